@@ -1,0 +1,90 @@
+/* The number type of the core.
+ *
+ * On a board `real` is float. On a host it may be a vector of 4, 8 or 16 floats whose lanes are different devices in
+ * lockstep: the same operations in the same order per lane, so each lane holds the very bits that a board would.
+ * Set TINYFL_LANES before including. Arithmetic is written with the plain operators; what depends on data goes
+ * through the few functions below, since a vector comparison gives a mask and C has no ?: over it.
+ *
+ *   word    32 bits, unsigned, per lane        mask    a comparison's answer: combine with &, never with &&
+ */
+#ifndef TINYFL_REAL_H
+#define TINYFL_REAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef TINYFL_LANES
+#define TINYFL_LANES 1
+#endif
+
+#define TINYFL_INLINE static inline __attribute__((always_inline, unused))
+
+#if TINYFL_LANES == 1
+
+typedef float real;
+typedef uint32_t word;
+typedef int32_t whole;
+typedef int mask;
+
+TINYFL_INLINE real where(mask m, real yes, real no) { return m ? yes : no; }
+TINYFL_INLINE int any(mask m) { return m; }
+TINYFL_INLINE int all(mask m) { return m; }
+TINYFL_INLINE mask none(void) { return 0; }
+TINYFL_INLINE mask every(void) { return 1; }
+TINYFL_INLINE real real_of(float value) { return value; }
+TINYFL_INLINE word word_of(uint32_t value) { return value; }
+TINYFL_INLINE real to_real(whole value) { return (real)value; }
+TINYFL_INLINE whole truncated(real value) { return (whole)value; }
+TINYFL_INLINE float lane(real value, int index) { (void)index; return value; }
+TINYFL_INLINE int lane_of_mask(mask m, int index) { (void)index; return m; }
+TINYFL_INLINE void set_lane(real *value, int index, float to) { (void)index; *value = to; }
+TINYFL_INLINE void set_word(word *value, int index, uint32_t to) { (void)index; *value = to; }
+
+#else
+
+typedef float real __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
+typedef uint32_t word __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
+typedef int32_t whole __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
+typedef whole mask;
+
+TINYFL_INLINE real where(mask m, real yes, real no) { return (real)((m & (mask)yes) | (~m & (mask)no)); }
+TINYFL_INLINE int any(mask m)
+{
+    int32_t bits = 0;
+    for (int i = 0; i < TINYFL_LANES; i++)
+        bits |= m[i];
+    return bits != 0;
+}
+TINYFL_INLINE int all(mask m) { return !any(~m); }
+TINYFL_INLINE mask none(void) { return (mask){0}; }
+TINYFL_INLINE mask every(void) { return ~none(); }
+TINYFL_INLINE real real_of(float value) { return value - (real){0}; }
+TINYFL_INLINE word word_of(uint32_t value) { return value - (word){0}; }
+TINYFL_INLINE real to_real(whole value) { return __builtin_convertvector(value, real); }
+TINYFL_INLINE whole truncated(real value) { return __builtin_convertvector(value, whole); }
+TINYFL_INLINE float lane(real value, int index) { return value[index]; }
+TINYFL_INLINE int lane_of_mask(mask m, int index) { return m[index] != 0; }
+TINYFL_INLINE void set_lane(real *value, int index, float to) { (*value)[index] = to; }
+TINYFL_INLINE void set_word(word *value, int index, uint32_t to) { (*value)[index] = to; }
+
+#endif
+
+TINYFL_INLINE word bits_of(real value)
+{
+    word bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+TINYFL_INLINE real from_bits(word bits)
+{
+    real value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+TINYFL_INLINE real magnitude(real value) { return from_bits(bits_of(value) & word_of(0x7fffffffu)); }
+TINYFL_INLINE real larger(real a, real b) { return where(a > b, a, b); }
+
+#endif

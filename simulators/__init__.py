@@ -1,0 +1,1 @@
+"""Simulated and emulated fleets."""

@@ -1,0 +1,58 @@
+"""The native fleet: simulated devices that learn by the board's own C source, a whole cohort in one call."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.algorithms import Inner, Updates
+from tinyfl.core import F32, FASTEST, U32, Engine, Trained
+from tinyfl.fleet import Phis, left_out
+from tinyfl.networks import Network
+from tinyfl.tasks import Task
+
+MOST_AT_ONCE = 1 << 16
+"""Devices a call: bounds the memory of samples gathered from a table. Sums are exact, so cutting changes nothing."""
+
+
+@dataclass(frozen=True)
+class NativeFleet:
+    """``size`` devices of ``task``, each with ``network``."""
+
+    task: Task
+    network: Network
+    size: int
+    engine: Engine = FASTEST
+
+    def _train(self, cohort: U32, round: int, theta: F32, inner: Inner, each: bool) -> Trained:
+        return core.train(
+            self.network.plan,
+            theta,
+            self.task.stream(cohort, round, inner.samples),
+            cohort,
+            round,
+            samples=inner.samples,
+            batch=inner.batch,
+            passes=inner.passes,
+            rate=inner.lr,
+            clip=inner.clip,
+            each=each,
+            engine=self.engine,
+        )
+
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+        """One round on the devices ``cohort``, summed exactly."""
+        result: Updates | None = None
+        for start in range(0, len(cohort), MOST_AT_ONCE):
+            trained = self._train(cohort[start : start + MOST_AT_ONCE], round, theta, inner, each=False)
+            well = trained.loss[trained.code == core.Code.ok]
+            loss = float(well.mean(dtype=np.float64)) if len(well) else float("nan")
+            part = Updates(theta, trained.sum, len(well), loss, left_out(trained.code))
+            result = part if result is None else result + part
+        return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
+
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+        """The same with each device's update kept apart."""
+        trained = self._train(cohort, round, theta, inner, each=True)
+        assert trained.updates is not None
+        return Phis(trained.updates, trained.loss, trained.code)

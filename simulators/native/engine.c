@@ -1,0 +1,285 @@
+/* Devices in lockstep, one a lane. Built as one unit with the core, so that the compiler sees through it.
+ * TINYFL_LANES gives the width and TINYFL_ENGINE the name of the table below. */
+#define TINYFL_API static __attribute__((unused))
+
+#include "../../firmware/core/random.c"
+#include "../../firmware/core/sine.c"
+#include "../../firmware/core/learner.c"
+#include "engine.h"
+
+#if TINYFL_LANES == 1
+typedef double wide;
+typedef int64_t fixed;
+TINYFL_INLINE wide wide_of(real value) { return (double)value; }
+TINYFL_INLINE fixed fixed_of_mask(mask m) { return m ? -1 : 0; }
+TINYFL_INLINE void drop_lane(mask *m, int index) { (void)m, (void)index; }
+#else
+typedef double wide __attribute__((vector_size(8 * TINYFL_LANES), may_alias));
+typedef int64_t fixed __attribute__((vector_size(8 * TINYFL_LANES), may_alias));
+TINYFL_INLINE wide wide_of(real value) { return __builtin_convertvector(value, wide); }
+TINYFL_INLINE fixed fixed_of_mask(mask m) { return __builtin_convertvector(m, fixed); }
+TINYFL_INLINE void drop_lane(mask *m, int index) { (*m)[index] = 0; }
+#endif
+
+/* The devices in the lanes. A group at the end of a cohort repeats its last device in the lanes left over. */
+typedef struct {
+    size_t first;
+    int used;
+    word number;
+    tinyfl_sine sine;
+} group;
+
+static group group_at(const tinyfl_source *source, const uint32_t *devices, size_t first, size_t count)
+{
+    group g = {.first = first, .used = count - first < TINYFL_LANES ? (int)(count - first) : TINYFL_LANES};
+    if (source->kind == TINYFL_SINE) {
+        for (int l = 0; l < TINYFL_LANES; l++)
+            set_word(&g.number, l, devices[first + (size_t)(l < g.used ? l : g.used - 1)]);
+        g.sine = tinyfl_sine_of(source->seed, g.number);
+    }
+    return g;
+}
+
+/* Sample `index` of each lane's device; `samples` is how many each device has in this call. */
+static void sample(const tinyfl_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
+                   size_t inputs, size_t outputs, real *x, real *y)
+{
+    if (source->kind == TINYFL_SINE) {
+        tinyfl_sine_sample(g->sine, source->seed, g->number, round, index, x, y);
+        return;
+    }
+    memset(y, 0, outputs * sizeof *y);
+    for (int l = 0; l < TINYFL_LANES; l++) {
+        const size_t device = g->first + (size_t)(l < g->used ? l : g->used - 1);
+        const size_t row = (size_t)source->rows[device * samples + index];
+        const float gain = source->gain ? source->gain[device] : 1.0f;
+        for (size_t i = 0; i < inputs; i++)
+            set_lane(&x[i], l, gain * source->table[row * inputs + i]);
+        if (source->labels)
+            set_lane(&y[source->labels[device * samples + index]], l, 1.0f);
+        else
+            for (size_t j = 0; j < outputs; j++)
+                set_lane(&y[j], l, source->targets[row * outputs + j]);
+    }
+}
+
+typedef struct {
+    tinyfl_learner learner;
+    size_t count, inputs, outputs;
+    real *weights, *gradient, *x, *y, *output;
+} bench;
+
+/* Lays the group's working memory out and loads theta into every lane. */
+static int bench_set(bench *b, const tinyfl_plan *plan, const float *theta, float clip, void *memory)
+{
+    b->count = tinyfl_plan_weights(plan);
+    b->inputs = plan->layers[0].inputs;
+    b->outputs = plan->layers[plan->count - 1].outputs;
+    b->weights = memory;
+    b->gradient = b->weights + b->count;
+    b->x = b->gradient + b->count;
+    b->y = b->x + b->inputs;
+    b->output = b->y + b->outputs;
+    for (size_t i = 0; i < b->count; i++)
+        b->weights[i] = real_of(theta[i]);
+    return tinyfl_learner_init(&b->learner, plan, b->weights, b->output + b->outputs, tinyfl_learner_bytes(plan), clip);
+}
+
+/* Adds the good lanes' changes to the sum, lane by lane, in units of 2^-32: a double of 1.5 x 2^20 has just these units,
+ * so adding it rounds a change to them (to nearest, ties to even) and leaves their number in the low bits. */
+static void add_changes(const bench *b, const float *theta, mask good, fixed *sum)
+{
+    const double shift = 1572864.0;
+    int64_t shift_bits;
+    memcpy(&shift_bits, &shift, sizeof shift_bits);
+    const fixed keep = fixed_of_mask(good);
+    for (size_t i = 0; i < b->count; i++) {
+        const wide shifted = wide_of(b->weights[i]) - (double)theta[i] + shift;
+        fixed units;
+        memcpy(&units, &shifted, sizeof units);
+        sum[i] += (units - shift_bits) & keep;
+    }
+}
+
+/* The inner loop: `passes` over the round's samples. Returns TINYFL_OK while any lane is well. */
+static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g, real *loss)
+{
+    for (uint32_t pass = 0; pass < c->passes; pass++)
+        for (uint32_t s = 0; s < c->samples; s++) {
+            real before;
+            sample(&c->source, g, c->round, c->samples, s, b->inputs, b->outputs, b->x, b->y);
+            int code;
+            if (c->batch == 1) {
+                code = tinyfl_learn(&b->learner, b->x, b->y, c->rate, &before);
+            } else {
+                code = tinyfl_accumulate(&b->learner, b->x, b->y, b->gradient, &before);
+                const uint32_t filled = s % c->batch + 1;
+                if (code == TINYFL_OK && (filled == c->batch || s + 1 == c->samples))
+                    code = tinyfl_step(&b->learner, b->gradient, c->rate, filled);
+            }
+            if (code != TINYFL_OK)
+                return code;
+            *loss += before;
+        }
+    return TINYFL_OK;
+}
+
+static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
+{
+    const group g = group_at(&c->source, c->devices, first, c->count);
+    bench b;
+    real loss = real_of(0.0f);
+    int code = bench_set(&b, c->plan, c->theta, c->clip, memory);
+    if (code == TINYFL_OK) {
+        memset(b.gradient, 0, b.count * sizeof(real));
+        code = inner_loop(&b, c, &g, &loss);
+    }
+
+    mask well = code == TINYFL_OK ? b.learner.alive : none();
+    mask good = well;
+    for (size_t i = 0; i < b.count; i++)
+        good &= magnitude(b.weights[i] - c->theta[i]) < TINYFL_MAX_CHANGE;
+    loss = loss / ((float)c->samples * (float)c->passes);
+    for (int l = 0; l < TINYFL_LANES; l++) {
+        if (l >= g.used) {
+            drop_lane(&good, l);
+            continue;
+        }
+        const size_t device = first + (size_t)l;
+        const int learnt = lane_of_mask(good, l);
+        c->loss[device] = lane_of_mask(well, l) ? lane(loss, l) : __builtin_inff();
+        c->code[device] = learnt                  ? TINYFL_OK
+                          : lane_of_mask(well, l) ? TINYFL_EOVERSIZED
+                          : code == TINYFL_OK     ? TINYFL_ENUMERIC
+                                                  : code;
+        if (c->updates)
+            for (size_t i = 0; i < b.count; i++)
+                c->updates[device * b.count + i] = learnt ? lane(b.weights[i], l) : c->theta[i];
+    }
+    add_changes(&b, c->theta, good, sum);
+}
+
+static int one_step(bench *b, const tinyfl_adaptation *a, const group *g)
+{
+    int code = TINYFL_OK;
+    for (uint32_t s = 0; s < a->shots && code == TINYFL_OK; s++) {
+        sample(&a->support, g, 0, a->shots, s, b->inputs, b->outputs, b->x, b->y);
+        code = a->stream ? tinyfl_learn(&b->learner, b->x, b->y, a->rate, NULL)
+                         : tinyfl_accumulate(&b->learner, b->x, b->y, b->gradient, NULL);
+    }
+    if (code == TINYFL_OK && !a->stream)
+        code = tinyfl_step(&b->learner, b->gradient, a->rate, a->shots);
+    return code;
+}
+
+static int right(const bench *b, int l)
+{
+    size_t guess = 0, truth = 0;
+    for (size_t j = 1; j < b->outputs; j++) {
+        if (lane(b->output[j], l) > lane(b->output[guess], l))
+            guess = j;
+        if (lane(b->y[j], l) > lane(b->y[truth], l))
+            truth = j;
+    }
+    return guess == truth;
+}
+
+/* Loss and accuracy on the query set, at checkpoint k; `well` says whether the group has not failed as a whole. */
+static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t k, int well)
+{
+    real loss = real_of(0.0f);
+    float hits[TINYFL_LANES] = {0};
+    for (uint32_t q = 0; q < a->queries && well; q++) {
+        real value;
+        sample(&a->query, g, 0, a->queries, q, b->inputs, b->outputs, b->x, b->y);
+        well = tinyfl_evaluate(&b->learner, b->x, b->y, &value, b->output) == TINYFL_OK;
+        loss += value;
+        for (int l = 0; l < g->used && well; l++) {
+            const size_t device = g->first + (size_t)l;
+            if (a->accuracy)
+                hits[l] += (float)right(b, l);
+            if (a->outputs)
+                for (size_t j = 0; j < b->outputs; j++)
+                    a->outputs[((k * a->count + device) * a->queries + q) * b->outputs + j] = lane(b->output[j], l);
+        }
+    }
+    for (int l = 0; l < g->used; l++) {
+        const size_t at = k * a->count + g->first + (size_t)l;
+        const int fine = well && lane_of_mask(b->learner.alive, l) && lane(loss, l) < __builtin_inff();
+        a->loss[at] = fine ? lane(loss, l) / (float)a->queries : __builtin_inff();
+        if (a->accuracy)
+            a->accuracy[at] = fine ? hits[l] / (float)a->queries : 0.0f;
+    }
+}
+
+static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
+{
+    const group g = group_at(&a->support, NULL, first, a->count);
+    bench b;
+    int code = bench_set(&b, a->plan, a->theta, a->clip, memory);
+    memset(b.gradient, 0, b.count * sizeof(real));
+    uint32_t step = 0;
+    for (size_t k = 0; k < a->checkpoints; k++) {
+        for (; step < a->steps[k] && code == TINYFL_OK; step++)
+            code = one_step(&b, a, &g);
+        measure(&b, a, &g, k, code == TINYFL_OK);
+    }
+    if (a->weights)
+        for (int l = 0; l < g.used; l++)
+            for (size_t i = 0; i < b.count; i++)
+                a->weights[(first + (size_t)l) * b.count + i] = lane(b.weights[i], l);
+}
+
+#if TINYFL_LANES == 1
+TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_source *source, const uint32_t *devices, size_t count, uint32_t round,
+                                        uint32_t samples, uint32_t inputs, uint32_t outputs, float *x, float *y)
+{
+    if (!source || !devices || !x || !y)
+        return TINYFL_EINVAL;
+    for (size_t d = 0; d < count; d++) {
+        const group g = group_at(source, devices, d, count);
+        for (uint32_t s = 0; s < samples; s++)
+            sample(source, &g, round, samples, s, inputs, outputs, x + (d * samples + s) * inputs,
+                   y + (d * samples + s) * outputs);
+    }
+    return TINYFL_OK;
+}
+
+TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, size_t count, const float *x, size_t points,
+                                      float *y)
+{
+    for (size_t d = 0; d < count; d++) {
+        const tinyfl_sine sine = tinyfl_sine_of(seed, devices[d]);
+        for (size_t i = 0; i < points; i++)
+            y[d * points + i] = tinyfl_sine_at(sine, x[i]);
+    }
+}
+
+TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, size_t count,
+                                        uint32_t round, size_t words, uint32_t *out)
+{
+    for (size_t d = 0; d < count; d++)
+        for (size_t at = 0; at < words; at += 4) {
+            uint32_t four[4];
+            tinyfl_random(seed, stream, devices[d], round, (uint32_t)(at / 4), four);
+            memcpy(out + d * words + at, four, (words - at < 4 ? words - at : 4) * sizeof *out);
+        }
+}
+
+TINYFL_EXPORT size_t tinyfl_native_weights(const tinyfl_plan *plan) { return tinyfl_plan_weights(plan); }
+
+TINYFL_EXPORT int tinyfl_native_check(const tinyfl_plan *plan) { return tinyfl_plan_check(plan); }
+
+TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, uint32_t batch)
+{
+    return tinyfl_learner_bytes(plan) + tinyfl_plan_weights(plan) * sizeof(float) * (batch > 1 ? 2 : 1);
+}
+
+size_t tinyfl_engine_reals(const tinyfl_plan *plan)
+{
+    return 2 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + plan->layers[0].inputs +
+           2u * plan->layers[plan->count - 1].outputs;
+}
+#endif
+
+const tinyfl_engine TINYFL_ENGINE = {TINYFL_LANES, sizeof(real), train, adapt};

@@ -1,0 +1,19 @@
+/* One width of the core: engine.c is compiled once for each, and native.c chooses among them at run time. */
+#ifndef TINYFL_ENGINE_H
+#define TINYFL_ENGINE_H
+
+#include "native.h"
+
+typedef struct {
+    int lanes;
+    size_t bytes_per_real;
+    /* Both work on devices first .. first + lanes - 1 of the call (fewer at its end), in `memory` of the caller; train
+     * adds each device's change to its lane of `sum`, int64_t (weights, lanes). */
+    void (*train)(const tinyfl_cohort *cohort, size_t first, void *memory, void *sum);
+    void (*adapt)(const tinyfl_adaptation *adaptation, size_t first, void *memory);
+} tinyfl_engine;
+
+/* Reals of memory that train and adapt want: weights, gradient, learner and one sample. */
+size_t tinyfl_engine_reals(const tinyfl_plan *plan);
+
+#endif

@@ -1,0 +1,140 @@
+/* Threads over groups of devices, and the choice of the widest engine that this processor runs. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "engine.h"
+
+#if defined(__x86_64__)
+extern const tinyfl_engine tinyfl_engine_16, tinyfl_engine_8;
+#endif
+extern const tinyfl_engine tinyfl_engine_4, tinyfl_engine_1;
+
+int tinyfl_native_lanes(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return 16;
+    if (__builtin_cpu_supports("avx2"))
+        return 8;
+#endif
+    return 4;
+}
+
+static const tinyfl_engine *engine_of(int lanes)
+{
+    if (lanes > tinyfl_native_lanes())
+        return NULL;
+    switch (lanes) {
+#if defined(__x86_64__)
+    case 16:
+        return &tinyfl_engine_16;
+    case 8:
+        return &tinyfl_engine_8;
+#endif
+    case 4:
+        return &tinyfl_engine_4;
+    case 1:
+        return &tinyfl_engine_1;
+    default:
+        return NULL;
+    }
+}
+
+/* A call's work, shared by its threads: exactly one of cohort and adaptation is set. */
+typedef struct {
+    const tinyfl_engine *engine;
+    const tinyfl_cohort *cohort;
+    const tinyfl_adaptation *adaptation;
+    const tinyfl_plan *plan;
+    size_t count;
+    atomic_size_t next;  /* first device of the next group */
+    atomic_int failed;   /* TINYFL_EMEMORY where a thread had none to work in */
+    pthread_mutex_t lock; /* guards cohort->sum */
+} work;
+
+static void *aligned_zeros(size_t bytes)
+{
+    const size_t rounded = (bytes + 127) / 128 * 128;
+    void *memory = aligned_alloc(128, rounded);
+    if (memory)
+        memset(memory, 0, rounded);
+    return memory;
+}
+
+static void add_lanes(work *w, size_t weights, const int64_t *sum)
+{
+    const size_t lanes = (size_t)w->engine->lanes;
+    pthread_mutex_lock(&w->lock);
+    for (size_t i = 0; i < weights; i++)
+        for (size_t l = 0; l < lanes; l++)
+            w->cohort->sum[i] += sum[i * lanes + l];
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void *worker(void *argument)
+{
+    work *w = argument;
+    const size_t lanes = (size_t)w->engine->lanes, weights = tinyfl_native_weights(w->plan);
+    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
+    int64_t *sum = w->cohort ? aligned_zeros(weights * lanes * sizeof *sum) : NULL;
+    if (!memory || (w->cohort && !sum)) {
+        atomic_store(&w->failed, TINYFL_EMEMORY);
+    } else {
+        for (size_t first; (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
+            if (w->cohort)
+                w->engine->train(w->cohort, first, memory, sum);
+            else
+                w->engine->adapt(w->adaptation, first, memory);
+        }
+        if (w->cohort)
+            add_lanes(w, weights, sum);
+    }
+    free(sum);
+    free(memory);
+    return NULL;
+}
+
+enum { MOST_THREADS = 256 };
+
+static int run(work *w, int threads)
+{
+    const size_t groups = (w->count + (size_t)w->engine->lanes - 1) / (size_t)w->engine->lanes;
+    pthread_t others[MOST_THREADS];
+    int started = 0;
+    pthread_mutex_init(&w->lock, NULL);
+    while (started + 1 < threads && (size_t)started + 1 < groups && started < MOST_THREADS &&
+           pthread_create(&others[started], NULL, worker, w) == 0)
+        started++;
+    worker(w);
+    for (int i = 0; i < started; i++)
+        pthread_join(others[i], NULL);
+    pthread_mutex_destroy(&w->lock);
+    return atomic_load(&w->failed);
+}
+
+int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
+{
+    const tinyfl_engine *engine = engine_of(c && c->count > 1 ? lanes : 1);
+    if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || threads < 1 || c->samples == 0 ||
+        c->batch == 0 || c->passes == 0)
+        return TINYFL_EINVAL;
+    const int code = tinyfl_native_check(c->plan);
+    if (code != TINYFL_OK)
+        return code;
+    work w = {.engine = engine, .cohort = c, .plan = c->plan, .count = c->count};
+    return run(&w, threads);
+}
+
+int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)
+{
+    const tinyfl_engine *engine = engine_of(lanes);
+    if (!engine || !a || !a->theta || !a->steps || !a->loss || threads < 1 || a->shots == 0 || a->queries == 0 ||
+        a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
+        return TINYFL_EINVAL;
+    const int code = tinyfl_native_check(a->plan);
+    if (code != TINYFL_OK)
+        return code;
+    work w = {.engine = engine, .adaptation = a, .plan = a->plan, .count = a->count};
+    return run(&w, threads);
+}

@@ -1,0 +1,31 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Callable[[str], Path]:
+    """The path of one of the real data sets that only developers' and CI machines have."""
+
+    def path(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"needs ../shared/data/{name}, which is not on this machine")
+        return SHARED / name
+
+    return path
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """A small data set as a user would bring it: 12 devices, 3 classes, each device with its own offset."""
+    rng = np.random.default_rng(1)
+    device = np.repeat(np.arange(12), 30)
+    y = rng.integers(0, 3, device.size)
+    x = np.eye(3, 4)[y] * 2 + rng.normal(0, 0.5, (device.size, 4)) + rng.normal(0, 1, (12, 4))[device]
+    path = tmp_path / "own.npz"
+    np.savez(path, x=x, y=y, device=device, split=np.array([2, 5, 7]))
+    return path

@@ -1,0 +1,280 @@
+/* Calls the core as a hostile or careless caller would: fuzz SEED CALLS. Every call must return the code that its header
+ * documents for what was passed, write nothing outside its buffers, and leave no weight that is not finite. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tinyfl.h"
+
+enum { MOST_LAYERS = 5, MOST_WEIGHTS = 600, FENCE = 32, FENCE_BYTE = 0xa5 };
+
+static uint32_t state;
+static unsigned long calls, answers[6];
+
+static uint32_t draw(void)
+{
+    state ^= state << 13;
+    state ^= state >> 17;
+    return state ^= state << 5;
+}
+
+static uint32_t below(uint32_t limit) { return draw() % limit; }
+static int chance(uint32_t in) { return below(in) == 0; }
+
+#define REQUIRE(condition)                                                                 \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            printf("line %d: %s (call %lu)\n", __LINE__, #condition, calls);               \
+            exit(1);                                                                       \
+        }                                                                                  \
+    } while (0)
+
+static int answered(int code)
+{
+    calls++;
+    REQUIRE(code <= 0 && code >= TINYFL_EOVERSIZED);
+    answers[-code]++;
+    return code;
+}
+
+/* A buffer of just `bytes`: half of them end where the heap block does, for the sanitizer, and half between fences. */
+typedef struct {
+    unsigned char *block;
+    size_t bytes, fence;
+} room;
+
+static room room_of(size_t bytes)
+{
+    room r = {NULL, bytes, chance(2) ? FENCE : 0};
+    r.block = malloc(bytes + 2 * r.fence);
+    if (!r.block)
+        abort();
+    memset(r.block, FENCE_BYTE, bytes + 2 * r.fence);
+    return r;
+}
+
+static void *inside(room r) { return r.block + r.fence; }
+
+static void check(room r)
+{
+    for (size_t i = 0; i < r.fence; i++)
+        REQUIRE(r.block[i] == FENCE_BYTE && r.block[r.fence + r.bytes + i] == FENCE_BYTE);
+}
+
+static float bits_as_float(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Mostly tame, so that calls get deep; the rest any bits at all, or the edges. */
+static float number(int hostile)
+{
+    static const float edges[] = {0.0f, -0.0f, 1e-45f, 1.1754942e-38f, 1.1258998e15f,
+                                  TINYFL_LIMIT, -TINYFL_LIMIT, 3.4e38f, -1e10f, 1e7f};
+    if (hostile && chance(8))
+        return edges[below(sizeof edges / sizeof *edges)];
+    if (hostile && chance(30))
+        return bits_as_float(draw());
+    if (hostile && chance(60))
+        return bits_as_float(chance(2) ? 0x7f800000u : 0x7fc00001u);
+    return (float)below(2001) / 500.0f - 2.0f;
+}
+
+static void fill(room r, int hostile)
+{
+    float *values = inside(r);
+    for (size_t i = 0; i < r.bytes / sizeof *values; i++)
+        values[i] = number(hostile);
+}
+
+static int finite(float value) { return value - value == 0.0f; }
+
+static int all_finite(room r)
+{
+    const float *values = inside(r);
+    for (size_t i = 0; i < r.bytes / sizeof *values; i++)
+        if (!finite(values[i]))
+            return 0;
+    return 1;
+}
+
+/* The header's rule for plans, said again. */
+static int plan_code(const tinyfl_plan *plan)
+{
+    if (!plan || !plan->layers)
+        return TINYFL_EINVAL;
+    if (plan->count < 1 || plan->count > 64 || plan->loss > 1)
+        return TINYFL_EPLAN;
+    uint64_t weights = 0;
+    for (int i = 0; i < plan->count; i++) {
+        const tinyfl_layer *l = &plan->layers[i];
+        weights += ((uint64_t)l->inputs + 1) * l->outputs;
+        if (!l->inputs || !l->outputs || l->activation > 4 || l->learns > 1 || (i && l->inputs != l[-1].outputs))
+            return TINYFL_EPLAN;
+    }
+    return weights > TINYFL_MAX_WEIGHTS ? TINYFL_EPLAN : TINYFL_OK;
+}
+
+static uint16_t width(void) { return (uint16_t)(chance(40) ? (chance(2) ? 65535 : draw()) : chance(60) ? 0 : 1 + below(17)); }
+
+static void draw_plan(tinyfl_plan *plan, tinyfl_layer layers[64])
+{
+    memset(layers, 0, 64 * sizeof *layers);
+    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MOST_LAYERS)), (uint8_t)below(2)};
+    if (chance(60))
+        plan->count = (uint16_t)(chance(2) ? draw() : below(66));
+    if (chance(60))
+        plan->loss = (uint8_t)draw();
+    uint16_t last = width();
+    for (int i = 0; i < 64; i++) {
+        layers[i] = (tinyfl_layer){last, width(), (uint8_t)below(5), (uint8_t)below(2)};
+        last = layers[i].outputs;
+        if (chance(200))
+            layers[i].inputs = width();
+        if (chance(200))
+            layers[i].activation = (uint8_t)draw();
+        if (chance(200))
+            layers[i].learns = (uint8_t)draw();
+    }
+}
+
+/* Now and then NULL or not aligned. */
+static float *spoilt(room r)
+{
+    return chance(100) ? NULL : chance(100) ? (float *)(void *)((unsigned char *)inside(r) + 1 + below(3)) : inside(r);
+}
+
+static int fit(const float *pointer) { return pointer && (uintptr_t)pointer % sizeof(float) == 0; }
+
+static float factor(void) { return chance(20) ? number(1) : chance(8) ? 1e6f : (float)below(100) / 100.0f; }
+
+static int good_factor(float value) { return value >= 0.0f && value < TINYFL_LIMIT; }
+
+typedef struct {
+    tinyfl_learner learner;
+    room weights, memory, gradient, x, y, output, before;
+} subject;
+
+static int start(subject *s, const tinyfl_plan *plan)
+{
+    const size_t need = tinyfl_learner_bytes(plan);
+    float *weights = spoilt(s->weights), *memory = spoilt(s->memory);
+    const size_t bytes = chance(50) ? below((uint32_t)need) : need;
+    const float clip = chance(2) ? 0.0f : factor();
+    tinyfl_learner *learner = chance(100) ? NULL : &s->learner;
+    const int code = answered(tinyfl_learner_init(learner, plan, weights, memory, bytes, clip));
+    if (!learner || !fit(weights) || !fit(memory) || !good_factor(clip))
+        REQUIRE(code == TINYFL_EINVAL);
+    else if (bytes < need)
+        REQUIRE(code == TINYFL_EMEMORY);
+    else
+        REQUIRE(code == TINYFL_OK || code == TINYFL_ENUMERIC);
+    REQUIRE(code != TINYFL_OK || all_finite(s->weights));
+    return code;
+}
+
+/* One call on a learner that has been initialised. */
+static void call(subject *s, int hostile)
+{
+    fill(s->x, hostile);
+    fill(s->y, hostile);
+    memcpy(inside(s->before), inside(s->weights), s->weights.bytes);
+    const int was_alive = s->learner.alive;
+    tinyfl_learner *learner = chance(100) ? NULL : &s->learner;
+    float *x = spoilt(s->x), *y = spoilt(s->y), *output = spoilt(s->output), *gradient = spoilt(s->gradient);
+    room of_loss = room_of(sizeof(float));
+    float *loss = chance(3) ? NULL : spoilt(of_loss);
+    const float rate = factor();
+    const uint32_t samples = chance(20) ? 0 : chance(20) ? draw() : 1 + below(8);
+    int code, valid = learner != NULL, moves = 0;
+
+    switch (below(5)) {
+    case 0:
+        code = tinyfl_infer(learner, x, output);
+        valid = valid && fit(x) && fit(output);
+        break;
+    case 1:
+        code = tinyfl_evaluate(learner, x, y, loss, output);
+        valid = valid && fit(x) && fit(y) && fit(loss) && (!output || fit(output));
+        break;
+    case 2:
+        code = tinyfl_learn(learner, x, y, rate, loss);
+        valid = valid && fit(x) && fit(y) && (!loss || fit(loss)) && good_factor(rate);
+        moves = 1;
+        break;
+    case 3:
+        code = tinyfl_accumulate(learner, x, y, gradient, loss);
+        valid = valid && fit(x) && fit(y) && (!loss || fit(loss)) && fit(gradient);
+        break;
+    default:
+        if (hostile && chance(10))
+            fill(s->gradient, 1);
+        code = tinyfl_step(learner, gradient, rate, samples);
+        valid = valid && fit(gradient) && samples > 0 && good_factor(rate);
+        moves = 1;
+        break;
+    }
+    answered(code);
+
+    REQUIRE(code == TINYFL_OK || code == TINYFL_EINVAL || code == TINYFL_ENUMERIC);
+    REQUIRE((code == TINYFL_EINVAL) == !valid);
+    REQUIRE(was_alive || code != TINYFL_OK);
+    REQUIRE(all_finite(s->weights));
+    if (!moves || (code != TINYFL_OK && (s->learner.alive || !was_alive)))
+        REQUIRE(memcmp(inside(s->before), inside(s->weights), s->weights.bytes) == 0);
+    check(of_loss);
+    free(of_loss.block);
+}
+
+static void exercise(const tinyfl_plan *plan)
+{
+    const size_t weights = tinyfl_plan_weights(plan) * sizeof(float);
+    const int hostile = !chance(3);
+    subject s = {.weights = room_of(weights),
+                 .memory = room_of(tinyfl_learner_bytes(plan)),
+                 .gradient = room_of(weights),
+                 .x = room_of(plan->layers[0].inputs * sizeof(float)),
+                 .y = room_of(plan->layers[plan->count - 1].outputs * sizeof(float)),
+                 .output = room_of(plan->layers[plan->count - 1].outputs * sizeof(float)),
+                 .before = room_of(weights)};
+    fill(s.weights, hostile && chance(10));
+    memset(inside(s.gradient), 0, weights);
+    if (start(&s, plan) == TINYFL_OK)
+        for (uint32_t n = below(40); n > 0; n--) {
+            call(&s, hostile);
+            if (!s.learner.alive && chance(3) && start(&s, plan) == TINYFL_OK)
+                REQUIRE(s.learner.alive);
+        }
+    const room rooms[] = {s.weights, s.memory, s.gradient, s.x, s.y, s.output, s.before};
+    for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) {
+        check(rooms[i]);
+        free(rooms[i].block);
+    }
+}
+
+int main(int count, char **arguments)
+{
+    if (count != 3)
+        return 2;
+    state = (uint32_t)strtoul(arguments[1], NULL, 10) * 2654435761u + 1;
+    const unsigned long wanted = strtoul(arguments[2], NULL, 10);
+    while (calls < wanted) {
+        tinyfl_layer layers[64];
+        tinyfl_plan drawn;
+        draw_plan(&drawn, layers);
+        const tinyfl_plan *plan = chance(100) ? NULL : &drawn;
+        const int code = answered(tinyfl_plan_check(plan));
+        REQUIRE(code == plan_code(plan));
+        REQUIRE((tinyfl_plan_weights(plan) > 0) == (code == TINYFL_OK));
+        REQUIRE((tinyfl_learner_bytes(plan) > 0) == (code == TINYFL_OK));
+        tinyfl_learner learner;
+        if (code != TINYFL_OK)
+            REQUIRE(answered(tinyfl_learner_init(&learner, plan, NULL, NULL, 0, 0.0f)) == code);
+        else if (tinyfl_plan_weights(plan) <= MOST_WEIGHTS)
+            exercise(plan);
+    }
+    printf("ok %lu einval %lu eplan %lu ememory %lu enumeric %lu\n",
+           answers[0], answers[1], answers[2], answers[3], answers[4]);
+    return 0;
+}

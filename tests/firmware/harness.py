@@ -1,0 +1,125 @@
+"""The core compiled for the tests, and a device of it for Python."""
+
+import ctypes
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reference import F32, Layer
+
+HERE = Path(__file__).parent
+CORE = HERE.parents[1] / "firmware" / "core"
+SOURCES = sorted(CORE.glob("*.c"))
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
+UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O1"]
+
+OK, EINVAL, EPLAN, EMEMORY, ENUMERIC, EOVERSIZED = range(0, -6, -1)
+
+
+def compile_c(cc: str, output: Path, sources: Sequence[Path], *flags: str) -> Path:
+    command = [cc, *STRICT, *flags, *map(str, sources), "-o", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+    return output
+
+
+def run(program: Path, *arguments: object) -> str:
+    done = subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+class CLayer(ctypes.Structure):
+    _fields_ = (
+        ("inputs", ctypes.c_uint16),
+        ("outputs", ctypes.c_uint16),
+        ("activation", ctypes.c_uint8),
+        ("learns", ctypes.c_uint8),
+    )
+
+
+class CPlan(ctypes.Structure):
+    _fields_ = (("layers", ctypes.POINTER(CLayer)), ("count", ctypes.c_uint16), ("loss", ctypes.c_uint8))
+
+
+def plan_of(layers: Sequence[Layer], loss: int) -> CPlan:
+    rows = [CLayer(layer.inputs, layer.outputs, layer.activation, layer.learns) for layer in layers]
+    return CPlan((CLayer * len(rows))(*rows), len(rows), loss)
+
+
+def address(array: F32 | None) -> Any:
+    return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
+
+
+def load(path: Path) -> Any:
+    lib = ctypes.CDLL(str(path))
+    pointer, size, real, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float, ctypes.c_uint32, ctypes.c_uint64
+    plan = ctypes.POINTER(CPlan)
+    lib.tinyfl_plan_check.argtypes = [plan]
+    lib.tinyfl_plan_weights.argtypes = [plan]
+    lib.tinyfl_plan_weights.restype = size
+    lib.tinyfl_learner_bytes.argtypes = [plan]
+    lib.tinyfl_learner_bytes.restype = size
+    lib.tinyfl_learner_init.argtypes = [pointer, plan, pointer, pointer, size, real]
+    lib.tinyfl_infer.argtypes = [pointer, pointer, pointer]
+    lib.tinyfl_evaluate.argtypes = [pointer] * 5
+    lib.tinyfl_learn.argtypes = [pointer, pointer, pointer, real, pointer]
+    lib.tinyfl_accumulate.argtypes = [pointer] * 5
+    lib.tinyfl_step.argtypes = [pointer, pointer, real, u32]
+    lib.tinyfl_random.argtypes = [u64, u32, u32, u32, u32, pointer]
+    lib.learner_size.restype = size
+    lib.sine.argtypes = [u64, u32, u32, u32, pointer]
+    for name in ("exp", "log", "tanh", "sigmoid", "sin", "rsqrt", "uniform"):
+        getattr(lib, f"over_{name}").argtypes = [pointer, pointer, size]
+    return lib
+
+
+def over(lib: Any, name: str, x: F32) -> F32:
+    """The core's function ``name`` of each x."""
+    x = np.ascontiguousarray(x, np.float32)
+    y = np.empty_like(x)
+    getattr(lib, f"over_{name}")(address(x), address(y), x.size)
+    return y
+
+
+class Device:
+    """A learner of the C core over its own copy of theta. Calls return the code, then what the call gives."""
+
+    def __init__(self, lib: Any, layers: Sequence[Layer], loss: int, theta: F32, clip: float = 0.0) -> None:
+        self.lib, self.layers, self.clip = lib, layers, clip
+        self.plan = plan_of(layers, loss)
+        self.weights = theta.copy()
+        self.bytes: int = lib.tinyfl_learner_bytes(self.plan)
+        self.memory = np.zeros(self.bytes // 4, np.float32)
+        self.learner = (ctypes.c_uint64 * ((lib.learner_size() + 7) // 8))()
+        self.code = self.initialise()
+
+    def initialise(self) -> int:
+        return int(
+            self.lib.tinyfl_learner_init(
+                self.learner, self.plan, address(self.weights), address(self.memory), self.bytes, self.clip
+            )
+        )
+
+    def infer(self, x: F32) -> tuple[int, F32]:
+        output = np.full(self.layers[-1].outputs, np.nan, np.float32)
+        return self.lib.tinyfl_infer(self.learner, address(x), address(output)), output
+
+    def evaluate(self, x: F32, y: F32) -> tuple[int, np.float32]:
+        loss = np.zeros(1, np.float32)
+        return self.lib.tinyfl_evaluate(self.learner, address(x), address(y), address(loss), None), loss[0]
+
+    def learn(self, x: F32, y: F32, rate: float) -> tuple[int, np.float32]:
+        loss = np.zeros(1, np.float32)
+        return self.lib.tinyfl_learn(self.learner, address(x), address(y), rate, address(loss)), loss[0]
+
+    def accumulate(self, x: F32, y: F32, gradient: F32) -> tuple[int, np.float32]:
+        loss = np.zeros(1, np.float32)
+        code = self.lib.tinyfl_accumulate(self.learner, address(x), address(y), address(gradient), address(loss))
+        return code, loss[0]
+
+    def step(self, gradient: F32, rate: float, samples: int) -> int:
+        return int(self.lib.tinyfl_step(self.learner, address(gradient), rate, samples))

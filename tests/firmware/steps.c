@@ -1,0 +1,118 @@
+/* Trains 16 devices, TINYFL_LANES of them in lockstep, and prints a hash of each one's weights: the same lines, whatever
+ * the number of lanes, the compiler and its flags. */
+#define TINYFL_API static __attribute__((unused))
+
+#include <stdio.h>
+
+#include "learner.c"
+#include "random.c"
+#include "sine.c"
+
+enum { DEVICES = 16, MOST_WEIGHTS = 1300, MOST_BYTES = 600 * (int)sizeof(real), WIDEST = 40 };
+
+typedef struct {
+    const char *name;
+    tinyfl_layer layers[4];
+    uint16_t count;
+    uint8_t loss;
+    float clip;
+    uint32_t batch;
+} trial;
+
+static const trial trials[] = {
+    {"tanh",
+     {{1, 32, TINYFL_TANH, 1}, {32, 32, TINYFL_TANH, 1}, {32, 1, TINYFL_IDENTITY, 1}},
+     3, TINYFL_MEAN_SQUARED_ERROR, 0, 1},
+    {"relu",
+     {{5, 19, TINYFL_RELU, 1}, {19, 11, TINYFL_RELU, 1}, {11, 3, TINYFL_IDENTITY, 1}},
+     3, TINYFL_SOFTMAX_CROSS_ENTROPY, 0, 1},
+    {"sigmoid",
+     {{9, 8, TINYFL_SIGMOID, 1}, {8, 16, TINYFL_SIGMOID, 1}, {16, 2, TINYFL_TANH, 1}},
+     3, TINYFL_MEAN_SQUARED_ERROR, 0, 1},
+    {"leaky",
+     {{4, 7, TINYFL_LEAKY_RELU, 1}, {7, 9, TINYFL_LEAKY_RELU, 0}, {9, 5, TINYFL_LEAKY_RELU, 1}},
+     3, TINYFL_MEAN_SQUARED_ERROR, 0.05f, 1},
+    {"batch",
+     {{3, 7, TINYFL_TANH, 1}, {7, 10, TINYFL_LEAKY_RELU, 1}, {10, 4, TINYFL_IDENTITY, 1}},
+     3, TINYFL_SOFTMAX_CROSS_ENTROPY, 0.5f, 6},
+};
+
+static real weights[MOST_WEIGHTS], gradient[MOST_WEIGHTS], memory[MOST_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
+
+static void draw(const trial *t, word device, uint32_t step)
+{
+    const size_t inputs = t->layers[0].inputs, outputs = t->layers[t->count - 1].outputs;
+    if (inputs == 1) {
+        tinyfl_sine_sample(tinyfl_sine_of(7, device), 7, device, 3, step, x, y);
+        return;
+    }
+    word bits[4];
+    for (size_t i = 0; i < inputs + outputs; i++) {
+        tinyfl_random(7, TINYFL_STREAM_SAMPLE, device, step, (uint32_t)i, bits);
+        *(i < inputs ? &x[i] : &y[i - inputs]) = tinyfl_uniform(bits[0]) * 4.0f - 2.0f;
+    }
+    if (t->loss == TINYFL_SOFTMAX_CROSS_ENTROPY)
+        for (int l = 0; l < TINYFL_LANES; l++) {
+            const size_t label = lane(x[0], l) > 0.0f ? (lane(x[1], l) > 0.0f ? 0 : 1) : 2;
+            for (size_t j = 0; j < outputs; j++)
+                set_lane(&y[j], l, j == label ? 1.0f : 0.0f);
+        }
+}
+
+/* Device 5 of the leaky trial draws a NaN half way: it is out, and its neighbours must not notice. */
+static void spoil(const trial *t, int first, uint32_t step, uint32_t steps)
+{
+    if (t->clip == 0.05f && step == steps / 2 && first <= 5 && 5 < first + TINYFL_LANES)
+        set_lane(&x[0], 5 - first, __builtin_nanf(""));
+}
+
+static void train(const trial *t, int first, uint32_t steps)
+{
+    const tinyfl_plan plan = {t->layers, t->count, t->loss};
+    const size_t count = tinyfl_plan_weights(&plan);
+    word device = {0}, bits[4];
+    for (int l = 0; l < TINYFL_LANES; l++)
+        set_word(&device, l, (uint32_t)(first + l));
+    for (size_t i = 0; i < count; i++) {
+        tinyfl_random(7, TINYFL_STREAM_WEIGHTS, device, 0, (uint32_t)i, bits);
+        weights[i] = 0.5f * tinyfl_uniform(bits[1]) - 0.25f;
+        gradient[i] = real_of(0.0f);
+    }
+
+    tinyfl_learner learner;
+    real loss = real_of(0.0f), sum = real_of(0.0f);
+    int code = tinyfl_learner_init(&learner, &plan, weights, memory, sizeof memory, t->clip);
+    for (uint32_t step = 0; step < steps && code == TINYFL_OK; step++) {
+        draw(t, device, step);
+        spoil(t, first, step, steps);
+        if (t->batch == 1) {
+            code = tinyfl_learn(&learner, x, y, 0.02f, &loss);
+        } else {
+            code = tinyfl_accumulate(&learner, x, y, gradient, &loss);
+            if (code == TINYFL_OK && step % t->batch == t->batch - 1)
+                code = tinyfl_step(&learner, gradient, 0.05f, t->batch);
+        }
+        sum += loss;
+    }
+    for (int l = 0; l < TINYFL_LANES; l++) {
+        uint64_t hash = 0xcbf29ce484222325u;
+        for (size_t i = 0; i < count; i++) {
+            const float w = lane(weights[i], l);
+            uint32_t b;
+            memcpy(&b, &w, sizeof b);
+            hash = (hash ^ b) * 0x100000001b3u;
+        }
+        if (code == TINYFL_OK && lane_of_mask(learner.alive, l))
+            printf("%s %d %016llx %a\n", t->name, first + l, (unsigned long long)hash, (double)lane(sum, l));
+        else
+            printf("%s %d out\n", t->name, first + l);
+    }
+}
+
+int main(void)
+{
+    for (size_t t = 0; t < sizeof trials / sizeof *trials; t++)
+        for (int first = 0; first < DEVICES; first += TINYFL_LANES)
+            train(&trials[t], first, 1000);
+    return 0;
+}

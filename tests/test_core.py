@@ -1,0 +1,175 @@
+"""The binding and the native engine: every way of cutting the work gives the same bits."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyfl import core
+from tinyfl.core import Code, Engine, Plan, SineSource, Stream, TableSource, Trained
+from tinyfl.networks import Activation, Loss, Network, network
+from tinyfl.tasks import load_task, numbers
+
+SINE = network("mlp-9-17-tanh", 1, 1, Loss.mean_squared_error, Activation.tanh)
+LANES = [n for n in (1, 4, 8, 16) if n <= core.library().tinyfl_native_lanes()]
+
+
+def train(net: Network, count: int, engine: Engine, **options: float) -> Trained:
+    settings = {"samples": 20, "batch": 1, "rate": 0.05, **options}
+    return core.train(
+        net.plan, net.initial_weights(3), SineSource(7), numbers(100, count), 2, each=True, engine=engine, **settings
+    )
+
+
+def digest(trained: Trained) -> str:
+    assert trained.updates is not None
+    parts = (trained.sum, trained.loss, trained.code, trained.updates)
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": 6}, {"passes": 3}, {"clip": 0.5}])
+def test_lanes_and_threads_change_no_bit(options: dict[str, float]) -> None:
+    answers = {digest(train(SINE, 37, Engine(threads, lanes), **options)) for lanes in LANES for threads in (1, 2, 5)}
+    assert len(answers) == 1
+
+
+def test_lanes_change_no_bit_of_a_table_task() -> None:
+    task = load_task("digits", None, 0)
+    net = network("mlp-20", task.inputs, task.outputs, task.loss, task.activation)
+    devices = numbers(0, 21)
+    answers = {
+        digest(
+            core.train(
+                net.plan, net.initial_weights(0), task.stream(devices, 4, 10), devices, 4,
+                samples=10, rate=0.1, each=True, engine=Engine(2, lanes),
+            )
+        )
+        for lanes in LANES
+    }  # fmt: skip
+    assert len(answers) == 1
+
+
+def test_the_sum_is_the_devices_changes_in_fixed_point() -> None:
+    trained = train(SINE, 50, Engine())
+    theta = SINE.initial_weights(3)
+    assert trained.updates is not None
+    assert (trained.sum == sum(core.fixed(phi, theta) for phi in trained.updates)).all()
+
+
+def test_a_device_learns_from_the_samples_that_samples_names() -> None:
+    devices, theta = numbers(5, 6), SINE.initial_weights(0)
+    made = core.train(SINE.plan, theta, SineSource(1), devices, 9, samples=12, rate=0.05, each=True)
+    x, y = core.samples(SineSource(1), SINE.plan, devices, 9, 12)
+    rows = np.arange(72, dtype=np.int32).reshape(6, 12)
+    fed = TableSource(x.reshape(-1, 1), rows, targets=y.reshape(-1, 1))
+    gathered = core.train(SINE.plan, theta, fed, devices, 9, samples=12, rate=0.05, each=True)
+    assert digest(made) == digest(gathered)
+
+
+def test_a_device_that_diverges_is_named_and_left_out_of_the_sum() -> None:
+    net = network("mlp-8-relu", 1, 1, Loss.mean_squared_error, Activation.relu)
+    theta = net.initial_weights(0)
+    x = np.array([[0.5], [np.nan], [3e18], [0.25], [900.0]], np.float32)
+    y = np.array([[1], [1], [1], [1], [1e6]], np.float32)
+    source = TableSource(x, np.arange(5, dtype=np.int32)[:, None], targets=y)
+    for lanes in LANES:
+        trained = core.train(net.plan, theta, source, numbers(0, 5), 0, samples=1, rate=0.1, each=True, engine=Engine(1, lanes))
+        assert [Code(code) for code in trained.code] == [Code.ok, Code.numeric, Code.numeric, Code.ok, Code.oversized]
+        assert trained.updates is not None
+        assert (trained.sum == core.fixed(trained.updates[0], theta) + core.fixed(trained.updates[3], theta)).all()
+
+
+def test_a_frozen_layer_keeps_its_weights_and_the_others_learn() -> None:
+    plan = Plan([(1, 8, Activation.tanh, False), (8, 8, Activation.tanh, True), (8, 1, 0, False)], Loss.mean_squared_error)
+    theta = network("mlp-8-8-tanh", 1, 1, Loss.mean_squared_error, Activation.tanh).initial_weights(0)
+    trained = core.train(plan, theta, SineSource(0), numbers(0, 3), 0, samples=5, rate=0.1, each=True)
+    assert trained.updates is not None
+    moved = (trained.updates != theta).any(axis=0)
+    assert not moved[:16].any()
+    assert moved[16:88].any()
+    assert not moved[88:].any()
+
+
+def test_the_generator_gives_the_published_vector() -> None:
+    words = core.random(0, Stream.weights, numbers(0, 1), words=4)
+    assert [f"{word:08x}" for word in words[0]] == ["9c6ca96a", "e17eae66", "fc10ecd4", "5256a7d8"]
+
+
+@given(seed=st.integers(0, 2**64 - 1), round=st.integers(0, 2**32 - 1), words=st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_more_words_of_the_generator_start_with_the_fewer(seed: int, round: int, words: int) -> None:
+    few = core.random(seed, Stream.task, numbers(3, 4), round, words=words)
+    many = core.random(seed, Stream.task, numbers(3, 4), round, words=words + 7)
+    assert (many[:, :words] == few).all()
+
+
+def test_uniforms_are_uniform() -> None:
+    values = core.uniform(core.random(11, Stream.sample, numbers(0, 1000), words=100))
+    assert values.min() >= 0
+    assert values.max() < 1
+    counts = np.histogram(values, bins=50, range=(0, 1))[0]
+    chi_squared = ((counts - 2000) ** 2 / 2000).sum()
+    assert chi_squared < 100  # 49 degrees of freedom: beyond 100 by chance once in 30,000
+
+
+def test_ram_is_weights_activations_and_two_delta_buffers() -> None:
+    net = network("mlp-32-32-tanh", 1, 1, Loss.mean_squared_error, Activation.tanh)
+    assert net.parameters == 1153
+    assert net.ram_bytes() == 4 * (1153 + 65 + 2 * 32)
+    assert net.ram_bytes(batch=8) == 4 * (2 * 1153 + 65 + 2 * 32)
+
+
+BAD_TABLES = {
+    "rows point outside": lambda: TableSource(np.zeros((3, 1), np.float32), np.full((2, 4), 3, np.int32), targets=np.zeros((3, 1), np.float32)),
+    "negative row": lambda: TableSource(np.zeros((3, 1), np.float32), np.full((2, 4), -1, np.int32), targets=np.zeros((3, 1), np.float32)),
+    "wrong inputs": lambda: TableSource(np.zeros((3, 2), np.float32), np.zeros((2, 4), np.int32), targets=np.zeros((3, 1), np.float32)),
+    "wrong dtype": lambda: TableSource(np.zeros((3, 1)), np.zeros((2, 4), np.int32), targets=np.zeros((3, 1), np.float32)),  # type: ignore[arg-type]
+    "no truth": lambda: TableSource(np.zeros((3, 1), np.float32), np.zeros((2, 4), np.int32)),
+    "label out of range": lambda: TableSource(np.zeros((3, 1), np.float32), np.zeros((2, 4), np.int32), labels=np.ones((2, 4), np.int32)),
+    "too few samples": lambda: TableSource(np.zeros((3, 1), np.float32), np.zeros((2, 3), np.int32), targets=np.zeros((3, 1), np.float32)),
+    "strided": lambda: TableSource(np.zeros((3, 2), np.float32)[:, ::2], np.zeros((2, 4), np.int32), targets=np.zeros((3, 1), np.float32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", BAD_TABLES)
+def test_arrays_that_do_not_fit_are_refused_before_c_sees_them(why: str) -> None:
+    with pytest.raises(ValueError):
+        core.train(SINE.plan, SINE.initial_weights(0), BAD_TABLES[why](), numbers(0, 2), 0, samples=4, rate=0.1)
+
+
+@given(
+    samples=st.integers(-1, 3), batch=st.integers(-1, 3), passes=st.integers(-1, 2),
+    rate=st.floats(width=32), clip=st.floats(width=32), threads=st.integers(1, 300), lanes=st.integers(-2, 20),
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_hostile_numbers_are_refused_or_run(
+    samples: int, batch: int, passes: int, rate: float, clip: float, threads: int, lanes: int
+) -> None:
+    theta = SINE.initial_weights(0)
+    try:
+        trained = core.train(
+            SINE.plan, theta, SineSource(0), numbers(0, 3), 0,
+            samples=samples, batch=batch, passes=passes, rate=rate, clip=clip, engine=Engine(threads, lanes),
+        )  # fmt: skip
+    except (ValueError, OverflowError):
+        return
+    assert set(trained.code.tolist()) <= {0, int(Code.invalid), int(Code.numeric), int(Code.oversized)}
+    assert (trained.code == 0).any() or not trained.sum.any()
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [],
+        [(0, 1, 0, True)],
+        [(1, 70000, 0, True)],
+        [(1, 2, 9, True)],
+        [(1, 2, 0, True), (3, 1, 0, True)],
+        [(5000, 5000, 0, True)],
+    ],
+)
+def test_plans_that_the_core_cannot_run_are_refused(layers: list[tuple[int, int, int, bool]]) -> None:
+    with pytest.raises(ValueError):
+        Plan(layers, 0)

@@ -1,0 +1,183 @@
+"""Runs survive: whatever kills one, the resumed run ends with the theta of a run that was never interrupted."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tinyfl
+from tinyfl.config import Config, resolve
+from tinyfl.errors import ConfigError, Interrupted, RunError, TrainingError
+from tinyfl.files import write_whole
+from tinyfl.runs import RunDirectory
+
+SMALL = {"task": "sine", "network": "mlp-16-16", "rounds": 400, "cohort": 20, "devices": 100, "tasks": 20}
+OPTIONS = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "tinyfl.cli", "simulate", "--json", *map(str, words)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return tinyfl.simulate(out=tmp_path_factory.mktemp("run") / "whole", **SMALL).result
+
+
+def test_one_seed_one_theta_whatever_the_machine_does(uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    for number, (threads, lanes, nodes) in enumerate([(1, 1, "1"), (2, 4, "4"), (1, 0, "devices")]):
+        run = tinyfl.simulate(out=tmp_path / str(number), threads=threads, lanes=lanes, **{**SMALL, "nodes": nodes})
+        assert run.result["theta_sha256"] == uninterrupted["theta_sha256"]
+
+
+def test_kill_9_at_any_moment_and_resume_gives_the_same_theta(uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    # One lane and one thread are slow enough to be caught in the middle; checkpoints come every 50 ms.
+    environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0.05"}
+    words: list[str | Path] = [*OPTIONS, "--threads", "1", "--lanes", "1", "--out", out]
+    chance = random.Random(4)
+    kills = 0
+    for _ in range(10):
+        process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+        time.sleep(0.8 + chance.random() * 0.6)
+        if process.poll() is None:
+            kills += 1
+            process.kill()
+        process.communicate()
+        if (out / "config.toml").exists():
+            words = ["--resume", out, "--threads", "1", "--lanes", "1"]
+    assert kills >= 3
+    done = subprocess.run(command(*words), capture_output=True, check=True, env=environment)
+    assert json.loads(done.stdout)["theta_sha256"] == uninterrupted["theta_sha256"]
+    rounds = [record["round"] for record in RunDirectory(out).metrics()]
+    assert rounds == sorted(set(rounds))
+    assert rounds[-1] == SMALL["rounds"]
+
+
+def test_ctrl_c_stops_after_a_round_and_says_how_to_go_on(uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    def interrupt(progress: object) -> None:
+        if progress.stage == "learning" and progress.done > 100:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "stopped"
+    with pytest.raises(Interrupted, match=f"tinyfl simulate --resume {out}"):
+        tinyfl.simulate(out=out, progress=interrupt, **SMALL)
+    assert tinyfl.simulate(resume=out).result["theta_sha256"] == uninterrupted["theta_sha256"]
+
+
+def test_a_finished_run_resumed_is_evaluated_again_to_the_same_figures(tmp_path: Path) -> None:
+    settings = {**SMALL, "rounds": 20}
+    first = tinyfl.simulate(out=tmp_path / "a", **settings).result
+    again = tinyfl.simulate(resume=tmp_path / "a").result
+    assert again["evaluation"] == first["evaluation"]
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    held = RunDirectory(tmp_path / "held")
+    with held.locked():
+        refused = subprocess.run(command(*OPTIONS, "--out", held.path), capture_output=True, text=True)
+    assert refused.returncode == RunError.exit_code
+    assert f"process {os.getpid()}" in refused.stderr
+
+
+def test_a_directory_that_holds_a_run_is_refused_and_untouched(tmp_path: Path) -> None:
+    tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5})
+    before = (tmp_path / "initialisation.npz").read_bytes()
+    with pytest.raises(RunError, match="--resume"):
+        tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5})
+    assert (tmp_path / "initialisation.npz").read_bytes() == before
+
+
+def test_a_resume_with_another_config_is_refused(tmp_path: Path) -> None:
+    tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5})
+    with pytest.raises(RunError, match="cannot be resumed with 7"):
+        tinyfl.simulate(resume=tmp_path, rounds=7)
+    config = tmp_path / "config.toml"
+    config.write_text(config.read_text().replace("rounds = 5", "rounds = 7"))
+    with pytest.raises(RunError, match=r"config\.toml was changed"):
+        tinyfl.simulate(resume=tmp_path)
+
+
+def test_a_resume_on_changed_data_is_refused(tmp_path: Path, own_data: Path) -> None:
+    import numpy as np
+
+    tinyfl.simulate(out=tmp_path / "run", task="npz", data=str(own_data), rounds=5, tasks=20, shots=(5,))
+    arrays = dict(np.load(own_data))
+    arrays["x"][0, 0] += 1
+    np.savez(own_data, **arrays)
+    with pytest.raises(RunError, match="was changed since"):
+        tinyfl.simulate(resume=tmp_path / "run")
+
+
+def test_a_resume_where_there_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        tinyfl.simulate(resume=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path: Path) -> None:
+    tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5})
+    checkpoint = tmp_path / "checkpoint" / "state.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(RunError, match="damaged"):
+        tinyfl.simulate(resume=tmp_path)
+
+
+def test_a_run_whose_every_update_fails_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="smaller --inner-lr"):
+        tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5, "inner_lr": 1e5})
+
+
+def test_writing_whole_never_leaves_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def cut(*_: object) -> None:
+        raise OSError("power is gone")
+
+    monkeypatch.setattr(os, "fsync", cut)
+    with pytest.raises(OSError, match="power"):
+        write_whole(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_config_file_gives_back_the_config(tmp_path: Path) -> None:
+    config = resolve({"task": "sine", "shots": (5, 10), "clip": 2})
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert resolve({}, path) == config
+    assert resolve({"seed": 9}, path) == Config(**{**config.__dict__, "seed": 9})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"task": "nonsense"}, "There are digits"),
+        ({"algorithm": "nonsense"}, "There are tinyreptile"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"inner_lr": -1.0}, "inner_lr is -1"),
+        ({"inner_lr": float("nan")}, "inner_lr is nan"),
+        ({"cohort": "many"}, "cohort is 'many'"),
+        ({"shots": (0,)}, "shots is"),
+        ({"nodes": "none"}, "--nodes devices"),
+        ({"nonsense": 1}, "no setting is called"),
+        ({"batch": 4}, "tinyreptile has no --batch"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolve(options)
+
+
+def test_a_malformed_config_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("rounds = = 3")
+    with pytest.raises(ConfigError, match="TOML"):
+        resolve({}, path)
+    with pytest.raises(ConfigError, match="No such file"):
+        resolve({}, tmp_path / "absent.toml")

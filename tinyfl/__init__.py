@@ -1,0 +1,28 @@
+"""tinyfl: train a fleet of microcontrollers together.
+
+import tinyfl
+
+run = tinyfl.simulate(task="digits", devices=1000, out="runs/first")
+for row in run.evaluation:
+    print(row["mode"], row["shots"], row["steps"], row["accuracy"])
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyfl.adapt import adapt as adapt
+    from tinyfl.simulate import simulate as simulate
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "adapt", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Heavy parts load when first used, so that `import tinyfl` and `tinyfl --help` stay quick."""
+    if name in ("adapt", "simulate"):
+        from importlib import import_module
+
+        function = getattr(import_module(f"tinyfl.{name}"), name)
+        globals()[name] = function
+        return function
+    raise AttributeError(f"module 'tinyfl' has no attribute {name!r}")

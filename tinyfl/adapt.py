@@ -1,0 +1,141 @@
+"""One new device: a saved initialisation adapts to its data, here as it would on the board."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.core import F32, TableSource
+from tinyfl.errors import ConfigError, DataError, RunError
+from tinyfl.evaluation import STEPS
+from tinyfl.files import npz, read_arrays, write_whole
+from tinyfl.networks import Activation, Loss, Network, network
+from tinyfl.runs import INITIALISATION
+from tinyfl.tasks.npz import checked_inputs
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """A saved theta, float32 (parameters,), with the network it is for and what was done to inputs and labels."""
+
+    theta: F32
+    network: Network
+    task: str
+    clip: float
+    adapt_lr: dict[str, float]
+    mean: F32
+    scale: F32
+    classes: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path) -> "Initialisation":
+        """The initialisation at ``path``, a file or a run directory.
+
+        Raises RunError if there is none.
+        """
+        file = path / INITIALISATION if path.is_dir() else path
+        if not file.is_file():
+            raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
+        held = read_arrays(file, ("theta", "network", "loss", "inputs", "outputs", "mean", "scale", "classes"))
+        net = network(str(held["network"]), int(held["inputs"]), int(held["outputs"]), Loss(int(held["loss"])), Activation.relu)
+        if held["theta"].shape != (net.parameters,):
+            raise RunError(f"{file} is damaged: {held['theta'].shape} weights for {net.name} with {net.parameters:,}.")
+        rates = {mode: float(held[f"adapt_lr_{mode}"]) for mode in ("batch", "stream")}
+        return cls(
+            held["theta"].astype(np.float32), net, str(held["task"]), float(held["clip"]), rates,
+            held["mean"], held["scale"], held["classes"],
+        )  # fmt: skip
+
+
+def adapt(
+    run: Path | str,
+    data: Path | str,
+    *,
+    mode: str = "batch",
+    steps: int = 10,
+    shots: int | None = None,
+    adapt_lr: float | None = None,
+    out: Path | str | None = None,
+) -> dict[str, Any]:
+    """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
+
+    The first ``shots`` rows are learnt from and the rest measured; all are learnt from where ``shots`` is None, and nothing
+    is measured. ``out`` takes the adapted weights. Returns loss and accuracy before and after, as plain data.
+    Raises DataError where the data do not fit the initialisation.
+    """
+    start = Initialisation.load(Path(run))
+    path = Path(data)
+    arrays = read_arrays(path, ("x", "y"))
+    x = checked_inputs(path, arrays["x"])
+    if x.shape[1] != start.network.inputs:
+        raise DataError(
+            f"{path}: array x has {x.shape[1]} inputs a row, and the initialisation is for {start.network.inputs}. "
+            "Give the same inputs, in the same order, as the run was trained on."
+        )
+    if mode not in ("batch", "stream"):
+        raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
+    learnt = len(x) if shots is None else shots
+    if not 0 < learnt <= len(x):
+        raise DataError(f"{path} has {len(x)} rows, too few for {learnt} shots. Give --shots 1 to {len(x)}.")
+    table = ((x - start.mean) / start.scale).astype(np.float32)
+    labels, targets = _truth(path, arrays["y"], len(x), start)
+
+    def part(rows: np.ndarray) -> TableSource:
+        chosen = None if labels is None else labels[rows][None]
+        return TableSource(table, rows.astype(np.int32)[None], labels=chosen, targets=targets)
+
+    support = part(np.arange(learnt))
+    measured = np.arange(learnt, len(x)) if learnt < len(x) else np.arange(len(x))
+    rate = adapt_lr or start.adapt_lr[mode]
+    checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
+    adapted = core.adapt(
+        start.network.plan, start.theta, support, part(measured), checkpoints,
+        stream=mode == "stream", rate=rate, clip=start.clip, weights=True,
+    )  # fmt: skip
+    assert adapted.weights is not None
+    classifies = start.network.loss is Loss.softmax_cross_entropy
+    curve = [
+        {
+            "steps": step,
+            "loss": float(adapted.loss[k, 0]) if np.isfinite(adapted.loss[k, 0]) else None,
+            "accuracy": float(adapted.accuracy[k, 0]) if classifies else None,
+        }
+        for k, step in enumerate(checkpoints)
+    ]
+    if out is not None:
+        saved = {"theta": adapted.weights[0], "mean": start.mean, "scale": start.scale, "classes": start.classes}
+        write_whole(Path(out), npz(network=start.network.name, **saved))
+    return {
+        "run": str(run),
+        "network": start.network.name,
+        "mode": mode,
+        "adapt_lr": rate,
+        "shots": learnt,
+        "measured_on": "the rest" if learnt < len(x) else "the same samples",
+        "samples_measured": len(measured),
+        "curve": curve,
+        "device_ram_bytes": start.network.ram_bytes(learnt if mode == "batch" else 1),
+        "out": str(out) if out is not None else None,
+    }
+
+
+def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple[core.I32 | None, F32 | None]:
+    """Labels or targets of a device's rows, as the network numbers them."""
+    if y.shape[:1] != (rows,):
+        raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry a row.")
+    if start.network.loss is Loss.softmax_cross_entropy:
+        classes = start.classes if len(start.classes) else np.arange(start.network.outputs)
+        unknown = ~np.isin(y, classes)
+        if y.ndim != 1 or unknown.any():
+            row = int(unknown.reshape(rows, -1).any(axis=1).argmax())
+            raise DataError(
+                f"{path}: array y has {y[row]} in row {row}, and the initialisation knows the classes "
+                f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
+            )
+        return np.searchsorted(classes, y).astype(np.int32), None
+    targets = y.reshape(rows, -1).astype(np.float32)
+    if targets.shape[1] != start.network.outputs or not np.isfinite(targets).all():
+        raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} finite numbers a row.")
+    return None, targets

@@ -1,0 +1,24 @@
+"""FedAvg (McMahan et al. 2017; arXiv:1602.05629), algorithm 1, for devices with equally many samples a round.
+
+phi_i <- SGD(theta; the samples of device i in mini-batches)
+theta <- theta + step * mean_i (phi_i - theta)             step = 1 is the paper's mean of models
+"""
+
+from dataclasses import dataclass
+
+from tinyfl.algorithms import Inner, State, Updates
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    samples: int = 40
+    batch: int = 8
+    inner_lr: float = 0.05
+    outer_step: float = 1.0
+    clip: float = 0.0
+
+    def inner(self, round: int) -> Inner:  # noqa: ARG002
+        return Inner(samples=self.samples, batch=self.batch, passes=1, lr=self.inner_lr, clip=self.clip)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return state.step(self.outer_step * (updates.mean() - state.theta))

@@ -1,0 +1,22 @@
+"""Joint training: one model for the samples of all devices together, the baseline that does not meta-learn.
+
+Every device of the cohort takes one step on one batch from the same theta and the server takes the mean, which is one step
+of SGD on the whole cohort's samples at once (FedSGD; McMahan et al. 2017, section 2).
+"""
+
+from dataclasses import dataclass
+
+from tinyfl.algorithms import Inner, State, Updates
+
+
+@dataclass(frozen=True)
+class Joint:
+    samples: int = 1
+    inner_lr: float = 0.003
+    clip: float = 0.0
+
+    def inner(self, round: int) -> Inner:  # noqa: ARG002
+        return Inner(samples=self.samples, batch=self.samples, passes=1, lr=self.inner_lr, clip=self.clip)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return state.step(updates.mean() - state.theta)

@@ -1,0 +1,31 @@
+"""Reptile (Nichol, Achiam, Schulman 2018; arXiv:1803.02999), algorithms 1 (serial) and 2 (batched).
+
+Each device makes k steps of SGD on mini-batches; the server follows the mean of the devices part of the way:
+
+    phi_i <- SGD(theta; k mini-batches of device i)
+    theta <- theta + epsilon_t * mean_i (phi_i - theta)       epsilon_t falls linearly to 0
+"""
+
+from dataclasses import dataclass
+
+from tinyfl.algorithms import Inner, State, Updates, refuse_joint_training
+
+
+@dataclass(frozen=True)
+class Reptile:
+    rounds: int
+    samples: int = 50
+    batch: int = 10
+    inner_lr: float = 0.02
+    outer_step: float = 1.0  # epsilon_0
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        refuse_joint_training("reptile", self.inner(0))
+
+    def inner(self, round: int) -> Inner:  # noqa: ARG002
+        return Inner(samples=self.samples, batch=self.batch, passes=1, lr=self.inner_lr, clip=self.clip)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        epsilon = self.outer_step * (1 - state.round / self.rounds)
+        return state.step(epsilon * (updates.mean() - state.theta))

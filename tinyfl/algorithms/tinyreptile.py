@@ -1,0 +1,33 @@
+"""TinyReptile: federated meta-learning by online learning (Ren, Anicic, Runkler; IJCNN 2023; arXiv:2304.05201).
+
+One device a round learns from its stream, a sample at a time, and drops each sample; the server follows part of the way:
+
+    phi   <- theta;   for (x, y) in stream:  phi <- phi - beta * grad L(phi; x, y)
+    theta <- theta + alpha_t * (phi - theta)          alpha_t falls linearly to 0
+
+With a larger cohort the server follows the mean of the devices. A reconstruction: the paper's abstract and introduction
+fix the idea, its pseudocode and settings were not to be had.
+"""
+
+from dataclasses import dataclass
+
+from tinyfl.algorithms import Inner, State, Updates, refuse_joint_training
+
+
+@dataclass(frozen=True)
+class TinyReptile:
+    rounds: int
+    samples: int = 32  # S: the stream's length
+    inner_lr: float = 0.01  # beta
+    outer_step: float = 1.0  # alpha_0
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        refuse_joint_training("tinyreptile", self.inner(0))
+
+    def inner(self, round: int) -> Inner:  # noqa: ARG002
+        return Inner(samples=self.samples, batch=1, passes=1, lr=self.inner_lr, clip=self.clip)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        alpha = self.outer_step * (1 - state.round / self.rounds)
+        return state.step(alpha * (updates.mean() - state.theta))

@@ -1,0 +1,168 @@
+"""A run's config: what decides its result, down to the bit. Resolved from defaults, a TOML file and options, in that order."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tinyfl.algorithms import Algorithm
+from tinyfl.errors import ConfigError
+from tinyfl.tasks import FIRST_VALIDATION_DEVICE
+
+ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
+TASKS = ("digits", "sine", "npz", "omniglot")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What decides a run's result. ``nodes`` is a number of gateways or "devices"; ``adapt_lr`` 0: chosen on validation
+    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own."""
+
+    task: str
+    data: str
+    algorithm: str
+    network: str
+    devices: int
+    cohort: int
+    rounds: int
+    samples: int
+    batch: int
+    inner_lr: float
+    outer_step: float
+    clip: float
+    adapt_lr: float
+    shots: tuple[int, ...]
+    tasks: int
+    seed: int
+    nodes: str
+
+    def build(self) -> Algorithm:
+        """The algorithm.
+
+        Raises ConfigError where it cannot meta-learn as configured.
+        """
+        from tinyfl.algorithms.fedavg import FedAvg
+        from tinyfl.algorithms.joint import Joint
+        from tinyfl.algorithms.reptile import Reptile
+        from tinyfl.algorithms.tinyreptile import TinyReptile
+
+        if self.algorithm == "tinyreptile":
+            return TinyReptile(self.rounds, self.samples, self.inner_lr, self.outer_step, self.clip)
+        if self.algorithm == "reptile":
+            return Reptile(self.rounds, self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
+        if self.algorithm == "fedavg":
+            return FedAvg(self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
+        return Joint(self.samples, self.inner_lr, self.clip)
+
+    @property
+    def gateways(self) -> int | None:
+        """How many gateways; None where each device is a node."""
+        return None if self.nodes == "devices" else int(self.nodes)
+
+    def to_toml(self) -> str:
+        """As a config file that ``load`` reads back."""
+        return tomli_w.dumps({**asdict(self), "shots": list(self.shots)})
+
+    def sha256(self) -> str:
+        """Hash of everything that decides the result."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+
+# Tuned on validation devices; bench/README.md says how, and what they reach.
+_BY_TASK: dict[str, dict[str, Any]] = {
+    "digits": {"network": "mlp-64-64", "devices": 1000, "cohort": 10, "rounds": 4000, "shots": (1, 5)},
+    "sine": {"network": "mlp-64-64", "devices": 10000, "cohort": 1, "rounds": 31250, "shots": (10,)},
+    "npz": {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
+    "omniglot": {"network": "mlp-64", "devices": 10000, "cohort": 5, "rounds": 10000, "shots": (1, 5)},
+}
+_BY_ALGORITHM: dict[str, dict[str, Any]] = {
+    "tinyreptile": {"samples": 32, "batch": 1, "outer_step": 1.0},
+    "reptile": {"samples": 50, "batch": 10, "outer_step": 1.0},
+    "fedavg": {"samples": 40, "batch": 8, "outer_step": 1.0},
+    "joint": {"samples": 1, "batch": 1, "outer_step": 1.0, "cohort": 32},
+}
+_INNER_LR: dict[tuple[str, str], float] = {
+    ("digits", "tinyreptile"): 0.05,
+    ("digits", "reptile"): 0.1,
+    ("digits", "fedavg"): 0.1,
+    ("digits", "joint"): 0.05,
+    ("sine", "tinyreptile"): 0.01,
+    ("sine", "reptile"): 0.02,
+    ("sine", "fedavg"): 0.05,
+    ("sine", "joint"): 0.003,
+}
+_OTHERWISE_LR = {"tinyreptile": 0.01, "reptile": 0.05, "fedavg": 0.05, "joint": 0.05}
+
+
+def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
+    """The config of ``options`` over ``file`` over the defaults of the task and algorithm. Options that are None are unset.
+
+    Raises ConfigError for an unknown key, a wrong type, or numbers out of range.
+    """
+    given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
+    known = {field.name for field in fields(Config)}
+    for key in given:
+        if key not in known:
+            where = f"{file}: " if file else ""
+            raise ConfigError(f"{where}no setting is called {key!r}. There are {', '.join(sorted(known))}.")
+    task, algorithm = given.get("task", "digits"), given.get("algorithm", "tinyreptile")
+    if task not in TASKS:
+        raise ConfigError(f"no task is called {task!r}. There are {', '.join(TASKS)}.")
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"no algorithm is called {algorithm!r}. There are {', '.join(ALGORITHMS)}.")
+    values: dict[str, Any] = {
+        "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "tasks": 2000,
+        "seed": 0, "nodes": "1", "inner_lr": _INNER_LR.get((task, algorithm), _OTHERWISE_LR[algorithm]),
+        **_BY_TASK[task], **_BY_ALGORITHM[algorithm], **given,
+    }  # fmt: skip
+    return _checked(values)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in ``path``.
+
+    Raises ConfigError where it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
+
+
+def _checked(values: dict[str, Any]) -> Config:
+    for field in fields(Config):
+        value = values[field.name]
+        if field.name == "shots":
+            values["shots"] = _shots(value)
+        elif field.name in ("nodes", "data"):
+            values[field.name] = str(value)
+        elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
+            values[field.name] = float(value)
+        elif not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise ConfigError(f"{field.name} is {value!r}, not {field.type.__name__}.")  # type: ignore[union-attr]
+    config = Config(**values)
+    bounds: dict[str, tuple[float, float]] = {
+        "devices": (0, FIRST_VALIDATION_DEVICE), "cohort": (1, 1 << 20), "rounds": (1, 1 << 31), "samples": (1, 1 << 24),
+        "batch": (1, 1 << 24), "inner_lr": (1e-12, 1e6), "outer_step": (1e-12, 1e6), "clip": (0, 1e12),
+        "adapt_lr": (0, 1e6), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1),
+    }  # fmt: skip
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{name} is {value:,}, out of its range {low:,} to {high:,}. Give --{name.replace('_', '-')}.")
+    if config.algorithm in ("tinyreptile", "joint") and config.batch not in (1, config.samples):
+        raise ConfigError(f"{config.algorithm} has no --batch: leave it out, or say --algorithm reptile.")
+    if config.nodes != "devices" and not (config.nodes.isdigit() and int(config.nodes) > 0):
+        raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")
+    return config
+
+
+def _shots(value: Any) -> tuple[int, ...]:
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 10_000 for n in items):
+        raise ConfigError(f"shots is {value!r}. Give whole numbers from 1 to 10,000, such as --shots 1 --shots 5.")
+    return tuple(sorted(set(items)))

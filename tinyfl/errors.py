@@ -1,0 +1,46 @@
+"""Everything tinyfl raises on purpose: one tree, one exit code for each kind (docs/exit-codes.md).
+
+A message says what is wrong with the numbers in it, then what to do.
+"""
+
+
+class TinyflError(Exception):
+    """Base of all. The command line prints the message and leaves with ``exit_code``."""
+
+    exit_code = 1
+
+
+class ConfigError(TinyflError):
+    """An option or a config file asks for what cannot be done."""
+
+    exit_code = 2
+
+
+class DataError(TinyflError):
+    """A data set is missing, malformed or too small for what is asked."""
+
+    exit_code = 3
+
+
+class RunError(TinyflError):
+    """A run directory is in use, already taken, damaged, or not of this config."""
+
+    exit_code = 4
+
+
+class TrainingError(TinyflError):
+    """Training went wrong: no device of the cohort sent a usable update."""
+
+    exit_code = 5
+
+
+class InstallError(TinyflError):
+    """The installation lacks a part, such as the compiled core."""
+
+    exit_code = 6
+
+
+class Interrupted(TinyflError):
+    """Ctrl-C: the run stopped after a whole round and can be resumed."""
+
+    exit_code = 130

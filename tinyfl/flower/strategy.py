@@ -1,0 +1,97 @@
+"""The Flower strategy that runs any of our algorithms."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from tinyfl.algorithms import Algorithm, Inner, State, Updates
+from tinyfl.fleet import draw_cohort
+from tinyfl.flower.messages import instructions, metrics_record, read_updates, theta_record
+
+
+class FleetStrategy(Strategy):
+    """Runs ``algorithm`` from ``state`` on, over gateways that each serve a part of the fleet or, with ``each_device``,
+    over nodes that are single devices. ``on_round`` is told the new state and what came back."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        state: State,
+        *,
+        cohort: int,
+        fleet_size: int,
+        seed: int,
+        each_device: bool = False,
+        on_round: Callable[[State, Updates], None] | None = None,
+    ) -> None:
+        self.algorithm, self.state = algorithm, state
+        self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
+        self.on_round = on_round
+        self._last: tuple[Inner, ConfigRecord] | None = None
+
+    def _told(self) -> ConfigRecord:
+        """This round's instructions; made anew only where the inner loop changes, since Flower checks every key."""
+        inner = self.algorithm.inner(self.state.round)
+        if self._last is None or self._last[0] != inner:
+            config = instructions(inner, cohort=self.cohort, fleet_size=self.fleet_size, seed=self.seed, exact=True)
+            self._last = inner, config
+        self._last[1]["round"] = self.state.round
+        return self._last[1]
+
+    def configure_train(
+        self,
+        server_round: int,  # noqa: ARG002
+        arrays: ArrayRecord,
+        config: ConfigRecord,  # noqa: ARG002
+        grid: Grid,
+    ) -> Iterable[Message]:
+        """Asks every gateway, or every device of the cohort, for its part of the round."""
+        record = RecordDict({"arrays": arrays, "config": self._told()})
+        nodes = list(grid.get_node_ids())
+        if self.each_device:
+            cohort = draw_cohort(self.seed, self.state.round, self.cohort, self.fleet_size)
+            nodes = [nodes[device] for device in cohort.tolist()]
+        return [Message(record, node, MessageType.TRAIN) for node in nodes]
+
+    def aggregate_train(
+        self,
+        server_round: int,
+        replies: Iterable[Message],
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Adds the exact sums and takes the algorithm's outer step. Nodes that answer with an error are left out."""
+        theta = self.state.theta
+        nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
+        updates = nothing
+        for reply in replies:
+            if reply.has_error():
+                updates = updates + replace(nothing, left_out={"node-error": 1})
+                continue
+            arrays, metrics = reply.content["arrays"], reply.content["metrics"]
+            assert isinstance(arrays, ArrayRecord)
+            assert isinstance(metrics, MetricRecord)
+            updates = updates + read_updates(theta, arrays, metrics)
+        self.state = self.algorithm.outer(self.state, updates)
+        if self.on_round:
+            self.on_round(self.state, updates)
+        inner = self.algorithm.inner(self.state.round - 1)
+        return theta_record(self.state.theta), metrics_record(updates, inner.samples * inner.passes)
+
+    def configure_evaluate(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        grid: Grid,  # noqa: ARG002
+    ) -> Iterable[Message]:
+        """None: evaluation is on unseen devices, after adaptation (tinyfl.evaluation)."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:  # noqa: ARG002
+        return None
+
+    def summary(self) -> None:
+        """Nothing to add to Flower's log: the run directory holds the config."""

@@ -1,0 +1,333 @@
+"""A run as one page to read and pass on: report.html, whole in itself, with its figures as PNGs beside it."""
+
+import html
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyfl import figures, page
+from tinyfl.adapt import Initialisation
+from tinyfl.config import Config
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError, DataError
+from tinyfl.evaluation import LEADING_STEPS
+from tinyfl.figures import Adaptation, Curve, Picture, metric
+from tinyfl.networks import Network
+from tinyfl.page import counted
+from tinyfl.runs import RunDirectory, write_whole
+from tinyfl.tasks import Task, load_task
+
+Row = Mapping[str, Any]
+Result = Mapping[str, Any]
+
+REPORT = "report.html"
+
+SHOTS_PER_CLASS = ("digits", "omniglot")
+"""Tasks whose shots count for each class, not in all. The page of a run whose data have gone needs it, too."""
+
+BAUDS = (115_200, 1_000_000)
+BITS_PER_BYTE = 10
+"""On a serial line with 8N1: a start bit, the byte, a stop bit."""
+
+
+def write_report(
+    directory: RunDirectory, config: Config, task: Task, net: Network, theta: F32, start: F32, result: dict[str, Any]
+) -> Path:
+    """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is what it learnt,
+    ``start`` the random initialisation it began from. Returns the page's path."""
+    learnt, random = _leading(result["evaluation"]), _leading(result["baseline"])
+    what = Adaptation(
+        net, theta, start, learnt["adapt_lr"], random["adapt_lr"], learnt["shots"], config.tasks, config.clip
+    )  # fmt: skip
+    return _write(directory, config, net, result, figures.devices(task, what))
+
+
+def rebuild(path: Path) -> Path:
+    """Writes the page of the finished run in ``path`` anew, from its files alone. Returns the page's path.
+
+    Where the user's data file has gone or was changed, the figure of single devices is left out, and the page says so.
+    Raises RunError if the run has not finished.
+    """
+    directory = RunDirectory(path)
+    result, config, held = directory.result(), directory.config(), Initialisation.load(path)
+    try:
+        _refuse_other_data(directory, config)
+        task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+    except (DataError, OSError) as error:
+        return _write(directory, config, held.network, result, error)
+    start = held.network.initial_weights(config.seed)
+    return write_report(directory, config, task, held.network, held.theta, start, result)
+
+
+def _refuse_other_data(directory: RunDirectory, config: Config) -> None:
+    from tinyfl.simulate import data_sha256
+
+    checkpoint = directory.checkpoint()
+    if checkpoint is not None and checkpoint.data_sha256 != data_sha256(config):
+        raise DataError(f"{config.data} was changed since the run.")
+
+
+def compare(paths: Sequence[Path], out: Path) -> Path:
+    """Writes one page at ``out`` with finished runs of one task side by side. Returns its path.
+
+    Raises ConfigError for runs of different tasks or data, RunError for a run that has not finished.
+    """
+    if not paths:
+        raise ConfigError("no runs to compare. Give two or more run directories: tinyfl report runs/a runs/b.")
+    results = _alike(paths)
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    colours, dashes = figures.COLOURS, figures.DASHES
+    curves = [
+        Curve(name, result["evaluation"], colours[i % len(colours)], dashes[i // len(colours) % len(dashes)])
+        for i, (name, result) in enumerate(zip(names, results, strict=True))
+    ]
+    title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
+    picture = figures.adaptation(curves, results[0]["floor"])
+    body = [
+        page.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
+        page.section("What they reach", _comparison(names, results)),
+        page.section(
+            "How unseen devices adapt",
+            page.image(picture, "Adaptation curves of the runs, with 95 % intervals.", _adaptation_caption(results)),
+        ),
+    ]
+    write_whole(out, page.whole(title, body, "broad"))
+    return out
+
+
+def _alike(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The results of the runs in ``paths``, which must be of one task on the same data."""
+    directories = [RunDirectory(path) for path in paths]
+    results = [directory.result() for directory in directories]
+    points = [directory.checkpoint() for directory in directories]
+    first = results[0]["task"]
+    for path, result, point in zip(paths, results, points, strict=True):
+        other = f"task {result['task']}" if result["task"] != first else ""
+        if not other and point and points[0] and point.data_sha256 != points[0].data_sha256:
+            other = "other data"
+        if other:
+            raise ConfigError(
+                f"{paths[0]} is a run of task {first} and {path} of {other}: their figures do not compare. Compare runs of "
+                f"one task on the same data, and give the others a page of their own: tinyfl report {path}."
+            )
+    return results
+
+
+def _write(directory: RunDirectory, config: Config, net: Network, result: Result, devices: Picture | Exception) -> Path:
+    """Writes the page and its figures; ``devices`` may be the reason why there is no figure of devices."""
+    classifies = metric(result["evaluation"]) == "accuracy"
+    unit = "cross-entropy" if classifies else "mean squared error"
+    curves = [
+        Curve("random start", result["baseline"], figures.ORANGE, "-."),
+        Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
+    ]
+    learning = figures.learning(directory.metrics(), unit, log=not classifies)
+    adaptation = figures.adaptation(curves, result["floor"])
+    pngs = {"learning.png": learning, "adaptation.png": adaptation}
+    if isinstance(devices, Picture):
+        pngs["devices.png"] = devices.png
+    for name, png in pngs.items():
+        write_whole(directory.path / name, png)
+    learning_note = (
+        f"Loss ({unit}) of the devices on their own samples, each measured before it is learnt from. Every device starts its "
+        "round from the initialisation, so this falls as the initialisation becomes quicker to learn from."
+    )
+    adapted = page.image(adaptation, "Adaptation curves with 95 % intervals.", _adaptation_caption([result]))
+    title = f"{result['task']} · {result['algorithm']}"
+    body = [
+        page.header(title, _fleet(config, result)),
+        f'<p class="headline">{_headline(result, net)}</p>',
+        _tiles(result),
+        page.section("How the fleet learnt", page.image(learning, "Learning curve over the rounds.", learning_note)),
+        page.section("How unseen devices adapt", adapted),
+        page.section("What some of them do", _devices(devices)),
+        page.section("What each device needed", _needs(config, net, result)),
+        page.section("The whole evaluation", _evaluation(result)),
+        page.section("To repeat it", _repeat(directory.path, config, result)),
+    ]
+    path = directory.path / REPORT
+    write_whole(path, page.whole(title, body))
+    return path
+
+
+def _leading(rows: Sequence[Row]) -> Row:
+    """The row that reports lead with."""
+    return next(row for row in rows if row["mode"] == "batch" and row["steps"] == LEADING_STEPS)
+
+
+def _reached(row: Row) -> str:
+    """What a row is judged by: accuracy where the task has it, loss elsewhere."""
+    if row.get("accuracy") is not None:
+        return page.percent(row["accuracy"], row["accuracy_ci95"])
+    return page.loss(row["loss"], row["loss_ci95"])
+
+
+def _fleet(config: Config, result: Result) -> str:
+    data = [Path(config.data).name] if config.data else []
+    return " · ".join(
+        [
+            *data,
+            f"{result['network']}, {result['parameters']:,} weights",
+            f"{counted(result['devices'], 'device')}, {result['cohort']:,} a round",
+            counted(result["rounds"], "round"),
+        ]
+    )
+
+
+def _headline(result: Result, net: Network) -> str:
+    row, random = _leading(result["evaluation"]), _leading(result["baseline"])
+    if result["task"] in SHOTS_PER_CLASS:
+        learns_from = f"{counted(row['shots'], 'sample')} of each of its {net.outputs} classes"
+    else:
+        learns_from = f"{row['shots']:,} of its own samples"
+    lead = f"After {LEADING_STEPS} steps on {learns_from}, an unseen device"
+    if row["accuracy"] is not None:
+        floor = next((page.percent(f["accuracy"]) for f in result["floor"] if f["shots"] == row["shots"]), "")
+        others = f', nearest class mean <span class="n">{floor}</span>' if floor else ""
+        return (
+            f'{lead} answers <strong class="n">{_reached(row)}</strong> right; from random weights '
+            f'<span class="n">{page.percent(random["accuracy"])}</span>{others}.'
+        )
+    if not page.known(row["loss"]):
+        return f"{lead} has <strong>diverged</strong> in at least one of {row['tasks']:,} cases."
+    return (
+        f'{lead} has a mean squared error of <strong class="n">{_reached(row)}</strong>; from random weights '
+        f'<span class="n">{_value(random)}</span>.'
+    )
+
+
+def _value(row: Row) -> str:
+    """What was reached, to as many places as its interval supports, without the interval."""
+    return _reached(row).partition(" ±")[0]
+
+
+def _tiles(result: Result) -> str:
+    payload = (result["bytes_down"] + result["bytes_up"]) / result["device_rounds"]
+    what = "right" if metric(result["evaluation"]) == "accuracy" else "error"
+    tiles = [
+        (_value(_leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
+        (_value(_leading(result["baseline"])), "from random weights"),
+        (page.size(result["device_ram_bytes"]), "of RAM to learn"),
+        (page.size(payload), "down and up, each round"),
+    ]
+    inside = "".join(
+        f'<div class="tile{"" if i else " first"}"><b class="n">{value}</b><span>{below}</span></div>'
+        for i, (value, below) in enumerate(tiles)
+    )
+    return f'<div class="tiles">{inside}</div>'
+
+
+def _adaptation_caption(results: Sequence[Result]) -> str:
+    devices = max(row["tasks"] for result in results for row in result["evaluation"])
+    return (
+        f"Mean over {counted(devices, 'unseen device')}; bands are 95 % intervals. The hollow points at 0 steps are from "
+        "before any adaptation and no measure of meta-learning, which looks for weights from which a few steps lead far, not "
+        "for weights that are good already."
+    )
+
+
+def _devices(picture: Picture | Exception) -> str:
+    if isinstance(picture, Picture):
+        return page.image(picture.png, "Unseen devices before and after adaptation.", picture.caption)
+    why = html.escape(str(picture))
+    return f'<p class="note">Left out: this figure needs the data that the run was made with. {why}</p>'
+
+
+def _needs(config: Config, net: Network, result: Result) -> str:
+    inner = config.build().inner(0)
+    leading = _leading(result["evaluation"])
+    support = leading["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
+    down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
+    whole = "weights, activations and deltas"
+    rows = [
+        ("RAM to learn in a round", page.size(result["device_ram_bytes"]), whole + ("; a gradient" * (inner.batch > 1))),
+        ("RAM to adapt by full-batch steps", page.size(net.ram_bytes(support)), whole + ("; a gradient" * (support > 1))),
+        ("Samples each round", f"{inner.samples:,}", f"{counted(inner.steps, 'SGD step')}, batch {inner.batch:,}"),
+        ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
+        ("Down to a device, each round", page.size(down), "float32 weights"),
+        ("Up from a device, each round", page.size(up), "float32 weights"),
+    ]
+    for baud in BAUDS:
+        time = page.seconds((down + up) * BITS_PER_BYTE / baud)
+        rows.append((f"Down and up over {baud:,} baud", time, "computed from the payload, not measured; 8N1"))
+    body = "".join(
+        f'<tr><th scope="row">{what}</th><td class="r">{value}</td><td class="dim">{note}</td></tr>'
+        for what, value, note in rows
+    )
+    return page.table("", body, "needs")
+
+
+def _evaluation(result: Result) -> str:
+    classifies = metric(result["evaluation"]) == "accuracy"
+    of_each = ["rate", "loss", *(["accuracy"] if classifies else [])]
+    group = f'<th colspan="{len(of_each)}" class="group">'
+    head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}random start</th><th></th></tr><tr><th class="l">mode</th>'
+    head += "".join(f"<th>{name}</th>" for name in ("shots", "steps", *of_each, *of_each, "devices")) + "</tr>"
+    body = ""
+    for learnt, random in zip(result["evaluation"], result["baseline"], strict=True):
+        texts = [f"{learnt['shots']:,}", f"{learnt['steps']:,}"]
+        for row in (learnt, random):
+            texts += [f"{row['adapt_lr']:g}", page.loss(row["loss"], row["loss_ci95"])]
+            texts += [_reached(row)] if classifies else []
+        texts.append(f"{learnt['tasks']:,}")
+        kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
+        mode = html.escape(learnt["mode"])
+        body += f'<tr class="{kind}"><td>{mode}</td>{page.cells(texts)}</tr>'
+    floor = "".join(f" Nearest class mean, {counted(f['shots'], 'shot')}: {_reached(f)}." for f in result["floor"])
+    note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {LEADING_STEPS} steps.{floor}"
+    return f'{page.table(head, body)}<p class="note">{note}</p>'
+
+
+def _repeat(path: Path, config: Config, result: Result) -> str:
+    command = html.escape(f"tinyfl simulate {shlex.quote(str(path / 'config.toml'))}")
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items())
+    speed = f"{result['device_rounds_per_s']:,.0f} device-rounds a second"
+    facts = [
+        ("Seed", str(result["seed"])),
+        ("SHA-256 of theta", result["theta_sha256"]),
+        ("SHA-256 of the config", result["config_sha256"]),
+        ("Updates left out", f"{left_out or 'none'}, of {result['device_rounds']:,}"),
+        ("Simulated in", f"{page.seconds(result['seconds'])}, {speed}"),
+        ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
+    ]
+    terms = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in facts)
+    return (
+        f"<pre>{command}</pre><p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
+        f"<details><summary>config.toml</summary><pre>{html.escape(config.to_toml())}</pre></details>"
+    )
+
+
+def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
+    leading = [
+        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS}
+        for result in results
+    ]
+    settings = sorted({setting for rows in leading for setting in rows})
+    best = {setting: _best([rows[setting] for rows in leading if setting in rows]) for setting in settings}
+    head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
+    head += "".join(f"<th>{mode},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
+    head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
+    body = ""
+    for name, result, rows in zip(names, results, leading, strict=True):
+        body += f'<tr><th scope="row">{html.escape(name)}</th>'
+        body += "".join(f"<td>{html.escape(result[key])}</td>" for key in ("task", "algorithm", "network"))
+        for setting in settings:
+            row = rows.get(setting)
+            kind = "r best" if row is not None and row is best[setting] else "r"
+            body += f'<td class="{kind}">{_reached(row) if row else "–"}</td>'
+        counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
+        sizes = [page.size(result["device_ram_bytes"]), page.size(result["bytes_down"] + result["bytes_up"])]
+        body += f"{page.cells([*counts, *sizes])}</tr>"
+    what = "Accuracy" if metric(results[0]["evaluation"]) == "accuracy" else "Mean squared error"
+    note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."
+    return f'{page.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    """The row of the highest accuracy, or of the lowest loss where there is none; None if all diverged."""
+    key = metric(rows)
+    usable = [row for row in rows if page.known(row[key])]
+    return max(usable, key=lambda row: row[key] if key == "accuracy" else -row[key]) if usable else None

@@ -1,0 +1,152 @@
+"""Run directories: config.toml, metrics.jsonl, checkpoint/, initialisation.npz, result.json, report.html.
+
+One run at a time holds the directory's lock, which the operating system drops even after kill -9. A checkpoint is one file
+that is replaced whole, so a cut at any moment leaves the old one or the new one.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyfl.algorithms import State
+from tinyfl.config import Config, resolve
+from tinyfl.errors import DataError, RunError
+from tinyfl.files import npz, read_arrays, write_whole
+
+CONFIG, METRICS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
+    "config.toml", "metrics.jsonl", "checkpoint/state.npz", "initialisation.npz", "result.json", "lock",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two rounds: the state, the hashes of config and data, and how much is counted so far."""
+
+    state: State
+    config_sha256: str
+    data_sha256: str
+    left_out: Mapping[str, int]
+    seconds: float
+
+
+class RunDirectory:
+    """A run's files at ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the directory for this process.
+
+        Raises RunError if another run does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunError(
+                    f"{self.path} is in use by a running tinyfl (process {file.read().strip() or 'unknown'}). "
+                    "Wait for it, stop it, or give another --out."
+                ) from error
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def start(self, config: Config) -> None:
+        """Writes the config of a new run.
+
+        Raises RunError if the directory already holds one.
+        """
+        if (self.path / CONFIG).exists():
+            raise RunError(
+                f"{self.path} already holds a run. Go on with it: tinyfl simulate --resume {self.path}; or give another --out."
+            )
+        write_whole(self.path / CONFIG, config.to_toml().encode())
+
+    def config(self) -> Config:
+        """The run's config.
+
+        Raises RunError if there is none, ConfigError if it is malformed.
+        """
+        if not (self.path / CONFIG).is_file():
+            raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with tinyfl simulate --out {self.path}.")
+        return resolve({}, self.path / CONFIG)
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replaces the checkpoint, once the metrics up to it are on disk."""
+        write_whole(
+            self.path / CHECKPOINT,
+            npz(
+                theta=checkpoint.state.theta,
+                round=checkpoint.state.round,
+                config_sha256=checkpoint.config_sha256,
+                data_sha256=checkpoint.data_sha256,
+                left_out=json.dumps(dict(checkpoint.left_out)),
+                seconds=checkpoint.seconds,
+            ),
+        )
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The last checkpoint; None if there is none yet.
+
+        Raises RunError if it cannot be read.
+        """
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            held = read_arrays(path, ("theta", "round", "config_sha256", "data_sha256", "left_out", "seconds"))
+        except DataError as error:
+            raise RunError(f"{path} is damaged. Start the run anew with another --out.") from error
+        return Checkpoint(
+            State(int(held["round"]), held["theta"]),
+            str(held["config_sha256"]),
+            str(held["data_sha256"]),
+            json.loads(str(held["left_out"])),
+            float(held["seconds"]),
+        )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line that was cut off is left out."""
+        path = self.path / METRICS
+        records = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def trim_metrics(self, rounds: int) -> None:
+        """Drops records past ``rounds``, which a resumed run writes again."""
+        kept = [record for record in self.metrics() if record["round"] <= rounds]
+        write_whole(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+    def result(self) -> dict[str, Any]:
+        """The finished run's JSON.
+
+        Raises RunError if the run has not finished.
+        """
+        path = self.path / RESULT
+        if not path.is_file():
+            self.config()
+            raise RunError(f"{self.path} has not finished. Go on with it: tinyfl simulate --resume {self.path}")
+        data: dict[str, Any] = json.loads(path.read_text())
+        return data
+
+    def save_initialisation(self, **arrays: Any) -> None:
+        """Writes initialisation.npz."""
+        write_whole(self.path / INITIALISATION, npz(**arrays))
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json."""
+        write_whole(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode())

@@ -1,0 +1,88 @@
+"""What a person sees in a terminal: a progress bar while a run works, a short table when it is done."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tinyfl.evaluation import LEADING_STEPS
+from tinyfl.simulate import Progress as Standing
+
+T = TypeVar("T")
+
+
+def with_progress(work: Callable[[Callable[[Standing], None]], T]) -> T:
+    """Calls ``work`` with a function to report progress to, and shows it on stderr."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        line = bar.add_task("learning", total=None, figures="")
+
+        def report(standing: Standing) -> None:
+            figures = ""
+            if standing.stage == "learning":
+                figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
+            bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
+
+        return work(report)
+
+
+def run(result: dict[str, Any]) -> None:
+    """A finished run: what an unseen device reaches, beside the random initialisation and the floor."""
+    console = Console()
+    classifies = result["evaluation"][0]["accuracy"] is not None
+    table = Table(title=f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
+    for column in ("mode", "shots", "steps", "adapted", "random start", *(["nearest mean"] if classifies else [])):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    floor = {row["shots"]: row for row in result["floor"]}
+    for learnt, random in zip(result["evaluation"], result["baseline"], strict=True):
+        if learnt["steps"] not in (0, 1, LEADING_STEPS):
+            continue
+        cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt), _figure(random)]
+        if classifies:
+            cells.append(_figure(floor[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "")
+        table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
+    console.print(table)
+    console.print(
+        f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
+        f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
+    )
+    if result["left_out"]:
+        console.print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items()))
+    console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)
+
+
+def adaptation(result: dict[str, Any]) -> None:
+    """One device's adaptation curve."""
+    console = Console()
+    table = Table(title=f"{result['network']} · {result['mode']} · {result['shots']} shots · rate {result['adapt_lr']:g}")
+    table.add_column("steps", justify="right")
+    table.add_column("loss", justify="right")
+    table.add_column("accuracy", justify="right")
+    for point in result["curve"]:
+        accuracy = "" if point["accuracy"] is None else f"{100 * point['accuracy']:.1f} %"
+        table.add_row(str(point["steps"]), "diverged" if point["loss"] is None else f"{point['loss']:.4g}", accuracy)
+    console.print(table)
+    console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
+    if result["out"]:
+        console.print(f"adapted weights: {result['out']}", soft_wrap=True)
+
+
+def _figure(row: dict[str, Any]) -> str:
+    """Accuracy in per cent, or loss, with the half-width of its interval."""
+    if row.get("accuracy") is not None:
+        width = row["accuracy_ci95"]
+        return f"{100 * row['accuracy']:.1f} %" + (f" ± {100 * width:.1f}" if width is not None else "")
+    if row["loss"] is None:
+        return "diverged"
+    width = row["loss_ci95"]
+    return f"{row['loss']:.4f}" + (f" ± {width:.4f}" if width is not None else "")

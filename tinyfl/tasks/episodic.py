@@ -1,0 +1,105 @@
+"""N-way tasks: each device sees a few of many classes, under its own label order and with its own gain.
+
+Classes come in groups (the four rotations of the digits); a device draws its classes from one group.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
+from tinyfl.errors import DataError
+from tinyfl.networks import Activation, Loss
+from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, Standardisation, numbers
+from tinyfl.tasks.draws import below, distinct
+
+QUERIES_PER_CLASS = 15
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples sorted by class: class c is rows first[c] to first[c] + count[c] - 1 of the table float32 (rows, inputs)."""
+
+    table: F32
+    first: I64
+    count: I64
+
+    @classmethod
+    def of(cls, x: F32, labels: I32, classes: int) -> "Pool":
+        """A pool of samples ``x`` (rows, inputs) with classes ``labels`` (rows,)."""
+        order = np.argsort(labels, kind="stable")
+        count = np.bincount(labels, minlength=classes)
+        return cls(np.ascontiguousarray(x[order]), np.cumsum(count) - count, count)
+
+
+@dataclass(frozen=True)
+class Episodic:
+    """An N-way task over three pools with equally many groups of classes."""
+
+    name: str
+    seed: int
+    ways: int
+    groups: int
+    gains: tuple[float, float]
+    """The range that a device's gain is drawn from."""
+    train: Pool
+    validation: Pool
+    test: Pool
+    activation: Activation = Activation.relu
+    loss: Loss = Loss.softmax_cross_entropy
+    fleet_size: int | None = None
+    standardisation: Standardisation | None = None
+
+    @property
+    def inputs(self) -> int:
+        return int(self.train.table.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        return self.ways
+
+    def support_size(self, shots: int) -> int:
+        return shots * self.ways
+
+    def classes_and_gains(self, devices: U32, pool: Pool) -> tuple[I64, F32]:
+        """Each device's classes in its own label order, (devices, ways), and its gain, (devices,)."""
+        per_group = len(pool.count) // self.groups
+        words = core.random(self.seed, Stream.task, devices, words=2 + per_group)
+        group = below(words[:, 0], self.groups)
+        classes = distinct(words[:, 2:], np.full(len(devices), per_group), self.ways) + (group * per_group)[:, None]
+        low, high = self.gains
+        return classes, np.float32(low) + np.float32(high - low) * core.uniform(words[:, 1])
+
+    def stream(self, devices: U32, round: int, samples: int) -> TableSource:
+        classes, gain = self.classes_and_gains(devices, self.train)
+        words = core.random(self.seed, Stream.sample, devices, round, words=2 * samples)
+        labels = below(words[:, :samples], self.ways)
+        chosen = np.take_along_axis(classes, labels, axis=1)
+        rows = self.train.first[chosen] + below(words[:, samples:], self.train.count[chosen])
+        return TableSource(self.train.table, rows.astype(np.int32), labels=labels.astype(np.int32), gain=gain)
+
+    def episodes(self, split: Split, count: int, shots: int) -> Episodes:
+        pool = self.test if split == "test" else self.validation
+        fewest = int(pool.count.min())
+        if fewest < shots + 1:
+            raise DataError(
+                f"task {self.name} has only {fewest} {split} samples of some class, too few for {shots} shots and a query. "
+                f"Use --shots {max(fewest - 1, 1)} or fewer."
+            )
+        devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
+        classes, gain = self.classes_and_gains(devices, pool)
+        queries = min(QUERIES_PER_CLASS, fewest - shots)
+        most = int(pool.count.max())
+        words = core.random(self.seed, Stream.support, devices, words=self.ways * most).reshape(-1, most)
+        flat = classes.reshape(-1)
+        picks = distinct(words, pool.count[flat], shots + queries) + pool.first[flat][:, None]
+        picks = picks.reshape(count, self.ways, shots + queries).transpose(0, 2, 1)
+
+        def part(rows: I64) -> TableSource:
+            """Rows (devices, samples per class, ways), class after class within each sample number."""
+            labels = np.broadcast_to(np.arange(self.ways, dtype=np.int32), rows.shape).reshape(count, -1)
+            flat_rows = rows.reshape(count, -1).astype(np.int32)
+            return TableSource(pool.table, flat_rows, labels=np.ascontiguousarray(labels), gain=gain)
+
+        return Episodes(part(picks[:, :shots]), part(picks[:, shots:]), np.arange(count, dtype=np.int32))

@@ -1,0 +1,56 @@
+"""The Omniglot task: 5-way, from a user's ``omniglot28.npz`` (docs/tasks.md gives its arrays).
+
+Characters of 26 background alphabets train, with quarter turns as further classes; 4 background alphabets choose
+adaptation rates; the evaluation alphabets test (Lake, Salakhutdinov, Tenenbaum, Science 2015).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from tinyfl.errors import DataError
+from tinyfl.files import read_arrays
+from tinyfl.networks import Activation
+from tinyfl.tasks.episodic import Episodic, Pool
+
+WAYS = 5
+VALIDATION_ALPHABETS = 4
+
+
+def omniglot(path: Path, seed: int) -> Episodic:
+    """The task from ``path``.
+
+    Raises DataError where an array is missing or has the wrong shape.
+    """
+    arrays = read_arrays(path, ("bits", "cls", "alphabet", "alphabet_split"))
+    bits, characters, alphabet = arrays["bits"], arrays["cls"], arrays["alphabet"]
+    if bits.ndim != 2 or bits.shape[1] != 98 or bits.dtype != np.uint8:
+        raise DataError(f"{path}: array bits is {bits.dtype} {bits.shape}, not uint8 (images, 98): 28 x 28 bits packed.")
+    for name in ("cls", "alphabet"):
+        if arrays[name].shape != (len(bits),):
+            raise DataError(f"{path}: array {name} is {arrays[name].shape}, not ({len(bits)},) as bits has images.")
+    images = np.unpackbits(bits, axis=1).reshape(-1, 28, 28).astype(np.float32)
+    background = np.flatnonzero(arrays["alphabet_split"] == 0)
+    if len(background) <= VALIDATION_ALPHABETS:
+        raise DataError(f"{path}: alphabet_split marks {len(background)} background alphabets (0); 5 or more are needed.")
+    validation = background[-VALIDATION_ALPHABETS:]
+
+    def pool(alphabets: np.ndarray, turns: int) -> Pool:
+        chosen = np.isin(alphabet, alphabets)
+        _, labels = np.unique(characters[chosen], return_inverse=True)
+        classes = int(labels.max()) + 1
+        turned = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 784) for turn in range(turns)]
+        numbers = [turn * classes + labels for turn in range(turns)]
+        return Pool.of(np.concatenate(turned), np.concatenate(numbers).astype(np.int32), turns * classes)
+
+    return Episodic(
+        "omniglot",
+        seed,
+        WAYS,
+        groups=1,
+        gains=(1.0, 1.0),
+        train=pool(background[:-VALIDATION_ALPHABETS], turns=4),
+        validation=pool(validation, turns=1),
+        test=pool(np.flatnonzero(arrays["alphabet_split"] == 1), turns=1),
+        activation=Activation.leaky_relu,
+    )

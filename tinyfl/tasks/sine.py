@@ -1,0 +1,50 @@
+"""The sine task: device d has y = a sin(x + p), a ~ U[0.1, 5], p ~ U[0, 2 pi], x ~ U[-5, 5].
+
+Amplitudes and x of Finn et al. 2017 (arXiv:1703.03400, section 5.1), phases of Nichol et al. 2018 (arXiv:1803.02999): its
+losses are not comparable with MAML's, whose phases end at pi. The core makes every sample itself, on a board as here.
+"""
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.core import U32, SineSource, Stream, TableSource
+from tinyfl.networks import Activation, Loss
+from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, Standardisation, numbers
+
+GRID = np.linspace(-5, 5, 50, dtype=np.float32)
+"""Where query sets are measured."""
+
+
+class Sine:
+    name = "sine"
+    inputs = 1
+    outputs = 1
+    loss = Loss.mean_squared_error
+    activation = Activation.tanh
+    fleet_size: int | None = None
+    standardisation: Standardisation | None = None
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def stream(self, devices: U32, round: int, samples: int) -> SineSource:  # noqa: ARG002
+        return SineSource(self.seed)
+
+    def support_size(self, shots: int) -> int:
+        return shots
+
+    def episodes(self, split: Split, count: int, shots: int) -> Episodes:
+        devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
+        words = core.random(self.seed, Stream.support, devices, words=shots)
+        x = np.float32(10) * core.uniform(words) - np.float32(5)
+        y = np.stack([core.sine(self.seed, devices[i : i + 1], x[i])[0] for i in range(count)])
+        support = TableSource(
+            table=x.reshape(-1, 1), rows=np.arange(x.size, dtype=np.int32).reshape(x.shape), targets=y.reshape(-1, 1)
+        )
+        truth = core.sine(self.seed, devices, GRID)
+        query = TableSource(
+            table=np.tile(GRID, count)[:, None],
+            rows=np.arange(truth.size, dtype=np.int32).reshape(truth.shape),
+            targets=truth.reshape(-1, 1),
+        )
+        return Episodes(support, query, np.arange(count, dtype=np.int32))
