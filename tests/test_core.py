@@ -1,6 +1,7 @@
 """The binding and the native engine: every way of cutting the work gives the same bits."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,22 +122,25 @@ def test_ram_is_weights_activations_and_two_delta_buffers() -> None:
     assert net.ram_bytes(batch=8) == 4 * (2 * 1153 + 65 + 2 * 32)
 
 
-BAD_TABLES = {
-    "rows point outside": lambda: TableSource(np.zeros((3, 1), np.float32), np.full((2, 4), 3, np.int32), targets=np.zeros((3, 1), np.float32)),
-    "negative row": lambda: TableSource(np.zeros((3, 1), np.float32), np.full((2, 4), -1, np.int32), targets=np.zeros((3, 1), np.float32)),
-    "wrong inputs": lambda: TableSource(np.zeros((3, 2), np.float32), np.zeros((2, 4), np.int32), targets=np.zeros((3, 1), np.float32)),
-    "wrong dtype": lambda: TableSource(np.zeros((3, 1)), np.zeros((2, 4), np.int32), targets=np.zeros((3, 1), np.float32)),  # type: ignore[arg-type]
-    "no truth": lambda: TableSource(np.zeros((3, 1), np.float32), np.zeros((2, 4), np.int32)),
-    "label out of range": lambda: TableSource(np.zeros((3, 1), np.float32), np.zeros((2, 4), np.int32), labels=np.ones((2, 4), np.int32)),
-    "too few samples": lambda: TableSource(np.zeros((3, 1), np.float32), np.zeros((2, 3), np.int32), targets=np.zeros((3, 1), np.float32)),
-    "strided": lambda: TableSource(np.zeros((3, 2), np.float32)[:, ::2], np.zeros((2, 4), np.int32), targets=np.zeros((3, 1), np.float32)),
-}  # fmt: skip
+ONES, ROWS = np.ones((3, 1), np.float32), np.zeros((2, 4), np.int32)
+BAD_TABLES: dict[str, tuple[Any, ...]] = {
+    "rows point outside": (ONES, ROWS + 3, None, ONES),
+    "negative row": (ONES, ROWS - 1, None, ONES),
+    "wrong inputs": (np.ones((3, 2), np.float32), ROWS, None, ONES),
+    "wrong dtype": (np.ones((3, 1)), ROWS, None, ONES),
+    "no truth": (ONES, ROWS, None, None),
+    "two truths": (ONES, ROWS, ROWS, ONES),
+    "label out of range": (ONES, ROWS, ROWS + 1, None),
+    "too few samples": (ONES, np.zeros((2, 3), np.int32), None, ONES),
+    "one-dimensional rows": (ONES, np.zeros(4, np.int32), None, ONES),
+    "strided": (np.ones((3, 2), np.float32)[:, ::2], ROWS, None, ONES),
+}
 
 
 @pytest.mark.parametrize("why", BAD_TABLES)
 def test_arrays_that_do_not_fit_are_refused_before_c_sees_them(why: str) -> None:
     with pytest.raises(ValueError):
-        core.train(SINE.plan, SINE.initial_weights(0), BAD_TABLES[why](), numbers(0, 2), 0, samples=4, rate=0.1)
+        core.train(SINE.plan, SINE.initial_weights(0), TableSource(*BAD_TABLES[why]), numbers(0, 2), 0, samples=4, rate=0.1)
 
 
 @given(

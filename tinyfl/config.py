@@ -86,7 +86,7 @@ _BY_ALGORITHM: dict[str, dict[str, Any]] = {
     "joint": {"samples": 1, "batch": 1, "outer_step": 1.0, "cohort": 32},
 }
 _INNER_LR: dict[tuple[str, str], float] = {
-    ("digits", "tinyreptile"): 0.05,
+    ("digits", "tinyreptile"): 0.1,
     ("digits", "reptile"): 0.1,
     ("digits", "fedavg"): 0.1,
     ("digits", "joint"): 0.05,

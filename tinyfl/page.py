@@ -153,7 +153,7 @@ thead th.l { text-align: left }
 thead th.group { text-align: center; color: var(--ink); font-weight: 600 }
 thead tr:first-child:not(:last-child) th:not(.group) { border-bottom: 0 }
 tbody th { font-weight: 500 }
-tr.first td { border-top: 1px solid var(--dim) }
+tr:has(+ tr.first) td { border-bottom-color: var(--dim) }
 .r { text-align: right }
 .dim { color: var(--dim) }
 .lead td { background: var(--tint); font-weight: 600 }

@@ -10,12 +10,14 @@ from tinyfl import figures, page
 from tinyfl.adapt import Initialisation
 from tinyfl.config import Config
 from tinyfl.core import F32
+from tinyfl.device_figures import Adaptation, Picture, devices
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.evaluation import LEADING_STEPS
-from tinyfl.figures import Adaptation, Curve, Picture, metric
+from tinyfl.figures import Curve, metric
+from tinyfl.files import write_whole
 from tinyfl.networks import Network
 from tinyfl.page import counted
-from tinyfl.runs import RunDirectory, write_whole
+from tinyfl.runs import RunDirectory
 from tinyfl.tasks import Task, load_task
 
 Row = Mapping[str, Any]
@@ -40,7 +42,7 @@ def write_report(
     what = Adaptation(
         net, theta, start, learnt["adapt_lr"], random["adapt_lr"], learnt["shots"], config.tasks, config.clip
     )  # fmt: skip
-    return _write(directory, config, net, result, figures.devices(task, what))
+    return _write(directory, config, net, result, devices(task, what))
 
 
 def rebuild(path: Path) -> Path:
@@ -63,6 +65,8 @@ def rebuild(path: Path) -> Path:
 def _refuse_other_data(directory: RunDirectory, config: Config) -> None:
     from tinyfl.simulate import data_sha256
 
+    if config.data and not Path(config.data).is_file():
+        raise DataError(f"{config.data}: no such file.")
     checkpoint = directory.checkpoint()
     if checkpoint is not None and checkpoint.data_sha256 != data_sha256(config):
         raise DataError(f"{config.data} was changed since the run.")
@@ -85,7 +89,8 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
         for i, (name, result) in enumerate(zip(names, results, strict=True))
     ]
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
-    picture = figures.adaptation(curves, results[0]["floor"])
+    floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, where it has one
+    picture = figures.adaptation(curves, floor)
     body = [
         page.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
         page.section("What they reach", _comparison(names, results)),
@@ -116,8 +121,8 @@ def _alike(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return results
 
 
-def _write(directory: RunDirectory, config: Config, net: Network, result: Result, devices: Picture | Exception) -> Path:
-    """Writes the page and its figures; ``devices`` may be the reason why there is no figure of devices."""
+def _write(directory: RunDirectory, config: Config, net: Network, result: Result, picture: Picture | Exception) -> Path:
+    """Writes the page and its figures; ``picture``, of single devices, may be the reason why there is none."""
     classifies = metric(result["evaluation"]) == "accuracy"
     unit = "cross-entropy" if classifies else "mean squared error"
     curves = [
@@ -127,8 +132,8 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     learning = figures.learning(directory.metrics(), unit, log=not classifies)
     adaptation = figures.adaptation(curves, result["floor"])
     pngs = {"learning.png": learning, "adaptation.png": adaptation}
-    if isinstance(devices, Picture):
-        pngs["devices.png"] = devices.png
+    if isinstance(picture, Picture):
+        pngs["devices.png"] = picture.png
     for name, png in pngs.items():
         write_whole(directory.path / name, png)
     learning_note = (
@@ -143,7 +148,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         _tiles(result),
         page.section("How the fleet learnt", page.image(learning, "Learning curve over the rounds.", learning_note)),
         page.section("How unseen devices adapt", adapted),
-        page.section("What some of them do", _devices(devices)),
+        page.section("What some of them do", _devices(picture)),
         page.section("What each device needed", _needs(config, net, result)),
         page.section("The whole evaluation", _evaluation(result)),
         page.section("To repeat it", _repeat(directory.path, config, result)),
@@ -184,19 +189,15 @@ def _headline(result: Result, net: Network) -> str:
     else:
         learns_from = f"{row['shots']:,} of its own samples"
     lead = f"After {LEADING_STEPS} steps on {learns_from}, an unseen device"
+    reached = f'<strong class="n">{_reached(row)}</strong>'
+    others = f'; from random weights <span class="n">{_value(random)}</span>'
     if row["accuracy"] is not None:
         floor = next((page.percent(f["accuracy"]) for f in result["floor"] if f["shots"] == row["shots"]), "")
-        others = f', nearest class mean <span class="n">{floor}</span>' if floor else ""
-        return (
-            f'{lead} answers <strong class="n">{_reached(row)}</strong> right; from random weights '
-            f'<span class="n">{page.percent(random["accuracy"])}</span>{others}.'
-        )
+        others += f', nearest class mean <span class="n">{floor}</span>' if floor else ""
+        return f"{lead} answers {reached} right{others}."
     if not page.known(row["loss"]):
-        return f"{lead} has <strong>diverged</strong> in at least one of {row['tasks']:,} cases."
-    return (
-        f'{lead} has a mean squared error of <strong class="n">{_reached(row)}</strong>; from random weights '
-        f'<span class="n">{_value(random)}</span>.'
-    )
+        return f"{lead} may have {reached}: at least one of {row['tasks']:,} did{others}."
+    return f"{lead} has a mean squared error of {reached}{others}."
 
 
 def _value(row: Row) -> str:

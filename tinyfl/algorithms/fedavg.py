@@ -17,7 +17,7 @@ class FedAvg:
     outer_step: float = 1.0
     clip: float = 0.0
 
-    def inner(self, round: int) -> Inner:  # noqa: ARG002
+    def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=self.batch, passes=1, lr=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:

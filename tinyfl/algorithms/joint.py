@@ -15,7 +15,7 @@ class Joint:
     inner_lr: float = 0.003
     clip: float = 0.0
 
-    def inner(self, round: int) -> Inner:  # noqa: ARG002
+    def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=self.samples, passes=1, lr=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:

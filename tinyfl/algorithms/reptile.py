@@ -23,7 +23,7 @@ class Reptile:
     def __post_init__(self) -> None:
         refuse_joint_training("reptile", self.inner(0))
 
-    def inner(self, round: int) -> Inner:  # noqa: ARG002
+    def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=self.batch, passes=1, lr=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:

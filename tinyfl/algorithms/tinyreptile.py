@@ -25,7 +25,7 @@ class TinyReptile:
     def __post_init__(self) -> None:
         refuse_joint_training("tinyreptile", self.inner(0))
 
-    def inner(self, round: int) -> Inner:  # noqa: ARG002
+    def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=1, passes=1, lr=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:

@@ -69,7 +69,7 @@ class FleetGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         raise NotImplementedError("this grid answers at once: use send_and_receive")
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Runs each message's round on its node and returns the replies, in the messages' order."""
         sent = list(messages)
         replies: dict[int, Message] = {}

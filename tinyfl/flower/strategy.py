@@ -44,9 +44,9 @@ class FleetStrategy(Strategy):
 
     def configure_train(
         self,
-        server_round: int,  # noqa: ARG002
+        server_round: int,
         arrays: ArrayRecord,
-        config: ConfigRecord,  # noqa: ARG002
+        config: ConfigRecord,
         grid: Grid,
     ) -> Iterable[Message]:
         """Asks every gateway, or every device of the cohort, for its part of the round."""
@@ -85,12 +85,12 @@ class FleetStrategy(Strategy):
         server_round: int,
         arrays: ArrayRecord,
         config: ConfigRecord,
-        grid: Grid,  # noqa: ARG002
+        grid: Grid,
     ) -> Iterable[Message]:
         """None: evaluation is on unseen devices, after adaptation (tinyfl.evaluation)."""
         return []
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:  # noqa: ARG002
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return None
 
     def summary(self) -> None:

@@ -46,7 +46,7 @@ class Episodic:
     train: Pool
     validation: Pool
     test: Pool
-    activation: Activation = Activation.relu
+    activation: Activation = Activation.leaky_relu
     loss: Loss = Loss.softmax_cross_entropy
     fleet_size: int | None = None
     standardisation: Standardisation | None = None

@@ -10,7 +10,6 @@ import numpy as np
 
 from tinyfl.errors import DataError
 from tinyfl.files import read_arrays
-from tinyfl.networks import Activation
 from tinyfl.tasks.episodic import Episodic, Pool
 
 WAYS = 5
@@ -52,5 +51,4 @@ def omniglot(path: Path, seed: int) -> Episodic:
         train=pool(background[:-VALIDATION_ALPHABETS], turns=4),
         validation=pool(validation, turns=1),
         test=pool(np.flatnonzero(arrays["alphabet_split"] == 1), turns=1),
-        activation=Activation.leaky_relu,
     )

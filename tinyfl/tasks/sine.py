@@ -27,7 +27,7 @@ class Sine:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def stream(self, devices: U32, round: int, samples: int) -> SineSource:  # noqa: ARG002
+    def stream(self, devices: U32, round: int, samples: int) -> SineSource:
         return SineSource(self.seed)
 
     def support_size(self, shots: int) -> int:

@@ -1,0 +1,46 @@
+"""What the benchmarks share: training without Flower's messages (the same bits, tests/test_flower.py), and provenance."""
+
+import platform
+import subprocess
+from typing import Any
+
+from tinyfl.simulators.native import NativeFleet
+
+from tinyfl import evaluation
+from tinyfl.algorithms import State
+from tinyfl.config import Config, resolve
+from tinyfl.core import F32
+from tinyfl.evaluation import Row
+from tinyfl.fleet import draw_cohort
+from tinyfl.networks import Network, network
+from tinyfl.tasks import Task, load_task
+
+
+def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
+    """The theta of a run with these options."""
+    config = resolve(options)
+    task = load_task(config.task, None, config.seed)
+    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    fleet, algorithm = NativeFleet(task, net, config.devices), config.build()
+    state = State(0, net.initial_weights(config.seed))
+    for round in range(config.rounds):
+        cohort = draw_cohort(config.seed, round, config.cohort, config.devices)
+        state = algorithm.outer(state, fleet.run(cohort, round, state.theta, algorithm.inner(round)))
+    return config, task, net, state.theta
+
+
+def adapted(rows: list[Row], steps: int, mode: str = "batch") -> Row:
+    """The row of ``rows`` at ``steps``."""
+    return next(row for row in rows if (row.mode, row.steps) == (mode, steps))
+
+
+def measured(config: Config, task: Task, net: Network, theta: F32) -> list[Row]:
+    """The evaluation that simulate makes."""
+    return evaluation.measure(task, net, theta, shots=config.shots, tasks=config.tasks, clip=config.clip)
+
+
+def provenance() -> str:
+    """Commit and machine, for the foot of a table."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"commit {commit}{' with changes' if dirty else ''}, Python {platform.python_version()}, {platform.machine()}"

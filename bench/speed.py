@@ -1,0 +1,157 @@
+"""How fast, and how much memory: device-rounds per second of the cohort call and through Flower, in pairs.
+
+    python bench/speed.py            about two minutes
+    python bench/speed.py --million  one cohort of 1,000,000 devices, 3 rounds: seconds and peak memory
+
+Sine, 1-32-32-1 tanh, 32 samples at batch 1, cohorts of 1,000. Two things measured against each other run in turn, A B A B;
+medians, and the median of the pairs' ratios. ``scalar`` is the same source at one lane with the compiler's own vectors off
+(-fno-tree-vectorize), as the wide form has no use for them.
+"""
+
+import argparse
+import resource
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from common import provenance
+from tinyfl.simulators.native import NativeFleet
+
+import tinyfl
+from tinyfl import core
+from tinyfl.algorithms import Inner, State
+from tinyfl.algorithms.tinyreptile import TinyReptile
+from tinyfl.core import Engine
+from tinyfl.fleet import draw_cohort
+from tinyfl.flower.grid import FleetGrid
+from tinyfl.flower.messages import theta_record
+from tinyfl.flower.strategy import FleetStrategy
+from tinyfl.networks import network
+from tinyfl.tasks import load_task
+
+COHORT, SIZE, PAIRS = 1000, 100_000, 15
+TASK = load_task("sine", None, 0)
+NET = network("mlp-32-32-tanh", 1, 1, TASK.loss, TASK.activation)
+INNER = Inner(samples=32, batch=1, passes=1, lr=0.02)
+
+
+def call(engine: Engine, cohort: int = COHORT) -> float:
+    """Device-rounds per second of one cohort call."""
+    fleet = NativeFleet(TASK, NET, SIZE, engine)
+    theta, devices = NET.initial_weights(0), draw_cohort(0, 0, cohort, SIZE)
+    start = time.perf_counter()
+    fleet.run(devices, 0, theta, INNER)
+    return cohort / (time.perf_counter() - start)
+
+
+def through_flower(engine: Engine, rounds: int = 20) -> float:
+    """Device-rounds per second through the strategy, its messages and the grid."""
+    strategy = FleetStrategy(
+        TinyReptile(rounds=rounds, inner_lr=0.02), State(0, NET.initial_weights(0)), cohort=COHORT, fleet_size=SIZE, seed=0
+    )
+    grid = FleetGrid(NativeFleet(TASK, NET, SIZE, engine), 1)
+    start = time.perf_counter()
+    strategy.start(grid, theta_record(strategy.state.theta), num_rounds=rounds)
+    return rounds * COHORT / (time.perf_counter() - start)
+
+
+def pairs(a: Callable[[], float], b: Callable[[], float]) -> tuple[float, float, float]:
+    """Medians of both, and the median ratio a / b."""
+    a(), b()
+    both = [(a(), b()) for _ in range(PAIRS)]
+    return (
+        statistics.median(x for x, _ in both),
+        statistics.median(y for _, y in both),
+        statistics.median(x / y for x, y in both),
+    )
+
+
+def scalar_core(folder: Path) -> Path:
+    """The library with every engine compiled by the wide engine's flags less the compiler's own vectors."""
+    root = Path(__file__).resolve().parents[1]
+    flags = "-O3;-fno-tree-vectorize;-fno-tree-slp-vectorize".replace(";", " ")
+    for command in (
+        ["cmake", "-S", str(root), "-B", str(folder), f"-DCMAKE_C_FLAGS_RELEASE={flags}"],
+        ["cmake", "--build", str(folder)],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("libtinyfl.*"))
+
+
+def on_library(path: Path, work: Callable[[], float]) -> Callable[[], float]:
+    """``work`` with the core at ``path`` in place of the installed one."""
+    import ctypes
+
+    other, installed = core._declare(ctypes.CDLL(str(path))), core.library
+
+    def run() -> float:
+        core.library = lambda: other  # type: ignore[assignment]
+        try:
+            return work()
+        finally:
+            core.library = installed
+
+    return run
+
+
+def speed() -> None:
+    wide, one = Engine(), Engine(lanes=1)
+    lanes, threads = wide.resolved()
+    print(f"{lanes} lanes, {threads} threads; {provenance()}\n")
+    print("| A | B | A, device-rounds/s | B, device-rounds/s | A / B |\n| --- | --- | ---: | ---: | ---: |")
+
+    def row(name_a: str, name_b: str, a: Callable[[], float], b: Callable[[], float]) -> None:
+        x, y, ratio = pairs(a, b)
+        print(f"| {name_a} | {name_b} | {x:,.0f} | {y:,.0f} | {ratio:.2f} |", flush=True)
+
+    row(f"{lanes} lanes", "1 lane, same flags", lambda: call(wide), lambda: call(one, 200))
+    with tempfile.TemporaryDirectory() as folder:
+        if shutil.which("cmake"):
+            path = scalar_core(Path(folder))
+            a, b = on_library(path, lambda: call(wide)), on_library(path, lambda: call(one, 200))
+            row(f"{lanes} lanes, scalar flags", "1 lane, scalar flags", a, b)
+    row(f"{threads} threads", "1 thread", lambda: call(wide), lambda: call(Engine(threads=1)))
+    row("cohort call", "through Flower", lambda: call(wide), lambda: through_flower(wide))
+    print(f"\nadds: {adds_per_second(lanes) / 1e9:.2f} billion vector adds or multiplies a second on one core")
+
+
+def adds_per_second(lanes: int) -> float:
+    """What the machine can do at all: the rate of independent vector adds, from registers, on one core, right now."""
+    source = f"""
+        #include <stdio.h>
+        #include <time.h>
+        typedef float v __attribute__((vector_size({4 * lanes})));
+        int main(void) {{
+            v a[12]; for (int k = 0; k < 12; k++) a[k] = (v){{0}} + (float)k;
+            struct timespec s, e; clock_gettime(CLOCK_MONOTONIC, &s);
+            for (int i = 0; i < 20000000; i++) {{ for (int k = 0; k < 12; k++) a[k] += 1.5f;
+                for (int k = 0; k < 12; k++) __asm__ volatile("" : "+{"v" if lanes == 16 else "x"}"(a[k])); }}
+            clock_gettime(CLOCK_MONOTONIC, &e);
+            printf("%.0f", 240e6 / ((e.tv_sec - s.tv_sec) + 1e-9 * (e.tv_nsec - s.tv_nsec))); }}"""
+    flags = {16: ["-mavx512f", "-mprefer-vector-width=512"], 8: ["-mavx2"]}.get(lanes, [])
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "adds")
+        subprocess.run(["cc", "-O2", *flags, "-x", "c", "-", "-o", program], input=source, text=True, check=True)
+        return float(subprocess.run([program], capture_output=True, text=True, check=True).stdout)
+
+
+def million() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = tinyfl.simulate(
+            task="sine", network="mlp-32-32", devices=1_000_000, cohort=1_000_000, rounds=3, tasks=200, out=Path(folder) / "run"
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"1,000,000 devices, 3 rounds: {run.result['seconds']:.1f} s, {run.result['device_rounds_per_s']:,.0f} "
+          f"device-rounds/s, peak memory {peak:.0f} MiB; {provenance()}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--million", action="store_true")
+    np.seterr(all="raise")
+    million() if parser.parse_args().million else speed()

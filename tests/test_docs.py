@@ -1,0 +1,257 @@
+"""The documentation holds: its code runs, its commands parse, its links resolve, its tables are the code's own."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import typer
+
+import tinyfl
+from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.cli import app
+from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
+from tinyfl.errors import TinyflError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)(?: title=\"(\S+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its title (a script, not part of the page's session) and its first line's number."""
+
+    language: str
+    title: str | None
+    text: str
+    line: int
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    return [
+        Block(match[1], match[2], match[3], text.count("\n", 0, match.start(3)) + 1)  # fmt: skip
+        for match in FENCE.finditer(text)
+    ]
+
+
+def session(page: Path) -> dict[str, Any]:
+    """Runs the page's Python in order, as a reader would, and returns its names."""
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page):
+        if block.language == "python" and block.title is None:
+            source = "\n" * (block.line - 1) + block.text  # errors then name the page's own lines
+            exec(compile(source, str(page), "exec"), names)
+    return names
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in blocks(page):
+            for line in block.text.splitlines():
+                if block.language in ("sh", "bash", "console") and line.removeprefix("$ ").startswith("tinyfl "):
+                    yield name(page), line.removeprefix("$ ").partition("  #")[0]
+
+
+def accuracy(rows: list[dict[str, Any]]) -> float:
+    """After ten full-batch steps."""
+    return float(next(row["accuracy"] for row in rows if (row["mode"], row["steps"]) == ("batch", 10)))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_page_on_your_own_algorithm_and_task_does_what_it_says() -> None:
+    names = session(ROOT / "docs" / "your-own.md")
+    assert Path("runs/first/report.html").is_file()
+    assert len(names["run"].theta) == names["run"].result["parameters"]
+    assert names["cosine"] < 0.25 * names["random"]
+    assert names["adam"] < 0.25 * names["random"]
+    assert names["calibrated"] < 0.25 * names["uncalibrated"]
+
+    # "Theta is the same, bit for bit" however the fleet is cut, and samples do not depend on the cohort.
+    task, net, algorithm = names["sensors"], names["net"], names["CosineReptile"](3)
+    thetas = set()
+    for gateways in (1, 4, None):
+        start = State(0, net.initial_weights(seed=0))
+        strategy = names["FleetStrategy"](
+            algorithm, start, cohort=9, fleet_size=50, seed=0, each_device=gateways is None
+        )  # fmt: skip
+        grid = names["FleetGrid"](names["NativeFleet"](task, net, 50), gateways=gateways)
+        strategy.start(grid, names["theta_record"](start.theta), num_rounds=3)
+        thetas.add(strategy.state.theta.tobytes())
+    assert len(thetas) == 1
+
+    # "or the strategy min_available_nodes=1 and min_train_nodes=1"
+    strategy = names["FedAdam"](fraction_evaluate=0.0, min_available_nodes=1, min_train_nodes=1)
+    grid = names["FleetGrid"](names["NativeFleet"](names["sine"], net, 1000))
+    strategy.start(grid, names["theta_record"](start.theta), num_rounds=1, train_config=names["told"])
+
+
+def test_a_server_that_remembers_more_than_theta_keeps_it_in_a_subclass_of_state() -> None:
+    from tinyfl.simulators.native import NativeFleet
+
+    from tinyfl.flower.grid import FleetGrid
+    from tinyfl.flower.messages import theta_record
+    from tinyfl.flower.strategy import FleetStrategy
+    from tinyfl.networks import network
+    from tinyfl.tasks import load_task
+
+    @dataclass(frozen=True)
+    class Moving(State):
+        velocity: np.ndarray
+
+    class Momentum:
+        def inner(self, round: int) -> Inner:
+            return Inner(samples=8, batch=1, passes=1, lr=0.01)
+
+        def outer(self, state: State, updates: Updates) -> State:
+            assert isinstance(state, Moving)
+            velocity = 0.5 * state.velocity + (updates.mean() - state.theta)
+            return replace(state, round=state.round + 1, theta=(state.theta + velocity).astype(np.float32), velocity=velocity)
+
+    task = load_task("sine", None, 0)
+    net = network("mlp-8", 1, 1, task.loss, task.activation)
+    start = Moving(0, net.initial_weights(0), np.zeros(net.parameters))
+    strategy = FleetStrategy(Momentum(), start, cohort=4, fleet_size=10, seed=0)
+    strategy.start(FleetGrid(NativeFleet(task, net, 10)), theta_record(start.theta), num_rounds=3)
+    assert isinstance(strategy.state, Moving)
+    assert strategy.state.round == 3
+    assert np.abs(strategy.state.velocity).max() > 0
+
+
+def test_the_page_on_tasks_makes_a_data_set_that_a_fleet_learns() -> None:
+    run = session(ROOT / "docs" / "tasks.md")["run"]
+    assert run.result["devices"] == 14  # 20 less 4 held out, and 15 % of the rest for validation
+    assert {row["tasks"] for row in run.evaluation} == {4}
+    assert accuracy(run.evaluation) > accuracy(run.baseline)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("tasks.md", "your-own.md")], ids=name)
+def test_python_on_other_pages_runs(page: Path) -> None:
+    session(page)
+
+
+def test_the_wisdm_recipe_holds_ten_users_out_and_nothing_of_them_leaks(shared_data: Callable[[str], Path]) -> None:
+    source = shared_data("wisdm_users.npz")
+    script = next(block for block in blocks(ROOT / "docs" / "tasks.md") if block.title == "wisdm.py")
+    Path("wisdm.py").write_text(script.text)
+    subprocess.run([sys.executable, "wisdm.py", str(source), "wisdm-0.npz", "0"], check=True)
+    theirs, made = np.load(source), np.load("wisdm-0.npz")
+    assert len(set(made["split"])) == 10
+    missing, held_out = np.isnan(theirs["X"]), np.isin(theirs["user"], made["split"])
+    assert missing[held_out].any()
+    assert (made["x"][~missing] == theirs["X"][~missing]).all()
+    means = np.nanmean(theirs["X"][~held_out], axis=0)
+    assert (made["x"][missing] == means[np.nonzero(missing)[1]]).all()
+
+    run = tinyfl.simulate(task="npz", data="wisdm-0.npz", rounds=200, tasks=200, out="run")
+    assert run.evaluation[0]["tasks"] == 10
+    assert accuracy(run.evaluation) > accuracy(run.baseline)
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_between_pages_resolve(page: Path) -> None:
+    text = FENCE.sub("", page.read_text())
+    targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text)
+    for target in (a or b for a, b in targets):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{name(page)} links to {target}"
+        if anchor and there.suffix == ".md":
+            assert anchor in map(slug, re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)), f"{name(page)}: {target}"
+
+
+@pytest.mark.parametrize(("page", "line"), list(commands()))
+def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, line: str) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    words = shlex.split(line)[1:]
+    if words[0] not in group.commands:
+        assert words[0].startswith("-")
+        return
+    with group.commands[words[0]].make_context(words[0], words[1:]) as context:
+        given = {key: value for key, value in context.params.items() if key in Config.__dataclass_fields__}
+    if words[0] == "simulate":
+        given = {key: (tuple(v) if isinstance(v, list) else str(v) if isinstance(v, Path) else v) for key, v in given.items()}
+        resolve({key: value for key, value in given.items() if value != ()}).build()
+
+
+def kinds(base: type[TinyflError] = TinyflError) -> list[type[TinyflError]]:
+    return [base, *(kind for sub in base.__subclasses__() for kind in kinds(sub))]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_kind_of_error_has_a_section_with_its_exit_code(kind: type[TinyflError]) -> None:
+    text = (ROOT / "docs" / "exit-codes.md").read_text()
+    section = re.search(rf"^## {kind.exit_code} (.*{kind.__name__}.*)\n\n(.+)", text, re.MULTILINE)
+    assert section, f"{kind.__name__} has no section with {kind.exit_code}"
+    assert f"| [{kind.exit_code}](#{slug(f'{kind.exit_code} {section[1]}')}) |" in text
+
+
+def table(page: Path, first: str) -> list[list[str]]:
+    """The rows of the page's table whose first column is called ``first``, with code marks left out."""
+    lines = page.read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    if first == "task":
+        start = next(i for i, line in enumerate(lines) if line.startswith("| task | network |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
+    return rows
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_algorithms_page_has_the_defaults_that_a_run_takes(algorithm: str) -> None:
+    for setting, default, _ in table(ROOT / "docs" / "algorithms" / f"{algorithm}.md", "setting"):
+        told = dict(part.split() for part in default.split(", ")) if " " in default else dict.fromkeys(TASKS, default)
+        assert set(told) == set(TASKS)
+        for task, value in told.items():
+            assert getattr(resolve({"task": task, "algorithm": algorithm}), setting) == float(value), f"{setting} of {task}"
+
+
+def test_the_page_on_tasks_has_the_defaults_that_a_run_takes() -> None:
+    rows = table(ROOT / "docs" / "tasks.md", "task")
+    assert {row[0] for row in rows} == set(TASKS)
+    for task, network, devices, cohort, rounds, shots in rows:
+        config = resolve({"task": task})
+        assert config.network == network
+        assert config.devices == (0 if devices == "all that train" else int(devices))
+        assert (config.cohort, config.rounds) == (int(cohort), int(rounds))
+        assert config.shots == tuple(map(int, shots.split(", ")))
+
+
+def test_every_error_a_data_set_can_give_is_on_the_page() -> None:
+    source = (ROOT / "tinyfl" / "tasks" / "npz.py").read_text() + (ROOT / "tinyfl" / "files.py").read_text()
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    told = re.findall(r"`([^`]+)`", page[page.index("**What is refused**") : page.index("### A recipe")])
+    assert source.count("raise DataError(") == 13, "an error was added or dropped: put docs/tasks.md right, then this number"
+    for message in told:
+        # "array y has nan in row": the code has {name} and a value where the message has words
+        sought = re.sub(r"^array [xy] has nan", "has {", message)
+        first = next(part for part in re.split(r"\.\.\.|<U|\bN\b|\(N,\)| in row", sought) if part.strip())
+        words = first.replace("array x is", "array x is").strip()
+        assert words in source or message.startswith(("--", "numpy", "x", "y", "device", "split")), message

@@ -1,0 +1,282 @@
+import json
+import re
+import shutil
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyfl
+from tinyfl import figures, page, report
+from tinyfl.adapt import Initialisation
+from tinyfl.device_figures import Adaptation, devices
+from tinyfl.errors import ConfigError, RunError
+from tinyfl.runs import RunDirectory
+from tinyfl.tasks import load_task
+
+QUICK = {"network": "mlp-8", "rounds": 12, "cohort": 2, "samples": 8, "tasks": 20, "adapt_lr": 0.05}
+
+
+def write_npz(path: Path, *, classifies: bool) -> Path:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12 * 20, 3)).astype(np.float32)
+    y = x.sum(axis=1) + rng.normal(size=len(x))
+    np.savez(path, x=x, y=(y > 0).astype(np.int64) if classifies else y, device=np.repeat(np.arange(12), 20))
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_pictures() -> Iterator[None]:
+    """Quicker to draw, and the same otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One small run of each kind of task."""
+    root = tmp_path_factory.mktemp("runs")
+    hostile = write_npz(root / '<img src=x onerror="alert(1)"> & $x$.npz', classifies=True)
+    regression = write_npz(root / "rooms.npz", classifies=False)
+    options = {
+        "digits": {"task": "digits", "devices": 20, "shots": (1,)},
+        "sine": {"task": "sine", "devices": 20},
+        "classes": {"task": "npz", "data": str(hostile), "shots": (1, 5)},
+        "values": {"task": "npz", "data": str(regression)},
+    }
+    return {name: tinyfl.simulate(out=root / name, **QUICK, **given).path for name, given in options.items()}
+
+
+@pytest.fixture
+def run(finished: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a finished run that a test may spoil."""
+    return lambda name, to=None: Path(shutil.copytree(finished[name], tmp_path / (to or name)))
+
+
+def text(path: Path) -> str:
+    return (path if path.suffix == ".html" else path / report.REPORT).read_text()
+
+
+def words(path: Path) -> str:
+    """What a reader sees of the page, without its pictures and style."""
+    body = text(path).partition("<body>")[2]
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", body)))
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes; fails on tags that do not nest."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(source)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def assert_png(data: bytes) -> None:
+    """Walks the chunks and checks each one's CRC."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    at, kinds = 8, []
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 4 : at + 8 + length]
+        assert zlib.crc32(body) == struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0]
+        kinds.append(kind)
+        at += 12 + length
+    assert kinds[0] == b"IHDR"
+    assert kinds[-1] == b"IEND"
+
+
+def change(path: Path, **values: object) -> None:
+    result = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps({**result, **values}))
+
+
+@pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
+def test_the_page_needs_nothing_from_elsewhere(finished: dict[str, Path], name: str) -> None:
+    source = text(finished[name])
+    tags = Tags(source).found
+    assert not [tag for tag, _ in tags if tag in ("script", "link", "iframe", "object")]
+    assert not [key for _, attributes in tags for key in attributes if key.startswith("on")]
+    assert all(attributes["src"].startswith("data:image/png;base64,") for tag, attributes in tags if tag == "img")
+    assert not [attributes for _, attributes in tags if "href" in attributes]
+    assert "url(" not in source
+    assert "@import" not in source
+    assert [tag for tag, _ in tags].count("img") == 3
+
+
+@pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
+def test_the_figures_stand_beside_the_page(finished: dict[str, Path], name: str) -> None:
+    for png in ("learning.png", "adaptation.png", "devices.png"):
+        assert_png((finished[name] / png).read_bytes())
+    assert not list(finished[name].glob("*.new"))
+
+
+@pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
+def test_the_headline_leads_with_the_adapted_result(finished: dict[str, Path], name: str) -> None:
+    result = json.loads((finished[name] / "result.json").read_text())
+    row = next(row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", 10))
+    headline = re.search(r'<p class="headline">(.*?)</p>', text(finished[name]))[1]
+    if row["accuracy"] is None:
+        reached = page.loss(row["loss"], row["loss_ci95"])
+    else:
+        reached = f"{100 * row['accuracy']:.1f} % ± {100 * row['accuracy_ci95']:.1f}"
+    assert f'<strong class="n">{reached}</strong>' in headline
+    assert headline.startswith("After 10 steps on")
+
+
+def test_the_page_says_what_each_device_needed_and_how_to_repeat_the_run(finished: dict[str, Path]) -> None:
+    result = json.loads((finished["digits"] / "result.json").read_text())
+    seen = words(finished["digits"])
+    payload = 4 * result["parameters"]
+    assert f"Down to a device, each round {page.size(payload)}" in seen
+    assert f"Down and up over 115,200 baud {page.seconds(2 * payload * 10 / 115_200)} computed from the payload" in seen
+    assert "Rounds each device took part in 1.2 on average" in seen
+    assert result["theta_sha256"] in seen
+    assert f"tinyfl simulate {finished['digits']}/config.toml" in seen
+    assert "no measure of meta-learning" in seen
+
+
+def test_every_row_of_the_evaluation_is_in_the_table(finished: dict[str, Path]) -> None:
+    result = json.loads((finished["digits"] / "result.json").read_text())
+    seen = words(finished["digits"])
+    for row in [*result["evaluation"], *result["baseline"]]:
+        assert page.loss(row["loss"], row["loss_ci95"]) in seen
+        assert page.percent(row["accuracy"], row["accuracy_ci95"]) in seen
+
+
+def test_hostile_names_stay_text(run: Callable[..., Path]) -> None:
+    path = run("classes", "<script>alert(1)<:script>")
+    change(path, network="<u>net</u>", left_out={"<b>late</b>": 3})
+    report.rebuild(path)
+    assert not [tag for tag, _ in Tags(text(path)).found if tag in ("script", "u")]
+    assert "<b>late</b>" not in text(path)
+    assert "3 <b>late</b>" in words(path)
+    assert '<img src=x onerror="alert(1)"> & $x$.npz' in words(path)
+
+
+def test_hostile_run_names_stay_text_in_a_comparison_and_its_legend(run: Callable[..., Path], tmp_path: Path) -> None:
+    one, other = run("digits", "_$\\frac{$<script>"), run("digits", "plain")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = report.compare([one, other], tmp_path / "both.html")
+    assert not [tag for tag, _ in Tags(text(out)).found if tag == "script"]
+    assert "_$\\frac{$<script>" in words(out)
+
+
+@pytest.mark.parametrize("name", ["digits", "values"])
+def test_what_diverged_is_said_and_crashes_nothing(run: Callable[..., Path], name: str, tmp_path: Path) -> None:
+    path = run(name)
+    result = json.loads((path / "result.json").read_text())
+    for row in [*result["evaluation"], *result["baseline"]]:
+        row["loss"] = row["loss_ci95"] = None
+    change(path, evaluation=result["evaluation"], baseline=result["baseline"])
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    (path / "metrics.jsonl").write_text("".join(json.dumps({**line, "loss": None}) + "\n" for line in lines))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.rebuild(path)
+        report.compare([path, run(name, "other")], tmp_path / "both.html")
+    assert "diverged" in words(path)
+    assert "nan" not in words(path).lower().split()
+    assert "None" not in words(path)
+
+
+@pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
+def test_devices_that_diverge_crash_no_figure(finished: dict[str, Path], name: str) -> None:
+    held, config = Initialisation.load(finished[name]), RunDirectory(finished[name]).config()
+    task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+    wild = Adaptation(held.network, held.theta, held.theta, 1e6, 1e6, config.shots[0], config.tasks, config.clip)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = devices(task, wild)
+    assert_png(picture.png)
+
+
+@pytest.mark.parametrize("name", ["digits", "sine", "values"])
+def test_a_page_rebuilt_from_the_directory_alone_is_the_same(finished: dict[str, Path], name: str) -> None:
+    before = text(finished[name])
+    assert report.rebuild(finished[name]) == finished[name] / report.REPORT
+    assert text(finished[name]) == before
+
+
+@pytest.mark.parametrize("fate", ["gone", "changed"])
+def test_without_its_data_a_rebuilt_page_lacks_only_the_devices(run: Callable[..., Path], tmp_path: Path, fate: str) -> None:
+    path = run("values")
+    data = tmp_path / "moved.npz"
+    if fate == "changed":
+        write_npz(data, classifies=False)
+        data.write_bytes(data.read_bytes() + b"more")
+    config = (path / "config.toml").read_text()
+    (path / "config.toml").write_text(re.sub(r'data = ".*"', f'data = "{data}"', config))
+    before = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
+    report.rebuild(path)
+    after = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
+    assert after == before[:2]
+    assert f"needs the data that the run was made with. {data}" in words(path)
+
+
+def test_a_comparison_shows_every_run_and_bolds_the_best(run: Callable[..., Path], tmp_path: Path) -> None:
+    good, bad = run("digits", "good"), run("digits", "bad")
+    result = json.loads((bad / "result.json").read_text())
+    for row in result["evaluation"]:
+        row["accuracy"] /= 2
+    change(bad, algorithm="fedavg", evaluation=result["evaluation"])
+    out = report.compare([bad, good], tmp_path / "pages" / "both.html")
+    source = text(out)
+    assert len([tag for tag, _ in Tags(source).found if tag == "img"]) == 1
+    assert "bad digits fedavg mlp-8-relu" in words(out)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', source)
+    assert [row.count("best") for row in rows] == [0, 2]
+
+
+def test_runs_of_different_tasks_or_data_are_not_compared(
+    finished: dict[str, Path], run: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"task digits.*task sine.*\btinyfl report"):
+        report.compare([finished["digits"], finished["sine"]], tmp_path / "out.html")
+    with pytest.raises(ConfigError, match="other data"):
+        report.compare([finished["classes"], finished["values"]], tmp_path / "out.html")
+    with pytest.raises(ConfigError, match="no runs"):
+        report.compare([], tmp_path / "out.html")
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_an_unfinished_run_is_refused_with_its_cure(run: Callable[..., Path], tmp_path: Path) -> None:
+    path = run("digits")
+    (path / "result.json").unlink()
+    for make in (lambda: report.rebuild(path), lambda: report.compare([path], tmp_path / "out.html")):
+        with pytest.raises(RunError, match="tinyfl simulate --resume"):
+            make()
+
+
+def test_numbers_read_as_a_person_writes_them() -> None:
+    assert page.size(999) == "999 bytes"
+    assert page.size(4612) == "4.6 KB"
+    assert page.size(2_766_400_000) == "2.8 GB"
+    assert page.percent(0.912, 0.0041) == "91.2 % ± 0.4"
+    assert page.percent(0.912, None) == "91.2 %"
+    assert page.loss(0.0102738, 0.00128) == "0.0103 ± 0.0013"
+    assert page.loss(12345.6, 345.6) == "12,346 ± 346"
+    assert page.loss(4.2249) == "4.22"
+    assert page.loss(None, None) == "diverged"
+    assert page.seconds(6.003) == "6.0 s"
+    assert page.seconds(0.0263) == "26 ms"
+    assert page.counted(1, "shot") == "1 shot"
+    assert page.counted(1000, "device") == "1,000 devices"
