@@ -26,6 +26,7 @@ import tinyfl
 from tinyfl import core
 from tinyfl.algorithms import Inner, State
 from tinyfl.algorithms.tinyreptile import TinyReptile
+from tinyfl.binding import declare
 from tinyfl.core import Engine
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetGrid
@@ -87,7 +88,7 @@ def on_library(path: Path, work: Callable[[], float]) -> Callable[[], float]:
     """``work`` with the core at ``path`` in place of the installed one."""
     import ctypes
 
-    other, installed = core._declare(ctypes.CDLL(str(path))), core.library
+    other, installed = declare(ctypes.CDLL(str(path))), core.library
 
     def run() -> float:
         core.library = lambda: other  # type: ignore[assignment]

@@ -14,7 +14,7 @@ import pytest
 
 import tinyfl
 from tinyfl import figures, page, report
-from tinyfl.adapt import Initialisation
+from tinyfl.adaptation import Initialisation
 from tinyfl.device_figures import Adaptation, devices
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.runs import RunDirectory
@@ -241,7 +241,7 @@ def test_a_comparison_shows_every_run_and_bolds_the_best(run: Callable[..., Path
     out = report.compare([bad, good], tmp_path / "pages" / "both.html")
     source = text(out)
     assert len([tag for tag, _ in Tags(source).found if tag == "img"]) == 1
-    assert "bad digits fedavg mlp-8-relu" in words(out)
+    assert "bad digits fedavg mlp-8-leaky-relu" in words(out)
     rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', source)
     assert [row.count("best") for row in rows] == [0, 2]
 

@@ -141,7 +141,7 @@ def test_writing_whole_never_leaves_a_part(tmp_path: Path, monkeypatch: pytest.M
         raise OSError("power is gone")
 
     monkeypatch.setattr(os, "fsync", cut)
-    with pytest.raises(OSError, match="power"):
+    with pytest.raises(RunError, match="power"):
         write_whole(path, b"new and longer")
     assert path.read_bytes() == b"old"
 

@@ -10,19 +10,19 @@ for row in run.evaluation:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyfl.adapt import adapt as adapt
-    from tinyfl.simulate import simulate as simulate
+    from tinyfl.adaptation import adapt as adapt
+    from tinyfl.simulation import simulate as simulate
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "adapt", "simulate"]
 
+_MODULES = {"adapt": "tinyfl.adaptation", "simulate": "tinyfl.simulation"}
+
 
 def __getattr__(name: str) -> Any:
     """Heavy parts load when first used, so that `import tinyfl` and `tinyfl --help` stay quick."""
-    if name in ("adapt", "simulate"):
+    if name in _MODULES:
         from importlib import import_module
 
-        function = getattr(import_module(f"tinyfl.{name}"), name)
-        globals()[name] = function
-        return function
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'tinyfl' has no attribute {name!r}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl import __version__
-from tinyfl.errors import TinyflError
+from tinyfl.errors import ConfigError, TinyflError
 
 if TYPE_CHECKING:
-    from tinyfl.simulate import Progress
+    from tinyfl.federation import Progress
 
 app = typer.Typer(
     name="tinyfl",
@@ -26,14 +26,19 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
-@app.callback()
-def tinyfl(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    """Train a fleet of microcontrollers together."""
-    if version:
+def _version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def tinyfl(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Train a fleet of microcontrollers together."""
 
 
 @app.command()
@@ -72,7 +77,7 @@ def simulate(
         "shots": tuple(shots) if shots else None, "tasks": tasks, "seed": seed, "nodes": nodes,
     }  # fmt: skip
     from tinyfl import show
-    from tinyfl.simulate import simulate as run_simulation
+    from tinyfl.simulation import simulate as run_simulation
 
     def work(progress: "Callable[[Progress], None]") -> Any:
         return run_simulation(config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, **options)
@@ -97,7 +102,7 @@ def adapt(
 ) -> None:
     """Adapt a saved initialisation to one new device's data."""
     from tinyfl import show
-    from tinyfl.adapt import adapt as run_adaptation
+    from tinyfl.adaptation import adapt as run_adaptation
 
     result = run_adaptation(run, data, mode=mode, steps=steps, shots=shots, adapt_lr=adapt_lr, out=out)
     if json:
@@ -115,6 +120,8 @@ def report(
     """Write one run's page anew, or several runs side by side in one table and plot."""
     from tinyfl import report as pages
 
+    if len(runs) == 1 and out is not None:
+        raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")
     path = pages.rebuild(runs[0]) if len(runs) == 1 else pages.compare(runs, out or Path("comparison.html"))
     typer.echo(jsonlib.dumps({"report": str(path)}) if json else str(path))
 
@@ -122,7 +129,7 @@ def report(
 def main() -> None:
     """Runs the command line; a TinyflError becomes its message on stderr and its exit code."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="tinyfl")
     except TinyflError as error:
         typer.echo(f"tinyfl: {error}", err=True)
         sys.exit(error.exit_code)

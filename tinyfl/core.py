@@ -1,22 +1,20 @@
-"""The binding to the C core: the same source as on a board, run for whole cohorts (simulators/native/native.h).
+"""The C core, called from Python: the same source as on a board, run for whole cohorts (simulators/native/native.h).
 
 Arrays are NumPy's, C order; every function checks what it hands to C, which trusts pointers and row numbers.
 """
 
 import ctypes
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.errors import InstallError
+from tinyfl import binding
+from tinyfl.binding import library
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -58,104 +56,7 @@ class Stream(IntEnum):
     query = 5
 
 
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("inputs", ctypes.c_uint16),
-        ("outputs", ctypes.c_uint16),
-        ("activation", ctypes.c_uint8),
-        ("learns", ctypes.c_uint8),
-    )
-
-
-class _Plan(ctypes.Structure):
-    _fields_ = (("layers", ctypes.POINTER(_Layer)), ("count", ctypes.c_uint16), ("loss", ctypes.c_uint8))
-
-
-class _Source(ctypes.Structure):
-    _fields_ = (
-        ("kind", ctypes.c_int),
-        ("seed", ctypes.c_uint64),
-        ("table", ctypes.c_void_p),
-        ("rows", ctypes.c_void_p),
-        ("labels", ctypes.c_void_p),
-        ("targets", ctypes.c_void_p),
-        ("gain", ctypes.c_void_p),
-    )
-
-
-class _Cohort(ctypes.Structure):
-    _fields_ = (
-        ("plan", ctypes.POINTER(_Plan)),
-        ("theta", ctypes.c_void_p),
-        ("source", _Source),
-        ("devices", ctypes.c_void_p),
-        ("count", ctypes.c_size_t),
-        ("round", ctypes.c_uint32),
-        ("samples", ctypes.c_uint32),
-        ("batch", ctypes.c_uint32),
-        ("passes", ctypes.c_uint32),
-        ("rate", ctypes.c_float),
-        ("clip", ctypes.c_float),
-        ("sum", ctypes.c_void_p),
-        ("updates", ctypes.c_void_p),
-        ("loss", ctypes.c_void_p),
-        ("code", ctypes.c_void_p),
-    )
-
-
-class _Adaptation(ctypes.Structure):
-    _fields_ = (
-        ("plan", ctypes.POINTER(_Plan)),
-        ("theta", ctypes.c_void_p),
-        ("support", _Source),
-        ("query", _Source),
-        ("count", ctypes.c_size_t),
-        ("shots", ctypes.c_uint32),
-        ("queries", ctypes.c_uint32),
-        ("stream", ctypes.c_uint32),
-        ("rate", ctypes.c_float),
-        ("clip", ctypes.c_float),
-        ("steps", ctypes.c_void_p),
-        ("checkpoints", ctypes.c_size_t),
-        ("loss", ctypes.c_void_p),
-        ("accuracy", ctypes.c_void_p),
-        ("outputs", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-    )
-
-
-@cache
-def library() -> Any:
-    """The compiled core.
-
-    Raises InstallError if it is not beside this package.
-    """
-    import tinyfl
-
-    name = "libtinyfl.dylib" if sys.platform == "darwin" else "libtinyfl.so"
-    for folder in [*tinyfl.__path__, *sys.path]:
-        for path in (Path(folder) / name, Path(folder) / "tinyfl" / name):
-            if path.is_file():
-                return _declare(ctypes.CDLL(str(path)))
-    raise InstallError(
-        f"{name}, the compiled core, is not installed beside the package. Run `pip install .` in the clone "
-        "(`pip install -e .` to work on it), and start Python outside the clone after a plain install."
-    )
-
-
-def _declare(lib: Any) -> Any:
-    pointer, size, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64
-    lib.tinyfl_native_train.argtypes = [ctypes.POINTER(_Cohort), ctypes.c_int, ctypes.c_int]
-    lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(_Adaptation), ctypes.c_int, ctypes.c_int]
-    lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(_Source), pointer, size, u32, u32, u32, u32, pointer, pointer]
-    lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
-    lib.tinyfl_native_random.argtypes = [u64, u32, pointer, size, u32, size, pointer]
-    lib.tinyfl_native_weights.argtypes = [ctypes.POINTER(_Plan)]
-    lib.tinyfl_native_weights.restype = size
-    lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(_Plan), u32]
-    lib.tinyfl_native_ram.restype = size
-    lib.tinyfl_native_check.argtypes = [ctypes.POINTER(_Plan)]
-    return lib
+MOST_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -169,6 +70,8 @@ class Engine:
 
     def resolved(self) -> tuple[int, int]:
         """(lanes, threads) as C takes them."""
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"{self.threads} threads, not 0 to {MOST_THREADS}")
         widest = library().tinyfl_native_lanes()
         lanes = self.lanes or widest
         if lanes not in (1, 4, 8, 16) or lanes > widest:
@@ -190,8 +93,8 @@ class Plan:
         in_range = all(0 < i < 1 << 16 and 0 < o < 1 << 16 and 0 <= act < 1 << 8 for i, o, act, _ in layers)
         if not 0 < len(layers) <= 64 or not in_range or not 0 <= loss < 1 << 8:
             raise ValueError("not a plan that the core can run")
-        self._layers = (_Layer * len(layers))(*(_Layer(*row) for row in layers))
-        self._plan = _Plan(self._layers, len(layers), loss)
+        self._layers = (binding.Layer * len(layers))(*(binding.Layer(*row) for row in layers))
+        self._plan = binding.Plan(self._layers, len(layers), loss)
         self.pointer = ctypes.pointer(self._plan)
         if library().tinyfl_native_check(self.pointer) != Code.ok:
             raise ValueError("not a plan that the core can run")
@@ -215,8 +118,8 @@ class SineSource:
         del devices
         return 0
 
-    def _c(self) -> _Source:
-        return _Source(kind=0, seed=self.seed)
+    def _c(self) -> binding.Source:
+        return binding.Source(kind=0, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -257,8 +160,8 @@ class TableSource:
             _demand(self.gain, np.float32, (devices,), "gain")
         return self.samples
 
-    def _c(self) -> _Source:
-        return _Source(
+    def _c(self) -> binding.Source:
+        return binding.Source(
             kind=1,
             table=_address(self.table),
             rows=_address(self.rows),
@@ -339,7 +242,7 @@ def train(
         np.empty(len(devices), np.int32),
         np.empty((len(devices), plan.weights), np.float32) if each else None,
     )
-    cohort = _Cohort(
+    cohort = binding.Cohort(
         plan.pointer, _address(theta), source._c(), _address(devices), len(devices), round, samples, batch, passes,
         rate, clip, _address(result.sum), _address(result.updates), _address(result.loss), _address(result.code),
     )  # fmt: skip
@@ -403,7 +306,7 @@ def adapt(
         np.zeros((len(at), count, query.samples, plan.outputs), np.float32) if outputs else None,
         np.empty((count, plan.weights), np.float32) if weights else None,
     )
-    job = _Adaptation(
+    job = binding.Adaptation(
         plan.pointer, _address(theta), support._c(), query._c(), count, support.samples, query.samples, stream,
         rate, clip, _address(at), len(at),
         _address(result.loss), _address(result.accuracy), _address(result.outputs), _address(result.weights),

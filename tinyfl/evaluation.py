@@ -4,6 +4,7 @@ Two modes, each with its own adaptation rate: ``batch`` (a step = one full-batch
 step = one pass over it, sample by sample). Rates are chosen on validation devices, for every initialisation by itself.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from tinyfl.tasks import Episodes, Task
 
 Mode = Literal["batch", "stream"]
 
+MODES: tuple[Mode, ...] = ("batch", "stream")
 STEPS = (0, 1, 5, 10, 32)
 LEADING_STEPS = 10
 """Rates are chosen for the result after this many steps, and reports lead with it."""
@@ -43,8 +45,13 @@ class Row:
     tasks: int
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; what is not finite becomes None, which JSON has."""
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+        """Plain data for JSON."""
+        return finite(asdict(self))
+
+
+def finite(data: dict[str, Any]) -> dict[str, Any]:
+    """``data`` with None, which JSON has, for floats that are not finite."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()}
 
 
 def mean_and_interval(values: F32, device: NDArray[np.integer[Any]]) -> tuple[float, float, int]:
@@ -97,17 +104,20 @@ def measure(
     adapt_lr: float | None = None,
     clip: float = 0.0,
     engine: Engine = FASTEST,
+    tick: Callable[[], None] | None = None,
 ) -> list[Row]:
     """Rows for both modes, each of ``shots`` and each of STEPS on ``tasks`` test devices (fewer where the data have fewer).
 
-    ``adapt_lr`` None: chosen on validation devices for each mode and number of shots.
+    ``adapt_lr`` None: chosen on validation devices for each mode and number of shots. ``tick`` is called after each curve.
     """
     rows: list[Row] = []
     for shot in shots:
         episodes = task.episodes("test", tasks, shot)
-        for mode in ("batch", "stream"):
+        for mode in MODES:
             rate = adapt_lr or choose_rate(task, network, theta, mode, shot, clip, engine)
             rows += _rows(network, theta, episodes, mode, shot, rate, clip, engine)
+            if tick:
+                tick()
     return rows
 
 
@@ -143,5 +153,5 @@ def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -
             gain * support.table[support.rows], support.labels, gain * query.table[query.rows], query.labels, network.outputs
         )
         accuracy, accuracy_ci95, devices = mean_and_interval(right, episodes.device)
-        rows.append({"shots": shot, "accuracy": accuracy, "accuracy_ci95": accuracy_ci95, "tasks": devices})
+        rows.append(finite({"shots": shot, "accuracy": accuracy, "accuracy_ci95": accuracy_ci95, "tasks": devices}))
     return rows

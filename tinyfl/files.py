@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.errors import DataError
+from tinyfl.errors import DataError, RunError
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -44,16 +44,22 @@ def npz(**arrays: Any) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replaces the file at ``path`` by ``data``: after a cut it holds the old bytes or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replaces the file at ``path`` by ``data``: after a cut it holds the old bytes or the new, never a part.
+
+    Raises RunError where it cannot be written.
+    """
     new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error}). Give an --out with room that you may write to.") from error

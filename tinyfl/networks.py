@@ -97,7 +97,7 @@ def network(name: str, inputs: int, outputs: int, loss: Loss, activation: Activa
     """The network called ``name``: ``mlp-64-64`` has two hidden layers of 64; ``mlp-64-64-tanh`` names their activation,
     which else is ``activation``. The output layer is linear.
 
-    Raises ConfigError for a name that is none.
+    Raises ConfigError for a name that is none, or a network that the core cannot run.
     """
     choices = "|".join(a.name for a in Activation).replace("_", "-")
     match = re.fullmatch(rf"mlp((?:-\d+)*)(?:-({choices}))?", name)
@@ -110,4 +110,6 @@ def network(name: str, inputs: int, outputs: int, loss: Loss, activation: Activa
     chosen = Activation[match[2].replace("-", "_")] if match[2] else activation
     full_name = "-".join(["mlp", *map(str, hidden), *([chosen.name.replace("_", "-")] if hidden else [])])
     layers = (*(Dense(width, chosen) for width in hidden), Dense(outputs, Activation.identity))
-    return Network(full_name, inputs, layers, loss)
+    made = Network(full_name, inputs, layers, loss)
+    made.plan  # noqa: B018 (the core refuses here what it cannot run)
+    return made

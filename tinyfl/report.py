@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl import figures, page
-from tinyfl.adapt import Initialisation
+from tinyfl.adaptation import Initialisation
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.device_figures import Adaptation, Picture, devices
@@ -63,7 +63,7 @@ def rebuild(path: Path) -> Path:
 
 
 def _refuse_other_data(directory: RunDirectory, config: Config) -> None:
-    from tinyfl.simulate import data_sha256
+    from tinyfl.federation import data_sha256
 
     if config.data and not Path(config.data).is_file():
         raise DataError(f"{config.data}: no such file.")

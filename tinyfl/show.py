@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from tinyfl.evaluation import LEADING_STEPS
-from tinyfl.simulate import Progress as Standing
+from tinyfl.federation import Progress as Standing
 
 T = TypeVar("T")
 

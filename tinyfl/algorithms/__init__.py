@@ -41,7 +41,7 @@ class State:
 
     def step(self, change: NDArray[np.float64]) -> "State":
         """The state after a round that moves theta by ``change``."""
-        return State(self.round + 1, (self.theta + change).astype(np.float32))
+        return replace(self, round=self.round + 1, theta=(self.theta + change).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tinyfl.errors import ConfigError
 from tinyfl.networks import Activation, Loss
 
 Split = Literal["validation", "test"]
+SPLITS: tuple[Split, ...] = ("validation", "test")
 
 FIRST_VALIDATION_DEVICE = 1 << 30
 FIRST_TEST_DEVICE = 1 << 31

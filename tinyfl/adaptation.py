@@ -36,7 +36,7 @@ class Initialisation:
         Raises RunError if there is none.
         """
         file = path / INITIALISATION if path.is_dir() else path
-        if not file.is_file():
+        if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
         held = read_arrays(file, ("theta", "network", "loss", "inputs", "outputs", "mean", "scale", "classes"))
         net = network(str(held["network"]), int(held["inputs"]), int(held["outputs"]), Loss(int(held["loss"])), Activation.relu)
@@ -88,7 +88,11 @@ def adapt(
 
     support = part(np.arange(learnt))
     measured = np.arange(learnt, len(x)) if learnt < len(x) else np.arange(len(x))
-    rate = adapt_lr or start.adapt_lr[mode]
+    rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
+    if not 0 < rate < core.LIMIT:
+        raise ConfigError(
+            f"adapt_lr is {rate}, not a number above 0. Give --adapt-lr, or leave it out for the run's own choice."
+        )
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
         start.network.plan, start.theta, support, part(measured), checkpoints,

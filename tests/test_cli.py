@@ -1,0 +1,395 @@
+"""The command line, end to end: one JSON object on stdout, all else on stderr, a documented exit code for each failure."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tinyfl as package
+from tinyfl import cli, errors
+from tinyfl.config import resolve
+
+HEAVY = ("numpy", "scipy", "sklearn", "matplotlib", "flwr", "tensorflow")
+SMALL = ["--task", "sine", "--network", "mlp-8", "--devices", "50", "--cohort", "5", "--rounds", "20", "--tasks", "20"]
+RESULT_KEYS = {
+    "task", "algorithm", "network", "parameters", "devices", "cohort", "rounds", "device_rounds", "device_rounds_per_s", "seed",
+    "bytes_down", "bytes_up", "device_ram_bytes", "theta_sha256", "evaluation", "baseline",
+}  # fmt: skip
+
+
+ROW_KEYS = {"mode", "shots", "steps", "adapt_lr", "loss", "loss_ci95", "accuracy", "accuracy_ci95", "tasks"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """stdout as exactly one strict JSON object."""
+        return strict(self.out)
+
+
+def strict(text: str) -> dict[str, Any]:
+    """``text`` as one JSON object, by the standard: no NaN and no Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    value = json.loads(text, parse_constant=refuse)
+    assert isinstance(value, dict)
+    return value
+
+
+Command = Callable[..., Said]
+
+
+def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: str | Path) -> Said:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["tinyfl", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        code = left.value.code
+        assert isinstance(code, int)
+        said = capfd.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def whole_tinyfl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs a command as the console script does, in this process and an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    return runner(monkeypatch, capfd)
+
+
+@pytest.fixture
+def tinyfl(whole_tinyfl: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The same without a run's page, whose figures take longer than these runs."""
+    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    return whole_tinyfl
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on a user's data."""
+    folder = tmp_path_factory.mktemp("learnt")
+    rng = np.random.default_rng(1)
+    device, y = np.repeat(np.arange(12), 30), np.tile(np.arange(3), 120)
+    x = np.eye(3, 4)[y] * 2 + rng.normal(0, 0.5, (360, 4)) + rng.normal(0, 1, (12, 4))[device]
+    np.savez(folder / "own.npz", x=x, y=y, device=device)
+    package.simulate(task="npz", data=str(folder / "own.npz"), rounds=150, tasks=60, shots=5, out=folder / "run")
+    return folder / "run"
+
+
+def new_device(path: Path, **change: Any) -> Path:
+    """The samples of a device that the fleet has not seen, in the units of ``own_data``."""
+    rng = np.random.default_rng(9)
+    y = np.arange(60) % 3
+    x = np.eye(3, 4)[y] * 2 + rng.normal(0, 0.5, (60, 4)) + np.array([1.5, -1.0, 0.5, 0.0])
+    np.savez(path, **{"x": x, "y": y, **change})
+    return path
+
+
+def fresh(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-m", "tinyfl.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+
+
+def test_a_whole_run_prints_one_json_object_shows_progress_on_stderr_and_needs_no_tensorflow(tmp_path: Path) -> None:
+    done = fresh("simulate", *SMALL, "--json", "--out", tmp_path / "run", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    result = strict(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert set(result) >= RESULT_KEYS
+    assert "evaluating" in done.stderr
+    assert result == strict((tmp_path / "run" / "result.json").read_text())
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "flwr" in imported
+    assert not imported & {"tensorflow", "torch", "jax", "ray"}
+
+
+def test_the_result_says_what_was_asked_for_and_what_it_cost(tinyfl: Command) -> None:
+    result = tinyfl("simulate", *SMALL, "--seed", "3", "--shots", "4", "--shots", "8", "--json").json
+    told = ("task", "network", "devices", "cohort", "rounds", "seed", "parameters", "device_rounds")
+    assert [result[key] for key in told] == ["sine", "mlp-8-tanh", 50, 5, 20, 3, 25, 100]
+    assert result["bytes_down"] == result["bytes_up"] == 100 * 4 * 25
+    assert result["device_ram_bytes"] > 4 * 25
+    assert result["device_rounds_per_s"] > 0
+    assert re.fullmatch("[0-9a-f]{64}", result["theta_sha256"])
+    for rows in (result["evaluation"], result["baseline"]):
+        assert {(row["mode"], row["shots"]) for row in rows} == {(m, s) for m in ("batch", "stream") for s in (4, 8)}
+        for row in rows:
+            assert set(row) == ROW_KEYS
+            assert row["tasks"] == 20
+            assert row["accuracy"] is row["accuracy_ci95"] is None  # regression has none
+            assert row["adapt_lr"] > 0
+
+
+def test_classification_has_accuracies_and_a_floor(tinyfl: Command) -> None:
+    words = ["--network", "mlp-4", "--devices", "20", "--rounds", "5", "--tasks", "20", "--shots", "1"]
+    result = tinyfl("simulate", *words, "--json").json
+    assert result["task"] == "digits"
+    assert all(0 <= row["accuracy"] <= 1 and row["accuracy_ci95"] > 0 for row in result["evaluation"] + result["floor"])
+
+
+def test_json_stays_json_where_devices_diverge(tinyfl: Command) -> None:
+    words = [word if word != "mlp-8" else "mlp-8-relu" for word in SMALL]
+    result = tinyfl("simulate", *words, "--adapt-lr", "0.6", "--json").json
+    assert None in {row["loss"] for row in result["evaluation"]}
+
+
+def test_json_stays_json_with_a_single_held_out_device(tinyfl: Command, own_data: Path) -> None:
+    arrays = dict(np.load(own_data))
+    np.savez("one.npz", **{**arrays, "split": [3]})
+    words = ["--task", "npz", "--data", "one.npz", "--rounds", "5", "--tasks", "20", "--shots", "5"]
+    result = tinyfl("simulate", *words, "--json", "--out", "one").json
+    assert {row["accuracy_ci95"] for row in result["evaluation"]} == {None}
+    strict(Path("one/result.json").read_text())
+    assert tinyfl("simulate", *words).code == 0  # and as a table
+
+
+def test_a_config_file_and_the_same_options_are_one_run(tinyfl: Command) -> None:
+    by_options = tinyfl("simulate", *SMALL, "--json", "--out", "a").json
+    assert Path("a/config.toml").is_file()
+    by_file = tinyfl("simulate", "a/config.toml", "--json", "--out", "b").json
+    Path("short.toml").write_text(
+        'task = "sine"\nnetwork = "mlp-8"\ndevices = 50\ncohort = 5\nrounds = 20\ntasks = 20\nshots = 10\n'
+    )
+    by_hand = tinyfl("simulate", "short.toml", "--json", "--out", "c").json
+    for key in ("theta_sha256", "config_sha256", "evaluation", "baseline"):
+        assert by_options[key] == by_file[key] == by_hand[key]
+
+
+def test_options_go_before_the_config_file(tinyfl: Command) -> None:
+    Path("short.toml").write_text('task = "sine"\nnetwork = "mlp-8"\nrounds = 9\ntasks = 20\nseed = 4\n')
+    result = tinyfl("simulate", "short.toml", "--rounds", "7", "--json").json
+    assert (result["rounds"], result["seed"], result["network"]) == (7, 4, "mlp-8-tanh")
+
+
+def test_a_bare_simulate_is_a_thousand_devices_on_real_digits() -> None:
+    config = resolve({})
+    assert (config.task, config.algorithm, config.devices, config.data) == ("digits", "tinyreptile", 1000, "")
+
+
+@pytest.mark.parametrize("algorithm", ["tinyreptile", "reptile", "fedavg", "joint"])
+def test_the_defaults_of_every_algorithm_fit_a_small_fleet(tinyfl: Command, own_data: Path, algorithm: str) -> None:
+    words = ["--task", "npz", "--data", own_data, "--algorithm", algorithm, "--rounds", "5", "--tasks", "20", "--shots", "5"]
+    assert tinyfl("simulate", *words).code == 0
+
+
+def test_a_run_refused_before_its_first_round_leaves_its_directory_free(tinyfl: Command) -> None:
+    assert tinyfl("simulate", *SMALL, "--nodes", "51", "--out", "run").code == errors.ConfigError.exit_code
+    assert tinyfl("simulate", *SMALL, "--out", "run").code == 0
+
+
+def test_runs_without_a_name_each_get_a_free_directory(tinyfl: Command) -> None:
+    runs = [tinyfl("simulate", *SMALL, "--json").json["run"] for _ in range(2)]
+    assert runs == ["runs/sine-tinyreptile-0", "runs/sine-tinyreptile-0-2"]
+
+
+def test_threads_lanes_and_nodes_change_no_result(tinyfl: Command) -> None:
+    hashes = {
+        tinyfl("simulate", *SMALL, *words, "--json").json["theta_sha256"]
+        for words in ([], ["--threads", "1", "--lanes", "1"], ["--nodes", "3"], ["--nodes", "devices"])
+    }
+    assert len(hashes) == 1
+
+
+def test_a_person_sees_a_table_and_where_the_report_is(whole_tinyfl: Command) -> None:
+    said = whole_tinyfl("simulate", *SMALL, "--out", "run")
+    assert said.code == 0
+    assert "unseen devices" in said.out
+    assert "run/report.html" in said.out
+    assert Path("run/report.html").is_file()
+
+
+def test_a_new_device_adapts_and_its_weights_are_written(tinyfl: Command, learnt: Path) -> None:
+    data = new_device(Path("new.npz"))
+    told = tinyfl("adapt", learnt, "--data", data, "--shots", "12", "--steps", "20", "--out", "phi.npz", "--json").json
+    assert [point["steps"] for point in told["curve"]] == [0, 1, 5, 10, 20]
+    assert told["samples_measured"] == 48
+    before, after = told["curve"][0], told["curve"][-1]
+    assert after["accuracy"] > before["accuracy"] + 0.1
+    assert after["loss"] < before["loss"]
+    start, adapted = np.load(learnt / "initialisation.npz"), np.load("phi.npz")
+    assert adapted["theta"].shape == start["theta"].shape
+    assert not np.array_equal(adapted["theta"], start["theta"])
+    assert np.array_equal(adapted["mean"], start["mean"])
+    # the same from the file itself, and for a person
+    file = learnt / "initialisation.npz"
+    assert tinyfl("adapt", file, "--data", data, "--shots", "12", "--steps", "20", "--json").json["curve"] == told["curve"]
+    assert "measured on the rest (48 samples)" in tinyfl("adapt", learnt, "--data", data, "--shots", "12").out
+
+
+def test_adaptation_by_streaming_takes_the_streaming_rate(tinyfl: Command, learnt: Path) -> None:
+    data = new_device(Path("new.npz"))
+    told = tinyfl("adapt", learnt, "--data", data, "--mode", "stream", "--shots", "12", "--json").json
+    assert told["adapt_lr"] == float(np.load(learnt / "initialisation.npz")["adapt_lr_stream"])
+    assert told["curve"][-1]["accuracy"] > told["curve"][0]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "says"),
+    [
+        ({"x": np.ones((60, 3))}, [], r"3 inputs a row, and the initialisation is for 4"),
+        ({"x": np.full((60, 4), np.nan)}, [], r"array x has nan in row 0, column 0"),
+        ({"y": np.arange(60)}, [], r"array y has 3 in row 3, and the initialisation knows the classes 0, 1, 2"),
+        ({"y": np.zeros(5)}, [], r"array y is \(5,\), but x has 60 rows"),
+        ({}, ["--shots", "61"], r"60 rows, too few for 61 shots. Give --shots 1 to 60"),
+        ({}, ["--shots", "0"], r"too few for 0 shots"),
+    ],
+)
+def test_a_new_device_that_does_not_fit_is_named(
+    tinyfl: Command, learnt: Path, change: dict[str, Any], words: list[str], says: str
+) -> None:
+    said = tinyfl("adapt", learnt, "--data", new_device(Path("new.npz"), **change), *words)
+    assert (said.code, said.out) == (errors.DataError.exit_code, "")
+    assert re.search(says, said.err)
+
+
+@pytest.mark.parametrize("rate", ["-1", "nan", "1e30"])
+def test_an_adaptation_rate_that_makes_no_sense_is_refused(tinyfl: Command, learnt: Path, rate: str) -> None:
+    said = tinyfl("adapt", learnt, "--data", new_device(Path("new.npz")), "--adapt-lr", rate)
+    assert said.code == errors.ConfigError.exit_code
+    assert "adapt-lr" in said.err
+
+
+def test_report_of_one_run_writes_its_page_anew_and_of_several_a_comparison(whole_tinyfl: Command) -> None:
+    for name, algorithm in (("a", "tinyreptile"), ("b", "reptile")):
+        assert whole_tinyfl("simulate", *SMALL, "--algorithm", algorithm, "--out", name).code == 0
+    Path("a/report.html").unlink()
+    assert whole_tinyfl("report", "a", "--json").json == {"report": "a/report.html"}
+    assert Path("a/report.html").is_file()
+    assert whole_tinyfl("report", "a", "b", "--out", "both.html").out == "both.html\n"
+    page = Path("both.html").read_text()
+    assert "tinyreptile" in page
+    assert "reptile" in page
+    assert whole_tinyfl("report", "a", "b", "--json").json == {"report": "comparison.html"}
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "says"),
+    [
+        (["simulate", "--task", "nonsense"], errors.ConfigError, "no task is called 'nonsense'"),
+        (["simulate", "absent.toml"], errors.ConfigError, "absent.toml"),
+        (["simulate", "--task", "npz"], errors.ConfigError, "--data FILE"),
+        (["simulate", "--lanes", "3"], errors.ConfigError, "--lanes"),
+        pytest.param(["simulate", *SMALL, "--threads", "-2"], errors.ConfigError, "threads"),
+        (["simulate", "--samples", "1"], errors.ConfigError, "cannot meta-learn"),
+        (["simulate", "--task", "npz", "--data", "absent.npz"], errors.DataError, "no such file"),
+        (["simulate", "--resume", "absent"], errors.RunError, "holds no run"),
+        (["simulate", *SMALL, "--inner-lr", "100000"], errors.TrainingError, "--inner-lr"),
+        (["adapt", "absent", "--data", "absent.npz"], errors.RunError, "finished run"),
+        (["report", "absent"], errors.RunError, "holds no run"),
+    ],
+)
+def test_an_error_is_a_message_on_stderr_with_its_exit_code(
+    tinyfl: Command, words: list[str], kind: type[errors.TinyflError], says: str
+) -> None:
+    said = tinyfl(*words)
+    assert (said.code, said.out) == (kind.exit_code, "")
+    assert re.search(r"^tinyfl: ", said.err, re.MULTILINE)
+    assert says in said.err
+
+
+def test_an_error_shows_no_traceback(tmp_path: Path) -> None:
+    done = fresh("simulate", "--task", "npz", "--data", tmp_path / "absent.npz")
+    assert done.returncode == errors.DataError.exit_code
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["simulate", "adapt"])
+def test_an_out_that_cannot_be_written_is_an_error_with_a_code(tinyfl: Command, learnt: Path, verb: str) -> None:
+    new_device(Path("new.npz"))
+    Path("file").write_text("in the way")
+    words = SMALL if verb == "simulate" else [learnt, "--data", "new.npz"]
+    said = tinyfl(verb, *words, "--out", "file/run")
+    assert said.code == errors.RunError.exit_code
+    assert "file/run" in said.err
+
+
+def test_shots_that_the_data_cannot_give_are_refused_before_the_rounds(tinyfl: Command, own_data: Path) -> None:
+    said = tinyfl("simulate", "--task", "npz", "--data", own_data, "--shots", "30", "--rounds", "50", "--out", "run")
+    assert said.code == errors.DataError.exit_code
+    assert "--shots 29 or fewer" in said.err
+    assert not Path("run/config.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--no-such-option"],
+        ["nonsense"],
+        ["simulate", "--rounds", "many"],
+        ["adapt", "run"],
+        ["report"],
+        ["adapt", "run", "--data", "d.npz", "--steps", "-1"],
+    ],
+)
+def test_bad_usage_leaves_with_2_and_an_empty_stdout(tinyfl: Command, words: list[str]) -> None:
+    said = tinyfl(*words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err
+
+
+def test_ctrl_c_leaves_with_its_code_and_a_run_to_resume(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["simulate", "--task", "sine", "--network", "mlp-8", "--rounds", "1000000", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "tinyfl.cli", *words], stdout=-1, stderr=-1, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not (out / "checkpoint" / "state.npz").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, stdout) == (errors.Interrupted.exit_code, "")
+    assert f"tinyfl simulate --resume {out}" in stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import tinyfl", "import tinyfl.cli", "from tinyfl.cli import app; app(['simulate', '--help'], standalone_mode=False)"],
+)
+def test_help_and_import_load_nothing_heavy(code: str) -> None:
+    check = f"{code}\nimport sys\nprint('loaded:', *[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+@pytest.mark.parametrize("module", ["simulation", "adaptation", "cli", "report"])
+def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> None:
+    code = f"import tinyfl, tinyfl.{module}, tinyfl.show, tinyfl.report\ntinyfl.simulate.__call__, tinyfl.adapt.__call__"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("verb", [[], ["simulate"], ["adapt"], ["report"]])
+def test_help_is_there_for_every_verb(tinyfl: Command, verb: list[str]) -> None:
+    said = tinyfl(*verb, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(rf"Usage: .*{' '.join(verb)} .*OPTIONS", said.out)
+
+
+def test_version_is_the_packages(tinyfl: Command) -> None:
+    from tinyfl import __version__
+
+    assert tinyfl("--version").out == f"{__version__}\n"

@@ -1,0 +1,112 @@
+"""ctypes' view of simulators/native/native.h, structure for structure, and the compiled library itself.
+
+Only tinyfl.core uses it: C trusts pointers and row numbers, and that is where they are checked.
+"""
+
+import ctypes
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tinyfl.errors import InstallError
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (
+        ("inputs", ctypes.c_uint16),
+        ("outputs", ctypes.c_uint16),
+        ("activation", ctypes.c_uint8),
+        ("learns", ctypes.c_uint8),
+    )
+
+
+class Plan(ctypes.Structure):
+    _fields_ = (("layers", ctypes.POINTER(Layer)), ("count", ctypes.c_uint16), ("loss", ctypes.c_uint8))
+
+
+class Source(ctypes.Structure):
+    _fields_ = (
+        ("kind", ctypes.c_int),
+        ("seed", ctypes.c_uint64),
+        ("table", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("labels", ctypes.c_void_p),
+        ("targets", ctypes.c_void_p),
+        ("gain", ctypes.c_void_p),
+    )
+
+
+class Cohort(ctypes.Structure):
+    _fields_ = (
+        ("plan", ctypes.POINTER(Plan)),
+        ("theta", ctypes.c_void_p),
+        ("source", Source),
+        ("devices", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("round", ctypes.c_uint32),
+        ("samples", ctypes.c_uint32),
+        ("batch", ctypes.c_uint32),
+        ("passes", ctypes.c_uint32),
+        ("rate", ctypes.c_float),
+        ("clip", ctypes.c_float),
+        ("sum", ctypes.c_void_p),
+        ("updates", ctypes.c_void_p),
+        ("loss", ctypes.c_void_p),
+        ("code", ctypes.c_void_p),
+    )
+
+
+class Adaptation(ctypes.Structure):
+    _fields_ = (
+        ("plan", ctypes.POINTER(Plan)),
+        ("theta", ctypes.c_void_p),
+        ("support", Source),
+        ("query", Source),
+        ("count", ctypes.c_size_t),
+        ("shots", ctypes.c_uint32),
+        ("queries", ctypes.c_uint32),
+        ("stream", ctypes.c_uint32),
+        ("rate", ctypes.c_float),
+        ("clip", ctypes.c_float),
+        ("steps", ctypes.c_void_p),
+        ("checkpoints", ctypes.c_size_t),
+        ("loss", ctypes.c_void_p),
+        ("accuracy", ctypes.c_void_p),
+        ("outputs", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+    )
+
+
+@cache
+def library() -> Any:
+    """The compiled core.
+
+    Raises InstallError if it is not beside this package.
+    """
+    import tinyfl
+
+    name = "libtinyfl.dylib" if sys.platform == "darwin" else "libtinyfl.so"
+    for folder in [*tinyfl.__path__, *sys.path]:
+        for path in (Path(folder) / name, Path(folder) / "tinyfl" / name):
+            if path.is_file():
+                return declare(ctypes.CDLL(str(path)))
+    raise InstallError(
+        f"{name}, the compiled core, is not installed beside the package. Run `pip install .` in the clone "
+        "(`pip install -e .` to work on it), and start Python outside the clone after a plain install."
+    )
+
+
+def declare(lib: Any) -> Any:
+    pointer, size, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64
+    lib.tinyfl_native_train.argtypes = [ctypes.POINTER(Cohort), ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(Adaptation), ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(Source), pointer, size, u32, u32, u32, u32, pointer, pointer]
+    lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
+    lib.tinyfl_native_random.argtypes = [u64, u32, pointer, size, u32, size, pointer]
+    lib.tinyfl_native_weights.argtypes = [ctypes.POINTER(Plan)]
+    lib.tinyfl_native_weights.restype = size
+    lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(Plan), u32]
+    lib.tinyfl_native_ram.restype = size
+    lib.tinyfl_native_check.argtypes = [ctypes.POINTER(Plan)]
+    return lib

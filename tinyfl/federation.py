@@ -1,0 +1,182 @@
+"""The rounds of a run over Flower, with its metrics, its checkpoints and what stops it."""
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyfl.algorithms import Algorithm, State, Updates
+from tinyfl.config import Config
+from tinyfl.errors import Interrupted, RunError, TrainingError
+from tinyfl.fleet import Fleet
+from tinyfl.runs import METRICS, Checkpoint, RunDirectory
+
+CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
+METRICS_RECORDS = 500
+"""About how many records a run writes to metrics.jsonl, whatever its length."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, for whoever shows it. ``loss`` is the cohorts' mean since the last one shown."""
+
+    stage: str
+    done: int
+    total: int
+    loss: float = float("nan")
+    device_rounds_per_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rounds ended with: the last state, the seconds they took, and how many devices were left out, by reason."""
+
+    state: State
+    seconds: float
+    left_out: Mapping[str, int]
+
+
+def data_sha256(config: Config) -> str:
+    """Hash of the user's data file; empty for tasks that bring their own."""
+    if not config.data:
+        return ""
+    with Path(config.data).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Federation:
+    """The rounds of one run on one fleet, from ``start`` or from the directory's checkpoint."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        config: Config,
+        algorithm: Algorithm,
+        fleet: Fleet,
+        start: State,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
+        self.fleet, self.state = fleet, start
+        self.hashes = config.sha256(), data_sha256(config)
+        self.left_out: Counter[str] = Counter()
+        self.seconds_before = 0.0
+        self.stop = False
+        self._losses: list[float] = []
+
+    def run(self) -> Outcome:
+        """Goes on from the checkpoint to the last round."""
+        self._restore()
+        self.directory.trim_metrics(self.state.round)
+        first = self.state.round
+        self._began = self._saved = time.monotonic()
+        with (self.directory.path / METRICS).open("a") as self._metrics:
+            if first < self.config.rounds:
+                previous = signal.getsignal(signal.SIGINT)
+                self._catch_interrupt()
+                try:
+                    self._rounds(first)
+                finally:
+                    signal.signal(signal.SIGINT, previous)
+        if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
+            raise TrainingError(
+                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
+                "the inner loop diverges on every device. Give a smaller --inner-lr, or a --clip."
+            )
+        return Outcome(self.state, self._seconds(), self.left_out)
+
+    def _catch_interrupt(self) -> None:
+        """Ctrl-C waits for the end of the round, so that nothing is half done."""
+
+        def stop(*_: object) -> None:
+            self.stop = True
+
+        try:
+            signal.signal(signal.SIGINT, stop)
+        except ValueError:  # not the main thread: whoever owns it decides
+            return
+
+    def _rounds(self, first: int) -> None:
+        from tinyfl.flower.grid import FleetGrid
+        from tinyfl.flower.messages import theta_record
+        from tinyfl.flower.strategy import FleetStrategy
+
+        log = logging.getLogger("flwr")
+        level = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            grid = FleetGrid(self.fleet, self.config.gateways)
+            strategy = FleetStrategy(
+                self.algorithm,
+                self.state,
+                cohort=self.config.cohort,
+                fleet_size=self.config.devices,
+                seed=self.config.seed,
+                each_device=self.config.gateways is None,
+                on_round=self._on_round,
+            )
+            strategy.start(grid, theta_record(self.state.theta), num_rounds=self.config.rounds - first)
+        finally:
+            log.setLevel(level)
+
+    def _restore(self) -> None:
+        checkpoint = self.directory.checkpoint()
+        if checkpoint is None:
+            return
+        if checkpoint.config_sha256 != self.hashes[0]:
+            raise RunError(
+                f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
+                "Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
+            )
+        if checkpoint.data_sha256 != self.hashes[1]:
+            raise RunError(
+                f"{self.config.data} was changed since the run started, so it cannot be resumed. "
+                "Put it back, or start a new run with another --out."
+            )
+        self.state = checkpoint.state
+        self.left_out = Counter(checkpoint.left_out)
+        self.seconds_before = checkpoint.seconds
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self._began
+
+    def _on_round(self, state: State, updates: Updates) -> None:
+        self.state = state
+        self.left_out.update(updates.left_out)
+        if updates.devices:
+            self._losses.append(updates.loss)
+        every = max(1, self.config.rounds // METRICS_RECORDS)
+        if state.round % every == 0 or state.round == self.config.rounds:
+            self._record()
+        now = time.monotonic()
+        if now - self._saved >= CHECKPOINT_SECONDS or state.round == self.config.rounds or self.stop:
+            self._metrics.flush()
+            self.directory.save_checkpoint(Checkpoint(state, *self.hashes, left_out=self.left_out, seconds=self._seconds()))
+            self._saved = now
+        if self.stop:
+            raise Interrupted(
+                f"stopped after round {state.round:,} of {self.config.rounds:,}. "
+                f"Go on with: tinyfl simulate --resume {self.directory.path}"
+            )
+
+    def _record(self) -> None:
+        loss = float(np.mean(self._losses)) if self._losses else float("nan")
+        self._losses.clear()
+        record = {
+            "round": self.state.round,
+            "loss": loss if np.isfinite(loss) else None,
+            "left_out": dict(self.left_out),
+        }
+        self._metrics.write(json.dumps(record) + "\n")
+        if self.progress:
+            rounds_here = self.state.round * self.config.cohort
+            speed = rounds_here / max(self._seconds(), 1e-9)
+            self.progress(Progress("learning", self.state.round, self.config.rounds, loss, speed))

@@ -1,0 +1,225 @@
+"""A run from config to report: rounds on a simulated fleet, then evaluation on unseen devices."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyfl import evaluation
+from tinyfl.algorithms import Algorithm, State
+from tinyfl.config import Config, resolve
+from tinyfl.core import F32, Engine
+from tinyfl.errors import ConfigError, Interrupted, RunError
+from tinyfl.evaluation import Row
+from tinyfl.federation import Federation, Outcome, Progress
+from tinyfl.networks import Network, network
+from tinyfl.runs import RunDirectory
+from tinyfl.tasks import SPLITS, Task, load_task
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its directory, its JSON, and the initialisation theta, float32 (parameters,)."""
+
+    path: Path
+    result: dict[str, Any]
+    theta: F32
+
+    @property
+    def evaluation(self) -> list[dict[str, Any]]:
+        return list(self.result["evaluation"])
+
+    @property
+    def baseline(self) -> list[dict[str, Any]]:
+        return list(self.result["baseline"])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A config with what it names."""
+
+    config: Config
+    task: Task
+    network: Network
+    algorithm: Algorithm
+    engine: Engine
+    progress: Callable[[Progress], None]
+
+
+def simulate(
+    *,
+    config: Path | None = None,
+    resume: Path | None = None,
+    out: Path | str | None = None,
+    threads: int = 0,
+    lanes: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Run:
+    """Runs a simulated fleet and evaluates what it learnt; every option is a field of tinyfl.config.Config.
+
+    ``resume`` goes on with the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only
+    the speed. Raises a TinyflError that says what to do.
+    """
+    from tinyfl.simulators.native import NativeFleet
+
+    engine = Engine(threads, lanes)
+    try:
+        engine.resolved()
+    except ValueError as error:
+        raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
+    if resume is not None:
+        directory = RunDirectory(Path(resume))
+        settings = directory.config()
+        _refuse_changes(settings, options, config)
+    else:
+        settings = resolve(options, config)
+        directory = RunDirectory(Path(out) if out else _free_directory(settings))
+    job = _prepare(settings, engine, progress or (lambda _: None))
+    with directory.locked():
+        if resume is None:
+            directory.start(job.config)
+        fleet = NativeFleet(job.task, job.network, job.config.devices, engine)
+        start = State(0, job.network.initial_weights(job.config.seed))
+        outcome = Federation(directory, job.config, job.algorithm, fleet, start, job.progress).run()
+        try:
+            return _finish(directory, job, start.theta, outcome)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                "stopped after the last round, before the evaluation was done. "
+                f"Go on with: tinyfl simulate --resume {directory.path}"
+            ) from stop
+
+
+def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
+    """Loads what the config names, and fills in what only the data can tell.
+
+    Raises ConfigError where the user asked for more devices than there are, DataError where for more shots.
+    """
+    task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+    devices = config.devices or task.fleet_size or 1
+    if task.fleet_size is not None and devices > task.fleet_size:
+        raise ConfigError(
+            f"{devices:,} devices, but the data have {task.fleet_size:,} that train. Leave --devices out to use them all."
+        )
+    if config.cohort > devices:
+        raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
+    if config.gateways is not None and config.gateways > devices:
+        raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
+    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    for split in SPLITS:
+        task.episodes(split, 1, max(config.shots))
+    data = str(Path(config.data).resolve()) if config.data else ""
+    config = replace(config, devices=devices, network=net.name, data=data)
+    return _Job(config, task, net, config.build(), engine, progress)
+
+
+def _free_directory(config: Config) -> Path:
+    """runs/TASK-ALGORITHM-SEED, or the first of -2, -3, ... that is free."""
+    base = Path("runs") / f"{config.task}-{config.algorithm}-{config.seed}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def _refuse_changes(settings: Config, options: dict[str, Any], file: Path | None) -> None:
+    asked = {**(asdict(resolve({}, file)) if file else {}), **{k: v for k, v in options.items() if v is not None}}
+    for key, value in asked.items():
+        held = getattr(settings, key)
+        if str(value) != str(held) and value != held:
+            raise RunError(
+                f"the run was started with {key} {held!r} and cannot be resumed with {value!r}. "
+                "Leave the option out, or start a new run with another --out."
+            )
+
+
+def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
+    """The rows of each theta, all on the same episodes."""
+    curves = len(thetas) * len(evaluation.MODES) * len(job.config.shots)
+    drawn = 0
+
+    def tick() -> None:
+        nonlocal drawn
+        drawn += 1
+        job.progress(Progress("evaluating", drawn, curves))
+
+    job.progress(Progress("evaluating", 0, curves))
+    return {
+        name: evaluation.measure(
+            job.task,
+            job.network,
+            theta,
+            shots=job.config.shots,
+            tasks=job.config.tasks,
+            adapt_lr=job.config.adapt_lr or None,
+            clip=job.config.clip,
+            engine=job.engine,
+            tick=tick,
+        )
+        for name, theta in thetas.items()
+    }
+
+
+def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]]) -> dict[str, Any]:
+    """The JSON of a run."""
+    config, net = job.config, job.network
+    inner = job.algorithm.inner(0)
+    device_rounds = config.rounds * config.cohort
+    payload = device_rounds * 4 * net.parameters
+    return {
+        "task": config.task,
+        "algorithm": config.algorithm,
+        "network": net.name,
+        "parameters": net.parameters,
+        "devices": config.devices,
+        "cohort": config.cohort,
+        "rounds": config.rounds,
+        "device_rounds": device_rounds,
+        "device_rounds_per_s": device_rounds / outcome.seconds,
+        "seconds": outcome.seconds,
+        "sample_gradients": device_rounds * inner.samples * inner.passes,
+        "seed": config.seed,
+        "bytes_down": payload,
+        "bytes_up": payload,
+        "device_ram_bytes": net.ram_bytes(inner.batch),
+        "left_out": dict(outcome.left_out),
+        "theta_sha256": hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(),
+        "config_sha256": config.sha256(),
+        "evaluation": [row.as_json() for row in rows["learnt"]],
+        "baseline": [row.as_json() for row in rows["random"]],
+        "floor": evaluation.floor(job.task, net, shots=config.shots, tasks=config.tasks),
+    }
+
+
+def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome) -> Run:
+    """Evaluates, and writes initialisation.npz, result.json and the report."""
+    from tinyfl.report import write_report
+
+    theta = outcome.state.theta
+    rows = _evaluate(job, {"learnt": theta, "random": start})
+    result = {**_result(job, outcome, rows), "run": str(directory.path)}
+    standard = job.task.standardisation
+    directory.save_initialisation(
+        theta=theta,
+        network=job.network.name,
+        task=job.config.task,
+        inputs=job.network.inputs,
+        outputs=job.network.outputs,
+        loss=int(job.network.loss),
+        seed=job.config.seed,
+        clip=job.config.clip,
+        adapt_lr_batch=next(row.adapt_lr for row in rows["learnt"] if row.mode == "batch"),
+        adapt_lr_stream=next(row.adapt_lr for row in rows["learnt"] if row.mode == "stream"),
+        mean=standard.mean if standard else np.zeros(job.network.inputs, np.float32),
+        scale=standard.scale if standard else np.ones(job.network.inputs, np.float32),
+        classes=standard.classes if standard else np.empty(0, np.int64),
+        config_sha256=job.config.sha256(),
+    )
+    directory.save_result(result)
+    write_report(directory, job.config, job.task, job.network, theta, start, result)
+    return Run(directory.path, result, theta)
