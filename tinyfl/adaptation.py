@@ -8,12 +8,18 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.core import F32, TableSource
-from tinyfl.errors import ConfigError, DataError, RunError
+from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.evaluation import STEPS
 from tinyfl.files import npz, read_arrays, write_whole
 from tinyfl.networks import Activation, Loss, Network, network
 from tinyfl.runs import INITIALISATION
 from tinyfl.tasks.npz import checked_inputs
+
+FIELDS = (
+    "theta", "network", "task", "inputs", "outputs", "loss", "clip", "adapt_lr_batch", "adapt_lr_stream",
+    "mean", "scale", "classes",
+)  # fmt: skip
+"""What a saved initialisation holds; the weights of an adapted device are saved in the same form."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,28 @@ class Initialisation:
 
         Raises RunError if there is none.
         """
-        file = path / INITIALISATION if path.is_dir() else path
+        file = _file(path)
         if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
-        held = read_arrays(file, ("theta", "network", "loss", "inputs", "outputs", "mean", "scale", "classes"))
+        try:
+            held = read_arrays(file, FIELDS)
+        except DataError as error:
+            raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
         net = network(str(held["network"]), int(held["inputs"]), int(held["outputs"]), Loss(int(held["loss"])), Activation.relu)
         if held["theta"].shape != (net.parameters,):
             raise RunError(f"{file} is damaged: {held['theta'].shape} weights for {net.name} with {net.parameters:,}.")
+        for name in ("theta", "mean", "scale"):
+            if not np.isfinite(held[name]).all() or (name != "theta" and held[name].shape != (net.inputs,)):
+                raise RunError(f"{file} is damaged: array {name} is not finite, or of the wrong shape.")
         rates = {mode: float(held[f"adapt_lr_{mode}"]) for mode in ("batch", "stream")}
         return cls(
             held["theta"].astype(np.float32), net, str(held["task"]), float(held["clip"]), rates,
             held["mean"], held["scale"], held["classes"],
         )  # fmt: skip
+
+
+def _file(path: Path) -> Path:
+    return path / INITIALISATION if path.is_dir() else path
 
 
 def adapt(
@@ -108,9 +124,11 @@ def adapt(
         }
         for k, step in enumerate(checkpoints)
     ]
+    if not np.isfinite(adapted.loss[-1, 0]):
+        raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
-        saved = {"theta": adapted.weights[0], "mean": start.mean, "scale": start.scale, "classes": start.classes}
-        write_whole(Path(out), npz(network=start.network.name, **saved))
+        held = read_arrays(_file(Path(run)), FIELDS)
+        write_whole(Path(out), npz(**{**held, "theta": adapted.weights[0]}))
     return {
         "run": str(run),
         "network": start.network.name,
@@ -139,6 +157,8 @@ def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple
                 f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
             )
         return np.searchsorted(classes, y).astype(np.int32), None
+    if y.dtype.kind not in "fiu":
+        raise DataError(f"{path}: array y is {y.dtype} {y.shape}. Give {start.network.outputs} numbers a row.")
     targets = y.reshape(rows, -1).astype(np.float32)
     if targets.shape[1] != start.network.outputs or not np.isfinite(targets).all():
         raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} finite numbers a row.")

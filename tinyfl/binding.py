@@ -87,10 +87,10 @@ def library() -> Any:
     import tinyfl
 
     name = "libtinyfl.dylib" if sys.platform == "darwin" else "libtinyfl.so"
-    for folder in [*tinyfl.__path__, *sys.path]:
-        for path in (Path(folder) / name, Path(folder) / "tinyfl" / name):
-            if path.is_file():
-                return declare(ctypes.CDLL(str(path)))
+    # In an editable install the package is the clone's and the library lies in site-packages.
+    for folder in [*map(Path, tinyfl.__path__), *(Path(entry) / "tinyfl" for entry in sys.path)]:
+        if (folder / name).is_file():
+            return declare(ctypes.CDLL(str(folder / name)))
     raise InstallError(
         f"{name}, the compiled core, is not installed beside the package. Run `pip install .` in the clone "
         "(`pip install -e .` to work on it), and start Python outside the clone after a plain install."

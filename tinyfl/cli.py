@@ -133,6 +133,9 @@ def main() -> None:
     except TinyflError as error:
         typer.echo(f"tinyfl: {error}", err=True)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        typer.echo(f"tinyfl: out of memory ({error}). Give a smaller --cohort, --samples, --tasks or --network.", err=True)
+        sys.exit(TinyflError.exit_code)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,20 @@ class Engine:
 
     def resolved(self) -> tuple[int, int]:
         """(lanes, threads) as C takes them."""
-        if not 0 <= self.threads <= MOST_THREADS:
-            raise ValueError(f"{self.threads} threads, not 0 to {MOST_THREADS}")
+        if not isinstance(self.threads, int) or not 0 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"{self.threads!r} threads, not 0 to {MOST_THREADS}")
         widest = library().tinyfl_native_lanes()
         lanes = self.lanes or widest
         if lanes not in (1, 4, 8, 16) or lanes > widest:
             raise ValueError(f"{lanes} lanes; this processor runs {[n for n in (1, 4, 8, 16) if n <= widest]}")
-        return lanes, self.threads or os.cpu_count() or 1
+        return lanes, self.threads or _processors()
+
+
+def _processors() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    return min(os.cpu_count() or 1, MOST_THREADS)
 
 
 FASTEST = Engine()

@@ -82,9 +82,9 @@ def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int
             network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
             stream=mode == "stream", rate=rate, clip=clip, engine=engine,
         )  # fmt: skip
-        well = network.loss is Loss.softmax_cross_entropy
-        score = float(adapted.accuracy.mean(dtype=np.float64) if well else -adapted.loss.mean(dtype=np.float64))
-        if score > best:
+        classifies = network.loss is Loss.softmax_cross_entropy
+        score = float(adapted.accuracy.mean(dtype=np.float64) if classifies else -adapted.loss.mean(dtype=np.float64))
+        if score > best and np.isfinite(adapted.loss).any():
             best, chosen = score, rate
     if not chosen:
         raise TrainingError(

@@ -5,9 +5,11 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,7 @@ class Federation:
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.fleet, self.state = fleet, start
+        self._parameters = start.theta.shape
         self.hashes = config.sha256(), data_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
@@ -80,12 +83,8 @@ class Federation:
         self._began = self._saved = time.monotonic()
         with (self.directory.path / METRICS).open("a") as self._metrics:
             if first < self.config.rounds:
-                previous = signal.getsignal(signal.SIGINT)
-                self._catch_interrupt()
-                try:
+                with self._interruptible():
                     self._rounds(first)
-                finally:
-                    signal.signal(signal.SIGINT, previous)
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
@@ -93,16 +92,23 @@ class Federation:
             )
         return Outcome(self.state, self._seconds(), self.left_out)
 
-    def _catch_interrupt(self) -> None:
-        """Ctrl-C waits for the end of the round, so that nothing is half done."""
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C waits for the end of the round, so that nothing is half done; a second one does not wait."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers: whoever owns it decides
+            return
+        previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
 
         def stop(*_: object) -> None:
             self.stop = True
+            signal.signal(signal.SIGINT, previous)
 
+        signal.signal(signal.SIGINT, stop)
         try:
-            signal.signal(signal.SIGINT, stop)
-        except ValueError:  # not the main thread: whoever owns it decides
-            return
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
     def _rounds(self, first: int) -> None:
         from tinyfl.flower.grid import FleetGrid
@@ -144,6 +150,9 @@ class Federation:
         self.state = checkpoint.state
         self.left_out = Counter(checkpoint.left_out)
         self.seconds_before = checkpoint.seconds
+        self._losses = list(checkpoint.losses)
+        if self.state.theta.shape != self._parameters:
+            raise RunError(f"{self.directory.path}/checkpoint is damaged: theta is {self.state.theta.shape}.")
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._began
@@ -159,7 +168,9 @@ class Federation:
         now = time.monotonic()
         if now - self._saved >= CHECKPOINT_SECONDS or state.round == self.config.rounds or self.stop:
             self._metrics.flush()
-            self.directory.save_checkpoint(Checkpoint(state, *self.hashes, left_out=self.left_out, seconds=self._seconds()))
+            os.fsync(self._metrics.fileno())
+            done = Checkpoint(state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
+            self.directory.save_checkpoint(done)
             self._saved = now
         if self.stop:
             raise Interrupted(

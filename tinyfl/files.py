@@ -48,8 +48,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises RunError where it cannot be written.
     """
-    new = path.with_name(path.name + ".new")
     try:
+        new = path.with_name(path.name + ".new")
         path.parent.mkdir(parents=True, exist_ok=True)
         with new.open("wb") as file:
             file.write(data)
@@ -61,5 +61,5 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be written ({error}). Give an --out with room that you may write to.") from error

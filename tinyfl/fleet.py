@@ -48,6 +48,8 @@ def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
     A function of its arguments alone, so gateways that never speak to each other draw the same cohort.
     Raises ConfigError if the fleet has fewer devices.
     """
+    if size > core.MAX_SUMMED:
+        raise ConfigError(f"a cohort of {size:,}: exact sums hold {core.MAX_SUMMED:,} devices. Give a smaller --cohort.")
     if not 0 < size <= fleet_size:
         raise ConfigError(f"a cohort of {size:,} out of {fleet_size:,} devices. Give a --cohort of 1 to {fleet_size:,}.")
     if size == fleet_size:

@@ -100,7 +100,7 @@ def network(name: str, inputs: int, outputs: int, loss: Loss, activation: Activa
     Raises ConfigError for a name that is none, or a network that the core cannot run.
     """
     choices = "|".join(a.name for a in Activation).replace("_", "-")
-    match = re.fullmatch(rf"mlp((?:-\d+)*)(?:-({choices}))?", name)
+    match = re.fullmatch(rf"mlp((?:-\d{{1,5}})*)(?:-({choices}))?", name)
     if not match:
         raise ConfigError(
             f"no network is called {name!r}. Say mlp-64-64 for two hidden layers of 64, "

@@ -87,7 +87,7 @@ def whole(title: str, body: Sequence[str], kind: str = "") -> bytes:
     """The finished page of ``body``, pieces of HTML; ``kind`` broad is for wide tables."""
     return _PAGE.substitute(
         title=html.escape(title), style=_STYLE, kind=kind, body="\n".join(body), version=html.escape(__version__)
-    ).encode()
+    ).encode(errors="replace")
 
 
 _PAGE = Template("""<!doctype html>

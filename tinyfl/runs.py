@@ -25,13 +25,15 @@ CONFIG, METRICS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run between two rounds: the state, the hashes of config and data, and how much is counted so far."""
+    """A run between two rounds: the state, the hashes of config and data, and what is counted so far. ``losses`` are those
+    of the rounds since the last record in metrics.jsonl."""
 
     state: State
     config_sha256: str
     data_sha256: str
     left_out: Mapping[str, int]
     seconds: float
+    losses: tuple[float, ...]
 
 
 class RunDirectory:
@@ -96,6 +98,7 @@ class RunDirectory:
                 data_sha256=checkpoint.data_sha256,
                 left_out=json.dumps(dict(checkpoint.left_out)),
                 seconds=checkpoint.seconds,
+                losses=checkpoint.losses,
             ),
         )
 
@@ -108,7 +111,7 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            held = read_arrays(path, ("theta", "round", "config_sha256", "data_sha256", "left_out", "seconds"))
+            held = read_arrays(path, ("theta", "round", "config_sha256", "data_sha256", "left_out", "seconds", "losses"))
         except DataError as error:
             raise RunError(f"{path} is damaged. Start the run anew with another --out.") from error
         return Checkpoint(
@@ -117,17 +120,20 @@ class RunDirectory:
             str(held["data_sha256"]),
             json.loads(str(held["left_out"])),
             float(held["seconds"]),
+            tuple(held["losses"].tolist()),
         )
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl; a last line that was cut off is left out."""
         path = self.path / METRICS
         records = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
                 break
+        if not all(isinstance(record, dict) and "round" in record for record in records):
+            raise RunError(f"{path} is damaged. Put it back, or start the run anew with another --out.")
         return records
 
     def trim_metrics(self, rounds: int) -> None:
@@ -144,7 +150,13 @@ class RunDirectory:
         if not path.is_file():
             self.config()
             raise RunError(f"{self.path} has not finished. Go on with it: tinyfl simulate --resume {self.path}")
-        data: dict[str, Any] = json.loads(path.read_text())
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+            whole = {"evaluation", "baseline", "floor"} <= set(data)
+        except (ValueError, TypeError):
+            whole = False
+        if not whole:
+            raise RunError(f"{path} is damaged. Write it anew: tinyfl simulate --resume {self.path}")
         return data
 
     def save_initialisation(self, **arrays: Any) -> None:

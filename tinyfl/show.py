@@ -24,16 +24,19 @@ def with_progress(work: Callable[[Callable[[Standing], None]], T]) -> T:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    with bar:
-        line = bar.add_task("learning", total=None, figures="")
+    line = bar.add_task("learning", total=None, figures="")
 
-        def report(standing: Standing) -> None:
-            figures = ""
-            if standing.stage == "learning":
-                figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
-            bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
+    def report(standing: Standing) -> None:
+        bar.start()
+        figures = ""
+        if standing.stage == "learning":
+            figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
+        bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
 
+    try:
         return work(report)
+    finally:
+        bar.stop()
 
 
 def run(result: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
-from tinyfl.config import Config, resolve
+from tinyfl.config import Config, read_toml, resolve
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, Interrupted, RunError
+from tinyfl.errors import ConfigError, InstallError, Interrupted, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.networks import Network, network
@@ -51,8 +51,8 @@ class _Job:
 
 def simulate(
     *,
-    config: Path | None = None,
-    resume: Path | None = None,
+    config: Path | str | None = None,
+    resume: Path | str | None = None,
     out: Path | str | None = None,
     threads: int = 0,
     lanes: int = 0,
@@ -64,21 +64,30 @@ def simulate(
     ``resume`` goes on with the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only
     the speed. Raises a TinyflError that says what to do.
     """
-    from tinyfl.simulators.native import NativeFleet
+    try:
+        from tinyfl.simulators.native import NativeFleet
+    except ModuleNotFoundError as error:
+        raise InstallError(
+            "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
+            "Start it outside the clone, or run `pip install -e .` in it."
+        ) from error
 
     engine = Engine(threads, lanes)
     try:
         engine.resolved()
     except ValueError as error:
         raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
+    report = progress or (lambda _: None)
+    file = Path(config) if config is not None else None
     if resume is not None:
+        if out is not None:
+            raise ConfigError("a resumed run stays in its directory: leave --out out.")
         directory = RunDirectory(Path(resume))
-        settings = directory.config()
-        _refuse_changes(settings, options, config)
+        job = _prepare(directory.config(), engine, report)
+        _refuse_changes(job.config, options, file)
     else:
-        settings = resolve(options, config)
-        directory = RunDirectory(Path(out) if out else _free_directory(settings))
-    job = _prepare(settings, engine, progress or (lambda _: None))
+        job = _prepare(resolve(options, file), engine, report)
+        directory = RunDirectory(Path(out) if out else _free_directory(job.config))
     with directory.locked():
         if resume is None:
             directory.start(job.config)
@@ -94,13 +103,15 @@ def simulate(
             ) from stop
 
 
-def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
-    """Loads what the config names, and fills in what only the data can tell.
+def _fitted(config: Config) -> tuple[Config, Task, Network]:
+    """The config with what only the data can tell, its task and its network.
 
-    Raises ConfigError where the user asked for more devices than there are, DataError where for more shots.
+    Raises ConfigError where the user asked for more devices than there are.
     """
     task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
-    devices = config.devices or task.fleet_size or 1
+    devices = config.devices or task.fleet_size
+    if not devices:
+        raise ConfigError(f"task {config.task} has as many devices as asked for, and none were. Give --devices.")
     if task.fleet_size is not None and devices > task.fleet_size:
         raise ConfigError(
             f"{devices:,} devices, but the data have {task.fleet_size:,} that train. Leave --devices out to use them all."
@@ -110,10 +121,15 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     if config.gateways is not None and config.gateways > devices:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
     net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
-    for split in SPLITS:
-        task.episodes(split, 1, max(config.shots))
     data = str(Path(config.data).resolve()) if config.data else ""
-    config = replace(config, devices=devices, network=net.name, data=data)
+    return replace(config, devices=devices, network=net.name, data=data), task, net
+
+
+def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
+    """Loads what the config names, and finds out before any round what would fail after the last."""
+    config, task, net = _fitted(config)
+    for split in SPLITS:
+        task.episodes(split, config.tasks, max(config.shots))
     return _Job(config, task, net, config.build(), engine, progress)
 
 
@@ -127,13 +143,14 @@ def _free_directory(config: Config) -> Path:
     return path
 
 
-def _refuse_changes(settings: Config, options: dict[str, Any], file: Path | None) -> None:
-    asked = {**(asdict(resolve({}, file)) if file else {}), **{k: v for k, v in options.items() if v is not None}}
-    for key, value in asked.items():
-        held = getattr(settings, key)
-        if str(value) != str(held) and value != held:
+def _refuse_changes(held: Config, options: dict[str, Any], file: Path | None) -> None:
+    """Raises RunError where ``options`` or ``file`` ask for another run than ``held``."""
+    given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
+    asked = _fitted(resolve({**asdict(held), **given}))[0]
+    for key, value in asdict(asked).items():
+        if value != getattr(held, key):
             raise RunError(
-                f"the run was started with {key} {held!r} and cannot be resumed with {value!r}. "
+                f"the run was started with {key} {getattr(held, key)!r} and cannot be resumed with {value!r}. "
                 "Leave the option out, or start a new run with another --out."
             )
 

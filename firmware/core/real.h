@@ -10,9 +10,14 @@
 #ifndef TINYFL_REAL_H
 #define TINYFL_REAL_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#if FLT_EVAL_METHOD == 1 || FLT_EVAL_METHOD == 2
+#error "float is computed with excess precision here (x87), which gives other bits: build for SSE or another target"
+#endif
 
 #ifndef TINYFL_LANES
 #define TINYFL_LANES 1
@@ -29,7 +34,6 @@ typedef int mask;
 
 TINYFL_INLINE real where(mask m, real yes, real no) { return m ? yes : no; }
 TINYFL_INLINE int any(mask m) { return m; }
-TINYFL_INLINE int all(mask m) { return m; }
 TINYFL_INLINE mask none(void) { return 0; }
 TINYFL_INLINE mask every(void) { return 1; }
 TINYFL_INLINE real real_of(float value) { return value; }
@@ -56,7 +60,6 @@ TINYFL_INLINE int any(mask m)
         bits |= m[i];
     return bits != 0;
 }
-TINYFL_INLINE int all(mask m) { return !any(~m); }
 TINYFL_INLINE mask none(void) { return (mask){0}; }
 TINYFL_INLINE mask every(void) { return ~none(); }
 TINYFL_INLINE real real_of(float value) { return value - (real){0}; }

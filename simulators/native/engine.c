@@ -193,8 +193,10 @@ static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t
         real value;
         sample(&a->query, g, 0, a->queries, q, b->inputs, b->outputs, b->x, b->y);
         well = tinyfl_evaluate(&b->learner, b->x, b->y, &value, b->output) == TINYFL_OK;
+        if (!well)
+            break;
         loss += value;
-        for (int l = 0; l < g->used && well; l++) {
+        for (int l = 0; l < g->used; l++) {
             const size_t device = g->first + (size_t)l;
             if (a->accuracy)
                 hits[l] += (float)right(b, l);
@@ -209,6 +211,8 @@ static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t
         a->loss[at] = fine ? lane(loss, l) / (float)a->queries : __builtin_inff();
         if (a->accuracy)
             a->accuracy[at] = fine ? hits[l] / (float)a->queries : 0.0f;
+        if (a->outputs && !fine)
+            memset(a->outputs + at * a->queries * b->outputs, 0, a->queries * b->outputs * sizeof(float));
     }
 }
 
@@ -227,7 +231,8 @@ static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
     if (a->weights)
         for (int l = 0; l < g.used; l++)
             for (size_t i = 0; i < b.count; i++)
-                a->weights[(first + (size_t)l) * b.count + i] = lane(b.weights[i], l);
+                a->weights[(first + (size_t)l) * b.count + i] =
+                    code == TINYFL_OK && lane_of_mask(b.learner.alive, l) ? lane(b.weights[i], l) : a->theta[i];
 }
 
 #if TINYFL_LANES == 1

@@ -1,7 +1,7 @@
 /* The native fleet: whole cohorts of simulated devices in one call, by the very source that runs on a board.
  *
  * Host code (it allocates and makes threads). Arrays are flat, C order, and the caller's. A call that cannot be carried
- * out returns a negative code of tinyfl.h and has written nothing. */
+ * out returns a negative code of tinyfl.h, and what it has written means nothing. */
 #ifndef TINYFL_NATIVE_H
 #define TINYFL_NATIVE_H
 
@@ -46,8 +46,8 @@ typedef struct {
     size_t checkpoints;
     float *loss;     /* (checkpoints, count): mean over the query set; infinite once the device diverged */
     float *accuracy; /* (checkpoints, count): share of argmax right; or NULL */
-    float *outputs;  /* (checkpoints, count, queries, outputs); or NULL */
-    float *weights;  /* (count, weights) after the last step; or NULL */
+    float *outputs;  /* (checkpoints, count, queries, outputs), 0 once the device diverged; or NULL */
+    float *weights;  /* (count, weights) after the last step, theta where the device diverged; or NULL */
 } tinyfl_adaptation;
 
 #define TINYFL_EXPORT __attribute__((visibility("default")))

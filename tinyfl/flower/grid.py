@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32
-from tinyfl.errors import ConfigError
+from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Fleet, draw_cohort, left_out
 from tinyfl.flower.messages import (
     Instructions,
@@ -29,7 +29,7 @@ from tinyfl.flower.messages import (
 try:
     from flwr.supercore.task_identity import TaskIdentity
 except ImportError as error:
-    raise ConfigError("tinyfl needs flwr 1.41.0, whose messages it can address: pip install flwr==1.41.0") from error
+    raise InstallError("tinyfl needs flwr 1.41.0, whose messages it can address: pip install flwr==1.41.0") from error
 
 NO_UPDATE = 1
 """The code of an error reply from a node that has no usable update."""
@@ -73,9 +73,11 @@ class FleetGrid(Grid):
         """Runs each message's round on its node and returns the replies, in the messages' order."""
         sent = list(messages)
         replies: dict[int, Message] = {}
-        by_content: dict[int, list[int]] = {}
+        by_content: dict[tuple[int, int, str], list[int]] = {}
         for i, message in enumerate(sent):
-            by_content.setdefault(id(message.content["arrays"]), []).append(i)
+            content = message.content
+            same_work = id(content["arrays"]), id(content["config"]), message.metadata.message_type
+            by_content.setdefault(same_work, []).append(i)
         for same in by_content.values():
             arrays = sent[same[0]].content["arrays"]
             assert isinstance(arrays, ArrayRecord)

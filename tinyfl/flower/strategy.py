@@ -1,6 +1,6 @@
 """The Flower strategy that runs any of our algorithms."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,10 +51,11 @@ class FleetStrategy(Strategy):
     ) -> Iterable[Message]:
         """Asks every gateway, or every device of the cohort, for its part of the round."""
         record = RecordDict({"arrays": arrays, "config": self._told()})
-        nodes = list(grid.get_node_ids())
+        nodes = grid.get_node_ids()
         if self.each_device:
+            in_order = nodes if isinstance(nodes, Sequence) else sorted(nodes)
             cohort = draw_cohort(self.seed, self.state.round, self.cohort, self.fleet_size)
-            nodes = [nodes[device] for device in cohort.tolist()]
+            nodes = [in_order[device] for device in cohort.tolist()]
         return [Message(record, node, MessageType.TRAIN) for node in nodes]
 
     def aggregate_train(

@@ -77,9 +77,6 @@ class Task(Protocol):
     def stream(self, devices: U32, round: int, samples: int) -> Source:
         """The samples that each device takes in a round: fresh ones each round."""
 
-    def support_size(self, shots: int) -> int:
-        """Samples in a support set of ``shots`` shots: per class where the task has ways, in all elsewhere."""
-
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Up to ``count`` few-shot problems on devices that do not train.
 

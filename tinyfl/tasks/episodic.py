@@ -59,9 +59,6 @@ class Episodic:
     def outputs(self) -> int:
         return self.ways
 
-    def support_size(self, shots: int) -> int:
-        return shots * self.ways
-
     def classes_and_gains(self, devices: U32, pool: Pool) -> tuple[I64, F32]:
         """Each device's classes in its own label order, (devices, ways), and its gain, (devices,)."""
         per_group = len(pool.count) // self.groups
@@ -85,7 +82,7 @@ class Episodic:
         if fewest < shots + 1:
             raise DataError(
                 f"task {self.name} has only {fewest} {split} samples of some class, too few for {shots} shots and a query. "
-                f"Use --shots {max(fewest - 1, 1)} or fewer."
+                + (f"Use --shots {fewest - 1} or fewer." if fewest > 1 else "Give every class more samples.")
             )
         devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
         classes, gain = self.classes_and_gains(devices, pool)

@@ -47,6 +47,15 @@ def _refuse_non_finite(path: Path, name: str, rows: F32, cure: str) -> None:
         )
 
 
+def _standardisation(train: F32, classes: NDArray[Any]) -> Standardisation:
+    """Mean and deviation of the training devices' inputs ``train`` (rows, inputs). An input that does not vary among them,
+    but for rounding, is only centred: its deviation says nothing about other devices."""
+    mean = train.mean(axis=0, dtype=np.float64)
+    deviation = train.std(axis=0, dtype=np.float64)
+    varies = deviation > 1e-6 * np.abs(mean)
+    return Standardisation(mean.astype(np.float32), np.where(varies, deviation, 1).astype(np.float32), classes)
+
+
 class Npz:
     """The task of one file."""
 
@@ -56,7 +65,8 @@ class Npz:
     def __init__(self, path: Path, seed: int) -> None:
         self.path, self.seed = path, seed
         arrays = read_arrays(path, ("x", "y", "device"))
-        x, y, device = checked_inputs(path, arrays["x"]), arrays["y"], arrays["device"]
+        y, device = arrays["y"], arrays["device"]
+        x = checked_inputs(path, arrays["x"])
         for name, array in (("y", y), ("device", device)):
             if array.shape[:1] != (len(x),):
                 raise DataError(
@@ -64,6 +74,9 @@ class Npz:
                 )
         if device.ndim != 1:
             raise DataError(f"{path}: array device is {device.shape}, not ({len(x)},): one device name or number a row.")
+        if device.dtype.kind == "f" and not np.isfinite(device).all():
+            row = int((~np.isfinite(device)).argmax())
+            raise DataError(f"{path}: array device has {device[row]} in row {row}. Give every row its device, or leave it out.")
         names, owner = np.unique(device, return_inverse=True)
         self._split(names, arrays.get("split"))
         trains = np.isin(owner, self._members["train"])
@@ -81,12 +94,9 @@ class Npz:
             self._targets = np.ascontiguousarray(self._checked_targets(y)[order])
             self.outputs = int(self._targets.shape[1])
 
-        train = x[trains]
-        deviation = train.std(axis=0)
-        self.standardisation: Standardisation | None = Standardisation(
-            mean=train.mean(axis=0), scale=np.where(deviation > 0, deviation, 1).astype(np.float32), classes=self.classes
-        )
+        self.standardisation: Standardisation | None = _standardisation(x[trains], self.classes)
         self._table = np.ascontiguousarray(self.standardisation.apply(x)[order])
+        _refuse_non_finite(path, "x, once standardised,", self._table, "Scale that input down")
         self._count = np.bincount(owner, minlength=len(names))
         self._first = np.cumsum(self._count) - self._count
         self._names = names
@@ -100,6 +110,13 @@ class Npz:
             keys = core.random(self.seed, Stream.task, numbers(0, 1), words=len(names))
             held_out = np.sort(distinct(keys, np.array([len(names)]), max(1, round(HELD_OUT * len(names))))[0])
         else:
+            if split.ndim != 1 or len(split) > len(names) or (split.dtype.kind in "OSU") != (names.dtype.kind in "OSU"):
+                raise DataError(
+                    f"{self.path}: array split is {split.dtype} {split.shape}, not a list of the devices to hold out. "
+                    f"Give their names as array device has them ({names.dtype}), each once."
+                )
+            if split.dtype.kind == "b" and names.dtype.kind != "b":
+                raise DataError(f"{self.path}: array split is a mask. List the devices to hold out by name or number.")
             unknown = np.setdiff1d(split, names)
             if unknown.size:
                 raise DataError(
@@ -141,9 +158,6 @@ class Npz:
         _refuse_non_finite(self.path, "y", targets, "Leave rows without a target out")
         return targets
 
-    def support_size(self, shots: int) -> int:
-        return shots
-
     def _source(self, rows: I64) -> TableSource:
         rows = np.ascontiguousarray(rows, dtype=np.int64)
         labels = None if self._labels is None else self._labels[rows]
@@ -164,18 +178,21 @@ class Npz:
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set; the query set is from the rest of its rows."""
-        members = self._members[split]
+        members = self._members[split][:count]
         spare = self._count[members] - shots
         if spare.min() < 1:
             poor = members[int(spare.argmin())]
+            fewer = f"Use --shots {self._count[poor] - 1} or fewer, or leave" if self._count[poor] > 1 else "Leave"
             raise DataError(
                 f"{self.path}: device {self._names[poor]} ({split}) has {self._count[poor]} samples, too few for {shots} "
-                f"shots and a query. Use --shots {max(int(self._count[poor]) - 1, 1)} or fewer, or leave the device out."
+                f"shots and a query. {fewer} the device out."
             )
         draws = max(1, count // len(members))
         device = np.repeat(members, draws)
-        queries = min(MOST_QUERIES, int(spare.min()))
+        queries = min(MOST_QUERIES, int(spare.max()))
         words = core.random(self.seed, Stream.support, numbers(0, len(device)), words=int(self._count[device].max()))
         rows = self._shuffled(device, words)
-        support, query = rows[:, :shots], rows[:, shots : shots + queries]
-        return Episodes(self._source(support), self._source(query), np.repeat(np.arange(len(members)), draws).astype(np.int32))
+        # A device with fewer spare samples than queries is asked some of them again.
+        at = shots + np.arange(queries) % (self._count[device] - shots)[:, None]
+        owner = np.repeat(np.arange(len(members), dtype=np.int32), draws)
+        return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)

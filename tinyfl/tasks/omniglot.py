@@ -25,9 +25,11 @@ def omniglot(path: Path, seed: int) -> Episodic:
     bits, characters, alphabet = arrays["bits"], arrays["cls"], arrays["alphabet"]
     if bits.ndim != 2 or bits.shape[1] != 98 or bits.dtype != np.uint8:
         raise DataError(f"{path}: array bits is {bits.dtype} {bits.shape}, not uint8 (images, 98): 28 x 28 bits packed.")
-    for name in ("cls", "alphabet"):
-        if arrays[name].shape != (len(bits),):
-            raise DataError(f"{path}: array {name} is {arrays[name].shape}, not ({len(bits)},) as bits has images.")
+    for name, length in (("cls", len(bits)), ("alphabet", len(bits)), ("alphabet_split", arrays["alphabet_split"].size)):
+        if arrays[name].shape != (length,) or arrays[name].dtype.kind not in "iu":
+            raise DataError(
+                f"{path}: array {name} is {arrays[name].dtype} {arrays[name].shape}, not whole numbers ({length},)."
+            )
     images = np.unpackbits(bits, axis=1).reshape(-1, 28, 28).astype(np.float32)
     background = np.flatnonzero(arrays["alphabet_split"] == 0)
     if len(background) <= VALIDATION_ALPHABETS:
@@ -36,8 +38,10 @@ def omniglot(path: Path, seed: int) -> Episodic:
 
     def pool(alphabets: np.ndarray, turns: int) -> Pool:
         chosen = np.isin(alphabet, alphabets)
-        _, labels = np.unique(characters[chosen], return_inverse=True)
-        classes = int(labels.max()) + 1
+        names, labels = np.unique(characters[chosen], return_inverse=True)
+        classes = len(names)
+        if classes < WAYS:
+            raise DataError(f"{path}: alphabets {alphabets.tolist()} have {classes} characters; {WAYS} or more are needed.")
         turned = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 784) for turn in range(turns)]
         numbers = [turn * classes + labels for turn in range(turns)]
         return Pool.of(np.concatenate(turned), np.concatenate(numbers).astype(np.int32), turns * classes)
