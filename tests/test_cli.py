@@ -393,3 +393,15 @@ def test_version_is_the_packages(tinyfl: Command) -> None:
     from tinyfl import __version__
 
     assert tinyfl("--version").out == f"{__version__}\n"
+
+
+def test_an_adaptation_that_diverges_writes_nothing_and_fails(tinyfl: Command, learnt: Path) -> None:
+    said = tinyfl("adapt", learnt, "--data", new_device(Path("new.npz")), "--adapt-lr", "1e6", "--out", "bad.npz")
+    assert said.code == errors.TrainingError.exit_code
+    assert not Path("bad.npz").exists()
+
+
+def test_adapted_weights_can_be_adapted_again(tinyfl: Command, learnt: Path) -> None:
+    new_device(Path("new.npz"))
+    assert tinyfl("adapt", learnt, "--data", "new.npz", "--out", "one.npz").code == 0
+    assert tinyfl("adapt", "one.npz", "--data", "new.npz", "--out", "two.npz").code == 0

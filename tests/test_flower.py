@@ -72,6 +72,20 @@ def test_stock_strategies_train_and_evaluate_on_the_grid(strategy: Strategy, gat
     assert set(result.evaluate_metrics_clientapp) == {1, 2}
 
 
+def test_each_node_follows_the_instructions_of_its_own_message() -> None:
+    arrays = theta_record(THETA)
+    still, moving = (Inner(samples=16, batch=1, passes=1, lr=lr) for lr in (0.0, 0.1))
+    contents = [
+        RecordDict({"arrays": arrays, "config": instructions(inner, cohort=SIZE, fleet_size=SIZE, seed=1, round=0)})
+        for inner in (still, moving)
+    ]
+    replies = FleetGrid(FLEET, 2).send_and_receive(
+        [Message(content, node, MessageType.TRAIN) for node, content in enumerate(contents, start=1)]
+    )
+    moved = [not np.array_equal(read_theta(reply.content["arrays"]), THETA) for reply in replies]
+    assert moved == [False, True]
+
+
 def test_a_message_without_instructions_says_what_to_pass() -> None:
     with pytest.raises(ConfigError, match="train_config=instructions"):
         FedAvg().start(FleetGrid(FLEET, 2), theta_record(THETA), num_rounds=1)

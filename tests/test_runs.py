@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_kill_9_at_any_moment_and_resume_gives_the_same_theta(uninterrupted: dic
     environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0.05"}
     words: list[str | Path] = [*OPTIONS, "--threads", "1", "--lanes", "1", "--out", out]
     chance = random.Random(4)
-    kills = 0
+    kills, caught = 0, set()
     for _ in range(10):
         process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
         time.sleep(0.8 + chance.random() * 0.6)
@@ -50,14 +51,15 @@ def test_kill_9_at_any_moment_and_resume_gives_the_same_theta(uninterrupted: dic
             kills += 1
             process.kill()
         process.communicate()
+        checkpoint = RunDirectory(out).checkpoint()
+        caught.add(checkpoint.state.round if checkpoint else 0)
         if (out / "config.toml").exists():
             words = ["--resume", out, "--threads", "1", "--lanes", "1"]
     assert kills >= 3
+    assert any(0 < round < SMALL["rounds"] for round in caught)  # type: ignore[operator]
     done = subprocess.run(command(*words), capture_output=True, check=True, env=environment)
     assert json.loads(done.stdout)["theta_sha256"] == uninterrupted["theta_sha256"]
-    rounds = [record["round"] for record in RunDirectory(out).metrics()]
-    assert rounds == sorted(set(rounds))
-    assert rounds[-1] == SMALL["rounds"]
+    assert RunDirectory(out).metrics() == RunDirectory(Path(str(uninterrupted["run"]))).metrics()
 
 
 def test_ctrl_c_stops_after_a_round_and_says_how_to_go_on(uninterrupted: dict[str, object], tmp_path: Path) -> None:
@@ -69,6 +71,41 @@ def test_ctrl_c_stops_after_a_round_and_says_how_to_go_on(uninterrupted: dict[st
     with pytest.raises(Interrupted, match=f"tinyfl simulate --resume {out}"):
         tinyfl.simulate(out=out, progress=interrupt, **SMALL)
     assert tinyfl.simulate(resume=out).result["theta_sha256"] == uninterrupted["theta_sha256"]
+
+
+def test_a_run_works_in_a_thread_of_its_callers(uninterrupted: dict[str, object], tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(tinyfl.simulate, out=tmp_path / "run", **SMALL).result()
+    assert run.result["theta_sha256"] == uninterrupted["theta_sha256"]
+
+
+def test_a_resume_that_repeats_what_the_run_was_started_with_goes_on(tmp_path: Path, own_data: Path) -> None:
+    settings = {"task": "npz", "data": str(own_data), "network": "mlp-4", "rounds": 5, "tasks": 20, "shots": (8, 5)}
+    first = tinyfl.simulate(out=tmp_path / "run", **settings).result
+    relative = os.path.relpath(own_data)
+    again = tinyfl.simulate(resume=tmp_path / "run", **{**settings, "data": relative, "shots": (5, 8)}).result
+    assert again["theta_sha256"] == first["theta_sha256"]
+    with pytest.raises(ConfigError, match="leave --out out"):
+        tinyfl.simulate(resume=tmp_path / "run", out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"evaluation": []}', "{", "\x00"])
+def test_a_damaged_result_or_metrics_file_says_so(tmp_path: Path, content: str) -> None:
+    directory = RunDirectory(tmp_path)
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(RunError, match="damaged"):
+        directory.result()
+    (tmp_path / "metrics.jsonl").write_text("7\n")
+    with pytest.raises(RunError, match="damaged"):
+        directory.metrics()
+
+
+def test_a_config_file_of_another_algorithm_lends_only_what_both_have(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(resolve({"algorithm": "reptile", "seed": 7, "batch": 5}).to_toml())
+    config = resolve({"algorithm": "tinyreptile"}, path)
+    assert (config.seed, config.batch) == (7, 1)
+    assert config.inner_lr == resolve({}).inner_lr
 
 
 def test_a_finished_run_resumed_is_evaluated_again_to_the_same_figures(tmp_path: Path) -> None:

@@ -116,6 +116,31 @@ def test_npz_regression_and_named_devices(tmp_path: Path) -> None:
     assert task.episodes("test", 10, 3).query.targets is not None
 
 
+def test_standardisation_is_right_for_many_large_values_and_for_inputs_that_do_not_vary(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    device, x = np.repeat(np.arange(8), 50_000), np.empty((400_000, 2))
+    x[:, 0] = rng.normal(1000, 1, len(x))
+    x[:, 1] = np.where(device == 7, 0.3, 0.1)
+    np.savez(tmp_path / "d.npz", x=x, y=rng.integers(0, 2, len(x)), device=device, split=np.array([7]))
+    standard = Npz(tmp_path / "d.npz", 0).standardisation
+    assert standard is not None
+    np.testing.assert_allclose(standard.mean, [1000, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(standard.scale, [1, 1], rtol=0.01)
+
+
+def test_a_device_with_few_spare_samples_does_not_cut_the_others_query_sets(tmp_path: Path) -> None:
+    device = np.repeat(np.arange(6), [100, 100, 100, 100, 100, 11])
+    x = np.arange(len(device), dtype=float)[:, None]
+    np.savez(tmp_path / "d.npz", x=x, y=np.arange(len(device)) % 2, device=device, split=np.array([4, 5]))
+    task = Npz(tmp_path / "d.npz", 0)
+    episodes = task.episodes("test", 2, 10)
+    assert episodes.query.rows.shape == (2, 50)
+    assert len(set(episodes.query.rows[0])) == 50
+    assert len(set(episodes.query.rows[1])) == 1
+    assert not set(episodes.query.rows[1]) & set(episodes.support.rows[1])
+    assert len(task.episodes("test", 1, 10).device) == 1
+
+
 X, Y, DEVICE = np.ones((12, 2)), np.arange(12) % 2, np.repeat(np.arange(6), 2)
 NAN = X.copy()
 NAN[5, 1] = np.nan
@@ -133,6 +158,9 @@ NAN[5, 1] = np.nan
         ({"x": X, "y": np.where(DEVICE == 5, np.nan, 1.0), "device": DEVICE}, "array y has nan in row 10"),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.array([99])}, "array split holds out device .*99"),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.arange(5)}, "At least 1 must be held out and 2 remain"),
+        ({"x": X, "y": Y, "device": DEVICE, "split": np.isin(DEVICE, [3, 4])}, "array split is"),
+        ({"x": X, "y": Y, "device": DEVICE, "split": np.array(["3"])}, "array split is"),
+        ({"x": X, "y": Y, "device": np.where(DEVICE == 3, np.nan, DEVICE)}, "array device has nan in row 6"),
         ({"x": X, "y": np.where(DEVICE == 0, 7, Y), "device": DEVICE, "split": np.array([0])}, "class 7 in row 0"),
         ({"x": X, "y": np.zeros(12, int), "device": DEVICE}, "one class only"),
         ({"x": X, "y": Y, "device": np.zeros((12, 2))}, "array device is .* one device name"),
