@@ -177,9 +177,7 @@ def test_every_other_argument_is_refused_for_its_reason(core: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_million_hostile_calls_return_documented_codes_and_keep_to_their_buffers(
-    cc: str, tmp_path: Path, seed: int
-) -> None:
+def test_a_million_hostile_calls_return_documented_codes_and_keep_to_their_buffers(cc: str, tmp_path: Path, seed: int) -> None:
     sources = [harness.HERE / "fuzz.c", *harness.SOURCES]
     fuzz = harness.compile_c(cc, tmp_path / "fuzz", sources, *harness.SANITIZED)
     answers = harness.run(fuzz, seed, 500_000).split()
