@@ -1,6 +1,6 @@
 """One new device: a saved initialisation adapts to its data, here as it would on the board."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,56 +77,32 @@ def adapt(
 ) -> dict[str, Any]:
     """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
 
-    The first ``shots`` rows are learnt from and the rest measured; all are learnt from where ``shots`` is None, and nothing
-    is measured. ``out`` takes the adapted weights. Returns loss and accuracy before and after, as plain data.
-    Raises DataError where the data do not fit the initialisation.
+    The first ``shots`` rows are learnt from and the rest measured; where ``shots`` is None all are learnt from, and measured.
+    ``out`` takes the adapted weights. Returns loss and accuracy before and after, as plain data.
+    Raises DataError where the data do not fit the initialisation, TrainingError where the adaptation diverges.
     """
     start = Initialisation.load(Path(run))
-    path = Path(data)
-    arrays = read_arrays(path, ("x", "y"))
-    x = checked_inputs(path, arrays["x"])
-    if x.shape[1] != start.network.inputs:
-        raise DataError(
-            f"{path}: array x has {x.shape[1]} inputs a row, and the initialisation is for {start.network.inputs}. "
-            "Give the same inputs, in the same order, as the run was trained on."
-        )
     if mode not in ("batch", "stream"):
         raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
-    learnt = len(x) if shots is None else shots
-    if not 0 < learnt <= len(x):
-        raise DataError(f"{path} has {len(x)} rows, too few for {learnt} shots. Give --shots 1 to {len(x)}.")
-    table = ((x - start.mean) / start.scale).astype(np.float32)
-    labels, targets = _truth(path, arrays["y"], len(x), start)
-
-    def part(rows: np.ndarray) -> TableSource:
-        chosen = None if labels is None else labels[rows][None]
-        return TableSource(table, rows.astype(np.int32)[None], labels=chosen, targets=targets)
-
-    support = part(np.arange(learnt))
-    measured = np.arange(learnt, len(x)) if learnt < len(x) else np.arange(len(x))
     rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
     if not 0 < rate < core.LIMIT:
-        raise ConfigError(
-            f"adapt_lr is {rate}, not a number above 0. Give --adapt-lr, or leave it out for the run's own choice."
-        )
+        raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
+    device = _samples(Path(data), start)
+    learnt = device.samples if shots is None else shots
+    if not 0 < learnt <= device.samples:
+        raise DataError(f"{data} has {device.samples} rows, too few for {learnt} shots. Give --shots 1 to {device.samples}.")
+    support = _rows(device, slice(0, learnt))
+    query = _rows(device, slice(learnt, None)) if learnt < device.samples else device
+
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
-        start.network.plan, start.theta, support, part(measured), checkpoints,
+        start.network.plan, start.theta, support, query, checkpoints,
         stream=mode == "stream", rate=rate, clip=start.clip, weights=True,
     )  # fmt: skip
-    assert adapted.weights is not None
-    classifies = start.network.loss is Loss.softmax_cross_entropy
-    curve = [
-        {
-            "steps": step,
-            "loss": float(adapted.loss[k, 0]) if np.isfinite(adapted.loss[k, 0]) else None,
-            "accuracy": float(adapted.accuracy[k, 0]) if classifies else None,
-        }
-        for k, step in enumerate(checkpoints)
-    ]
     if not np.isfinite(adapted.loss[-1, 0]):
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
+        assert adapted.weights is not None
         held = read_arrays(_file(Path(run)), FIELDS)
         write_whole(Path(out), npz(**{**held, "theta": adapted.weights[0]}))
     return {
@@ -135,12 +111,50 @@ def adapt(
         "mode": mode,
         "adapt_lr": rate,
         "shots": learnt,
-        "measured_on": "the rest" if learnt < len(x) else "the same samples",
-        "samples_measured": len(measured),
-        "curve": curve,
+        "measured_on": "the rest" if query is not device else "the same samples",
+        "samples_measured": query.samples,
+        "curve": _curve(adapted, checkpoints, start.network),
         "device_ram_bytes": start.network.ram_bytes(learnt if mode == "batch" else 1),
         "out": str(out) if out is not None else None,
     }
+
+
+def _curve(adapted: core.Adapted, checkpoints: list[int], net: Network) -> list[dict[str, Any]]:
+    """The one device's loss and accuracy at each checkpoint; None where JSON has no number for it."""
+    classifies = net.loss is Loss.softmax_cross_entropy
+    return [
+        {
+            "steps": step,
+            "loss": float(adapted.loss[k, 0]) if np.isfinite(adapted.loss[k, 0]) else None,
+            "accuracy": float(adapted.accuracy[k, 0]) if classifies else None,
+        }
+        for k, step in enumerate(checkpoints)
+    ]
+
+
+def _samples(path: Path, start: Initialisation) -> TableSource:
+    """All samples of the device in the file at ``path``, standardised as the run's were.
+
+    Raises DataError where they do not fit the initialisation.
+    """
+    arrays = read_arrays(path, ("x", "y"))
+    x = checked_inputs(path, arrays["x"])
+    if x.shape[1] != start.network.inputs:
+        raise DataError(
+            f"{path}: array x has {x.shape[1]} inputs a row, and the initialisation is for {start.network.inputs}. "
+            "Give the same inputs, in the same order, as the run was trained on."
+        )
+    labels, targets = _truth(path, arrays["y"], len(x), start)
+    table = ((x - start.mean) / start.scale).astype(np.float32)
+    rows = np.arange(len(x), dtype=np.int32)[None]
+    return TableSource(table, rows, labels=None if labels is None else labels[None], targets=targets)
+
+
+def _rows(device: TableSource, chosen: slice) -> TableSource:
+    """Some of a device's samples."""
+    rows = np.ascontiguousarray(device.rows[:, chosen])
+    labels = None if device.labels is None else np.ascontiguousarray(device.labels[:, chosen])
+    return replace(device, rows=rows, labels=labels)
 
 
 def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple[core.I32 | None, F32 | None]:
