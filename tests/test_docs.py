@@ -193,6 +193,28 @@ def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, l
         resolve({key: value for key, value in given.items() if value != ()}).build()
 
 
+def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
+    arrays = np.load(own_data)
+    mine = arrays["device"] == 7
+    np.savez("new-device.npz", x=arrays["x"][mine], y=arrays["y"][mine])
+    own_data.rename("mine.npz")
+    tinyfl_itself = [sys.executable, "-m", "tinyfl.cli"]
+    for page, line in commands():
+        if page == "README.md":
+            subprocess.run([*tinyfl_itself, *shlex.split(line)[1:]], check=True, capture_output=True)
+    assert Path("comparison.html").is_file()
+    assert Path("adapted.npz").is_file()
+    assert {path.name for path in Path("runs").iterdir()} == {"sine", "joint", "large", "mine"}
+
+
+def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
+    run = tinyfl.simulate()
+    assert run.result["devices"] >= 1000
+    assert (run.path / "report.html").is_file()
+    floor = next(row["accuracy"] for row in run.result["floor"] if row["shots"] == 1)
+    assert accuracy(run.evaluation) >= max(accuracy(run.baseline), floor) + 0.1
+
+
 def kinds(base: type[TinyflError] = TinyflError) -> list[type[TinyflError]]:
     return [base, *(kind for sub in base.__subclasses__() for kind in kinds(sub))]
 

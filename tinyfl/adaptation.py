@@ -121,12 +121,11 @@ def adapt(
 
 def _curve(adapted: core.Adapted, checkpoints: list[int], net: Network) -> list[dict[str, Any]]:
     """The one device's loss and accuracy at each checkpoint; None where JSON has no number for it."""
-    classifies = net.loss is Loss.softmax_cross_entropy
     return [
         {
             "steps": step,
             "loss": float(adapted.loss[k, 0]) if np.isfinite(adapted.loss[k, 0]) else None,
-            "accuracy": float(adapted.accuracy[k, 0]) if classifies else None,
+            "accuracy": float(adapted.accuracy[k, 0]) if net.classifies else None,
         }
         for k, step in enumerate(checkpoints)
     ]
@@ -161,7 +160,7 @@ def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple
     """Labels or targets of a device's rows, as the network numbers them."""
     if y.shape[:1] != (rows,):
         raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry a row.")
-    if start.network.loss is Loss.softmax_cross_entropy:
+    if start.network.classifies:
         classes = start.classes if len(start.classes) else np.arange(start.network.outputs)
         unknown = ~np.isin(y, classes)
         if y.ndim != 1 or unknown.any():

@@ -11,7 +11,7 @@ from tinyfl import core
 from tinyfl.core import F32
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
-from tinyfl.networks import Loss, Network
+from tinyfl.networks import Network
 from tinyfl.page import counted
 from tinyfl.tasks import Episodes, Task
 
@@ -167,7 +167,7 @@ def _dumbbells(task: Task, what: Adaptation) -> Picture:
     """Each held-out device's result before and after, beside what it reaches from random weights."""
     episodes = task.episodes("test", what.tasks, what.shots)
     count = np.bincount(episodes.device)
-    classifies = what.net.loss is Loss.softmax_cross_entropy
+    classifies = what.net.classifies
 
     def of_device(values: F32) -> NDArray[np.float64]:
         return np.bincount(episodes.device, weights=values.astype(np.float64)) / count

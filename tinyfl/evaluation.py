@@ -15,7 +15,7 @@ from tinyfl import core
 from tinyfl.algorithms import nearest_mean
 from tinyfl.core import F32, FASTEST, Engine
 from tinyfl.errors import TrainingError
-from tinyfl.networks import Loss, Network
+from tinyfl.networks import Network
 from tinyfl.tasks import Episodes, Task
 
 Mode = Literal["batch", "stream"]
@@ -82,8 +82,7 @@ def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int
             network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
             stream=mode == "stream", rate=rate, clip=clip, engine=engine,
         )  # fmt: skip
-        classifies = network.loss is Loss.softmax_cross_entropy
-        score = float(adapted.accuracy.mean(dtype=np.float64) if classifies else -adapted.loss.mean(dtype=np.float64))
+        score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
         if score > best and np.isfinite(adapted.loss).any():
             best, chosen = score, rate
     if not chosen:
@@ -132,7 +131,7 @@ def _rows(
     for k, steps in enumerate(STEPS):
         loss, loss_ci95, tasks = mean_and_interval(adapted.loss[k], episodes.device)
         accuracy, accuracy_ci95 = None, None
-        if network.loss is Loss.softmax_cross_entropy:
+        if network.classifies:
             accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
         rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks))
     return rows
@@ -140,7 +139,7 @@ def _rows(
 
 def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:
     """Nearest class mean on the raw inputs of the same episodes; empty for regression."""
-    if network.loss is not Loss.softmax_cross_entropy:
+    if not network.classifies:
         return []
     rows = []
     for shot in shots:

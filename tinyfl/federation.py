@@ -68,7 +68,6 @@ class Federation:
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.fleet, self.state = fleet, start
-        self._parameters = start.theta.shape
         self.hashes = config.sha256(), data_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
@@ -147,12 +146,12 @@ class Federation:
                 f"{self.config.data} was changed since the run started, so it cannot be resumed. "
                 "Put it back, or start a new run with another --out."
             )
+        if checkpoint.state.theta.shape != self.state.theta.shape:
+            raise RunError(f"{self.directory.path}/checkpoint is damaged: theta is {checkpoint.state.theta.shape}.")
         self.state = checkpoint.state
         self.left_out = Counter(checkpoint.left_out)
         self.seconds_before = checkpoint.seconds
         self._losses = list(checkpoint.losses)
-        if self.state.theta.shape != self._parameters:
-            raise RunError(f"{self.directory.path}/checkpoint is damaged: theta is {self.state.theta.shape}.")
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._began

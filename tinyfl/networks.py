@@ -52,6 +52,11 @@ class Network:
     def outputs(self) -> int:
         return self.layers[-1].units
 
+    @property
+    def classifies(self) -> bool:
+        """Whether outputs are classes, so that there is an accuracy beside the loss."""
+        return self.loss is Loss.softmax_cross_entropy
+
     @cached_property
     def plan(self) -> core.Plan:
         """The plan for the core.
