@@ -1,0 +1,123 @@
+/* What the board says of itself. */
+#include "commands.h"
+
+#ifndef TINYFL_VERSION
+#define TINYFL_VERSION "unversioned"
+#endif
+
+enum { CORE = 1 }; /* SPEC.md's arithmetic */
+
+int tinyfl_echo(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    (void)agent;
+    tinyfl_string text;
+    if (!tinyfl_get_text(request, "d", &text))
+        return TINYFL_REFUSED_INVALID;
+    tinyfl_put_map(reply, 1);
+    tinyfl_put_text(reply, "r");
+    tinyfl_put_string(reply, text);
+    return 0;
+}
+
+/* The agent restarts the board once the reply is out. */
+int tinyfl_reset(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    (void)agent, (void)request;
+    tinyfl_put_map(reply, 0);
+    return 0;
+}
+
+int tinyfl_parameters(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    (void)agent, (void)request;
+    tinyfl_put_map(reply, 2);
+    tinyfl_put_text(reply, "buf_size");
+    tinyfl_put_uint(reply, TINYFL_BUFFER);
+    tinyfl_put_text(reply, "buf_count");
+    tinyfl_put_uint(reply, TINYFL_WINDOW);
+    return 0;
+}
+
+static void put_number(tinyfl_writer *reply, const char *key, uint64_t value)
+{
+    tinyfl_put_text(reply, key);
+    tinyfl_put_uint(reply, value);
+}
+
+/* A hash, or no bytes where there is nothing to hash. */
+static void put_hash(tinyfl_writer *reply, const char *key, const uint8_t *hash, int there)
+{
+    tinyfl_put_text(reply, key);
+    tinyfl_put_bytes(reply, hash, there ? TINYFL_SHA256_BYTES : 0);
+}
+
+int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    (void)request;
+    const tinyfl_port *port = agent->port;
+    size_t sources = 0;
+    while (tinyfl_sources[sources].name)
+        sources++;
+    uint8_t model[TINYFL_SHA256_BYTES];
+    tinyfl_committed(agent, model);
+
+    tinyfl_put_map(reply, 15);
+    put_number(reply, "protocol", TINYFL_PROTOCOL);
+    tinyfl_put_text(reply, "firmware");
+    tinyfl_put_text(reply, TINYFL_VERSION);
+    put_number(reply, "core", CORE);
+    tinyfl_put_text(reply, "board");
+    tinyfl_put_text(reply, port->board);
+    tinyfl_put_text(reply, "id");
+    tinyfl_put_bytes(reply, port->id, port->id_bytes);
+    put_number(reply, "clock", port->clock);
+    put_number(reply, "arena", agent->arena_bytes);
+    put_number(reply, "buffer", TINYFL_BUFFER);
+    put_number(reply, "window", TINYFL_WINDOW);
+    put_number(reply, "slot", port->slot_bytes);
+    tinyfl_put_text(reply, "layers");
+    tinyfl_put_array(reply, 1);
+    tinyfl_put_text(reply, "dense");
+    tinyfl_put_text(reply, "dtypes");
+    tinyfl_put_array(reply, 1);
+    tinyfl_put_text(reply, "float32");
+    tinyfl_put_text(reply, "sources");
+    tinyfl_put_array(reply, sources);
+    for (size_t i = 0; i < sources; i++)
+        tinyfl_put_text(reply, tinyfl_sources[i].name);
+    put_hash(reply, "plan", agent->plan_upload.sha, agent->state != TINYFL_EMPTY);
+    put_hash(reply, "model", model, agent->newest >= 0);
+    return 0;
+}
+
+/* Bytes of stack that no longer hold the paint. */
+static size_t stack_used(const tinyfl_port *port)
+{
+    const uint32_t *word = port->stack_low;
+    if (!word)
+        return 0;
+    while (word < port->stack_high && *word == TINYFL_PAINT)
+        word++;
+    return (size_t)(port->stack_high - word) * sizeof *word;
+}
+
+int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    (void)request;
+    const int rounds = agent->state >= TINYFL_LEARNING;
+    const uint64_t done = agent->state == TINYFL_EMPTY     ? agent->plan_upload.done
+                          : agent->state == TINYFL_PLANNED ? agent->weights_upload.done
+                                                           : agent->done;
+    tinyfl_put_map(reply, 8);
+    put_number(reply, "state", agent->state);
+    put_number(reply, "round", agent->round.stream.round);
+    put_hash(reply, "base", agent->round.base, rounds);
+    put_number(reply, "done", done);
+    tinyfl_put_text(reply, "loss");
+    tinyfl_put_float(reply, agent->done > 0 ? agent->loss / (float)agent->done : 0.0f);
+    tinyfl_put_text(reply, "code");
+    tinyfl_put_int(reply, agent->state == TINYFL_FAILED ? agent->code : 0);
+    put_hash(reply, "weights", agent->hash, tinyfl_has_weights(agent));
+    put_number(reply, "stack", stack_used(agent->port));
+    return 0;
+}

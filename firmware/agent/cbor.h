@@ -1,0 +1,47 @@
+/* As much CBOR (RFC 8949) as SMP needs: reading one map by its keys, and writing one. */
+#ifndef TINYFL_CBOR_H
+#define TINYFL_CBOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A map in memory. Only ask a map that tinyfl_map_check has found well. */
+typedef struct {
+    const uint8_t *bytes;
+    size_t count;
+} tinyfl_map;
+
+/* A string in a map. */
+typedef struct {
+    const uint8_t *bytes;
+    size_t count;
+} tinyfl_string;
+
+/* 1 where the bytes are exactly one well-formed map with text keys, or nothing at all; else 0. */
+int tinyfl_map_check(const tinyfl_map *map);
+
+/* Each is 1 where the map has `key` with a value of this type, else 0. */
+int tinyfl_get_uint(const tinyfl_map *map, const char *key, uint64_t most, uint64_t *value);
+int tinyfl_get_float(const tinyfl_map *map, const char *key, float *value); /* doubles round to nearest; integers serve too */
+int tinyfl_get_bytes(const tinyfl_map *map, const char *key, tinyfl_string *value);
+int tinyfl_get_text(const tinyfl_map *map, const char *key, tinyfl_string *value);
+
+/* Writes into the caller's room; what does not fit sets `full` and is not written. */
+typedef struct {
+    uint8_t *bytes;
+    size_t room, count;
+    uint8_t full;
+} tinyfl_writer;
+
+void tinyfl_put_map(tinyfl_writer *writer, size_t pairs);
+void tinyfl_put_array(tinyfl_writer *writer, size_t items);
+void tinyfl_put_text(tinyfl_writer *writer, const char *text);
+void tinyfl_put_string(tinyfl_writer *writer, tinyfl_string text);
+void tinyfl_put_uint(tinyfl_writer *writer, uint64_t value);
+void tinyfl_put_int(tinyfl_writer *writer, int32_t value);
+void tinyfl_put_float(tinyfl_writer *writer, float value);
+/* Room for a byte string, to be filled in; NULL where it does not fit. */
+uint8_t *tinyfl_put_room(tinyfl_writer *writer, size_t count);
+void tinyfl_put_bytes(tinyfl_writer *writer, const void *bytes, size_t count);
+
+#endif

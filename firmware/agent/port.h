@@ -1,0 +1,37 @@
+/* What the agent knows of a chip, and all that it knows. A port fills this in; registers stay in firmware/ports. */
+#ifndef TINYFL_PORT_H
+#define TINYFL_PORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TINYFL_ID_BYTES 12 /* the longest unique id, STM32's 96 bits */
+
+typedef struct {
+    const char *board;           /* the manifest's name (boards/NAME.toml) */
+    uint32_t clock;              /* Hz; 0: unknown */
+    uint8_t id[TINYFL_ID_BYTES]; /* unique among boards, whatever port they hang on */
+    uint8_t id_bytes;
+
+    int (*read)(void); /* the next byte received, or -1 at once */
+    void (*idle)(void); /* sleeps until a byte may be there; may return early */
+    void (*write)(const uint8_t *bytes, size_t count); /* returns when the last byte is on its way */
+    void (*reset)(void); /* restarts the board, after the last byte has left it */
+
+    /* Two model slots, memory-mapped for reading, each `slot_bytes` long (0: the board has none). Flash rules: erase sets all
+     * bytes to 0xff, program writes erased bytes only; offset and count are multiples of 4. Both return 0 or -1. */
+    const uint8_t *slots[2];
+    uint32_t slot_bytes;
+    int (*erase)(int slot);
+    int (*program)(int slot, uint32_t offset, const uint8_t *bytes, size_t count);
+
+    /* The stack, painted with TINYFL_PAINT before main: from its lowest word up to where it starts. NULL: unknown. */
+    const uint32_t *stack_low, *stack_high;
+} tinyfl_port;
+
+#define TINYFL_PAINT 0x5afe57acu
+
+/* Starts clock, UART and flash, and describes the board. Called once, first. */
+const tinyfl_port *tinyfl_port_start(void);
+
+#endif

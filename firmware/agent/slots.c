@@ -1,0 +1,138 @@
+/* Model slots: two of them, the newest stays while the other is written, and a slot counts once its first word is there
+ * (SPEC.md, slots). */
+#include "commands.h"
+
+enum { MAGIC = 4, SEQUENCE = 4, PLAN = 8, WEIGHTS = 12, HASH = 16, HEADER = 48 };
+
+static uint32_t little_endian(const uint8_t *b)
+{
+    return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
+
+static void put_little_endian(uint8_t *b, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        b[i] = (uint8_t)(value >> (8 * i));
+}
+
+/* The hash of a slot's header from `sequence` on, its plan and its weights. */
+static void hash_parts(const uint8_t *header, const void *plan, size_t plan_bytes, const void *weights, size_t bytes,
+                       uint8_t hash[TINYFL_SHA256_BYTES])
+{
+    tinyfl_sha256 sum;
+    tinyfl_sha256_start(&sum);
+    tinyfl_sha256_add(&sum, header + SEQUENCE, HASH - SEQUENCE);
+    tinyfl_sha256_add(&sum, plan, plan_bytes);
+    tinyfl_sha256_add(&sum, weights, bytes);
+    tinyfl_sha256_end(&sum, hash);
+}
+
+/* The slot's sequence, 0 where it is not whole. */
+static uint32_t valid(const tinyfl_port *port, int which)
+{
+    const uint8_t *slot = port->slots[which];
+    if (port->slot_bytes < HEADER || memcmp(slot, "TFLS", MAGIC) != 0)
+        return 0;
+    const uint32_t plan = little_endian(slot + PLAN), weights = little_endian(slot + WEIGHTS);
+    if (plan > port->slot_bytes - HEADER || weights > port->slot_bytes - HEADER - plan)
+        return 0;
+    uint8_t hash[TINYFL_SHA256_BYTES];
+    hash_parts(slot, slot + HEADER, plan, slot + HEADER + plan, weights, hash);
+    return memcmp(hash, slot + HASH, sizeof hash) == 0 ? little_endian(slot + SEQUENCE) : 0;
+}
+
+/* Loads the slot's model; 0 where it is of no use here. */
+static int load(tinyfl_agent *agent, int which)
+{
+    const uint8_t *slot = agent->port->slots[which];
+    const uint32_t plan = little_endian(slot + PLAN), weights = little_endian(slot + WEIGHTS);
+    if (plan > agent->arena_bytes)
+        return 0;
+    memcpy(agent->arena, slot + HEADER, plan);
+    if (tinyfl_take_plan(agent, plan) != 0 || weights != tinyfl_weights_bytes(agent))
+        return 0;
+    memcpy(agent->weights, slot + HEADER + plan, weights);
+    agent->plan_upload = (tinyfl_upload){.count = plan, .done = plan};
+    tinyfl_sha256_of(agent->arena, plan, agent->plan_upload.sha);
+    tinyfl_sha256_of(agent->weights, weights, agent->hash);
+    return tinyfl_take_weights(agent) == 0;
+}
+
+void tinyfl_load_newest_slot(tinyfl_agent *agent)
+{
+    if (agent->port->slot_bytes == 0)
+        return;
+    const uint32_t first = valid(agent->port, 0), second = valid(agent->port, 1);
+    agent->newest = first == 0 && second == 0 ? -1 : second > first;
+    agent->sequence = second > first ? second : first;
+    if (agent->newest >= 0 && !load(agent, agent->newest))
+        agent->state = TINYFL_EMPTY;
+}
+
+void tinyfl_committed(const tinyfl_agent *agent, uint8_t hash[TINYFL_SHA256_BYTES])
+{
+    if (agent->newest < 0)
+        return;
+    const uint8_t *slot = agent->port->slots[agent->newest];
+    tinyfl_sha256_of(slot + HEADER + little_endian(slot + PLAN), little_endian(slot + WEIGHTS), hash);
+}
+
+static int program(const tinyfl_port *port, int slot, uint32_t offset, const void *bytes, size_t count)
+{
+    return port->program(slot, offset, bytes, count);
+}
+
+/* Erases the slot and writes all of it but its first word, then that. */
+static int write_slot(const tinyfl_agent *agent, int which, uint32_t sequence)
+{
+    const tinyfl_port *port = agent->port;
+    const uint32_t plan = agent->plan_upload.count, weights = (uint32_t)tinyfl_weights_bytes(agent);
+    uint8_t header[HEADER] = "TFLS";
+    put_little_endian(header + SEQUENCE, sequence);
+    put_little_endian(header + PLAN, plan);
+    put_little_endian(header + WEIGHTS, weights);
+    hash_parts(header, agent->arena, plan, agent->weights, weights, header + HASH);
+    if (port->erase(which) != 0 || program(port, which, MAGIC, header + MAGIC, HEADER - MAGIC) != 0 ||
+        program(port, which, HEADER, agent->arena, plan) != 0 ||
+        program(port, which, HEADER + plan, agent->weights, weights) != 0 || program(port, which, 0, header, MAGIC) != 0)
+        return TINYFL_REFUSED_FLASH;
+    return valid(port, which) == sequence ? 0 : TINYFL_REFUSED_FLASH;
+}
+
+/* Does the newest slot hold this very plan and these weights? */
+static int held(const tinyfl_agent *agent)
+{
+    if (agent->newest < 0)
+        return 0;
+    const uint8_t *slot = agent->port->slots[agent->newest];
+    const uint32_t plan = little_endian(slot + PLAN), weights = little_endian(slot + WEIGHTS);
+    return plan == agent->plan_upload.count && weights == tinyfl_weights_bytes(agent) &&
+           memcmp(slot + HEADER, agent->arena, plan) == 0 && memcmp(slot + HEADER + plan, agent->weights, weights) == 0;
+}
+
+int tinyfl_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    tinyfl_string sha;
+    if (!tinyfl_get_bytes(request, "sha", &sha) || sha.count != sizeof agent->hash)
+        return TINYFL_REFUSED_INVALID;
+    if (!tinyfl_has_weights(agent))
+        return TINYFL_REFUSED_STATE;
+    if (memcmp(sha.bytes, agent->hash, sizeof agent->hash) != 0)
+        return TINYFL_REFUSED_BASE;
+    if (HEADER + agent->plan_upload.count + tinyfl_weights_bytes(agent) > agent->port->slot_bytes)
+        return TINYFL_REFUSED_MEMORY;
+    if (!held(agent)) {
+        const int other = agent->newest == 0;
+        const int refusal = write_slot(agent, other, agent->sequence + 1);
+        if (refusal)
+            return refusal;
+        agent->newest = other;
+        agent->sequence++;
+    }
+    tinyfl_put_map(reply, 2);
+    tinyfl_put_text(reply, "slot");
+    tinyfl_put_uint(reply, (uint32_t)agent->newest);
+    tinyfl_put_text(reply, "sequence");
+    tinyfl_put_uint(reply, agent->sequence);
+    return 0;
+}

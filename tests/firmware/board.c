@@ -1,0 +1,135 @@
+/* A board in memory for the tests: the agent over two buffers, and slots with the rules of flash. */
+#include <stdlib.h>
+
+#include "agent.h"
+
+enum { SLOT = 4096, ARENA = 1 << 16 };
+
+static const uint8_t *in;
+static size_t in_left;
+static uint8_t *out;
+static size_t out_room, out_count;
+static int asleep, resets;
+static uint8_t flash[2][SLOT];
+static long events_left = -1; /* slot writes until the power is cut; -1: never */
+static long events;
+static uint8_t *arena;
+static tinyfl_agent *agent; /* both on the heap, where a sanitizer sees the bytes around them */
+
+static int port_read(void)
+{
+    if (in_left == 0)
+        return -1;
+    in_left--;
+    return *in++;
+}
+
+static void port_idle(void) { asleep = 1; }
+
+static void port_write(const uint8_t *bytes, size_t count)
+{
+    const size_t room = out_room - out_count, taken = count < room ? count : room;
+    if (taken > 0)
+        memcpy(out + out_count, bytes, taken);
+    out_count += taken;
+}
+
+static void port_reset(void) { resets++; }
+
+/* 0 once the power is gone. */
+static int powered(void)
+{
+    if (events_left == 0)
+        return 0;
+    if (events_left > 0)
+        events_left--;
+    events++;
+    return 1;
+}
+
+static int port_erase(int slot)
+{
+    if (!powered()) {
+        memset(flash[slot], 0xa5, SLOT / 2); /* cut half way: part garbage, part as it was */
+        return -1;
+    }
+    memset(flash[slot], 0xff, SLOT);
+    return 0;
+}
+
+static int port_program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
+{
+    if (offset % 4 || count % 4 || offset > SLOT || count > SLOT - offset)
+        abort();
+    for (size_t i = 0; i < count; i += 4) {
+        if (!powered())
+            return -1;
+        for (size_t k = i; k < i + 4; k++) {
+            if (flash[slot][offset + k] != 0xff)
+                abort(); /* written twice without an erase between */
+            flash[slot][offset + k] = bytes[k];
+        }
+    }
+    return 0;
+}
+
+static tinyfl_port port = {
+    .board = "memory",
+    .clock = 1000000,
+    .id = {0, 0, 0, 0, 0, 0, 0, 7},
+    .id_bytes = 8,
+    .read = port_read,
+    .idle = port_idle,
+    .write = port_write,
+    .reset = port_reset,
+    .slots = {flash[0], flash[1]},
+    .slot_bytes = SLOT,
+    .erase = port_erase,
+    .program = port_program,
+};
+
+const tinyfl_port *tinyfl_port_start(void) { return &port; }
+
+/* Power on. With `blank`, flash is as new; RAM never keeps anything. */
+void board_start(size_t arena_bytes, int blank);
+void board_start(size_t arena_bytes, int blank)
+{
+    free(arena);
+    free(agent);
+    arena = malloc(arena_bytes);
+    agent = malloc(sizeof *agent);
+    if (!arena || !agent)
+        abort();
+    memset(arena, 0xee, arena_bytes);
+    if (blank)
+        memset(flash, 0xff, sizeof flash);
+    events_left = -1;
+    tinyfl_agent_init(agent, tinyfl_port_start(), arena, arena_bytes);
+}
+
+/* Gives the agent `count` bytes and lets it work until it sleeps; how many bytes it sent, of which `room` are kept. */
+size_t board_exchange(const uint8_t *bytes, size_t count, uint8_t *reply, size_t room);
+size_t board_exchange(const uint8_t *bytes, size_t count, uint8_t *reply, size_t room)
+{
+    in = bytes;
+    in_left = count;
+    out = reply;
+    out_room = room;
+    out_count = 0;
+    for (asleep = 0; !asleep || in_left > 0;)
+        tinyfl_agent_turn(agent);
+    return out_count;
+}
+
+void board_cut_after(long writes);
+void board_cut_after(long writes)
+{
+    events_left = writes;
+    events = 0;
+}
+
+long board_events(void);
+long board_events(void) { return events; }
+
+int board_resets(void);
+int board_resets(void) { return resets; }

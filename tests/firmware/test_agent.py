@@ -1,0 +1,495 @@
+"""The agent, message by message: replies against a peer written from SPEC.md and the NumPy learner of reference.py."""
+
+import struct
+from typing import Any
+
+import cbor2
+import numpy as np
+import peer
+import pytest
+import reference as ref
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peer import OS, OURS, READ, WRITE, Board, floats, sha
+
+LAYERS = [ref.Layer(1, 6, ref.RELU), ref.Layer(6, 1, ref.IDENTITY)]
+PLAN = peer.plan([(1, 6, ref.RELU, 1), (6, 1, ref.IDENTITY, 1)], ref.MEAN_SQUARED_ERROR)
+THETA = (np.arange(19, dtype=np.float32) - 9) / np.float32(17)
+EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
+INVALID, BAD_PLAN, MEMORY, STATE, BASE, HASH, NUMERIC, SIZE, FLASH, SOURCE = range(2, 12)
+
+
+@pytest.fixture(scope="module")
+def built(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Board:
+    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-fsanitize=undefined", "-fno-sanitize-recover=all")
+
+
+@pytest.fixture
+def board(built: Board) -> Board:
+    built.start()
+    return built
+
+
+@pytest.fixture
+def ready(board: Board) -> Board:
+    board.put(1, PLAN)
+    board.put(2, floats(THETA))
+    return board
+
+
+def round_of(**changes: Any) -> dict[str, Any]:
+    return {
+        "round": 3, "device": 5, "seed": 11, "samples": 8, "batch": 1, "passes": 1, "rate": 0.0625, "clip": 0.0,
+        "base": sha(floats(THETA)), "source": "sine", **changes,
+    }  # fmt: skip
+
+
+def learnt_by_reference(samples: list[tuple[Any, Any]], batch: int = 1, passes: int = 1, rate: float = 0.0625) -> Any:
+    """phi and the mean loss after ``passes`` over the samples."""
+    learner = ref.Learner(LAYERS, ref.MEAN_SQUARED_ERROR, THETA.copy())
+    loss, rate32 = np.float32(0), np.float32(rate)
+    for _ in range(passes):
+        for first in range(0, len(samples), batch):
+            part = samples[first : first + batch]
+            if batch == 1:
+                loss = loss + learner.learn(*part[0], rate32)
+                continue
+            gradient = np.zeros_like(THETA)
+            for x, y in part:
+                loss = loss + learner.accumulate(x, y, gradient)
+            learner.step(gradient, rate32, len(part))
+    return learner.theta, loss / np.float32(len(samples) * passes)
+
+
+def sine(count: int) -> list[tuple[Any, Any]]:
+    pairs = [ref.sine_sample(11, 5, 3, i) for i in range(count)]
+    return [(np.array([x], np.float32), np.array([y], np.float32)) for x, y in pairs]
+
+
+def test_echo_and_parameters_speak_mcumgr(board: Board) -> None:
+    assert board.request(WRITE, OS, 0, {"d": "hallo, µC"}) == {"r": "hallo, µC"}
+    assert board.request(WRITE, OS, 0, {"d": "x"}, version=0) == {"r": "x"}
+    assert board.request(READ, OS, 6, {}) == {"buf_size": 1024, "buf_count": 1}
+    assert board.request(READ, OS, 6, b"") == {"buf_size": 1024, "buf_count": 1}
+
+
+def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
+    assert board.ours(READ, 0) == {
+        "protocol": 1, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
+        "arena": 1 << 16, "buffer": 1024, "window": 1, "slot": 4096, "layers": ["dense"], "dtypes": ["float32"],
+        "sources": ["sine"], "plan": b"", "model": b"",
+    }  # fmt: skip
+    board.put(1, PLAN)
+    assert board.ours(READ, 0)["plan"] == sha(PLAN)
+
+
+def test_reset_answers_before_it_restarts(board: Board) -> None:
+    before = board.lib.board_resets()
+    assert board.request(WRITE, OS, 5, {}) == {}
+    assert board.lib.board_resets() == before + 1
+
+
+@pytest.mark.parametrize("activation", [ref.RELU, ref.TANH, ref.LEAKY_RELU, ref.SIGMOID])
+def test_round_on_the_boards_own_sine_learns_what_the_reference_learns(board: Board, activation: int) -> None:
+    board.put(1, peer.plan([(1, 6, activation, 1), (6, 1, ref.IDENTITY, 1)], 0))
+    board.put(2, floats(THETA))
+    status = board.ours(WRITE, 3, **round_of())
+    learner = ref.Learner([ref.Layer(1, 6, activation), LAYERS[1]], ref.MEAN_SQUARED_ERROR, THETA.copy())
+    for x, y in sine(8):
+        learner.learn(x, y, np.float32(0.0625))
+    assert board.weights() == floats(learner.theta)
+    assert status["state"] == LEARNT
+    assert status["weights"] == sha(floats(learner.theta))
+    assert (status["round"], status["base"], status["done"], status["code"]) == (3, sha(floats(THETA)), 8, 0)
+
+
+@pytest.mark.parametrize(("batch", "passes"), [(1, 1), (1, 3), (3, 2), (8, 1), (20, 2)])
+@pytest.mark.parametrize("block", [1, 7, 8, 61, 900])
+def test_fed_samples_learn_the_same_however_they_are_cut(ready: Board, batch: int, passes: int, block: int) -> None:
+    samples = sine(8)
+    phi, loss = learnt_by_reference(samples, batch, passes)
+    opened = ready.ours(WRITE, 3, **round_of(source="", batch=batch, passes=passes))
+    assert (opened["state"], opened["done"]) == (LEARNING, 0)
+    data = floats([np.concatenate(pair) for pair in samples]) * passes
+    for off in range(0, len(data), block):
+        part = data[off : off + block]
+        assert ready.ours(WRITE, 4, off=off, data=part) == {"off": off + len(part)}
+        if off == block:  # a repeat, as after a lost reply, and a block from too far ahead
+            assert ready.ours(WRITE, 4, off=off, data=part) == {"off": off + len(part)}
+            assert ready.ours(WRITE, 4, off=off + 3 * block, data=part) == {"off": off + len(part)}
+    status = ready.status()
+    assert (status["state"], status["done"]) == (LEARNT, 8 * passes)
+    assert np.float32(status["loss"]) == loss
+    assert ready.weights() == floats(phi)
+    assert ready.ours(WRITE, 4, off=0, data=data[:4]) == {"off": len(data)}
+
+
+def test_a_repeated_train_request_gets_the_result_again_and_learns_nothing_more(ready: Board) -> None:
+    first = ready.ours(WRITE, 3, **round_of())
+    phi = ready.weights()
+    assert ready.ours(WRITE, 3, **round_of()) == first
+    assert ready.weights() == phi
+    assert ready.refusal(WRITE, 3, **round_of(round=4)) == BASE
+
+
+def test_weights_already_here_are_not_sent_again(ready: Board) -> None:
+    data = floats(THETA)
+    assert ready.ours(WRITE, 2, off=0, data=b"", len=len(data), sha=sha(data)) == {"off": len(data)}
+    ready.ours(WRITE, 3, **round_of())
+    assert ready.ours(WRITE, 2, off=0, data=b"", len=len(data), sha=sha(data)) == {"off": 0}
+    assert ready.status()["state"] == PLANNED
+
+
+def test_blocks_out_of_order_are_not_taken_and_a_wrong_hash_is_refused(board: Board) -> None:
+    board.put(1, PLAN)
+    data = floats(THETA)
+    announced = {"len": len(data), "sha": sha(data)}
+    assert board.ours(WRITE, 2, off=20, data=data[20:40]) == {"off": 0}
+    assert board.ours(WRITE, 2, off=0, data=data[:20], **announced) == {"off": 20}
+    assert board.ours(WRITE, 2, off=0, data=data[:20], **announced) == {"off": 20}
+    assert board.ours(WRITE, 2, off=40, data=data[40:]) == {"off": 20}
+    assert board.refusal(WRITE, 2, off=20, data=data[:1] + data[21:]) == HASH
+    assert board.status()["state"] == PLANNED
+    assert board.status()["done"] == 0
+    board.put(2, data)
+    assert board.status()["weights"] == sha(data)
+
+
+def test_evaluate_and_infer_equal_the_reference(ready: Board) -> None:
+    samples = sine(5)
+    learner = ref.Learner(LAYERS, ref.MEAN_SQUARED_ERROR, THETA)
+    data = floats([np.concatenate(pair) for pair in samples])
+    assert ready.ours(WRITE, 5, off=0, data=data[:13])["off"] == 13
+    reply = ready.ours(WRITE, 5, off=13, data=data[13:])
+    loss = np.float32(0)
+    for x, y in samples:
+        loss = loss + ref.loss_and_gradient(learner.forward(x)[-1], y, ref.MEAN_SQUARED_ERROR)[0]
+    assert (reply["off"], reply["samples"], reply["right"]) == (40, 5, 5)
+    assert np.float32(reply["loss"]) == loss / np.float32(5)
+    assert ready.ours(WRITE, 6, off=0, data=floats(samples[0][0])[:1]) == {"off": 1}
+    reply = ready.ours(WRITE, 6, off=1, data=floats(samples[0][0])[1:])
+    assert reply == {"off": 4, "data": floats(learner.forward(samples[0][0])[-1])}
+
+
+def test_classification_counts_the_right_ones(board: Board) -> None:
+    board.put(1, peer.plan([(2, 3, ref.IDENTITY, 1)], ref.SOFTMAX_CROSS_ENTROPY))
+    board.put(2, floats([1, 0, 0, 0, 1, 0, 0, 0, 0.5]))
+    rows = [[3, 0, 1, 0, 0], [0, 3, 0, 1, 0], [0, 0, 0, 0, 1], [3, 0, 0, 1, 0]]
+    reply = board.ours(WRITE, 5, off=0, data=floats(rows))
+    assert (reply["samples"], reply["right"]) == (4, 3)
+
+
+def refused_requests() -> dict[str, tuple[int, int, dict[str, Any], int]]:
+    whole = {"off": 0, "data": b"", "len": 76, "sha": bytes(32)}
+    cases: dict[str, tuple[int, int, dict[str, Any], int]] = {
+        "no offset": (WRITE, 2, {"data": b""}, INVALID),
+        "negative offset": (WRITE, 2, {"off": -1, "data": b""}, INVALID),
+        "text for bytes": (WRITE, 2, {"off": 0, "data": "", "len": 76, "sha": bytes(32)}, INVALID),
+        "no hash at 0": (WRITE, 2, {"off": 0, "data": b"", "len": 76}, INVALID),
+        "short hash": (WRITE, 2, {**whole, "sha": bytes(31)}, INVALID),
+        "another length": (WRITE, 2, {**whole, "len": 80}, INVALID),
+        "more than announced": (WRITE, 2, {**whole, "data": bytes(77)}, INVALID),
+        "plan too long": (WRITE, 1, {"off": 0, "data": b"", "len": 521, "sha": bytes(32)}, INVALID),
+        "weights beyond the end": (READ, 2, {"off": 77}, INVALID),
+        "no samples": (WRITE, 3, round_of(samples=0), INVALID),
+        "no batch": (WRITE, 3, round_of(batch=0), INVALID),
+        "samples over 32 bits": (WRITE, 3, round_of(samples=1 << 32), INVALID),
+        "rate NaN": (WRITE, 3, round_of(rate=float("nan")), INVALID),
+        "rate negative": (WRITE, 3, round_of(rate=-1.0), INVALID),
+        "rate infinite": (WRITE, 3, round_of(rate=1e300), INVALID),
+        "clip a text": (WRITE, 3, round_of(clip="0"), INVALID),
+        "stale": (WRITE, 3, round_of(base=bytes(32)), BASE),
+        "no such source": (WRITE, 3, round_of(source="sin"), SOURCE),
+        "no such source either": (WRITE, 3, round_of(source="sines"), SOURCE),
+        "samples without a round": (WRITE, 4, {"off": 0, "data": b""}, STATE),
+        "infer too much": (WRITE, 6, {"off": 0, "data": bytes(5)}, INVALID),
+        "infer NaN": (WRITE, 6, {"off": 0, "data": floats([np.nan])}, NUMERIC),
+        "evaluate infinity": (WRITE, 5, {"off": 0, "data": floats([np.inf, 0])}, NUMERIC),
+        "commit another": (WRITE, 9, {"sha": bytes(32)}, BASE),
+    }
+    return cases
+
+
+@pytest.mark.parametrize("name", refused_requests())
+def test_refusals_have_their_number_and_change_nothing(ready: Board, name: str) -> None:
+    op, command, fields, rc = refused_requests()[name]
+    assert ready.refusal(op, command, **fields) == rc
+    if rc != INVALID or fields.get("len") is None:
+        assert ready.weights() == floats(THETA)
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "rc"),
+    [
+        ([(1, 6, 9, 1), (6, 1, 0, 1)], 0, BAD_PLAN),
+        ([(1, 6, 1, 2), (6, 1, 0, 1)], 0, BAD_PLAN),
+        ([(1, 6, 1, 1), (5, 1, 0, 1)], 0, BAD_PLAN),
+        ([(1, 0, 1, 1), (0, 1, 0, 1)], 0, BAD_PLAN),
+        ([(1, 6, 1, 1)], 7, BAD_PLAN),
+        ([], 0, BAD_PLAN),
+        ([(60000, 60000, 1, 1)], 0, BAD_PLAN),
+        ([(128, 128, 1, 1)], 0, MEMORY),
+    ],
+)
+def test_bad_plans_are_refused_and_leave_the_board_empty(ready: Board, rows: Any, loss: int, rc: int) -> None:
+    data = peer.plan(rows, loss)
+    assert ready.refusal(WRITE, 1, off=0, data=data, len=len(data), sha=sha(data)) == rc
+    assert ready.status()["state"] == EMPTY
+    ready.put(1, PLAN)
+
+
+@pytest.mark.parametrize(("at", "byte"), [(0, 0), (4, 2), (8, 1), (11, 1)])
+def test_plans_with_one_wrong_byte_are_refused(board: Board, at: int, byte: int) -> None:
+    data = PLAN[:at] + bytes([byte]) + PLAN[at + 1 :]
+    assert board.refusal(WRITE, 1, off=0, data=data, len=len(data), sha=sha(data)) == BAD_PLAN
+
+
+def test_the_arena_is_exactly_what_spec_says(built: Board) -> None:
+    whole = 8 + 16 + 12 + 4 * 19 + 4 * (7 + 12) + 4 * 2
+    for arena, code in ((whole - 1, MEMORY), (whole, 0)):
+        built.start(arena)
+        reply = built.ours(WRITE, 1, off=0, data=PLAN, len=len(PLAN), sha=sha(PLAN))
+        assert reply == ({"off": len(PLAN)} if code == 0 else {"err": {"group": OURS, "rc": code}})
+    built.put(2, floats(THETA))
+    assert built.refusal(WRITE, 3, **round_of(batch=2)) == MEMORY
+    assert built.ours(WRITE, 3, **round_of())["state"] == LEARNT
+    built.start(whole + 4 * 19)
+    built.put(1, PLAN)
+    built.put(2, floats(THETA))
+    assert built.ours(WRITE, 3, **round_of(batch=2))["state"] == LEARNT
+
+
+def test_weights_that_are_not_finite_are_refused(board: Board) -> None:
+    board.put(1, PLAN)
+    data = floats(np.where(np.arange(19) == 7, np.nan, THETA))
+    assert board.refusal(WRITE, 2, off=0, data=data, len=len(data), sha=sha(data)) == NUMERIC
+    assert board.status()["state"] == PLANNED
+
+
+def test_a_round_that_diverges_fails_and_the_next_weights_make_it_well(ready: Board) -> None:
+    status = ready.ours(WRITE, 3, **round_of(rate=1e14))
+    assert (status["state"], status["code"], status["weights"]) == (FAILED, -4, b"")
+    assert ready.ours(WRITE, 3, **round_of(rate=1e14)) == status
+    assert ready.refusal(READ, 2, off=0) == STATE
+    assert ready.refusal(WRITE, 3, **round_of()) == STATE
+    ready.put(2, floats(THETA))
+    assert ready.ours(WRITE, 3, **round_of())["state"] == LEARNT
+
+
+def test_fed_samples_that_are_not_finite_fail_the_round(ready: Board) -> None:
+    ready.ours(WRITE, 3, **round_of(source=""))
+    assert ready.refusal(WRITE, 4, off=0, data=floats([np.nan, 0, 1, 1])) == NUMERIC
+    assert ready.status()["state"] == FAILED
+
+
+def test_a_fed_round_holds_the_board_until_it_is_aborted(ready: Board) -> None:
+    ready.ours(WRITE, 3, **round_of(source=""))
+    assert ready.refusal(WRITE, 3, **round_of(source="", round=9)) == STATE
+    assert ready.refusal(WRITE, 2, off=0, data=b"", len=76, sha=bytes(32)) == STATE
+    assert ready.refusal(WRITE, 1, off=0, data=b"", len=24, sha=bytes(32)) == STATE
+    assert ready.refusal(WRITE, 6, off=0, data=b"") == STATE
+    assert ready.ours(WRITE, 3, **round_of(source=""))["state"] == LEARNING
+    status = ready.ours(WRITE, 8)
+    assert (status["state"], status["code"]) == (FAILED, -6)
+    assert ready.refusal(WRITE, 4, off=0, data=b"") == STATE
+
+
+def test_abort_stops_a_round_on_the_boards_own_source_and_both_requests_are_answered(ready: Board) -> None:
+    train = peer.frame(peer.message(WRITE, OURS, 3, round_of(samples=1 << 30), seq=1))
+    abort = peer.frame(peer.message(WRITE, OURS, 8, {}, seq=2))
+    replies = [peer.unframe(part + b"\0") for part in ready.exchange(train + abort).split(b"\0")[:-1]]
+    assert [reply[6] for reply in replies] == [2, 1]
+    assert [cbor2.loads(reply[8:])["state"] for reply in replies] == [FAILED, FAILED]
+
+
+def test_an_output_that_does_not_fit_a_message_is_refused(built: Board) -> None:
+    built.start(1 << 18)
+    built.put(1, peer.plan([(1, 300, 0, 1)], 0))
+    built.put(2, floats(np.zeros(600)))
+    assert built.refusal(WRITE, 6, off=0, data=floats([1])) == SIZE
+    assert built.weights() == bytes(2400)
+
+
+@pytest.mark.parametrize(
+    ("op", "group", "command", "body", "rc"),
+    [
+        (WRITE, OS, 99, {}, 8),
+        (READ, OS, 0, {"d": "x"}, 8),
+        (READ, 7, 0, {}, 8),
+        (READ, OURS, 10, {}, 8),
+        (WRITE, OURS, 0, {}, 8),
+        (WRITE, OS, 0, b"\xa1\x61d", 3),
+        (WRITE, OS, 0, b"\xa0\x00", 3),
+        (WRITE, OS, 0, b"\x80", 3),
+        (WRITE, OS, 0, b"\xa1\x01\x02", 3),
+        (WRITE, OS, 0, {"e": "x"}, 3),
+        (WRITE, OS, 0, {"d": 1}, 3),
+        (READ, OURS, 0, b"\xff", 3),
+        (READ, OURS, 0, b"\xbf\x61x\x01", 3),
+        (READ, OURS, 0, b"\xa1\x61x" + b"\x81" * 9 + b"\x01", 3),
+    ],
+)
+def test_what_is_unknown_or_malformed_gets_mcumgrs_numbers(
+    board: Board, op: int, group: int, command: int, body: Any, rc: int
+) -> None:
+    assert board.request(op, group, command, body) == {"rc": rc}
+
+
+def test_version_0_of_our_group_gets_plain_errors(board: Board) -> None:
+    assert board.request(READ, OURS, 2, {"off": 0}, version=0) == {"rc": 1}
+    assert board.request(READ, OURS, 7, {}, version=0)["state"] == EMPTY
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xbf\x61d\x62ok\xff",
+        b"\xb8\x01\x78\x01d\x79\x00\x02ok",
+        b"\xa2\x61a" + cbor2.dumps([1, {"x": [None, 1.5, -3]}, b"y" * 30, cbor2.CBORTag(4, [1, 2])]) + b"\x61d\x62ok",
+        b"\xa2\x61a\x9f\x01\x7f\x61x\x61y\xff\xff\x61d\x62ok",
+    ],
+)
+def test_any_well_formed_encoding_is_read_and_unknown_keys_are_passed_over(board: Board, body: bytes) -> None:
+    assert board.request(WRITE, OS, 0, body) == {"r": "ok"}
+
+
+def test_floats_of_every_width_give_the_same_rate(ready: Board) -> None:
+    base = cbor2.dumps(round_of())
+    wide = b"\x64rate\xfb" + struct.pack(">d", 0.0625)
+    assert wide in base
+    phis = set()
+    for other in (wide, b"\x64rate\xfa" + struct.pack(">f", 0.0625), b"\x64rate\xf9" + struct.pack(">e", 0.0625)):
+        ready.put(2, floats(THETA))
+        ready.request(WRITE, OURS, 3, base.replace(wide, other))
+        phis.add(ready.weights())
+    assert phis == {floats(learnt_by_reference(sine(8))[0])}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(allow_nan=False, width=64))
+def test_a_double_is_rounded_as_the_reference_rounds_it(built: Board, value: float) -> None:
+    """Through clip, which the board takes where it is in range, and by what learning with it gives."""
+    with np.errstate(over="ignore"):
+        nearest = np.float32(value)
+    built.start()
+    built.put(1, PLAN)
+    built.put(2, floats(THETA))
+    outcomes = []
+    for packed in (b"\xfb" + struct.pack(">d", value), b"\xfa" + struct.pack(">f", nearest)):
+        body = cbor2.dumps(round_of(clip="here", source="", samples=1)).replace(b"\x64here", packed)
+        reply = built.request(WRITE, OURS, 3, body)
+        if "err" not in reply:
+            built.ours(WRITE, 4, off=0, data=floats([3, -2]))
+            outcomes.append(built.weights())
+            built.put(2, floats(THETA))
+        else:
+            outcomes.append(reply)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_frames_that_are_damaged_are_dropped_and_the_next_is_read(board: Board) -> None:
+    good = peer.frame(peer.message(WRITE, OS, 0, {"d": "hello"}))
+    for damaged in (
+        good[:5] + bytes([good[5] ^ 4]) + good[6:],
+        good[:-3] + b"\0",
+        b"\xff" * 3000 + b"\0",
+        b"\0\0\0",
+        b"\x05\x01\0",
+        peer.frame(peer.message(WRITE, OS, 0, {"d": "hello"})[:-1]),
+        peer.frame(b"\x0a\0\0"),
+        peer.frame(peer.message(WRITE + 1, OS, 0, {"d": "hello"})),
+        peer.frame(peer.message(WRITE, OS, 0, {"d": "hello"}, version=2)),
+        peer.frame(peer.message(WRITE, OS, 0, {"d": "x" * 1020})),
+    ):
+        assert board.exchange(damaged) == b""
+        assert cbor2.loads(peer.unframe(board.exchange(good))[8:]) == {"r": "hello"}
+
+
+def test_both_ways_of_closing_a_run_of_254_are_read(board: Board) -> None:
+    both = 0
+    for length in range(230, 270):
+        text = peer.message(WRITE, OS, 0, {"d": "y" * length}, seq=1)
+        sent = {peer.frame(text), peer.frame(text, close=False)}
+        both += len(sent) == 2
+        for one in sent:
+            assert cbor2.loads(peer.unframe(board.exchange(one))[8:]) == {"r": "y" * length}
+    assert both == 1
+
+
+def test_the_longest_message_is_answered(board: Board) -> None:
+    text = "z" * (1024 - 8 - 6)
+    assert board.request(WRITE, OS, 0, {"d": text}) == {"r": text}
+
+
+def commit(board: Board, theta: Any) -> Any:
+    data = floats(theta)
+    board.put(2, data)
+    return board.ours(WRITE, 9, sha=sha(data))
+
+
+def test_committed_weights_come_back_and_slots_take_turns(ready: Board) -> None:
+    assert commit(ready, THETA) == {"slot": 0, "sequence": 1}
+    assert commit(ready, THETA) == {"slot": 0, "sequence": 1}
+    assert commit(ready, 2 * THETA) == {"slot": 1, "sequence": 2}
+    assert commit(ready, 3 * THETA) == {"slot": 0, "sequence": 3}
+    assert ready.ours(READ, 0)["model"] == sha(floats(3 * THETA))
+    ready.start(blank=False)
+    status = ready.status()
+    assert (status["state"], status["weights"]) == (READY, sha(floats(3 * THETA)))
+    assert ready.ours(READ, 0)["plan"] == sha(PLAN)
+    assert ready.weights() == floats(3 * THETA)
+
+
+def test_rounds_write_no_flash(ready: Board) -> None:
+    ready.lib.board_cut_after(-1)
+    ready.ours(WRITE, 3, **round_of())
+    ready.weights()
+    assert ready.lib.board_events() == 0
+
+
+def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(ready: Board) -> None:
+    old, new = floats(5 * THETA), floats(6 * THETA)
+    commit(ready, 4 * THETA)
+    ready.lib.board_cut_after(-1)
+    commit(ready, 5 * THETA)
+    writes = ready.lib.board_events()
+    assert writes > 20
+    kept = []
+    for cut in range(writes + 1):
+        ready.start()
+        ready.put(1, PLAN)
+        commit(ready, 4 * THETA)
+        commit(ready, 5 * THETA)
+        ready.put(2, new)
+        ready.lib.board_cut_after(cut)
+        reply = ready.ours(WRITE, 9, sha=sha(new))
+        assert reply == ({"err": {"group": OURS, "rc": FLASH}} if cut < writes else {"slot": 0, "sequence": 3})
+        ready.start(blank=False)
+        assert ready.status()["state"] == READY
+        assert ready.weights() in (old, new)
+        kept.append(ready.weights() == new)
+        assert commit(ready, 7 * THETA)["sequence"] == (4 if kept[-1] else 3)
+    assert kept == [False] * writes + [True]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:
+    built.start(data.draw(st.sampled_from([64, 200, 300, 1 << 16])))
+    keys = st.sampled_from(["off", "data", "len", "sha", "round", "samples", "batch", "passes", "rate", "clip", "base",
+                            "source", "seed", "device", "d", "x"])  # fmt: skip
+    small = st.one_of(st.integers(-3, 100), st.integers(0, (1 << 64) - 1), st.floats(), st.binary(max_size=200),
+                      st.just(PLAN), st.just(floats(THETA)), st.just(sha(PLAN)), st.just(sha(floats(THETA))),
+                      st.text(max_size=9), st.just("sine"), st.booleans(), st.none())  # fmt: skip
+    values = st.recursive(small, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+    for _ in range(data.draw(st.integers(1, 8))):
+        fields = data.draw(st.dictionaries(keys, values, max_size=9))
+        op, command = data.draw(st.sampled_from([(op, c) for op in (READ, WRITE) for c in range(11)]))
+        if data.draw(st.booleans()):
+            fields = {**round_of(samples=3), **fields} if command == 3 else fields
+        if isinstance(fields.get("samples"), int) and fields["samples"] > 1000:
+            continue
+        body = cbor2.dumps(fields)
+        if len(body) <= 1016:
+            built.request(op, OURS, command, body)
+    assert built.request(WRITE, OS, 0, {"d": "alive"}) == {"r": "alive"}
