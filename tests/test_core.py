@@ -59,6 +59,14 @@ def test_the_sum_is_the_devices_changes_in_fixed_point() -> None:
     assert (trained.sum == sum(core.fixed(phi, theta) for phi in trained.updates)).all()
 
 
+def test_an_update_is_oversized_by_its_change_as_a_float_as_in_the_core() -> None:
+    phi = np.array([np.nextafter(np.float32(1024), np.float32(0))])
+    assert core.fixed(phi, np.array([-2e-5], np.float32)) < 1024 * 2**32
+    for theta in (-4e-5, np.inf, np.nan):  # the first is less than 1024 away, and 1024 in float32
+        with pytest.raises(ValueError, match="1024 or more"):
+            core.fixed(phi, np.array([theta], np.float32))
+
+
 def test_a_device_learns_from_the_samples_that_samples_names() -> None:
     devices, theta = numbers(5, 6), SINE.initial_weights(0)
     made = core.train(SINE.plan, theta, SineSource(1), devices, 9, samples=12, rate=0.05, each=True)

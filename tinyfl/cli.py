@@ -3,16 +3,19 @@
 import json as jsonlib
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyfl import __version__
+from tinyfl.build import Toolchain
 from tinyfl.errors import ConfigError, TinyflError
 
 if TYPE_CHECKING:
     from tinyfl.federation import Progress
+    from tinyfl.fleet import Event
 
 app = typer.Typer(
     name="tinyfl",
@@ -41,14 +44,21 @@ def tinyfl(
     """Train a fleet of microcontrollers together."""
 
 
-@app.command()
-def simulate(
+@app.command("simulate", help="Simulate a fleet that learns together, then adapt the result to unseen devices. Bare: real digits.")
+@app.command("run", help="Run federated rounds on a fleet of simulated devices, emulated boards and boards on ports, mixed.")
+def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML file with these options, such as a run's config.toml.")] = None,
     task: Annotated[str | None, typer.Option(help="digits, sine, npz or omniglot. Bare: digits.")] = None,
     data: Annotated[Path | None, typer.Option(help="Your .npz file, for npz and omniglot.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="tinyreptile, reptile, fedavg or joint.")] = None,
     network: Annotated[str | None, typer.Option(help="Such as mlp-64-64 or mlp-32-tanh.")] = None,
     devices: Annotated[int | None, typer.Option(help="Size of the fleet.")] = None,
+    board: Annotated[str | None, typer.Option(help="Emulate all devices as boards of this kind, such as mps2-an386.")] = None,
+    engine: Annotated[str | None, typer.Option(help="With --board: unicorn, qemu or process.")] = None,
+    toolchain: Annotated[str | None, typer.Option(help="With --board: zig or gcc.")] = None,
+    port: Annotated[list[str] | None, typer.Option(help="A port with a board, a device of the fleet; may repeat.")] = None,
+    minimum: Annotated[int | None, typer.Option(help="Updates that a round needs to count.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="What a board may take for its part of a round.")] = None,
     cohort: Annotated[int | None, typer.Option(help="Devices a round; 1 is the algorithm's serial form.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds.")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples a device takes in a round.")] = None,
@@ -69,24 +79,42 @@ def simulate(
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
     json: Json = False,
 ) -> None:
-    """Simulate a fleet that learns together, then adapt the result to unseen devices. Bare: 1,000 devices on real digits."""
     options: dict[str, Any] = {
         "task": task, "data": str(data) if data else None, "algorithm": algorithm, "network": network,
         "devices": devices, "cohort": cohort, "rounds": rounds, "samples": samples, "batch": batch,
         "inner_lr": inner_lr, "outer_step": outer_step, "clip": clip, "adapt_lr": adapt_lr,
         "shots": tuple(shots) if shots else None, "tasks": tasks, "seed": seed, "nodes": nodes,
+        "minimum": minimum, "seconds": seconds, "fleet": _fleet(devices, board, engine, toolchain, port),
     }  # fmt: skip
     from tinyfl import show
-    from tinyfl.simulation import simulate as run_simulation
+    from tinyfl.simulation import simulate
 
-    def work(progress: "Callable[[Progress], None]") -> Any:
-        return run_simulation(config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, **options)
+    def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
+        return simulate(
+            config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, on_event=on_event, **options
+        )
 
-    run = show.with_progress(work)
+    finished = show.with_progress(work)
     if json:
-        typer.echo(jsonlib.dumps(run.result))
+        typer.echo(jsonlib.dumps(finished.result))
     else:
-        show.run(run.result)
+        show.run(finished.result)
+
+
+def _fleet(
+    devices: int | None, board: str | None, engine: str | None, toolchain: str | None, port: list[str] | None
+) -> list[dict[str, Any]] | None:
+    """The fleet that options describe: ``devices`` boards of one kind, or the boards at some ports; None: another."""
+    if board and port:
+        raise ConfigError("a fleet of --board and --port together is for a file: write both under [[fleet]] (docs/fleets.md).")
+    if port:
+        return [{"ports": port}]
+    if board:
+        chosen = {"engine": engine, "toolchain": toolchain, "count": devices}
+        return [{"board": board, **{key: value for key, value in chosen.items() if value is not None}}]
+    if engine or toolchain:
+        raise ConfigError("--engine and --toolchain are for emulated boards: give --board NAME too.")
+    return None
 
 
 @app.command()
@@ -124,6 +152,48 @@ def report(
         raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")
     path = pages.rebuild(runs[0]) if len(runs) == 1 else pages.compare(runs, out or Path("comparison.html"))
     typer.echo(jsonlib.dumps({"report": str(path)}) if json else str(path))
+
+
+@app.command()
+def build(
+    board: Annotated[str, typer.Option(help="A board's name, or all.")],
+    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    source: Annotated[list[Path] | None, typer.Option(help="A C file with sources of samples; may repeat.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to build, a folder for each board.")] = Path("build/firmware"),
+    json: Json = False,
+) -> None:
+    """Build a board's firmware, and show what it takes of flash and RAM."""
+    from tinyfl import boards, show
+    from tinyfl import build as builder
+
+    chosen = boards.names() if board == "all" else [board]
+    made = [builder.build(boards.load(name), out / name, toolchain=toolchain, sources=source or ()) for name in chosen]
+    if json:
+        typer.echo(jsonlib.dumps({"firmware": [firmware.summary() for firmware in made]}))
+    else:
+        show.firmware(made)
+
+
+@app.command()
+def emulate(
+    board: Annotated[str, typer.Option(help="A board's name.")],
+    count: Annotated[int, typer.Option(help="How many.")] = 1,
+    engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
+    link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
+    toolchain: Annotated[str, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    first: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
+    json: Json = False,
+) -> None:
+    """Run emulated boards with the firmware that is flashed, each on a pty or TCP port of its own, until Ctrl-C."""
+    from tinyfl import emulation, show
+
+    with emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out) as running:
+        if json:
+            typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))
+        else:
+            show.emulated(running)
+        emulation.wait_for_signal()
 
 
 def main() -> None:

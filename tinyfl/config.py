@@ -1,4 +1,5 @@
-"""A run's config: what decides its result, down to the bit. Resolved from defaults, a TOML file and options, in that order."""
+"""A run's config: what decides its result, down to the bit, and the fleet it runs on. Resolved from defaults, a TOML file and
+options, in that order."""
 
 import hashlib
 import tomllib
@@ -11,6 +12,7 @@ import tomli_w
 
 from tinyfl.algorithms import Algorithm
 from tinyfl.errors import ConfigError
+from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import FIRST_VALIDATION_DEVICE
 
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
@@ -20,7 +22,10 @@ TASKS = ("digits", "sine", "npz", "omniglot")
 @dataclass(frozen=True)
 class Config:
     """What decides a run's result. ``nodes`` is a number of gateways or "devices"; ``adapt_lr`` 0: chosen on validation
-    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own."""
+    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own.
+
+    The last three decide it only where a device fails: a round counts with ``minimum`` updates, a board may take ``seconds``
+    for its part, and ``fleet`` says where the devices are (none: all are simulated here)."""
 
     task: str
     data: str
@@ -39,6 +44,9 @@ class Config:
     tasks: int
     seed: int
     nodes: str
+    minimum: int
+    seconds: float
+    fleet: tuple[Part, ...]
 
     def build(self) -> Algorithm:
         """The algorithm.
@@ -65,11 +73,16 @@ class Config:
 
     def to_toml(self) -> str:
         """As a config file that ``load`` reads back."""
-        return tomli_w.dumps({**asdict(self), "shots": list(self.shots)})
+        table = {**asdict(self), "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet]}
+        return tomli_w.dumps(table)
 
     def sha256(self) -> str:
         """Hash of everything that decides the result, but for the data themselves: wherever their file lies."""
-        return hashlib.sha256(replace(self, data="").to_toml().encode()).hexdigest()
+        return hashlib.sha256(replace(self, data="", minimum=0, seconds=0.0, fleet=()).to_toml().encode()).hexdigest()
+
+
+MAY_CHANGE = ("minimum", "seconds", "fleet")
+"""What a resumed run may do otherwise: it goes on to the same theta."""
 
 
 # Tuned on validation devices of other seeds, at equal sample gradients for each task: bench/tune.py.
@@ -117,15 +130,31 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
         raise ConfigError(f"no task is called {task!r}. There are {', '.join(TASKS)}.")
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"no algorithm is called {algorithm!r}. There are {', '.join(ALGORITHMS)}.")
+    if "fleet" in given:
+        given = _with_fleet(given)
     values: dict[str, Any] = {
         "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "tasks": 2000,
-        "seed": 0, "nodes": "1",
+        "seed": 0, "nodes": "1", "minimum": 0, "seconds": 60.0, "fleet": (),
         **_BY_ALGORITHM[algorithm], **_BY_TASK[task], **_TUNED.get((task, algorithm), {}), **given,
     }  # fmt: skip
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
         return replace(config, cohort=config.devices)
     return config
+
+
+def _with_fleet(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the fleet's parts read. The fleet says how many devices there are, and boards need a round to count
+    only with one update at least.
+
+    Raises ConfigError for parts that are none, or a number of devices that is another than theirs.
+    """
+    parts = read_parts(given["fleet"])
+    size = sum(part.size for part in parts)
+    if parts and given.get("devices", size) != size:
+        raise ConfigError(f"{given['devices']} devices, but the fleet's parts have {size:,}. Leave --devices out.")
+    boards = any(not part.native for part in parts)
+    return {"minimum": int(boards), **given, "fleet": parts, **({"devices": size} if parts else {})}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -144,6 +173,8 @@ def _checked(values: dict[str, Any]) -> Config:
         value = values[field.name]
         if field.name == "shots":
             values["shots"] = _shots(value)
+        elif field.name == "fleet":
+            pass  # read before
         elif field.name in ("nodes", "data"):
             values[field.name] = str(value)
         elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -154,7 +185,8 @@ def _checked(values: dict[str, Any]) -> Config:
     bounds: dict[str, tuple[float, float]] = {
         "devices": (0, FIRST_VALIDATION_DEVICE), "cohort": (1, 1 << 20), "rounds": (1, 1 << 31), "samples": (1, 1 << 24),
         "batch": (1, 1 << 24), "inner_lr": (1e-12, 1e6), "outer_step": (1e-12, 1e6), "clip": (0, 1e12),
-        "adapt_lr": (0, 1e6), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1),
+        "adapt_lr": (0, 1e6), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1), "minimum": (0, 1 << 20),
+        "seconds": (0.1, 1e6),
     }  # fmt: skip
     for name, (low, high) in bounds.items():
         value = getattr(config, name)

@@ -262,10 +262,11 @@ def fixed(phi: F32, theta: F32) -> I64:
 
     Raises ValueError where the update is not finite or oversized.
     """
-    change = phi.astype(np.float64) - theta.astype(np.float64)
-    if not (np.abs(change) < MAX_CHANGE).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = np.abs(phi - theta)  # in float32, as the core judges it
+    if not (moved < MAX_CHANGE).all():
         raise ValueError(f"an update that moves a weight by {MAX_CHANGE:g} or more cannot be summed exactly")
-    return np.rint(change / UNIT).astype(np.int64)
+    return np.rint((phi.astype(np.float64) - theta.astype(np.float64)) / UNIT).astype(np.int64)
 
 
 @dataclass(frozen=True)

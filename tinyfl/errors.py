@@ -40,6 +40,25 @@ class InstallError(TinyflError):
     exit_code = 6
 
 
+class BuildError(TinyflError):
+    """The firmware does not compile or link."""
+
+    exit_code = 7
+
+
+class LinkError(TinyflError):
+    """A board cannot be reached, or does not do what it was asked. ``reason`` is what a round counts it under."""
+
+    exit_code = 8
+    reason = "link"
+
+
+class DoesNotFit(TinyflError):
+    """A board has too little flash or RAM for what is asked."""
+
+    exit_code = 12
+
+
 class Interrupted(TinyflError):
     """Ctrl-C: the run stopped after a whole round and can be resumed."""
 

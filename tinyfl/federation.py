@@ -22,6 +22,9 @@ from tinyfl.fleet import Fleet
 from tinyfl.runs import METRICS, Checkpoint, RunDirectory
 
 CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
+SHORT_ROUND_PAUSES = (1.0, 3.0, 10.0)
+"""Seconds before a round that brought too few updates is tried again; after as many tries the run stops."""
+
 METRICS_RECORDS = 500
 """About how many records a run writes to metrics.jsonl, whatever its length."""
 
@@ -73,17 +76,17 @@ class Federation:
         self.seconds_before = 0.0
         self.stop = False
         self._losses: list[float] = []
+        self._short = 0
 
     def run(self) -> Outcome:
         """Goes on from the checkpoint to the last round."""
         self._restore()
         self.directory.trim_metrics(self.state.round)
-        first = self.state.round
         self._began = self._saved = time.monotonic()
         with (self.directory.path / METRICS).open("a") as self._metrics:
-            if first < self.config.rounds:
+            if self.state.round < self.config.rounds:
                 with self._interruptible():
-                    self._rounds(first)
+                    self._rounds()
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
@@ -109,7 +112,7 @@ class Federation:
         finally:
             signal.signal(signal.SIGINT, previous)
 
-    def _rounds(self, first: int) -> None:
+    def _rounds(self) -> None:
         from tinyfl.flower.grid import FleetGrid
         from tinyfl.flower.messages import theta_record
         from tinyfl.flower.strategy import FleetStrategy
@@ -126,9 +129,12 @@ class Federation:
                 fleet_size=self.config.devices,
                 seed=self.config.seed,
                 each_device=self.config.gateways is None,
+                minimum=self.config.minimum,
                 on_round=self._on_round,
+                on_short=self._on_short,
             )
-            strategy.start(grid, theta_record(self.state.theta), num_rounds=self.config.rounds - first)
+            while left := self.config.rounds - self.state.round:
+                strategy.start(grid, theta_record(self.state.theta), num_rounds=left)
         finally:
             log.setLevel(level)
 
@@ -164,17 +170,38 @@ class Federation:
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
             self._record()
-        now = time.monotonic()
-        if now - self._saved >= CHECKPOINT_SECONDS or state.round == self.config.rounds or self.stop:
-            self._metrics.flush()
-            os.fsync(self._metrics.fileno())
-            done = Checkpoint(state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
-            self.directory.save_checkpoint(done)
-            self._saved = now
+        self._short = 0
+        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        if due or state.round == self.config.rounds or self.stop:
+            self._save()
+        self._heed_interrupt()
+
+    def _on_short(self, updates: Updates) -> None:
+        """A round with too few updates: once more after a pause, as often as there are pauses."""
+        self._save()
+        self._heed_interrupt()
+        if self._short == len(SHORT_ROUND_PAUSES):
+            raise TrainingError(
+                f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
+                f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}). See to the boards that "
+                f"{self.directory.path}/events.jsonl names, or give a smaller --minimum; then go on with: "
+                f"tinyfl run --resume {self.directory.path}"
+            )
+        time.sleep(SHORT_ROUND_PAUSES[self._short])
+        self._short += 1
+
+    def _save(self) -> None:
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        done = Checkpoint(self.state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
+        self.directory.save_checkpoint(done)
+        self._saved = time.monotonic()
+
+    def _heed_interrupt(self) -> None:
         if self.stop:
             raise Interrupted(
-                f"stopped after round {state.round:,} of {self.config.rounds:,}. "
-                f"Go on with: tinyfl simulate --resume {self.directory.path}"
+                f"stopped after round {self.state.round:,} of {self.config.rounds:,}. "
+                f"Go on with: tinyfl run --resume {self.directory.path}"
             )
 
     def _record(self) -> None:

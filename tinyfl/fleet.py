@@ -1,30 +1,32 @@
 """The Fleet seam: devices that run rounds, wherever they are."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, I32, U32, Stream
+from tinyfl.core import F32, U32, Stream
 from tinyfl.errors import ConfigError
 from tinyfl.tasks.draws import below
 
 
 @dataclass(frozen=True)
 class Phis:
-    """Updates kept apart: phi float32 (devices, parameters), and each device's mean loss float32 and code int32."""
+    """Updates kept apart: phi float32 (devices, parameters), and each device's mean loss float32 (devices,) and the reason
+    why it is left out, empty where it is not; its phi is then theta."""
 
     phi: F32
     loss: F32
-    code: I32
+    reasons: tuple[str, ...]
 
 
 class Fleet(Protocol):
-    """Devices 0 to ``size`` - 1."""
+    """``size`` devices; 0 to ``size`` - 1, unless the fleet is a part of another."""
 
     size: int
 
@@ -35,11 +37,51 @@ class Fleet(Protocol):
         """The same with each device's update kept apart."""
 
 
-def left_out(codes: I32) -> Mapping[str, int]:
-    """How many devices failed, by reason."""
-    if not codes.any():
-        return {}
-    return dict(Counter(core.Code(code).name for code in codes[codes != core.Code.ok].tolist()))
+@dataclass(frozen=True)
+class Event:
+    """What became of a device in a round: ``what`` is connected, back or left out; ``board`` its unique id, where known."""
+
+    round: int
+    device: int
+    board: str
+    what: str
+    detail: str
+
+
+class MixedFleet:
+    """A fleet of fleets, which work side by side. Its parts share one numbering: the first has devices 0 to its size - 1, the
+    next goes on from there, and every part goes by these numbers."""
+
+    def __init__(self, parts: Sequence[Fleet]) -> None:
+        self.parts = tuple(parts)
+        self._edges = np.cumsum([0, *(part.size for part in parts)])
+        self.size = int(self._edges[-1])
+
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+        """One round on the devices ``cohort``, ascending, summed exactly."""
+        nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
+        return sum(self._in_parts("run", cohort, round, theta, inner), start=nothing)
+
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+        """The same with each device's update kept apart."""
+        phis: list[Phis] = self._in_parts("run_each", cohort, round, theta, inner)
+        return Phis(
+            np.concatenate([p.phi for p in phis]),
+            np.concatenate([p.loss for p in phis]),
+            tuple(reason for p in phis for reason in p.reasons),
+        )
+
+    def _in_parts(self, what: str, cohort: U32, round: int, theta: F32, inner: Inner) -> list[Any]:
+        cuts = np.searchsorted(cohort, self._edges)
+        shares = [(part, cohort[a:b]) for part, a, b in zip(self.parts, cuts, cuts[1:], strict=False) if b > a]
+        with ThreadPoolExecutor(max(len(shares), 1)) as pool:
+            jobs = [pool.submit(getattr(part, what), share, round, theta, inner) for part, share in shares]
+            return [job.result() for job in jobs]
+
+
+def left_out(reasons: Iterable[str]) -> Mapping[str, int]:
+    """How many devices are left out, by reason; an empty reason does not count."""
+    return dict(Counter(filter(None, reasons)))
 
 
 def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:

@@ -1,4 +1,4 @@
-"""Run directories: config.toml, metrics.jsonl, checkpoint/, initialisation.npz, result.json, report.html.
+"""Run directories: config.toml, metrics.jsonl, events.jsonl, checkpoint/, initialisation.npz, result.json, report.html.
 
 One run at a time holds the directory's lock, which the operating system drops even after kill -9. A checkpoint is one file
 that is replaced whole, so a cut at any moment leaves the old one or the new one.
@@ -7,9 +7,10 @@ that is replaced whole, so a cut at any moment leaves the old one or the new one
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.errors import DataError, RunError
 from tinyfl.files import npz, read_arrays, write_whole
+from tinyfl.fleet import Event
 
-CONFIG, METRICS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
-    "config.toml", "metrics.jsonl", "checkpoint/state.npz", "initialisation.npz", "result.json", "lock",
+CONFIG, METRICS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
+    "config.toml", "metrics.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz", "result.json", "lock",
 )  # fmt: skip
 
 
@@ -74,7 +76,7 @@ class RunDirectory:
         """
         if (self.path / CONFIG).exists():
             raise RunError(
-                f"{self.path} already holds a run. Go on with it: tinyfl simulate --resume {self.path}; or give another --out."
+                f"{self.path} already holds a run. Go on with it: tinyfl run --resume {self.path}; or give another --out."
             )
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
@@ -84,7 +86,7 @@ class RunDirectory:
         Raises RunError if there is none, ConfigError if it is malformed.
         """
         if not (self.path / CONFIG).is_file():
-            raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with tinyfl simulate --out {self.path}.")
+            raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with tinyfl run --out {self.path}.")
         return resolve({}, self.path / CONFIG)
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -141,6 +143,12 @@ class RunDirectory:
         kept = [record for record in self.metrics() if record["round"] <= rounds]
         write_whole(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
+    def log_event(self, event: Event) -> None:
+        """Adds a line to events.jsonl, whole whichever thread writes it."""
+        line = json.dumps({"time": round(time.time(), 3), **asdict(event)}) + "\n"
+        with (self.path / EVENTS).open("ab", buffering=0) as file:
+            file.write(line.encode())
+
     def result(self) -> dict[str, Any]:
         """The finished run's JSON.
 
@@ -149,14 +157,14 @@ class RunDirectory:
         path = self.path / RESULT
         if not path.is_file():
             self.config()
-            raise RunError(f"{self.path} has not finished. Go on with it: tinyfl simulate --resume {self.path}")
+            raise RunError(f"{self.path} has not finished. Go on with it: tinyfl run --resume {self.path}")
         try:
             data: dict[str, Any] = json.loads(path.read_text())
             whole = {"evaluation", "baseline", "floor"} <= set(data)
         except (ValueError, TypeError):
             whole = False
         if not whole:
-            raise RunError(f"{path} is damaged. Write it anew: tinyfl simulate --resume {self.path}")
+            raise RunError(f"{path} is damaged. Write it anew: tinyfl run --resume {self.path}")
         return data
 
     def save_initialisation(self, **arrays: Any) -> None:

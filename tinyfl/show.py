@@ -1,7 +1,7 @@
 """What a person sees in a terminal: a progress bar while a run works, a short table when it is done."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -9,12 +9,17 @@ from rich.table import Table
 
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.federation import Progress as Standing
+from tinyfl.fleet import Event
+
+if TYPE_CHECKING:
+    from tinyfl.build import Firmware
+    from tinyfl.emulation import Emulated
 
 T = TypeVar("T")
 
 
-def with_progress(work: Callable[[Callable[[Standing], None]], T]) -> T:
-    """Calls ``work`` with a function to report progress to, and shows it on stderr."""
+def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], None]], T]) -> T:
+    """Calls ``work`` with functions to report progress and events to, and shows them on stderr."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -33,8 +38,12 @@ def with_progress(work: Callable[[Callable[[Standing], None]], T]) -> T:
             figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
         bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
 
+    def tell(event: Event) -> None:
+        who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
+        bar.console.print(f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", markup=False, highlight=False)
+
     try:
-        return work(report)
+        return work(report, tell)
     finally:
         bar.stop()
 
@@ -78,6 +87,40 @@ def adaptation(result: dict[str, Any]) -> None:
     console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
     if result["out"]:
         console.print(f"adapted weights: {result['out']}", soft_wrap=True)
+
+
+def firmware(made: "Sequence[Firmware]") -> None:
+    """What each firmware takes of its board, in bytes: as a whole, by section and by part."""
+    console = Console()
+    for one in made:
+        if one.size and one.board.memory:
+            flash, ram = sum(one.size.flash.values()), sum(one.size.ram.values())
+            memory = one.board.memory
+            table = Table(title=f"{one.board.name} · {one.board.core} · {one.toolchain}")
+            table.add_column("")
+            table.add_column("flash", justify="right")
+            table.add_column("RAM", justify="right")
+            for part, pair in one.size.parts.items():
+                table.add_row(part, *(f"{count:,}" for count in pair))
+            table.add_row("stack", "", f"{memory.stack:,}", end_section=True)
+            for section in dict.fromkeys([*one.size.flash, *one.size.ram]):
+                taken = (sizes.get(section) for sizes in (one.size.flash, one.size.ram))
+                table.add_row(section, *("" if count is None else f"{count:,}" for count in taken), style="dim")
+            table.add_section()
+            table.add_row("all", f"{flash:,}", f"{ram:,}", style="bold")
+            table.add_row("of", f"{memory.program.size:,}", f"{memory.ram.size:,}")
+            console.print(table)
+            console.print(f"{one.size.arena:,} bytes of RAM are left for plan, weights and learner.")
+        console.print(str(one.elf), soft_wrap=True)
+
+
+def emulated(boards: "Sequence[Emulated]") -> None:
+    """Emulated boards and where they answer."""
+    table = Table("id", "board", "url")
+    for board in boards:
+        table.add_row(board.id, board.board, board.url)
+    Console().print(table)
+    Console(stderr=True).print("Ctrl-C ends them.")
 
 
 def _figure(row: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""A run from config to report: rounds on a simulated fleet, then evaluation on unseen devices."""
+"""A run from config to report: rounds on a fleet, then evaluation on unseen devices."""
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 
 from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
-from tinyfl.config import Config, read_toml, resolve
+from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, InstallError, Interrupted, RunError
+from tinyfl.assembly import assembled
+from tinyfl.errors import ConfigError, Interrupted, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
+from tinyfl.fleet import Event
 from tinyfl.networks import Network, network
 from tinyfl.runs import RunDirectory
 from tinyfl.tasks import SPLITS, Task, load_task
@@ -57,21 +59,15 @@ def simulate(
     threads: int = 0,
     lanes: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
     **options: Any,
 ) -> Run:
-    """Runs a simulated fleet and evaluates what it learnt; every option is a field of tinyfl.config.Config.
+    """Runs a fleet and evaluates what it learnt; every option is a field of tinyfl.config.Config. Without ``fleet`` all devices
+    are simulated.
 
     ``resume`` goes on with the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only
-    the speed. Raises a TinyflError that says what to do.
+    the speed. ``on_event`` is told what becomes of boards, from another thread. Raises a TinyflError that says what to do.
     """
-    try:
-        from tinyfl.simulators.native import NativeFleet
-    except ModuleNotFoundError as error:
-        raise InstallError(
-            "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
-            "Start it outside the clone, or run `pip install -e .` in it."
-        ) from error
-
     engine = Engine(threads, lanes)
     try:
         engine.resolved()
@@ -83,23 +79,29 @@ def simulate(
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         directory = RunDirectory(Path(resume))
-        job = _prepare(directory.config(), engine, report)
-        _refuse_changes(job.config, options, file)
+        held = directory.config()
+        job = _prepare(_resumed(held, options, file), engine, report)
     else:
         job = _prepare(resolve(options, file), engine, report)
         directory = RunDirectory(Path(out) if out else _free_directory(job.config))
     with directory.locked():
         if resume is None:
             directory.start(job.config)
-        fleet = NativeFleet(job.task, job.network, job.config.devices, engine)
         start = State(0, job.network.initial_weights(job.config.seed))
-        outcome = Federation(directory, job.config, job.algorithm, fleet, start, job.progress).run()
+
+        def tell(event: Event) -> None:
+            directory.log_event(event)
+            if on_event:
+                on_event(event)
+
+        with assembled(job.config, job.task, job.network, engine, tell) as (fleet, boards):
+            outcome = Federation(directory, job.config, job.algorithm, fleet, start, job.progress).run()
         try:
-            return _finish(directory, job, start.theta, outcome)
+            return _finish(directory, job, start.theta, outcome, boards)
         except KeyboardInterrupt as stop:
             raise Interrupted(
                 "stopped after the last round, before the evaluation was done. "
-                f"Go on with: tinyfl simulate --resume {directory.path}"
+                f"Go on with: tinyfl run --resume {directory.path}"
             ) from stop
 
 
@@ -143,16 +145,20 @@ def _free_directory(config: Config) -> Path:
     return path
 
 
-def _refuse_changes(held: Config, options: dict[str, Any], file: Path | None) -> None:
-    """Raises RunError where ``options`` or ``file`` ask for another run than ``held``."""
+def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config:
+    """``held``, the config of the run that goes on, with what it may do otherwise this time.
+
+    Raises RunError where ``options`` or ``file`` ask for another run.
+    """
     given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
-    asked = _fitted(resolve({**asdict(held), **given}))[0]
-    for key, value in asdict(asked).items():
-        if value != getattr(held, key):
+    asked = _fitted(resolve({**vars(held), **given}))[0]
+    for key, value in vars(asked).items():
+        if key not in MAY_CHANGE and value != getattr(held, key):
             raise RunError(
                 f"the run was started with {key} {getattr(held, key)!r} and cannot be resumed with {value!r}. "
                 "Leave the option out, or start a new run with another --out."
             )
+    return asked
 
 
 def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
@@ -182,7 +188,7 @@ def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
     }
 
 
-def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]]) -> dict[str, Any]:
+def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]]) -> dict[str, Any]:
     """The JSON of a run."""
     config, net = job.config, job.network
     inner = job.algorithm.inner(0)
@@ -205,6 +211,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]]) -> dict[str
         "bytes_up": payload,
         "device_ram_bytes": net.ram_bytes(inner.batch),
         "left_out": dict(outcome.left_out),
+        "boards": boards,
         "theta_sha256": hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(),
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
@@ -213,13 +220,13 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]]) -> dict[str
     }
 
 
-def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome) -> Run:
+def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
     """Evaluates, and writes initialisation.npz, result.json and the report."""
     from tinyfl.report import write_report
 
     theta = outcome.state.theta
     rows = _evaluate(job, {"learnt": theta, "random": start})
-    result = {**_result(job, outcome, rows), "run": str(directory.path)}
+    result = {**_result(job, outcome, rows, boards), "run": str(directory.path)}
     standard = job.task.standardisation
     directory.save_initialisation(
         theta=theta,

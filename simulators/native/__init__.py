@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, FASTEST, U32, Engine, Trained
+from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Trained
 from tinyfl.fleet import Phis, left_out
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
@@ -45,9 +45,9 @@ class NativeFleet:
         result: Updates | None = None
         for start in range(0, len(cohort), MOST_AT_ONCE):
             trained = self._train(cohort[start : start + MOST_AT_ONCE], round, theta, inner, each=False)
-            well = trained.loss[trained.code == core.Code.ok]
+            well = trained.loss[trained.code == Code.ok]
             loss = float(well.mean(dtype=np.float64)) if len(well) else float("nan")
-            part = Updates(theta, trained.sum, len(well), loss, left_out(trained.code))
+            part = Updates(theta, trained.sum, len(well), loss, left_out(_reasons(trained.code[trained.code != Code.ok])))
             result = part if result is None else result + part
         return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
 
@@ -55,4 +55,9 @@ class NativeFleet:
         """The same with each device's update kept apart."""
         trained = self._train(cohort, round, theta, inner, each=True)
         assert trained.updates is not None
-        return Phis(trained.updates, trained.loss, trained.code)
+        return Phis(trained.updates, trained.loss, _reasons(trained.code))
+
+
+def _reasons(codes: I32) -> tuple[str, ...]:
+    """The name of each code, empty where all is well."""
+    return tuple("" if code == Code.ok else Code(code).name for code in codes.tolist())

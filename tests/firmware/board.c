@@ -1,4 +1,5 @@
 /* A board in memory for the tests: the agent over two buffers, and slots with the rules of flash. */
+#include <limits.h>
 #include <stdlib.h>
 
 #include "agent.h"
@@ -13,6 +14,7 @@ static int asleep, resets;
 static uint8_t flash[2][SLOT];
 static long events_left = -1; /* slot writes until the power is cut; -1: never */
 static long events;
+static long turns_most = LONG_MAX; /* per exchange: a hostile round may be endless */
 static uint8_t *arena;
 static tinyfl_agent *agent; /* both on the heap, where a sanitizer sees the bytes around them */
 
@@ -116,7 +118,8 @@ size_t board_exchange(const uint8_t *bytes, size_t count, uint8_t *reply, size_t
     out = reply;
     out_room = room;
     out_count = 0;
-    for (asleep = 0; !asleep || in_left > 0;)
+    asleep = 0;
+    for (long turns = 0; turns < turns_most && (!asleep || in_left > 0); turns++)
         tinyfl_agent_turn(agent);
     return out_count;
 }

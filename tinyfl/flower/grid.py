@@ -116,9 +116,9 @@ class FleetGrid(Grid):
         phis = self.fleet.run_each(devices, told.round, theta, told.inner)
         replies = []
         for i, message in enumerate(messages):
-            well = phis.code[i] == core.Code.ok
+            well = not phis.reasons[i]
             total = core.fixed(phis.phi[i], theta) if well else np.zeros(len(theta), np.int64)
-            updates = Updates(theta, total, int(well), float(phis.loss[i]), left_out(phis.code[i : i + 1]))
+            updates = Updates(theta, total, int(well), float(phis.loss[i]), left_out(phis.reasons[i : i + 1]))
             replies.append(_reply(message, updates, told))
         return replies
 

@@ -15,7 +15,10 @@ from tinyfl.flower.messages import instructions, metrics_record, read_updates, t
 
 class FleetStrategy(Strategy):
     """Runs ``algorithm`` from ``state`` on, over gateways that each serve a part of the fleet or, with ``each_device``,
-    over nodes that are single devices. ``on_round`` is told the new state and what came back."""
+    over nodes that are single devices. ``on_round`` is told the new state and what came back.
+
+    A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
+    is the same round again."""
 
     def __init__(
         self,
@@ -26,11 +29,13 @@ class FleetStrategy(Strategy):
         fleet_size: int,
         seed: int,
         each_device: bool = False,
+        minimum: int = 0,
         on_round: Callable[[State, Updates], None] | None = None,
+        on_short: Callable[[Updates], None] | None = None,
     ) -> None:
         self.algorithm, self.state = algorithm, state
         self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
-        self.on_round = on_round
+        self.minimum, self.on_round, self.on_short = minimum, on_round, on_short
         self._last: tuple[Inner, ConfigRecord] | None = None
 
     def _told(self) -> ConfigRecord:
@@ -75,10 +80,14 @@ class FleetStrategy(Strategy):
             assert isinstance(arrays, ArrayRecord)
             assert isinstance(metrics, MetricRecord)
             updates = updates + read_updates(theta, arrays, metrics)
-        self.state = self.algorithm.outer(self.state, updates)
-        if self.on_round:
-            self.on_round(self.state, updates)
-        inner = self.algorithm.inner(self.state.round - 1)
+        inner = self.algorithm.inner(self.state.round)
+        if updates.devices < self.minimum:
+            if self.on_short:
+                self.on_short(updates)
+        else:
+            self.state = self.algorithm.outer(self.state, updates)
+            if self.on_round:
+                self.on_round(self.state, updates)
         return theta_record(self.state.theta), metrics_record(updates, inner.samples * inner.passes)
 
     def configure_evaluate(

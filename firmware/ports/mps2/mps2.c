@@ -1,0 +1,88 @@
+/* Arm's MPS2 FPGA boards: CMSDK UART; SSRAM1, whose upper end serves as flash. */
+#include "cortex_m.h"
+
+#define UART_DATA REGISTER(TINYFL_UART + 0x00)
+#define UART_STATE REGISTER(TINYFL_UART + 0x04)
+#define UART_CTRL REGISTER(TINYFL_UART + 0x08)
+#define UART_INTCLEAR REGISTER(TINYFL_UART + 0x0C)
+#define UART_BAUDDIV REGISTER(TINYFL_UART + 0x10)
+enum { TX_FULL = 1, RX_FULL = 2 };                        /* STATE */
+enum { TX_ENABLE = 1, RX_ENABLE = 2, RX_INTERRUPT = 8 };  /* CTRL */
+enum { RX_PENDING = 2 };                                  /* INTCLEAR */
+#define DIVISOR ((TINYFL_CLOCK + TINYFL_BAUD / 2) / TINYFL_BAUD)
+
+static int uart_read(void) { return UART_STATE & RX_FULL ? (int)(UART_DATA & 0xff) : -1; }
+
+static void uart_idle(void)
+{
+    UART_INTCLEAR = RX_PENDING;
+    tinyfl_interrupt_clear();
+    if (!(UART_STATE & RX_FULL))
+        tinyfl_interrupt_wait();
+}
+
+static void uart_write(const uint8_t *bytes, size_t count)
+{
+    while (count--) {
+        while (UART_STATE & TX_FULL) {
+        }
+        UART_DATA = *bytes++;
+    }
+}
+
+/* The UART does not tell when its shift register is empty: that takes ten bits from when the buffer is. */
+static void restart(void)
+{
+    while (UART_STATE & TX_FULL) {
+    }
+    for (volatile uint32_t cycles = 0; cycles < 10 * DIVISOR; cycles++) {
+    }
+    tinyfl_system_reset();
+}
+
+static volatile uint32_t *const slots[2] = {(volatile uint32_t *)TINYFL_SLOT_0, (volatile uint32_t *)TINYFL_SLOT_1};
+
+static int erase(int slot)
+{
+    for (uint32_t i = 0; i < TINYFL_SLOT_BYTES / 4; i++)
+        slots[slot][i] = 0xffffffffu;
+    return 0;
+}
+
+static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i += 4) {
+        volatile uint32_t *at = slots[slot] + (offset + i) / 4;
+        uint32_t word;
+        memcpy(&word, bytes + i, 4);
+        if (*at != 0xffffffffu)
+            return -1; /* as flash would: only what is erased can be written */
+        *at = word;
+    }
+    return 0;
+}
+
+const tinyfl_port *tinyfl_port_start(void)
+{
+    static tinyfl_port port = {
+        .board = TINYFL_BOARD,
+        .clock = TINYFL_CLOCK,
+        .id_bytes = 8, /* of 0, unless identified */
+        .read = uart_read,
+        .idle = uart_idle,
+        .write = uart_write,
+        .reset = restart,
+        .slots = {(const uint8_t *)TINYFL_SLOT_0, (const uint8_t *)TINYFL_SLOT_1},
+        .slot_bytes = TINYFL_SLOT_BYTES,
+        .erase = erase,
+        .program = program,
+        .stack_low = tinyfl_stack_low,
+        .stack_high = tinyfl_stack_high,
+    };
+    tinyfl_identity(&port);
+    UART_BAUDDIV = DIVISOR;
+    UART_CTRL = TX_ENABLE | RX_ENABLE | RX_INTERRUPT;
+    (void)UART_DATA; /* drops what is left from before a reset, and has QEMU deliver what it held back until now */
+    tinyfl_interrupt_enable();
+    return &port;
+}

@@ -1,0 +1,245 @@
+/* The agent as a process of this machine, a board without a chip:
+ *
+ *     agent (--pty | --tcp PORT | --stdio) [--serial N] [--slots FILE]
+ *
+ * With --pty or --tcp (port 0: any that is free) prints a line with the url to open, once it is up. A client that leaves may come
+ * again; with --stdio the end of input ends the process. Without --slots the model slots are lost with the process. */
+#define _XOPEN_SOURCE 600
+
+#include "agent.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <unistd.h>
+
+#define ARENA_BYTES (1u << 20)
+#define SLOT_BYTES (1u << 19)
+#define PATIENCE 1000 /* ms that a client may leave what is written unread; then it is dropped, as by a cable */
+
+static int in = -1, out = -1, listener = -1;
+static uint8_t *slots;
+static int in_file;
+static jmp_buf start;
+
+static void die(const char *what)
+{
+    fprintf(stderr, "agent: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static void hang_up(void)
+{
+    if (listener < 0)
+        exit(0); /* --stdio */
+    close(in);
+    in = out = -1;
+}
+
+static int read_byte(void)
+{
+    static uint8_t bytes[4096];
+    static ssize_t count, next;
+    if (next == count) {
+        next = 0;
+        count = in < 0 ? -1 : read(in, bytes, sizeof bytes);
+        if (count == 0 || (count < 0 && in >= 0 && errno != EAGAIN && errno != EINTR))
+            hang_up();
+        if (count <= 0) {
+            count = 0;
+            return -1;
+        }
+    }
+    return bytes[next++];
+}
+
+static void idle(void)
+{
+    struct pollfd wait = {.fd = in >= 0 ? in : listener, .events = POLLIN};
+    poll(&wait, 1, -1);
+    if (in < 0 && (wait.revents & POLLIN)) {
+        in = out = accept(listener, NULL, NULL);
+        const int yes = 1;
+        if (in >= 0 && (setsockopt(in, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0))
+            hang_up();
+    }
+}
+
+static void write_all(const uint8_t *bytes, size_t count)
+{
+    while (count > 0 && out >= 0) {
+        const ssize_t written = write(out, bytes, count);
+        struct pollfd room = {.fd = out, .events = POLLOUT};
+        if (written > 0) {
+            bytes += written;
+            count -= (size_t)written;
+        } else if (written < 0 && errno != EAGAIN && errno != EINTR) {
+            return; /* read_byte will find that the client has left */
+        } else if (poll(&room, 1, PATIENCE) == 0) {
+            return;
+        }
+    }
+}
+
+static void restart(void) { longjmp(start, 1); }
+
+static int stored(void) { return !in_file || msync(slots, 2 * SLOT_BYTES, MS_SYNC) == 0 ? 0 : -1; }
+
+static int erase(int slot)
+{
+    memset(slots + (size_t)slot * SLOT_BYTES, 0xff, SLOT_BYTES);
+    return stored();
+}
+
+static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
+{
+    uint8_t *at = slots + (size_t)slot * SLOT_BYTES + offset;
+    for (size_t i = 0; i < count; i++)
+        if (at[i] != 0xff)
+            return -1;
+    memcpy(at, bytes, count);
+    return stored();
+}
+
+static tinyfl_port port = {
+    .board = TINYFL_BOARD,
+    .clock = TINYFL_CLOCK,
+    .id_bytes = 8,
+    .read = read_byte,
+    .idle = idle,
+    .write = write_all,
+    .reset = restart,
+    .slot_bytes = SLOT_BYTES,
+    .erase = erase,
+    .program = program,
+};
+
+const tinyfl_port *tinyfl_port_start(void) { return &port; }
+
+static void use_serial(const char *text)
+{
+    char *end;
+    errno = 0;
+    const unsigned long long serial = strtoull(text, &end, 0);
+    if (errno || *end || end == text) {
+        errno = EINVAL;
+        die("--serial");
+    }
+    for (int i = 0; i < 8; i++)
+        port.id[i] = (uint8_t)(serial >> (56 - 8 * i));
+}
+
+/* Two slots in a file, or in memory that is lost; what is new is as flash that was never written. */
+static void use_slots(const char *path)
+{
+    static uint8_t lost[2 * SLOT_BYTES];
+    off_t length = 0;
+    slots = lost;
+    if (path) {
+        const int file = open(path, O_RDWR | O_CREAT, 0666);
+        if (file < 0 || (length = lseek(file, 0, SEEK_END)) < 0 || ftruncate(file, 2 * SLOT_BYTES) < 0)
+            die(path);
+        slots = mmap(NULL, 2 * SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        if (slots == MAP_FAILED)
+            die(path);
+    }
+    if (length < (off_t)(2 * SLOT_BYTES))
+        memset(slots + length, 0xff, 2 * SLOT_BYTES - (size_t)length);
+    in_file = path != NULL;
+    port.slots[0] = slots;
+    port.slots[1] = slots + SLOT_BYTES;
+}
+
+/* The other end is kept open too, so that a client that closes it does not hang up the line. */
+static void use_pty(void)
+{
+    struct termios raw;
+    in = out = posix_openpt(O_RDWR | O_NOCTTY);
+    if (in < 0 || grantpt(in) < 0 || unlockpt(in) < 0)
+        die("--pty");
+    const int other = open(ptsname(in), O_RDWR | O_NOCTTY);
+    if (other < 0 || tcgetattr(other, &raw) < 0)
+        die("--pty");
+    raw.c_iflag = raw.c_oflag = raw.c_lflag = 0;
+    raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    if (tcsetattr(other, TCSANOW, &raw) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0)
+        die("--pty");
+    printf("%s\n", ptsname(in));
+}
+
+static void use_tcp(const char *text)
+{
+    char *end;
+    const long number = strtol(text, &end, 10);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof at;
+    const int yes = 1;
+    errno = EINVAL;
+    if (*end || end == text || number < 0 || number > 65535)
+        die("--tcp");
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
+        bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, 1) < 0 ||
+        getsockname(listener, (struct sockaddr *)&at, &length) < 0)
+        die("--tcp");
+    printf("socket://127.0.0.1:%d\n", ntohs(at.sin_port));
+}
+
+static void use_stdio(void)
+{
+    in = STDIN_FILENO;
+    out = STDOUT_FILENO;
+    if (fcntl(in, F_SETFL, O_NONBLOCK) < 0)
+        die("--stdio");
+}
+
+int main(int argc, char **argv)
+{
+    const char *link = "", *tcp = NULL, *file = NULL;
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--pty") == 0 || strcmp(argv[i], "--stdio") == 0)
+            link = argv[i];
+        else if (strcmp(argv[i], "--tcp") == 0)
+            link = argv[i++], tcp = value;
+        else if (strcmp(argv[i], "--serial") == 0)
+            i++, use_serial(value);
+        else if (strcmp(argv[i], "--slots") == 0)
+            i++, file = value;
+        else
+            link = NULL, i = argc;
+    }
+    if (!link || !*link) {
+        fprintf(stderr, "usage: agent (--pty | --tcp PORT | --stdio) [--serial N] [--slots FILE]\n");
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    use_slots(file);
+    if (tcp)
+        use_tcp(tcp);
+    else if (strcmp(link, "--pty") == 0)
+        use_pty();
+    else
+        use_stdio();
+    fflush(stdout);
+
+    static tinyfl_agent agent;
+    static uint64_t arena[ARENA_BYTES / 8];
+    setjmp(start);
+    tinyfl_agent_init(&agent, tinyfl_port_start(), arena, sizeof arena);
+    for (;;)
+        tinyfl_agent_turn(&agent);
+}

@@ -1,0 +1,119 @@
+"""Emulated boards, each a QEMU process: slower than unicorn, and closer to the chip (FPU, faults, interrupts)."""
+
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tinyfl.simulators import BoardFault
+from tinyfl.simulators.bridge import Link
+from tinyfl.simulators.child import Child
+
+from tinyfl.boards import Board, Qemu
+from tinyfl.errors import ConfigError, InstallError
+
+PROGRAM = "qemu-system-arm"
+DEADLINE = 30.0
+"""Seconds within which QEMU must start and answer."""
+
+# A UART of one byte takes the host's bytes one by one, each by way of QEMU's main loop. A multiplexed character device hands on
+# up to 32 at once, half as fast again; its escape character is set to what no byte is.
+MULTIPLEXED, NO_ESCAPE = "mux=on", "0x100"
+
+
+class QemuBoard:
+    """Board ``serial`` of kind ``board`` with the firmware in the ELF file ``elf``, from the start of the process on.
+
+    ``url`` is what pyserial's ``serial_for_url`` opens; one client at a time. QEMU ends with this process, however that ends.
+    Raises InstallError without QEMU, ConfigError for a board that it does not emulate, BoardFault if it does not start.
+    """
+
+    def __init__(self, elf: Path, board: Board, serial: int, link: Link = "tcp") -> None:
+        if board.qemu is None or board.memory is None:
+            raise ConfigError(
+                f"{board.name} names no QEMU machine. Give its manifest [emulators] qemu, or take another engine."
+            )
+        if shutil.which(PROGRAM) is None:
+            raise InstallError(f"{PROGRAM} is not installed: apt-get install qemu-system-arm (macOS: brew install qemu)")
+        self.board, self.serial = board, serial
+        self._folder = tempfile.TemporaryDirectory(prefix="tinyfl-qemu-")
+        identity, self._errors = Path(self._folder.name, "identity"), Path(self._folder.name, "errors")
+        identity.write_bytes(b"TFLI" + serial.to_bytes(8, "big") + bytes(4))
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(DEADLINE)
+        with socket.create_server(("127.0.0.1", 0)) as listener, theirs, self._errors.open("wb") as errors:
+            uart = f"socket,fd={listener.fileno()},server=on,wait=off,nodelay=on" if link == "tcp" else "pty"
+            control = f"socket,fd={theirs.fileno()}"
+            self._child = Child(
+                [PROGRAM, "-kernel", str(elf), *_options(board.qemu, board.memory.identity, identity, uart, control)],
+                stderr=errors,
+                pass_fds=(listener.fileno(), theirs.fileno()),
+            )
+            port = listener.getsockname()[1]
+        self._replies = self._control.makefile()
+        try:
+            self._reply("QMP")
+            self._ask("qmp_capabilities")
+            self.url = f"socket://127.0.0.1:{port}" if link == "tcp" else self._pty()
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self) -> None:
+        """As by the reset pin. Memory stays, but the program and the identity record are put anew."""
+        self._ask("system_reset")
+
+    def kill(self) -> None:
+        """Ends the board as by pulling its plug."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """Ends the board and lets go of everything."""
+        self.kill()
+        self._replies.close()
+        self._control.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> "QemuBoard":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _pty(self) -> str:
+        devices = {device["label"]: device["filename"] for device in self._ask("query-chardev")}
+        return str(devices["uart-base"]).removeprefix("pty:")
+
+    def _ask(self, command: str) -> Any:
+        try:
+            self._control.sendall(json.dumps({"execute": command}).encode())
+        except OSError as error:
+            raise self._failed(error) from error
+        return self._reply("return")
+
+    def _reply(self, key: str) -> Any:
+        """The next message with ``key``; events are passed over."""
+        while True:
+            try:
+                message = json.loads(self._replies.readline())
+            except (OSError, ValueError) as error:
+                raise self._failed(error) from error
+            if key in message:
+                return message[key]
+
+    def _failed(self, error: Exception) -> BoardFault:
+        said = self._errors.read_text(errors="replace").strip() or str(error)
+        return BoardFault(f"QEMU does not run board {self.serial} ({self.board.name}): {said.splitlines()[0]}")
+
+
+def _options(qemu: Qemu, identity_at: int, identity: Path, uart: str, control: str) -> Iterator[str]:
+    yield from ("-machine", qemu.machine, "-accel", "tcg,tb-size=8", "-nodefaults", "-display", "none")
+    yield from ("-chardev", f"{control},id=control", "-mon", "chardev=control,mode=control")
+    yield from ("-chardev", f"{uart},id=uart,{MULTIPLEXED}", "-echr", NO_ESCAPE)
+    yield from ["-serial", "null"] * qemu.serial
+    yield from ("-serial", "chardev:uart")
+    yield from ("-device", f"loader,file={identity},addr={identity_at:#x},force-raw=on")

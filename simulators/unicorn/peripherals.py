@@ -1,0 +1,132 @@
+"""ctypes' view of peripherals.h, structure for structure, and how a chip's models are put around a core."""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from unicorn import arm_const as arm
+from unicorn import unicorn_const as uc
+from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
+
+from tinyfl import binding
+from tinyfl.boards import Board
+from tinyfl.errors import ConfigError
+
+CORES = {
+    "cortex-m3": arm.UC_CPU_ARM_CORTEX_M3,
+    "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
+    "cortex-m33": arm.UC_CPU_ARM_CORTEX_M33,
+}
+HALT_RESET, HALT_POWER, HALT_BUDGET, HALT_OVERFLOW = 1, 2, 3, 4
+PAGE = 0x1000
+
+
+class Registers(ctypes.Structure):
+    _fields_ = (
+        ("instructions", ctypes.c_uint64),
+        ("slot_events", ctypes.c_uint64),
+        ("cut_at", ctypes.c_uint64),
+        ("halt", ctypes.c_uint32),
+        ("uart", ctypes.c_uint32 * 8),
+        ("flash", ctypes.c_uint32 * 8),
+        ("flash_key", ctypes.c_uint32),
+        ("flash_busy", ctypes.c_uint32),
+        ("rcc", ctypes.c_uint32 * 64),
+        ("system", ctypes.c_uint32 * 1024),
+    )
+
+
+class State(ctypes.Structure):
+    _fields_ = (
+        ("stop", ctypes.c_void_p),
+        ("input", ctypes.c_void_p),
+        ("input_bytes", ctypes.c_uint64),
+        ("taken", ctypes.c_uint64),
+        ("output", ctypes.c_void_p),
+        ("output_room", ctypes.c_uint64),
+        ("sent", ctypes.c_uint64),
+        ("budget", ctypes.c_uint64),
+        ("flash", ctypes.c_void_p),
+        ("ram", ctypes.c_void_p),
+        ("flash_origin", ctypes.c_uint32),
+        ("flash_bytes", ctypes.c_uint32),
+        ("ram_origin", ctypes.c_uint32),
+        ("ram_bytes", ctypes.c_uint32),
+        ("slots_origin", ctypes.c_uint32),
+        ("now", Registers),
+    )
+
+
+@dataclass(frozen=True)
+class Models:
+    """What surrounds the core: pages as (address, read, write), registers that are mere memory as (address, bytes), and
+    who sees a write to slot memory."""
+
+    pages: tuple[tuple[int, str, str], ...]
+    memory: tuple[tuple[int, int], ...]
+    slot_write: str
+
+
+def models(name: str, uart: int) -> Models:
+    """The models that a manifest calls ``name``, with the UART's registers at ``uart``.
+
+    Raises ConfigError if there are none of this name.
+    """
+    system = (0xE000E000, "tinyfl_system_read", "tinyfl_system_write")
+    if name == "cmsdk":
+        return Models(((uart, "tinyfl_cmsdk_read", "tinyfl_cmsdk_write"), system), (), "tinyfl_sram_write")
+    if name == "stm32f4":
+        usart = (uart & -PAGE, "tinyfl_usart_read", "tinyfl_usart_write")
+        clocks_and_flash = (0x40023000, "tinyfl_stm32f4_read", "tinyfl_stm32f4_write")
+        ports = (0x40020000, 3 * PAGE)
+        return Models((usart, clocks_and_flash, system), (ports,), "tinyfl_flash_write")
+    raise ConfigError(f"no peripherals are called {name!r}. There are: cmsdk, stm32f4.")
+
+
+@cache
+def library() -> Any:
+    """The compiled models."""
+    lib = binding.library()
+    lib.tinyfl_machine_reset.argtypes = [ctypes.POINTER(State)]
+    lib.tinyfl_machine_reset.restype = None
+    return lib
+
+
+def build_core(board: Board, state: State) -> Uc:
+    """A core with the board's memory map around it. ``state`` and the memory it points to must outlive it.
+
+    Raises ConfigError if the manifest names no unicorn model, or one that there is not.
+    """
+    if board.unicorn is None or board.memory is None or board.unicorn.core not in CORES:
+        raise ConfigError(f"{board.name} names no unicorn core. Give its manifest [emulators] unicorn with one of {[*CORES]}.")
+    flash, slots = board.memory.flash, board.memory.slots
+    chip = models(board.unicorn.peripherals, board.links[0].registers)
+    core = Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, CORES[board.unicorn.core])
+    state.stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p)
+    core.mem_map_ptr(flash.origin, slots[0].origin - flash.origin, uc.UC_PROT_READ | uc.UC_PROT_EXEC, state.flash)
+    core.mem_map_ptr(state.ram_origin, state.ram_bytes, uc.UC_PROT_ALL, state.ram)
+    for start, size in chip.memory:
+        core.mem_map(start, size)
+    for start, read, write in chip.pages:
+        _map(core, start, PAGE, read, write, state)
+    _map(core, slots[0].origin, flash.end - slots[0].origin, "tinyfl_slots_read", chip.slot_write, state)
+    hook, everywhere, count = ctypes.c_size_t(), (1, 0), _address("tinyfl_count")
+    user = ctypes.addressof(state)
+    _check(uclib.uc_hook_add(core._uch, ctypes.byref(hook), uc.UC_HOOK_BLOCK, count, user, *everywhere))
+    return core
+
+
+def _map(core: Uc, start: int, size: int, read: str, write: str, state: State) -> None:
+    user = ctypes.addressof(state)
+    _check(uclib.uc_mmio_map(core._uch, start, size, _address(read), user, _address(write), user))
+
+
+def _address(function: str) -> ctypes.c_void_p:
+    return ctypes.cast(getattr(library(), function), ctypes.c_void_p)
+
+
+def _check(status: int) -> None:
+    if status:
+        raise UcError(status)

@@ -1,0 +1,386 @@
+"""A board a second time, from firmware/SPEC.md alone: plain and slow, with the NumPy reference as its learner."""
+
+import struct
+from binascii import crc_hqx
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any
+
+import cbor2
+import numpy as np
+import reference
+
+f32 = np.float32
+EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
+INVALID, PLAN, MEMORY, STATE, STALE, HASH, NUMERIC, SIZE, FLASH, SOURCE = range(2, 12)
+NUMERIC_CODE, ABORTED = -4, -6
+
+
+class Refuse(Exception):
+    """A refusal, by its number in our group."""
+
+    def __init__(self, rc: int) -> None:
+        self.rc = rc
+
+
+class Manage(Exception):
+    """An error of MCUmgr's own, by its number."""
+
+    def __init__(self, rc: int) -> None:
+        self.rc = rc
+
+
+def cobs(data: bytes) -> bytes:
+    out = bytearray()
+    for run in data.split(b"\0"):
+        while len(run) >= 254:
+            out += b"\xff" + run[:254]
+            run = run[254:]
+        out += bytes([len(run) + 1]) + run
+    return bytes(out)
+
+
+def uncobs(frame: bytes) -> bytes | None:
+    out, at = bytearray(), 0
+    while at < len(frame):
+        code = frame[at]
+        if code == 0 or at + code > len(frame):
+            return None
+        out += frame[at + 1 : at + code]
+        at += code
+        if code < 255 and at < len(frame):
+            out.append(0)
+    return bytes(out)
+
+
+def encode(value: Any) -> bytes:
+    """CBOR as a board writes it: 32-bit floats."""
+    if isinstance(value, float):
+        return b"\xfa" + struct.pack(">f", value)
+    if isinstance(value, dict):
+        assert len(value) < 24
+        return bytes([0xA0 + len(value)]) + b"".join(cbor2.dumps(key) + encode(item) for key, item in value.items())
+    return cbor2.dumps(value)
+
+
+@dataclass
+class Transfer:
+    """A plan or weights on their way."""
+
+    length: int
+    sha: bytes
+    held: bytearray = field(default_factory=bytearray)
+
+
+class Double:
+    """One board. ``exchange`` is its UART; ``reset`` cuts its power."""
+
+    def __init__(self, id: bytes = b"\1", *, buffer: int = 512, arena: int = 1 << 16, sources: tuple[str, ...] = ("sine",)):
+        self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
+        self.protocol = 1
+        self.slots: list[tuple[int, bytes, bytes]] = []
+        self.rounds = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self.line = bytearray()
+        self.overflow = False
+        self.resetting = False
+        self.plan_bytes = b""
+        self.layers: list[reference.Layer] = []
+        self.theta = np.zeros(0, f32)
+        self.announced = b""
+        self.plan_transfer = self.weights_transfer = None
+        self.state, self.code = EMPTY, 0
+        self.asked: dict[str, Any] = {}
+        self.round, self.base, self.done, self.loss = 0, b"", 0, f32(0)
+        self.stream: dict[int, tuple[int, bytes, dict[str, Any]]] = {}
+        for _, plan, weights in self.slots[-1:]:
+            self.take_plan(plan)
+            self.take_weights(weights)
+
+    # The line
+
+    def exchange(self, data: bytes) -> bytes:
+        out = b""
+        for byte in data:
+            if byte:
+                self.line.append(byte)
+                continue
+            frame, self.line = bytes(self.line), bytearray()
+            if answer := self.frame(frame):
+                out += answer
+                if self.resetting:
+                    self.reset()
+                    return out
+        return out
+
+    def frame(self, frame: bytes) -> bytes:
+        message = uncobs(frame)
+        if not message or len(message) < 10 or len(message) - 2 > self.buffer:
+            return b""
+        message, crc = message[:-2], message[-2:]
+        if crc_hqx(message, 0) != int.from_bytes(crc):
+            return b""
+        first, _, length, group, sequence, command = struct.unpack("!BBHHBB", message[:8])
+        if length != len(message) - 8 or first & 0b111 not in (0, 2):
+            return b""
+        version = first >> 3
+        try:
+            reply = self.answer(first & 0b111, group, command, message[8:])
+            payload = encode(reply)
+            if len(payload) + 8 > self.buffer:
+                raise Refuse(SIZE)
+        except Manage as error:
+            payload = encode({"rc": error.rc})
+        except Refuse as error:
+            payload = encode({"err": {"group": 65, "rc": error.rc}} if version else {"rc": 1})
+        header = struct.pack("!BBHHBB", first + 1, 0, len(payload), group, sequence, command)
+        return cobs(header + payload + crc_hqx(header + payload, 0).to_bytes(2)) + b"\0"
+
+    def answer(self, operation: int, group: int, command: int, payload: bytes) -> dict[str, Any]:
+        name = COMMANDS.get((group, command, operation))
+        if name is None:
+            raise Manage(8)
+        try:
+            request = cbor2.loads(payload)
+        except (cbor2.CBORDecodeError, ValueError) as error:
+            raise Manage(3) from error
+        try:
+            reply: dict[str, Any] = getattr(self, name)(**request)
+        except TypeError as error:
+            raise Refuse(INVALID) from error
+        return reply
+
+    # Commands
+
+    def echo(self, d: str) -> dict[str, Any]:
+        return {"r": d}
+
+    def restart(self) -> dict[str, Any]:
+        self.resetting = True
+        return {}
+
+    def parameters(self) -> dict[str, Any]:
+        return {"buf_size": self.buffer, "buf_count": 1}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol, "firmware": "double", "core": 1, "board": "double", "id": self.id, "clock": 0,
+            "arena": self.arena, "buffer": self.buffer, "window": 1, "slot": 1 << 16, "layers": ["dense"],
+            "dtypes": ["float32"], "sources": list(self.sources),
+            "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
+            "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
+        }  # fmt: skip
+
+    def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:
+        """The transfer that goes on with this block, or where it should go on."""
+        if off == 0 and not (transfer and (transfer.length, transfer.sha) == (len_, sha)):
+            if here == sha:
+                return len_
+            transfer = Transfer(len_, sha)
+        if transfer is None:
+            return 0
+        if off != len(transfer.held):
+            return len(transfer.held)
+        if off + len(data) > transfer.length:
+            raise Refuse(INVALID)
+        transfer.held += data
+        return transfer
+
+    def put_plan(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
+        if self.state == LEARNING:
+            raise Refuse(STATE)
+        here = sha256(self.plan_bytes).digest() if self.plan_bytes else b"-"
+        if off and self.plan_transfer is None and self.plan_bytes:
+            return {"off": int(self.plan_bytes.__len__())}
+        went = self.block(self.plan_transfer, here, off, data, len, sha)
+        if isinstance(went, int):
+            return {"off": went}
+        self.plan_transfer = went
+        held = bytes(went.held)
+        if held.__len__() == went.length:
+            self.plan_transfer = None
+            if sha256(held).digest() != went.sha:
+                raise Refuse(HASH)
+            self.take_plan(held)
+        return {"off": held.__len__()}
+
+    def take_plan(self, held: bytes) -> None:
+        magic, version, loss, count = struct.unpack_from("<4sBBH", held)
+        if magic != b"TFLP" or version != 1 or len(held) != 8 + 8 * count:
+            raise Refuse(PLAN)
+        rows = list(struct.iter_unpack("<BBBBHH", held[8:]))
+        if any(kind or pad for kind, _, _, pad, _, _ in rows) or any(a[5] != b[4] for a, b in pairwise(rows)):
+            raise Refuse(PLAN)
+        layers = [reference.Layer(inputs, outputs, act, bool(learns)) for _, act, learns, _, inputs, outputs in rows]
+        outputs, weights = [layer.outputs for layer in layers], sum(layer.weights for layer in layers)
+        arena = len(held) + 4 * -(-6 * count // 4) + 4 * weights + 4 * (sum(outputs) + 2 * max(outputs))
+        arena += 4 * (layers[0].inputs + outputs[-1])
+        if arena > self.arena:
+            raise Refuse(MEMORY)
+        self.plan_bytes, self.layers, self.loss_kind, self.weights, self.small = held, layers, loss, weights, arena
+        self.announced, self.weights_transfer, self.state = b"", None, PLANNED
+
+    def put_weights(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
+        if self.state in (EMPTY, LEARNING):
+            raise Refuse(STATE)
+        if off == 0 and len != 4 * self.weights:
+            raise Refuse(INVALID)
+        if off and self.weights_transfer is None and self.announced:
+            return {"off": 4 * self.weights}
+        went = self.block(self.weights_transfer, self.announced or b"-", off, data, len, sha)
+        if isinstance(went, int):
+            return {"off": went}
+        self.weights_transfer, self.announced, self.state = went, b"", PLANNED
+        held = bytes(went.held)
+        if held.__len__() == went.length:
+            self.weights_transfer = None
+            if sha256(held).digest() != went.sha:
+                raise Refuse(HASH)
+            self.take_weights(held)
+        return {"off": held.__len__()}
+
+    def take_weights(self, held: bytes) -> None:
+        theta = np.frombuffer(held, "<f4").copy()
+        try:
+            reference.guard(theta)
+        except reference.Bad as error:
+            raise Refuse(NUMERIC) from error
+        self.theta, self.announced, self.state = theta, sha256(held).digest(), READY
+
+    def get_weights(self, off: int) -> dict[str, Any]:
+        if self.state not in (READY, LEARNT):
+            raise Refuse(STATE)
+        held = self.theta.astype("<f4").tobytes()
+        return {"off": off, "len": len(held), "data": held[off : off + self.buffer - 64]}
+
+    def train(self, **asked: Any) -> dict[str, Any]:
+        if self.asked == asked and self.state in (LEARNING, LEARNT, FAILED):
+            return self.status()
+        if self.state == LEARNING or self.state not in (READY, LEARNT):
+            raise Refuse(STATE)
+        if asked["base"] != sha256(self.theta.astype("<f4").tobytes()).digest():
+            raise Refuse(STALE)
+        if asked["source"] and asked["source"] not in self.sources:
+            raise Refuse(SOURCE)
+        if asked["batch"] > 1 and self.small + 4 * self.weights > self.arena:
+            raise Refuse(MEMORY)
+        self.asked, self.round, self.base = asked, asked["round"], asked["base"]
+        self.done, self.total, self.fed, self.state, self.code = 0, f32(0), bytearray(), LEARNING, 0
+        self.off, self.announced = 0, b""
+        self.learner = reference.Learner(self.layers, self.loss_kind, self.theta, asked["clip"])
+        self.gradient = np.zeros_like(self.theta)
+        self.rounds += 1
+        if asked["source"]:
+            for _ in range(asked["passes"]):
+                for index in range(asked["samples"]):
+                    if self.state == LEARNING:
+                        x, y = reference.sine_sample(asked["seed"], asked["device"], asked["round"], index)
+                        self.learn(np.array([x]), np.array([y]))
+        return self.status()
+
+    def learn(self, x: Any, y: Any) -> None:
+        asked = self.asked
+        filled = self.done % asked["samples"] % asked["batch"] + 1
+        try:
+            if asked["batch"] == 1:
+                loss = self.learner.learn(x, y, asked["rate"])
+            else:
+                loss = self.learner.accumulate(x, y, self.gradient)
+                if filled == asked["batch"] or (self.done + 1) % asked["samples"] == 0:
+                    self.learner.step(self.gradient, asked["rate"], filled)
+        except (reference.Bad, reference.Dead):
+            self.state, self.code = FAILED, NUMERIC_CODE
+            return
+        self.total = self.total + loss
+        self.done += 1
+        if self.done == asked["samples"] * asked["passes"]:
+            self.state = LEARNT
+
+    def samples(self, off: int, data: bytes) -> dict[str, Any]:
+        if not self.asked or self.asked["source"] or self.state not in (LEARNING, LEARNT):
+            raise Refuse(STATE)
+        if off != self.off or self.state == LEARNT:
+            return {"off": self.off}
+        self.off += len(data)
+        self.fed += data
+        for x, y in self.whole(self.fed):
+            if self.state == LEARNING:
+                self.learn(x, y)
+        if self.state == FAILED:
+            raise Refuse(NUMERIC)
+        return {"off": self.off}
+
+    def whole(self, fed: bytearray) -> list[tuple[Any, Any]]:
+        """Takes the whole samples out of a stream."""
+        inputs, outputs = self.layers[0].inputs, self.layers[-1].outputs
+        size = 4 * (inputs + outputs)
+        whole = len(fed) // size * size
+        rows = np.frombuffer(bytes(fed[:whole]), "<f4").reshape(-1, inputs + outputs)
+        del fed[:whole]
+        return [(row[:inputs], row[inputs:]) for row in rows]
+
+    def evaluate(self, off: int, data: bytes) -> dict[str, Any]:
+        self.need_weights()
+        if off == 0:
+            self.eval_off, self.eval_fed, self.count, self.eval_total, self.right = 0, bytearray(), 0, f32(0), 0
+        if off == self.eval_off:
+            self.eval_off += len(data)
+            self.eval_fed += data
+            for x, y in self.whole(self.eval_fed):
+                output = reference.Learner(self.layers, self.loss_kind, self.theta).forward(x)[-1]
+                self.eval_total += reference.loss_and_gradient(output, y, self.loss_kind)[0]
+                self.right += int(output.argmax() == y.argmax())
+                self.count += 1
+        mean = float(self.eval_total / f32(max(self.count, 1)))
+        return {"off": self.eval_off, "samples": self.count, "loss": mean, "right": self.right}
+
+    def infer(self, off: int, data: bytes) -> dict[str, Any]:
+        self.need_weights()
+        if off == 0:
+            self.infer_off, self.x = 0, bytearray()
+        if off == self.infer_off:
+            self.infer_off += len(data)
+            self.x += data
+        if len(self.x) != 4 * self.layers[0].inputs:
+            return {"off": self.infer_off}
+        output = reference.Learner(self.layers, self.loss_kind, self.theta).forward(np.frombuffer(bytes(self.x), "<f4"))[-1]
+        return {"off": self.infer_off, "data": output.astype("<f4").tobytes()}
+
+    def need_weights(self) -> None:
+        if self.state not in (READY, LEARNT):
+            raise Refuse(STATE)
+
+    def status(self) -> dict[str, Any]:
+        held = self.plan_transfer or self.weights_transfer
+        done = (len(held.held) if held else 0) if self.state in (EMPTY, PLANNED) else self.done
+        loss = float(self.total / (f32(self.asked["samples"]) * f32(self.asked["passes"]))) if self.state == LEARNT else 0.0
+        here = sha256(self.theta.astype("<f4").tobytes()).digest() if self.state in (READY, LEARNT) else b""
+        return {
+            "state": self.state, "round": self.round, "base": self.base, "done": done, "loss": loss, "code": self.code,
+            "weights": here, "stack": 0,
+        }  # fmt: skip
+
+    def abort(self) -> dict[str, Any]:
+        if self.state == LEARNING:
+            self.state, self.code = FAILED, ABORTED
+        return self.status()
+
+    def commit(self, sha: bytes) -> dict[str, Any]:
+        self.need_weights()
+        held = self.theta.astype("<f4").tobytes()
+        if sha256(held).digest() != sha:
+            raise Refuse(STALE)
+        if not self.slots or self.slots[-1][1:] != (self.plan_bytes, held):
+            self.slots.append((len(self.slots) + 1, self.plan_bytes, held))
+        return {"slot": (len(self.slots) - 1) % 2, "sequence": self.slots[-1][0]}
+
+
+COMMANDS = {
+    (0, 0, 2): "echo", (0, 5, 2): "restart", (0, 6, 0): "parameters",
+    (65, 0, 0): "describe", (65, 1, 2): "put_plan", (65, 2, 2): "put_weights", (65, 2, 0): "get_weights",
+    (65, 3, 2): "train", (65, 4, 2): "samples", (65, 5, 2): "evaluate", (65, 6, 2): "infer", (65, 7, 0): "status",
+    (65, 8, 2): "abort", (65, 9, 2): "commit",
+}  # fmt: skip

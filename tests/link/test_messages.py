@@ -1,0 +1,101 @@
+"""The messages against bytes written by hand from firmware/SPEC.md and RFC 8949."""
+
+from binascii import crc_hqx
+
+import cbor2
+import pytest
+from pydantic import ValidationError
+from smpclient.transport.serial import Cobs
+
+from tinyfl.link import messages
+from tinyfl.link.messages import Refusal
+
+
+def text(word: str) -> str:
+    return f"{0x60 + len(word):02x}{word.encode().hex()}"
+
+
+BASE = b"\xab" * 32
+REQUESTS = [
+    (messages.Describe(sequence=5), "08000001 0041 05 00" "a0"),
+    (messages.StatusRead(sequence=255), "08000001 0041 ff 07" "a0"),
+    (messages.Abort(sequence=0), "0a000001 0041 00 08" "a0"),
+    (messages.WeightsRead(sequence=1, off=300), "08000008 0041 01 02" "a1" + text("off") + "19012c"),
+    (
+        messages.PlanWrite(sequence=2, off=0, data=b"\1\2", len=2, sha=BASE),
+        "0a000039 0041 02 01" "a4" + text("len") + "02" + text("off") + "00" + text("sha") + "5820" + BASE.hex()
+        + text("data") + "420102",
+    ),
+    (
+        messages.WeightsWrite(sequence=3, off=24, data=b"\0"),
+        "0a00000e 0041 03 02" "a2" + text("off") + "1818" + text("data") + "4100",
+    ),
+    (
+        messages.Train(
+            sequence=4, round=7, device=70_000, seed=2**64 - 1, samples=32, batch=1, passes=1, rate=0.5, clip=0.0, base=BASE,
+            source="sine",
+        ),
+        "0a00007e 0041 04 03" "aa" + text("base") + "5820" + BASE.hex() + text("clip") + "f90000" + text("rate") + "f93800"
+        + text("seed") + "1bffffffffffffffff" + text("batch") + "01" + text("round") + "07" + text("device") + "1a00011170"
+        + text("passes") + "01" + text("source") + text("sine") + text("samples") + "1820",
+    ),
+    *(
+        (kind(sequence=6, off=0, data=b""), f"0a00000c 0041 06 {command:02x}" "a2" + text("off") + "00" + text("data") + "40")
+        for command, kind in ((4, messages.SamplesWrite), (5, messages.EvaluateWrite), (6, messages.InferWrite))
+    ),
+    (messages.Commit(sequence=8, sha=b"\1"), "0a000007 0041 08 09" "a1" + text("sha") + "4101"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("request_", "expected"), REQUESTS, ids=lambda value: type(value).__name__)
+def test_request_has_the_bytes_of_the_spec(request_, expected):
+    assert request_.BYTES.hex() == expected.replace(" ", "")
+
+
+def test_frame_is_that_of_mcuboot():
+    message = messages.Describe(sequence=0).BYTES
+    crc = crc_hqx(message, 0).to_bytes(2)
+    assert b"".join(Cobs().encode(message)) == bytes.fromhex("0208 01 0201 0241 01 04a0") + crc + b"\0"
+
+
+def reply(operation: int, command: int, payload: bytes) -> bytes:
+    return bytes([8 | operation, 0, 0, len(payload), 0, 65, 9, command]) + payload
+
+
+def test_keys_of_a_newer_board_are_ignored():
+    assert messages.PlanReply.loads(reply(3, 1, cbor2.dumps({"off": 3, "colour": "red"}))).off == 3
+
+
+def test_indefinite_maps_and_any_width_of_number_are_read():
+    payload = bytes.fromhex("bf" + text("off") + "1b0000000000000003" + "ff")
+    assert messages.WeightsReply.loads(reply(3, 2, payload)).off == 3
+
+
+def test_status_is_read_in_both_replies_that_carry_it():
+    payload = cbor2.dumps(
+        {"state": 4, "round": 1, "base": BASE, "done": 32, "loss": 0.25, "code": 0, "weights": BASE, "stack": 880}
+    )
+    for kind, operation, command in ((messages.TrainReply, 3, 3), (messages.StatusReply, 1, 7), (messages.AbortReply, 3, 8)):
+        status = kind.loads(reply(operation, command, payload))
+        assert (status.state, status.done, status.loss, status.weights, status.stack) == (4, 32, 0.25, BASE, 880)
+
+
+def test_commit_tells_slot_and_count():
+    answer = messages.CommitReply.loads(reply(3, 9, cbor2.dumps({"slot": 1, "sequence": 12})))
+    assert (answer.slot, answer.newest) == (1, 12)
+
+
+def test_refusals_are_read_and_every_one_has_words():
+    for refusal in Refusal:
+        payload = cbor2.dumps({"err": {"group": 65, "rc": int(refusal)}})
+        assert messages.PlanWrite._ErrorV2.loads(reply(3, 1, payload)).err.rc is refusal
+        assert messages.REFUSED[refusal]
+
+
+def test_a_refusal_is_no_reply():
+    with pytest.raises(ValidationError):
+        messages.PlanReply.loads(reply(3, 1, cbor2.dumps({"err": {"group": 65, "rc": 5}})))
+
+
+def test_errors_of_mcumgr_are_read():
+    assert messages.PlanWrite._ErrorV1.loads(reply(3, 1, cbor2.dumps({"rc": 8}))).rc.name == "ENOTSUP"

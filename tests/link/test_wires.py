@@ -1,0 +1,275 @@
+"""Wires of every kind, against a board that answers from a thread; and any way of cutting the bytes."""
+
+import asyncio
+import os
+import select
+import socket
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from double import Double, cobs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyfl.errors import ConfigError
+from tinyfl.link.board import LinkedBoard, floats
+from tinyfl.link.errors import Dead
+from tinyfl.link.wire import MachineWire, SerialWire, Silent, Wire, WireTransport
+from tinyfl.networks import network
+from tinyfl.plan import plan_bytes
+from tinyfl.tasks.sine import Sine
+
+TASK = Sine(1)
+NETWORK = network("mlp-20-20", 1, 1, TASK.loss, TASK.activation)
+THETA = NETWORK.initial_weights(1)
+
+
+def serve(board: Double, source: int, stop: threading.Event) -> None:
+    """A board's main loop over a file descriptor, until ``stop`` or the far end goes."""
+    while not stop.is_set():
+        if select.select([source], [], [], 0.01)[0]:
+            try:
+                data = os.read(source, 100)
+            except OSError:
+                return
+            if not data:
+                return
+            os.write(source, board.exchange(data))
+
+
+@contextmanager
+def served(board: Double, source: int) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=serve, args=(board, source, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def pty_board(board: Double) -> Iterator[str]:
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    try:
+        with served(board, ours):
+            yield os.ttyname(theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@contextmanager
+def socket_board(board: Double) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted: list[socket.socket] = []
+
+        def accept() -> None:
+            connection, _ = listener.accept()
+            accepted.append(connection)
+            serve(board, connection.fileno(), stop)
+
+        stop = threading.Event()
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"socket://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            stop.set()
+            thread.join()
+            for connection in accepted:
+                connection.close()
+
+
+async def put_and_get(url: str) -> Any:
+    board = await LinkedBoard.connect(lambda: SerialWire.open(url))
+    await board.put_plan(plan_bytes(NETWORK))
+    await board.put_weights(THETA)
+    weights = await board.weights()
+    await board.close()
+    return weights
+
+
+@pytest.mark.parametrize("kind", [pty_board, socket_board])
+def test_weights_go_there_and_back(kind: Callable[[Double], Any]) -> None:
+    with kind(Double()) as url:
+        assert (asyncio.run(put_and_get(url)) == THETA).all()
+
+
+def test_a_port_has_one_user_and_can_be_opened_again() -> None:
+    async def script(url: str) -> None:
+        first = await SerialWire.open(url)
+        with pytest.raises(Dead, match="cannot be opened"):
+            await SerialWire.open(url)
+        await first.close()
+        await (await SerialWire.open(url)).close()
+
+    with pty_board(Double()) as url:
+        asyncio.run(script(url))
+
+
+def test_a_long_message_goes_through_a_narrow_pipe() -> None:
+    """More than a pty's buffer holds, so that sending has to wait for the far end."""
+
+    async def script(url: str) -> None:
+        wire = await SerialWire.open(url)
+        await wire.send(b"\1" * 100_000 + b"\0")
+        await LinkedBoard(wire).describe()
+        await wire.close()
+
+    with pty_board(Double()) as url:
+        asyncio.run(script(url))
+
+
+@pytest.mark.parametrize("url", ["/dev/there-is-no-such-port", "socket://127.0.0.1:1"])
+def test_a_port_that_is_not_there_is_dead(url: str) -> None:
+    with pytest.raises(Dead, match="cannot be opened"):
+        asyncio.run(SerialWire.open(url))
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is no link"):
+        asyncio.run(SerialWire.open("carrier-pigeon://roof"))
+
+
+def test_a_port_that_goes_is_dead() -> None:
+    async def script() -> None:
+        ours, theirs = os.openpty()
+        wire = await SerialWire.open(os.ttyname(theirs))
+        os.close(theirs)
+        os.close(ours)
+        with pytest.raises(Dead, match="is gone"):
+            await wire.receive()
+        with pytest.raises(Dead, match="is gone"):
+            await wire.send(b"\0")
+        await wire.close()
+
+    asyncio.run(script())
+
+
+def test_a_socket_that_is_closed_is_dead() -> None:
+    async def script() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            wire = await SerialWire.open(f"socket://127.0.0.1:{listener.getsockname()[1]}")
+            listener.accept()[0].close()
+            with pytest.raises(Dead, match="is gone"):
+                await wire.receive()
+            await wire.close()
+
+    asyncio.run(script())
+
+
+def test_a_machine_that_sleeps_is_silent() -> None:
+    async def script() -> None:
+        wire = await MachineWire(Double()).open()
+        with pytest.raises(Silent):
+            await wire.receive()
+        await wire.send(b"\1\2\3\0")
+        with pytest.raises(Silent):
+            await wire.receive()
+
+    asyncio.run(script())
+
+
+def test_a_wait_that_is_given_up_does_not_overlap_the_machines_next_exchange() -> None:
+    class Deep:
+        inside, go = 0, threading.Event()
+
+        def exchange(self, data: bytes) -> bytes:
+            assert self.inside == 0
+            self.inside += 1
+            self.go.wait()
+            self.inside -= 1
+            return data
+
+    async def script() -> None:
+        machine = Deep()
+        wire = await MachineWire(machine).open()
+        await wire.send(b"1")
+        waiting = asyncio.create_task(wire.receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await wire.send(b"2")
+        machine.go.set()
+        assert await wire.receive() == b"12"
+
+    asyncio.run(script())
+
+
+class Pieces:
+    """A wire that brings prepared pieces, then is silent."""
+
+    patience = float("inf")
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+
+    async def send(self, data: bytes) -> None:
+        pass
+
+    async def receive(self) -> bytes:
+        if not self.pieces:
+            raise Silent
+        return self.pieces.pop(0)
+
+    async def close(self) -> None:
+        pass
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(at % (len(data) + 1) for at in cuts), len(data)]
+    return [piece for a, b in pairwise(edges) if (piece := data[a:b])]
+
+
+def framed(message: bytes) -> bytes:
+    from binascii import crc_hqx
+
+    return cobs(message + crc_hqx(message, 0).to_bytes(2)) + b"\0"
+
+
+async def all_of(wire: Wire) -> list[bytes]:
+    transport, heard = WireTransport(wire), []
+    try:
+        while True:
+            heard.append(await transport.receive())
+    except Silent:
+        return heard
+
+
+messages = st.lists(st.binary(min_size=1, max_size=600), max_size=5)
+cuts = st.lists(st.integers(0, 5000), max_size=20)
+
+
+@settings(deadline=None)
+@given(messages, cuts)
+def test_messages_arrive_whole_however_the_bytes_are_cut(sent: list[bytes], cuts: list[int]) -> None:
+    assert asyncio.run(all_of(Pieces(cut(b"".join(map(framed, sent)), cuts)))) == sent
+
+
+@settings(deadline=None)
+@given(messages, st.binary(max_size=300), cuts)
+def test_noise_costs_no_message_after_its_first_zero(sent: list[bytes], noise: bytes, cuts: list[int]) -> None:
+    data = noise + b"\0" + b"".join(map(framed, sent))
+    heard = asyncio.run(all_of(Pieces(cut(data, cuts))))
+    assert heard[len(heard) - len(sent) :] == sent
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=6), cuts)
+def test_a_request_finds_its_answer_in_any_noise(noise: list[bytes], cuts: list[int]) -> None:
+    request = bytes([8, 0, 0, 1, 0, 65, 7, 0, 0xA0])
+    answer = bytes([9, 0, 0, 1, 0, 65, 7, 0, 0xA0])
+    stale = [answer[:6] + b"\6" + answer[7:], request, answer + b"x", answer[:7] + b"\1" + answer[8:]]
+    data = b"".join(framed(message) for message in (*stale, *filter(None, noise), answer))
+    assert asyncio.run(WireTransport(Pieces(cut(data, cuts))).send_and_receive(request)) == answer
+
+
+def test_floats_travel_little_endian() -> None:
+    assert floats(THETA[:1]) == THETA[:1].astype("<f4").tobytes()

@@ -1,0 +1,229 @@
+"""A fleet of boards at the far ends of wires, all of a cohort at once: the Fleet seam over links.
+
+A board learns by the same source as the native fleet, so a round has the same bits wherever it runs. A board that fails is
+left out with its reason and connected anew at its next round, so one that comes back joins again, and one that stays dead
+costs a probe, beside the others.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.algorithms import Inner, Updates
+from tinyfl.core import F32, U32, SineSource
+from tinyfl.errors import DoesNotFit, LinkError
+from tinyfl.fleet import Event, Phis, left_out
+from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats
+from tinyfl.link.errors import Corrupt, Late, Numeric, Stale
+from tinyfl.link.wire import Opener
+from tinyfl.networks import Network
+from tinyfl.plan import arena_bytes, plan_bytes
+from tinyfl.tasks import Task
+
+PROBE_SECONDS = 3.0
+"""What a board may take to answer at the start of a round."""
+
+SINE = "sine"
+
+
+@dataclass
+class _Seat:
+    """A device of the fleet: how to reach its board, and the board while it is there."""
+
+    opener: Opener
+    board: LinkedBoard | None = None
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A round, the same for all devices."""
+
+    round: int
+    theta: F32
+    base: bytes
+    inner: Inner
+
+
+class LinkFleet:
+    """Device ``first`` + i is the board behind ``openers[i]``; each may take ``seconds`` for its part of a round.
+
+    ``on_event`` is called from the fleet's own thread. Close the fleet, or use it in a ``with``, to let the ports go.
+    """
+
+    def __init__(
+        self,
+        openers: Sequence[Opener],
+        task: Task,
+        network: Network,
+        *,
+        first: int = 0,
+        seconds: float = 60.0,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.size, self.task, self.network, self.seconds = len(openers), task, network, seconds
+        self._plan = plan_bytes(network)
+        self._plan_sha = sha256(self._plan).digest()
+        self._seats = {first + i: _Seat(opener) for i, opener in enumerate(openers)}
+        self._tell = on_event or (lambda event: None)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
+        self._thread.start()
+
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+        """One round on the devices ``cohort``, summed exactly.
+
+        Raises DoesNotFit, before anything is sent, where a board is too small.
+        """
+        phis = self.run_each(cohort, round, theta, inner)
+        well = [i for i, reason in enumerate(phis.reasons) if not reason]
+        total = np.zeros(len(theta), np.int64)
+        for i in well:
+            total += core.fixed(phis.phi[i], theta)
+        loss = float(phis.loss[well].mean(dtype=np.float64)) if well else float("nan")
+        return Updates(theta, total, len(well), loss, left_out(phis.reasons))
+
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+        """The same with each device's update kept apart."""
+        work = _Work(round, theta, sha256(floats(theta)).digest(), inner)
+        outcomes = self._wait(self._cohort(cohort, work))
+        phi = np.stack([outcome[0] for outcome in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
+        return Phis(phi, np.array([outcome[1] for outcome in outcomes], np.float32), tuple(o[2] for o in outcomes))
+
+    def close(self) -> None:
+        """Lets the ports go; the boards stay as they are."""
+        self._wait(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> "LinkFleet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(_let_go(seat) for seat in self._seats.values()))
+
+    async def _cohort(self, cohort: U32, work: _Work) -> list[tuple[F32, float, str]]:
+        """(phi, loss, reason) of each device, in the cohort's order."""
+        outcomes = await asyncio.gather(*(self._device(int(d), work) for d in cohort), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+
+    async def _device(self, device: int, work: _Work) -> tuple[F32, float, str]:
+        seat = self._seats[device]
+        try:
+            async with asyncio.timeout(self.seconds):
+                phi, loss = await self._learn(await self._board(device, work), device, work)
+        except LinkError as error:
+            await _let_go(seat)
+            return self._without(device, work, error.reason, str(error))
+        except TimeoutError:
+            await _let_go(seat)
+            return self._without(device, work, Late.reason, f"not done within {self.seconds:g} s.")
+        try:
+            core.fixed(phi, work.theta)
+        except ValueError as error:
+            return self._without(device, work, core.Code.oversized.name, f"{error}.", loss)
+        return phi, loss, ""
+
+    def _without(self, device: int, work: _Work, reason: str, why: str, loss: float = float("inf")) -> tuple[F32, float, str]:
+        self._tell(Event(work.round, device, self._seats[device].id, "left out", f"{reason}: {why}"))
+        return work.theta, loss, reason
+
+    async def _board(self, device: int, work: _Work) -> LinkedBoard:
+        """The device's board, there and well described, with the network's plan. Raises DoesNotFit if it is too small."""
+        seat, within = self._seats[device], min(PROBE_SECONDS, self.seconds)
+        if seat.board is None:
+            seat.board = await LinkedBoard.connect(seat.opener, within)
+            self._greet(seat, device, work.round)
+            if (await seat.board.status()).state == BoardState.learning:
+                await seat.board.abort()
+        else:
+            await seat.board.describe(within)
+        described = seat.board.description
+        need = arena_bytes(self.network, work.inner.batch)
+        if need > described.arena:
+            raise DoesNotFit(
+                f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board {seat.id} "
+                f"({described.board}) has {described.arena:,}. Choose a smaller --network, or --batch 1."
+            )
+        if described.plan != self._plan_sha:
+            await seat.board.put_plan(self._plan)
+        return seat.board
+
+    def _greet(self, seat: _Seat, device: int, round: int) -> None:
+        assert seat.board is not None
+        described = seat.board.description
+        what, seat.id = "back" if seat.id else "connected", described.id.hex()
+        self._tell(Event(round, device, seat.id, what, f"{described.board}, firmware {described.firmware}"))
+
+    async def _learn(self, board: LinkedBoard, device: int, work: _Work) -> tuple[F32, float]:
+        """phi and the mean loss of one device's round."""
+        await board.put_weights(work.theta)
+        asked, samples = self._asked(board.description, device, work)
+        status = await board.train(asked, self.seconds)
+        if samples is not None:
+            status = await board.feed(samples, self.seconds)
+        _demand_round(status, asked)
+        phi = await board.weights(status)
+        if phi.shape != work.theta.shape:
+            raise Corrupt(f"{phi.size} weights came back, not {work.theta.size}.")
+        if not np.isfinite(phi).all():
+            raise Numeric("weights came back that are not finite.")
+        return phi, status.loss
+
+    def _asked(self, described: Description, device: int, work: _Work) -> tuple[Round, F32 | None]:
+        """The round for one device; and the samples (all passes, inputs + outputs) to feed, unless it makes its own."""
+        inner, one = work.inner, np.array([device], np.uint32)
+        source = self.task.stream(one, work.round, inner.samples)
+        here = isinstance(source, SineSource) and SINE in described.sources
+        asked = Round(
+            round=work.round,
+            device=device,
+            seed=source.seed if isinstance(source, SineSource) else 0,
+            samples=inner.samples,
+            batch=inner.batch,
+            passes=inner.passes,
+            rate=inner.lr,
+            clip=inner.clip,
+            base=work.base,
+            source=SINE if here else "",
+        )
+        if here:
+            return asked, None
+        x, y = core.samples(source, self.network.plan, one, work.round, inner.samples)
+        return asked, np.tile(np.concatenate([x[0], y[0]], axis=1), (inner.passes, 1))
+
+
+def _demand_round(status: Status, asked: Round) -> None:
+    """Raises Stale unless ``status`` is of the round asked for, and the round is done."""
+    whole = asked.samples * asked.passes
+    if (status.state, status.round, status.base, status.done) != (BoardState.learnt, asked.round, asked.base, whole):
+        raise Stale(
+            f"the board has learnt from {status.done} samples in round {status.round}, from {status.base.hex()[:8]} on; asked "
+            f"were {whole} in round {asked.round}, from {asked.base.hex()[:8]} on."
+        )
+
+
+async def _let_go(seat: _Seat) -> None:
+    board, seat.board = seat.board, None
+    if board is not None:
+        await board.close()

@@ -1,0 +1,53 @@
+"""Boards on ports whose names mean nothing: each is found by its unique id, wherever it hangs now."""
+
+import asyncio
+from collections.abc import Sequence
+
+from tinyfl.errors import LinkError
+from tinyfl.link.board import LinkedBoard
+from tinyfl.link.errors import Dead
+from tinyfl.link.wire import Opener, SerialWire, Wire
+
+PROBE_SECONDS = 1.0
+"""What a board may take to say who it is, while others are looked for."""
+
+
+class Rack:
+    """The boards at ``ports``. One search runs at a time, since a port serves one at a time."""
+
+    def __init__(self, ports: Sequence[str]) -> None:
+        self._ports = tuple(ports)
+        self._where: dict[str, str] = {}
+        self._search = asyncio.Lock()
+
+    def opener(self, id: str) -> Opener:
+        """Opens the port where the board with this id (hexadecimal) answers. Raises Dead where none does."""
+
+        async def open() -> Wire:
+            async with self._search:
+                if self._where.get(id) is None or await self._who(self._where[id]) != id:
+                    await self._look_for(id)
+                return await SerialWire.open(self._where[id])
+
+        return open
+
+    async def _look_for(self, id: str) -> None:
+        self._where.pop(id, None)
+        for port in self._ports:
+            if port in self._where.values():
+                continue
+            found = await self._who(port)
+            if found:
+                self._where[found] = port
+            if found == id:
+                return
+        raise Dead(f"no board with the id {id} answers at {', '.join(self._ports)}. Check its cable and power.")
+
+    async def _who(self, port: str) -> str:
+        """The id of the board at ``port``; empty where none answers."""
+        try:
+            board = await LinkedBoard.connect(lambda: SerialWire.open(port), PROBE_SECONDS)
+        except LinkError:
+            return ""
+        await board.close()
+        return board.description.id.hex()

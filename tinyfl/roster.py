@@ -1,0 +1,97 @@
+"""The roster of a fleet: which devices are simulated, which are emulated boards, which hang on this machine's ports.
+
+A fleet's parts stand in its TOML file, one ``[[fleet]]`` table each, and number its devices in their order:
+
+    [[fleet]]                       [[fleet]]                      [[fleet]]
+    native = 100                    board = "mps2-an386"           ports = ["/dev/ttyACM0", "/dev/ttyACM1"]
+                                    count = 4                      ids = ["0123456789abcdef"]
+                                    engine = "unicorn"
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tinyfl.errors import ConfigError
+
+ENGINES = ("unicorn", "qemu", "process")
+TOOLCHAINS = ("zig", "gcc")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kind of device in a fleet: ``native`` simulated ones; ``count`` boards of kind ``board``, emulated by ``engine``
+    with firmware from ``toolchain``; or the boards at ``ports``, as pyserial names them, in the order of ``ports`` or, where
+    given, of the boards' unique ``ids``. ``faults`` is a scenario file, for emulated boards."""
+
+    native: int = 0
+    board: str = ""
+    count: int = 1
+    engine: str = ""
+    toolchain: str = "zig"
+    faults: str = ""
+    ports: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Devices."""
+        return self.native or (self.count if self.board else len(self.ids) or len(self.ports))
+
+    def to_toml(self) -> dict[str, Any]:
+        """As its table in a file: what is not as usual."""
+        held = asdict(self)
+        return {f.name: held[f.name] for f in fields(self) if held[f.name] != f.default}
+
+
+def read_parts(tables: Any) -> tuple[Part, ...]:
+    """The parts in ``[[fleet]]`` tables, or parts already read.
+
+    Raises ConfigError for what is no part of a fleet.
+    """
+    if not isinstance(tables, list | tuple):
+        raise ConfigError("fleet is not a list of tables. Write each part of the fleet under its own [[fleet]].")
+    return tuple(table if isinstance(table, Part) else _part(table) for table in tables)
+
+
+def _part(table: Any) -> Part:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"a part of the fleet is {table!r}, not a table under [[fleet]].")
+    kinds = {f.name: type(f.default) for f in fields(Part)}
+    for key, value in table.items():
+        if key not in kinds:
+            raise ConfigError(f"[[fleet]] has {key!r}, which tinyfl does not know. There are {', '.join(kinds)}.")
+        wanted = list | tuple if kinds[key] is tuple else kinds[key]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigError(f"{key} in [[fleet]] is {value!r}, not {kinds[key].__name__}.")
+    part = Part(**{key: tuple(value) if kinds[key] is tuple else value for key, value in table.items()})
+    _check(part, set(table))
+    return part
+
+
+def _check(part: Part, given: set[str]) -> None:
+    kinds = [name for name in ("native", "board", "ports") if name in given]
+    if len(kinds) != 1:
+        raise ConfigError(f"[[fleet]] has {', '.join(kinds) or 'none'} of native, board and ports. Give exactly one.")
+    of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids"}}[kinds[0]]
+    for key in sorted(given - of_kind - set(kinds)):
+        raise ConfigError(f"[[fleet]] with {kinds[0]} has no {key}. It takes {', '.join(sorted(of_kind)) or 'nothing else'}.")
+    if "native" in given and part.native < 1 or part.count < 1:
+        raise ConfigError("[[fleet]] has no device: native and count are 1 or more.")
+    if part.engine and part.engine not in ENGINES:
+        raise ConfigError(f"no engine is called {part.engine!r}. There are {', '.join(ENGINES)}.")
+    if part.toolchain not in TOOLCHAINS:
+        raise ConfigError(f"no toolchain is called {part.toolchain!r}. There are {', '.join(TOOLCHAINS)}.")
+    if "ports" in given and not part.ports:
+        raise ConfigError("ports in [[fleet]] is empty. Name serial ports, ptys or socket://host:port.")
+    if not all(isinstance(text, str) for text in (*part.ports, *part.ids)):
+        raise ConfigError("ports and ids in [[fleet]] are lists of texts.")
+    _refuse_repeats("ports", part.ports)
+    _refuse_repeats("ids", part.ids)
+
+
+def _refuse_repeats(name: str, texts: Iterable[str]) -> None:
+    texts = list(texts)
+    for text in texts:
+        if texts.count(text) > 1:
+            raise ConfigError(f"{name} in [[fleet]] has {text!r} more than once.")
