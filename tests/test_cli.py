@@ -363,7 +363,7 @@ def test_ctrl_c_leaves_with_its_code_and_a_run_to_resume(tmp_path: Path) -> None
     finally:
         process.kill()
     assert (process.returncode, stdout) == (errors.Interrupted.exit_code, "")
-    assert f"tinyfl simulate --resume {out}" in stderr.splitlines()[-1]
+    assert f"tinyfl run --resume {out}" in stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_an_unfinished_run_is_refused_with_its_cure(run: Callable[..., Path], tm
     path = run("digits")
     (path / "result.json").unlink()
     for make in (lambda: report.rebuild(path), lambda: report.compare([path], tmp_path / "out.html")):
-        with pytest.raises(RunError, match="tinyfl simulate --resume"):
+        with pytest.raises(RunError, match="tinyfl run --resume"):
             make()
 
 

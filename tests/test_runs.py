@@ -68,7 +68,7 @@ def test_ctrl_c_stops_after_a_round_and_says_how_to_go_on(uninterrupted: dict[st
             os.kill(os.getpid(), signal.SIGINT)
 
     out = tmp_path / "stopped"
-    with pytest.raises(Interrupted, match=f"tinyfl simulate --resume {out}"):
+    with pytest.raises(Interrupted, match=f"tinyfl run --resume {out}"):
         tinyfl.simulate(out=out, progress=interrupt, **SMALL)
     assert tinyfl.simulate(resume=out).result["theta_sha256"] == uninterrupted["theta_sha256"]
 

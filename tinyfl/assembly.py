@@ -58,7 +58,8 @@ def _native(site: _Site, part: Part) -> Fleet:
             "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
             "Start it outside the clone, or run `pip install -e .` in it."
         ) from error
-    return NativeFleet(site.task, site.network, part.native, site.engine)
+    fleet: Fleet = NativeFleet(site.task, site.network, part.native, site.engine)
+    return fleet
 
 
 def _linked(site: _Site, part: Part, first: int, boards: Boards) -> Fleet:
@@ -66,10 +67,9 @@ def _linked(site: _Site, part: Part, first: int, boards: Boards) -> Fleet:
 
     openers, records = _emulated(site, part, first) if part.board else _on_ports(part)
     boards += [{"device": first + i, **record} for i, record in enumerate(records)]
-    fleet = LinkFleet(
-        openers, site.task, site.network, first=first, seconds=site.config.seconds, on_event=site.on_event
-    )
-    return site.up.enter_context(fleet)
+    fleet = LinkFleet(openers, site.task, site.network, first=first, seconds=site.config.seconds, on_event=site.on_event)
+    site.up.enter_context(fleet)
+    return fleet
 
 
 def _emulated(site: _Site, part: Part, first: int) -> tuple[list[Any], Boards]:

@@ -44,7 +44,7 @@ def tinyfl(
     """Train a fleet of microcontrollers together."""
 
 
-@app.command("simulate", help="Simulate a fleet that learns together, then adapt the result to unseen devices. Bare: real digits.")
+@app.command("simulate", help="Simulate a fleet that learns together; adapt the result to unseen devices. Bare: real digits.")
 @app.command("run", help="Run federated rounds on a fleet of simulated devices, emulated boards and boards on ports, mixed.")
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML file with these options, such as a run's config.toml.")] = None,
@@ -180,7 +180,7 @@ def emulate(
     count: Annotated[int, typer.Option(help="How many.")] = 1,
     engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
     link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
-    toolchain: Annotated[str, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
     first: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
     json: Json = False,

@@ -19,7 +19,7 @@ from typing import get_args
 
 from tinyfl import __version__
 from tinyfl.boards import Board, load
-from tinyfl.build import build
+from tinyfl.build import Toolchain, build
 from tinyfl.errors import ConfigError
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire, Opener, SerialWire
@@ -56,7 +56,7 @@ class Served:
 
 @contextmanager
 def started(
-    name: str, count: int = 1, *, engine: str = "", toolchain: str = "zig", first: int = 1
+    name: str, count: int = 1, *, engine: str = "", toolchain: Toolchain = "zig", first: int = 1
 ) -> Iterator[list[Running]]:
     """``count`` boards of kind ``name`` for this process alone, with the ids from ``first`` on, as long as the context lasts.
 
@@ -76,7 +76,7 @@ def emulate(
     *,
     engine: str = "",
     link: Link = "pty",
-    toolchain: str = "zig",
+    toolchain: Toolchain = "zig",
     first: int = 1,
     out: Path | None = None,
 ) -> Iterator[list[Served]]:
@@ -117,7 +117,7 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
     return board, engine
 
 
-def _firmware(board: Board, toolchain: str, out: Path | None) -> Path:
+def _firmware(board: Board, toolchain: Toolchain, out: Path | None) -> Path:
     """Builds the firmware, one process at a time in one folder."""
     if out is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from tinyfl.build import TOOLCHAINS, Toolchain
 from tinyfl.errors import ConfigError
 
 ENGINES = ("unicorn", "qemu", "process")
-TOOLCHAINS = ("zig", "gcc")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Part:
     board: str = ""
     count: int = 1
     engine: str = ""
-    toolchain: str = "zig"
+    toolchain: Toolchain = "zig"
     faults: str = ""
     ports: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
@@ -64,7 +64,8 @@ def _part(table: Any) -> Part:
         wanted = list | tuple if kinds[key] is tuple else kinds[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ConfigError(f"{key} in [[fleet]] is {value!r}, not {kinds[key].__name__}.")
-    part = Part(**{key: tuple(value) if kinds[key] is tuple else value for key, value in table.items()})
+    values: dict[str, Any] = {key: tuple(value) if kinds[key] is tuple else value for key, value in table.items()}
+    part = Part(**values)
     _check(part, set(table))
     return part
 
@@ -76,7 +77,7 @@ def _check(part: Part, given: set[str]) -> None:
     of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids"}}[kinds[0]]
     for key in sorted(given - of_kind - set(kinds)):
         raise ConfigError(f"[[fleet]] with {kinds[0]} has no {key}. It takes {', '.join(sorted(of_kind)) or 'nothing else'}.")
-    if "native" in given and part.native < 1 or part.count < 1:
+    if ("native" in given and part.native < 1) or part.count < 1:
         raise ConfigError("[[fleet]] has no device: native and count are 1 or more.")
     if part.engine and part.engine not in ENGINES:
         raise ConfigError(f"no engine is called {part.engine!r}. There are {', '.join(ENGINES)}.")

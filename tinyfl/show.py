@@ -13,7 +13,7 @@ from tinyfl.fleet import Event
 
 if TYPE_CHECKING:
     from tinyfl.build import Firmware
-    from tinyfl.emulation import Emulated
+    from tinyfl.emulation import Served
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def firmware(made: "Sequence[Firmware]") -> None:
         console.print(str(one.elf), soft_wrap=True)
 
 
-def emulated(boards: "Sequence[Emulated]") -> None:
+def emulated(boards: "Sequence[Served]") -> None:
     """Emulated boards and where they answer."""
     table = Table("id", "board", "url")
     for board in boards:

@@ -10,9 +10,9 @@ import numpy as np
 
 from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
+from tinyfl.assembly import assembled
 from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
-from tinyfl.assembly import assembled
 from tinyfl.errors import ConfigError, Interrupted, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress

@@ -17,32 +17,27 @@ static uint32_t rotated(uint32_t x, int by) { return x >> by | x << (32 - by); }
 
 static void compress(uint32_t state[8], const uint8_t block[64])
 {
-    uint32_t w[16], s[8];
-    memcpy(s, state, sizeof s);
-    for (int t = 0; t < 64; t++) {
+    uint32_t w[16];
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    for (uint32_t t = 0; t < 64; t++) {
         /* The message schedule needs only its last 16 words. */
-        uint32_t word;
+        uint32_t *word = &w[t & 15];
         if (t < 16) {
-            const uint8_t *b = block + 4 * t;
-            word = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+            const uint8_t *bytes = block + 4 * t;
+            *word = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
         } else {
             const uint32_t near = w[(t + 14) & 15], far = w[(t + 1) & 15];
-            word = w[t & 15] + w[(t + 9) & 15] + (rotated(near, 17) ^ rotated(near, 19) ^ near >> 10) +
-                   (rotated(far, 7) ^ rotated(far, 18) ^ far >> 3);
+            *word += w[(t + 9) & 15] + (rotated(near, 17) ^ rotated(near, 19) ^ near >> 10) +
+                     (rotated(far, 7) ^ rotated(far, 18) ^ far >> 3);
         }
-        w[t & 15] = word;
-        const uint32_t big1 = rotated(s[4], 6) ^ rotated(s[4], 11) ^ rotated(s[4], 25);
-        const uint32_t choice = (s[4] & s[5]) ^ (~s[4] & s[6]);
-        const uint32_t one = s[7] + big1 + choice + constants[t] + word;
-        const uint32_t big0 = rotated(s[0], 2) ^ rotated(s[0], 13) ^ rotated(s[0], 22);
-        const uint32_t majority = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-        for (int i = 7; i > 0; i--)
-            s[i] = s[i - 1];
-        s[4] += one;
-        s[0] = one + big0 + majority;
+        const uint32_t one = h + (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) + (g ^ (e & (f ^ g))) + constants[t] + *word;
+        const uint32_t two = (rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22)) + ((a & b) | (c & (a | b)));
+        h = g, g = f, f = e, e = d + one;
+        d = c, c = b, b = a, a = one + two;
     }
-    for (int i = 0; i < 8; i++)
-        state[i] += s[i];
+    state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+    state[4] += e, state[5] += f, state[6] += g, state[7] += h;
 }
 
 void tinyfl_sha256_start(tinyfl_sha256 *hash)

@@ -223,8 +223,21 @@ def test_weights_from_another_place_are_corrupt() -> None:
         await ready(board)
         await board.weights()
 
-    with pytest.raises(Corrupt, match="from byte 0, got .* from 4"):
+    with pytest.raises(Corrupt, match=r"from byte 0, got .* from 4"):
         on(Skipping(), script)
+
+
+def test_weights_without_an_end_are_late() -> None:
+    class Endless(Double):
+        def get_weights(self, off: int) -> dict[str, Any]:
+            return {"off": off, "len": 1 << 40, "data": b"\0"}
+
+    async def script(board: LinkedBoard) -> None:
+        await ready(board)
+        await board.weights(within=0.1)
+
+    with pytest.raises(Late, match=r"within 0\.1 s"):
+        on(Endless(), script)
 
 
 @pytest.mark.parametrize("answer", [{}, {"off": "x"}, {"off": 10**6}, {"off": 0}, {"off": -1}])
@@ -264,6 +277,22 @@ def test_what_a_board_has_is_not_sent_again() -> None:
         assert sent[blocks:] == [0]
 
     on(Watched(), script)
+
+
+def test_a_transfer_that_was_cut_off_goes_on_where_it_stood() -> None:
+    machine = Double()
+    data = floats(THETA)
+
+    async def script(board: LinkedBoard) -> Any:
+        await board.put_plan(plan_bytes(NETWORK))
+        machine.put_weights(off=0, data=data[:500], len=len(data), sha=BASE)
+        machine.put_weights = lambda off, data, **_: (sent.append(off), Double.put_weights(machine, off, data, **_))[1]
+        await board.put_weights(THETA)
+        return await board.weights()
+
+    sent: list[int] = []
+    np.testing.assert_array_equal(on(machine, script), THETA)
+    assert sent[:2] == [0, 500]
 
 
 def test_first_byte_may_be_lost() -> None:

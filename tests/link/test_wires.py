@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import tty
+from binascii import crc_hqx
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +16,7 @@ import pytest
 from double import Double, cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tinyfl.simulators.faults import Fault, faulty
 
 from tinyfl.errors import ConfigError
 from tinyfl.link.board import LinkedBoard, floats
@@ -101,6 +103,19 @@ async def put_and_get(url: str) -> Any:
 def test_weights_go_there_and_back(kind: Callable[[Double], Any]) -> None:
     with kind(Double()) as url:
         assert (asyncio.run(put_and_get(url)) == THETA).all()
+
+
+def test_lost_frames_are_sent_again_over_a_port_that_does_not_say_so() -> None:
+    lost = [Fault("to-board", 2, "drop"), Fault("to-host", 4, "flip", 9), Fault("to-host", 6, "delay")]
+
+    async def script(url: str) -> Any:
+        board = await LinkedBoard.connect(faulty(lambda: SerialWire.open(url, baud=1_000_000), lost))
+        await board.put_plan(plan_bytes(NETWORK))
+        await board.put_weights(THETA)
+        return await board.weights()
+
+    with pty_board(Double()) as url:
+        assert (asyncio.run(script(url)) == THETA).all()
 
 
 def test_a_port_has_one_user_and_can_be_opened_again() -> None:
@@ -229,8 +244,6 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def framed(message: bytes) -> bytes:
-    from binascii import crc_hqx
-
     return cobs(message + crc_hqx(message, 0).to_bytes(2)) + b"\0"
 
 

@@ -25,10 +25,20 @@ class _ErrorV2(smp.error.ErrorV2[smp.error.MGMT_ERR]):
 class DescribeReply(smp.message.ReadResponse):
     _GROUP_ID, _COMMAND_ID = GROUP, 0
     protocol: int
+    firmware: str
+    core: int
     board: str
     id: bytes
+    clock: int
+    arena: int
     buffer: int
+    window: int
+    slot: int
+    layers: list[str]
+    dtypes: list[str]
     sources: list[str]
+    plan: bytes
+    model: bytes
 
 
 class Describe(smp.message.ReadRequest):

@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from tinyfl.errors import ConfigError
 
 def never(fault: BoardFault) -> None:
     raise AssertionError(fault)
+
+
+def address(url: str) -> tuple[str, int]:
+    host, port = url.removeprefix("socket://").split(":")
+    return host, int(port)
 
 
 def doubled(data: bytes) -> bytes:
@@ -57,12 +63,11 @@ def test_a_client_that_never_reads_does_not_stop_the_next(monkeypatch: pytest.Mo
 
 def test_a_client_that_is_cut_off_does_not_stop_the_next() -> None:
     with Bridge(doubled, "tcp", never) as bridge:
-        host, port = bridge.url.removeprefix("socket://").split(":")
         for _ in range(3):
-            with socket.create_connection((host, int(port))) as client:
+            with socket.create_connection(address(bridge.url)) as client:
                 client.sendall(b"x" * 1000)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # ends with a reset
-        with socket.create_connection((host, int(port)), timeout=10) as client:
+        with socket.create_connection(address(bridge.url), timeout=10) as client:
             client.sendall(b"ab")
             assert client.recv(4) in (b"abab", b"aabb")
 
@@ -74,12 +79,11 @@ def test_a_board_that_faults_is_reported_and_leaves_the_link() -> None:
         raise BoardFault("gone")
 
     with Bridge(broken, "tcp", faults.append) as bridge:
-        host, port = bridge.url.removeprefix("socket://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as client:
+        with socket.create_connection(address(bridge.url), timeout=10) as client:
             client.sendall(b"x")
             assert client.recv(1) == b""
         with pytest.raises(OSError):
-            socket.create_connection((host, int(port)), timeout=10).close()
+            socket.create_connection(address(bridge.url), timeout=10).close()
     assert [str(fault) for fault in faults] == ["gone"]
 
 
@@ -106,16 +110,22 @@ def test_boards_of_one_process_are_many(tmp_path: Path) -> None:
             demand_a_board(running[serial_number - 100].url, "mps2-an386", serial_number)
 
 
-def run(cache: Path, *options: str) -> "subprocess.Popen[str]":
+@contextmanager
+def run(cache: Path, *options: str) -> "Iterator[subprocess.Popen[str]]":
     command = [sys.executable, "-m", "tinyfl.cli", "emulate", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "XDG_CACHE_HOME": str(cache)})
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as emulating:
+        try:
+            yield emulating
+        finally:
+            emulating.kill()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_boards_until_a_signal(tmp_path: Path, end: signal.Signals) -> None:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
-    with run(tmp_path, "--board", "posix", "--count", "2", "--json") as emulating:
+    with run(tmp_path, "--board", "posix", "--count", "2", "--link", "tcp", "--json") as emulating:
         assert emulating.stdout is not None
         running = json.loads(emulating.stdout.readline())["boards"]
         assert [board["board"] for board in running] == ["posix", "posix"]
@@ -124,7 +134,9 @@ def test_the_command_serves_boards_until_a_signal(tmp_path: Path, end: signal.Si
             demand_a_board(board["url"], "posix", serial_number)
         emulating.send_signal(end)
         assert emulating.wait(30) == 0
-    assert not any(Path(board["url"]).exists() for board in running)
+    for board in running:
+        with pytest.raises(OSError):
+            socket.create_connection(address(board["url"]), timeout=10).close()
 
 
 @pytest.mark.usefixtures("qemu")

@@ -5,7 +5,8 @@ wait has an end: ``within`` is in seconds.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from hashlib import sha256
@@ -34,6 +35,8 @@ ANSWER_SECONDS = 5.0
 
 WORK_SECONDS = 60.0
 """For requests that a board works on."""
+
+NOT_THERE = "Check the cable, the speed, and that the board runs tinyfl's firmware."
 
 ABORTED = -6
 """The code of a round that was ended by ``abort``."""
@@ -134,13 +137,16 @@ class LinkedBoard:
 
         Raises Dead where nothing answers, Refused for a board of another protocol or core.
         """
-        deadline = asyncio.get_running_loop().time() + within
-        board = cls(await _in_time(opener(), within))
         try:
-            await board.describe(deadline - asyncio.get_running_loop().time())
-        except BaseException:
-            await board.close()
-            raise
+            async with limit(within):
+                board = cls(await opener())
+                try:
+                    await board.describe(within)
+                except BaseException:
+                    await board.close()
+                    raise
+        except Late as error:
+            raise Dead(f"nothing answers within {within:g} s. {NOT_THERE}") from error
         return board
 
     async def close(self) -> None:
@@ -155,7 +161,7 @@ class LinkedBoard:
         try:
             reply = await self._ask(messages.Describe(sequence=self._next()), within)
         except Late as error:
-            raise Dead("nothing answers. Check the cable, the speed, and that the board runs tinyfl's firmware.") from error
+            raise Dead(f"nothing answers within {within:g} s. {NOT_THERE}") from error
         self.description = described = _like(Description, reply)
         for ours, theirs, what in ((PROTOCOL, reply.protocol, "protocol"), (CORE, reply.core, "arithmetic")):
             if theirs != ours:
@@ -171,13 +177,13 @@ class LinkedBoard:
         self._transport.initialize(reply.buffer)
         return described
 
-    async def put_plan(self, plan: bytes) -> None:
+    async def put_plan(self, plan: bytes, within: float = WORK_SECONDS) -> None:
         """Gives the board its network (tinyfl.plan); whatever weights it had are dropped."""
-        await self._put(messages.PlanWrite, plan)
+        await self._put(messages.PlanWrite, plan, within)
 
-    async def put_weights(self, theta: F32) -> None:
+    async def put_weights(self, theta: F32, within: float = WORK_SECONDS) -> None:
         """Gives the board weights (parameters,). They stay in RAM. Raises Numeric where the guard refuses them."""
-        await self._put(messages.WeightsWrite, floats(theta))
+        await self._put(messages.WeightsWrite, floats(theta), within)
 
     async def train(self, round: Round, within: float = WORK_SECONDS) -> Status:
         """Starts a round and, where the board has the source, waits until it is done.
@@ -200,7 +206,7 @@ class LinkedBoard:
             raise
         return _well(await self.status())
 
-    async def weights(self, status: Status | None = None) -> F32:
+    async def weights(self, status: Status | None = None, within: float = WORK_SECONDS) -> F32:
         """The weights (parameters,) that ``status`` names, by default the board's own at this moment.
 
         Raises Corrupt where what arrives does not have their hash, Stale where the board has none.
@@ -208,16 +214,21 @@ class LinkedBoard:
         named = (status or await self.status()).weights
         if not named:
             raise Stale("the board has no weights to give. Put a plan and weights, and train.")
-        held, length = bytearray(), 1
-        while len(held) < length:
+        async with limit(within):
+            held = await self._read_weights()
+        if sha256(held).digest() != named:
+            raise Corrupt(f"{len(held)} bytes of weights arrived that do not have the hash the board names.")
+        return np.frombuffer(held, "<f4").astype(np.float32, copy=False)
+
+    async def _read_weights(self) -> bytes:
+        held = b""
+        while True:
             block = await self._ask(messages.WeightsRead(sequence=self._next(), off=len(held)), ANSWER_SECONDS)
             if block.off != len(held) or not block.data:
                 raise Corrupt(f"asked for weights from byte {len(held)}, got {len(block.data)} bytes from {block.off}.")
             held += block.data
-            length = block.len
-        if sha256(held).digest() != named:
-            raise Corrupt(f"{len(held)} bytes of weights arrived that do not have the hash the board names.")
-        return np.frombuffer(bytes(held), "<f4").astype(np.float32, copy=False)
+            if len(held) >= block.len:
+                return held
 
     async def status(self) -> Status:
         """How the board stands."""
@@ -250,23 +261,26 @@ class LinkedBoard:
         """Restarts the board. Connect again afterwards."""
         await self._ask(ResetWrite(sequence=self._next()), ANSWER_SECONDS)
 
-    async def _put(self, block: type[Any], data: bytes) -> None:
+    async def _put(self, block: type[Any], data: bytes, within: float) -> None:
         announced = {"len": len(data), "sha": sha256(data).digest()}
-        await self._blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, ANSWER_SECONDS)
+        await self._blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, ANSWER_SECONDS)
 
-    async def _blocks(self, block: Callable[..., Any], data: bytes, within: float) -> Any:
-        """Sends ``data`` in blocks as long as the buffer allows, from wherever the board says that it stands."""
+    async def _blocks(self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None) -> Any:
+        """Sends ``data`` in blocks as long as the buffer allows, from wherever the board says that it stands; each may take
+        ``each``, and all together ``within``. Returns the last reply."""
         off, setbacks = 0, 0
-        while True:
-            empty: WriteRequest = block(sequence=self._sequence, off=off, data=b"")
-            _, room = self._client.get_max_cbor_and_data_size(empty)
-            reply = await self._ask(block(sequence=self._next(), off=off, data=data[off : off + room]), within)
-            if reply.off == len(data):
-                return reply
-            setbacks += reply.off <= off
-            if not 0 <= reply.off < len(data) or setbacks >= SENDS:
-                raise Corrupt(f"sent from byte {off} of {len(data)} on, and the board goes on at {reply.off}.")
-            off = reply.off
+        async with limit(within):
+            while True:
+                empty: WriteRequest = block(sequence=self._sequence, off=off, data=b"")
+                _, room = self._client.get_max_cbor_and_data_size(empty)
+                sent = block(sequence=self._next(), off=off, data=data[off : off + room])
+                reply = await self._ask(sent, each or within)
+                if reply.off == len(data):
+                    return reply
+                setbacks += reply.off <= off
+                if not 0 <= reply.off < len(data) or setbacks >= SENDS:
+                    raise Corrupt(f"sent from byte {off} of {len(data)} on, and the board goes on at {reply.off}.")
+                off = reply.off
 
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) % 256
@@ -303,13 +317,14 @@ def floats(array: F32) -> bytes:
     return array.astype("<f4").tobytes()
 
 
-async def _in_time(opening: Any, within: float) -> Wire:
+@asynccontextmanager
+async def limit(seconds: float) -> AsyncIterator[None]:
+    """Raises Late where what is within is not done in time."""
     try:
-        async with asyncio.timeout(within):
-            wire: Wire = await opening
-            return wire
+        async with asyncio.timeout(seconds):
+            yield
     except TimeoutError as error:
-        raise Dead(f"the port did not open within {within:g} s.") from error
+        raise Late(f"not done within {seconds:g} s.") from error
 
 
 def _like(cls: type[T], reply: Any) -> T:

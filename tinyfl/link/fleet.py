@@ -8,6 +8,7 @@ costs a probe, beside the others.
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -19,8 +20,8 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import DoesNotFit, LinkError
 from tinyfl.fleet import Event, Phis, left_out
-from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats
-from tinyfl.link.errors import Corrupt, Late, Numeric, Stale
+from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
+from tinyfl.link.errors import Corrupt, Numeric, Stale
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.plan import arena_bytes, plan_bytes
@@ -28,6 +29,9 @@ from tinyfl.tasks import Task
 
 PROBE_SECONDS = 3.0
 """What a board may take to answer at the start of a round."""
+
+MOST_THREADS = 64
+"""Ports that open, and emulated boards that run, at once."""
 
 SINE = "sine"
 
@@ -73,6 +77,7 @@ class LinkFleet:
         self._seats = {first + i: _Seat(opener) for i, opener in enumerate(openers)}
         self._tell = on_event or (lambda event: None)
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS))
         self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
         self._thread.start()
 
@@ -130,14 +135,11 @@ class LinkFleet:
     async def _device(self, device: int, work: _Work) -> tuple[F32, float, str]:
         seat = self._seats[device]
         try:
-            async with asyncio.timeout(self.seconds):
+            async with limit(self.seconds):
                 phi, loss = await self._learn(await self._board(device, work), device, work)
         except LinkError as error:
             await _let_go(seat)
             return self._without(device, work, error.reason, str(error))
-        except TimeoutError:
-            await _let_go(seat)
-            return self._without(device, work, Late.reason, f"not done within {self.seconds:g} s.")
         try:
             core.fixed(phi, work.theta)
         except ValueError as error:
@@ -177,13 +179,13 @@ class LinkFleet:
 
     async def _learn(self, board: LinkedBoard, device: int, work: _Work) -> tuple[F32, float]:
         """phi and the mean loss of one device's round."""
-        await board.put_weights(work.theta)
+        await board.put_weights(work.theta, self.seconds)
         asked, samples = self._asked(board.description, device, work)
         status = await board.train(asked, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
         _demand_round(status, asked)
-        phi = await board.weights(status)
+        phi = await board.weights(status, self.seconds)
         if phi.shape != work.theta.shape:
             raise Corrupt(f"{phi.size} weights came back, not {work.theta.size}.")
         if not np.isfinite(phi).all():

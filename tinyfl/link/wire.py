@@ -1,6 +1,7 @@
 """Wires: bytes to a board and back, over a serial port, a pty, a socket, or into an emulated board in this process."""
 
 import asyncio
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -13,9 +14,13 @@ from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.link.errors import Dead
 
 FIRST_PATIENCE = 0.25
-CLOSE_SECONDS = 2.0
+"""Seconds that a board may take to answer, beside those that the line takes."""
+
 LONGEST_EXCHANGE = 2 * 1024 * 10
 """Bits on the line of a request and a reply, as long as boards' buffers are as a rule."""
+
+CLOSE_SECONDS = 2.0
+"""A port that is stuck is left to itself after these."""
 
 
 class Silent(Exception):
@@ -56,16 +61,16 @@ class SerialWire:
         """Opens ``url`` for this process alone. Raises Dead where that fails."""
         try:
             port = serial.serial_for_url(url, do_not_open=True, baudrate=baud, timeout=0, write_timeout=0, exclusive=True)
-        except ValueError as error:
-            raise ConfigError(f"{url} is no link ({error}). Give a serial port, a pty's path or socket://host:port.") from error
-        port.dtr = port.rts = False
-        opening = asyncio.ensure_future(asyncio.to_thread(port.open))
-        try:
+            port.dtr = port.rts = False
+            opening = asyncio.ensure_future(asyncio.to_thread(port.open))
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(lambda done: done.exception() or port.close())
+            loop = asyncio.get_running_loop()
+            opening.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, port.close))
             raise
-        except OSError as error:
+        except ValueError as error:
+            raise ConfigError(f"{url} is no link ({error}). Give a serial port, a pty's path or socket://host:port.") from error
+        except (OSError, termios.error) as error:
             raise Dead(f"{url} cannot be opened ({error}). Check the cable, the name and who else has it open.") from error
         return cls(port)
 

@@ -1,0 +1,400 @@
+"""Firmware: it builds for every board with both toolchains, fits or is refused, boots in QEMU, and starts as it should."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinyfl import boards, build, cli
+from tinyfl.build import Firmware, Toolchain
+from tinyfl.errors import BuildError, ConfigError, DoesNotFit, InstallError
+
+CHIPS = [name for name in boards.names() if boards.load(name).memory]
+Build = Callable[..., Firmware]
+
+
+def needs(toolchain: str) -> None:
+    if toolchain == "gcc" and not shutil.which("arm-none-eabi-gcc"):
+        pytest.skip("no arm-none-eabi-gcc on the path")
+    if toolchain == "zig":
+        pytest.importorskip("ziglang", reason="ziglang is not installed: pip install 'tinyfl[firmware]'")
+
+
+@pytest.fixture(scope="module")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Builds a board once for all tests of this module."""
+    folder = tmp_path_factory.mktemp("firmware")
+
+    def made(name: str, toolchain: Toolchain = "zig") -> Firmware:
+        needs(toolchain)
+        return build.build(boards.load(name), folder / toolchain / name, toolchain=toolchain)
+
+    return made
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """Builds firmware whose agent is the C text ``main`` alone, over the real core and ports; ``change`` edits startup.c."""
+    real, tree = boards.data("firmware"), tmp_path / "firmware"
+
+    def made(name: str, main: str, toolchain: Toolchain = "zig", change: tuple[str, str] = ("", "")) -> Firmware:
+        needs(toolchain)
+        for folder in ("core", "ports"):
+            shutil.copytree(real / folder, tree / folder, dirs_exist_ok=True)
+        (tree / "agent").mkdir(exist_ok=True)
+        shutil.copy(real / "agent" / "port.h", tree / "agent")
+        (tree / "agent" / "main.c").write_text(PRELUDE + main)
+        startup = tree / "ports" / "cortex_m" / "startup.c"
+        assert change[0] in startup.read_text()
+        startup.write_text(startup.read_text().replace(*change))
+        monkeypatch.setattr(boards, "data", lambda folder: tree if folder == "firmware" else real.parent / folder)
+        return build.build(boards.load(name), tmp_path / "out", toolchain=toolchain)
+
+    return made
+
+
+PRELUDE = """
+#include "port.h"
+#include "string.h"
+int main(void);
+static const tinyfl_port *port;
+static void say(const char *text)
+{
+    const char *end = text;
+    while (*end)
+        end++;
+    port->write((const uint8_t *)text, (size_t)(end - text));
+}
+"""
+
+
+def said_in_qemu(firmware: Firmware, tmp_path: Path, *, until: str = ";", fault: bool = False) -> tuple[str, str]:
+    """What the firmware writes to its UART, up to ``until`` (or until it takes an exception), and QEMU's log."""
+    if not shutil.which("qemu-system-arm"):
+        pytest.skip("no qemu-system-arm on the path")
+    board = firmware.board
+    assert board.qemu
+    assert board.memory
+    said, log, identity = tmp_path / "said", tmp_path / "log", tmp_path / "identity"
+    identity.write_bytes(b"TFLI" + bytes(12))
+    command = [
+        "qemu-system-arm", "-M", board.qemu.machine, "-kernel", str(firmware.elf), "-display", "none", "-monitor", "none",
+        *["-serial", "null"] * board.qemu.serial, "-serial", f"file:{said}", "-d", "int,guest_errors", "-D", str(log),
+        "-device", f"loader,file={identity},addr={board.memory.identity:#x},force-raw=on",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            words = said.read_text() if said.exists() else ""
+            notes = log.read_text() if log.exists() else ""
+            if (fault and "Taking exception" in notes) or until in words or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        time.sleep(0.1)  # what else it has to say
+        return said.read_text(), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+@pytest.mark.parametrize("name", CHIPS)
+def test_every_board_builds_with_both_toolchains_and_fits(firmware: Build, name: str, toolchain: Toolchain) -> None:
+    made = firmware(name, toolchain)
+    size, memory = made.size, made.board.memory
+    assert size
+    assert memory
+    assert size.ram[".stack"] == memory.stack
+    # Nothing is counted twice and nothing is left out: the parts are the sections, and RAM is stack, variables and arena.
+    assert sum(flash for flash, _ in size.parts.values()) == sum(size.flash.values()) < 48_000
+    assert sum(ram for _, ram in size.parts.values()) == sum(size.ram.values()) - memory.stack
+    assert memory.ram.size - 8 <= sum(size.ram.values()) + size.arena + 8 <= memory.ram.size + 8
+    assert list(size.parts) == ["core", "agent", "port", "compiler"]
+    assert all(flash > 500 for flash, _ in size.parts.values())
+    assert size.parts["agent"][1] > 2 * made.board.buffer
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_the_elf_lies_where_the_manifest_says(firmware: Build, name: str) -> None:
+    elffile = pytest.importorskip("elftools.elf.elffile")
+    made = firmware(name)
+    memory = made.board.memory
+    assert memory
+    with made.elf.open("rb") as file:
+        elf = elffile.ELFFile(file)
+        for segment in elf.iter_segments("PT_LOAD"):
+            start, size = segment["p_paddr"], segment["p_filesz"]
+            assert size == 0 or memory.program.holds(boards.Region(start, size))
+        symbols = {s.name: s.entry.st_value for s in elf.get_section_by_name(".symtab").iter_symbols()}
+        vectors = elf.get_section_by_name(".vectors")
+        assert vectors["sh_addr"] == memory.flash.origin
+        words = [int.from_bytes(vectors.data()[i : i + 4], "little") for i in range(0, 64, 4)]
+    assert words[:2] == [memory.ram.origin + memory.stack, symbols["Reset_Handler"] | 1]
+    assert symbols["tinyfl_stack_low"] == memory.ram.origin
+    assert symbols["tinyfl_arena_end"] == memory.ram.end
+    assert symbols["tinyfl_arena"] % 8 == 0
+
+
+def test_what_is_unchanged_is_not_built_again_and_what_is_changed_is(tmp_path: Path, stub: Build) -> None:
+    body = "int main(void) { port = tinyfl_port_start(); say(%s); for (;;) port->idle(); }\n"
+    first = stub("mps2-an386", body % '"a;"')
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert len([path for path in times if path.suffix == ".o"]) == 3 + 1 + 1 + 2
+    again = stub("mps2-an386", body % '"a;"')
+    assert again == first
+    unwritten = {path: path.stat().st_mtime_ns for path in times if path.name != "memory.ld"}
+    assert unwritten == {path: times[path] for path in unwritten}
+
+    stub("mps2-an386", body % '"b;"')
+    objects = set((tmp_path / "out").rglob("*.o"))
+    assert len(objects - set(times)) == 1
+    assert len(objects) == 7
+    assert first.elf.stat().st_mtime_ns != times[first.elf]
+
+    (tmp_path / "firmware" / "agent" / "port.h").open("a").write("/* another comment */\n")
+    build.build(first.board, tmp_path / "out")
+    assert not set((tmp_path / "out").rglob("*.o")) & objects
+
+
+SOURCE = """
+#include "source.h"
+static const float table[%d] = {1.0f};
+static float kept[%d];
+static int sample(const tinyfl_stream *stream, uint32_t index, float *x, float *y)
+{
+    (void)stream;
+    kept[index %% %d] = table[index %% %d];
+    x[0] = y[0] = kept[0];
+    return %s;
+}
+const tinyfl_source tinyfl_sources[] = {{"mine", sample}, {"sine", tinyfl_sine_source}, {NULL, NULL}};
+"""
+
+
+def source(path: Path, flash: int = 1, ram: int = 1, result: str = "TINYFL_OK") -> Path:
+    path.write_text(SOURCE % (flash, ram, ram, flash, result))
+    return path
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+def test_a_source_of_ones_own_is_built_in_and_counted_apart(tmp_path: Path, toolchain: Toolchain) -> None:
+    needs(toolchain)
+    mine = source(tmp_path / "mine.c", flash=100, ram=20)
+    made = build.build(boards.load("mps2-an386"), tmp_path / "out", toolchain=toolchain, sources=[mine])
+    assert made.size
+    flash, ram = made.size.parts["source"]
+    assert 400 < flash < 800
+    assert ram == 80
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+def test_what_does_not_fit_is_refused_with_the_numbers(tmp_path: Path, toolchain: Toolchain) -> None:
+    needs(toolchain)
+    board = boards.load("mps2-an386")
+    made = build.build(board, tmp_path, toolchain=toolchain, sources=[source(tmp_path / "mine.c")])
+    assert made.size
+    least = sum(made.size.flash.values())
+    large = source(tmp_path / "mine.c", flash=70_000)
+    with pytest.raises(DoesNotFit, match=r"bytes of flash; a program may take 262,128 of them, [\d,]+ less") as refused:
+        build.build(board, tmp_path, toolchain=toolchain, sources=[large])
+    over = int(str(refused.value).split("of them, ")[1].split(" ")[0].replace(",", ""))
+    assert abs(over - (least + 280_000 - 262_128)) < 64
+    assert made.elf.exists()
+
+    with pytest.raises(
+        DoesNotFit, match=r"takes 2\d\d,\d{3} bytes of RAM before any network, 4,096 of them stack.*has 262,144"
+    ):
+        build.build(board, tmp_path, toolchain=toolchain, sources=[source(tmp_path / "mine.c", ram=64_500)])
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+def test_an_error_in_a_source_is_the_compilers_own_words(tmp_path: Path, toolchain: Toolchain) -> None:
+    needs(toolchain)
+    with pytest.raises(BuildError, match=r"mine\.c cannot be built:\n.*mine\.c:\d+:\d+: error: .*nothing") as refused:
+        build.build(
+            boards.load("posix" if toolchain == "gcc" else "mps2-an386"),
+            tmp_path,
+            toolchain=toolchain,
+            sources=[source(tmp_path / "mine.c", result="nothing")],
+        )
+    assert len(str(refused.value).splitlines()) <= 1 + build.FIRST_ERRORS
+
+
+def test_a_missing_toolchain_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    for name, toolchain, cure in (
+        ("mps2-an386", "zig", r"pip install 'tinyfl\[firmware\]'"),
+        ("mps2-an386", "gcc", "apt-get install gcc-arm-none-eabi"),
+        ("posix", "zig", "apt-get install gcc libc6-dev"),
+    ):
+        with pytest.raises(InstallError, match=cure):
+            build.build(boards.load(name), tmp_path, toolchain=toolchain)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no toolchain is called 'tcc'\. There are: zig, gcc"):
+        build.build(boards.load("posix"), tmp_path, toolchain="tcc")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"--source .*none.c is no C file"):
+        build.build(boards.load("posix"), tmp_path, sources=[tmp_path / "none.c"])
+
+
+def test_the_verb_prints_every_part_or_one_json_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    needs("zig")
+    for extra in ([], ["--json"]):
+        monkeypatch.setattr("sys.argv", ["tinyfl", "build", "--board", "mps2-an386", "--out", str(tmp_path), *extra])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 0
+    shown, _, text = capsys.readouterr().out.partition('{"firmware"')
+    summary: dict[str, Any] = json.loads('{"firmware"' + text)["firmware"][0]
+    assert summary["flash_bytes"] == sum(part["flash"] for part in summary["parts"].values())
+    for word in ("core", "agent", "port", "compiler", "stack", f"{summary['flash_bytes']:,}", f"{summary['arena_bytes']:,}"):
+        assert word in shown
+    assert Path(summary["elf"]).is_file()
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+@pytest.mark.parametrize("name", CHIPS)
+def test_every_board_boots_in_qemu_and_answers(firmware: Build, name: str, toolchain: Toolchain) -> None:
+    from serial import serial_for_url
+    from smp.os_management import EchoWriteRequest, EchoWriteResponse
+    from smpclient.transport.serial import Cobs
+    from tinyfl.simulators.qemu import QemuBoard
+
+    if not shutil.which("qemu-system-arm"):
+        pytest.skip("no qemu-system-arm on the path")
+    framing = Cobs()
+    with QemuBoard(firmware(name, toolchain).elf, boards.load(name), 7) as board, serial_for_url(board.url, timeout=1) as port:
+        for _ in range(10):  # the first byte may come before the UART is on
+            port.write(b"".join(framing.encode(EchoWriteRequest(d="hello").BYTES)))
+            if reply := list(framing.feed(port.read_until(b"\0"))):
+                break
+        assert EchoWriteResponse.loads(reply[0]).r == "hello"
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+@pytest.mark.parametrize("name", CHIPS)
+def test_memory_is_set_up_before_main(stub: Build, tmp_path: Path, name: str, toolchain: Toolchain) -> None:
+    main = """
+    static uint32_t kept = 42, zero[3];
+    int main(void)
+    {
+        port = tinyfl_port_start();
+        say(kept == 42 && !zero[0] && !zero[2] ? "data " : "no data ");
+        uint32_t painted = 0;
+        while (port->stack_low + painted < port->stack_high && port->stack_low[painted] == TINYFL_PAINT)
+            painted++;
+        say(painted * 4 > 3500 && painted * 4 < 4096 ? "paint " : "no paint ");
+        say(((uintptr_t)&painted & 0xffff) < 4096 ? "stack;" : "no stack;");
+        kept = zero[0] = 1;
+        port->reset();
+        return 0;
+    }
+    """
+    said, log = said_in_qemu(stub(name, main, toolchain), tmp_path, until=";data paint stack;")
+    assert said.startswith("data paint stack;data paint stack;")
+    assert "Taking exception" not in log
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+@pytest.mark.parametrize("name", [name for name in CHIPS if boards.load(name).core != "cortex-m3"])
+def test_the_fpu_is_on_before_any_code_that_uses_it(stub: Build, tmp_path: Path, name: str, toolchain: Toolchain) -> None:
+    main = """
+    static volatile float one = 1.0f;
+    int main(void)
+    {
+        port = tinyfl_port_start();
+        say("up ");
+        say(one / 4.0f == 0.25f ? "quarter;" : "wrong;");
+        for (;;)
+            port->idle();
+    }
+    """
+    said, _ = said_in_qemu(stub(name, main, toolchain), tmp_path)
+    assert said == "up quarter;"
+    # Without it this very program faults at the division, so the test can tell.
+    said, log = said_in_qemu(stub(name, main, toolchain, change=("#0xF00000", "#0")), tmp_path, fault=True)
+    assert said in ("", "up ")
+    assert "NOCP" in log
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_stack_that_overflows_faults_and_the_board_stops(
+    stub: Build, tmp_path: Path, name: str, toolchain: Toolchain
+) -> None:
+    main = """
+    int main(void);
+    static int deeper(int left)
+    {
+        volatile int here[16];
+        for (int i = 0; i < 16; i++)
+            here[i] = left;
+        return left > 0 ? deeper(left - 1) + here[15] : 0;
+    }
+    int main(void)
+    {
+        port = tinyfl_port_start();
+        say("start ");
+        deeper(1000);
+        say("not here;");
+        return 0;
+    }
+    """
+    said, log = said_in_qemu(stub(name, main, toolchain), tmp_path, fault=True)
+    assert said == "start "
+    # Below RAM some of QEMU's machines have nothing, and the write faults; others read 0, and the return to 0 does.
+    assert "exception 3" in log
+    assert "Lockup" not in log
+
+
+SLOTS = """
+int main(void)
+{
+    static const uint8_t bytes[9] = {9, 1, 2, 3, 4, 5, 6, 7, 8};
+    port = tinyfl_port_start();
+    say(port->erase(1) == 0 ? "erased " : "not erased ");
+    say(port->program(1, 16, bytes + 1, 8) == 0 ? "programmed " : "not programmed ");
+    say(memcmp(port->slots[1] + 16, bytes + 1, 8) == 0 && port->slots[1][15] == 0xff ? "there " : "not there ");
+    say(port->program(1, 20, bytes, 4) == 0 ? "twice " : "not twice ");
+    say(port->slots[0][16] == 0 ? "apart;" : "not apart;");
+    for (;;)
+        port->idle();
+}
+"""
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+def test_slots_in_sram_keep_to_the_rules_of_flash(stub: Build, tmp_path: Path, toolchain: Toolchain) -> None:
+    said, _ = said_in_qemu(stub("mps2-an386", SLOTS, toolchain), tmp_path)
+    assert said == "erased programmed there not twice apart;"
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+def test_without_a_flash_controller_slots_fail_and_do_not_hang(stub: Build, tmp_path: Path, toolchain: Toolchain) -> None:
+    """QEMU's netduinoplus2 has none."""
+    said, _ = said_in_qemu(stub("stm32f405", SLOTS, toolchain), tmp_path)
+    assert said == "not erased not programmed not there not twice apart;"
+
+
+@pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
+def test_memory_functions_do_not_call_themselves(firmware: Build, toolchain: Toolchain) -> None:
+    elffile = pytest.importorskip("elftools.elf.elffile")
+    made = firmware("mps2-an386", toolchain)
+    (path,) = (made.elf.parent / "objects").glob("port-memory-*.o")
+    with path.open("rb") as file:
+        elf = elffile.ELFFile(file)
+        symbols = elf.get_section_by_name(".symtab")
+        called = {
+            (section.name.rpartition(".")[2], symbols.get_symbol(entry["r_info_sym"]).name)
+            for section in elf.iter_sections()
+            if section.name.startswith(".rel.text.")
+            for entry in section.iter_relocations()
+        }
+    assert {pair for pair in called if pair[1].startswith("mem")} <= {("memmove", "memcpy")}

@@ -1,0 +1,82 @@
+"""Rosters: what a fleet's file may say, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinyfl.config import resolve
+from tinyfl.errors import ConfigError
+from tinyfl.roster import Part, read_parts
+
+MIXED = """
+task = "sine"
+network = "mlp-8"
+rounds = 3
+
+[[fleet]]
+native = 100
+
+[[fleet]]
+board = "mps2-an386"
+count = 4
+engine = "unicorn"
+
+[[fleet]]
+ports = ["/dev/ttyACM0", "socket://127.0.0.1:5001"]
+ids = ["0000000000000007"]
+"""
+
+
+def test_a_file_names_its_devices_and_survives_the_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text(MIXED)
+    config = resolve({}, tmp_path / "fleet.toml")
+    assert config.fleet == (
+        Part(native=100),
+        Part(board="mps2-an386", count=4, engine="unicorn"),
+        Part(ports=("/dev/ttyACM0", "socket://127.0.0.1:5001"), ids=("0000000000000007",)),
+    )
+    assert (config.devices, config.minimum) == (105, 1)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert resolve({}, tmp_path / "config.toml") == config
+
+
+def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
+    simulated = resolve({"task": "sine", "devices": 5})
+    boards = resolve({"task": "sine", "fleet": [{"board": "mps2-an386", "count": 5}], "minimum": 3, "seconds": 9.0})
+    assert boards.sha256() == simulated.sha256()
+    assert boards.sha256() != resolve({"task": "sine", "devices": 6}).sha256()
+    assert simulated.minimum == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({}, "exactly one"),
+        ({"native": 1, "board": "x"}, "exactly one"),
+        ({"native": 0}, "no device"),
+        ({"native": "many"}, "not int"),
+        ({"native": True}, "not int"),
+        ({"native": 3, "count": 2}, "native has no count"),
+        ({"board": "mps2-an386", "count": 0}, "no device"),
+        ({"board": "mps2-an386", "engine": "renode"}, "no engine is called 'renode'"),
+        ({"board": "mps2-an386", "toolchain": "iar"}, "no toolchain is called 'iar'"),
+        ({"board": "mps2-an386", "ids": ["a"]}, "board has no ids"),
+        ({"ports": []}, "ports in .* is empty"),
+        ({"ports": ["/dev/a", "/dev/a"]}, "more than once"),
+        ({"ports": ["/dev/a"], "ids": ["b", "b"]}, "more than once"),
+        ({"ports": [1]}, "lists of texts"),
+        ({"wires": 3}, "'wires', which tinyfl does not know"),
+        ("native", "not a table"),
+    ],
+)
+def test_what_is_no_part_is_refused(part: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_parts([part])
+
+
+def test_a_fleet_that_is_no_list_or_has_another_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"own \[\[fleet\]\]"):
+        read_parts({"native": 3})
+    with pytest.raises(ConfigError, match="7 devices, but the fleet's parts have 5"):
+        resolve({"task": "sine", "devices": 7, "fleet": [{"native": 5}]})
