@@ -273,9 +273,11 @@ def test_every_board_boots_in_qemu_and_answers(firmware: Build, name: str, toolc
     with QemuBoard(firmware(name, toolchain).elf, boards.load(name), 7) as board, serial_for_url(board.url, timeout=1) as port:
         for _ in range(10):  # the first byte may come before the UART is on
             port.write(b"".join(framing.encode(EchoWriteRequest(d="hello").BYTES)))
-            if reply := list(framing.feed(port.read_until(b"\0"))):
+            framing.feed(port.read_until(b"\0"))
+            if reply := framing.take():
                 break
-        assert EchoWriteResponse.loads(reply[0]).r == "hello"
+        assert reply
+        assert EchoWriteResponse.loads(reply).r == "hello"
 
 
 @pytest.mark.parametrize("toolchain", build.TOOLCHAINS)
@@ -398,3 +400,67 @@ def test_memory_functions_do_not_call_themselves(firmware: Build, toolchain: Too
             for entry in section.iter_relocations()
         }
     assert {pair for pair in called if pair[1].startswith("mem")} <= {("memmove", "memcpy")}
+
+
+def hello(word: str) -> bytes:
+    from smp.os_management import EchoWriteRequest
+    from smpclient.transport.serial import Cobs
+
+    return b"".join(Cobs().encode(EchoWriteRequest(d=word).BYTES))
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as a program of this machine."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler (cc) on the path")
+    return build.build(boards.load("posix"), tmp_path_factory.mktemp("posix")).elf
+
+
+def test_the_process_answers_on_its_standard_streams_and_ends_with_its_input(process: Path) -> None:
+    done = subprocess.run([process, "--stdio"], input=hello("one") + hello("two"), capture_output=True, timeout=30)
+    assert done.returncode == 0
+    assert done.stdout.count(b"\0") == 2
+    assert b"two" in done.stdout
+
+
+@pytest.mark.parametrize("link", [["--pty"], ["--tcp", "0"]])
+def test_a_client_of_the_process_may_leave_and_come_again(process: Path, tmp_path: Path, link: list[str]) -> None:
+    from serial import serial_for_url
+    from smp.os_management import ResetWriteRequest
+    from smpclient.transport.serial import Cobs
+
+    command = [process, *link, "--serial", "0x1122", "--slots", tmp_path / "slots"]
+    agent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert agent.stdout
+        url = agent.stdout.readline().strip()
+        for word in ("first", "second", "third"):
+            with serial_for_url(url, timeout=30) as port:
+                port.write(hello(word))
+                assert word.encode() in port.read_until(b"\0")
+                port.write(b"".join(Cobs().encode(ResetWriteRequest().BYTES)) + hello("after the reset"))
+                assert len(port.read_until(b"\0")) < 20
+                assert b"after the reset" in port.read_until(b"\0")
+        assert (tmp_path / "slots").read_bytes() == b"\xff" * (1 << 20)
+    finally:
+        agent.kill()
+        agent.wait()
+        assert agent.stdout
+        agent.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "usage: agent"),
+        (["--pty", "--loud"], 2, "usage: agent"),
+        (["--stdio", "--serial", "seven"], 1, "--serial"),
+        (["--tcp", "70000"], 1, "--tcp"),
+        (["--stdio", "--slots", "/nowhere/at/all"], 1, "/nowhere/at/all: No such file"),
+    ],
+)
+def test_the_process_says_what_it_does_not_understand(process: Path, words: list[str], code: int, said: str) -> None:
+    done = subprocess.run([process, *words], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr

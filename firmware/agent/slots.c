@@ -132,7 +132,7 @@ int tinyfl_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     tinyfl_put_map(reply, 2);
     tinyfl_put_text(reply, "slot");
     tinyfl_put_uint(reply, (uint32_t)agent->newest);
-    tinyfl_put_text(reply, "sequence");
+    tinyfl_put_text(reply, "commits");
     tinyfl_put_uint(reply, agent->sequence);
     return 0;
 }

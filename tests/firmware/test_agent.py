@@ -428,10 +428,10 @@ def commit(board: Board, theta: Any) -> Any:
 
 
 def test_committed_weights_come_back_and_slots_take_turns(ready: Board) -> None:
-    assert commit(ready, THETA) == {"slot": 0, "sequence": 1}
-    assert commit(ready, THETA) == {"slot": 0, "sequence": 1}
-    assert commit(ready, 2 * THETA) == {"slot": 1, "sequence": 2}
-    assert commit(ready, 3 * THETA) == {"slot": 0, "sequence": 3}
+    assert commit(ready, THETA) == {"slot": 0, "commits": 1}
+    assert commit(ready, THETA) == {"slot": 0, "commits": 1}
+    assert commit(ready, 2 * THETA) == {"slot": 1, "commits": 2}
+    assert commit(ready, 3 * THETA) == {"slot": 0, "commits": 3}
     assert ready.ours(READ, 0)["model"] == sha(floats(3 * THETA))
     ready.start(blank=False)
     status = ready.status()
@@ -463,12 +463,12 @@ def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(ready: Board) -
         ready.put(2, new)
         ready.lib.board_cut_after(cut)
         reply = ready.ours(WRITE, 9, sha=sha(new))
-        assert reply == ({"err": {"group": OURS, "rc": FLASH}} if cut < writes else {"slot": 0, "sequence": 3})
+        assert reply == ({"err": {"group": OURS, "rc": FLASH}} if cut < writes else {"slot": 0, "commits": 3})
         ready.start(blank=False)
         assert ready.status()["state"] == READY
         assert ready.weights() in (old, new)
         kept.append(ready.weights() == new)
-        assert commit(ready, 7 * THETA)["sequence"] == (4 if kept[-1] else 3)
+        assert commit(ready, 7 * THETA)["commits"] == (4 if kept[-1] else 3)
     assert kept == [False] * writes + [True]
 
 

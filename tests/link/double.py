@@ -375,7 +375,7 @@ class Double:
             raise Refuse(STALE)
         if not self.slots or self.slots[-1][1:] != (self.plan_bytes, held):
             self.slots.append((len(self.slots) + 1, self.plan_bytes, held))
-        return {"slot": (len(self.slots) - 1) % 2, "sequence": self.slots[-1][0]}
+        return {"slot": (len(self.slots) - 1) % 2, "commits": self.slots[-1][0]}
 
 
 COMMANDS = {

@@ -266,3 +266,25 @@ def test_table_sources_with_labels_have_their_targets_one_hot() -> None:
     with fleet(doubles(1), Labelled(), made) as boards:
         ours, theirs = (f.run_each(everyone(1), 0, theta, INNER) for f in (boards, NativeFleet(Labelled(), made, 1)))
     np.testing.assert_array_equal(ours.phi, theirs.phi)
+
+
+def test_another_board_at_a_devices_port_is_refused_and_so_is_one_board_at_two() -> None:
+    events: list[Event] = []
+    boards = doubles(3)
+    with fleet([boards[0], boards[0]], events=events) as boards_twice:
+        assert boards_twice.run(everyone(2), 0, THETA, INNER).left_out == {"refused": 1}
+    assert "which is device 0 already" in events[-1].detail or "which is device 1 already" in events[-1].detail
+
+    events.clear()
+    plugged = {"in": boards[1]}
+
+    async def open() -> Any:
+        return await MachineWire(plugged["in"]).open()
+
+    with LinkFleet([open], SINE, SMALL, on_event=events.append) as one:
+        assert one.run(everyone(1), 0, THETA, INNER).devices == 1
+        boards[1].exchange = lambda data: b""  # unplugged
+        assert one.run(everyone(1), 1, THETA, INNER).left_out == {"dead": 1}
+        plugged["in"] = boards[2]
+        assert one.run(everyone(1), 2, THETA, INNER).left_out == {"refused": 1}
+    assert f"where {boards[1].id.hex()} was before" in events[-1].detail

@@ -81,8 +81,8 @@ def test_status_is_read_in_both_replies_that_carry_it():
 
 
 def test_commit_tells_slot_and_count():
-    answer = messages.CommitReply.loads(reply(3, 9, cbor2.dumps({"slot": 1, "sequence": 12})))
-    assert (answer.slot, answer.newest) == (1, 12)
+    answer = messages.CommitReply.loads(reply(3, 9, cbor2.dumps({"slot": 1, "commits": 12})))
+    assert (answer.slot, answer.commits) == (1, 12)
 
 
 def test_refusals_are_read_and_every_one_has_words():

@@ -21,7 +21,7 @@ from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import DoesNotFit, LinkError
 from tinyfl.fleet import Event, Phis, left_out
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
-from tinyfl.link.errors import Corrupt, Numeric, Stale
+from tinyfl.link.errors import Corrupt, Numeric, Refused, Stale
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.plan import arena_bytes, plan_bytes
@@ -172,9 +172,15 @@ class LinkFleet:
         return seat.board
 
     def _greet(self, seat: _Seat, device: int, round: int) -> None:
+        """Takes note of who answers. Raises Refused where that is another board than before, or one that has a seat."""
         assert seat.board is not None
         described = seat.board.description
-        what, seat.id = "back" if seat.id else "connected", described.id.hex()
+        id = described.id.hex()
+        taken = [number for number, other in self._seats.items() if other is not seat and other.id == id and id]
+        if taken or (seat.id and seat.id != id):
+            whose = f"which is device {taken[0]} already" if taken else f"where {seat.id} was before"
+            raise Refused(f"board {id} answers, {whose}. Put the cables right, or give the fleet's ids (docs/fleets.md).")
+        what, seat.id = "back" if seat.id else "connected", id
         self._tell(Event(round, device, seat.id, what, f"{described.board}, firmware {described.firmware}"))
 
     async def _learn(self, board: LinkedBoard, device: int, work: _Work) -> tuple[F32, float]:

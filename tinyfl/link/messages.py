@@ -3,10 +3,8 @@
 from enum import IntEnum
 from typing import ClassVar
 
-import cbor2
 from pydantic import ConfigDict
 from smp import error, message
-from smp.header import Header
 
 GROUP = 65
 
@@ -224,14 +222,7 @@ class Abort(message.WriteRequest, _Request):
 class CommitReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 9
     slot: int
-    newest: int
-
-    @classmethod
-    def loads(cls, data: bytes) -> "CommitReply":
-        """The wire's key ``sequence`` is ``newest`` here: ``smp`` keeps that name for the header's."""
-        fields = cbor2.loads(data[Header.SIZE :])
-        fields["newest"] = fields.pop("sequence", None)
-        return cls(header=Header.loads(data[: Header.SIZE]), smp_data=data, **fields)
+    commits: int
 
 
 class Commit(message.WriteRequest, _Request):

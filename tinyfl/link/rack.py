@@ -13,7 +13,7 @@ PROBE_SECONDS = 1.0
 
 
 class Rack:
-    """The boards at ``ports``. One search runs at a time, since a port serves one at a time."""
+    """The boards at ``ports``. One search runs at a time, over all ports at once, since a port serves one at a time."""
 
     def __init__(self, ports: Sequence[str]) -> None:
         self._ports = tuple(ports)
@@ -33,15 +33,11 @@ class Rack:
 
     async def _look_for(self, id: str) -> None:
         self._where.pop(id, None)
-        for port in self._ports:
-            if port in self._where.values():
-                continue
-            found = await self._who(port)
-            if found:
-                self._where[found] = port
-            if found == id:
-                return
-        raise Dead(f"no board with the id {id} answers at {', '.join(self._ports)}. Check its cable and power.")
+        unknown = [port for port in self._ports if port not in self._where.values()]
+        found = await asyncio.gather(*map(self._who, unknown))
+        self._where |= {board: port for board, port in zip(found, unknown, strict=True) if board}
+        if id not in self._where:
+            raise Dead(f"no board with the id {id} answers at {', '.join(self._ports)}. Check its cable and power.")
 
     async def _who(self, port: str) -> str:
         """The id of the board at ``port``; empty where none answers."""

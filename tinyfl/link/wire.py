@@ -5,7 +5,7 @@ import termios
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import serial  # type: ignore[import-untyped]
+import serial
 from smp.header import Header
 from smpclient.transport import SMPTransport
 from smpclient.transport.serial import Cobs
