@@ -21,7 +21,7 @@ DEADLINE = 30.0
 """Seconds within which QEMU must start and answer."""
 
 # A UART of one byte takes the host's bytes one by one, each by way of QEMU's main loop. A multiplexed character device hands on
-# up to 32 at once, half as fast again; its escape character is set to what no byte is.
+# up to 32 at once, which takes about half the time; its escape character is set to what no byte is.
 MULTIPLEXED, NO_ESCAPE = "mux=on", "0x100"
 
 

@@ -1,14 +1,12 @@
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from probe import Probe, need
 
 from tinyfl import boards
 from tinyfl.build import build
@@ -24,11 +22,6 @@ SECTIONS {{
   /DISCARD/ : {{ *(.comment) }}
 }}
 """
-
-
-def need(module: str) -> None:
-    if find_spec(module) is None:
-        pytest.skip(f"needs {module}: pip install 'tinyfl[firmware]'")
 
 
 @pytest.fixture(scope="session")
@@ -51,24 +44,6 @@ def firmware(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return Path(made[board])
 
     return elf
-
-
-@dataclass
-class Probe:
-    """The monitor of probe.c on an emulated board."""
-
-    machine: Any
-
-    def ask(self, request: bytes, answer: int = 1) -> bytes:
-        said = self.machine.exchange(request)
-        assert len(said) == answer and said[:1] == request[:1], said
-        return bytes(said[1:])
-
-    def write(self, address: int, value: int, size: int = 4) -> None:
-        self.ask(struct.pack("<cIBI", b"w", address, size, value))
-
-    def read(self, address: int) -> int:
-        return int.from_bytes(self.ask(struct.pack("<cI", b"r", address), 5), "little")
 
 
 @pytest.fixture(scope="session")

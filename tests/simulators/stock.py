@@ -7,6 +7,7 @@ import smp.error
 import smp.message
 from serial.urlhandler import protocol_socket
 from smpclient import SMPClient
+from smpclient.exceptions import SMPBadSequence
 from smpclient.generics import success
 from smpclient.requests.os_management import EchoWrite, MCUMgrParametersRead
 from smpclient.transport.serial import Cobs, SMPSerialRawTransport
@@ -62,19 +63,19 @@ class TcpTransport(SMPSerialRawTransport):
 
 def client(url: str) -> SMPClient:
     transport = TcpTransport if url.startswith("socket:") else SMPSerialRawTransport
-    return SMPClient(transport(1024, framing=Cobs()), url, 20)
+    return SMPClient(transport(1024, framing=Cobs()), url, 5)
 
 
 async def _ask(url: str, *requests: Any) -> list[Any]:
     async with client(url) as connected:
-        # A board may still be booting, and what comes before its UART is on is lost.
+        # A board may still be booting, and what comes before its UART is on is lost; or it answers late.
         for attempt in range(20):
             try:
-                await connected.request(EchoWrite(d="hello"), 1)
+                await connected.request(EchoWrite(d="hello"))
                 break
-            except TimeoutError:
+            except (TimeoutError, SMPBadSequence):
                 assert attempt < 19, f"nothing answers at {url}"
-        return [await connected.request(request) for request in requests]
+        return [await connected.request(request, 20) for request in requests]
 
 
 def ask(url: str, *requests: Any) -> list[Any]:

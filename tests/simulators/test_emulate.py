@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import serial
-from conftest import need
+from probe import need
 from stock import EchoWrite, ask, demand_a_board
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge
@@ -82,6 +82,7 @@ def test_a_board_that_faults_is_reported_and_leaves_the_link() -> None:
         with socket.create_connection(address(bridge.url), timeout=10) as client:
             client.sendall(b"x")
             assert client.recv(1) == b""
+        bridge._thread.join(30)
         with pytest.raises(OSError):
             socket.create_connection(address(bridge.url), timeout=10).close()
     assert [str(fault) for fault in faults] == ["gone"]
@@ -100,10 +101,9 @@ def test_a_stock_client_speaks_to_a_board_in_this_process(firmware: Callable[[st
         assert ask(bridge.url, EchoWrite(d=text))[0].r == text
 
 
-def test_boards_of_one_process_are_many(tmp_path: Path) -> None:
+def test_boards_of_one_process_are_many(firmware: Callable[[str], Path]) -> None:
     need("unicorn")
-    need("ziglang")
-    with emulate("mps2-an386", 16, link="tcp", first=100, out=tmp_path) as running:
+    with emulate("mps2-an386", 16, link="tcp", first=100, out=firmware("mps2-an386").parent) as running:
         assert [board.id for board in running] == [f"{serial_number:016x}" for serial_number in range(100, 116)]
         assert len({board.url for board in running}) == 16
         for serial_number in (100, 115):
@@ -140,9 +140,10 @@ def test_the_command_serves_boards_until_a_signal(tmp_path: Path, end: signal.Si
 
 
 @pytest.mark.usefixtures("qemu")
-def test_the_command_prints_a_table(tmp_path: Path) -> None:
-    need("ziglang")
-    with run(tmp_path, "--board", "mps2-an386", "--engine", "qemu", "--link", "tcp", "--first", "7") as emulating:
+def test_the_command_prints_a_table(firmware: Callable[[str], Path], tmp_path: Path) -> None:
+    out = str(firmware("mps2-an386").parent)
+    options = ["--board", "mps2-an386", "--engine", "qemu", "--link", "tcp", "--first", "7", "--out", out]
+    with run(tmp_path, *options) as emulating:
         assert emulating.stdout is not None
         line = next(line for line in emulating.stdout if "0000000000000007" in line)
         assert "mps2-an386" in line

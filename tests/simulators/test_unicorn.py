@@ -1,24 +1,17 @@
 """The emulated boards of simulators/unicorn, tried with loads and stores of a program that is not this project's firmware."""
 
-import asyncio
-import contextlib
-import hashlib
 import random
 import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from conftest import Probe, need
+from probe import Probe
 from tinyfl.simulators import BoardFault
 
 from tinyfl import boards
-from tinyfl.errors import ConfigError, LinkError, RunError
-from tinyfl.link.board import LinkedBoard
-from tinyfl.link.wire import MachineWire
+from tinyfl.errors import ConfigError, RunError
 
 Start = Callable[..., Probe]
 
@@ -350,56 +343,3 @@ def test_a_cut_in_a_word_programs_half_of_it(flash: Probe) -> None:
     assert flash.machine.exchange(struct.pack("<cIBI", b"w", SLOT_0 + 4, 4, 0)) == b""
     flash.machine.power_cycle()
     assert flash.machine.read_memory(SLOT_0, 12) == bytes(6) + b"\xff" * 6
-
-
-# The agent's own driver and slots on these models.
-
-
-def _layers(*widths: tuple[int, int]) -> bytes:
-    rows = b"".join(struct.pack("<BBBBHH", 0, 0, 1, 0, *row) for row in widths)
-    return b"TFLP" + struct.pack("<BBH", 1, 0, len(widths)) + rows
-
-
-def _commit(machine: Any, theta: "np.ndarray[Any, np.dtype[np.float32]]") -> None:
-    async def talk() -> None:
-        board = await LinkedBoard.connect(MachineWire(machine).open)
-        await board.put_plan(_layers((1, 1)))
-        await board.put_weights(theta)
-        await board.commit(hashlib.sha256(theta.tobytes()).digest(), 5)
-
-    asyncio.run(talk())
-
-
-def _model(machine: Any) -> bytes:
-    async def talk() -> bytes:
-        return (await LinkedBoard.connect(MachineWire(machine).open)).description.model
-
-    return asyncio.run(talk())
-
-
-@pytest.mark.parametrize("board", ["stm32f405", "mps2-an386"])
-def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(firmware: Callable[[str], Path], board: str) -> None:
-    need("unicorn")
-    from tinyfl.simulators.unicorn import Machine
-
-    old, new = np.array([1, 2], np.float32), np.array([3, 4], np.float32)
-    models = [hashlib.sha256(theta.tobytes()).digest() for theta in (old, new)]
-    machine = Machine(firmware(board), boards.load(board), 1)
-    _commit(machine, old)
-    kept, start = machine.snapshot(), machine.slot_events
-    _commit(machine, new)
-    events = machine.slot_events - start
-    assert _model(machine) == models[1]
-    writes = 20  # the last of them; before come erasing one sector, or clearing 32,768 words
-    cuts = sorted({0, 1, 2, *range(max(0, events - writes), events)})
-    seen = []
-    for cut in cuts:
-        machine.restore(kept)
-        machine.cut_power_after(cut)
-        with contextlib.suppress(LinkError):
-            _commit(machine, new)
-        assert not machine.powered
-        machine.power_cycle()
-        seen.append(models.index(_model(machine)))
-    assert seen == sorted(seen)
-    assert seen[0] == 0

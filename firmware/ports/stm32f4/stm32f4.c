@@ -129,7 +129,7 @@ static void uart_start(void)
 {
     RCC_AHB1ENR |= 1u << 0;  /* GPIOA */
     RCC_APB1ENR |= 1u << 17; /* USART2 */
-    (void)RCC_APB1ENR;       /* a clock takes two cycles to come on (errata, 2.1.13) */
+    (void)RCC_APB1ENR;       /* a clock takes two cycles to come on */
     GPIOA_MODER = (GPIOA_MODER & ~0xF0u) | 0xA0u;      /* PA2, PA3: alternate function ... */
     GPIOA_AFRL = (GPIOA_AFRL & ~0xFF00u) | 0x7700u;    /* ... 7 */
     GPIOA_PUPDR = (GPIOA_PUPDR & ~0xF0u) | 0x50u;      /* pulled up: an open line is no byte */

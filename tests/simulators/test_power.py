@@ -1,0 +1,77 @@
+"""Power loss while a model is committed: at every slot write, on the emulated board, with the port's own flash driver."""
+
+import asyncio
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from probe import need
+
+from tinyfl import boards
+from tinyfl.link.board import BoardState, LinkedBoard, floats
+from tinyfl.link.errors import Dead
+from tinyfl.link.wire import MachineWire
+from tinyfl.networks import Activation, Loss, network
+from tinyfl.plan import plan_bytes
+
+NET = network("mlp-5", 1, 1, Loss.mean_squared_error, Activation.relu)
+OLD, NEW, NEXT = (NET.initial_weights(seed) for seed in (1, 2, 3))
+
+
+def talk(machine: Any, work: Callable[[LinkedBoard], Any]) -> Any:
+    async def whole() -> Any:
+        board = await LinkedBoard.connect(MachineWire(machine).open)
+        return await work(board)
+
+    return asyncio.run(whole())
+
+
+async def commit(board: LinkedBoard, theta: Any) -> int:
+    await board.put_plan(plan_bytes(NET))
+    await board.put_weights(theta)
+    return await board.commit(sha256(floats(theta)).digest())
+
+
+@pytest.mark.parametrize(("name", "step"), [("stm32f405", 1), ("mps2-an386", 4093)])
+def test_a_cut_at_every_slot_write_leaves_the_old_model_or_the_new(
+    firmware: Callable[[str], Path], name: str, step: int
+) -> None:
+    """On the STM32F4, whose flash controller is emulated register by register, an erase is one event, and every event is cut.
+    On MPS2 slots are SRAM and erased word by word: of those words every ``step``-th is cut, and everything after them."""
+    need("unicorn")
+    from tinyfl.simulators.unicorn import Machine
+
+    machine = Machine(firmware(name), boards.load(name), 1)
+    talk(machine, lambda board: commit(board, NEXT))
+    assert talk(machine, lambda board: commit(board, OLD)) == 1
+    before, start = machine.snapshot(), machine.slot_events
+    assert talk(machine, lambda board: commit(board, NEW)) == 0
+    events = machine.slot_events - start
+    written = (48 + len(plan_bytes(NET)) + len(floats(NEW))) // 4
+    assert events >= written + 1
+
+    outcomes = {}
+    for cut in sorted({*range(0, events, step), *range(max(events - written - 2, 0), events + 1)}):
+        machine.restore(before)
+        machine.cut_power_after(cut)
+        if cut < events:
+            with pytest.raises(Dead):
+                talk(machine, lambda board: commit(board, NEW))
+        else:
+            talk(machine, lambda board: commit(board, NEW))
+        machine.power_cycle()
+        status, theta = talk(machine, whole_model)
+        assert status.state == BoardState.ready
+        assert any(np.array_equal(theta, model) for model in (OLD, NEW))
+        outcomes[cut] = np.array_equal(theta, NEW)
+        assert talk(machine, lambda board: commit(board, NEXT)) == (1 if outcomes[cut] else 0)
+    assert [cut for cut, new in outcomes.items() if new] == [events]
+    assert len(outcomes) > written
+
+
+async def whole_model(board: LinkedBoard) -> Any:
+    status = await board.status()
+    return status, await board.weights(status)
