@@ -44,13 +44,13 @@ def test_the_hosts_messages_have_these_bytes_and_read_these_replies(vector: dict
         assert cbor2.loads(reply[8:]) == {"rc": 8}
         return
     made = kind(sequence=request[6], **fields)
-    assert made.BYTES == request
+    assert request == made.BYTES
     assert b"".join(Cobs().encode(made.BYTES)).hex() == vector["request"]
     answer = cbor2.loads(reply[8:])
     if "err" in answer:
-        assert kind._ErrorV2.loads(reply).err.rc == answer["err"]["rc"]
+        assert made._ErrorV2.loads(reply).err.rc == answer["err"]["rc"]
     else:
-        read = kind._Response.loads(reply)
+        read = made._Response.loads(reply)
         assert all(getattr(read, key) == value for key, value in answer.items())
 
 
