@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from tinyfl.simulators.native import NativeFleet
@@ -41,6 +42,10 @@ def measured(config: Config, task: Task, net: Network, theta: F32) -> list[Row]:
 
 def provenance() -> str:
     """Commit and machine, for the foot of a table."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
-    return f"commit {commit}{' with changes' if dirty else ''}, Python {platform.python_version()}, {platform.machine()}"
+    commit, changes = _git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain")
+    return f"commit {commit}{' with changes' if changes else ''}, Python {platform.python_version()}, {platform.machine()}"
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

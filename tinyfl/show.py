@@ -68,6 +68,10 @@ def run(result: dict[str, Any]) -> None:
         f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
         f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
     )
+    boots = sorted(board["boot_seconds"] for board in result["boards"] if "boot_seconds" in board)
+    if boots:
+        median, slowest = 1e3 * boots[len(boots) // 2], 1e3 * boots[-1]
+        console.print(f"{len(boots):,} emulated boards, each up in {median:.0f} ms (the slowest in {slowest:.0f}).")
     if result["left_out"]:
         console.print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items()))
     console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)
