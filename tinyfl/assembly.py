@@ -87,7 +87,7 @@ def _emulated(site: _Site, part: Part, first: int) -> tuple[list[Any], Boards]:
         scenario = load_scenario(Path(part.faults), part.count)
         openers = [faulty(board.opener, scenario.of(i), board.reset) for i, board in enumerate(running)]
     records = [
-        {"id": board.id, "board": part.board, "engine": part.engine, "boot_seconds": round(board.boot_seconds, 4)}
+        {"id": board.id, "board": part.board, "engine": board.engine, "boot_seconds": round(board.boot_seconds, 4)}
         for board in running
     ]
     return openers, records

@@ -36,10 +36,11 @@ MOST_BOARDS = 1000
 
 @dataclass(frozen=True)
 class Running:
-    """An emulated board: its id (16 hexadecimal digits), what opens its link, what restarts it as its reset pin would, and the
-    seconds from nothing to its first answer."""
+    """An emulated board: its id (16 hexadecimal digits), its engine, what opens its link, what restarts it as its reset pin
+    would, and the seconds from nothing to its first answer."""
 
     id: str
+    engine: str
     opener: Opener
     reset: Callable[[], None]
     boot_seconds: float
@@ -153,7 +154,7 @@ def _start(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
     else:
         opener, reset = partial(SerialWire.open, _process(running, elf, serial, "tcp")), _no_reset_pin
     asyncio.run(_answers(opener))
-    return Running(f"{serial:016x}", opener, reset, time.perf_counter() - began)
+    return Running(f"{serial:016x}", engine, opener, reset, time.perf_counter() - began)
 
 
 async def _answers(opener: Opener) -> None:

@@ -124,7 +124,8 @@ def _fitted(config: Config) -> tuple[Config, Task, Network]:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
     net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
     data = str(Path(config.data).resolve()) if config.data else ""
-    return replace(config, devices=devices, network=net.name, data=data), task, net
+    fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
+    return replace(config, devices=devices, network=net.name, data=data, fleet=fleet), task, net
 
 
 def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
