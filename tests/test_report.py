@@ -149,7 +149,7 @@ def test_the_page_says_what_each_device_needed_and_how_to_repeat_the_run(finishe
     assert f"Down and up over 115,200 baud {page.seconds(2 * payload * 10 / 115_200)} computed from the payload" in seen
     assert "Rounds each device took part in 1.2 on average" in seen
     assert result["theta_sha256"] in seen
-    assert f"tinyfl simulate {finished['digits']}/config.toml" in seen
+    assert f"tinyfl run {finished['digits']}/config.toml" in seen
     assert "no measure of meta-learning" in seen
 
 
@@ -280,3 +280,11 @@ def test_numbers_read_as_a_person_writes_them() -> None:
     assert page.seconds(0.0263) == "26 ms"
     assert page.counted(1, "shot") == "1 shot"
     assert page.counted(1000, "device") == "1,000 devices"
+
+
+def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
+    run = tinyfl.simulate(task="sine", network="mlp-4", devices=5, rounds=4, tasks=2, out=tmp_path / "run")
+    boards = [{"device": i, "id": None, "board": "mps2-an386"} for i in range(2)] + [{"device": 2, "id": None, "port": "/dev/x"}]
+    (run.path / "result.json").write_text(json.dumps({**run.result, "boards": boards}))
+    text = report.rebuild(run.path).read_text()
+    assert "2 simulated, 2 boards mps2-an386, 1 board at a port" in text

@@ -2,6 +2,7 @@
 
 import html
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,7 @@ def _evaluation(result: Result) -> str:
 
 
 def _repeat(path: Path, config: Config, result: Result) -> str:
-    command = html.escape(f"tinyfl simulate {shlex.quote(str(path / 'config.toml'))}")
+    command = html.escape(f"tinyfl run {shlex.quote(str(path / 'config.toml'))}")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items())
     speed = f"{result['device_rounds_per_s']:,.0f} device-rounds a second"
     facts = [
@@ -291,7 +292,8 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         ("SHA-256 of theta", result["theta_sha256"]),
         ("SHA-256 of the config", result["config_sha256"]),
         ("Updates left out", f"{left_out or 'none'}, of {result['device_rounds']:,}"),
-        ("Simulated in", f"{page.seconds(result['seconds'])}, {speed}"),
+        ("Devices", _kinds(result)),
+        ("Rounds took", f"{page.seconds(result['seconds'])}, {speed}"),
         ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
     ]
     terms = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in facts)
@@ -299,6 +301,15 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         f"<pre>{command}</pre><p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
         f"<details><summary>config.toml</summary><pre>{html.escape(config.to_toml())}</pre></details>"
     )
+
+
+def _kinds(result: Result) -> str:
+    """How many devices were simulated, and how many were boards of which kind."""
+    boards = Counter(board.get("board", "at a port") for board in result.get("boards", []))
+    simulated = result["devices"] - boards.total()
+    kinds = [f"{simulated:,} simulated"] if simulated else []
+    kinds += [f"{counted(count, 'board')} {kind}" for kind, count in boards.items()]
+    return ", ".join(kinds)
 
 
 def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
