@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 import tinyfl as package
-from tinyfl import cli, errors
+from tinyfl import cli, errors, federation
 from tinyfl.config import resolve
 
 HEAVY = ("numpy", "scipy", "sklearn", "matplotlib", "flwr", "tensorflow")
@@ -26,7 +28,9 @@ RESULT_KEYS = {
     "bytes_down", "bytes_up", "device_ram_bytes", "theta_sha256", "evaluation", "baseline",
 }  # fmt: skip
 
-
+ON_BOARDS = ["--task", "sine", "--network", "mlp-8", "--rounds", "3", "--tasks", "20"]
+NOBODY = "socket://127.0.0.1:1"
+"""A port behind which there is no board."""
 ROW_KEYS = {"mode", "shots", "steps", "adapt_lr", "loss", "loss_ci95", "accuracy", "accuracy_ci95", "tasks"}
 
 
@@ -84,6 +88,37 @@ def tinyfl(whole_tinyfl: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The same without a run's page, whose figures take longer than these runs."""
     monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
     return whole_tinyfl
+
+
+@pytest.fixture
+def firmware_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One place for the firmware of all tests, and not the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
+
+
+@pytest.fixture
+def host_compiler(firmware_cache: None) -> None:
+    """Skips without what builds the board posix."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
+
+
+@pytest.fixture
+def built(firmware_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for firmware, shared so that little is compiled twice. Skips without what builds firmware, and measures it."""
+    for module, name in {"ziglang": "ziglang", "elftools": "pyelftools"}.items():
+        if find_spec(module) is None:
+            pytest.skip(f"needs {name}: pip install 'tinyfl[firmware]'")
+    return tmp_path_factory.getbasetemp() / "firmware" / "test_cli"
+
+
+@pytest.fixture
+def on_port(host_compiler: None) -> Iterator[str]:
+    """The url of a board."""
+    from tinyfl.emulation import emulate
+
+    with emulate("posix", link="tcp") as (board,):
+        yield board.url
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +320,122 @@ def test_report_of_one_run_writes_its_page_anew_and_of_several_a_comparison(whol
     assert whole_tinyfl("report", "a", "b", "--json").json == {"report": "comparison.html"}
 
 
+def test_build_prints_what_the_firmware_takes(tinyfl: Command, built: Path) -> None:
+    (made,) = tinyfl("build", "--board", "mps2-an386", "--out", built, "--json").json["firmware"]
+    assert (made["board"], made["toolchain"]) == ("mps2-an386", "zig")
+    assert Path(made["elf"]).read_bytes()[:4] == b"\x7fELF"
+    assert Path(made["elf"]) == built / "mps2-an386" / "mps2-an386.elf"
+    assert made["flash_bytes"] == sum(made["flash"].values()) == sum(part["flash"] for part in made["parts"].values())
+    assert made["ram_bytes"] == sum(made["ram"].values())
+    assert made["ram"][".stack"] + sum(part["ram"] for part in made["parts"].values()) == made["ram_bytes"]
+    assert made["flash_bytes"] < made["flash_available"]
+    assert made["ram_available"] - 16 < made["ram_bytes"] + made["arena_bytes"] <= made["ram_available"]
+    said = tinyfl("build", "--board", "mps2-an386", "--out", built)
+    assert (said.code, said.err) == (0, "")
+    assert f"{made['arena_bytes']:,} bytes of RAM are left" in said.out
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ('#include "source.h"\nint x = adc;\n', errors.BuildError, "light.c cannot be built:\n.*'adc'"),
+        ("int tinyfl_sources[80000];\n", errors.DoesNotFit, "bytes of RAM before any network, 4,096 of them stack"),
+    ],
+)
+def test_a_source_that_cannot_be_built_in_is_refused(
+    tinyfl: Command, built: Path, text: str, kind: type[errors.TinyflError], says: str
+) -> None:
+    Path("light.c").write_text(text)
+    said = tinyfl("build", "--board", "mps2-an386", "--source", "light.c", "--out", built, "--json")
+    assert (said.code, said.out) == (kind.exit_code, "")
+    assert re.search(says, said.err, re.DOTALL)
+
+
+@pytest.mark.usefixtures("host_compiler")
+def test_a_run_on_boards_prints_one_json_object_that_lists_them(tinyfl: Command) -> None:
+    said = tinyfl("run", *ON_BOARDS, "--board", "posix", "--devices", "2", "--cohort", "2", "--out", "run", "--json")
+    result = said.json
+    assert said.out.count("\n") == 1
+    assert set(result) >= RESULT_KEYS
+    assert [(board["device"], board["id"], board["board"]) for board in result["boards"]] == [
+        (0, f"{1:016x}", "posix"),
+        (1, f"{2:016x}", "posix"),
+    ]
+    assert all(set(board) == {"device", "id", "board", "engine", "boot_seconds"} for board in result["boards"])
+    assert (result["devices"], result["left_out"]) == (2, {})
+    simulated = tinyfl("run", *ON_BOARDS, "--devices", "2", "--cohort", "2", "--json").json
+    assert simulated["boards"] == []
+    assert simulated["theta_sha256"] == result["theta_sha256"]
+    held = [json.loads(line) for line in Path("run/events.jsonl").read_text().splitlines()]
+    assert sorted((event["device"], event["what"]) for event in held) == [(0, "connected"), (1, "connected")]
+
+
+def test_a_board_that_is_missing_is_named_on_stderr_and_counted(tinyfl: Command, on_port: str) -> None:
+    ports = ["--port", on_port, "--port", NOBODY]
+    said = tinyfl("run", *ON_BOARDS, *ports, "--cohort", "2", "--json", "--out", "run")
+    assert said.json["left_out"] == {"dead": 3}
+    assert [(board["device"], board["port"]) for board in said.json["boards"]] == [(0, on_port), (1, NOBODY)]
+    assert re.search(r"round 1: device 1 left out: dead: ", said.err)
+    assert said.err.count("device 1 left out") == 1
+    assert Path("run/events.jsonl").read_text().count('"left out"') == 3
+
+
+def test_ports_with_no_board_end_the_run_which_can_be_resumed(tinyfl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(federation, "SHORT_ROUND_PAUSES", (0.0,))
+    said = tinyfl("run", *ON_BOARDS, "--port", NOBODY, "--out", "run")
+    assert (said.code, said.out) == (errors.TrainingError.exit_code, "")
+    assert re.search(r"round 1 had 0 of the 1 updates .*'dead': 1.*tinyfl run --resume run$", said.err.strip())
+    Path("simulated.toml").write_text("[[fleet]]\nnative = 1\n")
+    assert tinyfl("run", "simulated.toml", "--resume", "run", "--json").json["rounds"] == 3
+
+
+@pytest.mark.usefixtures("host_compiler")
+def test_emulate_prints_one_json_object_and_ends_with_a_signal() -> None:
+    command = [sys.executable, "-m", "tinyfl.cli", "emulate", "--board", "posix", "--count", "2", "--first", "9", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            running = strict(process.stdout.readline())["boards"]
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, *rest) == (0, "", "")
+    assert [(set(board), board["id"]) for board in running] == [({"id", "board", "url"}, f"{n:016x}") for n in (9, 10)]
+
+
+FLEET_OF_FIVE = """task = "sine"\n[[fleet]]\nnative = 3\n[[fleet]]\nboard = "posix"\ncount = 2\n"""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["build", "--board", "nosuch"], "no board is called 'nosuch'. There are: mps2-an385, "),
+        (["build", "--board", "mps2-an386", "--source", "absent.c"], "--source absent.c is no C file"),
+        (["run", "--task", "sine", "--devices", "1", "--board", "nosuch"], "no board is called 'nosuch'"),
+        (["run", "--engine", "qemu"], "--engine and --toolchain are for emulated boards"),
+        (["run", "--toolchain", "gcc"], "--engine and --toolchain are for emulated boards"),
+        (["run", "--board", "posix", "--port", NOBODY], "is for a file"),
+        (["run", "--task", "sine", "--board", "posix", "--engine", "renode"], "no engine is called 'renode'"),
+        (["run", "--task", "sine", "--board", "posix", "--engine", "qemu"], "engine qemu does not run posix"),
+        (["run", "--task", "sine", "--port", NOBODY, "--devices", "2"], "2 devices, but the fleet's parts have 1"),
+        (["run", "fleet.toml", "--devices", "6"], "6 devices, but the fleet's parts have 5"),
+        (["run", "--task", "sine", "--port", "nonsense://1"], "nonsense://1 is no link"),
+        (["run", "--seconds", "0"], "--seconds"),
+        (["emulate", "--board", "nosuch"], "no board is called 'nosuch'"),
+        (["emulate", "--board", "posix", "--engine", "unicorn"], "engine unicorn does not run posix"),
+        (["emulate", "--board", "posix", "--link", "usb"], "no link is called 'usb'"),
+        (["emulate", "--board", "posix", "--count", "0"], "0 boards, not 1 to 1,000"),
+    ],
+)
+def test_a_fleet_that_cannot_be_is_refused(tinyfl: Command, words: list[str], says: str) -> None:
+    Path("fleet.toml").write_text(FLEET_OF_FIVE)
+    said = tinyfl(*words)
+    assert (said.code, said.out) == (errors.ConfigError.exit_code, "")
+    assert re.search(r"^tinyfl: ", said.err, re.MULTILINE)
+    assert says in said.err
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "says"),
     [
@@ -342,6 +493,10 @@ def test_shots_that_the_data_cannot_give_are_refused_before_the_rounds(tinyfl: C
         ["adapt", "run"],
         ["report"],
         ["adapt", "run", "--data", "d.npz", "--steps", "-1"],
+        ["build"],
+        ["build", "--board", "mps2-an386", "--toolchain", "iar"],
+        ["emulate"],
+        ["emulate", "--board", "posix", "--count", "many"],
     ],
 )
 def test_bad_usage_leaves_with_2_and_an_empty_stdout(tinyfl: Command, words: list[str]) -> None:
@@ -382,7 +537,7 @@ def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> 
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("verb", [[], ["simulate"], ["adapt"], ["report"]])
+@pytest.mark.parametrize("verb", [[], ["simulate"], ["run"], ["adapt"], ["report"], ["build"], ["emulate"]])
 def test_help_is_there_for_every_verb(tinyfl: Command, verb: list[str]) -> None:
     said = tinyfl(*verb, "--help")
     assert (said.code, said.err) == (0, "")

@@ -1,11 +1,16 @@
 """The documentation holds: its code runs, its commands parse, its links resolve, its tables are the code's own."""
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +22,17 @@ import tinyfl
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
-from tinyfl.errors import DataError, TinyflError
+from tinyfl.errors import DataError, LinkError, TinyflError
+from tinyfl.fleet import Event
+from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```(\w+)(?: title=\"(\S+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md")
+ABOUT_BOARDS = ("build", "emulate", "run")
+"""Verbs that the pages use for boards."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +67,56 @@ def session(page: Path) -> dict[str, Any]:
 def commands() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for block in blocks(page):
-            for line in block.text.splitlines():
+            for line in map(str.strip, block.text.splitlines()):
                 if block.language in ("sh", "bash", "console") and line.removeprefix("$ ").startswith("tinyfl "):
                     yield name(page), line.removeprefix("$ ").partition("  #")[0]
+
+
+def words_of(page: str, *verbs: str) -> list[list[str]]:
+    """The page's commands with one of these verbs, in words, without the program's name."""
+    lines = [shlex.split(line)[1:] for where, line in commands() if where == page]
+    return [words for words in lines if words[0] in verbs]
+
+
+def run_quickly(words: list[str]) -> None:
+    """A run as its command says, but evaluated on fewer devices."""
+    app([*words, "--tasks", "20"], standalone_mode=False)
+
+
+def write_files(page: Path) -> None:
+    """Writes the blocks that have a title under it."""
+    for block in blocks(page):
+        if block.title:
+            Path(block.title).write_text(block.text)
+
+
+def theta_sha256(run: str) -> str:
+    return str(json.loads(Path(run, "result.json").read_text())["theta_sha256"])
+
+
+@contextmanager
+def emulating(*words: str) -> Iterator[list[str]]:
+    """The urls of the boards that `tinyfl emulate` with these options serves."""
+    command = [sys.executable, "-m", "tinyfl.cli", *words, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield [board["url"] for board in json.loads(process.stdout.readline())["boards"]]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def boards_kit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips without what builds and emulates boards. One cache of firmware for all such tests, and not the user's; runs have no
+    report, whose figures take longer than these runs."""
+    for module, package in {"unicorn": "unicorn", "elftools": "pyelftools", "ziglang": "ziglang"}.items():
+        if find_spec(module) is None:
+            pytest.skip(f"needs {package}: pip install 'tinyfl[firmware]'")
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
+    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
 
 
 def accuracy(rows: list[dict[str, Any]]) -> float:
@@ -137,7 +194,82 @@ def test_the_page_on_tasks_makes_a_data_set_that_a_fleet_learns() -> None:
     assert accuracy(run.evaluation) > accuracy(run.baseline)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("tasks.md", "your-own.md")], ids=name)
+@pytest.mark.usefixtures("boards_kit")
+def test_the_page_on_fleets_does_what_it_says() -> None:
+    from tinyfl.emulation import emulate
+
+    page = ROOT / "docs" / "fleets.md"
+    write_files(page)
+    with emulate("posix", 2, link="tcp") as cabled:
+        text = Path("fleet.toml").read_text()
+        for number, board in enumerate(cabled):
+            text = text.replace(f"/dev/ttyACM{number}", board.url)
+        Path("fleet.toml").write_text(text)
+        for words in words_of("docs/fleets.md", "run"):
+            run_quickly(words)
+    assert theta_sha256("runs/boards") == theta_sha256("runs/simulated")
+    mixed = json.loads(Path("runs/mixed/result.json").read_text())
+    assert (mixed["devices"], mixed["left_out"]) == (106, {})
+
+    events = [json.loads(line) for line in Path("runs/faulty/events.jsonl").read_text().splitlines()]
+    told = next(block for block in blocks(page) if block.language == "json")
+    for line in told.text.splitlines():
+        assert set(json.loads(line)) == set(events[0]) == {"time", *(field.name for field in fields(Event))}
+    assert {json.loads(line)["what"] for line in told.text.splitlines()} == {event["what"] for event in events}
+    gone = [(e["round"], e["device"], e["detail"].split(":")[0]) for e in events if e["what"] == "left out"]
+    assert sorted(gone) == sorted([(0, 3, "refused"), *((round, 2, "dead") for round in range(5))])
+    assert [(event["round"], event["device"]) for event in events if event["what"] == "back"] == [(1, 3)]
+
+    names = session(page)
+    assert (names["echo"].r, names["described"].board) == ("hello", "mps2-an386")
+    assert names["after"].loss < 0.1 * names["before"].loss
+    assert abs(names["half"] - 0.25) < 0.15
+
+
+def test_the_page_on_fleets_has_every_key_reason_and_kind_of_fault() -> None:
+    from tinyfl.simulators.faults import KINDS
+
+    from tinyfl.link import errors
+
+    page = ROOT / "docs" / "fleets.md"
+    assert {cell for row in table(page, "part") for cell in row[:2] if cell} == {field.name for field in fields(Part)}
+    assert [row[0] for row in table(page, "kind")] == list(KINDS)
+    reasons = {kind.reason for kind in LinkError.__subclasses__() if kind.__module__ == errors.__name__}
+    assert {row[0] for row in table(page, "reason")} == {*reasons, "oversized"}
+    assert {row[0] for row in table(ROOT / "docs" / "exit-codes.md", "reason")} == reasons
+    for block in blocks(page):
+        if block.language == "toml":
+            assert read_parts(tomllib.loads(block.text).get("fleet", [])) or "fault" in tomllib.loads(block.text)
+
+
+@pytest.mark.usefixtures("boards_kit")
+def test_the_page_on_firmware_builds_a_source_from_which_a_board_learns() -> None:
+    page = ROOT / "docs" / "firmware.md"
+    write_files(page)
+    for words in words_of("docs/firmware.md", "build"):
+        app(words, standalone_mode=False)
+    assert Path("build/firmware/stm32f405/stm32f405.elf").is_file()
+    losses = session(page)["losses"]
+    assert losses[-1] < 0.1 * losses[0]
+
+    with emulating("emulate", "--board", "stm32f405") as (url,):
+        for words in words_of("docs/firmware.md", "run"):
+            run_quickly([url if word == "/dev/ttyUSB0" else word for word in words])
+    assert theta_sha256("runs/desk") == theta_sha256("runs/no-desk")
+
+
+def test_the_page_on_firmware_has_every_key_of_a_manifest() -> None:
+    manifest = tomllib.loads((ROOT / "boards" / "stm32f405.toml").read_text())
+    rows = table(ROOT / "docs" / "firmware.md", "key")
+    keys = [key.strip("[]") for row in rows for key in row[0].split(", ")]
+    assert sorted(keys) == sorted(manifest)
+    for row in rows:
+        if row[0].startswith("["):
+            part = manifest[row[0].strip("[]")]
+            assert all(key in row[1] for key in (part[0] if isinstance(part, list) else part))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in TESTED_APART], ids=name)
 def test_python_on_other_pages_runs(page: Path) -> None:
     session(page)
 
@@ -188,7 +320,7 @@ def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, l
         return
     with group.commands[words[0]].make_context(words[0], words[1:]) as context:
         given = {key: value for key, value in context.params.items() if key in Config.__dataclass_fields__}
-    if words[0] == "simulate":
+    if words[0] == "simulate" or (words[0] == "run" and not {"config", "resume"} & {k for k, v in context.params.items() if v}):
         given = {key: (tuple(v) if isinstance(v, list) else str(v) if isinstance(v, Path) else v) for key, v in given.items()}
         resolve({key: value for key, value in given.items() if value != ()}).build()
 
@@ -200,11 +332,25 @@ def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
     own_data.rename("mine.npz")
     tinyfl_itself = [sys.executable, "-m", "tinyfl.cli"]
     for page, line in commands():
-        if page == "README.md":
+        if page == "README.md" and shlex.split(line)[1] not in ABOUT_BOARDS:
             subprocess.run([*tinyfl_itself, *shlex.split(line)[1:]], check=True, capture_output=True)
     assert Path("comparison.html").is_file()
     assert Path("adapted.npz").is_file()
     assert {path.name for path in Path("runs").iterdir()} == {"sine", "joint", "large", "mine"}
+
+
+@pytest.mark.usefixtures("boards_kit")
+def test_the_readmes_boards_are_built_and_learn() -> None:
+    for words in words_of("README.md", "build"):
+        app(words, standalone_mode=False)
+    (served,) = words_of("README.md", "emulate")
+    with emulating(*served) as urls:
+        ports = {f"/dev/ttyACM{number}": url for number, url in enumerate(urls)}
+        for words in words_of("README.md", "run"):
+            run_quickly([ports.get(word, word) for word in words])
+    for run, devices in (("runs/boards", 4), ("runs/ports", 2)):
+        result = json.loads(Path(run, "result.json").read_text())
+        assert (result["left_out"], len(result["boards"])) == ({}, devices)
 
 
 def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
@@ -216,7 +362,8 @@ def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_
 
 
 def kinds(base: type[TinyflError] = TinyflError) -> list[type[TinyflError]]:
-    return [base, *(kind for sub in base.__subclasses__() for kind in kinds(sub))]
+    """The kinds of tinyfl.errors; those that other modules derive share their codes."""
+    return [base, *(kind for sub in base.__subclasses__() if sub.__module__ == base.__module__ for kind in kinds(sub))]
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -284,7 +284,7 @@ def test_numbers_read_as_a_person_writes_them() -> None:
 
 def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
     run = tinyfl.simulate(task="sine", network="mlp-4", devices=5, rounds=4, tasks=2, out=tmp_path / "run")
-    boards = [{"device": i, "id": None, "board": "mps2-an386"} for i in range(2)] + [{"device": 2, "id": None, "port": "/dev/x"}]
+    boards = [*({"device": i, "board": "mps2-an386"} for i in range(2)), {"device": 2, "port": "/dev/x"}]
     (run.path / "result.json").write_text(json.dumps({**run.result, "boards": boards}))
     text = report.rebuild(run.path).read_text()
     assert "2 simulated, 2 boards mps2-an386, 1 board at a port" in text

@@ -47,6 +47,8 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
     assert boards.sha256() == simulated.sha256()
     assert boards.sha256() != resolve({"task": "sine", "devices": 6}).sha256()
     assert simulated.minimum == 0
+    resumed_on_boards = resolve({**vars(simulated), "fleet": [{"board": "mps2-an386", "count": 5}]})
+    assert resumed_on_boards.minimum == 1
 
 
 @pytest.mark.parametrize(
@@ -64,8 +66,10 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
         ({"board": "mps2-an386", "ids": ["a"]}, "board has no ids"),
         ({"ports": []}, "ports in .* is empty"),
         ({"ports": ["/dev/a", "/dev/a"]}, "more than once"),
-        ({"ports": ["/dev/a"], "ids": ["b", "b"]}, "more than once"),
+        ({"ports": ["/dev/a"], "ids": ["0b", "0b"]}, "more than once"),
         ({"ports": [1]}, "lists of texts"),
+        ({"ports": ["/dev/a"], "ids": ["7"]}, "no board's id"),
+        ({"ports": ["/dev/a"], "ids": ["AB", "ab"]}, "more than once"),
         ({"wires": 3}, "'wires', which tinyfl does not know"),
         ("native", "not a table"),
     ],

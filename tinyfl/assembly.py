@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.core import Engine
-from tinyfl.errors import InstallError
+from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Event, Fleet, MixedFleet
 from tinyfl.networks import Network
 from tinyfl.roster import Part
@@ -85,7 +85,10 @@ def _emulated(site: _Site, part: Part, first: int) -> tuple[list[Any], Boards]:
         from tinyfl.simulators.faults.scenario import load_scenario
 
         scenario = load_scenario(Path(part.faults), part.count)
-        openers = [faulty(board.opener, scenario.of(i), board.reset) for i, board in enumerate(running)]
+        try:
+            openers = [faulty(board.opener, scenario.of(i), board.reset) for i, board in enumerate(running)]
+        except ValueError as error:
+            raise ConfigError(f"{part.faults}: {error}. Leave the reset out, or take another engine.") from error
     records = [
         {"id": board.id, "board": part.board, "engine": board.engine, "boot_seconds": round(board.boot_seconds, 4)}
         for board in running

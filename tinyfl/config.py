@@ -153,8 +153,11 @@ def _with_fleet(given: dict[str, Any]) -> dict[str, Any]:
     size = sum(part.size for part in parts)
     if parts and given.get("devices", size) != size:
         raise ConfigError(f"{given['devices']} devices, but the fleet's parts have {size:,}. Leave --devices out.")
-    boards = any(not part.native for part in parts)
-    return {"minimum": int(boards), **given, "fleet": parts, **({"devices": size} if parts else {})}
+    least = int(any(not part.native for part in parts))
+    minimum = given.get("minimum", least)
+    if isinstance(minimum, int):  # what else it may be is refused with the other settings
+        minimum = max(minimum, least)
+    return {**given, "minimum": minimum, "fleet": parts, **({"devices": size} if parts else {})}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -37,12 +37,12 @@ MOST_BOARDS = 1000
 @dataclass(frozen=True)
 class Running:
     """An emulated board: its id (16 hexadecimal digits), its engine, what opens its link, what restarts it as its reset pin
-    would, and the seconds from nothing to its first answer."""
+    would (a process has none), and the seconds from nothing to its first answer."""
 
     id: str
     engine: str
     opener: Opener
-    reset: Callable[[], None]
+    reset: Callable[[], None] | None
     boot_seconds: float
 
 
@@ -152,17 +152,13 @@ def _start(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
         emulator = running.enter_context(QemuBoard(elf, board, serial))
         opener, reset = partial(SerialWire.open, emulator.url), emulator.reset
     else:
-        opener, reset = partial(SerialWire.open, _process(running, elf, serial, "tcp")), _no_reset_pin
+        opener, reset = partial(SerialWire.open, _process(running, elf, serial, "tcp")), None
     asyncio.run(_answers(opener))
     return Running(f"{serial:016x}", engine, opener, reset, time.perf_counter() - began)
 
 
 async def _answers(opener: Opener) -> None:
     await (await LinkedBoard.connect(opener, START_SECONDS)).close()
-
-
-def _no_reset_pin() -> None:
-    raise ConfigError("a board that is a process has no reset pin. Take the fault out of the scenario, or another engine.")
 
 
 def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str, link: Link) -> str:

@@ -88,9 +88,14 @@ class Federation:
                 with self._interruptible():
                     self._rounds()
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
+            diverged = set(self.left_out) <= {"numeric", "oversized"}
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                "the inner loop diverges on every device. Give a smaller --inner-lr, or a --clip."
+                + (
+                    "the inner loop diverges on every device. Give a smaller --inner-lr, or a --clip."
+                    if diverged
+                    else f"see to the boards that {self.directory.path}/events.jsonl names."
+                )
             )
         return Outcome(self.state, self._seconds(), self.left_out)
 

@@ -74,9 +74,12 @@ class MixedFleet:
     def _in_parts(self, what: str, cohort: U32, round: int, theta: F32, inner: Inner) -> list[Any]:
         cuts = np.searchsorted(cohort, self._edges)
         shares = [(part, cohort[a:b]) for part, a, b in zip(self.parts, cuts, cuts[1:], strict=False) if b > a]
-        with ThreadPoolExecutor(max(len(shares), 1)) as pool:
+        pool = ThreadPoolExecutor(max(len(shares), 1))
+        try:
             jobs = [pool.submit(getattr(part, what), share, round, theta, inner) for part, share in shares]
             return [job.result() for job in jobs]
+        finally:
+            pool.shutdown(wait=False)  # whoever is interrupted does not wait for the rest
 
 
 def left_out(reasons: Iterable[str]) -> Mapping[str, int]:

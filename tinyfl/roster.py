@@ -8,8 +8,9 @@ A fleet's parts stand in its TOML file, one ``[[fleet]]`` table each, and number
                                     engine = "unicorn"
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tinyfl.build import TOOLCHAINS, Toolchain
@@ -67,7 +68,7 @@ def _part(table: Any) -> Part:
     values: dict[str, Any] = {key: tuple(value) if kinds[key] is tuple else value for key, value in table.items()}
     part = Part(**values)
     _check(part, set(table))
-    return part
+    return replace(part, ids=tuple(id.lower() for id in part.ids))
 
 
 def _check(part: Part, given: set[str]) -> None:
@@ -87,8 +88,11 @@ def _check(part: Part, given: set[str]) -> None:
         raise ConfigError("ports in [[fleet]] is empty. Name serial ports, ptys or socket://host:port.")
     if not all(isinstance(text, str) for text in (*part.ports, *part.ids)):
         raise ConfigError("ports and ids in [[fleet]] are lists of texts.")
+    for id in part.ids:
+        if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){1,16}", id):
+            raise ConfigError(f"ids in [[fleet]] has {id!r}, which is no board's id: give pairs of hexadecimal digits.")
     _refuse_repeats("ports", part.ports)
-    _refuse_repeats("ids", part.ids)
+    _refuse_repeats("ids", [id.lower() for id in part.ids])
 
 
 def _refuse_repeats(name: str, texts: Iterable[str]) -> None:

@@ -17,8 +17,10 @@ tinyfl_command tinyfl_plan_write, tinyfl_weights_write, tinyfl_weights_read;
 
 /* Takes a whole plan of `count` bytes, which lies at the start of the arena. 0 or a refusal. */
 int tinyfl_take_plan(tinyfl_agent *agent, size_t count);
-/* Takes the weights as they lie in the arena. 0 or a refusal. */
+/* Readies the learner over the weights as they lie in the arena. 0 or a refusal. */
 int tinyfl_take_weights(tinyfl_agent *agent);
+/* Back to empty: nothing of a plan or weights is found here again. */
+void tinyfl_drop_plan(tinyfl_agent *agent);
 size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
 int tinyfl_has_weights(const tinyfl_agent *agent);
 

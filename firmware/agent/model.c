@@ -10,6 +10,13 @@ static size_t words(size_t bytes) { return (bytes + 3) / 4 * 4; }
 
 size_t tinyfl_weights_bytes(const tinyfl_agent *agent) { return tinyfl_plan_weights(&agent->plan) * sizeof(float); }
 
+void tinyfl_drop_plan(tinyfl_agent *agent)
+{
+    agent->state = TINYFL_EMPTY;
+    agent->plan_upload = agent->weights_upload = (tinyfl_upload){0};
+    agent->feed = TINYFL_NO_STREAM;
+}
+
 int tinyfl_has_weights(const tinyfl_agent *agent)
 {
     return agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT;
@@ -77,7 +84,6 @@ int tinyfl_take_weights(tinyfl_agent *agent)
     if (tinyfl_learner_init(&agent->learner, &agent->plan, agent->weights, agent->memory, tinyfl_learner_bytes(&agent->plan),
                             0.0f) != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
-    agent->state = TINYFL_READY;
     return 0;
 }
 
@@ -143,15 +149,14 @@ int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
     if (agent->state == TINYFL_LEARNING)
         return TINYFL_REFUSED_STATE;
     if (b.off == 0 && !announced(upload, &b)) {
+        tinyfl_drop_plan(agent);
         start(upload, &b);
-        agent->state = TINYFL_EMPTY;
-        agent->feed = TINYFL_NO_STREAM;
     }
     const int last = take_block(upload, &b, agent->arena);
     const int refusal = last < 0 ? -last : last ? tinyfl_take_plan(agent, upload->count) : 0;
     if (refusal) {
-        if (last) /* a plan that arrived and is of no use is not kept to be found again */
-            *upload = (tinyfl_upload){0};
+        if (last) /* all of it came, and it is of no use */
+            tinyfl_drop_plan(agent);
         return refusal;
     }
     return reply_offset(reply, upload->done);
@@ -185,6 +190,7 @@ int tinyfl_weights_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
             *upload = (tinyfl_upload){0};
             return refusal;
         }
+        agent->state = TINYFL_READY;
     }
     return reply_offset(reply, upload->done);
 }

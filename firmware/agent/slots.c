@@ -55,7 +55,10 @@ static int load(tinyfl_agent *agent, int which)
     agent->plan_upload = (tinyfl_upload){.count = plan, .done = plan};
     tinyfl_sha256_of(agent->arena, plan, agent->plan_upload.sha);
     tinyfl_sha256_of(agent->weights, weights, agent->hash);
-    return tinyfl_take_weights(agent) == 0;
+    if (tinyfl_take_weights(agent) != 0)
+        return 0;
+    agent->state = TINYFL_READY;
+    return 1;
 }
 
 void tinyfl_load_newest_slot(tinyfl_agent *agent)
@@ -66,7 +69,7 @@ void tinyfl_load_newest_slot(tinyfl_agent *agent)
     agent->newest = first == 0 && second == 0 ? -1 : second > first;
     agent->sequence = second > first ? second : first;
     if (agent->newest >= 0 && !load(agent, agent->newest))
-        agent->state = TINYFL_EMPTY;
+        tinyfl_drop_plan(agent);
 }
 
 void tinyfl_committed(const tinyfl_agent *agent, uint8_t hash[TINYFL_SHA256_BYTES])
@@ -75,11 +78,6 @@ void tinyfl_committed(const tinyfl_agent *agent, uint8_t hash[TINYFL_SHA256_BYTE
         return;
     const uint8_t *slot = agent->port->slots[agent->newest];
     tinyfl_sha256_of(slot + HEADER + little_endian(slot + PLAN), little_endian(slot + WEIGHTS), hash);
-}
-
-static int program(const tinyfl_port *port, int slot, uint32_t offset, const void *bytes, size_t count)
-{
-    return port->program(slot, offset, bytes, count);
 }
 
 /* Erases the slot and writes all of it but its first word, then that. */
@@ -92,11 +90,12 @@ static int write_slot(const tinyfl_agent *agent, int which, uint32_t sequence)
     put_little_endian(header + PLAN, plan);
     put_little_endian(header + WEIGHTS, weights);
     hash_parts(header, agent->arena, plan, agent->weights, weights, header + HASH);
-    if (port->erase(which) != 0 || program(port, which, MAGIC, header + MAGIC, HEADER - MAGIC) != 0 ||
-        program(port, which, HEADER, agent->arena, plan) != 0 ||
-        program(port, which, HEADER + plan, agent->weights, weights) != 0 || program(port, which, 0, header, MAGIC) != 0)
+    const uint8_t *learnt = (const uint8_t *)agent->weights;
+    if (port->erase(which) != 0 || port->program(which, MAGIC, header + MAGIC, HEADER - MAGIC) != 0 ||
+        port->program(which, HEADER, agent->arena, plan) != 0 ||
+        port->program(which, HEADER + plan, learnt, weights) != 0 || port->program(which, 0, header, MAGIC) != 0)
         return TINYFL_REFUSED_FLASH;
-    return valid(port, which) == sequence ? 0 : TINYFL_REFUSED_FLASH;
+    return sequence != 0 && valid(port, which) == sequence ? 0 : TINYFL_REFUSED_FLASH;
 }
 
 /* Does the newest slot hold this very plan and these weights? */
@@ -119,6 +118,9 @@ int tinyfl_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
         return TINYFL_REFUSED_STATE;
     if (memcmp(sha.bytes, agent->hash, sizeof agent->hash) != 0)
         return TINYFL_REFUSED_BASE;
+    /* What learning has carried out of the guard's bounds would not start again. */
+    if (tinyfl_take_weights(agent) != 0)
+        return TINYFL_REFUSED_NUMERIC;
     if (HEADER + agent->plan_upload.count + tinyfl_weights_bytes(agent) > agent->port->slot_bytes)
         return TINYFL_REFUSED_MEMORY;
     if (!held(agent)) {

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from tinyfl.simulators import BoardFault
+
+from tinyfl.link.errors import Dead
 from tinyfl.link.wire import Opener, Wire
 
 Direction = Literal["to-board", "to-host"]
@@ -55,7 +58,10 @@ class _Line:
         kind = fault.kind if fault else None
         self._silent |= kind == "silence"
         if kind == "reset":
-            self._reset()
+            try:
+                self._reset()
+            except BoardFault as error:
+                raise Dead(str(error)) from error
         if self._silent or kind in ("drop", "reset"):
             return b""
         if kind == "delay":

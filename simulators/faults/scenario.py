@@ -1,7 +1,7 @@
 """A scenario: which faults strike which boards, read from a TOML file.
 
 [[fault]]
-board = 2                 # the device's number
+board = 2                 # counted from 0 within its part of the fleet
 direction = "to-board"    # or to-host
 frame = 5                 # from 0, since the start
 kind = "flip"             # drop, duplicate, flip, truncate, delay, silence, reset

@@ -1,12 +1,13 @@
 """One emulated board in this process: unicorn runs the instructions, peripherals.c is what surrounds the core.
 
 The board runs only inside ``exchange``, until it sleeps (WFI) with its input used up, so a fleet of them needs no threads; with
-threads they run in parallel, as Python's lock is released while a board runs. One thread at a time may use one board.
+threads they run in parallel, as Python's lock is released while a board runs. A board is one thread's at a time: others wait.
 """
 
 import ctypes
 import random
 import struct
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Machine:
             raise ConfigError(f"{board.name} is a process of this machine, not a chip to emulate: give --engine process.")
         self.board, self.serial, self.budget = board, serial, budget
         self.memory = board.memory
+        self._lock = threading.Lock()
         self.image = load_image(elf)
         self._flash = ctypes.create_string_buffer(self.memory.flash.size)
         self._ram = ctypes.create_string_buffer(self.memory.ram.size)
@@ -82,6 +84,10 @@ class Machine:
         Without power nothing runs and nothing comes back. Raises BoardFault if the board crashes, does not take its input,
         runs away or sends more than 64 KiB; it then stays as it is until reset.
         """
+        with self._lock:
+            return self._exchange(data)
+
+    def _exchange(self, data: bytes) -> bytes:
         if self._fault:
             raise BoardFault(self._fault)
         state = self._state
@@ -93,15 +99,18 @@ class Machine:
 
     def reset(self) -> None:
         """As by the reset pin: the program starts again; RAM and flash stay."""
-        self._restart()
-        self.exchange(b"")
+        with self._lock:
+            self._restart()
+            self._exchange(b"")
 
     def power_cycle(self) -> None:
         """Power off and on again: flash stays, RAM comes up with what this board's RAM comes up with."""
-        ctypes.memmove(self._ram, random.Random(self.serial).randbytes(len(self._ram)), len(self._ram))
-        self.powered = True
-        self._state.now.cut_at = 0
-        self.reset()
+        with self._lock:
+            ctypes.memmove(self._ram, random.Random(self.serial).randbytes(len(self._ram)), len(self._ram))
+            self.powered = True
+            self._state.now.cut_at = 0
+            self._restart()
+            self._exchange(b"")
 
     def cut_power_after(self, slot_events: int) -> None:
         """Power goes in the middle of the slot write or erase that comes after ``slot_events`` more whole ones."""
@@ -181,7 +190,7 @@ class Machine:
                 return
             else:
                 wakes = wakes + 1 if state.taken == taken else 0
-        if wakes:
+        if wakes and self.powered:
             raise self._faulted(f"sleeps and leaves {state.input_bytes - state.taken} bytes of its input")
 
     def _run(self) -> None:

@@ -440,6 +440,34 @@ def test_committed_weights_come_back_and_slots_take_turns(ready: Board) -> None:
     assert ready.weights() == floats(3 * THETA)
 
 
+def test_weights_that_could_not_start_again_are_not_committed(board: Board) -> None:
+    """Learning may carry a weight past the guard's bound, within which weights must start."""
+    plan = peer.plan([(1, 1, ref.IDENTITY, 1)], 0)
+    board.put(1, plan)
+    commit(board, [0, 1])
+    start = floats([0, 1.1e15])
+    board.put(2, start)
+    board.ours(WRITE, 3, **round_of(base=sha(start), source="", samples=1, rate=1.0))
+    board.ours(WRITE, 4, off=0, data=floats([0, 1.6e15]))
+    phi = np.frombuffer(board.weights(), "<f4")
+    assert phi[1] > 2.0**50
+    assert board.refusal(WRITE, 9, sha=sha(phi.tobytes())) == NUMERIC
+    board.start(blank=False)
+    assert board.weights() == floats([0, 1])
+
+
+def test_a_slot_that_is_of_no_use_here_leaves_an_empty_board(built: Board) -> None:
+    built.start()
+    built.put(1, PLAN)
+    commit(built, THETA)
+    built.start(arena=100, blank=False)
+    assert built.status()["state"] == EMPTY
+    small = peer.plan([(1, 1, ref.IDENTITY, 1)], 0)
+    built.put(1, small)
+    built.put(2, floats([1, 2]))
+    assert built.status()["state"] == READY
+
+
 def test_rounds_write_no_flash(ready: Board) -> None:
     ready.lib.board_cut_after(-1)
     ready.ours(WRITE, 3, **round_of())

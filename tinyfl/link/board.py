@@ -41,6 +41,9 @@ NOT_THERE = "Check the cable, the speed, and that the board runs tinyfl's firmwa
 ABORTED = -6
 """The code of a round that was ended by ``abort``."""
 
+MOST_BYTES = 4 << 24
+"""Of weights: no plan has more."""
+
 UNREADABLE = (SMPClientException, CBORDecodeError, ValueError, TypeError, KeyError)
 
 
@@ -226,6 +229,8 @@ class LinkedBoard:
             block = await self._ask(messages.WeightsRead(sequence=self._next(), off=len(held)), ANSWER_SECONDS)
             if block.off != len(held) or not block.data:
                 raise Corrupt(f"asked for weights from byte {len(held)}, got {len(block.data)} bytes from {block.off}.")
+            if block.len % 4 or block.len > MOST_BYTES:
+                raise Corrupt(f"the board says it has {block.len:,} bytes of weights.")
             held += block.data
             if len(held) >= block.len:
                 return held

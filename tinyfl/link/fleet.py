@@ -122,6 +122,8 @@ class LinkFleet:
             future.cancel()
 
     async def _close(self) -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
         await asyncio.gather(*(_let_go(seat) for seat in self._seats.values()))
 
     async def _cohort(self, cohort: U32, work: _Work) -> list[tuple[F32, float, str]]:
@@ -158,8 +160,8 @@ class LinkFleet:
             self._greet(seat, device, work.round)
             if (await seat.board.status()).state == BoardState.learning:
                 await seat.board.abort()
-        else:
-            await seat.board.describe(within)
+        elif (await seat.board.describe(within)).id.hex() != seat.id:
+            raise Refused(f"another board answers where {seat.id} was. Put the cables right, or give the fleet's ids.")
         described = seat.board.description
         need = arena_bytes(self.network, work.inner.batch)
         if need > described.arena:

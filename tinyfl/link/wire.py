@@ -66,7 +66,9 @@ class SerialWire:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
             loop = asyncio.get_running_loop()
-            opening.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, port.close))
+            opening.add_done_callback(
+                lambda done: done.cancelled() or done.exception() or loop.run_in_executor(None, port.close)
+            )
             raise
         except ValueError as error:
             raise ConfigError(f"{url} is no link ({error}). Give a serial port, a pty's path or socket://host:port.") from error

@@ -21,12 +21,14 @@ void *memcpy(void *restrict to, const void *restrict from, size_t count)
 
 void *memmove(void *to, const void *from, size_t count)
 {
-    if ((uintptr_t)to - (uintptr_t)from >= count)
-        return memcpy(to, from, count); /* forward never overtakes itself */
-    uint8_t *t = (uint8_t *)to + count;
-    const uint8_t *f = (const uint8_t *)from + count;
-    while (count--)
-        *--t = *--f;
+    uint8_t *t = to;
+    const uint8_t *f = from;
+    if ((uintptr_t)to - (uintptr_t)from >= count) /* forward never overtakes itself */
+        while (count--)
+            *t++ = *f++;
+    else
+        while (count--)
+            t[count] = f[count];
     return to;
 }
 

@@ -47,12 +47,23 @@ static void hang_up(void)
     in = out = -1;
 }
 
+/* Takes the next client in, if there is one. */
+static void answer_call(void)
+{
+    const int yes = 1;
+    in = out = accept(listener, NULL, NULL);
+    if (in >= 0 && (setsockopt(in, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0))
+        hang_up();
+}
+
 static int read_byte(void)
 {
     static uint8_t bytes[4096];
     static ssize_t count, next;
     if (next == count) {
         next = 0;
+        if (in < 0)
+            answer_call();
         count = in < 0 ? -1 : read(in, bytes, sizeof bytes);
         if (count == 0 || (count < 0 && in >= 0 && errno != EAGAIN && errno != EINTR))
             hang_up();
@@ -68,12 +79,6 @@ static void idle(void)
 {
     struct pollfd wait = {.fd = in >= 0 ? in : listener, .events = POLLIN};
     poll(&wait, 1, -1);
-    if (in < 0 && (wait.revents & POLLIN)) {
-        in = out = accept(listener, NULL, NULL);
-        const int yes = 1;
-        if (in >= 0 && (setsockopt(in, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0))
-            hang_up();
-    }
 }
 
 static void write_all(const uint8_t *bytes, size_t count)
@@ -193,7 +198,7 @@ static void use_tcp(const char *text)
     listener = socket(AF_INET, SOCK_STREAM, 0);
     if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
         bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, 1) < 0 ||
-        getsockname(listener, (struct sockaddr *)&at, &length) < 0)
+        getsockname(listener, (struct sockaddr *)&at, &length) < 0 || fcntl(listener, F_SETFL, O_NONBLOCK) < 0)
         die("--tcp");
     printf("socket://127.0.0.1:%d\n", ntohs(at.sin_port));
 }

@@ -29,7 +29,11 @@ enum { RE = 1 << 2, TE = 1 << 3, RXNEIE = 1 << 5, UE = 1 << 13 };        /* CR1 
 #define LOCK (1u << 31)
 
 #define UNIQUE_ID 0x1FFF7A10u /* 96 bits */
-#define FIRST_SECTOR 10 /* of the slots: sectors 10 and 11 are the last 128 KiB each of 1 MiB */
+#define SECTOR_BYTES 0x20000u /* from sector 5, 128 KiB into the flash, on */
+#define SECTOR(address) (((address) - 0x08000000u) / SECTOR_BYTES + 4)
+#if TINYFL_SLOT_BYTES != SECTOR_BYTES || TINYFL_SLOT_0 % SECTOR_BYTES || TINYFL_SLOT_1 % SECTOR_BYTES || SECTOR(TINYFL_SLOT_0) < 5
+#error "a slot must be one of the sectors from 5 on, 128 KiB each"
+#endif
 #define LONGEST_ERASE (TINYFL_CLOCK / 8 * 4) /* turns of 8 cycles or more: 4 s, twice the data sheet's longest */
 
 /* An overrun is cleared as a byte is, by reading SR and then DR. */
@@ -90,10 +94,11 @@ static volatile uint32_t *const slots[2] = {(volatile uint32_t *)TINYFL_SLOT_0, 
  * nothing reports the failure. */
 static int erase(int slot)
 {
+    const uint32_t sector = SECTOR(slot ? TINYFL_SLOT_1 : TINYFL_SLOT_0);
     int code = flash_open();
     if (code == 0) {
-        FLASH_CR = PSIZE_32 | SNB(FIRST_SECTOR + slot) | SER;
-        FLASH_CR = PSIZE_32 | SNB(FIRST_SECTOR + slot) | SER | STRT;
+        FLASH_CR = PSIZE_32 | SNB(sector) | SER;
+        FLASH_CR = PSIZE_32 | SNB(sector) | SER | STRT;
         code = flash_done();
     }
     FLASH_CR = LOCK;
