@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,17 @@ def own_data(tmp_path: Path) -> Path:
     path = tmp_path / "own.npz"
     np.savez(path, x=x, y=y, device=device, split=np.array([2, 5, 7]))
     return path
+
+
+@pytest.fixture
+def firmware_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One place for the firmware of all tests, and not the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
+
+
+@pytest.fixture
+def emulators(firmware_cache: None) -> None:
+    """Skips without what builds firmware and emulates boards."""
+    for module, package in {"unicorn": "unicorn", "elftools": "pyelftools", "ziglang": "ziglang"}.items():
+        if find_spec(module) is None:
+            pytest.skip(f"needs {package}: pip install 'tinyfl[firmware]'")

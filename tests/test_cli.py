@@ -91,12 +91,6 @@ def tinyfl(whole_tinyfl: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 @pytest.fixture
-def firmware_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One place for the firmware of all tests, and not the user's."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
-
-
-@pytest.fixture
 def host_compiler(firmware_cache: None) -> None:
     """Skips without what builds the board posix."""
     if shutil.which("cc") is None:

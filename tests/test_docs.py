@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +106,10 @@ def emulating(*words: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def boards_kit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips without what builds and emulates boards. One cache of firmware for all such tests, and not the user's; runs have no
-    report, whose figures take longer than these runs."""
-    for module, package in {"unicorn": "unicorn", "elftools": "pyelftools", "ziglang": "ziglang"}.items():
-        if find_spec(module) is None:
-            pytest.skip(f"needs {package}: pip install 'tinyfl[firmware]'")
+def boards_kit(emulators: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skips without what builds and emulates boards, posix too. Runs have no report, whose figures take longer than they."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
     monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
 
 

@@ -5,7 +5,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,7 @@ from tinyfl.fleet import Event, Fleet, MixedFleet
 from tinyfl.networks import network
 from tinyfl.tasks import load_task
 
-NEEDS = {"unicorn": "unicorn", "elftools": "pyelftools", "ziglang": "ziglang"}
-
-
-@pytest.fixture(autouse=True)
-def kit(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    for module, package in NEEDS.items():
-        if find_spec(module) is None:
-            pytest.skip(f"needs {package}: pip install 'tinyfl[firmware]'")
-    # One place for all firmware of these tests, and not the user's.
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
+pytestmark = pytest.mark.usefixtures("emulators")
 
 
 def needs(program: str, package: str) -> None:
