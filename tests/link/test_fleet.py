@@ -288,3 +288,24 @@ def test_another_board_at_a_devices_port_is_refused_and_so_is_one_board_at_two()
         plugged["in"] = boards[2]
         assert one.run(everyone(1), 2, THETA, INNER).left_out == {"refused": 1}
     assert f"where {boards[1].id.hex()} was before" in events[-1].detail
+
+
+def test_another_board_behind_an_open_port_is_noticed() -> None:
+    """As where the USB adapter stays in and the board behind it is changed."""
+    events: list[Event] = []
+    boards = doubles(2)
+
+    class Adapter:
+        behind = boards[0]
+
+        def exchange(self, data: bytes) -> bytes:
+            return self.behind.exchange(data)
+
+    adapter = Adapter()
+    with fleet([adapter], events=events) as one:
+        assert one.run(everyone(1), 0, THETA, INNER).devices == 1
+        adapter.behind = boards[1]
+        assert one.run(everyone(1), 1, THETA, INNER).left_out == {"refused": 1}
+        adapter.behind = boards[0]
+        assert one.run(everyone(1), 2, THETA, INNER).devices == 1
+    assert "another board answers" in [event for event in events if event.what == "left out"][0].detail
