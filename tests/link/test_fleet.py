@@ -308,4 +308,4 @@ def test_another_board_behind_an_open_port_is_noticed() -> None:
         assert one.run(everyone(1), 1, THETA, INNER).left_out == {"refused": 1}
         adapter.behind = boards[0]
         assert one.run(everyone(1), 2, THETA, INNER).devices == 1
-    assert "another board answers" in [event for event in events if event.what == "left out"][0].detail
+    assert "another board answers" in next(event for event in events if event.what == "left out").detail
