@@ -189,11 +189,12 @@ def emulate(
     from tinyfl import emulation, show
 
     with emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out) as running:
+        ended = emulation.ended_by_signal()  # before anyone is told that the boards are up, and may end them
         if json:
             typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))
         else:
             show.emulated(running)
-        emulation.wait_for_signal()
+        ended.wait()
 
 
 def main() -> None:

@@ -96,12 +96,12 @@ def emulate(
         yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
 
 
-def wait_for_signal() -> None:
-    """Until Ctrl-C or SIGTERM."""
+def ended_by_signal() -> threading.Event:
+    """What Ctrl-C or SIGTERM sets, from now on."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    ended.wait()
+    return ended
 
 
 def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]:
