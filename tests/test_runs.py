@@ -37,16 +37,25 @@ def test_one_seed_one_theta_whatever_the_machine_does(uninterrupted: dict[str, o
         assert run.result["theta_sha256"] == uninterrupted["theta_sha256"]
 
 
+def written(run: Path) -> int:
+    """When the run's checkpoint was last written; 0: never."""
+    path = run / "checkpoint" / "state.npz"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def test_kill_9_at_any_moment_and_resume_gives_the_same_theta(uninterrupted: dict[str, object], tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    # One lane and one thread are slow enough to be caught in the middle; checkpoints come every 50 ms.
-    environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0.05"}
+    # One lane and one thread are slow enough to be caught in the middle; checkpoints come every 20 ms.
+    environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0.02"}
     words: list[str | Path] = [*OPTIONS, "--threads", "1", "--lanes", "1", "--out", out]
     chance = random.Random(4)
     kills, caught = 0, set()
-    for _ in range(10):
+    for attempt in range(8):
+        before = written(out)
         process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
-        time.sleep(0.8 + chance.random() * 0.6)
+        while attempt % 2 == 0 and process.poll() is None and written(out) == before:
+            time.sleep(0.001)  # every other time until the rounds are under way, however slow this machine is
+        time.sleep(chance.random() * (0.05 if attempt % 2 == 0 else 1.2))
         if process.poll() is None:
             kills += 1
             process.kill()
