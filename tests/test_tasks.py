@@ -9,7 +9,8 @@ import pytest
 
 from tinyfl import core
 from tinyfl.errors import ConfigError, DataError
-from tinyfl.networks import Loss
+from tinyfl.layers import Loss
+from tinyfl.networks import network
 from tinyfl.tasks import load_task, numbers
 from tinyfl.tasks.draws import below, distinct
 from tinyfl.tasks.episodic import Episodic
@@ -35,7 +36,7 @@ def test_sine_devices_are_sines_of_the_stated_ranges() -> None:
 def test_a_stream_goes_on_with_fresh_samples_each_round() -> None:
     for name in ("sine", "digits"):
         task = load_task(name, None, 0)
-        plan = core.Plan([(task.inputs, task.outputs, 0, True)], task.loss)
+        plan = network("mlp", task.shape, task.outputs, task.loss, task.activation).plan
         rounds = [core.samples(task.stream(numbers(3, 2), r, 16), plan, numbers(3, 2), r, 16)[0] for r in (0, 1)]
         assert not np.array_equal(rounds[0], rounds[1])
         again = core.samples(task.stream(numbers(3, 2), 0, 16), plan, numbers(3, 2), 0, 16)[0]
@@ -93,7 +94,7 @@ def test_omniglot_reads_the_users_file(shared_data: Callable[[str], Path]) -> No
 def test_npz_holds_the_split_out_and_standardises_by_training_devices(own_data: Path) -> None:
     task = Npz(own_data, 0)
     arrays = np.load(own_data)
-    assert (task.outputs, task.inputs, task.loss) == (3, 4, Loss.softmax_cross_entropy)
+    assert (task.outputs, task.shape, task.loss) == (3, (4,), Loss.softmax_cross_entropy)
     episodes = task.episodes("test", 30, 5)
     assert set(episodes.device) == {0, 1, 2}
     held_out = np.isin(arrays["device"], [2, 5, 7])
@@ -112,8 +113,31 @@ def test_npz_regression_and_named_devices(tmp_path: Path) -> None:
     path = tmp_path / "r.npz"
     np.savez(path, x=rng.normal(size=(100, 2, 3)), y=rng.normal(size=(100, 2)), device=np.array(list("abcde") * 20))
     task = load_task("npz", path, 0)
-    assert (task.inputs, task.outputs, task.loss) == (6, 2, Loss.mean_squared_error)
+    assert (task.shape, task.outputs, task.loss) == ((2, 3, 1), 2, Loss.mean_squared_error)
     assert task.episodes("test", 10, 3).query.targets is not None
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"), [((6,), (6,)), ((2, 3), (2, 3, 1)), ((2, 3, 4), (2, 3, 4)), ((1, 5), (1, 5, 1)), ((3, 1, 1), (3, 1, 1))]
+)
+def test_npz_inputs_with_rows_and_columns_keep_them(tmp_path: Path, shape: tuple[int, ...], says: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x, y, device = rng.normal(size=(100, *shape)), np.arange(100) // 5 % 2, np.array(list("abcde") * 20)
+    np.savez(tmp_path / "rows.npz", x=x, y=y, device=device)
+    np.savez(tmp_path / "flat.npz", x=x.reshape(100, -1), y=y, device=device)
+    task, flat = (load_task("npz", tmp_path / name, 0) for name in ("rows.npz", "flat.npz"))
+    assert task.shape == says
+    assert flat.shape == (np.prod(shape),)
+    ours, theirs = (which.stream(numbers(0, 3), 0, 4) for which in (task, flat))
+    np.testing.assert_array_equal(ours.table, theirs.table)  # only the shape differs: the last index runs fastest
+    np.testing.assert_array_equal(ours.rows, theirs.rows)
+
+
+def test_npz_inputs_of_more_dimensions_are_refused(tmp_path: Path) -> None:
+    x = np.zeros((100, 2, 2, 2, 2))
+    np.savez(tmp_path / "deep.npz", x=x, y=np.arange(100) % 2, device=np.repeat(np.arange(10), 10))
+    with pytest.raises(DataError, match=r"array x is \(100, 2, 2, 2, 2\)"):
+        load_task("npz", tmp_path / "deep.npz", 0)
 
 
 def test_standardisation_is_right_for_many_large_values_and_for_inputs_that_do_not_vary(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.evaluation import STEPS
 from tinyfl.files import npz, read_arrays, write_whole
-from tinyfl.networks import Activation, Loss, Network, network
+from tinyfl.networks import Network, from_plan
 from tinyfl.runs import INITIALISATION
 from tinyfl.tasks.npz import checked_inputs
 
 FIELDS = (
-    "theta", "network", "task", "inputs", "outputs", "loss", "clip", "adapt_lr_batch", "adapt_lr_stream",
+    "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
     "mean", "scale", "classes",
 )  # fmt: skip
 """What a saved initialisation holds; the weights of an adapted device are saved in the same form."""
@@ -48,7 +48,7 @@ class Initialisation:
             held = read_arrays(file, FIELDS)
         except DataError as error:
             raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
-        net = network(str(held["network"]), int(held["inputs"]), int(held["outputs"]), Loss(int(held["loss"])), Activation.relu)
+        net = _network(file, held)
         if held["theta"].shape != (net.parameters,):
             raise RunError(f"{file} is damaged: {held['theta'].shape} weights for {net.name} with {net.parameters:,}.")
         for name in ("theta", "mean", "scale"):
@@ -59,6 +59,16 @@ class Initialisation:
             held["theta"].astype(np.float32), net, str(held["task"]), float(held["clip"]), rates,
             held["mean"], held["scale"], held["classes"],
         )  # fmt: skip
+
+
+def _network(file: Path, held: dict[str, np.ndarray]) -> Network:
+    shape, plan = held["shape"], held["plan"]
+    if plan.dtype != np.uint8 or shape.dtype.kind not in "iu" or shape.shape not in ((1,), (3,)):
+        raise RunError(f"{file} is damaged: its plan is {plan.dtype}, its shape {shape}.")
+    try:
+        return from_plan(str(held["network"]), tuple(map(int, shape)), plan.tobytes())
+    except ConfigError as error:
+        raise RunError(f"{file} is damaged: {error}") from error
 
 
 def _file(path: Path) -> Path:

@@ -12,17 +12,8 @@ from typing import Any
 from tinyfl.errors import InstallError
 
 
-class Layer(ctypes.Structure):
-    _fields_ = (
-        ("inputs", ctypes.c_uint16),
-        ("outputs", ctypes.c_uint16),
-        ("activation", ctypes.c_uint8),
-        ("learns", ctypes.c_uint8),
-    )
-
-
 class Plan(ctypes.Structure):
-    _fields_ = (("layers", ctypes.POINTER(Layer)), ("count", ctypes.c_uint16), ("loss", ctypes.c_uint8))
+    _fields_ = (("layers", ctypes.c_void_p), ("count", ctypes.c_uint16), ("loss", ctypes.c_uint8))
 
 
 class Source(ctypes.Structure):
@@ -104,9 +95,10 @@ def declare(lib: Any) -> Any:
     lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(Source), pointer, size, u32, u32, u32, u32, pointer, pointer]
     lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
     lib.tinyfl_native_random.argtypes = [u64, u32, pointer, size, u32, size, pointer]
-    lib.tinyfl_native_weights.argtypes = [ctypes.POINTER(Plan)]
-    lib.tinyfl_native_weights.restype = size
+    for name in ("weights", "inputs", "outputs"):
+        measure = getattr(lib, f"tinyfl_native_{name}")
+        measure.argtypes, measure.restype = [ctypes.POINTER(Plan)], size
     lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(Plan), u32]
     lib.tinyfl_native_ram.restype = size
-    lib.tinyfl_native_check.argtypes = [ctypes.POINTER(Plan)]
+    lib.tinyfl_native_read.argtypes = [ctypes.POINTER(Plan), pointer, size]
     return lib

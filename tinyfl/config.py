@@ -12,6 +12,7 @@ import tomli_w
 
 from tinyfl.algorithms import Algorithm
 from tinyfl.errors import ConfigError
+from tinyfl.networks import is_file
 from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import FIRST_VALIDATION_DEVICE
 
@@ -22,7 +23,7 @@ TASKS = ("digits", "sine", "npz", "omniglot")
 @dataclass(frozen=True)
 class Config:
     """What decides a run's result. ``nodes`` is a number of gateways or "devices"; ``adapt_lr`` 0: chosen on validation
-    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own.
+    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own; the first ``freeze`` layers do not learn.
 
     The last three decide it only where a device fails: a round counts with ``minimum`` updates, a board may take ``seconds``
     for its part, and ``fleet`` says where the devices are (none: all are simulated here)."""
@@ -40,6 +41,7 @@ class Config:
     outer_step: float
     clip: float
     adapt_lr: float
+    freeze: int
     shots: tuple[int, ...]
     tasks: int
     seed: int
@@ -65,6 +67,12 @@ class Config:
         if self.algorithm == "fedavg":
             return FedAvg(self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
         return Joint(self.samples, self.inner_lr, self.clip)
+
+    @property
+    def files(self) -> list[Path]:
+        """What the run reads of the user's: data, and a network that is a file."""
+        network = [self.network] if is_file(self.network) else []
+        return [Path(name) for name in (self.data, *network) if name]
 
     @property
     def gateways(self) -> int | None:
@@ -96,7 +104,7 @@ _BY_TASK: dict[str, dict[str, Any]] = {
     "digits": {"network": "mlp-64-64", "devices": 1000, "cohort": 10, "rounds": 4000, "shots": (1, 5)},
     "sine": {"network": "mlp-64-64", "devices": 10000, "cohort": 1, "rounds": 31250, "shots": (10,)},
     "npz": {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
-    "omniglot": {"network": "mlp-64", "devices": 10000, "cohort": 5, "rounds": 10000, "shots": (1, 5)},
+    "omniglot": {"network": "conv-omniglot", "devices": 10000, "cohort": 8, "rounds": 5000, "shots": (1, 5)},
 }
 _TUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("digits", "tinyreptile"): {"inner_lr": 0.1},
@@ -106,7 +114,7 @@ _TUNED: dict[tuple[str, str], dict[str, Any]] = {
     ("sine", "reptile"): {"inner_lr": 0.03, "rounds": 20000},
     ("sine", "fedavg"): {"inner_lr": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
     ("sine", "joint"): {"inner_lr": 0.003},
-    ("omniglot", "tinyreptile"): {"inner_lr": 0.02},
+    ("omniglot", "tinyreptile"): {"inner_lr": 0.05, "samples": 50},
 }
 
 
@@ -133,8 +141,8 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
     if "fleet" in given:
         given = _with_fleet(given)
     values: dict[str, Any] = {
-        "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "tasks": 2000,
-        "seed": 0, "nodes": "1", "minimum": 0, "seconds": 60.0, "fleet": (),
+        "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "freeze": 0,
+        "tasks": 2000, "seed": 0, "nodes": "1", "minimum": 0, "seconds": 60.0, "fleet": (),
         **_BY_ALGORITHM[algorithm], **_BY_TASK[task], **_TUNED.get((task, algorithm), {}), **given,
     }  # fmt: skip
     config = _checked(values)
@@ -188,7 +196,7 @@ def _checked(values: dict[str, Any]) -> Config:
     bounds: dict[str, tuple[float, float]] = {
         "devices": (0, FIRST_VALIDATION_DEVICE), "cohort": (1, 1 << 20), "rounds": (1, 1 << 31), "samples": (1, 1 << 24),
         "batch": (1, 1 << 24), "inner_lr": (1e-12, 1e6), "outer_step": (1e-12, 1e6), "clip": (0, 1e12),
-        "adapt_lr": (0, 1e6), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1), "minimum": (0, 1 << 20),
+        "adapt_lr": (0, 1e6), "freeze": (0, 64), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1), "minimum": (0, 1 << 20),
         "seconds": (0.1, 1e6),
     }  # fmt: skip
     for name, (low, high) in bounds.items():

@@ -91,22 +91,20 @@ FASTEST = Engine()
 
 
 class Plan:
-    """A network as the core takes it: rows of (inputs, outputs, activation, learns), and a loss.
+    """A network as the core takes it, in the bytes that a board is sent (tinyfl.plan).
 
     Raises ValueError if the core refuses it.
     """
 
-    def __init__(self, layers: Sequence[tuple[int, int, int, bool]], loss: int) -> None:
-        in_range = all(0 < i < 1 << 16 and 0 < o < 1 << 16 and 0 <= act < 1 << 8 for i, o, act, _ in layers)
-        if not 0 < len(layers) <= 64 or not in_range or not 0 <= loss < 1 << 8:
+    def __init__(self, plan: bytes) -> None:
+        self.bytes = plan
+        self._held = ctypes.create_string_buffer(plan, len(plan))  # the core reads the layers where they lie
+        self.pointer = ctypes.pointer(binding.Plan())
+        if library().tinyfl_native_read(self.pointer, self._held, len(plan)) != Code.ok:
             raise ValueError("not a plan that the core can run")
-        self._layers = (binding.Layer * len(layers))(*(binding.Layer(*row) for row in layers))
-        self._plan = binding.Plan(self._layers, len(layers), loss)
-        self.pointer = ctypes.pointer(self._plan)
-        if library().tinyfl_native_check(self.pointer) != Code.ok:
-            raise ValueError("not a plan that the core can run")
-        self.inputs, self.outputs = layers[0][0], layers[-1][1]
         self.weights: int = library().tinyfl_native_weights(self.pointer)
+        self.inputs: int = library().tinyfl_native_inputs(self.pointer)
+        self.outputs: int = library().tinyfl_native_outputs(self.pointer)
 
     def ram_bytes(self, batch: int) -> int:
         """RAM of one learning device, by the core's own formula."""

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -50,11 +49,12 @@ class Outcome:
 
 
 def data_sha256(config: Config) -> str:
-    """Hash of the user's data file; empty for tasks that bring their own."""
-    if not config.data:
-        return ""
-    with Path(config.data).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hash of the user's files, of data and of a network; empty without."""
+    digests = []
+    for path in config.files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else "".join(digests)
 
 
 class Federation:

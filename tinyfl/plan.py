@@ -1,29 +1,58 @@
-"""What a network is to a board: the bytes of its plan, and the memory that it takes there (firmware/SPEC.md, plan)."""
+"""A network as a board takes it: the bytes of its plan, and the memory that it takes there (firmware/SPEC.md, plan)."""
 
 import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from tinyfl.networks import Network
+from tinyfl.layers import Activation, Kind, Loss, Placed
 
-VERSION = 1
-DENSE = 0
+if TYPE_CHECKING:
+    from tinyfl.networks import Network
 
-
-def plan_bytes(network: Network) -> bytes:
-    """The plan that a host sends and a slot keeps."""
-    plan = struct.pack("<4sBBH", b"TFLP", VERSION, network.loss, len(network.layers))
-    inputs = network.inputs
-    for layer in network.layers:
-        plan += struct.pack("<BBBBHH", DENSE, layer.activation, layer.learns, 0, inputs, layer.units)
-        inputs = layer.units
-    return plan
+VERSION = 2
+_HEADER, _LAYER = struct.Struct("<4sBBH"), struct.Struct("<BBBBHHHHBBBB")
 
 
-def arena_bytes(network: Network, batch: int) -> int:
-    """What a board keeps while it learns ``network`` in batches of ``batch`` samples."""
-    layers, widths = len(network.layers), [layer.units for layer in network.layers]
-    plan = 8 + 8 * layers
-    table = 4 * -(-6 * layers // 4)
-    weights = 4 * network.parameters
-    learner = 4 * (sum(widths) + 2 * max(widths))
-    sample = 4 * (network.inputs + network.outputs)
-    return plan + table + weights + learner + sample + (weights if batch > 1 else 0)
+def encode(layers: Sequence[Placed], loss: Loss) -> bytes:
+    """The plan that a host sends and a slot keeps.
+
+    Raises ValueError for a number that has no room in it.
+    """
+    try:
+        return _HEADER.pack(b"TFLP", VERSION, loss, len(layers)) + b"".join(
+            _LAYER.pack(
+                each.kind, each.activation, each.learns, each.same, *each.input, each.channels, *each.kernel, *each.stride
+            )
+            for each in layers
+        )
+    except struct.error as error:
+        raise ValueError("a layer has more than 65,535 rows, columns or channels, or a kernel or stride above 255") from error
+
+
+def decode(plan: bytes) -> tuple[list[Placed], Loss]:
+    """The layers and the loss of a plan.
+
+    Raises ValueError for bytes that are none.
+    """
+    try:
+        magic, version, loss, count = _HEADER.unpack_from(plan)
+        if (magic, version) != (b"TFLP", VERSION) or len(plan) != _HEADER.size + _LAYER.size * count:
+            raise ValueError(f"{len(plan)} bytes are not a plan of version {VERSION}")
+        rows = list(_LAYER.iter_unpack(plan[_HEADER.size :]))
+    except struct.error as error:
+        raise ValueError(f"{len(plan)} bytes are not a plan") from error
+    return [
+        Placed(Kind(row[0]), Activation(row[1]), bool(row[2]), bool(row[3]), row[4:7], row[7], row[8:10], row[10:12])
+        for row in rows
+    ], Loss(loss)
+
+
+def plan_bytes(network: "Network") -> bytes:
+    """The plan of ``network``."""
+    return network.plan.bytes
+
+
+def arena_bytes(network: "Network", batch: int) -> int:
+    """What a board keeps while it learns ``network`` in batches of ``batch`` samples: the plan, weights, the learner's memory,
+    one sample and, for mini-batches, a gradient."""
+    return len(network.plan.bytes) + network.ram_bytes(batch) + 4 * (network.inputs + network.outputs)

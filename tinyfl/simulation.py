@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tinyfl.errors import ConfigError, Interrupted, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.fleet import Event
-from tinyfl.networks import Network, network
+from tinyfl.networks import Network, is_file, network
 from tinyfl.runs import RunDirectory
 from tinyfl.tasks import SPLITS, Task, load_task
 
@@ -46,6 +47,7 @@ class _Job:
     config: Config
     task: Task
     network: Network
+    start: F32
     algorithm: Algorithm
     engine: Engine
     progress: Callable[[Progress], None]
@@ -87,7 +89,7 @@ def simulate(
     with directory.locked():
         if resume is None:
             directory.start(job.config)
-        start = State(0, job.network.initial_weights(job.config.seed))
+        start = State(0, job.start)
 
         def tell(event: Event) -> None:
             directory.log_event(event)
@@ -105,8 +107,28 @@ def simulate(
             ) from stop
 
 
-def _fitted(config: Config) -> tuple[Config, Task, Network]:
-    """The config with what only the data can tell, its task and its network.
+def _network(config: Config, task: Task) -> tuple[Network, F32]:
+    """The config's network and the weights that it starts from: those of its file, if it is one.
+
+    Raises ConfigError where it does not take the task's inputs, or give its outputs.
+    """
+    if is_file(config.network):
+        from tinyfl.export.keras import from_keras
+
+        net, start = from_keras(Path(config.network), loss=task.loss)
+        if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
+            raise ConfigError(
+                f"{config.network} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
+                f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those."
+            )
+    else:
+        net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
+        start = net.initial_weights(config.seed)
+    return net.frozen(config.freeze), start
+
+
+def _fitted(config: Config) -> tuple[Config, Task, Network, F32]:
+    """The config with what only the data can tell, its task, its network, and the weights that it starts from.
 
     Raises ConfigError where the user asked for more devices than there are.
     """
@@ -122,18 +144,19 @@ def _fitted(config: Config) -> tuple[Config, Task, Network]:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
     if config.gateways is not None and config.gateways > devices:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
-    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    net, start = _network(config, task)
+    name = str(Path(config.network).resolve()) if is_file(config.network) else net.name
     data = str(Path(config.data).resolve()) if config.data else ""
     fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
-    return replace(config, devices=devices, network=net.name, data=data, fleet=fleet), task, net
+    return replace(config, devices=devices, network=name, data=data, fleet=fleet), task, net, start
 
 
 def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
     """Loads what the config names, and finds out before any round what would fail after the last."""
-    config, task, net = _fitted(config)
+    config, task, net, start = _fitted(config)
     for split in SPLITS:
         task.episodes(split, config.tasks, max(config.shots))
-    return _Job(config, task, net, config.build(), engine, progress)
+    return _Job(config, task, net, start, config.build(), engine, progress)
 
 
 def _free_directory(config: Config) -> Path:
@@ -233,9 +256,8 @@ def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, bo
         theta=theta,
         network=job.network.name,
         task=job.config.task,
-        inputs=job.network.inputs,
-        outputs=job.network.outputs,
-        loss=int(job.network.loss),
+        plan=np.frombuffer(job.network.plan.bytes, np.uint8),
+        shape=np.array(job.network.shape),
         seed=job.config.seed,
         clip=job.config.clip,
         adapt_lr_batch=next(row.adapt_lr for row in rows["learnt"] if row.mode == "batch"),

@@ -51,6 +51,17 @@ static void put_hash(tinyfl_writer *reply, const char *key, const uint8_t *hash,
     tinyfl_put_bytes(reply, hash, there ? TINYFL_SHA256_BYTES : 0);
 }
 
+static void put_texts(tinyfl_writer *reply, const char *key, const char *const *texts, size_t count)
+{
+    tinyfl_put_text(reply, key);
+    tinyfl_put_array(reply, count);
+    for (size_t i = 0; i < count; i++)
+        tinyfl_put_text(reply, texts[i]);
+}
+
+static const char *const layers[] = {"dense", "conv", "depthwise", "max-pool", "average-pool"};
+static const char *const dtypes[] = {"float32", "int8"};
+
 int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     (void)request;
@@ -61,7 +72,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     uint8_t model[TINYFL_SHA256_BYTES];
     tinyfl_committed(agent, model);
 
-    tinyfl_put_map(reply, 15);
+    tinyfl_put_map(reply, 17);
     put_number(reply, "protocol", TINYFL_PROTOCOL);
     tinyfl_put_text(reply, "firmware");
     tinyfl_put_text(reply, TINYFL_VERSION);
@@ -74,19 +85,17 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     put_number(reply, "arena", agent->arena_bytes);
     put_number(reply, "buffer", TINYFL_BUFFER);
     put_number(reply, "window", TINYFL_WINDOW);
-    put_number(reply, "slot", port->slot_bytes);
-    tinyfl_put_text(reply, "layers");
-    tinyfl_put_array(reply, 1);
-    tinyfl_put_text(reply, "dense");
-    tinyfl_put_text(reply, "dtypes");
-    tinyfl_put_array(reply, 1);
-    tinyfl_put_text(reply, "float32");
+    put_number(reply, "slot", port->slots[0].count);
+    put_texts(reply, "layers", layers, sizeof layers / sizeof layers[0]);
+    put_texts(reply, "dtypes", dtypes, sizeof dtypes / sizeof dtypes[0]);
     tinyfl_put_text(reply, "sources");
     tinyfl_put_array(reply, sources);
     for (size_t i = 0; i < sources; i++)
         tinyfl_put_text(reply, tinyfl_sources[i].name);
     put_hash(reply, "plan", agent->plan_upload.sha, agent->state != TINYFL_EMPTY);
     put_hash(reply, "model", model, agent->newest >= 0);
+    put_number(reply, "store", port->slots[TINYFL_PROGRAM_SLOT].count);
+    put_hash(reply, "inference", agent->program_upload.sha, tinyfl_has_program(agent));
     return 0;
 }
 

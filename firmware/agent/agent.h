@@ -10,6 +10,7 @@
 
 #include "frame.h"
 #include "port.h"
+#include "program.h"
 #include "sha256.h"
 #include "source.h"
 #include "tinyfl.h"
@@ -18,16 +19,16 @@
 #define TINYFL_BUFFER 1024 /* the longest message either way, header included; at least 512 */
 #endif
 #define TINYFL_WINDOW 1   /* requests a host may have under way */
-#define TINYFL_PROTOCOL 1 /* of SPEC.md's messages */
+#define TINYFL_PROTOCOL 2 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
 #define TINYFL_EABORTED (-6) /* status' code after abort, beside the core's own */
 
 /* What went wrong: `rc` of an error reply in our group. */
 enum {
     TINYFL_REFUSED_INVALID = 2, /* a field is missing, of the wrong type, or out of its range */
-    TINYFL_REFUSED_PLAN = 3,    /* the core refuses the plan */
+    TINYFL_REFUSED_PLAN = 3,    /* the core refuses the plan or the program */
     TINYFL_REFUSED_MEMORY = 4,  /* the arena, or a slot, is too small */
-    TINYFL_REFUSED_STATE = 5,   /* not now: no plan, no weights, or busy */
+    TINYFL_REFUSED_STATE = 5,   /* not now: no plan, no weights, no program, or busy */
     TINYFL_REFUSED_BASE = 6,    /* stale: the weights here are not those that the request names */
     TINYFL_REFUSED_HASH = 7,    /* what arrived does not have the SHA-256 that was announced */
     TINYFL_REFUSED_NUMERIC = 8, /* the core's guard: a value is not finite or too large */
@@ -72,6 +73,7 @@ typedef struct {
     size_t arena_bytes;
     tinyfl_upload plan_upload, weights_upload;
     tinyfl_plan plan; /* its layers, and all pointers below, lie in the arena */
+    uint32_t inputs, outputs;
     float *weights, *x, *y, *gradient;
     void *memory;
     tinyfl_learner learner;
@@ -90,13 +92,18 @@ typedef struct {
     int newest; /* slot, or -1 */
     uint32_t sequence;
 
+    tinyfl_upload program_upload;
+    tinyfl_program program; /* in its slot; open once all of the upload is in */
+    uint32_t predicted;     /* bytes of its input that are in; all of them: the output is there */
+
     tinyfl_frame frame;
     uint8_t waiting[8]; /* header of a train request that is answered when the round is done */
     uint8_t is_waiting;
     uint8_t request[TINYFL_BUFFER + TINYFL_CRC_BYTES], reply[TINYFL_BUFFER + TINYFL_CRC_BYTES];
 } tinyfl_agent;
 
-/* Loads the newest whole model slot, if there is one. The arena must be aligned as a pointer and outlive the agent. */
+/* Loads the newest whole model slot and opens the program, if they are there. The arena must be aligned as a pointer
+ * and outlive the agent. */
 void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena, size_t bytes);
 
 /* Takes in the bytes that have arrived, answers a request, learns from one sample, or sleeps. */

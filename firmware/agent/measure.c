@@ -31,7 +31,7 @@ static uint32_t largest(const float *values, uint32_t count)
 /* Measures the sample in x and y. The output takes the place of its target, once that has been compared. */
 static int measure(tinyfl_agent *agent)
 {
-    const uint32_t outputs = agent->plan.layers[agent->plan.count - 1].outputs;
+    const uint32_t outputs = agent->outputs;
     const uint32_t truth = largest(agent->y, outputs);
     float loss;
     if (tinyfl_evaluate(&agent->learner, agent->x, agent->y, &loss, agent->y) != TINYFL_OK)
@@ -77,7 +77,7 @@ int tinyfl_inference(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writ
     const int next = open_stream(agent, request, TINYFL_INFER, &data);
     if (next < 0)
         return -next;
-    const size_t whole = agent->plan.layers[0].inputs * sizeof(float);
+    const size_t whole = agent->inputs * sizeof(float);
     if (next && data.count > whole - agent->fed)
         return TINYFL_REFUSED_INVALID;
     if (next && data.count > 0)
@@ -90,7 +90,7 @@ int tinyfl_inference(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writ
     tinyfl_put_uint(reply, agent->fed);
     if (complete) {
         tinyfl_put_text(reply, "data");
-        tinyfl_put_bytes(reply, agent->y, agent->plan.layers[agent->plan.count - 1].outputs * sizeof(float));
+        tinyfl_put_bytes(reply, agent->y, agent->outputs * sizeof(float));
     }
     return 0;
 }

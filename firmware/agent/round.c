@@ -3,8 +3,7 @@
 
 size_t tinyfl_sample_bytes(const tinyfl_agent *agent)
 {
-    const tinyfl_plan *plan = &agent->plan;
-    return ((size_t)plan->layers[0].inputs + plan->layers[plan->count - 1].outputs) * sizeof(float);
+    return ((size_t)agent->inputs + agent->outputs) * sizeof(float);
 }
 
 size_t tinyfl_fill(tinyfl_agent *agent, tinyfl_string data, size_t whole)
@@ -96,8 +95,8 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
 {
     tinyfl_string base, source;
     memset(round, 0, sizeof *round);
-    round->stream.inputs = agent->plan.layers[0].inputs;
-    round->stream.outputs = agent->plan.layers[agent->plan.count - 1].outputs;
+    round->stream.inputs = agent->inputs;
+    round->stream.outputs = agent->outputs;
     if (!get_u32(request, "round", 0, &round->stream.round) || !get_u32(request, "device", 0, &round->stream.device) ||
         !tinyfl_get_uint(request, "seed", UINT64_MAX, &round->stream.seed) ||
         !get_u32(request, "samples", 1, &round->samples) || !get_u32(request, "batch", 1, &round->batch) ||
@@ -130,8 +129,10 @@ static int start_round(tinyfl_agent *agent, const tinyfl_round *round)
     if (tinyfl_learner_init(&agent->learner, &agent->plan, agent->weights, agent->memory,
                             tinyfl_learner_bytes(&agent->plan), round->clip) != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
-    if (round->batch > 1)
+    if (round->batch > 1) {
+        tinyfl_drop_prediction(agent);
         memset(agent->gradient, 0, tinyfl_weights_bytes(agent));
+    }
     agent->round = *round;
     agent->state = TINYFL_LEARNING;
     agent->feed = round->source ? TINYFL_NO_STREAM : TINYFL_SAMPLES;

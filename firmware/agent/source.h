@@ -9,7 +9,7 @@
 typedef struct {
     uint64_t seed;
     uint32_t device, round;
-    uint16_t inputs, outputs; /* floats of x and y */
+    uint32_t inputs, outputs; /* floats of x and y */
 } tinyfl_stream;
 
 typedef struct {

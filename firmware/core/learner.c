@@ -1,67 +1,12 @@
+/* Learning: one sample forward, its loss, and the sweep back. */
+#include "activations.h"
 #include "dense.h"
-#include "functions.h"
-#include "tinyfl.h"
-
-static size_t layer_weights(const tinyfl_layer *layer) { return ((size_t)layer->inputs + 1) * layer->outputs; }
-
-static dense layer_at(const tinyfl_layer *layer, real *weights)
-{
-    return (dense){layer->inputs, layer->outputs, weights, weights + (size_t)layer->inputs * layer->outputs};
-}
+#include "depthwise.h"
+#include "losses.h"
+#include "plan.h"
+#include "pool.h"
 
 static int aligned(const void *pointer) { return pointer && (uintptr_t)pointer % sizeof(real) == 0; }
-
-TINYFL_API int tinyfl_plan_check(const tinyfl_plan *plan)
-{
-    if (!plan || !plan->layers)
-        return TINYFL_EINVAL;
-    if (plan->count == 0 || plan->count > TINYFL_MAX_LAYERS || plan->loss > TINYFL_SOFTMAX_CROSS_ENTROPY)
-        return TINYFL_EPLAN;
-    size_t weights = 0;
-    for (size_t i = 0; i < plan->count; i++) {
-        const tinyfl_layer *layer = &plan->layers[i];
-        if (layer->inputs == 0 || layer->outputs == 0 || layer->activation > TINYFL_SIGMOID || layer->learns > 1)
-            return TINYFL_EPLAN;
-        if (i > 0 && layer->inputs != plan->layers[i - 1].outputs)
-            return TINYFL_EPLAN;
-        if (layer_weights(layer) > TINYFL_MAX_WEIGHTS - weights)
-            return TINYFL_EPLAN;
-        weights += layer_weights(layer);
-    }
-    return TINYFL_OK;
-}
-
-TINYFL_API size_t tinyfl_plan_weights(const tinyfl_plan *plan)
-{
-    size_t weights = 0;
-    if (tinyfl_plan_check(plan) == TINYFL_OK)
-        for (size_t i = 0; i < plan->count; i++)
-            weights += layer_weights(&plan->layers[i]);
-    return weights;
-}
-
-/* Reals for all activations, and for the widest of them. */
-static size_t activations(const tinyfl_plan *plan, size_t *widest)
-{
-    size_t all_of_them = 0;
-    *widest = 0;
-    for (size_t i = 0; i < plan->count; i++) {
-        const size_t outputs = plan->layers[i].outputs;
-        all_of_them += outputs;
-        if (outputs > *widest)
-            *widest = outputs;
-    }
-    return all_of_them;
-}
-
-TINYFL_API size_t tinyfl_learner_bytes(const tinyfl_plan *plan)
-{
-    if (tinyfl_plan_check(plan) != TINYFL_OK)
-        return 0;
-    size_t widest;
-    const size_t outputs = activations(plan, &widest);
-    return (outputs + 2 * widest) * sizeof(real);
-}
 
 /* The guard: NaN and infinity are not below any limit either. */
 static mask below(const real *values, size_t count, float limit)
@@ -80,225 +25,194 @@ TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *p
         return code;
     if (!learner || !aligned(weights) || !aligned(memory) || !(clip >= 0.0f && clip < TINYFL_LIMIT))
         return TINYFL_EINVAL;
-    if (bytes < tinyfl_learner_bytes(plan))
+    const size_t reals = tinyfl_learner_reals(plan);
+    if (bytes < reals * sizeof(real))
         return TINYFL_EMEMORY;
     const mask alive = below(weights, tinyfl_plan_weights(plan), TINYFL_LIMIT);
     if (!any(alive))
         return TINYFL_ENUMERIC;
-
-    size_t widest;
-    real *room = memory;
-    const size_t outputs = activations(plan, &widest);
     *learner = (tinyfl_learner){.plan = plan,
                                 .weights = weights,
-                                .activations = room,
-                                .delta = room + outputs,
-                                .next_delta = room + outputs + widest,
+                                .memory = memory,
+                                .reals = reals,
+                                .lowest = tinyfl_lowest(plan),
                                 .clip = clip,
                                 .alive = alive};
     return TINYFL_OK;
 }
 
-static void activate(real *y, size_t count, uint8_t activation)
+static dense dense_at(const tinyfl_layer *l, real *weights)
 {
-    switch (activation) {
-    case TINYFL_RELU:
-        for (size_t i = 0; i < count; i++)
-            y[i] = where(y[i] > 0.0f, y[i], real_of(0.0f));
+    return (dense){l->channels, l->outputs, weights, weights + (size_t)l->channels * l->outputs};
+}
+
+static void layer_forward(const tinyfl_layer *l, real *weights, const real *x, real *y)
+{
+    if (l->kind == TINYFL_DENSE) {
+        const dense d = dense_at(l, weights);
+        dense_forward(&d, x, y);
+        return;
+    }
+    const conv c = conv_at(l, weights);
+    if (l->kind == TINYFL_CONV)
+        conv_forward(&c, x, y);
+    else if (l->kind == TINYFL_DEPTHWISE)
+        depthwise_forward(&c, x, y);
+    else if (l->kind == TINYFL_MAX_POOL)
+        max_pool_forward(&c, x, y);
+    else
+        average_pool_forward(&c, x, y);
+}
+
+/* The gradient with respect to the layer's input, from weights as they are. */
+static void layer_back(const conv *c, const real *x, const real *delta, real *back)
+{
+    memset(back, 0, inputs_of(c->shape) * sizeof *back);
+    switch (c->shape->kind) {
+    case TINYFL_CONV:
+        conv_back(c, delta, back);
         break;
-    case TINYFL_LEAKY_RELU:
-        for (size_t i = 0; i < count; i++)
-            y[i] = where(y[i] > 0.0f, y[i], TINYFL_LEAK * y[i]);
+    case TINYFL_DEPTHWISE:
+        depthwise_back(c, delta, back);
         break;
-    case TINYFL_TANH:
-        for (size_t i = 0; i < count; i++)
-            y[i] = real_tanh(y[i]);
+    case TINYFL_MAX_POOL:
+        max_pool_back(c, x, delta, back);
         break;
-    case TINYFL_SIGMOID:
-        for (size_t i = 0; i < count; i++)
-            y[i] = real_sigmoid(y[i]);
-        break;
-    default: /* identity */
+    default:
+        average_pool_back(c, delta, back);
         break;
     }
 }
 
-/* delta = gradient x act', with act' from the activation's own output. */
-static void through_activation(real *delta, const real *y, size_t count, uint8_t activation)
+/* Moves the layer's weights down by rate x gradient, or adds the gradient to `gradient`, where that is not NULL. The delta
+ * is used up. */
+static void layer_learn(const conv *c, const real *x, real *delta, float rate, real *gradient)
 {
-    switch (activation) {
-    case TINYFL_RELU:
+    const size_t count = outputs_of(c->shape);
+    const int depthwise = c->shape->kind == TINYFL_DEPTHWISE;
+    if (gradient && depthwise) {
+        depthwise_weights(c, x, delta, gradient, CONV_GATHER);
+    } else if (gradient) {
+        conv_weights(c, x, delta, gradient, CONV_GATHER);
+    } else {
         for (size_t i = 0; i < count; i++)
-            delta[i] = where(y[i] > 0.0f, delta[i], real_of(0.0f));
-        break;
-    case TINYFL_LEAKY_RELU:
-        for (size_t i = 0; i < count; i++)
-            delta[i] = where(y[i] > 0.0f, delta[i], TINYFL_LEAK * delta[i]);
-        break;
-    case TINYFL_TANH:
-        for (size_t i = 0; i < count; i++)
-            delta[i] = delta[i] * (1.0f - y[i] * y[i]);
-        break;
-    case TINYFL_SIGMOID:
-        for (size_t i = 0; i < count; i++)
-            delta[i] = delta[i] * (y[i] * (1.0f - y[i]));
-        break;
-    default: /* identity */
-        break;
+            delta[i] = rate * delta[i];
+        if (depthwise)
+            depthwise_weights(c, x, delta, c->w, CONV_MOVE);
+        else
+            conv_weights(c, x, delta, c->w, CONV_MOVE);
     }
 }
 
-/* Fills the activations; the last `outputs` of them are the network's output. */
-static mask forward(const tinyfl_learner *learner, const real *x)
+/* Both of the above for a dense layer, in one sweep over its weights; `back` NULL: not asked for. */
+static void dense_learn(const tinyfl_layer *l, real *weights, const real *x, const real *delta, float rate, real *back,
+                        real *gradient)
 {
-    real *weights = learner->weights, *y = learner->activations;
-    mask ok = below(x, learner->plan->layers[0].inputs, TINYFL_LIMIT);
+    const dense d = dense_at(l, weights);
+    const int moves = l->learns && !gradient;
+    if (back && moves)
+        dense_backward(&d, x, delta, rate, back, DENSE_DELTA | DENSE_UPDATE);
+    else if (back)
+        dense_backward(&d, x, delta, rate, back, DENSE_DELTA);
+    else if (moves)
+        dense_backward(&d, x, delta, rate, back, DENSE_UPDATE);
+    if (l->learns && gradient)
+        dense_accumulate(&d, x, delta, gradient);
+}
+
+/* Fills the memory with outputs, as plan.h says, and returns the last layer's; `ok` loses the lanes that fail the guard. */
+static real *forward(const tinyfl_learner *learner, const real *x, mask *ok)
+{
+    const size_t first = first_kept(learner->lowest);
+    real *weights = learner->weights, *kept = learner->memory, *y = NULL;
+    *ok = below(x, inputs_of(&learner->plan->layers[0]), TINYFL_LIMIT);
     for (size_t i = 0; i < learner->plan->count; i++) {
-        const tinyfl_layer *layer = &learner->plan->layers[i];
-        const dense l = layer_at(layer, weights);
-        dense_forward(&l, x, y);
-        ok &= below(y, layer->outputs, TINYFL_LIMIT);
-        activate(y, layer->outputs, layer->activation);
-        weights += layer_weights(layer);
+        const tinyfl_layer *l = &learner->plan->layers[i];
+        const size_t count = outputs_of(l);
+        y = i < first && (first - i) % 2 == 1 ? learner->memory + learner->reals - count : kept;
+        layer_forward(l, weights, x, y);
+        *ok &= below(y, count, TINYFL_LIMIT);
+        activate(y, count, l->activation);
+        weights += layer_weights(l);
+        if (i >= first)
+            kept += count;
         x = y;
-        y += layer->outputs;
     }
-    return ok;
+    return y;
 }
 
-static real mean_squared_error(const real *output, const real *y, size_t count, real *gradient)
-{
-    const float outputs = (float)count;
-    real sum = real_of(0.0f);
-    for (size_t i = 0; i < count; i++) {
-        const real e = output[i] - y[i];
-        sum += e * e;
-        gradient[i] = 2.0f * e / outputs;
-    }
-    return sum / outputs;
-}
+/* Where a gradient of `count` reals lies. */
+static real *gradient_at(const tinyfl_learner *learner, size_t count) { return learner->memory + learner->reals - count; }
 
-static real softmax_cross_entropy(const real *output, const real *y, size_t count, real *gradient)
+/* The loss and, in its place, its gradient with respect to the output, clipped: all that is checked before any weight moves.
+ * `ok` loses the lanes that fail. */
+static real loss_gradient(const tinyfl_learner *learner, const real *output, const real *y, mask *ok)
 {
-    real top = output[0], sum = real_of(0.0f), loss = real_of(0.0f);
-    for (size_t i = 1; i < count; i++)
-        top = larger(top, output[i]);
-    for (size_t i = 0; i < count; i++) {
-        gradient[i] = real_exp(output[i] - top);
-        sum += gradient[i];
-    }
-    const real log_sum = real_log(sum);
-    for (size_t i = 0; i < count; i++) {
-        loss += y[i] * (log_sum - (output[i] - top));
-        gradient[i] = gradient[i] / sum - y[i];
-    }
-    return loss;
-}
-
-/* Scales the gradient to a norm of at most `clip`. The norm is taken relative to the largest element, so that no square
- * can overflow. */
-static void clip_norm(real *gradient, size_t count, float clip)
-{
-    real top = real_of(0.0f), sum = real_of(0.0f);
-    for (size_t i = 0; i < count; i++)
-        top = larger(top, magnitude(gradient[i]));
-    const real safe = where(top > 0.0f, top, real_of(1.0f));
-    for (size_t i = 0; i < count; i++) {
-        const real part = gradient[i] / safe;
-        sum += part * part;
-    }
-    sum = where(sum > 1.0f, sum, real_of(1.0f));
-    const real scale = clip / safe * real_rsqrt(sum);
-    const mask over = (scale < 1.0f) & (top > 0.0f);
-    for (size_t i = 0; i < count; i++)
-        gradient[i] = where(over, gradient[i] * scale, gradient[i]);
-}
-
-/* The loss, and in learner->delta its gradient with respect to the output, clipped: all that is checked before any weight
- * moves. `ok` loses the lanes that fail. */
-static real loss_gradient(const tinyfl_learner *learner, const real *y, mask *ok)
-{
-    const tinyfl_layer *last = &learner->plan->layers[learner->plan->count - 1];
-    size_t widest;
-    const real *output = learner->activations + activations(learner->plan, &widest) - last->outputs;
-    const real loss = learner->plan->loss == TINYFL_MEAN_SQUARED_ERROR
-                          ? mean_squared_error(output, y, last->outputs, learner->delta)
-                          : softmax_cross_entropy(output, y, last->outputs, learner->delta);
+    const size_t count = outputs_of(&learner->plan->layers[learner->plan->count - 1]);
+    real *gradient = gradient_at(learner, count);
+    const real loss = loss_of(learner->plan->loss, output, y, count, gradient);
     *ok &= magnitude(loss) < 3.4e38f;
-    *ok &= below(learner->delta, last->outputs, TINYFL_LIMIT);
+    *ok &= below(gradient, count, TINYFL_LIMIT);
     if (learner->clip > 0.0f)
-        clip_norm(learner->delta, last->outputs, learner->clip);
+        clip_norm(gradient, count, learner->clip);
     return loss;
 }
 
-/* From the output down to the lowest layer that learns: move its weights (gradient NULL), or add to the gradient. Returns
- * the lanes whose deltas all stayed below the limit. */
-static mask backward(tinyfl_learner *learner, const real *x, float rate, real *gradient)
+/* From the output, which lies at `y`, down to the lowest layer that learns: move its weights (gradient NULL), or add to the
+ * gradient. Returns the lanes whose deltas all stayed below the limit. */
+static mask backward(const tinyfl_learner *learner, const real *x, real *y, float rate, real *gradient)
 {
     const tinyfl_plan *plan = learner->plan;
     const float limit = TINYFL_LIMIT / (rate > 1.0f ? rate : 1.0f); /* bounds delta and rate x delta alike */
     real *weights = learner->weights + tinyfl_plan_weights(plan);
-    size_t widest;
-    real *y = learner->activations + activations(plan, &widest);
-    size_t lowest = 0;
-    while (lowest + 1 < plan->count && !plan->layers[lowest].learns)
-        lowest++;
-
     mask ok = every();
-    for (size_t i = plan->count; i-- > lowest;) {
-        const tinyfl_layer *layer = &plan->layers[i];
-        weights -= layer_weights(layer);
-        y -= layer->outputs;
-        const real *in = i > 0 ? y - layer->inputs : x;
-        const dense l = layer_at(layer, weights);
-
-        through_activation(learner->delta, y, layer->outputs, layer->activation);
-        ok &= below(learner->delta, layer->outputs, limit);
+    for (size_t i = plan->count; i-- > learner->lowest;) {
+        const tinyfl_layer *l = &plan->layers[i];
+        const size_t count = outputs_of(l);
+        weights -= layer_weights(l);
+        through_activation(y, gradient_at(learner, count), count, l->activation);
+        ok &= below(y, count, limit / (float)positions(l));
         if (!any(ok & learner->alive))
             break;
-        const int learns = layer->learns && !gradient;
-        if (i > lowest && learns)
-            dense_backward(&l, in, learner->delta, rate, learner->next_delta, DENSE_DELTA | DENSE_UPDATE);
-        else if (i > lowest)
-            dense_backward(&l, in, learner->delta, rate, learner->next_delta, DENSE_DELTA);
-        else if (learns)
-            dense_backward(&l, in, learner->delta, rate, learner->next_delta, DENSE_UPDATE);
-        if (layer->learns && gradient)
-            dense_accumulate(&l, in, learner->delta, gradient + (weights - learner->weights));
-
-        real *swap = learner->delta;
-        learner->delta = learner->next_delta;
-        learner->next_delta = swap;
+        const real *in = i > 0 ? y - inputs_of(l) : x;
+        real *back = i > learner->lowest ? gradient_at(learner, inputs_of(l)) : NULL;
+        real *into = gradient ? gradient + (weights - learner->weights) : NULL;
+        if (l->kind == TINYFL_DENSE) {
+            dense_learn(l, weights, in, y, rate, back, into);
+        } else {
+            const conv c = conv_at(l, weights);
+            if (back)
+                layer_back(&c, in, y, back);
+            if (l->learns)
+                layer_learn(&c, in, y, rate, into);
+        }
+        if (i > learner->lowest)
+            y -= inputs_of(l);
     }
     return ok;
 }
 
-static void copy_output(const tinyfl_learner *learner, real *output)
-{
-    const size_t outputs = learner->plan->layers[learner->plan->count - 1].outputs;
-    size_t widest;
-    memcpy(output, learner->activations + activations(learner->plan, &widest) - outputs, outputs * sizeof(real));
-}
-
 TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const real *x, real *output)
 {
+    mask ok;
     if (!learner || !aligned(x) || !aligned(output))
         return TINYFL_EINVAL;
-    if (!any(learner->alive & forward(learner, x)))
+    const real *y = forward(learner, x, &ok);
+    if (!any(learner->alive & ok))
         return TINYFL_ENUMERIC;
-    copy_output(learner, output);
+    memcpy(output, y, outputs_of(&learner->plan->layers[learner->plan->count - 1]) * sizeof(real));
     return TINYFL_OK;
 }
 
-/* Forward and the loss with its gradient; `ok` are the lanes that may go on. */
-static int look(tinyfl_learner *learner, const real *x, const real *y, real *loss, mask *ok)
+/* Forward and the loss with its gradient; `ok` are the lanes that may go on, `output` is where the output lies. */
+static int look(const tinyfl_learner *learner, const real *x, const real *y, real *loss, mask *ok, real **output)
 {
     if (!learner || !aligned(x) || !aligned(y) || (loss && !aligned(loss)))
         return TINYFL_EINVAL;
     if (!any(learner->alive))
         return TINYFL_ENUMERIC;
-    *ok = forward(learner, x);
-    const real value = loss_gradient(learner, y, ok);
+    *output = forward(learner, x, ok);
+    const real value = loss_gradient(learner, *output, y, ok);
     if (!any(learner->alive & *ok))
         return TINYFL_ENUMERIC;
     if (loss)
@@ -308,12 +222,13 @@ static int look(tinyfl_learner *learner, const real *x, const real *y, real *los
 
 TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const real *x, const real *y, real *loss, real *output)
 {
+    mask ok;
+    real *made;
     if (!loss || (output && !aligned(output)))
         return TINYFL_EINVAL;
-    mask ok;
-    const int code = look(learner, x, y, loss, &ok);
+    const int code = look(learner, x, y, loss, &ok, &made);
     if (code == TINYFL_OK && output)
-        copy_output(learner, output);
+        memcpy(output, made, outputs_of(&learner->plan->layers[learner->plan->count - 1]) * sizeof(real));
     return code;
 }
 
@@ -321,11 +236,12 @@ TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const real *x, const rea
 static int learn(tinyfl_learner *learner, const real *x, const real *y, float rate, real *gradient, real *loss)
 {
     mask ok;
-    const int code = look(learner, x, y, loss, &ok);
+    real *output;
+    const int code = look(learner, x, y, loss, &ok, &output);
     if (code != TINYFL_OK)
         return code;
     learner->alive &= ok;
-    learner->alive &= backward(learner, x, rate, gradient);
+    learner->alive &= backward(learner, x, output, rate, gradient);
     return any(learner->alive) ? TINYFL_OK : TINYFL_ENUMERIC;
 }
 

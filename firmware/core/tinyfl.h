@@ -15,53 +15,73 @@
 enum {
     TINYFL_OK = 0,
     TINYFL_EINVAL = -1,     /* a null pointer, reals out of alignment, or a number out of its range */
-    TINYFL_EPLAN = -2,      /* a plan that contradicts itself: no layer, a width of 0, widths that do not meet, an
-                               unknown activation or loss, or more than TINYFL_MAX_WEIGHTS weights */
+    TINYFL_EPLAN = -2,      /* a plan that contradicts itself: no layer, a size of 0, sizes that do not meet, an unknown kind,
+                               activation or loss, or more than TINYFL_MAX_WEIGHTS weights or TINYFL_MAX_VALUES outputs */
     TINYFL_EMEMORY = -3,    /* the memory given is smaller than tinyfl_learner_bytes asks for */
     TINYFL_ENUMERIC = -4,   /* a value is NaN, infinite, or not below TINYFL_LIMIT in magnitude */
     TINYFL_EOVERSIZED = -5, /* an update moved a weight by TINYFL_MAX_CHANGE or more: sums cannot hold it exactly */
 };
 
+typedef enum { TINYFL_DENSE, TINYFL_CONV, TINYFL_DEPTHWISE, TINYFL_MAX_POOL, TINYFL_AVERAGE_POOL } tinyfl_kind;
 typedef enum { TINYFL_IDENTITY, TINYFL_RELU, TINYFL_LEAKY_RELU, TINYFL_TANH, TINYFL_SIGMOID } tinyfl_activation;
-typedef enum { TINYFL_MEAN_SQUARED_ERROR, TINYFL_SOFTMAX_CROSS_ENTROPY } tinyfl_loss;
+typedef enum {
+    TINYFL_MEAN_SQUARED_ERROR,
+    TINYFL_SOFTMAX_CROSS_ENTROPY, /* both cross-entropies take logits: end in identity */
+    TINYFL_SIGMOID_CROSS_ENTROPY, /* each output a yes or no of its own; the mean over them */
+} tinyfl_loss;
 
 #define TINYFL_LEAK 0.1f              /* slope of leaky relu below 0 */
 #define TINYFL_MAX_LAYERS 64
 #define TINYFL_MAX_WEIGHTS (1u << 24) /* floats; keeps every size in 32 bits */
+#define TINYFL_MAX_VALUES (1u << 24)  /* outputs of all layers together, and inputs of one */
 #define TINYFL_MAX_CHANGE 1024.0f
 #define TINYFL_LIMIT 1.125899906842624e15f /* 2^50: inputs, activations, deltas and steps stay below, so that no weight
                                               can ever become infinite (SPEC.md, guard) */
 
-/* A dense layer: y = activation(b + x W). In the flat array of weights it holds W (inputs, outputs), row after row, as
- * Keras does, then b (outputs). A layer that does not learn (freeze) still passes the gradient on. */
+/* A layer on its input: the record of a plan, byte for byte (SPEC.md, plan). Values lie row after row, column after column,
+ * channels together, so flattening is nothing. A dense layer has one row and column and its inputs as channels. A layer that
+ * does not learn (freeze) still passes the gradient on. */
 typedef struct {
-    uint16_t inputs, outputs;
-    uint8_t activation; /* tinyfl_activation */
-    uint8_t learns;     /* 0 or 1 */
+    uint8_t kind;       /* tinyfl_kind */
+    uint8_t activation; /* tinyfl_activation; pools: identity */
+    uint8_t learns;     /* 0 or 1; pools: 0 */
+    uint8_t same;       /* 1: padded as TensorFlow's SAME, 0: VALID */
+    uint16_t height, width, channels; /* of the input */
+    uint16_t outputs;                 /* channels of the output; depthwise: a multiple of the input's, pools: the same */
+    uint8_t kernel_height, kernel_width, stride_height, stride_width; /* dense: 1 */
 } tinyfl_layer;
 
 typedef struct {
     const tinyfl_layer *layers;
     uint16_t count;
-    uint8_t loss; /* tinyfl_loss; softmax cross-entropy takes the softmax itself: end in identity */
+    uint8_t loss; /* tinyfl_loss */
 } tinyfl_plan;
 
 /* Fields are the core's own; the caller only provides the room. */
 typedef struct {
     const tinyfl_plan *plan;
-    real *weights, *activations, *delta, *next_delta;
+    real *weights, *memory;
+    size_t reals;  /* of memory */
+    size_t lowest; /* the lowest layer that learns */
     float clip;
     mask alive;
 } tinyfl_learner;
 
+/* Reads the plan's bytes, whose layers must be aligned to 2 bytes and stay where they are, and checks it. TINYFL_OK,
+ * TINYFL_EINVAL or TINYFL_EPLAN. */
+TINYFL_API int tinyfl_plan_read(tinyfl_plan *plan, const void *bytes, size_t count);
+
 /* TINYFL_OK, TINYFL_EINVAL or TINYFL_EPLAN. Every other function calls this first: no plan is trusted. */
 TINYFL_API int tinyfl_plan_check(const tinyfl_plan *plan);
 
-/* Number of weights, counted in reals; 0 where the plan is bad. */
+/* Number of weights, of inputs, and of outputs, counted in reals; 0 where the plan is bad. */
 TINYFL_API size_t tinyfl_plan_weights(const tinyfl_plan *plan);
+TINYFL_API size_t tinyfl_plan_inputs(const tinyfl_plan *plan);
+TINYFL_API size_t tinyfl_plan_outputs(const tinyfl_plan *plan);
 
-/* Bytes of working memory: the activations of one sample and two delta buffers; 0 where the plan is bad. A learner's RAM
- * is this plus the weights; a mini-batch needs room for one gradient more (as large as the weights). */
+/* Bytes of working memory: the outputs that the backward sweep needs, and room for one gradient among those it no longer does
+ * (SPEC.md, plan); 0 where the plan is bad. A learner's RAM is this plus the weights; a mini-batch needs room for one gradient
+ * more (as large as the weights). */
 TINYFL_API size_t tinyfl_learner_bytes(const tinyfl_plan *plan);
 
 /* Prepares a learner over the caller's weights and memory, which must stay while it is used.

@@ -4,6 +4,7 @@
 
 #include "../../firmware/core/random.c"
 #include "../../firmware/core/sine.c"
+#include "../../firmware/core/plan.c"
 #include "../../firmware/core/learner.c"
 #include "engine.h"
 
@@ -73,8 +74,8 @@ typedef struct {
 static int bench_set(bench *b, const tinyfl_plan *plan, const float *theta, float clip, void *memory)
 {
     b->count = tinyfl_plan_weights(plan);
-    b->inputs = plan->layers[0].inputs;
-    b->outputs = plan->layers[plan->count - 1].outputs;
+    b->inputs = tinyfl_plan_inputs(plan);
+    b->outputs = tinyfl_plan_outputs(plan);
     b->weights = memory;
     b->gradient = b->weights + b->count;
     b->x = b->gradient + b->count;
@@ -273,7 +274,16 @@ TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const ui
 
 TINYFL_EXPORT size_t tinyfl_native_weights(const tinyfl_plan *plan) { return tinyfl_plan_weights(plan); }
 
+TINYFL_EXPORT size_t tinyfl_native_inputs(const tinyfl_plan *plan) { return tinyfl_plan_inputs(plan); }
+
+TINYFL_EXPORT size_t tinyfl_native_outputs(const tinyfl_plan *plan) { return tinyfl_plan_outputs(plan); }
+
 TINYFL_EXPORT int tinyfl_native_check(const tinyfl_plan *plan) { return tinyfl_plan_check(plan); }
+
+TINYFL_EXPORT int tinyfl_native_read(tinyfl_plan *plan, const void *bytes, size_t count)
+{
+    return tinyfl_plan_read(plan, bytes, count);
+}
 
 TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, uint32_t batch)
 {
@@ -282,8 +292,8 @@ TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, uint32_t batch)
 
 size_t tinyfl_engine_reals(const tinyfl_plan *plan)
 {
-    return 2 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + plan->layers[0].inputs +
-           2u * plan->layers[plan->count - 1].outputs;
+    return 2 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + tinyfl_plan_inputs(plan) +
+           2 * tinyfl_plan_outputs(plan);
 }
 #endif
 

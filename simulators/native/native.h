@@ -71,8 +71,12 @@ TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, si
 TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, size_t count,
                                         uint32_t round, size_t words, uint32_t *out);
 
-TINYFL_EXPORT size_t tinyfl_native_weights(const tinyfl_plan *plan);
+/* The functions of the same names in tinyfl.h. */
+TINYFL_EXPORT int tinyfl_native_read(tinyfl_plan *plan, const void *bytes, size_t count);
 TINYFL_EXPORT int tinyfl_native_check(const tinyfl_plan *plan);
+TINYFL_EXPORT size_t tinyfl_native_weights(const tinyfl_plan *plan);
+TINYFL_EXPORT size_t tinyfl_native_inputs(const tinyfl_plan *plan);
+TINYFL_EXPORT size_t tinyfl_native_outputs(const tinyfl_plan *plan);
 
 /* Bytes of RAM that one device needs to learn: weights, tinyfl_learner_bytes and, if batch > 1, a gradient. */
 TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, uint32_t batch);

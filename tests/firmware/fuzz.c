@@ -5,7 +5,7 @@
 
 #include "tinyfl.h"
 
-enum { MOST_LAYERS = 5, MOST_WEIGHTS = 600, FENCE = 32, FENCE_BYTE = 0xa5 };
+enum { MOST_LAYERS = 5, MOST_WEIGHTS = 600, MOST_VALUES = 1000, MOST_WORK = 8000, FENCE = 32, FENCE_BYTE = 0xa5 };
 
 static uint32_t state;
 static unsigned long calls, answers[6];
@@ -99,43 +99,119 @@ static int all_finite(room r)
     return 1;
 }
 
-/* The header's rule for plans, said again. */
+/* How many windows fit along a side. */
+static uint64_t windows(uint64_t size, uint64_t kernel, uint64_t stride, int same)
+{
+    uint64_t count = 0;
+    for (uint64_t start = 0; same ? start < size : start + kernel <= size; start += stride)
+        count++;
+    return count;
+}
+
+typedef struct {
+    uint64_t inputs, outputs, weights, work;
+} sizes;
+
+static int is_pool(const tinyfl_layer *l) { return l->kind == TINYFL_MAX_POOL || l->kind == TINYFL_AVERAGE_POOL; }
+
+/* Of a layer that has none of its numbers out of range; work: multiplications forward. */
+static sizes sizes_of(const tinyfl_layer *l)
+{
+    const uint64_t places = windows(l->height, l->kernel_height, l->stride_height, l->same) *
+                            windows(l->width, l->kernel_width, l->stride_width, l->same);
+    const uint64_t each = (uint64_t)l->kernel_height * l->kernel_width * (l->kind == TINYFL_CONV || l->kind == TINYFL_DENSE ? l->channels : 1);
+    return (sizes){.inputs = (uint64_t)l->height * l->width * l->channels,
+                   .outputs = places * l->outputs,
+                   .weights = is_pool(l) ? 0 : (each + 1) * l->outputs,
+                   .work = places * l->outputs * each};
+}
+
+static int sound(const tinyfl_layer *l)
+{
+    const int one = l->height == 1 && l->width == 1 && l->kernel_height == 1 && l->kernel_width == 1 &&
+                    l->stride_height == 1 && l->stride_width == 1 && !l->same;
+    return l->kind < 5 && l->activation < 5 && l->learns < 2 && l->same < 2 && l->height && l->width && l->channels &&
+           l->outputs && l->kernel_height && l->kernel_width && l->stride_height && l->stride_width &&
+           (l->kind != TINYFL_DENSE || one) && (l->kind != TINYFL_DEPTHWISE || l->outputs % l->channels == 0) &&
+           (!is_pool(l) || (l->outputs == l->channels && l->activation == 0 && !l->learns)) && sizes_of(l).outputs > 0;
+}
+
+/* All layers together; only of a plan whose layers are sound. */
+static sizes sizes_of_all(const tinyfl_plan *plan)
+{
+    sizes all = {.inputs = sizes_of(&plan->layers[0]).inputs};
+    for (int i = 0; i < plan->count; i++) {
+        const sizes one = sizes_of(&plan->layers[i]);
+        all.outputs += one.outputs;
+        all.weights += one.weights;
+        all.work += one.work;
+    }
+    return all;
+}
+
+/* SPEC.md's rule for plans, said again. */
 static int plan_code(const tinyfl_plan *plan)
 {
     if (!plan || !plan->layers)
         return TINYFL_EINVAL;
-    if (plan->count < 1 || plan->count > 64 || plan->loss > 1)
+    if (plan->count < 1 || plan->count > 64 || plan->loss > 2)
         return TINYFL_EPLAN;
-    uint64_t weights = 0;
-    for (int i = 0; i < plan->count; i++) {
-        const tinyfl_layer *l = &plan->layers[i];
-        weights += ((uint64_t)l->inputs + 1) * l->outputs;
-        if (!l->inputs || !l->outputs || l->activation > 4 || l->learns > 1 || (i && l->inputs != l[-1].outputs))
+    for (int i = 0; i < plan->count; i++)
+        if (!sound(&plan->layers[i]) ||
+            (i && sizes_of(&plan->layers[i]).inputs != sizes_of(&plan->layers[i - 1]).outputs))
             return TINYFL_EPLAN;
-    }
-    return weights > TINYFL_MAX_WEIGHTS ? TINYFL_EPLAN : TINYFL_OK;
+    const sizes all = sizes_of_all(plan);
+    return all.inputs > 1 << 24 || all.outputs > 1 << 24 || all.weights > 1 << 24 ? TINYFL_EPLAN : TINYFL_OK;
 }
 
-static uint16_t width(void) { return (uint16_t)(chance(40) ? (chance(2) ? 65535 : draw()) : chance(60) ? 0 : 1 + below(17)); }
+/* Mostly small, now and then none or as large as it gets. */
+static uint16_t size(uint32_t most)
+{
+    return (uint16_t)(chance(100) ? (chance(2) ? 65535 : draw()) : chance(150) ? 0 : 1 + below(most));
+}
+
+static uint8_t small(uint32_t most) { return (uint8_t)(chance(100) ? draw() : 1 + below(most)); }
+
+/* A layer of any kind on an input of the given height, width and channels. */
+static tinyfl_layer draw_layer(const uint16_t in[3])
+{
+    tinyfl_layer l = {.kind = (uint8_t)below(5), .activation = (uint8_t)below(5), .learns = (uint8_t)below(2),
+                      .same = (uint8_t)below(2), .height = in[0], .width = in[1], .channels = in[2], .outputs = size(12),
+                      .kernel_height = small(4), .kernel_width = small(4), .stride_height = small(3), .stride_width = small(3)};
+    if (l.kind == TINYFL_DENSE) {
+        const uint32_t inputs = (uint32_t)in[0] * in[1] * in[2];
+        l.channels = (uint16_t)(inputs < 65536 ? inputs : 1);
+        l.height = l.width = 1;
+        l.same = 0;
+        l.kernel_height = l.kernel_width = l.stride_height = l.stride_width = 1;
+    } else if (l.kind == TINYFL_DEPTHWISE) {
+        l.outputs = (uint16_t)(l.channels * (1 + below(3)));
+    } else if (is_pool(&l)) {
+        l.outputs = l.channels;
+        l.activation = l.learns = 0;
+    }
+    return l;
+}
 
 static void draw_plan(tinyfl_plan *plan, tinyfl_layer layers[64])
 {
     memset(layers, 0, 64 * sizeof *layers);
-    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MOST_LAYERS)), (uint8_t)below(2)};
+    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MOST_LAYERS)), (uint8_t)below(3)};
     if (chance(60))
         plan->count = (uint16_t)(chance(2) ? draw() : below(66));
     if (chance(60))
         plan->loss = (uint8_t)draw();
-    uint16_t last = width();
-    for (int i = 0; i < 64; i++) {
-        layers[i] = (tinyfl_layer){last, width(), (uint8_t)below(5), (uint8_t)below(2)};
-        last = layers[i].outputs;
-        if (chance(200))
-            layers[i].inputs = width();
-        if (chance(200))
-            layers[i].activation = (uint8_t)draw();
-        if (chance(200))
-            layers[i].learns = (uint8_t)draw();
+    uint16_t in[3] = {size(7), size(7), size(3)};
+    for (int i = 0; i < (plan->count < 64 ? plan->count : 64); i++) {
+        layers[i] = draw_layer(in);
+        if (chance(100))
+            ((uint8_t *)&layers[i])[below(sizeof *layers)] = (uint8_t)draw();
+        const tinyfl_layer *l = &layers[i];
+        if (!sound(l))
+            continue;
+        in[0] = (uint16_t)windows(l->height, l->kernel_height, l->stride_height, l->same);
+        in[1] = (uint16_t)windows(l->width, l->kernel_width, l->stride_width, l->same);
+        in[2] = l->outputs;
     }
 }
 
@@ -231,12 +307,13 @@ static void exercise(const tinyfl_plan *plan)
 {
     const size_t weights = tinyfl_plan_weights(plan) * sizeof(float);
     const int hostile = !chance(3);
+    const size_t outputs = tinyfl_plan_outputs(plan) * sizeof(float);
     subject s = {.weights = room_of(weights),
                  .memory = room_of(tinyfl_learner_bytes(plan)),
                  .gradient = room_of(weights),
-                 .x = room_of(plan->layers[0].inputs * sizeof(float)),
-                 .y = room_of(plan->layers[plan->count - 1].outputs * sizeof(float)),
-                 .output = room_of(plan->layers[plan->count - 1].outputs * sizeof(float)),
+                 .x = room_of(tinyfl_plan_inputs(plan) * sizeof(float)),
+                 .y = room_of(outputs),
+                 .output = room_of(outputs),
                  .before = room_of(weights)};
     fill(s.weights, hostile && chance(10));
     memset(inside(s.gradient), 0, weights);
@@ -253,6 +330,36 @@ static void exercise(const tinyfl_plan *plan)
     }
 }
 
+static int practicable(const tinyfl_plan *plan)
+{
+    const sizes all = sizes_of_all(plan);
+    return all.inputs <= MOST_VALUES && all.outputs <= MOST_VALUES && all.weights <= MOST_WEIGHTS && all.work <= MOST_WORK;
+}
+
+/* The same plan as bytes, whole or not quite. */
+static void read_bytes(const tinyfl_plan *plan)
+{
+    const size_t whole = 8 + plan->count * sizeof(tinyfl_layer);
+    const size_t bytes = chance(10) ? below(2 * (uint32_t)whole) : whole;
+    if (!plan->layers || plan->count > 64)
+        return;
+    const room r = room_of(bytes);
+    uint8_t made[8 + 64 * sizeof(tinyfl_layer)] = {'T', 'F', 'L', 'P', 2, plan->loss, (uint8_t)plan->count, 0};
+    memcpy(made + 8, plan->layers, plan->count * sizeof(tinyfl_layer));
+    const int spoilt = chance(10);
+    if (spoilt)
+        made[below(5)]++;
+    memcpy(inside(r), made, bytes < whole ? bytes : whole);
+    tinyfl_plan read = {0};
+    REQUIRE(answered(tinyfl_plan_read(chance(50) ? NULL : &read, NULL, bytes)) == TINYFL_EINVAL);
+    const int code = answered(tinyfl_plan_read(&read, inside(r), bytes));
+    REQUIRE(code == (bytes != whole || spoilt ? TINYFL_EPLAN : plan_code(plan)));
+    REQUIRE((read.layers != NULL) == (code == TINYFL_OK));
+    REQUIRE(code != TINYFL_OK || (read.count == plan->count && read.loss == plan->loss));
+    check(r);
+    free(r.block);
+}
+
 int main(int count, char **arguments)
 {
     if (count != 3)
@@ -266,12 +373,14 @@ int main(int count, char **arguments)
         const tinyfl_plan *plan = chance(100) ? NULL : &drawn;
         const int code = answered(tinyfl_plan_check(plan));
         REQUIRE(code == plan_code(plan));
-        REQUIRE((tinyfl_plan_weights(plan) > 0) == (code == TINYFL_OK));
         REQUIRE((tinyfl_learner_bytes(plan) > 0) == (code == TINYFL_OK));
+        REQUIRE(tinyfl_plan_weights(plan) == (code == TINYFL_OK ? sizes_of_all(plan).weights : 0));
+        REQUIRE(tinyfl_plan_inputs(plan) == (code == TINYFL_OK ? sizes_of_all(plan).inputs : 0));
+        read_bytes(&drawn);
         tinyfl_learner learner;
         if (code != TINYFL_OK)
             REQUIRE(answered(tinyfl_learner_init(&learner, plan, NULL, NULL, 0, 0.0f)) == code);
-        else if (tinyfl_plan_weights(plan) <= MOST_WEIGHTS)
+        else if (practicable(plan))
             exercise(plan);
     }
     printf("ok %lu einval %lu eplan %lu ememory %lu enumeric %lu\n",

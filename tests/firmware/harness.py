@@ -3,15 +3,17 @@
 import ctypes
 import subprocess
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reference import F32, Layer
+from reference_layers import F32, Layer
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 SOURCES = sorted(CORE.glob("*.c"))
+LEARNER = [CORE / f"{name}.c" for name in ("learner", "plan", "random", "sine")]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O1"]
@@ -34,10 +36,9 @@ def run(program: Path, *arguments: object) -> str:
 
 class CLayer(ctypes.Structure):
     _fields_ = (
-        ("inputs", ctypes.c_uint16),
-        ("outputs", ctypes.c_uint16),
-        ("activation", ctypes.c_uint8),
-        ("learns", ctypes.c_uint8),
+        *((name, ctypes.c_uint8) for name in ("kind", "activation", "learns", "same")),
+        *((name, ctypes.c_uint16) for name in ("height", "width", "channels", "outputs")),
+        *((name, ctypes.c_uint8) for name in ("kernel_height", "kernel_width", "stride_height", "stride_width")),
     )
 
 
@@ -46,7 +47,7 @@ class CPlan(ctypes.Structure):
 
 
 def plan_of(layers: Sequence[Layer], loss: int) -> CPlan:
-    rows = [CLayer(layer.inputs, layer.outputs, layer.activation, layer.learns) for layer in layers]
+    rows = [CLayer(*astuple(layer)) for layer in layers]
     return CPlan((CLayer * len(rows))(*rows), len(rows), loss)
 
 
@@ -59,10 +60,10 @@ def load(path: Path) -> Any:
     pointer, size, real, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float, ctypes.c_uint32, ctypes.c_uint64
     plan = ctypes.POINTER(CPlan)
     lib.tinyfl_plan_check.argtypes = [plan]
-    lib.tinyfl_plan_weights.argtypes = [plan]
-    lib.tinyfl_plan_weights.restype = size
-    lib.tinyfl_learner_bytes.argtypes = [plan]
-    lib.tinyfl_learner_bytes.restype = size
+    lib.tinyfl_plan_read.argtypes = [plan, pointer, size]
+    for name in ("plan_weights", "plan_inputs", "plan_outputs", "learner_bytes"):
+        measure = getattr(lib, f"tinyfl_{name}")
+        measure.argtypes, measure.restype = [plan], size
     lib.tinyfl_learner_init.argtypes = [pointer, plan, pointer, pointer, size, real]
     lib.tinyfl_infer.argtypes = [pointer, pointer, pointer]
     lib.tinyfl_evaluate.argtypes = [pointer] * 5
@@ -89,7 +90,7 @@ class Device:
     """A learner of the C core over its own copy of theta. Calls return the code, then what the call gives."""
 
     def __init__(self, lib: Any, layers: Sequence[Layer], loss: int, theta: F32, clip: float = 0.0) -> None:
-        self.lib, self.layers, self.clip = lib, layers, clip
+        self.lib, self.clip = lib, clip
         self.plan = plan_of(layers, loss)
         self.weights = theta.copy()
         self.bytes: int = lib.tinyfl_learner_bytes(self.plan)
@@ -105,7 +106,7 @@ class Device:
         )
 
     def infer(self, x: F32) -> tuple[int, F32]:
-        output = np.full(self.layers[-1].outputs, np.nan, np.float32)
+        output = np.full(self.lib.tinyfl_plan_outputs(self.plan), np.nan, np.float32)
         return self.lib.tinyfl_infer(self.learner, address(x), address(output)), output
 
     def evaluate(self, x: F32, y: F32) -> tuple[int, np.float32]:

@@ -1,21 +1,23 @@
 """The core's arithmetic a second time, from firmware/SPEC.md alone: plain, slow, in NumPy's float32.
 
-Every function works elementwise on arrays; sums run one term after another, never through np.sum or a matrix product.
+Every function works elementwise on arrays; sums run one term after another, never through np.sum or a matrix product. What a
+layer sums up is in reference_layers.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+import reference_layers
 from numpy.typing import NDArray
+from reference_layers import DENSE, F32, Layer, f32, lowest, split
 
-F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
-f32 = np.float32
 u32 = np.uint32
 
 IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID = range(5)
-MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY = range(2)
+MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY = range(3)
 LIMIT = f32(2.0**50)
 
 
@@ -141,26 +143,15 @@ def sine_sample(seed: int, device: int, round: int, index: int) -> tuple[np.floa
     return x, amplitude * sin(x + phase)[()]
 
 
-@dataclass(frozen=True)
-class Layer:
-    inputs: int
-    outputs: int
-    activation: int
-    learns: bool = True
-
-    @property
-    def weights(self) -> int:
-        return (self.inputs + 1) * self.outputs
-
-
-def split(layers: Sequence[Layer], theta: F32) -> list[tuple[F32, F32]]:
-    """Views of theta: W (inputs, outputs) and b of each layer."""
-    parts, at = [], 0
-    for layer in layers:
-        kernel = theta[at : at + layer.inputs * layer.outputs].reshape(layer.inputs, layer.outputs)
-        parts.append((kernel, theta[at + kernel.size : at + layer.weights]))
-        at += layer.weights
-    return parts
+def initial(layers: Sequence[Layer], seed: int) -> F32:
+    """The weights that a network starts from."""
+    theta: list[np.float32] = []
+    for number, layer in enumerate(layers):
+        is_dense = layer.kind == DENSE
+        limit = f32(np.sqrt((1 if is_dense else 6) / layer.fan_in))
+        drawn = [limit * (f32(2) * uniform(random(seed, 0, number, 0, k // 4)[k % 4]) - f32(1)) for k in range(layer.weights)]
+        theta += drawn if is_dense else [*drawn[: prod(layer.kernel)], *[f32(0)] * layer.outputs] if drawn else []
+    return np.array(theta, f32)
 
 
 def activate(s: F32, activation: int) -> F32:
@@ -195,10 +186,14 @@ def total(terms: F32) -> np.float32:
 
 
 def loss_and_gradient(o: F32, t: F32, loss: int) -> tuple[np.float32, F32]:
+    n = f32(len(o))
     if loss == MEAN_SQUARED_ERROR:
-        n = f32(len(o))
         e = o - t
         return total(e * e) / n, f32(2) * e / n
+    if loss == SIGMOID_CROSS_ENTROPY:
+        z = exp(-np.abs(o))
+        terms = np.where(o > 0, o, f32(0)) - o * t + log(f32(1) + z)
+        return total(terms) / n, (np.where(o > 0, f32(1), z) / (f32(1) + z) - t) / n
     m = o.max()
     z = exp(o - m)
     s = total(z)
@@ -237,13 +232,11 @@ class Learner:
     clip: float = 0.0
 
     def forward(self, x: F32) -> list[F32]:
-        """x and each layer's output."""
+        """x and each layer's output, flat."""
         guard(x)
         values = [x]
         for layer, (w, b) in zip(self.layers, split(self.layers, self.theta), strict=True):
-            s = b.copy()
-            for i in range(layer.inputs):
-                s = s + w[i] * values[-1][i]
+            s = reference_layers.forward(layer, w, b, values[-1])
             guard(s)
             values.append(activate(s, layer.activation))
         return values
@@ -256,22 +249,17 @@ class Learner:
         g = clipped(g, f32(self.clip))
         parts = split(self.layers, self.theta)
         sums = split(self.layers, gradient) if gradient is not None else []
-        learning = [i for i, layer in enumerate(self.layers) if layer.learns]
-        for i in reversed(range(learning[0] if learning else len(parts) - 1, len(parts))):
-            w, b = parts[i]
-            delta = through(g, values[i + 1], self.layers[i].activation)
-            guard(delta, LIMIT / max(rate, f32(1)), Dead)
-            g = np.zeros(len(w), f32)
-            for j in range(len(b)):
-                g = g + w[:, j] * delta[j]
-            if not self.layers[i].learns:
+        for i in reversed(range(lowest(self.layers), len(parts))):
+            layer, (w, b), below = self.layers[i], parts[i], values[i]
+            delta = through(g, values[i + 1], layer.activation)
+            guard(delta, LIMIT / max(rate, f32(1)) / f32(layer.windows), Dead)
+            g = reference_layers.back(layer, w, below, delta)
+            if not layer.learns:
                 continue
             if gradient is None:
-                w -= (rate * delta)[None, :] * values[i][:, None]
-                b -= rate * delta
+                reference_layers.move(layer, below, rate * delta, w, b)
             else:
-                sums[i][0][...] += delta[None, :] * values[i][:, None]
-                sums[i][1][...] += delta
+                reference_layers.gather(layer, below, delta, *sums[i])
         return loss
 
     def learn(self, x: F32, t: F32, rate: float) -> np.float32:

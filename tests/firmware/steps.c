@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "learner.c"
+#include "plan.c"
 #include "random.c"
 #include "sine.c"
 
@@ -19,29 +20,46 @@ typedef struct {
     uint32_t batch;
 } trial;
 
+#define DENSE(inputs, outputs, activation, learns) {TINYFL_DENSE, activation, learns, 0, 1, 1, inputs, outputs, 1, 1, 1, 1}
+#define WINDOWS(kind, activation, learns, same, height, width, channels, outputs, kernel, stride) \
+    {kind, activation, learns, same, height, width, channels, outputs, kernel, kernel, stride, stride}
+
 static const trial trials[] = {
     {"tanh",
-     {{1, 32, TINYFL_TANH, 1}, {32, 32, TINYFL_TANH, 1}, {32, 1, TINYFL_IDENTITY, 1}},
+     {DENSE(1, 32, TINYFL_TANH, 1), DENSE(32, 32, TINYFL_TANH, 1), DENSE(32, 1, TINYFL_IDENTITY, 1)},
      3, TINYFL_MEAN_SQUARED_ERROR, 0, 1},
     {"relu",
-     {{5, 19, TINYFL_RELU, 1}, {19, 11, TINYFL_RELU, 1}, {11, 3, TINYFL_IDENTITY, 1}},
+     {DENSE(5, 19, TINYFL_RELU, 1), DENSE(19, 11, TINYFL_RELU, 1), DENSE(11, 3, TINYFL_IDENTITY, 1)},
      3, TINYFL_SOFTMAX_CROSS_ENTROPY, 0, 1},
     {"sigmoid",
-     {{9, 8, TINYFL_SIGMOID, 1}, {8, 16, TINYFL_SIGMOID, 1}, {16, 2, TINYFL_TANH, 1}},
+     {DENSE(9, 8, TINYFL_SIGMOID, 1), DENSE(8, 16, TINYFL_SIGMOID, 1), DENSE(16, 2, TINYFL_TANH, 1)},
      3, TINYFL_MEAN_SQUARED_ERROR, 0, 1},
     {"leaky",
-     {{4, 7, TINYFL_LEAKY_RELU, 1}, {7, 9, TINYFL_LEAKY_RELU, 0}, {9, 5, TINYFL_LEAKY_RELU, 1}},
+     {DENSE(4, 7, TINYFL_LEAKY_RELU, 1), DENSE(7, 9, TINYFL_LEAKY_RELU, 0), DENSE(9, 5, TINYFL_LEAKY_RELU, 1)},
      3, TINYFL_MEAN_SQUARED_ERROR, 0.05f, 1},
     {"batch",
-     {{3, 7, TINYFL_TANH, 1}, {7, 10, TINYFL_LEAKY_RELU, 1}, {10, 4, TINYFL_IDENTITY, 1}},
+     {DENSE(3, 7, TINYFL_TANH, 1), DENSE(7, 10, TINYFL_LEAKY_RELU, 1), DENSE(10, 4, TINYFL_IDENTITY, 1)},
      3, TINYFL_SOFTMAX_CROSS_ENTROPY, 0.5f, 6},
+    {"conv",
+     {WINDOWS(TINYFL_CONV, TINYFL_LEAKY_RELU, 1, 1, 5, 5, 1, 9, 3, 2),
+      WINDOWS(TINYFL_MAX_POOL, TINYFL_IDENTITY, 0, 0, 3, 3, 9, 9, 2, 1), DENSE(36, 3, TINYFL_IDENTITY, 1)},
+     3, TINYFL_SOFTMAX_CROSS_ENTROPY, 0, 1},
+    {"depthwise",
+     {WINDOWS(TINYFL_DEPTHWISE, TINYFL_TANH, 1, 0, 5, 4, 2, 4, 2, 1),
+      WINDOWS(TINYFL_CONV, TINYFL_RELU, 1, 1, 4, 3, 4, 5, 1, 1),
+      WINDOWS(TINYFL_AVERAGE_POOL, TINYFL_IDENTITY, 0, 1, 4, 3, 5, 5, 3, 2), DENSE(20, 2, TINYFL_IDENTITY, 1)},
+     4, TINYFL_SIGMOID_CROSS_ENTROPY, 0, 5},
+    {"head",
+     {WINDOWS(TINYFL_CONV, TINYFL_RELU, 0, 1, 6, 6, 1, 4, 3, 2),
+      WINDOWS(TINYFL_CONV, TINYFL_SIGMOID, 1, 1, 3, 3, 4, 6, 2, 1), DENSE(54, 3, TINYFL_IDENTITY, 1)},
+     3, TINYFL_MEAN_SQUARED_ERROR, 0.5f, 1},
 };
 
 static real weights[MOST_WEIGHTS], gradient[MOST_WEIGHTS], memory[MOST_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
 
 static void draw(const trial *t, word device, uint32_t step)
 {
-    const size_t inputs = t->layers[0].inputs, outputs = t->layers[t->count - 1].outputs;
+    const size_t inputs = inputs_of(&t->layers[0]), outputs = outputs_of(&t->layers[t->count - 1]);
     if (inputs == 1) {
         tinyfl_sine_sample(tinyfl_sine_of(7, device), 7, device, 3, step, x, y);
         return;

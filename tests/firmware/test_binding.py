@@ -1,6 +1,5 @@
 """What tinyfl.core hands to C: the same bits as a device alone, and nothing that does not fit."""
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,15 @@ import reference
 from harness import ENUMERIC, EOVERSIZED, OK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import IDENTITY, MEAN_SQUARED_ERROR, TANH, Layer, Learner
+from nets import SMALL, networks, sample_of, weights_of
+from reference import IDENTITY, MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY, TANH, Learner
+from reference_layers import Layer, dense, learner_values, plan_bytes, read_plan
 
 from tinyfl import core
+from tinyfl.networks import Activation, Loss, network
 
-LAYERS = [Layer(1, 9, TANH), Layer(9, 1, IDENTITY)]
-PLAN = core.Plan([(layer.inputs, layer.outputs, layer.activation, True) for layer in LAYERS], MEAN_SQUARED_ERROR)
+LAYERS = [dense(1, 9, TANH), dense(9, 1, IDENTITY)]
+PLAN = core.Plan(plan_bytes(LAYERS, MEAN_SQUARED_ERROR))
 THETA = np.random.default_rng(1).uniform(-0.5, 0.5, PLAN.weights).astype(np.float32)
 DEVICES = np.array([3, 2**32 - 1, 5, 0, 9], np.uint32)
 LANES = [lanes for lanes in (1, 4, 8, 16) if lanes <= core.library().tinyfl_native_lanes()]
@@ -47,9 +49,48 @@ def test_a_cohort_of_the_native_fleet_learns_as_the_spec_says(lanes: int, batch:
     np.testing.assert_array_equal(trained.sum, sum(core.fixed(phi, THETA) for phi in trained.updates))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    networks() | st.sampled_from([(layers, i % 3) for i, layers in enumerate(SMALL.values())]),
+    st.integers(0, 1 << 32), st.sampled_from(LANES), st.integers(1, 3), st.sampled_from([0.0, 0.3]),
+)  # fmt: skip
+def test_a_cohort_learns_any_network_as_the_spec_says(
+    net: tuple[list[Layer], int], seed: int, lanes: int, batch: int, clip: float
+) -> None:
+    layers, loss = net
+    rng = np.random.default_rng(seed)
+    theta, samples = weights_of(layers, rng), 5
+    drawn = [[sample_of(layers, loss, rng) for _ in range(samples)] for _ in DEVICES]
+    source = core.TableSource(
+        np.array([x for of_device in drawn for x, _ in of_device]),
+        np.arange(len(DEVICES) * samples, dtype=np.int32).reshape(len(DEVICES), samples),
+        targets=np.array([y for of_device in drawn for _, y in of_device]),
+    )
+    trained = core.train(
+        core.Plan(plan_bytes(layers, loss)), theta, source, DEVICES, 0,
+        samples=samples, batch=batch, rate=0.02, clip=clip, each=True, engine=core.Engine(2, lanes),
+    )  # fmt: skip
+    assert trained.updates is not None
+    for i, of_device in enumerate(drawn):
+        learner, gradient = Learner(layers, loss, theta.copy(), clip), np.zeros_like(theta)
+        try:
+            for index, (x, y) in enumerate(of_device):
+                if batch == 1:
+                    learner.learn(x, y, 0.02)
+                    continue
+                learner.accumulate(x, y, gradient)
+                if index % batch == batch - 1 or index == samples - 1:
+                    learner.step(gradient, 0.02, index % batch + 1)
+        except (reference.Bad, reference.Dead):
+            assert trained.code[i] == ENUMERIC
+            continue
+        assert trained.code[i] == (OK if (np.abs(learner.theta - theta) < 1024).all() else EOVERSIZED)
+        assert trained.updates[i].tobytes() == learner.theta.tobytes()
+
+
 @pytest.mark.parametrize("lanes", LANES)
 def test_a_bad_device_is_named_and_left_out_of_the_sum(lanes: int) -> None:
-    plan = core.Plan([(1, 1, IDENTITY, True)], MEAN_SQUARED_ERROR)
+    plan = core.Plan(plan_bytes([dense(1, 1, IDENTITY)], MEAN_SQUARED_ERROR))
     targets = np.array([[1], [np.nan], [3e5], [2]], np.float32)
     source = core.TableSource(np.ones((4, 1), np.float32), np.arange(4, dtype=np.int32)[:, None], targets=targets)
     trained = core.train(
@@ -61,7 +102,7 @@ def test_a_bad_device_is_named_and_left_out_of_the_sum(lanes: int) -> None:
 
 
 def test_an_update_just_within_the_bound_counts_and_its_sum_is_exact() -> None:
-    plan = core.Plan([(1, 1, IDENTITY, True)], MEAN_SQUARED_ERROR)
+    plan = core.Plan(plan_bytes([dense(1, 1, IDENTITY)], MEAN_SQUARED_ERROR))
     count, change = 1000, np.nextafter(np.float32(1024), np.float32(0))
     source = core.TableSource(
         np.ones((1, 1), np.float32), np.zeros((count, 1), np.int32), targets=np.full((1, 1), 2 * change, np.float32)
@@ -69,6 +110,13 @@ def test_an_update_just_within_the_bound_counts_and_its_sum_is_exact() -> None:
     trained = core.train(plan, np.zeros(2, np.float32), source, np.arange(count, dtype=np.uint32), 0, samples=1, rate=0.25)
     assert not trained.code.any()
     assert trained.sum.tolist() == [count * int(float(change) * 2**32)] * 2
+
+
+@pytest.mark.parametrize("name", ["mlp-5-3", "conv-3-5", "dsconv-3-4"])
+def test_initial_weights_are_those_of_the_spec(name: str) -> None:
+    net = network(name, (7, 6, 2), 3, Loss.softmax_cross_entropy, Activation.relu)
+    layers, _ = read_plan(net.plan.bytes)
+    assert net.initial_weights(2**62 + 1).tobytes() == reference.initial(layers, 2**62 + 1).tobytes()
 
 
 def table(rows: Any, **others: Any) -> core.TableSource:
@@ -97,7 +145,7 @@ def test_rows_outside_the_table_are_refused(values: list[int]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(integers)
 def test_labels_outside_the_outputs_are_refused(label: int) -> None:
-    plan = core.Plan([(1, 3, IDENTITY, True)], 1)
+    plan = core.Plan(plan_bytes([dense(1, 3, IDENTITY)], SOFTMAX_CROSS_ENTROPY))
     labels = np.array([[0], [label]], np.int64).astype(np.int32)
     source = table([[0], [1]], labels=labels)
     arguments = (plan, np.zeros(6, np.float32), source, np.arange(2, dtype=np.uint32), 0)
@@ -133,7 +181,7 @@ def test_a_theta_that_does_not_fit_is_refused(theta: Any) -> None:
         {"engine": core.Engine(threads=-1)},
         {"engine": core.Engine(lanes=3)},
         {"engine": core.Engine(lanes=32)},
-        {"plan": core.Plan([(2, 9, TANH, True), (9, 1, IDENTITY, True)], 0), "theta": np.zeros(37, np.float32)},
+        {"plan": core.Plan(plan_bytes([dense(2, 9, TANH), LAYERS[1]], 0)), "theta": np.zeros(37, np.float32)},
         {"source": table(np.zeros((5, 2)), targets=TARGETS)},
         {"source": table(np.zeros((4, 1)), targets=TARGETS)},
         {"source": table(np.zeros((5, 1)))},
@@ -155,23 +203,23 @@ def test_a_call_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(-3, 70000), st.integers(-3, 70000), st.integers(0, 255), st.booleans()), max_size=3),
-    st.integers(0, 255),
-)
-def test_a_plan_is_one_that_the_core_can_run_or_is_refused(layers: list[tuple[Any, ...]], loss: int) -> None:
-    fits = (
-        len(layers) > 0
-        and all(0 < a < 65536 and 0 < b < 65536 and c < 5 for a, b, c, _ in layers)
-        and all(above[0] == below[1] for below, above in pairwise(layers))
-        and sum((a + 1) * b for a, b, _, _ in layers) <= 1 << 24
-        and loss < 2
-    )
-    if fits:
-        assert core.Plan(layers, loss).weights == sum((a + 1) * b for a, b, _, _ in layers)
-    else:
-        with pytest.raises(ValueError):
-            core.Plan(layers, loss)
+@given(networks(), st.data())
+def test_a_plan_is_one_that_the_core_can_run_or_is_refused(net: tuple[list[Layer], int], data: st.DataObject) -> None:
+    held = bytearray(plan_bytes(*net))
+    for _ in range(data.draw(st.integers(0, 1))):
+        held[data.draw(st.integers(0, len(held) - 1))] = data.draw(st.integers(0, 5) | st.integers(0, 255))
+    held = held[: len(held) - data.draw(st.sampled_from([0, 0, 0, 1, 16, len(held)]))]
+    try:
+        layers, _ = read_plan(bytes(held))
+    except ValueError:
+        with pytest.raises(ValueError, match="plan"):
+            core.Plan(bytes(held))
+        return
+    plan = core.Plan(bytes(held))
+    weights = sum(layer.weights for layer in layers)
+    assert (plan.weights, plan.inputs, plan.outputs) == (weights, np.prod(layers[0].input), layers[-1].values)
+    assert plan.ram_bytes(1) == 4 * (weights + learner_values(layers))
+    assert plan.ram_bytes(2) == 4 * (2 * weights + learner_values(layers))
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), 2.0**50])

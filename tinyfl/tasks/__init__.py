@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinyfl.core import F32, I32, U32, Source, TableSource
 from tinyfl.errors import ConfigError
-from tinyfl.networks import Activation, Loss
+from tinyfl.layers import Activation, Loss, Shape
 
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -54,7 +54,8 @@ class Task(Protocol):
     def name(self) -> str: ...
 
     @property
-    def inputs(self) -> int: ...
+    def shape(self) -> Shape:
+        """Of one input: (inputs,), or (height, width, channels)."""
 
     @property
     def outputs(self) -> int: ...

@@ -30,4 +30,5 @@ def digits(seed: int) -> Episodic:
         classes = [turn * 10 + labels[chosen] for turn in range(TURNS)]
         return Pool.of(np.concatenate(turned), np.concatenate(classes).astype(np.int32), 10 * TURNS)
 
-    return Episodic("digits", seed, WAYS, TURNS, (0.5, 1.5), train=pool(0, 0.6), validation=pool(0.6, 0.75), test=pool(0.75, 1))
+    train, validation, test = pool(0, 0.6), pool(0.6, 0.75), pool(0.75, 1)
+    return Episodic("digits", seed, (8, 8, 1), WAYS, TURNS, (0.5, 1.5), train=train, validation=validation, test=test)

@@ -10,7 +10,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.errors import DataError
-from tinyfl.networks import Activation, Loss
+from tinyfl.layers import Activation, Loss, Shape
 from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, Standardisation, numbers
 from tinyfl.tasks.draws import below, distinct
 
@@ -39,6 +39,7 @@ class Episodic:
 
     name: str
     seed: int
+    shape: Shape
     ways: int
     groups: int
     gains: tuple[float, float]
@@ -50,10 +51,6 @@ class Episodic:
     loss: Loss = Loss.softmax_cross_entropy
     fleet_size: int | None = None
     standardisation: Standardisation | None = None
-
-    @property
-    def inputs(self) -> int:
-        return int(self.train.table.shape[1])
 
     @property
     def outputs(self) -> int:

@@ -14,7 +14,7 @@ from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.errors import DataError
 from tinyfl.files import read_arrays
-from tinyfl.networks import Activation, Loss
+from tinyfl.layers import Activation, Loss, Shape
 from tinyfl.tasks import Episodes, Split, Standardisation, numbers
 from tinyfl.tasks.draws import distinct
 
@@ -34,6 +34,16 @@ def checked_inputs(path: Path, x: NDArray[Any]) -> F32:
     flat = x.reshape(len(x), -1).astype(np.float32)
     _refuse_non_finite(path, "x", flat, "Fill missing values, by the training devices' mean say, or leave those rows out")
     return flat
+
+
+def shape_of(path: Path, x: NDArray[Any]) -> Shape:
+    """Of one sample of ``x``: (inputs,), or (height, width, channels) where it has rows and columns.
+
+    Raises DataError where it has more.
+    """
+    if x.ndim > 4:
+        raise DataError(f"{path}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
+    return {2: x.shape[1:], 3: (*x.shape[1:], 1), 4: x.shape[1:]}[x.ndim]
 
 
 def _refuse_non_finite(path: Path, name: str, rows: F32, cure: str) -> None:
@@ -100,7 +110,7 @@ class Npz:
         self._count = np.bincount(owner, minlength=len(names))
         self._first = np.cumsum(self._count) - self._count
         self._names = names
-        self.inputs = x.shape[1]
+        self.shape = shape_of(path, arrays["x"])
         self.fleet_size: int | None = len(self._members["train"])
 
     def _split(self, names: NDArray[Any], split: NDArray[Any] | None) -> None:

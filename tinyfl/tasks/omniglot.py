@@ -49,6 +49,7 @@ def omniglot(path: Path, seed: int) -> Episodic:
     return Episodic(
         "omniglot",
         seed,
+        (28, 28, 1),
         WAYS,
         groups=1,
         gains=(1.0, 1.0),

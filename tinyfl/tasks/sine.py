@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.core import U32, SineSource, Stream, TableSource
-from tinyfl.networks import Activation, Loss
+from tinyfl.layers import Activation, Loss
 from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, Standardisation, numbers
 
 GRID = np.linspace(-5, 5, 50, dtype=np.float32)
@@ -17,7 +17,7 @@ GRID = np.linspace(-5, 5, 50, dtype=np.float32)
 
 class Sine:
     name = "sine"
-    inputs = 1
+    shape = (1,)
     outputs = 1
     loss = Loss.mean_squared_error
     activation = Activation.tanh
