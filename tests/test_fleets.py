@@ -19,7 +19,8 @@ from tinyfl.config import resolve
 from tinyfl.core import FASTEST, U32
 from tinyfl.errors import TrainingError
 from tinyfl.fleet import Event, Fleet, MixedFleet
-from tinyfl.networks import network
+from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
+from tinyfl.networks import Network, network
 from tinyfl.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("emulators")
@@ -30,11 +31,11 @@ def needs(program: str, package: str) -> None:
         pytest.skip(f"needs {program}: apt-get install {package}")
 
 
-def theta_after(fleet: Any, **options: Any) -> bytes:
-    """theta after the rounds of a run on ``fleet``, with no evaluation."""
+def theta_after(fleet: Any, net: Network | None = None, **options: Any) -> bytes:
+    """theta after the rounds of a run on ``fleet``, with no evaluation; of ``net``, or the network that the options name."""
     config = resolve({"fleet": fleet, "cohort": 2, "rounds": 3, **options})
     task = load_task(config.task, None, config.seed)
-    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    net = net or network(config.network, task.shape, task.outputs, task.loss, task.activation)
     state, algorithm = State(0, net.initial_weights(config.seed)), config.build()
     cohort: U32 = np.arange(config.devices, dtype=np.uint32)
     with assembled(config, task, net, FASTEST, lambda event: None) as (made, _):
@@ -63,6 +64,8 @@ EVERYWHERE = [
     ("mps2-an500", "qemu", "zig"),
     ("mps2-an505", "unicorn", "gcc"),
     ("mps2-an505", "qemu", "zig"),
+    ("microbit-v2", "unicorn", "zig"),
+    ("microbit-v2", "unicorn", "gcc"),
     ("posix", "process", "zig"),
 ]
 
@@ -78,15 +81,44 @@ def test_every_board_ends_with_the_native_fleets_theta(board: str, engine: str, 
     assert theta_after(on_boards(board, engine, toolchain), **options) == theta_after([{"native": 2}], **options)
 
 
+EVERY_LAYER = Network(
+    "every-layer",
+    (8, 8, 1),
+    (
+        Conv(9, stride=(2, 2), activation=Activation.leaky_relu),
+        DepthwiseConv((2, 2), same=False, activation=Activation.tanh),
+        Pool(size=(2, 2), stride=(1, 1)),
+        Pool(average=True, size=None),
+        Dense(5, Activation.identity),
+    ),
+    Loss.softmax_cross_entropy,
+)
+
+
+@pytest.mark.parametrize("options", [{"algorithm": "tinyreptile"}, {"algorithm": "reptile", "batch": 3, "clip": 1.0}], ids=str)
+@pytest.mark.parametrize(("engine", "toolchain"), [("unicorn", "zig"), ("unicorn", "gcc"), ("qemu", "gcc")])
+def test_boards_learn_every_kind_of_layer_as_the_native_fleet_does(
+    engine: str, toolchain: str, options: dict[str, Any]
+) -> None:
+    if engine == "qemu":
+        needs("qemu-system-arm", "qemu-system-arm")
+    if toolchain == "gcc":
+        needs("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    options = {"task": "digits", "samples": 5, "rounds": 2, **options}
+    boards = on_boards("mps2-an386", engine, toolchain)
+    assert theta_after(boards, EVERY_LAYER, **options) == theta_after([{"native": 2}], EVERY_LAYER, **options)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"task": "digits", "algorithm": "tinyreptile", "network": "mlp-10"},
+        {"task": "digits", "algorithm": "tinyreptile", "network": "dsconv-4-6-sigmoid"},
         {"task": "digits", "algorithm": "reptile", "network": "mlp-10", "clip": 1.0},
         {"task": "sine", "algorithm": "fedavg", "network": "mlp-10"},
         {"task": "sine", "algorithm": "joint", "network": "mlp-10-sigmoid"},
     ],
-    ids=["fed", "fed, in batches", "fedavg", "joint"],
+    ids=["fed", "fed, separable", "fed, in batches", "fedavg", "joint"],
 )
 def test_every_algorithm_gives_the_native_fleets_theta(options: dict[str, Any]) -> None:
     assert theta_after(on_boards("mps2-an386"), **options) == theta_after([{"native": 2}], **options)
@@ -102,7 +134,7 @@ def test_a_mixed_fleet_hands_each_part_its_share() -> None:
     from tinyfl.simulators.native import NativeFleet
 
     task = load_task("sine", None, 1)
-    net = network("mlp-4", 1, 1, task.loss, task.activation)
+    net = network("mlp-4", (1,), 1, task.loss, task.activation)
     inner, theta = resolve({"task": "sine"}).build().inner(0), net.initial_weights(1)
     whole = NativeFleet(task, net, 10)
     parts: Fleet = MixedFleet([NativeFleet(task, net, 4), NativeFleet(task, net, 1), NativeFleet(task, net, 5)])
@@ -122,7 +154,7 @@ def expected_theta(events: list[dict[str, Any]], config: Any) -> bytes:
     from tinyfl.simulators.native import NativeFleet
 
     task = load_task(config.task, None, config.seed)
-    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
     fleet, algorithm = NativeFleet(task, net, config.devices), config.build()
     state = State(0, net.initial_weights(config.seed))
     for round in range(config.rounds):

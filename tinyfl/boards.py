@@ -38,6 +38,8 @@ class Memory:
     stack: int
     identity: int
     slots: tuple[Region, Region]
+    inference: Region
+    """The slot of a program (firmware/SPEC.md, slots)."""
 
     @property
     def program(self) -> Region:
@@ -89,6 +91,8 @@ class Board:
     links: tuple[Link, ...] = ()
     qemu: Qemu | None = None
     unicorn: Unicorn | None = None
+    milliwatts: float = 0.0
+    """Of the chip while it computes at ``clock``; 0: unknown."""
 
 
 def data(folder: str) -> Path:
@@ -191,8 +195,13 @@ def _board(table: _Table, stem: str) -> Board:
             unicorn = Unicorn(part.text("core"), part.text("peripherals"))
             part.done()
         emulators.done()
+    power = _Table(table.take("power", dict, {}), "[power]")
+    milliwatts = float(power.take("milliwatts", float, 0.0))
+    if not 0 <= milliwatts < 1e6:
+        raise ConfigError(f"milliwatts in [power] is {milliwatts}, not from 0 to below 1,000,000.")
+    power.done()
     table.done()
-    return Board(name, port, chip, core, clock, buffer, memory, links, qemu, unicorn)
+    return Board(name, port, chip, core, clock, buffer, memory, links, qemu, unicorn, milliwatts)
 
 
 def _region(table: _Table) -> Region:
@@ -206,22 +215,24 @@ def _memory(table: _Table) -> Memory:
     stack, identity, slots = table.number("stack"), table.number("identity"), table.table("slots")
     origins, size = slots.take("origins", list), slots.number("size")
     slots.done()
+    inference = _region(table.table("inference"))
     table.done()
     if len(origins) != 2 or not all(isinstance(origin, int) for origin in origins):
         raise ConfigError(f"slots has the origins {origins}, not two addresses.")
     first, second = (Region(origin, size) for origin in origins)
-    parts = [Region(flash.origin, identity - flash.origin), Region(identity, IDENTITY_BYTES), first, second]
+    parts = [Region(flash.origin, identity - flash.origin), Region(identity, IDENTITY_BYTES), first, second, inference]
     for part, following in zip(parts, [*parts[1:], Region(flash.end, 0)], strict=True):
         if part.size <= 0 or not flash.holds(part) or part.end > following.origin:
             raise ConfigError(
                 f"{part.size:,} bytes at {part.origin:#010x} are not in the flash before {following.origin:#010x}. In order "
-                f"must come the program, identity ({IDENTITY_BYTES} bytes), slot 0, slot 1."
+                f"must come the firmware, identity ({IDENTITY_BYTES} bytes), slot 0, slot 1, inference."
             )
     if stack % 8 or not 1024 <= stack < ram.size:
         raise ConfigError(f"stack is {stack:,}; it must be a multiple of 8, from 1,024 to below the RAM's {ram.size:,} bytes.")
-    if any(number % 8 for number in (flash.origin, ram.origin, ram.size, identity, *origins, size)):
+    sizes = (ram.size, size, inference.size)
+    if any(number % 8 for number in (flash.origin, ram.origin, identity, *origins, inference.origin, *sizes)):
         raise ConfigError("an address or a size in [memory] is not a multiple of 8.")
-    return Memory(flash, ram, stack, identity, (first, second))
+    return Memory(flash, ram, stack, identity, (first, second), inference)
 
 
 def _link(table: _Table) -> Link:

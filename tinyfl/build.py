@@ -183,9 +183,10 @@ def _defines(board: Board) -> list[str]:
         "VERSION": f'"{__version__}"', "BOARD": f'"{board.name}"', "CLOCK": f"{board.clock}u", "BUFFER": board.buffer,
     }  # fmt: skip
     if board.memory:
-        slots, link = board.memory.slots, board.links[0]
-        values |= {"ID_RECORD": f"{board.memory.identity:#x}u", "SLOT_BYTES": f"{slots[0].size}u"}
-        values |= {f"SLOT_{number}": f"{slot.origin:#x}u" for number, slot in enumerate(slots)}
+        link = board.links[0]
+        values["ID_RECORD"] = f"{board.memory.identity:#x}u"
+        for number, slot in enumerate((*board.memory.slots, board.memory.inference)):
+            values |= {f"SLOT_{number}": f"{slot.origin:#x}u", f"SLOT_{number}_BYTES": f"{slot.size}u"}
         values |= {"UART": f"{link.registers:#x}u", "UART_INTERRUPT": f"{link.interrupt}u", "BAUD": f"{link.baud}u"}
     return [f"-DTINYFL_{name}={value}" for name, value in values.items()]
 

@@ -19,7 +19,7 @@ from typing import get_args
 
 from tinyfl import __version__
 from tinyfl.boards import Board, load
-from tinyfl.build import Toolchain, build
+from tinyfl.build import Firmware, Toolchain, build
 from tinyfl.errors import ConfigError
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire, Opener, SerialWire
@@ -64,7 +64,7 @@ def started(
     The firmware is built in the user's cache. Raises ConfigError, InstallError, and what ``build`` does.
     """
     board, engine = _chosen(name, count, engine, first)
-    elf = _firmware(board, toolchain, None)
+    elf = firmware(board, toolchain).elf
     _allow_files()
     with ExitStack() as running:
         with asyncio.Runner() as loop:
@@ -89,7 +89,7 @@ def emulate(
     board, engine = _chosen(name, count, engine, first)
     if link not in LINKS:
         raise ConfigError(f"no link is called {link!r}. There are: {', '.join(LINKS)}.")
-    elf = _firmware(board, toolchain, out)
+    elf = firmware(board, toolchain, out).elf
     _allow_files()
     with ExitStack() as running:
         urls = (_serve(running, elf, board, serial, engine, link) for serial in range(first, first + count))
@@ -122,16 +122,16 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
     return board, engine
 
 
-def _firmware(board: Board, toolchain: Toolchain, out: Path | None) -> Path:
-    """Builds the firmware, one process at a time in one folder."""
+def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, sources: Sequence[Path] = ()) -> Firmware:
+    """Builds the firmware, one process at a time in one folder: ``out`` or the user's cache. Raises what ``build`` does."""
     if out is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         source = hashlib.sha256(__file__.encode()).hexdigest()[:8]  # two installations do not share a folder
-        out = cache / "tinyfl" / f"{__version__}-{source}" / f"{board.name}-{toolchain}"
+        out = cache / "tinyfl" / f"{__version__}-{source}" / "-".join([board.name, toolchain, *(path.stem for path in sources)])
     out.mkdir(parents=True, exist_ok=True)
     with (out / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return build(board, out, toolchain=toolchain).elf
+        return build(board, out, toolchain=toolchain, sources=sources)
 
 
 def _allow_files() -> None:

@@ -24,6 +24,9 @@ static const struct {
     {TINYFL_GROUP, 7, READ, tinyfl_status},
     {TINYFL_GROUP, 8, WRITE, tinyfl_abort},
     {TINYFL_GROUP, 9, WRITE, tinyfl_commit},
+    {TINYFL_GROUP, 10, WRITE, tinyfl_program_write},
+    {TINYFL_GROUP, 11, WRITE, tinyfl_predict},
+    {TINYFL_GROUP, 11, READ, tinyfl_prediction},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
@@ -114,6 +117,7 @@ void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena
     agent->frame.room = sizeof agent->request;
     agent->newest = -1;
     tinyfl_load_newest_slot(agent);
+    tinyfl_load_program(agent);
 }
 
 void tinyfl_agent_turn(tinyfl_agent *agent)

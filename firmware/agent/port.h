@@ -7,6 +7,15 @@
 
 #define TINYFL_ID_BYTES 12 /* the longest unique id, STM32's 96 bits */
 
+/* Memory that outlives power, mapped for reading. */
+typedef struct {
+    const uint8_t *bytes;
+    uint32_t count; /* 0: the board has none */
+} tinyfl_slot;
+
+/* Two slots of one size for models, one for a program. */
+enum { TINYFL_PROGRAM_SLOT = 2, TINYFL_SLOTS = 3 };
+
 typedef struct {
     const char *board;           /* the manifest's name (boards/NAME.toml) */
     uint32_t clock;              /* Hz; 0: unknown */
@@ -18,10 +27,9 @@ typedef struct {
     void (*write)(const uint8_t *bytes, size_t count); /* returns when the last byte is on its way */
     void (*reset)(void); /* restarts the board, after the last byte has left it */
 
-    /* Two model slots, memory-mapped for reading, each `slot_bytes` long (0: the board has none). Flash rules: erase sets all
-     * bytes to 0xff, program writes erased bytes only; offset and count are multiples of 4. Both return 0 or -1. */
-    const uint8_t *slots[2];
-    uint32_t slot_bytes;
+    /* Flash rules: erase sets all of a slot's bytes to 0xff, program writes erased bytes only; offset and count are multiples
+     * of 4. Both return 0 or -1. */
+    const tinyfl_slot *slots; /* TINYFL_SLOTS of them */
     int (*erase)(int slot);
     int (*program)(int slot, uint32_t offset, const uint8_t *bytes, size_t count);
 

@@ -4,12 +4,12 @@
 
 enum { MAGIC = 4, SEQUENCE = 4, PLAN = 8, WEIGHTS = 12, HASH = 16, HEADER = 48 };
 
-static uint32_t little_endian(const uint8_t *b)
+uint32_t tinyfl_word_at(const uint8_t *b)
 {
     return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
 
-static void put_little_endian(uint8_t *b, uint32_t value)
+void tinyfl_put_word(uint8_t *b, uint32_t value)
 {
     for (int i = 0; i < 4; i++)
         b[i] = (uint8_t)(value >> (8 * i));
@@ -30,22 +30,23 @@ static void hash_parts(const uint8_t *header, const void *plan, size_t plan_byte
 /* The slot's sequence, 0 where it is not whole. */
 static uint32_t valid(const tinyfl_port *port, int which)
 {
-    const uint8_t *slot = port->slots[which];
-    if (port->slot_bytes < HEADER || memcmp(slot, "TFLS", MAGIC) != 0)
+    const uint8_t *slot = port->slots[which].bytes;
+    const uint32_t room = port->slots[which].count;
+    if (room < HEADER || memcmp(slot, "TFLS", MAGIC) != 0)
         return 0;
-    const uint32_t plan = little_endian(slot + PLAN), weights = little_endian(slot + WEIGHTS);
-    if (plan > port->slot_bytes - HEADER || weights > port->slot_bytes - HEADER - plan)
+    const uint32_t plan = tinyfl_word_at(slot + PLAN), weights = tinyfl_word_at(slot + WEIGHTS);
+    if (plan > room - HEADER || weights > room - HEADER - plan)
         return 0;
     uint8_t hash[TINYFL_SHA256_BYTES];
     hash_parts(slot, slot + HEADER, plan, slot + HEADER + plan, weights, hash);
-    return memcmp(hash, slot + HASH, sizeof hash) == 0 ? little_endian(slot + SEQUENCE) : 0;
+    return memcmp(hash, slot + HASH, sizeof hash) == 0 ? tinyfl_word_at(slot + SEQUENCE) : 0;
 }
 
 /* Loads the slot's model; 0 where it is of no use here. */
 static int load(tinyfl_agent *agent, int which)
 {
-    const uint8_t *slot = agent->port->slots[which];
-    const uint32_t plan = little_endian(slot + PLAN), weights = little_endian(slot + WEIGHTS);
+    const uint8_t *slot = agent->port->slots[which].bytes;
+    const uint32_t plan = tinyfl_word_at(slot + PLAN), weights = tinyfl_word_at(slot + WEIGHTS);
     if (plan > agent->arena_bytes)
         return 0;
     memcpy(agent->arena, slot + HEADER, plan);
@@ -63,8 +64,6 @@ static int load(tinyfl_agent *agent, int which)
 
 void tinyfl_load_newest_slot(tinyfl_agent *agent)
 {
-    if (agent->port->slot_bytes == 0)
-        return;
     const uint32_t first = valid(agent->port, 0), second = valid(agent->port, 1);
     agent->newest = first == 0 && second == 0 ? -1 : second > first;
     agent->sequence = second > first ? second : first;
@@ -76,8 +75,8 @@ void tinyfl_committed(const tinyfl_agent *agent, uint8_t hash[TINYFL_SHA256_BYTE
 {
     if (agent->newest < 0)
         return;
-    const uint8_t *slot = agent->port->slots[agent->newest];
-    tinyfl_sha256_of(slot + HEADER + little_endian(slot + PLAN), little_endian(slot + WEIGHTS), hash);
+    const uint8_t *slot = agent->port->slots[agent->newest].bytes;
+    tinyfl_sha256_of(slot + HEADER + tinyfl_word_at(slot + PLAN), tinyfl_word_at(slot + WEIGHTS), hash);
 }
 
 /* Erases the slot and writes all of it but its first word, then that. */
@@ -86,9 +85,9 @@ static int write_slot(const tinyfl_agent *agent, int which, uint32_t sequence)
     const tinyfl_port *port = agent->port;
     const uint32_t plan = agent->plan_upload.count, weights = (uint32_t)tinyfl_weights_bytes(agent);
     uint8_t header[HEADER] = "TFLS";
-    put_little_endian(header + SEQUENCE, sequence);
-    put_little_endian(header + PLAN, plan);
-    put_little_endian(header + WEIGHTS, weights);
+    tinyfl_put_word(header + SEQUENCE, sequence);
+    tinyfl_put_word(header + PLAN, plan);
+    tinyfl_put_word(header + WEIGHTS, weights);
     hash_parts(header, agent->arena, plan, agent->weights, weights, header + HASH);
     const uint8_t *learnt = (const uint8_t *)agent->weights;
     if (port->erase(which) != 0 || port->program(which, MAGIC, header + MAGIC, HEADER - MAGIC) != 0 ||
@@ -103,8 +102,8 @@ static int held(const tinyfl_agent *agent)
 {
     if (agent->newest < 0)
         return 0;
-    const uint8_t *slot = agent->port->slots[agent->newest];
-    const uint32_t plan = little_endian(slot + PLAN), weights = little_endian(slot + WEIGHTS);
+    const uint8_t *slot = agent->port->slots[agent->newest].bytes;
+    const uint32_t plan = tinyfl_word_at(slot + PLAN), weights = tinyfl_word_at(slot + WEIGHTS);
     return plan == agent->plan_upload.count && weights == tinyfl_weights_bytes(agent) &&
            memcmp(slot + HEADER, agent->arena, plan) == 0 && memcmp(slot + HEADER + plan, agent->weights, weights) == 0;
 }
@@ -121,7 +120,7 @@ int tinyfl_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     /* What learning has carried out of the guard's bounds would not start again. */
     if (tinyfl_take_weights(agent) != 0)
         return TINYFL_REFUSED_NUMERIC;
-    if (HEADER + agent->plan_upload.count + tinyfl_weights_bytes(agent) > agent->port->slot_bytes)
+    if (HEADER + agent->plan_upload.count + tinyfl_weights_bytes(agent) > agent->port->slots[0].count)
         return TINYFL_REFUSED_MEMORY;
     if (!held(agent)) {
         const int other = agent->newest == 0;

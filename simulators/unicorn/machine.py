@@ -46,7 +46,7 @@ class Snapshot:
 class Machine:
     """Board ``serial`` of kind ``board``, started with the firmware in the ELF file ``elf``.
 
-    ``instructions`` counts what it has executed, ``slot_events`` words written and sectors erased in its model slots;
+    ``instructions`` counts what it has executed, ``slot_events`` words written and sectors or pages erased in its slots;
     ``boot_seconds`` is what it took this computer to bring it up. Raises BoardFault if it does not come up.
     """
 
@@ -71,6 +71,7 @@ class Machine:
             ram_origin=self.memory.ram.origin,
             ram_bytes=self.memory.ram.size,
             slots_origin=self.memory.slots[0].origin,
+            serial=serial,
         )
         self._program()
         self._core = peripherals.build_core(board, self._state)
@@ -135,7 +136,7 @@ class Machine:
 
     @property
     def slot_events(self) -> int:
-        """Words written and sectors erased in the model slots so far."""
+        """Words written and sectors or pages erased in the slots so far."""
         return int(self._state.now.slot_events)
 
     def symbol(self, name: str) -> int:

@@ -29,11 +29,11 @@ class Registers(ctypes.Structure):
         ("slot_events", ctypes.c_uint64),
         ("cut_at", ctypes.c_uint64),
         ("halt", ctypes.c_uint32),
-        ("uart", ctypes.c_uint32 * 8),
-        ("flash", ctypes.c_uint32 * 8),
+        ("uart", ctypes.c_uint32 * 384),
+        ("flash", ctypes.c_uint32 * 384),
         ("flash_key", ctypes.c_uint32),
         ("flash_busy", ctypes.c_uint32),
-        ("rcc", ctypes.c_uint32 * 64),
+        ("clock", ctypes.c_uint32 * 384),
         ("system", ctypes.c_uint32 * 1024),
     )
 
@@ -41,6 +41,7 @@ class Registers(ctypes.Structure):
 class State(ctypes.Structure):
     _fields_ = (
         ("stop", ctypes.c_void_p),
+        ("reset", ctypes.c_void_p),
         ("input", ctypes.c_void_p),
         ("input_bytes", ctypes.c_uint64),
         ("taken", ctypes.c_uint64),
@@ -55,18 +56,20 @@ class State(ctypes.Structure):
         ("ram_origin", ctypes.c_uint32),
         ("ram_bytes", ctypes.c_uint32),
         ("slots_origin", ctypes.c_uint32),
+        ("serial", ctypes.c_uint64),
         ("now", Registers),
     )
 
 
 @dataclass(frozen=True)
 class Models:
-    """What surrounds the core: pages as (address, read, write), registers that are mere memory as (address, bytes), and
-    who sees a write to slot memory."""
+    """What surrounds the core: pages as (address, model), registers that are mere memory as (address, bytes), who sees a write
+    to slot memory, and what resets the registers."""
 
-    pages: tuple[tuple[int, str, str], ...]
+    pages: tuple[tuple[int, str], ...]
     memory: tuple[tuple[int, int], ...]
     slot_write: str
+    reset: str = ""
 
 
 def models(name: str, uart: int) -> Models:
@@ -74,15 +77,18 @@ def models(name: str, uart: int) -> Models:
 
     Raises ConfigError if there are none of this name.
     """
-    system = (0xE000E000, "tinyfl_system_read", "tinyfl_system_write")
+    system = (0xE000E000, "system")
     if name == "cmsdk":
-        return Models(((uart, "tinyfl_cmsdk_read", "tinyfl_cmsdk_write"), system), (), "tinyfl_sram_write")
+        return Models(((uart, "cmsdk"), system), (), "sram_write")
     if name == "stm32f4":
-        usart = (uart & -PAGE, "tinyfl_usart_read", "tinyfl_usart_write")
-        clocks_and_flash = (0x40023000, "tinyfl_stm32f4_read", "tinyfl_stm32f4_write")
+        pages = ((uart & -PAGE, "stm32f4_usart"), (0x40023000, "stm32f4"), system)
         ports = (0x40020000, 3 * PAGE)
-        return Models((usart, clocks_and_flash, system), (ports,), "tinyfl_flash_write")
-    raise ConfigError(f"no peripherals are called {name!r}. There are: cmsdk, stm32f4.")
+        return Models(pages, (ports,), "stm32f4_flash_write", "stm32f4_reset")
+    if name == "nrf52":
+        own = ((0x10000000, "nrf52_ficr"), (0x40000000, "nrf52_clock"), (uart, "nrf52_uart"), (0x4001E000, "nrf52_nvmc"))
+        ports = (0x50000000, PAGE)
+        return Models((*own, system), (ports,), "nrf52_flash_write", "nrf52_reset")
+    raise ConfigError(f"no peripherals are called {name!r}. There are: cmsdk, stm32f4, nrf52.")
 
 
 @cache
@@ -105,14 +111,15 @@ def build_core(board: Board, state: State) -> Uc:
     chip = models(board.unicorn.peripherals, board.links[0].registers)
     core = Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, CORES[board.unicorn.core])
     state.stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p)
+    state.reset = _address(chip.reset) if chip.reset else None
     core.mem_map_ptr(flash.origin, slots[0].origin - flash.origin, uc.UC_PROT_READ | uc.UC_PROT_EXEC, state.flash)
     core.mem_map_ptr(state.ram_origin, state.ram_bytes, uc.UC_PROT_ALL, state.ram)
     for start, size in chip.memory:
         core.mem_map(start, size)
-    for start, read, write in chip.pages:
-        _map(core, start, PAGE, read, write, state)
-    _map(core, slots[0].origin, flash.end - slots[0].origin, "tinyfl_slots_read", chip.slot_write, state)
-    hook, everywhere, count = ctypes.c_size_t(), (1, 0), _address("tinyfl_count")
+    for start, model in chip.pages:
+        _map(core, start, PAGE, f"{model}_read", f"{model}_write", state)
+    _map(core, slots[0].origin, flash.end - slots[0].origin, "slots_read", chip.slot_write, state)
+    hook, everywhere, count = ctypes.c_size_t(), (1, 0), _address("count")
     user = ctypes.addressof(state)
     _check(uclib.uc_hook_add(core._uch, ctypes.byref(hook), uc.UC_HOOK_BLOCK, count, user, *everywhere))
     return core
@@ -124,7 +131,7 @@ def _map(core: Uc, start: int, size: int, read: str, write: str, state: State) -
 
 
 def _address(function: str) -> ctypes.c_void_p:
-    return ctypes.cast(getattr(library(), function), ctypes.c_void_p)
+    return ctypes.cast(getattr(library(), f"tinyfl_{function}"), ctypes.c_void_p)
 
 
 def _check(status: int) -> None:

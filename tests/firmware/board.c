@@ -4,14 +4,19 @@
 
 #include "agent.h"
 
-enum { SLOT = 4096, ARENA = 1 << 16 };
+enum { SLOT = 4096, STORE = 8192, ARENA = 1 << 16 };
 
 static const uint8_t *in;
 static size_t in_left;
 static uint8_t *out;
 static size_t out_room, out_count;
 static int asleep, resets;
-static uint8_t flash[2][SLOT];
+static uint64_t flash[(2 * SLOT + STORE) / sizeof(uint64_t)]; /* aligned, for a program runs where it lies */
+static const tinyfl_slot slots[TINYFL_SLOTS] = {
+    {(const uint8_t *)flash, SLOT},
+    {(const uint8_t *)flash + SLOT, SLOT},
+    {(const uint8_t *)flash + 2 * SLOT, STORE},
+};
 static long events_left = -1; /* slot writes until the power is cut; -1: never */
 static long events;
 static long turns_most = LONG_MAX; /* per exchange: a hostile round may be endless */
@@ -49,27 +54,30 @@ static int powered(void)
     return 1;
 }
 
+static uint8_t *slot_at(int slot) { return (uint8_t *)flash + (size_t)slot * SLOT; }
+
 static int port_erase(int slot)
 {
     if (!powered()) {
-        memset(flash[slot], 0xa5, SLOT / 2); /* cut half way: part garbage, part as it was */
+        memset(slot_at(slot), 0xa5, slots[slot].count / 2); /* cut half way: part garbage, part as it was */
         return -1;
     }
-    memset(flash[slot], 0xff, SLOT);
+    memset(slot_at(slot), 0xff, slots[slot].count);
     return 0;
 }
 
 static int port_program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
-    if (offset % 4 || count % 4 || offset > SLOT || count > SLOT - offset)
+    uint8_t *at = slot_at(slot) + offset;
+    if (offset % 4 || count % 4 || offset > slots[slot].count || count > slots[slot].count - offset)
         abort();
     for (size_t i = 0; i < count; i += 4) {
         if (!powered())
             return -1;
         for (size_t k = i; k < i + 4; k++) {
-            if (flash[slot][offset + k] != 0xff)
+            if (at[k] != 0xff)
                 abort(); /* written twice without an erase between */
-            flash[slot][offset + k] = bytes[k];
+            at[k] = bytes[k];
         }
     }
     return 0;
@@ -84,8 +92,7 @@ static tinyfl_port port = {
     .idle = port_idle,
     .write = port_write,
     .reset = port_reset,
-    .slots = {flash[0], flash[1]},
-    .slot_bytes = SLOT,
+    .slots = slots,
     .erase = port_erase,
     .program = port_program,
 };
@@ -133,6 +140,10 @@ void board_cut_after(long writes)
 
 long board_events(void);
 long board_events(void) { return events; }
+
+/* The slots, one after the other. */
+uint8_t *board_flash(void);
+uint8_t *board_flash(void) { return slot_at(0); }
 
 int board_resets(void);
 int board_resets(void) { return resets; }

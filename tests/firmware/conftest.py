@@ -18,6 +18,6 @@ def cc() -> str:
 def core(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The core for ctypes; undefined behaviour ends the process."""
     library: Path = tmp_path_factory.mktemp("core") / "core.so"
-    sources = [*harness.SOURCES, harness.HERE / "harness.c"]
+    sources = [*harness.LEARNER, harness.HERE / "harness.c"]
     harness.compile_c(cc, library, sources, "-O2", "-fPIC", "-shared", *harness.UNDEFINED)
     return harness.load(library)

@@ -11,8 +11,9 @@
 
 #include "cbor.h"
 
-enum { RAW, MESSAGE, PUT_PLAN, PUT_WEIGHTS, TRAIN, SAMPLES, COMMIT, POWER_CUT, RESTART, ACTS };
-enum { GROUP = TINYFL_GROUP, WRITE = 2 };
+enum { RAW, MESSAGE, PUT_PLAN, PUT_WEIGHTS, TRAIN, SAMPLES, COMMIT, POWER_CUT, PUT_PROGRAM, PREDICT, PROGRAM_CUT, RESTART,
+       ACTS };
+enum { GROUP = TINYFL_GROUP, READ = 0, WRITE = 2 };
 
 static uint8_t sent[4096], received[1 << 17], text[TINYFL_BUFFER + 64];
 static size_t sent_count;
@@ -57,16 +58,19 @@ static void send_message(size_t count)
 
 static tinyfl_writer body(void) { return (tinyfl_writer){.bytes = text + 8, .room = TINYFL_BUFFER - 8}; }
 
-static void request(uint8_t command, const tinyfl_writer *w)
+static void ask(uint8_t operation, uint8_t command, const tinyfl_writer *w)
 {
     if (w->full)
         return;
-    const uint8_t header[8] = {1 << 3 | WRITE, 0, (uint8_t)(w->count >> 8), (uint8_t)w->count, 0, GROUP, 1, command};
+    const uint8_t high = (uint8_t)(w->count >> 8), low = (uint8_t)w->count;
+    const uint8_t header[8] = {(uint8_t)(1 << 3 | operation), 0, high, low, 0, GROUP, 1, command};
     memcpy(text, header, sizeof header);
     send_message(8 + w->count);
 }
 
-/* Plan or weights, as one block with its own hash, or cut in two. */
+static void request(uint8_t command, const tinyfl_writer *w) { ask(WRITE, command, w); }
+
+/* Plan, weights or program, as one block with its own hash, or cut in two. */
 static void put(uint8_t command, const uint8_t *bytes, size_t count, size_t cut)
 {
     uint8_t hash[TINYFL_SHA256_BYTES];
@@ -92,16 +96,76 @@ static void put(uint8_t command, const uint8_t *bytes, size_t count, size_t cut)
     }
 }
 
+/* Windows along a side, as SPEC.md counts them. */
+static unsigned windows(unsigned size, unsigned kernel, unsigned stride, int same)
+{
+    return same ? (size + stride - 1) / stride : size >= kernel ? (size - kernel) / stride + 1 : 0;
+}
+
+/* A layer that takes what the one below puts out, which is `shape`; then what this one does. */
+static tinyfl_layer layer_on(unsigned shape[3], const uint8_t *data)
+{
+    tinyfl_layer layer = {.kind = data[0] % 5, .activation = data[1] % 5, .learns = data[1] >> 7, .same = data[0] >> 7};
+    const unsigned side = data[2] % 3 + 1u, stride = data[2] / 3 % 2 + 1u;
+    if (layer.kind == TINYFL_DENSE) {
+        shape[2] *= shape[0] * shape[1];
+        shape[0] = shape[1] = 1;
+        layer.same = 0;
+    }
+    layer.height = (uint16_t)shape[0], layer.width = (uint16_t)shape[1], layer.channels = (uint16_t)shape[2];
+    layer.kernel_height = layer.kernel_width = (uint8_t)(layer.kind == TINYFL_DENSE ? 1 : side);
+    layer.stride_height = layer.stride_width = (uint8_t)(layer.kind == TINYFL_DENSE ? 1 : stride);
+    if (layer.kind <= TINYFL_CONV)
+        shape[2] = data[3] % 5 + 1u;
+    else if (layer.kind == TINYFL_DEPTHWISE)
+        shape[2] *= data[3] % 2 + 1u;
+    if (layer.kind >= TINYFL_MAX_POOL)
+        layer.activation = layer.learns = 0;
+    layer.outputs = (uint16_t)shape[2];
+    for (int i = 0; i < 2; i++)
+        shape[i] = windows(shape[i], layer.kernel_height, layer.stride_height, layer.same);
+    return layer;
+}
+
+/* Up to four layers that fit each other, with a byte changed if the first says so. */
 static void put_plan(const uint8_t *data, size_t count)
 {
-    uint8_t plan[8 + 8 * 4] = "TFLP";
-    const size_t layers = count > 0 ? data[0] % 5 : 0, bytes = 8 + 8 * (layers < 4 ? layers : 4);
-    plan[4] = 1;
-    plan[5] = count > 1 ? data[1] % 3 : 0;
+    uint8_t plan[8 + 16 * 4] = "TFLP";
+    uint8_t d[24] = {0};
+    memcpy(d, data, count < sizeof d ? count : sizeof d);
+    const size_t layers = d[0] % 5, bytes = 8 + 16 * layers;
+    unsigned shape[3] = {d[4] % 5 + 1u, d[4] / 5 % 5 + 1u, d[4] / 25 % 3 + 1u};
+    plan[4] = 2;
+    plan[5] = d[1] % 4;
     plan[6] = (uint8_t)layers;
-    for (size_t i = 8; i < bytes && i - 6 < count; i++)
-        plan[i] = data[i - 6] & (i % 8 == 0 || i % 8 == 3 ? 0 : i % 8 == 1 ? 7 : i % 8 == 2 ? 1 : i % 2 ? 0 : 31);
-    put(1, plan, bytes, count > 2 ? data[2] : 0);
+    for (size_t i = 0; i < layers; i++) {
+        const tinyfl_layer layer = layer_on(shape, d + 5 + 4 * i);
+        memcpy(plan + 8 + 16 * i, &layer, sizeof layer);
+    }
+    if (d[0] & 0x80)
+        plan[d[2] % bytes] ^= d[3];
+    put(1, plan, bytes, d[0] & 0x40 ? d[3] : bytes);
+}
+
+/* A program that puts some values through a table (programs.py), with a word changed if the first byte says so. */
+static void put_program(const uint8_t *data, size_t count)
+{
+    enum { HEADER = 48, OP = 84, WHOLE = HEADER + OP + 256 };
+    static uint32_t words[WHOLE / 4 + 1];
+    uint8_t d[8] = {0};
+    memcpy(d, data, count < sizeof d ? count : sizeof d);
+    const uint32_t values = d[1] % 64 + 1u, behind = (values + 3) / 4 * 4;
+    const uint32_t whole = WHOLE + d[7] % 4u;
+    const uint32_t one = 0x3f800000, table = 0x80000000u | (HEADER + OP);
+    const uint32_t header[12] = {0x494c4654, 0x10001, whole, 2 * behind, 0, values, one, 0, behind, values, one, 0};
+    const uint32_t op[21] = {7, 0x7f80, 0, 0, table, behind, 0, 0, 0, 1, 1, 1, values, 0, 0, 0, 1, 0, 0, 0, 1};
+    memcpy(words, header, sizeof header);
+    memcpy(words + HEADER / 4, op, sizeof op);
+    for (size_t i = 0; i < 64; i++)
+        words[(HEADER + OP) / 4 + i] = (uint32_t)i * d[2] * 0x01010101u;
+    if (d[0] & 0x80)
+        words[d[3] % (WHOLE / 4)] ^= (uint32_t)d[4] << d[5] % 32;
+    put(10, (const uint8_t *)words, whole, d[0] & 0x40 ? 4u * d[6] : d[0] & 0x20 ? d[6] : whole);
 }
 
 static void put_weights(const uint8_t *data, size_t count)
@@ -157,6 +221,21 @@ static void samples(const uint8_t *data, size_t count)
     request((uint8_t)(4 + (count > 0 ? data[0] % 3 : 0)), &w);
 }
 
+/* More of the input, or from its start, and a look at the output. */
+static void predict(const uint8_t *data, size_t count)
+{
+    tinyfl_writer w = body();
+    tinyfl_put_map(&w, 2);
+    number(&w, "off", count > 0 && data[0] & 1 ? 0 : agent->predicted);
+    tinyfl_put_text(&w, "data");
+    tinyfl_put_bytes(&w, data, count);
+    request(11, &w);
+    w = body();
+    tinyfl_put_map(&w, 1);
+    number(&w, "off", count > 1 ? data[1] : 0);
+    ask(READ, 11, &w);
+}
+
 static void commit(void)
 {
     tinyfl_writer w = body();
@@ -200,6 +279,17 @@ static void act(int which, const uint8_t *data, size_t count)
     case POWER_CUT:
         events_left = count > 0 ? data[0] : 0;
         commit();
+        board_start(1024, 0);
+        break;
+    case PUT_PROGRAM:
+        put_program(data, count);
+        break;
+    case PREDICT:
+        predict(data, count);
+        break;
+    case PROGRAM_CUT:
+        events_left = count > 0 ? data[0] : 0;
+        put_program(data + (count > 0), count - (count > 0));
         board_start(1024, 0);
         break;
     default:

@@ -122,11 +122,5 @@ def unframe(data: bytes) -> bytes:
     return bytes(text[:-2])
 
 
-def plan(rows: list[tuple[int, int, int, int]], loss: int) -> bytes:
-    """A plan's bytes: rows of (inputs, outputs, activation, learns)."""
-    layers = b"".join(struct.pack("<BBBBHH", 0, act, learns, 0, i, o) for i, o, act, learns in rows)
-    return struct.pack("<4sBBH", b"TFLP", 1, loss, len(rows)) + layers
-
-
 def floats(values: Any) -> bytes:
     return np.asarray(values, "<f4").tobytes()

@@ -1,6 +1,7 @@
 """The agent, message by message: replies against a peer written from SPEC.md and the NumPy learner of reference.py."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -10,10 +11,12 @@ import pytest
 import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nets import SMALL, conv, pool, sample_of, weights_of
 from peer import OS, OURS, READ, WRITE, Board, floats, sha
+from reference_layers import MAX_POOL, arena_bytes, dense, plan_bytes
 
-LAYERS = [ref.Layer(1, 6, ref.RELU), ref.Layer(6, 1, ref.IDENTITY)]
-PLAN = peer.plan([(1, 6, ref.RELU, 1), (6, 1, ref.IDENTITY, 1)], ref.MEAN_SQUARED_ERROR)
+LAYERS = [dense(1, 6, ref.RELU), dense(6, 1, ref.IDENTITY)]
+PLAN = plan_bytes(LAYERS, ref.MEAN_SQUARED_ERROR)
 THETA = (np.arange(19, dtype=np.float32) - 9) / np.float32(17)
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
 INVALID, BAD_PLAN, MEMORY, STATE, BASE, HASH, NUMERIC, SIZE, FLASH, SOURCE = range(2, 12)
@@ -75,9 +78,10 @@ def test_echo_and_parameters_speak_mcumgr(board: Board) -> None:
 
 def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
     assert board.ours(READ, 0) == {
-        "protocol": 1, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
-        "arena": 1 << 16, "buffer": 1024, "window": 1, "slot": 4096, "layers": ["dense"], "dtypes": ["float32"],
-        "sources": ["sine"], "plan": b"", "model": b"",
+        "protocol": 2, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
+        "arena": 1 << 16, "buffer": 1024, "window": 1, "slot": 4096, "store": 8192,
+        "layers": ["dense", "conv", "depthwise", "max-pool", "average-pool"], "dtypes": ["float32", "int8"],
+        "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",
     }  # fmt: skip
     board.put(1, PLAN)
     assert board.ours(READ, 0)["plan"] == sha(PLAN)
@@ -91,10 +95,11 @@ def test_reset_answers_before_it_restarts(board: Board) -> None:
 
 @pytest.mark.parametrize("activation", [ref.RELU, ref.TANH, ref.LEAKY_RELU, ref.SIGMOID])
 def test_round_on_the_boards_own_sine_learns_what_the_reference_learns(board: Board, activation: int) -> None:
-    board.put(1, peer.plan([(1, 6, activation, 1), (6, 1, ref.IDENTITY, 1)], 0))
+    layers = [dense(1, 6, activation), LAYERS[1]]
+    board.put(1, plan_bytes(layers, ref.MEAN_SQUARED_ERROR))
     board.put(2, floats(THETA))
     status = board.ours(WRITE, 3, **round_of())
-    learner = ref.Learner([ref.Layer(1, 6, activation), LAYERS[1]], ref.MEAN_SQUARED_ERROR, THETA.copy())
+    learner = ref.Learner(layers, ref.MEAN_SQUARED_ERROR, THETA.copy())
     for x, y in sine(8):
         learner.learn(x, y, np.float32(0.0625))
     assert board.weights() == floats(learner.theta)
@@ -172,7 +177,7 @@ def test_evaluate_and_infer_equal_the_reference(ready: Board) -> None:
 
 
 def test_classification_counts_the_right_ones(board: Board) -> None:
-    board.put(1, peer.plan([(2, 3, ref.IDENTITY, 1)], ref.SOFTMAX_CROSS_ENTROPY))
+    board.put(1, plan_bytes([dense(2, 3, ref.IDENTITY)], ref.SOFTMAX_CROSS_ENTROPY))
     board.put(2, floats([1, 0, 0, 0, 1, 0, 0, 0, 0.5]))
     rows = [[3, 0, 1, 0, 0], [0, 3, 0, 1, 0], [0, 0, 0, 0, 1], [3, 0, 0, 1, 0]]
     reply = board.ours(WRITE, 5, off=0, data=floats(rows))
@@ -189,7 +194,7 @@ def refused_requests() -> dict[str, tuple[int, int, dict[str, Any], int]]:
         "short hash": (WRITE, 2, {**whole, "sha": bytes(31)}, INVALID),
         "another length": (WRITE, 2, {**whole, "len": 80}, INVALID),
         "more than announced": (WRITE, 2, {**whole, "data": bytes(77)}, INVALID),
-        "plan too long": (WRITE, 1, {"off": 0, "data": b"", "len": 521, "sha": bytes(32)}, INVALID),
+        "plan too long": (WRITE, 1, {"off": 0, "data": b"", "len": 8 + 16 * 64 + 1, "sha": bytes(32)}, INVALID),
         "weights beyond the end": (READ, 2, {"off": 77}, INVALID),
         "no samples": (WRITE, 3, round_of(samples=0), INVALID),
         "no batch": (WRITE, 3, round_of(batch=0), INVALID),
@@ -219,33 +224,36 @@ def test_refusals_have_their_number_and_change_nothing(ready: Board, name: str) 
 
 
 @pytest.mark.parametrize(
-    ("rows", "loss", "rc"),
+    ("layers", "loss", "rc"),
     [
-        ([(1, 6, 9, 1), (6, 1, 0, 1)], 0, BAD_PLAN),
-        ([(1, 6, 1, 2), (6, 1, 0, 1)], 0, BAD_PLAN),
-        ([(1, 6, 1, 1), (5, 1, 0, 1)], 0, BAD_PLAN),
-        ([(1, 0, 1, 1), (0, 1, 0, 1)], 0, BAD_PLAN),
-        ([(1, 6, 1, 1)], 7, BAD_PLAN),
+        ([dense(1, 6, 9), LAYERS[1]], 0, BAD_PLAN),
+        ([replace(LAYERS[0], learns=2), LAYERS[1]], 0, BAD_PLAN),
+        ([LAYERS[0], dense(5, 1, ref.IDENTITY)], 0, BAD_PLAN),
+        ([dense(1, 0, ref.RELU), dense(0, 1, ref.IDENTITY)], 0, BAD_PLAN),
+        ([LAYERS[0]], 7, BAD_PLAN),
         ([], 0, BAD_PLAN),
-        ([(60000, 60000, 1, 1)], 0, BAD_PLAN),
-        ([(128, 128, 1, 1)], 0, MEMORY),
+        ([dense(60000, 60000, ref.RELU)], 0, BAD_PLAN),
+        ([conv((2, 3, 1), 1, 3, 1, False, ref.RELU)], 0, BAD_PLAN),
+        ([dense(128, 128, ref.RELU)], 0, MEMORY),
+        ([pool(MAX_POOL, (128, 128, 1), 128, 128)], 0, MEMORY),
     ],
 )
-def test_bad_plans_are_refused_and_leave_the_board_empty(ready: Board, rows: Any, loss: int, rc: int) -> None:
-    data = peer.plan(rows, loss)
+def test_bad_plans_are_refused_and_leave_the_board_empty(ready: Board, layers: Any, loss: int, rc: int) -> None:
+    data = plan_bytes(layers, loss)
     assert ready.refusal(WRITE, 1, off=0, data=data, len=len(data), sha=sha(data)) == rc
     assert ready.status()["state"] == EMPTY
     ready.put(1, PLAN)
 
 
-@pytest.mark.parametrize(("at", "byte"), [(0, 0), (4, 2), (8, 1), (11, 1)])
+@pytest.mark.parametrize(("at", "byte"), [(0, 0), (4, 1), (4, 3), (8, 5), (11, 1), (12, 2), (20, 2), (23, 0)])
 def test_plans_with_one_wrong_byte_are_refused(board: Board, at: int, byte: int) -> None:
     data = PLAN[:at] + bytes([byte]) + PLAN[at + 1 :]
     assert board.refusal(WRITE, 1, off=0, data=data, len=len(data), sha=sha(data)) == BAD_PLAN
 
 
 def test_the_arena_is_exactly_what_spec_says(built: Board) -> None:
-    whole = 8 + 16 + 12 + 4 * 19 + 4 * (7 + 12) + 4 * 2
+    whole = 8 + 2 * 16 + 4 * 19 + 4 * 13 + 4 * 2
+    assert arena_bytes(LAYERS, 1) == whole
     for arena, code in ((whole - 1, MEMORY), (whole, 0)):
         built.start(arena)
         reply = built.ours(WRITE, 1, off=0, data=PLAN, len=len(PLAN), sha=sha(PLAN))
@@ -253,10 +261,37 @@ def test_the_arena_is_exactly_what_spec_says(built: Board) -> None:
     built.put(2, floats(THETA))
     assert built.refusal(WRITE, 3, **round_of(batch=2)) == MEMORY
     assert built.ours(WRITE, 3, **round_of())["state"] == LEARNT
+    assert arena_bytes(LAYERS, 2) == whole + 4 * 19
     built.start(whole + 4 * 19)
     built.put(1, PLAN)
     built.put(2, floats(THETA))
     assert built.ours(WRITE, 3, **round_of(batch=2))["state"] == LEARNT
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("net", SMALL)
+def test_a_board_with_just_the_arena_learns_every_kind_of_layer_from_samples_that_it_is_fed(
+    built: Board, net: str, batch: int
+) -> None:
+    layers, loss, rng = SMALL[net], ref.SOFTMAX_CROSS_ENTROPY, np.random.default_rng(8)
+    theta = weights_of(layers, rng)
+    built.start(arena_bytes(layers, batch))
+    built.put(1, plan_bytes(layers, loss))
+    built.put(2, floats(theta))
+    built.ours(WRITE, 3, **round_of(source="", batch=batch, rate=0.05, base=sha(floats(theta))))
+    samples = [sample_of(layers, loss, rng) for _ in range(8)]
+    data = floats(np.concatenate([part for sample in samples for part in sample]))
+    for off in range(0, len(data), 900):
+        built.ours(WRITE, 4, off=off, data=data[off : off + 900])
+    learner, gradient = ref.Learner(layers, loss, theta.copy()), np.zeros_like(theta)
+    for i, (x, y) in enumerate(samples):
+        if batch == 1:
+            learner.learn(x, y, 0.05)
+            continue
+        learner.accumulate(x, y, gradient)
+        if i % batch == batch - 1 or i == 7:
+            learner.step(gradient, 0.05, i % batch + 1)
+    assert built.weights() == floats(learner.theta)
 
 
 def test_weights_that_are_not_finite_are_refused(board: Board) -> None:
@@ -304,7 +339,7 @@ def test_abort_stops_a_round_on_the_boards_own_source_and_both_requests_are_answ
 
 def test_an_output_that_does_not_fit_a_message_is_refused(built: Board) -> None:
     built.start(1 << 18)
-    built.put(1, peer.plan([(1, 300, 0, 1)], 0))
+    built.put(1, plan_bytes([dense(1, 300, ref.IDENTITY)], ref.MEAN_SQUARED_ERROR))
     built.put(2, floats(np.zeros(600)))
     assert built.refusal(WRITE, 6, off=0, data=floats([1])) == SIZE
     assert built.weights() == bytes(2400)
@@ -442,7 +477,7 @@ def test_committed_weights_come_back_and_slots_take_turns(ready: Board) -> None:
 
 def test_weights_that_could_not_start_again_are_not_committed(board: Board) -> None:
     """Learning may carry a weight past the guard's bound, within which weights must start."""
-    plan = peer.plan([(1, 1, ref.IDENTITY, 1)], 0)
+    plan = plan_bytes([dense(1, 1, ref.IDENTITY)], ref.MEAN_SQUARED_ERROR)
     board.put(1, plan)
     commit(board, [0, 1])
     start = floats([0, 1.1e15])
@@ -462,7 +497,7 @@ def test_a_slot_that_is_of_no_use_here_leaves_an_empty_board(built: Board) -> No
     commit(built, THETA)
     built.start(arena=100, blank=False)
     assert built.status()["state"] == EMPTY
-    small = peer.plan([(1, 1, ref.IDENTITY, 1)], 0)
+    small = plan_bytes([dense(1, 1, ref.IDENTITY)], ref.MEAN_SQUARED_ERROR)
     built.put(1, small)
     built.put(2, floats([1, 2]))
     assert built.status()["state"] == READY

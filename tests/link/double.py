@@ -4,24 +4,19 @@ import struct
 from binascii import crc_hqx
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import pairwise
+from math import prod
 from typing import Any
 
 import cbor2
 import numpy as np
 import reference
+import reference_layers
+from double_program import HASH, INVALID, MEMORY, NUMERIC, PLAN, SIZE, SOURCE, STALE, STATE, ProgramSlot, Refuse
 
 f32 = np.float32
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
-INVALID, PLAN, MEMORY, STATE, STALE, HASH, NUMERIC, SIZE, FLASH, SOURCE = range(2, 12)
 NUMERIC_CODE, ABORTED = -4, -6
-
-
-class Refuse(Exception):
-    """A refusal, by its number in our group."""
-
-    def __init__(self, rc: int) -> None:
-        self.rc = rc
+LAYERS = ["dense", "conv", "depthwise", "max-pool", "average-pool"]
 
 
 class Manage(Exception):
@@ -78,7 +73,8 @@ class Double:
 
     def __init__(self, id: bytes = b"\1", *, buffer: int = 512, arena: int = 1 << 16, sources: tuple[str, ...] = ("sine",)):
         self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
-        self.protocol = 1
+        self.protocol = 2
+        self.store = ProgramSlot(1 << 16, arena)
         self.slots: list[tuple[int, bytes, bytes]] = []
         self.rounds = 0
         self.reset()
@@ -87,6 +83,7 @@ class Double:
         self.line = bytearray()
         self.overflow = False
         self.resetting = False
+        self.store.restart()
         self.plan_bytes = b""
         self.layers: list[reference.Layer] = []
         self.theta = np.zeros(0, f32)
@@ -168,10 +165,11 @@ class Double:
     def describe(self) -> dict[str, Any]:
         return {
             "protocol": self.protocol, "firmware": "double", "core": 1, "board": "double", "id": self.id, "clock": 0,
-            "arena": self.arena, "buffer": self.buffer, "window": 1, "slot": 1 << 16, "layers": ["dense"],
-            "dtypes": ["float32"], "sources": list(self.sources),
+            "arena": self.arena, "buffer": self.buffer, "window": 1, "slot": 1 << 16, "layers": LAYERS,
+            "dtypes": ["float32", "int8"], "sources": list(self.sources),
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
+            "store": self.store.size, "inference": self.store.hash,
         }  # fmt: skip
 
     def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:
@@ -192,6 +190,7 @@ class Double:
     def put_plan(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
         if self.state == LEARNING:
             raise Refuse(STATE)
+        self.store.forget()
         here = sha256(self.plan_bytes).digest() if self.plan_bytes else b"-"
         if off and self.plan_transfer is None and self.plan_bytes:
             return {"off": int(self.plan_bytes.__len__())}
@@ -208,16 +207,11 @@ class Double:
         return {"off": held.__len__()}
 
     def take_plan(self, held: bytes) -> None:
-        magic, version, loss, count = struct.unpack_from("<4sBBH", held)
-        if magic != b"TFLP" or version != 1 or len(held) != 8 + 8 * count:
-            raise Refuse(PLAN)
-        rows = list(struct.iter_unpack("<BBBBHH", held[8:]))
-        if any(kind or pad for kind, _, _, pad, _, _ in rows) or any(a[5] != b[4] for a, b in pairwise(rows)):
-            raise Refuse(PLAN)
-        layers = [reference.Layer(inputs, outputs, act, bool(learns)) for _, act, learns, _, inputs, outputs in rows]
-        outputs, weights = [layer.outputs for layer in layers], sum(layer.weights for layer in layers)
-        arena = len(held) + 4 * -(-6 * count // 4) + 4 * weights + 4 * (sum(outputs) + 2 * max(outputs))
-        arena += 4 * (layers[0].inputs + outputs[-1])
+        try:
+            layers, loss = reference_layers.read_plan(held)
+        except ValueError as error:
+            raise Refuse(PLAN) from error
+        weights, arena = sum(layer.weights for layer in layers), reference_layers.arena_bytes(layers, 1)
         if arena > self.arena:
             raise Refuse(MEMORY)
         self.plan_bytes, self.layers, self.loss_kind, self.weights, self.small = held, layers, loss, weights, arena
@@ -267,6 +261,8 @@ class Double:
             raise Refuse(SOURCE)
         if asked["batch"] > 1 and self.small + 4 * self.weights > self.arena:
             raise Refuse(MEMORY)
+        if asked["batch"] > 1:
+            self.store.forget()
         self.asked, self.round, self.base = asked, asked["round"], asked["base"]
         self.done, self.total, self.fed, self.state, self.code = 0, f32(0), bytearray(), LEARNING, 0
         self.off, self.announced = 0, b""
@@ -315,7 +311,7 @@ class Double:
 
     def whole(self, fed: bytearray) -> list[tuple[Any, Any]]:
         """Takes the whole samples out of a stream."""
-        inputs, outputs = self.layers[0].inputs, self.layers[-1].outputs
+        inputs, outputs = prod(self.layers[0].input), self.layers[-1].values
         size = 4 * (inputs + outputs)
         whole = len(fed) // size * size
         rows = np.frombuffer(bytes(fed[:whole]), "<f4").reshape(-1, inputs + outputs)
@@ -344,10 +340,26 @@ class Double:
         if off == self.infer_off:
             self.infer_off += len(data)
             self.x += data
-        if len(self.x) != 4 * self.layers[0].inputs:
+        if len(self.x) != 4 * prod(self.layers[0].input):
             return {"off": self.infer_off}
         output = reference.Learner(self.layers, self.loss_kind, self.theta).forward(np.frombuffer(bytes(self.x), "<f4"))[-1]
         return {"off": self.infer_off, "data": output.astype("<f4").tobytes()}
+
+    def put_program(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
+        return {"off": self.store.put(off, data, len, sha)}
+
+    def predict(self, off: int, data: bytes) -> dict[str, Any]:
+        whole = self.store.predict(off, data, self.taken())
+        return {"off": len(self.store.x), **(self.store.part(0, self.buffer - 64) if whole else {})}
+
+    def get_prediction(self, off: int) -> dict[str, Any]:
+        return {"off": off, **self.store.part(off, self.buffer - 64)}
+
+    def taken(self) -> int:
+        """Bytes of the arena that the learner has."""
+        if self.state == EMPTY:
+            return self.plan_transfer.length if self.plan_transfer else 0
+        return self.small + (4 * self.weights if self.state == LEARNING and self.asked["batch"] > 1 else 0)
 
     def need_weights(self) -> None:
         if self.state not in (READY, LEARNT):
@@ -382,5 +394,6 @@ COMMANDS = {
     (0, 0, 2): "echo", (0, 5, 2): "restart", (0, 6, 0): "parameters",
     (65, 0, 0): "describe", (65, 1, 2): "put_plan", (65, 2, 2): "put_weights", (65, 2, 0): "get_weights",
     (65, 3, 2): "train", (65, 4, 2): "samples", (65, 5, 2): "evaluate", (65, 6, 2): "infer", (65, 7, 0): "status",
-    (65, 8, 2): "abort", (65, 9, 2): "commit",
+    (65, 8, 2): "abort", (65, 9, 2): "commit", (65, 10, 2): "put_program", (65, 11, 2): "predict",
+    (65, 11, 0): "get_prediction",
 }  # fmt: skip

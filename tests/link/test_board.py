@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import reference_layers
 from double import Double
 from tinyfl.simulators.native import NativeFleet
 
@@ -16,12 +17,12 @@ from tinyfl.errors import LinkError
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
 from tinyfl.link.errors import Corrupt, Dead, Late, Numeric, Refused, Stale
 from tinyfl.link.wire import MachineWire, Wire
-from tinyfl.networks import Loss, Network, network
+from tinyfl.networks import Network, network
 from tinyfl.plan import arena_bytes, plan_bytes
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(11)
-NETWORK = network("mlp-12-12", 1, 1, TASK.loss, TASK.activation)
+NETWORK = network("mlp-12-12", (1,), 1, TASK.loss, TASK.activation)
 THETA = NETWORK.initial_weights(2)
 BASE = sha256(floats(THETA)).digest()
 ROUND = Round(round=4, device=6, seed=TASK.seed, samples=8, batch=1, passes=1, rate=0.01, clip=0.0, base=BASE, source="sine")
@@ -44,16 +45,12 @@ async def ready(board: LinkedBoard, made: Network = NETWORK) -> None:
     await board.put_weights(THETA)
 
 
-def layers(of: Network) -> list[reference.Layer]:
-    widths = [of.inputs, *(layer.units for layer in of.layers)]
-    return [reference.Layer(widths[i], layer.units, int(layer.activation)) for i, layer in enumerate(of.layers)]
-
-
 def test_board_describes_itself(new_board: Callable[[], Any]) -> None:
     async def script(board: LinkedBoard) -> None:
         described = board.description
-        assert (described.protocol, described.core, described.buffer, described.window) == (1, 1, 512, 1)
-        assert (described.layers, described.dtypes, described.sources) == (("dense",), ("float32",), ("sine",))
+        assert (described.protocol, described.core, described.buffer, described.window) == (2, 1, 512, 1)
+        assert described.layers == ("dense", "conv", "depthwise", "max-pool", "average-pool")
+        assert (described.dtypes, described.sources) == (("float32", "int8"), ("sine",))
         assert (described.plan, described.model) == (b"", b"")
         await ready(board)
         assert (await board.describe()).plan == sha256(plan_bytes(NETWORK)).digest()
@@ -94,7 +91,7 @@ def test_evaluate_and_infer_are_those_of_the_reference(new_board: Callable[[], A
         return await board.evaluate(samples), await board.infer(samples[0, :1])
 
     evaluated, output = on(new_board(), script)
-    learner = reference.Learner(layers(NETWORK), int(Loss.mean_squared_error), THETA)
+    learner = reference.Learner(*reference_layers.read_plan(plan_bytes(NETWORK)), THETA)
     outputs = [learner.forward(row[:1])[-1] for row in samples]
     losses = reference.total(np.array([(o - row[1:])[0] ** 2 for o, row in zip(outputs, samples, strict=True)], F32))
     assert (evaluated.samples, evaluated.right) == (150, 150)
@@ -194,9 +191,9 @@ def test_refusals_have_their_reason(new_board: Callable[[], Any], script: Script
 def test_another_version_is_refused_with_its_cure(key: str) -> None:
     class Newer(Double):
         def describe(self) -> dict[str, Any]:
-            return {**super().describe(), key: 2}
+            return {**super().describe(), key: 3}
 
-    with pytest.raises(Refused, match=r"speaks (protocol|arithmetic) 2 .* Flash it"):
+    with pytest.raises(Refused, match=r"speaks (protocol|arithmetic) 3 .* Flash it"):
         on(Newer(), lambda board: board.describe())
 
 
@@ -389,7 +386,7 @@ def test_late_answers_to_earlier_requests_are_passed_over() -> None:
 @pytest.mark.parametrize("name", ["mlp-4", "mlp-7-3-5", "mlp"])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_board_with_just_the_arena_learns_and_one_with_a_byte_less_refuses(agent: Any, name: str, batch: int) -> None:
-    made = network(name, 1, 1, TASK.loss, TASK.activation)
+    made = network(name, (1,), 1, TASK.loss, TASK.activation)
     theta = made.initial_weights(1)
     asked = Round(**{**vars(ROUND), "batch": batch, "base": sha256(floats(theta)).digest()})
 

@@ -21,7 +21,7 @@ from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(3)
-NETWORK = network("mlp-9-9", 1, 1, TASK.loss, TASK.activation)  # 118 weights: two blocks of 512 bytes
+NETWORK = network("mlp-9-9", (1,), 1, TASK.loss, TASK.activation)  # 118 weights: two blocks of 512 bytes
 THETA = NETWORK.initial_weights(3)
 ALONE = np.zeros(1, np.uint32)
 INNER = Inner(samples=9, batch=1, passes=1, lr=0.02)

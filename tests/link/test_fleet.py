@@ -19,7 +19,7 @@ from tinyfl.tasks.digits import digits
 from tinyfl.tasks.sine import Sine
 
 SINE = Sine(5)
-SMALL = network("mlp-6-5", 1, 1, SINE.loss, SINE.activation)
+SMALL = network("mlp-6-5", (1,), 1, SINE.loss, SINE.activation)
 THETA = SMALL.initial_weights(5)
 INNER = Inner(samples=8, batch=1, passes=1, lr=0.02)
 
@@ -53,7 +53,9 @@ def test_boards_and_native_fleet_end_with_the_same_sum(sources: tuple[str, ...],
 
 
 def test_the_agents_own_c_ends_with_the_same_bits(agent: Any) -> None:
-    frozen = Network("frozen", 1, (Dense(9), Dense(7, Activation.tanh, learns=False), Dense(1, Activation.identity)), SINE.loss)
+    frozen = Network(
+        "frozen", (1,), (Dense(9), Dense(7, Activation.tanh, learns=False), Dense(1, Activation.identity)), SINE.loss
+    )
     for made in (SMALL, frozen):
         agent.start()
         theta = made.initial_weights(1)
@@ -65,12 +67,12 @@ def test_the_agents_own_c_ends_with_the_same_bits(agent: Any) -> None:
                 np.testing.assert_array_equal(ours.loss, theirs.loss)
 
 
-def test_digits_are_fed_to_the_agents_own_c(agent: Any) -> None:
+@pytest.mark.parametrize("name", ["mlp-12", "conv-3-5-leaky-relu", "dsconv-4-6-tanh"])
+def test_digits_are_fed_to_a_board(new_board: Callable[[], Any], name: str) -> None:
     task = digits(1)
-    made = network("mlp-12", task.inputs, task.outputs, task.loss, task.activation)
+    made = network(name, task.shape, task.outputs, task.loss, task.activation)
     theta = made.initial_weights(1)
-    agent.start()
-    with fleet([agent], task, made) as boards:
+    with fleet([new_board()], task, made) as boards:
         ours, theirs = (f.run_each(everyone(1), 3, theta, Inner(20, 1, 2, 0.01)) for f in (boards, NativeFleet(task, made, 1)))
     np.testing.assert_array_equal(ours.phi, theirs.phi)
     np.testing.assert_array_equal(ours.loss, theirs.loss)
@@ -253,7 +255,7 @@ def test_a_fleet_of_boards_answers_behind_flowers_grid(new_board: Callable[[], A
 
 def test_table_sources_with_labels_have_their_targets_one_hot() -> None:
     """A board learns from distributions, not class numbers: what is fed for a label is a row of zeros with a one."""
-    made = Network("one", 2, (Dense(3, Activation.identity),), Loss.softmax_cross_entropy)
+    made = Network("one", (2,), (Dense(3, Activation.identity),), Loss.softmax_cross_entropy)
 
     class Labelled:
         name, inputs, outputs, loss, activation = "labelled", 2, 3, Loss.softmax_cross_entropy, Activation.relu

@@ -21,7 +21,7 @@ KINDS: dict[tuple[int, int, int], Any] = {
         for kind in (
             messages.Describe, messages.PlanWrite, messages.WeightsWrite, messages.WeightsRead, messages.Train,
             messages.SamplesWrite, messages.EvaluateWrite, messages.InferWrite, messages.StatusRead, messages.Abort,
-            messages.Commit,
+            messages.Commit, messages.ProgramWrite, messages.PredictWrite, messages.PredictRead,
         )
     },
 }  # fmt: skip

@@ -41,8 +41,16 @@ REQUESTS = [
     ),
     *(
         (kind(sequence=6, off=0, data=b""), f"0a00000c 0041 06 {command:02x}" "a2" + text("off") + "00" + text("data") + "40")
-        for command, kind in ((4, messages.SamplesWrite), (5, messages.EvaluateWrite), (6, messages.InferWrite))
+        for command, kind in (
+            (4, messages.SamplesWrite), (5, messages.EvaluateWrite), (6, messages.InferWrite), (11, messages.PredictWrite),
+        )
     ),
+    (
+        messages.ProgramWrite(sequence=7, off=0, data=b"\1", len=1, sha=BASE),
+        "0a000038 0041 07 0a" "a4" + text("len") + "01" + text("off") + "00" + text("sha") + "5820" + BASE.hex()
+        + text("data") + "4101",
+    ),
+    (messages.PredictRead(sequence=9, off=1), "08000006 0041 09 0b" "a1" + text("off") + "01"),
     (messages.Commit(sequence=8, sha=b"\1"), "0a000007 0041 08 09" "a1" + text("sha") + "4101"),
 ]  # fmt: skip
 
@@ -83,6 +91,12 @@ def test_status_is_read_in_both_replies_that_carry_it():
 def test_commit_tells_slot_and_count():
     answer = messages.CommitReply.loads(reply(3, 9, cbor2.dumps({"slot": 1, "commits": 12})))
     assert (answer.slot, answer.commits) == (1, 12)
+
+
+def test_a_prediction_under_way_has_no_output_yet():
+    assert messages.PredictReply.loads(reply(3, 11, cbor2.dumps({"off": 4}))).data is None
+    whole = messages.PredictReply.loads(reply(3, 11, cbor2.dumps({"off": 4, "len": 9, "data": b"ab"})))
+    assert (whole.off, whole.len, whole.data) == (4, 9, b"ab")
 
 
 def test_refusals_are_read_and_every_one_has_words():

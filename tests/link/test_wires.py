@@ -27,7 +27,7 @@ from tinyfl.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(1)
-NETWORK = network("mlp-20-20", 1, 1, TASK.loss, TASK.activation)
+NETWORK = network("mlp-20-20", (1,), 1, TASK.loss, TASK.activation)
 THETA = NETWORK.initial_weights(1)
 
 

@@ -12,6 +12,7 @@ from tinyfl import boards
 from tinyfl.build import build
 
 HERE = Path(__file__).parent
+CHIPS = {"stm32f405": ["-DSTM32F4"], "microbit-v2": ["-DNRF52"]}
 SCRIPT = """
 ENTRY(monitor)
 SECTIONS {{
@@ -59,7 +60,7 @@ def probe_elf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             assert memory is not None
             script = path.with_suffix(".ld")
             script.write_text(SCRIPT.format(origin=memory.flash.origin))
-            target = ["-target", "thumb-freestanding-eabi", "-mcpu=cortex_m3", *["-DSTM32F4"] * (board == "stm32f405")]
+            target = ["-target", "thumb-freestanding-eabi", "-mcpu=cortex_m3", *CHIPS.get(board, [])]
             flags = ["-Os", "-g", "-ffreestanding", "-nostdlib", "-fno-sanitize=all", "-T", script]
             subprocess.run([sys.executable, "-m", "ziglang", "cc", *target, *flags, HERE / "probe.c", "-o", path], check=True)
         return path

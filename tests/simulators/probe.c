@@ -9,7 +9,7 @@
 
 #define AT(address) (*(volatile uint32_t *)(address))
 
-#ifdef STM32F4
+#if defined STM32F4
 #define STATUS AT(0x40004400u)
 #define DATA AT(0x40004404u)
 #define FULL 0x20u
@@ -20,6 +20,34 @@ static void start_uart(void)
     AT(0x4000440cu) = 1u << 13 | 1u << 3 | 1u << 2;
 }
 static void acknowledge(void) {}
+static void put(uint8_t byte) { DATA = byte; }
+#elif defined NRF52
+#define STATUS AT(0x40002108u)
+#define FULL 1u
+static uint8_t take(void)
+{
+    STATUS = 0;
+    return (uint8_t)AT(0x40002518u);
+}
+#define DATA take()
+static void start_uart(void)
+{
+    AT(0x4000250cu) = 6;
+    AT(0x40002514u) = 40;
+    AT(0x40002524u) = 0x01d7e000;
+    AT(0x40002500u) = 4;
+    AT(0x40002304u) = 1u << 2;
+    AT(0x40002000u) = 1;
+    AT(0x40002008u) = 1;
+}
+static void acknowledge(void) {}
+static void put(uint8_t byte)
+{
+    AT(0x4000211cu) = 0;
+    AT(0x4000251cu) = byte;
+    while (!AT(0x4000211cu)) {
+    }
+}
 #else
 #define STATUS AT(0x40004004u)
 #define DATA AT(0x40004000u)
@@ -30,6 +58,7 @@ static void start_uart(void)
     AT(0x40004008u) = 3 | 8;
 }
 static void acknowledge(void) { AT(0x4000400cu) = 2; }
+static void put(uint8_t byte) { DATA = byte; }
 #endif
 
 static uint8_t get(void)
@@ -86,9 +115,9 @@ __attribute__((noreturn)) void monitor(void)
             for (;;) {
             }
         }
-        DATA = command;
+        put(command);
         for (int i = 0; command == 'r' && i < 4; i++)
-            DATA = (answer >> 8 * i) & 0xff;
+            put((uint8_t)(answer >> 8 * i));
     }
 }
 

@@ -17,7 +17,7 @@ from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.plan import plan_bytes
 
-NET = network("mlp-5", 1, 1, Loss.mean_squared_error, Activation.relu)
+NET = network("mlp-5", (1,), 1, Loss.mean_squared_error, Activation.relu)
 OLD, NEW, NEXT = (NET.initial_weights(seed) for seed in (1, 2, 3))
 
 
@@ -35,12 +35,12 @@ async def commit(board: LinkedBoard, theta: Any) -> int:
     return await board.commit(sha256(floats(theta)).digest())
 
 
-@pytest.mark.parametrize(("name", "step"), [("stm32f405", 1), ("mps2-an386", 4093)])
+@pytest.mark.parametrize(("name", "step"), [("stm32f405", 1), ("microbit-v2", 1), ("mps2-an386", 4093)])
 def test_a_cut_at_every_slot_write_leaves_the_old_model_or_the_new(
     firmware: Callable[[str], Path], name: str, step: int
 ) -> None:
-    """On the STM32F4, whose flash controller is emulated register by register, an erase is one event, and every event is cut.
-    On MPS2 slots are SRAM and erased word by word: of those words every ``step``-th is cut, and everything after them."""
+    """Where the flash controller is emulated register by register, a sector's or a page's erase is one event, and every
+    event is cut. On MPS2 slots are SRAM and erased word by word: every ``step``-th of these is cut, and all after them."""
     need("unicorn")
     from tinyfl.simulators.unicorn import Machine
 
@@ -75,3 +75,56 @@ def test_a_cut_at_every_slot_write_leaves_the_old_model_or_the_new(
 async def whole_model(board: LinkedBoard) -> Any:
     status = await board.status()
     return status, await board.weights(status)
+
+
+def program(table: bytes) -> bytes:
+    """A small program: 4 values through a table (firmware/SPEC.md, program)."""
+    from tinyfl.export.program import Grid, Kind, Op, Operand, TensorInfo, pack
+
+    line = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1))
+    info, x, y = TensorInfo((4,), "int8", 1.0, 0), Operand(0), Operand(1)
+    return pack([Op(Kind.table, line, x, y)], table, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
+
+
+FIRST, SECOND = (program(bytes((7 * i + seed) % 256 for i in range(256))) for seed in (1, 2))
+
+
+async def described_and_predicted(board: LinkedBoard) -> Any:
+    hash = board.description.inference
+    status, theta = await whole_model(board)
+    return status.state, np.array_equal(theta, OLD), hash, await board.predict(b"\0\1\x80\xff") if hash else b""
+
+
+@pytest.mark.parametrize(("name", "step"), [("stm32f405", 1), ("microbit-v2", 1), ("mps2-an386", 32749)])
+def test_a_cut_at_every_write_of_a_program_leaves_a_whole_one_or_none_and_the_model_as_it_was(
+    firmware: Callable[[str], Path], name: str, step: int
+) -> None:
+    need("unicorn")
+    from tinyfl.simulators.unicorn import Machine
+
+    machine = Machine(firmware(name), boards.load(name), 1)
+    talk(machine, lambda board: commit(board, OLD))
+    talk(machine, lambda board: board.put_program(FIRST))
+    machine.power_cycle()
+    first = talk(machine, described_and_predicted)
+    assert first[:3] == (BoardState.ready, True, sha256(FIRST).digest())
+    before, start = machine.snapshot(), machine.slot_events
+    talk(machine, lambda board: board.put_program(FIRST))
+    assert machine.slot_events == start  # it is there
+    talk(machine, lambda board: board.put_program(SECOND))
+    events, written = machine.slot_events - start, (40 + len(SECOND)) // 4
+    machine.power_cycle()
+    second = talk(machine, described_and_predicted)
+    assert second[3] != first[3]
+
+    for cut in sorted({*range(0, events, step), *range(events - written - 2, events + 1)}):
+        machine.restore(before)
+        machine.cut_power_after(cut)
+        if cut < events:
+            with pytest.raises(Dead):
+                talk(machine, lambda board: board.put_program(SECOND))
+        else:
+            talk(machine, lambda board: board.put_program(SECOND))
+        machine.power_cycle()
+        found = talk(machine, described_and_predicted)
+        assert found == (second if cut == events else (BoardState.ready, True, b"", b""))

@@ -19,7 +19,7 @@ AIRCR, CPUID = 0xE000ED0C, 0xE000ED00
 RAM = 0x20004000
 
 
-@pytest.mark.parametrize("board", ["mps2-an386", "stm32f405"])
+@pytest.mark.parametrize("board", ["mps2-an386", "stm32f405", "microbit-v2"])
 def test_a_board_takes_bytes_and_answers(probe: Start, board: str) -> None:
     monitor = probe(board)
     monitor.write(RAM, 0x12345678)
@@ -36,7 +36,7 @@ def test_a_request_in_pieces_is_a_request(probe: Start) -> None:
 
 
 def test_the_identity_record_is_in_flash(probe: Start) -> None:
-    for board in ("mps2-an386", "stm32f405"):
+    for board in ("mps2-an386", "stm32f405", "microbit-v2"):
         memory = boards.load(board).memory
         assert memory is not None
         machine = probe(board, serial=0x0102030405060708).machine
@@ -194,8 +194,8 @@ def test_sram_slots_are_memory_and_a_cut_tears_the_word(probe: Start) -> None:
 FLASH_KEYR, FLASH_SR, FLASH_CR = 0x40023C04, 0x40023C0C, 0x40023C10
 LOCK, STRT, EOPIE = 1 << 31, 1 << 16, 1 << 24
 PG, SER, MER, WORDS = 1, 2, 4, 2 << 8
-SECTOR_10, SECTOR_11 = 10 << 3, 11 << 3
-SLOT_0, SLOT_1, SLOT_BYTES = 0x080C0000, 0x080E0000, 0x20000
+SECTOR_8, SECTOR_9 = 8 << 3, 9 << 3
+SLOT_0, SLOT_1, SLOT_BYTES = 0x08080000, 0x080A0000, 0x20000
 EOP, PGPERR, PGSERR, BUSY = 1, 1 << 6, 1 << 7, 1 << 16
 
 
@@ -292,18 +292,18 @@ def test_an_erase_takes_its_whole_sector_and_no_other(flash: Probe) -> None:
     flash.write(FLASH_CR, WORDS | PG)
     for address in (SLOT_0 + SLOT_BYTES - 4, SLOT_1, SLOT_1 + SLOT_BYTES - 4):
         flash.write(address, 0)
-    flash.write(FLASH_CR, SER | SECTOR_11)
+    flash.write(FLASH_CR, SER | SECTOR_9)
     assert flash.machine.read_memory(SLOT_1, 4) == bytes(4)  # nothing starts by itself
-    flash.write(FLASH_CR, SER | SECTOR_11 | STRT)
+    flash.write(FLASH_CR, SER | SECTOR_9 | STRT)
     assert flash.read(FLASH_SR) == BUSY
     assert flash.read(FLASH_CR) & STRT
     assert _ready(flash) == 0
-    assert flash.read(FLASH_CR) == SER | SECTOR_11
+    assert flash.read(FLASH_CR) == SER | SECTOR_9
     assert flash.machine.read_memory(SLOT_1, SLOT_BYTES) == b"\xff" * SLOT_BYTES
     assert flash.machine.read_memory(SLOT_0 + SLOT_BYTES - 4, 4) == bytes(4)
 
 
-@pytest.mark.parametrize("control", [SER | MER | SECTOR_10, SER | PG | SECTOR_10, SER | 12 << 3, SER | 15 << 3, SECTOR_10])
+@pytest.mark.parametrize("control", [SER | MER | SECTOR_8, SER | PG | SECTOR_8, SER | 12 << 3, SER | 15 << 3, SECTOR_8])
 def test_an_erase_that_is_none_erases_nothing(flash: Probe, control: int) -> None:
     flash.write(FLASH_CR, WORDS | PG)
     flash.write(SLOT_0, 0)
@@ -327,7 +327,7 @@ def test_a_cut_in_an_erase_leaves_neither_the_old_nor_an_erased_sector(flash: Pr
     for at in range(0, 1024, 4):
         flash.write(SLOT_1 + SLOT_BYTES - 1024 + at, int.from_bytes(old[at : at + 4], "little"))
     flash.machine.cut_power_after(0)
-    assert flash.machine.exchange(struct.pack("<cIBI", b"w", FLASH_CR, 4, SER | SECTOR_11 | STRT)) == b""
+    assert flash.machine.exchange(struct.pack("<cIBI", b"w", FLASH_CR, 4, SER | SECTOR_9 | STRT)) == b""
     flash.machine.power_cycle()
     sector = flash.machine.read_memory(SLOT_1, SLOT_BYTES)
     assert sector[: SLOT_BYTES // 2] == b"\xff" * (SLOT_BYTES // 2)

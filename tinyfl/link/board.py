@@ -60,7 +60,8 @@ class BoardState(IntEnum):
 
 @dataclass(frozen=True)
 class Description:
-    """What a board says of itself: sizes in bytes, clock in Hz, hashes SHA-256 or empty."""
+    """What a board says of itself: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store`` is the size of the slot for
+    a program, and ``inference`` the hash of the program there."""
 
     protocol: int
     firmware: str
@@ -77,6 +78,8 @@ class Description:
     sources: tuple[str, ...]
     plan: bytes
     model: bytes
+    store: int
+    inference: bytes
 
 
 @dataclass(frozen=True)
@@ -218,22 +221,10 @@ class LinkedBoard:
         if not named:
             raise Stale("the board has no weights to give. Put a plan and weights, and train.")
         async with limit(within):
-            held = await self._read_weights()
-        if sha256(held).digest() != named:
+            held = await self._read(messages.WeightsRead)
+        if sha256(held).digest() != named or len(held) % 4:
             raise Corrupt(f"{len(held)} bytes of weights arrived that do not have the hash the board names.")
         return np.frombuffer(held, "<f4").astype(np.float32, copy=False)
-
-    async def _read_weights(self) -> bytes:
-        held = b""
-        while True:
-            block = await self._ask(messages.WeightsRead(sequence=self._next(), off=len(held)), ANSWER_SECONDS)
-            if block.off != len(held) or not block.data:
-                raise Corrupt(f"asked for weights from byte {len(held)}, got {len(block.data)} bytes from {block.off}.")
-            if block.len % 4 or block.len > MOST_BYTES:
-                raise Corrupt(f"the board says it has {block.len:,} bytes of weights.")
-            held += block.data
-            if len(held) >= block.len:
-                return held
 
     async def status(self) -> Status:
         """How the board stands."""
@@ -249,6 +240,18 @@ class LinkedBoard:
         if not reply.data:
             raise Refused(f"{x.size} inputs are not one sample of the network there. Give all of one x.")
         return np.frombuffer(reply.data, "<f4").astype(np.float32, copy=False)
+
+    async def put_program(self, program: bytes, within: float = WORK_SECONDS) -> None:
+        """Writes an int8 program (``tinyfl.inference.Program.content``) to its flash slot, unless it is there already."""
+        await self._put(messages.ProgramWrite, program, within, within)
+
+    async def predict(self, x: bytes, within: float = WORK_SECONDS) -> bytes:
+        """The raw output of the board's program for the raw input ``x``."""
+        reply = await self._blocks(messages.PredictWrite, x, within)
+        if reply.len is None or reply.data is None:
+            raise Refused(f"{len(x):,} bytes are not the whole input of the program there. Give all of one input.")
+        async with limit(within):
+            return await self._read(messages.PredictRead, reply.data, reply.len)
 
     async def abort(self) -> Status:
         """Ends the round under way."""
@@ -266,9 +269,20 @@ class LinkedBoard:
         """Restarts the board. Connect again afterwards."""
         await self._ask(ResetWrite(sequence=self._next()), ANSWER_SECONDS)
 
-    async def _put(self, block: type[Any], data: bytes, within: float) -> None:
+    async def _put(self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS) -> None:
         announced = {"len": len(data), "sha": sha256(data).digest()}
-        await self._blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, ANSWER_SECONDS)
+        await self._blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each)
+
+    async def _read(self, block: type[Any], held: bytes = b"", whole: int | None = None) -> bytes:
+        """All of what the board gives in blocks, of which ``held`` is here; ``whole`` is its length, where that is known."""
+        while whole is None or len(held) < whole:
+            got = await self._ask(block(sequence=self._next(), off=len(held)), ANSWER_SECONDS)
+            if got.off != len(held) or not got.data:
+                raise Corrupt(f"asked for what comes from byte {len(held)}, got {len(got.data)} bytes from {got.off}.")
+            if got.len > MOST_BYTES:
+                raise Corrupt(f"the board says it has {got.len:,} bytes to give.")
+            held, whole = held + got.data, got.len
+        return held
 
     async def _blocks(self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None) -> Any:
         """Sends ``data`` in blocks as long as the buffer allows, from wherever the board says that it stands; each may take

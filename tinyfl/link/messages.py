@@ -8,7 +8,7 @@ from smp import error, message
 
 GROUP = 65
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of these messages, as ``describe`` names it."""
 
 CORE = 1
@@ -32,9 +32,9 @@ class Refusal(IntEnum):
 
 REFUSED = {
     Refusal.invalid: "a field is missing, of the wrong type, or out of its range",
-    Refusal.plan: "the core refuses the plan",
+    Refusal.plan: "the core refuses the plan or the program",
     Refusal.memory: "the arena or the slot is too small",
-    Refusal.state: "not now: no plan, no weights, or a round is under way",
+    Refusal.state: "not now: no plan, no weights, no program, or a round is under way",
     Refusal.stale: "stale: the weights there do not have the hash of this round's base",
     Refusal.hash: "what arrived does not have the hash announced",
     Refusal.numeric: "the guard: a value is not finite or too large",
@@ -83,6 +83,9 @@ class DescribeReply(message.ReadResponse, _Reply):
     sources: list[str]
     plan: bytes
     model: bytes
+    store: int = 0
+    """Since protocol 2, as the next: a board of protocol 1 is still read, and refused for what it is."""
+    inference: bytes = b""
 
 
 class Describe(message.ReadRequest, _Request):
@@ -229,3 +232,44 @@ class Commit(message.WriteRequest, _Request):
     _COMMAND_ID = 9
     _Response = CommitReply
     sha: bytes
+
+
+class ProgramReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 10
+    off: int
+
+
+class ProgramWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 10
+    _Response = ProgramReply
+    off: int
+    data: bytes
+    len: int | None = None
+    sha: bytes | None = None
+
+
+class PredictReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 11
+    off: int
+    len: int | None = None
+    data: bytes | None = None
+
+
+class PredictWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 11
+    _Response = PredictReply
+    off: int
+    data: bytes
+
+
+class PredictBlock(message.ReadResponse, _Reply):
+    _COMMAND_ID = 11
+    off: int
+    len: int
+    data: bytes
+
+
+class PredictRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 11
+    _Response = PredictBlock
+    off: int

@@ -40,26 +40,18 @@ static void restart(void)
     tinyfl_system_reset();
 }
 
-static volatile uint32_t *const slots[2] = {(volatile uint32_t *)TINYFL_SLOT_0, (volatile uint32_t *)TINYFL_SLOT_1};
-
 static int erase(int slot)
 {
-    for (uint32_t i = 0; i < TINYFL_SLOT_BYTES / 4; i++)
-        slots[slot][i] = 0xffffffffu;
+    for (uint32_t i = 0; i < tinyfl_slots[slot].count / 4; i++)
+        tinyfl_slot_words(slot)[i] = 0xffffffffu;
     return 0;
 }
 
+static int at_once(void) { return 0; }
+
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
-    for (size_t i = 0; i < count; i += 4) {
-        volatile uint32_t *at = slots[slot] + (offset + i) / 4;
-        uint32_t word;
-        memcpy(&word, bytes + i, 4);
-        if (*at != 0xffffffffu)
-            return -1; /* as flash would: only what is erased can be written */
-        *at = word;
-    }
-    return 0;
+    return tinyfl_slot_program(slot, offset, bytes, count, at_once);
 }
 
 const tinyfl_port *tinyfl_port_start(void)
@@ -72,8 +64,7 @@ const tinyfl_port *tinyfl_port_start(void)
         .idle = uart_idle,
         .write = uart_write,
         .reset = restart,
-        .slots = {(const uint8_t *)TINYFL_SLOT_0, (const uint8_t *)TINYFL_SLOT_1},
-        .slot_bytes = TINYFL_SLOT_BYTES,
+        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
         .stack_low = tinyfl_stack_low,

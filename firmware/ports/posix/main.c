@@ -3,7 +3,7 @@
  *     agent (--pty | --tcp PORT | --stdio) [--serial N] [--slots FILE]
  *
  * With --pty or --tcp (port 0: any that is free) prints a line with the url to open, once it is up. A client that leaves may come
- * again; with --stdio the end of input ends the process. Without --slots the model slots are lost with the process. */
+ * again; with --stdio the end of input ends the process. Without --slots the slots are lost with the process. */
 #define _XOPEN_SOURCE 600
 
 #include "agent.h"
@@ -26,10 +26,13 @@
 
 #define ARENA_BYTES (1u << 20)
 #define SLOT_BYTES (1u << 19)
+#define PROGRAM_BYTES (1u << 20)
+#define ALL_SLOTS (2 * SLOT_BYTES + PROGRAM_BYTES)
 #define PATIENCE 1000 /* ms that a client may leave what is written unread; then it is dropped, as by a cable */
 
 static int in = -1, out = -1, listener = -1;
-static uint8_t *slots;
+static tinyfl_slot slots[TINYFL_SLOTS] = {{NULL, SLOT_BYTES}, {NULL, SLOT_BYTES}, {NULL, PROGRAM_BYTES}};
+static uint8_t *stored;
 static int in_file;
 static jmp_buf start;
 
@@ -99,22 +102,25 @@ static void write_all(const uint8_t *bytes, size_t count)
 
 static void restart(void) { longjmp(start, 1); }
 
-static int stored(void) { return !in_file || msync(slots, 2 * SLOT_BYTES, MS_SYNC) == 0 ? 0 : -1; }
+static int kept(void) { return !in_file || msync(stored, ALL_SLOTS, MS_SYNC) == 0 ? 0 : -1; }
+
+/* The program's slot is the last, so each begins where one of SLOT_BYTES would. */
+static uint8_t *slot_at(int slot) { return stored + (size_t)slot * SLOT_BYTES; }
 
 static int erase(int slot)
 {
-    memset(slots + (size_t)slot * SLOT_BYTES, 0xff, SLOT_BYTES);
-    return stored();
+    memset(slot_at(slot), 0xff, slots[slot].count);
+    return kept();
 }
 
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
-    uint8_t *at = slots + (size_t)slot * SLOT_BYTES + offset;
+    uint8_t *at = slot_at(slot) + offset;
     for (size_t i = 0; i < count; i++)
         if (at[i] != 0xff)
             return -1;
     memcpy(at, bytes, count);
-    return stored();
+    return kept();
 }
 
 static tinyfl_port port = {
@@ -125,7 +131,7 @@ static tinyfl_port port = {
     .idle = idle,
     .write = write_all,
     .reset = restart,
-    .slot_bytes = SLOT_BYTES,
+    .slots = slots,
     .erase = erase,
     .program = program,
 };
@@ -145,25 +151,25 @@ static void use_serial(const char *text)
         port.id[i] = (uint8_t)(serial >> (56 - 8 * i));
 }
 
-/* Two slots in a file, or in memory that is lost; what is new is as flash that was never written. */
+/* All slots in a file, or in memory that is lost; what is new is as flash that was never written. */
 static void use_slots(const char *path)
 {
-    static uint8_t lost[2 * SLOT_BYTES];
+    static uint8_t lost[ALL_SLOTS];
     off_t length = 0;
-    slots = lost;
+    stored = lost;
     if (path) {
         const int file = open(path, O_RDWR | O_CREAT, 0666);
-        if (file < 0 || (length = lseek(file, 0, SEEK_END)) < 0 || ftruncate(file, 2 * SLOT_BYTES) < 0)
+        if (file < 0 || (length = lseek(file, 0, SEEK_END)) < 0 || ftruncate(file, ALL_SLOTS) < 0)
             die(path);
-        slots = mmap(NULL, 2 * SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-        if (slots == MAP_FAILED)
+        stored = mmap(NULL, ALL_SLOTS, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        if (stored == MAP_FAILED)
             die(path);
     }
-    if (length < (off_t)(2 * SLOT_BYTES))
-        memset(slots + length, 0xff, 2 * SLOT_BYTES - (size_t)length);
+    if (length < (off_t)ALL_SLOTS)
+        memset(stored + length, 0xff, ALL_SLOTS - (size_t)length);
     in_file = path != NULL;
-    port.slots[0] = slots;
-    port.slots[1] = slots + SLOT_BYTES;
+    for (int i = 0; i < TINYFL_SLOTS; i++)
+        slots[i].bytes = slot_at(i);
 }
 
 /* The other end is kept open too, so that a client that closes it does not hang up the line. */

@@ -1,4 +1,4 @@
-/* STM32F405/407 by its registers (ST's reference manual RM0090): USART2 on PA2 and PA3, model slots in the flash's last two
+/* STM32F405/407 by its registers (ST's reference manual RM0090): USART2 on PA2 and PA3, slots in the flash's large
  * sectors. It runs from the internal 16 MHz oscillator, as the chip starts: flash without wait states, and its caches, which
  * would go stale when a slot is written, off. */
 #include "cortex_m.h"
@@ -31,8 +31,11 @@ enum { RE = 1 << 2, TE = 1 << 3, RXNEIE = 1 << 5, UE = 1 << 13 };        /* CR1 
 #define UNIQUE_ID 0x1FFF7A10u /* 96 bits */
 #define SECTOR_BYTES 0x20000u /* from sector 5, 128 KiB into the flash, on */
 #define SECTOR(address) (((address) - 0x08000000u) / SECTOR_BYTES + 4)
-#if TINYFL_SLOT_BYTES != SECTOR_BYTES || TINYFL_SLOT_0 % SECTOR_BYTES || TINYFL_SLOT_1 % SECTOR_BYTES || SECTOR(TINYFL_SLOT_0) < 5
-#error "a slot must be one of the sectors from 5 on, 128 KiB each"
+#if TINYFL_SLOT_BITS % SECTOR_BYTES
+#error "a slot must be whole sectors of 128 KiB"
+#endif
+#if SECTOR(TINYFL_SLOT_0) < 5
+#error "the first slot must begin at sector 5 or above"
 #endif
 #define LONGEST_ERASE (TINYFL_CLOCK / 8 * 4) /* turns of 8 cycles or more: 4 s, twice the data sheet's longest */
 
@@ -88,24 +91,17 @@ static int flash_open(void)
     return FLASH_CR & LOCK ? -1 : flash_done();
 }
 
-static volatile uint32_t *const slots[2] = {(volatile uint32_t *)TINYFL_SLOT_0, (volatile uint32_t *)TINYFL_SLOT_1};
-
-/* What was asked for is read back, here and in program: where there is no flash controller (QEMU's machine has none)
- * nothing reports the failure. */
 static int erase(int slot)
 {
-    const uint32_t sector = SECTOR(slot ? TINYFL_SLOT_1 : TINYFL_SLOT_0);
+    const uint32_t first = SECTOR((uint32_t)(uintptr_t)tinyfl_slots[slot].bytes);
     int code = flash_open();
-    if (code == 0) {
-        FLASH_CR = PSIZE_32 | SNB(sector) | SER;
-        FLASH_CR = PSIZE_32 | SNB(sector) | SER | STRT;
+    for (uint32_t i = 0; code == 0 && i < tinyfl_slots[slot].count / SECTOR_BYTES; i++) {
+        FLASH_CR = PSIZE_32 | SNB(first + i) | SER;
+        FLASH_CR = PSIZE_32 | SNB(first + i) | SER | STRT;
         code = flash_done();
     }
     FLASH_CR = LOCK;
-    for (uint32_t i = 0; code == 0 && i < TINYFL_SLOT_BYTES / 4; i++)
-        if (slots[slot][i] != 0xffffffffu)
-            code = -1;
-    return code;
+    return code == 0 ? tinyfl_slot_erased(slot) : code;
 }
 
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
@@ -113,19 +109,8 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     int code = flash_open();
     if (code == 0)
         FLASH_CR = PSIZE_32 | PG;
-    for (size_t i = 0; code == 0 && i < count; i += 4) {
-        volatile uint32_t *at = slots[slot] + (offset + i) / 4;
-        uint32_t word;
-        memcpy(&word, bytes + i, 4);
-        if (*at != 0xffffffffu)
-            code = -1;
-        if (code == 0) {
-            *at = word;
-            code = flash_done();
-        }
-        if (code == 0 && *at != word)
-            code = -1;
-    }
+    if (code == 0)
+        code = tinyfl_slot_program(slot, offset, bytes, count, flash_done);
     FLASH_CR = LOCK;
     return code;
 }
@@ -152,8 +137,7 @@ const tinyfl_port *tinyfl_port_start(void)
         .idle = uart_idle,
         .write = uart_write,
         .reset = restart,
-        .slots = {(const uint8_t *)TINYFL_SLOT_0, (const uint8_t *)TINYFL_SLOT_1},
-        .slot_bytes = TINYFL_SLOT_BYTES,
+        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
         .stack_low = tinyfl_stack_low,

@@ -1,0 +1,177 @@
+/* Inference: an int8 program in its slot, where it also runs, and what it makes of an input (SPEC.md, program and slots).
+ *
+ * It works in the upper end of the agent's arena, as far down as it needs. What the learner takes from below is the
+ * learner's: where the two would meet, there is no predicting until they do not. */
+#include "commands.h"
+
+enum { MAGIC = 4, COUNT = 4, HASH = 8, HEADER = 40 };
+
+static const tinyfl_slot *slot_of(const tinyfl_agent *agent) { return &agent->port->slots[TINYFL_PROGRAM_SLOT]; }
+
+static const uint8_t *program_in(const tinyfl_agent *agent) { return slot_of(agent)->bytes + HEADER; }
+
+/* Bytes of the largest program that the slot holds. */
+static uint32_t room(const tinyfl_agent *agent)
+{
+    return slot_of(agent)->count > HEADER ? slot_of(agent)->count - HEADER : 0;
+}
+
+int tinyfl_has_program(const tinyfl_agent *agent)
+{
+    return agent->program_upload.count > 0 && agent->program_upload.done == agent->program_upload.count;
+}
+
+void tinyfl_drop_prediction(tinyfl_agent *agent) { agent->predicted = 0; }
+
+static void drop_program(tinyfl_agent *agent)
+{
+    agent->program_upload = (tinyfl_upload){0};
+    tinyfl_drop_prediction(agent);
+}
+
+/* Opens the upload's whole program. 0 or a refusal. */
+static int open_program(tinyfl_agent *agent)
+{
+    if (!tinyfl_upload_whole(&agent->program_upload, program_in(agent)))
+        return TINYFL_REFUSED_HASH;
+    if (tinyfl_program_open(&agent->program, program_in(agent), agent->program_upload.count) != TINYFL_OK)
+        return TINYFL_REFUSED_PLAN;
+    return agent->program.arena_bytes <= agent->arena_bytes ? 0 : TINYFL_REFUSED_MEMORY;
+}
+
+void tinyfl_load_program(tinyfl_agent *agent)
+{
+    const uint8_t *slot = slot_of(agent)->bytes;
+    if (room(agent) == 0 || memcmp(slot, "TFLS", MAGIC) != 0)
+        return;
+    const uint32_t count = tinyfl_word_at(slot + COUNT);
+    if (count == 0 || count > room(agent))
+        return;
+    agent->program_upload = (tinyfl_upload){.count = count, .done = count};
+    memcpy(agent->program_upload.sha, slot + HASH, TINYFL_SHA256_BYTES);
+    if (open_program(agent) != 0)
+        drop_program(agent);
+}
+
+/* Erases the slot for the program that the block announces. 0 or a refusal. */
+static int start_program(tinyfl_agent *agent, const tinyfl_block *block)
+{
+    if (block->count > room(agent))
+        return TINYFL_REFUSED_MEMORY;
+    drop_program(agent);
+    if (agent->port->erase(TINYFL_PROGRAM_SLOT) != 0)
+        return TINYFL_REFUSED_FLASH;
+    tinyfl_upload_start(&agent->program_upload, block);
+    return 0;
+}
+
+/* Makes the slot with its whole program valid: the header, and its first word last. 0 or a refusal. */
+static int finish_program(tinyfl_agent *agent)
+{
+    const tinyfl_port *port = agent->port;
+    const int refusal = open_program(agent);
+    if (refusal)
+        return refusal;
+    uint8_t header[HEADER] = "TFLS";
+    tinyfl_put_word(header + COUNT, agent->program_upload.count);
+    memcpy(header + HASH, agent->program_upload.sha, TINYFL_SHA256_BYTES);
+    if (port->program(TINYFL_PROGRAM_SLOT, MAGIC, header + MAGIC, HEADER - MAGIC) != 0 ||
+        port->program(TINYFL_PROGRAM_SLOT, 0, header, MAGIC) != 0)
+        return TINYFL_REFUSED_FLASH;
+    return 0;
+}
+
+/* Takes of the block what flash takes: whole words, the program's last filled up. 0 or a refusal. */
+static int take_program(tinyfl_agent *agent, const tinyfl_block *block)
+{
+    const tinyfl_port *port = agent->port;
+    tinyfl_upload *upload = &agent->program_upload;
+    const uint32_t left = upload->count - upload->done, at = HEADER + upload->done;
+    const size_t whole = block->data.count / 4 * 4, rest = block->data.count == left ? left % 4 : 0;
+    uint8_t last[4] = {0xff, 0xff, 0xff, 0xff};
+    if (port->program(TINYFL_PROGRAM_SLOT, at, block->data.bytes, whole) != 0)
+        return TINYFL_REFUSED_FLASH;
+    if (rest > 0) {
+        memcpy(last, block->data.bytes + whole, rest);
+        if (port->program(TINYFL_PROGRAM_SLOT, at + (uint32_t)whole, last, sizeof last) != 0)
+            return TINYFL_REFUSED_FLASH;
+    }
+    upload->done += (uint32_t)(whole + rest);
+    return upload->done == upload->count ? finish_program(agent) : 0;
+}
+
+int tinyfl_program_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    tinyfl_block block;
+    if (!tinyfl_block_read(request, UINT32_MAX, &block))
+        return TINYFL_REFUSED_INVALID;
+    int refusal = tinyfl_block_continues(&block, &agent->program_upload) ? 0 : start_program(agent, &block);
+    if (refusal)
+        return refusal;
+    const int next = tinyfl_upload_next(&agent->program_upload, &block);
+    if (next < 0)
+        return -next;
+    refusal = next ? take_program(agent, &block) : 0;
+    if (refusal) {
+        drop_program(agent);
+        return refusal;
+    }
+    return tinyfl_put_offset(reply, agent->program_upload.done);
+}
+
+/* Where the program works; NULL where the learner is there already. */
+static uint8_t *program_arena(const tinyfl_agent *agent)
+{
+    const size_t start = (agent->arena_bytes - agent->program.arena_bytes) / sizeof(uint64_t) * sizeof(uint64_t);
+    return start >= tinyfl_learner_end(agent) ? agent->arena + start : NULL;
+}
+
+/* Takes more of the input, and runs the program once that is whole. 0 or a refusal. */
+static int take_input(tinyfl_agent *agent, uint8_t *arena, tinyfl_string data)
+{
+    const tinyfl_program *program = &agent->program;
+    const uint32_t missing = program->input.bytes - agent->predicted;
+    if (data.count > missing)
+        return TINYFL_REFUSED_INVALID;
+    if (data.count == 0)
+        return 0;
+    memcpy(arena + program->input.offset + agent->predicted, data.bytes, data.count);
+    agent->predicted += (uint32_t)data.count;
+    if (data.count < missing)
+        return 0;
+    return tinyfl_program_run(program, arena, program->arena_bytes) == TINYFL_OK ? 0 : TINYFL_REFUSED_MEMORY;
+}
+
+int tinyfl_predict(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    const tinyfl_tensor *output = &agent->program.output;
+    uint64_t off;
+    tinyfl_string data;
+    if (!tinyfl_get_uint(request, "off", UINT32_MAX, &off) || !tinyfl_get_bytes(request, "data", &data))
+        return TINYFL_REFUSED_INVALID;
+    if (!tinyfl_has_program(agent))
+        return TINYFL_REFUSED_STATE;
+    uint8_t *arena = program_arena(agent);
+    if (!arena)
+        return TINYFL_REFUSED_MEMORY;
+    if (off == 0)
+        tinyfl_drop_prediction(agent);
+    const int refusal = off == agent->predicted ? take_input(agent, arena, data) : 0;
+    if (refusal)
+        return refusal;
+    if (agent->predicted < agent->program.input.bytes)
+        return tinyfl_put_offset(reply, agent->predicted);
+    return tinyfl_put_part(reply, agent->predicted, arena + output->offset, output->bytes, 0);
+}
+
+int tinyfl_prediction(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    const tinyfl_tensor *output = &agent->program.output;
+    const uint8_t *arena = tinyfl_has_program(agent) ? program_arena(agent) : NULL;
+    uint64_t off;
+    if (!arena || agent->predicted < agent->program.input.bytes)
+        return TINYFL_REFUSED_STATE;
+    if (!tinyfl_get_uint(request, "off", output->bytes, &off))
+        return TINYFL_REFUSED_INVALID;
+    return tinyfl_put_part(reply, off, arena + output->offset, output->bytes, off);
+}

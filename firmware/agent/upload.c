@@ -1,0 +1,58 @@
+/* What comes and goes in blocks (SPEC.md, wire). */
+#include "commands.h"
+
+int tinyfl_block_read(const tinyfl_map *request, uint64_t most, tinyfl_block *block)
+{
+    return tinyfl_get_uint(request, "off", UINT32_MAX, &block->off) && tinyfl_get_bytes(request, "data", &block->data) &&
+           (block->off > 0 ||
+            (tinyfl_get_uint(request, "len", UINT32_MAX, &block->count) && block->count > 0 && block->count <= most &&
+             tinyfl_get_bytes(request, "sha", &block->sha) && block->sha.count == TINYFL_SHA256_BYTES));
+}
+
+int tinyfl_block_continues(const tinyfl_block *block, const tinyfl_upload *upload)
+{
+    return block->off > 0 ||
+           (upload->count == block->count && memcmp(upload->sha, block->sha.bytes, TINYFL_SHA256_BYTES) == 0);
+}
+
+void tinyfl_upload_start(tinyfl_upload *upload, const tinyfl_block *block)
+{
+    *upload = (tinyfl_upload){.count = (uint32_t)block->count};
+    memcpy(upload->sha, block->sha.bytes, TINYFL_SHA256_BYTES);
+}
+
+int tinyfl_upload_next(const tinyfl_upload *upload, const tinyfl_block *block)
+{
+    if (block->off != upload->done || upload->done == upload->count)
+        return 0;
+    return block->data.count <= upload->count - upload->done ? 1 : -TINYFL_REFUSED_INVALID;
+}
+
+int tinyfl_upload_whole(const tinyfl_upload *upload, const uint8_t *bytes)
+{
+    uint8_t hash[TINYFL_SHA256_BYTES];
+    tinyfl_sha256_of(bytes, upload->count, hash);
+    return memcmp(hash, upload->sha, sizeof hash) == 0;
+}
+
+int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off)
+{
+    tinyfl_put_map(reply, 1);
+    tinyfl_put_text(reply, "off");
+    tinyfl_put_uint(reply, off);
+    return 0;
+}
+
+int tinyfl_put_part(tinyfl_writer *reply, uint64_t off, const uint8_t *bytes, size_t count, uint64_t from)
+{
+    enum { AROUND = 32 }; /* bytes of the map about the data, at most */
+    const size_t left = count - (size_t)from, room = reply->room - AROUND;
+    tinyfl_put_map(reply, 3);
+    tinyfl_put_text(reply, "off");
+    tinyfl_put_uint(reply, off);
+    tinyfl_put_text(reply, "len");
+    tinyfl_put_uint(reply, count);
+    tinyfl_put_text(reply, "data");
+    tinyfl_put_bytes(reply, bytes + from, left < room ? left : room);
+    return 0;
+}

@@ -1,0 +1,63 @@
+/* What the models of the chips share: the line to the host, and an end to a core's run. */
+#ifndef TINYFL_CHIP_H
+#define TINYFL_CHIP_H
+
+#include "peripherals.h"
+
+/* Stops the core. Callbacks after that belong to instructions that hardware would not have executed. */
+static inline void halt(tinyfl_machine *m, void *engine, uint32_t why)
+{
+    if (!m->now.halt)
+        m->now.halt = why;
+    m->stop(engine);
+}
+
+static inline int input_waits(const tinyfl_machine *m) { return m->taken < m->input_bytes; }
+
+static inline uint8_t take(tinyfl_machine *m) { return input_waits(m) ? m->input[m->taken++] : 0; }
+
+static inline void send(tinyfl_machine *m, void *engine, uint64_t value)
+{
+    if (m->sent < m->output_room)
+        m->output[m->sent++] = (uint8_t)value;
+    else
+        halt(m, engine, TINYFL_HALT_OVERFLOW);
+}
+
+/* Counts an event of the slots' memory. Whether power goes in the middle of it. */
+static inline int cut(tinyfl_machine *m, void *engine)
+{
+    if (++m->now.slot_events != m->now.cut_at)
+        return 0;
+    halt(m, engine, TINYFL_HALT_POWER);
+    return 1;
+}
+
+static inline uint8_t *slot_byte(tinyfl_machine *m, uint64_t offset)
+{
+    return m->flash + (m->slots_origin - m->flash_origin) + offset;
+}
+
+/* Programming only clears bits; a 1 over a 0 is not an error, and stays 0. */
+static inline void program(tinyfl_machine *m, void *engine, uint64_t offset, unsigned size, uint64_t value)
+{
+    uint8_t *bytes = slot_byte(m, offset);
+    for (unsigned i = 0, done = cut(m, engine) ? size / 2 : size; i < done; i++)
+        bytes[i] &= (uint8_t)(value >> 8 * i);
+}
+
+/* Erases flash from offset `start` to `end`. An erase that is cut leaves half of it erased and the rest neither one thing nor
+ * the other. */
+static inline void erase(tinyfl_machine *m, void *engine, uint32_t start, uint32_t end)
+{
+    if (cut(m, engine)) {
+        const uint32_t middle = start + (end - start) / 2;
+        for (uint32_t at = middle; at < end; at++)
+            m->flash[at] = (uint8_t)(m->flash[at] | (at * 2654435761u) >> 24);
+        end = middle;
+    }
+    for (uint32_t at = start; at < end; at++)
+        m->flash[at] = 0xff;
+}
+
+#endif

@@ -1,0 +1,48 @@
+#include <string.h>
+
+#include "chip.h"
+
+enum { CMSDK_DATA = 0x00, CMSDK_STATE = 0x04, CMSDK_CTRL = 0x08, CMSDK_BAUDDIV = 0x10 };
+enum { CMSDK_TX_ENABLE = 1, CMSDK_RX_ENABLE = 2, CMSDK_RX_FULL = 2, CMSDK_LEAST_DIVIDER = 16 };
+
+static int cmsdk_runs(const tinyfl_machine *m, uint32_t enable)
+{
+    return (m->now.uart[CMSDK_CTRL / 4] & enable) && m->now.uart[CMSDK_BAUDDIV / 4] >= CMSDK_LEAST_DIVIDER;
+}
+
+uint64_t tinyfl_cmsdk_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    tinyfl_machine *m = user;
+    (void)engine, (void)size;
+    if (m->now.halt)
+        return 0;
+    switch (offset) {
+    case CMSDK_DATA: return cmsdk_runs(m, CMSDK_RX_ENABLE) ? take(m) : 0;
+    case CMSDK_STATE: return cmsdk_runs(m, CMSDK_RX_ENABLE) && input_waits(m) ? CMSDK_RX_FULL : 0;
+    case CMSDK_CTRL:
+    case CMSDK_BAUDDIV: return m->now.uart[offset / 4];
+    default: return 0;
+    }
+}
+
+void tinyfl_cmsdk_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    tinyfl_machine *m = user;
+    (void)size;
+    if (m->now.halt)
+        return;
+    if (offset == CMSDK_DATA && cmsdk_runs(m, CMSDK_TX_ENABLE))
+        send(m, engine, value);
+    else if (offset == CMSDK_CTRL)
+        m->now.uart[CMSDK_CTRL / 4] = value & 0x7f;
+    else if (offset == CMSDK_BAUDDIV)
+        m->now.uart[CMSDK_BAUDDIV / 4] = value & 0xfffff;
+}
+
+void tinyfl_sram_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    tinyfl_machine *m = user;
+    if (m->now.halt)
+        return;
+    memcpy(slot_byte(m, offset), &value, cut(m, engine) ? size / 2 : size);
+}

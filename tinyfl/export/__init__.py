@@ -1,0 +1,1 @@
+"""Networks that leave tinyfl and come to it: Keras models, TFLite files, and programs for the core."""

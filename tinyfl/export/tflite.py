@@ -1,0 +1,207 @@
+"""A .tflite file as plain data. Nothing in it is trusted: every length and index is checked against the file, so that reading
+takes time and memory in proportion to its size."""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.errors import DataError
+
+DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {"INT8": np.dtype(np.int8), "INT32": np.dtype("<i4"), "FLOAT32": np.dtype("<f4")}
+)
+"""Of the types that a tensor may have, those that a program needs."""
+
+MOST_BYTES = 1 << 28
+MOST_DIMENSIONS = 8
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Real values are scale x (q - zero): one scale and zero point, or one for each index along ``axis``."""
+
+    scales: NDArray[np.float32]
+    zeros: NDArray[np.int64]
+    axis: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    """Each at least 1; a batch of unknown size is 1."""
+    dtype: str
+    """As the file's schema calls it: INT8, FLOAT32, ..."""
+    quantization: Quantization | None
+    data: NDArray[Any] | None
+    """Of a constant: flat, with as many elements as ``shape`` says."""
+    odd: str
+    """What no ordinary tensor is ("sparse", "a variable", ...), or nothing."""
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Operator:
+    name: str
+    """As the schema calls it: CONV_2D, ...; a custom one's own name."""
+    custom: bool
+    version: int
+    inputs: tuple[int, ...]
+    """Tensors; -1 for one left out."""
+    outputs: tuple[int, ...]
+    option: Callable[[str], Any]
+    """An option by its name in the schema (StrideW, Padding, ...). Raises DataError where the file has none such."""
+
+
+@dataclass(frozen=True)
+class Model:
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def read_tflite(content: bytes) -> Model:
+    """The first and only subgraph of a .tflite file's ``content``.
+
+    Raises DataError if it is not one, is damaged, or has several subgraphs.
+    """
+    import tflite
+
+    if len(content) > MOST_BYTES:
+        raise DataError(f"it has {len(content):,} bytes, and a model may have {MOST_BYTES:,}.")
+    if len(content) < 8 or content[4:8] != b"TFL3":
+        raise DataError("it is no .tflite file: it does not begin with a TFL3 header.")
+    with _damage_named():
+        model = tflite.Model.GetRootAs(content)
+        if model.Version() != 3:
+            raise DataError(f"its schema has version {model.Version()}, and 3 is known. Convert the model again.")
+        if model.SubgraphsLength() != 1:
+            raise DataError(f"it has {model.SubgraphsLength()} subgraphs, and 1 is supported: no control flow.")
+        buffers = [*_tables(content, model.BuffersLength(), model.Buffers)]
+        codes = [_code(code) for code in _tables(content, model.OperatorCodesLength(), model.OperatorCodes)]
+        graph = model.Subgraphs(0)
+        tensors = tuple(_tensor(t, buffers, content) for t in _tables(content, graph.TensorsLength(), graph.Tensors))
+        operators = tuple(_operator(o, codes, len(tensors)) for o in _tables(content, graph.OperatorsLength(), graph.Operators))
+        inputs, outputs = _vector(graph, "Inputs"), _vector(graph, "Outputs")
+        for index in [*inputs, *outputs]:
+            _index(index, len(tensors), "tensor")
+    return Model(tensors, operators, inputs, outputs)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """What the schema's accessors raise on offsets that lead nowhere."""
+    try:
+        yield
+    except (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise DataError(f"it is damaged ({error}). Convert the model again, or copy the file again.") from error
+
+
+def _tables(content: bytes, count: int, at: Callable[[int], Any]) -> Iterator[Any]:
+    """Tables of a vector, whose entries take 4 bytes each."""
+    if count > len(content) // 4:
+        raise DataError(f"it is damaged: {count:,} entries in a file of {len(content):,} bytes. Copy the file again.")
+    return map(at, range(count))
+
+
+def _vector(table: Any, name: str) -> tuple[int, ...]:
+    """A vector of integers; numpy checks its length against the file."""
+    values = getattr(table, f"{name}AsNumpy")()
+    return () if isinstance(values, int) else tuple(values.tolist())
+
+
+def _index(value: int, count: int, of: str) -> int:
+    if not 0 <= value < count:
+        raise DataError(f"it is damaged: {of} {value} of {count}. Convert the model again, or copy the file again.")
+    return value
+
+
+def _code(code: Any) -> tuple[str, bool, int]:
+    """Name, whether it is custom, and version."""
+    import tflite
+
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if number == tflite.BuiltinOperator.CUSTOM:
+        return (code.CustomCode() or b"?").decode(errors="replace")[:80], True, code.Version()
+    name = _names(tflite.BuiltinOperator).get(number, f"operator {number}")
+    return name, False, code.Version()
+
+
+@cache
+def _names(enumeration: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def _tensor(tensor: Any, buffers: list[Any], content: bytes) -> Tensor:
+    import tflite
+
+    name = (tensor.Name() or b"").decode(errors="replace")[:80]
+    dtype = _names(tflite.TensorType).get(tensor.Type(), f"type {tensor.Type()}")
+    shape = _vector(tensor, "Shape")
+    signature = _vector(tensor, "ShapeSignature") or shape
+    if len(shape) > MOST_DIMENSIONS or any(d < 1 for d in shape) or prod(shape) > MOST_BYTES:
+        raise DataError(f"tensor {name} has the shape {shape}: between 1 and {MOST_BYTES:,} elements are supported.")
+    buffer = buffers[_index(tensor.Buffer(), len(buffers), "buffer")]
+    odd = [
+        *(["sparse"] if tensor.Sparsity() is not None else []),
+        *(["a variable"] if tensor.IsVariable() else []),
+        *(["of several types"] if tensor.VariantTensorsLength() else []),
+        *(["kept outside the model"] if buffer.Offset() > 1 else []),
+        *(
+            ["of a size known only at run time: give the model a batch of 1 before converting it"]
+            if len(signature) != len(shape) or -1 in signature[1:]
+            else []
+        ),
+    ]
+    raw = buffer.DataAsNumpy()
+    data = None
+    if dtype in DTYPES and not isinstance(raw, int) and raw.size:
+        if raw.size != prod(shape) * DTYPES[dtype].itemsize:
+            raise DataError(f"tensor {name} has {raw.size:,} bytes of data, and its shape {shape} asks for another number.")
+        data = np.frombuffer(raw, DTYPES[dtype])
+    elif not isinstance(raw, int) and raw.size:
+        odd.append(f"a constant of type {dtype}")
+    return Tensor(name, shape, dtype, _quantization(tensor.Quantization()), data, ", ".join(odd))
+
+
+def _quantization(quantization: Any) -> Quantization | None:
+    if quantization is None or not quantization.ScaleLength():
+        return None
+    scales = quantization.ScaleAsNumpy().astype(np.float32)
+    zeros = quantization.ZeroPointAsNumpy() if quantization.ZeroPointLength() else np.zeros(scales.size, np.int64)
+    return Quantization(scales, zeros.astype(np.int64), quantization.QuantizedDimension())
+
+
+def _operator(operator: Any, codes: list[tuple[str, bool, int]], tensors: int) -> Operator:
+    name, custom, version = codes[_index(operator.OpcodeIndex(), len(codes), "operator code")]
+    inputs, outputs = _vector(operator, "Inputs"), _vector(operator, "Outputs")
+    for index in [*(i for i in inputs if i != -1), *outputs]:
+        _index(index, tensors, "tensor")
+    return Operator(name, custom, version, inputs, outputs, _options(operator))
+
+
+def _options(operator: Any) -> Callable[[str], Any]:
+    import tflite
+
+    kind = _names(tflite.BuiltinOptions).get(operator.BuiltinOptionsType(), "")
+    table = operator.BuiltinOptions()
+
+    def option(name: str) -> Any:
+        with _damage_named():
+            options = getattr(tflite, kind)()
+            options.Init(table.Bytes, table.Pos)
+            return getattr(options, name)()
+
+    return option

@@ -1,0 +1,62 @@
+"""Int8 inference on a board: the program goes to the board's slot, and inputs through it one by one."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.build import Toolchain
+from tinyfl.errors import DoesNotFit
+from tinyfl.inference import Program, quantized
+from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
+from tinyfl.link.wire import Opener, SerialWire
+
+SLOT_HEADER = 40
+"""Bytes of the slot that are not the program's (firmware/SPEC.md, slots)."""
+
+SLOWEST = 4_000
+"""Bytes a second that a program is given to reach its slot; 115,200 baud do twice that."""
+
+
+def run_on_board(
+    program: Program, x: NDArray[Any], board: str, *, engine: str = "", toolchain: Toolchain = "zig"
+) -> NDArray[Any]:
+    """As ``tinyfl.inference.run_native``, on an emulated board of this kind, which ends with the call.
+
+    Raises DoesNotFit for a program that has no room there, and what ``tinyfl.emulation.started`` and a link raise.
+    """
+    from tinyfl.emulation import started
+
+    ready = quantized(program.input, x)
+    with started(board, engine=engine, toolchain=toolchain) as (running,):
+        return asyncio.run(_outputs(program, ready, running.opener))
+
+
+def run_on_port(program: Program, x: NDArray[Any], port: str) -> NDArray[Any]:
+    """The same on the board behind ``port``, a device's name or a url of pyserial's."""
+    return asyncio.run(_outputs(program, quantized(program.input, x), partial(SerialWire.open, port)))
+
+
+async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
+    board = await LinkedBoard.connect(opener)
+    try:
+        _demand_room(program, board.description)
+        await board.put_program(program.content, WORK_SECONDS + len(program.content) / SLOWEST)
+        rows = [await board.predict(row.tobytes()) for row in x]
+    finally:
+        await board.close()
+    return np.frombuffer(b"".join(rows), program.output.dtype).reshape(len(x), *program.output.shape)
+
+
+def _demand_room(program: Program, described: Description) -> None:
+    for takes, has, what in (
+        (len(program.content) + SLOT_HEADER, described.store, "flash in the program's slot"),
+        (program.arena_bytes, described.arena, "RAM to run"),
+    ):
+        if takes > has:
+            raise DoesNotFit(
+                f"the model takes {takes:,} bytes of {what}; board {described.id.hex()} ({described.board}) has {has:,}. "
+                "Take a smaller model, or a larger board."
+            )
