@@ -58,7 +58,7 @@ def rounds(fleet: list[dict[str, object]]) -> tuple[str, list[float], float]:
     size = sum(part.size for part in resolve({"fleet": fleet}).fleet)
     config = resolve({"task": "sine", "network": NETWORK, "fleet": fleet, "cohort": size, "rounds": 20})
     task = load_task(config.task, None, config.seed)
-    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
         directory.start(config)
@@ -73,7 +73,7 @@ def instructions(name: str, toolchain: str, activation: str) -> float:
     """Executed per SGD step, making the sample and all guards included: the difference between rounds of 132 and of 32."""
     board = boards.load(name)
     task = load_task("sine", None, 0)
-    net = network(f"mlp-32-32-{activation}", 1, 1, task.loss, task.activation)
+    net = network(f"mlp-32-32-{activation}", (1,), 1, task.loss, task.activation)
     machine = Machine(build(board, Path("build/firmware") / f"{name}-{toolchain}", toolchain=toolchain).elf, board, 1)
     counts = []
     with LinkFleet([MachineWire(machine).open], task, net) as fleet:
@@ -103,7 +103,7 @@ def firmware() -> None:
 async def deepest_stack(opener: Opener) -> int:
     """Bytes of stack that a board has used once it has described itself, learnt, given its weights and committed them."""
     task = load_task("sine", None, 0)
-    net = network(NETWORK, 1, 1, task.loss, task.activation)
+    net = network(NETWORK, (1,), 1, task.loss, task.activation)
     theta = net.initial_weights(0)
     board = await LinkedBoard.connect(opener)
     await board.put_plan(plan_bytes(net))

@@ -21,7 +21,7 @@ def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
     """The theta of a run with these options."""
     config = resolve(options)
     task = load_task(config.task, None, config.seed)
-    net = network(config.network, task.inputs, task.outputs, task.loss, task.activation)
+    net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
     fleet, algorithm = NativeFleet(task, net, config.devices), config.build()
     state = State(0, net.initial_weights(config.seed))
     for round in range(config.rounds):

@@ -61,7 +61,7 @@ def main() -> None:
     rows, floors = [], []
     for seed in SEEDS[task]:
         made = load_task(task, None, seed)
-        net = network(config.network, made.inputs, made.outputs, made.loss, made.activation)
+        net = network(config.network, made.shape, made.outputs, made.loss, made.activation)
         rows.append(evaluation.measure(made, net, net.initial_weights(seed), shots=config.shots, tasks=config.tasks))
         floors.append(evaluation.floor(made, net, shots=config.shots, tasks=config.tasks))
     table(task, "random", rows, config.shots)

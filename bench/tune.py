@@ -15,7 +15,7 @@ import numpy as np
 from common import learn, provenance
 
 from tinyfl import core, evaluation
-from tinyfl.networks import Loss
+from tinyfl.layers import Loss
 
 SEEDS = (100, 101)
 GRADIENTS = {"sine": 1_000_000, "digits": 1_280_000}

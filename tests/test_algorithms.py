@@ -54,7 +54,7 @@ def test_what_cannot_meta_learn_is_refused() -> None:
 
 def test_joint_training_is_sgd_on_the_whole_cohorts_samples() -> None:
     task = load_task("digits", None, 0)
-    net = network("mlp-16", task.inputs, task.outputs, task.loss, task.activation)
+    net = network("mlp-16", task.shape, task.outputs, task.loss, task.activation)
     theta, cohort = net.initial_weights(0), numbers(0, 8)
     joint = Joint(samples=4, inner_lr=0.1)
     fleet = NativeFleet(task, net, 8)
@@ -74,7 +74,7 @@ def test_meta_learning_learns_to_adapt_where_joint_training_does_not() -> None:
     from tinyfl import evaluation
 
     task = load_task("sine", None, 0)
-    net = network("mlp-32-32", 1, 1, task.loss, task.activation)
+    net = network("mlp-32-32", (1,), 1, task.loss, task.activation)
     fleet = NativeFleet(task, net, 1000)
     losses = {}
     for name, algorithm in (

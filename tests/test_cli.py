@@ -404,7 +404,7 @@ FLEET_OF_FIVE = """task = "sine"\n[[fleet]]\nnative = 3\n[[fleet]]\nboard = "pos
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["build", "--board", "nosuch"], "no board is called 'nosuch'. There are: mps2-an385, "),
+        (["build", "--board", "nosuch"], "no board is called 'nosuch'. There are: microbit-v2, "),
         (["build", "--board", "mps2-an386", "--source", "absent.c"], "--source absent.c is no C file"),
         (["run", "--task", "sine", "--devices", "1", "--board", "nosuch"], "no board is called 'nosuch'"),
         (["run", "--engine", "qemu"], "--engine and --toolchain are for emulated boards"),
@@ -531,7 +531,9 @@ def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> 
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("verb", [[], ["simulate"], ["run"], ["adapt"], ["report"], ["build"], ["emulate"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["simulate"], ["run"], ["adapt"], ["report"], ["build"], ["plan"], ["export"], ["infer"], ["emulate"]]
+)
 def test_help_is_there_for_every_verb(tinyfl: Command, verb: list[str]) -> None:
     said = tinyfl(*verb, "--help")
     assert (said.code, said.err) == (0, "")

@@ -29,8 +29,8 @@ from tinyfl.tasks import load_task
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md")
-ABOUT_BOARDS = ("build", "emulate", "run")
+TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md", "models.md")
+ABOUT_BOARDS = ("build", "emulate", "plan", "run")
 """Verbs that the pages use for boards."""
 
 
@@ -172,7 +172,7 @@ def test_a_server_that_remembers_more_than_theta_keeps_it_in_a_subclass_of_state
             return replace(state, round=state.round + 1, theta=(state.theta + velocity).astype(np.float32), velocity=velocity)
 
     task = load_task("sine", None, 0)
-    net = network("mlp-8", 1, 1, task.loss, task.activation)
+    net = network("mlp-8", (1,), 1, task.loss, task.activation)
     start = Moving(0, net.initial_weights(0), np.zeros(net.parameters))
     strategy = FleetStrategy(Momentum(), start, cohort=4, fleet_size=10, seed=0)
     strategy.start(FleetGrid(NativeFleet(task, net, 10)), theta_record(start.theta), num_rounds=3)
@@ -263,6 +263,25 @@ def test_the_page_on_firmware_has_every_key_of_a_manifest() -> None:
             assert all(key in row[1] for key in (part[0] if isinstance(part, list) else part))
 
 
+@pytest.mark.usefixtures("boards_kit")
+def test_the_page_on_models_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+    names = session(ROOT / "docs" / "models.md")
+    assert names["theta"].tobytes() == names["same"].tobytes()
+    for words in words_of("docs/models.md", "simulate"):
+        run_quickly(words)
+    for words in words_of("docs/models.md", "plan", "export"):
+        app(words, standalone_mode=False)
+    capsys.readouterr()
+    said = []
+    for words in words_of("docs/models.md", "infer"):
+        app([*words, "--json"], standalone_mode=False)
+        said.append(json.loads(capsys.readouterr().out)["accuracy"])
+    assert len(set(said)) == 1
+    start, held = np.load("runs/conv/initialisation.npz"), np.load("runs/frozen/initialisation.npz")
+    assert bytes(start["plan"]) != bytes(held["plan"])
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in TESTED_APART], ids=name)
 def test_python_on_other_pages_runs(page: Path) -> None:
     session(page)
@@ -330,12 +349,12 @@ def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
             subprocess.run([*tinyfl_itself, *shlex.split(line)[1:]], check=True, capture_output=True)
     assert Path("comparison.html").is_file()
     assert Path("adapted.npz").is_file()
-    assert {path.name for path in Path("runs").iterdir()} == {"sine", "joint", "large", "mine"}
+    assert {path.name for path in Path("runs").iterdir()} == {"sine", "joint", "large", "mine", "conv", "conv-0"}
 
 
 @pytest.mark.usefixtures("boards_kit")
 def test_the_readmes_boards_are_built_and_learn() -> None:
-    for words in words_of("README.md", "build"):
+    for words in words_of("README.md", "build", "plan"):
         app(words, standalone_mode=False)
     (served,) = words_of("README.md", "emulate")
     with emulating(*served) as urls:

@@ -37,7 +37,7 @@ def plain_adaptation(theta: np.ndarray, x: np.ndarray, y: np.ndarray, rate: floa
 @pytest.mark.parametrize("stream", [False, True])
 def test_adaptation_is_gradient_descent_on_the_support_set(stream: bool) -> None:
     task = load_task("sine", None, 0)
-    net = network("mlp-12-tanh", 1, 1, Loss.mean_squared_error, Activation.tanh)
+    net = network("mlp-12-tanh", (1,), 1, Loss.mean_squared_error, Activation.tanh)
     theta, episodes = net.initial_weights(1), task.episodes("test", 20, 8)
     adapted = core.adapt(
         net.plan, theta, episodes.support, episodes.query, (0, 3, 20), stream=stream, rate=0.02, weights=True, outputs=True
@@ -56,7 +56,7 @@ def test_adaptation_is_gradient_descent_on_the_support_set(stream: bool) -> None
 
 def test_accuracy_is_the_share_of_right_argmaxes() -> None:
     task = load_task("digits", None, 0)
-    net = network("mlp-8", 64, 5, task.loss, task.activation)
+    net = network("mlp-8", (64,), 5, task.loss, task.activation)
     episodes = task.episodes("test", 30, 1)
     adapted = core.adapt(
         net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 5), stream=False, rate=0.5, outputs=True
@@ -68,7 +68,7 @@ def test_accuracy_is_the_share_of_right_argmaxes() -> None:
 
 def test_a_device_that_diverges_has_infinite_loss_and_does_not_spoil_its_neighbours() -> None:
     task = load_task("sine", None, 0)
-    net = network("mlp-8-relu", 1, 1, Loss.mean_squared_error, Activation.relu)
+    net = network("mlp-8-relu", (1,), 1, Loss.mean_squared_error, Activation.relu)
     episodes = task.episodes("test", 40, 10)
     adapted = core.adapt(
         net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 40), stream=True, rate=0.12,
@@ -104,7 +104,7 @@ def test_the_interval_covers_the_truth_95_times_in_100() -> None:
 
 def test_the_rate_is_chosen_for_each_initialisation_by_itself() -> None:
     task = load_task("digits", None, 0)
-    net = network("mlp-16", 64, 5, task.loss, task.activation)
+    net = network("mlp-16", (64,), 5, task.loss, task.activation)
     theta = net.initial_weights(0)
     rate = evaluation.choose_rate(task, net, theta, "batch", 1, 0.0, core.FASTEST)
     episodes = task.episodes("validation", evaluation.VALIDATION_EPISODES, 1)
@@ -118,6 +118,6 @@ def test_the_rate_is_chosen_for_each_initialisation_by_itself() -> None:
 @pytest.mark.parametrize("name", ["sine", "digits"])
 def test_an_initialisation_that_always_diverges_is_an_error(name: str) -> None:
     task = load_task(name, None, 0)
-    net = network("mlp-8-relu", task.inputs, task.outputs, task.loss, Activation.relu)
+    net = network("mlp-8-relu", task.shape, task.outputs, task.loss, Activation.relu)
     with pytest.raises(TrainingError, match="diverges"):
         evaluation.choose_rate(task, net, net.initial_weights(0) * np.float32(1e12), "batch", 1, 0.0, core.FASTEST)

@@ -20,7 +20,7 @@ from tinyfl.tasks import load_task
 
 SIZE, COHORT = 60, 12
 TASK = load_task("sine", None, 5)
-NET = network("mlp-12-12", TASK.inputs, TASK.outputs, TASK.loss, TASK.activation)
+NET = network("mlp-12-12", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
 FLEET = NativeFleet(TASK, NET, SIZE)
 THETA = NET.initial_weights(0)
 INNER = Inner(samples=16, batch=1, passes=1, lr=0.02)

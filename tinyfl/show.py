@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -13,6 +14,7 @@ from tinyfl.fleet import Event
 
 if TYPE_CHECKING:
     from tinyfl.build import Firmware
+    from tinyfl.costs import Cost, Work
     from tinyfl.emulation import Served
 
 T = TypeVar("T")
@@ -101,6 +103,42 @@ def adaptation(result: dict[str, Any]) -> None:
         console.print(f"adapted weights: {result['out']}", soft_wrap=True)
 
 
+def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
+    """Calls ``work`` with a function to tell how many of how many are done, and shows that on stderr."""
+    bar = Progress(SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True))
+    line = bar.add_task(what, total=None)
+
+    def report(done: int, total: int) -> None:
+        bar.start()
+        bar.update(line, completed=done, total=total)
+
+    try:
+        return work(report)
+    finally:
+        bar.stop()
+
+
+def exported(result: dict[str, Any]) -> None:
+    """What was written, and what it reaches."""
+    from tinyfl.export.card import drop, figure
+
+    console = Console()
+    for case in result["measured"]:
+        console.print(f"On {case['on']}:", markup=False, soft_wrap=True)
+        table = Table()
+        for column in ("numbers", "run by", result["metric"], "worse by"):
+            table.add_column(column, justify="left" if column in ("numbers", "run by") else "right")
+        for row in case["rows"]:
+            reached = figure(row["value"], row["ci95"], result["metric"])
+            table.add_row(row["numbers"], row["by"], reached, drop(row, result["metric"]))
+        console.print(table)
+    for name, why in result["not_run"].items():
+        console.print(f"not run: {name} ({why})", markup=False, soft_wrap=True)
+    for file in result["files"]:
+        console.print(f"{file['path']}  {file['bytes']:,} bytes", soft_wrap=True)
+    console.print(result["card"], soft_wrap=True)
+
+
 def firmware(made: "Sequence[Firmware]") -> None:
     """What each firmware takes of its board, in bytes: as a whole, by section and by part."""
     console = Console()
@@ -124,6 +162,56 @@ def firmware(made: "Sequence[Firmware]") -> None:
             console.print(table)
             console.print(f"{one.size.arena:,} bytes of RAM are left for plan, weights and learner.")
         console.print(str(one.elf), soft_wrap=True)
+
+
+def costs(found: "Sequence[Cost]") -> None:
+    """What a model costs, a board a row; what does not fit is marked."""
+    from tinyfl.costs import CYCLES_PER_INSTRUCTION
+
+    console = Console()
+    table = Table(title=found[0].model, box=SIMPLE)
+    table.add_column("board", no_wrap=True)
+    for column in ("RAM, KB", "flash", *(work.what for work in found[0].work), "link"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for cost in found:
+        rooms = [
+            f"{room.taken / 1e3:.1f}{'' if room.fits else ' ✗'}\nof {room.available / 1e3:.1f}"
+            for room in (cost.ram, cost.flash)
+        ]
+        link = f"~{_seconds(cost.link_seconds)}\n{cost.link_bytes:,} B"
+        table.add_row(cost.board, *rooms, *map(_work, cost.work), link, style="" if cost.fits else "red", end_section=True)
+    console.print(table)
+    if len(found) == 1:
+        for name, room in zip(("RAM", "flash", "slot"), found[0].rooms, strict=True):
+            console.print(
+                f"{name}: " + " + ".join(f"{part} {count:,}" for part, count in room.parts.items()) + f" = {room.taken:,}"
+            )
+    measured = "counted in emulation" if any(work.measured for cost in found for work in cost.work) else "estimated"
+    console.print(
+        f"Bytes are exact; ✗ does not fit. M: million instructions, {measured}; ~ marks estimates. Seconds assume "
+        f"{CYCLES_PER_INSTRUCTION:g} cycles an instruction, mJ the manifest's power; the link runs at its full rate."
+    )
+
+
+def _work(work: "Work") -> str:
+    energy = f"\n{work.millijoules:.3g} mJ" if work.millijoules is not None else ""
+    return f"{'' if work.measured else '~'}{_seconds(work.seconds)}\n{work.instructions / 1e6:,.4g} M{energy}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def inference(result: dict[str, Any]) -> None:
+    """What an int8 model made of a batch or a task."""
+    console = Console()
+    console.print(f"{result['model']} on {result['on']}: {result['bytes']:,} bytes, {result['arena_bytes']:,} of RAM to run in")
+    if "output" in result:
+        shape = " x ".join(map(str, result["shape"]))
+        console.print(f"{result['inputs']:,} outputs of {shape} {result['dtype']}: {result['output']}", soft_wrap=True)
+    if "task" in result:
+        row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
+        console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
 
 
 def emulated(boards: "Sequence[Served]") -> None:

@@ -1,0 +1,191 @@
+"""The model card: what ``tinyfl.export.model.export`` found out, in words."""
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tinyfl.export.measure import CORE
+
+SHARES = ("accuracy", "labels right")
+_DATA = {
+    "digits": "scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a device sees five of the ten, "
+    "under its own numbering, turned and lit its own way",
+    "sine": "sine waves of random amplitude and phase; a device is one wave",
+    "omniglot": "Omniglot's characters, 28 x 28 pixels; a device sees five of them, under its own numbering",
+    "npz": "a user's own samples by device",
+}
+
+
+def card(facts: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    return "\n".join(
+        [
+            f"# {facts['network']} for {facts['task']}",
+            "",
+            _purpose(facts),
+            "",
+            *_section("Measured", _measured(facts)),
+            *_section("Files", _files(facts)),
+            *_section("In and out", _ends(facts)),
+            *_section("Network", _network(facts)),
+            *_section("Learnt", _learnt(facts)),
+            *_section("Limits", _limits(facts)),
+        ]
+    )
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return [f"## {title}", "", *lines, ""]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _purpose(facts: dict[str, Any]) -> str:
+    if facts["adapted"] is not None:
+        return f"Weights adapted to test device {facts['adapted']:,} of the run `{facts['run']}`, for that device alone."
+    if facts["learnt"] is None:
+        return f"The weights in `{facts['run']}`, apart from the run that they come from."
+    return (
+        f"The initialisation of the run `{facts['run']}`: where devices start to adapt from. "
+        "As it is, without adaptation, it is not what the run was for."
+    )
+
+
+def _measured(facts: dict[str, Any]) -> list[str]:
+    lines = []
+    for case in facts["measured"]:
+        least = min(row["devices"] for row in case["rows"])
+        lines += [f"On {case['on']}:", ""]
+        rows = [
+            [row["numbers"], row["by"], figure(row["value"], row["ci95"], facts["metric"]), drop(row, facts["metric"])]
+            for row in case["rows"]
+        ]
+        lines += _table(["numbers", "run by", facts["metric"], "worse than the core in float32 by"], rows)
+        lines += [
+            "",
+            f"{case['rows'][0]['samples']:,} samples of each" + ("; 95 % intervals over devices." if least > 1 else "."),
+            "",
+        ]
+    lines += [f"Not run: {name} ({why})." for name, why in facts["not_run"].items()]
+    return lines
+
+
+def figure(value: float | None, ci95: float | None, metric: str) -> str:
+    """A share in per cent, or an error, with the half-width of its interval."""
+    if value is None:
+        return "not finite"
+    if metric not in SHARES:
+        return f"{value:.4g}" + ("" if ci95 is None else f" ± {ci95:.2g}")
+    return f"{100 * value:.1f} %" + ("" if ci95 is None else f" ± {100 * ci95:.1f}")
+
+
+def drop(row: dict[str, Any], metric: str) -> str:
+    """By how much a row is worse than the core in float32: as points of a per cent, or as an error."""
+    if (row["numbers"], row["by"]) == ("float32", CORE):
+        return ""
+    worse = figure(row["drop"], row["drop_ci95"], metric)
+    return f"{worse.replace(' %', '').replace('-0.0', '0.0')} points" if metric in SHARES else worse
+
+
+def _files(facts: dict[str, Any]) -> list[str]:
+    rows = [[f"`{Path(file['path']).name}`", f"{file['bytes']:,}", f"`{file['sha256']}`"] for file in facts["files"]]
+    lines = _table(["file", "bytes", "SHA-256"], rows)
+    if facts["int8"]:
+        lines += [
+            "",
+            f"In tinyfl's core the int8 model takes {facts['int8']['program_bytes']:,} bytes of flash and "
+            f"{facts['int8']['arena_bytes']:,} of RAM, without the code.",
+        ]
+    return lines
+
+
+def _ends(facts: dict[str, Any]) -> list[str]:
+    shape = " x ".join(map(str, facts["shape"]))
+    lines = [f"- Input: 1 x {shape}, row by row" + (", channels last" if len(facts["shape"]) == 3 else "") + "."]
+    if facts["standardised"]:
+        lines.append(
+            "- Standardise first: (x - mean) / scale, input by input; the model does not do it. "
+            "Both are in the C files, and in the run's initialisation.npz."
+        )
+    meaning = {
+        "softmax_cross_entropy": "logits, the largest of which is the answer; softmax makes probabilities of them",
+        "sigmoid_cross_entropy": "logits, each above 0 for yes; sigmoid makes probabilities of them",
+        "mean_squared_error": "values",
+    }[facts["loss"]]
+    lines.append(f"- Output: 1 x {facts['outputs']:,}, {meaning}.")
+    if facts["classes"]:
+        lines.append(f"- Classes, in order: {', '.join(map(str, facts['classes']))}.")
+    if facts["int8"]:
+        lines += [
+            f"- int8 {end} q stands for {facts['int8'][end]['scale']:.9g} x (q - {facts['int8'][end]['zero']}).".replace(
+                "- -", "+ "
+            )
+            for end in ("input", "output")
+        ]
+        lines.append(
+            f"- The ranges of int8 numbers are those of {facts['representative_samples']:,} samples of training devices; "
+            "what lies beyond saturates."
+        )
+    return lines
+
+
+def _network(facts: dict[str, Any]) -> list[str]:
+    rows = []
+    for layer in facts["layers"]:
+        window = (
+            "" if layer["kind"] == "dense" else f"{_by(layer['kernel'])}, stride {_by(layer['stride'])}, {layer['padding']}"
+        )
+        ends = [str(prod(e)) if layer["kind"] == "dense" else _by(e) for e in (layer["input"], layer["output"])]
+        weights = f"{layer['weights']:,}" + ("" if layer["learns"] or not layer["weights"] else ", frozen")
+        rows.append([layer["kind"].replace("_", " "), *ends, window, layer["activation"].replace("_", " "), weights])
+    table = _table(["layer", "input", "output", "window", "activation", "weights"], rows)
+    return [*table, "", f"{facts['parameters']:,} weights and biases; SHA-256 of theta `{facts['theta_sha256']}`."]
+
+
+def _by(sizes: list[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _learnt(facts: dict[str, Any]) -> list[str]:
+    lines = [f"- Task: {facts['task']}" + (f", {_DATA[facts['task']]}." if facts["task"] in _DATA else ".")]
+    learnt = facts["learnt"]
+    if learnt:
+        if learnt["data"]:
+            lines.append(f"- Data: `{learnt['data']}`, SHA-256 `{learnt['data_sha256']}`.")
+        row = learnt["evaluation"]
+        what = "loss" if row["accuracy"] is None else "accuracy"
+        reached = figure(row[what], row[f"{what}_ci95"], what)
+        lines += [
+            f"- By {learnt['algorithm']}: {learnt['rounds']:,} rounds with {learnt['cohort']:,} of {learnt['devices']:,} "
+            f"training devices each, {learnt['sample_gradients']:,} sample gradients.",
+            f"- The run's own evaluation, in float32 on {row['tasks']:,} test devices: {what} {reached} after {row['steps']} "
+            f"full-batch steps on {row['shots']} shots.",
+        ]
+    return [
+        *lines,
+        f"- Seed {facts['seed']}, SHA-256 of the config `{facts['config_sha256']}`.",
+        f"- tinyfl {facts['tinyfl']}: the same config and seed give the same weights, bit for bit. "
+        f"Converted by TensorFlow {facts['tensorflow']}.",
+    ]
+
+
+def _limits(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        "- All figures are from the machine that wrote this and from samples of the task above; none is from a board, "
+        "and none says how the model does on other data.",
+    ]
+    if facts["learnt"] is None:
+        lines.append("- How often the model is right is not known here, only how often it answers as the core does in float32.")
+    elif facts["adapted"] is not None:
+        lines.append("- One device's figures say nothing about another's.")
+    else:
+        lines.append(
+            "- After adaptation every device has weights, ranges and int8 files of its own; those here are not theirs."
+        )
+    if facts["task"] == "npz":
+        lines.append(
+            "- What the samples leave out, the model has not learnt; see to that the devices are like those it will meet."
+        )
+    return lines

@@ -1,0 +1,139 @@
+"""How well a model does once it has left: the same samples through the core in float32 and through what runs the file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.core import F32, TableSource
+from tinyfl.errors import TrainingError
+from tinyfl.evaluation import LEADING_STEPS, finite, mean_and_interval
+from tinyfl.export.interpreters import available
+from tinyfl.layers import Loss
+from tinyfl.networks import Network
+from tinyfl.tasks import Episodes, numbers
+
+METRICS = {
+    Loss.softmax_cross_entropy: "accuracy",
+    Loss.sigmoid_cross_entropy: "labels right",
+    Loss.mean_squared_error: "mean squared error",
+}
+CORE = "tinyfl's core"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Weights to measure, and samples to measure them on: ``x`` float32 (rows, *shape), the truth ``y`` float32
+    (rows, outputs). Probes of one ``device`` count as one."""
+
+    device: int
+    theta: F32
+    x: F32
+    y: F32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean over devices and the half-width of its 95 % interval, and by how much that is worse than the core in float32 on
+    the same samples, with the half-width of that."""
+
+    numbers: str
+    """float32 or int8."""
+    by: str
+    value: float
+    ci95: float
+    drop: float
+    drop_ci95: float
+    devices: int
+    samples: int
+    """Of each device."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return finite(asdict(self))
+
+
+def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: float) -> tuple[list[Probe], list[Probe]]:
+    """The query sets of ``episodes``, with ``theta`` as it is and as it is after LEADING_STEPS full-batch steps on each support
+    set.
+
+    Raises TrainingError where a device diverges.
+    """
+    adapted = core.adapt(
+        network.plan,
+        theta,
+        episodes.support,
+        episodes.query,
+        (0, LEADING_STEPS),
+        stream=False,
+        rate=rate,
+        clip=clip,
+        weights=True,
+    )
+    assert adapted.weights is not None
+    if not np.isfinite(adapted.loss).all():
+        diverged = int((~np.isfinite(adapted.loss[-1])).sum())
+        raise TrainingError(
+            f"adaptation diverges at rate {rate:g} on {diverged:,} of {len(episodes.device):,} devices; nothing was written. "
+            "Start a run with a smaller --adapt-lr, or a --clip."
+        )
+    count = len(episodes.device)
+    x, y = core.samples(episodes.query, network.plan, numbers(0, count), 0, episodes.query.samples)
+    x = x.reshape(count, -1, *network.shape)
+    cases = list(zip(episodes.device.tolist(), adapted.weights, x, y, strict=True))
+    return [Probe(d, theta, a, b) for d, _, a, b in cases], [Probe(*case) for case in cases]
+
+
+def imitation(network: Network, theta: F32, x: F32) -> Probe:
+    """A probe whose truth is what the core answers in float32, for weights of which no other truth is known."""
+    y = _core(network, theta, x)
+    return Probe(0, theta, x, (y > 0).astype(np.float32) if network.loss is Loss.sigmoid_cross_entropy else y)
+
+
+def measure(
+    network: Network, chosen: Sequence[Probe], models: Callable[[F32], dict[str, bytes]], tick: Callable[[], None]
+) -> list[Measured]:
+    """A row for the core in float32, and one for each of ``models``' files of a theta, by "float32" or "int8", and each that
+    runs it. ``tick`` is called after each probe."""
+    scores: dict[tuple[str, str], list[float]] = {}
+    for probe in chosen:
+        outputs = {("float32", CORE): _core(network, probe.theta, probe.x)}
+        for kind, model in models(probe.theta).items():
+            runs, _ = available(int8=kind == "int8")
+            outputs |= {(kind, name): run(model, probe.x) for name, run in runs.items()}
+        for key, y in outputs.items():
+            scores.setdefault(key, []).append(_score(network.loss, y, probe.y))
+        tick()
+    device = np.array([probe.device for probe in chosen])
+    own = np.array(scores["float32", CORE])
+    sign = -1 if network.loss is Loss.mean_squared_error else 1
+    return [_row(*key, np.array(each), sign * (own - each), device, len(chosen[0].x)) for key, each in scores.items()]
+
+
+def _row(kind: str, by: str, values: Any, drops: Any, device: Any, samples: int) -> Measured:
+    device = np.unique(device, return_inverse=True)[1]
+    value, ci95, count = mean_and_interval(values, device)
+    drop, drop_ci95, _ = mean_and_interval(drops, device)
+    return Measured(kind, by, value, ci95, drop, drop_ci95, count, samples)
+
+
+def _core(network: Network, theta: F32, x: F32) -> F32:
+    """The core's outputs (rows, outputs) for ``x`` (rows, *shape)."""
+    rows = np.arange(len(x), dtype=np.int32)[None]
+    source = TableSource(
+        np.ascontiguousarray(x.reshape(len(x), -1)), rows, targets=np.zeros((len(x), network.outputs), np.float32)
+    )
+    adapted = core.adapt(network.plan, theta, source, source, (0,), stream=False, rate=0, outputs=True)
+    assert adapted.outputs is not None
+    outputs: F32 = adapted.outputs[0, 0]
+    return outputs
+
+
+def _score(loss: Loss, y: F32, truth: F32) -> float:
+    if loss is Loss.softmax_cross_entropy:
+        return float((y.argmax(axis=1) == truth.argmax(axis=1)).mean())
+    if loss is Loss.sigmoid_cross_entropy:
+        return float(((y > 0) == (truth > 0.5)).mean())
+    return float(((y - truth) ** 2).mean(dtype=np.float64))

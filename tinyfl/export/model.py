@@ -1,0 +1,228 @@
+"""A trained network leaves: TFLite files, the same as C arrays, and a model card that says what was measured."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tinyfl import __version__
+from tinyfl.core import F32, TableSource
+from tinyfl.errors import ConfigError
+from tinyfl.evaluation import LEADING_STEPS
+from tinyfl.export.card import card
+from tinyfl.export.carray import c_array
+from tinyfl.export.compile import compile_tflite
+from tinyfl.export.convert import convert, representative_set
+from tinyfl.export.installed import tensorflow_part
+from tinyfl.export.interpreters import available
+from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
+from tinyfl.export.origin import Finished, Origin, origin
+from tinyfl.files import write_whole
+from tinyfl.networks import Network
+from tinyfl.tasks import Episodes
+
+Kind = Literal["float32", "int8"]
+KINDS: tuple[Kind, ...] = ("float32", "int8")
+CARD = "model-card.md"
+
+DEVICES = 20
+"""Test devices that adapt and are measured, each with files of its own."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is measured, in words, and its probes."""
+
+    on: str
+    probes: list[Probe]
+
+
+def export(
+    run: Path | str,
+    *,
+    kinds: tuple[Kind, ...] = KINDS,
+    adapted: int | None = None,
+    data: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Writes the network at ``run``, a finished run's directory or an .npz file of weights, as TFLite files and C arrays of
+    ``kinds``, and measures them.
+
+    With ``adapted`` the weights are those that the evaluation's test device of this number, from 0, reaches with its support
+    set, and its query set measures them. Else the initialisation itself is written, and measured on 20 test devices as it is
+    and, as it is meant to be used, after each has adapted: then every device's weights are converted and run for themselves.
+    Of weights apart from a run only this is known: how often the files answer as the core does in float32.
+
+    ``data``: the task's file, if not where the run had it. ``out``: a folder; else "exported" in the run's directory.
+    ``progress`` is told how many models of how many are measured. Returns what the card says, as plain data.
+    Raises ConfigError, DataError, RunError or TrainingError with what to do, InstallError without TensorFlow.
+    """
+    available(int8=True)
+    source = origin(Path(run), None if data is None else Path(data))
+    network = source.start.network
+    inputs = representative_set(source.task, network)
+    theta, cases = _cases(source, adapted, inputs)
+    made: dict[bytes, dict[str, bytes]] = {}
+
+    def models(weights: F32) -> dict[str, bytes]:
+        if weights.tobytes() not in made:
+            made[weights.tobytes()] = {kind: convert(network, weights, inputs if kind == "int8" else None) for kind in kinds}
+        return made[weights.tobytes()]
+
+    done, total = 0, sum(len(case.probes) for case in cases)
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    measured = [
+        {"on": case.on, "rows": [row.as_json() for row in measure(network, case.probes, models, tick)]} for case in cases
+    ]
+    folder = Path(out) if out is not None else _folder(source, adapted)
+    files = _files(source, theta, models(theta))
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    result = {
+        **_facts(source, theta, adapted),
+        "representative_samples": len(inputs),
+        "int8": _int8(models(theta)),
+        "metric": METRICS[network.loss],
+        "measured": measured,
+        "not_run": available(int8=True)[1],
+        "files": [_file(folder / name, content) for name, content in files.items()],
+        "card": str(folder / CARD),
+    }
+    write_whole(folder / CARD, card(result).encode())
+    return result
+
+
+def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[_Case]]:
+    """The weights that are written, and what is measured."""
+    start, network = source.start, source.start.network
+    if source.run is None:
+        if adapted is not None:
+            raise ConfigError(f"{source.path} is apart from its run, and --adapted needs the run. Give the run's directory.")
+        on = f"{len(inputs):,} samples of training devices, where right is what the core answers in float32"
+        return start.theta, [_Case(on, [imitation(network, start.theta, inputs)])]
+
+    row = source.run.row
+    episodes = source.task.episodes("test", source.run.config.tasks, row["shots"])
+    known = int(episodes.device.max()) + 1
+    if adapted is not None and not 0 <= adapted < known:
+        raise ConfigError(f"--adapted {adapted}: there are test devices 0 to {known - 1:,}. Give one of them.")
+    if adapted is None:
+        chosen = np.unique(np.linspace(0, len(episodes.device) - 1, DEVICES).astype(int))
+    else:
+        chosen = np.flatnonzero(episodes.device == adapted)[:1]
+    before, after = probes(network, start.theta, _some(episodes, chosen), row["adapt_lr"], start.clip)
+    steps = f"{LEADING_STEPS} full-batch steps at rate {row['adapt_lr']:g} on {row['shots']} shots"
+    if adapted is not None:
+        return after[0].theta, [_Case(f"test device {adapted:,}, after {steps}", after)]
+    devices = f"{len(set(episodes.device[chosen].tolist())):,} test devices"
+    return start.theta, [
+        _Case(f"{devices}, as exported: before any adaptation", before),
+        _Case(f"{devices}, each with its own model after {steps}", after),
+    ]
+
+
+def _some(episodes: Episodes, chosen: np.ndarray[Any, Any]) -> Episodes:
+    def part(source: TableSource) -> TableSource:
+        rows, labels, gain = (
+            None if a is None else np.ascontiguousarray(a[chosen]) for a in (source.rows, source.labels, source.gain)
+        )
+        assert rows is not None
+        return replace(source, rows=rows, labels=labels, gain=gain)
+
+    return Episodes(part(episodes.support), part(episodes.query), episodes.device[chosen])
+
+
+def _folder(source: Origin, adapted: int | None) -> Path:
+    if source.run is None:
+        return source.path.with_name(f"{source.path.stem}-exported")
+    return source.path / ("exported" if adapted is None else f"exported-device-{adapted}")
+
+
+def _files(source: Origin, theta: F32, models: dict[str, bytes]) -> dict[str, bytes]:
+    """What is written, by name."""
+    start, files = source.start, {}
+    for kind, model in models.items():
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{start.task}-{start.network.name}-{kind}")
+        files[f"{name}.tflite"] = model
+        program = compile_tflite(model) if kind == "int8" else None
+        files |= {file: text.encode() for file, text in c_array(name, model, program, start.mean, start.scale).items()}
+    return files
+
+
+def _file(path: Path, content: bytes) -> dict[str, Any]:
+    return {"path": str(path), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _facts(source: Origin, theta: F32, adapted: int | None) -> dict[str, Any]:
+    """Where the weights come from, and what the network takes and gives."""
+    start, network = source.start, source.start.network
+    return {
+        "run": str(source.path),
+        "tinyfl": __version__,
+        "tensorflow": tensorflow_part("tensorflow").__version__,
+        "task": start.task,
+        "network": network.name,
+        "layers": _layers(network),
+        "parameters": network.parameters,
+        "shape": list(network.shape),
+        "outputs": network.outputs,
+        "loss": network.loss.name,
+        "classes": start.classes.tolist(),
+        "standardised": bool((start.mean != 0).any() or (start.scale != 1).any()),
+        "seed": source.seed,
+        "config_sha256": source.config_sha256,
+        "theta_sha256": hashlib.sha256(theta.tobytes()).hexdigest(),
+        "adapted": adapted,
+        "learnt": None if source.run is None else _learnt(source.run),
+    }
+
+
+def _learnt(run: Finished) -> dict[str, Any]:
+    keys = ("algorithm", "devices", "rounds", "cohort", "sample_gradients")
+    return {
+        **{key: run.result[key] for key in keys},
+        "data": Path(run.config.data).name,
+        "data_sha256": run.data_sha256,
+        "evaluation": run.row,
+    }
+
+
+def _layers(network: Network) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": layer.kind.name,
+            "input": list(layer.input),
+            "output": list(layer.output),
+            "kernel": list(layer.kernel),
+            "stride": list(layer.stride),
+            "padding": "same" if layer.same else "valid",
+            "activation": layer.activation.name,
+            "weights": layer.weights,
+            "learns": layer.learns,
+        }
+        for layer in network.placed
+    ]
+
+
+def _int8(models: dict[str, bytes]) -> dict[str, Any] | None:
+    """What an int8 model's numbers stand for, and what it takes in the core."""
+    if "int8" not in models:
+        return None
+    program = compile_tflite(models["int8"])
+    return {
+        "input": {"scale": program.input.scale, "zero": program.input.zero},
+        "output": {"scale": program.output.scale, "zero": program.output.zero},
+        "program_bytes": len(program.content),
+        "arena_bytes": program.arena_bytes,
+    }

@@ -1,0 +1,136 @@
+"""An int8 model over a batch of inputs, or over a task, wherever it is to run."""
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl import core
+from tinyfl.build import Toolchain
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError, DataError
+from tinyfl.evaluation import mean_and_interval
+from tinyfl.files import write_whole
+from tinyfl.inference import Program, load_program, run_native
+from tinyfl.layers import Loss
+from tinyfl.networks import network
+from tinyfl.tasks import Task, load_task, numbers
+
+Run = Callable[[NDArray[Any]], NDArray[Any]]
+"""From inputs (n, *shape) to raw outputs (n, *shape)."""
+
+MOST_DEVICES = 100
+"""Of a task, where no one device is asked for."""
+
+
+def infer(
+    model: Path,
+    *,
+    input: Path | None = None,
+    output: Path | None = None,
+    on: str = "native",
+    task: str | None = None,
+    data: Path | None = None,
+    device: int | None = None,
+    shots: int = 5,
+    seed: int = 0,
+    toolchain: Toolchain = "zig",
+) -> dict[str, Any]:
+    """Runs the int8 .tflite ``model`` ``on`` this machine (native), an emulated board (emulated:BOARD) or one on a port
+    (port:PORT).
+
+    ``input`` is an .npy file of a batch (n, *shape): raw values, or float32, which is quantised; ``output`` takes the raw
+    outputs. ``task`` measures the accuracy on its test devices' query sets, or on that of test device ``device``, which keeps
+    ``shots`` samples of each class for itself. Returns plain data. Raises ConfigError, DataError, and what bringing up the board
+    raises.
+    """
+    if input is None and task is None:
+        raise ConfigError("there is nothing to infer from: give --input X.npy --output Y.npy, or --task.")
+    if (input is None) != (output is None):
+        raise ConfigError("--input and --output go together: what comes in, and where the outputs go.")
+    program = load_program(model)
+    run = _runner(program, on, toolchain)
+    result: dict[str, Any] = {"model": str(model), "on": on, "bytes": len(program.content)}
+    result["arena_bytes"] = program.arena_bytes
+    if input is not None and output is not None:
+        y = run(_batch(input))
+        _write(output, y)
+        result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
+    if task is not None:
+        result |= _on_task(program, run, load_task(task, data, seed), device, shots)
+    return result
+
+
+def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
+    place, _, name = on.partition(":")
+    if on == "native":
+        return lambda x: run_native(program, x)
+    if place == "emulated" and name:
+        from tinyfl.remote_inference import run_on_board
+
+        return lambda x: run_on_board(program, x, name, toolchain=toolchain)
+    if place == "port" and name:
+        from tinyfl.remote_inference import run_on_port
+
+        return lambda x: run_on_port(program, x, name)
+    raise ConfigError(f"--on is {on!r}. Give native, emulated:BOARD such as emulated:mps2-an386, or port:PORT.")
+
+
+def _batch(path: Path) -> NDArray[Any]:
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file ({error}). Write one with numpy.save.") from error
+    if not isinstance(x, np.ndarray):
+        raise DataError(f"{path} holds several arrays. Give one, as numpy.save writes it.")
+    return x.astype(np.float32) if x.dtype == np.float64 else x
+
+
+def _write(path: Path, y: NDArray[Any]) -> None:
+    import io
+
+    held = io.BytesIO()
+    np.save(held, y, allow_pickle=False)
+    write_whole(path, held.getvalue())
+
+
+def _on_task(program: Program, run: Run, task: Task, device: int | None, shots: int) -> dict[str, Any]:
+    """The model on query sets of test devices."""
+    values, outputs = prod(program.input.shape), prod(program.output.shape)
+    if (values, outputs) != (prod(task.shape), task.outputs):
+        raise ConfigError(
+            f"the model has {values:,} inputs and {outputs:,} outputs, and task {task.name} has {prod(task.shape):,} and "
+            f"{task.outputs:,}. Give the task that the model is for."
+        )
+    if device is not None and device < 0:
+        raise ConfigError(f"--device is {device}. Test devices are numbered from 0.")
+    episodes = task.episodes("test", MOST_DEVICES if device is None else device + 1, shots)
+    if device is not None and device >= len(episodes.device):
+        last = len(episodes.device) - 1
+        raise ConfigError(f"task {task.name} has {last + 1} test devices. Give --device 0 to {last}.")
+    chosen = range(len(episodes.device)) if device is None else range(device, device + 1)
+    any_plan = network("mlp", task.shape, task.outputs, task.loss, task.activation).plan
+    x, truth = core.samples(episodes.query, any_plan, numbers(0, len(episodes.device)), 0, episodes.query.samples)
+    x, truth = x[list(chosen)], truth[list(chosen)]
+    y = run(x.reshape(-1, *program.input.shape)).reshape(truth.shape)
+    owner = episodes.device[list(chosen)]
+    result = {"task": task.name, "devices": len(set(owner.tolist())), "samples": int(x.shape[0] * x.shape[1])}
+    if task.loss is Loss.mean_squared_error:
+        scores = ((_real(y, program) - truth) ** 2).mean(axis=(1, 2))
+    elif task.loss is Loss.sigmoid_cross_entropy:
+        even = 0.5 if program.ops[-1] == "LOGISTIC" else 0.0
+        scores = ((_real(y, program) > even) == (truth > 0.5)).mean(axis=(1, 2))
+    else:
+        scores = (y.argmax(axis=2) == truth.argmax(axis=2)).mean(axis=1)
+    name = "loss" if task.loss is Loss.mean_squared_error else "accuracy"
+    mean, width, _ = mean_and_interval(scores.astype(np.float32), np.unique(owner, return_inverse=True)[1])
+    return {**result, name: mean, f"{name}_ci95": width if np.isfinite(width) else None}
+
+
+def _real(y: NDArray[Any], program: Program) -> F32:
+    """What raw outputs stand for."""
+    real: F32 = (y.astype(np.float32) - np.float32(program.output.zero)) * np.float32(program.output.scale)
+    return real

@@ -1,0 +1,74 @@
+"""What a network costs on a board, counted in emulation: the firmware that is flashed runs it, and its instructions are
+counted. Only its source of samples is another, firmware/probe."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyfl.boards import Board, data
+from tinyfl.build import Toolchain
+from tinyfl.emulation import firmware
+from tinyfl.link.board import LinkedBoard, Round, floats
+from tinyfl.link.wire import MachineWire
+from tinyfl.networks import Network
+
+if TYPE_CHECKING:
+    from tinyfl.inference import Program
+
+
+def instructions_of_program(program: "Program", board: Board, toolchain: Toolchain) -> int:
+    """Instructions of one inference on ``board``, the message that brings the last of the input included.
+
+    Raises InstallError without the emulator, LinkError where the board does not do it.
+    """
+    from tinyfl.simulators.unicorn import Machine
+
+    machine = Machine(firmware(board, toolchain).elf, board, 1)
+    counts: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counted:
+        def exchange(self, data: bytes) -> bytes:
+            before = machine.instructions
+            answer: bytes = machine.exchange(data)
+            counts.append(machine.instructions - before)
+            return answer
+
+    async def once() -> None:
+        there = await LinkedBoard.connect(MachineWire(Counted()).open)
+        await there.put_program(program.content)
+        counts.clear()
+        await there.predict(bytes(program.input.bytes))
+
+    asyncio.run(once())
+    return max(counts)
+
+
+def instructions(network: Network, board: Board, toolchain: Toolchain) -> tuple[int, int]:
+    """Instructions of one sample on ``board``, made by the probe: a forward pass with its loss, and a step of learning,
+    guards included.
+
+    Raises InstallError without the emulator, LinkError where the board does not do it.
+    """
+    from tinyfl.simulators.unicorn import Machine
+
+    made = firmware(board, toolchain, sources=[data("firmware") / "probe" / "probe.c"])
+    machine = Machine(made.elf, board, 1)
+
+    async def one_sample(of: Network) -> int:
+        """From rounds of one and of three samples."""
+        there = await LinkedBoard.connect(MachineWire(machine).open)
+        await there.put_plan(of.plan.bytes)
+        counts = []
+        for samples in (1, 3):
+            theta = of.initial_weights(0)
+            await there.put_weights(theta)
+            base = hashlib.sha256(floats(theta)).digest()
+            before = machine.instructions
+            await there.train(Round(0, 0, 0, samples, 1, 1, 1e-4, 0.0, base, "probe"))
+            counts.append(machine.instructions - before)
+        return int(counts[1] - counts[0]) // 2
+
+    learning = asyncio.run(one_sample(network))
+    return asyncio.run(one_sample(network.frozen(network.weighted))), learning
