@@ -150,7 +150,7 @@ def test_the_verb_prints_costs_and_refuses_by_exit_code(
         (("plan", "conv-4-8", "--shape", "12", "--outputs", "5"), "wants rows and columns"),
         (("plan", "conv-omniglot", "--board", "posix"), "Name a chip's board"),
         (("plan", "conv-omniglot", "--board", "nowhere"), "no board is called"),
-        (("plan", "conv-omniglot", "--freeze", "6"), "smaller --freeze"),
+        (("plan", "conv-omniglot", "--freeze", "6"), "Give --freeze 0 to 5"),
     ):
         code, _, err = run(*words)
         assert (code, what in err) == (2, True), err
@@ -164,5 +164,5 @@ def test_a_model_is_named_by_a_run_or_a_file(tmp_path: Path) -> None:
     assert load_model(str(tmp_path / "run")) == network(
         "conv-4", (8, 8, 1), 5, Loss.softmax_cross_entropy, Activation.leaky_relu
     )
-    with pytest.raises(ConfigError, match="no network is called"):
+    with pytest.raises(ConfigError, match="there is no run, file or network"):
         load_model("transformer-12", (8,), 2)

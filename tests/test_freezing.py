@@ -38,7 +38,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("algorithm", ["tinyreptile", "reptile"])
-@pytest.mark.parametrize("freeze", range(4))
+@pytest.mark.parametrize("freeze", range(3))
 def test_the_first_layers_keep_what_they_start_from_and_the_others_learn(tmp_path: Path, algorithm: str, freeze: int) -> None:
     batch = 3 if algorithm == "reptile" else 1
     run = tinyfl.simulate(**SMALL, algorithm=algorithm, batch=batch, freeze=freeze, out=tmp_path / "run")
@@ -51,6 +51,12 @@ def test_the_first_layers_keep_what_they_start_from_and_the_others_learn(tmp_pat
     held = Initialisation.load(tmp_path / "run")
     assert [layer.learns for layer in held.network.placed] == [i >= freeze for i in range(3)]
     assert run.result["device_ram_bytes"] == net.frozen(freeze).ram_bytes(batch)
+
+
+def test_a_network_of_which_nothing_learns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no layer of network .* learns. Give a smaller --freeze"):
+        tinyfl.simulate(**SMALL, freeze=3, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_key_of_a_config_file_is_the_option(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def plan(
     from tinyfl.models import load_model, read_shape
 
     made = load_model(model, read_shape(shape) if shape else None, outputs)
-    found = costs.on_boards(made, board, freeze=freeze, samples=samples, batch=batch, toolchain=toolchain)
+    found = costs.on_boards(made, board, name=model, freeze=freeze, samples=samples, batch=batch, toolchain=toolchain)
     if json:
         typer.echo(jsonlib.dumps({"costs": [cost.as_json() for cost in found]}))
     else:
@@ -236,11 +236,11 @@ def infer(
     input: Annotated[Path | None, typer.Option(help="A batch of inputs (.npy): raw int8, or float32 to be quantised.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the raw outputs go (.npy).")] = None,
     on: Annotated[str, typer.Option(help="native, emulated:BOARD, or port:PORT.")] = "native",
-    task: Annotated[str | None, typer.Option(help="Measure the accuracy on this task's test devices.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Measure the accuracy on test devices of this task, or of this finished run.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The task's .npz file.")] = None,
-    device: Annotated[int | None, typer.Option(help="On this test device alone, as export --adapted numbers it.")] = None,
-    shots: Annotated[int, typer.Option(help="Samples that each device keeps to adapt on.")] = 5,
-    seed: Annotated[int, typer.Option(help="The task's seed.")] = 0,
+    device: Annotated[int | None, typer.Option(help="On this test device of the run, as export --adapted numbers it.")] = None,
     toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
     json: Json = False,
 ) -> None:
@@ -248,10 +248,7 @@ def infer(
     from tinyfl import show
     from tinyfl.infer import infer as run_inference
 
-    result = run_inference(
-        model, input=input, output=output, on=on, task=task, data=data, device=device, shots=shots, seed=seed,
-        toolchain=toolchain,
-    )  # fmt: skip
+    result = run_inference(model, input=input, output=output, on=on, task=task, data=data, device=device, toolchain=toolchain)
     if json:
         typer.echo(jsonlib.dumps(result))
     else:

@@ -12,7 +12,6 @@ import tomli_w
 
 from tinyfl.algorithms import Algorithm
 from tinyfl.errors import ConfigError
-from tinyfl.networks import is_file
 from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import FIRST_VALIDATION_DEVICE
 
@@ -67,12 +66,6 @@ class Config:
         if self.algorithm == "fedavg":
             return FedAvg(self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
         return Joint(self.samples, self.inner_lr, self.clip)
-
-    @property
-    def files(self) -> list[Path]:
-        """What the run reads of the user's: data, and a network that is a file."""
-        network = [self.network] if is_file(self.network) else []
-        return [Path(name) for name in (self.data, *network) if name]
 
     @property
     def gateways(self) -> int | None:

@@ -31,8 +31,8 @@ BITS_PER_BYTE = 10
 MESSAGE_BYTES = 64
 """Of a block's message and its reply that are not data: headers, CBOR's keys, checksums, framing."""
 
-SLOT_HEADER, PROGRAM_HEADER = 48, 40
-"""Of a committed model, and of an int8 one (firmware/SPEC.md, slots)."""
+SLOT_HEADER = 48
+"""Of a committed model (firmware/SPEC.md, slots)."""
 
 # Instructions for each multiplication (dense and convolution, depthwise) and for each output of a layer; of a forward pass,
 # and of a step of learning. Fitted to three networks on mps2 boards with zig; networks of other shapes may be off by half.
@@ -125,9 +125,9 @@ def learning(network: Network, board: Board, *, samples: int = 32, batch: int = 
     made = firmware(board, toolchain)
     ram = _ram(network, made, batch)
     slot = {"header": SLOT_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
-    counts = _if_emulated(board, lambda: instructions(network, board, toolchain)) if ram.fits else None
+    counts = _if_emulated(board, lambda: instructions(network, board, batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
-    down_and_up = _link_bytes(4 * network.parameters, board)
+    down_and_up = 2 * _one_way(4 * network.parameters, board)
     sizes = made.size
     assert sizes is not None
     return Cost(
@@ -146,13 +146,14 @@ def learning(network: Network, board: Board, *, samples: int = 32, batch: int = 
     )
 
 
-def inference(program: "Program", board: Board, *, toolchain: Toolchain = "zig") -> Cost:
-    """What an int8 ``program`` costs on ``board`` to infer with, from its slot.
+def inference(program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig") -> Cost:
+    """What an int8 ``program``, called ``name``, costs on ``board`` to infer with, from its slot.
 
     Raises as ``learning`` does.
     """
     from tinyfl.emulation import firmware
     from tinyfl.measured import instructions_of_program
+    from tinyfl.remote_inference import SLOT_HEADER as PROGRAM_HEADER
 
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
@@ -163,10 +164,10 @@ def inference(program: "Program", board: Board, *, toolchain: Toolchain = "zig")
         _if_emulated(board, lambda: instructions_of_program(program, board, toolchain)) if ram.fits and slot.fits else None
     )
     count = counted if counted is not None else ceil(_INT8 * program.work)
-    payload = program.input.bytes + program.output.bytes
+    payload = sum(_one_way(end.bytes, board) for end in (program.input, program.output))
     assert made.size
     return Cost(
-        f"int8 model of {len(program.ops)} operations",
+        name,
         board.name,
         ram,
         Room(dict(made.size.flash), board.memory.program.size),
@@ -224,14 +225,13 @@ def _work(what: str, instructions: int, board: Board, measured: bool) -> Work:
     return Work(what, instructions, seconds, seconds * board.milliwatts if board.milliwatts else None, measured)
 
 
-def _link_bytes(payload: int, board: Board) -> int:
-    """Both ways, in blocks as large as the board's messages."""
-    blocks = ceil(payload / (board.buffer - MESSAGE_BYTES))
-    return 2 * (payload + 2 * MESSAGE_BYTES * blocks)
+def _one_way(payload: int, board: Board) -> int:
+    """Bytes on the link, in blocks as large as the board's messages."""
+    return payload + MESSAGE_BYTES * ceil(payload / (board.buffer - MESSAGE_BYTES))
 
 
 def on_boards(
-    model: "Network | Program", board: str, *, freeze: int, samples: int, batch: int, toolchain: Toolchain
+    model: "Network | Program", board: str, *, name: str, freeze: int, samples: int, batch: int, toolchain: Toolchain
 ) -> list[Cost]:
     """The costs of ``model`` on the board of that name, or on ``all`` chips' boards.
 
@@ -243,7 +243,7 @@ def on_boards(
         return [learning(network, boards.load(name), samples=samples, batch=batch, toolchain=toolchain) for name in named]
     if freeze:
         raise ConfigError("an int8 model does not learn: leave --freeze out.")
-    return [inference(model, boards.load(name), toolchain=toolchain) for name in named]
+    return [inference(model, boards.load(each), name=name, toolchain=toolchain) for each in named]
 
 
 def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, batch: int) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.errors import Interrupted, RunError, TrainingError
 from tinyfl.fleet import Fleet
+from tinyfl.networks import is_file
 from tinyfl.runs import METRICS, Checkpoint, RunDirectory
 
 CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
@@ -49,12 +51,20 @@ class Outcome:
 
 
 def data_sha256(config: Config) -> str:
-    """Hash of the user's files, of data and of a network; empty without."""
-    digests = []
-    for path in config.files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else "".join(digests)
+    """Hash of the user's data file; empty for tasks that bring their own."""
+    return _sha256(config.data)
+
+
+def network_sha256(config: Config) -> str:
+    """Hash of the file that the network is; empty for one by its name."""
+    return _sha256(config.network if is_file(config.network) else "")
+
+
+def _sha256(path: str) -> str:
+    if not path:
+        return ""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Federation:
@@ -71,7 +81,7 @@ class Federation:
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.fleet, self.state = fleet, start
-        self.hashes = config.sha256(), data_sha256(config)
+        self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
         self.stop = False
@@ -152,11 +162,13 @@ class Federation:
                 f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
                 "Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
             )
-        if checkpoint.data_sha256 != self.hashes[1]:
-            raise RunError(
-                f"{self.config.data} was changed since the run started, so it cannot be resumed. "
-                "Put it back, or start a new run with another --out."
-            )
+        held = {self.config.data: checkpoint.data_sha256, self.config.network: checkpoint.network_sha256}
+        for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):
+            if before != now:
+                raise RunError(
+                    f"{path} was changed since the run started, so it cannot be resumed. "
+                    "Put it back, or start a new run with another --out."
+                )
         if checkpoint.state.theta.shape != self.state.theta.shape:
             raise RunError(f"{self.directory.path}/checkpoint is damaged: theta is {checkpoint.state.theta.shape}.")
         self.state = checkpoint.state

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl import core
 from tinyfl.build import Toolchain
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
@@ -16,8 +15,7 @@ from tinyfl.evaluation import mean_and_interval
 from tinyfl.files import write_whole
 from tinyfl.inference import Program, load_program, run_native
 from tinyfl.layers import Loss
-from tinyfl.networks import network
-from tinyfl.tasks import Task, load_task, numbers
+from tinyfl.tasks import Episodes, Task, load_task
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """From inputs (n, *shape) to raw outputs (n, *shape)."""
@@ -35,17 +33,15 @@ def infer(
     task: str | None = None,
     data: Path | None = None,
     device: int | None = None,
-    shots: int = 5,
-    seed: int = 0,
     toolchain: Toolchain = "zig",
 ) -> dict[str, Any]:
     """Runs the int8 .tflite ``model`` ``on`` this machine (native), an emulated board (emulated:BOARD) or one on a port
     (port:PORT).
 
     ``input`` is an .npy file of a batch (n, *shape): raw values, or float32, which is quantised; ``output`` takes the raw
-    outputs. ``task`` measures the accuracy on its test devices' query sets, or on that of test device ``device``, which keeps
-    ``shots`` samples of each class for itself. Returns plain data. Raises ConfigError, DataError, and what bringing up the board
-    raises.
+    outputs. ``task``, a task's name or a finished run's directory, measures the accuracy on test devices' query sets; with a
+    run on that of its test device ``device`` alone, as ``tinyfl export --adapted`` numbers them. Returns plain data. Raises
+    ConfigError, DataError, and what bringing up the board raises.
     """
     if input is None and task is None:
         raise ConfigError("there is nothing to infer from: give --input X.npy --output Y.npy, or --task.")
@@ -60,7 +56,7 @@ def infer(
         _write(output, y)
         result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
     if task is not None:
-        result |= _on_task(program, run, load_task(task, data, seed), device, shots)
+        result |= _on_task(program, run, *_episodes(task, data, device))
     return result
 
 
@@ -82,8 +78,10 @@ def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
 def _batch(path: Path) -> NDArray[Any]:
     try:
         x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no .npy file ({error}). Write one with numpy.save.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file. Write one with numpy.save.") from error
     if not isinstance(x, np.ndarray):
         raise DataError(f"{path} holds several arrays. Give one, as numpy.save writes it.")
     return x.astype(np.float32) if x.dtype == np.float64 else x
@@ -97,26 +95,40 @@ def _write(path: Path, y: NDArray[Any]) -> None:
     write_whole(path, held.getvalue())
 
 
-def _on_task(program: Program, run: Run, task: Task, device: int | None, shots: int) -> dict[str, Any]:
-    """The model on query sets of test devices."""
+def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes]:
+    """The test devices of a task or a run, or one of the run's."""
+    if not Path(task).is_dir():
+        if device is not None:
+            raise ConfigError(f"--device {device} is one of a run's test devices: give the run's directory as --task.")
+        made = load_task(task, data, 0)
+        return made, made.episodes("test", MOST_DEVICES, 1)
+    from tinyfl.export.origin import origin
+
+    source = origin(Path(task), data)
+    if source.run is None:
+        raise ConfigError(f"{task} holds no finished run. Give a run's directory, or a task's name.")
+    episodes = source.task.episodes("test", source.run.config.tasks, source.run.row["shots"])
+    if device is None:
+        return source.task, episodes
+    last = int(episodes.device.max())
+    if not 0 <= device <= last:
+        raise ConfigError(f"--device {device}: there are test devices 0 to {last:,}. Give one of them.")
+    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1])
+
+
+def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict[str, Any]:
+    """The model on the episodes' query sets."""
     values, outputs = prod(program.input.shape), prod(program.output.shape)
     if (values, outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
             f"the model has {values:,} inputs and {outputs:,} outputs, and task {task.name} has {prod(task.shape):,} and "
             f"{task.outputs:,}. Give the task that the model is for."
         )
-    if device is not None and device < 0:
-        raise ConfigError(f"--device is {device}. Test devices are numbered from 0.")
-    episodes = task.episodes("test", MOST_DEVICES if device is None else device + 1, shots)
-    if device is not None and device >= len(episodes.device):
-        last = len(episodes.device) - 1
-        raise ConfigError(f"task {task.name} has {last + 1} test devices. Give --device 0 to {last}.")
-    chosen = range(len(episodes.device)) if device is None else range(device, device + 1)
-    any_plan = network("mlp", task.shape, task.outputs, task.loss, task.activation).plan
-    x, truth = core.samples(episodes.query, any_plan, numbers(0, len(episodes.device)), 0, episodes.query.samples)
-    x, truth = x[list(chosen)], truth[list(chosen)]
+    query, owner = episodes.query, episodes.device
+    gain = np.float32(1) if query.gain is None else query.gain[:, None, None]
+    x = gain * query.table[query.rows]
+    truth = np.eye(outputs, dtype=np.float32)[query.labels] if query.targets is None else query.targets[query.rows]
     y = run(x.reshape(-1, *program.input.shape)).reshape(truth.shape)
-    owner = episodes.device[list(chosen)]
     result = {"task": task.name, "devices": len(set(owner.tolist())), "samples": int(x.shape[0] * x.shape[1])}
     if task.loss is Loss.mean_squared_error:
         scores = ((_real(y, program) - truth) ** 2).mean(axis=(1, 2))

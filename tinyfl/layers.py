@@ -185,7 +185,7 @@ def frozen(layers: tuple[Layer, ...], count: int) -> tuple[Layer, ...]:
     """
     weighted = [i for i, layer in enumerate(layers) if not isinstance(layer, Pool)]
     if not 0 <= count <= len(weighted):
-        raise ValueError(f"{count} layers cannot be frozen: the network has {len(weighted)} with weights")
+        raise ValueError(f"{count} layers cannot be frozen: it has {len(weighted)} with weights")
     chosen = set(weighted[:count])
     return tuple(
         replace(layer, learns=False) if i in chosen and not isinstance(layer, Pool) else layer for i, layer in enumerate(layers)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tinyfl.inference import Program
 
 
+LONGEST = 600.0
+"""Seconds that the emulation of one request may take."""
+
+
 def instructions_of_program(program: "Program", board: Board, toolchain: Toolchain) -> int:
     """Instructions of one inference on ``board``, the message that brings the last of the input included.
 
@@ -37,17 +41,17 @@ def instructions_of_program(program: "Program", board: Board, toolchain: Toolcha
 
     async def once() -> None:
         there = await LinkedBoard.connect(MachineWire(Counted()).open)
-        await there.put_program(program.content)
+        await there.put_program(program.content, LONGEST)
         counts.clear()
-        await there.predict(bytes(program.input.bytes))
+        await there.predict(bytes(program.input.bytes), LONGEST)
 
     asyncio.run(once())
     return max(counts)
 
 
-def instructions(network: Network, board: Board, toolchain: Toolchain) -> tuple[int, int]:
-    """Instructions of one sample on ``board``, made by the probe: a forward pass with its loss, and a step of learning,
-    guards included.
+def instructions(network: Network, board: Board, batch: int, toolchain: Toolchain) -> tuple[int, int]:
+    """Instructions of one sample on ``board``, made by the probe: a forward pass with its loss, and learning from it in batches
+    of ``batch``, guards included.
 
     Raises InstallError without the emulator, LinkError where the board does not do it.
     """
@@ -57,18 +61,18 @@ def instructions(network: Network, board: Board, toolchain: Toolchain) -> tuple[
     machine = Machine(made.elf, board, 1)
 
     async def one_sample(of: Network) -> int:
-        """From rounds of one and of three samples."""
+        """From rounds of one and of three batches."""
         there = await LinkedBoard.connect(MachineWire(machine).open)
         await there.put_plan(of.plan.bytes)
         counts = []
-        for samples in (1, 3):
+        for samples in (batch, 3 * batch):
             theta = of.initial_weights(0)
             await there.put_weights(theta)
             base = hashlib.sha256(floats(theta)).digest()
             before = machine.instructions
-            await there.train(Round(0, 0, 0, samples, 1, 1, 1e-4, 0.0, base, "probe"))
+            await there.train(Round(0, 0, 0, samples, batch, 1, 1e-4, 0.0, base, "probe"), LONGEST)
             counts.append(machine.instructions - before)
-        return int(counts[1] - counts[0]) // 2
+        return int(counts[1] - counts[0]) // (2 * batch)
 
     learning = asyncio.run(one_sample(network))
     return asyncio.run(one_sample(network.frozen(network.weighted))), learning

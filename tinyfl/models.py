@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from tinyfl.errors import ConfigError
 from tinyfl.layers import Activation, Loss, Shape
-from tinyfl.networks import REFERENCE, Network, is_file, network, reference
+from tinyfl.networks import REFERENCE, Network, is_file, is_named, network, reference
 
 if TYPE_CHECKING:
     from tinyfl.inference import Program
@@ -18,6 +18,9 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
     Raises ConfigError for a name that is none, and what reading its file raises.
     """
     path = Path(name)
+    own = name in REFERENCE or is_file(name) or path.suffix in (".tflite", ".npz") or path.is_dir()
+    if own and (shape is not None or outputs):
+        raise ConfigError(f"{name} has its own inputs and outputs: leave --shape and --outputs out.")
     if path.suffix == ".tflite":
         from tinyfl.inference import load_program
 
@@ -32,7 +35,9 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
         return Initialisation.load(path).network
     if name in REFERENCE:
         return reference(name)
-    if shape is None or not outputs:
+    if not is_named(name):
+        raise ConfigError(f"there is no run, file or network {name}. See: tinyfl plan --help, docs/models.md.")
+    if shape is None or outputs < 1:
         raise ConfigError(
             f"network {name} needs --shape and --outputs, such as --shape 28x28x1 --outputs 5. Without them name one of "
             f"{', '.join(REFERENCE)}, a run's directory, or a .keras, .h5 or .tflite file."

@@ -112,7 +112,7 @@ class Network:
         try:
             return replace(self, layers=layers.frozen(self.layers, count))
         except ValueError as error:
-            raise ConfigError(f"network {self.name}: {error}. Give a smaller --freeze.") from error
+            raise ConfigError(f"network {self.name}: {error}. Give --freeze 0 to {self.weighted}.") from error
 
 
 def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
@@ -121,6 +121,7 @@ def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
     Raises ConfigError for bytes that are no plan of such an input.
     """
     try:
+        core.Plan(bytes)  # refuses what decode would stumble over
         placed, loss = plan.decode(bytes)
         made = Network(name, shape, tuple(map(layers.layer_of, placed)), loss)
         if made.plan.bytes != bytes:
@@ -162,6 +163,11 @@ def reference(name: str) -> Network:
         raise ConfigError(f"no reference network is called {name!r}. There are {', '.join(REFERENCE)}.")
     full_name, shape, outputs = REFERENCE[name]
     return network(full_name, shape, outputs, Loss.softmax_cross_entropy, Activation.leaky_relu)
+
+
+def is_named(name: str) -> bool:
+    """Whether ``name`` begins as that of a family or a reference network does."""
+    return name in REFERENCE or name.split("-")[0] in FAMILIES
 
 
 def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activation) -> Network:

@@ -11,6 +11,7 @@ from tinyfl.build import Toolchain
 from tinyfl.errors import DoesNotFit
 from tinyfl.inference import Program, quantized
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
+from tinyfl.link.errors import Corrupt
 from tinyfl.link.wire import Opener, SerialWire
 
 SLOT_HEADER = 40
@@ -45,6 +46,8 @@ async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray
         _demand_room(program, board.description)
         await board.put_program(program.content, WORK_SECONDS + len(program.content) / SLOWEST)
         rows = [await board.predict(row.tobytes()) for row in x]
+        if any(len(row) != program.output.bytes for row in rows):
+            raise Corrupt(f"the board's outputs have {len(rows[0])} bytes, not {program.output.bytes}.")
     finally:
         await board.close()
     return np.frombuffer(b"".join(rows), program.output.dtype).reshape(len(x), *program.output.shape)

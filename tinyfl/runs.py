@@ -25,14 +25,21 @@ CONFIG, METRICS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
 )  # fmt: skip
 
 
+HELD = (
+    "theta", "round", "config_sha256", "data_sha256", "network_sha256", "left_out", "seconds", "losses",
+)  # fmt: skip
+"""What a checkpoint's file has."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run between two rounds: the state, the hashes of config and data, and what is counted so far. ``losses`` are those
-    of the rounds since the last record in metrics.jsonl."""
+    """A run between two rounds: the state, the hashes of config, data and a network that is a file, and what is counted so
+    far. ``losses`` are those of the rounds since the last record in metrics.jsonl."""
 
     state: State
     config_sha256: str
     data_sha256: str
+    network_sha256: str
     left_out: Mapping[str, int]
     seconds: float
     losses: tuple[float, ...]
@@ -98,6 +105,7 @@ class RunDirectory:
                 round=checkpoint.state.round,
                 config_sha256=checkpoint.config_sha256,
                 data_sha256=checkpoint.data_sha256,
+                network_sha256=checkpoint.network_sha256,
                 left_out=json.dumps(dict(checkpoint.left_out)),
                 seconds=checkpoint.seconds,
                 losses=checkpoint.losses,
@@ -113,13 +121,14 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            held = read_arrays(path, ("theta", "round", "config_sha256", "data_sha256", "left_out", "seconds", "losses"))
+            held = read_arrays(path, HELD)
         except DataError as error:
             raise RunError(f"{path} is damaged. Start the run anew with another --out.") from error
         return Checkpoint(
             State(int(held["round"]), held["theta"]),
             str(held["config_sha256"]),
             str(held["data_sha256"]),
+            str(held["network_sha256"]),
             json.loads(str(held["left_out"])),
             float(held["seconds"]),
             tuple(held["losses"].tolist()),

@@ -115,7 +115,8 @@ def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
     try:
         return work(report)
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def exported(result: dict[str, Any]) -> None:
@@ -171,20 +172,23 @@ def costs(found: "Sequence[Cost]") -> None:
     console = Console()
     table = Table(title=found[0].model, box=SIMPLE)
     table.add_column("board", no_wrap=True)
-    for column in ("RAM, KB", "flash", *(work.what for work in found[0].work), "link"):
+    slot = ["slot"] if found[0].from_slot else []
+    for column in ("RAM, KB", "flash", *slot, *(work.what for work in found[0].work), "link"):
         table.add_column(column, justify="right", no_wrap=True)
     for cost in found:
         rooms = [
             f"{room.taken / 1e3:.1f}{'' if room.fits else ' ✗'}\nof {room.available / 1e3:.1f}"
-            for room in (cost.ram, cost.flash)
+            for room in cost.rooms[: 2 + len(slot)]
         ]
-        link = f"~{_seconds(cost.link_seconds)}\n{cost.link_bytes:,} B"
+        link = f"~{_seconds(cost.link_seconds)}\n{cost.link_bytes / 1e3:.3g} KB"
         table.add_row(cost.board, *rooms, *map(_work, cost.work), link, style="" if cost.fits else "red", end_section=True)
     console.print(table)
     if len(found) == 1:
         for name, room in zip(("RAM", "flash", "slot"), found[0].rooms, strict=True):
             console.print(
-                f"{name}: " + " + ".join(f"{part} {count:,}" for part, count in room.parts.items()) + f" = {room.taken:,}"
+                f"{name}: "
+                + " + ".join(f"{part} {count:,}" for part, count in room.parts.items())
+                + f" = {room.taken:,} of {room.available:,}{'' if room.fits else ' ✗'}"
             )
     measured = "counted in emulation" if any(work.measured for cost in found for work in cost.work) else "estimated"
     console.print(

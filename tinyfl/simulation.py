@@ -124,7 +124,10 @@ def _network(config: Config, task: Task) -> tuple[Network, F32]:
     else:
         net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
         start = net.initial_weights(config.seed)
-    return net.frozen(config.freeze), start
+    net = net.frozen(config.freeze)
+    if not any(layer.learns for layer in net.placed):
+        raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
+    return net, start
 
 
 def _fitted(config: Config) -> tuple[Config, Task, Network, F32]:

@@ -22,26 +22,26 @@ TINYFL_INLINE conv conv_at(const tinyfl_layer *l, real *weights)
 /* The window of one output position. */
 typedef struct {
     tinyfl_span rows, columns;
-} tinyfl_window;
+} tinyfl_cover;
 
-TINYFL_INLINE tinyfl_window window_at(const conv *c, size_t row, size_t column)
+TINYFL_INLINE tinyfl_cover window_at(const conv *c, size_t row, size_t column)
 {
     const tinyfl_layer *l = c->shape;
-    return (tinyfl_window){span(row, l->height, l->kernel_height, l->stride_height, c->rows.before),
+    return (tinyfl_cover){span(row, l->height, l->kernel_height, l->stride_height, c->rows.before),
                            span(column, l->width, l->kernel_width, l->stride_width, c->columns.before)};
 }
 
 /* Row `ky` of a window: where it starts on the input and in the kernel, counted in columns. */
-TINYFL_INLINE size_t input_at(const tinyfl_layer *l, const tinyfl_window *v, size_t ky)
+TINYFL_INLINE size_t input_at(const tinyfl_layer *l, const tinyfl_cover *v, size_t ky)
 {
     return (v->rows.at + ky - v->rows.first) * l->width + v->columns.at;
 }
-TINYFL_INLINE size_t kernel_at(const tinyfl_layer *l, const tinyfl_window *v, size_t ky)
+TINYFL_INLINE size_t kernel_at(const tinyfl_layer *l, const tinyfl_cover *v, size_t ky)
 {
     return ky * l->kernel_width + v->columns.first;
 }
 
-TINYFL_INLINE void conv_forward_block(const conv *c, const tinyfl_window *v, const real *x, real *y, size_t first,
+TINYFL_INLINE void conv_forward_block(const conv *c, const tinyfl_cover *v, const real *x, real *y, size_t first,
                                       const int block)
 {
     const tinyfl_layer *l = c->shape;
@@ -66,7 +66,7 @@ static void conv_forward(const conv *c, const real *x, real *y)
     const size_t outputs = c->shape->outputs;
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, y += outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             size_t j = 0;
             for (; j + TINYFL_BLOCK <= outputs; j += TINYFL_BLOCK)
                 conv_forward_block(c, &v, x, y, j, TINYFL_BLOCK);
@@ -93,7 +93,7 @@ static void conv_back(const conv *c, const real *delta, real *back)
     const tinyfl_layer *l = c->shape;
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, delta += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             const size_t stretch = (v.columns.end - v.columns.first) * l->channels;
             for (size_t ky = v.rows.first; ky < v.rows.end; ky++) {
                 real *into = back + input_at(l, &v, ky) * l->channels;

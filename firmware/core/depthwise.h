@@ -13,7 +13,7 @@ static void depthwise_forward(const conv *c, const real *x, real *y)
     const size_t multiplier = multiplier_of(l);
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, y += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             for (size_t j = 0; j < l->outputs; j++)
                 y[j] = c->b[j];
             for (size_t ky = v.rows.first; ky < v.rows.end; ky++) {
@@ -34,7 +34,7 @@ static void depthwise_back(const conv *c, const real *delta, real *back)
     const size_t multiplier = multiplier_of(l);
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, delta += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             for (size_t ky = v.rows.first; ky < v.rows.end; ky++) {
                 real *into = back + input_at(l, &v, ky) * l->channels;
                 const real *w = c->w + kernel_at(l, &v, ky) * l->outputs;

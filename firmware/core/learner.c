@@ -28,12 +28,14 @@ TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *p
     const size_t reals = tinyfl_learner_reals(plan);
     if (bytes < reals * sizeof(real))
         return TINYFL_EMEMORY;
-    const mask alive = below(weights, tinyfl_plan_weights(plan), TINYFL_LIMIT);
+    const size_t count = tinyfl_plan_weights(plan);
+    const mask alive = below(weights, count, TINYFL_LIMIT);
     if (!any(alive))
         return TINYFL_ENUMERIC;
     *learner = (tinyfl_learner){.plan = plan,
                                 .weights = weights,
                                 .memory = memory,
+                                .count = count,
                                 .reals = reals,
                                 .lowest = tinyfl_lowest(plan),
                                 .clip = clip,
@@ -164,7 +166,7 @@ static mask backward(const tinyfl_learner *learner, const real *x, real *y, floa
 {
     const tinyfl_plan *plan = learner->plan;
     const float limit = TINYFL_LIMIT / (rate > 1.0f ? rate : 1.0f); /* bounds delta and rate x delta alike */
-    real *weights = learner->weights + tinyfl_plan_weights(plan);
+    real *weights = learner->weights + learner->count;
     mask ok = every();
     for (size_t i = plan->count; i-- > learner->lowest;) {
         const tinyfl_layer *l = &plan->layers[i];
@@ -263,7 +265,7 @@ TINYFL_API int tinyfl_step(tinyfl_learner *learner, real *gradient, float rate, 
 {
     if (!learner || !aligned(gradient) || samples == 0 || !(rate >= 0.0f && rate < TINYFL_LIMIT))
         return TINYFL_EINVAL;
-    const size_t count = tinyfl_plan_weights(learner->plan);
+    const size_t count = learner->count;
     const float scale = rate / (float)samples;
     mask ok = learner->alive;
     for (size_t i = 0; i < count; i++)

@@ -4,7 +4,7 @@
 
 #include "conv.h"
 
-TINYFL_INLINE float places(const tinyfl_window *v)
+TINYFL_INLINE float places(const tinyfl_cover *v)
 {
     return (float)((v->rows.end - v->rows.first) * (v->columns.end - v->columns.first));
 }
@@ -14,7 +14,7 @@ static void max_pool_forward(const conv *c, const real *x, real *y)
     const tinyfl_layer *l = c->shape;
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, y += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             memcpy(y, x + input_at(l, &v, v.rows.first) * l->channels, l->channels * sizeof(real));
             for (size_t ky = v.rows.first; ky < v.rows.end; ky++) {
                 const real *in = x + input_at(l, &v, ky) * l->channels;
@@ -31,7 +31,7 @@ static void max_pool_back(const conv *c, const real *x, const real *delta, real 
     const tinyfl_layer *l = c->shape;
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, delta += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             for (size_t i = 0; i < l->channels; i++) {
                 real top = x[input_at(l, &v, v.rows.first) * l->channels + i];
                 for (size_t ky = v.rows.first; ky < v.rows.end; ky++)
@@ -54,7 +54,7 @@ static void average_pool_forward(const conv *c, const real *x, real *y)
     const tinyfl_layer *l = c->shape;
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, y += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             memset(y, 0, l->outputs * sizeof(real));
             for (size_t ky = v.rows.first; ky < v.rows.end; ky++) {
                 const real *in = x + input_at(l, &v, ky) * l->channels;
@@ -73,7 +73,7 @@ static void average_pool_back(const conv *c, const real *delta, real *back)
     const tinyfl_layer *l = c->shape;
     for (size_t row = 0; row < c->rows.count; row++)
         for (size_t column = 0; column < c->columns.count; column++, delta += l->outputs) {
-            const tinyfl_window v = window_at(c, row, column);
+            const tinyfl_cover v = window_at(c, row, column);
             for (size_t ky = v.rows.first; ky < v.rows.end; ky++) {
                 real *into = back + input_at(l, &v, ky) * l->channels;
                 for (size_t kx = v.columns.first; kx < v.columns.end; kx++, into += l->channels)

@@ -61,6 +61,7 @@ typedef struct {
 typedef struct {
     const tinyfl_plan *plan;
     real *weights, *memory;
+    size_t count;  /* of weights */
     size_t reals;  /* of memory */
     size_t lowest; /* the lowest layer that learns */
     float clip;

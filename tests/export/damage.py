@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -180,13 +181,12 @@ def of_core(program: Path, compiled: Sequence[bytes]) -> Counter[str]:
 
 def main() -> None:
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    folder = Path("/tmp") / f"damage-{seed}"
-    folder.mkdir(exist_ok=True)
-    program = build(folder, [shutil.which("cc") or "gcc"])
-    print("programs:", dict(damaged_programs(program, folder, count, seed)), flush=True)
-    answers, slowest = damaged_files(program, count, seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        program = build(folder, [shutil.which("cc") or "gcc"])
+        print("programs:", dict(damaged_programs(program, folder, count, seed)), flush=True)
+        answers, slowest = damaged_files(program, count, seed)
     print(".tflite files:", dict(answers), f"slowest to compile {slowest:.2f} s")
-    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import pytest
 import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import SMALL, conv, pool, sample_of, weights_of
 from peer import OS, OURS, READ, WRITE, Board, floats, sha
 from reference_layers import MAX_POOL, arena_bytes, dense, plan_bytes
+from small_nets import SMALL, conv, pool, sample_of, weights_of
 
 LAYERS = [dense(1, 6, ref.RELU), dense(6, 1, ref.IDENTITY)]
 PLAN = plan_bytes(LAYERS, ref.MEAN_SQUARED_ERROR)

@@ -9,7 +9,6 @@ import reference
 from harness import EINVAL, ENUMERIC, OK, Device
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import SMALL, conv, networks, pool, sample_of, weighted, weights_of, with_learning
 from reference import (
     IDENTITY,
     LEAKY_RELU,
@@ -22,6 +21,7 @@ from reference import (
     Learner,
 )
 from reference_layers import AVERAGE_POOL, F32, MAX_POOL, Layer, dense, learner_values, split
+from small_nets import SMALL, conv, networks, pool, sample_of, weighted, weights_of, with_learning
 
 Net = tuple[list[Layer], int]
 NETS = {

@@ -8,9 +8,9 @@ import reference
 from harness import ENUMERIC, EOVERSIZED, OK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import SMALL, networks, sample_of, weights_of
 from reference import IDENTITY, MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY, TANH, Learner
 from reference_layers import Layer, dense, learner_values, plan_bytes, read_plan
+from small_nets import SMALL, networks, sample_of, weights_of
 
 from tinyfl import core
 from tinyfl.networks import Activation, Loss, network

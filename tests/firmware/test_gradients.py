@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import OK, Device
-from nets import SMALL, conv, depthwise, pool, sample_of, weights_of
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from reference import (
@@ -19,6 +18,7 @@ from reference import (
     TANH,
 )
 from reference_layers import AVERAGE_POOL, CONV, DENSE, DEPTHWISE, MAX_POOL, Layer, dense, split
+from small_nets import SMALL, conv, depthwise, pool, sample_of, weights_of
 
 F64 = NDArray[np.float64]
 LOSSES = [MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY]

@@ -11,7 +11,6 @@ import pytest
 from harness import EINVAL, EMEMORY, ENUMERIC, EPLAN, OK, CLayer, CPlan, Device, address, plan_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import conv, depthwise, networks, pool, weights_of
 from reference import (
     IDENTITY,
     LIMIT,
@@ -22,6 +21,7 @@ from reference import (
     TANH,
 )
 from reference_layers import AVERAGE_POOL, F32, MAX_POOL, Layer, dense, plan_bytes, read_plan
+from small_nets import conv, depthwise, networks, pool, weights_of
 
 LAYERS = [dense(2, 5, TANH), dense(5, 3, IDENTITY)]
 BAD = [np.nan, np.inf, -np.inf, 2.0**52, -3.4e38]

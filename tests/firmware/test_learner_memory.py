@@ -6,9 +6,9 @@ import numpy as np
 from harness import OK, Device
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import conv, networks, sample_of, weights_of
 from reference import IDENTITY, MEAN_SQUARED_ERROR, RELU
 from reference_layers import Layer, dense, learner_values, lowest
+from small_nets import conv, networks, sample_of, weights_of
 
 FENCE = 16
 MARK = np.frombuffer(b"\xa5\x5a\xa5\x7f", np.float32)[0]  # a NaN that no arithmetic makes

@@ -17,7 +17,7 @@ from tinyfl.errors import ConfigError, DataError
 from tinyfl.export.installed import tensorflow_part
 from tinyfl.export.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
 from tinyfl.layers import Activation, Conv, Dense, Layer, Loss, Pool
-from tinyfl.networks import Network
+from tinyfl.networks import FILES, Network
 
 if TYPE_CHECKING:
     import keras
@@ -172,7 +172,7 @@ def _keras_loss(keras: Any, loss: Loss) -> Any:
 
 def _load(path: Path, compiled: bool) -> Any:
     """The Keras model in the file at ``path``."""
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix not in FILES:
         raise ConfigError(f"{path} is no Keras model by its name. Give a .keras or .h5 file that model.save wrote.")
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give a .keras or .h5 file that model.save wrote.")

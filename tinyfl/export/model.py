@@ -3,14 +3,14 @@
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tinyfl import __version__
-from tinyfl.core import F32, TableSource
+from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.export.card import card
@@ -23,7 +23,6 @@ from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
 from tinyfl.export.origin import Finished, Origin, origin
 from tinyfl.files import write_whole
 from tinyfl.networks import Network
-from tinyfl.tasks import Episodes
 
 Kind = Literal["float32", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "int8")
@@ -121,7 +120,7 @@ def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[
         chosen = np.unique(np.linspace(0, len(episodes.device) - 1, DEVICES).astype(int))
     else:
         chosen = np.flatnonzero(episodes.device == adapted)[:1]
-    before, after = probes(network, start.theta, _some(episodes, chosen), row["adapt_lr"], start.clip)
+    before, after = probes(network, start.theta, episodes.chosen(chosen), row["adapt_lr"], start.clip)
     steps = f"{LEADING_STEPS} full-batch steps at rate {row['adapt_lr']:g} on {row['shots']} shots"
     if adapted is not None:
         return after[0].theta, [_Case(f"test device {adapted:,}, after {steps}", after)]
@@ -130,17 +129,6 @@ def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[
         _Case(f"{devices}, as exported: before any adaptation", before),
         _Case(f"{devices}, each with its own model after {steps}", after),
     ]
-
-
-def _some(episodes: Episodes, chosen: np.ndarray[Any, Any]) -> Episodes:
-    def part(source: TableSource) -> TableSource:
-        rows, labels, gain = (
-            None if a is None else np.ascontiguousarray(a[chosen]) for a in (source.rows, source.labels, source.gain)
-        )
-        assert rows is not None
-        return replace(source, rows=rows, labels=labels, gain=gain)
-
-    return Episodes(part(episodes.support), part(episodes.query), episodes.device[chosen])
 
 
 def _folder(source: Origin, adapted: int | None) -> Path:

@@ -76,5 +76,5 @@ def _data_of_run(directory: RunDirectory, config: Config) -> str:
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}, and the run read it. Put it back.") from error
     if checkpoint is not None and checkpoint.data_sha256 != found:
-        raise DataError(f"{', '.join(map(str, config.files))}: changed since the run. Give the run's own: --data FILE.")
+        raise DataError(f"{config.data}: changed since the run. Give the run's own: --data FILE.")
     return found

@@ -1,5 +1,5 @@
-"""A .tflite file as plain data. Nothing in it is trusted: every length and index is checked against the file, so that reading
-takes time and memory in proportion to its size."""
+"""A .tflite file as plain data. Nothing in it is trusted: every length and index is checked, so that reading ends soon and
+takes little more memory than the file."""
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +22,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 
 MOST_BYTES = 1 << 28
 MOST_DIMENSIONS = 8
+MOST_ENTRIES, MOST_OPERATORS = 1024, 4096
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def read_tflite(content: bytes) -> Model:
         buffers = [*_tables(content, model.BuffersLength(), model.Buffers)]
         codes = [_code(code) for code in _tables(content, model.OperatorCodesLength(), model.OperatorCodes)]
         graph = model.Subgraphs(0)
+        if graph.OperatorsLength() > MOST_OPERATORS:
+            raise DataError(f"it has {graph.OperatorsLength():,} operators, and {MOST_OPERATORS:,} are supported.")
         tensors = tuple(_tensor(t, buffers, content) for t in _tables(content, graph.TensorsLength(), graph.Tensors))
         operators = tuple(_operator(o, codes, len(tensors)) for o in _tables(content, graph.OperatorsLength(), graph.Operators))
         inputs, outputs = _vector(graph, "Inputs"), _vector(graph, "Outputs")
@@ -117,7 +120,9 @@ def _tables(content: bytes, count: int, at: Callable[[int], Any]) -> Iterator[An
 
 
 def _vector(table: Any, name: str) -> tuple[int, ...]:
-    """A vector of integers; numpy checks its length against the file."""
+    """A vector of integers; numpy checks its length against the file. Many tables may share one, hence a bound of their own."""
+    if getattr(table, f"{name}Length")() > MOST_ENTRIES:
+        raise DataError(f"a tensor or operator has more than {MOST_ENTRIES:,} {name}. Take a smaller model.")
     values = getattr(table, f"{name}AsNumpy")()
     return () if isinstance(values, int) else tuple(values.tolist())
 

@@ -4,7 +4,7 @@ A task gives device *i* its stream, support set and query set, reproducibly from
 with no Python per device: as row numbers into a table, or as a formula that the core itself computes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -31,6 +31,18 @@ class Episodes:
     support: TableSource
     query: TableSource
     device: I32
+
+    def chosen(self, rows: NDArray[np.integer[Any]]) -> "Episodes":
+        """Some of the episodes."""
+
+        def part(source: TableSource) -> TableSource:
+            picked: dict[str, Any] = {
+                name: None if (array := getattr(source, name)) is None else np.ascontiguousarray(array[rows])
+                for name in ("rows", "labels", "gain")
+            }
+            return replace(source, **picked)
+
+        return Episodes(part(self.support), part(self.query), self.device[rows])
 
 
 @dataclass(frozen=True)

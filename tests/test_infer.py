@@ -1,0 +1,74 @@
+"""tinyfl infer on this machine; boards are in tests/export/test_on_boards.py."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyfl.errors import ConfigError, DataError, TinyflError
+from tinyfl.infer import infer
+from tinyfl.layers import Activation, Loss
+from tinyfl.networks import network
+
+pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tinyfl.export.convert import convert
+
+    net = network("conv-4", (8, 8, 1), 5, Loss.softmax_cross_entropy, Activation.relu)
+    seen = np.random.default_rng(0).uniform(0, 1, (50, 8, 8, 1)).astype(np.float32)
+    path = tmp_path_factory.mktemp("model") / "model.tflite"
+    path.write_bytes(convert(net, net.initial_weights(3), seen))
+    return path
+
+
+def test_a_batch_of_floats_gives_what_its_quantised_values_give(model: Path, tmp_path: Path) -> None:
+    from tinyfl.inference import load_program, quantized, run_native
+
+    x = np.random.default_rng(1).uniform(0, 1, (6, 8, 8, 1))
+    program = load_program(model)
+    raw = quantized(program.input, x.astype(np.float32))
+    for name, batch in (("floats", x), ("raw", raw)):
+        np.save(tmp_path / f"{name}.npy", batch)
+        said = infer(model, input=tmp_path / f"{name}.npy", output=tmp_path / f"{name}-y.npy")
+        assert (said["inputs"], said["dtype"], said["shape"]) == (6, "int8", [5])
+        assert np.array_equal(np.load(tmp_path / f"{name}-y.npy"), run_native(program, raw))
+
+
+def test_accuracy_on_a_task_is_that_of_its_query_sets(model: Path) -> None:
+    from tinyfl.inference import load_program, run_native
+    from tinyfl.tasks import load_task
+
+    said = infer(model, task="digits")
+    query = load_task("digits", None, 0).episodes("test", 100, 1).query
+    assert query.gain is not None
+    x = query.gain[:, None, None] * query.table[query.rows]
+    y = run_native(load_program(model), x.reshape(-1, 8, 8, 1)).reshape(*query.rows.shape, 5)
+    assert said["devices"] == 100
+    assert said["accuracy"] == pytest.approx((y.argmax(axis=2) == query.labels).mean(), abs=1e-6)
+
+
+def test_what_cannot_be_inferred_from_is_refused_with_what_to_do(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 7, 8, 1), np.float32))
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "cut.tflite").write_bytes(model.read_bytes()[:500])
+    x, out = tmp_path / "x.npy", tmp_path / "y.npy"
+    wrong: list[tuple[type[TinyflError], str, dict[str, Any]]] = [
+        (ConfigError, "nothing to infer from", {}),
+        (ConfigError, "go together", {"input": x}),
+        (ConfigError, "the model needs", {"input": x, "output": out}),
+        (DataError, "numpy.save", {"input": tmp_path / "text.npy", "output": out}),
+        (DataError, "cannot be read", {"input": tmp_path / "missing.npy", "output": out}),
+        (ConfigError, "emulated:BOARD", {"task": "digits", "on": "emulated:"}),
+        (ConfigError, "run's directory", {"task": "digits", "device": 0}),
+        (ConfigError, "the model has 64 inputs", {"task": "sine"}),
+    ]
+    for kind, what, options in wrong:
+        with pytest.raises(kind, match=what):
+            infer(model, **options)
+    with pytest.raises(DataError):
+        infer(tmp_path / "cut.tflite", task="digits")
+    assert not out.exists()
