@@ -54,7 +54,7 @@ def test_the_first_layers_keep_what_they_start_from_and_the_others_learn(tmp_pat
 
 
 def test_a_network_of_which_nothing_learns_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no layer of network .* learns. Give a smaller --freeze"):
+    with pytest.raises(ConfigError, match=r"no layer of network .* learns\. Give a smaller --freeze"):
         tinyfl.simulate(**SMALL, freeze=3, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
