@@ -73,7 +73,8 @@ def test_the_key_of_a_config_file_is_the_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("freeze", "says"), [(4, "has 3 with weights.*--freeze"), (-1, "freeze"), (65, "freeze"), (1.5, "freeze")]
+    ("freeze", "says"),
+    [(3, "no layer .* learns.*--freeze"), (4, "has 3 with weights.*--freeze"), (-1, "freeze"), (65, "freeze"), (1.5, "freeze")],
 )
 def test_a_number_of_layers_that_cannot_be_is_refused_before_the_run(tmp_path: Path, freeze: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):

@@ -1,6 +1,6 @@
 /* tinyfl's core: a small network that learns from one sample at a time.
  *
- * C99, no malloc, no recursion, no libc beyond memcpy and memset. The caller owns all memory; ask for the size first.
+ * C99, no malloc, no recursion, no libc beyond mem*. The caller owns all memory; ask for the size first.
  * Every function that can fail returns TINYFL_OK or a negative code and, unless it says otherwise, has then changed
  * nothing. The arithmetic is exactly SPEC.md's: the same bits on a board, in an emulator and on the host. */
 #ifndef TINYFL_H

@@ -13,10 +13,13 @@ from tinyfl.export.compile import compile_tflite
 from tinyfl.export.program import Program
 from tinyfl.inference import run_native
 
+ROOM = 1 << 21
+"""Bytes for TFLM's arena: by itself it takes ten times the file, which is too little for some."""
+
 
 def outputs(content: bytes, x: NDArray[Any]) -> NDArray[Any]:
     """Raw outputs (n, ...) for raw inputs (n, ...), each with the batch of 1 in it or not."""
-    interpreter = runtime.Interpreter.from_bytes(content)
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=ROOM)
     shape = interpreter.get_input_details(0)["shape"]
     results = []
     for sample in x:
@@ -28,7 +31,7 @@ def outputs(content: bytes, x: NDArray[Any]) -> NDArray[Any]:
 
 def head_bytes(content: bytes) -> int:
     """The head section of TFLM's arena: activations and scratch, which is what a program's arena holds."""
-    interpreter = runtime.Interpreter.from_bytes(content)
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=ROOM)
     saved = os.dup(2)
     with tempfile.TemporaryFile() as log:
         try:

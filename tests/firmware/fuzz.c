@@ -119,7 +119,8 @@ static sizes sizes_of(const tinyfl_layer *l)
 {
     const uint64_t places = windows(l->height, l->kernel_height, l->stride_height, l->same) *
                             windows(l->width, l->kernel_width, l->stride_width, l->same);
-    const uint64_t each = (uint64_t)l->kernel_height * l->kernel_width * (l->kind == TINYFL_CONV || l->kind == TINYFL_DENSE ? l->channels : 1);
+    const int all_channels = l->kind == TINYFL_CONV || l->kind == TINYFL_DENSE;
+    const uint64_t each = (uint64_t)l->kernel_height * l->kernel_width * (all_channels ? l->channels : 1);
     return (sizes){.inputs = (uint64_t)l->height * l->width * l->channels,
                    .outputs = places * l->outputs,
                    .weights = is_pool(l) ? 0 : (each + 1) * l->outputs,
