@@ -123,6 +123,7 @@ void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena
 void tinyfl_agent_turn(tinyfl_agent *agent)
 {
     int byte;
+    agent->port->alive();
     while ((byte = agent->port->read()) >= 0) {
         const size_t count = tinyfl_frame_take(&agent->frame, (uint8_t)byte);
         if (count > 0)

@@ -25,10 +25,11 @@ typedef struct {
     int (*read)(void); /* the next byte received, or -1 at once */
     void (*idle)(void); /* sleeps until a byte may be there; may return early */
     void (*write)(const uint8_t *bytes, size_t count); /* returns when the last byte is on its way */
+    void (*alive)(void); /* called at every turn of the agent: feeds the watchdog, where there is one */
     void (*reset)(void); /* restarts the board, after the last byte has left it */
 
-    /* Flash rules: erase sets all of a slot's bytes to 0xff, program writes erased bytes only; offset and count are multiples
-     * of 4. Both return 0 or -1. */
+    /* Flash rules: erase sets all of a slot's bytes to one value, 0xff on most chips; program writes erased bytes only; offset
+     * and count are multiples of 4. Both return 0 or -1. */
     const tinyfl_slot *slots; /* TINYFL_SLOTS of them */
     int (*erase)(int slot);
     int (*program)(int slot, uint32_t offset, const uint8_t *bytes, size_t count);

@@ -12,6 +12,12 @@ static inline void halt(tinyfl_machine *m, void *engine, uint32_t why)
     m->stop(engine);
 }
 
+/* The watchdog bites unless this is called again within so many seconds of the chip's time. */
+static inline void feed(tinyfl_machine *m, double seconds)
+{
+    m->now.watchdog = m->now.instructions + 1 + (uint64_t)(seconds * m->hertz);
+}
+
 static inline int input_waits(const tinyfl_machine *m) { return m->taken < m->input_bytes; }
 
 static inline uint8_t take(tinyfl_machine *m) { return input_waits(m) ? m->input[m->taken++] : 0; }

@@ -16,7 +16,14 @@ from typing import Any
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.unicorn import peripherals
 from tinyfl.simulators.unicorn.image import load_image
-from tinyfl.simulators.unicorn.peripherals import HALT_BUDGET, HALT_OVERFLOW, HALT_POWER, HALT_RESET
+from tinyfl.simulators.unicorn.peripherals import (
+    HALT_BUDGET,
+    HALT_CRASH,
+    HALT_OVERFLOW,
+    HALT_POWER,
+    HALT_RESET,
+    HALT_START,
+)
 from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_SP
 from unicorn.unicorn_py3.unicorn import UcError
 
@@ -70,7 +77,10 @@ class Machine:
             flash_bytes=self.memory.flash.size,
             ram_origin=self.memory.ram.origin,
             ram_bytes=self.memory.ram.size,
+            vectors=self.memory.application,
             slots_origin=self.memory.slots[0].origin,
+            uart=board.links[0].registers,
+            hertz=board.clock,
             serial=serial,
         )
         self._program()
@@ -171,11 +181,14 @@ class Machine:
 
     def _restart(self) -> None:
         peripherals.library().tinyfl_machine_reset(ctypes.byref(self._state))
-        stack, entry = struct.unpack("<II", ctypes.string_at(self._flash, 8))
-        self._core.context_restore(self._as_reset)
-        self._core.reg_write(UC_ARM_REG_SP, stack)
-        self._core.reg_write(UC_ARM_REG_PC, entry)
+        self._start()
         self._fault = ""
+
+    def _start(self) -> None:
+        """Where the chip says that a core starts: a boot ROM, or one core for the other, may have a say in it."""
+        self._core.context_restore(self._as_reset)
+        self._core.reg_write(UC_ARM_REG_SP, self._state.now.stack)
+        self._core.reg_write(UC_ARM_REG_PC, self._state.now.entry)
 
     def _run_until_asleep(self) -> None:
         state, wakes = self._state, 0
@@ -185,6 +198,9 @@ class Machine:
             if state.now.halt == HALT_RESET:
                 state.taken = state.input_bytes  # what arrives while a board restarts is lost
                 self._restart()
+            elif state.now.halt == HALT_START:
+                state.now.halt = 0
+                self._start()
             elif state.now.halt == HALT_POWER:
                 self.powered = False
             elif state.taken == state.input_bytes:
@@ -201,6 +217,8 @@ class Machine:
             raise self._faulted(f"crashed ({error})") from error
         if self._state.now.halt == HALT_BUDGET:
             raise self._faulted(f"did not sleep within {self.budget:,} instructions")
+        if self._state.now.halt == HALT_CRASH:
+            raise self._faulted("crashed (it set up its clock or its flash so that no code can be read)")
         if self._state.now.halt == HALT_OVERFLOW:
             raise self._faulted(f"sent more than {OUTPUT_ROOM:,} bytes at once")
 

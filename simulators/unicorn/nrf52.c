@@ -1,74 +1,128 @@
-/* From memory of Nordic's product specification of the nRF52833, and not from the port. */
+/* From Nordic's product specification of the nRF52833, and of the UART's receiver also after BabbleSim's model of it; addresses
+ * and bits from the port's registers.h, which is held against Nordic's SVD files. Alike in the nRF52840. */
+#include "../../firmware/ports/nrf52/registers.h"
+
+#include <string.h>
+
 #include "chip.h"
 
-enum { HFCLKSTART = 0x000, HFCLKSTOP = 0x004, HFCLKSTARTED = 0x100, HFCLKSTAT = 0x40c };
-
+/* Either oscillator gives the core its 64 MHz, so the crystal is on as soon as it is asked for. */
 uint64_t tinyfl_nrf52_clock_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
-    if (offset == HFCLKSTAT)
-        return m->now.clock[HFCLKSTART / 4] ? 0x10001 : 0;
-    return offset == HFCLKSTARTED ? m->now.clock[offset / 4] : 0;
+    if (offset == CLOCK_HFCLKSTAT)
+        return CLOCK_HFCLKSTAT_STATE__RUNNING |
+               (m->now.clock[CLOCK_TASKS_HFCLKSTART / 4] ? CLOCK_HFCLKSTAT_SRC__XTAL : 0);
+    return offset == CLOCK_EVENTS_HFCLKSTARTED ? m->now.clock[offset / 4] : 0;
 }
 
 void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
+    uint32_t *clock = m->now.clock;
     (void)engine, (void)size;
     if (m->now.halt)
         return;
-    if (offset == HFCLKSTARTED)
-        m->now.clock[offset / 4] = value & 1;
-    else if (offset == HFCLKSTART && (value & 1))
-        m->now.clock[HFCLKSTART / 4] = m->now.clock[HFCLKSTARTED / 4] = 1;
-    else if (offset == HFCLKSTOP && (value & 1))
-        m->now.clock[HFCLKSTART / 4] = 0;
+    if (offset == CLOCK_EVENTS_HFCLKSTARTED)
+        clock[offset / 4] = value & 1;
+    else if (offset == CLOCK_TASKS_HFCLKSTART && (value & 1))
+        clock[CLOCK_TASKS_HFCLKSTART / 4] = clock[CLOCK_EVENTS_HFCLKSTARTED / 4] = 1;
+    else if (offset == CLOCK_TASKS_HFCLKSTOP && (value & 1))
+        clock[CLOCK_TASKS_HFCLKSTART / 4] = 0;
 }
 
-/* The UART without DMA. Of a task's register is kept whether it is under way, and of RXD whether a byte lies there. */
-enum { STARTRX = 0x000, STOPRX = 0x004, STARTTX = 0x008, STOPTX = 0x00c, SUSPEND = 0x01c };
-enum { RXDRDY = 0x108, TXDRDY = 0x11c, EVENTS = 0x100, SHORTS = 0x200, INTENSET = 0x304, INTENCLR = 0x308 };
-enum { ENABLE = 0x500, PSELTXD = 0x50c, PSELRXD = 0x514, RXD = 0x518, TXD = 0x51c, BAUDRATE = 0x524, CONFIG = 0x56c };
-enum { ENABLED = 4, INTERRUPT = 2, ISPR = 0x200 };
-#define DISCONNECTED 0x80000000u
+/* The UART without DMA. Of a task's register is kept whether it is under way. What has arrived and was not read lies in
+ * chip[FIFO], oldest first, chip[FILLED] bytes of it; the first is what RXD shows. */
+enum { FIFO = 0, FIFO_BYTES = 6, FILLED = 6, INTERRUPT = 2, ISPR = 0x200 };
+
+static int enabled(const tinyfl_machine *m) { return m->now.uart[UART_ENABLE / 4] == UART_ENABLE_ENABLE__ENABLED; }
 
 static int runs(const tinyfl_machine *m, uint32_t task, uint32_t pin)
 {
-    return m->now.uart[ENABLE / 4] == ENABLED && m->now.uart[task / 4] && !(m->now.uart[pin / 4] & DISCONNECTED);
+    return enabled(m) && m->now.uart[task / 4] && !(m->now.uart[pin / 4] & UART_PSEL_RXD_CONNECT);
 }
 
-/* Bit n of INTEN belongs to the event at 0x100 + 4 n. */
-static void happened(tinyfl_machine *m, uint32_t event)
+/* The interrupt's line is up while an event is whose bit in INTEN is set: bit n belongs to the event at 0x100 + 4 n. */
+static void drive_interrupt(tinyfl_machine *m)
 {
-    m->now.uart[event / 4] = 1;
-    if (m->now.uart[INTENSET / 4] >> (event - EVENTS) / 4 & 1)
-        m->now.system[ISPR / 4] |= 1u << INTERRUPT;
+    for (uint32_t n = 0; n < 32; n++)
+        if (m->now.uart[UART_INTENSET / 4] >> n & m->now.uart[UART_EVENTS_CTS / 4 + n] & 1)
+            m->now.system[ISPR / 4] |= 1u << INTERRUPT;
 }
 
-/* A byte that waits moves to RXD once that is free. */
+/* Moves the FIFO's oldest byte out. The next, if there is one, is then in RXD, which is an event of its own. */
+static uint8_t pop(tinyfl_machine *m)
+{
+    uint32_t *fifo = m->now.chip + FIFO, *filled = m->now.chip + FILLED;
+    const uint8_t byte = (uint8_t)fifo[0];
+    memmove(fifo, fifo + 1, (FIFO_BYTES - 1) * sizeof *fifo);
+    if (--*filled)
+        m->now.uart[UART_EVENTS_RXDRDY / 4] = 1;
+    return byte;
+}
+
+/* A byte comes in on the line, whether there is room for it or not: the oldest makes way. */
+void tinyfl_nrf52_uart_arrive(tinyfl_machine *m, uint8_t byte)
+{
+    uint32_t *fifo = m->now.chip + FIFO, *filled = m->now.chip + FILLED, *uart = m->now.uart;
+    if (!runs(m, UART_TASKS_STARTRX, UART_PSEL_RXD))
+        return;
+    if (*filled == FIFO_BYTES) {
+        pop(m);
+        uart[UART_ERRORSRC / 4] |= UART_ERRORSRC_OVERRUN;
+        uart[UART_EVENTS_ERROR / 4] = 1;
+    }
+    fifo[(*filled)++] = byte;
+    if (*filled == 1)
+        uart[UART_EVENTS_RXDRDY / 4] = 1;
+    drive_interrupt(m);
+}
+
+/* The host waits where there is no room: nothing here takes the UART's interrupt while the core is at work. */
 static void receive(tinyfl_machine *m)
 {
-    if (m->now.uart[RXD / 4] || !input_waits(m) || !runs(m, STARTRX, PSELRXD))
-        return;
-    m->now.uart[RXD / 4] = 1;
-    happened(m, RXDRDY);
+    while (input_waits(m) && m->now.chip[FILLED] < FIFO_BYTES && runs(m, UART_TASKS_STARTRX, UART_PSEL_RXD))
+        tinyfl_nrf52_uart_arrive(m, take(m));
 }
 
 uint64_t tinyfl_nrf52_uart_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
-    if (m->now.halt || offset < EVENTS || offset == TXD || offset > CONFIG)
+    if (m->now.halt || offset < UART_EVENTS_CTS || offset == UART_TXD || offset > UART_CONFIG)
         return 0;
     receive(m);
-    if (offset == RXD) {
-        const uint64_t byte = m->now.uart[RXD / 4] ? take(m) : 0;
-        m->now.uart[RXD / 4] = 0;
+    if (offset == UART_RXD) {
+        const uint8_t byte = enabled(m) && m->now.chip[FILLED] ? pop(m) : 0;
         receive(m);
+        drive_interrupt(m);
         return byte;
     }
-    return m->now.uart[(offset == INTENCLR ? INTENSET : offset) / 4];
+    return m->now.uart[(offset == UART_INTENCLR ? UART_INTENSET : offset) / 4];
+}
+
+/* A task starts only what is enabled. Without flow control, to suspend is to stop both ways. */
+static void uart_task(tinyfl_machine *m, uint64_t task)
+{
+    uint32_t *uart = m->now.uart;
+    if (task == UART_TASKS_STARTRX || task == UART_TASKS_STARTTX)
+        uart[task / 4] |= (uint32_t)enabled(m);
+    if (task == UART_TASKS_STOPRX || task == UART_TASKS_SUSPEND)
+        uart[UART_TASKS_STARTRX / 4] = 0;
+    if (task == UART_TASKS_STOPTX || task == UART_TASKS_SUSPEND)
+        uart[UART_TASKS_STARTTX / 4] = 0;
+}
+
+/* What is not enabled forgets what it was doing, and what it had received. Pins are chosen only while it is off. */
+static void uart_configure(tinyfl_machine *m, uint64_t offset, uint32_t value)
+{
+    uint32_t *uart = m->now.uart;
+    if (offset >= UART_PSEL_RTS && offset <= UART_PSEL_RXD && uart[UART_ENABLE / 4])
+        return;
+    uart[offset / 4] = offset == UART_ENABLE ? value & UART_ENABLE_ENABLE : value;
+    if (!enabled(m))
+        uart[UART_TASKS_STARTRX / 4] = uart[UART_TASKS_STARTTX / 4] = m->now.chip[FILLED] = 0;
 }
 
 void tinyfl_nrf52_uart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
@@ -76,31 +130,72 @@ void tinyfl_nrf52_uart_write(void *engine, uint64_t offset, unsigned size, uint6
     tinyfl_machine *m = user;
     uint32_t *uart = m->now.uart;
     (void)size;
-    if (m->now.halt || offset > CONFIG || offset == RXD)
+    if (m->now.halt || offset > UART_CONFIG || offset == UART_RXD)
         return;
-    if (offset == STARTRX || offset == STARTTX) {
-        uart[offset / 4] |= value & 1;
-    } else if (offset == STOPRX || offset == STOPTX || offset == SUSPEND) {
-        uart[STARTRX / 4] &= ~(uint32_t)(offset != STOPTX && (value & 1));
-        uart[STARTTX / 4] &= ~(uint32_t)(offset != STOPRX && (value & 1));
-    } else if (offset >= EVENTS && offset < SHORTS) {
+    if (offset < UART_EVENTS_CTS) {
+        if (value & 1)
+            uart_task(m, offset);
+    } else if (offset < UART_SHORTS) {
         uart[offset / 4] = value & 1;
-    } else if (offset == INTENSET) {
-        uart[INTENSET / 4] |= (uint32_t)value;
-    } else if (offset == INTENCLR) {
-        uart[INTENSET / 4] &= ~(uint32_t)value;
-    } else if (offset == TXD) {
-        if (runs(m, STARTTX, PSELTXD)) {
+    } else if (offset == UART_INTENSET) {
+        uart[UART_INTENSET / 4] |= (uint32_t)value;
+    } else if (offset == UART_INTENCLR) {
+        uart[UART_INTENSET / 4] &= ~(uint32_t)value;
+    } else if (offset == UART_ERRORSRC) {
+        uart[offset / 4] &= ~(uint32_t)value;
+    } else if (offset == UART_TXD) {
+        if (runs(m, UART_TASKS_STARTTX, UART_PSEL_TXD)) {
             send(m, engine, value);
-            happened(m, TXDRDY);
+            uart[UART_EVENTS_TXDRDY / 4] = 1;
         }
-    } else if (offset >= ENABLE) {
-        uart[offset / 4] = (uint32_t)value;
+    } else if (offset >= UART_ENABLE) {
+        uart_configure(m, offset, (uint32_t)value);
+    }
+    drive_interrupt(m);
+}
+
+/* The watchdog's registers lie in chip[WATCHDOG ...] as they do in its page, from RUNSTATUS on. It counts instructions, as
+ * cycles; while the core sleeps no time passes, so its CONFIG cannot matter. */
+enum { WATCHDOG = 16 };
+#define LOW_FREQUENCY 32768.0
+
+static uint32_t *wdt(tinyfl_machine *m, uint64_t offset) { return m->now.chip + WATCHDOG + (offset - WDT_RUNSTATUS) / 4; }
+
+static void wdt_reload(tinyfl_machine *m)
+{
+    feed(m, (*wdt(m, WDT_CRV) + 1.0) / LOW_FREQUENCY);
+    *wdt(m, WDT_REQSTATUS) = *wdt(m, WDT_RREN);
+}
+
+uint64_t tinyfl_nrf52_wdt_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    tinyfl_machine *m = user;
+    (void)engine, (void)size;
+    return offset >= WDT_RUNSTATUS && offset <= WDT_CONFIG ? *wdt(m, offset) : 0;
+}
+
+/* Every reload register that is enabled must ask before the counter starts anew. */
+void tinyfl_nrf52_wdt_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    tinyfl_machine *m = user;
+    (void)engine, (void)size;
+    if (m->now.halt)
+        return;
+    const uint32_t running = *wdt(m, WDT_RUNSTATUS), index = (uint32_t)(offset - WDT_RR0) / 4;
+    if (offset == WDT_TASKS_START && (value & 1) && !running) {
+        *wdt(m, WDT_RUNSTATUS) = 1;
+        wdt_reload(m);
+    } else if (offset >= WDT_CRV && offset <= WDT_CONFIG && !running) {
+        *wdt(m, offset) = (uint32_t)value;
+    } else if (offset >= WDT_RR0 && index < 8 && value == WDT_RR0_RR__RELOAD && running) {
+        *wdt(m, WDT_REQSTATUS) &= ~(1u << index);
+        if (*wdt(m, WDT_REQSTATUS) == 0)
+            wdt_reload(m);
     }
 }
 
-enum { READY = 0x400, READYNEXT = 0x408, NVMC_CONFIG = 0x504, ERASEPAGE = 0x508, ICACHECNF = 0x540 };
-enum { READ_ONLY, WRITE, ERASE, BUSY_READS = 4, PAGE = 4096 };
+/* The flash controller. */
+enum { BUSY_READS = 4, PAGE = 4096 };
 
 uint64_t tinyfl_nrf52_nvmc_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
@@ -108,20 +203,20 @@ uint64_t tinyfl_nrf52_nvmc_read(void *engine, uint64_t offset, unsigned size, vo
     (void)engine, (void)size;
     if (m->now.halt)
         return 0;
-    if (offset == READY && m->now.flash_busy) {
+    if (offset == NVMC_READY && m->now.flash_busy) {
         m->now.flash_busy--;
         return 0;
     }
-    if (offset == READY || offset == READYNEXT)
-        return 1;
-    return offset == NVMC_CONFIG || offset == ICACHECNF ? m->now.flash[offset / 4] : 0;
+    if (offset == NVMC_READY || offset == NVMC_READYNEXT)
+        return NVMC_READY_READY;
+    return offset == NVMC_CONFIG || offset == NVMC_ICACHECNF ? m->now.flash[offset / 4] : 0;
 }
 
 /* A page's address with ones below does not name a page. */
 static void erase_page(tinyfl_machine *m, void *engine, uint32_t address)
 {
     const uint32_t start = address - m->flash_origin;
-    if (m->now.flash[NVMC_CONFIG / 4] != ERASE || start % PAGE || start >= m->flash_bytes)
+    if (m->now.flash[NVMC_CONFIG / 4] != NVMC_CONFIG_WEN__EEN || start % PAGE || start >= m->flash_bytes)
         return;
     erase(m, engine, start, start + PAGE);
     m->now.flash_busy = BUSY_READS;
@@ -134,10 +229,10 @@ void tinyfl_nrf52_nvmc_write(void *engine, uint64_t offset, unsigned size, uint6
     if (m->now.halt)
         return;
     if (offset == NVMC_CONFIG && !m->now.flash_busy) /* not to be changed before READY */
-        m->now.flash[offset / 4] = value & 3;
-    else if (offset == ICACHECNF)
+        m->now.flash[offset / 4] = value & NVMC_CONFIG_WEN;
+    else if (offset == NVMC_ICACHECNF)
         m->now.flash[offset / 4] = (uint32_t)value;
-    else if (offset == ERASEPAGE)
+    else if (offset == NVMC_ERASEPAGE)
         erase_page(m, engine, (uint32_t)value);
 }
 
@@ -145,21 +240,19 @@ void tinyfl_nrf52_nvmc_write(void *engine, uint64_t offset, unsigned size, uint6
 void tinyfl_nrf52_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
-    if (m->now.halt || size != 4 || m->now.flash[NVMC_CONFIG / 4] != WRITE)
+    if (m->now.halt || size != 4 || m->now.flash[NVMC_CONFIG / 4] != NVMC_CONFIG_WEN__WEN)
         return;
     program(m, engine, offset, size, value);
     m->now.flash_busy = BUSY_READS;
 }
 
-enum { DEVICEID = 0x060 };
-
 uint64_t tinyfl_nrf52_ficr_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     (void)engine;
-    if (offset < DEVICEID || offset + size > DEVICEID + sizeof m->serial)
+    if (offset < FICR_DEVICEID0 || offset + size > FICR_DEVICEID0 + sizeof m->serial)
         return 0xffffffffu >> (32 - 8 * size);
-    return (m->serial >> 8 * (offset - DEVICEID)) & 0xffffffffu >> (32 - 8 * size);
+    return (m->serial >> 8 * (offset - FICR_DEVICEID0)) & 0xffffffffu >> (32 - 8 * size);
 }
 
 /* It is read only. */
@@ -170,6 +263,10 @@ void tinyfl_nrf52_ficr_write(void *engine, uint64_t offset, unsigned size, uint6
 
 void tinyfl_nrf52_reset(tinyfl_machine *m)
 {
-    m->now.uart[PSELTXD / 4] = m->now.uart[PSELRXD / 4] = ~0u;
-    m->now.uart[BAUDRATE / 4] = 0x04000000;
+    for (uint32_t pin = UART_PSEL_RTS; pin <= UART_PSEL_RXD; pin += 4)
+        m->now.uart[pin / 4] = ~0u;
+    m->now.uart[UART_BAUDRATE / 4] = 0x04000000;
+    *wdt(m, WDT_CRV) = ~0u;
+    *wdt(m, WDT_RREN) = WDT_RREN_RR0;
+    *wdt(m, WDT_CONFIG) = WDT_CONFIG_SLEEP;
 }

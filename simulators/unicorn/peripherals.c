@@ -8,14 +8,19 @@ void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *user)
 {
     tinyfl_machine *m = user;
     const uint8_t *code = NULL;
-    if (address - m->flash_origin < m->flash_bytes)
+    if (address - m->flash_origin < m->flash_bytes) {
         code = m->flash + (address - m->flash_origin);
-    else if (address - m->ram_origin < m->ram_bytes)
+        if (m->now.away)
+            halt(m, engine, TINYFL_HALT_CRASH);
+    } else if (address - m->ram_origin < m->ram_bytes) {
         code = m->ram + (address - m->ram_origin);
+    }
     uint64_t count = 0;
     for (uint32_t at = 0; code && at < size; count++)
         at += code[at + 1] >= 0xe8 ? 4 : 2; /* the upper five bits of a 32-bit instruction are 11101, 11110 or 11111 */
     m->now.instructions += count;
+    if (m->now.watchdog && m->now.instructions >= m->now.watchdog)
+        halt(m, engine, TINYFL_HALT_RESET);
     if (m->now.instructions >= m->budget)
         halt(m, engine, TINYFL_HALT_BUDGET);
 }
@@ -30,7 +35,8 @@ static uint64_t load(const uint8_t *bytes, unsigned size)
 uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
-    (void)engine;
+    if (m->now.away)
+        halt(m, engine, TINYFL_HALT_CRASH);
     return load(slot_byte(m, offset), size);
 }
 
@@ -73,8 +79,12 @@ void tinyfl_machine_reset(tinyfl_machine *m)
     memset(m->now.uart, 0, sizeof m->now.uart);
     memset(m->now.flash, 0, sizeof m->now.flash);
     memset(m->now.clock, 0, sizeof m->now.clock);
+    memset(m->now.chip, 0, sizeof m->now.chip);
     memset(m->now.system, 0, sizeof m->now.system);
     m->now.flash_key = m->now.flash_busy = 0;
+    m->now.watchdog = m->now.away = 0;
+    memcpy(&m->now.stack, m->flash + (m->vectors - m->flash_origin), 4);
+    memcpy(&m->now.entry, m->flash + (m->vectors - m->flash_origin) + 4, 4);
     m->now.system[CPUID / 4] = 0x410fc241;
     if (m->reset)
         m->reset(m);

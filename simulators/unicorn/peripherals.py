@@ -14,13 +14,15 @@ from tinyfl.boards import Board
 from tinyfl.errors import ConfigError
 
 CORES = {
+    "cortex-m0": arm.UC_CPU_ARM_CORTEX_M0,
     "cortex-m3": arm.UC_CPU_ARM_CORTEX_M3,
     "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
     "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
     "cortex-m33": arm.UC_CPU_ARM_CORTEX_M33,
 }
-HALT_RESET, HALT_POWER, HALT_BUDGET, HALT_OVERFLOW = 1, 2, 3, 4
+HALT_RESET, HALT_POWER, HALT_BUDGET, HALT_OVERFLOW, HALT_START, HALT_CRASH = 1, 2, 3, 4, 5, 6
 PAGE = 0x1000
+ROM_BYTES = 256
 
 
 class Registers(ctypes.Structure):
@@ -34,7 +36,12 @@ class Registers(ctypes.Structure):
         ("flash_key", ctypes.c_uint32),
         ("flash_busy", ctypes.c_uint32),
         ("clock", ctypes.c_uint32 * 384),
+        ("chip", ctypes.c_uint32 * 1024),
         ("system", ctypes.c_uint32 * 1024),
+        ("stack", ctypes.c_uint32),
+        ("entry", ctypes.c_uint32),
+        ("watchdog", ctypes.c_uint64),
+        ("away", ctypes.c_uint32),
     )
 
 
@@ -55,7 +62,10 @@ class State(ctypes.Structure):
         ("flash_bytes", ctypes.c_uint32),
         ("ram_origin", ctypes.c_uint32),
         ("ram_bytes", ctypes.c_uint32),
+        ("vectors", ctypes.c_uint32),
         ("slots_origin", ctypes.c_uint32),
+        ("uart", ctypes.c_uint32),
+        ("hertz", ctypes.c_uint32),
         ("serial", ctypes.c_uint64),
         ("now", Registers),
     )
@@ -64,12 +74,14 @@ class State(ctypes.Structure):
 @dataclass(frozen=True)
 class Models:
     """What surrounds the core: pages as (address, model), registers that are mere memory as (address, bytes), who sees a write
-    to slot memory, and what resets the registers."""
+    to slot memory, what resets the registers; models of more than a page as (address, bytes, model), and a ROM at 0."""
 
     pages: tuple[tuple[int, str], ...]
     memory: tuple[tuple[int, int], ...]
     slot_write: str
     reset: str = ""
+    wide: tuple[tuple[int, int, str], ...] = ()
+    rom: str = ""
 
 
 def models(name: str, uart: int) -> Models:
@@ -78,17 +90,29 @@ def models(name: str, uart: int) -> Models:
     Raises ConfigError if there are none of this name.
     """
     system = (0xE000E000, "system")
+    own: tuple[tuple[int, str], ...]
+    pages: tuple[tuple[int, str], ...]
     if name == "cmsdk":
         return Models(((uart, "cmsdk"), system), (), "sram_write")
-    if name == "stm32f4":
-        pages = ((uart & -PAGE, "stm32f4_usart"), (0x40023000, "stm32f4"), system)
+    if name in ("stm32f4", "stm32f7"):
+        unique_id = 0x1FFF7000 if name == "stm32f4" else 0x1FF0F000
+        own = ((uart & -PAGE, f"{name}_usart"), (unique_id, f"{name}_id"))
+        pages = (*own, (0x40003000, "stm32f4_iwdg"), (0x40023000, "stm32f4"), system)
         ports = (0x40020000, 3 * PAGE)
-        return Models(pages, (ports,), "stm32f4_flash_write", "stm32f4_reset")
+        return Models(pages, (ports,), "stm32f4_flash_write", f"{name}_reset")
     if name == "nrf52":
-        own = ((0x10000000, "nrf52_ficr"), (0x40000000, "nrf52_clock"), (uart, "nrf52_uart"), (0x4001E000, "nrf52_nvmc"))
+        own = ((0x10000000, "nrf52_ficr"), (0x40000000, "nrf52_clock"), (uart, "nrf52_uart"))
+        own += ((0x40010000, "nrf52_wdt"), (0x4001E000, "nrf52_nvmc"))
         ports = (0x50000000, PAGE)
         return Models((*own, system), (ports,), "nrf52_flash_write", "nrf52_reset")
-    raise ConfigError(f"no peripherals are called {name!r}. There are: cmsdk, stm32f4, nrf52.")
+    if name == "rp2040":
+        pages = ((0x4000, "rp2040_door"), (0x18000000, "rp2040_ssi"), (0xD0000000, "rp2040_sio"), system)
+        wide, cache = (0x40000000, 28 * 4 * PAGE, "rp2040"), (0x14000000, PAGE)
+        return Models(pages, (cache,), "rp2040_flash_write", "rp2040_reset", (wide,), "rp2040_rom")
+    if name == "psoc6":
+        pages, wide = ((0x16000000, "psoc6_sflash"), system), (0x40000000, 0x700000, "psoc6")
+        return Models(pages, (), "psoc6_flash_write", "psoc6_reset", (wide,))
+    raise ConfigError(f"no peripherals are called {name!r}. There are: cmsdk, stm32f4, stm32f7, nrf52, rp2040, psoc6.")
 
 
 @cache
@@ -116,8 +140,11 @@ def build_core(board: Board, state: State) -> Uc:
     core.mem_map_ptr(state.ram_origin, state.ram_bytes, uc.UC_PROT_ALL, state.ram)
     for start, size in chip.memory:
         core.mem_map(start, size)
-    for start, model in chip.pages:
-        _map(core, start, PAGE, f"{model}_read", f"{model}_write", state)
+    for start, size, model in (*((start, PAGE, model) for start, model in chip.pages), *chip.wide):
+        _map(core, start, size, f"{model}_read", f"{model}_write", state)
+    if chip.rom:
+        core.mem_map(0, PAGE, uc.UC_PROT_READ | uc.UC_PROT_EXEC)
+        core.mem_write(0, bytes((ctypes.c_char * ROM_BYTES).in_dll(library(), f"tinyfl_{chip.rom}")))
     _map(core, slots[0].origin, flash.end - slots[0].origin, "slots_read", chip.slot_write, state)
     hook, everywhere, count = ctypes.c_size_t(), (1, 0), _address("count")
     user = ctypes.addressof(state)

@@ -1,28 +1,71 @@
-#include "chip.h"
+/* From ST's reference manual RM0090, sections 7.3 (RCC), 3.9 (flash), 21.4 (IWDG), 30.6 (USART); addresses and bits from the
+ * port's registers.h, which is held against ST's SVD files. */
+#include "../../firmware/ports/stm32f4/registers.h"
 
-/* RM0090 30.6. SR's flags come from the state of the line, so only the control registers are kept. */
-enum { USART2 = 0x400, USART_SR = 0x00, USART_DR = 0x04, USART_CR1 = 0x0c, USART_GTPR = 0x18 };
-enum { SR_RXNE = 1 << 5, SR_TC = 1 << 6, SR_TXE = 1 << 7, CR1_RE = 1 << 2, CR1_TE = 1 << 3, CR1_UE = 1 << 13 };
-enum { RCC = 0x800, RCC_BYTES = 0x100, RCC_CR = 0x00, RCC_AHB1ENR = 0x30, RCC_APB1ENR = 0x40, APB1_USART2 = 1 << 17 };
+#include "stm32.h"
 
-static int usart_clocked(const tinyfl_machine *m) { return (m->now.clock[RCC_APB1ENR / 4] & APB1_USART2) != 0; }
+enum { RCC_BYTES = 0x90, OSCILLATOR_MEGAHERTZ = 16 };
 
+static uint32_t field(uint32_t value, uint32_t mask) { return (value & mask) / (mask & -mask); }
+
+/* The PLL's frequency in MHz; 0 where it does not lock: off, not from the internal oscillator, or out of its bounds. */
+static uint32_t pll(const tinyfl_machine *m)
+{
+    const uint32_t config = m->now.clock[RCC_PLLCFGR / 4];
+    const uint32_t divider = field(config, RCC_PLLCFGR_PLLM), p = 2 * field(config, RCC_PLLCFGR_PLLP) + 2;
+    if (!(m->now.clock[RCC_CR / 4] & RCC_CR_PLLON) || (config & RCC_PLLCFGR_PLLSRC) || divider < 8 || divider > 16 ||
+        field(config, RCC_PLLCFGR_PLLQ) < 2)
+        return 0;
+    const uint32_t turns = OSCILLATOR_MEGAHERTZ * field(config, RCC_PLLCFGR_PLLN) / divider;
+    return turns < 192 || turns > 432 || turns / p * 1000000 > m->hertz ? 0 : turns / p;
+}
+
+static uint64_t rcc_read(const tinyfl_machine *m, uint64_t offset)
+{
+    uint32_t value = m->now.clock[offset / 4];
+    if (offset == RCC_CR && pll(m))
+        value |= RCC_CR_PLLRDY;
+    return value;
+}
+
+/* The core takes the PLL once that is ready. With too few wait states (one for each 30 MHz, section 3.5.1) it fetches what is
+ * not there. */
+static void rcc_write(tinyfl_machine *m, void *engine, uint64_t offset, uint32_t value)
+{
+    uint32_t *clock = m->now.clock;
+    const uint32_t running = clock[RCC_CFGR / 4] & RCC_CFGR_SWS;
+    if (offset == RCC_PLLCFGR && (clock[RCC_CR / 4] & RCC_CR_PLLON))
+        return;
+    if (offset == RCC_CR)
+        value = (value & ~RCC_CR_PLLRDY) | RCC_CR_HSIRDY | (running ? RCC_CR_PLLON : 0);
+    clock[offset / 4] = value;
+    if (offset != RCC_CFGR)
+        return;
+    const uint32_t wanted = value & RCC_CFGR_SW, megahertz = pll(m);
+    const uint32_t taken = wanted == RCC_CFGR_SW__PLL && megahertz ? RCC_CFGR_SWS__PLL : 0;
+    clock[RCC_CFGR / 4] = (value & ~RCC_CFGR_SWS) | (wanted ? taken : 0);
+    if (taken && 30 * ((m->now.flash[FLASH_ACR / 4] & FLASH_ACR_LATENCY) + 1) < megahertz)
+        halt(m, engine, TINYFL_HALT_CRASH);
+}
+
+/* SR's flags come from the state of the line, so only the control registers are kept. */
 static int usart_runs(const tinyfl_machine *m, uint32_t direction)
 {
-    return (m->now.uart[USART_CR1 / 4] & (CR1_UE | direction)) == (CR1_UE | direction);
+    const uint32_t both = USART_CR1_UE | direction;
+    return (m->now.uart[USART_CR1 / 4] & both) == both && m->now.uart[USART_BRR / 4] >= 16;
 }
 
 uint64_t tinyfl_stm32f4_usart_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
-    offset -= USART2;
+    offset -= m->uart & 0xfff;
     if (m->now.halt || offset > USART_GTPR || !usart_clocked(m))
         return 0;
     if (offset == USART_SR)
-        return SR_TC | SR_TXE | (usart_runs(m, CR1_RE) && input_waits(m) ? SR_RXNE : 0);
+        return USART_SR_TC | USART_SR_TXE | (usart_runs(m, USART_CR1_RE) && input_waits(m) ? USART_SR_RXNE : 0);
     if (offset == USART_DR)
-        return usart_runs(m, CR1_RE) ? take(m) : 0;
+        return usart_runs(m, USART_CR1_RE) ? take(m) : 0;
     return m->now.uart[offset / 4];
 }
 
@@ -30,22 +73,46 @@ void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, ui
 {
     tinyfl_machine *m = user;
     (void)size;
-    offset -= USART2;
+    offset -= m->uart & 0xfff;
     if (m->now.halt || offset > USART_GTPR || !usart_clocked(m))
         return;
-    if (offset == USART_DR && usart_runs(m, CR1_TE))
+    if (offset == USART_DR && usart_runs(m, USART_CR1_TE))
         send(m, engine, value);
     else if (offset > USART_DR)
         m->now.uart[offset / 4] = (uint32_t)value;
 }
 
-/* RM0090 3.9, single bank. */
-enum { FLASH = 0xc00, FLASH_KEYR = 0x04, FLASH_SR = 0x0c, FLASH_CR = 0x10, FLASH_OPTCR = 0x14 };
-enum { SR_EOP = 1 << 0, SR_PGPERR = 1 << 6, SR_PGSERR = 1 << 7, SR_ERRORS = 0x1f3, SR_BSY = 1 << 16 };
-enum { CR_PG = 1 << 0, CR_SER = 1 << 1, CR_MER = 1 << 2, CR_SNB_AT = 3, CR_PSIZE_AT = 8, CR_STRT = 1 << 16 };
-enum { CR_EOPIE = 1 << 24 };
-#define CR_LOCK (1u << 31)
-#define CR_KEPT 0x0300037fu
+enum { SLOWEST_OSCILLATOR = 17000 };
+
+uint64_t tinyfl_stm32f4_iwdg_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    const tinyfl_machine *m = user;
+    (void)engine, (void)size;
+    return offset == IWDG_PR || offset == IWDG_RLR ? m->now.chip[offset / 4] : 0;
+}
+
+void tinyfl_stm32f4_iwdg_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    tinyfl_machine *m = user;
+    uint32_t *chip = m->now.chip;
+    (void)engine, (void)size;
+    if (m->now.halt)
+        return;
+    if (offset == IWDG_KR) {
+        chip[IWDG_OPEN] = value == 0x5555;
+        if (value == 0xCCCC || (value == 0xAAAA && m->now.watchdog))
+            feed(m, (chip[IWDG_RLR / 4] + 1.0) * (4u << (chip[IWDG_PR / 4] & IWDG_PR_PR)) / SLOWEST_OSCILLATOR);
+    } else if (chip[IWDG_OPEN] && offset == IWDG_PR) {
+        chip[offset / 4] = value & IWDG_PR_PR;
+    } else if (chip[IWDG_OPEN] && offset == IWDG_RLR) {
+        chip[offset / 4] = value & IWDG_RLR_RL;
+    }
+}
+
+/* The flash controller, with a single bank. */
+#define SR_ERRORS (FLASH_SR_EOP | FLASH_SR_OPERR | FLASH_SR_WRPERR | FLASH_SR_PGAERR | FLASH_SR_PGPERR | FLASH_SR_PGSERR)
+#define CR_OPERATION (FLASH_CR_PG | FLASH_CR_SER | FLASH_CR_MER)
+#define CR_KEPT (CR_OPERATION | FLASH_CR_SNB | FLASH_CR_PSIZE | FLASH_CR_EOPIE | FLASH_CR_ERRIE | FLASH_CR_LOCK)
 #define KEY1 0x45670123u
 #define KEY2 0xcdef89abu
 enum { BUSY_READS = 4, SECTORS = 12 };
@@ -53,28 +120,34 @@ enum { BUSY_READS = 4, SECTORS = 12 };
 static void operation_done(tinyfl_machine *m)
 {
     m->now.flash_busy = BUSY_READS;
-    if (m->now.flash[FLASH_CR / 4] & CR_EOPIE)
-        m->now.flash[FLASH_SR / 4] |= SR_EOP;
+    if (m->now.flash[FLASH_CR / 4] & FLASH_CR_EOPIE)
+        m->now.flash[FLASH_SR / 4] |= FLASH_SR_EOP;
+}
+
+/* Where a sector starts, in bytes. */
+static uint32_t sector_start(const tinyfl_machine *m, uint32_t sector)
+{
+    return m->now.chip[SMALL_KIB] * 1024 * (sector < 5 ? sector : 8 * (sector - 4));
 }
 
 static void erase_sector(tinyfl_machine *m, void *engine, uint32_t sector)
 {
-    static const uint32_t kib[SECTORS + 1] = {0, 16, 32, 48, 64, 128, 256, 384, 512, 640, 768, 896, 1024};
-    if (sector >= SECTORS || kib[sector + 1] * 1024 > m->flash_bytes)
+    const uint32_t start = sector_start(m, sector), end = sector_start(m, sector + 1);
+    if (sector >= SECTORS || end > m->flash_bytes)
         return;
-    erase(m, engine, kib[sector] * 1024, kib[sector + 1] * 1024);
+    erase(m, engine, start, end);
     operation_done(m);
 }
 
 static void flash_control(tinyfl_machine *m, void *engine, uint32_t value)
 {
     uint32_t *control = &m->now.flash[FLASH_CR / 4];
-    if (*control & CR_LOCK)
+    if (*control & FLASH_CR_LOCK)
         return;
     m->now.flash_busy = 0; /* a write while busy stalls the bus until the operation is done */
-    *control = value & (CR_KEPT | CR_LOCK);
-    if ((value & (CR_STRT | CR_SER | CR_MER | CR_PG)) == (CR_STRT | CR_SER))
-        erase_sector(m, engine, value >> CR_SNB_AT & 0xf);
+    *control = value & CR_KEPT;
+    if ((value & (FLASH_CR_STRT | CR_OPERATION)) == (FLASH_CR_STRT | FLASH_CR_SER))
+        erase_sector(m, engine, field(value, FLASH_CR_SNB));
 }
 
 static void flash_unlock(tinyfl_machine *m, uint32_t key)
@@ -83,10 +156,10 @@ static void flash_unlock(tinyfl_machine *m, uint32_t key)
         m->now.flash_key = 1;
     } else if (m->now.flash_key == 1 && key == KEY2) {
         m->now.flash_key = 0;
-        m->now.flash[FLASH_CR / 4] &= ~CR_LOCK;
+        m->now.flash[FLASH_CR / 4] &= ~FLASH_CR_LOCK;
     } else {
         m->now.flash_key = 2;
-        m->now.flash[FLASH_CR / 4] |= CR_LOCK;
+        m->now.flash[FLASH_CR / 4] |= FLASH_CR_LOCK;
     }
 }
 
@@ -97,10 +170,10 @@ void tinyfl_stm32f4_flash_write(void *engine, uint64_t offset, unsigned size, ui
     if (m->now.halt)
         return;
     uint32_t control = m->now.flash[FLASH_CR / 4], wrong = 0;
-    if ((control & CR_LOCK) || (control & (CR_PG | CR_SER | CR_MER)) != CR_PG)
-        wrong |= SR_PGSERR;
-    if (size != 1u << (control >> CR_PSIZE_AT & 3))
-        wrong |= SR_PGPERR;
+    if ((control & FLASH_CR_LOCK) || (control & CR_OPERATION) != FLASH_CR_PG)
+        wrong |= FLASH_SR_PGSERR;
+    if (size != 1u << (field(control, FLASH_CR_PSIZE)))
+        wrong |= FLASH_SR_PGPERR;
     m->now.flash[FLASH_SR / 4] |= wrong;
     if (wrong)
         return;
@@ -108,23 +181,26 @@ void tinyfl_stm32f4_flash_write(void *engine, uint64_t offset, unsigned size, ui
     operation_done(m);
 }
 
+/* The page with RCC and the flash controller. */
+enum { RCC_AT = RCC_BASE & 0xfff, FLASH_AT = FLASH_BASE & 0xfff };
+
 uint64_t tinyfl_stm32f4_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
     if (m->now.halt)
         return 0;
-    if (offset >= RCC && offset < RCC + RCC_BYTES)
-        return m->now.clock[(offset - RCC) / 4];
-    if (offset < FLASH || offset > FLASH + FLASH_OPTCR || offset == FLASH + FLASH_KEYR)
+    if (offset >= RCC_AT && offset < RCC_AT + RCC_BYTES)
+        return rcc_read(m, offset - RCC_AT);
+    if (offset < FLASH_AT || offset > FLASH_AT + FLASH_OPTCR || offset == FLASH_AT + FLASH_KEYR)
         return 0;
-    if (offset == FLASH + FLASH_SR && m->now.flash_busy) {
+    if (offset == FLASH_AT + FLASH_SR && m->now.flash_busy) {
         m->now.flash_busy--;
-        return m->now.flash[FLASH_SR / 4] | SR_BSY;
+        return m->now.flash[FLASH_SR / 4] | FLASH_SR_BSY;
     }
-    if (offset == FLASH + FLASH_CR && m->now.flash_busy)
-        return m->now.flash[FLASH_CR / 4] | (m->now.flash[FLASH_CR / 4] & CR_SER ? CR_STRT : 0);
-    return m->now.flash[(offset - FLASH) / 4];
+    if (offset == FLASH_AT + FLASH_CR && m->now.flash_busy)
+        return m->now.flash[FLASH_CR / 4] | (m->now.flash[FLASH_CR / 4] & FLASH_CR_SER ? FLASH_CR_STRT : 0);
+    return m->now.flash[(offset - FLASH_AT) / 4];
 }
 
 void tinyfl_stm32f4_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
@@ -133,22 +209,36 @@ void tinyfl_stm32f4_write(void *engine, uint64_t offset, unsigned size, uint64_t
     (void)size;
     if (m->now.halt)
         return;
-    if (offset >= RCC && offset < RCC + RCC_BYTES)
-        m->now.clock[(offset - RCC) / 4] = (uint32_t)value;
-    else if (offset == FLASH)
-        m->now.flash[0] = (uint32_t)value;
-    else if (offset == FLASH + FLASH_KEYR)
+    if (offset >= RCC_AT && offset < RCC_AT + RCC_BYTES)
+        rcc_write(m, engine, offset - RCC_AT, (uint32_t)value);
+    else if (offset == FLASH_AT + FLASH_ACR)
+        m->now.flash[FLASH_ACR / 4] = (uint32_t)value;
+    else if (offset == FLASH_AT + FLASH_KEYR)
         flash_unlock(m, (uint32_t)value);
-    else if (offset == FLASH + FLASH_SR)
+    else if (offset == FLASH_AT + FLASH_SR)
         m->now.flash[FLASH_SR / 4] &= ~((uint32_t)value & SR_ERRORS);
-    else if (offset == FLASH + FLASH_CR)
+    else if (offset == FLASH_AT + FLASH_CR)
         flash_control(m, engine, (uint32_t)value);
+}
+
+uint64_t tinyfl_stm32f4_id_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    (void)engine, (void)size;
+    return id_read(user, offset);
+}
+
+void tinyfl_stm32f4_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    (void)engine, (void)offset, (void)size, (void)value, (void)user;
 }
 
 void tinyfl_stm32f4_reset(tinyfl_machine *m)
 {
-    m->now.flash[FLASH_CR / 4] = CR_LOCK;
+    m->now.flash[FLASH_CR / 4] = FLASH_CR_LOCK;
     m->now.flash[FLASH_OPTCR / 4] = 0x0fffaaed;
     m->now.clock[RCC_CR / 4] = 0x83; /* the internal oscillator is on and ready */
+    m->now.clock[RCC_PLLCFGR / 4] = 0x24003010;
     m->now.clock[RCC_AHB1ENR / 4] = 0x00100000;
+    m->now.chip[IWDG_RLR / 4] = IWDG_RLR_RL;
+    m->now.chip[SMALL_KIB] = 16;
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.build import COMMON, CORES, FAST, LITERAL, OURS
+from tinyfl.toolchains import COMMON, CORES, FAST, LITERAL, OURS
 from tinyfl.export.program import Program
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"

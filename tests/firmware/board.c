@@ -41,6 +41,7 @@ static void port_write(const uint8_t *bytes, size_t count)
     out_count += taken;
 }
 
+static void port_alive(void) {}
 static void port_reset(void) { resets++; }
 
 /* 0 once the power is gone. */
@@ -91,6 +92,7 @@ static tinyfl_port port = {
     .read = port_read,
     .idle = port_idle,
     .write = port_write,
+    .alive = port_alive,
     .reset = port_reset,
     .slots = slots,
     .erase = port_erase,

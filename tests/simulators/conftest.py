@@ -12,7 +12,7 @@ from tinyfl import boards
 from tinyfl.build import build
 
 HERE = Path(__file__).parent
-CHIPS = {"stm32f405": ["-DSTM32F4"], "microbit-v2": ["-DNRF52"]}
+CHIPS = {"stm32f405": ["-DSTM32F4"], "stm32f746-discovery": ["-DSTM32F7"], "microbit-v2": ["-DNRF52"]}
 SCRIPT = """
 ENTRY(monitor)
 SECTIONS {{

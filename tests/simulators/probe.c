@@ -21,6 +21,18 @@ static void start_uart(void)
 }
 static void acknowledge(void) {}
 static void put(uint8_t byte) { DATA = byte; }
+#elif defined STM32F7
+#define STATUS AT(0x4001101cu)
+#define DATA AT(0x40011024u)
+#define FULL 0x20u
+static void start_uart(void)
+{
+    AT(0x40023844u) |= 1u << 4;
+    AT(0x4001100cu) = 139;
+    AT(0x40011000u) = 1u << 3 | 1u << 2 | 1u << 0;
+}
+static void acknowledge(void) {}
+static void put(uint8_t byte) { AT(0x40011028u) = byte; }
 #elif defined NRF52
 #define STATUS AT(0x40002108u)
 #define FULL 1u

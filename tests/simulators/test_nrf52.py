@@ -1,4 +1,5 @@
-"""The emulated nRF52833, tried with loads and stores of a program that is not this project's firmware; and our port on it."""
+"""The emulated nRF52833 and nRF52840, tried with loads and stores of a program that is not this project's firmware; and our
+port on them."""
 
 import ctypes
 import random
@@ -6,7 +7,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from probe import Probe, need
 from tinyfl.simulators import BoardFault
@@ -20,6 +23,9 @@ STOPTX, STOPRX, SUSPEND = 0x4000200C, 0x40002004, 0x4000201C
 ISER, ISPR, ICPR = 0xE000E100, 0xE000E200, 0xE000E280
 READY, CONFIG, ERASEPAGE = 0x4001E400, 0x4001E504, 0x4001E508
 HFCLKSTART, HFCLKSTARTED, HFCLKSTAT = 0x40000000, 0x40000100, 0x4000040C
+STARTRX, PSELRXD, EVENTS_ERROR, ERRORSRC, UART_CONFIG = 0x40002000, 0x40002514, 0x40002124, 0x40002480, 0x4000256C
+WDT_START, RUNSTATUS, REQSTATUS, CRV, RREN, RR0 = (0x40010000 + at for at in (0, 0x400, 0x404, 0x504, 0x508, 0x600))
+RELOAD = 0x6E524635
 REN, WEN, EEN = 0, 1, 2
 SLOT, PAGE = 0x20000, 0x1000
 ERASED = 0xFFFFFFFF
@@ -54,26 +60,87 @@ def test_every_byte_that_comes_raises_its_event_and_the_interrupt(monitor: Probe
     assert monitor.machine.exchange(both) == b"wr" + struct.pack("<I", 1 << 2)  # the byte that was sent raises its own
 
 
-def test_an_event_that_is_cleared_late_loses_the_next_byte(monitor: Probe) -> None:
+@pytest.fixture
+def uart(monitor: Probe) -> "Uart":
+    return Uart(monitor.machine._state)
+
+
+class Uart:
+    """The UART's registers without a core between, and bytes that arrive whether someone looks or not."""
+
+    def __init__(self, state: Any) -> None:
+        from tinyfl.simulators.unicorn import peripherals
+
+        self.state, self.lib = state, peripherals.library()
+        self.lib.tinyfl_nrf52_uart_arrive.argtypes = [ctypes.c_void_p, ctypes.c_uint8]
+        where = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint]
+        self.lib.tinyfl_nrf52_uart_read.argtypes = [*where, ctypes.c_void_p]
+        self.lib.tinyfl_nrf52_uart_read.restype = ctypes.c_uint64
+        self.lib.tinyfl_nrf52_uart_write.argtypes = [*where, ctypes.c_uint64, ctypes.c_void_p]
+
+    def arrive(self, data: bytes) -> None:
+        for byte in data:
+            self.lib.tinyfl_nrf52_uart_arrive(ctypes.byref(self.state), byte)
+
+    def read(self, register: int) -> int:
+        return int(self.lib.tinyfl_nrf52_uart_read(None, register & 0xFFF, 4, ctypes.byref(self.state)))
+
+    def write(self, register: int, value: int) -> None:
+        self.lib.tinyfl_nrf52_uart_write(None, register & 0xFFF, 4, value, ctypes.byref(self.state))
+
+    def take(self) -> bytes:
+        """As a driver does it: the event first, then its byte."""
+        taken = b""
+        while self.read(RXDRDY):
+            self.write(RXDRDY, 0)
+            taken += bytes([self.read(RXD)])
+        return taken
+
+
+def test_an_event_that_is_cleared_late_loses_the_next_byte(uart: Any) -> None:
     """As on the chip: to read RXD brings the next byte up, so its event must not be cleared after that."""
-    from tinyfl.simulators.unicorn import peripherals
-
-    state, both = monitor.machine._state, ctypes.create_string_buffer(b"ab", 2)
-    state.input, state.input_bytes, state.taken = ctypes.addressof(both), 2, 0
-    lib = peripherals.library()
-    lib.tinyfl_nrf52_uart_read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p]
-    lib.tinyfl_nrf52_uart_write.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p]
-
-    def read(register: int) -> int:
-        return int(lib.tinyfl_nrf52_uart_read(None, register & 0xFFF, 4, ctypes.byref(state)))
-
-    assert (read(RXDRDY), read(RXD), read(RXDRDY)) == (1, ord("a"), 1)
-    lib.tinyfl_nrf52_uart_write(None, RXDRDY & 0xFFF, 4, 0, ctypes.byref(state))
-    assert (read(RXDRDY), state.taken) == (0, 1)
-    assert (read(RXD), read(RXDRDY), read(RXD)) == (ord("b"), 0, 0)
+    uart.arrive(b"ab")
+    assert (uart.read(RXDRDY), uart.read(RXD), uart.read(RXDRDY)) == (1, ord("a"), 1)
+    uart.write(RXDRDY, 0)
+    assert uart.read(RXDRDY) == 0
+    assert (uart.read(RXD), uart.read(RXDRDY), uart.read(RXD)) == (ord("b"), 0, 0)
 
 
-@pytest.mark.parametrize(("register", "value"), [(STOPTX, 1), (SUSPEND, 1), (PSELTXD, ERASED), (ENABLE, 0), (ENABLE, 8)])
+def test_six_bytes_wait_and_a_seventh_costs_the_oldest(uart: Any) -> None:
+    uart.arrive(b"abcdef")
+    assert (uart.read(EVENTS_ERROR), uart.read(ERRORSRC)) == (0, 0)
+    assert uart.take() == b"abcdef"
+    uart.arrive(b"abcdefg")
+    assert (uart.read(EVENTS_ERROR), uart.read(ERRORSRC)) == (1, 1)
+    uart.write(ERRORSRC, 1)
+    assert (uart.take(), uart.read(ERRORSRC)) == (b"bcdefg", 0)
+
+
+def test_what_is_switched_off_forgets_what_it_had(uart: Any) -> None:
+    uart.arrive(b"abc")
+    uart.write(STOPRX, 1)
+    uart.arrive(b"d")
+    uart.write(STARTRX, 1)
+    uart.arrive(b"e")
+    assert uart.take() == b"abce"
+    uart.arrive(b"abc")
+    uart.write(RXDRDY, 0)
+    uart.write(ENABLE, 0)
+    uart.write(ENABLE, 4)
+    uart.arrive(b"d")  # the receiver must be started anew
+    assert (uart.take(), uart.read(RXD)) == (b"", 0)
+
+
+def test_pins_are_not_to_be_changed_while_it_is_on(uart: Any) -> None:
+    before = uart.read(PSELTXD)
+    uart.write(PSELTXD, ERASED)
+    assert uart.read(PSELTXD) == before
+    uart.write(ENABLE, 0)
+    uart.write(PSELTXD, ERASED)
+    assert uart.read(PSELTXD) == ERASED
+
+
+@pytest.mark.parametrize(("register", "value"), [(STOPTX, 1), (SUSPEND, 1), (ENABLE, 0), (ENABLE, 8)])
 def test_a_uart_that_does_not_run_sends_nothing_and_raises_no_event(monitor: Probe, register: int, value: int) -> None:
     with pytest.raises(BoardFault, match="did not sleep"):  # the monitor waits for its byte to be sent
         monitor.write(register, value)
@@ -85,11 +152,40 @@ def test_a_receiver_that_is_off_takes_nothing(monitor: Probe) -> None:
         monitor.read(READY)
 
 
-# Clock and number
+# Watchdog, clock and number
+
+
+def test_a_watchdog_that_nobody_feeds_resets_the_chip(monitor: Probe) -> None:
+    monitor.write(CRV, 327)  # 328 / 32,768 of a second: 640,625 cycles
+    assert monitor.read(RUNSTATUS) == 0
+    monitor.write(WDT_START, 1)
+    assert monitor.read(RUNSTATUS) == 1
+    for _ in range(4):
+        monitor.ask(struct.pack("<cI", b"l", 150_000))
+        monitor.write(RR0, RELOAD)
+    assert monitor.read(RUNSTATUS) == 1
+    monitor.write(RR0, RELOAD - 1)
+    assert monitor.machine.exchange(struct.pack("<cI", b"l", 450_000)) == b""
+    assert (monitor.read(RUNSTATUS), monitor.read(CRV)) == (0, ERASED)  # it has started again
+
+
+def test_a_watchdog_wants_all_its_reload_registers_and_no_new_settings(monitor: Probe) -> None:
+    monitor.write(CRV, 327)
+    monitor.write(RREN, 0b101)
+    monitor.write(WDT_START, 1)
+    monitor.write(CRV, ERASED)
+    monitor.write(RREN, 1)
+    assert (monitor.read(CRV), monitor.read(RREN), monitor.read(REQSTATUS)) == (327, 0b101, 0b101)
+    monitor.write(RR0, RELOAD)
+    assert monitor.read(REQSTATUS) == 0b100
+    monitor.write(RR0 + 8, RELOAD)
+    assert monitor.read(REQSTATUS) == 0b101
+    monitor.write(RR0, RELOAD)
+    assert monitor.machine.exchange(struct.pack("<cI", b"l", 450_000)) == b""
 
 
 def test_the_crystal_starts_when_told_to(monitor: Probe) -> None:
-    assert (monitor.read(HFCLKSTARTED), monitor.read(HFCLKSTAT)) == (0, 0)
+    assert (monitor.read(HFCLKSTARTED), monitor.read(HFCLKSTAT)) == (0, 0x10000)
     monitor.write(HFCLKSTART, 1)
     assert (monitor.read(HFCLKSTARTED), monitor.read(HFCLKSTAT)) == (1, 0x10001)
     monitor.machine.reset()
@@ -180,30 +276,95 @@ def test_a_cut_in_a_word_programs_half_of_it(monitor: Probe) -> None:
 # Our port
 
 
-def test_a_board_that_sleeps_can_be_woken_by_a_byte(firmware: Callable[[str], Path]) -> None:
-    """unicorn goes on after any wfi; a chip only with the interrupt of the UART, in both places, and the crystal runs."""
+BOARDS = {"microbit-v2": (6, 1 << 5 | 8), "nano-33-ble": (1 << 5 | 3, 1 << 5 | 10)}
+"""PSEL.TXD and PSEL.RXD of the pins that the manifests name: port times 32 and pin."""
+
+
+def start(firmware: Callable[[str], Path], board: str, serial: int = 1) -> Any:
     need("unicorn")
     from tinyfl.simulators.unicorn import Machine
+
+    return Machine(firmware(board), boards.load(board), serial)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_that_sleeps_can_be_woken_by_a_byte(firmware: Callable[[str], Path], board: str) -> None:
+    """unicorn goes on after any wfi; a chip only with the interrupt of the UART, in both places, and the crystal runs."""
     from unicorn.arm_const import UC_ARM_REG_PRIMASK
 
-    machine = Machine(firmware("microbit-v2"), boards.load("microbit-v2"), 1)
+    machine = start(firmware, board)
     now = machine._state.now
     assert now.uart[(INTENSET & 0xFFF) // 4] == 1 << 2
-    assert now.system[(ISER & 0xFFF) // 4] == 1 << 2
-    assert now.clock[(HFCLKSTARTED & 0xFFF) // 4] == 1
-    assert machine._core.reg_read(UC_ARM_REG_PRIMASK) == 1
+    assert list(now.system[(ISER & 0xFFF) // 4 :][:8]) == [1 << 2, *7 * [0]]
+    assert now.clock[(HFCLKSTART & 0xFFF) // 4] == 1
+    assert (now.uart[(PSELTXD & 0xFFF) // 4], now.uart[(PSELRXD & 0xFFF) // 4]) == BOARDS[board]
+    assert now.watchdog > now.instructions + 7 * 64_000_000
+    assert machine._core.reg_read(UC_ARM_REG_PRIMASK) == 1  # wakes inside the wait, which is masked
+
+
+def learns_as_the_host_does(machine: Any) -> None:
+    """A round of TinyReptile on `sine`, whose plan and weights are more than ring and FIFO hold: theta is the native one."""
+    from tinyfl.simulators.native import NativeFleet
+
+    from tinyfl.algorithms import Inner
+    from tinyfl.link.fleet import LinkFleet
+    from tinyfl.link.wire import MachineWire
+    from tinyfl.networks import network
+    from tinyfl.tasks.sine import Sine
+
+    task, cohort = Sine(3), np.zeros(1, np.uint32)
+    net = network("mlp-32-32-relu", (1,), 1, task.loss, task.activation)
+    with LinkFleet([MachineWire(machine).open], task, net) as board:
+        fleets = (board, NativeFleet(task, net, 1))
+        ours, theirs = (fleet.run_each(cohort, 0, net.initial_weights(3), Inner(32, 1, 1, 0.01)) for fleet in fleets)
+    assert ours.reasons == ("",)
+    np.testing.assert_array_equal(ours.phi, theirs.phi)
+    np.testing.assert_array_equal(ours.loss, theirs.loss)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_learns_to_the_same_bits_as_the_host(firmware: Callable[[str], Path], board: str) -> None:
+    learns_as_the_host_does(start(firmware, board))
+
+
+@pytest.mark.parametrize("mode", [4, 8])
+def test_a_board_starts_behind_a_bootloader_that_left_things_on(firmware: Callable[[str], Path], mode: int) -> None:
+    """UART0 or UARTE0 on, with interrupts and flow control, and a watchdog of its own with two reload registers, which must
+    be fed and cannot be changed."""
+    machine = start(firmware, "nano-33-ble")
+    now = machine._state.now
+    machine._start()
+    for register, value in ((INTENSET, 0x20084), (ENABLE, mode), (PSELTXD, 9), (PSELRXD, 10), (UART_CONFIG, 1), (RXDRDY, 1)):
+        now.uart[(register & 0xFFF) // 4] = value
+    now.system[(ISER & 0xFFF) // 4 + 1] = 1 << 7  # USBD's interrupt
+    watchdog = 16 - 0x400 // 4
+    for register, value in ((RUNSTATUS, 1), (REQSTATUS, 0b11), (CRV, 2 * 32_768), (RREN, 0b11)):
+        now.chip[watchdog + (register & 0xFFF) // 4] = value
+    now.watchdog = now.instructions + 1_000_000
+    learns_as_the_host_does(machine)
+    assert now.chip[watchdog + (RREN & 0xFFF) // 4] == 0b11
+    assert list(now.system[(ISER & 0xFFF) // 4 :][:2]) == [1 << 2, 0]
+    assert (now.uart[(PSELTXD & 0xFFF) // 4], now.uart[(PSELRXD & 0xFFF) // 4]) == BOARDS["nano-33-ble"]
+    assert now.uart[(UART_CONFIG & 0xFFF) // 4] == 0
+
+
+def test_the_bootloaders_flash_is_left_alone(firmware: Callable[[str], Path]) -> None:
+    memory = boards.load("nano-33-ble").memory
+    assert memory is not None
+    machine = start(firmware, "nano-33-ble")
+    assert machine.read_memory(0, memory.application) == b"\xff" * memory.application
+    assert all(address >= memory.application for address, data in machine.image.segments if data)
+    assert memory.inference.end <= 0xE0000
 
 
 def test_without_an_identity_record_a_board_has_the_chips_number(firmware: Callable[[str], Path]) -> None:
-    need("unicorn")
     from stock import Describe, ask
     from tinyfl.simulators.bridge import Bridge
-    from tinyfl.simulators.unicorn import Machine
 
-    board = boards.load("microbit-v2")
-    assert board.memory is not None
-    machine = Machine(firmware("microbit-v2"), board, 0x1122334455667788)
-    kept, at = machine.snapshot(), board.memory.identity
+    memory = boards.load("microbit-v2").memory
+    assert memory is not None
+    machine = start(firmware, "microbit-v2", 0x1122334455667788)
+    kept, at = machine.snapshot(), memory.identity
     machine.restore(replace(kept, flash=kept.flash[:at] + b"\xff" * 16 + kept.flash[at + 16 :]))
     machine.reset()
 

@@ -1,6 +1,7 @@
 /* What the ports of Cortex-M chips share. The build defines, from the board's manifest: TINYFL_BOARD, TINYFL_CLOCK,
- * TINYFL_ID_RECORD, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 2, and of its first link TINYFL_UART (its registers),
- * TINYFL_UART_INTERRUPT and TINYFL_BAUD. */
+ * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 2, and of
+ * its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT, TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT,
+ * TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
 #ifndef TINYFL_CORTEX_M_H
 #define TINYFL_CORTEX_M_H
 
@@ -62,27 +63,40 @@ static inline int tinyfl_slot_program(int slot, uint32_t offset, const uint8_t *
     return 0;
 }
 
-/* No interrupt is ever taken: PRIMASK stays set, and wfi wakes on one that is pending. So there is no handler that could
- * come between, and the same binary sleeps on a chip, in QEMU and in an emulator that has no interrupts. */
-static inline void tinyfl_interrupt_enable(void)
-{
-    __asm volatile("cpsid i" ::: "memory");
-    REGISTER(0xE000E100u + TINYFL_UART_INTERRUPT / 32 * 4) = 1u << TINYFL_UART_INTERRUPT % 32; /* NVIC_ISER */
-}
+/* The core's own registers (ARMv7-M and ARMv6-M architecture reference manuals, B3). */
+#define SYST_CSR 0xE000E010u
+#define SYST_RVR 0xE000E014u
+#define SYST_CVR 0xE000E018u
+#define NVIC_ISER 0xE000E100u
+#define NVIC_ICER 0xE000E180u
+#define NVIC_ICPR 0xE000E280u
+#define VTOR 0xE000ED08u
+#define AIRCR 0xE000ED0Cu
 
-/* To sleep without missing a byte: clear the device's flag, this, look whether a byte is there, and only then wait. A byte that
- * comes before the look is seen by it, one that comes after is pending. */
-static inline void tinyfl_interrupt_clear(void)
-{
-    REGISTER(0xE000E280u + TINYFL_UART_INTERRUPT / 32 * 4) = 1u << TINYFL_UART_INTERRUPT % 32; /* NVIC_ICPR */
-}
+/* receive.c: what has come in waits in a ring, which the UART's interrupt fills. A port gives the first, calls the second at
+ * the end of its start, and has the next two as its `read` and `idle`. */
 
-static inline void tinyfl_interrupt_wait(void) { __asm volatile("dsb\n wfi" ::: "memory"); }
+/* The UART's next byte, or -1. Also clears whatever keeps the interrupt's line up, an overrun among it. */
+int tinyfl_uart_take(void);
+
+void tinyfl_receive_start(void);
+int tinyfl_receive(void);
+void tinyfl_receive_idle(void);
+void tinyfl_uart_interrupt(void);
+
+/* From now on a core that sleeps wakes every 2^24 of its cycles, so that the agent's turn feeds the watchdog. The handler
+ * does not: a board must prove that its main loop runs. */
+static inline void tinyfl_tick_start(void)
+{
+    REGISTER(SYST_RVR) = 0xFFFFFFu;
+    REGISTER(SYST_CVR) = 0;
+    REGISTER(SYST_CSR) = 7; /* the core's clock, interrupt, on */
+}
 
 static inline void tinyfl_system_reset(void)
 {
     __asm volatile("dsb" ::: "memory");
-    REGISTER(0xE000ED0Cu) = 0x05FA0004u; /* AIRCR: key, SYSRESETREQ */
+    REGISTER(AIRCR) = 0x05FA0004u; /* key, SYSRESETREQ */
     for (;;)
         __asm volatile("dsb" ::: "memory");
 }

@@ -1,33 +1,45 @@
 /* From reset to main. */
-#include "port.h"
-#include "string.h"
+#include "cortex_m.h"
 
 extern uint8_t tinyfl_data[], tinyfl_data_end[], tinyfl_data_load[], tinyfl_bss[], tinyfl_bss_end[];
-extern const uint32_t tinyfl_stack_high[];
 
 int main(void);
 void Reset_Handler(void);
 
-/* Naked, since the stack may be what is broken. A board that has faulted stays so, for a debugger to see, until reset. */
+/* Naked, since the stack may be what is broken. A board that has faulted sleeps until its watchdog, or a person, resets it. */
 __attribute__((naked)) static void fault(void)
 {
     __asm volatile("1: wfi\n"
                    "   b 1b\n");
 }
 
-/* No device interrupt is ever taken (cortex_m.h), so the table ends with the system's own. */
-__attribute__((section(".vectors"), used)) static const struct {
+/* Wakes the core, which is all that it is for (cortex_m.h). */
+static void tick(void) {}
+
+/* Aligned as VTOR asks of a table of so many words. */
+#define TABLE_BYTES (TINYFL_UART_INTERRUPT < 48 ? 256 : 1024)
+
+__attribute__((section(".vectors"), used, aligned(TABLE_BYTES))) static const struct {
     const void *stack;
-    void (*handlers[15])(void);
+    void (*handlers[15 + TINYFL_UART_INTERRUPT + 1])(void);
 } vectors = {
     tinyfl_stack_high,
-    {Reset_Handler, fault, fault, fault, fault, fault, fault, 0, 0, 0, fault, fault, 0, fault, fault},
+    {
+        Reset_Handler, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tick,
+        [15 + TINYFL_UART_INTERRUPT] = tinyfl_uart_interrupt,
+    },
 };
 
 static const uint32_t __attribute__((used)) paint = TINYFL_PAINT;
 
+enum { INTERRUPT_WORDS = 8 }; /* 240 interrupts are the most */
+
 __attribute__((used, noreturn)) static void begin(void)
 {
+    REGISTER(VTOR) = (uint32_t)(uintptr_t)&vectors;
+    REGISTER(SYST_CSR) = 0;
+    for (uint32_t i = 0; i < INTERRUPT_WORDS; i++)
+        REGISTER(NVIC_ICER + 4 * i) = 0xFFFFFFFFu;
     memcpy(tinyfl_data, tinyfl_data_load, (size_t)(tinyfl_data_end - tinyfl_data));
     memset(tinyfl_bss, 0, (size_t)(tinyfl_bss_end - tinyfl_bss));
     main();
@@ -36,23 +48,30 @@ __attribute__((used, noreturn)) static void begin(void)
 }
 
 /* In assembly up to the first use of the stack, which is painted here, and so that no floating-point instruction can come
- * before the FPU is on: coprocessors 10 and 11 in CPACR. */
+ * before the FPU is on: coprocessors 10 and 11 in CPACR. A bootloader may have left interrupts on, and a stack and a table
+ * of vectors of its own. */
 __attribute__((naked)) void Reset_Handler(void)
 {
     __asm volatile(
+        "   cpsid i\n"
+        "   movs r0, #0\n"
+        "   msr control, r0\n"
+        "   isb\n"
+        "   ldr r1, =tinyfl_stack_high\n"
+        "   mov sp, r1\n"
 #ifdef __ARM_FP
         "   ldr r0, =0xE000ED88\n"
-        "   ldr r1, [r0]\n"
-        "   orr r1, r1, #0xF00000\n"
-        "   str r1, [r0]\n"
+        "   ldr r2, [r0]\n"
+        "   orr r2, r2, #0xF00000\n"
+        "   str r2, [r0]\n"
         "   dsb\n"
         "   isb\n"
 #endif
         "   ldr r0, =tinyfl_stack_low\n"
-        "   ldr r1, =tinyfl_stack_high\n"
         "   ldr r2, =paint\n"
         "   ldr r2, [r2]\n"
-        "1: str r2, [r0], #4\n"
+        "1: str r2, [r0]\n"
+        "   adds r0, r0, #4\n"
         "   cmp r0, r1\n"
         "   blo 1b\n"
         "   ldr r0, =begin\n"

@@ -11,14 +11,10 @@ enum { TX_ENABLE = 1, RX_ENABLE = 2, RX_INTERRUPT = 8 };  /* CTRL */
 enum { RX_PENDING = 2 };                                  /* INTCLEAR */
 #define DIVISOR ((TINYFL_CLOCK + TINYFL_BAUD / 2) / TINYFL_BAUD)
 
-static int uart_read(void) { return UART_STATE & RX_FULL ? (int)(UART_DATA & 0xff) : -1; }
-
-static void uart_idle(void)
+int tinyfl_uart_take(void)
 {
     UART_INTCLEAR = RX_PENDING;
-    tinyfl_interrupt_clear();
-    if (!(UART_STATE & RX_FULL))
-        tinyfl_interrupt_wait();
+    return UART_STATE & RX_FULL ? (int)(UART_DATA & 0xff) : -1;
 }
 
 static void uart_write(const uint8_t *bytes, size_t count)
@@ -49,6 +45,8 @@ static int erase(int slot)
 
 static int at_once(void) { return 0; }
 
+static void alive(void) {} /* the watchdog stays off */
+
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
     return tinyfl_slot_program(slot, offset, bytes, count, at_once);
@@ -60,9 +58,10 @@ const tinyfl_port *tinyfl_port_start(void)
         .board = TINYFL_BOARD,
         .clock = TINYFL_CLOCK,
         .id_bytes = 8, /* of 0, unless identified */
-        .read = uart_read,
-        .idle = uart_idle,
+        .read = tinyfl_receive,
+        .idle = tinyfl_receive_idle,
         .write = uart_write,
+        .alive = alive,
         .reset = restart,
         .slots = tinyfl_slots,
         .erase = erase,
@@ -74,6 +73,6 @@ const tinyfl_port *tinyfl_port_start(void)
     UART_BAUDDIV = DIVISOR;
     UART_CTRL = TX_ENABLE | RX_ENABLE | RX_INTERRUPT;
     (void)UART_DATA; /* drops what is left from before a reset, and has QEMU deliver what it held back until now */
-    tinyfl_interrupt_enable();
+    tinyfl_receive_start();
     return &port;
 }

@@ -1,73 +1,81 @@
-/* nRF52833 by its registers (Nordic's product specification): UART0 on P0.06 and P1.08, as the micro:bit v2 is wired; slots in
- * pages of flash. The instruction cache, which is on, holds no data, so slots are read as they are. */
+/* nRF52833 and nRF52840 by their registers (Nordic's product specifications): UART0, the one without DMA, on any two pins;
+ * slots in pages of flash. The instruction cache, which is on, holds no data, so slots are read as they are. A bootloader may
+ * have run before: what it can have left on in the peripherals used here is turned off, or, of a watchdog, fed. */
 #include "cortex_m.h"
+#include "registers.h"
 
-#define CLOCK_HFCLKSTART REGISTER(0x40000000u)
-#define CLOCK_HFCLKSTARTED REGISTER(0x40000100u)
-#define GPIO_P0_OUTSET REGISTER(0x50000508u)
-#define GPIO_P0_DIRSET REGISTER(0x50000518u)
-#define GPIO_P1_PIN_CNF(pin) REGISTER(0x50000A00u + 4u * (pin))
-enum { TX_PIN = 6, RX_PIN = 8, PORT_1 = 1 << 5, PULL_UP = 3 << 2 };
+#define CLOCK(register) REGISTER(CLOCK_BASE + CLOCK_##register)
+#define PORT(port, register) REGISTER(((port) ? P1_BASE : P0_BASE) + P0_##register)
+#define UART(register) REGISTER(TINYFL_UART + UART_##register)
+#define WDT(register) REGISTER(WDT_BASE + WDT_##register)
+#define NVMC(register) REGISTER(NVMC_BASE + NVMC_##register)
 
-#define UART_STARTRX REGISTER(TINYFL_UART + 0x000)
-#define UART_STARTTX REGISTER(TINYFL_UART + 0x008)
-#define UART_RXDRDY REGISTER(TINYFL_UART + 0x108)
-#define UART_TXDRDY REGISTER(TINYFL_UART + 0x11C)
-#define UART_INTENSET REGISTER(TINYFL_UART + 0x304)
-#define UART_ENABLE REGISTER(TINYFL_UART + 0x500)
-#define UART_PSELTXD REGISTER(TINYFL_UART + 0x50C)
-#define UART_PSELRXD REGISTER(TINYFL_UART + 0x514)
-#define UART_RXD REGISTER(TINYFL_UART + 0x518)
-#define UART_TXD REGISTER(TINYFL_UART + 0x51C)
-#define UART_BAUDRATE REGISTER(TINYFL_UART + 0x524)
-enum { RXDRDY = 1 << 2, ENABLED = 4 };
+#if TINYFL_UART != UART0_BASE
+#error "UART0 is the only one without DMA"
+#endif
+#if TINYFL_CLOCK != 64000000
+#error "these chips run at 64 MHz"
+#endif
+
 /* In units of 16 MHz / 2^32, of which the lowest 12 bits do not count. */
 #define BAUDRATE ((uint32_t)((((uint64_t)TINYFL_BAUD << 32) / 16000000u + 0x800u) & 0xFFFFF000u))
 
-#define NVMC_READY REGISTER(0x4001E400u)
-#define NVMC_CONFIG REGISTER(0x4001E504u)
-#define NVMC_ERASEPAGE REGISTER(0x4001E508u)
-#define NVMC_ICACHECNF REGISTER(0x4001E540u)
-enum { READ_ONLY, WRITE, ERASE }; /* CONFIG */
-
-#define DEVICE_ID 0x10000060u /* 64 bits */
 #define PAGE_BYTES 0x1000u
 #if TINYFL_SLOT_BITS % PAGE_BYTES
 #error "a slot must be whole pages of 4 KiB"
 #endif
+
+#define READ_ONLY 0u /* of NVMC's CONFIG */
 #define LONGEST (TINYFL_CLOCK / 8 / 4) /* turns of 8 cycles or more: 0.25 s, thrice a page's erase */
+#define WATCHDOG_SECONDS 8u
 
-/* The event is cleared before the byte is taken, which brings the next byte and its event up. */
-static int uart_read(void)
+/* The event is cleared before the byte is taken, which brings the next byte and its event up. An overrun stops nothing, and the
+ * frame's CRC tells of it. */
+int tinyfl_uart_take(void)
 {
-    if (!UART_RXDRDY)
+    if (!UART(EVENTS_RXDRDY))
         return -1;
-    UART_RXDRDY = 0;
-    (void)UART_RXDRDY; /* the write is through */
-    return (int)(UART_RXD & 0xff);
+    UART(EVENTS_RXDRDY) = 0;
+    (void)UART(EVENTS_RXDRDY); /* the write is through */
+    return (int)(UART(RXD) & 0xff);
 }
 
-static void uart_idle(void)
-{
-    tinyfl_interrupt_clear();
-    if (!UART_RXDRDY)
-        tinyfl_interrupt_wait();
-}
-
+/* When the event comes, the byte has left. */
 static void uart_write(const uint8_t *bytes, size_t count)
 {
     while (count--) {
-        UART_TXDRDY = 0;
-        UART_TXD = *bytes++;
-        while (!UART_TXDRDY) {
+        UART(EVENTS_TXDRDY) = 0;
+        UART(TXD) = *bytes++;
+        while (!UART(EVENTS_TXDRDY)) {
         }
     }
+}
+
+/* Every reload register that is enabled must be written: more than ours, if a bootloader started the watchdog. */
+static void alive(void)
+{
+    for (uint32_t i = 0; i < 8; i++)
+        if (WDT(RREN) >> i & 1)
+            REGISTER(WDT_BASE + WDT_RR0 + 4 * i) = WDT_RR0_RR__RELOAD;
+}
+
+/* Once started it can be neither changed nor stopped, not even by a reset that software asks for. It counts while the core is
+ * awake: SysTick stands still while this core sleeps, so nothing would wake a board that waits for its host. */
+static void watchdog_start(void)
+{
+    if (!(WDT(RUNSTATUS) & WDT_RUNSTATUS_RUNSTATUS)) {
+        WDT(CONFIG) = 0; /* paused in sleep, and where a debugger has stopped the core */
+        WDT(CRV) = WATCHDOG_SECONDS * 32768u - 1;
+        WDT(RREN) = WDT_RREN_RR0;
+        WDT(TASKS_START) = 1;
+    }
+    alive();
 }
 
 static int flash_done(void)
 {
     uint32_t turns = 0;
-    while (!(NVMC_READY & 1))
+    while (!(NVMC(READY) & NVMC_READY_READY))
         if (++turns == LONGEST)
             return -1;
     return 0;
@@ -77,45 +85,54 @@ static int erase(int slot)
 {
     const uint32_t first = (uint32_t)(uintptr_t)tinyfl_slots[slot].bytes;
     int code = 0;
-    NVMC_CONFIG = ERASE;
+    NVMC(CONFIG) = NVMC_CONFIG_WEN__EEN;
     for (uint32_t at = 0; code == 0 && at < tinyfl_slots[slot].count; at += PAGE_BYTES) {
-        NVMC_ERASEPAGE = first + at;
+        alive();
+        NVMC(ERASEPAGE) = first + at;
         code = flash_done();
     }
-    NVMC_CONFIG = READ_ONLY;
+    NVMC(CONFIG) = READ_ONLY;
     return code == 0 ? tinyfl_slot_erased(slot) : code;
 }
 
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
-    NVMC_CONFIG = WRITE;
+    NVMC(CONFIG) = NVMC_CONFIG_WEN__WEN;
     const int code = tinyfl_slot_program(slot, offset, bytes, count, flash_done);
-    NVMC_CONFIG = READ_ONLY;
+    NVMC(CONFIG) = READ_ONLY;
     return code;
 }
 
-/* The core runs at 64 MHz from the start; the crystal is what makes the baud rate exact. */
+/* The core runs at 64 MHz from the start; the crystal is what makes the baud rate exact. Without one the board may be
+ * heard yet, for the oscillator inside is off by a few per cent at most. */
 static void clock_start(void)
 {
-    CLOCK_HFCLKSTART = 1;
-    for (uint32_t turns = 0; !CLOCK_HFCLKSTARTED && turns < LONGEST; turns++) {
+    const uint32_t crystal = CLOCK_HFCLKSTAT_SRC__XTAL | CLOCK_HFCLKSTAT_STATE__RUNNING;
+    CLOCK(TASKS_HFCLKSTART) = 1;
+    for (uint32_t turns = 0; (CLOCK(HFCLKSTAT) & crystal) != crystal && turns < LONGEST; turns++) {
     }
-    NVMC_ICACHECNF = 1;
+    NVMC(ICACHECNF) = NVMC_ICACHECNF_CACHEEN;
 }
 
+/* Pins are chosen while the UART is off, and so is the one with DMA that shares its registers. */
 static void uart_start(void)
 {
-    GPIO_P0_OUTSET = 1u << TX_PIN; /* an idle line is high */
-    GPIO_P0_DIRSET = 1u << TX_PIN;
-    GPIO_P1_PIN_CNF(RX_PIN) = PULL_UP; /* an open line is no byte */
-    UART_PSELTXD = TX_PIN;
-    UART_PSELRXD = PORT_1 | RX_PIN;
-    UART_BAUDRATE = BAUDRATE;
-    UART_ENABLE = ENABLED;
-    UART_INTENSET = RXDRDY;
-    UART_STARTRX = 1;
-    UART_STARTTX = 1;
-    tinyfl_interrupt_enable();
+    UART(ENABLE) = 0;
+    UART(INTENCLR) = 0xFFFFFFFFu;
+    UART(SHORTS) = 0;
+    PORT(TINYFL_TX_PORT, OUTSET) = 1u << TINYFL_TX_PIN; /* an idle line is high */
+    PORT(TINYFL_TX_PORT, DIRSET) = 1u << TINYFL_TX_PIN;
+    PORT(TINYFL_RX_PORT, PIN_CNF0 + 4 * TINYFL_RX_PIN) = P0_PIN_CNF0_PULL__PULLUP; /* an open line is no byte */
+    UART(PSEL_RTS) = UART(PSEL_CTS) = UART_PSEL_RXD_CONNECT__DISCONNECTED;
+    UART(PSEL_TXD) = TINYFL_TX_PORT * UART_PSEL_RXD_PORT | TINYFL_TX_PIN;
+    UART(PSEL_RXD) = TINYFL_RX_PORT * UART_PSEL_RXD_PORT | TINYFL_RX_PIN;
+    UART(BAUDRATE) = BAUDRATE;
+    UART(CONFIG) = 0; /* no parity, no flow control */
+    UART(EVENTS_RXDRDY) = 0;
+    UART(ENABLE) = UART_ENABLE_ENABLE__ENABLED;
+    UART(INTENSET) = UART_INTENSET_RXDRDY;
+    UART(TASKS_STARTRX) = 1;
+    UART(TASKS_STARTTX) = 1;
 }
 
 const tinyfl_port *tinyfl_port_start(void)
@@ -123,10 +140,11 @@ const tinyfl_port *tinyfl_port_start(void)
     static tinyfl_port port = {
         .board = TINYFL_BOARD,
         .clock = TINYFL_CLOCK,
-        .read = uart_read,
-        .idle = uart_idle,
+        .read = tinyfl_receive,
+        .idle = tinyfl_receive_idle,
         .write = uart_write,
         .reset = tinyfl_system_reset,
+        .alive = alive,
         .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
@@ -134,10 +152,12 @@ const tinyfl_port *tinyfl_port_start(void)
         .stack_high = tinyfl_stack_high,
     };
     if (!tinyfl_identity(&port)) {
-        memcpy(port.id, (const void *)DEVICE_ID, 8);
+        memcpy(port.id, (const void *)(FICR_BASE + FICR_DEVICEID0), 8);
         port.id_bytes = 8;
     }
+    watchdog_start();
     clock_start();
     uart_start();
+    tinyfl_receive_start();
     return &port;
 }

@@ -123,6 +123,8 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     return kept();
 }
 
+static void alive(void) {} /* whoever started the process watches it */
+
 static tinyfl_port port = {
     .board = TINYFL_BOARD,
     .clock = TINYFL_CLOCK,
@@ -130,6 +132,7 @@ static tinyfl_port port = {
     .read = read_byte,
     .idle = idle,
     .write = write_all,
+    .alive = alive,
     .reset = restart,
     .slots = slots,
     .erase = erase,

@@ -1,0 +1,33 @@
+/* What the models of STM32's families share. registers.h is the family's. */
+#ifndef TINYFL_STM32_MODEL_H
+#define TINYFL_STM32_MODEL_H
+
+#include "chip.h"
+
+/* Places in chip[]: the watchdog's registers as they lie in its page, whether they are unlocked, and the size of the first
+ * sectors in KiB. Sectors 0 to 3 are of that size, 4 of four times and all others of eight times of it. */
+enum { IWDG_OPEN = 64, SMALL_KIB = 65 };
+
+static inline int usart_clocked(const tinyfl_machine *m)
+{
+    const uint32_t *clock = m->now.clock;
+    switch (m->uart) {
+    case USART1_BASE: return (clock[RCC_APB2ENR / 4] & RCC_APB2ENR_USART1EN) != 0;
+    case USART2_BASE: return (clock[RCC_APB1ENR / 4] & RCC_APB1ENR_USART2EN) != 0;
+    case USART6_BASE: return (clock[RCC_APB2ENR / 4] & RCC_APB2ENR_USART6EN) != 0;
+    default: return 0;
+    }
+}
+
+/* Of the page with the unique id, which is read only. */
+static inline uint64_t id_read(const tinyfl_machine *m, uint64_t offset)
+{
+    switch (offset - (UNIQUE_ID & 0xfff)) {
+    case 0: return m->serial & 0xffffffffu;
+    case 4: return m->serial >> 32;
+    case 8: return 0;
+    default: return 0xffffffffu;
+    }
+}
+
+#endif

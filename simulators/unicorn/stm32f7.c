@@ -1,0 +1,64 @@
+/* From ST's reference manual RM0385, section 31.8 (USART). RCC, flash controller and watchdog are those of stm32f4.c.
+ * Addresses and bits from the port's registers.h. */
+#include "../../firmware/ports/stm32f7/registers.h"
+
+#include "stm32.h"
+
+static int usart_runs(const tinyfl_machine *m, uint32_t direction)
+{
+    const uint32_t both = USART_CR1_UE | direction;
+    return (m->now.uart[USART_CR1 / 4] & both) == both && m->now.uart[USART_BRR / 4] >= 16;
+}
+
+/* Of ISR the overrun is kept: until it is cleared, no byte comes in. */
+static int byte_waits(const tinyfl_machine *m)
+{
+    return usart_runs(m, USART_CR1_RE) && input_waits(m) && !(m->now.uart[USART_ISR / 4] & USART_ISR_ORE);
+}
+
+uint64_t tinyfl_stm32f7_usart_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    tinyfl_machine *m = user;
+    (void)engine, (void)size;
+    offset -= m->uart & 0xfff;
+    if (m->now.halt || offset > USART_TDR || !usart_clocked(m))
+        return 0;
+    if (offset == USART_ISR)
+        return USART_ISR_TC | USART_ISR_TXE | m->now.uart[USART_ISR / 4] | (byte_waits(m) ? USART_ISR_RXNE : 0);
+    if (offset == USART_RDR)
+        return byte_waits(m) ? take(m) : 0;
+    return m->now.uart[offset / 4];
+}
+
+/* While it is on, CR1 alone of its settings can be changed. */
+void tinyfl_stm32f7_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    tinyfl_machine *m = user;
+    (void)size;
+    offset -= m->uart & 0xfff;
+    if (m->now.halt || offset > USART_TDR || !usart_clocked(m))
+        return;
+    if (offset == USART_TDR && usart_runs(m, USART_CR1_TE))
+        send(m, engine, value);
+    else if (offset == USART_ICR)
+        m->now.uart[USART_ISR / 4] &= ~((uint32_t)value & USART_ICR_ORECF); /* the flag's own bit */
+    else if (offset == USART_CR1 || (offset <= USART_BRR && !(m->now.uart[USART_CR1 / 4] & USART_CR1_UE)))
+        m->now.uart[offset / 4] = (uint32_t)value;
+}
+
+uint64_t tinyfl_stm32f7_id_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    (void)engine, (void)size;
+    return id_read(user, offset);
+}
+
+void tinyfl_stm32f7_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    (void)engine, (void)offset, (void)size, (void)value, (void)user;
+}
+
+void tinyfl_stm32f7_reset(tinyfl_machine *m)
+{
+    tinyfl_stm32f4_reset(m);
+    m->now.chip[SMALL_KIB] = 32;
+}
