@@ -23,7 +23,7 @@ from tinyfl.simulators.unicorn import Machine
 from tinyfl import boards, emulation
 from tinyfl.algorithms import Inner, State
 from tinyfl.assembly import assembled
-from tinyfl.build import TOOLCHAINS, build
+from tinyfl.build import build
 from tinyfl.config import resolve
 from tinyfl.core import FASTEST
 from tinyfl.federation import Federation
@@ -34,6 +34,7 @@ from tinyfl.networks import network
 from tinyfl.plan import plan_bytes
 from tinyfl.runs import RunDirectory
 from tinyfl.tasks import load_task
+from tinyfl.toolchains import TOOLCHAINS
 
 BOARD, NETWORK = "mps2-an386", "mlp-32-32-relu"
 ENGINES = ("unicorn", *(["qemu"] if shutil.which("qemu-system-arm") else []))

@@ -1,31 +1,42 @@
-"""Manifests: those of the package hold together, and a bad one is refused with what is wrong."""
+"""Manifests: those of the package hold together, a bad one is refused with all that is wrong, and the schema is theirs."""
 
-import re
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tinyfl import boards
+from tinyfl.cli import app
 from tinyfl.errors import ConfigError
 
 CHIPS = [name for name in boards.names() if boards.load(name).memory]
+SOLD = {
+    "cy8ckit-062s2", "microbit-v2", "nano-33-ble", "nucleo-f401re", "nucleo-f446re", "pico", "stm32f405", "stm32f746-discovery",
+}  # fmt: skip
+EMULATED = {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "posix"}
 
 
 def test_the_boards_are_those_of_the_clone() -> None:
-    assert boards.names() == ["microbit-v2", "mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "posix", "stm32f405"]
+    assert set(boards.names()) == SOLD | EMULATED
 
 
 def test_a_board_is_what_its_manifest_says() -> None:
     board = boards.load("stm32f405")
-    assert (board.port, board.core, board.clock, board.buffer) == ("stm32f4", "cortex-m4f", 16_000_000, 1024)
+    assert (board.port, board.core, board.clock, board.buffer) == ("stm32f4", "cortex-m4f", 168_000_000, 1024)
     assert board.memory is not None
-    assert board.memory.flash == boards.Region(0x0800_0000, 1 << 20)
+    assert board.memory.flash == boards.Region(origin=0x0800_0000, size=1 << 20)
+    assert board.memory.application == 0x0800_0000
     assert board.memory.program.end == board.memory.identity
     # Sectors 8 to 11 of the 1 MiB chip, 128 KiB each; the identity record ends sector 7.
     assert [slot.origin for slot in board.memory.slots] == [0x0808_0000, 0x080A_0000]
-    assert board.memory.inference == boards.Region(0x080C_0000, 0x4_0000)
-    assert board.links[0] == boards.Link("usart2", 0x4000_4400, 38, 115_200, ("PA2", "PA3"))
-    assert board.qemu == boards.Qemu("netduinoplus2", 1)
+    assert board.memory.inference == boards.Region(origin=0x080C_0000, size=0x4_0000)
+    link = board.links[0]
+    assert (link.uart, link.registers, link.interrupt, link.baud, link.pins) == (
+        "usart2", 0x4000_4400, 38, 115_200, ("PA2", "PA3"),
+    )  # fmt: skip
+    assert board.qemu == boards.Qemu(machine="netduinoplus2", serial=1)
+    assert [method.method for method in board.flash] == ["openocd", "dfu-util"]
 
 
 @pytest.mark.parametrize("name", CHIPS)
@@ -33,10 +44,18 @@ def test_a_chips_memory_has_room_and_no_overlap(name: str) -> None:
     memory = boards.load(name).memory
     assert memory is not None
     first, second = memory.slots
-    assert memory.flash.origin < memory.identity < memory.identity + 16 <= first.origin
+    assert memory.flash.origin <= memory.application < memory.identity < memory.identity + 16 <= first.origin
     assert first.end <= second.origin < second.end <= memory.inference.origin < memory.inference.end <= memory.flash.end
     assert min(first.size, second.size, memory.inference.size) >= 65_536
     assert memory.program.size >= 65_536
+
+
+@pytest.mark.parametrize("name", sorted(SOLD))
+def test_a_board_that_is_sold_can_be_found_flashed_and_emulated_and_says_what_was_checked(name: str) -> None:
+    board = boards.load(name)
+    assert board.flash and board.unicorn and board.power and board.links[0].pins and board.links[0].bridge
+    assert board.checked is not None
+    assert all(board.checked.model_dump().values()) or not board.checked.silicon
 
 
 def test_a_process_has_no_memory_of_its_own() -> None:
@@ -45,43 +64,97 @@ def test_a_process_has_no_memory_of_its_own() -> None:
 
 
 def test_an_unknown_board_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no board is called 'nucleo'. There are: microbit-v2, .*stm32f405"):
+    with pytest.raises(ConfigError, match=r"no board is called 'nucleo'. There are: .*microbit-v2, .*stm32f405"):
         boards.load("nucleo")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ('port = "stm32f4"', 'port = "stm32g9"', "no port 'stm32g9' in firmware/ports"),
-        ('core = "cortex-m4f"', 'core = "z80"', "core is 'z80', which is none of cortex-m3"),
-        ("clock = 16_000_000", 'clock = "fast"', "clock in the manifest is 'fast', not a number"),
-        ("clock = 16_000_000", "clock = true", "clock in the manifest is True, not a number"),
-        ("clock = 16_000_000", "clock = -1", "clock in the manifest is -1, not a number of 32 bits"),
-        ("clock = 16_000_000", "", "the manifest lacks clock"),
-        ("buffer = 1024", "buffer = 100", "buffer is 100; a message has room in 512 to 65,535 bytes"),
-        ("stack = 4_096", "stack = 4_097", "stack is 4,097; it must be a multiple of 8"),
-        ("stack = 4_096", "stack = 200_000", "below the RAM's 131,072 bytes"),
-        ("identity = 0x0807_fff0", "identity = 0x0808_0000", "16 bytes at 0x08080000 are not in the flash before 0x08080000"),
-        ("0x080a_0000]", "0x0900_0000]", "131,072 bytes at 0x09000000 are not in the flash"),
-        ("0x080a_0000]", "0x080a_0000, 1]", "not two addresses"),
-        ("0x080a_0000]", "0x080c_0000]", "131,072 bytes at 0x080c0000 are not in the flash before 0x080c0000"),
-        ("size = 262_144 }             # sec", "size = 262_152 } # sec", "262,152 bytes at 0x080c0000 are not in the flash"),
-        ("size = 262_144 }             # sec", "size = 262_140 } # sec", "is not a multiple of 8"),
-        ("origin = 0x080c_0000, size", "size", "[inference] lacks origin"),
-        ("inference =", "inferences =", "[memory] lacks inference"),
-        ("baud = 115_200", "baud = 0", "baud in [[link]] is 0"),
-        ("[[link]]", "[[links]]", "lacks link"),
-        ("stack =", "heap = 1\nstack =", "[memory] has heap, which tinyfl does not know"),
-        ("serial = 1 }", "serial = 1, kvm = 1 }", "[qemu] has kvm"),
-        ('name = "stm32f405"', 'name = "other"', "the board is called 'other', the file 'stm32f405'"),
-        ("[memory]", "[memory", "is no board's manifest"),
-    ],
-)
-def test_a_bad_manifest_is_refused_with_what_is_wrong(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_pins_are_numbered_as_their_vendors_do() -> None:
+    pins = {"PA2": (0, 2), "PB7": (1, 7), "PC10": (2, 10), "P0.06": (0, 6), "P1.08": (1, 8), "P5_1": (5, 1), "GP17": (0, 17)}
+    assert {pin: boards.pin_number(pin) for pin in pins} == pins
+
+
+BAD = [
+    ('port = "stm32f4"', 'port = "stm32g9"', "there is no port 'stm32g9' in firmware/ports"),
+    ('core = "cortex-m4f"', 'core = "z80"', "core is 'z80', which is none of cortex-m0plus"),
+    ("clock = 168_000_000", 'clock = "fast"', "clock: Input should be a valid integer (is 'fast')"),
+    ("clock = 168_000_000", "clock = true", "clock: Input should be a valid integer (is True)"),
+    ("clock = 168_000_000", "clock = -1", "clock: Input should be greater than or equal to 0 (is -1)"),
+    ("clock = 168_000_000", "", "clock: is missing"),
+    ("buffer = 1024", "buffer = 100", "buffer: Input should be greater than or equal to 512 (is 100)"),
+    ("stack = 4_096", "stack = 4_097", "memory.stack: Input should be a multiple of 8 (is 4097)"),
+    ("stack = 4_096", "stack = 200_000", "memory: stack is 200,000, and the RAM has 131,072 bytes"),
+    (
+        "identity = 0x0807_fff0",
+        "identity = 0x0808_0000",
+        "slot 0 at 0x08080000 to 0x080a0000 is not in the flash from 0x08080010",
+    ),
+    ("stack = 4", "application = 0x0700_0000\nstack = 4", "application at 0x07000000 to 0x0807fff0 is not in the flash"),
+    ("origin = 0x080a_0000", "origin = 0x0900_0000", "slot 1 at 0x09000000 to 0x09020000 is not in the flash"),
+    ("origin = 0x080a_0000, size = 131_072", "origin = 0x080a_0000, size = 65_536", "the two slots are not of one size"),
+    (
+        "origin = 0x080a_0000",
+        "origin = 0x080c_0000",
+        "inference at 0x080c0000 to 0x08100000 is not in the flash from 0x080e0000",
+    ),
+    ("size = 262_144 }", "size = 262_152 }", "inference at 0x080c0000 to 0x08100008 is not in the flash"),
+    ("size = 262_144 }", "size = 262_140 }", "memory.inference.size: Input should be a multiple of 8 (is 262140)"),
+    ("origin = 0x080c_0000, size", "size", "memory.inference.origin: is missing"),
+    ("inference =", "inferences =", "memory.inferences: is a key that tinyfl does not know"),
+    ("baud = 115_200", "baud = 0", "link.0.baud: Input should be greater than or equal to 1200 (is 0)"),
+    ('"PA2", "PA3"', '"PA2", "A3"', "link.0.pins"),
+    ('["0483:df11"]', '["0483:DF11"]', "usb.bootloader.0: String should match pattern"),
+    ('method = "dfu-util"', 'method = "magic"', "flash.1: Input tag 'magic' found using 'method' does not match any of"),
+    ("[[link]]", "[[links]]", "links: is a key that tinyfl does not know"),
+    ("serial = 1 }", "serial = 1, kvm = 1 }", "emulators.qemu.kvm: is a key that tinyfl does not know"),
+    ("[checked]", "[tested]", "tested: is a key that tinyfl does not know"),
+    ('name = "stm32f405"', 'name = "other"', "the board is called 'other', the file 'stm32f405'"),
+    ("[memory]", "[memory", "Take"),
+]
+
+
+def changed(folder: Path, old: str, new: str) -> Path:
     text = (boards.data("boards") / "stm32f405.toml").read_text()
     assert old in text
-    path = tmp_path / "stm32f405.toml"
+    path = folder / "stm32f405.toml"
     path.write_text(text.replace(old, new, 1))
-    with pytest.raises(ConfigError, match=re.escape(said)) as refused:
+    return path
+
+
+@pytest.mark.parametrize(("old", "new", "said"), BAD)
+def test_a_bad_manifest_is_refused_with_what_is_wrong(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(ConfigError) as refused:
         boards.read(path)
-    assert str(path) in str(refused.value)
+    assert said in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    path = changed(tmp_path, "clock = 168_000_000", "")
+    path.write_text(path.read_text().replace("stack = 4_096", "stack = 7").replace("baud = 115_200", "baud = 7"))
+    result = CliRunner().invoke(app, ["boards", "check", str(path)])
+    assert isinstance(result.exception, ConfigError)
+    assert [word for word in ("clock", "memory.stack", "link.0.baud") if word not in str(result.exception)] == []
+
+
+def test_a_manifest_of_your_own_is_a_board_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "my-board.toml"
+    text = (boards.data("boards") / "stm32f405.toml").read_text().replace('name = "stm32f405"', 'name = "my-board"')
+    path.write_text(text[: text.index("[[flash]]")] + text[text.index("[checked]") :])
+    assert boards.load(str(path)).name == "my-board"
+    said = CliRunner().invoke(app, ["boards", "check", str(path)]).stdout
+    for lack in ("[[flash]]", "usb in [[link]]", "[power]", "[emulators]"):
+        assert f"without {lack}" in said
+    assert f"tinyfl build --board {path}" in said
+
+
+def test_the_published_schema_is_the_codes() -> None:
+    """When it is not: tinyfl boards schema > boards/schema.json."""
+    assert json.loads((boards.data("boards") / "schema.json").read_text()) == boards.schema()
+
+
+@pytest.mark.parametrize("name", boards.names())
+def test_list_and_show_name_every_board(name: str) -> None:
+    assert name in CliRunner().invoke(app, ["boards", "list"], env={"COLUMNS": "200"}).stdout
+    assert boards.load(name).title in CliRunner().invoke(app, ["boards", "show", name], env={"COLUMNS": "200"}).stdout
+    listed = json.loads(CliRunner().invoke(app, ["boards", "list", "--json"]).stdout)["boards"]
+    assert boards.load(name).model_dump(mode="json", by_alias=True) in listed

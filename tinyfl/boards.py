@@ -1,24 +1,39 @@
-"""Boards: what `boards/*.toml` say, checked."""
+"""Boards: what `boards/*.toml` say, checked.
 
+The classes are the manifest's schema, field for field; boards/schema.json is made of them (`tinyfl boards schema`).
+"""
+
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from tinyfl.errors import ConfigError, InstallError
+from tinyfl.toolchains import CORES
 
-CORES = ("cortex-m3", "cortex-m4f", "cortex-m7f", "cortex-m33f", "host")
 IDENTITY_BYTES = 16
 """The record at a board's `identity`: "TFLI", a serial number of 8 bytes, 4 bytes of 0."""
 
+DEFAULT_BAUD = 115_200
 
-@dataclass(frozen=True)
-class Region:
+Address = Annotated[int, Field(ge=0, lt=1 << 32, multiple_of=8)]
+Bytes = Annotated[int, Field(gt=0, lt=1 << 32, multiple_of=8)]
+UsbId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
+Pin = Annotated[str, StringConstraints(pattern=r"^(P[A-K]\d{1,2}|P\d{1,2}[._]\d{1,2}|GP\d{1,2})$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Region(_Table):
     """``size`` bytes from the address ``origin``."""
 
-    origin: int
-    size: int
+    origin: Address
+    size: Bytes
 
     @property
     def end(self) -> int:
@@ -29,70 +44,192 @@ class Region:
         return self.origin <= other.origin and other.end <= self.end
 
 
-@dataclass(frozen=True)
-class Memory:
-    """A chip's memory: ``stack`` bytes lie at the bottom of ``ram``; a program takes flash up to ``identity``."""
+class Memory(_Table):
+    """A chip's memory. In flash lie, in this order: what a bootloader needs up to ``application``, the firmware, the identity
+    record (IDENTITY_BYTES at ``identity``), two slots for models, one for a program (firmware/SPEC.md, slots). ``stack`` bytes
+    lie at the bottom of RAM."""
 
     flash: Region
     ram: Region
-    stack: int
-    identity: int
+    application: Address = Field(default_factory=lambda fields: fields["flash"].origin)
+    """Where the firmware starts; the start of flash, if not given."""
+    stack: Annotated[int, Field(ge=1024, multiple_of=8)]
+    identity: Address
     slots: tuple[Region, Region]
     inference: Region
-    """The slot of a program (firmware/SPEC.md, slots)."""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> "Memory":
+        if self.stack >= self.ram.size:
+            raise ValueError(f"stack is {self.stack:,}, and the RAM has {self.ram.size:,} bytes")
+        if self.slots[0].size != self.slots[1].size:
+            raise ValueError("the two slots are not of one size")
+        ends = [("application", self.application, self.identity), ("identity", self.identity, self.identity + IDENTITY_BYTES)]
+        ends += [(f"slot {i}", slot.origin, slot.end) for i, slot in enumerate(self.slots)]
+        ends += [("inference", self.inference.origin, self.inference.end)]
+        at = self.flash.origin
+        for name, start, end in ends:
+            if not at <= start < end <= self.flash.end:
+                raise ValueError(
+                    f"{name} at {start:#010x} to {end:#010x} is not in the flash from {at:#010x} to {self.flash.end:#010x}; "
+                    "in order must come application, identity, slot 0, slot 1, inference"
+                )
+            at = end
+        return self
 
     @property
     def program(self) -> Region:
         """The flash that a program may take."""
-        return Region(self.flash.origin, self.identity - self.flash.origin)
+        return Region(origin=self.application, size=self.identity - self.application)
 
 
-@dataclass(frozen=True)
-class Link:
-    """A UART: its name, the address of its registers, its interrupt's number, baud, and pins (transmit, receive)."""
+class Link(_Table):
+    """A UART: its name, the address of its registers, its interrupt's number, the baud that the firmware sets, the pins
+    (transmit, receive), what turns it into a serial port of the host, and that port's USB ids."""
 
     uart: str
-    registers: int
-    interrupt: int
-    baud: int
-    pins: tuple[str, ...] = ()
+    registers: Annotated[int, Field(ge=0, lt=1 << 32)]
+    interrupt: Annotated[int, Field(ge=0, lt=240)]
+    baud: Annotated[int, Field(ge=1_200, le=4_000_000)]
+    pins: tuple[()] | tuple[Pin, Pin] = ()
+    bridge: str = ""
+    usb: tuple[UsbId, ...] = ()
 
 
-@dataclass(frozen=True)
-class Qemu:
+class Usb(_Table):
+    """USB ids of the board's bootloader, and of the debug probe that it carries."""
+
+    bootloader: tuple[UsbId, ...] = ()
+    probe: tuple[UsbId, ...] = ()
+
+
+class Pyocd(_Table):
+    method: Literal["pyocd"]
+    target: str
+
+
+class Openocd(_Table):
+    """``config``: the files that OpenOCD is given with -f, in its own scripts' folder."""
+
+    method: Literal["openocd"]
+    config: tuple[str, ...]
+
+
+class Copy(_Table):
+    """A file dropped on the drive with the label ``drive``. ``family`` is the one of UF2."""
+
+    method: Literal["copy"]
+    drive: str
+    format: Literal["uf2", "hex", "bin"]
+    family: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+
+
+class Bossac(_Table):
+    """``offset``: from the start of flash, where the bootloader ends."""
+
+    method: Literal["bossac"]
+    offset: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+
+
+class DfuUtil(_Table):
+    method: Literal["dfu-util"]
+    alt: Annotated[int, Field(ge=0, le=255)] = 0
+    address: Address
+
+
+FlashMethod = Annotated[Pyocd | Openocd | Copy | Bossac | DfuUtil, Field(discriminator="method")]
+
+
+class Power(_Table):
+    """``milliwatts`` of the chip while it computes at ``clock``, and where that figure comes from."""
+
+    milliwatts: Annotated[float, Field(gt=0, lt=1e6)]
+    source: str
+
+
+class Qemu(_Table):
     """The machine that emulates the board, and which of its ``-serial`` options is the link, from 0."""
 
     machine: str
-    serial: int
+    serial: Annotated[int, Field(ge=0, lt=16)]
 
 
-@dataclass(frozen=True)
-class Unicorn:
+class Unicorn(_Table):
     """The CPU model and the model of the peripherals that emulate the board in simulators/unicorn."""
 
     core: str
     peripherals: str
 
 
-@dataclass(frozen=True)
-class Board:
+class Emulators(_Table):
+    qemu: Qemu | None = None
+    unicorn: Unicorn | None = None
+
+
+class Checked(_Table):
+    """What each kind of figure was held against, in words, and whether the firmware ever ran on the board itself."""
+
+    silicon: bool
+    memory: str
+    registers: str
+    pins: str
+    flash: str = ""
+
+
+class Board(_Table):
     """One manifest. ``memory`` is None, and ``links`` empty, where the core is the host: a process has its own."""
 
-    name: str
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
     port: str
     """Its folder in firmware/ports."""
     chip: str
     core: str
-    clock: int
-    """Hz; 0: unknown."""
-    buffer: int
+    clock: Annotated[int, Field(ge=0, lt=1 << 32)]
+    """Hz that the firmware sets; 0: unknown."""
+    buffer: Annotated[int, Field(ge=512, le=65_535)]
     """Bytes of the longest message, header included."""
     memory: Memory | None = None
-    links: tuple[Link, ...] = ()
-    qemu: Qemu | None = None
-    unicorn: Unicorn | None = None
-    milliwatts: float = 0.0
-    """Of the chip while it computes at ``clock``; 0: unknown."""
+    links: Annotated[tuple[Link, ...], Field(alias="link")] = ()
+    usb: Usb = Usb()
+    flash: tuple[FlashMethod, ...] = ()
+    power: Power | None = None
+    emulators: Emulators = Emulators()
+    checked: Checked | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Board":
+        if self.core not in (*CORES, "host"):
+            raise ValueError(f"core is {self.core!r}, which is none of {', '.join(CORES)}, host")
+        if not (data("firmware") / "ports" / self.port).is_dir():
+            raise ValueError(f"there is no port {self.port!r} in firmware/ports")
+        if self.core != "host":
+            lacks = [key for key, there in (("[memory]", self.memory), ("[[link]]", self.links)) if not there]
+            lacks += [] if self.checked else ["[checked]"]
+            if lacks:
+                raise ValueError(f"a chip needs {', '.join(lacks)} too")
+        return self
+
+    @property
+    def qemu(self) -> Qemu | None:
+        return self.emulators.qemu
+
+    @property
+    def unicorn(self) -> Unicorn | None:
+        return self.emulators.unicorn
+
+    @property
+    def milliwatts(self) -> float:
+        """0: unknown."""
+        return self.power.milliwatts if self.power else 0.0
+
+
+def pin_number(pin: str) -> tuple[int, int]:
+    """A pin's port and number: ``PB7`` is (1, 7), ``P1.08`` and ``P1_8`` are (1, 8), ``GP5`` is (0, 5)."""
+    letters, first, second = re.findall(r"^(GP|P[A-K]?)(\d+)(?:[._](\d+))?$", pin)[0]
+    if second:
+        return int(first), int(second)
+    return (ord(letters[1]) - ord("A") if letters != "GP" else 0), int(first)
 
 
 def data(folder: str) -> Path:
@@ -109,136 +246,84 @@ def data(folder: str) -> Path:
 
 
 def names() -> list[str]:
-    """All boards, in order."""
+    """All boards of the package, in order."""
     return sorted(path.stem for path in data("boards").glob("*.toml"))
 
 
 def load(name: str) -> Board:
-    """The board called ``name``.
+    """The board called ``name``, or the one of a manifest of your own, by its path (``my-board.toml``).
 
     Raises ConfigError for a name that is none, or a manifest that is malformed or contradicts itself.
     """
+    if name.endswith(".toml"):
+        return read(Path(name))
     if name not in names():
-        raise ConfigError(f"no board is called {name!r}. There are: {', '.join(names())}.")
+        raise ConfigError(f"no board is called {name!r}. There are: {', '.join(names())}; or give a manifest's path (.toml).")
     return read(data("boards") / f"{name}.toml")
 
 
+def select(text: str) -> list[Board]:
+    """The boards of ``text``: names and paths with commas between, or ``all`` of the package."""
+    return [load(name.strip()) for name in (names() if text == "all" else text.split(","))]
+
+
 def read(path: Path) -> Board:
-    """The board whose manifest is at ``path``. Raises ConfigError if it is malformed or contradicts itself."""
+    """The board whose manifest is at ``path``.
+
+    Raises ConfigError with everything that is wrong with it.
+    """
+    board, wrong = check(path)
+    if board is None:
+        raise ConfigError(f"{path} is no board's manifest:\n  " + "\n  ".join(wrong))
+    return board
+
+
+def check(path: Path) -> tuple[Board | None, list[str]]:
+    """The board whose manifest is at ``path``, or None and all that is wrong with it, a line each."""
     try:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is no board's manifest ({error}). Take boards/stm32f405.toml as a pattern.") from error
+        return None, [f"{error}. Take {data('boards') / 'stm32f405.toml'} as a pattern."]
     try:
-        return _board(_Table(table, "the manifest"), path.stem)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        board = Board.model_validate(_tuples(table))
+    except ValidationError as error:
+        return None, [_line(problem) for problem in error.errors(include_url=False)]
+    if board.name != path.stem:
+        return None, [f"name: the board is called {board.name!r}, the file {path.stem!r}. Give both the same name."]
+    return board, []
 
 
-class _Table:
-    """A table of the manifest; what is left when ``done`` is called is a key that nobody knows."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values, self.where = dict(values), where
-
-    def take(self, key: str, kind: type[Any], default: Any = None) -> Any:
-        value = self.values.pop(key, default)
-        if value is None:
-            raise ConfigError(f"{self.where} lacks {key}.")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ConfigError(f"{key} in {self.where} is {value!r}, not {'a number' if kind is int else f'a {kind.__name__}'}.")
-        if kind is int and not 0 <= value < 1 << 32:
-            raise ConfigError(f"{key} in {self.where} is {value:,}, not a number of 32 bits.")
-        return value
-
-    def text(self, key: str) -> str:
-        return str(self.take(key, str))
-
-    def number(self, key: str) -> int:
-        return int(self.take(key, int))
-
-    def table(self, key: str) -> "_Table":
-        return _Table(self.take(key, dict), f"[{key}]")
-
-    def done(self) -> None:
-        if self.values:
-            raise ConfigError(f"{self.where} has {', '.join(self.values)}, which tinyfl does not know. Leave it out.")
+def missing(board: Board) -> list[str]:
+    """What a manifest may lack, and what then does not work, a line each."""
+    ids = any(link.usb for link in board.links)
+    lacks = [
+        (not board.flash, "[[flash]]: tinyfl flash has no way to flash it"),
+        (not ids, "usb in [[link]]: tinyfl devices does not tell its port from others; name it with --port"),
+        (not board.power, "[power]: tinyfl plan gives no energy"),
+        (not board.qemu and not board.unicorn, "[emulators]: it cannot be emulated"),
+    ]
+    return [text for absent, text in lacks if absent] if board.memory else []
 
 
-def _board(table: _Table, stem: str) -> Board:
-    name, port, chip, core = (table.text(key) for key in ("name", "port", "chip", "core"))
-    if name != stem:
-        raise ConfigError(f"the board is called {name!r}, the file {stem!r}. Give both the same name.")
-    if core not in CORES:
-        raise ConfigError(f"core is {core!r}, which is none of {', '.join(CORES)}.")
-    if not (data("firmware") / "ports" / port).is_dir():
-        raise ConfigError(f"there is no port {port!r} in firmware/ports.")
-    clock, buffer = table.number("clock"), table.number("buffer")
-    if not 512 <= buffer <= 65_535:
-        raise ConfigError(f"buffer is {buffer:,}; a message has room in 512 to 65,535 bytes.")
-    memory: Memory | None = None
-    links: tuple[Link, ...] = ()
-    qemu: Qemu | None = None
-    unicorn: Unicorn | None = None
-    if core != "host":
-        memory = _memory(table.table("memory"))
-        links = tuple(_link(_Table(link, "[[link]]")) for link in table.take("link", list))
-        if not links:
-            raise ConfigError("the manifest lacks [[link]]: the firmware needs a UART.")
-        emulators = _Table(table.take("emulators", dict, {}), "[emulators]")
-        if "qemu" in emulators.values:
-            part = emulators.table("qemu")
-            qemu = Qemu(part.text("machine"), part.number("serial"))
-            part.done()
-        if "unicorn" in emulators.values:
-            part = emulators.table("unicorn")
-            unicorn = Unicorn(part.text("core"), part.text("peripherals"))
-            part.done()
-        emulators.done()
-    power = _Table(table.take("power", dict, {}), "[power]")
-    milliwatts = float(power.take("milliwatts", float, 0.0))
-    if not 0 <= milliwatts < 1e6:
-        raise ConfigError(f"milliwatts in [power] is {milliwatts}, not from 0 to below 1,000,000.")
-    power.done()
-    table.done()
-    return Board(name, port, chip, core, clock, buffer, memory, links, qemu, unicorn, milliwatts)
+def _tuples(value: Any) -> Any:
+    """TOML's lists as what a strict schema takes for a tuple."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _region(table: _Table) -> Region:
-    region = Region(table.number("origin"), table.number("size"))
-    table.done()
-    return region
+def _line(problem: Any) -> str:
+    """One of pydantic's problems: where, what, and what stands there."""
+    where = ".".join(str(part) for part in problem["loc"]) or "the manifest"
+    if problem["type"] == "missing":
+        return f"{where}: is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: is a key that tinyfl does not know. Leave it out."
+    said = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    return f"{where}: {said}" + ("" if isinstance(given, Mapping) else f" (is {given!r})")
 
 
-def _memory(table: _Table) -> Memory:
-    flash, ram = _region(table.table("flash")), _region(table.table("ram"))
-    stack, identity, slots = table.number("stack"), table.number("identity"), table.table("slots")
-    origins, size = slots.take("origins", list), slots.number("size")
-    slots.done()
-    inference = _region(table.table("inference"))
-    table.done()
-    if len(origins) != 2 or not all(isinstance(origin, int) for origin in origins):
-        raise ConfigError(f"slots has the origins {origins}, not two addresses.")
-    first, second = (Region(origin, size) for origin in origins)
-    parts = [Region(flash.origin, identity - flash.origin), Region(identity, IDENTITY_BYTES), first, second, inference]
-    for part, following in zip(parts, [*parts[1:], Region(flash.end, 0)], strict=True):
-        if part.size <= 0 or not flash.holds(part) or part.end > following.origin:
-            raise ConfigError(
-                f"{part.size:,} bytes at {part.origin:#010x} are not in the flash before {following.origin:#010x}. In order "
-                f"must come the firmware, identity ({IDENTITY_BYTES} bytes), slot 0, slot 1, inference."
-            )
-    if stack % 8 or not 1024 <= stack < ram.size:
-        raise ConfigError(f"stack is {stack:,}; it must be a multiple of 8, from 1,024 to below the RAM's {ram.size:,} bytes.")
-    sizes = (ram.size, size, inference.size)
-    if any(number % 8 for number in (flash.origin, ram.origin, identity, *origins, inference.origin, *sizes)):
-        raise ConfigError("an address or a size in [memory] is not a multiple of 8.")
-    return Memory(flash, ram, stack, identity, (first, second), inference)
-
-
-def _link(table: _Table) -> Link:
-    pins = tuple(table.take("pins", list, []))
-    link = Link(table.text("uart"), table.number("registers"), table.number("interrupt"), table.number("baud"), pins)
-    table.done()
-    if not link.baud:
-        raise ConfigError("baud in [[link]] is 0.")
-    return link
+def schema() -> dict[str, Any]:
+    """The manifest's JSON Schema, which editors know how to use."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Board.model_json_schema(by_alias=True)

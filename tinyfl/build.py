@@ -3,82 +3,40 @@
 import hashlib
 import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib import metadata, util
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tinyfl import __version__, boards
-from tinyfl.boards import Board, Memory
-from tinyfl.errors import BuildError, ConfigError, DoesNotFit, InstallError
+from tinyfl.boards import Board, Memory, pin_number
+from tinyfl.errors import BuildError, ConfigError, DoesNotFit
 from tinyfl.footprint import Footprint, footprint
-
-Toolchain = Literal["zig", "gcc"]
-TOOLCHAINS: tuple[Toolchain, ...] = ("zig", "gcc")
-
-# gcc's flags, and zig's target and processor, whose bare names would mean soft float (thumb-freestanding-eabi has none).
-CORES = {
-    "cortex-m3": (["-mcpu=cortex-m3"], "thumb-freestanding-eabi", "cortex_m3"),
-    "cortex-m4f": (
-        ["-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"],
-        "thumb-freestanding-eabihf",
-        "cortex_m4+vfp4d16sp",
-    ),
-    "cortex-m7f": (
-        ["-mcpu=cortex-m7", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"],
-        "thumb-freestanding-eabihf",
-        "cortex_m7+fp_armv8d16sp",
-    ),
-    "cortex-m33f": (
-        ["-mcpu=cortex-m33", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"],
-        "thumb-freestanding-eabihf",
-        "cortex_m33+fp_armv8d16sp",
-    ),
-}
-
-# Multiply and add stay apart, so that every target computes the same bits (firmware/SPEC.md, arithmetic).
-COMMON = [
-    "-std=c99",
-    "-g",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-ffunction-sections",
-    "-fdata-sections",
-    "-Wall",
-    "-Wextra",
-]
-OURS = ["-Wconversion", "-Werror"]
-# Agent and port are not where the time goes. The core's blocks (core/dense.h) pay once their loops are unrolled to registers,
-# which gcc does at -O3 alone; zig does it at -O2 too, but there unrolls all else to 20,000 bytes, and spills a block of 8.
-# Instructions of one SGD step of 1-32-32-1 (relu) on a Cortex-M4F, and bytes of the core:
-#   gcc  -Os 33,457 and 5,034; -O2 32,933 and 6,864; -O3 15,058 and 7,772
-#   zig  -Os 43,176 and 5,978; -O2 18,132 and 20,430; -Os, unrolled 18,128 and 6,906; the same with blocks of 4 16,549 and 6,148
-SMALL = ("-Os",)
-FAST = {"gcc": ("-O3",), "zig": ("-Os", "-mllvm", "-unroll-threshold=400", "-DTINYFL_BLOCK=4"), "cc": ("-O3",)}
-# memcpy and its kin must not be recognised in their own loops.
-LITERAL = {"gcc": ("-O2", "-fno-builtin", "-fno-tree-loop-distribute-patterns"), "zig": ("-O2", "-fno-builtin")}
-FREESTANDING = ["-mthumb", "-ffreestanding", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
+from tinyfl.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
 
 FIRST_ERRORS = 8
+
+# Pages of 64 KiB, which lld takes otherwise, would put the ELF's own headers into RAM where that is not so aligned.
+PAGES = "-Wl,-z,max-page-size=4096"
 
 
 @dataclass(frozen=True)
 class Firmware:
-    """A linked firmware. ``size`` is None where the board is a process of this machine."""
+    """A linked firmware. ``version`` is what the board will say that it runs: the package's, and a digest of all that was
+    compiled. ``size`` is None where the board is a process of this machine."""
 
     elf: Path
     board: Board
     toolchain: str
+    version: str
     size: Footprint | None
 
     def summary(self) -> dict[str, Any]:
         """For JSON: bytes by section and by part, beside what the board has."""
-        result: dict[str, Any] = {"board": self.board.name, "toolchain": self.toolchain, "elf": str(self.elf)}
+        result: dict[str, Any] = {"board": self.board.name, "toolchain": self.toolchain}
+        result |= {"version": self.version, "elf": str(self.elf)}
         if self.size and self.board.memory:
             memory = self.board.memory
             result |= {"flash_bytes": sum(self.size.flash.values()), "flash_available": memory.program.size}
@@ -111,25 +69,29 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     for source in sources:
         if not source.is_file() or source.suffix != ".c":
             raise ConfigError(f"--source {source} is no C file. Give the path of a .c file (firmware/agent/source.h).")
-    compiler, version = _compiler(board, toolchain)
+    command, release = compiler(board.core, toolchain)
     named = toolchain if board.memory else "cc"
     units = list(_units(board, named, sources))
     folders = list(dict.fromkeys(unit.source.parent for unit in units))
-    flags = [*_target(board, toolchain), *COMMON, *_defines(board), *(f"-I{folder}" for folder in folders)]
-    headers = _digest(version, *(path for folder in folders for path in sorted(folder.glob("*.h"))))
+    flags = [*target(board.core, toolchain), *COMMON, *_defines(board)]
+    included = [path for folder in folders for path in sorted(folder.glob("*.h"))]
+    version = _version([release, *flags, *(flag for unit in units for flag in unit.flags)], units, included)
+    units = [_telling(unit, version) for unit in units]
+    flags += [f"-I{folder}" for folder in folders]
+    headers = _digest(release, *included)
 
     out = out.resolve()
     objects = out / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
-        made = list(pool.map(lambda unit: _compile(unit, [*compiler, *flags, *unit.flags], headers, objects), units))
+        made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
     elf = out / f"{board.name}.elf"
-    _link(board, compiler, _target(board, toolchain), made, elf)
+    _link(board, command, target(board.core, toolchain), made, elf)
     for stale in set(objects.glob("*.o")) - set(made):
         stale.unlink(missing_ok=True)
     parts = {path: unit.part for path, unit in zip(made, units, strict=True)}
     size = footprint(elf, board.memory, parts) if board.memory else None
-    return Firmware(elf, board, named, size)
+    return Firmware(elf, board, named, version, size)
 
 
 def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_Unit]:
@@ -138,8 +100,9 @@ def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_U
     for source in _c_files(firmware / "agent"):
         if board.memory or source.name != "main.c":  # a process has its own main
             yield _Unit(source, "agent", (*OURS, *SMALL))
-    for source in _c_files(firmware / "ports" / board.port):
-        yield _Unit(source, "port", (*OURS, *SMALL))
+    for folder in sorted((firmware / "ports").iterdir()):
+        if board.port.startswith(folder.name):  # stm32f4's, and what the families of stm32 share
+            yield from (_Unit(source, "port", (*OURS, *SMALL)) for source in _c_files(folder))
     if board.memory:
         for source in _c_files(firmware / "ports" / "cortex_m"):
             yield _Unit(source, "port", (*OURS, *(LITERAL[toolchain] if source.name == "memory.c" else SMALL)))
@@ -147,47 +110,37 @@ def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_U
         yield _Unit(source.resolve(), "source", SMALL)
 
 
+def _version(flags: Sequence[str], units: Sequence[_Unit], headers: Sequence[Path]) -> str:
+    """The package's version, and a digest of what the firmware is made of that is the same in every folder."""
+    digest = hashlib.sha256("\0".join(flags).encode())
+    for path in (*(unit.source for unit in units), *headers):
+        digest.update(f"\0{path.name}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:8]}"
+
+
+def _telling(unit: _Unit, version: str) -> _Unit:
+    """The one source that tells the version is told it, so that the others need not be compiled for it."""
+    if (unit.part, unit.source.name) != ("agent", "about.c"):
+        return unit
+    return replace(unit, flags=(*unit.flags, f'-DTINYFL_VERSION="{version}"'))
+
+
 def _c_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.c"))
 
 
-def _compiler(board: Board, toolchain: Toolchain) -> tuple[list[str], str]:
-    """The command, and what tells its version from another. Raises InstallError if it is not there."""
-    if toolchain not in TOOLCHAINS:
-        raise ConfigError(f"no toolchain is called {toolchain!r}. There are: {', '.join(TOOLCHAINS)}.")
-    if board.core == "host":
-        name, cure = "cc", "apt-get install gcc libc6-dev"
-    elif toolchain == "gcc":
-        name, cure = "arm-none-eabi-gcc", "apt-get install gcc-arm-none-eabi, or take --toolchain zig"
-    elif util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"], metadata.version("ziglang")
-    else:
-        raise InstallError("ziglang, the default toolchain, is not installed. Run: pip install 'tinyfl[firmware]'")
-    path = shutil.which(name)
-    if not path:
-        raise InstallError(f"{name} is not on the path. Run: {cure}.")
-    return [path], subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
-
-
-def _target(board: Board, toolchain: Toolchain) -> list[str]:
-    if board.core == "host":
-        return []
-    gcc, triple, processor = CORES[board.core]
-    if toolchain == "gcc":
-        return [*gcc, *FREESTANDING]
-    return ["-target", triple, f"-mcpu={processor}", "-fno-sanitize=all", *FREESTANDING]
-
-
 def _defines(board: Board) -> list[str]:
-    values: dict[str, str | int] = {
-        "VERSION": f'"{__version__}"', "BOARD": f'"{board.name}"', "CLOCK": f"{board.clock}u", "BUFFER": board.buffer,
-    }  # fmt: skip
+    values: dict[str, str | int] = {"BOARD": f'"{board.name}"', "CLOCK": f"{board.clock}u", "BUFFER": board.buffer}
     if board.memory:
-        link = board.links[0]
-        values["ID_RECORD"] = f"{board.memory.identity:#x}u"
-        for number, slot in enumerate((*board.memory.slots, board.memory.inference)):
+        memory, link = board.memory, board.links[0]
+        values["ID_RECORD"] = f"{memory.identity:#x}u"
+        values |= {"FLASH_ORIGIN": f"{memory.flash.origin:#x}u", "FLASH_BYTES": f"{memory.flash.size}u"}
+        for number, slot in enumerate((*memory.slots, memory.inference)):
             values |= {f"SLOT_{number}": f"{slot.origin:#x}u", f"SLOT_{number}_BYTES": f"{slot.size}u"}
-        values |= {"UART": f"{link.registers:#x}u", "UART_INTERRUPT": f"{link.interrupt}u", "BAUD": f"{link.baud}u"}
+        values |= {"UART": f"{link.registers:#x}u", "UART_INTERRUPT": link.interrupt, "BAUD": f"{link.baud}u"}
+        for name, pin in zip(("TX", "RX"), link.pins, strict=False):
+            values |= {f"{name}_PORT": pin_number(pin)[0], f"{name}_PIN": pin_number(pin)[1]}
     return [f"-DTINYFL_{name}={value}" for name, value in values.items()]
 
 
@@ -216,7 +169,7 @@ def _link(board: Board, compiler: Sequence[str], target: Sequence[str], objects:
         regions = elf.with_name("memory.ld")
         regions.write_text(_regions(board.memory))
         scripts = [script, regions]
-        command += ["-g", "-nostdlib", "-T", str(script), "-Wl,--gc-sections", "-Wl,-e,Reset_Handler"]
+        command += ["-g", "-nostdlib", "-T", str(script), "-Wl,--gc-sections", "-Wl,-e,Reset_Handler", PAGES]
         command += ["-lgcc"] if "ziglang" not in compiler else ["-rtlib=compiler-rt"]
     made_from = elf.with_suffix(".digest")
     digest = _digest("\0".join(command), *scripts)
@@ -230,8 +183,9 @@ def _regions(memory: Memory) -> str:
     def region(name: str, origin: int, size: int) -> str:
         return f"    {name} : ORIGIN = {origin:#010x}, LENGTH = {size}\n"
 
-    flash, ram = memory.program, memory.ram
-    lines = region("FLASH (rx)", flash.origin, flash.size) + region("RAM (rw)", ram.origin, ram.size)
+    flash, ram, start = memory.program, memory.ram, memory.flash.origin
+    lines = region("BOOT (rx)", start, flash.origin - start)
+    lines += region("FLASH (rx)", flash.origin, flash.size) + region("RAM (rw)", ram.origin, ram.size)
     return f"MEMORY {{\n{lines}}}\nstack_bytes = {memory.stack};\n"
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyfl import boards
 from tinyfl.boards import Board
-from tinyfl.build import Firmware, Toolchain
+from tinyfl.build import Firmware
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.layers import Kind
 from tinyfl.networks import Network
 from tinyfl.plan import arena_bytes
+from tinyfl.toolchains import Toolchain
 
 if TYPE_CHECKING:
     from tinyfl.inference import Program
@@ -233,17 +234,17 @@ def _one_way(payload: int, board: Board) -> int:
 def on_boards(
     model: "Network | Program", board: str, *, name: str, freeze: int, samples: int, batch: int, toolchain: Toolchain
 ) -> list[Cost]:
-    """The costs of ``model`` on the board of that name, or on ``all`` chips' boards.
+    """The costs of ``model`` on these boards (boards.select), or on ``all`` chips' boards.
 
     Raises ConfigError for an option that does not go with the model, and what building the firmware raises.
     """
-    named = [board] if board != "all" else [name for name in boards.names() if boards.load(name).memory]
+    chosen = [each for each in boards.select(board) if each.memory or board != "all"]
     if isinstance(model, Network):
         network = model.frozen(freeze)
-        return [learning(network, boards.load(name), samples=samples, batch=batch, toolchain=toolchain) for name in named]
+        return [learning(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in chosen]
     if freeze:
         raise ConfigError("an int8 model does not learn: leave --freeze out.")
-    return [inference(model, boards.load(each), name=name, toolchain=toolchain) for each in named]
+    return [inference(model, each, name=name, toolchain=toolchain) for each in chosen]
 
 
 def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, batch: int) -> None:

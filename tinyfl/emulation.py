@@ -19,7 +19,7 @@ from typing import get_args
 
 from tinyfl import __version__
 from tinyfl.boards import Board, load
-from tinyfl.build import Firmware, Toolchain, build
+from tinyfl.build import Firmware, build
 from tinyfl.errors import ConfigError
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire, Opener, SerialWire
@@ -27,6 +27,7 @@ from tinyfl.roster import ENGINES
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge, Link
 from tinyfl.simulators.child import Child
+from tinyfl.toolchains import Toolchain
 
 LINKS = get_args(Link)
 START_SECONDS = 30.0

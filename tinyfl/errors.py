@@ -53,6 +53,12 @@ class LinkError(TinyflError):
     reason = "link"
 
 
+class FlashError(TinyflError):
+    """A board could not be flashed, or does not run what was written."""
+
+    exit_code = 9
+
+
 class DoesNotFit(TinyflError):
     """A board has too little flash or RAM for what is asked."""
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.build import Toolchain
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.evaluation import mean_and_interval
@@ -16,6 +15,7 @@ from tinyfl.files import write_whole
 from tinyfl.inference import Program, load_program, run_native
 from tinyfl.layers import Loss
 from tinyfl.tasks import Episodes, Task, load_task
+from tinyfl.toolchains import Toolchain
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """From inputs (n, *shape) to raw outputs (n, *shape)."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinyfl.boards import Board, data
-from tinyfl.build import Toolchain
 from tinyfl.emulation import firmware
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Network
+from tinyfl.toolchains import Toolchain
 
 if TYPE_CHECKING:
     from tinyfl.inference import Program

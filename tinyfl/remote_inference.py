@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.build import Toolchain
 from tinyfl.errors import DoesNotFit
 from tinyfl.inference import Program, quantized
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
 from tinyfl.link.errors import Corrupt
 from tinyfl.link.wire import Opener, SerialWire
+from tinyfl.toolchains import Toolchain
 
 SLOT_HEADER = 40
 """Bytes of the slot that are not the program's (firmware/SPEC.md, slots)."""
@@ -43,8 +43,8 @@ def run_on_port(program: Program, x: NDArray[Any], port: str) -> NDArray[Any]:
 async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
     board = await LinkedBoard.connect(opener)
     try:
-        _demand_room(program, board.description)
-        await board.put_program(program.content, WORK_SECONDS + len(program.content) / SLOWEST)
+        demand_room(program, board.description)
+        await put_program(board, program)
         rows = [await board.predict(row.tobytes()) for row in x]
         if any(len(row) != program.output.bytes for row in rows):
             raise Corrupt(f"the board's outputs have {len(rows[0])} bytes, not {program.output.bytes}.")
@@ -53,7 +53,13 @@ async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray
     return np.frombuffer(b"".join(rows), program.output.dtype).reshape(len(x), *program.output.shape)
 
 
-def _demand_room(program: Program, described: Description) -> None:
+async def put_program(board: LinkedBoard, program: Program) -> None:
+    """``program`` into the board's slot, in the time that its length needs."""
+    await board.put_program(program.content, WORK_SECONDS + len(program.content) / SLOWEST)
+
+
+def demand_room(program: Program, described: Description) -> None:
+    """Raises DoesNotFit where the board has no room for ``program``."""
     for takes, has, what in (
         (len(program.content) + SLOT_HEADER, described.store, "flash in the program's slot"),
         (program.arena_bytes, described.arena, "RAM to run"),

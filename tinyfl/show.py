@@ -13,7 +13,6 @@ from tinyfl.federation import Progress as Standing
 from tinyfl.fleet import Event
 
 if TYPE_CHECKING:
-    from tinyfl.build import Firmware
     from tinyfl.costs import Cost, Work
     from tinyfl.emulation import Served
 
@@ -140,37 +139,12 @@ def exported(result: dict[str, Any]) -> None:
     console.print(result["card"], soft_wrap=True)
 
 
-def firmware(made: "Sequence[Firmware]") -> None:
-    """What each firmware takes of its board, in bytes: as a whole, by section and by part."""
-    console = Console()
-    for one in made:
-        if one.size and one.board.memory:
-            flash, ram = sum(one.size.flash.values()), sum(one.size.ram.values())
-            memory = one.board.memory
-            table = Table(title=f"{one.board.name} · {one.board.core} · {one.toolchain}")
-            table.add_column("")
-            table.add_column("flash", justify="right")
-            table.add_column("RAM", justify="right")
-            for part, pair in one.size.parts.items():
-                table.add_row(part, *(f"{count:,}" for count in pair))
-            table.add_row("stack", "", f"{memory.stack:,}", end_section=True)
-            for section in dict.fromkeys([*one.size.flash, *one.size.ram]):
-                taken = (sizes.get(section) for sizes in (one.size.flash, one.size.ram))
-                table.add_row(section, *("" if count is None else f"{count:,}" for count in taken), style="dim")
-            table.add_section()
-            table.add_row("all", f"{flash:,}", f"{ram:,}", style="bold")
-            table.add_row("of", f"{memory.program.size:,}", f"{memory.ram.size:,}")
-            console.print(table)
-            console.print(f"{one.size.arena:,} bytes of RAM are left for plan, weights and learner.")
-        console.print(str(one.elf), soft_wrap=True)
-
-
 def costs(found: "Sequence[Cost]") -> None:
     """What a model costs, a board a row; what does not fit is marked."""
     from tinyfl.costs import CYCLES_PER_INSTRUCTION
 
     console = Console()
-    table = Table(title=found[0].model, box=SIMPLE)
+    table = Table(title=found[0].model, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("board", no_wrap=True)
     slot = ["slot"] if found[0].from_slot else []
     for column in ("RAM, KB", "flash", *slot, *(work.what for work in found[0].work), "link"):
@@ -192,18 +166,28 @@ def costs(found: "Sequence[Cost]") -> None:
             )
     measured = "counted in emulation" if any(work.measured for cost in found for work in cost.work) else "estimated"
     console.print(
-        f"Bytes are exact; ✗ does not fit. M: million instructions, {measured}; ~ marks estimates. Seconds assume "
-        f"{CYCLES_PER_INSTRUCTION:g} cycles an instruction, mJ the manifest's power; the link runs at its full rate."
+        f"Bytes are exact; ✗ does not fit. M and k: instructions in millions and thousands, {measured}; ~ marks estimates. "
+        f"Seconds assume {CYCLES_PER_INSTRUCTION:g} cycles an instruction, mJ the manifest's power; the link runs at its full rate."
     )
 
 
 def _work(work: "Work") -> str:
-    energy = f"\n{work.millijoules:.3g} mJ" if work.millijoules is not None else ""
-    return f"{'' if work.measured else '~'}{_seconds(work.seconds)}\n{work.instructions / 1e6:,.4g} M{energy}"
+    energy = f"\n{_energy(work.millijoules)}" if work.millijoules is not None else ""
+    return f"{'' if work.measured else '~'}{_seconds(work.seconds)}\n{_count(work.instructions)}{energy}"
+
+
+def _count(instructions: float) -> str:
+    return f"{instructions / 1e6:,.3g} M" if instructions >= 1e6 else f"{instructions / 1e3:.3g} k"
+
+
+def _energy(millijoules: float) -> str:
+    return f"{millijoules:.3g} mJ" if millijoules >= 1 else f"{1e3 * millijoules:.3g} µJ"
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
 
 
 def inference(result: dict[str, Any]) -> None:

@@ -1,0 +1,3 @@
+from tinyfl.cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""Verbs of boards and their firmware: boards, build, emulate."""
+
+import json as jsonlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyfl.cli.app import Json, app
+from tinyfl.toolchains import Toolchain
+
+boards_app = typer.Typer(help="List, show and check boards' manifests.", no_args_is_help=True)
+app.add_typer(boards_app, name="boards")
+
+
+@boards_app.command("list")
+def boards_list(json: Json = False) -> None:
+    """All boards that come with tinyfl."""
+    from tinyfl import boards, show_boards
+
+    found = boards.select("all")
+    if json:
+        typer.echo(jsonlib.dumps({"boards": [board.model_dump(mode="json", by_alias=True) for board in found]}))
+    else:
+        show_boards.boards(found)
+
+
+@boards_app.command("show")
+def boards_show(
+    board: Annotated[str, typer.Argument(help="A board's name, or a manifest's path.")], json: Json = False
+) -> None:
+    """One board: its memory, its links, how it is flashed, and what was checked."""
+    from tinyfl import boards, show_boards
+
+    found = boards.load(board)
+    if json:
+        typer.echo(jsonlib.dumps(found.model_dump(mode="json", by_alias=True)))
+    else:
+        show_boards.board(found)
+
+
+@boards_app.command("check")
+def boards_check(
+    manifest: Annotated[Path, typer.Argument(help="A manifest of your own, such as my-board.toml.")], json: Json = False
+) -> None:
+    """Say what is missing from a manifest, or wrong with it, all at once."""
+    from tinyfl import boards
+
+    board, wrong = boards.check(manifest)
+    missing = boards.missing(board) if board else []
+    if json:
+        typer.echo(jsonlib.dumps({"manifest": str(manifest), "wrong": wrong, "missing": missing}))
+    else:
+        for line in missing:
+            typer.echo(f"without {line}")
+        if board:
+            typer.echo(f"{manifest} is a whole manifest: tinyfl build --board {manifest}")
+    if board is None:
+        boards.read(manifest)
+
+
+@boards_app.command("schema")
+def boards_schema() -> None:
+    """Print the manifest's JSON Schema, for editors."""
+    from tinyfl import boards
+
+    typer.echo(jsonlib.dumps(boards.schema(), indent=2))
+
+
+@app.command()
+def build(
+    board: Annotated[str, typer.Option(help="Boards' names or manifests' paths, with commas between, or all.")],
+    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    source: Annotated[list[Path] | None, typer.Option(help="A C file with sources of samples; may repeat.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to build, a folder for each board.")] = Path("build/firmware"),
+    json: Json = False,
+) -> None:
+    """Build a board's firmware, and show what it takes of flash and RAM."""
+    from tinyfl import boards, show_boards
+    from tinyfl import build as builder
+
+    chosen = boards.select(board)
+    made = [builder.build(each, out / each.name, toolchain=toolchain, sources=source or ()) for each in chosen]
+    if json:
+        typer.echo(jsonlib.dumps({"firmware": [firmware.summary() for firmware in made]}))
+    else:
+        show_boards.firmware(made)
+
+
+@app.command()
+def emulate(
+    board: Annotated[str, typer.Option(help="A board's name.")],
+    count: Annotated[int, typer.Option(help="How many.")] = 1,
+    engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
+    link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
+    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    first: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
+    json: Json = False,
+) -> None:
+    """Run emulated boards with the firmware that is flashed, each on a pty or TCP port of its own, until Ctrl-C."""
+    from tinyfl import emulation, show
+
+    with emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out) as running:
+        ended = emulation.ended_by_signal()  # before anyone is told that the boards are up, and may end them
+        if json:
+            typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))
+        else:
+            show.emulated(running)
+        ended.wait()

@@ -1,0 +1,88 @@
+"""Verbs of models: plan, export, infer."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyfl.cli.app import Json, app
+from tinyfl.toolchains import Toolchain
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str, typer.Argument(help="A run, a .keras, .h5, .npz or .tflite file, conv-omniglot, or a network's name.")
+    ],
+    board: Annotated[str, typer.Option(help="Boards' names or manifests' paths, with commas between, or all.")] = "all",
+    shape: Annotated[str | None, typer.Option(help="For a network's name: its input, such as 28x28x1.")] = None,
+    outputs: Annotated[int, typer.Option(help="For a network's name: its outputs.")] = 0,
+    freeze: Annotated[int, typer.Option(help="The first so many layers with weights do not learn.")] = 0,
+    samples: Annotated[int, typer.Option(help="Samples of a round.")] = 32,
+    batch: Annotated[int, typer.Option(help="Samples an inner step.")] = 1,
+    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    json: Json = False,
+) -> None:
+    """What a model costs on a board, before anything is flashed: RAM, flash, instructions, seconds and millijoules."""
+    from tinyfl import costs, show
+    from tinyfl.models import load_model, read_shape
+
+    made = load_model(model, read_shape(shape) if shape else None, outputs)
+    found = costs.on_boards(made, board, name=model, freeze=freeze, samples=samples, batch=batch, toolchain=toolchain)
+    if json:
+        typer.echo(jsonlib.dumps({"costs": [cost.as_json() for cost in found]}))
+    else:
+        show.costs(found)
+    costs.demand_fit(made, found, freeze=freeze, batch=batch)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run's directory, or an .npz file of weights.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Only int8. Bare: both.")] = False,
+    float32: Annotated[bool, typer.Option("--float", help="Only float32. Bare: both.")] = False,
+    adapted: Annotated[
+        int | None, typer.Option(metavar="DEVICE", help="The weights to which this test device, from 0, adapts.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The task's file, if not where the run had it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files. Default: exported, in the run's directory.")] = None,
+    json: Json = False,
+) -> None:
+    """Write a trained network as TFLite files and C arrays, with a model card of what they reach."""
+    from tinyfl import show
+    from tinyfl.export import model
+
+    kinds = model.KINDS if int8 == float32 else ("int8",) if int8 else ("float32",)
+    result = show.with_bar(
+        "measuring", lambda tick: model.export(run, kinds=kinds, adapted=adapted, data=data, out=out, progress=tick)
+    )
+    if json:
+        typer.echo(jsonlib.dumps(result))
+    else:
+        show.exported(result)
+
+
+@app.command()
+def infer(
+    model: Annotated[Path, typer.Argument(help="An int8 .tflite file.")],
+    input: Annotated[Path | None, typer.Option(help="A batch of inputs (.npy): raw int8, or float32 to be quantised.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the raw outputs go (.npy).")] = None,
+    on: Annotated[str, typer.Option(help="native, emulated:BOARD, or port:PORT.")] = "native",
+    task: Annotated[
+        str | None, typer.Option(help="Measure the accuracy on test devices of this task, or of this finished run.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The task's .npz file.")] = None,
+    device: Annotated[int | None, typer.Option(help="On this test device of the run, as export --adapted numbers it.")] = None,
+    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    json: Json = False,
+) -> None:
+    """Run an int8 model over a batch or a task: here, on an emulated board, or on a board on a port."""
+    from tinyfl import show
+    from tinyfl.infer import infer as run_inference
+
+    result = run_inference(model, input=input, output=output, on=on, task=task, data=data, device=device, toolchain=toolchain)
+    if json:
+        typer.echo(jsonlib.dumps(result))
+    else:
+        show.inference(result)
