@@ -70,6 +70,8 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
         ({"ports": [1]}, "lists of texts"),
         ({"ports": ["/dev/a"], "ids": ["7"]}, "no board's id"),
         ({"ports": ["/dev/a"], "ids": ["AB", "ab"]}, "more than once"),
+        ({"ports": ["/dev/a"], "baud": 50}, "baud .* is 50, not 300"),
+        ({"native": 3, "baud": 9600}, "native has no baud"),
         ({"wires": 3}, "'wires', which tinyfl does not know"),
         ("native", "not a table"),
     ],

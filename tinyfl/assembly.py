@@ -97,11 +97,9 @@ def _emulated(site: _Site, part: Part, first: int) -> tuple[list[Any], Boards]:
 
 
 def _on_ports(part: Part) -> tuple[list[Any], Boards]:
-    from tinyfl.link.rack import Rack
-    from tinyfl.link.wire import SerialWire
+    from tinyfl.link.rack import Rack, opener_at
 
     if part.ids:
-        rack = Rack(part.ports)
+        rack = Rack(part.ports, part.baud)
         return [rack.opener(board) for board in part.ids], [{"id": board, "port": None} for board in part.ids]
-    openers = [lambda port=port: SerialWire.open(port) for port in part.ports]
-    return openers, [{"id": None, "port": port} for port in part.ports]
+    return [opener_at(port, part.baud) for port in part.ports], [{"id": None, "port": port} for port in part.ports]

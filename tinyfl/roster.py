@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from tinyfl.build import TOOLCHAINS, Toolchain
 from tinyfl.errors import ConfigError
+from tinyfl.toolchains import TOOLCHAINS, Toolchain
 
 ENGINES = ("unicorn", "qemu", "process")
 
@@ -23,7 +23,8 @@ ENGINES = ("unicorn", "qemu", "process")
 class Part:
     """One kind of device in a fleet: ``native`` simulated ones; ``count`` boards of kind ``board``, emulated by ``engine``
     with firmware from ``toolchain``; or the boards at ``ports``, as pyserial names them, in the order of ``ports`` or, where
-    given, of the boards' unique ``ids``. ``faults`` is a scenario file, for emulated boards."""
+    given, of the boards' unique ``ids``, at ``baud`` (0: as the manifest has it that fits the port's USB ids, else 115,200).
+    ``faults`` is a scenario file, for emulated boards."""
 
     native: int = 0
     board: str = ""
@@ -33,6 +34,7 @@ class Part:
     faults: str = ""
     ports: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
+    baud: int = 0
 
     @property
     def size(self) -> int:
@@ -75,7 +77,7 @@ def _check(part: Part, given: set[str]) -> None:
     kinds = [name for name in ("native", "board", "ports") if name in given]
     if len(kinds) != 1:
         raise ConfigError(f"[[fleet]] has {', '.join(kinds) or 'none'} of native, board and ports. Give exactly one.")
-    of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids"}}[kinds[0]]
+    of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids", "baud"}}[kinds[0]]
     for key in sorted(given - of_kind - set(kinds)):
         raise ConfigError(f"[[fleet]] with {kinds[0]} has no {key}. It takes {', '.join(sorted(of_kind)) or 'nothing else'}.")
     if ("native" in given and part.native < 1) or part.count < 1:
@@ -84,6 +86,8 @@ def _check(part: Part, given: set[str]) -> None:
         raise ConfigError(f"no engine is called {part.engine!r}. There are {', '.join(ENGINES)}.")
     if part.toolchain not in TOOLCHAINS:
         raise ConfigError(f"no toolchain is called {part.toolchain!r}. There are {', '.join(TOOLCHAINS)}.")
+    if "baud" in given and not 300 <= part.baud <= 4_000_000:
+        raise ConfigError(f"baud in [[fleet]] is {part.baud:,}, not 300 to 4,000,000.")
     if "ports" in given and not part.ports:
         raise ConfigError("ports in [[fleet]] is empty. Name serial ports, ptys or socket://host:port.")
     if not all(isinstance(text, str) for text in (*part.ports, *part.ids)):

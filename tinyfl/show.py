@@ -167,7 +167,8 @@ def costs(found: "Sequence[Cost]") -> None:
     measured = "counted in emulation" if any(work.measured for cost in found for work in cost.work) else "estimated"
     console.print(
         f"Bytes are exact; ✗ does not fit. M and k: instructions in millions and thousands, {measured}; ~ marks estimates. "
-        f"Seconds assume {CYCLES_PER_INSTRUCTION:g} cycles an instruction, mJ the manifest's power; the link runs at its full rate."
+        f"Seconds assume {CYCLES_PER_INSTRUCTION:g} cycles an instruction, mJ the manifest's power; the link runs at its "
+        "full rate."
     )
 
 

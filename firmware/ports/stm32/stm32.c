@@ -7,6 +7,9 @@
 #define OSCILLATOR 16000000u
 #define BUS_DIVIDER 4 /* of both peripheral buses: at most 42 MHz (F4) and 45 MHz (F7) */
 #define OSCILLATOR_TURNS 100000u /* milliseconds, where microseconds are needed */
+#if TINYFL_CLOCK != OSCILLATOR && (TINYFL_CLOCK < 48000000u || TINYFL_CLOCK % 2000000u)
+#error "the clock must be the oscillator's 16 MHz, or an even number of MHz from 48 on"
+#endif
 
 #if TINYFL_UART == USART2_BASE
 #define USART_CLOCK RCC(APB1ENR)

@@ -1,0 +1,120 @@
+"""tinyfl monitor: what a board says, across restarts and pulled cables, until Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import Desk, held, silent
+from double import Double
+
+from tinyfl import monitor as watching
+from tinyfl.errors import ConfigError
+from tinyfl.link.errors import Dead
+from tinyfl.monitor import Said, monitor
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "AGAIN_SECONDS", 0.01)
+
+
+def test_it_tells_what_the_board_is_and_how_it_stands_until_ctrl_c(desk: Desk) -> None:
+    url = desk.plug("ttyACM0", Double(b"\xab").exchange)
+    said: list[Said] = []
+
+    def tell(line: Said) -> None:
+        said.append(line)
+        if len(said) == 4:
+            raise KeyboardInterrupt
+
+    monitor(url, tell, interval=0.01)
+    assert [line.what for line in said] == ["connected", "status", "status", "status"]
+    first = json.loads(json.dumps(said[0].as_json()))
+    assert (first["port"], first["description"]["id"], first["description"]["board"]) == (url, "ab", "double")
+    assert json.loads(json.dumps(said[1].as_json()))["status"]["state"] == "empty"
+
+
+def test_a_board_that_comes_back_under_another_name_is_watched_on(desk: Desk) -> None:
+    board = Double(b"\xab")
+    desk.plug("ttyACM0", Double(b"\1").exchange, serial="other")
+    desk.plug("ttyACM1", board.exchange, serial="A")
+    said: list[Said] = []
+
+    def tell(line: Said) -> None:
+        said.append(line)
+        if len(said) == 2:
+            desk.unplug("ttyACM1")
+        elif line.what == "gone":
+            desk.plug("ttyACM7", board.exchange, serial="A")
+        elif len(said) > 4:
+            raise KeyboardInterrupt
+
+    monitor("", tell, id="ab", interval=0.01)
+    assert [line.what for line in said] == ["connected", "status", "gone", "connected", "status"]
+    assert [Path(line.port).name for line in said] == ["ttyACM1"] * 3 + ["ttyACM7"] * 2
+    assert "is gone" in said[2].detail or "cannot be opened" in said[2].detail
+
+
+def test_by_id_no_other_board_takes_its_place(desk: Desk) -> None:
+    """A port without USB facts has another board now; by its id, only the first one is watched."""
+    board, other, said = Double(b"\xab"), Double(b"\1"), list[Said]()
+    now = [board, board, board, other, other, other, board]
+    url = desk.plug("ttyACM0", lambda data: (now.pop(0) if len(now) > 1 else board).exchange(data))
+
+    def tell(line: Said) -> None:
+        said.append(line)
+        if line.what == "status" and len(said) == 2:
+            desk.unplug("ttyACM0")
+            desk.plug("ttyACM0", lambda data: (now.pop(0) if len(now) > 1 else board).exchange(data))
+        elif len(said) > 4:
+            raise KeyboardInterrupt
+
+    monitor("", tell, id="ab", interval=0.01)
+    described = [line.description.id for line in said if line.description]
+    assert described == [b"\xab", b"\xab"] and {line.port for line in said} == {url}
+
+
+def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
+    url = desk.plug("ttyACM0", Double(b"\xab").exchange)
+
+    def never(line: Said) -> None:
+        raise AssertionError(line)
+
+    for which in ({"url": ""}, {"url": url, "id": "ab"}):
+        with pytest.raises(ConfigError, match="which board"):
+            monitor(**which, tell=never)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--interval is 0 s"):
+        monitor(url, never, interval=0)
+    with pytest.raises(Dead, match="no board with the id 77 was found"):
+        monitor("", never, id="77")
+    with pytest.raises(Dead, match="cannot be opened"):
+        monitor("/dev/there-is-no-such-port", never)
+    with held(url) as pid, pytest.raises(Dead, match=rf"in use by .*process {pid}"):
+        monitor(url, never)
+    desk.unplug("ttyACM0")
+    Path("devices.toml").write_text(f"[[device]]\nid = 'ab'\nport = '{desk.plug('ttyUSB0', silent, usb='10c4:ea60')}'\n")
+    with pytest.raises(Dead, match=r"board ab does not answer\. Where it may be: nothing answers"):
+        monitor("", never, id="ab")
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_the_command_prints_a_line_each_and_leaves_well(desk: Desk, options: list[str]) -> None:
+    url = os.path.realpath(desk.plug("ttyACM0", Double(b"\xab").exchange))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinyfl.cli", "monitor", url, "--interval", "0.05", *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines: list[Any] = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    if options:
+        assert [json.loads(line)["what"] for line in lines] == ["connected", "status", "status"]
+    else:
+        assert "connected double ab" in lines[0] and "empty" in lines[1]

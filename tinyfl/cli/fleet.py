@@ -1,0 +1,118 @@
+"""Verbs of boards that are connected: devices, push, monitor, doctor."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyfl.cli.app import Json, app
+from tinyfl.errors import ConfigError
+
+Ports = Annotated[list[str] | None, typer.Option(help="A port to ask whatever it is: a name, a pty, socket://…; may repeat.")]
+Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
+Devices = Annotated[Path, typer.Option("--devices", help="Your file of boards and their tags.")]
+
+DEVICES = Path("devices.toml")
+
+
+@app.command()
+def devices(
+    port: Ports = None,
+    baud: Baud = 0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="What a board may take to answer.")] = 2.0,
+    save: Annotated[bool, typer.Option("--save", help="Write the boards that answer to devices.toml.")] = False,
+    tag: Annotated[list[str] | None, typer.Option(help="With --save: give them this tag; may repeat.")] = None,
+    file: Devices = DEVICES,
+    json: Json = False,
+) -> None:
+    """List serial ports and debug probes, with the boards that answer there; resets none of them."""
+    from dataclasses import asdict
+
+    from tinyfl import devices as connected
+    from tinyfl import inventory, ports, show_fleet
+
+    if tag and not save:
+        raise ConfigError("--tag is for boards that are saved: give --save too. To choose by tag: tinyfl push --tag.")
+    saved = inventory.read(file)
+    named = {each.url: each for each in inventory.ports_of(saved)} | {url: ports.port(url, baud) for url in port or ()}
+    found = connected.in_loop(connected.look(list(named.values()), seconds))
+    probes = connected.probes()
+    written = inventory.save(found, tag or (), file) if save else ()
+    if json:
+        listed = {"devices": [each.as_json() for each in found], "probes": [asdict(probe) for probe in probes]}
+        typer.echo(jsonlib.dumps(listed | ({"saved": [asdict(each) for each in written]} if save else {})))
+        return
+    show_fleet.devices(found, probes, {each.id: each for each in (*saved, *written)})
+    if save:
+        typer.echo(f"saved in {file}: {', '.join(each.id for each in written) or 'nothing, since no board answered'}")
+
+
+@app.command()
+def push(
+    model: Annotated[str, typer.Argument(help="A finished run's directory, an .npz of weights, or an int8 .tflite file.")],
+    all: Annotated[bool, typer.Option("--all", help="All boards that are connected or in devices.toml.")] = False,
+    board: Annotated[list[str] | None, typer.Option(help="Boards of this kind; may repeat.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="The board with this id, or the beginning of one; may repeat.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Boards with this tag in devices.toml; may repeat.")] = None,
+    port: Annotated[list[str] | None, typer.Option(help="The board at this port; may repeat.")] = None,
+    baud: Baud = 0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for boards that are offline or fail.")] = 0.0,
+    file: Devices = DEVICES,
+    json: Json = False,
+) -> None:
+    """Put a model into boards' flash, side by side: a run's weights to learn from, or an int8 program to infer with."""
+    from tinyfl import inventory, show_fleet
+    from tinyfl import push as pushing
+
+    asked = inventory.selection(board or (), id or (), tag or (), port or (), everything=all)
+    done = pushing.push(model, asked, urls=port or (), baud=baud, wait=wait, devices=file, tell=show_fleet.outcome)
+    if json:
+        typer.echo(jsonlib.dumps(done.as_json()))
+    else:
+        show_fleet.pushed(done)
+    pushing.demand_all(done)
+
+
+@app.command()
+def monitor(
+    port: Annotated[str, typer.Argument(help="The board's port; or give --id.")] = "",
+    id: Annotated[str, typer.Option(help="The board with this id, or the beginning of one, wherever it is.")] = "",
+    baud: Baud = 0,
+    interval: Annotated[float, typer.Option(help="Seconds from one status to the next.")] = 1.0,
+    file: Devices = DEVICES,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line on stdout.")] = False,
+) -> None:
+    """Show what one board says, live, across restarts and unplugged cables, until Ctrl-C."""
+    from tinyfl import monitor as watching
+    from tinyfl import show_fleet
+
+    options = {"id": id, "baud": baud, "interval": interval, "devices": file}
+    if json:
+        watching.monitor(port, lambda said: print(jsonlib.dumps(said.as_json()), flush=True), **options)  # type: ignore[arg-type]
+        return
+    with show_fleet.Monitor() as shown:
+        watching.monitor(port, shown.tell, **options)  # type: ignore[arg-type]
+
+
+@app.command()
+def doctor(
+    udev_rules: Annotated[
+        bool, typer.Option("--udev-rules", help="Print a file of udev rules for all boards' probes and ports.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check what tinyfl needs on this machine: each thing is well, or has its cure. Changes nothing."""
+    from tinyfl import doctor as checking
+    from tinyfl import show_fleet, udev
+
+    if udev_rules:
+        text = udev.rules(*checking.usb_ids())
+        typer.echo(jsonlib.dumps({"file": udev.FILE, "rules": text}) if json else text, nl=json)
+        return
+    found = checking.doctor()
+    if json:
+        typer.echo(jsonlib.dumps(checking.as_json(found)))
+    else:
+        show_fleet.checks(found)
+    checking.demand_needed(found)

@@ -1,0 +1,249 @@
+"""Whether this machine has what tinyfl needs: each thing is well, or has a cure. Nothing is ever installed or changed."""
+
+import grp
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tinyfl import __version__, boards, udev
+from tinyfl.devices import PYOCD_SECONDS, USB_DEVICES, find_tool, line
+from tinyfl.errors import ConfigError, InstallError, TinyflError
+from tinyfl.ports import Port, serial_ports
+
+SECONDS = 10.0
+"""What a tool may take to say its version."""
+
+USB_NODES = Path("/dev/bus/usb")
+
+PACKAGES = {
+    "ziglang": "tinyfl build: the C compiler for boards",
+    "pyelftools": "tinyfl build: what firmware takes of flash and RAM",
+    "unicorn": "emulated boards",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, "ok", "missing" or "broken", what was found, and the cure. What is not ``needed`` by tinyfl
+    itself serves ``purpose``."""
+
+    group: str
+    name: str
+    state: str
+    found: str = ""
+    cure: str = ""
+    purpose: str = ""
+    needed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "ok"
+
+
+def doctor() -> list[Check]:
+    """Everything, in order."""
+    ports = serial_ports()
+    return [*_python(), *_packages(), *_tools(), *_permissions(ports), *_ports(ports)]
+
+
+def demand_needed(checks: Iterable[Check]) -> None:
+    """Raises InstallError where something is missing that the package itself needs."""
+    lacks = [check for check in checks if check.needed and not check.ok]
+    if lacks:
+        raise InstallError(f"this installation lacks {', '.join(check.name for check in lacks)}. {lacks[0].cure}")
+
+
+def as_json(checks: Sequence[Check]) -> dict[str, Any]:
+    """As plain data."""
+    return {"checks": [asdict(check) for check in checks], "ok": all(check.ok for check in checks if check.needed)}
+
+
+def _python() -> list[Check]:
+    from tinyfl.binding import library
+
+    found = platform.python_version()
+    enough = sys.version_info >= (3, 11)
+    return [
+        Check("tinyfl", "Python", "ok" if enough else "broken", found, "" if enough else "Take Python 3.11.", needed=True),
+        Check("tinyfl", "tinyfl", "ok", __version__, needed=True),
+        _part("compiled core", library),
+        _part("boards", boards.names),
+        _part("firmware", lambda: boards.data("firmware")),
+    ]
+
+
+def _part(name: str, find: Callable[[], Any]) -> Check:
+    """A part of the installation that ``find`` returns, or raises a TinyflError for."""
+    try:
+        found = find()
+    except TinyflError as error:
+        return Check("tinyfl", name, "missing", cure=str(error), needed=True)
+    said = f"{len(found)} manifests" if isinstance(found, list) else str(found) if isinstance(found, Path) else "loads"
+    return Check("tinyfl", name, "ok", said, needed=True)
+
+
+def _packages() -> list[Check]:
+    checks = []
+    for name, purpose in PACKAGES.items():
+        try:
+            checks.append(Check("packages", name, "ok", version(name), purpose=purpose))
+        except PackageNotFoundError:
+            checks.append(Check("packages", name, "missing", cure="pip install 'tinyfl[firmware]'", purpose=purpose))
+    return checks
+
+
+def _tools() -> list[Check]:
+    return [
+        _tool("compilers", "arm-none-eabi-gcc", ["--version"], "gcc-arm-none-eabi", "--toolchain gcc; zig serves without it"),
+        _tool("compilers", "cc", ["--version"], "gcc", "the board posix"),
+        _tool("emulators", "qemu-system-arm", ["--version"], "qemu-system-arm", "--engine qemu; unicorn serves without it"),
+        _pyocd(),
+        _tool("flash", "openocd", ["--version"], "openocd", _flashes("openocd")),
+        _tool("flash", "dfu-util", ["--version"], "dfu-util", _flashes("dfu-util")),
+        _tool("flash", "bossac", ["--help"], "bossa-cli", _flashes("bossac")),
+    ]
+
+
+def _flashes(method: str) -> str:
+    """The boards that are flashed by this method, and which have no other."""
+    able = [board for board in boards.select("all") if method in {each.method for each in board.flash}]
+    names = [board.name if len(board.flash) > 1 else f"{board.name} (its only way)" for board in able]
+    return "flashing " + (", ".join(names) or "no board that comes with tinyfl")
+
+
+def _tool(group: str, name: str, ask: Sequence[str], package: str, purpose: str) -> Check:
+    tool = find_tool(name)
+    if tool is None:
+        cure = f"Install {package} with the system's packages (Debian: sudo apt install {package})."
+        return Check(group, name, "missing", cure=cure, purpose=purpose)
+    said, code = _run([tool, *ask], SECONDS)
+    well = code == (1 if name == "bossac" else 0)  # it knows no --version, and calls --help a mistake
+    found = next((text for text in said.splitlines() if re.search(r"\d+\.\d+", text)), tool)
+    cure = "" if well else f"{tool} does not run: {said[-200:] or 'it says nothing'}. Install it again."
+    return Check(group, name, "ok" if well else "broken", found.strip(), cure, purpose)
+
+
+def _pyocd() -> Check:
+    purpose = _flashes("pyocd")
+    tool = find_tool("pyocd")
+    if tool is None:
+        return Check("flash", "pyocd", "missing", cure="pip install 'tinyfl[flash]'", purpose=purpose)
+    said, code = _run([tool, "--version"], PYOCD_SECONDS)
+    if code:
+        return Check("flash", "pyocd", "broken", tool, f"It does not run: {said[-200:]}. Install it again.", purpose)
+    listed, code = _run([tool, "json", "--probes"], PYOCD_SECONDS)
+    problem = re.search(r'"error"\s*:\s*"([^"]*)"', listed)
+    if problem or code:
+        cure = f"It cannot look for probes: {problem[1] if problem else listed[-200:]}. As a rule libusb is missing."
+        return Check("flash", "pyocd", "broken", said.strip(), cure, purpose)
+    return Check("flash", "pyocd", "ok", said.strip(), "", purpose)
+
+
+def _run(command: Sequence[str], seconds: float) -> tuple[str, int]:
+    """What a tool says and its exit code; -1 where it does not run, or not end in time."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=seconds, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error), -1
+    return done.stdout + done.stderr, done.returncode
+
+
+def _permissions(ports: Sequence[Port]) -> list[Check]:
+    checks = [_may_open(port) for port in ports]
+    if not checks:
+        checks = [Check("permissions", "serial ports", "ok", "none is there to try", purpose="boards on ports")]
+    if sys.platform == "linux":
+        checks += [_probe_rules(), _modem_manager()]
+    return checks
+
+
+def _may_open(port: Port) -> Check:
+    purpose = "the board there"
+    if os.access(port.url, os.R_OK | os.W_OK):
+        return Check("permissions", port.url, "ok", "may be opened", purpose=purpose)
+    try:
+        group = grp.getgrgid(Path(port.url).stat().st_gid)
+    except (OSError, KeyError) as error:
+        return Check("permissions", port.url, "broken", str(error), "Plug it in again.", purpose)
+    user = os.environ.get("USER", str(os.getuid()))
+    if user in group.gr_mem:
+        cure = f"You are in the group {group.gr_name}, but this session began before that: log out and in again."
+    else:
+        cure = f"sudo usermod -aG {group.gr_name} {user}, then log out and in again."
+    return Check("permissions", port.url, "broken", f"only for the group {group.gr_name}", cure, purpose)
+
+
+def usb_ids() -> tuple[list[str], list[str]]:
+    """The USB ids of the manifests' probes and bootloaders, and those of their serial ports."""
+    all = boards.select("all")
+    probes = [id for board in all for id in (*board.usb.probe, *board.usb.bootloader)]
+    return sorted(set(probes)), sorted({id for board in all for link in board.links for id in link.usb})
+
+
+def _probe_rules() -> Check:
+    purpose = "flashing over USB without root"
+    probes, _ = usb_ids()
+    if os.geteuid() == 0:
+        return Check("permissions", "udev rules", "ok", "root needs none", purpose=purpose)
+    connected = {node: id for node, id in usb_nodes().items() if id in probes}
+    closed = sorted({id for node, id in connected.items() if not os.access(node, os.R_OK | os.W_OK)})
+    if closed:
+        return Check("permissions", "udev rules", "broken", f"{', '.join(closed)} may not be used", udev.INSTALL, purpose)
+    lacks = udev.without_rule(set(probes) - set(connected.values()))
+    if not lacks:
+        return Check("permissions", "udev rules", "ok", f"for all {len(probes)} probes and bootloaders", purpose=purpose)
+    found = f"none names {', '.join(lacks)} (one by product name, such as *CMSIS-DAP*, may serve too)"
+    return Check("permissions", "udev rules", "missing", found, udev.INSTALL, purpose)
+
+
+def usb_nodes() -> dict[Path, str]:
+    """The device files of what is connected by USB, with its ids."""
+    nodes = {}
+    for folder in USB_DEVICES.glob("*"):
+        bus, number, vendor, product = (line(folder / name) for name in ("busnum", "devnum", "idVendor", "idProduct"))
+        if bus.isdecimal() and number.isdecimal():
+            nodes[USB_NODES / f"{int(bus):03}" / f"{int(number):03}"] = f"{vendor}:{product}"
+    return nodes
+
+
+def _modem_manager() -> Check:
+    """ModemManager may talk to a new serial port, in the middle of what others say there."""
+    purpose = "boards that are left in peace as they are plugged in"
+    running = any(_comm(folder) == "ModemManager" for folder in Path("/proc").glob("[0-9]*"))
+    if not running:
+        return Check("permissions", "ModemManager", "ok", "does not run", purpose=purpose)
+    if any("ID_MM_DEVICE_IGNORE" in file.read_text(errors="replace") for file in [Path(udev.FILE)] if file.is_file()):
+        return Check("permissions", "ModemManager", "ok", "is kept away by " + udev.FILE, purpose=purpose)
+    return Check("permissions", "ModemManager", "broken", "may talk to ports as they appear", udev.INSTALL, purpose)
+
+
+def _comm(folder: Path) -> str:
+    try:
+        return (folder / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _ports(ports: Sequence[Port]) -> list[Check]:
+    """The ports there are, and whether devices.toml can be read, if there is one."""
+    from tinyfl import inventory
+
+    fitting = [f"{port.url} ({' or '.join(port.boards)})" for port in ports if port.boards]
+    found = f"{len(ports)} found" + (f", of boards: {', '.join(fitting)}" if fitting else ", none with a board's USB ids")
+    checks = [Check("ports", "serial ports", "ok", found, purpose="boards on ports")]
+    if inventory.DEVICES.is_file():
+        try:
+            saved = inventory.read()
+            checks.append(Check("ports", str(inventory.DEVICES), "ok", f"{len(saved)} devices", purpose="boards by id and tag"))
+        except ConfigError as error:
+            checks.append(Check("ports", str(inventory.DEVICES), "broken", "", str(error), "boards by id and tag"))
+    return checks

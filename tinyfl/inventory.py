@@ -1,0 +1,312 @@
+"""devices.toml: the boards that a user has, and which of them are meant.
+
+    [[device]]
+    id = "3a0034000951373239333535"     # the board's unique id: what a board is known by
+    board = "nucleo-f401re"             # its kind
+    tags = ["lab", "window"]            # the user's own words
+    port = "/dev/ttyACM0"               # where it was last
+    usb-serial = "066DFF495056805087"   # of that port, if it has one
+    baud = 921600                       # only where it is not the manifest's
+
+It is the user's file. Saving changes the board, port, usb-serial and baud of devices found, adds tags that are asked for, and
+appends devices that are new; all else, comments and keys unknown to tinyfl included, stays as it was.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyfl.devices import Device
+from tinyfl.errors import ConfigError
+from tinyfl.files import write_whole
+from tinyfl.ports import BAUD, Port, port
+
+DEVICES = Path("devices.toml")
+"""Where it is, if nothing else is said."""
+
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+ID = re.compile(r"(?:[0-9a-f]{2}){1,16}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A device as the file has it: its id in hexadecimal, its kind, tags, the url of its last port, that port's USB serial
+    number, and its baud (0: as the port's manifest has it). What the file does not say is empty."""
+
+    id: str
+    board: str = ""
+    tags: tuple[str, ...] = ()
+    port: str = ""
+    usb_serial: str = ""
+    baud: int = 0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which devices are meant: of one of the ``boards``, and with one of the ``ids`` (or beginnings of ids), and with one of
+    the ``tags``, and at one of the ``ports`` (urls); what is empty leaves all."""
+
+    boards: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The devices that are meant and ``there``; those of devices.toml, or asked for by id, that did not answer (``missing``),
+    with the port where each might be and why it cannot be used, if one is known; and other ports with boards of a kind that is
+    meant, whose ids nobody knows since they do not answer (``unclear``)."""
+
+    there: tuple[Device, ...]
+    missing: tuple[tuple[Saved, Device | None], ...]
+    unclear: tuple[Device, ...]
+
+
+def selection(
+    boards: Iterable[str] = (),
+    ids: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    ports: Iterable[str] = (),
+    everything: bool = False,
+) -> Selection:
+    """What a command line's options ask for; a board may be the path of its manifest too.
+
+    Raises ConfigError where they ask for nothing, or for everything and less.
+    """
+    from tinyfl.boards import load
+
+    kinds = tuple(load(name).name if name.endswith(".toml") else name for name in boards)
+    asked = Selection(kinds, tuple(id.lower() for id in ids), tuple(tags), tuple(port(url).url for url in ports))
+    if everything == (asked != Selection()):
+        raise ConfigError("which boards are meant? Give --all, or any of --board, --id, --tag and --port.")
+    for id in asked.ids:
+        if not re.fullmatch(r"[0-9a-f]{1,32}", id):
+            raise ConfigError(f"--id {id!r} is no board's id: give hexadecimal digits, all of them or the first few.")
+    return asked
+
+
+def read(path: Path = DEVICES) -> tuple[Saved, ...]:
+    """The devices in the file at ``path``; none if there is no such file.
+
+    Raises ConfigError for a file that is not as the module's page says.
+    """
+    return _devices(_text(path), path)
+
+
+def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = ()) -> Chosen:
+    """Which of the devices ``found`` and ``saved`` are meant: flash and push both ask here.
+
+    Raises ConfigError for a tag that no device has, a board that is none, or the beginning of an id that is several devices'.
+    """
+    from tinyfl.boards import names
+
+    known = {each.id: each for each in saved}
+    tags = {tag for each in saved for tag in each.tags}
+    for tag in asked.tags:
+        if tag not in tags:
+            raise ConfigError(
+                f"no device has the tag {tag!r}; there are {', '.join(sorted(tags)) or 'none'}. Give devices tags in "
+                f"{DEVICES}, or save them with: tinyfl devices --save --tag {tag}"
+            )
+    kinds = {*names(), *(each.board for each in saved), *(kind for each in found for kind in each.boards)} - {""}
+    for kind in asked.boards:
+        if kind not in kinds:
+            raise ConfigError(f"no board is called {kind!r}. There are: {', '.join(sorted(kinds))}.")
+    answered = {each.id: each for each in found if each.id}
+    ids = _whole(asked.ids, {**known, **answered})
+
+    def meant(id: str, board: str) -> bool:
+        has = known[id].tags if id in known else ()
+        return (
+            (not asked.boards or board in asked.boards)
+            and (not ids or id in ids)
+            and (not asked.tags or not set(asked.tags).isdisjoint(has))
+        )
+
+    def at(device: Device) -> bool:
+        return not asked.ports or device.port.url in asked.ports
+
+    there = tuple(device for id, device in answered.items() if meant(id, device.boards[0]) and at(device))
+    absent = [] if asked.ports else [each for each in saved if each.id not in answered and meant(each.id, each.board)]
+    absent += [Saved(id) for id in ids if id not in answered and id not in known]
+    missing = tuple((each, _perhaps(each, found)) for each in absent)
+    taken = {device.port.url for _, device in missing if device}
+    unclear = tuple(
+        each
+        for each in found
+        if each.state not in ("free", "unknown")
+        and at(each)
+        and each.port.url not in taken
+        and not (asked.ids or asked.tags)
+        and (not asked.boards or not each.boards or not set(asked.boards).isdisjoint(each.boards))
+    )
+    return Chosen(there, missing, unclear)
+
+
+def ports_of(saved: Iterable[Saved]) -> list[Port]:
+    """Where to ask for the devices ``saved``: at the ports that have their USB serial numbers now or, of a device without one,
+    at the port where it was last. That is only a place to ask: the board there says who it is."""
+    from tinyfl.ports import serial_ports
+
+    now = serial_ports()
+    found: dict[str, Port] = {}
+    for each in saved:
+        same = [other for other in now if each.usb_serial and other.serial == each.usb_serial]
+        last = [each.port] if each.port and not each.usb_serial else []
+        for url in [other.url for other in same] or last:
+            found[url] = port(url, each.baud)
+    return list(found.values())
+
+
+def save(found: Iterable[Device], tags: Sequence[str] = (), path: Path = DEVICES) -> tuple[Saved, ...]:
+    """Writes the boards ``found`` that answered into the file, each with ``tags`` beside those it has, and returns them.
+
+    The file is replaced whole, so a cut leaves the old one or the new. Raises ConfigError for a file that cannot be read or
+    tags that are none, and RunError where it cannot be written.
+    """
+    for tag in tags:
+        if not TAG.fullmatch(tag):
+            raise ConfigError(f"{tag!r} is no tag: give letters, digits, and . _ - after the first, 64 at most.")
+    text = _text(path)
+    before = {each.id: each for each in _devices(text, path)}
+    now = [_saved(device, before.get(device.id), tags) for device in found if device.id]
+    new = _edited(text, now)
+    wanted = {**before, **{each.id: each for each in now}}
+    if new is None or _devices(new, path) != tuple(wanted.values()):
+        raise ConfigError(f"{path} is laid out in a way that cannot be changed safely. Write each device under [[device]].")
+    if new != text:
+        write_whole(path, new.encode())
+    return tuple(now)
+
+
+def _edited(text: str, devices: Iterable[Saved]) -> str | None:
+    """The file's text with these devices in it; None where its layout does not allow that."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+    from tomlkit.items import AoT
+
+    try:
+        document = tomlkit.parse(text)
+        if "device" not in document:
+            document.add("device", tomlkit.aot())
+        listed = document["device"]
+        if not isinstance(listed, AoT):
+            return None
+        tables = {str(table["id"]).lower(): table for table in listed}
+        for each in devices:
+            if each.id not in tables:
+                tables[each.id] = tomlkit.table()
+                listed.append(tables[each.id])
+            _update(tables[each.id], _table(each))
+        return tomlkit.dumps(document)
+    except TOMLKitError:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}). It is a text file with a [[device]] table for each board."
+        ) from error
+
+
+def _devices(text: str, path: Path) -> tuple[Saved, ...]:
+    try:
+        tables = tomllib.loads(text).get("device", [])
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not TOML ({error}). Mend that place, or move the file away.") from error
+    if not isinstance(tables, list):
+        raise ConfigError(f"{path}: device is not a list of tables. Write each device under its own [[device]].")
+    found: dict[str, Saved] = {}
+    for number, table in enumerate(tables, 1):
+        device = _device(table, f"{path}: [[device]] number {number}")
+        if device.id in found:
+            raise ConfigError(f"{path} has the device {device.id} more than once. Leave one of them.")
+        found[device.id] = device
+    return tuple(found.values())
+
+
+def _device(table: Any, where: str) -> Saved:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where} is {table!r:.40}, not a table.")
+    texts = {key: table.get(key, "") for key in ("id", "board", "port", "usb-serial")}
+    for key, value in texts.items():
+        if not isinstance(value, str) or CONTROL.search(value):
+            raise ConfigError(f"{where} has the {key} {value!r:.40}, which is not a line of text.")
+    id = texts["id"].lower()
+    if not ID.fullmatch(id):
+        raise ConfigError(f"{where} has the id {id!r:.40}, which is no board's: give pairs of hexadecimal digits.")
+    tags = table.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and TAG.fullmatch(tag) for tag in tags):
+        raise ConfigError(f"{where} has the tags {tags!r:.60}. Give a list of words of letters, digits and . _ -")
+    baud = table.get("baud", 0)
+    if not isinstance(baud, int) or isinstance(baud, bool) or not 0 <= baud < 1 << 31:
+        raise ConfigError(f"{where} has the baud {baud!r:.40}, which is no speed.")
+    return Saved(id, texts["board"], tuple(tags), texts["port"], texts["usb-serial"], baud)
+
+
+def _saved(device: Device, before: Saved | None, tags: Sequence[str]) -> Saved:
+    """``device`` as the file is to have it. Its baud is written where nobody could know it from the port."""
+    had = before.tags if before else ()
+    usual = port(device.port.url).bauds[0] if device.port.usb else BAUD
+    return Saved(
+        device.id, device.boards[0], tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
+        0 if device.baud == usual else device.baud,
+    )  # fmt: skip
+
+
+def _table(device: Saved) -> dict[str, Any]:
+    """A device's keys in the file; None for one that it is not to have."""
+    return {
+        "id": device.id,
+        "board": device.board or None,
+        "tags": list(device.tags),
+        "port": device.port or None,
+        "usb-serial": device.usb_serial or None,
+        "baud": device.baud or None,
+    }
+
+
+def _update(table: Any, values: Mapping[str, Any]) -> None:
+    """Changes just what is not so already, so that comments beside a value stay."""
+    for key, value in values.items():
+        if value is None:
+            table.pop(key, None)
+        elif key == "id" and str(table.get(key, "")).lower() == value:
+            continue
+        elif key == "tags" and key in table:
+            for tag in value:
+                if tag not in table[key]:
+                    table[key].append(tag)
+        elif table.get(key) != value:
+            table[key] = value
+
+
+def _perhaps(device: Saved, found: Sequence[Device]) -> Device | None:
+    """The port that does not answer where ``device`` may be: that with its USB serial number, or the one it was last at."""
+    for each in found:
+        same = each.port.serial == device.usb_serial if device.usb_serial else each.port.url == device.port
+        if not each.id and same:
+            return each
+    return None
+
+
+def _whole(ids: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Whole ids for ``ids`` or their beginnings. Raises ConfigError for one that several devices' ids begin with."""
+    whole: dict[str, None] = {}
+    known = list(known)
+    for id in ids:
+        fitting = [id] if id in known else [each for each in known if each.startswith(id)]
+        if len(fitting) > 1:
+            raise ConfigError(f"--id {id} is the beginning of {', '.join(sorted(fitting))}. Give more of its digits.")
+        whole[fitting[0] if fitting else id] = None
+    return list(whole)

@@ -1,0 +1,224 @@
+"""Serial ports: which there are, which boards they may be of, who has them open, and where a board went after a restart.
+
+A port's name means nothing: Linux numbers ports as they appear, and a board that restarts may come back under another name.
+What stays is the USB serial number of the board or of its bridge and, where that has none, the socket it is plugged into.
+Boards without USB facts (ptys, ``socket://host:port``) are given by their url, which is theirs for good.
+"""
+
+import errno
+import os
+import termios
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from tinyfl.errors import LinkError
+from tinyfl.link.errors import Dead
+
+BAUD = 115_200
+"""Of ports that no manifest knows."""
+
+LOOK_SECONDS = 0.1
+"""Between two looks at what ports there are."""
+
+PTY_MAJORS = range(136, 144)
+"""The numbers of Linux's drivers for ptys, 256 each in old kernels; all in the first in later ones."""
+
+LOOKS = 5
+"""A list of ports that was read while one of them vanished is read again, so often."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """Where a board may be: what pyserial opens (``url``); of USB ports the ids as "0483:374b", the serial number, what the
+    thing calls itself and where it is plugged in ("1-1.2", behind a colon its interface); and the speeds to try, likeliest
+    first. What is not known is empty."""
+
+    url: str
+    usb: str = ""
+    serial: str = ""
+    product: str = ""
+    location: str = ""
+    bauds: tuple[int, ...] = (BAUD,)
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards whose manifests have these USB ids."""
+        return tuple(dict.fromkeys(name for name, _ in _known().get(self.usb, ())))
+
+    @property
+    def socket(self) -> str:
+        """Where it is plugged in, whichever of its interfaces this is."""
+        return self.location.partition(":")[0]
+
+    @property
+    def interface(self) -> str:
+        """Which of several interfaces this is, such as "1.2"."""
+        return self.location.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a port open."""
+
+    pid: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.pid})"
+
+
+@cache
+def _known() -> dict[str, tuple[tuple[str, int], ...]]:
+    """Boards and their speeds by the USB ids under which their ports appear."""
+    from tinyfl import boards
+
+    known: dict[str, tuple[tuple[str, int], ...]] = {}
+    for name in boards.names():
+        for link in boards.load(name).links:
+            for usb in link.usb:
+                known[usb.lower()] = (*known.get(usb.lower(), ()), (name, link.baud))
+    return known
+
+
+def serial_ports() -> list[Port]:
+    """The serial ports that this machine has now, in order of their names."""
+    from serial.tools import list_ports
+
+    found = []
+    for look in range(LOOKS):
+        try:
+            found = sorted(list_ports.comports())
+            break
+        except (OSError, TypeError, ValueError):  # what pyserial raises if a port vanishes as it reads the port's facts
+            if look == LOOKS - 1:
+                raise
+            time.sleep(LOOK_SECONDS)
+    return [
+        _with_speeds(
+            Port(
+                url=info.device,
+                usb=f"{info.vid:04x}:{info.pid:04x}" if info.vid is not None else "",
+                serial=info.serial_number or "",
+                product=info.product or (info.description if info.description != "n/a" else "") or "",
+                location=info.location or "",
+            )
+        )
+        for info in found
+    ]
+
+
+def port(url: str, baud: int = 0) -> Port:
+    """The port that a user calls ``url``, with its USB facts where it has any; links such as those of /dev/serial/by-id are
+    followed. ``baud``, if given, is the only speed to try."""
+    whole = os.path.realpath(url) if url.startswith("/") else url
+    found = next((each for each in serial_ports() if each.url in (url, whole)), Port(url))
+    return replace(found, bauds=(baud,)) if baud else found
+
+
+def where(port: Port, usb: Collection[str] = ()) -> Port | None:
+    """Where the board that was at ``port`` is now, if it is there: by its USB serial number or, if it has none, by its socket.
+
+    ``usb`` are the ids it is expected under, such as its bootloader's; then a board at its socket counts too, since not all
+    bootloaders give a serial number, or the same. With none given they are those it had.
+    """
+    if not port.usb:
+        return port if "://" in port.url or Path(port.url).exists() else None
+    ids = {each.lower() for each in usb} or {port.usb}
+    there = [each for each in serial_ports() if each.usb in ids]
+    same = [each for each in there if port.serial and each.serial == port.serial]
+    if not same and (not port.serial or port.usb not in ids):
+        same = [each for each in there if each.socket == port.socket and (port.socket or each.url == port.url)]
+    # A board with several ports: the same one of them, if it is there.
+    same.sort(key=lambda each: each.interface != port.interface)
+    return replace(same[0], bauds=port.bauds) if same else None
+
+
+def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
+    """The same, waiting for up to ``within`` seconds until the board is there. Raises Dead if it does not come.
+
+    A board that was just told to restart may not be gone yet: opening what is returned may fail, and asking again then helps.
+    """
+    deadline = time.monotonic() + within
+    while (found := where(port, usb)) is None:
+        if time.monotonic() >= deadline:
+            what = f"no USB device with the serial number {port.serial}" if port.serial else f"nothing at {named(port)}"
+            ids = f" as {' or '.join(sorted(usb))}" if usb else ""
+            raise Dead(f"{what} came back within {within:g} s{ids}. Press the board's reset button, or plug it in again.")
+        time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+    return found
+
+
+def named(port: Port) -> str:
+    """What a user may call the port: its url, and where USB facts are known its serial number."""
+    return f"{port.url} (USB serial number {port.serial})" if port.serial else port.url
+
+
+def trouble(error: LinkError) -> str:
+    """Why a board is not reached, in a word: "busy" (another process has the port), "denied" (no permission), "gone" (no such
+    port), "silent" (nothing answers), or the error's own reason."""
+    cause = error.__cause__
+    if isinstance(cause, OSError | termios.error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        return {errno.EAGAIN: "busy", errno.EBUSY: "busy", errno.EACCES: "denied", errno.EPERM: "denied"}.get(
+            number or 0, "gone"
+        )
+    return "silent" if isinstance(error, Dead) else error.reason
+
+
+def holders(url: str) -> list[Holder]:
+    """The other processes that have the port open, as ``open_ports`` knows them."""
+    return open_ports().get(os.path.realpath(url), [])
+
+
+def open_ports() -> dict[str, list[Holder]]:
+    """The other processes that have each port open, as far as this user may see, those that lock it first.
+
+    Of a pty those that lock it, or whose terminal it is: whoever serves a pty may have it open. A pty's number is used again,
+    so one that was a board's may be a person's terminal by now. Empty where the system has no /proc.
+    """
+    found: dict[str, list[tuple[bool, Holder]]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) != os.getpid():
+            try:
+                opened = _opened(folder)
+                holder = Holder(int(folder.name), (folder / "comm").read_text().strip())
+            except OSError:  # ended meanwhile, or another user's
+                continue
+            for device, locked in opened.items():
+                found.setdefault(device, []).append((not locked, holder))
+    return {
+        device: [holder for _, holder in sorted(pairs, key=lambda pair: (pair[0], pair[1].pid))]
+        for device, pairs in found.items()
+    }
+
+
+def demand_free(port: Port, opened: Mapping[str, Sequence[Holder]]) -> None:
+    """Raises Dead, a "busy" one, where another process has the port open, be it without a lock: to open it then would change
+    its speed under that process, and take what it is to read."""
+    if who := opened.get(os.path.realpath(port.url)):
+        busy = BlockingIOError(errno.EAGAIN, "open elsewhere")
+        raise Dead(f"{named(port)} is in use by {' and '.join(map(str, who))}. End it, or wait for it.") from busy
+
+
+def _opened(process: Path) -> dict[str, bool]:
+    """The ports that a process has open, and whether it locks them."""
+    opened: dict[str, bool] = {}
+    for file in (process / "fd").iterdir():
+        device = str(file.readlink())
+        if device.startswith("/dev/") and device not in ("/dev/null", "/dev/ptmx", "/dev/tty"):
+            locked = "FLOCK" in (process / "fdinfo" / file.name).read_text()
+            if locked or not device.startswith("/dev/pts/"):
+                opened[device] = opened.get(device, False) or locked
+    terminal = int((process / "stat").read_text().rpartition(")")[2].split()[4])
+    major, minor = terminal >> 8 & 0xFFF, terminal & 0xFF | terminal >> 12 & 0xFFF00
+    if major in PTY_MAJORS:
+        opened.setdefault(f"/dev/pts/{(major - PTY_MAJORS[0]) * 256 + minor}", False)
+    return opened
+
+
+def _with_speeds(port: Port) -> Port:
+    speeds = tuple(dict.fromkeys(baud for _, baud in _known().get(port.usb, ())))
+    return replace(port, bauds=speeds) if speeds else port
