@@ -129,15 +129,15 @@ void tinyfl_agent_turn(tinyfl_agent *agent)
         if (count > 0)
             answer(agent, agent->request, count);
     }
-    if (agent->state == TINYFL_LEARNING && agent->round.source)
+    const int learns = agent->state == TINYFL_LEARNING && agent->round.source;
+    if (learns)
         tinyfl_round_step(agent);
-    else
-        agent->port->idle();
-
     if (agent->is_waiting && agent->state != TINYFL_LEARNING) {
         tinyfl_writer reply = writer(agent);
         agent->is_waiting = 0;
         if (tinyfl_status(agent, NULL, &reply) == 0)
             send(agent, agent->waiting, &reply);
+    } else if (!learns) {
+        agent->port->idle();
     }
 }

@@ -155,7 +155,8 @@ void tinyfl_nrf52_uart_write(void *engine, uint64_t offset, unsigned size, uint6
 }
 
 /* The watchdog's registers lie in chip[WATCHDOG ...] as they do in its page, from RUNSTATUS on. It counts instructions, as
- * cycles; while the core sleeps no time passes, so its CONFIG cannot matter. */
+ * cycles; while the core sleeps no time passes, so its CONFIG cannot matter. Every reset stops it here; on the chip it goes on
+ * after one that software asked for. */
 enum { WATCHDOG = 16 };
 #define LOW_FREQUENCY 32768.0
 

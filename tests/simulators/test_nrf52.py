@@ -345,7 +345,7 @@ def test_a_board_starts_behind_a_bootloader_that_left_things_on(firmware: Callab
     assert now.chip[watchdog + (RREN & 0xFFF) // 4] == 0b11
     assert list(now.system[(ISER & 0xFFF) // 4 :][:2]) == [1 << 2, 0]
     assert (now.uart[(PSELTXD & 0xFFF) // 4], now.uart[(PSELRXD & 0xFFF) // 4]) == BOARDS["nano-33-ble"]
-    assert now.uart[(UART_CONFIG & 0xFFF) // 4] == 0
+    assert (now.uart[(UART_CONFIG & 0xFFF) // 4], now.uart[(INTENSET & 0xFFF) // 4]) == (0, 1 << 2)
 
 
 def test_the_bootloaders_flash_is_left_alone(firmware: Callable[[str], Path]) -> None:

@@ -12,19 +12,25 @@ static volatile uint32_t put, got; /* bytes ever; their difference is what waits
 static inline void mask(void) { __asm volatile("cpsid i" ::: "memory"); }
 static inline void unmask(void) { __asm volatile("cpsie i" ::: "memory"); }
 
-/* What finds the ring full is lost, and its frame's CRC tells. */
-void tinyfl_uart_interrupt(void)
+/* The UART's bit in one of the NVIC's registers, where to write 1 is to act and 0 does nothing. */
+static inline void set(uint32_t nvic)
 {
-    for (int byte; (byte = tinyfl_uart_take()) >= 0;)
-        if (put - got < RING)
-            ring[put++ % RING] = (uint8_t)byte;
+    REGISTER(nvic + TINYFL_UART_INTERRUPT / 32 * 4) = 1u << TINYFL_UART_INTERRUPT % 32;
 }
 
-/* The same without loss, with interrupts masked: the rest stays where it is. */
 static void look(void)
 {
     for (int byte; put - got < RING && (byte = tinyfl_uart_take()) >= 0;)
         ring[put++ % RING] = (uint8_t)byte;
+}
+
+/* Once the ring is full the rest stays in the UART, until the agent has emptied the ring: on a line nothing holds the sender
+ * back, so bytes are lost there and their frame's CRC tells; but an emulator waits, and is not to be outrun. */
+void tinyfl_uart_interrupt(void)
+{
+    look();
+    if (put - got == RING)
+        set(NVIC_ICER);
 }
 
 int tinyfl_receive(void)
@@ -32,6 +38,7 @@ int tinyfl_receive(void)
     if (got == put) {
         mask();
         look();
+        set(NVIC_ISER);
         unmask();
     }
     return got == put ? -1 : ring[got++ % RING];
@@ -42,7 +49,7 @@ int tinyfl_receive(void)
 void tinyfl_receive_idle(void)
 {
     mask();
-    REGISTER(NVIC_ICPR + TINYFL_UART_INTERRUPT / 32 * 4) = 1u << TINYFL_UART_INTERRUPT % 32;
+    set(NVIC_ICPR);
     look();
     if (got == put)
         __asm volatile("dsb\n wfi" ::: "memory");
@@ -51,6 +58,6 @@ void tinyfl_receive_idle(void)
 
 void tinyfl_receive_start(void)
 {
-    REGISTER(NVIC_ISER + TINYFL_UART_INTERRUPT / 32 * 4) = 1u << TINYFL_UART_INTERRUPT % 32;
+    set(NVIC_ISER);
     unmask();
 }

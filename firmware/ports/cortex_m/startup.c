@@ -6,12 +6,9 @@ extern uint8_t tinyfl_data[], tinyfl_data_end[], tinyfl_data_load[], tinyfl_bss[
 int main(void);
 void Reset_Handler(void);
 
-/* Naked, since the stack may be what is broken. A board that has faulted sleeps until its watchdog, or a person, resets it. */
-__attribute__((naked)) static void fault(void)
-{
-    __asm volatile("1: wfi\n"
-                   "   b 1b\n");
-}
+/* Naked, since the stack may be what is broken. A board that has faulted stays here until its watchdog, or a person, resets
+ * it; it does not sleep, since some watchdogs sleep too. */
+__attribute__((naked)) static void fault(void) { __asm volatile("b .\n"); }
 
 /* Wakes the core, which is all that it is for (cortex_m.h). */
 static void tick(void) {}

@@ -1,18 +1,15 @@
 /* RP2040's registers, by the names of Raspberry Pi's SVD.
  *
- * Every number here was compared with the register headers that Raspberry Pi generates for its SDK (hardware/regs: addressmap,
- * clocks, io_bank0, io_qspi, pads_bank0, pll, psm, resets, ssi, uart, watchdog, xip, xosc), and the boot ROM's tables with the
- * ROM's published source (bootrom_rt0.S, version B1); not with the data sheet or the SVD file itself. */
+ * Every number here was compared with the register headers that Raspberry Pi generates for its SDK (src/rp2040/hardware_regs:
+ * addressmap, clocks, io_bank0, io_qspi, pads_bank0, pll, psm, resets, sio, ssi, uart, watchdog, xip, xosc), and the boot ROM's
+ * tables with the ROM's published source (bootrom_rt0.S); not with the SVD file or the data sheet. Boot ROM B1 itself runs on
+ * the model that is made from this file (tests/simulators/test_rp2040.py). */
 #ifndef TINYFL_RP2040_REGISTERS_H
 #define TINYFL_RP2040_REGISTERS_H
 
 /* Aliases of the peripherals from 0x40000000 on: what is written there changes only these bits of the register. */
-#define ALIAS_XOR 0x1000u
 #define ALIAS_SET 0x2000u
 #define ALIAS_CLEAR 0x3000u
-
-#define XIP_CTRL_BASE 0x14000000u
-#define XIP_CTRL_FLUSH 0x04u
 
 #define XIP_SSI_BASE 0x18000000u
 #define XIP_SSI_CTRLR0 0x00u
@@ -80,7 +77,6 @@
 #define PSM_WDSEL_ROSC (1u << 0)
 #define PSM_WDSEL_XOSC (1u << 1)
 #define PSM_WDSEL_PROC0 (1u << 15)
-#define PSM_WDSEL_PROC1 (1u << 16)
 
 /* Of pin n: 8 n further on in IO_BANK0, 4 n in PADS_BANK0. */
 #define IO_BANK0_BASE 0x40014000u
@@ -98,10 +94,10 @@
 #define IO_QSPI_BASE 0x40018000u
 #define IO_QSPI_GPIO_QSPI_SS_CTRL 0x0Cu
 #define IO_QSPI_GPIO_QSPI_SS_CTRL_FUNCSEL (31u << 0)
-#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER (3u << 12)
-#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__NORMAL (0u << 12)
-#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__LOW (2u << 12)
-#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__HIGH (3u << 12)
+#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER (3u << 8)
+#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__NORMAL (0u << 8)
+#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__LOW (2u << 8)
+#define IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__HIGH (3u << 8)
 
 #define XOSC_BASE 0x40024000u
 #define XOSC_CTRL 0x00u
@@ -141,7 +137,6 @@
 #define UART_UARTFBRD 0x28u
 #define UART_UARTLCR_H 0x2Cu
 #define UART_UARTLCR_H_FEN (1u << 4)
-#define UART_UARTLCR_H_WLEN (3u << 5)
 #define UART_UARTLCR_H_WLEN__8 (3u << 5)
 #define UART_UARTCR 0x30u
 #define UART_UARTCR_UARTEN (1u << 0)
@@ -156,9 +151,6 @@
 #define UART_UARTRIS_RXRIS (1u << 4)
 #define UART_UARTRIS_RTRIS (1u << 6)
 #define UART_UARTMIS 0x40u
-#define UART_UARTICR 0x44u
-#define UART_UARTICR_RTIC (1u << 6)
-#define UART_UARTICR_OEIC (1u << 10)
 
 #define WATCHDOG_BASE 0x40058000u
 #define WATCHDOG_CTRL 0x00u
@@ -173,7 +165,6 @@
 #define WATCHDOG_TICK_CYCLES (511u << 0)
 #define WATCHDOG_TICK_ENABLE (1u << 9)
 
-#define SIO_BASE 0xD0000000u
 #define SIO_GPIO_HI_IN 0x08u
 
 /* The boot ROM has no registers: half-words that point to its table of functions, and to the function that looks one up
