@@ -107,7 +107,7 @@ def models(name: str, uart: int) -> Models:
         return Models((*own, system), (ports,), "nrf52_flash_write", "nrf52_reset")
     if name == "rp2040":
         pages = ((0x4000, "rp2040_door"), (0x18000000, "rp2040_ssi"), (0xD0000000, "rp2040_sio"), system)
-        wide, cache = (0x40000000, 28 * 4 * PAGE, "rp2040"), (0x14000000, PAGE)
+        wide, cache = (0x40000000, 28 * 4 * PAGE, "rp2040"), (0x14000000, 4 * PAGE)
         return Models(pages, (cache,), "rp2040_flash_write", "rp2040_reset", (wide,), "rp2040_rom")
     if name == "psoc6":
         pages, wide = ((0x16000000, "psoc6_sflash"), system), (0x40000000, 0x700000, "psoc6")

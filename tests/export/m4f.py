@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.toolchains import COMMON, CORES, FAST, LITERAL, OURS
 from tinyfl.export.program import Program
+from tinyfl.toolchains import COMMON, CORES, FAST, LITERAL, OURS
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 CODE, PROGRAM, RAM, STACK, RETURN = 0x10000, 0x100000, 0x20000000, 0x2FFF0000, 0xF000

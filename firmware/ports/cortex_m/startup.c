@@ -29,7 +29,12 @@ __attribute__((section(".vectors"), used, aligned(TABLE_BYTES))) static const st
 
 static const uint32_t __attribute__((used)) paint = TINYFL_PAINT;
 
-enum { INTERRUPT_WORDS = 8 }; /* 240 interrupts are the most */
+/* Of 32 interrupts each: ARMv6-M has 32, the others have 240 at most. */
+#ifdef __ARM_ARCH_6M__
+enum { INTERRUPT_WORDS = 1 };
+#else
+enum { INTERRUPT_WORDS = 8 };
+#endif
 
 __attribute__((used, noreturn)) static void begin(void)
 {

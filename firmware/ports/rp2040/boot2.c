@@ -3,13 +3,11 @@
  *
  * Every read of the bus becomes a serial read (command 03h), which all flash chips know as they come: slower than four lines
  * would be, but the cache in between holds what a learner runs. */
-#include <stdint.h>
-
+#include "cortex_m.h"
 #include "registers.h"
 
 #define DIVIDER 4       /* 31 MHz from 125 MHz; W25Q16JV, the Pico's, takes 50 MHz */
 #define CRC 0xE6DD4D3Du /* CRC-32/MPEG-2 of the 252 bytes before it */
-#define VTOR 0xE000ED08u
 
 __attribute__((naked, used, section(".boot"))) static void boot2(void)
 {

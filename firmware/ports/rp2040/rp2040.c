@@ -1,6 +1,5 @@
-/* RP2040 by its registers (Raspberry Pi's data sheet): UART0 or UART1, and slots in the flash chip beside it, by the functions of
- * the boot ROM. While flash is erased, written or asked for its number it is no memory: what runs then lies in RAM, with
- * interrupts off. */
+/* RP2040 by its registers: UART0 or UART1, and slots in the flash chip beside it, by the functions of the boot ROM. While flash
+ * is erased, written or asked for its number it is no memory: what runs then lies in RAM, with interrupts off. */
 #include "cortex_m.h"
 #include "registers.h"
 

@@ -1,0 +1,169 @@
+"""The drives that boards show: found by their label, written to, and asked afterwards how it went."""
+
+import errno
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyfl.errors import FlashError
+
+MOUNTS = Path("/proc/self/mountinfo")
+LABELS = Path("/dev/disk/by-label")
+BLOCKS = Path("/sys/dev/block")
+VOLUMES = Path("/Volumes")
+
+BLOCK = 1 << 14
+"""Bytes written at a time: a bootloader takes what comes in order."""
+
+VERDICT_SECONDS = 15.0
+"""What a drive may take to come back after a file, with FAIL.TXT on it or without."""
+
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A mounted drive: where, whether it may be written to, the USB serial number of what it is part of (empty: unknown), and
+    the number of this mount, which another mount at the same place does not have."""
+
+    path: Path
+    writable: bool
+    serial: str
+    mount: str
+
+
+def mounted(label: str) -> list[Drive]:
+    """The mounted drives with this label. Where two have the same, desktops mount the second at a path with a digit behind."""
+    if sys.platform == "darwin":
+        there = [path for path in sorted(VOLUMES.glob(f"{label}*")) if _called(path.name, label)]
+        return [Drive(path, os.access(path, os.W_OK), "", str(path.stat().st_dev)) for path in there]
+    found = []
+    device = _device(label)
+    for line in _lines(MOUNTS):
+        fields = line.split(" ")
+        source = fields[fields.index("-") + 2]
+        path = Path(_plain(fields[4]))
+        if _called(path.name, label) or (device and source == device):
+            found.append(Drive(path, "rw" in fields[5].split(","), _serial(fields[2]), fields[0]))
+    return found
+
+
+def unmounted(label: str) -> str:
+    """The device of a drive with this label that is there but not mounted; empty if there is none, or none can be seen."""
+    return "" if mounted(label) else _device(label)
+
+
+def copy(image: Path, drive: Drive) -> None:
+    """Copies ``image`` to ``drive`` and waits until it is there, or until the drive has gone, which a board that restarts with
+    its last block does; whether it has all of it, the board must tell.
+
+    Raises FlashError with cause and cure.
+    """
+    data = image.read_bytes()
+    if not drive.writable:
+        raise FlashError(read_only(drive.path))
+    written = 0
+    try:
+        with (drive.path / image.name).open("wb", buffering=0) as file:
+            while written < len(data):
+                written += file.write(data[written : written + BLOCK])
+            os.fsync(file.fileno())
+    except OSError as error:
+        gone = error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.EBADF)
+        if written < len(data) or not gone:
+            raise FlashError(trouble(error, drive.path, written, len(data))) from error
+
+
+def trouble(error: OSError, path: Path, written: int, size: int) -> str:
+    """What went wrong with the drive at ``path`` after ``written`` of ``size`` bytes, and the cure."""
+    if error.errno == errno.EROFS:
+        return read_only(path)
+    if error.errno == errno.ENOSPC:
+        return (
+            f"the drive at {path} is full: {written:,} of {size:,} bytes fit. Is it the board's own? Plug the board in "
+            "anew, which empties its drive, and flash again."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"you may not write to {path} ({error.strerror}). Mount it as yourself: udisksctl mount -b DEVICE; or remount it."
+        )
+    if error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT):
+        return (
+            f"the drive at {path} went away after {written:,} of {size:,} bytes ({error.strerror}). Check the cable, put the "
+            "board into its bootloader again, and flash again: nothing is lost but the firmware there."
+        )
+    return f"the drive at {path} cannot be written ({error}). Plug the board in anew, and flash again."
+
+
+def read_only(path: Path) -> str:
+    """The message of a drive that is mounted read-only."""
+    return (
+        f"the drive at {path} is read-only. Plug the board in anew; if it stays so, its file system is damaged or its probe "
+        "protects it: remount it (mount -o remount,rw) or flash with another --method."
+    )
+
+
+def verdict(label: str, drive: Drive, failed_before: bool, within: float = VERDICT_SECONDS) -> str:
+    """What the drive of a debug probe says of the file copied to it: the text of its FAIL.TXT, or nothing.
+
+    Waits until the drive has gone and come back, as DAPLink's and ST-Link's does when all is written, or ``within`` is over:
+    where nobody mounts drives by themselves it does not come back, and the board must tell. A FAIL.TXT stays until a file is
+    taken, so that one of ``failed_before`` counts only on a drive that has come back.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        same = [each for each in mounted(label) if each.serial == drive.serial or each.path == drive.path]
+        for each in same:
+            if (each.mount != drive.mount or not failed_before) and (said := verdict_now(each)):
+                return said
+        if any(each.mount != drive.mount for each in same) or time.monotonic() >= deadline:
+            return ""
+        time.sleep(LOOK_SECONDS)
+
+
+def verdict_now(drive: Drive) -> str:
+    """The text of the drive's FAIL.TXT, if it has one."""
+    try:
+        return " ".join((drive.path / "FAIL.TXT").read_text(errors="replace").split())
+    except OSError:
+        return ""
+
+
+def _called(name: str, label: str) -> bool:
+    return re.fullmatch(re.escape(label) + r" ?\d?", name) is not None
+
+
+def _device(label: str) -> str:
+    """The device that has this label; udev writes odd characters as \\x20."""
+    try:
+        names = {re.sub(r"\\x([0-9a-f]{2})", lambda hit: chr(int(hit[1], 16)), path.name): path for path in LABELS.iterdir()}
+        return os.path.realpath(names[label])
+    except (OSError, KeyError):
+        return ""
+
+
+def _serial(number: str) -> str:
+    """The serial number of the USB device that the block device with this number ("8:1") is part of."""
+    try:
+        folder = (BLOCKS / number).resolve(strict=True)
+        for parent in folder.parents:
+            if (parent / "idVendor").exists():
+                return (parent / "serial").read_text().strip()
+    except OSError:
+        return ""
+    return ""
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _plain(text: str) -> str:
+    """A path as mountinfo writes it, with its octal escapes undone."""
+    return re.sub(r"\\([0-7]{3})", lambda hit: chr(int(hit[1], 8)), text)

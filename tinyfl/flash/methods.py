@@ -1,0 +1,107 @@
+"""Ways of writing a firmware to a board, as pure functions: from manifest, image and place to what a shell would run."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyfl.boards import Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
+from tinyfl.devices import find_tool
+from tinyfl.images import Format
+
+INSTALL = {
+    "pyocd": "pip install 'tinyfl[flash]'",
+    "openocd": "apt-get install openocd (0.12 or later)",
+    "dfu-util": "apt-get install dfu-util",
+    "bossac": "Arduino's bossac, which comes with its board package (Debian's bossa-cli does not know the nRF52840)",
+}
+"""How each tool is had."""
+
+ARDUINO = (Path(".arduino15"), Path("Library/Arduino15"))
+"""Where, in the user's home, Arduino keeps its board packages."""
+
+TOUCH_BAUD = 1200
+"""Opening a port at this speed and closing it starts Arduino's bootloaders."""
+
+# OpenOCD listens to nobody: several run side by side.
+QUIET = ("gdb_port disabled", "tcl_port disabled", "telnet_port disabled")
+
+
+def image_format(method: FlashMethod) -> Format:
+    """The kind of image that the method takes: hex, bin or uf2."""
+    if isinstance(method, Copy):
+        return method.format
+    return "hex" if isinstance(method, Pyocd | Openocd) else "bin"
+
+
+def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[str] = ()) -> tuple[str, ...]:
+    """What writes ``image`` at ``place``: a probe's id, a drive's path, the port of a bootloader, or the serial number of a
+    device in DFU mode; where that is empty, the tool takes what there is. ``bootloader`` are the USB ids of DFU mode."""
+    if isinstance(method, Pyocd):
+        uid = ("--uid", place) if place else ()
+        # A locked chip is an error, and is not erased without being asked.
+        return ("pyocd", "flash", "--no-wait", "--target", method.target, *uid, "-O", "auto_unlock=false", str(image))
+    if isinstance(method, Openocd):
+        files = [part for file in method.config for part in ("-f", file)]
+        probe = (f"adapter serial {place}",) if place else ()
+        said = [part for line in (*probe, *QUIET, f"program {{{image}}} verify reset exit") for part in ("-c", line)]
+        return ("openocd", *files, *said)
+    if isinstance(method, Bossac):
+        offset = (f"--offset={method.offset:#x}",) if method.offset else ()
+        return ("bossac", f"--port={place or 'PORT'}", "-U", "-e", "-w", "-v", *offset, "-R", str(image))
+    if isinstance(method, DfuUtil):
+        device = ("--device", bootloader[0]) if bootloader else ()
+        serial = ("--serial", place) if place else ()
+        at = f"{method.address:#010x}:leave"
+        return ("dfu-util", *device, *serial, "--alt", str(method.alt), "--dfuse-address", at, "--download", str(image))
+    return ("cp", str(image), f"{place}/")
+
+
+def touch(port: str) -> tuple[str, ...]:
+    """What a shell would run to start an Arduino's bootloader (tinyfl opens the port itself)."""
+    return ("stty", "-f" if sys.platform == "darwin" else "-F", port, str(TOUCH_BAUD))
+
+
+def unlock(method: FlashMethod, place: str) -> str:
+    """The command that unlocks a chip, which erases it; empty where there is none."""
+    if isinstance(method, Pyocd):
+        return shlex.join(("pyocd", "erase", "--mass", "--target", method.target, *(("--uid", place) if place else ())))
+    if isinstance(method, Openocd):
+        files = [part for file in method.config for part in ("-f", file)]
+        erase = next((what for chip, what in UNLOCKS.items() if any(chip in file for file in method.config)), "")
+        probe = ["-c", f"adapter serial {place}"] if place else []
+        return shlex.join(["openocd", *files, *probe, "-c", erase]) if erase else ""
+    if isinstance(method, DfuUtil):
+        return f"dfu-util --alt {method.alt} --dfuse-address {method.address:#010x}:unprotect:force"
+    return ""
+
+
+# By a part of the config file's name. Each of these erases the whole flash.
+UNLOCKS = {
+    "nrf52": "init; nrf52_recover; exit",
+    "f4": "init; reset halt; stm32f2x unlock 0; reset halt; exit",
+    "f7": "init; reset halt; stm32f2x unlock 0; reset halt; exit",
+}
+
+
+def shown(argv: Sequence[str]) -> str:
+    """A command as a line for a shell."""
+    return shlex.join(argv)
+
+
+def tool(name: str) -> str:
+    """Where the tool is; empty if it is not installed. Arduino's own bossac comes before the system's."""
+    if name in ("copy", "cp"):
+        return "cp"
+    if name == "bossac":
+        for folder in ARDUINO:
+            if found := sorted((Path.home() / folder).glob("packages/arduino/tools/bossac/*arduino*/bossac")):
+                return str(found[-1])
+    return find_tool(name) or ""
+
+
+def located(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command with its tool's path where the shell would not find it by its name, or would find another."""
+    path = tool(argv[0])
+    return tuple(argv) if not path or path == shutil.which(argv[0]) or path == "cp" else (path, *argv[1:])
