@@ -18,6 +18,7 @@ import pytest
 import typer
 
 import tinyfl
+from tinyfl import boards
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
@@ -246,21 +247,43 @@ def test_the_page_on_firmware_builds_a_source_from_which_a_board_learns() -> Non
     losses = session(page)["losses"]
     assert losses[-1] < 0.1 * losses[0]
 
-    with emulating("emulate", "--board", "stm32f405") as (url,):
-        for words in words_of("docs/firmware.md", "run"):
-            run_quickly([url if word == "/dev/ttyUSB0" else word for word in words])
-    assert theta_sha256("runs/desk") == theta_sha256("runs/no-desk")
+
+def test_the_page_on_boards_has_every_key_of_a_manifest() -> None:
+    schema = boards.schema()
+    rows = {key: row[1] for row in table(ROOT / "docs" / "boards.md", "key") for key in row[0].split(", ")}
+    assert rows.keys() == schema["properties"].keys()
+    tables = {
+        "memory": "Memory",
+        "link": "Link",
+        "usb": "Usb",
+        "power": "Power",
+        "emulators": "Emulators",
+        "checked": "Checked",
+    }
+    for key, part in tables.items():
+        assert [inner for inner in schema["$defs"][part]["properties"] if not re.search(rf"\b{inner}\b", rows[key])] == []
+    for part in ("Pyocd", "Openocd", "Copy", "Bossac", "DfuUtil"):
+        method = schema["$defs"][part]["properties"]
+        assert [inner for inner in method if not re.search(rf"\b{inner}\b", rows["flash"])] == []
+        assert method["method"]["const"] in rows["flash"]
 
 
-def test_the_page_on_firmware_has_every_key_of_a_manifest() -> None:
-    manifest = tomllib.loads((ROOT / "boards" / "stm32f405.toml").read_text())
-    rows = table(ROOT / "docs" / "firmware.md", "key")
-    keys = [key.strip("[]") for row in rows for key in row[0].split(", ")]
-    assert sorted(keys) == sorted(manifest)
-    for row in rows:
-        if row[0].startswith("["):
-            part = manifest[row[0].strip("[]")]
-            assert all(key in row[1] for key in (part[0] if isinstance(part, list) else part))
+def test_the_page_on_boards_says_of_each_that_is_sold_what_was_never_tried() -> None:
+    page = ROOT / "docs" / "boards.md"
+    untried = {row[0] for row in table(page, "board | addresses and bits")}
+    assert untried == {board.name for board in boards.select("all") if board.flash and board.checked}
+    assert not any(board.checked.silicon for board in boards.select("all") if board.checked), (
+        "the page says that none was tried"
+    )
+
+
+def test_a_board_of_ones_own_is_made_as_the_page_says() -> None:
+    section = (ROOT / "docs" / "boards.md").read_text().split("## A board of your own\n")[1]
+    script = section.split("```sh\n")[1].split("```")[0]
+    tinyfl_itself = f'tinyfl() {{ "{sys.executable}" -m tinyfl.cli "$@"; }}'
+    lines = script.replace("cp boards/", f"cp {ROOT}/boards/").replace("tinyfl build", "echo tinyfl build")
+    subprocess.run(["bash", "-euc", f"{tinyfl_itself}\n{lines}"], check=True)
+    assert boards.load("my-board.toml").name == "my-board"
 
 
 @pytest.mark.usefixtures("boards_kit")
