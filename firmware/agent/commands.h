@@ -28,7 +28,9 @@ void tinyfl_upload_start(tinyfl_upload *upload, const tinyfl_block *block);
 /* 1 where the block is the next one, 0 where it is not, or minus a refusal. */
 int tinyfl_upload_next(const tinyfl_upload *upload, const tinyfl_block *block);
 /* Whether `bytes`, all of them, have the hash that was announced. */
-int tinyfl_upload_whole(const tinyfl_upload *upload, const uint8_t *bytes);
+int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, const uint8_t *bytes);
+/* tinyfl_sha256_add for what fills a slot: a slow chip takes seconds over it, in which its watchdog must be fed. */
+void tinyfl_hash_add(const tinyfl_port *port, tinyfl_sha256 *hash, const void *bytes, size_t count);
 
 /* Replies with `off`. 0, as a command. */
 int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off);

@@ -32,7 +32,7 @@ static void drop_program(tinyfl_agent *agent)
 /* Opens the upload's whole program. 0 or a refusal. */
 static int open_program(tinyfl_agent *agent)
 {
-    if (!tinyfl_upload_whole(&agent->program_upload, program_in(agent)))
+    if (!tinyfl_upload_whole(agent->port, &agent->program_upload, program_in(agent)))
         return TINYFL_REFUSED_HASH;
     if (tinyfl_program_open(&agent->program, program_in(agent), agent->program_upload.count) != TINYFL_OK)
         return TINYFL_REFUSED_PLAN;

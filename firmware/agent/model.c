@@ -66,7 +66,7 @@ int tinyfl_take_weights(tinyfl_agent *agent)
 }
 
 /* Takes the block if it is the next one. 1 where it was the last, 0, or minus a refusal. */
-static int take_block(tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into)
+static int take_block(const tinyfl_port *port, tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into)
 {
     const int next = tinyfl_upload_next(upload, block);
     if (next <= 0)
@@ -76,7 +76,7 @@ static int take_block(tinyfl_upload *upload, const tinyfl_block *block, uint8_t 
     upload->done += (uint32_t)block->data.count;
     if (upload->done < upload->count)
         return 0;
-    if (tinyfl_upload_whole(upload, into))
+    if (tinyfl_upload_whole(port, upload, into))
         return 1;
     *upload = (tinyfl_upload){0};
     return -TINYFL_REFUSED_HASH;
@@ -96,7 +96,7 @@ int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
         tinyfl_drop_plan(agent);
         tinyfl_upload_start(upload, &b);
     }
-    const int last = take_block(upload, &b, agent->arena);
+    const int last = take_block(agent->port, upload, &b, agent->arena);
     const int refusal = last < 0 ? -last : last ? tinyfl_take_plan(agent, upload->count) : 0;
     if (refusal) {
         if (last) /* all of it came, and it is of no use */
@@ -124,7 +124,7 @@ int tinyfl_weights_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
         agent->state = TINYFL_PLANNED;
         agent->feed = TINYFL_NO_STREAM;
     }
-    const int last = take_block(upload, &b, (uint8_t *)agent->weights);
+    const int last = take_block(agent->port, upload, &b, (uint8_t *)agent->weights);
     if (last < 0)
         return -last;
     if (last) {

@@ -25,7 +25,7 @@ typedef struct {
     int (*read)(void); /* the next byte received, or -1 at once */
     void (*idle)(void); /* sleeps until a byte may be there; may return early */
     void (*write)(const uint8_t *bytes, size_t count); /* returns when the last byte is on its way */
-    void (*alive)(void); /* called at every turn of the agent: feeds the watchdog, where there is one */
+    void (*alive)(void); /* called at every turn of the agent and in long work: feeds the watchdog, where there is one */
     void (*reset)(void); /* restarts the board, after the last byte has left it */
 
     /* Flash rules: erase sets all of a slot's bytes to one value, 0xff on most chips; program writes erased bytes only; offset

@@ -16,14 +16,14 @@ void tinyfl_put_word(uint8_t *b, uint32_t value)
 }
 
 /* The hash of a slot's header from `sequence` on, its plan and its weights. */
-static void hash_parts(const uint8_t *header, const void *plan, size_t plan_bytes, const void *weights, size_t bytes,
-                       uint8_t hash[TINYFL_SHA256_BYTES])
+static void hash_parts(const tinyfl_port *port, const uint8_t *header, const void *plan, size_t plan_bytes,
+                       const void *weights, size_t bytes, uint8_t hash[TINYFL_SHA256_BYTES])
 {
     tinyfl_sha256 sum;
     tinyfl_sha256_start(&sum);
     tinyfl_sha256_add(&sum, header + SEQUENCE, HASH - SEQUENCE);
-    tinyfl_sha256_add(&sum, plan, plan_bytes);
-    tinyfl_sha256_add(&sum, weights, bytes);
+    tinyfl_hash_add(port, &sum, plan, plan_bytes);
+    tinyfl_hash_add(port, &sum, weights, bytes);
     tinyfl_sha256_end(&sum, hash);
 }
 
@@ -38,7 +38,7 @@ static uint32_t valid(const tinyfl_port *port, int which)
     if (plan > room - HEADER || weights > room - HEADER - plan)
         return 0;
     uint8_t hash[TINYFL_SHA256_BYTES];
-    hash_parts(slot, slot + HEADER, plan, slot + HEADER + plan, weights, hash);
+    hash_parts(port, slot, slot + HEADER, plan, slot + HEADER + plan, weights, hash);
     return memcmp(hash, slot + HASH, sizeof hash) == 0 ? tinyfl_word_at(slot + SEQUENCE) : 0;
 }
 
@@ -88,7 +88,7 @@ static int write_slot(const tinyfl_agent *agent, int which, uint32_t sequence)
     tinyfl_put_word(header + SEQUENCE, sequence);
     tinyfl_put_word(header + PLAN, plan);
     tinyfl_put_word(header + WEIGHTS, weights);
-    hash_parts(header, agent->arena, plan, agent->weights, weights, header + HASH);
+    hash_parts(port, header, agent->arena, plan, agent->weights, weights, header + HASH);
     const uint8_t *learnt = (const uint8_t *)agent->weights;
     if (port->erase(which) != 0 || port->program(which, MAGIC, header + MAGIC, HEADER - MAGIC) != 0 ||
         port->program(which, HEADER, agent->arena, plan) != 0 ||

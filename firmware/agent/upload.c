@@ -28,10 +28,24 @@ int tinyfl_upload_next(const tinyfl_upload *upload, const tinyfl_block *block)
     return block->data.count <= upload->count - upload->done ? 1 : -TINYFL_REFUSED_INVALID;
 }
 
-int tinyfl_upload_whole(const tinyfl_upload *upload, const uint8_t *bytes)
+void tinyfl_hash_add(const tinyfl_port *port, tinyfl_sha256 *hash, const void *bytes, size_t count)
 {
+    enum { MEAL = 1 << 14 };
+    const uint8_t *from = bytes;
+    for (size_t part; count > 0; from += part, count -= part) {
+        part = count < MEAL ? count : MEAL;
+        port->alive();
+        tinyfl_sha256_add(hash, from, part);
+    }
+}
+
+int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, const uint8_t *bytes)
+{
+    tinyfl_sha256 sum;
     uint8_t hash[TINYFL_SHA256_BYTES];
-    tinyfl_sha256_of(bytes, upload->count, hash);
+    tinyfl_sha256_start(&sum);
+    tinyfl_hash_add(port, &sum, bytes, upload->count);
+    tinyfl_sha256_end(&sum, hash);
     return memcmp(hash, upload->sha, sizeof hash) == 0;
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyfl import udev
+from tinyfl.boards import Board, Bossac
 
 LAST_LINES = 4
 """Of the tool's own words, beside ours."""
@@ -136,6 +137,13 @@ VERDICTS = (
     (r"type: .*target", "the chip does not take the firmware. Unplug the board, plug it in, and flash again."),
     (r"type: .*(interface|internal)", "the probe's own firmware failed. Plug it in anew, or update the probe's firmware."),
 )
+
+
+def unlocking(board: Board, command: str) -> str:
+    """The command that unlocks a chip, with what more that costs on this board."""
+    if command and any(isinstance(method, Bossac) for method in board.flash):
+        return f"{command}\nThis erases the board's own bootloader too: have its file at hand, and a probe."
+    return command
 
 
 def explained(tool: str, said: str, log: Path, facts: Mapping[str, str]) -> str:

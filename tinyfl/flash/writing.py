@@ -80,7 +80,7 @@ async def _run(board: Board, way: Way, argv: tuple[str, ...], log: Path) -> None
     if not explain.went_well(tool, code, said):
         usb = board.usb.bootloader if tool == "dfu-util" else board.usb.probe
         facts = {"board": board.name, "chip": board.chip, "probe": way.place, "usb": usb[0] if usb else ""}
-        facts |= {"unlock": methods.unlock(way.method, way.place), "install": methods.INSTALL[tool]}
+        facts |= {"unlock": explain.unlocking(board, methods.unlock(way.method, way.place)), "install": methods.INSTALL[tool]}
         raise FlashError(explain.explained(tool, said, log, facts))
 
 

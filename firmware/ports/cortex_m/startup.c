@@ -58,6 +58,10 @@ __attribute__((naked)) void Reset_Handler(void)
         "   cpsid i\n"
         "   movs r0, #0\n"
         "   msr control, r0\n"
+#ifndef __ARM_ARCH_6M__
+        "   msr basepri, r0\n"
+        "   msr faultmask, r0\n"
+#endif
         "   isb\n"
         "   ldr r1, =tinyfl_stack_high\n"
         "   mov sp, r1\n"

@@ -75,6 +75,7 @@ static void watchdog_start(void)
 static int flash_done(void)
 {
     uint32_t turns = 0;
+    __asm volatile("dsb" ::: "memory"); /* the store is through */
     while (!(NVMC(READY) & NVMC_READY_READY))
         if (++turns == LONGEST)
             return -1;

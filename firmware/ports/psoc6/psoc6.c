@@ -112,7 +112,7 @@ static void watchdog_start(void)
 static volatile uint32_t call[4]; /* what the ROM is asked, and its answer in the first */
 
 /* Has the ROM work, and waits. In RAM, with interrupts off: until it is done, flash is not to be read. */
-__attribute__((noinline, section(".data.in_ram"))) static int rom_works(void)
+__attribute__((noinline, section(".in_ram"))) static int rom_works(void)
 {
     uint32_t turns = LONGEST_CALL;
     __asm volatile("cpsid i\n dsb" ::: "memory");

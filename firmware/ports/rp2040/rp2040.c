@@ -172,7 +172,7 @@ static void rom_start(void)
 }
 
 /* Code that .data carries to RAM. It may call nothing but other such code and the ROM, and read no constants from flash. */
-#define IN_RAM __attribute__((noinline, section(".data.in_ram")))
+#define IN_RAM __attribute__((noinline, section(".in_ram")))
 
 static uint32_t interrupts_off(void)
 {

@@ -98,10 +98,14 @@ static void watchdog_start(void)
     alive();
 }
 
-/* The barrier, since a Cortex-M7 may look at the status before its store has reached the flash. */
+/* A Cortex-M7 may otherwise look at the status before its store has reached the flash, or store before it has control. */
+static void barrier(void) { __asm volatile("dsb" ::: "memory"); }
+
+/* A slot full of words, or a sector's erase, takes seconds. */
 static int flash_done(void)
 {
-    __asm volatile("dsb" ::: "memory");
+    barrier();
+    alive();
     if (!becomes(FLASH_BASE + FLASH_SR, FLASH_SR_BSY, 0, LONGEST_ERASE))
         return -1;
     return FLASH(SR) & FLASH_ERRORS ? -1 : 0;
@@ -123,7 +127,6 @@ static int erase(int slot)
     int code = flash_open();
     for (uint32_t i = 0; code == 0 && i < tinyfl_slots[slot].count / TINYFL_SECTOR_BYTES; i++) {
         const uint32_t sector = FLASH_CR_PSIZE__32 | (first + i) << 3 | FLASH_CR_SER;
-        alive();
         FLASH(CR) = sector;
         FLASH(CR) = sector | FLASH_CR_STRT;
         code = flash_done();
@@ -138,6 +141,7 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     int code = flash_open();
     if (code == 0)
         FLASH(CR) = FLASH_CR_PSIZE__32 | FLASH_CR_PG;
+    barrier();
     if (code == 0)
         code = tinyfl_slot_program(slot, offset, bytes, count, flash_done);
     FLASH(CR) = FLASH_CR_LOCK;

@@ -2,7 +2,8 @@
 #include "registers.h"
 #include "stm32.h"
 
-void tinyfl_cache_start(void) { FLASH(ACR) |= FLASH_ACR_ICEN; }
+/* The other cache and the prefetch, which a bootloader may have turned on, go off. */
+void tinyfl_cache_start(void) { FLASH(ACR) = (FLASH(ACR) & FLASH_ACR_LATENCY) | FLASH_ACR_ICEN; }
 
 /* Reading SR and then DR takes a byte, and clears an overrun. */
 int tinyfl_uart_take(void)
