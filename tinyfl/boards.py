@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.toolchains import CORES
@@ -22,7 +22,14 @@ DEFAULT_BAUD = 115_200
 Address = Annotated[int, Field(ge=0, lt=1 << 32, multiple_of=8)]
 Bytes = Annotated[int, Field(gt=0, lt=1 << 32, multiple_of=8)]
 UsbId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
 Pin = Annotated[str, StringConstraints(pattern=r"^(P[A-K]\d{1,2}|P\d{1,2}[._]\d{1,2}|GP\d{1,2})$")]
+
+
+def _two_or_none(pins: tuple[str, ...]) -> tuple[str, ...]:
+    if len(pins) not in (0, 2):
+        raise ValueError("give two pins, transmit and receive, or none")
+    return pins
 
 
 class _Table(BaseModel):
@@ -91,7 +98,7 @@ class Link(_Table):
     registers: Annotated[int, Field(ge=0, lt=1 << 32)]
     interrupt: Annotated[int, Field(ge=0, lt=240)]
     baud: Annotated[int, Field(ge=1_200, le=4_000_000)]
-    pins: tuple[()] | tuple[Pin, Pin] = ()
+    pins: Annotated[tuple[Pin, ...], AfterValidator(_two_or_none)] = ()
     bridge: str = ""
     usb: tuple[UsbId, ...] = ()
 
@@ -105,23 +112,29 @@ class Usb(_Table):
 
 class Pyocd(_Table):
     method: Literal["pyocd"]
-    target: str
+    target: Text
 
 
 class Openocd(_Table):
     """``config``: the files that OpenOCD is given with -f, in its own scripts' folder."""
 
     method: Literal["openocd"]
-    config: tuple[str, ...]
+    config: Annotated[tuple[Text, ...], Field(min_length=1)]
 
 
 class Copy(_Table):
     """A file dropped on the drive with the label ``drive``. ``family`` is the one of UF2."""
 
     method: Literal["copy"]
-    drive: str
+    drive: Text
     format: Literal["uf2", "hex", "bin"]
     family: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+
+    @model_validator(mode="after")
+    def _has_a_family(self) -> "Copy":
+        if self.format == "uf2" and not self.family:
+            raise ValueError("uf2 needs a family, by which a bootloader knows its chip's files")
+        return self
 
 
 class Bossac(_Table):

@@ -15,6 +15,7 @@ from typing import Any
 from tinyfl import __version__, boards, udev
 from tinyfl.devices import PYOCD_SECONDS, USB_DEVICES, find_tool, line
 from tinyfl.errors import ConfigError, InstallError, TinyflError
+from tinyfl.flash import methods
 from tinyfl.ports import Port, serial_ports
 
 SECONDS = 10.0
@@ -107,7 +108,7 @@ def _tools() -> list[Check]:
         _pyocd(),
         _tool("flash", "openocd", ["--version"], "openocd", _flashes("openocd")),
         _tool("flash", "dfu-util", ["--version"], "dfu-util", _flashes("dfu-util")),
-        _tool("flash", "bossac", ["--help"], "bossa-cli", _flashes("bossac")),
+        _bossac(),
     ]
 
 
@@ -124,10 +125,23 @@ def _tool(group: str, name: str, ask: Sequence[str], package: str, purpose: str)
         cure = f"Install {package} with the system's packages (Debian: sudo apt install {package})."
         return Check(group, name, "missing", cure=cure, purpose=purpose)
     said, code = _run([tool, *ask], SECONDS)
-    well = code == (1 if name == "bossac" else 0)  # it knows no --version, and calls --help a mistake
+    well = code == 0
     found = next((text for text in said.splitlines() if re.search(r"\d+\.\d+", text)), tool)
     cure = "" if well else f"{tool} does not run: {said[-200:] or 'it says nothing'}. Install it again."
     return Check(group, name, "ok" if well else "broken", found.strip(), cure, purpose)
+
+
+def _bossac() -> Check:
+    """The one that knows the Nano's chip."""
+    purpose, cure = _flashes("bossac"), f"Install {methods.INSTALL['bossac']}."
+    tool = methods.tool("bossac")
+    if not tool:
+        return Check("flash", "bossac", "missing", cure=cure, purpose=purpose)
+    said, _ = _run([tool, "--help"], SECONDS)  # which it calls a mistake
+    release = re.search(r"Version \d\S*", said)
+    well = "arduino" in tool.lower() or (release is not None and "arduino" in release[0])
+    found = f"{tool}, {release[0] if release else 'of no version'}"
+    return Check("flash", "bossac", "ok" if well else "broken", found, "" if well else f"It is not Arduino's. {cure}", purpose)
 
 
 def _pyocd() -> Check:

@@ -111,7 +111,7 @@ def _parts(one: "Firmware", size: "Footprint", memory: "Memory") -> Table:
 
 
 def _sizes(made: "Sequence[Firmware]") -> Table:
-    table = Table(title=f"firmware by {made[0].toolchain}, in bytes", box=SIMPLE)
+    table = Table(title=f"firmware by {made[0].toolchain}, in bytes", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("board", no_wrap=True)
     table.add_column("core", no_wrap=True)
     for name in ("flash", "of", "RAM", "of", "left to learn"):

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tinyfl import __version__
+from tinyfl.toolchains import Toolchain
 
 app = typer.Typer(
     name="tinyfl",
@@ -15,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Compiler = Annotated[Toolchain, typer.Option(help="zig (from tinyfl\\[firmware]) or gcc (arm-none-eabi-gcc).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Json, app
-from tinyfl.toolchains import Toolchain
+from tinyfl.cli.app import Compiler, Json, app
 
 boards_app = typer.Typer(help="List, show and check boards' manifests.", no_args_is_help=True)
 app.add_typer(boards_app, name="boards")
@@ -71,7 +70,7 @@ def boards_schema() -> None:
 @app.command()
 def build(
     board: Annotated[str, typer.Option(help="Boards' names or manifests' paths, with commas between, or all.")],
-    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    toolchain: Compiler = "zig",
     source: Annotated[list[Path] | None, typer.Option(help="A C file with sources of samples; may repeat.")] = None,
     out: Annotated[Path, typer.Option(help="Where to build, a folder for each board.")] = Path("build/firmware"),
     json: Json = False,
@@ -94,7 +93,7 @@ def emulate(
     count: Annotated[int, typer.Option(help="How many.")] = 1,
     engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
     link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
-    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    toolchain: Compiler = "zig",
     first: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
     json: Json = False,

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Json, app
-from tinyfl.toolchains import Toolchain
+from tinyfl.cli.app import Compiler, Json, app
 
 
 @app.command()
@@ -21,7 +20,7 @@ def plan(
     freeze: Annotated[int, typer.Option(help="The first so many layers with weights do not learn.")] = 0,
     samples: Annotated[int, typer.Option(help="Samples of a round.")] = 32,
     batch: Annotated[int, typer.Option(help="Samples an inner step.")] = 1,
-    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
     """What a model costs on a board, before anything is flashed: RAM, flash, instructions, seconds and millijoules."""
@@ -74,7 +73,7 @@ def infer(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The task's .npz file.")] = None,
     device: Annotated[int | None, typer.Option(help="On this test device of the run, as export --adapted numbers it.")] = None,
-    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
     """Run an int8 model over a batch or a task: here, on an emulated board, or on a board on a port."""
