@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md", "models.md")
-ABOUT_BOARDS = ("build", "emulate", "plan", "run")
+ABOUT_BOARDS = ("build", "devices", "doctor", "emulate", "flash", "plan", "run")
 """Verbs that the pages use for boards."""
 
 
@@ -377,7 +377,7 @@ def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
 
 @pytest.mark.usefixtures("boards_kit")
 def test_the_readmes_boards_are_built_and_learn() -> None:
-    for words in words_of("README.md", "build", "plan"):
+    for words in words_of("README.md", "build", "plan", "doctor", "devices"):
         app(words, standalone_mode=False)
     (served,) = words_of("README.md", "emulate")
     with emulating(*served) as urls:
