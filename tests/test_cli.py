@@ -404,7 +404,7 @@ FLEET_OF_FIVE = """task = "sine"\n[[fleet]]\nnative = 3\n[[fleet]]\nboard = "pos
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["build", "--board", "nosuch"], "no board is called 'nosuch'. There are: microbit-v2, "),
+        (["build", "--board", "nosuch"], "no board is called 'nosuch'. There are: cy8ckit-062s2, microbit-v2, "),
         (["build", "--board", "mps2-an386", "--source", "absent.c"], "--source absent.c is no C file"),
         (["run", "--task", "sine", "--devices", "1", "--board", "nosuch"], "no board is called 'nosuch'"),
         (["run", "--engine", "qemu"], "--engine and --toolchain are for emulated boards"),

@@ -31,6 +31,11 @@ UNCOVERED = {
 }
 
 NOT_IN_SVD = {
+    ("nrf52", "CHIP_PART"): "Nordic's MDK, nrf52_erratas.h",
+    ("nrf52", "CHIP_PART__NRF52840"): "the same",
+    ("nrf52", "CHIP_PART__NRF52833"): "the same",
+    ("nrf52", "CHIP_STEP"): "the same",
+    ("nrf52", "APPROTECT_DISABLE"): "Nordic's MDK, system_nrf52_approtect.h",
     ("stm32f4", "UNIQUE_ID"): "RM0090 39.1, RM0368 24.1, RM0390 34.1: in no SVD file",
     ("stm32f7", "UNIQUE_ID"): "RM0385 41.1: in no SVD file",
     ("stm32f7", "FLASH_ACR_LATENCY"): "RM0385 3.7.1: of 4 bits, where the F4 has 3",

@@ -136,6 +136,15 @@ static void uart_start(void)
     UART(TASKS_STARTTX) = 1;
 }
 
+/* From these steps on a chip closes its debug port at every reset, unless what a probe wrote into UICR says that it stays
+ * open, and firmware passes that on. Without, a second flash would find the chip locked, and could only erase it. */
+static void debug_start(void)
+{
+    const uint32_t part = REGISTER(CHIP_PART), step = REGISTER(CHIP_STEP);
+    if ((part == CHIP_PART__NRF52840 && step >= 5) || (part == CHIP_PART__NRF52833 && step >= 2))
+        REGISTER(APPROTECT_DISABLE) = REGISTER(UICR_BASE + UICR_APPROTECT);
+}
+
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
@@ -157,6 +166,7 @@ const tinyfl_port *tinyfl_port_start(void)
         port.id_bytes = 8;
     }
     watchdog_start();
+    debug_start();
     clock_start();
     uart_start();
     tinyfl_receive_start();

@@ -5,6 +5,16 @@
 #ifndef TINYFL_NRF52_REGISTERS_H
 #define TINYFL_NRF52_REGISTERS_H
 
+/* In no SVD file; from Nordic's MDK (nrf52_erratas.h, configuration 249; system_nrf52_approtect.h). */
+#define CHIP_PART 0x10000130u
+#define CHIP_PART__NRF52840 0x08u
+#define CHIP_PART__NRF52833 0x0Du
+#define CHIP_STEP 0x10000134u
+#define APPROTECT_DISABLE 0x40000558u
+
+#define UICR_BASE 0x10001000u
+#define UICR_APPROTECT 0x208u
+
 #define FICR_BASE 0x10000000u
 #define FICR_DEVICEID0 0x060u
 
