@@ -101,5 +101,5 @@ def watched(words: list[str]) -> str:
         first = [process.stdout.readline() for _ in range(3)]  # that it is connected, what it is, its first status
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, first + [rest]
+    assert process.returncode == 0, [*first, rest]
     return "".join([*first, rest])
