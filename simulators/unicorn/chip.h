@@ -1,8 +1,11 @@
-/* What the models of the chips share: the line to the host, and an end to a core's run. */
+/* What the models of the chips share: fields of registers, the line to the host, and an end to a core's run. */
 #ifndef TINYFL_CHIP_H
 #define TINYFL_CHIP_H
 
 #include "peripherals.h"
+
+/* A field's value, from the mask of its bits. */
+static inline uint32_t field(uint32_t value, uint32_t mask) { return (value & mask) / (mask & -mask); }
 
 /* Stops the core. Callbacks after that belong to instructions that hardware would not have executed. */
 static inline void halt(tinyfl_machine *m, void *engine, uint32_t why)
@@ -16,6 +19,13 @@ static inline void halt(tinyfl_machine *m, void *engine, uint32_t why)
 static inline void feed(tinyfl_machine *m, double seconds)
 {
     m->now.watchdog = m->now.instructions + 1 + (uint64_t)(seconds * m->hertz);
+}
+
+/* Whether a UART at so many baud and the other end of the link understand each other: up to 2 % off, of the 5 % that shift a
+ * byte's last bit by a half, which both ends and the edges share. At any other rate the models hear and say nothing. */
+static inline int understood(const tinyfl_machine *m, double baud)
+{
+    return baud > 0.98 * m->baud && baud < 1.02 * m->baud;
 }
 
 static inline int input_waits(const tinyfl_machine *m) { return m->taken < m->input_bytes; }

@@ -80,6 +80,8 @@ class Machine:
             vectors=self.memory.application,
             slots_origin=self.memory.slots[0].origin,
             uart=board.links[0].registers,
+            baud=board.links[0].baud,
+            pins=peripherals.pins(board),
             hertz=board.clock,
             serial=serial,
         )

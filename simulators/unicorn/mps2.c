@@ -7,7 +7,9 @@ enum { CMSDK_TX_ENABLE = 1, CMSDK_RX_ENABLE = 2, CMSDK_RX_FULL = 2, CMSDK_LEAST_
 
 static int cmsdk_runs(const tinyfl_machine *m, uint32_t enable)
 {
-    return (m->now.uart[CMSDK_CTRL / 4] & enable) && m->now.uart[CMSDK_BAUDDIV / 4] >= CMSDK_LEAST_DIVIDER;
+    const uint32_t divider = m->now.uart[CMSDK_BAUDDIV / 4];
+    return (m->now.uart[CMSDK_CTRL / 4] & enable) && divider >= CMSDK_LEAST_DIVIDER &&
+           understood(m, (double)m->hertz / divider);
 }
 
 uint64_t tinyfl_cmsdk_read(void *engine, uint64_t offset, unsigned size, void *user)

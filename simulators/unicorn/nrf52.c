@@ -32,15 +32,80 @@ void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint
         clock[CLOCK_TASKS_HFCLKSTART / 4] = 0;
 }
 
+/* Pins, by 32 a port: a word of OUT for each port, and PIN_CNF of each pin, in chip[]. DIR is PIN_CNF's lowest bit seen from
+ * another side. What is not in registers.h, no driver here uses. */
+enum { OUT = 32, PIN_CNF = 64, PIN_CNF_DIR = 1, PIN_CNF_INPUT_OFF = 2 };
+enum { P0_OUT = P0_OUTSET - 4, P0_OUTCLR = P0_OUTSET + 4, P0_DIR = P0_DIRSET - 4, P0_DIRCLR = P0_DIRSET + 4 };
+enum { P1_AT = P1_BASE - P0_BASE, PIN_CNF_END = P0_PIN_CNF0 + 4 * 32 };
+
+static uint32_t directions(const uint32_t *pins)
+{
+    uint32_t outputs = 0;
+    for (uint32_t n = 0; n < 32; n++)
+        outputs |= (pins[n] & PIN_CNF_DIR) << n;
+    return outputs;
+}
+
+static void turn(uint32_t *pins, uint32_t outputs)
+{
+    for (uint32_t n = 0; n < 32; n++)
+        pins[n] = (pins[n] & ~(uint32_t)PIN_CNF_DIR) | (outputs >> n & PIN_CNF_DIR);
+}
+
+uint64_t tinyfl_nrf52_gpio_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    const tinyfl_machine *m = user;
+    const uint32_t port = offset >= P1_AT + P0_OUT, at = (uint32_t)offset - port * P1_AT;
+    const uint32_t *pins = m->now.chip + PIN_CNF + 32 * port;
+    (void)engine, (void)size;
+    if (at >= P0_OUT && at <= P0_OUTCLR)
+        return m->now.chip[OUT + port];
+    if (at >= P0_DIR && at <= P0_DIRCLR)
+        return directions(pins);
+    return at >= P0_PIN_CNF0 && at < PIN_CNF_END ? pins[(at - P0_PIN_CNF0) / 4] : 0;
+}
+
+void tinyfl_nrf52_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t wide, void *user)
+{
+    tinyfl_machine *m = user;
+    const uint32_t port = offset >= P1_AT + P0_OUT, at = (uint32_t)offset - port * P1_AT, value = (uint32_t)wide;
+    uint32_t *out = m->now.chip + OUT + port, *pins = m->now.chip + PIN_CNF + 32 * port;
+    (void)engine, (void)size;
+    if (m->now.halt)
+        return;
+    switch (at) {
+    case P0_OUT: *out = value; break;
+    case P0_OUTSET: *out |= value; break;
+    case P0_OUTCLR: *out &= ~value; break;
+    case P0_DIR: turn(pins, value); break;
+    case P0_DIRSET: turn(pins, directions(pins) | value); break;
+    case P0_DIRCLR: turn(pins, directions(pins) & ~value); break;
+    default:
+        if (at >= P0_PIN_CNF0 && at < PIN_CNF_END)
+            pins[(at - P0_PIN_CNF0) / 4] = value;
+    }
+}
+
+/* Whether a pin of the link is set up for it: the transmitter's drives high, the receiver's is an input that is connected. */
+static int pin_is_ready(const tinyfl_machine *m, int receives)
+{
+    const uint32_t pin = m->pins[receives], config = m->now.chip[PIN_CNF + pin];
+    return receives ? !(config & (PIN_CNF_DIR | PIN_CNF_INPUT_OFF))
+                    : (config & PIN_CNF_DIR) && (m->now.chip[OUT + pin / 32] >> pin % 32 & 1);
+}
+
 /* The UART without DMA. Of a task's register is kept whether it is under way. What has arrived and was not read lies in
- * chip[FIFO], oldest first, chip[FILLED] bytes of it; the first is what RXD shows. */
-enum { FIFO = 0, FIFO_BYTES = 6, FILLED = 6, INTERRUPT = 2, ISPR = 0x200 };
+ * chip[FIFO], oldest first, chip[FILLED] bytes of it; the first is what RXD shows. chip[DRIVEN] says whether the transmitter's
+ * pin was ready when the UART took it over: where it was not, the line fell, and the first byte is another. */
+enum { FIFO = 0, FIFO_BYTES = 6, FILLED = 6, DRIVEN = 7, INTERRUPT = 2, ISPR = 0x200 };
 
 static int enabled(const tinyfl_machine *m) { return m->now.uart[UART_ENABLE / 4] == UART_ENABLE_ENABLE__ENABLED; }
 
 static int runs(const tinyfl_machine *m, uint32_t task, uint32_t pin)
 {
-    return enabled(m) && m->now.uart[task / 4] && !(m->now.uart[pin / 4] & UART_PSEL_RXD_CONNECT);
+    const int receives = pin == UART_PSEL_RXD;
+    return enabled(m) && m->now.uart[task / 4] && m->now.uart[pin / 4] == m->pins[receives] && pin_is_ready(m, receives) &&
+           (receives || m->now.chip[DRIVEN]) && understood(m, m->now.uart[UART_BAUDRATE / 4] * 16e6 / 4294967296.0);
 }
 
 /* The interrupt's line is up while an event is whose bit in INTEN is set: bit n belongs to the event at 0x100 + 4 n. */
@@ -120,6 +185,8 @@ static void uart_configure(tinyfl_machine *m, uint64_t offset, uint32_t value)
     uint32_t *uart = m->now.uart;
     if (offset >= UART_PSEL_RTS && offset <= UART_PSEL_RXD && uart[UART_ENABLE / 4])
         return;
+    if (offset == UART_ENABLE && !enabled(m))
+        m->now.chip[DRIVEN] = (uint32_t)pin_is_ready(m, 0);
     uart[offset / 4] = offset == UART_ENABLE ? value & UART_ENABLE_ENABLE : value;
     if (!enabled(m))
         uart[UART_TASKS_STARTRX / 4] = uart[UART_TASKS_STARTTX / 4] = m->now.chip[FILLED] = 0;
@@ -264,6 +331,8 @@ void tinyfl_nrf52_ficr_write(void *engine, uint64_t offset, unsigned size, uint6
 
 void tinyfl_nrf52_reset(tinyfl_machine *m)
 {
+    for (uint32_t pin = 0; pin < 2 * 32; pin++)
+        m->now.chip[PIN_CNF + pin] = PIN_CNF_INPUT_OFF;
     for (uint32_t pin = UART_PSEL_RTS; pin <= UART_PSEL_RXD; pin += 4)
         m->now.uart[pin / 4] = ~0u;
     m->now.uart[UART_BAUDRATE / 4] = 0x04000000;

@@ -37,7 +37,8 @@ uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *u
     tinyfl_machine *m = user;
     if (m->now.away)
         halt(m, engine, TINYFL_HALT_CRASH);
-    return load(slot_byte(m, offset), size);
+    const uint64_t value = load(slot_byte(m, offset), size);
+    return m->now.stale ? ~value : value; /* whatever it was, it was something else */
 }
 
 /* Offsets in the system control space (ARMv7-M architecture reference, B3). */
@@ -82,7 +83,7 @@ void tinyfl_machine_reset(tinyfl_machine *m)
     memset(m->now.chip, 0, sizeof m->now.chip);
     memset(m->now.system, 0, sizeof m->now.system);
     m->now.flash_key = m->now.flash_busy = 0;
-    m->now.watchdog = m->now.away = 0;
+    m->now.watchdog = m->now.away = m->now.stale = 0;
     memcpy(&m->now.stack, m->flash + (m->vectors - m->flash_origin), 4);
     memcpy(&m->now.entry, m->flash + (m->vectors - m->flash_origin) + 4, 4);
     m->now.system[CPUID / 4] = 0x410fc241;

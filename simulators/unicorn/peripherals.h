@@ -34,6 +34,7 @@ typedef struct {
     uint32_t stack, entry; /* where the core starts */
     uint64_t watchdog;     /* the count of instructions, which stand for cycles, at which it resets the chip; 0: off */
     uint32_t away;         /* flash is no memory now: no code or data can be read there */
+    uint32_t stale;        /* a cache may hold what slots were before */
 } tinyfl_registers;
 
 typedef struct tinyfl_machine {
@@ -49,6 +50,8 @@ typedef struct tinyfl_machine {
     uint32_t vectors;      /* the application's table of vectors */
     uint32_t slots_origin; /* where slot memory starts, which is flash to its end */
     uint32_t uart;         /* where the registers of the link's UART are */
+    uint32_t baud;         /* of the link */
+    uint32_t pins[2];      /* of the link, transmit and receive: the port's number times 32, and the pin's in it */
     uint32_t hertz;        /* of the core, by the manifest */
     uint64_t serial;       /* the chip's own number, where it has one */
     tinyfl_registers now;
@@ -65,10 +68,12 @@ TINYFL_EXPORT uint64_t tinyfl_cmsdk_read(void *engine, uint64_t offset, unsigned
 TINYFL_EXPORT void tinyfl_cmsdk_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT void tinyfl_sram_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 
-/* stm32f4.c: the page with the link's USART; IWDG's page; the page 0x40023000, with RCC and the flash controller; writes to
- * flash; the page with the unique id; and the reset of these registers. */
+/* stm32f4.c: the page with the link's USART; the three pages of GPIO; IWDG's page; the page 0x40023000, with RCC and the flash
+ * controller; writes to flash; the page with the unique id; and the reset of these registers. */
 TINYFL_EXPORT uint64_t tinyfl_stm32f4_usart_read(void *engine, uint64_t offset, unsigned size, void *machine);
 TINYFL_EXPORT void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
+TINYFL_EXPORT uint64_t tinyfl_stm32f4_gpio_read(void *engine, uint64_t offset, unsigned size, void *machine);
+TINYFL_EXPORT void tinyfl_stm32f4_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT uint64_t tinyfl_stm32f4_iwdg_read(void *engine, uint64_t offset, unsigned size, void *machine);
 TINYFL_EXPORT void tinyfl_stm32f4_iwdg_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT uint64_t tinyfl_stm32f4_read(void *engine, uint64_t offset, unsigned size, void *machine);
@@ -85,10 +90,13 @@ TINYFL_EXPORT uint64_t tinyfl_stm32f7_id_read(void *engine, uint64_t offset, uns
 TINYFL_EXPORT void tinyfl_stm32f7_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT void tinyfl_stm32f7_reset(tinyfl_machine *machine);
 
-/* nrf52.c: the pages of CLOCK, of UART0, of the watchdog, of NVMC, which is the flash controller, and of FICR, which has the
- * chip's number; writes to flash; and the reset of these registers. A byte that arrives does not wait for the core. */
+/* nrf52.c: the pages of CLOCK, of the pins, of UART0, of the watchdog, of NVMC, which is the flash controller, and of FICR,
+ * which has the chip's number; writes to flash; and the reset of these registers. A byte that arrives does not wait for the
+ * core. */
 TINYFL_EXPORT uint64_t tinyfl_nrf52_clock_read(void *engine, uint64_t offset, unsigned size, void *machine);
 TINYFL_EXPORT void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
+TINYFL_EXPORT uint64_t tinyfl_nrf52_gpio_read(void *engine, uint64_t offset, unsigned size, void *machine);
+TINYFL_EXPORT void tinyfl_nrf52_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT uint64_t tinyfl_nrf52_uart_read(void *engine, uint64_t offset, unsigned size, void *machine);
 TINYFL_EXPORT void tinyfl_nrf52_uart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT void tinyfl_nrf52_uart_arrive(tinyfl_machine *machine, uint8_t byte);

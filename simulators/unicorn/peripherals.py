@@ -10,7 +10,7 @@ from unicorn import unicorn_const as uc
 from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 
 from tinyfl import binding
-from tinyfl.boards import Board
+from tinyfl.boards import Board, pin_number
 from tinyfl.errors import ConfigError
 
 CORES = {
@@ -42,6 +42,7 @@ class Registers(ctypes.Structure):
         ("entry", ctypes.c_uint32),
         ("watchdog", ctypes.c_uint64),
         ("away", ctypes.c_uint32),
+        ("stale", ctypes.c_uint32),
     )
 
 
@@ -65,6 +66,8 @@ class State(ctypes.Structure):
         ("vectors", ctypes.c_uint32),
         ("slots_origin", ctypes.c_uint32),
         ("uart", ctypes.c_uint32),
+        ("baud", ctypes.c_uint32),
+        ("pins", ctypes.c_uint32 * 2),
         ("hertz", ctypes.c_uint32),
         ("serial", ctypes.c_uint64),
         ("now", Registers),
@@ -98,13 +101,12 @@ def models(name: str, uart: int) -> Models:
         unique_id = 0x1FFF7000 if name == "stm32f4" else 0x1FF0F000
         own = ((uart & -PAGE, f"{name}_usart"), (unique_id, f"{name}_id"))
         pages = (*own, (0x40003000, "stm32f4_iwdg"), (0x40023000, "stm32f4"), system)
-        ports = (0x40020000, 3 * PAGE)
-        return Models(pages, (ports,), "stm32f4_flash_write", f"{name}_reset")
+        wide = (0x40020000, 3 * PAGE, "stm32f4_gpio")
+        return Models(pages, (), "stm32f4_flash_write", f"{name}_reset", (wide,))
     if name == "nrf52":
         own = ((0x10000000, "nrf52_ficr"), (0x40000000, "nrf52_clock"), (uart, "nrf52_uart"))
-        own += ((0x40010000, "nrf52_wdt"), (0x4001E000, "nrf52_nvmc"))
-        ports = (0x50000000, PAGE)
-        return Models((*own, system), (ports,), "nrf52_flash_write", "nrf52_reset")
+        own += ((0x40010000, "nrf52_wdt"), (0x4001E000, "nrf52_nvmc"), (0x50000000, "nrf52_gpio"))
+        return Models((*own, system), (), "nrf52_flash_write", "nrf52_reset")
     if name == "rp2040":
         pages = ((0x4000, "rp2040_door"), (0x18000000, "rp2040_ssi"), (0xD0000000, "rp2040_sio"), system)
         wide, cache = (0x40000000, 28 * 4 * PAGE, "rp2040"), (0x14000000, 4 * PAGE)
@@ -113,6 +115,12 @@ def models(name: str, uart: int) -> Models:
         pages, wide = ((0x16000000, "psoc6_sflash"), system), (0x40000000, 0x700000, "psoc6")
         return Models(pages, (), "psoc6_flash_write", "psoc6_reset", (wide,))
     raise ConfigError(f"no peripherals are called {name!r}. There are: cmsdk, stm32f4, stm32f7, nrf52, rp2040, psoc6.")
+
+
+def pins(board: Board) -> Any:
+    """The link's pins, transmit and receive, as the models count them: 32 a port."""
+    numbers = (pin_number(pin) for pin in board.links[0].pins)
+    return (ctypes.c_uint32 * 2)(*(32 * port + pin for port, pin in numbers))
 
 
 @cache

@@ -3,17 +3,10 @@
  * open what the chip does with something wrong, the model does nothing, and whoever waits for it waits.
  *
  * The Cortex-M0+ runs first, on the same emulated core. Once it enables the Cortex-M4, that starts, and the M0+ is not seen
- * again: what it does then, serving calls of the boot ROM, is below. */
+ * again: what it does then, serving calls of the boot ROM, is in psoc6_rom.c. */
 #include "../../firmware/ports/psoc6/registers.h"
 
-#include <string.h>
-
-#include "chip.h"
-
-/* Where registers are kept: SCB's page is chip[], SRSS from its watchdog on clock[], pins are uart[], the others flash[]. */
-enum { SCB_WORDS = 1024, SRSS_WORDS = 384, HSIOM_WORDS = 96, GPIO_WORDS = 288 };
-enum { IPC_AT = 0, IPC_STRUCTS = 16, IPC_WORDS = 128, SELECT_AT = 128, SELECTS = 64, DIVIDER_AT = 192, DIVIDERS = 4 };
-enum { M4_DIVIDER = 196, M4_VECTORS, BUS_DIVIDERS, M4_MODE, FLASH_STATES, FLASH_COMMAND, ROM_ANSWER, ROM_BLOCK };
+#include "psoc6.h"
 
 static uint32_t *kept(tinyfl_machine *m, uint32_t address)
 {
@@ -41,22 +34,13 @@ static uint32_t *kept(tinyfl_machine *m, uint32_t address)
     return NULL;
 }
 
-static uint32_t field(uint32_t value, uint32_t mask) { return (value & mask) / (mask & -mask); }
-
 static uint32_t srss(const tinyfl_machine *m, uint32_t offset) { return m->now.clock[(offset - SRSS_WDT_CTL) / 4]; }
-
-/* NULL where a memory has not got so many bytes from an address on. */
-static uint8_t *memory(uint8_t *bytes, uint32_t origin, uint32_t size, uint32_t address, uint32_t count)
-{
-    const uint32_t at = address - origin;
-    return at < size && count <= size - at ? bytes + at : NULL;
-}
 
 /* Its power: by a key, and what it starts with is where the table of vectors is said to be. */
 static void m4_write(tinyfl_machine *m, void *engine, uint32_t value)
 {
     const uint32_t mode = value & CPUSS_CM4_PWR_CTL_PWR_MODE, was = m->now.flash[M4_MODE];
-    const uint8_t *table = memory(m->flash, m->flash_origin, m->flash_bytes, m->now.flash[M4_VECTORS], 8);
+    const uint8_t *table = psoc6_memory(m->flash, m->flash_origin, m->flash_bytes, m->now.flash[M4_VECTORS], 8);
     if ((value & CPUSS_CM4_PWR_CTL_VECTKEYSTAT) != CPUSS_CM4_PWR_CTL_VECTKEYSTAT__KEY)
         return;
     m->now.flash[M4_MODE] = mode;
@@ -185,16 +169,24 @@ static int pin_is(const tinyfl_machine *m, uint32_t pin, uint32_t mode)
     return (select & HSIOM_PRT_PORT_SEL0_IO0_SEL) == HSIOM_PRT_PORT_SEL0_IO0_SEL__UART && (config & 15) == mode;
 }
 
+/* What a divider makes of the peripherals' clock; 0: nothing. */
+static double scb_hertz(const tinyfl_machine *m, uint32_t number)
+{
+    const uint32_t divider = number < DIVIDERS ? m->now.flash[DIVIDER_AT + number] : 0;
+    const double bus = hf0(m) * 1e6 / (field(m->now.flash[BUS_DIVIDERS], CPUSS_CM0_CLOCK_CTL_PERI_INT_DIV) + 1);
+    const double by = field(divider, PERI_DIV_16_5_CTL_INT16_DIV) + 1 + field(divider, PERI_DIV_16_5_CTL_FRAC5_DIV) / 32.0;
+    return divider & PERI_DIV_16_5_CTL_EN ? bus / by : 0;
+}
+
 /* As a UART of 8 bits, least first, no parity and a stop bit, 8 to 16 samples a bit, with a clock. */
 static int scb_runs(const tinyfl_machine *m)
 {
-    const uint32_t *scb = m->now.chip, control = scb[SCB_CTRL / 4];
-    const uint32_t select = m->now.flash[SELECT_AT + SCB], divider = field(select, PERI_CLOCK_CTL_DIV_SEL);
+    const uint32_t *scb = m->now.chip, control = scb[SCB_CTRL / 4], select = m->now.flash[SELECT_AT + SCB];
     return m->uart == SCB0_BASE + SCB * (SCB1_BASE - SCB0_BASE) && (control & SCB_CTRL_ENABLED) &&
            (control & SCB_CTRL_MODE) == SCB_CTRL_MODE__UART && (control & SCB_CTRL_BYTE_MODE) &&
            field(control, SCB_CTRL_OVS) >= 7 && !(scb[SCB_UART_CTRL / 4] & SCB_UART_CTRL_MODE) &&
-           (select & PERI_CLOCK_CTL_TYPE_SEL) == PERI_CLOCK_CTL_TYPE_SEL__16_5 && divider < DIVIDERS &&
-           (m->now.flash[DIVIDER_AT + divider] & PERI_DIV_16_5_CTL_EN);
+           (select & PERI_CLOCK_CTL_TYPE_SEL) == PERI_CLOCK_CTL_TYPE_SEL__16_5 &&
+           understood(m, scb_hertz(m, field(select, PERI_CLOCK_CTL_DIV_SEL)) / (field(control, SCB_CTRL_OVS) + 1));
 }
 
 static int sends(const tinyfl_machine *m)
@@ -241,106 +233,18 @@ static void scb_write(tinyfl_machine *m, void *engine, uint32_t offset, uint32_t
     }
 }
 
-/* Flash, by the boot ROM, whom a structure of IPC calls. An erased bit is 0, and programming only sets bits. */
-
-enum { ANSWER_READS = 4, M4_STRUCT = 1 };
-
-static void erase_to_0(tinyfl_machine *m, void *engine, uint32_t start, uint32_t bytes)
-{
-    uint32_t end = start + bytes;
-    if (cut(m, engine)) {
-        const uint32_t middle = start + bytes / 2;
-        for (uint32_t at = middle; at < end; at++)
-            m->flash[at] = (uint8_t)(m->flash[at] & (at * 2654435761u) >> 24);
-        end = middle;
-    }
-    memset(m->flash + start, 0, end - start);
-}
-
-static void program_row(tinyfl_machine *m, void *engine, uint32_t start, const uint8_t *data)
-{
-    for (uint32_t i = 0, done = cut(m, engine) ? ROW_BYTES / 2 : ROW_BYTES; i < done; i++)
-        m->flash[start + i] |= data[i];
-}
-
-/* The offset of what the ROM is to work on, or -1. */
-static int64_t place(const tinyfl_machine *m, uint32_t address, uint32_t bytes)
-{
-    const uint32_t start = address - m->flash_origin;
-    return start % bytes || start >= m->flash_bytes ? (int64_t)-1 : start;
-}
-
-/* What the ROM answers; 0: nothing, ever. A row's data must be in RAM: the ROM would fault. What does not block asks for an
- * interrupt's handler that is not here. */
-static uint32_t rom_answer(tinyfl_machine *m, void *engine, const uint32_t block[4])
-{
-    const uint32_t opcode = block[0] & 0xff000000u, erases = opcode == ROM_ERASE_SECTOR || opcode == ROM_ERASE_ROW;
-    const int64_t start = place(m, block[erases ? 1 : 2], opcode == ROM_ERASE_SECTOR ? SECTOR_BYTES : ROW_BYTES);
-    const uint8_t *data = memory(m->ram, m->ram_origin, m->ram_bytes, block[3], ROW_BYTES);
-    if (!(block[0] & ROM_BLOCKING))
-        return 0;
-    if (!erases && opcode != ROM_WRITE_ROW && (opcode != ROM_PROGRAM_ROW || block[1] != ROM_DATA_IN_RAM))
-        return 0;
-    if (start < 0)
-        return ROM_INVALID_FLASH_ADDRESS;
-    if (!erases && !data)
-        return 0;
-    if (opcode != ROM_PROGRAM_ROW)
-        erase_to_0(m, engine, (uint32_t)start, opcode == ROM_ERASE_SECTOR ? SECTOR_BYTES : ROW_BYTES);
-    if (!erases && !m->now.halt)
-        program_row(m, engine, (uint32_t)start, data);
-    return ROM_STATUS__SUCCESS;
-}
-
-static void notify(tinyfl_machine *m, void *engine, const uint32_t *structure)
-{
-    uint32_t block[4];
-    const uint32_t address = structure[IPC_STRUCT_DATA0 / 4];
-    const uint8_t *bytes = memory(m->ram, m->ram_origin, m->ram_bytes, address, sizeof block);
-    if (!bytes || address % 4 || m->now.flash_busy)
-        return;
-    memcpy(block, bytes, sizeof block);
-    m->now.flash[ROM_ANSWER] = rom_answer(m, engine, block);
-    m->now.flash[ROM_BLOCK] = address - m->ram_origin;
-    m->now.flash_busy = m->now.flash[ROM_ANSWER] ? ANSWER_READS : 0;
-}
-
-/* The ROM writes its answer, then releases the structure. */
-static uint32_t ipc_read(tinyfl_machine *m, uint32_t offset)
-{
-    const uint32_t number = offset / IPC_STRUCT_BYTES;
-    uint32_t *structure = &m->now.flash[IPC_AT + number * IPC_STRUCT_BYTES / 4], *lock = &structure[IPC_STRUCT_LOCK_STATUS / 4];
-    switch (offset % IPC_STRUCT_BYTES) {
-    case IPC_STRUCT_ACQUIRE:
-        if (*lock)
-            return 0;
-        *lock = IPC_STRUCT_LOCK_STATUS_ACQUIRED;
-        return IPC_STRUCT_ACQUIRE_SUCCESS;
-    case IPC_STRUCT_LOCK_STATUS:
-        if (number == M4_STRUCT && m->now.flash_busy && --m->now.flash_busy == 0) {
-            memcpy(m->ram + m->now.flash[ROM_BLOCK], &m->now.flash[ROM_ANSWER], 4);
-            *lock = 0;
-        }
-        return *lock;
-    default: return structure[offset % IPC_STRUCT_BYTES / 4];
-    }
-}
-
-static void ipc_write(tinyfl_machine *m, void *engine, uint32_t offset, uint32_t value)
-{
-    const uint32_t number = offset / IPC_STRUCT_BYTES, at = offset % IPC_STRUCT_BYTES;
-    uint32_t *structure = &m->now.flash[IPC_AT + number * IPC_STRUCT_BYTES / 4], *lock = &structure[IPC_STRUCT_LOCK_STATUS / 4];
-    if (at == IPC_STRUCT_RELEASE)
-        *lock = 0;
-    else if (at == IPC_STRUCT_DATA0)
-        structure[IPC_STRUCT_DATA0 / 4] = value;
-    else if (at == IPC_STRUCT_NOTIFY && *lock && number == M4_STRUCT && (value & IPC_STRUCT_NOTIFY_INTR_NOTIFY__ROM))
-        notify(m, engine, structure);
-}
-
 /* Everything from 0x40000000 on. */
 
-enum { CACHE_READS = 2 }; /* until flash's caches are empty */
+/* Looks at flash's caches after they were told to empty themselves. */
+enum { CACHE_READS = 2 };
+
+static int caches_empty(tinyfl_machine *m)
+{
+    uint32_t *left = &m->now.flash[FLASH_COMMAND];
+    if (*left && --*left == 0 && !m->now.away)
+        m->now.stale = 0;
+    return *left == 0;
+}
 
 uint64_t tinyfl_psoc6_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
@@ -350,7 +254,7 @@ uint64_t tinyfl_psoc6_read(void *engine, uint64_t offset, unsigned size, void *u
     if (m->now.halt)
         return 0;
     if (address - IPC_BASE < 4 * IPC_WORDS)
-        return ipc_read(m, address - IPC_BASE);
+        return psoc6_ipc_read(m, address - IPC_BASE);
     if (address - m->uart < 4 * SCB_WORDS)
         return scb_read(m, address - m->uart);
     switch (address) {
@@ -358,7 +262,7 @@ uint64_t tinyfl_psoc6_read(void *engine, uint64_t offset, unsigned size, void *u
         return m->now.flash[M4_MODE] == CPUSS_CM4_PWR_CTL_PWR_MODE__ENABLED ? CPUSS_CM4_STATUS_PWR_DONE : 0;
     case SRSS_BASE + SRSS_WDT_CNT: return ticks(m);
     case SRSS_BASE + SRSS_CLK_PLL_STATUS: return pll(m) ? SRSS_CLK_PLL_STATUS_LOCKED : 0;
-    case FLASHC_BASE + FLASHC_FLASH_CMD: return m->now.flash[FLASH_COMMAND] ? m->now.flash[FLASH_COMMAND]-- != 0 : 0;
+    case FLASHC_BASE + FLASHC_FLASH_CMD: return caches_empty(m) ? 0 : FLASHC_FLASH_CMD_INV;
     default: return word ? *word : 0;
     }
 }
@@ -372,7 +276,7 @@ void tinyfl_psoc6_write(void *engine, uint64_t offset, unsigned size, uint64_t w
     if (m->now.halt)
         return;
     if (address - IPC_BASE < 4 * IPC_WORDS)
-        ipc_write(m, engine, address - IPC_BASE, value);
+        psoc6_ipc_write(m, engine, address - IPC_BASE, value);
     else if (address - m->uart < 4 * SCB_WORDS)
         scb_write(m, engine, address - m->uart, value);
     else if (address - (SRSS_BASE + SRSS_WDT_CTL) < 4 * SRSS_WORDS)
@@ -386,7 +290,7 @@ void tinyfl_psoc6_write(void *engine, uint64_t offset, unsigned size, uint64_t w
     else if (address == CPUSS_BASE + CPUSS_CM4_VECTOR_TABLE_BASE)
         *word = value & CPUSS_CM4_VECTOR_TABLE_BASE_ADDR22;
     else if (address == FLASHC_BASE + FLASHC_FLASH_CMD)
-        *word = value & FLASHC_FLASH_CMD_INV ? CACHE_READS : *word;
+        *word = value & FLASHC_FLASH_CMD_INV ? CACHE_READS + 1 : *word;
     else if (word)
         *word = value;
     if (address == FLASHC_BASE + FLASHC_FLASH_CTL)

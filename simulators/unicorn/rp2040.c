@@ -100,30 +100,27 @@ static double clk_peri(const tinyfl_machine *m)
                : 0;
 }
 
-/* UARTs. A divisor counts once the line's settings have been written after it. */
+/* UARTs. A divisor, which is kept in 64ths, counts once the line's settings have been written after it. */
 
-static int pin_of(const tinyfl_machine *m, unsigned uart, unsigned first)
+/* TX is on pins 0, 12, 16 and 28 of UART0, and 4 below or above of UART1; RX is beside it. */
+static int has_pin(const tinyfl_machine *m, unsigned uart, unsigned receives)
 {
-    for (unsigned group = 0; group < 8; group++) { /* TX is on pins 0, 12, 16 and 28 of UART0, and 4 below or above of UART1 */
-        const unsigned pin = 4 * group + first;
-        if ((group == 1 || group == 2 || group == 5 || group == 6) != (uart == UART1) || pin > 29)
-            continue;
-        const uint32_t pad = cell(m, PADS_BANK0, PADS_BANK0_GPIO0 + 4 * pin);
-        const uint32_t function = cell(m, IO_BANK0, IO_BANK0_GPIO0_CTRL + 8 * pin) & IO_BANK0_GPIO0_CTRL_FUNCSEL;
-        const uint32_t usable = first ? pad & PADS_BANK0_GPIO0_IE : !(pad & PADS_BANK0_GPIO0_OD);
-        if (function == IO_BANK0_GPIO0_CTRL_FUNCSEL__UART && usable)
-            return 1;
-    }
-    return 0;
+    const uint32_t pin = m->pins[receives], group = pin / 4;
+    const uint32_t pad = cell(m, PADS_BANK0, PADS_BANK0_GPIO0 + 4 * pin);
+    const uint32_t function = cell(m, IO_BANK0, IO_BANK0_GPIO0_CTRL + 8 * pin) & IO_BANK0_GPIO0_CTRL_FUNCSEL;
+    const unsigned owner = group == 1 || group == 2 || group == 5 || group == 6 ? UART1 : UART0;
+    return pin < 30 && pin % 4 == receives && owner == uart && function == IO_BANK0_GPIO0_CTRL_FUNCSEL__UART &&
+           (receives ? pad & PADS_BANK0_GPIO0_IE : !(pad & PADS_BANK0_GPIO0_OD));
 }
 
 static int uart_runs(const tinyfl_machine *m, unsigned uart, uint32_t direction)
 {
     const uint32_t both = UART_UARTCR_UARTEN | direction, line = cell(m, uart, UART_UARTLCR_H);
-    return m->uart == PERIPHERALS_BASE + uart * 0x4000 && !rp2040_held(m, uart) && clk_peri(m) > 0 &&
+    const uint32_t divisor = m->now.chip[CELLS * uart + LATCHED_DIVISOR];
+    return m->uart == PERIPHERALS_BASE + uart * 0x4000 && !rp2040_held(m, uart) &&
            (cell(m, uart, UART_UARTCR) & both) == both && (line & ~UART_UARTLCR_H_FEN) == UART_UARTLCR_H_WLEN__8 &&
-           m->now.chip[CELLS * uart + LATCHED_IBRD] > 0 && !rp2040_held(m, IO_BANK0) && !rp2040_held(m, PADS_BANK0) &&
-           pin_of(m, uart, direction == UART_UARTCR_RXE);
+           divisor >= 64 && understood(m, clk_peri(m) * 1e6 * 64 / 16 / divisor) && !rp2040_held(m, IO_BANK0) &&
+           !rp2040_held(m, PADS_BANK0) && has_pin(m, uart, direction == UART_UARTCR_RXE);
 }
 
 static uint32_t uart_read(tinyfl_machine *m, unsigned uart, uint32_t offset)
@@ -148,7 +145,7 @@ static void uart_write(tinyfl_machine *m, void *engine, unsigned uart, uint32_t 
     }
     cells(m, uart)[offset / 4] = value;
     if (offset == UART_UARTLCR_H)
-        cells(m, uart)[LATCHED_IBRD] = cell(m, uart, UART_UARTIBRD);
+        cells(m, uart)[LATCHED_DIVISOR] = 64 * cell(m, uart, UART_UARTIBRD) + cell(m, uart, UART_UARTFBRD) % 64;
 }
 
 /* The watchdog counts twice at each tick, erratum RP2040-E1. */
@@ -182,7 +179,7 @@ static uint32_t peripheral_read(tinyfl_machine *m, unsigned peripheral, uint32_t
 {
     if (peripheral == WATCHDOG)
         return m->now.clock[offset / 4 % CELLS];
-    if (peripheral >= KEPT || offset >= 4 * LATCHED_IBRD || rp2040_held(m, peripheral))
+    if (peripheral >= KEPT || offset >= 4 * LATCHED_DIVISOR || rp2040_held(m, peripheral))
         return 0;
     const uint32_t value = cell(m, peripheral, offset), on = XOSC_CTRL_ENABLE__ENABLE;
     if (peripheral == UART0 || peripheral == UART1)
@@ -208,7 +205,7 @@ static void peripheral_write(tinyfl_machine *m, void *engine, unsigned periphera
         watchdog_write(m, engine, offset % (4 * CELLS), value);
         return;
     }
-    if (peripheral >= KEPT || offset >= 4 * LATCHED_IBRD || rp2040_held(m, peripheral))
+    if (peripheral >= KEPT || offset >= 4 * LATCHED_DIVISOR || rp2040_held(m, peripheral))
         return;
     if (peripheral == UART0 || peripheral == UART1) {
         uart_write(m, engine, peripheral, offset, value);

@@ -11,15 +11,13 @@ enum {
     CLOCKS = 2, RESETS = 3, PSM = 4, IO_BANK0 = 5, IO_QSPI = 6, PADS_BANK0 = 7, PADS_QSPI = 8, XOSC = 9, PLL_SYS = 10,
     UART0 = 13, UART1 = 14, KEPT = 16, WATCHDOG = 22,
 };
-enum { CELLS = 64, TURNS = 63, LATCHED_IBRD = 62 }; /* the last words of a peripheral's are the model's */
+enum { CELLS = 64, TURNS = 63, LATCHED_DIVISOR = 62 }; /* the last words of a peripheral's are the model's */
 enum { READS_TO_READY = 4 };
 
 /* In flash[]: the SSI's registers, then the model's of the SSI and of the flash chip, what the ROM was called with and what it
  * answers, and the page that the chip is about to write. */
 enum { FIFO = 64, FIFO_COUNT = 80, SELECTED, COMMAND, INDEX, ADDRESS, WRITE_ENABLED, CALLED, RESULT = 92, PAGE = 96 };
 enum { PAGE_BYTES = 256 };
-
-static inline uint32_t field(uint32_t value, uint32_t mask) { return (value & mask) / (mask & -mask); }
 
 static inline uint32_t *cells(tinyfl_machine *m, unsigned peripheral) { return m->now.chip + CELLS * peripheral; }
 

@@ -4,9 +4,9 @@
 
 #include "chip.h"
 
-/* Places in chip[]: the watchdog's registers as they lie in its page, whether they are unlocked, and the size of the first
- * sectors in KiB. Sectors 0 to 3 are of that size, 4 of four times and all others of eight times of it. */
-enum { IWDG_OPEN = 64, SMALL_KIB = 65 };
+/* Places in chip[]: the watchdog's registers as they lie in its page, whether they are unlocked, the size of the first sectors
+ * in KiB, and 16 words of each GPIO. Sectors 0 to 3 are of that size, 4 of four times and all others of eight times of it. */
+enum { IWDG_OPEN = 64, SMALL_KIB = 65, GPIO_AT = 128, GPIO_WORDS = 16 };
 
 static inline int usart_clocked(const tinyfl_machine *m)
 {
@@ -17,6 +17,18 @@ static inline int usart_clocked(const tinyfl_machine *m)
     case USART6_BASE: return (clock[RCC_APB2ENR / 4] & RCC_APB2ENR_USART6EN) != 0;
     default: return 0;
     }
+}
+
+/* stm32f4.c: what the link's USART is clocked with, in Hz; and whether a pin of the link is given to it. */
+double stm32_usart_hertz(const tinyfl_machine *m);
+int stm32_usart_has_pin(const tinyfl_machine *m, uint32_t pin);
+
+/* Whether the USART is on in one direction, TE or RE, at the link's baud and with its pin. */
+static inline int usart_runs(const tinyfl_machine *m, uint32_t direction)
+{
+    const uint32_t both = USART_CR1_UE | direction, divisor = m->now.uart[USART_BRR / 4];
+    return (m->now.uart[USART_CR1 / 4] & both) == both && divisor >= 16 && understood(m, stm32_usart_hertz(m) / divisor) &&
+           stm32_usart_has_pin(m, m->pins[direction == USART_CR1_RE]);
 }
 
 /* Of the page with the unique id, which is read only. */

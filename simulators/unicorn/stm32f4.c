@@ -1,12 +1,10 @@
-/* From ST's reference manual RM0090, sections 7.3 (RCC), 3.9 (flash), 21.4 (IWDG), 30.6 (USART); addresses and bits from the
+/* From ST's reference manual RM0090, sections 7.3 (RCC), 8.4 (GPIO), 3.9 (flash), 21.4 (IWDG), 30.6 (USART); addresses and bits from the
  * port's registers.h, which is held against ST's SVD files. */
 #include "../../firmware/ports/stm32f4/registers.h"
 
 #include "stm32.h"
 
 enum { RCC_BYTES = 0x90, OSCILLATOR_MEGAHERTZ = 16 };
-
-static uint32_t field(uint32_t value, uint32_t mask) { return (value & mask) / (mask & -mask); }
 
 /* The PLL's frequency in MHz; 0 where it does not lock: off, not from the internal oscillator, or out of its bounds. */
 static uint32_t pll(const tinyfl_machine *m)
@@ -48,13 +46,50 @@ static void rcc_write(tinyfl_machine *m, void *engine, uint64_t offset, uint32_t
         halt(m, engine, TINYFL_HALT_CRASH);
 }
 
-/* SR's flags come from the state of the line, so only the control registers are kept. */
-static int usart_runs(const tinyfl_machine *m, uint32_t direction)
+double stm32_usart_hertz(const tinyfl_machine *m)
 {
-    const uint32_t both = USART_CR1_UE | direction;
-    return (m->now.uart[USART_CR1 / 4] & both) == both && m->now.uart[USART_BRR / 4] >= 16;
+    const uint32_t config = m->now.clock[RCC_CFGR / 4], core = field(config, RCC_CFGR_HPRE);
+    const uint32_t bus = field(config, m->uart == USART2_BASE ? RCC_CFGR_PPRE1 : RCC_CFGR_PPRE2);
+    const uint32_t megahertz = config & RCC_CFGR_SWS ? pll(m) : OSCILLATOR_MEGAHERTZ;
+    const uint32_t core_shift = core < 8 ? 0 : core < 12 ? core - 7 : core - 6; /* 2, 4, 8, 16, 64, 128, 256, 512 */
+    return megahertz * 1e6 / (1u << core_shift << (bus < 4 ? 0 : bus - 3));
 }
 
+/* GPIO. Of a port the model keeps what is written while its clock is on. */
+enum { GPIO_PORT_BYTES = GPIOB_BASE - GPIOA_BASE };
+
+static int gpio_clocked(const tinyfl_machine *m, uint32_t port)
+{
+    return (m->now.clock[RCC_AHB1ENR / 4] & RCC_AHB1ENR_GPIOAEN << port) != 0;
+}
+
+/* In the mode of alternate functions, 2, and of these USART1's and USART2's 7 or USART6's 8. */
+int stm32_usart_has_pin(const tinyfl_machine *m, uint32_t pin)
+{
+    const uint32_t port = pin / 32, number = pin % 32, *gpio = m->now.chip + GPIO_AT + GPIO_WORDS * port;
+    const uint32_t function = gpio[(number < 8 ? GPIO_AFRL : GPIO_AFRH) / 4] >> number % 8 * 4 & 15;
+    return gpio_clocked(m, port) && (gpio[GPIO_MODER / 4] >> 2 * number & 3) == 2 &&
+           function == (m->uart == USART6_BASE ? 8 : 7);
+}
+
+uint64_t tinyfl_stm32f4_gpio_read(void *engine, uint64_t offset, unsigned size, void *user)
+{
+    const tinyfl_machine *m = user;
+    const uint32_t port = (uint32_t)offset / GPIO_PORT_BYTES, at = offset % GPIO_PORT_BYTES / 4;
+    (void)engine, (void)size;
+    return gpio_clocked(m, port) && at < GPIO_WORDS ? m->now.chip[GPIO_AT + GPIO_WORDS * port + at] : 0;
+}
+
+void tinyfl_stm32f4_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    tinyfl_machine *m = user;
+    const uint32_t port = (uint32_t)offset / GPIO_PORT_BYTES, at = offset % GPIO_PORT_BYTES / 4;
+    (void)engine, (void)size;
+    if (!m->now.halt && gpio_clocked(m, port) && at < GPIO_WORDS)
+        m->now.chip[GPIO_AT + GPIO_WORDS * port + at] = (uint32_t)value;
+}
+
+/* SR's flags come from the state of the line, so only the control registers are kept. */
 uint64_t tinyfl_stm32f4_usart_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
@@ -82,7 +117,8 @@ void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, ui
         m->now.uart[offset / 4] = (uint32_t)value;
 }
 
-enum { SLOWEST_OSCILLATOR = 17000 };
+/* Its own oscillator is of 17 to 47 kHz: who feeds it in time at the fastest always does. */
+#define FASTEST_OSCILLATOR 47000.0
 
 uint64_t tinyfl_stm32f4_iwdg_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
@@ -101,7 +137,7 @@ void tinyfl_stm32f4_iwdg_write(void *engine, uint64_t offset, unsigned size, uin
     if (offset == IWDG_KR) {
         chip[IWDG_OPEN] = value == 0x5555;
         if (value == 0xCCCC || (value == 0xAAAA && m->now.watchdog))
-            feed(m, (chip[IWDG_RLR / 4] + 1.0) * (4u << (chip[IWDG_PR / 4] & IWDG_PR_PR)) / SLOWEST_OSCILLATOR);
+            feed(m, (chip[IWDG_RLR / 4] + 1.0) * (4u << (chip[IWDG_PR / 4] & IWDG_PR_PR)) / FASTEST_OSCILLATOR);
     } else if (chip[IWDG_OPEN] && offset == IWDG_PR) {
         chip[offset / 4] = value & IWDG_PR_PR;
     } else if (chip[IWDG_OPEN] && offset == IWDG_RLR) {

@@ -4,12 +4,6 @@
 
 #include "stm32.h"
 
-static int usart_runs(const tinyfl_machine *m, uint32_t direction)
-{
-    const uint32_t both = USART_CR1_UE | direction;
-    return (m->now.uart[USART_CR1 / 4] & both) == both && m->now.uart[USART_BRR / 4] >= 16;
-}
-
 /* Of ISR the overrun is kept: until it is cleared, no byte comes in. */
 static int byte_waits(const tinyfl_machine *m)
 {

@@ -47,6 +47,29 @@ def firmware(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return elf
 
 
+@pytest.fixture
+def mutant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """The agent's ELF for a board, with lines of a port's file otherwise, as a mistake in it would have them."""
+    need("ziglang")
+    need("elftools")
+    data = boards.data
+
+    def elf(board: str, file: str, **changed: tuple[str, str]) -> Path:
+        copy = tmp_path / "firmware"
+        shutil.copytree(data("firmware"), copy)
+        path = copy / "ports" / file
+        text = path.read_text()
+        for old, new in changed.values():
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        path.write_text(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(boards, "data", lambda folder: copy if folder == "firmware" else data(folder))
+            return build(boards.load(board), tmp_path).elf
+
+    return elf
+
+
 @pytest.fixture(scope="session")
 def probe_elf(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """probe.c for a board, which is not this project's firmware: a Cortex-M3 program that speaks registers."""

@@ -16,7 +16,10 @@
 static void start_uart(void)
 {
     AT(0x40023840u) |= 1u << 17;
-    AT(0x40004408u) = 139;
+    AT(0x40023830u) |= 1u << 0;
+    AT(0x40020020u) = 7u << 8 | 7u << 12; /* PA2, PA3 */
+    AT(0x40020000u) = 2u << 4 | 2u << 6;
+    AT(0x40004408u) = 139; /* of 16 MHz */
     AT(0x4000440cu) = 1u << 13 | 1u << 3 | 1u << 2;
 }
 static void acknowledge(void) {}
@@ -28,6 +31,11 @@ static void put(uint8_t byte) { DATA = byte; }
 static void start_uart(void)
 {
     AT(0x40023844u) |= 1u << 4;
+    AT(0x40023830u) |= 1u << 0 | 1u << 1;
+    AT(0x40020024u) = 7u << 4; /* PA9 */
+    AT(0x40020000u) = 2u << 18;
+    AT(0x40020420u) = 7u << 28; /* PB7 */
+    AT(0x40020400u) = 2u << 14;
     AT(0x4001100cu) = 139;
     AT(0x40011000u) = 1u << 3 | 1u << 2 | 1u << 0;
 }
@@ -44,6 +52,9 @@ static uint8_t take(void)
 #define DATA take()
 static void start_uart(void)
 {
+    AT(0x50000508u) = 1u << 6; /* P0.06 is high */
+    AT(0x50000518u) = 1u << 6;
+    AT(0x50000a20u) = 0; /* P1.08 is an input */
     AT(0x4000250cu) = 6;
     AT(0x40002514u) = 40;
     AT(0x40002524u) = 0x01d7e000;
@@ -66,7 +77,7 @@ static void put(uint8_t byte)
 #define FULL 2u
 static void start_uart(void)
 {
-    AT(0x40004010u) = 16;
+    AT(0x40004010u) = 217; /* of 25 MHz */
     AT(0x40004008u) = 3 | 8;
 }
 static void acknowledge(void) { AT(0x4000400cu) = 2; }

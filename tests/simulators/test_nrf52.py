@@ -19,13 +19,15 @@ from tinyfl import boards
 Start = Callable[..., Probe]
 
 RXDRDY, INTENSET, INTENCLR, ENABLE, PSELTXD, RXD = (0x40002000 + at for at in (0x108, 0x304, 0x308, 0x500, 0x50C, 0x518))
-STOPTX, STOPRX, SUSPEND = 0x4000200C, 0x40002004, 0x4000201C
+STOPTX, STOPRX, SUSPEND, STARTTX, TXD = 0x4000200C, 0x40002004, 0x4000201C, 0x40002008, 0x4000251C
 ISER, ISPR, ICPR = 0xE000E100, 0xE000E200, 0xE000E280
 READY, CONFIG, ERASEPAGE = 0x4001E400, 0x4001E504, 0x4001E508
 HFCLKSTART, HFCLKSTARTED, HFCLKSTAT = 0x40000000, 0x40000100, 0x4000040C
 STARTRX, PSELRXD, EVENTS_ERROR, ERRORSRC, UART_CONFIG = 0x40002000, 0x40002514, 0x40002124, 0x40002480, 0x4000256C
 WDT_START, RUNSTATUS, REQSTATUS, CRV, RREN, RR0 = (0x40010000 + at for at in (0, 0x400, 0x404, 0x504, 0x508, 0x600))
 RELOAD = 0x6E524635
+OUT, OUTSET, OUTCLR, DIR, DIRSET, DIRCLR = (0x50000000 + at for at in (0x504, 0x508, 0x50C, 0x514, 0x518, 0x51C))
+BAUDRATE, PIN_CNF, P1 = 0x40002524, 0x50000700, 0x300
 REN, WEN, EEN = 0, 1, 2
 SLOT, PAGE = 0x20000, 0x1000
 ERASED = 0xFFFFFFFF
@@ -78,6 +80,8 @@ class Uart:
         self.lib.tinyfl_nrf52_uart_read.restype = ctypes.c_uint64
         self.lib.tinyfl_nrf52_uart_write.argtypes = [*where, ctypes.c_uint64, ctypes.c_void_p]
 
+        self.lib.tinyfl_nrf52_gpio_write.argtypes = self.lib.tinyfl_nrf52_uart_write.argtypes
+
     def arrive(self, data: bytes) -> None:
         for byte in data:
             self.lib.tinyfl_nrf52_uart_arrive(ctypes.byref(self.state), byte)
@@ -86,7 +90,8 @@ class Uart:
         return int(self.lib.tinyfl_nrf52_uart_read(None, register & 0xFFF, 4, ctypes.byref(self.state)))
 
     def write(self, register: int, value: int) -> None:
-        self.lib.tinyfl_nrf52_uart_write(None, register & 0xFFF, 4, value, ctypes.byref(self.state))
+        write = self.lib.tinyfl_nrf52_gpio_write if register >> 28 == 5 else self.lib.tinyfl_nrf52_uart_write
+        write(None, register & 0xFFF, 4, value, ctypes.byref(self.state))
 
     def take(self) -> bytes:
         """As a driver does it: the event first, then its byte."""
@@ -140,7 +145,20 @@ def test_pins_are_not_to_be_changed_while_it_is_on(uart: Any) -> None:
     assert uart.read(PSELTXD) == ERASED
 
 
-@pytest.mark.parametrize(("register", "value"), [(STOPTX, 1), (SUSPEND, 1), (ENABLE, 0), (ENABLE, 8)])
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [
+        (STOPTX, 1),
+        (SUSPEND, 1),
+        (ENABLE, 0),
+        (ENABLE, 8),
+        (BAUDRATE, 0x00EBF000),  # half of it
+        (BAUDRATE, 0x01D7E000 // 1000 * 1021),
+        (OUTCLR, 1 << 6),
+        (DIRCLR, 1 << 6),
+        (PIN_CNF + 4 * 6, 0),
+    ],
+)
 def test_a_uart_that_does_not_run_sends_nothing_and_raises_no_event(monitor: Probe, register: int, value: int) -> None:
     with pytest.raises(BoardFault, match="did not sleep"):  # the monitor waits for its byte to be sent
         monitor.write(register, value)
@@ -150,6 +168,48 @@ def test_a_receiver_that_is_off_takes_nothing(monitor: Probe) -> None:
     monitor.write(STOPRX, 1)
     with pytest.raises(BoardFault, match="leaves 5 bytes of its input"):
         monitor.read(READY)
+
+
+@pytest.mark.parametrize("config", [1, 2, 3], ids=["an output", "not connected", "neither"])
+def test_a_receiver_whose_pin_is_no_input_takes_nothing(monitor: Probe, config: int) -> None:
+    monitor.write(PIN_CNF + P1 + 4 * 8, config)
+    with pytest.raises(BoardFault, match="leaves 5 bytes of its input"):
+        monitor.read(READY)
+
+
+@pytest.mark.parametrize(("register", "pin"), [(PSELTXD, 7), (PSELTXD, 6), (PSELRXD, 8), (PSELRXD, 40)])
+def test_only_the_links_pins_are_wired(uart: Any, register: int, pin: int) -> None:
+    for at, value in ((ENABLE, 0), (register, pin), (ENABLE, 4), (STARTRX, 1), (STARTTX, 1)):
+        uart.write(at, value)
+    uart.arrive(b"a")
+    uart.write(TXD, ord("b"))
+    assert (uart.take(), uart.state.sent) == (b"" if pin == 8 else b"a", pin != 7)
+
+
+def test_a_line_that_was_not_high_before_is_not_understood(uart: Any) -> None:
+    for first, sent in ((OUTSET, 1), (OUTCLR, 0)):
+        uart.state.sent = 0
+        for at, value in ((ENABLE, 0), (first, 1 << 6), (ENABLE, 4), (OUTSET, 1 << 6), (STARTTX, 1), (TXD, 1)):
+            uart.write(at, value)
+        assert uart.state.sent == sent
+
+
+def test_pins_have_a_register_each_and_share_those_of_their_port(monitor: Probe) -> None:
+    for port, pin in ((0, 3), (P1, 5)):
+        config, bit = PIN_CNF + port + 4 * pin, 1 << pin
+        others = monitor.read(DIR + port), monitor.read(OUT + port)
+        assert monitor.read(config) == 2  # not connected
+        monitor.write(DIRSET + port, bit)
+        assert (monitor.read(config), monitor.read(DIR + port)) == (3, others[0] | bit)
+        monitor.write(config, 0xC)
+        assert (monitor.read(config), monitor.read(DIRSET + port)) == (0xC, others[0])
+        monitor.write(DIR + port, others[0] | bit)
+        monitor.write(DIRCLR + port, bit)
+        assert monitor.read(config) == 0xC
+        monitor.write(OUTSET + port, bit)
+        assert monitor.read(OUT + port) == others[1] | bit
+        monitor.write(OUTCLR + port, bit)
+        assert monitor.read(OUTCLR + port) == others[1]
 
 
 # Watchdog, clock and number

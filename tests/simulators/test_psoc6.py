@@ -59,11 +59,11 @@ class Chip:
             flash=ctypes.addressof(self.flash), ram=ctypes.addressof(self.ram),
             flash_origin=FLASH, flash_bytes=len(self.flash), ram_origin=RAM, ram_bytes=len(self.ram),
             input=ctypes.addressof(self._input), output=ctypes.addressof(self._output), output_room=64,
-            vectors=memory.application, slots_origin=SLOT, uart=SCB5, hertz=100_000_000, serial=SERIAL,
+            vectors=memory.application, slots_origin=SLOT, uart=SCB5, baud=115_200, hertz=100_000_000, serial=SERIAL,
         )  # fmt: skip
         self._read, self._write = lib.tinyfl_psoc6_read, lib.tinyfl_psoc6_write
-        self._sflash = lib.tinyfl_psoc6_sflash_read
-        for read in (self._read, self._sflash):
+        self._sflash, self._slots = lib.tinyfl_psoc6_sflash_read, lib.tinyfl_slots_read
+        for read in (self._read, self._sflash, self._slots):
             read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p]
             read.restype = ctypes.c_uint64
         self._write.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p]
@@ -78,6 +78,10 @@ class Chip:
     def sflash(self, offset: int, size: int = 1) -> int:
         return int(self._sflash(None, offset, size, ctypes.byref(self.state)))
 
+    def slot(self) -> int:
+        """The first byte of the first slot, as the core reads it."""
+        return int(self._slots(None, 0, 1, ctypes.byref(self.state))) & 0xFF
+
     @property
     def stopped(self) -> int:
         return int(self.state.now.halt)
@@ -85,7 +89,7 @@ class Chip:
     def start_uart(self, **changed: int) -> None:
         """SCB5 as a UART, register for register; ``changed`` has some otherwise."""
         steps = {
-            "divider": (DIV_16_5, 53 << 8 | 8 << 3),
+            "divider": (DIV_16_5, 3 << 8 | 11 << 3),  # by 4 and 11/32, of 4 MHz
             "clock": (SCB5_CLOCK, 2 << 8),
             "command": (DIV_CMD, ENABLE | 0x03FF0000 | 2 << 8),
             "select": (HSIOM5, 18 << 8 | 18),
@@ -239,6 +243,10 @@ def test_a_uart_sends_and_takes(chip: Chip) -> None:
         ({"command": 0}, 0, 0),
         ({"command": ENABLE | 2 << 8}, 0, 0),
         ({"clock": 1 << 8}, 0, 0),
+        ({"divider": 3 << 8 | 12 << 3}, 1, 3),  # 0.6 % slow
+        ({"divider": 3 << 8 | 14 << 3}, 0, 0),  # 2 % slow
+        ({"divider": 3 << 8 | 7 << 3}, 0, 0),  # 2.8 % fast
+        ({"control": 2 << 24 | 1 << 11 | 8, "enable": ENABLE | 2 << 24 | 1 << 11 | 8}, 0, 0),  # 9 samples a bit
         ({"enable": 2 << 24 | 1 << 11 | 7}, 0, 0),
         ({"control": 1 << 24, "enable": ENABLE | 1 << 24 | 1 << 11 | 7}, 0, 0),
         ({"enable": ENABLE | 2 << 24 | 1 << 11 | 3}, 0, 0),
@@ -258,6 +266,19 @@ def test_a_uart_that_is_not_wholly_set_up_does_not_work(chip: Chip, changed: dic
     chip.start_uart(**changed)
     chip.write(SCB5 + TX_FIFO_WR, ord("x"))
     assert (chip.state.sent, chip.read(SCB5 + RX_FIFO_STATUS)) == (sends, takes)
+
+
+def test_its_rate_follows_the_clocks(chip: Chip) -> None:
+    chip.start_uart(divider=53 << 8 | 8 << 3)  # right for 50 MHz
+    for register, value in ((FLASH_CTL, 3), (PLL0_CONFIG, PLL_100), (PLL0_CONFIG, OUTPUT | PLL_100 | ENABLE), (ROOT0, 1)):
+        chip.write(SCB5 + TX_FIFO_WR, ord("x"))
+        assert chip.state.sent == 0
+        chip.write(register, value)
+    chip.write(SCB5 + TX_FIFO_WR, ord("x"))
+    assert chip.state.sent == 1
+    chip.write(CM0_CLOCK_CTL, 0)
+    chip.write(SCB5 + TX_FIFO_WR, ord("x"))
+    assert chip.state.sent == 1
 
 
 def test_what_is_on_keeps_its_settings(chip: Chip) -> None:
@@ -343,6 +364,29 @@ def test_the_answer_comes_once_the_structure_is_released(chip: Chip) -> None:
     while chip.read(IPC1 + LOCK_STATUS):
         pass
     assert struct.unpack_from("<I", chip.ram)[0] == SUCCESS
+
+
+def test_flash_is_no_memory_while_the_rom_works_and_old_until_the_caches_are_empty(chip: Chip) -> None:
+    struct.pack_into("<2I", chip.ram, 0, ERASE_SECTOR, SLOT)
+    assert chip.read(IPC1 + ACQUIRE) == 1 << 31
+    chip.write(IPC1 + DATA0, RAM)
+    assert chip.slot() == 0
+    chip.write(IPC1 + NOTIFY, 1)
+    chip.write(FLASH_CMD, 1)
+    assert [chip.read(FLASH_CMD) for _ in range(3)] == [1, 1, 0]  # too early
+    assert chip.state.now.away == 1
+    while chip.read(IPC1 + LOCK_STATUS):
+        assert chip.state.now.away == 1
+    assert (chip.state.now.away, chip.slot()) == (0, 0xFF)
+    chip.write(FLASH_CMD, 1)
+    assert chip.slot() == 0xFF
+    assert [chip.read(FLASH_CMD) for _ in range(3)] == [1, 1, 0]
+    assert (chip.slot(), chip.stopped) == (0, 0)
+    struct.pack_into("<2I", chip.ram, 0, ERASE_SECTOR, SLOT)
+    assert chip.read(IPC1 + ACQUIRE) == 1 << 31
+    chip.write(IPC1 + NOTIFY, 1)
+    chip.slot()
+    assert chip.stopped == STOPPED["crash"]
 
 
 @pytest.mark.parametrize(("event", "half"), [(1, 0), (2, ROW // 2)], ids=["erasing", "programming"])
@@ -438,21 +482,9 @@ def test_a_board_learns_to_the_same_bits_as_the_host(firmware: Callable[[str], P
     demand_the_native_theta(MachineWire(machine).open, "mlp-9-8-tanh")
 
 
-def test_without_its_pll_a_board_runs_on_the_oscillator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_pll_a_board_runs_on_the_oscillator(mutant: Callable[..., Path]) -> None:
     """A port whose PLL gets a divider that it does not lock with."""
-    for module in ("ziglang", "elftools", "unicorn"):
-        need(module)
-    from tinyfl.simulators.unicorn import Machine
-
-    from tinyfl.build import build
-
-    data, copy = boards.data, tmp_path / "firmware"
-    shutil.copytree(data("firmware"), copy)
-    port = copy / "ports" / "psoc6" / "psoc6.c"
-    assert "2u << 8" in port.read_text()
-    port.write_text(port.read_text().replace("2u << 8", "3u << 8"))
-    monkeypatch.setattr(boards, "data", lambda folder: copy if folder == "firmware" else data(folder))
-    machine = Machine(build(boards.load(NAME), tmp_path).elf, boards.load(NAME), 1)
+    machine = start(lambda board: mutant(board, "psoc6/psoc6.c", divider=("2u << 8", "3u << 8")))
     assert described(machine).clock == 8_000_000
     assert (register(machine, ROOT0) & 0x3F, register(machine, PLL0_CONFIG) & ENABLE) == (0, 0)
     assert abs(rate(machine, 8e6) - boards.load(NAME).links[0].baud) < 0.005 * rate(machine, 8e6)
@@ -504,6 +536,42 @@ def test_both_toolchains_make_the_same_program_for_the_first_core(firmware: Call
     assert first == second
     halves = struct.unpack_from("<9H", first, 16)
     assert all(half >> 11 < 0x1D for half in halves)  # no instruction of 32 bits: ARMv6-M has but few of these
+
+
+def test_a_driver_that_waits_for_the_rom_in_flash_crashes(mutant: Callable[..., Path]) -> None:
+    from tinyfl.link.errors import Dead
+
+    machine = start(lambda board: mutant(board, "psoc6/psoc6.c", place=(', section(".in_ram")', "")))
+    with pytest.raises(Dead, match=r"crashed .* at .*rom_works"):
+        talk(machine, lambda board: board.put_program(program(1)))
+
+
+def test_no_access_is_to_flash_while_the_rom_works(firmware: Callable[[str], Path]) -> None:
+    """unicorn lets the firmware's own flash be read at any time."""
+    machine = start(firmware)
+    from unicorn import UC_HOOK_MEM_READ
+
+    wrong, seen, now = [], [0], machine._state.now
+
+    def look(core: Any, kind: int, address: int, size: int, value: int, user: Any) -> None:
+        seen[0] += now.away
+        if now.away and FLASH <= address < FLASH + 0x200000:
+            wrong.append(hex(address))
+
+    machine._core.hook_add(UC_HOOK_MEM_READ, look)
+    machine._core.ctl_flush_tb()
+    talk(machine, lambda board: board.put_program(program(1)))
+    assert wrong == []
+    assert seen[0] > 10
+
+
+def test_a_driver_that_leaves_the_caches_as_they_are_reads_what_is_old(mutant: Callable[..., Path]) -> None:
+    from tinyfl.link.errors import LinkError
+
+    command = ("FLASHC(FLASH_CMD) = FLASHC_FLASH_CMD_INV;", "")
+    machine = start(lambda board: mutant(board, "psoc6/psoc6.c", command=command))
+    with pytest.raises(LinkError):
+        talk(machine, lambda board: board.put_program(program(1)))
 
 
 # Power

@@ -43,6 +43,8 @@ class Chip:
             vectors=FLASH + 0x100,
             slots_origin=FLASH + SLOT,
             uart=UART0,
+            baud=115_200,
+            pins=(ctypes.c_uint32 * 2)(0, 1),
             hertz=125_000_000,
             serial=ID,
         )
@@ -116,7 +118,8 @@ class Chip:
         steps = {
             "clk_peri": (CLOCKS + 0x48, 1 << 11),
             "reset": (RESETS + CLEAR, 1 << 22 | 1 << 8 | 1 << 5),
-            "divisor": (UART0 + 0x24, 3),
+            "divisor": (UART0 + 0x24, 3),  # and 34 64ths, of 6.5 MHz
+            "fraction": (UART0 + 0x28, 34),
             "line": (UART0 + 0x2C, 0x70),
             "on": (UART0 + 0x30, 0x301),
             "tx": (IO_BANK0 + 4, 2),
@@ -220,7 +223,7 @@ def test_a_uart_that_is_set_up_sends_and_receives(chip: Chip) -> None:
     assert chip.read(UART0 + 0x3C) == 0
 
 
-@pytest.mark.parametrize("missing", ["clk_peri", "reset", "divisor", "line", "on", "tx"])
+@pytest.mark.parametrize("missing", ["clk_peri", "reset", "divisor", "fraction", "line", "on", "tx"])
 def test_a_uart_that_lacks_anything_sends_nothing(chip: Chip, missing: str) -> None:
     chip.start_uart(leave_out=missing)
     assert chip.send(ord("x")) == b""
@@ -232,6 +235,23 @@ def test_a_divisor_counts_once_the_line_is_set_after_it(chip: Chip) -> None:
     assert chip.send(ord("x")) == b""
     chip.write(UART0 + 0x2C, 0x70)
     assert chip.send(ord("x")) == b"x"
+
+
+def test_the_rate_is_that_of_the_clock_and_the_divisor(chip: Chip) -> None:
+    chip.start_uart()
+    for parts, sent in ((220, b""), (222, b"x"), (229, b"x"), (231, b"")):  # of 64; 225.7 would be right
+        chip.write(UART0 + 0x24, parts // 64)
+        chip.write(UART0 + 0x28, parts % 64)
+        chip.write(UART0 + 0x2C, 0x70)
+        assert chip.send(ord("x")) == sent
+    chip.run_from_crystal()
+    assert chip.send(ord("x")) == b""
+
+
+def test_a_pin_that_is_not_the_links_sends_nothing(chip: Chip) -> None:
+    chip.start_uart(leave_out="tx")
+    chip.write(IO_BANK0 + 4 + 8 * 12, 2)  # UART0 as well
+    assert chip.send(ord("x")) == b""
 
 
 # Flash

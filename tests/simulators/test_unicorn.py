@@ -127,14 +127,43 @@ def test_a_board_that_is_deaf_is_named(probe: Start) -> None:
     ("board", "register", "value"),
     [
         ("mps2-an386", 0x40004010, 15),  # a divider below 16 is not one
+        ("mps2-an386", 0x40004010, 222),  # 2.3 % slower than the link
         ("mps2-an386", 0x40004008, 2 | 8),  # transmitter off
         ("stm32f405", 0x4000440C, 1 << 13 | 1 << 2),  # the same
         ("stm32f405", 0x4000440C, 1 << 3 | 1 << 2),  # USART off
         ("stm32f405", 0x40023840, 0),  # its clock off
+        ("stm32f405", 0x40004408, 136),  # 2.1 % faster than the link
+        ("stm32f405", 0x40004408, 142),  # 2.2 % slower
+        ("stm32f405", 0x40023808, 4 << 10),  # the bus at half of the clock
+        ("stm32f405", 0x40023808, 8 << 4),  # the core too
+        ("stm32f405", 0x40023830, 1 << 1),  # the clock of its pin's port off
+        ("stm32f405", 0x40020000, 1 << 4 | 2 << 6),  # its pin an output of another's
+        ("stm32f405", 0x40020020, 8 << 8 | 7 << 12),  # its pin another peripheral's
     ],
 )
 def test_a_uart_that_is_not_set_up_says_nothing(probe: Start, board: str, register: int, value: int) -> None:
     assert probe(board).machine.exchange(struct.pack("<cIBI", b"w", register, 4, value)) == b""
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [(0x40004408, 137), (0x40004408, 141), (0x40023808, 4 << 13), (0x40023808, 7 << 4)],
+    ids=["1.4 % faster", "1.5 % slower", "the other bus slower", "not divided"],
+)
+def test_a_uart_that_is_nearly_right_is_understood(probe: Start, register: int, value: int) -> None:
+    monitor = probe("stm32f405")
+    monitor.write(register, value)
+    assert monitor.read(register) == value
+
+
+def test_a_pin_keeps_what_is_set_only_while_its_port_is_clocked(probe: Start) -> None:
+    monitor = probe("stm32f405")
+    pin, clocks = 0x40020800, 0x40023830
+    monitor.write(pin, 2)
+    assert monitor.read(pin) == 0
+    monitor.write(clocks, 0b101)
+    monitor.write(pin, 2)
+    assert (monitor.read(pin), monitor.read(pin + 0x20)) == (2, 0)
 
 
 def test_a_firmware_of_another_board_is_refused(probe_elf: Callable[[str], Path], probe: Start) -> None:

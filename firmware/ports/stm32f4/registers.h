@@ -56,6 +56,8 @@
 #define USART_CR1_TE (1u << 3)
 #define USART_CR1_RXNEIE (1u << 5)
 #define USART_CR1_UE (1u << 13)
+#define USART_CR2 0x10u
+#define USART_CR3 0x14u
 #define USART_GTPR 0x18u
 
 #define FLASH_BASE 0x40023C00u

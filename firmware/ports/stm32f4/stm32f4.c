@@ -28,6 +28,8 @@ int tinyfl_usart_sent(void) { return (USART(SR) & USART_SR_TC) != 0; }
 
 void tinyfl_usart_start(uint32_t divisor)
 {
+    USART(CR1) = 0;
+    USART(CR2) = USART(CR3) = 0;
     USART(BRR) = divisor;
     USART(CR1) = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
 }

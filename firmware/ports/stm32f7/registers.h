@@ -49,6 +49,8 @@
 #define USART_CR1_RE (1u << 2)
 #define USART_CR1_TE (1u << 3)
 #define USART_CR1_RXNEIE (1u << 5)
+#define USART_CR2 0x04u
+#define USART_CR3 0x08u
 #define USART_BRR 0x0Cu
 #define USART_ISR 0x1Cu
 #define USART_ISR_ORE (1u << 3)

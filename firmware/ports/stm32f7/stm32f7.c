@@ -36,10 +36,11 @@ void tinyfl_usart_write(const uint8_t *bytes, size_t count)
 
 int tinyfl_usart_sent(void) { return (USART(ISR) & USART_ISR_TC) != 0; }
 
-/* The divisor can be set only while the USART is off. */
+/* The divisor can be set only while the USART is off; two stop bits or flow control may be left from a bootloader. */
 void tinyfl_usart_start(uint32_t divisor)
 {
     USART(CR1) = 0;
+    USART(CR2) = USART(CR3) = 0;
     USART(BRR) = divisor;
     USART(CR1) = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
 }
