@@ -5,10 +5,10 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,18 @@ from typing import Any, TypeVar
 from tinyfl.errors import LinkError
 from tinyfl.link.board import Description, LinkedBoard
 from tinyfl.link.wire import SerialWire
-from tinyfl.ports import Holder, Port, demand_free, holders, named, open_ports, port, serial_ports, trouble
+from tinyfl.ports import (
+    Holder,
+    Port,
+    demand_free,
+    holders,
+    named,
+    open_ports,
+    package_boards,
+    port,
+    serial_ports,
+    trouble,
+)  # fmt: skip
 
 ASK_SECONDS = 2.0
 """What a board may take to describe itself, at each speed that is tried."""
@@ -26,7 +37,7 @@ MOST_THREADS = 64
 
 PYOCD_SECONDS = 20.0
 
-USB_DEVICES = Path("/sys/bus/usb/devices")
+USB_DEVICES, USB_NODES = Path("/sys/bus/usb/devices"), Path("/dev/bus/usb")
 
 T = TypeVar("T")
 
@@ -76,13 +87,23 @@ class Device:
 
 @dataclass(frozen=True)
 class Probe:
-    """A debug probe: its unique id (as a rule its USB serial number), what it calls itself, its USB ids, and the boards whose
-    manifests have these."""
+    """A debug probe: its unique id (as a rule its USB serial number; empty where it has none), what it calls itself, its USB
+    ids, and the boards whose manifests have these, or the chip that it says it sits beside."""
 
     id: str
     name: str
     usb: str
     boards: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Usb:
+    """A USB device: its ids ("0483:df11"), its serial number, what it calls itself, and its device file (None: not known)."""
+
+    id: str
+    serial: str = ""
+    product: str = ""
+    node: Path | None = None
 
 
 def devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS) -> list[Device]:
@@ -91,7 +112,8 @@ def devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS
     Ports whose USB ids fit no board are listed and not talked to, unless ``urls`` has them. Of ptys and sockets only those in
     ``urls`` are known. ``baud`` is the speed of those in ``urls``; 0: as their boards' manifests have it.
     """
-    return in_loop(look([port(url, baud) for url in urls], within))
+    now = serial_ports()
+    return in_loop(look([port(url, baud, now) for url in urls], within))
 
 
 async def look(named: Collection[Port] = (), within: float = ASK_SECONDS, skip: Collection[Port] = ()) -> list[Device]:
@@ -139,37 +161,35 @@ def explained(port: Port, error: LinkError) -> str:
     return str(error)
 
 
-def probes() -> list[Probe]:
-    """The debug probes: those that pyocd finds, where it is installed, and the USB devices that a manifest names as a probe
-    (seen on Linux only)."""
-    found = {each.id: each for each in _usb_probes()}
+def probes(usb: Iterable[Usb] | None = None) -> list[Probe]:
+    """The debug probes: those that pyocd finds, where it is installed, and the USB devices that a manifest names as a probe.
+    ``usb`` is what is connected, if that is known."""
+    found = []
+    for device in usb_devices() if usb is None else usb:
+        if kinds := tuple(board.name for board in package_boards() if device.id in board.usb.probe):
+            found.append(Probe(device.serial, device.product, device.id, kinds))
     for each in _pyocd_probes():
-        seen = found.get(each.id, each)
-        found[each.id] = Probe(each.id, each.name, seen.usb, each.boards or seen.boards)
-    return sorted(found.values(), key=lambda each: (each.usb, each.id))
+        same = next((other for other in found if other.id == each.id), None)
+        if same:
+            found.remove(same)
+        found.append(replace(each, usb=same.usb, boards=each.boards or same.boards) if same else each)
+    return sorted(found, key=lambda each: (each.usb, each.id))
 
 
-def _probe_boards() -> dict[str, tuple[str, ...]]:
-    """Boards by the USB ids of their probes."""
-    from tinyfl import boards
-
-    known: dict[str, tuple[str, ...]] = {}
-    for name in boards.names():
-        for usb in boards.load(name).usb.probe:
-            known[usb.lower()] = (*known.get(usb.lower(), ()), name)
-    return known
-
-
-def _usb_probes() -> list[Probe]:
-    known, found = _probe_boards(), []
+def usb_devices() -> list[Usb]:
+    """What is connected by USB; seen on Linux only."""
+    found = []
     for folder in sorted(USB_DEVICES.glob("*")):
-        usb = f"{line(folder / 'idVendor')}:{line(folder / 'idProduct')}"
-        if usb in known:
-            found.append(Probe(line(folder / "serial") or folder.name, line(folder / "product"), usb, known[usb]))
+        names = ("idVendor", "idProduct", "serial", "product", "busnum", "devnum")
+        vendor, product, serial, name, bus, number = (_line(folder / name) for name in names)
+        if vendor and product:  # not an interface of a device, or one that has just gone
+            known = bus.isdecimal() and number.isdecimal()
+            node = USB_NODES / f"{int(bus):03}" / f"{int(number):03}" if known else None
+            found.append(Usb(f"{vendor}:{product}", serial, name, node))
     return found
 
 
-def line(file: Path) -> str:
+def _line(file: Path) -> str:
     """The text of one of sysfs's files; empty where there is none, or the device has just gone."""
     try:
         return file.read_text(errors="replace").strip()
@@ -187,19 +207,18 @@ def _pyocd_probes() -> list[Probe]:
         listed = [(each["unique_id"], each["info"], each["target"]) for each in json.loads(said.stdout)["boards"]]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return []
-    return [Probe(id, info, "", _boards_by_target().get(target, ())) for id, info, target in listed]
+    return [Probe(id, info, "", _with_target(target)) for id, info, target in listed]
 
 
-def _boards_by_target() -> dict[str, tuple[str, ...]]:
-    """Boards by the name that pyocd has for their chip."""
-    from tinyfl import boards
+def _with_target(target: str) -> tuple[str, ...]:
+    """The boards whose chip pyocd calls ``target``."""
+    from tinyfl.boards import Pyocd
 
-    known: dict[str, tuple[str, ...]] = {}
-    for name in boards.names():
-        for method in boards.load(name).flash:
-            if isinstance(method, boards.Pyocd):
-                known[method.target] = (*known.get(method.target, ()), name)
-    return known
+    return tuple(
+        board.name
+        for board in package_boards()
+        if any(isinstance(method, Pyocd) and method.target == target for method in board.flash)
+    )
 
 
 def find_tool(name: str) -> str | None:

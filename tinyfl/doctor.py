@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl import __version__, boards, udev
-from tinyfl.devices import PYOCD_SECONDS, USB_DEVICES, find_tool, line
+from tinyfl.devices import PYOCD_SECONDS, find_tool, usb_devices
 from tinyfl.errors import ConfigError, InstallError, TinyflError
 from tinyfl.flash import methods
 from tinyfl.ports import Port, serial_ports
 
 SECONDS = 10.0
 """What a tool may take to say its version."""
-
-USB_NODES = Path("/dev/bus/usb")
 
 PACKAGES = {
     "ziglang": "tinyfl build: the C compiler for boards",
@@ -208,25 +206,15 @@ def _probe_rules() -> Check:
     probes, _ = usb_ids()
     if os.geteuid() == 0:
         return Check("permissions", "udev rules", "ok", "root needs none", purpose=purpose)
-    connected = {node: id for node, id in usb_nodes().items() if id in probes}
-    closed = sorted({id for node, id in connected.items() if not os.access(node, os.R_OK | os.W_OK)})
+    connected = [each for each in usb_devices() if each.id in probes and each.node]
+    closed = sorted({each.id for each in connected if each.node and not os.access(each.node, os.R_OK | os.W_OK)})
     if closed:
         return Check("permissions", "udev rules", "broken", f"{', '.join(closed)} may not be used", udev.INSTALL, purpose)
-    lacks = udev.without_rule(set(probes) - set(connected.values()))
+    lacks = udev.without_rule(set(probes) - {each.id for each in connected})
     if not lacks:
         return Check("permissions", "udev rules", "ok", f"for all {len(probes)} probes and bootloaders", purpose=purpose)
     found = f"none names {', '.join(lacks)} (one by product name, such as *CMSIS-DAP*, may serve too)"
     return Check("permissions", "udev rules", "missing", found, udev.INSTALL, purpose)
-
-
-def usb_nodes() -> dict[Path, str]:
-    """The device files of what is connected by USB, with its ids."""
-    nodes = {}
-    for folder in USB_DEVICES.glob("*"):
-        bus, number, vendor, product = (line(folder / name) for name in ("busnum", "devnum", "idVendor", "idProduct"))
-        if bus.isdecimal() and number.isdecimal():
-            nodes[USB_NODES / f"{int(bus):03}" / f"{int(number):03}"] = f"{vendor}:{product}"
-    return nodes
 
 
 def _modem_manager() -> Check:

@@ -124,13 +124,20 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
 
 
 def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, sources: Sequence[Path] = ()) -> Firmware:
-    """Builds the firmware, one process at a time in one folder: ``out`` or the user's cache. Raises what ``build`` does."""
+    """Builds the firmware, one process at a time in one folder: ``out`` or the user's cache.
+
+    Raises ConfigError where the folder cannot be had, and what ``build`` does.
+    """
     if out is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         source = hashlib.sha256(__file__.encode()).hexdigest()[:8]  # two installations do not share a folder
         out = cache / "tinyfl" / f"{__version__}-{source}" / "-".join([board.name, toolchain, *(path.stem for path in sources)])
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("w") as lock:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / "lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"nothing can be built in {out} ({error}). Give --out a folder that you may write to.") from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return build(board, out, toolchain=toolchain, sources=sources)
 

@@ -22,7 +22,7 @@ from typing import Any
 from tinyfl.devices import Device
 from tinyfl.errors import ConfigError
 from tinyfl.files import write_whole
-from tinyfl.ports import BAUD, Port, port
+from tinyfl.ports import Port, port, serial_ports, speeds
 
 DEVICES = Path("devices.toml")
 """Where it is, if nothing else is said."""
@@ -81,27 +81,48 @@ def selection(
     from tinyfl.boards import load
 
     kinds = tuple(load(name).name if name.endswith(".toml") else name for name in boards)
-    asked = Selection(kinds, tuple(id.lower() for id in ids), tuple(tags), tuple(port(url).url for url in ports))
+    now = serial_ports()
+    asked = Selection(kinds, hexadecimal(ids), tuple(tags), tuple(port(url, now=now).url for url in ports))
     if everything == (asked != Selection()):
         raise ConfigError("which boards are meant? Give --all, or any of --board, --id, --tag and --port.")
-    for id in asked.ids:
-        if not re.fullmatch(r"[0-9a-f]{1,32}", id):
-            raise ConfigError(f"--id {id!r} is no board's id: give hexadecimal digits, all of them or the first few.")
     return asked
 
 
-def read(path: Path = DEVICES) -> tuple[Saved, ...]:
-    """The devices in the file at ``path``; none if there is no such file.
+def hexadecimal(ids: Iterable[str]) -> tuple[str, ...]:
+    """The ids, or beginnings of ids, of a command line. Raises ConfigError for one that is none."""
+    lower = tuple(id.lower() for id in ids)
+    for id in lower:
+        if not re.fullmatch(r"[0-9a-f]{1,32}", id):
+            raise ConfigError(f"--id {id!r} is no board's id: give hexadecimal digits, all of them or the first few.")
+    return lower
 
-    Raises ConfigError for a file that is not as the module's page says.
+
+def read(path: Path | None = None) -> tuple[Saved, ...]:
+    """The devices in the file at ``path``, or with None in DEVICES, if there is one.
+
+    Raises ConfigError for a file that is not as the module's page says, or a ``path`` where none is.
     """
-    return _devices(_text(path), path)
+    if path and not path.exists():
+        raise ConfigError(f"there is no file {path}. To write one: tinyfl devices --save --devices {path}")
+    return _devices(_text(path or DEVICES), path or DEVICES)
 
 
-def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = ()) -> Chosen:
-    """Which of the devices ``found`` and ``saved`` are meant: flash and push both ask here.
+def demand_distinct(found: Iterable[Device]) -> None:
+    """Raises ConfigError where two boards have one id: neither is then known by it."""
+    at: dict[str, str] = {}
+    for device in found:
+        if device.id and at.setdefault(device.id, device.port.url) != device.port.url:
+            raise ConfigError(
+                f"two boards say they are {device.id}, at {at[device.id]} and {device.port.url}. Give one of them an identity "
+                "of its own (docs/firmware.md, identity), unplug it, or name the port that is meant with --port."
+            )
 
-    Raises ConfigError for a tag that no device has, a board that is none, or the beginning of an id that is several devices'.
+
+def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (), path: Path | None = None) -> Chosen:
+    """Which of the devices ``found`` and ``saved`` (in the file at ``path``) are meant: flash and push both ask here.
+
+    Raises ConfigError for a tag that no device has, a board that is none, the beginning of an id that is several devices', or
+    an id that several boards have.
     """
     from tinyfl.boards import names
 
@@ -111,14 +132,14 @@ def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (
         if tag not in tags:
             raise ConfigError(
                 f"no device has the tag {tag!r}; there are {', '.join(sorted(tags)) or 'none'}. Give devices tags in "
-                f"{DEVICES}, or save them with: tinyfl devices --save --tag {tag}"
+                f"{path or DEVICES}, or save them with: tinyfl devices --save --tag {tag}"
             )
     kinds = {*names(), *(each.board for each in saved), *(kind for each in found for kind in each.boards)} - {""}
     for kind in asked.boards:
         if kind not in kinds:
             raise ConfigError(f"no board is called {kind!r}. There are: {', '.join(sorted(kinds))}.")
-    answered = {each.id: each for each in found if each.id}
-    ids = _whole(asked.ids, {**known, **answered})
+    answered = {each.id for each in found if each.id}
+    ids = _whole(asked.ids, [*known, *sorted(answered - set(known))])
 
     def meant(id: str, board: str) -> bool:
         has = known[id].tags if id in known else ()
@@ -131,7 +152,8 @@ def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (
     def at(device: Device) -> bool:
         return not asked.ports or device.port.url in asked.ports
 
-    there = tuple(device for id, device in answered.items() if meant(id, device.boards[0]) and at(device))
+    there = tuple(device for device in found if device.id and meant(device.id, device.boards[0]) and at(device))
+    demand_distinct(there)
     absent = [] if asked.ports else [each for each in saved if each.id not in answered and meant(each.id, each.board)]
     absent += [Saved(id) for id in ids if id not in answered and id not in known]
     missing = tuple((each, _perhaps(each, found)) for each in absent)
@@ -151,24 +173,25 @@ def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (
 def ports_of(saved: Iterable[Saved]) -> list[Port]:
     """Where to ask for the devices ``saved``: at the ports that have their USB serial numbers now or, of a device without one,
     at the port where it was last. That is only a place to ask: the board there says who it is."""
-    from tinyfl.ports import serial_ports
-
     now = serial_ports()
     found: dict[str, Port] = {}
     for each in saved:
         same = [other for other in now if each.usb_serial and other.serial == each.usb_serial]
         last = [each.port] if each.port and not each.usb_serial else []
         for url in [other.url for other in same] or last:
-            found[url] = port(url, each.baud)
+            found[url] = port(url, each.baud, now)
     return list(found.values())
 
 
-def save(found: Iterable[Device], tags: Sequence[str] = (), path: Path = DEVICES) -> tuple[Saved, ...]:
-    """Writes the boards ``found`` that answered into the file, each with ``tags`` beside those it has, and returns them.
+def save(found: Sequence[Device], tags: Sequence[str] = (), path: Path | None = None) -> tuple[Saved, ...]:
+    """Writes the boards ``found`` that answered into the file (None: DEVICES), each with ``tags`` beside those it has, and
+    returns them.
 
-    The file is replaced whole, so a cut leaves the old one or the new. Raises ConfigError for a file that cannot be read or
-    tags that are none, and RunError where it cannot be written.
+    The file is replaced whole, so a cut leaves the old one or the new. Raises ConfigError for a file that cannot be read, tags
+    that are none or two boards with one id, and RunError where it cannot be written.
     """
+    path = path or DEVICES
+    demand_distinct(found)
     for tag in tags:
         if not TAG.fullmatch(tag):
             raise ConfigError(f"{tag!r} is no tag: give letters, digits, and . _ - after the first, 64 at most.")
@@ -257,7 +280,7 @@ def _device(table: Any, where: str) -> Saved:
 def _saved(device: Device, before: Saved | None, tags: Sequence[str]) -> Saved:
     """``device`` as the file is to have it. Its baud is written where nobody could know it from the port."""
     had = before.tags if before else ()
-    usual = port(device.port.url).bauds[0] if device.port.usb else BAUD
+    usual = speeds(device.port.usb)[0]
     return Saved(
         device.id, device.boards[0], tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
         0 if device.baud == usual else device.baud,

@@ -14,7 +14,6 @@ from typing import Any
 from tinyfl import inventory
 from tinyfl.devices import ASK_SECONDS, Device, connect, explained, in_loop, look
 from tinyfl.errors import ConfigError, LinkError
-from tinyfl.inventory import DEVICES
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
 from tinyfl.link.errors import Dead
 from tinyfl.ports import Port, demand_free, open_ports, port, where
@@ -55,7 +54,7 @@ def monitor(
     id: str = "",
     baud: int = 0,
     interval: float = INTERVAL,
-    devices: Path = DEVICES,
+    devices: Path | None = None,
 ) -> None:
     """Tells all that the board at the port ``url`` says, or the board ``id`` wherever it is, until Ctrl-C.
 
@@ -69,7 +68,7 @@ def monitor(
         in_loop(_watch(url, id, baud, interval, devices, tell))
 
 
-async def _watch(url: str, id: str, baud: int, interval: float, devices: Path, tell: Callable[[Said], None]) -> None:
+async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | None, tell: Callable[[Said], None]) -> None:
     at = port(url, baud) if url else (await _search(id, baud, devices)).port
     try:
         demand_free(at, open_ports())
@@ -108,7 +107,7 @@ async def _again(at: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
             await board.close()
 
 
-async def _search(id: str, baud: int, devices: Path) -> Device:
+async def _search(id: str, baud: int, devices: Path | None) -> Device:
     """The device with this id, or the beginning of one. Raises Dead where it is not found."""
     saved = inventory.read(devices)
     places = inventory.ports_of(saved)

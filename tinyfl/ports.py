@@ -5,17 +5,22 @@ What stays is the USB serial number of the board or of its bridge and, where tha
 Boards without USB facts (ptys, ``socket://host:port``) are given by their url, which is theirs for good.
 """
 
+import asyncio
 import errno
 import os
 import termios
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinyfl.errors import LinkError
 from tinyfl.link.errors import Dead
+
+if TYPE_CHECKING:
+    from tinyfl.boards import Board
 
 BAUD = 115_200
 """Of ports that no manifest knows."""
@@ -34,7 +39,7 @@ LOOKS = 5
 class Port:
     """Where a board may be: what pyserial opens (``url``); of USB ports the ids as "0483:374b", the serial number, what the
     thing calls itself and where it is plugged in ("1-1.2", behind a colon its interface); and the speeds to try, likeliest
-    first. What is not known is empty."""
+    first. What is not known is empty, the url of a port that is yet to come too."""
 
     url: str
     usb: str = ""
@@ -46,7 +51,7 @@ class Port:
     @property
     def boards(self) -> tuple[str, ...]:
         """The boards whose manifests have these USB ids."""
-        return tuple(dict.fromkeys(name for name, _ in _known().get(self.usb, ())))
+        return tuple(board.name for board in package_boards() if any(self.usb in link.usb for link in board.links))
 
     @property
     def socket(self) -> str:
@@ -71,16 +76,17 @@ class Holder:
 
 
 @cache
-def _known() -> dict[str, tuple[tuple[str, int], ...]]:
-    """Boards and their speeds by the USB ids under which their ports appear."""
+def package_boards() -> tuple["Board", ...]:
+    """The boards that come with tinyfl."""
     from tinyfl import boards
 
-    known: dict[str, tuple[tuple[str, int], ...]] = {}
-    for name in boards.names():
-        for link in boards.load(name).links:
-            for usb in link.usb:
-                known[usb.lower()] = (*known.get(usb.lower(), ()), (name, link.baud))
-    return known
+    return tuple(map(boards.load, boards.names()))
+
+
+def speeds(usb: str, kinds: "Iterable[Board]" = ()) -> tuple[int, ...]:
+    """The speeds of ports with these USB ids, those of ``kinds`` first, then as the package's manifests have them."""
+    fitting = [link.baud for board in (*kinds, *package_boards()) for link in board.links if usb in link.usb]
+    return tuple(dict.fromkeys(fitting)) or (BAUD,)
 
 
 def serial_ports() -> list[Port]:
@@ -97,24 +103,23 @@ def serial_ports() -> list[Port]:
                 raise
             time.sleep(LOOK_SECONDS)
     return [
-        _with_speeds(
-            Port(
-                url=info.device,
-                usb=f"{info.vid:04x}:{info.pid:04x}" if info.vid is not None else "",
-                serial=info.serial_number or "",
-                product=info.product or (info.description if info.description != "n/a" else "") or "",
-                location=info.location or "",
-            )
+        Port(
+            url=info.device,
+            usb=(usb := f"{info.vid:04x}:{info.pid:04x}" if info.vid is not None else ""),
+            serial=info.serial_number or "",
+            product=info.product or (info.description if info.description != "n/a" else "") or "",
+            location=info.location or "",
+            bauds=speeds(usb),
         )
         for info in found
     ]
 
 
-def port(url: str, baud: int = 0) -> Port:
-    """The port that a user calls ``url``, with its USB facts where it has any; links such as those of /dev/serial/by-id are
-    followed. ``baud``, if given, is the only speed to try."""
+def port(url: str, baud: int = 0, now: Sequence[Port] | None = None) -> Port:
+    """The port that a user calls ``url``, with its USB facts where it has any (``now``: the ports there are, if that is known);
+    links such as those of /dev/serial/by-id are followed. ``baud``, if given, is the only speed to try."""
     whole = os.path.realpath(url) if url.startswith("/") else url
-    found = next((each for each in serial_ports() if each.url in (url, whole)), Port(url))
+    found = next((each for each in (serial_ports() if now is None else now) if each.url in (url, whole)), Port(url))
     return replace(found, bauds=(baud,)) if baud else found
 
 
@@ -136,23 +141,25 @@ def where(port: Port, usb: Collection[str] = ()) -> Port | None:
     return replace(same[0], bauds=port.bauds) if same else None
 
 
-def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
+async def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
     """The same, waiting for up to ``within`` seconds until the board is there. Raises Dead if it does not come.
 
     A board that was just told to restart may not be gone yet: opening what is returned may fail, and asking again then helps.
     """
     deadline = time.monotonic() + within
-    while (found := where(port, usb)) is None:
+    while (found := await asyncio.to_thread(where, port, usb)) is None:
         if time.monotonic() >= deadline:
             what = f"no USB device with the serial number {port.serial}" if port.serial else f"nothing at {named(port)}"
             ids = f" as {' or '.join(sorted(usb))}" if usb else ""
             raise Dead(f"{what} came back within {within:g} s{ids}. Press the board's reset button, or plug it in again.")
-        time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+        await asyncio.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
     return found
 
 
 def named(port: Port) -> str:
     """What a user may call the port: its url, and where USB facts are known its serial number."""
+    if not port.url:
+        return f"the serial port of USB serial number {port.serial}"
     return f"{port.url} (USB serial number {port.serial})" if port.serial else port.url
 
 
@@ -217,8 +224,3 @@ def _opened(process: Path) -> dict[str, bool]:
     if major in PTY_MAJORS:
         opened.setdefault(f"/dev/pts/{(major - PTY_MAJORS[0]) * 256 + minor}", False)
     return opened
-
-
-def _with_speeds(port: Port) -> Port:
-    speeds = tuple(dict.fromkeys(baud for _, baud in _known().get(port.usb, ())))
-    return replace(port, bauds=speeds) if speeds else port

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tinyfl import inventory
 from tinyfl.devices import Device, connect, explained, in_loop, look
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
-from tinyfl.inventory import DEVICES, Chosen, Saved, Selection
+from tinyfl.inventory import Chosen, Saved, Selection
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
 from tinyfl.link.errors import Corrupt, Refused
-from tinyfl.ports import Port, follow, named, port
+from tinyfl.ports import Port, follow, named, port, serial_ports
 from tinyfl.remote_inference import SLOWEST, demand_room, put_program
 
 if TYPE_CHECKING:
@@ -163,18 +163,19 @@ def push(
     urls: Sequence[str] = (),
     baud: int = 0,
     wait: float = 0.0,
-    devices: Path = DEVICES,
+    devices: Path | None = None,
     tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Pushed:
     """The model ``name`` to the boards that are meant, side by side. ``tell`` is called as each is done with.
 
-    Boards are looked for at all ports that may have one, at those of the devices in the file ``devices``, and at ``urls``, for
-    which ``baud`` is (0: as their manifests have it). Those that are not there, or fail, are tried again for ``wait`` seconds.
-    Raises ConfigError for a selection that nothing can meet, and what ``load`` raises; what becomes of boards is in the result.
+    Boards are looked for at all ports that may have one, at those of the devices in the file ``devices`` (None:
+    devices.toml, if there is one), and at ``urls``, for which ``baud`` is (0: as their manifests have it). Those that are not
+    there, or fail, are tried again for ``wait`` seconds. Raises ConfigError for a selection that nothing can meet, and what
+    ``load`` raises; what becomes of boards is in the result.
     """
     model = load(name)
-    saved = inventory.read(devices)
-    outcomes = in_loop(_Push(model, asked, saved, [port(url, baud) for url in urls], tell).run(wait))
+    saved, now = inventory.read(devices), serial_ports()
+    outcomes = in_loop(_Push(model, asked, saved, [port(url, baud, now) for url in urls], tell).run(wait, devices))
     return Pushed(name, "int8" if isinstance(model, Int8) else "weights", model.sha256.hex(), outcomes)
 
 
@@ -211,11 +212,11 @@ class _Push:
         self._finished: dict[str, tuple[Device, Outcome]] = {}
         self._told: dict[tuple[str, str], str] = {}
 
-    async def run(self, wait: float) -> tuple[Outcome, ...]:
+    async def run(self, wait: float, devices: Path | None) -> tuple[Outcome, ...]:
         """What became of each board, those that are done with first."""
         deadline = time.monotonic() + wait
         while True:
-            chosen = inventory.select(self._asked, await self._look(), self._saved)
+            chosen = inventory.select(self._asked, await self._look(), self._saved, devices)
             worked = await asyncio.gather(*(self._one(each) for each in chosen.there if each.id not in self._finished))
             left = [each for each in worked if each.id not in self._finished] + _not_there(chosen)
             for each in left:
@@ -229,7 +230,8 @@ class _Push:
         """What is there, with boards that are done with as they were found."""
         finished = [device for device, _ in self._finished.values()]
         named = {each.url: each for each in [*inventory.ports_of(self._saved), *self._named]}
-        return [*finished, *await look(list(named.values()), skip=[each.port for each in finished])]
+        found = await look(list(named.values()), skip=[each.port for each in finished])
+        return [*finished, *(each for each in found if each.id not in self._finished)]  # one may have changed its port
 
     async def _one(self, device: Device) -> Outcome:
         began = time.monotonic()
@@ -262,7 +264,7 @@ async def put(model: Model, device: Device) -> str:
     for attempt in range(ATTEMPTS):
         try:
             if attempt:
-                at = await asyncio.to_thread(follow, at, BACK_SECONDS)
+                at = await follow(at, BACK_SECONDS)
             return await _put(model, device, at)
         except LinkError:
             if attempt == ATTEMPTS - 1:

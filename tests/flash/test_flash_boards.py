@@ -263,6 +263,7 @@ def test_a_dry_run_prints_what_would_run_and_opens_no_port(workbench: Workbench)
     image = workbench.folder / "cache/microbit-v2/microbit-v2.hex"
     assert result.stdout.splitlines() == [
         f"# microbit-v2 (9904): {VERSION}",
+        "# copy may erase all of the flash, models and weights included",
         f"cp {image} {workbench.folder / 'media/MICROBIT'}/",
     ]
     assert heard == [] and list((workbench.folder / "media/MICROBIT").iterdir()) == []

@@ -100,8 +100,8 @@ def test_a_board_that_is_unplugged_in_the_middle_and_flashed_again(
             drives.copy(image, drive)
     assert str(failed.value) == (
         f"the drive at {path} went away after 16,384 of {SIZE:,} bytes (Input/output error). Check the cable, put the "
-        f"board into "
-        "its bootloader again, and flash again: nothing is lost but the firmware there."
+        "board into its bootloader again, and flash again. The firmware there is lost; a drive that erases the whole chip "
+        "takes the board's models too."
     )
     assert (path / "microbit-v2.hex").stat().st_size == 16_384  # what a second try must mend
     board = FakeBoard()

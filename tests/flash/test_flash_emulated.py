@@ -154,7 +154,7 @@ def test_ctrl_c_ends_the_tool_too(emulated: Emulated, openocd: Tool) -> None:
     running.send_signal(signal.SIGINT)
     _, complaints = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "stopped. What was being written is not whole: flash those boards again." in complaints
+    assert f"stopped. Being written, and to be flashed again: stm32f405 {emulated.port}." in complaints
     wait_for_end(children)
 
 

@@ -272,7 +272,7 @@ def test_a_sketch_is_stopped_by_a_touch_at_1200_baud(workbench: Workbench, monke
     bossac.writes(lambda argv: 0)
     asked = Asked((boards.load("nano-33-ble"),), ports=(url,))
     planned = run.plan(asked)
-    assert planned[1] == f"stty -F {url} 1200"
+    assert planned[2] == f"stty -F {url} 1200"
     (done,) = run.flash(asked)
     assert touched == [(url, 1200)] and done.what == UNVERIFIED
     ((_, port, *rest),) = bossac.calls

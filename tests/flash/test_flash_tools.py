@@ -104,7 +104,7 @@ def test_openocd_has_the_config_files_and_the_port_options(config: tuple[str, ..
 def test_openocd_programs_the_file_that_is_named(tmp_path: Path) -> None:
     """Its own ``program`` runs to the end, with stand-ins for what needs hardware, on a path with a space and brackets."""
     image = tmp_path / "an image [1] {2}.hex"
-    program = methods.command(boards.Openocd(method="openocd", config=()), image, "")[-1]
+    program = methods.command(boards.Openocd(method="openocd", config=("any.cfg",)), image, "")[-1]
     stand_ins = [
         "proc init {} {}", "proc poll {args} {}", "proc reset {args} {echo \"reset $args\"}",
         "proc flash {args} {echo \"<[lindex $args end]>\"}", "proc verify_image {args} {echo \"verified <[lindex $args "

@@ -112,8 +112,7 @@ class Workbench:
             (folder / name).mkdir()
         monkeypatch.chdir(folder)
         monkeypatch.setattr(list_ports, "comports", self.desk.comports)
-        for module in ("devices", "flash.ways"):
-            monkeypatch.setattr(f"tinyfl.{module}.USB_DEVICES", folder / "sys")
+        monkeypatch.setattr("tinyfl.devices.USB_DEVICES", folder / "sys")
         monkeypatch.setattr("tinyfl.devices.find_tool", lambda name: None)
         monkeypatch.setattr("tinyfl.flash.methods.find_tool", self._found)
         monkeypatch.setattr("tinyfl.flash.methods.ARDUINO", ())

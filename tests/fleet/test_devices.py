@@ -75,6 +75,7 @@ def test_probes_are_seen_by_their_ids_and_by_pyocd(tmp_path: Path, monkeypatch: 
     for name, vendor, product, serial in (
         ("1-1", "0d28", "0204", "9904"),
         ("1-2", "0483", "374b", "066D"),
+        ("1-3", "2e8a", "000c", ""),
         ("usb1", "1d6b", "2", ""),
     ):
         folder = tmp_path / "sys" / name
@@ -89,12 +90,13 @@ def test_probes_are_seen_by_their_ids_and_by_pyocd(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(devices, "USB_DEVICES", tmp_path / "sys")
     monkeypatch.setattr(devices, "find_tool", lambda name: str(tool))
     found = {each.id: each for each in devices.probes()}
-    assert set(found) == {"9904", "066D", "E66"}
+    assert set(found) == {"9904", "066D", "E66", ""}
+    assert found[""] == Probe("", "a probe", "2e8a:000c", ("pico",))  # and not the socket's name
     assert found["9904"] == Probe("9904", "a probe", MICROBIT, ("microbit-v2",))
     assert found["066D"].name == "ST-Link of a Nucleo" and "nucleo-f401re" in found["066D"].boards
     assert found["E66"] == Probe("E66", "Picoprobe", "", ())
     tool.write_text("#!/bin/sh\necho Traceback; exit 1\n")
-    assert {each.id for each in devices.probes()} == {"9904", "066D"}
+    assert {each.id for each in devices.probes()} == {"9904", "066D", ""}
 
 
 def test_a_device_without_an_answer_has_no_id() -> None:

@@ -123,8 +123,7 @@ def test_the_rules_that_are_printed_are_those_that_were_lacking(tmp_path: Path) 
 
 
 def test_probes_that_are_connected_are_tried(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "USB_DEVICES", tmp_path / "sys")
-    monkeypatch.setattr(doctor, "USB_NODES", tmp_path / "nodes")
+    monkeypatch.setattr("tinyfl.devices.USB_NODES", tmp_path / "nodes")
     monkeypatch.setattr(udev, "FOLDERS", ())
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (tmp_path / "nodes/001").mkdir(parents=True)

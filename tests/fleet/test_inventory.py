@@ -9,8 +9,10 @@ import pytest
 from desk import MICROBIT, STRANGER, Desk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tinyfl import inventory
+from tinyfl.cli import app
 from tinyfl.devices import Device
 from tinyfl.errors import ConfigError
 from tinyfl.inventory import Saved, Selection
@@ -73,10 +75,36 @@ def test_a_board_that_moved_has_its_new_port_only(desk: Desk, tmp_path: Path) ->
 
 
 def test_there_is_none_at_first_and_silent_ports_are_not_saved(desk: Desk, tmp_path: Path) -> None:
-    path = tmp_path / "devices.toml"
-    assert inventory.read(path) == ()
-    assert inventory.save([quiet("/dev/ttyACM0")], path=path) == ()
-    assert inventory.read(path) == ()
+    assert inventory.read() == ()
+    assert inventory.save([quiet("/dev/ttyACM0")]) == ()
+    assert inventory.read() == ()
+
+
+def test_a_file_that_is_named_must_be_there_and_is_the_one_that_is_blamed(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "other.toml"
+    with pytest.raises(ConfigError, match=f"there is no file {path}"):
+        inventory.read(path)
+    with pytest.raises(ConfigError, match=f"Give devices tags in {path}"):
+        inventory.select(Selection(tags=("lab",)), [], [], path)
+    saved = CliRunner().invoke(app, ["devices", "--save", "--devices", str(path)])
+    assert saved.exit_code == 0 and f"saved in {path}: nothing" in saved.stdout
+
+
+def test_two_boards_with_one_id_are_refused_by_name(desk: Desk, tmp_path: Path) -> None:
+    found = [device("ab01", "posix"), device("ab01", "posix", "/dev/pts/1")]
+    with pytest.raises(ConfigError, match="two boards say they are ab01, at /dev/pts/0 and /dev/pts/1"):
+        inventory.select(Selection(), found)
+    with pytest.raises(ConfigError, match="two boards say they are ab01"):
+        inventory.save(found, path=tmp_path / "devices.toml")
+    assert not (tmp_path / "devices.toml").exists()
+    assert inventory.select(Selection(ports=("/dev/pts/1",)), found).there == (found[1],)
+
+
+def test_ports_are_looked_at_once_however_many_devices_there_are(desk: Desk, tmp_path: Path) -> None:
+    desk.plug("ttyACM0", lambda data: b"", serial="A")
+    inventory.ports_of([Saved(f"{number:02x}", usb_serial="A") for number in range(9)])
+    inventory.save([device("ab01", "microbit-v2", "/dev/ttyACM0", "A"), device("cd01")], path=tmp_path / "devices.toml")
+    assert desk.looks == 1
 
 
 @pytest.mark.parametrize(

@@ -42,18 +42,18 @@ def test_a_board_is_followed_by_its_serial_number_whatever_its_ports_name(two: D
     two.clear()
     two.plug("ttyACM0", silent, serial="B", location="1-1.7:1.1")
     two.plug("ttyACM1", silent, serial="A", location="1-1.8:1.1")
-    assert ports.follow(first, 0).url.endswith("ttyACM1")
-    assert ports.follow(second, 0).url.endswith("ttyACM0")
+    assert in_loop(ports.follow(first, 0)).url.endswith("ttyACM1")
+    assert in_loop(ports.follow(second, 0)).url.endswith("ttyACM0")
 
 
 def test_it_is_waited_for_and_the_wait_ends(two: Desk) -> None:
     first = ports.serial_ports()[0]
     two.unplug("ttyACM0")
     with pytest.raises(Dead, match="serial number A came back within 0 s"):
-        ports.follow(first, 0)
+        in_loop(ports.follow(first, 0))
     began = two.looks
     two.on_look = lambda look: look == began + 3 and two.plug("ttyACM7", silent, serial="A", location="1-1.1:1.1")
-    assert ports.follow(first, 60).url.endswith("ttyACM7")
+    assert in_loop(ports.follow(first, 60)).url.endswith("ttyACM7")
 
 
 def test_of_several_interfaces_it_is_the_same_one(desk: Desk) -> None:
@@ -63,7 +63,7 @@ def test_of_several_interfaces_it_is_the_same_one(desk: Desk) -> None:
     desk.clear()
     for name, interface in (("ttyACM3", "1.2"), ("ttyACM4", "1.0")):
         desk.plug(name, silent, serial="A", location=f"1-1:{interface}")
-    assert ports.follow(second, 0).url.endswith("ttyACM3")
+    assert in_loop(ports.follow(second, 0)).url.endswith("ttyACM3")
 
 
 def test_a_board_without_a_serial_number_is_known_by_its_socket(desk: Desk) -> None:
@@ -72,11 +72,11 @@ def test_a_board_without_a_serial_number_is_known_by_its_socket(desk: Desk) -> N
     second = ports.serial_ports()[1]
     desk.clear()
     desk.plug("ttyUSB0", silent, usb=STRANGER, location="1-1.2")
-    assert ports.follow(second, 0).url.endswith("ttyUSB0")
+    assert in_loop(ports.follow(second, 0)).url.endswith("ttyUSB0")
     desk.clear()
     desk.plug("ttyUSB1", silent, usb=STRANGER, location="1-1.1")
     with pytest.raises(Dead, match=r"nothing at .*ttyUSB1 came back"):
-        ports.follow(second, 0)
+        in_loop(ports.follow(second, 0))
 
 
 @pytest.mark.parametrize("serial", ["A", "", "another"])
@@ -86,7 +86,7 @@ def test_a_bootloader_is_found_by_its_ids_and_serial_number_or_socket(two: Desk,
     two.plug("ttyACM2", silent, usb=BOOTLOADER, serial="stranger", location="1-3:1.0")
     assert ports.where(first, [BOOTLOADER]) is None
     two.plug("ttyACM3", silent, usb=BOOTLOADER, serial=serial, location="1-1.1:1.0")
-    assert ports.follow(first, 0, [BOOTLOADER]).url.endswith("ttyACM3")
+    assert in_loop(ports.follow(first, 0, [BOOTLOADER])).url.endswith("ttyACM3")
     assert ports.where(first) is None  # its application is not back
 
 

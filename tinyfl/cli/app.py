@@ -1,5 +1,6 @@
 """What the verbs share: the application they belong to, and options that many of them have."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,17 @@ app = typer.Typer(
 )
 
 Compiler = Annotated[Toolchain, typer.Option(help="zig (from tinyfl\\[firmware]) or gcc (arm-none-eabi-gcc).")]
+Kinds = Annotated[list[str] | None, typer.Option("--board", help="A kind of board, or a manifest's path; may repeat.")]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="A board by its unique id, or the id's beginning; may repeat.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Boards with this tag in devices.toml; may repeat.")]
+Ports = Annotated[
+    list[str] | None, typer.Option("--port", help="The serial port of a board: a name, a pty, socket://…; may repeat.")
+]
+Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
+Wait = Annotated[float, typer.Option(min=0, help="Wait so many seconds for boards that are not there.")]
+Devices = Annotated[
+    Path | None, typer.Option("--devices", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 

@@ -6,36 +6,33 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Json, app
-from tinyfl.toolchains import Toolchain
+from tinyfl.cli.app import Baud, Compiler, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app
 
 
 @app.command()
 def flash(
-    board: Annotated[list[str] | None, typer.Option(help="A kind of board, or a manifest's path; may repeat.")] = None,
+    board: Kinds = None,
     everything: Annotated[bool, typer.Option("--all", help="Every connected board (of these kinds).")] = False,
-    id: Annotated[list[str] | None, typer.Option(help="A board by its unique id, or the id's beginning; may repeat.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Boards with this tag in devices.toml; may repeat.")] = None,
+    id: Ids = None,
+    tag: Tags = None,
     probe: Annotated[
         list[str] | None, typer.Option(help="The USB serial number of a debug probe, bootloader or drive; may repeat.")
     ] = None,
-    port: Annotated[
-        list[str] | None, typer.Option(help="The serial port where a board's firmware answers; may repeat.")
-    ] = None,
-    baud: Annotated[int, typer.Option(help="Speed of --port. Default: the manifest's, or 115,200.")] = 0,
+    port: Ports = None,
+    baud: Baud = 0,
     method: Annotated[
         str,
         typer.Option(help="pyocd, openocd, copy, bossac or dfu-util. Default: the first of the manifest's that can be had."),
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and touch no board.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Flash what is up to date too.")] = False,
-    wait: Annotated[float, typer.Option(help="Wait so many seconds for boards that are not there.")] = 0.0,
-    toolchain: Annotated[Toolchain, typer.Option(help="zig (from tinyfl[firmware]) or gcc (arm-none-eabi-gcc).")] = "zig",
+    wait: Wait = 0.0,
+    toolchain: Compiler = "zig",
     source: Annotated[list[Path] | None, typer.Option(help="A C file with sources of samples; may repeat.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to build, a folder for each board. Default: the user's cache.")
     ] = None,
-    devices: Annotated[Path, typer.Option(help="The file of tinyfl devices --save.")] = Path("devices.toml"),
+    devices: Devices = None,
     json: Json = False,
 ) -> None:
     """Build firmware, write it to connected boards side by side, and ask each what it runs. Boards that have it are skipped."""

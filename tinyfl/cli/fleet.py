@@ -1,19 +1,12 @@
 """Verbs of boards that are connected: devices, push, monitor, doctor."""
 
 import json as jsonlib
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Json, app
+from tinyfl.cli.app import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app
 from tinyfl.errors import ConfigError
-
-Ports = Annotated[list[str] | None, typer.Option(help="A port to ask whatever it is: a name, a pty, socket://…; may repeat.")]
-Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
-Devices = Annotated[Path, typer.Option("--devices", help="Your file of boards and their tags.")]
-
-DEVICES = Path("devices.toml")
 
 
 @app.command()
@@ -23,7 +16,7 @@ def devices(
     seconds: Annotated[float, typer.Option(min=0.1, max=60, help="What a board may take to answer.")] = 2.0,
     save: Annotated[bool, typer.Option("--save", help="Write the boards that answer to devices.toml.")] = False,
     tag: Annotated[list[str] | None, typer.Option(help="With --save: give them this tag; may repeat.")] = None,
-    file: Devices = DEVICES,
+    file: Devices = None,
     json: Json = False,
 ) -> None:
     """List serial ports and debug probes, with the boards that answer there; resets none of them."""
@@ -34,8 +27,10 @@ def devices(
 
     if tag and not save:
         raise ConfigError("--tag is for boards that are saved: give --save too. To choose by tag: tinyfl push --tag.")
-    saved = inventory.read(file)
-    named = {each.url: each for each in inventory.ports_of(saved)} | {url: ports.port(url, baud) for url in port or ()}
+    saved = () if save and file and not file.exists() else inventory.read(file)
+    now = ports.serial_ports()
+    named = {each.url: each for each in inventory.ports_of(saved)}
+    named |= {url: ports.port(url, baud, now) for url in port or ()}
     found = connected.in_loop(connected.look(list(named.values()), seconds))
     probes = connected.probes()
     written = inventory.save(found, tag or (), file) if save else ()
@@ -45,20 +40,21 @@ def devices(
         return
     show_fleet.devices(found, probes, {each.id: each for each in (*saved, *written)})
     if save:
-        typer.echo(f"saved in {file}: {', '.join(each.id for each in written) or 'nothing, since no board answered'}")
+        what = ", ".join(each.id for each in written) or "nothing, since no board answered"
+        typer.echo(f"saved in {file or inventory.DEVICES}: {what}")
 
 
 @app.command()
 def push(
     model: Annotated[str, typer.Argument(help="A finished run's directory, an .npz of weights, or an int8 .tflite file.")],
     all: Annotated[bool, typer.Option("--all", help="All boards that are connected or in devices.toml.")] = False,
-    board: Annotated[list[str] | None, typer.Option(help="Boards of this kind; may repeat.")] = None,
-    id: Annotated[list[str] | None, typer.Option(help="The board with this id, or the beginning of one; may repeat.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Boards with this tag in devices.toml; may repeat.")] = None,
-    port: Annotated[list[str] | None, typer.Option(help="The board at this port; may repeat.")] = None,
+    board: Kinds = None,
+    id: Ids = None,
+    tag: Tags = None,
+    port: Ports = None,
     baud: Baud = 0,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for boards that are offline or fail.")] = 0.0,
-    file: Devices = DEVICES,
+    wait: Wait = 0.0,
+    file: Devices = None,
     json: Json = False,
 ) -> None:
     """Put a model into boards' flash, side by side: a run's weights to learn from, or an int8 program to infer with."""
@@ -80,19 +76,21 @@ def monitor(
     id: Annotated[str, typer.Option(help="The board with this id, or the beginning of one, wherever it is.")] = "",
     baud: Baud = 0,
     interval: Annotated[float, typer.Option(help="Seconds from one status to the next.")] = 1.0,
-    file: Devices = DEVICES,
+    file: Devices = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line on stdout.")] = False,
 ) -> None:
     """Show what one board says, live, across restarts and unplugged cables, until Ctrl-C."""
     from tinyfl import monitor as watching
     from tinyfl import show_fleet
 
-    options = {"id": id, "baud": baud, "interval": interval, "devices": file}
+    def line(said: watching.Said) -> None:
+        print(jsonlib.dumps(said.as_json()), flush=True)
+
     if json:
-        watching.monitor(port, lambda said: print(jsonlib.dumps(said.as_json()), flush=True), **options)  # type: ignore[arg-type]
+        watching.monitor(port, line, id=id, baud=baud, interval=interval, devices=file)
         return
     with show_fleet.Monitor() as shown:
-        watching.monitor(port, shown.tell, **options)  # type: ignore[arg-type]
+        watching.monitor(port, shown.tell, id=id, baud=baud, interval=interval, devices=file)
 
 
 @app.command()

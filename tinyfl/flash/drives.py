@@ -1,5 +1,6 @@
 """The drives that boards show: found by their label, written to, and asked afterwards how it went."""
 
+import asyncio
 import errno
 import os
 import re
@@ -93,7 +94,8 @@ def trouble(error: OSError, path: Path, written: int, size: int) -> str:
     if error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT):
         return (
             f"the drive at {path} went away after {written:,} of {size:,} bytes ({error.strerror}). Check the cable, put the "
-            "board into its bootloader again, and flash again: nothing is lost but the firmware there."
+            "board into its bootloader again, and flash again. The firmware there is lost; a drive that erases the whole chip "
+            "takes the board's models too."
         )
     return f"the drive at {path} cannot be written ({error}). Plug the board in anew, and flash again."
 
@@ -106,14 +108,14 @@ def read_only(path: Path) -> str:
     )
 
 
-def verdict(label: str, drive: Drive, failed_before: bool, within: float = VERDICT_SECONDS) -> str:
+async def verdict(label: str, drive: Drive, failed_before: bool) -> str:
     """What the drive of a debug probe says of the file copied to it: the text of its FAIL.TXT, or nothing.
 
-    Waits until the drive has gone and come back, as DAPLink's and ST-Link's does when all is written, or ``within`` is over:
-    where nobody mounts drives by themselves it does not come back, and the board must tell. A FAIL.TXT stays until a file is
-    taken, so that one of ``failed_before`` counts only on a drive that has come back.
+    Waits until the drive has gone and come back, as DAPLink's and ST-Link's does when all is written, or VERDICT_SECONDS
+    are over: where nobody mounts drives by themselves it does not come back, and the board must tell. A FAIL.TXT stays until
+    a file is taken, so that one of ``failed_before`` counts only on a drive that has come back.
     """
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + VERDICT_SECONDS
     while True:
         same = [each for each in mounted(label) if each.serial == drive.serial or each.path == drive.path]
         for each in same:
@@ -121,7 +123,7 @@ def verdict(label: str, drive: Drive, failed_before: bool, within: float = VERDI
                 return said
         if any(each.mount != drive.mount for each in same) or time.monotonic() >= deadline:
             return ""
-        time.sleep(LOOK_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def verdict_now(drive: Drive) -> str:

@@ -18,6 +18,9 @@ INSTALL = {
 }
 """How each tool is had."""
 
+NAMES = ("pyocd", "openocd", "copy", "bossac", "dfu-util")
+"""Of all methods."""
+
 ARDUINO = (Path(".arduino15"), Path("Library/Arduino15"))
 """Where, in the user's home, Arduino keeps its board packages."""
 
@@ -61,6 +64,16 @@ def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[s
 def touch(port: str) -> tuple[str, ...]:
     """What a shell would run to start an Arduino's bootloader (tinyfl opens the port itself)."""
     return ("stty", "-f" if sys.platform == "darwin" else "-F", port, str(TOUCH_BAUD))
+
+
+def erases(method: FlashMethod) -> str:
+    """What the method does to more of the flash than the firmware's own; empty where it leaves that alone. What the drives of
+    debug probes do is their own affair."""
+    if isinstance(method, Bossac):
+        return "erases all of the flash, models and weights included"
+    if isinstance(method, Copy) and method.format != "uf2":
+        return "may erase all of the flash, models and weights included"
+    return ""
 
 
 def unlock(method: FlashMethod, place: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,12 +13,12 @@ from tinyfl import emulation, inventory
 from tinyfl.boards import Board
 from tinyfl.build import Firmware
 from tinyfl.devices import in_loop
-from tinyfl.errors import FlashError, Interrupted, TinyflError
+from tinyfl.errors import ConfigError, FlashError, Interrupted, TinyflError
 from tinyfl.flash import methods, writing
-from tinyfl.flash.finding import Asked, Target, find
+from tinyfl.flash.finding import Absent, Asked, Found, Target, find
 from tinyfl.flash.verify import difference, verify
-from tinyfl.flash.ways import Seen, Way, demand_method, first, obstacles, seen, ways
-from tinyfl.inventory import DEVICES
+from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
+from tinyfl.link.board import Description
 from tinyfl.ports import Port
 from tinyfl.toolchains import Toolchain
 
@@ -34,7 +35,7 @@ FLASHED, UP_TO_DATE, UNVERIFIED, OFFLINE, FAILED = "flashed", "up to date", "not
 class Outcome:
     """What became of a board: "flashed" (and asked: it runs ``firmware``), "up to date", "not verified" (written, but it has no
     link to be asked on), "offline" or "failed". ``id`` is its unique id or whatever it is known by, ``before`` the version that
-    it ran, ``detail`` why, ``retry`` the command that tries it again. What is not known is empty."""
+    it ran, ``detail`` why, or what it lost, ``retry`` the command that tries it again. What is not known is empty."""
 
     board: str
     id: str
@@ -72,13 +73,16 @@ class Job:
     force: bool = False
     out: Path | None = None
 
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The same on a command line."""
-        given = [("--method", self.method)] if self.method else []
+    def again(self, asked: Asked, devices: Path | None, *where: str) -> str:
+        """The command line of this job for the boards that the options ``where`` mean, the rest as it was ``asked``."""
+        given: list[tuple[str, ...]] = [("--method", self.method)] if self.method else []
         given += [("--toolchain", self.toolchain)] if self.toolchain != "zig" else []
         given += [("--source", str(source)) for source in self.sources]
-        return tuple(word for pair in given for word in pair)
+        given += [("--force",)] if self.force else []
+        given += [("--out", str(self.out))] if self.out else []
+        given += [("--baud", str(asked.baud))] if asked.baud else []
+        given += [("--devices", str(devices))] if devices else []
+        return shlex.join(("tinyfl", "flash", *where, *(word for option in given for word in option)))
 
 
 def flash(
@@ -86,19 +90,23 @@ def flash(
     job: Job = Job(),
     *,
     wait: float = 0.0,
-    devices: Path = DEVICES,
+    devices: Path | None = None,
     tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> tuple[Outcome, ...]:
     """Flashes the boards that are meant, side by side, and says what became of each; ``tell`` is called as each is done with.
 
-    Boards that are not there are waited for, up to ``wait`` seconds. What goes wrong with one board is in its outcome; raises
-    ConfigError where it is not clear which are meant, Interrupted at Ctrl-C, and what building the firmware does.
+    Boards that are not there are waited for, up to ``wait`` seconds. ``devices`` is the file of ids and tags (None:
+    devices.toml, if there is one). What goes wrong with one board, be it that its firmware does not build, is in its outcome;
+    raises ConfigError where it is not clear which are meant, and Interrupted at Ctrl-C.
     """
     _demand_methods(asked, job)
+    flashing = _Flash(asked, job, devices, tell)
     try:
-        return in_loop(_Flash(asked, job, tell).run(wait, devices))
+        return in_loop(flashing.run(wait))
     except KeyboardInterrupt as error:
-        raise Interrupted("stopped. What was being written is not whole: flash those boards again.") from error
+        cut = ", ".join(flashing.cut)
+        what = f"Being written, and to be flashed again: {cut}." if cut else "No board was being written."
+        raise Interrupted(f"stopped. {what}") from error
 
 
 def demand_all(outcomes: Sequence[Outcome]) -> None:
@@ -109,54 +117,90 @@ def demand_all(outcomes: Sequence[Outcome]) -> None:
         raise FlashError(f"{len(left)} of {len(outcomes)} boards could not be flashed: {names}.")
 
 
-def plan(asked: Asked, job: Job = Job(), *, devices: Path = DEVICES) -> list[str]:
-    """What ``flash`` would run, as lines for a shell; no port is opened and no board touched. A way that cannot be had now is
-    a comment. Raises what ``flash`` does."""
+def plan(asked: Asked, job: Job = Job(), *, devices: Path | None = None) -> list[str]:
+    """What ``flash`` would run, as lines for a shell; no port is opened and no board touched. What cannot be had now, is not
+    known before a board is asked, or would be lost, is a comment. Raises what ``flash`` does, and what building does."""
     _demand_methods(asked, job)
     now = seen()
-    targets, absent = in_loop(find(asked, now, inventory.read(devices), talk=False))
-    lines = [f"# {name}: not connected" for name in absent]
-    for target in targets or [Target(board) for board in asked.boards]:
-        found = ways(target.board, now, target.port, target.serials, job.method)
-        usable = [way for way in found if not way.obstacle][:1]
-        firmware = _build(target.board, job)
-        lines.append(f"# {target.board.name} ({target.name or 'not connected'}): {firmware.version}")
-        for way in usable or found:
-            shown = [methods.shown(argv) for argv in writing.commands(target.board, writing.image(firmware, way), way)]
-            lines += shown if usable else [f"# by {way.method.method}: {way.obstacle}", *(f"#   {line}" for line in shown)]
+    targets, absent = in_loop(_meant(asked, job, now, devices, talk=False))
+    lines = [f"# {each.name}: not connected, as far as can be seen without asking boards" for each in absent]
+    for target in targets:
+        lines += _plan(target, job, now)
+    for board in asked.boards if not lines else ():
+        lines += _plan(Target(board), job, now, there=False)
+    return lines or ["# no board is connected"]
+
+
+def _plan(target: Target, job: Job, now: Seen, *, there: bool = True) -> list[str]:
+    who = f"# {target.kind} ({target.name or 'not connected'})"
+    if target.trouble:
+        return [f"{who}: {target.trouble}"]
+    try:
+        demand_method(target.board, job.method)
+    except ConfigError as error:
+        return [f"{who}: {error}"]
+    found = ways(target.board, now, target.port, target.serials, job.method)
+    usable = [way for way in found if there and not way.obstacle][:1]
+    firmware = _build(target.board, job)
+    lines = [f"{who}: {firmware.version}"]
+    for way in usable or found:
+        shown = [methods.shown(argv) for argv in writing.commands(target.board, writing.image(firmware, way), way)]
+        lost = methods.erases(way.method)
+        lines += [f"# {way.method.method} {lost}"] if lost and usable else []
+        why = way.obstacle or "what is there is another board's"
+        lines += shown if usable else [f"# by {way.method.method}: {why}", *(f"#   {line}" for line in shown)]
     return lines
 
 
+async def _meant(asked: Asked, job: Job, now: Seen, devices: Path | None, *, talk: bool) -> Found:
+    """The boards that are meant and there, and those that are not. Raises ConfigError where it is not clear which are meant."""
+    saved = inventory.read(devices)
+    targets, absent = await find(asked, now, saved, method=job.method, talk=talk, path=devices)
+    chosen = asked.everything or asked.ids or asked.tags or asked.ports or asked.probes
+    if len(targets) > 1 and not chosen and any(target.where for target in targets):
+        commands = [job.again(asked, devices, "--board", _word(asked, each), *each.where) for each in targets]
+        lines = "\n".join(f"  {command}" for command in commands)
+        raise ConfigError(f"{len(targets)} connected boards may be meant. Give --all for all of them, or take one of\n{lines}")
+    return targets, absent
+
+
+def _word(asked: Asked, target: Target) -> str:
+    """What a command line calls the target's kind."""
+    return "NAME" if target.unclear else asked.word(target.board)
+
+
 def _demand_methods(asked: Asked, job: Job) -> None:
+    if job.method and job.method not in methods.NAMES:
+        raise ConfigError(f"no flash method is called {job.method!r}. There are: {', '.join(methods.NAMES)}.")
     for board in asked.boards:
         demand_method(board, job.method)
 
 
 class _Flash:
-    """One run of flashing."""
+    """One run of flashing. ``cut`` are the boards that were being written when it was stopped."""
 
-    def __init__(self, asked: Asked, job: Job, tell: Callable[[Outcome], None]) -> None:
-        self._asked, self._job, self._tell = asked, job, tell
-        self._firmware: dict[str, Firmware] = {}
+    def __init__(self, asked: Asked, job: Job, devices: Path | None, tell: Callable[[Outcome], None]) -> None:
+        self._asked, self._job, self._devices, self._tell = asked, job, devices, tell
+        self._builds: dict[str, asyncio.Task[Firmware]] = {}
+        self._taken: dict[str, str] = {}
         self._room, self._images = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+        self.cut: list[str] = []
 
-    async def run(self, wait: float, devices: Path) -> tuple[Outcome, ...]:
+    async def run(self, wait: float) -> tuple[Outcome, ...]:
         deadline = time.monotonic() + wait
         finished: dict[str, Outcome] = {}
+        known: set[str] = set()
+        now = None
         while True:
-            now = await asyncio.to_thread(seen)
-            targets, absent = await find(self._asked, now, inventory.read(devices))
-            if not targets and self._job.method:  # its tool may see a probe that we do not
-                every = [(Target(board), ways(board, now, only=self._job.method)) for board in self._asked.boards]
-                targets = [target for target, found in every if not found[0].obstacle]
-            new = {target.name: target for target in targets if target.name not in finished}
-            for board in {target.board.name: target.board for target in new.values()}.values():
-                if board.name not in self._firmware:
-                    self._firmware[board.name] = await asyncio.to_thread(_build, board, self._job)
+            now = await asyncio.to_thread(seen, now)
+            targets, absent = await _meant(self._asked, self._job, now, self._devices, talk=True)
+            new = {key: target for key, target in _keyed(targets).items() if key not in finished}
+            self._taken.clear()
             finished |= dict(zip(new, await asyncio.gather(*(self._one(each, now) for each in new.values())), strict=True))
-            offline = [self._offline(id, now) for id in absent if id not in finished]
+            known |= {*new, *(each.port.url for each in new.values() if each.port)} | {each.id for each in finished.values()}
+            offline = [self._offline(each) for each in absent if each.name not in known]
             if not finished and not offline:
-                offline = [self._offline(board, now) for board in self._asked.boards or [None]]
+                offline = [self._none_of(board, now) for board in self._asked.boards or [None]]
             if not offline or time.monotonic() + PAUSE_SECONDS >= deadline:
                 for outcome in offline:
                     self._tell(outcome)
@@ -166,72 +210,121 @@ class _Flash:
     async def _one(self, target: Target, now: Seen) -> Outcome:
         """One board, from what it is to what it became. An error of its own stops no other."""
         began = time.monotonic()
-        firmware = self._firmware[target.board.name]
-        outcome = Outcome(
-            target.board.name,
-            target.name,
-            FAILED,
-            firmware=firmware.version,
-            before=target.described.firmware if target.described else "",
-            retry=shlex.join(("tinyfl", "flash", "--board", self._asked.word(target.board), *target.where, *self._job.options)),
-        )
+        before = target.described.firmware if target.described else ""
+        retry = self._job.again(self._asked, self._devices, "--board", _word(self._asked, target), *target.where)
+        outcome = Outcome(target.kind, target.name, FAILED, before=before, retry=retry)
         try:
             async with self._room:
-                outcome = await self._flashed(target, now, firmware, outcome)
+                outcome = await self._flashed(target, now, outcome)
         except (TinyflError, OSError) as error:
             outcome = replace(outcome, detail=str(error))
         outcome = replace(outcome, seconds=round(time.monotonic() - began, 3), retry="" if outcome.done else outcome.retry)
         self._tell(outcome)
         return outcome
 
-    async def _flashed(self, target: Target, now: Seen, firmware: Firmware, outcome: Outcome) -> Outcome:
+    async def _flashed(self, target: Target, now: Seen, outcome: Outcome) -> Outcome:
         if target.trouble:
             raise FlashError(target.trouble)
-        if target.described:
-            if target.described.board != target.board.name:
-                raise FlashError(
-                    f"the board there says it is {target.described.board}, not {target.board.name}. Nothing was written. Name "
-                    f"the right board, or say --board {target.described.board}."
-                )
-            if not difference(target.described, firmware) and not self._job.force:
-                return replace(outcome, what=UP_TO_DATE)
-        way = first(ways(target.board, now, target.port, target.serials, self._job.method))
-        outcome = replace(outcome, method=way.method.method)
+        if target.described and target.described.board != target.board.name:
+            raise FlashError(
+                f"the board there says it is {target.described.board}, not {target.board.name}. Nothing was written. Name "
+                f"the right board, or say --board {target.described.board}."
+            )
+        demand_method(target.board, self._job.method)
+        firmware = await self._firmware(target.board)
+        outcome = replace(outcome, firmware=firmware.version)
+        if target.described and not difference(target.described, firmware) and not self._job.force:
+            return replace(outcome, what=UP_TO_DATE)
         try:
+            way = first(ways(target.board, now, target.port, target.serials, self._job.method))
+            outcome = replace(outcome, method=way.method.method)
+            self._take(way, outcome)
             return await self._written(target, way, firmware, outcome)
         except (TinyflError, OSError) as error:
             return replace(outcome, detail=str(error))
 
+    def _firmware(self, board: Board) -> asyncio.Task[Firmware]:
+        """Built once for all boards of a kind."""
+        if board.name not in self._builds:
+            self._builds[board.name] = asyncio.create_task(asyncio.to_thread(_build, board, self._job))
+        return self._builds[board.name]
+
+    def _take(self, way: Way, outcome: Outcome) -> None:
+        """Raises FlashError where another board of this look is written at the same place."""
+        place = way.place or f"whatever {way.method.method} finds"
+        if place in self._taken:
+            raise FlashError(
+                f"{place} is used for {self._taken[place]} already. Nothing was written. Say which board hangs on it, one at a "
+                "time: --probe SERIAL, with --port for a board at a port of its own."
+            )
+        self._taken[place] = outcome.who
+
     async def _written(self, target: Target, way: Way, firmware: Firmware, outcome: Outcome) -> Outcome:
         async with self._images:
             image = await asyncio.to_thread(writing.image, firmware, way)
-        await writing.write(target, way, image)
-        port = None if way.touch else target.port or _expected(target)  # a sketch's port is not the firmware's
+        try:
+            await writing.write(target, way, image)
+        except asyncio.CancelledError:
+            self.cut.append(outcome.who)
+            raise
+        # A sketch's port is not the firmware's.
+        port = None if way.touch else target.port or _expected(target, self._asked.baud)
         if port is None:
             detail = "it was written, and no serial port is known to ask it on: give --port, once its adapter is connected."
             return replace(outcome, what=UNVERIFIED, detail=detail)
-        described = await verify(port, firmware, target.described.id.hex() if target.described else "")
-        return replace(outcome, what=FLASHED, id=described.id.hex())
+        before = target.described
+        described = await verify(port, firmware, before.id.hex() if before else "")
+        return replace(outcome, what=FLASHED, id=described.id.hex(), detail=_lost(before, described) if before else "")
 
-    def _offline(self, what: str | Board | None, now: Seen) -> Outcome:
-        """A board that is not there: of this id, of this kind, or any at all."""
-        options = (
-            ["--all"] if what is None else ["--id", what] if isinstance(what, str) else ["--board", self._asked.word(what)]
+    def _offline(self, absent: Absent) -> Outcome:
+        """A board that is named and not there."""
+        kinds = [word for board in self._asked.boards for word in ("--board", self._asked.word(board))]
+        retry = self._job.again(self._asked, self._devices, *kinds, *absent.where, "--wait", "60")
+        return Outcome("", absent.name, OFFLINE, detail="it is not connected. `tinyfl devices` shows what is.", retry=retry)
+
+    def _none_of(self, board: Board | None, now: Seen) -> Outcome:
+        """No board of this kind is there, or none at all."""
+        which = ("--board", self._asked.word(board)) if board else ("--all",)
+        retry = self._job.again(self._asked, self._devices, *which, "--wait", "60")
+        if board is None:
+            return Outcome("", "", OFFLINE, detail="no board is connected. See: tinyfl doctor", retry=retry)
+        why = obstacles(ways(board, now, only=self._job.method))
+        detail = f"none is connected:\n{why}" if why else "none is connected. `tinyfl devices` shows what is."
+        return Outcome(board.name, "", OFFLINE, detail=detail, retry=retry)
+
+
+def _keyed(targets: Sequence[Target]) -> dict[str, Target]:
+    """By what stays of each while it is flashed; adapters that have one serial number by their ports too."""
+    times = Counter(target.key for target in targets)
+    return {
+        target.key
+        if times[target.key] == 1
+        else f"{target.key} {target.port.url if target.port else target.board.name}": target
+        for target in targets
+    }
+
+
+def _lost(before: Description, after: Description) -> str:
+    """What of a board's is gone since it was flashed, and what puts it back."""
+    gone = [
+        f"the board's {what} is gone: tinyfl push {source} --id {after.id.hex()} puts it back."
+        for what, source, there, here in (
+            ("model", "RUN", before.model, after.model),
+            ("int8 model", "MODEL.tflite", before.inference, after.inference),
         )
-        retry = shlex.join(("tinyfl", "flash", *options, *self._job.options, "--wait", "60"))
-        if isinstance(what, Board):
-            detail = "none is connected:\n" + obstacles(ways(what, now, only=self._job.method))
-            return Outcome(what.name, "", OFFLINE, detail=detail, retry=retry)
-        detail = "it is not connected. `tinyfl devices` shows what is." if what else "no board is connected. See: tinyfl doctor"
-        return Outcome("", what or "", OFFLINE, detail=detail, retry=retry)
+        if there and not here
+    ]
+    return "\n".join(gone)
 
 
 def _build(board: Board, job: Job) -> Firmware:
     return emulation.firmware(board, job.toolchain, job.out / board.name if job.out else None, job.sources)
 
 
-def _expected(target: Target) -> Port | None:
+def _expected(target: Target, baud: int) -> Port | None:
     """Where a board without a serial port yet will show one: under its own USB serial number. None if it has no such port."""
-    ids = target.board.links[0].usb if target.board.links else ()
-    on_board = set(target.board.usb.probe) & set(ids) and not target.board.usb.bootloader
-    return Port("its serial port", ids[0], target.serials[0]) if on_board and target.serials else None
+    board = target.board
+    ids = board.links[0].usb if board.links else ()
+    if not target.serials or external(board) or not set(board.usb.probe) & set(ids):
+        return None
+    return Port("", ids[0], target.serials[0], bauds=(baud or board.links[0].baud,))

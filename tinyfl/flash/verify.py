@@ -30,7 +30,7 @@ async def verify(port: Port, firmware: Firmware, id: str = "", within: float = B
     problem = ""
     while (passed := time.monotonic() - began) < within:
         try:
-            at = await asyncio.to_thread(follow, port, within - passed)
+            at = await follow(port, within - passed)
             board, _ = await connect(at, ANSWER_SECONDS)
         except Refused as error:
             problem = f"the firmware there is not the one that was written: {error}"
@@ -74,9 +74,9 @@ def difference(described: Description, firmware: Firmware, id: str = "") -> str:
 def silent(port: Port, firmware: Firmware, within: float) -> str:
     """The message of a board that did not answer after it was written."""
     board = firmware.board
-    baud = f" at {board.links[0].baud:,} baud" if board.links else ""
+    baud = f" at {port.bauds[0]:,} baud"
+    look = f"tinyfl devices --port {port.url}" if port.url else "tinyfl devices"
     return (
         f"it was written, but nothing answered at {named(port)}{baud} within {within:g} s. Press the board's reset button, and "
-        f"look at `tinyfl devices --port {port.url}`; check that this port is wired to the pins of `tinyfl boards show "
-        f"{board.name}`."
+        f"look at `{look}`; check that this port is wired to the pins of `tinyfl boards show {board.name}`."
     )

@@ -1,22 +1,14 @@
 """The ways to write to a board now: each method of its manifest, with the place where it would write or what is in the way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyfl.boards import Board, Bossac, Copy, DfuUtil, FlashMethod
-from tinyfl.devices import USB_DEVICES, Probe, probes
+from tinyfl.boards import Board, Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
+from tinyfl.devices import Probe, Usb, probes, usb_devices
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import drives, methods
 from tinyfl.flash.drives import Drive
 from tinyfl.ports import Port, serial_ports
-
-
-@dataclass(frozen=True)
-class Usb:
-    """A USB device: its ids ("0483:df11") and its serial number."""
-
-    id: str
-    serial: str
 
 
 @dataclass(frozen=True)
@@ -39,18 +31,19 @@ class Way:
     drive: Drive | None = None
     touch: Port | None = None
 
+    @property
+    def serials(self) -> tuple[str, ...]:
+        """The serial number that ``place`` is, if it is one."""
+        return (self.place,) if self.place and isinstance(self.method, Pyocd | Openocd | DfuUtil) else ()
 
-def seen() -> Seen:
-    """What is connected. USB devices without a serial port are seen on Linux only."""
-    usb = []
-    for folder in sorted(USB_DEVICES.glob("*")):
-        try:
-            ids = ":".join((folder / name).read_text().strip() for name in ("idVendor", "idProduct"))
-            serial = (folder / "serial").read_text().strip() if (folder / "serial").exists() else ""
-        except OSError:  # an interface of a device, or one that has just gone
-            continue
-        usb.append(Usb(ids, serial))
-    return Seen(tuple(serial_ports()), tuple(probes()), tuple(usb))
+
+def seen(before: Seen | None = None) -> Seen:
+    """What is connected. ``before`` is what was a moment ago: where ports and USB devices are as they were, probes are not
+    looked for anew, since pyocd takes its time."""
+    ports, usb = tuple(serial_ports()), tuple(usb_devices())
+    if before and (before.ports, before.usb) == (ports, usb):
+        return before
+    return Seen(ports, tuple(probes(usb)), usb)
 
 
 def demand_method(board: Board, only: str = "") -> None:
@@ -83,8 +76,8 @@ def first(found: Sequence[Way]) -> Way:
 
 
 def obstacles(found: Sequence[Way]) -> str:
-    """What is in the way of each method, a line each."""
-    return "\n".join(f"  {way.method.method}: {way.obstacle}" for way in found)
+    """What is in the way of each method that cannot be had, a line each."""
+    return "\n".join(f"  {way.method.method}: {way.obstacle}" for way in found if way.obstacle)
 
 
 def _way(method: FlashMethod, board: Board, now: Seen, port: Port | None, serials: Sequence[str], forced: bool) -> Way:
@@ -95,14 +88,32 @@ def _way(method: FlashMethod, board: Board, now: Seen, port: Port | None, serial
     if isinstance(method, Bossac):
         return _bootloader(method, board, now, port, serials)
     if isinstance(method, DfuUtil):
-        there = {each.serial: each.serial for each in now.usb if each.id in board.usb.bootloader}
+        there = [(each.serial, each.serial) for each in now.usb if each.id in board.usb.bootloader]
         place, obstacle = _one(there, serials, "device in DFU mode")
         lacks = "" if there or forced else f"no {board.name} is in DFU mode. Hold BOOT (or BOOT0) while you press reset."
-        return Way(method, place, obstacle or lacks)
-    fitting = {each.id: each.id for each in now.probes if not board.usb.probe or fits(each, board)}
-    place, obstacle = _one(fitting, serials, "debug probe")
-    lacks = "" if place or forced else f"no debug probe for {board.name} is connected, or you may not use it (tinyfl doctor)."
-    return Way(method, place or ("".join(serials[:1]) if forced else ""), obstacle or lacks)
+        return Way(method, place or "", obstacle or lacks)
+    return _probe(method, board, now, serials, forced)
+
+
+def _probe(method: FlashMethod, board: Board, now: Seen, serials: Sequence[str], forced: bool) -> Way:
+    """By a debug probe: the board's own, one that is no board's own where the board has none, or whatever ``serials`` names."""
+    named = [each for each in now.probes if each.id in serials]
+    own = [each for each in now.probes if fits(each, board)]
+    loose = [each for each in now.probes if not each.boards] if external(board) else []
+    fitting = named or own or loose
+    place, obstacle = _one([(each.id, each.id) for each in fitting], serials, "debug probe")
+    if place == "" and len(now.probes) > 1:
+        obstacle = f"its debug probe has no serial number, and {method.method} cannot tell it from others. Unplug those."
+    if place is not None or obstacle:
+        return Way(method, place or "", obstacle)
+    if not forced:
+        seen_by_tool = f" One that only {method.method} sees: --method {method.method}." if external(board) else ""
+        lacks = f"no debug probe for {board.name} is connected, or you may not use it (tinyfl doctor).{seen_by_tool}"
+        return Way(method, obstacle=lacks)
+    if now.probes and not serials:  # the tool would take the first that it finds
+        others = ", ".join(each.id or each.name for each in now.probes)
+        return Way(method, obstacle=f"the debug probes here are other boards' ({others}). Say which is meant with --probe ID.")
+    return Way(method, "".join(serials[:1]))
 
 
 def fits(probe: Probe, board: Board) -> bool:
@@ -110,8 +121,13 @@ def fits(probe: Probe, board: Board) -> bool:
     return board.name in probe.boards or probe.usb in board.usb.probe
 
 
+def external(board: Board) -> bool:
+    """Whether the board has no probe of its own, so that any probe may hang on it."""
+    return not board.usb.probe or bool(board.usb.bootloader)
+
+
 def _bootloader(method: Bossac, board: Board, now: Seen, port: Port | None, serials: Sequence[str]) -> Way:
-    there = {each.url: each.serial for each in now.ports if each.usb in board.usb.bootloader}
+    there = [(each.url, each.serial) for each in now.ports if each.usb in board.usb.bootloader]
     place, obstacle = _one(there, serials, "bootloader's port")
     maker = {usb[:4] for usb in board.usb.bootloader}
     if not there and port and port.usb[:4] in maker:
@@ -120,12 +136,12 @@ def _bootloader(method: Bossac, board: Board, now: Seen, port: Port | None, seri
         f"no bootloader of {board.name} is connected. Press its reset button twice, quickly, so that a light pulses; or name "
         "the port of the sketch that runs there with --port."
     )
-    return Way(method, place, obstacle or ("" if place else lacks))
+    return Way(method, place or "", obstacle or ("" if place else lacks))
 
 
 def _drive(method: Copy, serials: Sequence[str]) -> Way:
     there = {str(drive.path): drive for drive in drives.mounted(method.drive)}
-    place, obstacle = _one({path: drive.serial for path, drive in there.items()}, serials, "drive")
+    place, obstacle = _one([(path, drive.serial) for path, drive in there.items()], serials, "drive")
     if place:
         return Way(method, place, drive=there[place])
     if device := drives.unmounted(method.drive):
@@ -134,12 +150,15 @@ def _drive(method: Copy, serials: Sequence[str]) -> Way:
     return Way(method, obstacle=obstacle or f"no drive called {method.drive} is mounted. {how}")
 
 
-def _one(places: Mapping[str, str], serials: Sequence[str], what: str) -> tuple[str, str]:
-    """The one of ``places`` (with their USB serial numbers) that has one of ``serials``, or else what is in the way."""
-    exact = [place for place, of in places.items() if of in serials]
-    same = exact or [place for place, of in places.items() if not serials or not of]
+def _one(places: Sequence[tuple[str, str]], serials: Sequence[str], what: str) -> tuple[str | None, str]:
+    """The one of ``places`` (with their USB serial numbers) that has one of ``serials``, or else None and what is in the way,
+    if anything is there."""
+    exact = [place for place, of in places if of and of in serials]
+    same = exact or [place for place, of in places if not serials or not of]
     if len(same) > 1:
-        return "", f"there is more than one {what} ({', '.join(same)}). Say which with --probe SERIAL."
+        names = ", ".join(place or "one without a serial number" for place in same)
+        return None, f"there is more than one {what} ({names}). Say which with --probe SERIAL."
     if places and not same:
-        return "", f"the {what} there ({', '.join(places)}) is another board's. Say which is meant with --probe SERIAL."
-    return (same[0], "") if same else ("", "")
+        names = ", ".join(place for place, _ in places)
+        return None, f"the {what} there ({names}) is another board's. Say which is meant with --probe SERIAL."
+    return (same[0], "") if same else (None, "")

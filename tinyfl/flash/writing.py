@@ -51,19 +51,19 @@ async def write(target: Target, way: Way, image: Path) -> None:
     """Writes ``image`` by ``way``. Raises FlashError with cause and cure."""
     if isinstance(way.method, Copy):
         assert way.drive
-        await asyncio.to_thread(_copy, way.method, way.drive, image)
+        await _copy(way.method, way.drive, image)
         return
     if way.touch:
-        way = replace(way, place=(await asyncio.to_thread(touched, way.touch, target.board)).url)
+        way = replace(way, place=(await touched(way.touch, target.board)).url)
     await _run(target.board, way, commands(target.board, image, replace(way, touch=None))[0], _log(image, target))
 
 
-def _copy(method: Copy, drive: drives.Drive, image: Path) -> None:
+async def _copy(method: Copy, drive: drives.Drive, image: Path) -> None:
     failed_before = bool(drives.verdict_now(drive))
-    drives.copy(image, drive)
+    await asyncio.to_thread(drives.copy, image, drive)
     if method.format == "uf2":
         return  # the board restarts, and its drive is gone for good
-    if said := drives.verdict(method.drive, drive, failed_before):
+    if said := await drives.verdict(method.drive, drive, failed_before):
         raise FlashError(explain.explained_verdict(said, drive.path))
 
 
@@ -89,14 +89,15 @@ def _log(image: Path, target: Target) -> Path:
     return image.with_name(f"flash-{re.sub(r'[^A-Za-z0-9.-]+', '-', target.name).strip('-') or 'board'}.log")
 
 
-def touched(port: Port, board: Board) -> Port:
+async def touched(port: Port, board: Board) -> Port:
     """Starts an Arduino's bootloader by opening ``port`` at 1200 baud and closing it; returns the bootloader's port.
 
     Raises FlashError where that does not come.
     """
     try:
-        serial.Serial(port.url, methods.TOUCH_BAUD).close()
-        return follow(port, BOOTLOADER_SECONDS, board.usb.bootloader)
+        opened = await asyncio.to_thread(serial.Serial, port.url, methods.TOUCH_BAUD)
+        opened.close()
+        return await follow(port, BOOTLOADER_SECONDS, board.usb.bootloader)
     except (OSError, LinkError) as error:
         raise FlashError(
             f"{port.url} was touched at {methods.TOUCH_BAUD} baud, but {board.name}'s bootloader did not start ({error}). "
