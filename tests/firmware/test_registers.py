@@ -8,6 +8,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from svd import Peripheral, peripherals
@@ -53,10 +54,11 @@ def defines(port: str) -> dict[str, int]:
     names = re.findall(r"^#define (\w+) +\S", header.read_text(), re.M)
     lines = "".join(f'printf("{name} %llu\\n", (unsigned long long)({name}));\n' for name in names)
     program = f'#include <stdio.h>\n#include "{header}"\nint main(void) {{\n{lines}return 0;\n}}\n'
-    folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
-    (folder / "print.c").write_text(program)
-    subprocess.run(["cc", "-w", folder / "print.c", "-o", folder / "print"], check=True)
-    said = subprocess.run([folder / "print"], capture_output=True, text=True, check=True).stdout
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "print")
+        path.with_suffix(".c").write_text(program)
+        subprocess.run(["cc", "-w", path.with_suffix(".c"), "-o", path], check=True)
+        said = subprocess.run([path], capture_output=True, text=True, check=True).stdout
     return {name: int(value) for name, value in (line.split() for line in said.splitlines())}
 
 
