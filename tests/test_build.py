@@ -264,15 +264,15 @@ def test_several_boards_are_one_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs("zig")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.argv", ["tinyfl", "build", "--board", "mps2-an385,mps2-an386", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("mps2")]
-    assert [row[:2] for row in rows] == [["mps2-an385", "cortex-m3"], ["mps2-an386", "cortex-m4f"]]
+    assert [row[0] for row in rows] == ["mps2-an385", "mps2-an386"]
     for row in rows:
-        flash, room, ram, has, arena = (int(number.replace(",", "")) for number in row[2:])
+        flash, room, ram, has, arena = (int(number.replace(",", "")) for number in row[1:])
         assert (room, has) == (262_128, 262_144) and flash < 48_000 and has - 8 <= ram + arena <= has
 
 

@@ -113,14 +113,13 @@ def _parts(one: "Firmware", size: "Footprint", memory: "Memory") -> Table:
 def _sizes(made: "Sequence[Firmware]") -> Table:
     table = Table(title=f"firmware by {made[0].toolchain}, in bytes", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("board", no_wrap=True)
-    table.add_column("core", no_wrap=True)
     for name in ("flash", "of", "RAM", "of", "left to learn"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in made:
         if one.size is None or one.board.memory is None:
-            table.add_row(one.board.name, one.board.core)
+            table.add_row(one.board.name)
             continue
         room = one.board.memory
         numbers = sum(one.size.flash.values()), room.program.size, sum(one.size.ram.values()), room.ram.size, one.size.arena
-        table.add_row(one.board.name, one.board.core, *(f"{number:,}" for number in numbers))
+        table.add_row(one.board.name, *(f"{number:,}" for number in numbers))
     return table
