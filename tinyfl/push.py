@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyfl import inventory
+from tinyfl.costs import SLOT_HEADER
 from tinyfl.devices import Device, connect, explained, in_loop, look
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
 from tinyfl.inventory import Chosen, Saved, Selection
@@ -34,9 +35,6 @@ BACK_SECONDS = 10.0
 
 PAUSE_SECONDS = 1.0
 """Between two looks for boards that are waited for."""
-
-SLOT_HEADER = 48
-"""Bytes of a model's slot that are not the model's (firmware/SPEC.md, slots)."""
 
 PUSHED, UP_TO_DATE, OFFLINE, FAILED, DOES_NOT_FIT = "pushed", "up to date", "offline", "failed", "does not fit"
 
