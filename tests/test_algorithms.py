@@ -40,7 +40,7 @@ def test_the_outer_step_is_the_papers(algorithm: Algorithm, round: int, expected
 
 
 def test_a_round_without_updates_leaves_theta() -> None:
-    nothing = Updates(THETA, np.zeros(30, np.int64), 0, left_out={"numeric": 5})
+    nothing = Updates(THETA, np.zeros(30, np.int64), 0, absent={7: "numeric"})
     assert (TinyReptile(rounds=3).outer(State(0, THETA), nothing).theta == THETA).all()
 
 

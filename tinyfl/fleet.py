@@ -1,6 +1,5 @@
 """The Fleet seam: devices that run rounds, wherever they are."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,9 +81,9 @@ class MixedFleet:
             pool.shutdown(wait=False)  # whoever is interrupted does not wait for the rest
 
 
-def left_out(reasons: Iterable[str]) -> Mapping[str, int]:
-    """How many devices are left out, by reason; an empty reason does not count."""
-    return dict(Counter(filter(None, reasons)))
+def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:
+    """The devices of ``cohort`` that have a reason, one for each device and empty where all is well."""
+    return {device: reason for device, reason in zip(cohort.tolist(), reasons, strict=True) if reason}
 
 
 def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:

@@ -7,7 +7,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Trained
-from tinyfl.fleet import Phis, left_out
+from tinyfl.fleet import Phis, absent
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
 
@@ -44,10 +44,12 @@ class NativeFleet:
         """One round on the devices ``cohort``, summed exactly."""
         result: Updates | None = None
         for start in range(0, len(cohort), MOST_AT_ONCE):
-            trained = self._train(cohort[start : start + MOST_AT_ONCE], round, theta, inner, each=False)
-            well = trained.loss[trained.code == Code.ok]
+            share = cohort[start : start + MOST_AT_ONCE]
+            trained = self._train(share, round, theta, inner, each=False)
+            failed = trained.code != Code.ok
+            well = trained.loss[~failed]
             loss = float(well.mean(dtype=np.float64)) if len(well) else float("nan")
-            part = Updates(theta, trained.sum, len(well), loss, left_out(_reasons(trained.code[trained.code != Code.ok])))
+            part = Updates(theta, trained.sum, len(well), loss, absent(share[failed], _reasons(trained.code[failed])))
             result = part if result is None else result + part
         return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
 

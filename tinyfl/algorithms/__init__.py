@@ -4,6 +4,7 @@ One file each. The seam is small: ``inner(round)`` says what a device does in a 
 new state from what came back. docs/your-own.md writes one.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -47,13 +48,18 @@ class State:
 @dataclass(frozen=True)
 class Updates:
     """What came back from a cohort: the exact sum over ``devices`` devices of phi - theta, in units of 2^-32; their mean
-    loss; and how many devices were left out, by reason."""
+    loss; and the devices whose update does not count, each with the reason."""
 
     theta: F32
     sum: I64
     devices: int
     loss: float = float("nan")
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    absent: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many devices are absent, by reason."""
+        return dict(Counter(self.absent.values()))
 
     def mean(self) -> NDArray[np.float64]:
         """The mean of phi over the devices that count, float64 (parameters,); theta if there are none."""
@@ -63,9 +69,7 @@ class Updates:
         """Updates of two parts of a cohort, together. Exact, so a cohort may be cut in any way."""
         devices = self.devices + other.devices
         loss = sum(u.loss * u.devices for u in (self, other) if u.devices) / devices if devices else float("nan")
-        reasons = [*self.left_out, *(reason for reason in other.left_out if reason not in self.left_out)]
-        left_out = {reason: self.left_out.get(reason, 0) + other.left_out.get(reason, 0) for reason in reasons}
-        return replace(self, sum=self.sum + other.sum, devices=devices, loss=loss, left_out=left_out)
+        return replace(self, sum=self.sum + other.sum, devices=devices, loss=loss, absent={**self.absent, **other.absent})
 
 
 class Algorithm(Protocol):

@@ -1,67 +1,57 @@
-"""A Flower grid in this process whose nodes are parts of one fleet.
+"""Grids whose nodes are parts of one fleet, and the one that works in this process.
 
 With ``gateways`` n, node k of 1 .. n serves a contiguous shard of the devices and answers with one sum or mean for all of
 them, so that messages cost per gateway. With ``gateways`` None each device is a node, for strategies that judge single
 updates.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from tinyfl import core
-from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, U32
+from tinyfl.core import U32
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.fleet import Fleet, draw_cohort, left_out
-from tinyfl.flower.messages import (
-    Instructions,
-    metrics_record,
-    read_instructions,
-    read_theta,
-    sum_record,
-    theta_record,
-)
+from tinyfl.fleet import Fleet
+from tinyfl.flower.node import answer, one_by_one, read
 
 try:
     from flwr.supercore.task_identity import TaskIdentity
 except ImportError as error:
     raise InstallError("tinyfl needs flwr 1.41.0, whose messages it can address: pip install flwr==1.41.0") from error
 
-NO_UPDATE = 1
-"""The code of an error reply from a node that has no usable update."""
+
+def shard(size: int, parts: int, part: int) -> range:
+    """The devices of part number ``part`` (from 0) of a fleet of ``size`` devices, cut evenly."""
+    return range(size * part // parts, size * (part + 1) // parts)
 
 
-class FleetGrid(Grid):
-    """The grid of one fleet. ``defaults`` fill in what a message's config does not say (as in evaluate messages)."""
+class FleetAddresses(Grid):
+    """Nodes 1 .. n, each of which serves ``devices_at(node)``."""
 
-    def __init__(self, fleet: Fleet, gateways: int | None = 1, defaults: ConfigRecord | None = None) -> None:
-        if gateways is not None and not 0 < gateways <= fleet.size:
-            raise ConfigError(f"{gateways} gateways for {fleet.size:,} devices: give --nodes 1 to {fleet.size:,}, or devices.")
-        self.fleet, self.gateways, self.defaults = fleet, gateways, defaults or ConfigRecord()
-        self._run: Run | None = None
-        # Message() asks this process-wide identity, which Flower's own runners would have set.
-        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+    nodes: int
+
+    @abstractmethod
+    def devices_at(self, node: int) -> range:
+        """The devices that a node serves."""
+
+    def get_node_ids(self) -> Sequence[int]:
+        return range(1, self.nodes + 1)
 
     def set_run(self, run: Run) -> None:
-        self._run = run
+        raise NotImplementedError("this grid works without a run")
 
     @property
     def run(self) -> Run:
-        if self._run is None:
-            raise RuntimeError("no run is set: this grid works without one")
-        return self._run
+        raise NotImplementedError("this grid works without a run")
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
-    def get_node_ids(self) -> Sequence[int]:
-        return range(1, (self.fleet.size if self.gateways is None else self.gateways) + 1)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         raise NotImplementedError("this grid answers at once: use send_and_receive")
@@ -69,67 +59,45 @@ class FleetGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         raise NotImplementedError("this grid answers at once: use send_and_receive")
 
+
+class FleetGrid(FleetAddresses):
+    """The grid of one fleet. ``defaults`` fill in what a message's config does not say (as in evaluate messages)."""
+
+    def __init__(self, fleet: Fleet, gateways: int | None = 1, defaults: ConfigRecord | None = None) -> None:
+        if gateways is not None and not 0 < gateways <= fleet.size:
+            raise ConfigError(f"{gateways} gateways for {fleet.size:,} devices: give --nodes 1 to {fleet.size:,}, or devices.")
+        self.fleet, self.gateways, self.defaults = fleet, gateways, defaults or ConfigRecord()
+        self.nodes = gateways or fleet.size
+        # Message() asks this process-wide identity, which Flower's own runners would have set.
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+
+    def devices_at(self, node: int) -> range:
+        return shard(self.fleet.size, self.nodes, node - 1)
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Runs each message's round on its node and returns the replies, in the messages' order."""
         sent = list(messages)
         replies: dict[int, Message] = {}
-        by_content: dict[tuple[int, int, str], list[int]] = {}
-        for i, message in enumerate(sent):
-            content = message.content
-            same_work = id(content["arrays"]), id(content["config"]), message.metadata.message_type
-            by_content.setdefault(same_work, []).append(i)
-        for same in by_content.values():
-            arrays = sent[same[0]].content["arrays"]
-            assert isinstance(arrays, ArrayRecord)
-            theta = read_theta(arrays)
-            answer = self._as_devices if self.gateways is None else self._as_gateways
+        for same in same_work(sent).values():
             group = [sent[i] for i in same]
-            replies.update(zip(same, answer(group, theta), strict=True))
+            answers = self._of_devices(group) if self.gateways is None else self._of_gateways(group)
+            replies.update({i: Message(said, reply_to=sent[i]) for i, said in zip(same, answers, strict=True)})
         return [replies[i] for i in range(len(sent))]
 
-    def _told(self, message: Message) -> Instructions:
-        config = message.content["config"]
-        assert isinstance(config, ConfigRecord)
-        told = read_instructions({**self.defaults, **config})
-        if message.metadata.message_type == MessageType.EVALUATE:
-            # A rate of 0 learns nothing and measures the loss on the devices' own streams.
-            inner = Inner(told.inner.samples, told.inner.batch, told.inner.passes, 0.0, told.inner.clip)
-            return Instructions(inner, told.round, told.cohort, told.fleet_size, told.seed, told.exact)
-        return told
+    def _of_gateways(self, messages: list[Message]) -> list[RecordDict | Error]:
+        asked = read(messages[0].content, messages[0].metadata.message_type, self.defaults)
+        return [answer(self.fleet, self.devices_at(message.metadata.dst_node_id), asked) for message in messages]
 
-    def _as_gateways(self, messages: list[Message], theta: F32) -> list[Message]:
-        assert self.gateways is not None
-        told = self._told(messages[0])
-        cohort = draw_cohort(told.seed, told.round, told.cohort, told.fleet_size)
-        edges = [self.fleet.size * k // self.gateways for k in range(self.gateways + 1)]
-        replies = []
-        for message in messages:
-            node = message.metadata.dst_node_id
-            first, last = np.searchsorted(cohort, edges[node - 1 : node + 1])
-            updates = self.fleet.run(cohort[first:last], told.round, theta, told.inner)
-            replies.append(_reply(message, updates, told))
-        return replies
-
-    def _as_devices(self, messages: list[Message], theta: F32) -> list[Message]:
-        told = self._told(messages[0])
+    def _of_devices(self, messages: list[Message]) -> list[RecordDict | Error]:
+        asked = read(messages[0].content, messages[0].metadata.message_type, self.defaults)
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
-        phis = self.fleet.run_each(devices, told.round, theta, told.inner)
-        replies = []
-        for i, message in enumerate(messages):
-            well = not phis.reasons[i]
-            total = core.fixed(phis.phi[i], theta) if well else np.zeros(len(theta), np.int64)
-            updates = Updates(theta, total, int(well), float(phis.loss[i]), left_out(phis.reasons[i : i + 1]))
-            replies.append(_reply(message, updates, told))
-        return replies
+        return one_by_one(devices, self.fleet.run_each(devices, asked.told.round, asked.theta, asked.told.inner), asked)
 
 
-def _reply(message: Message, updates: Updates, told: Instructions) -> Message:
-    metrics = metrics_record(updates, told.inner.samples * told.inner.passes)
-    if message.metadata.message_type == MessageType.EVALUATE:
-        return Message(RecordDict({"metrics": metrics}), reply_to=message)
-    if told.exact:
-        return Message(RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics}), reply_to=message)
-    if not updates.devices:
-        return Message(Error(NO_UPDATE, "no device of the cohort here sent a usable update"), reply_to=message)
-    arrays = theta_record(updates.mean().astype(np.float32))
-    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+def same_work(messages: Sequence[Message]) -> dict[tuple[int, int, str], list[int]]:
+    """The numbers of the messages that ask for the same, by what they share."""
+    groups: dict[tuple[int, int, str], list[int]] = {}
+    for i, message in enumerate(messages):
+        content = message.content
+        groups.setdefault((id(content["arrays"]), id(content["config"]), message.metadata.message_type), []).append(i)
+    return groups

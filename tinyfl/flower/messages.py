@@ -1,7 +1,8 @@
 """What travels: theta or sums in one ArrayRecord, figures in one MetricRecord, instructions in the ConfigRecord.
 
 Stock strategies require just one ArrayRecord and one MetricRecord with ``num-examples``, in Flower's NumPy serialisation.
-Exact sums, which only our strategy asks for, travel as their raw bytes: NumPy's header costs more than a small network.
+Exact sums, which only our strategy asks for, travel as their raw bytes: NumPy's header costs more than a small network. What is
+said in words, such as who is absent and why, stands in a ConfigRecord beside them, which stock strategies pass over.
 """
 
 from collections.abc import Mapping
@@ -9,20 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, I64
+from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
 from tinyfl.errors import ConfigError
+from tinyfl.link.errors import Corrupt, Numeric
 
-LEFT_OUT = "left-out-"
 RAW = "tinyfl.i64le"
+ABSENT = "absent"
+"""The ConfigRecord of devices that are absent: number to reason."""
 
 
 @dataclass(frozen=True)
 class Instructions:
     """What a node is asked to do: which inner loop, on which cohort of how large a fleet, in which round. With ``exact`` it
-    answers with int64 sums in place of the mean theta."""
+    answers with int64 sums in place of the mean theta. A message that names ``devices`` wants just their updates, kept
+    apart."""
 
     inner: Inner
     round: int
@@ -30,6 +35,7 @@ class Instructions:
     fleet_size: int
     seed: int
     exact: bool
+    devices: tuple[int, ...] = ()
 
 
 def instructions(
@@ -71,7 +77,8 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             clip=config["inner-clip"],
         )
         current = config["round"] if "round" in config else config["server-round"] - 1
-        return Instructions(inner, current, config["cohort"], config["fleet-size"], config["seed"], exact=config["exact"])
+        named = tuple(config.get("devices", ()))
+        return Instructions(inner, current, config["cohort"], config["fleet-size"], config["seed"], config["exact"], named)
     except KeyError as error:
         raise ConfigError(
             f"the message's config lacks {error}. Start the strategy with train_config=instructions(...), "
@@ -96,20 +103,56 @@ def sum_record(total: I64) -> ArrayRecord:
     return ArrayRecord({"sum": Array(dtype="int64", shape=total.shape, stype=RAW, data=data)})
 
 
-def read_sum(record: ArrayRecord) -> I64:
-    """The exact sum in ``record``, int64 (parameters,)."""
-    return np.frombuffer(record["sum"].data, "<i8").astype(np.int64, copy=False)
-
-
 def metrics_record(updates: Updates, samples: int) -> MetricRecord:
     """The figures of ``updates`` on devices that took ``samples`` samples each."""
-    record = MetricRecord({"num-examples": updates.devices * samples, "devices": updates.devices, "loss": updates.loss})
-    for reason, count in updates.left_out.items():
-        record[LEFT_OUT + reason] = count
-    return record
+    return MetricRecord({"num-examples": updates.devices * samples, "devices": updates.devices, "loss": updates.loss})
 
 
-def read_updates(theta: F32, arrays: ArrayRecord, metrics: MetricRecord) -> Updates:
-    """The updates in a reply that carries an exact sum."""
-    left_out = {key.removeprefix(LEFT_OUT): int(metrics[key]) for key in metrics if key.startswith(LEFT_OUT)}  # type: ignore[arg-type]
-    return Updates(theta, read_sum(arrays), int(metrics["devices"]), float(metrics["loss"]), left_out)  # type: ignore[arg-type]
+def absent_record(updates: Updates) -> dict[str, ConfigRecord]:
+    """The record of absent devices, where there are any, under its key."""
+    if not updates.absent:
+        return {}
+    return {ABSENT: ConfigRecord({str(device): reason for device, reason in updates.absent.items()})}
+
+
+def read_absent(content: RecordDict) -> Mapping[int, str]:
+    """The absent devices in a reply."""
+    record = content.config_records.get(ABSENT)
+    return {int(device): str(reason) for device, reason in record.items()} if record else {}
+
+
+def read_phi(theta: F32, content: RecordDict) -> F32:
+    """The one float32 array (parameters,) of a reply, as any Flower client sends it, in theta's shape.
+
+    Raises Corrupt where a reply has no such array, Numeric where it is not finite.
+    """
+    try:
+        (record,) = content.array_records.values()
+        (array,) = record.values()
+        phi = np.asarray(array.numpy(), dtype=np.float32)
+    except (ValueError, TypeError, EOFError) as error:
+        raise Corrupt(f"the reply does not hold one array of weights ({error}).") from error
+    if phi.shape != theta.shape:
+        raise Corrupt(f"the reply holds weights of the shape {phi.shape}, not {theta.shape}.")
+    if not np.isfinite(phi).all():
+        raise Numeric("the reply holds weights that are not finite.")
+    return phi
+
+
+def read_updates(theta: F32, content: RecordDict, most: int) -> Updates:
+    """The updates in a reply of a node with ``most`` devices in the cohort: an exact sum, or one update of a client that knows
+    nothing of sums.
+
+    Raises Corrupt or Numeric for a reply that cannot be counted, ValueError for an update that is oversized.
+    """
+    metrics: dict[str, Any] = {key: value for record in content.metric_records.values() for key, value in record.items()}
+    loss, devices = float(metrics.get("loss", float("nan"))), int(metrics.get("devices", 1))
+    sums = [array for record in content.array_records.values() for array in record.values() if array.stype == RAW]
+    if not sums:
+        return Updates(theta, core.fixed(read_phi(theta, content), theta), 1, loss)
+    total = np.frombuffer(sums[0].data, "<i8").astype(np.int64, copy=False)
+    if total.shape != theta.shape or not 0 <= devices <= most:
+        raise Corrupt(f"the reply holds {total.size} sums over {devices} devices, not {theta.size} over at most {most}.")
+    if (np.abs(total) > devices * (MAX_CHANGE / UNIT)).any():
+        raise ValueError(f"a sum that {devices} updates below {MAX_CHANGE:g} cannot have")
+    return Updates(theta, total, devices, loss, read_absent(content))

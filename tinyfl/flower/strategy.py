@@ -1,21 +1,30 @@
 """The Flower strategy that runs any of our algorithms."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from tinyfl import core
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
+from tinyfl.core import Code
+from tinyfl.errors import LinkError
 from tinyfl.fleet import draw_cohort
-from tinyfl.flower.messages import instructions, metrics_record, read_updates, theta_record
+from tinyfl.flower.grid import FleetAddresses
+from tinyfl.flower.messages import instructions, metrics_record, read_phi, read_updates, theta_record
+
+NODE_ERROR = "node-error"
+"""The reason of devices whose node answered with an error, or not at all."""
 
 
 class FleetStrategy(Strategy):
     """Runs ``algorithm`` from ``state`` on, over gateways that each serve a part of the fleet or, with ``each_device``,
     over nodes that are single devices. ``on_round`` is told the new state and what came back.
+
+    With a ``judge``, a strategy of Flower's such as FedTrimmedAvg, the judge makes one phi out of the devices' own, and the
+    algorithm takes its outer step towards that; without, they are summed exactly.
 
     A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
     is the same round again."""
@@ -29,20 +38,23 @@ class FleetStrategy(Strategy):
         fleet_size: int,
         seed: int,
         each_device: bool = False,
+        judge: Strategy | None = None,
         minimum: int = 0,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
     ) -> None:
         self.algorithm, self.state = algorithm, state
         self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
-        self.minimum, self.on_round, self.on_short = minimum, on_round, on_short
+        self.judge, self.minimum, self.on_round, self.on_short = judge, minimum, on_round, on_short
         self._last: tuple[Inner, ConfigRecord] | None = None
+        self._asked: Mapping[int, Sequence[int]] = {}
 
     def _told(self) -> ConfigRecord:
         """This round's instructions; made anew only where the inner loop changes, since Flower checks every key."""
         inner = self.algorithm.inner(self.state.round)
         if self._last is None or self._last[0] != inner:
-            config = instructions(inner, cohort=self.cohort, fleet_size=self.fleet_size, seed=self.seed, exact=True)
+            exact = self.judge is None
+            config = instructions(inner, cohort=self.cohort, fleet_size=self.fleet_size, seed=self.seed, exact=exact)
             self._last = inner, config
         self._last[1]["round"] = self.state.round
         return self._last[1]
@@ -55,31 +67,47 @@ class FleetStrategy(Strategy):
         grid: Grid,
     ) -> Iterable[Message]:
         """Asks every gateway, or every device of the cohort, for its part of the round."""
+        self._asked = self._cohort_by_node(grid)
+        if self.judge is not None:
+            return self.judge.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked)))
         record = RecordDict({"arrays": arrays, "config": self._told()})
+        return [Message(record, node, MessageType.TRAIN) for node in self._asked]
+
+    def _cohort_by_node(self, grid: Grid) -> Mapping[int, Sequence[int]]:
+        """The nodes that this round asks, each with the devices of the cohort that it serves. Of nodes that are none of ours,
+        each is one device."""
         nodes = grid.get_node_ids()
+        in_order = nodes if isinstance(nodes, Sequence) else sorted(nodes)
+        if not isinstance(grid, FleetAddresses) and not self.each_device:
+            return {node: [device] for device, node in enumerate(in_order)}
+        cohort = draw_cohort(self.seed, self.state.round, self.cohort, self.fleet_size)
         if self.each_device:
-            in_order = nodes if isinstance(nodes, Sequence) else sorted(nodes)
-            cohort = draw_cohort(self.seed, self.state.round, self.cohort, self.fleet_size)
-            nodes = [in_order[device] for device in cohort.tolist()]
-        return [Message(record, node, MessageType.TRAIN) for node in nodes]
+            return {in_order[device]: [device] for device in cohort.tolist()}
+        assert isinstance(grid, FleetAddresses)
+        edges = [(node, grid.devices_at(node)) for node in in_order]
+        cuts = np.searchsorted(cohort, [[devices.start, devices.stop] for _, devices in edges])
+        return {node: cohort[a:b] for (node, _), (a, b) in zip(edges, cuts, strict=True)}  # type: ignore[misc]
 
     def aggregate_train(
         self,
         server_round: int,
         replies: Iterable[Message],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Adds the exact sums and takes the algorithm's outer step. Nodes that answer with an error are left out."""
-        theta = self.state.theta
-        nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
-        updates = nothing
+        """Adds the exact sums, or asks the judge, and takes the algorithm's outer step. Nodes that answer with an error, or
+        with what cannot be an update, are left out."""
+        usable: list[Message] = []
+        updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
+        silent = dict(self._asked)
         for reply in replies:
-            if reply.has_error():
-                updates = updates + replace(nothing, left_out={"node-error": 1})
-                continue
-            arrays, metrics = reply.content["arrays"], reply.content["metrics"]
-            assert isinstance(arrays, ArrayRecord)
-            assert isinstance(metrics, MetricRecord)
-            updates = updates + read_updates(theta, arrays, metrics)
+            devices = silent.pop(reply.metadata.src_node_id, ())
+            read = self._read(reply, devices)
+            updates = updates + read
+            if read.devices:
+                usable.append(reply)
+        for devices in silent.values():
+            updates = updates + self._without(devices, NODE_ERROR)
+        if self.judge is not None:
+            updates = self._judged(self.judge, server_round, usable, updates)
         inner = self.algorithm.inner(self.state.round)
         if updates.devices < self.minimum:
             if self.on_short:
@@ -89,6 +117,33 @@ class FleetStrategy(Strategy):
             if self.on_round:
                 self.on_round(self.state, updates)
         return theta_record(self.state.theta), metrics_record(updates, inner.samples * inner.passes)
+
+    def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
+        """What one reply brings."""
+        if reply.has_error():
+            return self._without(devices, NODE_ERROR)
+        try:
+            return read_updates(self.state.theta, reply.content, len(devices))
+        except LinkError as error:
+            return self._without(devices, error.reason)
+        except ValueError:
+            return self._without(devices, Code.oversized.name)
+
+    def _without(self, devices: Sequence[int], reason: str) -> Updates:
+        theta = self.state.theta
+        absent = {int(device): reason for device in devices}
+        return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=absent)
+
+    def _judged(self, judge: Strategy, server_round: int, usable: list[Message], updates: Updates) -> Updates:
+        """The updates with the judge's phi in the place of their mean, or none where it has none to give."""
+        theta = self.state.theta
+        usable.sort(key=lambda reply: reply.metadata.src_node_id)  # float sums depend on their order
+        arrays, _ = judge.aggregate_train(server_round, usable)
+        if arrays is None:
+            return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=updates.absent)
+        phi = read_phi(theta, RecordDict({"arrays": arrays}))
+        total = core.fixed(phi, theta) * updates.devices
+        return Updates(theta, total, updates.devices, updates.loss, updates.absent)
 
     def configure_evaluate(
         self,
@@ -105,3 +160,19 @@ class FleetStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to add to Flower's log: the run directory holds the config."""
+
+
+class _Cohort(FleetAddresses):
+    """What a judge sees of a grid: the nodes of this round's cohort, so that it draws none of its own."""
+
+    def __init__(self, nodes: Sequence[int]) -> None:
+        self._nodes = nodes
+
+    def devices_at(self, node: int) -> range:
+        raise NotImplementedError("a judge asks for nodes only")
+
+    def get_node_ids(self) -> Sequence[int]:
+        return self._nodes
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError("a judge sends nothing")

@@ -19,7 +19,7 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import DoesNotFit, LinkError
-from tinyfl.fleet import Event, Phis, left_out
+from tinyfl.fleet import Event, Phis, absent
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.errors import Corrupt, Numeric, Refused, Stale
 from tinyfl.link.wire import Opener
@@ -92,7 +92,7 @@ class LinkFleet:
         for i in well:
             total += core.fixed(phis.phi[i], theta)
         loss = float(phis.loss[well].mean(dtype=np.float64)) if well else float("nan")
-        return Updates(theta, total, len(well), loss, left_out(phis.reasons))
+        return Updates(theta, total, len(well), loss, absent(cohort, phis.reasons))
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
         """The same with each device's update kept apart."""

@@ -1,0 +1,129 @@
+"""What a node of the federation answers: its devices' part of a round, in one message.
+
+A gateway answers with one sum or mean for all of its devices. Where a message names devices, or a node is a single one, each
+update is kept apart, for strategies that judge them one by one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MessageType, RecordDict
+
+from tinyfl import core
+from tinyfl.algorithms import Updates
+from tinyfl.core import F32, U32
+from tinyfl.fleet import Fleet, Phis, absent, draw_cohort
+from tinyfl.flower.messages import (
+    Instructions,
+    absent_record,
+    metrics_record,
+    read_instructions,
+    read_theta,
+    sum_record,
+    theta_record,
+)
+from tinyfl.link.errors import Corrupt
+
+NO_UPDATE = 1
+"""The code of an error reply from a node that has no usable update."""
+
+APART = "apart"
+"""The ConfigRecord of updates that are kept apart: their devices, losses and reasons."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A message to a node, read: theta float32 (parameters,), what to do from there, and whether only to ``measure``."""
+
+    theta: F32
+    told: Instructions
+    measure: bool
+
+
+def read(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Asked:
+    """What a message asks for; ``defaults`` fill in what its config does not say.
+
+    Raises ConfigError where instructions are missing.
+    """
+    arrays, config = content["arrays"], content["config"]
+    assert isinstance(arrays, ArrayRecord)
+    assert isinstance(config, ConfigRecord)
+    told = read_instructions({**defaults, **config})
+    measure = message_type == MessageType.EVALUATE
+    if measure:
+        # A rate of 0 learns nothing and measures the loss on the devices' own streams.
+        told = replace(told, inner=replace(told.inner, lr=0.0))
+    return Asked(read_theta(arrays), told, measure)
+
+
+def cohort_at(devices: range, told: Instructions) -> U32:
+    """The devices of the round's cohort that are among ``devices``, ascending."""
+    cohort = draw_cohort(told.seed, told.round, told.cohort, told.fleet_size)
+    first, last = np.searchsorted(cohort, [devices.start, devices.stop])
+    return cohort[first:last]
+
+
+def answer(fleet: Fleet, devices: range, asked: Asked) -> RecordDict | Error:
+    """The answer of a node that serves the part ``devices`` of ``fleet``."""
+    told = asked.told
+    if told.devices:
+        named: U32 = np.array(told.devices, np.uint32)
+        return _apart(named, fleet.run_each(named, told.round, asked.theta, told.inner), told)
+    return _content(fleet.run(cohort_at(devices, told), told.round, asked.theta, told.inner), asked)
+
+
+def one_by_one(cohort: U32, phis: Phis, asked: Asked) -> list[RecordDict | Error]:
+    """The answer of each device of ``cohort``, as if it were a node of its own."""
+    answers = []
+    for i in range(len(cohort)):
+        well = not phis.reasons[i]
+        total = core.fixed(phis.phi[i], asked.theta) if well else np.zeros(len(asked.theta), np.int64)
+        without = absent(cohort[i : i + 1], phis.reasons[i : i + 1])
+        answers.append(_content(Updates(asked.theta, total, int(well), float(phis.loss[i]), without), asked))
+    return answers
+
+
+def read_apart(content: RecordDict, asked: Asked) -> tuple[U32, Phis]:
+    """The devices of an answer whose updates are kept apart, and their updates.
+
+    Raises Corrupt where it is not of that shape.
+    """
+    try:
+        said = content.config_records[APART]
+        devices: U32 = np.array(said["devices"], np.uint32)
+        phi = np.ascontiguousarray(content.array_records["arrays"]["phis"].numpy(), np.float32)
+        loss, reasons = np.array(said["losses"], np.float32), tuple(said["reasons"])  # type: ignore[arg-type]
+    except (KeyError, ValueError, TypeError) as error:
+        raise Corrupt(f"the node's answer does not hold updates kept apart ({error}).") from error
+    if phi.shape != (len(devices), len(asked.theta)) or not len(devices) == len(loss) == len(reasons):
+        raise Corrupt(f"the node's answer holds {phi.shape} weights of {len(devices)} devices.")
+    return devices, Phis(phi, loss, reasons)  # type: ignore[arg-type]
+
+
+def _content(updates: Updates, asked: Asked) -> RecordDict | Error:
+    told = asked.told
+    metrics = metrics_record(updates, told.inner.samples * told.inner.passes)
+    if asked.measure:
+        return RecordDict({"metrics": metrics})
+    if told.exact:
+        return RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics, **absent_record(updates)})
+    if not updates.devices:
+        return Error(NO_UPDATE, f"no device of the cohort here sent a usable update ({dict(updates.left_out)})")
+    arrays = theta_record(updates.mean().astype(np.float32))
+    return RecordDict({"arrays": arrays, "metrics": metrics, **absent_record(updates)})
+
+
+def _apart(devices: U32, phis: Phis, told: Instructions) -> RecordDict:
+    well = sum(not reason for reason in phis.reasons)
+    samples = told.inner.samples * told.inner.passes
+    said = {"devices": devices.tolist(), "losses": phis.loss.astype(float).tolist(), "reasons": list(phis.reasons)}
+    loss = float(np.mean([loss for loss, reason in zip(phis.loss, phis.reasons, strict=True) if not reason] or [np.nan]))
+    return RecordDict(
+        {
+            "arrays": ArrayRecord({"phis": Array(phis.phi)}),
+            "metrics": metrics_record(Updates(np.empty(0, np.float32), np.empty(0, np.int64), well, loss), samples),
+            APART: ConfigRecord(said),
+        }
+    )
