@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tinyfl.cli import firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs to the application
+from tinyfl.cli import federation, firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs
 from tinyfl.cli.app import app
 from tinyfl.errors import TinyflError
 
