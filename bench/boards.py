@@ -22,11 +22,12 @@ from tinyfl.simulators.unicorn import Machine
 
 from tinyfl import boards, emulation
 from tinyfl.algorithms import Inner, State
-from tinyfl.assembly import assembled
+from tinyfl.assembly import Work, assembled
 from tinyfl.build import build
 from tinyfl.config import resolve
 from tinyfl.core import FASTEST
 from tinyfl.federation import Federation
+from tinyfl.flower.grid import FleetGrid
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire, Opener
@@ -64,8 +65,8 @@ def rounds(fleet: list[dict[str, object]]) -> tuple[str, list[float], float]:
         directory = RunDirectory(Path(folder))
         directory.start(config)
         start = State(0, net.initial_weights(config.seed))
-        with assembled(config, task, net, FASTEST, directory.log_event) as (made, records):
-            outcome = Federation(directory, config, config.build(), made, start, None).run()
+        with assembled(config, Work(task, net, FASTEST, config.seconds), directory.log_event) as (made, records):
+            outcome = Federation(directory, config, config.build(), FleetGrid(made), start, None).run()
     assert not outcome.left_out, outcome.left_out
     return hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(), [r["boot_seconds"] for r in records], outcome.seconds
 

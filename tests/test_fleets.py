@@ -14,7 +14,7 @@ import pytest
 import tinyfl
 from tinyfl import boards, federation
 from tinyfl.algorithms import State
-from tinyfl.assembly import assembled
+from tinyfl.assembly import Work, assembled
 from tinyfl.config import resolve
 from tinyfl.core import FASTEST, U32
 from tinyfl.errors import TrainingError
@@ -38,7 +38,7 @@ def theta_after(fleet: Any, net: Network | None = None, **options: Any) -> bytes
     net = net or network(config.network, task.shape, task.outputs, task.loss, task.activation)
     state, algorithm = State(0, net.initial_weights(config.seed)), config.build()
     cohort: U32 = np.arange(config.devices, dtype=np.uint32)
-    with assembled(config, task, net, FASTEST, lambda event: None) as (made, _):
+    with assembled(config, Work(task, net, FASTEST, config.seconds), lambda event: None) as (made, _):
         for round in range(config.rounds):
             updates = made.run(cohort, round, state.theta, algorithm.inner(round))
             assert (updates.devices, updates.left_out) == (config.devices, {})
@@ -165,9 +165,7 @@ def expected_theta(events: list[dict[str, Any]], config: Any) -> bytes:
     return state.theta.tobytes()
 
 
-def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(tmp_path: Path) -> None:
     """100 native devices, 4 boards in unicorn and 1 in QEMU on a pty. QEMU is killed after round 3; a unicorn board loses its
     power after round 2 and has it again after round 6."""
     needs("qemu-system-arm", "qemu-system-arm")
@@ -175,9 +173,9 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(
     from tinyfl.simulators.qemu import QemuBoard
     from tinyfl.simulators.unicorn import Machine
 
-    from tinyfl import simulation
     from tinyfl.boards import load
     from tinyfl.build import build
+    from tinyfl.flower.grid import FleetGrid
     from tinyfl.link.fleet import LinkFleet
     from tinyfl.link.wire import MachineWire, SerialWire
 
@@ -189,13 +187,13 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(
     with QemuBoard(elf, board, 9, link="pty") as qemu:
 
         @contextmanager
-        def mixed(config: Any, task: Any, net: Any, engine: Any, tell: Callable[[Event], None]) -> Iterator[Any]:
-            openers = [MachineWire(machine).open for machine in machines]
+        def mixed(config: Any, work: Work, tell: Callable[[Event], None]) -> Iterator[Any]:
+            task, net, openers = work.task, work.network, [MachineWire(machine).open for machine in machines]
             with (
                 LinkFleet(openers, task, net, first=100, seconds=20, on_event=tell) as emulated,
                 LinkFleet([lambda: SerialWire.open(qemu.url)], task, net, first=104, seconds=20, on_event=tell) as serial,
             ):
-                yield MixedFleet([NativeFleet(task, net, 100), emulated, serial]), []
+                yield FleetGrid(MixedFleet([NativeFleet(task, net, 100), emulated, serial])), []
 
         def after(progress: Any) -> None:
             if progress.stage == "learning" and progress.done == 2:
@@ -205,10 +203,9 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(
             if progress.stage == "learning" and progress.done == 6:
                 machines[2].power_cycle()
 
-        monkeypatch.setattr(simulation, "assembled", mixed)
         run = tinyfl.simulate(
             task="sine", network="mlp-6", fleet=[{"native": 105}], cohort=105, rounds=9, tasks=2,
-            out=tmp_path / "run", progress=after,
+            out=tmp_path / "run", progress=after, over=mixed,
         )  # fmt: skip
 
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]

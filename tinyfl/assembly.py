@@ -1,6 +1,9 @@
-"""A run's fleet, brought up: simulated devices, emulated boards and boards on ports as one."""
+"""A fleet, brought up: simulated devices, emulated boards and boards on ports as one.
 
-from collections.abc import Callable, Iterator
+Boards come up once, and whatever learns on them comes and goes: a gateway keeps them through many runs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,37 +23,75 @@ seconds it took to start."""
 
 
 @dataclass(frozen=True)
-class _Site:
-    """Where a fleet is brought up: what its devices learn, and what they end with."""
+class Station:
+    """A part of a fleet that is up: its first device's number, and what opens its boards; none for simulated devices."""
 
-    config: Config
+    part: Part
+    first: int
+    openers: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """All parts of a fleet that is up, in their order, and its boards. Its devices are ``devices``."""
+
+    stations: tuple[Station, ...]
+    boards: Boards
+
+    @property
+    def devices(self) -> range:
+        last = self.stations[-1]
+        return range(self.stations[0].first, last.first + last.part.size)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a fleet's devices learn: ``task`` by ``network``; a board may take ``seconds`` for its part of a round."""
+
     task: Task
     network: Network
     engine: Engine
-    on_event: Callable[[Event], None]
-    up: ExitStack
+    seconds: float
 
 
 @contextmanager
-def assembled(
-    config: Config, task: Task, network: Network, engine: Engine, on_event: Callable[[Event], None]
-) -> Iterator[tuple[Fleet, Boards]]:
-    """The fleet that ``config`` names, as long as the context lasts, and its boards.
+def raised(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
+    """The parts' boards, up as long as the context lasts; the first device has the number ``first``.
 
-    Raises ConfigError, InstallError, BuildError or DoesNotFit where a part cannot be brought up.
+    Raises ConfigError, InstallError or BuildError where a part cannot be brought up.
     """
     with ExitStack() as up:
-        site = _Site(config, task, network, engine, on_event, up)
-        fleets: list[Fleet] = []
-        boards: Boards = []
-        first = 0
-        for part in config.fleet or (Part(native=config.devices),):
-            fleets.append(_native(site, part) if part.native else _linked(site, part, first, boards))
+        stations, boards = [], []
+        for part in parts:
+            openers, records = _boards(up, part, first)
+            stations.append(Station(part, first, tuple(openers)))
+            boards += [{"device": first + i, **record} for i, record in enumerate(records)]
             first += part.size
-        yield (fleets[0] if len(fleets) == 1 else MixedFleet(fleets)), boards
+        yield Site(tuple(stations), boards)
 
 
-def _native(site: _Site, part: Part) -> Fleet:
+@contextmanager
+def learning(site: Site, work: Work, on_event: Callable[[Event], None]) -> Iterator[Fleet]:
+    """The site's devices as a fleet that does ``work``, as long as the context lasts; boards stay up after it.
+
+    Raises InstallError or DoesNotFit where a part cannot.
+    """
+    with ExitStack() as up:
+        fleets = [
+            _linked(up, station, work, on_event) if station.openers else _native(station.part, work)
+            for station in site.stations
+        ]
+        yield fleets[0] if len(fleets) == 1 else MixedFleet(fleets, site.devices.start)
+
+
+@contextmanager
+def assembled(config: Config, work: Work, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
+    """The fleet that ``config`` names, and its boards: both of the above, for one run."""
+    with raised(config.fleet or (Part(native=config.devices),)) as site, learning(site, work, on_event) as fleet:
+        yield fleet, site.boards
+
+
+def _native(part: Part, work: Work) -> Fleet:
     try:
         from tinyfl.simulators.native import NativeFleet
     except ModuleNotFoundError as error:
@@ -58,25 +99,29 @@ def _native(site: _Site, part: Part) -> Fleet:
             "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
             "Start it outside the clone, or run `pip install -e .` in it."
         ) from error
-    fleet: Fleet = NativeFleet(site.task, site.network, part.native, site.engine)
+    fleet: Fleet = NativeFleet(work.task, work.network, part.native, work.engine)
     return fleet
 
 
-def _linked(site: _Site, part: Part, first: int, boards: Boards) -> Fleet:
+def _linked(up: ExitStack, station: Station, work: Work, on_event: Callable[[Event], None]) -> Fleet:
     from tinyfl.link.fleet import LinkFleet
 
-    openers, records = _emulated(site, part, first) if part.board else _on_ports(part)
-    boards += [{"device": first + i, **record} for i, record in enumerate(records)]
-    fleet = LinkFleet(openers, site.task, site.network, first=first, seconds=site.config.seconds, on_event=site.on_event)
-    site.up.enter_context(fleet)
+    fleet = LinkFleet(station.openers, work.task, work.network, first=station.first, seconds=work.seconds, on_event=on_event)
+    up.enter_context(fleet)
     return fleet
 
 
-def _emulated(site: _Site, part: Part, first: int) -> tuple[list[Any], Boards]:
+def _boards(up: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
+    if part.native:
+        return [], []
+    return _emulated(up, part, first) if part.board else _on_ports(part)
+
+
+def _emulated(up: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
     """Boards with the ids from ``first`` + 1 on, so that no two of a fleet are alike."""
     from tinyfl import emulation
 
-    running = site.up.enter_context(
+    running = up.enter_context(
         emulation.started(part.board, part.count, engine=part.engine, toolchain=part.toolchain, first=first + 1)
     )
     openers = [board.opener for board in running]

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.errors import Interrupted, RunError, TrainingError
-from tinyfl.fleet import Fleet
 from tinyfl.networks import is_file
 from tinyfl.runs import METRICS, Checkpoint, RunDirectory
+
+if TYPE_CHECKING:
+    from tinyfl.flower.grid import FleetAddresses
 
 CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
 SHORT_ROUND_PAUSES = (1.0, 3.0, 10.0)
@@ -68,19 +71,19 @@ def _sha256(path: str) -> str:
 
 
 class Federation:
-    """The rounds of one run on one fleet, from ``start`` or from the directory's checkpoint."""
+    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint."""
 
     def __init__(
         self,
         directory: RunDirectory,
         config: Config,
         algorithm: Algorithm,
-        fleet: Fleet,
+        grid: "FleetAddresses",
         start: State,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
-        self.fleet, self.state = fleet, start
+        self.grid, self.state = grid, start
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
@@ -128,7 +131,6 @@ class Federation:
             signal.signal(signal.SIGINT, previous)
 
     def _rounds(self) -> None:
-        from tinyfl.flower.grid import FleetGrid
         from tinyfl.flower.messages import theta_record
         from tinyfl.flower.strategy import FleetStrategy
 
@@ -136,7 +138,6 @@ class Federation:
         level = log.level
         log.setLevel(logging.ERROR)
         try:
-            grid = FleetGrid(self.fleet, self.config.gateways)
             strategy = FleetStrategy(
                 self.algorithm,
                 self.state,
@@ -149,7 +150,7 @@ class Federation:
                 on_short=self._on_short,
             )
             while left := self.config.rounds - self.state.round:
-                strategy.start(grid, theta_record(self.state.theta), num_rounds=left)
+                strategy.start(self.grid, theta_record(self.state.theta), num_rounds=left)
         finally:
             log.setLevel(level)
 

@@ -48,13 +48,13 @@ class Event:
 
 
 class MixedFleet:
-    """A fleet of fleets, which work side by side. Its parts share one numbering: the first has devices 0 to its size - 1, the
-    next goes on from there, and every part goes by these numbers."""
+    """A fleet of fleets, which work side by side. Its parts share one numbering: the first part's devices are numbered from
+    ``first``, the next goes on from there, and every part goes by these numbers."""
 
-    def __init__(self, parts: Sequence[Fleet]) -> None:
+    def __init__(self, parts: Sequence[Fleet], first: int = 0) -> None:
         self.parts = tuple(parts)
-        self._edges = np.cumsum([0, *(part.size for part in parts)])
-        self.size = int(self._edges[-1])
+        self._edges = np.cumsum([first, *(part.size for part in parts)])
+        self.size = int(self._edges[-1]) - first
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
         """One round on the devices ``cohort``, ascending, summed exactly."""

@@ -1,26 +1,33 @@
 """A run from config to report: rounds on a fleet, then evaluation on unseen devices."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
-from tinyfl.assembly import assembled
+from tinyfl.assembly import Boards, Work, assembled
 from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, Interrupted, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
-from tinyfl.fleet import Event
+from tinyfl.fleet import Event, Fleet
 from tinyfl.networks import Network, is_file, network
 from tinyfl.runs import RunDirectory
 from tinyfl.tasks import SPLITS, Task, load_task
+
+if TYPE_CHECKING:
+    from tinyfl.flower.grid import FleetAddresses
+
+Place = Callable[[Config, Work, Callable[[Event], None]], AbstractContextManager[tuple["FleetAddresses", Boards]]]
+"""Brings up the grid on which a run's rounds go, and says what boards it has."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,15 @@ def simulate(
     lanes: int = 0,
     progress: Callable[[Progress], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
+    over: "Place | None" = None,
     **options: Any,
 ) -> Run:
     """Runs a fleet and evaluates what it learnt; every option is a field of tinyfl.config.Config. Without ``fleet`` all devices
     are simulated.
 
     ``resume`` goes on with the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only
-    the speed. ``on_event`` is told what becomes of boards, from another thread. Raises a TinyflError that says what to do.
+    the speed. ``on_event`` is told what becomes of boards, from another thread. ``over`` brings up the grid of the rounds;
+    without, the whole fleet is of this machine. Raises a TinyflError that says what to do.
     """
     engine = Engine(threads, lanes)
     try:
@@ -96,8 +105,9 @@ def simulate(
             if on_event:
                 on_event(event)
 
-        with assembled(job.config, job.task, job.network, engine, tell) as (fleet, boards):
-            outcome = Federation(directory, job.config, job.algorithm, fleet, start, job.progress).run()
+        work = Work(job.task, job.network, engine, job.config.seconds)
+        with (over or here)(job.config, work, tell) as (grid, boards):
+            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress).run()
         try:
             return _finish(directory, job, start.theta, outcome, boards)
         except KeyboardInterrupt as stop:
@@ -107,7 +117,16 @@ def simulate(
             ) from stop
 
 
-def _network(config: Config, task: Task) -> tuple[Network, F32]:
+@contextmanager
+def here(config: Config, work: Work, on_event: Callable[[Event], None]) -> Iterator[tuple["FleetAddresses", Boards]]:
+    """The grid of the fleet that ``config`` names, on this machine, and its boards."""
+    from tinyfl.flower.grid import FleetGrid
+
+    with assembled(config, work, on_event) as (fleet, boards):
+        yield FleetGrid(fleet, config.gateways), boards
+
+
+def network_of(config: Config, task: Task) -> tuple[Network, F32]:
     """The config's network and the weights that it starts from: those of its file, if it is one.
 
     Raises ConfigError where it does not take the task's inputs, or give its outputs.
@@ -147,7 +166,7 @@ def _fitted(config: Config) -> tuple[Config, Task, Network, F32]:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
     if config.gateways is not None and config.gateways > devices:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
-    net, start = _network(config, task)
+    net, start = network_of(config, task)
     name = str(Path(config.network).resolve()) if is_file(config.network) else net.name
     data = str(Path(config.data).resolve()) if config.data else ""
     fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
@@ -160,6 +179,15 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     for split in SPLITS:
         task.episodes(split, config.tasks, max(config.shots))
     return _Job(config, task, net, start, config.build(), engine, progress)
+
+
+def simulated_fleet(options: dict[str, Any]) -> Fleet:
+    """The simulated fleet of a run with these options, on its own: what Flower's simulation engine gives its nodes to do."""
+    from tinyfl.simulators.native import NativeFleet
+
+    config, task, net, _ = _fitted(resolve({key: value for key, value in options.items() if key not in ("out", "resume")}))
+    fleet: Fleet = NativeFleet(task, net, config.devices)
+    return fleet
 
 
 def _free_directory(config: Config) -> Path:

@@ -5,7 +5,8 @@ Exact sums, which only our strategy asks for, travel as their raw bytes: NumPy's
 said in words, such as who is absent and why, stands in a ConfigRecord beside them, which stock strategies pass over.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,3 +157,27 @@ def read_updates(theta: F32, content: RecordDict, most: int) -> Updates:
     if (np.abs(total) > devices * (MAX_CHANGE / UNIT)).any():
         raise ValueError(f"a sum that {devices} updates below {MAX_CHANGE:g} cannot have")
     return Updates(theta, total, devices, loss, read_absent(content))
+
+
+def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] = ()) -> RecordDict:
+    """What a node answers in the roll call: its name, its devices, and the records of its boards."""
+    said: dict[str, Any] = {"name": name, "first": devices.start, "size": len(devices)}
+    said["boards"] = [json.dumps(board) for board in boards]
+    return RecordDict({"shard": ConfigRecord(said)})
+
+
+def read_shard(content: RecordDict) -> tuple[str, range, tuple[Mapping[str, Any], ...]]:
+    """Name, devices and boards of a node, from its answer in the roll call.
+
+    Raises ConfigError where it is none.
+    """
+    try:
+        said: Any = content.config_records["shard"]
+        first, size = int(said["first"]), int(said["size"])
+        if first < 0 or size < 1:
+            raise ValueError(f"{size} devices from {first} on")
+        return str(said["name"]), range(first, first + size), tuple(json.loads(board) for board in said["boards"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"a node does not say which devices it serves ({error!r}). Run tinyfl's ClientApp there, of this version."
+        ) from error

@@ -1,0 +1,71 @@
+"""The ClientApp of the package: under a gateway it hands each message on to it; anywhere else it simulates its share.
+
+Flower may start a process for each message. So everything that must outlive one, boards above all, is in the gateway, and this
+app only knows where that listens: in its node's config, ``gateway="/path/of/a/socket"``. A node without one, as in Flower's
+simulation engine, serves part ``partition-id`` of ``num-partitions`` of a simulated fleet.
+"""
+
+from functools import lru_cache
+
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+
+from tinyfl.errors import ConfigError, TinyflError
+from tinyfl.fleet import Fleet
+from tinyfl.flower.ipc import FAILED, ask
+
+app = ClientApp()
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Which devices are here."""
+    return _reply(message, context)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """This node's part of a round."""
+    return _reply(message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """The loss of this node's part, with nothing learnt."""
+    return _reply(message, context)
+
+
+def _reply(message: Message, context: Context) -> Message:
+    try:
+        socket = context.node_config.get("gateway")
+        if socket:
+            answer = ask(str(socket), message.metadata.message_type, message.content, context.run_config)
+        else:
+            answer = _simulated(message, context)
+    except TinyflError as error:
+        answer = Error(FAILED, str(error))
+    return Message(answer, reply_to=message)
+
+
+def _simulated(message: Message, context: Context) -> RecordDict | Error:
+    from tinyfl.flower.grid import shard
+    from tinyfl.flower.messages import shard_record
+    from tinyfl.flower.node import answer, read
+
+    fleet = _fleet(tuple(sorted(context.run_config.items())))
+    part, parts = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
+    if not isinstance(part, int) or not isinstance(parts, int):
+        raise ConfigError('this node has no gateway. Start it with tinyfl gateway, or with "partition-id=0 num-partitions=1".')
+    devices = shard(fleet.size, parts, part)
+    if message.metadata.message_type == MessageType.QUERY:
+        return shard_record(f"part {part} of {parts}", devices)
+    return answer(fleet, devices, read(message.content, message.metadata.message_type, ConfigRecord()))
+
+
+@lru_cache(maxsize=1)
+def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
+    """The whole simulated fleet of a run; a process that stays, as Ray's do, makes it once."""
+    from tinyfl.flower.settings import from_run_config
+    from tinyfl.simulation import simulated_fleet
+
+    return simulated_fleet(from_run_config(dict(run_config)))

@@ -1,0 +1,127 @@
+"""A gateway: a process that keeps a fleet up and lets a SuperNode serve it to a federation.
+
+The SuperNode is Flower's own, a child of the gateway. Flower starts a new process for each message; that one asks the gateway
+(tinyfl.flower.ipc), which answers with its boards. They stay open from round to round and from run to run. A SuperNode that
+dies is started again, with the boards as they are.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Error, MessageType, RecordDict
+
+from tinyfl.assembly import Site, Work, learning
+from tinyfl.config import read_toml, resolve
+from tinyfl.core import FASTEST
+from tinyfl.errors import ConfigError, TinyflError
+from tinyfl.fleet import Event, Fleet
+from tinyfl.flower.ipc import FAILED
+from tinyfl.flower.messages import shard_record
+from tinyfl.flower.node import answer, read
+from tinyfl.flower.settings import OF_THE_RUN, from_run_config
+from tinyfl.roster import Part, read_parts
+from tinyfl.simulation import network_of
+from tinyfl.tasks import load_task
+
+KEYS = {"first", "data", "fleet"}
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a gateway has: the parts of its fleet, the number of its first device, and, where its devices' samples are a file
+    on this machine, that file."""
+
+    parts: tuple[Part, ...]
+    first: int
+    data: str
+
+
+def read_holding(file: Path, first: int | None = None) -> Holding:
+    """The gateway's fleet in a TOML file; ``first`` stands in for the file's.
+
+    Raises ConfigError where it is none.
+    """
+    table = read_toml(file)
+    if unknown := sorted(set(table) - KEYS):
+        raise ConfigError(
+            f"{file} has {unknown[0]!r}. A gateway's file has {', '.join(sorted(KEYS))}; the rest comes with each run."
+        )
+    parts = read_parts(table.get("fleet", ()))
+    if not parts:
+        raise ConfigError(f"{file} has no [[fleet]] part. Write one for each kind of device there (docs/federation.md).")
+    number, data = table.get("first", 0) if first is None else first, table.get("data", "")
+    if type(number) is not int or number < 0 or not isinstance(data, str):
+        raise ConfigError(f"{file}: first is a whole number from 0, and data a path.")
+    return Holding(parts, number, str(Path(data).resolve()) if data else "")
+
+
+class Gateway:
+    """Answers for the devices of ``site``, one message after another. ``tell`` gets a line for each round, for people."""
+
+    def __init__(self, name: str, site: Site, data: str = "", tell: Callable[[str], None] = print) -> None:
+        self.name, self._site, self._data, self._tell = name, site, data, tell
+        self._turn = threading.Lock()
+        self._events: list[Event] = []
+        self._up = ExitStack()
+        self._run: dict[str, Any] | None = None
+        self._fleet: Fleet
+        self._last: tuple[Any, RecordDict] | None = None
+
+    def __call__(self, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
+        """The answer to a message of a run with this run config; an Error where this gateway cannot do its part."""
+        if message_type == MessageType.QUERY:
+            return shard_record(self.name, self._site.devices, self._site.boards)
+        with self._turn:
+            try:
+                options = {key: value for key, value in from_run_config(run_config).items() if key not in OF_THE_RUN}
+                return self._answer(message_type, content, options)
+            except TinyflError as error:
+                self._tell(f"cannot do its part: {error}")
+                return Error(FAILED, str(error))
+
+    def close(self) -> None:
+        """Lets the boards' ports go."""
+        with self._turn:
+            self._up.close()
+
+    def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
+        asked = read(content, message_type, {})
+        same = options, asked.told, asked.measure, asked.theta.tobytes()
+        if self._last and self._last[0] == same:
+            self._tell(f"round {asked.told.round + 1}: asked again, and answered from memory")
+            return self._last[1]
+        self._events.clear()
+        began = time.monotonic()
+        said = answer(self._fleet_of(options), self._site.devices, asked)
+        seconds = time.monotonic() - began
+        if isinstance(said, Error):
+            return said
+        self._note(asked.told.round, said, seconds)
+        events = [dumps(asdict(event)) for event in self._events]
+        said["events"] = ConfigRecord({"said": events, "seconds": seconds})
+        if not any(event.what == "left out" for event in self._events):
+            self._last = same, said
+        return said
+
+    def _note(self, round: int, said: RecordDict, seconds: float) -> None:
+        updates: Any = said.metric_records["metrics"]["devices"]
+        lost = "".join(f"; device {event.device} {event.what}: {event.detail}" for event in self._events)
+        self._tell(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
+
+    def _fleet_of(self, options: dict[str, Any]) -> Fleet:
+        """The site's devices, with what a run with these options learns; kept until another comes."""
+        if options != self._run:
+            self._up.close()
+            self._run = None
+            config = resolve({**options, **({"data": self._data} if self._data else {})})
+            task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+            work = Work(task, network_of(config, task)[0], FASTEST, config.seconds)
+            self._fleet = self._up.enter_context(learning(self._site, work, self._events.append))
+            self._run = options
+        return self._fleet

@@ -1,0 +1,262 @@
+"""A fleet on nodes elsewhere, as one grid: over any grid of Flower's own, its SuperLink's or its simulation engine's.
+
+Whoever runs the rounds sees devices or gateways by their numbers, as on a grid in this process. Underneath is one message to
+each Flower node and round. A node that was away is asked again, within the round, as soon as it is back: a node's part of a
+round is a function of the message alone, so an answer that comes twice is the same, and counts once.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from tinyfl.errors import ConfigError, LinkError, TrainingError
+from tinyfl.fleet import Event
+from tinyfl.flower.grid import FleetAddresses, same_work
+from tinyfl.flower.messages import read_shard
+from tinyfl.flower.node import one_by_one, read, read_apart
+
+ROLL_SECONDS = 120.0
+"""What nodes may take to be there, all of them, when a run starts."""
+
+GRACE_SECONDS = 60.0
+"""What Flower may take for a message, there and back, beside the work: processes that start, and fixed pauses."""
+
+SENDS = 5
+"""Times that a node is asked within a round."""
+
+POLL_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 0.1, 1.0, 3.0
+"""From one look for answers to the next; for nodes that are back; and from a failure to the next try."""
+
+SILENT = 2
+"""The code of an error reply for a node that did not answer."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A Flower node and the devices it serves, as it said in the roll call; ``name`` is for people."""
+
+    node: int
+    name: str
+    devices: range
+    boards: tuple[Mapping[str, Any], ...] = ()
+
+
+def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[Seat, ...]:
+    """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits for those that are not there yet.
+
+    Raises ConfigError where two serve the same devices, or one serves others; TrainingError for devices that nobody serves.
+    """
+    post = Post(grid)
+    seats: dict[int, Seat] = {}
+    deadline = time.monotonic() + within
+    trouble: dict[int, str] = {}
+    while True:
+        asked = {node: RecordDict({"config": ConfigRecord()}) for node in grid.get_node_ids() if node not in seats}
+        answers = post.exchange(asked, MessageType.QUERY, min(deadline, time.monotonic() + GRACE_SECONDS))
+        for node, content in answers.items():
+            if isinstance(content, Error):
+                trouble[node] = str(content.reason)
+            else:
+                seats[node] = _seat(node, content)
+        in_order = sorted(seats.values(), key=lambda seat: seat.devices.start)
+        _refuse_overlaps(in_order, fleet_size)
+        if sum(len(seat.devices) for seat in in_order) == fleet_size:
+            return tuple(in_order)
+        if time.monotonic() >= deadline:
+            missing = ", ".join(_gaps(in_order, fleet_size))
+            why = "".join(f" Node {node} says: {text}." for node, text in trouble.items() if node not in seats)
+            raise TrainingError(
+                f"devices {missing} of {fleet_size:,} have no node after {within:g} s.{why} Start their gateways "
+                "(tinyfl gateway), or see that their --first and the run's devices are right."
+            )
+        time.sleep(LOOK_SECONDS)
+
+
+def _seat(node: int, content: RecordDict) -> Seat:
+    name, devices, boards = read_shard(content)
+    return Seat(node, name or f"node {node}", devices, boards)
+
+
+def _refuse_overlaps(seats: Sequence[Seat], fleet_size: int) -> None:
+    for one, other in pairwise(seats):
+        if other.devices.start < one.devices.stop:
+            raise ConfigError(
+                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first of its own: "
+                f"{one.name} has devices {_range(one.devices)}."
+            )
+    if seats and seats[-1].devices.stop > fleet_size:
+        raise ConfigError(
+            f"{seats[-1].name} serves devices {_range(seats[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
+            "Give the run more devices, or the gateway another --first."
+        )
+
+
+def _gaps(seats: Sequence[Seat], fleet_size: int) -> list[str]:
+    edges = [0, *(edge for seat in seats for edge in (seat.devices.start, seat.devices.stop)), fleet_size]
+    return [_range(range(a, b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
+
+
+def _range(devices: range) -> str:
+    return f"{devices.start}" if len(devices) == 1 else f"{devices.start} to {devices.stop - 1}"
+
+
+@dataclass
+class _Sent:
+    """A node that is being asked: how often so far, when it was last started, and what went wrong, if anything."""
+
+    content: RecordDict
+    sends: int = 0
+    started: str = ""
+    trouble: Error | None = None
+    again: float = field(default=float("inf"))
+
+
+class Post:
+    """Messages to Flower nodes and their answers, patiently."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def exchange(
+        self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
+    ) -> Mapping[int, RecordDict | Error]:
+        """The answer of each node to its content. A node that fails, or was restarted since it was asked, is asked again;
+        what has not come by ``deadline`` (of time.monotonic) is an error."""
+        asked = {node: _Sent(content) for node, content in contents.items()}
+        answers: dict[int, RecordDict | Error] = {}
+        sent: dict[str, int] = {}
+        self._send(asked, asked, message_type, deadline, sent)
+        looked = time.monotonic()
+        while len(answers) < len(asked) and (now := time.monotonic()) < deadline:
+            for reply in self._grid.pull_messages(list(sent)):
+                node = sent.pop(reply.metadata.reply_to_message_id)
+                if node in answers:
+                    continue
+                if not reply.has_error():
+                    answers[node] = reply.content
+                elif asked[node].sends == SENDS:
+                    answers[node] = reply.error
+                else:
+                    asked[node].trouble, asked[node].again = reply.error, now + RETRY_SECONDS
+            open = {node: each for node, each in asked.items() if node not in answers}
+            due = [node for node, each in open.items() if each.again <= now]
+            if now - looked >= LOOK_SECONDS:
+                looked = now
+                started = self._started()
+                due += [node for node in open if node in started and started[node] != open[node].started]
+            if due := [node for node in dict.fromkeys(due) if asked[node].sends < SENDS]:
+                self._send(due, asked, message_type, deadline, sent)
+            time.sleep(POLL_SECONDS)
+        return {node: answers.get(node) or each.trouble or _silence(each) for node, each in asked.items()}
+
+    def _send(
+        self, nodes: Iterable[int], asked: Mapping[int, _Sent], message_type: str, deadline: float, sent: dict[str, int]
+    ) -> None:
+        started, nodes = self._started(), list(nodes)
+        left = max(1.0, deadline - time.monotonic())
+        messages = [Message(asked[node].content, node, message_type, ttl=left) for node in nodes]
+        for node, id in zip(nodes, self._grid.push_messages(messages), strict=True):
+            each = asked[node]
+            each.sends, each.started, each.again = each.sends + 1, started.get(node, ""), float("inf")
+            if id:
+                sent[id] = node
+            else:
+                each.again = time.monotonic() + RETRY_SECONDS
+
+    def _started(self) -> Mapping[int, str]:
+        """When each node that is there was last started, as Flower puts it."""
+        return {info.node_id: str(info.last_activated_at) for info in self._grid.get_nodes()}
+
+
+def _silence(each: _Sent) -> Error:
+    return Error(SILENT, f"no answer, asked {each.sends} times")
+
+
+class RemoteGrid(FleetAddresses):
+    """The grid of the fleet on ``seats``, over Flower's ``grid``: each seat is a node, or, with ``each_device``, each device. A
+    node may take ``seconds`` for its part of a round, and what Flower takes."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        seats: Sequence[Seat],
+        *,
+        each_device: bool,
+        seconds: float,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._post, self.seats, self._each_device = Post(grid), tuple(seats), each_device
+        self._seconds, self._tell = seconds, on_event or (lambda event: None)
+        self._starts = [seat.devices.start for seat in self.seats]
+        self.nodes = self.seats[-1].devices.stop if each_device else len(self.seats)
+
+    def devices_at(self, node: int) -> range:
+        return range(node - 1, node) if self._each_device else self.seats[node - 1].devices
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Has each message's round run on its node and returns the replies, in the messages' order."""
+        sent = list(messages)
+        replies: dict[int, Message] = {}
+        for same in same_work(sent).values():
+            group = [sent[i] for i in same]
+            answers = self._of_devices(group) if self._each_device else self._of_gateways(group)
+            replies.update({i: Message(said, reply_to=sent[i]) for i, said in zip(same, answers, strict=True)})
+        return [replies[i] for i in range(len(sent))]
+
+    def _of_gateways(self, messages: list[Message]) -> list[RecordDict | Error]:
+        seats = [message.metadata.dst_node_id - 1 for message in messages]
+        answers = self._exchange(dict(zip(seats, (message.content for message in messages), strict=True)), messages[0])
+        return [answers[seat] for seat in seats]
+
+    def _of_devices(self, messages: list[Message]) -> list[RecordDict | Error]:
+        """One message to each seat, which names its devices, and each device's answer out of what comes back."""
+        asked = read(messages[0].content, messages[0].metadata.message_type, {})
+        devices = [message.metadata.dst_node_id - 1 for message in messages]
+        by_seat: dict[int, list[int]] = {}
+        for device in devices:
+            by_seat.setdefault(int(np.searchsorted(self._starts, device, "right")) - 1, []).append(device)
+        content, answers = messages[0].content, dict[int, RecordDict | Error]()
+        contents = {
+            seat: RecordDict(
+                {"arrays": content["arrays"], "config": ConfigRecord({**content.config_records["config"], "devices": named})}
+            )
+            for seat, named in by_seat.items()
+        }
+        for seat, said in self._exchange(contents, messages[0]).items():
+            answers.update(_apart(by_seat[seat], said, replace(asked, told=replace(asked.told, devices=()))))
+        return [answers[device] for device in devices]
+
+    def _exchange(self, contents: Mapping[int, RecordDict], message: Message) -> Mapping[int, RecordDict | Error]:
+        """Each seat's answer; what it says of its boards, and whatever went wrong, is told."""
+        deadline = time.monotonic() + self._seconds + GRACE_SECONDS
+        by_node = {self.seats[seat].node: content for seat, content in contents.items()}
+        answers = self._post.exchange(by_node, message.metadata.message_type, deadline)
+        round = int(message.content["config"].get("round", 0))  # type: ignore[arg-type]
+        for seat in contents:
+            said, at = answers[self.seats[seat].node], self.seats[seat]
+            if isinstance(said, Error):
+                why = f"node-error: {at.name}, devices {_range(at.devices)}: {said.reason}"
+                self._tell(Event(round, at.devices.start, "", "left out", why))
+            elif "events" in said:
+                for event in said.config_records["events"]["said"]:  # type: ignore[union-attr]
+                    self._tell(Event(**json.loads(str(event))))
+        return {seat: answers[self.seats[seat].node] for seat in contents}
+
+
+def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Any) -> Mapping[int, RecordDict | Error]:
+    """Each device's answer out of its seat's."""
+    if isinstance(said, Error):
+        return dict.fromkeys(devices, said)
+    try:
+        of, phis = read_apart(said, asked)
+        found = dict(zip(of.tolist(), one_by_one(of, phis, asked), strict=True))
+        return {device: found[device] for device in devices}
+    except (LinkError, KeyError) as error:
+        return dict.fromkeys(devices, Error(SILENT, f"an answer that is not for these devices: {error}"))

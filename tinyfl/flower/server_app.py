@@ -1,0 +1,62 @@
+"""The ServerApp of the package: a run of tinyfl whose devices are on Flower's nodes, configured by the run config.
+
+The run directory is the coordinator's, on the machine of the SuperLink: a run that was cut off goes on with
+``resume = "DIRECTORY"`` in the run config, from its last finished round.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from tinyfl.assembly import Boards, Work
+from tinyfl.config import Config
+from tinyfl.errors import TinyflError
+from tinyfl.federation import Progress
+from tinyfl.fleet import Event
+from tinyfl.flower.remote import RemoteGrid, call_roll
+from tinyfl.flower.settings import from_run_config
+from tinyfl.simulation import simulate
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Runs what the run config says, over all nodes of the federation.
+
+    Raises RuntimeError with the message and exit code of whatever went wrong, which Flower shows as the run's status.
+    """
+    options = from_run_config(context.run_config)
+    options["minimum"] = max(1, options.get("minimum", 1))
+    try:
+        run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, **options)
+    except TinyflError as error:
+        raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
+    print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
+
+
+@contextmanager
+def over_nodes(
+    grid: Grid, config: Config, work: Work, on_event: Callable[[Event], None]
+) -> Iterator[tuple[RemoteGrid, Boards]]:
+    """The grid of the nodes that are there, all of the run's devices among them."""
+    seats = call_roll(grid, config.devices)
+    for seat in seats:
+        print(f"{seat.name}: devices {seat.devices.start} to {seat.devices.stop - 1}, {len(seat.boards)} boards", flush=True)
+    boards = [dict(board) for seat in seats for board in seat.boards]
+    yield (
+        RemoteGrid(grid, seats, each_device=config.gateways is None, seconds=config.seconds, on_event=on_event),
+        boards,
+    )
+
+
+def _say(progress: Progress) -> None:
+    loss = f", loss {progress.loss:.4g}" if progress.loss == progress.loss else ""
+    print(f"{progress.stage}: {progress.done:,} of {progress.total:,}{loss}", flush=True)
+
+
+def _say_event(event: Event) -> None:
+    print(f"round {event.round + 1}, device {event.device}: {event.what}: {event.detail}", flush=True)

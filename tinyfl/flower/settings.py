@@ -1,0 +1,44 @@
+"""A run's settings in Flower's run config, which is flat, has no lists, and must name every key that may be overridden.
+
+A setting that is the empty text is unset. ``shots`` is one text, such as "1,5"; the rest is as in tinyfl.config.Config.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from tinyfl.config import Config
+from tinyfl.errors import ConfigError
+
+OF_THE_NODES = ("fleet",)
+"""Fields of a Config that a federation's nodes know, each for itself."""
+
+OF_THE_RUN = ("out", "resume")
+"""Where a run is kept, and the run that goes on."""
+
+
+def keys() -> tuple[str, ...]:
+    """The settings that a run config may have."""
+    return (*(field.name for field in fields(Config) if field.name not in OF_THE_NODES), *OF_THE_RUN)
+
+
+def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are set, as options of tinyfl.simulate.
+
+    Raises ConfigError for an unknown one.
+    """
+    options = {key.replace("-", "_"): value for key, value in run_config.items() if value != ""}
+    for key in options:
+        if key not in keys():
+            raise ConfigError(f"the run config has {key!r}, which tinyfl does not know. There are {', '.join(sorted(keys()))}.")
+    if isinstance(shots := options.get("shots"), str):
+        if not all(number.strip().isdecimal() for number in shots.split(",")):
+            raise ConfigError(f'shots is {shots!r}. Give whole numbers, such as shots = "1,5".')
+        options["shots"] = tuple(int(number) for number in shots.split(","))
+    return options
+
+
+def to_run_config(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The run config of ``options``, with every key; the inverse of from_run_config."""
+    values = {**options, "shots": ",".join(map(str, options.get("shots") or ()))}
+    return {key.replace("_", "-"): "" if values.get(key) is None else values[key] for key in keys()}

@@ -1,0 +1,167 @@
+"""A gateway's SuperNode: Flower's own program, a child that is started again when it dies."""
+
+import ipaddress
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Listener
+from pathlib import Path
+
+from tinyfl.errors import ConfigError, InstallError, LinkError
+from tinyfl.flower.ipc import Answer, serve
+from tinyfl.simulators.child import Child
+
+CHECK_SECONDS = 5.0
+"""What a SuperLink may take to show its certificate, before anything is started."""
+
+TASK_POLL = "0.1"
+"""Seconds from one look for work of Flower's SuperExec to the next; its own default is 1."""
+
+GOODBYE_SECONDS = 10.0
+"""What a SuperNode may take to tell the SuperLink that it leaves."""
+
+LAST_LINES = 12
+"""Of the SuperNode's log, in the message that it failed."""
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """Where a federation is: ``host:port``, the CA's certificate that its own is held against, and the key by which this node
+    is known there; both None where ``insecure``, which is for this machine alone."""
+
+    address: str
+    root_certificates: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+
+    def check(self) -> None:
+        """Raises ConfigError for what cannot be, and for a SuperLink whose certificate is not of this CA or for this host. One
+        that does not answer is no error: it may come later."""
+        host, port = self._parts()
+        if self.insecure:
+            if not _loopback(host):
+                raise ConfigError(
+                    f"--insecure is for a SuperLink on this machine, and {host} is another. Make keys (tinyfl keys) and give "
+                    "--root-certificates and --key."
+                )
+            if self.key or self.root_certificates:
+                raise ConfigError("--insecure has neither certificates nor a key. Leave it out, or them.")
+            return
+        if self.root_certificates is None or self.key is None:
+            raise ConfigError(
+                "a gateway needs --root-certificates ca.crt and its own --key (tinyfl keys makes both); on this machine alone, "
+                "for a trial, give --insecure."
+            )
+        for path in (self.root_certificates, self.key):
+            if not path.is_file():
+                raise ConfigError(f"{path}: no such file. Copy it here from where tinyfl keys wrote it.")
+        self._shake_hands(host, port, self.root_certificates)
+
+    def arguments(self) -> list[str]:
+        """The options of flower-supernode."""
+        to = ["--superlink", self.address]
+        if self.insecure:
+            return [*to, "--insecure"]
+        return [*to, "--root-certificates", str(self.root_certificates), "--auth-supernode-private-key", str(self.key)]
+
+    def _parts(self) -> tuple[str, int]:
+        host, _, port = self.address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+            raise ConfigError(f"--superlink {self.address} is no address. Give HOST:PORT, such as 127.0.0.1:8000.")
+        return host.strip("[]"), int(port)
+
+    def _shake_hands(self, host: str, port: int, root: Path) -> None:
+        try:
+            context = ssl.create_default_context(cafile=str(root))
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(f"{root} is no certificate ({error}). Give the ca.crt that tinyfl keys wrote.") from error
+        try:
+            with socket.create_connection((host, port), CHECK_SECONDS) as plain:
+                context.wrap_socket(plain, server_hostname=host).close()
+        except ssl.SSLCertVerificationError as error:
+            raise ConfigError(
+                f"the SuperLink at {self.address} shows a certificate that {root} does not vouch for ({error.verify_message}). "
+                "Give the ca.crt of this federation, and an address that its certificate names (tinyfl keys --host)."
+            ) from error
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"the SuperLink at {self.address} does not speak TLS ({error}). Start it with its certificates."
+            ) from error
+        except OSError:
+            return
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Event, tell: Callable[[str], None]) -> None:
+    """Has a SuperNode serve ``answer`` to the federation until ``ended`` is set.
+
+    Raises LinkError where the SuperLink refuses it, InstallError where Flower's programs are not there.
+    """
+    superlink.check()
+    with tempfile.TemporaryDirectory(prefix="tinyfl-gateway-") as folder:
+        path = Path(folder, "socket")
+        with closing(Listener(str(path), family="AF_UNIX")) as listener:
+            threading.Thread(target=serve, args=(listener, answer), name="tinyfl-gateway", daemon=True).start()
+            _prepare_environment(folder)
+            log = Path(folder, "supernode.log")
+            while not ended.is_set():
+                _one_life(_command(superlink, path), log, ended, tell)
+
+
+def _command(superlink: SuperLink, path: Path) -> list[str]:
+    program = Path(sys.executable).with_name("flower-supernode")
+    if not program.exists():
+        raise InstallError(f"{program} is not there. Install tinyfl again: it brings Flower's programs.")
+    return [
+        str(program), *superlink.arguments(),
+        "--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", f'gateway="{path}"',
+    ]  # fmt: skip
+
+
+def _prepare_environment(folder: str) -> None:
+    """What the SuperNode and its processes go by: this installation's programs, and a home of their own, since several gateways
+    on a machine would unpack the same app over each other."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ["FLWR_HOME"] = folder
+    os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", TASK_POLL)
+
+
+def _one_life(command: list[str], log: Path, ended: threading.Event, tell: Callable[[str], None]) -> None:
+    """From a SuperNode's start to its end. Killed ones are started again by the caller; others have failed."""
+    with log.open("ab") as output, Child(command, stdout=output, stderr=output) as node:
+        while node.process.poll() is None:
+            if ended.wait(0.2):
+                node.process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    node.process.wait(GOODBYE_SECONDS)
+                return
+        code = node.process.returncode
+    if code < 0:
+        tell(f"the SuperNode was ended by signal {-code}; it is started again, the boards are as they were")
+        return
+    raise LinkError(_why(code, log))
+
+
+def _why(code: int, log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    text = "\n".join(line for line in lines[-LAST_LINES:] if line.strip())
+    return f"the SuperNode ended with code {code}:\n{text}\nSee docs/federation.md, what goes wrong."
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
