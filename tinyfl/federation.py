@@ -19,8 +19,9 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.errors import Interrupted, RunError, TrainingError
+from tinyfl.fleet import draw_cohort, spans
 from tinyfl.networks import is_file
-from tinyfl.runs import METRICS, Checkpoint, RunDirectory
+from tinyfl.runs import METRICS, ROUNDS, Checkpoint, RunDirectory
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -94,9 +95,10 @@ class Federation:
     def run(self) -> Outcome:
         """Goes on from the checkpoint to the last round."""
         self._restore()
-        self.directory.trim_metrics(self.state.round)
-        self._began = self._saved = time.monotonic()
-        with (self.directory.path / METRICS).open("a") as self._metrics:
+        self.directory.trim(self.state.round)
+        self._began = self._saved = self._turned = time.monotonic()
+        folder = self.directory.path
+        with (folder / METRICS).open("a") as self._metrics, (folder / ROUNDS).open("a") as self._log:
             if self.state.round < self.config.rounds:
                 with self._interruptible():
                     self._rounds()
@@ -181,6 +183,7 @@ class Federation:
         return self.seconds_before + time.monotonic() - self._began
 
     def _on_round(self, state: State, updates: Updates) -> None:
+        self._log_round(updates, counts=True)
         self.state = state
         self.left_out.update(updates.left_out)
         if updates.devices:
@@ -196,6 +199,7 @@ class Federation:
 
     def _on_short(self, updates: Updates) -> None:
         """A round with too few updates: once more after a pause, as often as there are pauses."""
+        self._log_round(updates, counts=False)
         self._save()
         self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
@@ -209,8 +213,9 @@ class Federation:
         self._short += 1
 
     def _save(self) -> None:
-        self._metrics.flush()
-        os.fsync(self._metrics.fileno())
+        for file in (self._metrics, self._log):
+            file.flush()
+            os.fsync(file.fileno())
         done = Checkpoint(self.state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
         self.directory.save_checkpoint(done)
         self._saved = time.monotonic()
@@ -221,6 +226,24 @@ class Federation:
                 f"stopped after round {self.state.round:,} of {self.config.rounds:,}. "
                 f"Go on with: tinyfl run --resume {self.directory.path}"
             )
+
+    def _log_round(self, updates: Updates, counts: bool) -> None:
+        """Who took part in the round that has just ended, who did not and why, and where its seconds went."""
+        now, config = time.monotonic(), self.config
+        absent: dict[str, list[int]] = {}
+        for device in sorted(updates.absent):
+            absent.setdefault(updates.absent[device], []).append(device)
+        record = {
+            "round": self.state.round + 1,
+            "counts": counts,
+            "cohort": spans(draw_cohort(config.seed, self.state.round, config.cohort, config.devices).tolist()),
+            "updates": updates.devices,
+            "absent": {reason: spans(devices) for reason, devices in absent.items()},
+            "seconds": round(now - self._turned, 4),
+            "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
+        }
+        self._log.write(json.dumps(record) + "\n")
+        self._turned = now
 
     def _record(self) -> None:
         loss = float(np.mean(self._losses)) if self._losses else float("nan")

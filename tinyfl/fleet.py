@@ -86,6 +86,17 @@ def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:
     return {device: reason for device, reason in zip(cohort.tolist(), reasons, strict=True) if reason}
 
 
+def spans(devices: Iterable[int]) -> str:
+    """Ascending numbers in short, for people and logs: 0-7,9."""
+    ends: list[list[int]] = []
+    for device in devices:
+        if ends and device == ends[-1][1] + 1:
+            ends[-1][1] = device
+        else:
+            ends.append([device, device])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ends)
+
+
 def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
     """The devices of a round: the first ``size`` different ones that the generator names, ascending, uint32 (size,).
 

@@ -1,4 +1,5 @@
-"""Run directories: config.toml, metrics.jsonl, events.jsonl, checkpoint/, initialisation.npz, result.json, report.html.
+"""Run directories: config.toml, metrics.jsonl, rounds.jsonl, events.jsonl, checkpoint/, initialisation.npz, result.json,
+report.html.
 
 One run at a time holds the directory's lock, which the operating system drops even after kill -9. A checkpoint is one file
 that is replaced whole, so a cut at any moment leaves the old one or the new one.
@@ -20,8 +21,9 @@ from tinyfl.errors import DataError, RunError
 from tinyfl.files import npz, read_arrays, write_whole
 from tinyfl.fleet import Event
 
-CONFIG, METRICS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
-    "config.toml", "metrics.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz", "result.json", "lock",
+CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
+    "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
+    "result.json", "lock",
 )  # fmt: skip
 
 
@@ -136,7 +138,20 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl; a last line that was cut off is left out."""
-        path = self.path / METRICS
+        return self._records(METRICS)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The records of rounds.jsonl, likewise."""
+        return self._records(ROUNDS)
+
+    def trim(self, rounds: int) -> None:
+        """Drops the records past ``rounds``, which a resumed run writes again."""
+        for name in (METRICS, ROUNDS):
+            kept = [record for record in self._records(name) if record["round"] <= rounds]
+            write_whole(self.path / name, "".join(json.dumps(record) + "\n" for record in kept).encode())
+
+    def _records(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
         records = []
         for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
             try:
@@ -146,11 +161,6 @@ class RunDirectory:
         if not all(isinstance(record, dict) and "round" in record for record in records):
             raise RunError(f"{path} is damaged. Put it back, or start the run anew with another --out.")
         return records
-
-    def trim_metrics(self, rounds: int) -> None:
-        """Drops records past ``rounds``, which a resumed run writes again."""
-        kept = [record for record in self.metrics() if record["round"] <= rounds]
-        write_whole(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def log_event(self, event: Event) -> None:
         """Adds a line to events.jsonl, whole whichever thread writes it."""

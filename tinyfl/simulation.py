@@ -94,7 +94,7 @@ def simulate(
         job = _prepare(_resumed(held, options, file), engine, report)
     else:
         job = _prepare(resolve(options, file), engine, report)
-        directory = RunDirectory(Path(out) if out else _free_directory(job.config))
+        directory = RunDirectory(Path(out) if out else free_directory(job.config))
     with directory.locked():
         if resume is None:
             directory.start(job.config)
@@ -190,7 +190,7 @@ def simulated_fleet(options: dict[str, Any]) -> Fleet:
     return fleet
 
 
-def _free_directory(config: Config) -> Path:
+def free_directory(config: Config) -> Path:
     """runs/TASK-ALGORITHM-SEED, or the first of -2, -3, ... that is free."""
     base = Path("runs") / f"{config.task}-{config.algorithm}-{config.seed}"
     path, number = base, 1

@@ -6,7 +6,7 @@ updates.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -37,6 +37,11 @@ class FleetAddresses(Grid):
     @abstractmethod
     def devices_at(self, node: int) -> range:
         """The devices that a node serves."""
+
+    def spent(self) -> Mapping[str, Mapping[str, float]]:
+        """Of the last messages, by node: the ``seconds`` to its answer, and those of its devices' ``work``. Empty where all
+        is in this process."""
+        return {}
 
     def get_node_ids(self) -> Sequence[int]:
         return range(1, self.nodes + 1)

@@ -123,12 +123,15 @@ class Post:
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
+        self.seconds: dict[int, float] = {}
+        """To each node's answer, in the last exchange."""
 
     def exchange(
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
         """The answer of each node to its content. A node that fails, or was restarted since it was asked, is asked again;
         what has not come by ``deadline`` (of time.monotonic) is an error."""
+        began, self.seconds = time.monotonic(), {}
         asked = {node: _Sent(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
         sent: dict[str, int] = {}
@@ -139,6 +142,7 @@ class Post:
                 node = sent.pop(reply.metadata.reply_to_message_id)
                 if node in answers:
                     continue
+                self.seconds[node] = now - began
                 if not reply.has_error():
                     answers[node] = reply.content
                 elif asked[node].sends == SENDS:
@@ -194,8 +198,12 @@ class RemoteGrid(FleetAddresses):
     ) -> None:
         self._post, self.seats, self._each_device = Post(grid), tuple(seats), each_device
         self._seconds, self._tell = seconds, on_event or (lambda event: None)
+        self._spent: dict[str, Mapping[str, float]] = {}
         self._starts = [seat.devices.start for seat in self.seats]
         self.nodes = self.seats[-1].devices.stop if each_device else len(self.seats)
+
+    def spent(self) -> Mapping[str, Mapping[str, float]]:
+        return self._spent
 
     def devices_at(self, node: int) -> range:
         return range(node - 1, node) if self._each_device else self.seats[node - 1].devices
@@ -239,14 +247,17 @@ class RemoteGrid(FleetAddresses):
         by_node = {self.seats[seat].node: content for seat, content in contents.items()}
         answers = self._post.exchange(by_node, message.metadata.message_type, deadline)
         round = int(message.content["config"].get("round", 0))  # type: ignore[arg-type]
-        for seat in contents:
-            said, at = answers[self.seats[seat].node], self.seats[seat]
+        self._spent = {}
+        for at in (self.seats[seat] for seat in contents):
+            said = answers[at.node]
             if isinstance(said, Error):
                 why = f"node-error: {at.name}, devices {_range(at.devices)}: {said.reason}"
                 self._tell(Event(round, at.devices.start, "", "left out", why))
-            elif "events" in said:
-                for event in said.config_records["events"]["said"]:  # type: ignore[union-attr]
-                    self._tell(Event(**json.loads(str(event))))
+                continue
+            facts: Mapping[str, Any] = said.config_records.get("events") or {}
+            for event in facts.get("said", ()):
+                self._tell(Event(**json.loads(event)))
+            self._spent[at.name] = {"seconds": self._post.seconds[at.node], "work": facts.get("seconds", 0.0)}
         return {seat: answers[self.seats[seat].node] for seat in contents}
 
 

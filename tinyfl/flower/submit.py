@@ -1,0 +1,123 @@
+"""A run on a federation, from the command line: handed to a SuperLink as a Flower app, followed, and judged by its end.
+
+`flwr run` leaves with 0 however a run ends, so that a script cannot tell. This leaves with the run's own exit code.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from tinyfl import errors
+from tinyfl.config import Config, read_toml, resolve
+from tinyfl.errors import ConfigError, Interrupted, LinkError, TinyflError
+from tinyfl.flower.settings import OF_THE_NODES, to_run_config
+from tinyfl.runs import RunDirectory
+
+APP = files("tinyfl.flower") / "app" / "pyproject.toml"
+EXIT = re.compile(r"\(exit (\d+): (\w+)\)")
+SETTLE_SECONDS = 10.0
+"""What a SuperLink may take to say how a run ended, after its log has."""
+
+
+def run_on(
+    superlink: str, *, config: Path | None, resume: Path | None, out: Path | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Runs ``options`` on the federation of the SuperLink that Flower's configuration calls ``superlink``, to the end; returns
+    the run's JSON, or, where its directory is on another machine, what the SuperLink says of it.
+
+    Raises the kind of error that ended the run, LinkError where the SuperLink does not answer, ConfigError for options that
+    only a fleet on this machine has.
+    """
+    settings, folder = _resumed(resume, options) if resume else _fresh(config, out, options)
+    with tempfile.TemporaryDirectory() as app:
+        table: Any = tomlkit.parse(APP.read_text())
+        table["tool"]["flwr"]["app"]["config"] = to_run_config(settings)
+        path = Path(app, "tinyfl-fleet")
+        path.mkdir()
+        (path / "pyproject.toml").write_text(tomlkit.dumps(table))
+        started = _flwr("run", str(path), superlink, "--format", "json")
+    number = started.get("run-id")
+    if not number:
+        raise LinkError(f"the SuperLink {superlink} did not start the run: {started.get('error-message', started)}")
+    again = f"tinyfl run --resume {folder} --superlink {superlink}"
+    try:
+        subprocess.run([*_program(), "log", number, superlink], stdout=sys.stderr, check=False)
+        ended = _ended(superlink, number, again)
+    except KeyboardInterrupt as stop:
+        _flwr("stop", number, superlink, "--format", "json")
+        raise Interrupted(f"the run was stopped after its last finished round. Go on with: {again}") from stop
+    if ended["status"] != "finished:completed":
+        raise _failure(ended, again)
+    return RunDirectory(folder).result() if (folder / "result.json").is_file() else {"run": str(folder), **ended}
+
+
+def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    from tinyfl.simulation import free_directory
+
+    given = {**(read_toml(config) if config else {}), **{key: value for key, value in options.items() if value is not None}}
+    for key in OF_THE_NODES:
+        if given.pop(key, None):
+            raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
+    folder = (out or free_directory(resolve(given))).resolve()
+    return {**given, "out": str(folder)}, folder
+
+
+def _resumed(resume: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    held: Config = RunDirectory(resume).config()
+    kept = {key: value for key, value in vars(held).items() if key not in OF_THE_NODES}
+    given = {key: value for key, value in options.items() if value is not None}
+    return {**kept, **given, "resume": str(resume.resolve())}, resume.resolve()
+
+
+def _ended(superlink: str, number: str, again: str) -> dict[str, Any]:
+    """How the run stands, once it has ended."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            (ended,) = _flwr("list", superlink, "--run-id", number, "--format", "json")["runs"]
+        except (LinkError, KeyError, ValueError) as error:
+            raise LinkError(
+                f"the SuperLink {superlink} does not say how run {number} ended. Start it, then: {again}"
+            ) from error
+        if ended["status"].startswith("finished") or time.monotonic() > deadline:
+            return dict(ended)
+        time.sleep(0.5)
+
+
+def _failure(ended: Mapping[str, Any], again: str) -> TinyflError:
+    """The error that ended a run, of its own kind where the coordinator said so."""
+    details = str(ended["status-details"]).removeprefix("ServerApp failed with exception: ")
+    named = EXIT.search(details)
+    kind = getattr(errors, named[2], LinkError) if named else LinkError
+    text = EXIT.sub("", details).strip() if named else f"the run ended as {ended['status']} ({details})."
+    return kind(f"{text}\nTo go on with it: {again}")
+
+
+def _program() -> list[str]:
+    return [str(Path(sys.executable).with_name("flwr"))]
+
+
+def _flwr(*words: str) -> dict[str, Any]:
+    """What Flower's command line answers, as JSON.
+
+    Raises LinkError where it does not.
+    """
+    done = subprocess.run([*_program(), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    start = done.stdout.find("{")
+    try:
+        said: dict[str, Any] = json.loads(done.stdout[start:]) if start >= 0 else {}
+    except json.JSONDecodeError:
+        said = {}
+    if not said.get("success"):
+        why = said.get("error-message") or done.stderr.strip() or done.stdout.strip()
+        raise LinkError(f"flwr {words[0]} failed: {str(why).strip()[-600:]}")
+    return said
