@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MessageType, RecordDict
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, Strategy
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, Krum, Strategy
 from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner, State, Updates
@@ -60,8 +60,12 @@ def test_stock_fedavg_over_gateways_is_the_mean_over_devices(gateways: int) -> N
     assert np.abs(read_theta(result.arrays) - mean).max() <= 1e-6
 
 
-@pytest.mark.parametrize("strategy", [FedAvg(), FedAdam(), FedMedian()], ids=["FedAvg", "FedAdam", "FedMedian"])
-@pytest.mark.parametrize("gateways", [3, None])
+@pytest.mark.parametrize(
+    ("gateways", "strategy"),
+    [(gateways, kind()) for gateways in (3, None) for kind in (FedAvg, FedAdam, FedMedian)]
+    + [(None, FedTrimmedAvg(beta=0.2)), (None, Krum(num_malicious_nodes=12))],
+    ids=lambda value: f"{value} gateways" if isinstance(value, int) else type(value).__name__,
+)
 def test_stock_strategies_train_and_evaluate_on_the_grid(strategy: Strategy, gateways: int | None) -> None:
     random.seed(0)  # stock strategies sample nodes by the global generator
     told = instructions(INNER, cohort=COHORT, fleet_size=SIZE, seed=1)

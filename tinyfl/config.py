@@ -2,6 +2,7 @@
 options, in that order."""
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,6 +18,8 @@ from tinyfl.tasks import FIRST_VALIDATION_DEVICE
 
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
 TASKS = ("digits", "sine", "npz", "omniglot")
+JUDGES = ("median", "trimmed-mean", "krum")
+"""What may stand in for the mean (tinyfl.flower.judges)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Config:
     tasks: int
     seed: int
     nodes: str
+    robust: str
+    tolerate: float
+    noise: float
+    update_clip: float
     minimum: int
     seconds: float
     fleet: tuple[Part, ...]
@@ -71,6 +78,11 @@ class Config:
     def gateways(self) -> int | None:
         """How many gateways; None where each device is a node."""
         return None if self.nodes == "devices" else int(self.nodes)
+
+    @property
+    def poisoned(self) -> int:
+        """How many poisoned devices of a full cohort Krum is told of."""
+        return math.ceil(self.tolerate * self.cohort)
 
     def to_toml(self) -> str:
         """As a config file that ``load`` reads back."""
@@ -135,13 +147,16 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
         given = _with_fleet(given)
     values: dict[str, Any] = {
         "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "freeze": 0,
-        "tasks": 2000, "seed": 0, "nodes": "1", "minimum": 0, "seconds": 60.0, "fleet": (),
+        "tasks": 2000, "seed": 0, "nodes": "1", "robust": "", "tolerate": 0.2, "noise": 0.0, "update_clip": 0.0,
+        "minimum": 0, "seconds": 60.0, "fleet": (),
         **_BY_ALGORITHM[algorithm], **_BY_TASK[task], **_TUNED.get((task, algorithm), {}), **given,
     }  # fmt: skip
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
-        return replace(config, cohort=config.devices)
-    return config
+        config = replace(config, cohort=config.devices)
+    _check_judge(config)
+    # The noise is made for a whole cohort: a round with fewer updates is no round.
+    return replace(config, minimum=max(config.minimum, config.cohort)) if config.noise else config
 
 
 def _with_fleet(given: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +205,7 @@ def _checked(values: dict[str, Any]) -> Config:
         "devices": (0, FIRST_VALIDATION_DEVICE), "cohort": (1, 1 << 20), "rounds": (1, 1 << 31), "samples": (1, 1 << 24),
         "batch": (1, 1 << 24), "inner_lr": (1e-12, 1e6), "outer_step": (1e-12, 1e6), "clip": (0, 1e12),
         "adapt_lr": (0, 1e6), "freeze": (0, 64), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1), "minimum": (0, 1 << 20),
-        "seconds": (0.1, 1e6),
+        "seconds": (0.1, 1e6), "noise": (0, 1e6), "update_clip": (0, 1e6),
     }  # fmt: skip
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
@@ -201,6 +216,39 @@ def _checked(values: dict[str, Any]) -> Config:
     if config.nodes != "devices" and not (config.nodes.isascii() and config.nodes.isdecimal() and int(config.nodes) > 0):
         raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")
     return config
+
+
+def _check_judge(config: Config) -> None:
+    """Raises ConfigError where a judge, or noise, could not do what it is for."""
+    if config.robust not in ("", *JUDGES):
+        raise ConfigError(f"no judge is called {config.robust!r}. There are {', '.join(JUDGES)}, or none for the mean.")
+    if not 0 <= config.tolerate < 0.5:
+        raise ConfigError(f"tolerate is {config.tolerate:g}, and no judge withstands half of a cohort. Give 0 to below 0.5.")
+    cohort, bad, cut = config.cohort, config.poisoned, int(config.tolerate * config.cohort)
+    if config.robust and config.noise:
+        raise ConfigError("--robust with --noise: what noise buys is known for the plain mean alone. Leave one of them out.")
+    if config.noise and not config.update_clip:
+        raise ConfigError("--noise is in units of the most that a device can add: say what that is with --update-clip NORM.")
+    if (config.robust or config.update_clip) and config.nodes != "devices":
+        raise ConfigError(
+            f"{f'--robust {config.robust}' if config.robust else '--update-clip'} would see only sums over gateways, and one "
+            "poisoned update poisons a sum: a trial with 20 of 100 poisoned devices behind 4 gateways moved the trimmed mean "
+            "from 1.0 to 2,000. Give --nodes devices."
+        )
+    if config.robust and cohort < 3:
+        raise ConfigError(
+            f"--robust {config.robust} goes by the majority, and {cohort} devices have none. Give --cohort 3 or more."
+        )
+    if config.robust == "krum" and cohort < 2 * bad + 3:
+        raise ConfigError(
+            f"krum withstands {bad} of a cohort with {2 * bad + 3} devices or more, and this one has {cohort}. "
+            "Give a larger --cohort, or a smaller --tolerate."
+        )
+    if config.robust == "trimmed-mean" and config.tolerate and not cut:
+        raise ConfigError(
+            f"the trimmed mean of {cohort} devices at --tolerate {config.tolerate:g} cuts off none of them. "
+            f"Give --cohort {math.ceil(1 / config.tolerate)} or more, or a larger --tolerate."
+        )
 
 
 def _shots(value: Any) -> tuple[int, ...]:

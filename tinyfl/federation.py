@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,11 +47,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the rounds ended with: the last state, the seconds they took, and how many devices were left out, by reason."""
+    """What the rounds ended with: the last state, the seconds they took, how many devices were left out, by reason, and what
+    privacy was spent, where noise was made."""
 
     state: State
     seconds: float
     left_out: Mapping[str, int]
+    privacy: Mapping[str, Any] | None
 
 
 def data_sha256(config: Config) -> str:
@@ -94,7 +96,10 @@ class Federation:
 
     def run(self) -> Outcome:
         """Goes on from the checkpoint to the last round."""
+        from tinyfl.flower.judges import judge, privacy_spent
+
         self._restore()
+        self._judge = judge(self.config, self.state.round)
         self.directory.trim(self.state.round)
         self._began = self._saved = self._turned = time.monotonic()
         folder = self.directory.path
@@ -112,7 +117,7 @@ class Federation:
                     else f"see to the boards that {self.directory.path}/events.jsonl names."
                 )
             )
-        return Outcome(self.state, self._seconds(), self.left_out)
+        return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -147,6 +152,7 @@ class Federation:
                 fleet_size=self.config.devices,
                 seed=self.config.seed,
                 each_device=self.config.gateways is None,
+                judge=self._judge,
                 minimum=self.config.minimum,
                 on_round=self._on_round,
                 on_short=self._on_short,
@@ -192,7 +198,8 @@ class Federation:
         if state.round % every == 0 or state.round == self.config.rounds:
             self._record()
         self._short = 0
-        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        # What noise has been added to is kept before anyone sees it, so that no round is done again with other noise.
+        due = bool(self.config.noise) or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
         if due or state.round == self.config.rounds or self.stop:
             self._save()
         self._heed_interrupt()

@@ -81,6 +81,8 @@ def run(result: dict[str, Any]) -> None:
     if boots:
         median, slowest = 1e3 * boots[len(boots) // 2], 1e3 * boots[-1]
         console.print(f"{len(boots):,} emulated boards, each up in {median:.0f} ms (the slowest in {slowest:.0f}).")
+    if privacy := result.get("privacy"):
+        console.print(f"epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.1g}, after {privacy['releases']:,} rounds")
     if result["left_out"]:
         console.print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items()))
     console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)

@@ -266,6 +266,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "bytes_up": payload,
         "device_ram_bytes": net.ram_bytes(inner.batch),
         "left_out": dict(outcome.left_out),
+        "privacy": dict(outcome.privacy) if outcome.privacy else None,
         "boards": boards,
         "theta_sha256": hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(),
         "config_sha256": config.sha256(),

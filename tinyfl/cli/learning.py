@@ -47,10 +47,19 @@ def run(
     tasks: Annotated[int | None, typer.Option(help="Unseen devices to evaluate on.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same theta.")] = None,
     nodes: Annotated[str | None, typer.Option(help="Flower nodes: a number of gateways, or devices.")] = None,
+    robust: Annotated[
+        str | None, typer.Option(help="A judge in the place of the mean: median, trimmed-mean or krum; with --nodes devices.")
+    ] = None,
+    tolerate: Annotated[float | None, typer.Option(help="With --robust: share of poisoned devices to withstand.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Privacy: noise on a round's sum, in units of --update-clip; with --nodes devices.")
+    ] = None,
+    update_clip: Annotated[float | None, typer.Option(help="Bound on the norm of a device's whole update; 0: none.")] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0: all processors. Changes no result.")] = 0,
     lanes: Annotated[int, typer.Option(help="Devices in lockstep, 16, 8, 4 or 1; 0: the most. Changes no result.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: a free one in runs/.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
+    superlink: Annotated[str, typer.Option(help="Run on the federation of this SuperLink in Flower's configuration.")] = "",
     json: Json = False,
 ) -> None:
     options: dict[str, Any] = {
@@ -58,6 +67,7 @@ def run(
         "devices": devices, "cohort": cohort, "rounds": rounds, "samples": samples, "batch": batch,
         "inner_lr": inner_lr, "outer_step": outer_step, "clip": clip, "adapt_lr": adapt_lr,
         "shots": tuple(shots) if shots else None, "tasks": tasks, "seed": seed, "nodes": nodes,
+        "robust": robust, "tolerate": tolerate, "noise": noise, "update_clip": update_clip,
         "minimum": minimum, "seconds": seconds, "fleet": _fleet(devices, board, engine, toolchain, port),
     }  # fmt: skip
     from tinyfl import show
@@ -68,11 +78,16 @@ def run(
             config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, on_event=on_event, **options
         )
 
-    finished = show.with_progress(work)
-    if json:
-        typer.echo(jsonlib.dumps(finished.result))
+    if superlink:
+        from tinyfl.flower.submit import run_on
+
+        result = run_on(superlink, config=config, resume=resume, out=out, options=options)
     else:
-        show.run(finished.result)
+        result = show.with_progress(work).result
+    if json:
+        typer.echo(jsonlib.dumps(result))
+    else:
+        show.run(result)
 
 
 def _fleet(

@@ -1,19 +1,21 @@
 """The Flower strategy that runs any of our algorithms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from tokenize import TokenError
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
-from tinyfl.core import Code
-from tinyfl.errors import LinkError
+from tinyfl.core import F32, Code
+from tinyfl.errors import LinkError, TrainingError
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import instructions, metrics_record, read_phi, read_updates, theta_record
+from tinyfl.link.errors import Corrupt
 
 NODE_ERROR = "node-error"
 """The reason of devices whose node answered with an error, or not at all."""
@@ -69,7 +71,10 @@ class FleetStrategy(Strategy):
         """Asks every gateway, or every device of the cohort, for its part of the round."""
         self._asked = self._cohort_by_node(grid)
         if self.judge is not None:
-            return self.judge.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked)))
+            messages = list(self.judge.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked))))
+            chosen = [message.metadata.dst_node_id for message in messages]  # a judge may ask for fewer
+            self._asked = {node: self._asked[node] for node in chosen}
+            return messages
         record = RecordDict({"arrays": arrays, "config": self._told()})
         return [Message(record, node, MessageType.TRAIN) for node in self._asked]
 
@@ -98,8 +103,10 @@ class FleetStrategy(Strategy):
         usable: list[Message] = []
         updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
         silent = dict(self._asked)
-        for reply in replies:
-            devices = silent.pop(reply.metadata.src_node_id, ())
+        for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):  # float sums depend on their order
+            devices = silent.pop(reply.metadata.src_node_id, None)
+            if devices is None:
+                continue  # not asked, or answered already
             read = self._read(reply, devices)
             updates = updates + read
             if read.devices:
@@ -123,9 +130,14 @@ class FleetStrategy(Strategy):
         if reply.has_error():
             return self._without(devices, NODE_ERROR)
         try:
-            return read_updates(self.state.theta, reply.content, len(devices))
+            read = read_updates(self.state.theta, reply.content, len(devices))
+            if self.judge is not None:
+                _normalise(reply, read_phi(self.state.theta, reply.content), len(devices), read.loss)
+            return read
         except LinkError as error:
             return self._without(devices, error.reason)
+        except (TypeError, OverflowError, MemoryError, TokenError):  # a figure that is none, an array of any size
+            return self._without(devices, Corrupt.reason)
         except ValueError:
             return self._without(devices, Code.oversized.name)
 
@@ -137,12 +149,16 @@ class FleetStrategy(Strategy):
     def _judged(self, judge: Strategy, server_round: int, usable: list[Message], updates: Updates) -> Updates:
         """The updates with the judge's phi in the place of their mean, or none where it has none to give."""
         theta = self.state.theta
-        usable.sort(key=lambda reply: reply.metadata.src_node_id)  # float sums depend on their order
         arrays, _ = judge.aggregate_train(server_round, usable)
         if arrays is None:
             return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=updates.absent)
-        phi = read_phi(theta, RecordDict({"arrays": arrays}))
-        total = core.fixed(phi, theta) * updates.devices
+        try:
+            total = core.fixed(read_phi(theta, RecordDict({"arrays": arrays})), theta) * updates.devices
+        except (LinkError, ValueError) as error:
+            raise TrainingError(
+                f"what {type(judge).__name__} made of round {self.state.round + 1:,} is no update ({error}). "
+                "Give less --noise, a smaller --update-clip, or another judge."
+            ) from error
         return Updates(theta, total, updates.devices, updates.loss, updates.absent)
 
     def configure_evaluate(
@@ -160,6 +176,14 @@ class FleetStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to add to Flower's log: the run directory holds the config."""
+
+
+def _normalise(reply: Message, phi: F32, devices: int, loss: float) -> None:
+    """Puts ``phi`` in the place of what a node sent, for a judge: under one name and with the weight of the node's devices,
+    whatever the node said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small
+    differences of large squares."""
+    arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
+    reply.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 
 
 class _Cohort(FleetAddresses):
