@@ -129,7 +129,8 @@ class Post:
     def exchange(
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
-        """The answer of each node to its content. A node that fails, or was restarted since it was asked, is asked again;
+        """The answer of each node to its content. A node that failed, or was restarted since it was asked, is asked again once
+        it is there;
         what has not come by ``deadline`` (of time.monotonic) is an error."""
         began, self.seconds = time.monotonic(), {}
         asked = {node: _Sent(content) for node, content in contents.items()}
@@ -139,8 +140,8 @@ class Post:
         looked = time.monotonic()
         while len(answers) < len(asked) and (now := time.monotonic()) < deadline:
             for reply in self._grid.pull_messages(list(sent)):
-                node = sent.pop(reply.metadata.reply_to_message_id)
-                if node in answers:
+                node = sent.pop(reply.metadata.reply_to_message_id, None)
+                if node is None or node in answers:
                     continue
                 self.seconds[node] = now - began
                 if not reply.has_error():
@@ -149,21 +150,23 @@ class Post:
                     answers[node] = reply.error
                 else:
                     asked[node].trouble, asked[node].again = reply.error, now + RETRY_SECONDS
-            open = {node: each for node, each in asked.items() if node not in answers}
-            due = [node for node, each in open.items() if each.again <= now]
             if now - looked >= LOOK_SECONDS:
-                looked = now
-                started = self._started()
-                due += [node for node in open if node in started and started[node] != open[node].started]
-            if due := [node for node in dict.fromkeys(due) if asked[node].sends < SENDS]:
-                self._send(due, asked, message_type, deadline, sent)
+                looked, there = now, self._started()
+                due = [
+                    node
+                    for node, each in asked.items()
+                    if node not in answers and node in there and (each.again <= now or each.started != there[node])
+                ]
+                self._send([node for node in due if asked[node].sends < SENDS], asked, message_type, deadline, sent)
             time.sleep(POLL_SECONDS)
         return {node: answers.get(node) or each.trouble or _silence(each) for node, each in asked.items()}
 
     def _send(
         self, nodes: Iterable[int], asked: Mapping[int, _Sent], message_type: str, deadline: float, sent: dict[str, int]
     ) -> None:
-        started, nodes = self._started(), list(nodes)
+        if not (nodes := list(nodes)):
+            return
+        started = self._started()
         left = max(1.0, deadline - time.monotonic())
         messages = [Message(asked[node].content, node, message_type, ttl=left) for node in nodes]
         for node, id in zip(nodes, self._grid.push_messages(messages), strict=True):

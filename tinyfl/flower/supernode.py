@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ CHECK_SECONDS = 5.0
 
 TASK_POLL = "0.1"
 """Seconds from one look for work of Flower's SuperExec to the next; its own default is 1."""
+
+REFUSED = "Failed to activate SuperNode"
+"""What Flower says where a key is not registered, and also for a minute after a SuperNode with this key was killed, until two
+of its heartbeats are missed."""
+
+REFUSED_SECONDS, RETRY_SECONDS = 90.0, 5.0
 
 GOODBYE_SECONDS = 10.0
 """What a SuperNode may take to tell the SuperLink that it leaves."""
@@ -117,8 +124,25 @@ def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Even
             threading.Thread(target=serve, args=(listener, answer), name="tinyfl-gateway", daemon=True).start()
             _prepare_environment(folder)
             log = Path(folder, "supernode.log")
+            refused = 0.0
             while not ended.is_set():
-                _one_life(_command(superlink, path), log, ended, tell)
+                began = time.monotonic()
+                why = _one_life(_command(superlink, path), log, ended)
+                if REFUSED in why:
+                    refused = refused or began
+                    if time.monotonic() - refused > REFUSED_SECONDS:
+                        raise LinkError(
+                            f"the SuperLink at {superlink.address} does not know the key {superlink.key}. Where it runs: flwr "
+                            f"supernode register {superlink.key and superlink.key.stem}.pub CONNECTION (docs/federation.md)."
+                        )
+                    tell(
+                        "the SuperLink refuses this key: it is not registered there, or was in use until a moment ago; "
+                        f"trying again for {REFUSED_SECONDS - (time.monotonic() - refused):.0f} s"
+                    )
+                    ended.wait(RETRY_SECONDS)
+                elif why:
+                    refused = 0.0
+                    tell(f"{why}; it is started again, the boards are as they were")
 
 
 def _command(superlink: SuperLink, path: Path) -> list[str]:
@@ -127,7 +151,7 @@ def _command(superlink: SuperLink, path: Path) -> list[str]:
         raise InstallError(f"{program} is not there. Install tinyfl again: it brings Flower's programs.")
     return [
         str(program), *superlink.arguments(),
-        "--host", "127.0.0.1", "--port", str(_free_port()), "--node-config", f'gateway="{path}"',
+        "--host", "127.0.0.1", "--port", str(free_port()), "--node-config", f'gateway="{path}"',
     ]  # fmt: skip
 
 
@@ -139,29 +163,29 @@ def _prepare_environment(folder: str) -> None:
     os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", TASK_POLL)
 
 
-def _one_life(command: list[str], log: Path, ended: threading.Event, tell: Callable[[str], None]) -> None:
-    """From a SuperNode's start to its end. Killed ones are started again by the caller; others have failed."""
-    with log.open("ab") as output, Child(command, stdout=output, stderr=output) as node:
+def _one_life(command: list[str], log: Path, ended: threading.Event) -> str:
+    """From a SuperNode's start to its end, and why it ended; empty where ``ended`` is set.
+
+    Raises LinkError where it failed in a way that another try does not mend.
+    """
+    with log.open("wb") as output, Child(command, stdout=output, stderr=output) as node:
         while node.process.poll() is None:
             if ended.wait(0.2):
                 node.process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     node.process.wait(GOODBYE_SECONDS)
-                return
+                return ""
         code = node.process.returncode
     if code < 0:
-        tell(f"the SuperNode was ended by signal {-code}; it is started again, the boards are as they were")
-        return
-    raise LinkError(_why(code, log))
+        return f"the SuperNode was ended by signal {-code}"
+    said = log.read_text(errors="replace")
+    if REFUSED in said:
+        return REFUSED
+    lines = [line for line in said.splitlines() if line.strip()]
+    raise LinkError(f"the SuperNode ended with code {code}:\n" + "\n".join(lines[-LAST_LINES:]))
 
 
-def _why(code: int, log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    text = "\n".join(line for line in lines[-LAST_LINES:] if line.strip())
-    return f"the SuperNode ended with code {code}:\n{text}\nSee docs/federation.md, what goes wrong."
-
-
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

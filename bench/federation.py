@@ -1,0 +1,201 @@
+"""A federation on this machine: one SuperLink, three gateways with 8 emulated boards each, TLS and node authentication.
+
+    python bench/federation.py            the rounds, and where their seconds go
+    python bench/federation.py kills      kill -9 of each part in turn, and the run's end after it
+
+theta must be that of the same run in one process. It needs no network: unshare -rn sh -c 'ip link set lo up; python ...'.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from common import provenance
+from tinyfl.simulators.child import Child
+
+from tinyfl.boards import load
+from tinyfl.emulation import firmware
+from tinyfl.flower.supernode import free_port
+
+RUN = [
+    "--task",
+    "sine",
+    "--network",
+    "mlp-32-32-relu",
+    "--devices",
+    "24",
+    "--cohort",
+    "24",
+    "--rounds",
+    "10",
+    "--minimum",
+    "24",
+]
+RUN += ["--tasks", "20", "--adapt-lr", "0.01"]
+GATEWAYS = ("lab-a", "lab-b", "lab-c")
+BIN = Path(sys.executable).parent
+EMULATED = '[[fleet]]\nboard = "mps2-an386"\ncount = {}\n'
+
+
+class Site:
+    """The federation's processes, by name, in ``folder``."""
+
+    def __init__(self, folder: Path, up: ExitStack) -> None:
+        self.folder, self._up, self.running = folder, up, dict[str, Child]()
+        self.port, self.board_port = free_port(), free_port()
+        self.elf = firmware(load("posix"), "zig").elf
+        os.environ |= {"FLWR_HOME": str(folder / "home"), "PATH": f"{BIN}:{os.environ['PATH']}", "FLWR_TELEMETRY_ENABLED": "0"}
+        os.environ |= {"FLWR_DISABLE_UPDATE_CHECK": "1"}
+        (folder / "home").mkdir()
+        entry = f'[superlink.lab]\naddress = "127.0.0.1:{self.port}"\nroot-certificates = "{folder}/keys/ca.crt"\n'
+        (folder / "home" / "config.toml").write_text(entry)
+        (folder / "whole.toml").write_text(EMULATED.format(8))
+        at = f'[[fleet]]\nports = ["socket://127.0.0.1:{self.board_port}"]\n'
+        (folder / "mixed.toml").write_text(EMULATED.format(7) + at)
+        say("tinyfl", "keys", "keys", *(word for name in GATEWAYS for word in ("--node", name)), folder=folder)
+
+    def start(self, name: str, *words: str) -> None:
+        """Starts a process; it ends with this one."""
+        log = (self.folder / f"{name}.log").open("ab")
+        if (program := BIN / words[0]).exists():
+            words = (str(program), *words[1:])
+        os.chdir(self.folder)
+        self.running[name] = self._up.enter_context(Child(words, stdout=log, stderr=log))
+
+    def superlink(self) -> None:
+        self.start(
+            "superlink", "flower-superlink", "--port", str(self.port), "--ssl-ca-certfile", "keys/ca.crt",
+            "--ssl-certfile", "keys/superlink.crt", "--ssl-keyfile", "keys/superlink.key", "--enable-supernode-auth",
+            "--disable-runtime-dependency-installation", "--database", "state.db",
+        )  # fmt: skip
+        wait_for(lambda: "Uvicorn running" in self.log("superlink").rpartition("Started server process")[2])
+
+    def board(self) -> None:
+        self.start("board", str(self.elf), "--tcp", str(self.board_port), "--serial", "24")
+
+    def gateway(self, number: int, fleet: str = "whole.toml") -> None:
+        name = GATEWAYS[number]
+        self.start(
+            name, "tinyfl", "gateway", "--superlink", f"127.0.0.1:{self.port}", "--fleet", fleet, "--first", str(8 * number),
+            "--root-certificates", "keys/ca.crt", "--key", f"keys/{name}.key",
+        )  # fmt: skip
+
+    def all(self) -> None:
+        """Everything up and registered."""
+        self.superlink()
+        for name in GATEWAYS:
+            say("flwr", "supernode", "register", f"keys/{name}.pub", "lab", folder=self.folder)
+        self.board()
+        for number in range(3):
+            self.gateway(number, "mixed.toml" if number == 2 else "whole.toml")
+
+    def run(self, name: str) -> None:
+        self.start(name, "tinyfl", "run", *RUN, "--out", name, "--superlink", "lab")
+
+    def log(self, name: str) -> str:
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def rounds(self, name: str) -> list[dict[str, object]]:
+        path = self.folder / name / "rounds.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def theta(self, name: str) -> str:
+        return str(json.loads((self.folder / name / "result.json").read_text())["theta_sha256"])
+
+
+def say(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return done
+
+
+def wait_for(there: object, seconds: float = 300.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.2)
+
+
+def pids(text: str) -> list[int]:
+    """Processes with ``text`` in their command lines."""
+    found = subprocess.run(["pgrep", "-f", text], capture_output=True, text=True, check=False).stdout.split()
+    return [int(pid) for pid in found]
+
+
+@contextmanager
+def site() -> Iterator[tuple[Site, str]]:
+    """A federation that is up, and the theta that its runs must end with."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
+        made = Site(Path(folder), up)
+        done = say("tinyfl", "run", *RUN, "--out", "here", "--json", folder=made.folder)
+        made.all()
+        yield made, str(json.loads(done.stdout)["theta_sha256"])
+
+
+def seconds() -> None:
+    with site() as (made, theta):
+        made.run("there")
+        made.running["there"].process.wait(900)
+        rounds = made.rounds("there")
+        nodes = [node for each in rounds for node in each["nodes"].values()]  # type: ignore[attr-defined]
+        whole = [float(each["seconds"]) for each in rounds[1:]]  # type: ignore[arg-type]
+        print(
+            f"{len(rounds)} rounds, theta {made.theta('there')[:16]} {'as' if made.theta('there') == theta else 'NOT AS'} here"
+        )
+        print(f"seconds a round: median {statistics.median(whole):.1f}, {min(whole):.1f} to {max(whole):.1f}")
+        print(f"of them until a gateway's answer: median {statistics.median(node['seconds'] for node in nodes):.1f}")
+        print(f"of them its boards' work: median {statistics.median(node['work'] for node in nodes):.2f}")
+
+
+def kills() -> None:
+    """Each part in turn, after round 3 of 10; a run that stops goes on with --resume."""
+    with site() as (made, theta):
+        for part in ("SuperNode", "gateway's board", "gateway", "server app", "SuperLink"):
+            name = part.replace(" ", "-").replace("'", "")
+            made.run(name)
+            wait_for(lambda name=name: len(made.rounds(name)) >= 3)
+            kill(made, part)
+            code = made.running[name].process.wait(900)
+            resumed = ""
+            if code:
+                again = ["run", "--resume", name, "--superlink", "lab"]
+                say("tinyfl", *again, folder=made.folder)
+                resumed = f", stopped with exit code {code}, then: tinyfl {' '.join(again)}"
+            short = sum(not each["counts"] for each in made.rounds(name))
+            verdict = "as" if made.theta(name) == theta else "NOT AS"
+            print(
+                f"kill -9 of {part}: {len(made.rounds(name)) - short} rounds, {short} short, theta {verdict} here{resumed}",
+                flush=True,
+            )
+
+
+def kill(made: Site, part: str) -> None:
+    """kill -9, and what its owner does then."""
+    if part == "SuperNode":
+        os.kill(pids("flower-supernode.*lab-b.key")[0], signal.SIGKILL)
+    elif part == "gateway's board":
+        made.running["board"].process.kill()
+        made.board()
+    elif part == "gateway":
+        made.running["lab-a"].process.kill()
+        made.gateway(0)
+    elif part == "server app":
+        for pid in pids(f"flwr-serverapp.*127.0.0.1:{made.port}"):
+            os.kill(pid, signal.SIGKILL)
+    else:
+        made.running["superlink"].process.kill()
+        made.superlink()
+
+
+if __name__ == "__main__":
+    kills() if sys.argv[1:] == ["kills"] else seconds()
+    print(provenance())

@@ -1,0 +1,364 @@
+"""Rounds over nodes elsewhere: what a flaky Flower grid does to them, what a gateway answers, and who serves which devices."""
+
+import itertools
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
+from tinyfl.simulators.native import NativeFleet
+
+from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.algorithms.tinyreptile import TinyReptile
+from tinyfl.assembly import raised
+from tinyfl.errors import ConfigError, LinkError, TrainingError
+from tinyfl.fleet import Event, spans
+from tinyfl.flower import client_app, remote
+from tinyfl.flower.gateway import Gateway, read_holding
+from tinyfl.flower.grid import FleetGrid, shard
+from tinyfl.flower.ipc import ask, serve
+from tinyfl.flower.messages import instructions, shard_record, theta_record
+from tinyfl.flower.node import answer, read
+from tinyfl.flower.remote import RemoteGrid, call_roll
+from tinyfl.flower.settings import from_run_config, to_run_config
+from tinyfl.flower.settings import keys as setting_names
+from tinyfl.flower.strategy import FleetStrategy
+from tinyfl.networks import network
+from tinyfl.roster import Part
+from tinyfl.tasks import load_task
+
+SIZE, COHORT, ROUNDS = 24, 10, 5
+TASK = load_task("sine", None, 5)
+NET = network("mlp-8-8", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
+FLEET = NativeFleet(TASK, NET, SIZE)
+THETA = NET.initial_weights(0)
+RUN_CONFIG = {"task": "sine", "network": "mlp-8-8", "seed": 5, "devices": SIZE, "cohort": COHORT, "rounds": ROUNDS, "out": ""}
+
+
+@dataclass
+class FlakyGrid(Grid):
+    """Flower's grid as a test sees it: nodes that answer at once, or never, or twice, or with an error, or after a restart.
+
+    ``fate(node, message)`` says what becomes of a message: "well", "lost", "error", "twice", or "restart", which loses it and
+    starts the node anew."""
+
+    nodes: dict[int, Callable[[Message], RecordDict | Error]]
+    fate: Callable[[int, Message], str] = lambda node, message: "well"
+    replies: list[Message] = field(default_factory=list)
+    pushed: int = 0
+    started: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        FleetGrid(FLEET)  # gives this process the identity that Message() asks for
+        self._numbers = itertools.count(1)
+
+    def set_run(self, run: Any) -> None: ...
+
+    @property
+    def run(self) -> Any: ...
+
+    def create_message(self, *_: Any, **__: Any) -> Any: ...
+
+    def send_and_receive(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("waits without limit; push and pull instead")
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=node, last_activated_at=str(self.started.get(node, 0))) for node in self.nodes]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            node, id = message.metadata.dst_node_id, f"message-{next(self._numbers)}"
+            message.metadata.__dict__["_message_id"] = id
+            self.pushed += 1
+            ids.append(id)
+            fate = self.fate(node, message)
+            if fate == "restart":
+                self.started[node] = self.started.get(node, 0) + 1
+            if fate in ("lost", "restart"):
+                continue
+            said = Error(0, "the ClientApp raised") if fate == "error" else self.nodes[node](message)
+            self.replies += [Message(said, reply_to=message)] * (2 if fate == "twice" else 1)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        wanted = set(message_ids)
+        found = [reply for reply in self.replies if reply.metadata.reply_to_message_id in wanted]
+        self.replies = [reply for reply in self.replies if reply not in found]
+        return found
+
+
+def serving(devices: range, name: str = "") -> Callable[[Message], RecordDict | Error]:
+    """A node that serves these devices of FLEET."""
+
+    def said(message: Message) -> RecordDict | Error:
+        if message.metadata.message_type == MessageType.QUERY:
+            return shard_record(name, devices)
+        return answer(FLEET, devices, read(message.content, message.metadata.message_type, {}))
+
+    return said
+
+
+def three_nodes() -> dict[int, Callable[[Message], RecordDict | Error]]:
+    """As Flower numbers them: by chance, and not in the devices' order."""
+    return {77: serving(range(16, SIZE), "c"), 5: serving(range(8), "a"), 900: serving(range(8, 16), "b")}
+
+
+def strategy(each_device: bool = False, **options: Any) -> FleetStrategy:
+    algorithm = TinyReptile(rounds=ROUNDS, samples=8, inner_lr=0.02)
+    state = State(0, THETA)
+    return FleetStrategy(algorithm, state, cohort=COHORT, fleet_size=SIZE, seed=1, each_device=each_device, **options)
+
+
+def theta_over(grid: Grid, each_device: bool = False, rounds: int = ROUNDS, **options: Any) -> bytes:
+    run = strategy(each_device, **options)
+    run.start(grid, theta_record(THETA), num_rounds=rounds)
+    return run.state.theta.tobytes()
+
+
+HERE = theta_over(FleetGrid(FLEET))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 0.3}.items():
+        monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
+
+
+def remote_grid(grid: FlakyGrid, each_device: bool = False, on_event: Any = None) -> RemoteGrid:
+    return RemoteGrid(grid, call_roll(grid, SIZE, within=1), each_device=each_device, seconds=0.2, on_event=on_event)
+
+
+@pytest.mark.parametrize("each_device", [False, True])
+def test_nodes_elsewhere_end_with_the_theta_of_one_process(quick: None, each_device: bool) -> None:
+    grid = FlakyGrid(three_nodes())
+    assert theta_over(remote_grid(grid, each_device), each_device) == HERE
+    assert grid.pushed <= 3 + 3 * ROUNDS  # one message to a node and round, however many devices it serves
+
+
+@pytest.mark.parametrize("each_device", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_messages_that_are_lost_fail_or_come_twice_change_no_bit(quick: None, seed: int, each_device: bool) -> None:
+    chance = random.Random(seed)
+    tries: dict[int, int] = {}
+
+    def fate(node: int, message: Message) -> str:
+        if message.metadata.message_type == MessageType.QUERY:
+            return "well"
+        tries[node] = tries.get(node, 0) + 1
+        return chance.choice(["well", "twice", "error", "restart"]) if tries[node] % 4 else "well"
+
+    grid = remote_grid(FlakyGrid(three_nodes(), fate), each_device)
+    assert theta_over(grid, each_device, minimum=COHORT) == HERE
+
+
+def test_a_node_that_stays_away_is_left_out_and_named_and_its_devices_with_it(quick: None) -> None:
+    events: list[Event] = []
+    came: list[Updates] = []
+    away = [False]
+    grid = FlakyGrid(three_nodes(), lambda node, message: "lost" if node == 900 and away[0] else "well")
+    there = remote_grid(grid, on_event=events.append)
+    away[0] = True
+    theta_over(there, rounds=1, on_round=lambda state, updates: came.append(updates))
+    assert set(came[0].absent) <= set(range(8, 16))
+    assert set(came[0].absent.values()) == {"node-error"}
+    assert came[0].devices + len(came[0].absent) == COHORT
+    assert [event.detail for event in events] == ["node-error: b, devices 8 to 15: no answer, asked 1 times"]
+
+
+def test_a_short_round_is_done_again_and_counts_once(quick: None) -> None:
+    rounds = itertools.count()
+    bad = [True]
+    grid = FlakyGrid(three_nodes(), lambda node, message: "lost" if node == 5 and bad[0] else "well")
+    bad[0] = False
+    there = remote_grid(grid)
+    bad[0] = True
+    short: list[Updates] = []
+
+    def on_short(updates: Updates) -> None:
+        short.append(updates)
+        bad[0] = next(rounds) < 1
+
+    run = strategy(minimum=COHORT, on_short=on_short)
+    while run.state.round < ROUNDS:
+        run.start(there, theta_record(run.state.theta), num_rounds=ROUNDS - run.state.round)
+    assert len(short) == 2
+    assert run.state.theta.tobytes() == HERE
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kind", "text"),
+    [
+        ({1: range(8), 2: range(7, SIZE)}, ConfigError, "both serve device 7"),
+        ({1: range(8), 2: range(8, SIZE + 1)}, ConfigError, "serves devices 8 to 24, and the run has 0 to 23"),
+        ({1: range(8), 2: range(16, SIZE)}, TrainingError, "devices 8 to 15 of 24 have no node"),
+        ({}, TrainingError, "devices 0 to 23 of 24 have no node"),
+    ],
+)
+def test_a_roll_call_that_does_not_add_up_says_where(
+    quick: None, nodes: dict[int, range], kind: type[Exception], text: str
+) -> None:
+    grid = FlakyGrid({node: serving(devices, f"lab-{node}") for node, devices in nodes.items()})
+    with pytest.raises(kind, match=text):
+        call_roll(grid, SIZE, within=0.1)
+
+
+def test_a_node_that_knows_nothing_of_tinyfl_is_named_in_the_roll_call(quick: None) -> None:
+    grid = FlakyGrid({3: lambda message: RecordDict({"hello": ConfigRecord({"name": "x"})})})
+    with pytest.raises(ConfigError, match="does not say which devices it serves"):
+        call_roll(grid, SIZE, within=0.1)
+
+
+def test_stock_strategies_judge_the_devices_behind_gateways(quick: None) -> None:
+    random.seed(0)
+    told = instructions(Inner(8, 1, 1, 0.02), cohort=SIZE, fleet_size=SIZE, seed=1)
+    thetas = []
+    for grid in (remote_grid(FlakyGrid(three_nodes()), each_device=True), FleetGrid(FLEET, None)):
+        result = FedTrimmedAvg(fraction_evaluate=0.0).start(grid, theta_record(THETA), num_rounds=2, train_config=told)
+        thetas.append(result.arrays["theta"].numpy())  # type: ignore[index]
+    assert np.abs(thetas[0] - thetas[1]).max() < 1e-6
+    FedAvg(fraction_evaluate=0.0).start(
+        remote_grid(FlakyGrid(three_nodes())), theta_record(THETA), num_rounds=1, train_config=told
+    )
+
+
+@contextmanager
+def listening(site_first: int, told: list[str], path: Path) -> Iterator[tuple[str, Gateway]]:
+    with (
+        raised([Part(native=3), Part(native=5)], site_first) as site,
+        closing(Gateway("lab", site, tell=told.append)) as gateway,
+        closing(Listener(str(path / "s"), family="AF_UNIX")) as listener,
+    ):
+        threading.Thread(target=serve, args=(listener, gateway), daemon=True).start()
+        yield str(path / "s"), gateway
+
+
+def test_a_gateway_answers_for_its_devices_as_the_whole_fleet_would(tmp_path: Path) -> None:
+    told: list[str] = []
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
+    with listening(8, told, tmp_path) as (socket, _):
+        roll = ask(socket, MessageType.QUERY, RecordDict({"config": ConfigRecord()}), RUN_CONFIG)
+        said = [ask(socket, MessageType.TRAIN, content, RUN_CONFIG) for _ in range(2)]
+        context = Context(1, 1, {"gateway": socket}, RecordDict(), dict(RUN_CONFIG))
+        FleetGrid(FLEET)
+        reply = client_app.app(Message(content, 1, MessageType.TRAIN), context)
+    assert (roll["shard"]["first"], roll["shard"]["size"], roll["shard"]["name"]) == (8, 8, "lab")  # type: ignore[index]
+    straight: Any = answer(FLEET, range(8, 16), read(content, MessageType.TRAIN, {}))
+    for each in (*said, reply.content):
+        assert each["arrays"]["sum"].data == straight["arrays"]["sum"].data  # type: ignore[index]
+    assert [line.split(" updates")[0] for line in told[:1]] == [f"round 3: {straight['metrics']['devices']}"]
+    assert all("answered from memory" in line for line in told[1:]), told
+
+
+def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    with listening(8, told, tmp_path) as (socket, _):
+        bad = ask(socket, MessageType.TRAIN, content, {**RUN_CONFIG, "task": "cooking"})
+        well = ask(socket, MessageType.TRAIN, content, RUN_CONFIG)
+    assert isinstance(bad, Error)
+    assert "no task is called 'cooking'" in str(bad.reason)
+    assert isinstance(well, RecordDict)
+    with pytest.raises(LinkError, match="does not answer"):
+        ask(str(tmp_path / "nobody"), MessageType.TRAIN, content, RUN_CONFIG)
+
+
+@pytest.mark.parametrize("parts", [1, 5, SIZE])
+def test_nodes_without_a_gateway_simulate_their_share(parts: int) -> None:
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
+    FleetGrid(FLEET)
+    total = np.zeros(len(THETA), np.int64)
+    for part in range(parts):
+        context = Context(1, 1, {"partition-id": part, "num-partitions": parts}, RecordDict(), dict(RUN_CONFIG))
+        reply = client_app.app(Message(content, 1, MessageType.TRAIN), context)
+        total += np.frombuffer(reply.content["arrays"]["sum"].data, "<i8")  # type: ignore[index]
+        roll = client_app.app(Message(RecordDict({"config": ConfigRecord()}), 1, MessageType.QUERY), context)
+        assert roll.content["shard"]["first"] == shard(SIZE, parts, part).start  # type: ignore[index]
+    whole: Any = answer(FLEET, range(SIZE), read(content, MessageType.TRAIN, {}))
+    assert total.tobytes() == whole["arrays"]["sum"].data
+
+
+def test_a_run_config_keeps_every_setting() -> None:
+    options = {"task": "sine", "shots": (1, 5), "inner_lr": 0.5, "devices": 8, "out": "runs/x"}
+    flat = to_run_config(options)
+    assert set(flat) == {key.replace("_", "-") for key in setting_names()}
+    assert from_run_config(flat) == options
+    with pytest.raises(ConfigError, match="'fruit'"):
+        from_run_config({"fruit": 1})
+    with pytest.raises(ConfigError, match="whole numbers"):
+        from_run_config({"shots": "one"})
+
+
+def test_the_example_app_names_every_setting() -> None:
+    import tomllib
+    from importlib.resources import files
+
+    app = tomllib.loads((files("tinyfl.flower") / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert set(app["config"]) == set(to_run_config({}))
+    from_run_config(app["config"])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('task = "sine"\n[[fleet]]\nnative = 1\n', "the rest comes with each run"),
+        ("first = 1\n", "no .*part"),
+        ("first = -1\n[[fleet]]\nnative = 1\n", "whole number"),
+        ("[[fleet]]\nnative = 0\n", "no device"),
+    ],
+)
+def test_a_gateways_file_that_is_none_says_why(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        read_holding(file)
+
+
+def test_spans_are_short() -> None:
+    assert spans([]) == ""
+    assert spans([0, 1, 2, 5, 7, 8]) == "0-2,5,7-8"
+
+
+def test_replies_that_cannot_be_updates_are_left_out_and_named(quick: None) -> None:
+    """A gateway that lies: more devices than it was asked for, sums that no updates have, arrays of another shape."""
+    honest = serving(range(8))
+
+    def lying(message: Message) -> RecordDict | Error:
+        said = honest(message)
+        assert isinstance(said, RecordDict)
+        if message.metadata.message_type == MessageType.TRAIN:
+            lies.pop()(said)
+        return said
+
+    def count(said: RecordDict) -> None:
+        said["metrics"]["devices"] = 100
+
+    def sums(said: RecordDict) -> None:
+        array = said.array_records["arrays"]["sum"]
+        array.data = np.full(len(THETA), 1 << 60, "<i8").tobytes()
+
+    def shape(said: RecordDict) -> None:
+        said["arrays"] = ArrayRecord([np.zeros(3, np.float32)])
+
+    lies = [count, sums, shape]
+    nodes = {**three_nodes(), 5: lying}
+    came: list[Updates] = []
+    theta_over(remote_grid(FlakyGrid(nodes)), rounds=3, on_round=lambda state, updates: came.append(updates))
+    assert [set(updates.absent.values()) for updates in came] == [{"corrupt"}, {"oversized"}, {"corrupt"}]
+    assert all(set(updates.absent) <= set(range(8)) for updates in came)
