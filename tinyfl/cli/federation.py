@@ -93,7 +93,7 @@ def _steps(made: "Made") -> dict[str, Any]:
     superlink = ["flower-superlink", "--host", listen, "--port", str(PORT)]
     for option, file in {"ca-certfile": "ca.crt", "certfile": "superlink.crt", "keyfile": "superlink.key"}.items():
         superlink += [f"--ssl-{option}", str(made.folder / file)]
-    superlink += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+    superlink += ["--enable-supernode-auth", "--disable-runtime-dependency-installation", "--database", "superlink.db"]
     entry = {"address": address, "root-certificates": str((made.folder / "ca.crt").resolve())}
     register = [["flwr", "supernode", "register", str(made.folder / f"{node}.pub"), CONNECTION] for node in made.nodes]
     gateway = ["tinyfl", "gateway", "--superlink", address, "--fleet", "fleet.toml", "--root-certificates", "ca.crt", "--key"]
@@ -118,7 +118,7 @@ def _show(made: "Made", steps: dict[str, Any]) -> None:
         "  superlink.key and superlink.crt stay with the SuperLink, and ca.crt with them.",
         *(f"  {node}.key goes to the machine of gateway {node}, with ca.crt." for node in nodes),
         "",
-        "Start the SuperLink. With --database FILE it knows its nodes after a restart too:",
+        "Start the SuperLink. Its database keeps the nodes and runs that it knows through a restart:",
         f"  {steps['superlink']}",
         "",
         "Where you use the flwr command, add to ~/.flwr/config.toml:",

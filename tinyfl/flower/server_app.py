@@ -22,6 +22,9 @@ from tinyfl.simulation import simulate
 
 app = ServerApp()
 
+MOST_NAMED = 8
+"""Nodes that are listed when a run starts."""
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
@@ -44,8 +47,10 @@ def over_nodes(
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the nodes that are there, all of the run's devices among them."""
     seats = call_roll(grid, config.devices)
-    for seat in seats:
+    for seat in seats[:MOST_NAMED]:
         print(f"{seat.name}: devices {seat.devices.start} to {seat.devices.stop - 1}, {len(seat.boards)} boards", flush=True)
+    if len(seats) > MOST_NAMED:
+        print(f"and {len(seats) - MOST_NAMED} more nodes", flush=True)
     boards = [dict(board) for seat in seats for board in seat.boards]
     yield (
         RemoteGrid(grid, seats, each_device=config.gateways is None, seconds=config.seconds, on_event=on_event),
@@ -54,6 +59,8 @@ def over_nodes(
 
 
 def _say(progress: Progress) -> None:
+    if progress.stage != "learning" and progress.done:
+        return
     loss = f", loss {progress.loss:.4g}" if progress.loss == progress.loss else ""
     print(f"{progress.stage}: {progress.done:,} of {progress.total:,}{loss}", flush=True)
 
