@@ -156,10 +156,10 @@ def seconds() -> None:
         print(f"of them its boards' work: median {statistics.median(node['work'] for node in nodes):.2f}")
 
 
-def kills() -> None:
+def kills(parts: list[str]) -> None:
     """Each part in turn, after round 3 of 10; a run that stops goes on with --resume."""
     with site() as (made, theta):
-        for part in ("SuperNode", "gateway's board", "gateway", "server app", "SuperLink"):
+        for part in parts or ("SuperNode", "gateway's board", "gateway", "server app", "SuperLink"):
             name = part.replace(" ", "-").replace("'", "")
             made.run(name)
             wait_for(lambda name=name: len(made.rounds(name)) >= 3)
@@ -197,5 +197,5 @@ def kill(made: Site, part: str) -> None:
 
 
 if __name__ == "__main__":
-    kills() if sys.argv[1:] == ["kills"] else seconds()
+    kills(sys.argv[2:]) if sys.argv[1:2] == ["kills"] else seconds()
     print(provenance())

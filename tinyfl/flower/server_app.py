@@ -4,23 +4,29 @@ The run directory is the coordinator's, on the machine of the SuperLink: a run t
 ``resume = "DIRECTORY"`` in the run config, from its last finished round.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from tinyfl.assembly import Boards, Work
 from tinyfl.config import Config
-from tinyfl.errors import TinyflError
+from tinyfl.errors import RunError, TinyflError
 from tinyfl.federation import Progress
 from tinyfl.fleet import Event
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.settings import from_run_config
+from tinyfl.runs import RunDirectory
 from tinyfl.simulation import simulate
 
 app = ServerApp()
+
+FREE_SECONDS = 60.0
+"""What a coordinator that was cut off may take to end."""
 
 MOST_NAMED = 8
 """Nodes that are listed when a run starts."""
@@ -35,10 +41,25 @@ def main(grid: Grid, context: Context) -> None:
     options = from_run_config(context.run_config)
     options["minimum"] = max(1, options.get("minimum", 1))
     try:
+        if "resume" in options:
+            _wait_until_free(Path(options["resume"]))
         run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, **options)
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
     print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
+
+
+def _wait_until_free(path: Path) -> None:
+    """A coordinator dies with its SuperLink, but some seconds after it, and holds its run's directory until then."""
+    deadline = time.monotonic() + FREE_SECONDS
+    while path.is_dir():
+        try:
+            with RunDirectory(path).locked():
+                return
+        except RunError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
 
 
 @contextmanager
