@@ -27,7 +27,7 @@ from tinyfl.flower.messages import (
 from tinyfl.link.errors import Corrupt
 
 NO_UPDATE = 1
-"""The code of an error reply from a node that has no usable update."""
+"""The code of an error reply from a node that has no usable update; its reason begins with the devices' own."""
 
 APART = "apart"
 """The ConfigRecord of updates that are kept apart: their devices, losses and reasons."""
@@ -110,7 +110,8 @@ def _content(updates: Updates, asked: Asked) -> RecordDict | Error:
     if told.exact:
         return RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics, **absent_record(updates)})
     if not updates.devices:
-        return Error(NO_UPDATE, f"no device of the cohort here sent a usable update ({dict(updates.left_out)})")
+        why = ", ".join(updates.left_out) or "none asked"
+        return Error(NO_UPDATE, f"{why}: no device of the cohort here sent a usable update")
     arrays = theta_record(updates.mean().astype(np.float32))
     return RecordDict({"arrays": arrays, "metrics": metrics, **absent_record(updates)})
 

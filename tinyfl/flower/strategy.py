@@ -15,6 +15,7 @@ from tinyfl.errors import LinkError, TrainingError
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import instructions, metrics_record, read_phi, read_updates, theta_record
+from tinyfl.flower.node import NO_UPDATE
 from tinyfl.link.errors import Corrupt
 
 NODE_ERROR = "node-error"
@@ -128,7 +129,8 @@ class FleetStrategy(Strategy):
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
         """What one reply brings."""
         if reply.has_error():
-            return self._without(devices, NODE_ERROR)
+            why = str(reply.error.reason).partition(":")[0] if reply.error.code == NO_UPDATE else NODE_ERROR
+            return self._without(devices, why)
         try:
             read = read_updates(self.state.theta, reply.content, len(devices))
             if self.judge is not None:
