@@ -1,11 +1,12 @@
 """Poisoned devices under each judge, and accuracy against epsilon: the tables of docs/robust.md.
 
     python bench/robust.py poison     a fifth of each cohort poisoned, four attacks, the mean and three judges; about 18 minutes
-    python bench/robust.py noise      three levels of noise beside none; about 15 minutes
+    python bench/robust.py noise      three levels of noise beside none; about 25 minutes
 
 Task digits, TinyReptile, 60 rounds of 64 samples a device, an outer step of 3 (a long one, for so few rounds), seeds 0 to 4;
 accuracy after ten full-batch steps, the mean over seeds of the mean over 500 unseen devices, +- half of a 95 % interval over
-seeds.
+seeds. A private run that lacks an update stops there, as tinyfl run would after its tries, which are on the same devices and
+samples: the table says after how many rounds, and its accuracy is that of the theta it stopped with.
 """
 
 import logging
@@ -13,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from typing import Any
 
@@ -42,9 +44,13 @@ NOISE: dict[str, Any] = {**SETTINGS, "devices": 1000, "cohort": 500, "update_cli
 NOISES = (0.0, 1.0, 4.0, 10.0)
 
 
+class Stopped(Exception):
+    """A round had too few updates, and would have as few the next time."""
+
+
 def learnt(options: dict[str, Any], attack: Attack | None = None, share: float = 0.2) -> dict[str, Any]:
-    """What a run comes to whose fleet has that share of poisoned devices: accuracy by shots, what was left out, epsilon, the
-    median norm of the last round's updates, and in how many rounds a cohort had more poisoned devices than its share."""
+    """What a run comes to whose fleet has that share of poisoned devices: accuracy by shots, rounds done, what was left out,
+    epsilon, the median norm of the last round's updates, and how many rounds had more poisoned devices than their share."""
     config = resolve(options)
     task = load_task(config.task, None, config.seed)
     net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
@@ -58,18 +64,23 @@ def learnt(options: dict[str, Any], attack: Attack | None = None, share: float =
     def count(_: State, updates: Updates) -> None:
         left_out.update(updates.left_out)
 
+    def stop(_: Updates) -> None:
+        raise Stopped
+
     chosen = judge(config)
     start = State(0, net.initial_weights(config.seed))
     strategy = FleetStrategy(
         config.build(), start, cohort=config.cohort, fleet_size=config.devices, seed=config.seed, each_device=True,
-        judge=chosen, minimum=config.minimum, on_round=count,
+        judge=chosen, minimum=config.minimum, on_round=count, on_short=stop,
     )  # fmt: skip
-    strategy.start(grid, theta_record(start.theta), num_rounds=config.rounds)
+    with suppress(Stopped):
+        strategy.start(grid, theta_record(start.theta), num_rounds=config.rounds)
     theta = strategy.state.theta
     rows = measured(config, task, net, theta)
     last = fleet.run_each(_cohort(config, config.rounds - 1), config.rounds - 1, theta, config.build().inner(0))
     return {
         "accuracy": {shots: adapted([row for row in rows if row.shots == shots], 10).accuracy for shots in config.shots},
+        "rounds": strategy.state.round,
         "left_out": dict(left_out),
         "spent": privacy_spent(chosen),
         "norm": float(np.median(np.linalg.norm(last.phi - theta, axis=1))),
@@ -81,14 +92,9 @@ def _cohort(config: Config, round: int) -> Any:
     return draw_cohort(config.seed, round, config.cohort, config.devices)
 
 
-def most_asked(options: dict[str, Any]) -> int:
-    """In how many rounds the device takes part that does so most often, the most of all seeds."""
-    config = resolve(options)
-    counts = [
-        np.bincount(np.concatenate([draw_cohort(seed, r, config.cohort, config.devices) for r in range(config.rounds)]))
-        for seed in SEEDS
-    ]
-    return int(max(count.max() for count in counts))
+def most_asked(config: Config, rounds: int) -> int:
+    """In how many of the first rounds the device takes part that does so most often."""
+    return int(np.bincount(np.concatenate([_cohort(config, r) for r in range(rounds)])).max())
 
 
 def row(cells: Sequence[str]) -> None:
@@ -132,24 +138,33 @@ def noise(pool: ProcessPoolExecutor) -> None:
     def start(options: dict[str, Any]) -> list[Any]:
         return [pool.submit(learnt, {**options, "seed": seed}) for seed in SEEDS]
 
+    def spread(figures: Sequence[float]) -> str:
+        low, high = f"{min(figures):.1f}", f"{max(figures):.1f}"
+        return low if low == high else f"{low} – {high}"
+
     unclipped = start({**NOISE, "update_clip": 0.0})
     work = {level: start({**NOISE, "noise": level}) for level in NOISES}
-    most = most_asked(NOISE)
     runs = [job.result() for job in unclipped]
     norms = [run["norm"] for run in runs]
     print(f"Median norm of an update after the last round without clipping: {min(norms):.2f} – {max(norms):.2f} over seeds.\n")
-    print(f"| clip | noise | epsilon | of the device asked most often, {most} times | 1 shot | 5 shots |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-    row(["none", "0", "∞", "∞", *accuracies(runs)])
+    print("| clip | noise | rounds done, by seed | epsilon | of the device asked most often | 1 shot | 5 shots |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: | ---: |")
+    row(["none", "0", ", ".join(str(run["rounds"]) for run in runs), "∞", "∞", *accuracies(runs)])
     for level, jobs in work.items():
         runs = [job.result() for job in jobs]
-        spent, theirs = runs[0]["spent"], "∞"
+        whole = theirs = "∞"
         if level:
-            accountant = RdpAccountant()
-            accountant.compose(GaussianDpEvent(level), most)
-            theirs = f"{accountant.get_epsilon(spent['delta']):.1f}"
-        whole = f"{spent['epsilon']:.1f}" if spent else "∞"
-        row([f"{NOISE['update_clip']:g}", f"{level:g}", whole, theirs, *accuracies(runs)])
+            assert all(run["spent"]["releases"] == run["rounds"] for run in runs)
+            whole, own = spread([run["spent"]["epsilon"] for run in runs]), []
+            for seed, run in zip(SEEDS, runs, strict=True):
+                accountant = RdpAccountant()
+                accountant.compose(
+                    GaussianDpEvent(level), most_asked(resolve({**NOISE, "noise": level, "seed": seed}), run["rounds"])
+                )
+                own.append(accountant.get_epsilon(run["spent"]["delta"]))
+            theirs = spread(own)
+        done = ", ".join(str(run["rounds"]) for run in runs)
+        row([f"{NOISE['update_clip']:g}", f"{level:g}", done, whole, theirs, *accuracies(runs)])
 
 
 def main() -> None:

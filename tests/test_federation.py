@@ -356,9 +356,13 @@ def test_replies_that_cannot_be_updates_are_left_out_and_named(quick: None) -> N
     def shape(said: RecordDict) -> None:
         said["arrays"] = ArrayRecord([np.zeros(3, np.float32)])
 
-    lies = [count, sums, shape]
+    def words(said: RecordDict) -> None:
+        said["absent"] = ConfigRecord({"20": "dead"})
+        said["events"] = ConfigRecord({"said": ["{", '{"fruit": 1}'], "seconds": "long"})
+
+    lies = [words, count, sums, shape]
     nodes = {**three_nodes(), 5: lying}
     came: list[Updates] = []
-    theta_over(remote_grid(FlakyGrid(nodes)), rounds=3, on_round=lambda state, updates: came.append(updates))
-    assert [set(updates.absent.values()) for updates in came] == [{"corrupt"}, {"oversized"}, {"corrupt"}]
+    theta_over(remote_grid(FlakyGrid(nodes)), rounds=4, on_round=lambda state, updates: came.append(updates))
+    assert [set(updates.absent.values()) for updates in came] == [{"corrupt"}, {"oversized"}, {"corrupt"}, set()]
     assert all(set(updates.absent) <= set(range(8)) for updates in came)

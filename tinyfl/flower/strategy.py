@@ -1,6 +1,7 @@
 """The Flower strategy that runs any of our algorithms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from tokenize import TokenError
 
 import numpy as np
@@ -133,6 +134,9 @@ class FleetStrategy(Strategy):
             return self._without(devices, why)
         try:
             read = read_updates(self.state.theta, reply.content, len(devices))
+            if read.absent:  # a node speaks for its own devices only
+                own = {int(device) for device in devices}
+                read = replace(read, absent={device: why for device, why in read.absent.items() if device in own})
             if self.judge is not None:
                 _normalise(reply, read_phi(self.state.theta, reply.content), len(devices), read.loss)
             return read
