@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
@@ -242,8 +242,10 @@ def listening(site_first: int, told: list[str], path: Path) -> Iterator[tuple[st
         closing(Gateway("lab", site, tell=told.append)) as gateway,
         closing(Listener(str(path / "s"), family="AF_UNIX")) as listener,
     ):
-        threading.Thread(target=serve, args=(listener, gateway), daemon=True).start()
+        closed = threading.Event()
+        threading.Thread(target=serve, args=(listener, gateway, closed), daemon=True).start()
         yield str(path / "s"), gateway
+        closed.set()
 
 
 def test_a_gateway_answers_for_its_devices_as_the_whole_fleet_would(tmp_path: Path) -> None:
@@ -358,11 +360,48 @@ def test_replies_that_cannot_be_updates_are_left_out_and_named(quick: None) -> N
 
     def words(said: RecordDict) -> None:
         said["absent"] = ConfigRecord({"20": "dead"})
-        said["events"] = ConfigRecord({"said": ["{", '{"fruit": 1}'], "seconds": "long"})
 
-    lies = [words, count, sums, shape]
+    def lowest(said: RecordDict) -> None:  # whose absolute value is below every bound, in int64
+        said.array_records["arrays"]["sum"].data = np.full(len(THETA), -(1 << 63), "<i8").tobytes()
+
+    def facts(said: RecordDict) -> None:
+        said["events"] = ConfigRecord({"said": ["{", '{"fruit": 1}', "[1]"], "seconds": "long"})
+
+    lies = [facts, words, lowest, count, sums, shape]
     nodes = {**three_nodes(), 5: lying}
     came: list[Updates] = []
-    theta_over(remote_grid(FlakyGrid(nodes)), rounds=4, on_round=lambda state, updates: came.append(updates))
-    assert [set(updates.absent.values()) for updates in came] == [{"corrupt"}, {"oversized"}, {"corrupt"}, set()]
+    theta_over(remote_grid(FlakyGrid(nodes)), rounds=6, on_round=lambda state, updates: came.append(updates))
+    reasons = [set(updates.absent.values()) for updates in came]
+    assert reasons == [{"corrupt"}, {"oversized"}, {"corrupt"}, {"oversized"}, {"corrupt"}, set()]
     assert all(set(updates.absent) <= set(range(8)) for updates in came)
+
+
+APART_LIES: dict[str, Callable[[RecordDict], None]] = {
+    "nan": lambda said: said.array_records["arrays"].update({"phis": Array(np.full((2, len(THETA)), np.nan, np.float32))}),
+    "huge": lambda said: said.array_records["arrays"].update({"phis": Array(np.full((2, len(THETA)), 1e30, np.float32))}),
+    "no array": lambda said: said.array_records["arrays"].update({"phis": Array("float32", (2,), "numpy.ndarray", b"")}),
+    "cut": lambda said: said.array_records["arrays"].update(
+        {"phis": Array("float32", (2,), "numpy.ndarray", b"\x93NUMPY\x01")}
+    ),
+    "devices": lambda said: said.config_records["apart"].update({"devices": [-1, 1]}),
+    "losses": lambda said: said.config_records["apart"].update({"losses": 1.0}),
+}
+
+
+@pytest.mark.parametrize("lie", APART_LIES.values(), ids=APART_LIES)
+def test_a_bad_answer_with_updates_apart_costs_its_devices_and_no_other(quick: None, lie: Callable[[RecordDict], None]) -> None:
+    honest = serving(range(8))
+
+    def lying(message: Message) -> RecordDict | Error:
+        said = honest(message)
+        assert isinstance(said, RecordDict)
+        if message.metadata.message_type == MessageType.TRAIN:
+            lie(said)
+        return said
+
+    came: list[Updates] = []
+    grid = remote_grid(FlakyGrid({**three_nodes(), 5: lying}), each_device=True)
+    theta_over(grid, each_device=True, rounds=1, on_round=lambda state, updates: came.append(updates))
+    assert came[0].absent
+    assert set(came[0].absent) <= set(range(8))
+    assert came[0].devices + len(came[0].absent) == COHORT

@@ -84,9 +84,10 @@ class Federation:
         grid: "FleetAddresses",
         start: State,
         progress: Callable[[Progress], None] | None,
+        interruptible: bool = True,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
-        self.grid, self.state = grid, start
+        self.grid, self.state, self.interruptible = grid, start, interruptible
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
@@ -122,8 +123,8 @@ class Federation:
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
         """The first Ctrl-C waits for the end of the round, so that nothing is half done; a second one does not wait."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers: whoever owns it decides
+        if not self.interruptible or threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers, and Flower's own runner does: whoever owns it decides
             return
         previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
 

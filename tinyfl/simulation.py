@@ -107,7 +107,7 @@ def simulate(
 
         work = Work(job.task, job.network, engine, job.config.seconds)
         with (over or here)(job.config, work, tell) as (grid, boards):
-            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress).run()
+            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, over is None).run()
         try:
             return _finish(directory, job, start.theta, outcome, boards)
         except KeyboardInterrupt as stop:

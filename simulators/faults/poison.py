@@ -59,7 +59,7 @@ class PoisonedGrid(FleetAddresses):
 
     def _poison(self, node: int, content: RecordDict, asked: Asked) -> RecordDict:
         devices = self.devices_at(node)
-        updates = read_updates(asked.theta, content, len(devices))
+        updates = read_updates(asked.theta, content, cohort_at(devices, asked.told).tolist())
         phi: F32 = updates.mean().astype(np.float32)
         if self.grid.gateways is None:
             phi = self._altered(phi, asked.theta)

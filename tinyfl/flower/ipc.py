@@ -6,7 +6,8 @@ The socket lies in a folder that only its user may enter. What goes over it are 
 from collections.abc import Callable, Mapping
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 from typing import Any
 
 from flwr.app import ConfigRecord, Error, RecordDict
@@ -17,6 +18,9 @@ from tinyfl.errors import LinkError
 
 FAILED = 3
 """The code of an error from a node that cannot do its part; the reason says why."""
+
+WORK_SECONDS, GRACE_SECONDS = 60.0, 60.0
+"""What an answer may take where the run config does not say, and beside that."""
 
 ENVELOPE = "tinyfl"
 """The ConfigRecord beside a message's own: its type, or what went wrong."""
@@ -33,9 +37,12 @@ def ask(socket: str, message_type: str, content: RecordDict, run_config: Mapping
     Raises LinkError where no gateway listens at ``socket``, or it ends before it has answered.
     """
     asked = RecordDict({**content, ENVELOPE: ConfigRecord({"type": message_type}), RUN_CONFIG: ConfigRecord({**run_config})})
+    limit = float(run_config.get("seconds") or WORK_SECONDS) + GRACE_SECONDS
     try:
         with Client(socket, family="AF_UNIX") as connection:
             connection.send_bytes(_packed(asked))
+            if not connection.poll(limit):
+                raise LinkError(f"the gateway at {socket} has not answered within {limit:g} s.")
             said = _unpacked(connection.recv_bytes())
     except (OSError, EOFError) as error:
         raise LinkError(f"the gateway at {socket} does not answer ({error!r}). Start it again: tinyfl gateway.") from error
@@ -45,15 +52,18 @@ def ask(socket: str, message_type: str, content: RecordDict, run_config: Mapping
     return said
 
 
-def serve(listener: Listener, answer: Answer) -> None:
-    """Answers whoever asks, each in a thread of its own, until the listener is closed."""
+def serve(listener: Listener, answer: Answer, closed: Event) -> None:
+    """Answers whoever asks, each in a thread of its own, until the listener is closed, which ``closed`` says beforehand."""
     while True:
         try:
             connection = listener.accept()
         except AuthenticationError:
             continue
         except OSError:
-            return
+            if closed.is_set():
+                return
+            sleep(0.1)  # too many open files, say: whoever asks waits
+            continue
         Thread(target=_serve_one, args=(connection, answer), daemon=True).start()
 
 
@@ -62,7 +72,10 @@ def _serve_one(connection: Connection, answer: Answer) -> None:
         try:
             asked = _unpacked(connection.recv_bytes())
             message_type: Any = asked.config_records.pop(ENVELOPE)["type"]
-            said = answer(message_type, asked, asked.config_records.pop(RUN_CONFIG))
+            try:
+                said = answer(message_type, asked, asked.config_records.pop(RUN_CONFIG))
+            except Exception as error:  # whatever it is, whoever asked is told, and the gateway goes on
+                said = Error(FAILED, f"a defect in the gateway: {error!r}")
             if isinstance(said, Error):
                 said = RecordDict({ENVELOPE: ConfigRecord({"code": said.code, "reason": str(said.reason)})})
             connection.send_bytes(_packed(said))

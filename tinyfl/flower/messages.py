@@ -20,6 +20,9 @@ from tinyfl.errors import ConfigError
 from tinyfl.link.errors import Corrupt, Numeric
 
 RAW = "tinyfl.i64le"
+MOST_LETTERS = 40
+"""Of a reason, which goes into logs and checkpoints."""
+
 ABSENT = "absent"
 """The ConfigRecord of devices that are absent: number to reason."""
 
@@ -117,9 +120,12 @@ def absent_record(updates: Updates) -> dict[str, ConfigRecord]:
 
 
 def read_absent(content: RecordDict) -> Mapping[int, str]:
-    """The absent devices in a reply."""
+    """The absent devices in a reply. Raises Corrupt where they are none."""
     record = content.config_records.get(ABSENT)
-    return {int(device): str(reason) for device, reason in record.items()} if record else {}
+    try:
+        return {int(device): str(reason)[:MOST_LETTERS] for device, reason in record.items()} if record else {}
+    except ValueError as error:
+        raise Corrupt(f"the reply's absent devices are no numbers ({error}).") from error
 
 
 def read_phi(theta: F32, content: RecordDict) -> F32:
@@ -140,9 +146,9 @@ def read_phi(theta: F32, content: RecordDict) -> F32:
     return phi
 
 
-def read_updates(theta: F32, content: RecordDict, most: int) -> Updates:
-    """The updates in a reply of a node with ``most`` devices in the cohort: an exact sum, or one update of a client that knows
-    nothing of sums.
+def read_updates(theta: F32, content: RecordDict, asked: Sequence[int]) -> Updates:
+    """The updates in a reply of a node that has the devices ``asked`` of the cohort: an exact sum over them but for those that
+    it says are absent; or one update of a client that knows nothing of sums.
 
     Raises Corrupt or Numeric for a reply that cannot be counted, ValueError for an update that is oversized.
     """
@@ -152,11 +158,14 @@ def read_updates(theta: F32, content: RecordDict, most: int) -> Updates:
     if not sums:
         return Updates(theta, core.fixed(read_phi(theta, content), theta), 1, loss)
     total = np.frombuffer(sums[0].data, "<i8").astype(np.int64, copy=False)
-    if total.shape != theta.shape or not 0 <= devices <= most:
-        raise Corrupt(f"the reply holds {total.size} sums over {devices} devices, not {theta.size} over at most {most}.")
-    if (np.abs(total) > devices * (MAX_CHANGE / UNIT)).any():
+    absent = read_absent(content)
+    well = total.shape == theta.shape and devices >= 0 and devices + len(absent) == len(asked)
+    if not well or (absent and not set(absent) <= {int(device) for device in asked}):
+        raise Corrupt(f"the reply holds {total.size} sums over {devices} devices, and {len(absent)} absent, of {len(asked)}.")
+    bound = int(devices * (MAX_CHANGE / UNIT))
+    if ((total > bound) | (total < -bound)).any():
         raise ValueError(f"a sum that {devices} updates below {MAX_CHANGE:g} cannot have")
-    return Updates(theta, total, devices, loss, read_absent(content))
+    return Updates(theta, total, devices, loss, absent)
 
 
 def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] = ()) -> RecordDict:
@@ -174,10 +183,10 @@ def read_shard(content: RecordDict) -> tuple[str, range, tuple[Mapping[str, Any]
     try:
         said: Any = content.config_records["shard"]
         first, size = int(said["first"]), int(said["size"])
-        if first < 0 or size < 1:
+        if first < 0 or size < 1 or first + size > 1 << 32:
             raise ValueError(f"{size} devices from {first} on")
-        return str(said["name"]), range(first, first + size), tuple(json.loads(board) for board in said["boards"])
-    except (KeyError, TypeError, ValueError) as error:
+        return str(said["name"]), range(first, first + size), tuple(dict(json.loads(board)) for board in said["boards"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"a node does not say which devices it serves ({error!r}). Run tinyfl's ClientApp there, of this version."
         ) from error

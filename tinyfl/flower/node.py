@@ -6,6 +6,7 @@ update is kept apart, for strategies that judge them one by one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MessageType, Recor
 
 from tinyfl import core
 from tinyfl.algorithms import Updates
-from tinyfl.core import F32, U32
+from tinyfl.core import F32, U32, Code
 from tinyfl.fleet import Fleet, Phis, absent, draw_cohort
 from tinyfl.flower.messages import (
     Instructions,
@@ -28,6 +29,9 @@ from tinyfl.link.errors import Corrupt
 
 NO_UPDATE = 1
 """The code of an error reply from a node that has no usable update; its reason begins with the devices' own."""
+
+UNREADABLE = (KeyError, ValueError, TypeError, OverflowError, EOFError, MemoryError, TokenError)
+"""What reading figures and arrays raises, where somebody made them up."""
 
 APART = "apart"
 """The ConfigRecord of updates that are kept apart: their devices, losses and reasons."""
@@ -78,10 +82,13 @@ def one_by_one(cohort: U32, phis: Phis, asked: Asked) -> list[RecordDict | Error
     """The answer of each device of ``cohort``, as if it were a node of its own."""
     answers = []
     for i in range(len(cohort)):
-        well = not phis.reasons[i]
-        total = core.fixed(phis.phi[i], asked.theta) if well else np.zeros(len(asked.theta), np.int64)
-        without = absent(cohort[i : i + 1], phis.reasons[i : i + 1])
-        answers.append(_content(Updates(asked.theta, total, int(well), float(phis.loss[i]), without), asked))
+        total, reason = np.zeros(len(asked.theta), np.int64), phis.reasons[i]
+        try:
+            total = total if reason else core.fixed(phis.phi[i], asked.theta)
+        except ValueError:  # of a node elsewhere, which should have seen to it
+            reason = (Code.oversized if np.isfinite(phis.phi[i]).all() else Code.numeric).name
+        without = absent(cohort[i : i + 1], (reason,))
+        answers.append(_content(Updates(asked.theta, total, int(not reason), float(phis.loss[i]), without), asked))
     return answers
 
 
@@ -94,12 +101,13 @@ def read_apart(content: RecordDict, asked: Asked) -> tuple[U32, Phis]:
         said = content.config_records[APART]
         devices: U32 = np.array(said["devices"], np.uint32)
         phi = np.ascontiguousarray(content.array_records["arrays"]["phis"].numpy(), np.float32)
-        loss, reasons = np.array(said["losses"], np.float32), tuple(said["reasons"])  # type: ignore[arg-type]
-    except (KeyError, ValueError, TypeError) as error:
+        loss, reasons = np.array(said["losses"], np.float32), tuple(str(reason) for reason in said["reasons"])  # type: ignore[union-attr]
+        whole = phi.shape == (len(devices), len(asked.theta)) and len(devices) == len(loss) == len(reasons)
+    except UNREADABLE as error:
         raise Corrupt(f"the node's answer does not hold updates kept apart ({error}).") from error
-    if phi.shape != (len(devices), len(asked.theta)) or not len(devices) == len(loss) == len(reasons):
+    if not whole:
         raise Corrupt(f"the node's answer holds {phi.shape} weights of {len(devices)} devices.")
-    return devices, Phis(phi, loss, reasons)  # type: ignore[arg-type]
+    return devices, Phis(phi, loss, reasons)
 
 
 def _content(updates: Updates, asked: Asked) -> RecordDict | Error:

@@ -257,21 +257,23 @@ class RemoteGrid(FleetAddresses):
                 why = f"node-error: {at.name}, devices {_range(at.devices)}: {said.reason}"
                 self._tell(Event(round, at.devices.start, "", "left out", why))
                 continue
-            events, work = _facts(said)
+            events, work = _facts(said, at.devices)
             for event in events:
                 self._tell(event)
             self._spent[at.name] = {"seconds": self._post.seconds[at.node], "work": work}
         return {seat: answers[self.seats[seat].node] for seat in contents}
 
 
-def _facts(said: RecordDict) -> tuple[list[Event], float]:
+def _facts(said: RecordDict, devices: range) -> tuple[list[Event], float]:
     """What a node says of its boards, and the seconds of its work; nothing, where it says what cannot be read: it decides no
     theta."""
     facts: Mapping[str, Any] = said.config_records.get("events") or {}
     try:
-        return [Event(**json.loads(event)) for event in facts.get("said", ())], float(facts.get("seconds", 0.0))
+        events = [Event(**json.loads(event)) for event in facts.get("said", ())]
+        work = float(facts.get("seconds", 0.0))
     except (TypeError, ValueError):
         return [], 0.0
+    return [event for event in events if type(event.round) is int and event.device in devices], work
 
 
 def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Any) -> Mapping[int, RecordDict | Error]:

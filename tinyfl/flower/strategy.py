@@ -1,7 +1,6 @@
 """The Flower strategy that runs any of our algorithms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from tokenize import TokenError
 
 import numpy as np
@@ -93,7 +92,7 @@ class FleetStrategy(Strategy):
         assert isinstance(grid, FleetAddresses)
         edges = [(node, grid.devices_at(node)) for node in in_order]
         cuts = np.searchsorted(cohort, [[devices.start, devices.stop] for _, devices in edges])
-        return {node: cohort[a:b] for (node, _), (a, b) in zip(edges, cuts, strict=True)}  # type: ignore[misc]
+        return {node: cohort[a:b] for (node, _), (a, b) in zip(edges, cuts, strict=True) if b > a}  # type: ignore[misc]
 
     def aggregate_train(
         self,
@@ -116,7 +115,8 @@ class FleetStrategy(Strategy):
         for devices in silent.values():
             updates = updates + self._without(devices, NODE_ERROR)
         if self.judge is not None:
-            updates = self._judged(self.judge, server_round, usable, updates)
+            # Of a round that does not count, a judge is shown nothing.
+            updates = self._judged(self.judge, server_round, usable if updates.devices >= self.minimum else [], updates)
         inner = self.algorithm.inner(self.state.round)
         if updates.devices < self.minimum:
             if self.on_short:
@@ -133,10 +133,7 @@ class FleetStrategy(Strategy):
             why = str(reply.error.reason).partition(":")[0] if reply.error.code == NO_UPDATE else NODE_ERROR
             return self._without(devices, why)
         try:
-            read = read_updates(self.state.theta, reply.content, len(devices))
-            if read.absent:  # a node speaks for its own devices only
-                own = {int(device) for device in devices}
-                read = replace(read, absent={device: why for device, why in read.absent.items() if device in own})
+            read = read_updates(self.state.theta, reply.content, devices)
             if self.judge is not None:
                 _normalise(reply, read_phi(self.state.theta, reply.content), len(devices), read.loss)
             return read

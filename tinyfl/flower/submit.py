@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ import tomlkit
 
 from tinyfl import errors
 from tinyfl.config import Config, read_toml, resolve
-from tinyfl.errors import ConfigError, Interrupted, LinkError, TinyflError
+from tinyfl.errors import ConfigError, Interrupted, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.runs import RunDirectory
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
 EXIT = re.compile(r"\(exit (\d+): (\w+)\)")
-SETTLE_SECONDS = 10.0
-"""What a SuperLink may take to say how a run ended, after its log has."""
+LOOK_SECONDS = 1.0
+"""From one look at a run's status to the next, where its log has ended."""
 
 
 def run_on(
@@ -38,6 +39,24 @@ def run_on(
     only a fleet on this machine has.
     """
     settings, folder = _resumed(resume, options) if resume else _fresh(config, out, options)
+    again = f"tinyfl run --resume {folder} --superlink {superlink}"
+    began = time.time()
+    number = _handed_in(superlink, settings)
+    try:
+        ended = _followed(superlink, number, again)
+    except KeyboardInterrupt as stop:
+        with suppress(LinkError):
+            _flwr("stop", number, superlink, "--format", "json")
+        raise Interrupted(f"the run was stopped after its last finished round. Go on with: {again}") from stop
+    if ended["status"] != "finished:completed":
+        raise _failure(ended, again)
+    made = folder / "result.json"
+    here = made.is_file() and made.stat().st_mtime >= began  # the SuperLink may be another machine
+    return RunDirectory(folder).result() if here else {"run": str(folder), **ended}
+
+
+def _handed_in(superlink: str, settings: Mapping[str, Any]) -> str:
+    """The number of the run that the SuperLink has started."""
     with tempfile.TemporaryDirectory() as app:
         table: Any = tomlkit.parse(APP.read_text())
         table["tool"]["flwr"]["app"]["config"] = to_run_config(settings)
@@ -45,19 +64,9 @@ def run_on(
         path.mkdir()
         (path / "pyproject.toml").write_text(tomlkit.dumps(table))
         started = _flwr("run", str(path), superlink, "--format", "json")
-    number = started.get("run-id")
-    if not number:
-        raise LinkError(f"the SuperLink {superlink} did not start the run: {started.get('error-message', started)}")
-    again = f"tinyfl run --resume {folder} --superlink {superlink}"
-    try:
-        subprocess.run([*_program(), "log", number, superlink], stdout=sys.stderr, check=False)
-        ended = _ended(superlink, number, again)
-    except KeyboardInterrupt as stop:
-        _flwr("stop", number, superlink, "--format", "json")
-        raise Interrupted(f"the run was stopped after its last finished round. Go on with: {again}") from stop
-    if ended["status"] != "finished:completed":
-        raise _failure(ended, again)
-    return RunDirectory(folder).result() if (folder / "result.json").is_file() else {"run": str(folder), **ended}
+    if not started.get("run-id"):
+        raise LinkError(f"the SuperLink {superlink} did not start the run: {started}")
+    return str(started["run-id"])
 
 
 def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
@@ -68,6 +77,8 @@ def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) ->
         if given.pop(key, None):
             raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
     folder = (out or free_directory(resolve(given))).resolve()
+    if (folder / "config.toml").exists():
+        raise RunError(f"{folder} already holds a run. Go on with it: tinyfl run --resume {folder}; or give another --out.")
     return {**given, "out": str(folder)}, folder
 
 
@@ -78,19 +89,19 @@ def _resumed(resume: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
     return {**kept, **given, "resume": str(resume.resolve())}, resume.resolve()
 
 
-def _ended(superlink: str, number: str, again: str) -> dict[str, Any]:
-    """How the run stands, once it has ended."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:
+    """How the run stands once it has ended; until then its log is shown, also where the log's own connection breaks."""
     while True:
+        subprocess.run([*_program(), "log", number, superlink], stdout=sys.stderr, check=False)
         try:
             (ended,) = _flwr("list", superlink, "--run-id", number, "--format", "json")["runs"]
         except (LinkError, KeyError, ValueError) as error:
             raise LinkError(
                 f"the SuperLink {superlink} does not say how run {number} ended. Start it, then: {again}"
             ) from error
-        if ended["status"].startswith("finished") or time.monotonic() > deadline:
+        if ended["status"].startswith("finished"):
             return dict(ended)
-        time.sleep(0.5)
+        time.sleep(LOOK_SECONDS)
 
 
 def _failure(ended: Mapping[str, Any], again: str) -> TinyflError:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from pathlib import Path
@@ -29,10 +29,16 @@ REFUSED = "Failed to activate SuperNode"
 """What Flower says where a key is not registered, and also for a minute after a SuperNode with this key was killed, until two
 of its heartbeats are missed."""
 
-REFUSED_SECONDS, RETRY_SECONDS = 90.0, 5.0
+CONNECTED = "SuperNode ID:"
+"""What Flower says once a SuperNode is in the federation: whatever ends it then, another try makes sense."""
+
+REFUSED_SECONDS, RETRY_SECONDS, PAUSE_SECONDS = 90.0, 5.0, 1.0
 
 GOODBYE_SECONDS = 10.0
 """What a SuperNode may take to tell the SuperLink that it leaves."""
+
+LONGEST_PATH = 100
+"""Of a Unix socket, in bytes, on all systems."""
 
 LAST_LINES = 12
 """Of the SuperNode's log, in the message that it failed."""
@@ -120,16 +126,19 @@ def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Even
     superlink.check()
     with tempfile.TemporaryDirectory(prefix="tinyfl-gateway-") as folder:
         path = Path(folder, "socket")
-        with closing(Listener(str(path), family="AF_UNIX")) as listener:
-            threading.Thread(target=serve, args=(listener, answer), name="tinyfl-gateway", daemon=True).start()
+        if len(str(path)) > LONGEST_PATH:
+            raise ConfigError(f"{path} is too long for a socket's path. Give TMPDIR a shorter folder.")
+        closed = threading.Event()
+        with closing(Listener(str(path), family="AF_UNIX")) as listener, ExitStack() as first:
+            first.callback(closed.set)
+            threading.Thread(target=serve, args=(listener, answer, closed), name="tinyfl-gateway", daemon=True).start()
             _prepare_environment(folder)
             log = Path(folder, "supernode.log")
             refused = 0.0
             while not ended.is_set():
-                began = time.monotonic()
                 why = _one_life(_command(superlink, path), log, ended)
                 if REFUSED in why:
-                    refused = refused or began
+                    refused = refused or time.monotonic()
                     if time.monotonic() - refused > REFUSED_SECONDS:
                         raise LinkError(
                             f"the SuperLink at {superlink.address} does not know the key {superlink.key}. Where it runs: flwr "
@@ -143,6 +152,7 @@ def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Even
                 elif why:
                     refused = 0.0
                     tell(f"{why}; it is started again, the boards are as they were")
+                    ended.wait(PAUSE_SECONDS)
 
 
 def _command(superlink: SuperLink, path: Path) -> list[str]:
@@ -181,6 +191,8 @@ def _one_life(command: list[str], log: Path, ended: threading.Event) -> str:
     said = log.read_text(errors="replace")
     if REFUSED in said:
         return REFUSED
+    if CONNECTED in said:
+        return f"the SuperNode ended with code {code}"
     lines = [line for line in said.splitlines() if line.strip()]
     raise LinkError(f"the SuperNode ended with code {code}:\n" + "\n".join(lines[-LAST_LINES:]))
 
