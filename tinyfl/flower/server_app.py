@@ -4,11 +4,13 @@ The run directory is the coordinator's, on the machine of the SuperLink: a run t
 ``resume = "DIRECTORY"`` in the run config, from its last finished round.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -25,6 +27,9 @@ from tinyfl.simulation import simulate
 
 app = ServerApp()
 
+ORPHAN_SECONDS = 3.0
+"""What Flower may take to end a coordinator whose SuperLink is gone, in its own way."""
+
 FREE_SECONDS = 60.0
 """What a coordinator that was cut off may take to end."""
 
@@ -38,6 +43,7 @@ def main(grid: Grid, context: Context) -> None:
 
     Raises RuntimeError with the message and exit code of whatever went wrong, which Flower shows as the run's status.
     """
+    Thread(target=_end_with, args=(os.getppid(),), name="tinyfl-orphan", daemon=True).start()
     options = from_run_config(context.run_config)
     options["minimum"] = max(1, options.get("minimum", 1))
     try:
@@ -47,6 +53,15 @@ def main(grid: Grid, context: Context) -> None:
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
     print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process some seconds after the one that started it, its SuperLink's. Flower raises a signal then, which a main
+    thread that waits for an answer never sees, and the run's directory would stay locked. Checkpoints are written whole."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    time.sleep(ORPHAN_SECONDS)
+    os._exit(1)
 
 
 def _wait_until_free(path: Path) -> None:
