@@ -178,21 +178,27 @@ def kills(parts: list[str]) -> None:
             )
 
 
+def end(child: Child) -> None:
+    """kill -9; reaped at once, as a shell would, since Flower takes a zombie for alive."""
+    child.process.kill()
+    child.process.wait()
+
+
 def kill(made: Site, part: str) -> None:
     """kill -9, and what its owner does then."""
     if part == "SuperNode":
         os.kill(pids("flower-supernode.*lab-b.key")[0], signal.SIGKILL)
     elif part == "gateway's board":
-        made.running["board"].process.kill()
+        end(made.running["board"])
         made.board()
     elif part == "gateway":
-        made.running["lab-a"].process.kill()
+        end(made.running["lab-a"])
         made.gateway(0)
     elif part == "server app":
         for pid in pids(f"flwr-serverapp.*127.0.0.1:{made.port}"):
             os.kill(pid, signal.SIGKILL)
     else:
-        made.running["superlink"].process.kill()
+        end(made.running["superlink"])
         made.superlink()
 
 
