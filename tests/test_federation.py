@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
@@ -27,7 +28,7 @@ from tinyfl.flower import client_app, remote
 from tinyfl.flower.gateway import Gateway, read_holding
 from tinyfl.flower.grid import FleetGrid, shard
 from tinyfl.flower.ipc import ask, serve
-from tinyfl.flower.messages import instructions, shard_record, theta_record
+from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.settings import from_run_config, to_run_config
@@ -405,3 +406,47 @@ def test_a_bad_answer_with_updates_apart_costs_its_devices_and_no_other(quick: N
     assert came[0].absent
     assert set(came[0].absent) <= set(range(8))
     assert came[0].devices + len(came[0].absent) == COHORT
+
+
+FLOWERS_CODES = [code for name, code in vars(ErrorCode).items() if name.isupper()]
+
+
+@pytest.mark.parametrize("code", FLOWERS_CODES)
+@pytest.mark.parametrize("each_device", [False, True])
+def test_a_failure_of_flowers_own_is_a_node_error_whatever_its_code(quick: None, each_device: bool, code: int) -> None:
+    serves = serving(range(8))
+
+    def failing(message: Message) -> RecordDict | Error:
+        roll = message.metadata.message_type == MessageType.QUERY
+        return serves(message) if roll else Error(code, "numeric: it cannot be loaded")
+
+    came: list[Updates] = []
+    grid = remote_grid(FlakyGrid({**three_nodes(), 5: failing}), each_device)
+    theta_over(grid, each_device, rounds=1, on_round=lambda state, updates: came.append(updates))
+    assert set(came[0].absent.values()) == {"node-error"}
+    assert code not in set(Trouble)
+
+
+def test_a_resumed_run_on_a_federation_keeps_its_settings_and_has_no_fleet_here(tmp_path: Path) -> None:
+    from tinyfl.config import resolve
+    from tinyfl.flower.submit import _resumed
+    from tinyfl.runs import RunDirectory
+
+    held = resolve({"task": "sine", "devices": 4, "cohort": 4, "minimum": 3, "shots": (1, 5)})
+    RunDirectory(tmp_path).start(held)
+    given, folder = _resumed(tmp_path, None, {"seconds": 9.0, "task": None})
+    back = from_run_config(to_run_config(given))
+    assert (back["minimum"], back["shots"], back["seconds"], back["resume"]) == (3, (1, 5), 9.0, str(folder))
+    with pytest.raises(ConfigError, match="is at the gateways"):
+        _resumed(tmp_path, None, {"fleet": [{"native": 4}]})
+
+
+def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyfl.cli import app
+
+    said = {"run": "/there/runs/lab", "status": "finished:completed"}
+    monkeypatch.setattr("tinyfl.flower.submit.run_on", lambda *_, **__: said)
+    app(["run", "--superlink", "lab"], standalone_mode=False)
+    assert capsys.readouterr().out == "finished:completed; its directory is where the SuperLink runs: /there/runs/lab\n"

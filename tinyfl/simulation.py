@@ -185,7 +185,7 @@ def simulated_fleet(options: dict[str, Any]) -> Fleet:
     """The simulated fleet of a run with these options, on its own: what Flower's simulation engine gives its nodes to do."""
     from tinyfl.simulators.native import NativeFleet
 
-    config, task, net, _ = _fitted(resolve({key: value for key, value in options.items() if key not in ("out", "resume")}))
+    config, task, net, _ = _fitted(resolve(options))
     fleet: Fleet = NativeFleet(task, net, config.devices)
     return fleet
 

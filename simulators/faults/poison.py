@@ -58,13 +58,12 @@ class PoisonedGrid(FleetAddresses):
             yield reply
 
     def _poison(self, node: int, content: RecordDict, asked: Asked) -> RecordDict:
-        devices = self.devices_at(node)
-        updates = read_updates(asked.theta, content, cohort_at(devices, asked.told).tolist())
+        cohort = cohort_at(self.devices_at(node), asked.told)
+        updates = read_updates(asked.theta, content, cohort.tolist())
         phi: F32 = updates.mean().astype(np.float32)
         if self.grid.gateways is None:
             phi = self._altered(phi, asked.theta)
         else:
-            cohort = cohort_at(devices, asked.told)
             theirs = cohort[np.isin(cohort, list(self.poisoned))]
             if not len(theirs):
                 return content

@@ -86,8 +86,10 @@ def run(
         result = show.with_progress(work).result
     if json:
         typer.echo(jsonlib.dumps(result))
-    else:
+    elif "evaluation" in result:
         show.run(result)
+    else:
+        typer.echo(f"{result['status']}; its directory is where the SuperLink runs: {result['run']}")
 
 
 def _fleet(

@@ -12,7 +12,8 @@ from flwr.clientapp import ClientApp
 
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.fleet import Fleet
-from tinyfl.flower.ipc import FAILED, ask
+from tinyfl.flower.ipc import ask
+from tinyfl.flower.messages import Trouble, shard_record
 
 app = ClientApp()
 
@@ -43,13 +44,12 @@ def _reply(message: Message, context: Context) -> Message:
         else:
             answer = _simulated(message, context)
     except TinyflError as error:
-        answer = Error(FAILED, str(error))
+        answer = Error(Trouble.failed, str(error))
     return Message(answer, reply_to=message)
 
 
 def _simulated(message: Message, context: Context) -> RecordDict | Error:
     from tinyfl.flower.grid import shard
-    from tinyfl.flower.messages import shard_record
     from tinyfl.flower.node import answer, read
 
     fleet = _fleet(tuple(sorted(context.run_config.items())))
@@ -65,7 +65,7 @@ def _simulated(message: Message, context: Context) -> RecordDict | Error:
 @lru_cache(maxsize=1)
 def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
     """The whole simulated fleet of a run; a process that stays, as Ray's do, makes it once."""
-    from tinyfl.flower.settings import from_run_config
+    from tinyfl.flower.settings import of_the_config
     from tinyfl.simulation import simulated_fleet
 
-    return simulated_fleet(from_run_config(dict(run_config)))
+    return simulated_fleet(of_the_config(dict(run_config)))

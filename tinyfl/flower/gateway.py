@@ -21,10 +21,9 @@ from tinyfl.config import read_toml, resolve
 from tinyfl.core import FASTEST
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.fleet import Event, Fleet
-from tinyfl.flower.ipc import FAILED
-from tinyfl.flower.messages import shard_record
+from tinyfl.flower.messages import Trouble, shard_record
 from tinyfl.flower.node import answer, read
-from tinyfl.flower.settings import OF_THE_RUN, from_run_config
+from tinyfl.flower.settings import of_the_config
 from tinyfl.roster import Part, read_parts
 from tinyfl.simulation import network_of
 from tinyfl.tasks import load_task
@@ -79,11 +78,10 @@ class Gateway:
             return shard_record(self.name, self._site.devices, self._site.boards)
         with self._turn:
             try:
-                options = {key: value for key, value in from_run_config(run_config).items() if key not in OF_THE_RUN}
-                return self._answer(message_type, content, options)
+                return self._answer(message_type, content, of_the_config(run_config))
             except TinyflError as error:
                 self._tell(f"cannot do its part: {error}")
-                return Error(FAILED, str(error))
+                return Error(Trouble.failed, str(error))
 
     def close(self) -> None:
         """Lets the boards' ports go."""

@@ -46,6 +46,19 @@ class FleetAddresses(Grid):
     def get_node_ids(self) -> Sequence[int]:
         return range(1, self.nodes + 1)
 
+    def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
+        """What the nodes of ``messages`` answer, in their order; all messages ask for the same."""
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Has each message's round run on its node and returns the replies, in the messages' order."""
+        sent = list(messages)
+        replies: dict[int, Message] = {}
+        for same in _same_work(sent).values():
+            answers = self.answers([sent[i] for i in same])
+            replies.update({i: Message(said, reply_to=sent[i]) for i, said in zip(same, answers, strict=True)})
+        return [replies[i] for i in range(len(sent))]
+
     def set_run(self, run: Run) -> None:
         raise NotImplementedError("this grid works without a run")
 
@@ -79,27 +92,20 @@ class FleetGrid(FleetAddresses):
     def devices_at(self, node: int) -> range:
         return shard(self.fleet.size, self.nodes, node - 1)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Runs each message's round on its node and returns the replies, in the messages' order."""
-        sent = list(messages)
-        replies: dict[int, Message] = {}
-        for same in same_work(sent).values():
-            group = [sent[i] for i in same]
-            answers = self._of_devices(group) if self.gateways is None else self._of_gateways(group)
-            replies.update({i: Message(said, reply_to=sent[i]) for i, said in zip(same, answers, strict=True)})
-        return [replies[i] for i in range(len(sent))]
+    def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
+        return self._of_devices(messages) if self.gateways is None else self._of_gateways(messages)
 
-    def _of_gateways(self, messages: list[Message]) -> list[RecordDict | Error]:
+    def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         asked = read(messages[0].content, messages[0].metadata.message_type, self.defaults)
         return [answer(self.fleet, self.devices_at(message.metadata.dst_node_id), asked) for message in messages]
 
-    def _of_devices(self, messages: list[Message]) -> list[RecordDict | Error]:
+    def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         asked = read(messages[0].content, messages[0].metadata.message_type, self.defaults)
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
         return one_by_one(devices, self.fleet.run_each(devices, asked.told.round, asked.theta, asked.told.inner), asked)
 
 
-def same_work(messages: Sequence[Message]) -> dict[tuple[int, int, str], list[int]]:
+def _same_work(messages: Sequence[Message]) -> dict[tuple[int, int, str], list[int]]:
     """The numbers of the messages that ask for the same, by what they share."""
     groups: dict[tuple[int, int, str], list[int]] = {}
     for i, message in enumerate(messages):

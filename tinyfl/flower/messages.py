@@ -8,6 +8,7 @@ said in words, such as who is absent and why, stands in a ConfigRecord beside th
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,16 @@ from tinyfl.link.errors import Corrupt, Numeric
 RAW = "tinyfl.i64le"
 MOST_LETTERS = 40
 """Of a reason, which goes into logs and checkpoints."""
+
+
+class Trouble(IntEnum):
+    """Codes of error replies, none of them one of Flower's own. ``no_update``: the reason begins with the devices' own.
+    ``silent``: a node did not answer as asked. ``failed``: a node cannot do its part, and the reason says why."""
+
+    no_update = 1001
+    silent = 1002
+    failed = 1003
+
 
 ABSENT = "absent"
 """The ConfigRecord of devices that are absent: number to reason."""

@@ -18,6 +18,7 @@ from tinyfl.core import F32, U32, Code
 from tinyfl.fleet import Fleet, Phis, absent, draw_cohort
 from tinyfl.flower.messages import (
     Instructions,
+    Trouble,
     absent_record,
     metrics_record,
     read_instructions,
@@ -26,9 +27,6 @@ from tinyfl.flower.messages import (
     theta_record,
 )
 from tinyfl.link.errors import Corrupt
-
-NO_UPDATE = 1
-"""The code of an error reply from a node that has no usable update; its reason begins with the devices' own."""
 
 UNREADABLE = (KeyError, ValueError, TypeError, OverflowError, EOFError, MemoryError, TokenError)
 """What reading figures and arrays raises, where somebody made them up."""
@@ -119,7 +117,7 @@ def _content(updates: Updates, asked: Asked) -> RecordDict | Error:
         return RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics, **absent_record(updates)})
     if not updates.devices:
         why = ", ".join(updates.left_out) or "none asked"
-        return Error(NO_UPDATE, f"{why}: no device of the cohort here sent a usable update")
+        return Error(Trouble.no_update, f"{why}: no device of the cohort here sent a usable update")
     arrays = theta_record(updates.mean().astype(np.float32))
     return RecordDict({"arrays": arrays, "metrics": metrics, **absent_record(updates)})
 

@@ -18,9 +18,9 @@ from flwr.serverapp import Grid
 
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event
-from tinyfl.flower.grid import FleetAddresses, same_work
-from tinyfl.flower.messages import read_shard
-from tinyfl.flower.node import one_by_one, read, read_apart
+from tinyfl.flower.grid import FleetAddresses
+from tinyfl.flower.messages import Trouble, read_shard
+from tinyfl.flower.node import Asked, one_by_one, read, read_apart
 
 ROLL_SECONDS = 120.0
 """What nodes may take to be there, all of them, when a run starts."""
@@ -33,9 +33,6 @@ SENDS = 5
 
 POLL_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 0.1, 1.0, 3.0
 """From one look for answers to the next; for nodes that are back; and from a failure to the next try."""
-
-SILENT = 2
-"""The code of an error reply for a node that did not answer."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +127,7 @@ class Post:
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
         """The answer of each node to its content. A node that failed, or was restarted since it was asked, is asked again once
-        it is there;
-        what has not come by ``deadline`` (of time.monotonic) is an error."""
+        it is there; what has not come by ``deadline`` (of time.monotonic) is an error."""
         began, self.seconds = time.monotonic(), {}
         asked = {node: _Sent(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
@@ -183,7 +179,7 @@ class Post:
 
 
 def _silence(each: _Sent) -> Error:
-    return Error(SILENT, f"no answer, asked {each.sends} times")
+    return Error(Trouble.silent, f"no answer, asked {each.sends} times")
 
 
 class RemoteGrid(FleetAddresses):
@@ -211,22 +207,15 @@ class RemoteGrid(FleetAddresses):
     def devices_at(self, node: int) -> range:
         return range(node - 1, node) if self._each_device else self.seats[node - 1].devices
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Has each message's round run on its node and returns the replies, in the messages' order."""
-        sent = list(messages)
-        replies: dict[int, Message] = {}
-        for same in same_work(sent).values():
-            group = [sent[i] for i in same]
-            answers = self._of_devices(group) if self._each_device else self._of_gateways(group)
-            replies.update({i: Message(said, reply_to=sent[i]) for i, said in zip(same, answers, strict=True)})
-        return [replies[i] for i in range(len(sent))]
+    def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
+        return self._of_devices(messages) if self._each_device else self._of_gateways(messages)
 
-    def _of_gateways(self, messages: list[Message]) -> list[RecordDict | Error]:
+    def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         seats = [message.metadata.dst_node_id - 1 for message in messages]
         answers = self._exchange(dict(zip(seats, (message.content for message in messages), strict=True)), messages[0])
         return [answers[seat] for seat in seats]
 
-    def _of_devices(self, messages: list[Message]) -> list[RecordDict | Error]:
+    def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         """One message to each seat, which names its devices, and each device's answer out of what comes back."""
         asked = read(messages[0].content, messages[0].metadata.message_type, {})
         devices = [message.metadata.dst_node_id - 1 for message in messages]
@@ -276,7 +265,7 @@ def _facts(said: RecordDict, devices: range) -> tuple[list[Event], float]:
     return [event for event in events if type(event.round) is int and event.device in devices], work
 
 
-def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Any) -> Mapping[int, RecordDict | Error]:
+def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Asked) -> Mapping[int, RecordDict | Error]:
     """Each device's answer out of its seat's."""
     if isinstance(said, Error):
         return dict.fromkeys(devices, said)
@@ -285,4 +274,4 @@ def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Any) -> Mapp
         found = dict(zip(of.tolist(), one_by_one(of, phis, asked), strict=True))
         return {device: found[device] for device in devices}
     except (LinkError, KeyError) as error:
-        return dict.fromkeys(devices, Error(SILENT, f"an answer that is not for these devices: {error}"))
+        return dict.fromkeys(devices, Error(Trouble.silent, f"an answer that is not for these devices: {error}"))

@@ -45,10 +45,12 @@ def main(grid: Grid, context: Context) -> None:
     """
     Thread(target=_end_with, args=(os.getppid(),), name="tinyfl-orphan", daemon=True).start()
     options = from_run_config(context.run_config)
-    options["minimum"] = max(1, options.get("minimum", 1))
     try:
+        least = 1
         if "resume" in options:
             _wait_until_free(Path(options["resume"]))
+            least = RunDirectory(Path(options["resume"])).config().minimum
+        options["minimum"] = max(1, options.get("minimum", least))
         run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, **options)
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error

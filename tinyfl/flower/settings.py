@@ -38,6 +38,11 @@ def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def of_the_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are fields of the Config: all that a node goes by."""
+    return {key: value for key, value in from_run_config(run_config).items() if key not in OF_THE_RUN}
+
+
 def to_run_config(options: Mapping[str, Any]) -> dict[str, Any]:
     """The run config of ``options``, with every key; the inverse of from_run_config."""
     values = {**options, "shots": ",".join(map(str, options.get("shots") or ()))}

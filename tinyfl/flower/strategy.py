@@ -14,8 +14,7 @@ from tinyfl.core import F32, Code
 from tinyfl.errors import LinkError, TrainingError
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.messages import instructions, metrics_record, read_phi, read_updates, theta_record
-from tinyfl.flower.node import NO_UPDATE
+from tinyfl.flower.messages import Trouble, instructions, metrics_record, read_phi, read_updates, theta_record
 from tinyfl.link.errors import Corrupt
 
 NODE_ERROR = "node-error"
@@ -130,7 +129,7 @@ class FleetStrategy(Strategy):
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
         """What one reply brings."""
         if reply.has_error():
-            why = str(reply.error.reason).partition(":")[0] if reply.error.code == NO_UPDATE else NODE_ERROR
+            why = str(reply.error.reason).partition(":")[0] if reply.error.code == Trouble.no_update else NODE_ERROR
             return self._without(devices, why)
         try:
             read = read_updates(self.state.theta, reply.content, devices)
@@ -200,6 +199,3 @@ class _Cohort(FleetAddresses):
 
     def get_node_ids(self) -> Sequence[int]:
         return self._nodes
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        raise NotImplementedError("a judge sends nothing")

@@ -38,7 +38,7 @@ def run_on(
     Raises the kind of error that ended the run, LinkError where the SuperLink does not answer, ConfigError for options that
     only a fleet on this machine has.
     """
-    settings, folder = _resumed(resume, options) if resume else _fresh(config, out, options)
+    settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
     again = f"tinyfl run --resume {folder} --superlink {superlink}"
     began = time.time()
     number = _handed_in(superlink, settings)
@@ -72,21 +72,25 @@ def _handed_in(superlink: str, settings: Mapping[str, Any]) -> str:
 def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     from tinyfl.simulation import free_directory
 
-    given = {**(read_toml(config) if config else {}), **{key: value for key, value in options.items() if value is not None}}
-    for key in OF_THE_NODES:
-        if given.pop(key, None):
-            raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
+    given = _given(config, options)
     folder = (out or free_directory(resolve(given))).resolve()
     if (folder / "config.toml").exists():
         raise RunError(f"{folder} already holds a run. Go on with it: tinyfl run --resume {folder}; or give another --out.")
     return {**given, "out": str(folder)}, folder
 
 
-def _resumed(resume: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     held: Config = RunDirectory(resume).config()
-    kept = {key: value for key, value in vars(held).items() if key not in OF_THE_NODES}
-    given = {key: value for key, value in options.items() if value is not None}
-    return {**kept, **given, "resume": str(resume.resolve())}, resume.resolve()
+    return {**vars(held), **_given(config, options), "resume": str(resume.resolve())}, resume.resolve()
+
+
+def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file and the options say; ConfigError where that is of the nodes."""
+    given = {**(read_toml(config) if config else {}), **{key: value for key, value in options.items() if value is not None}}
+    for key in OF_THE_NODES:
+        if given.pop(key, None):
+            raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
+    return given
 
 
 def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:

@@ -198,6 +198,7 @@ def _one_life(command: list[str], log: Path, ended: threading.Event) -> str:
 
 
 def free_port() -> int:
+    """A TCP port of the loopback that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
