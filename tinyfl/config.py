@@ -155,8 +155,8 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
     _check_judge(config)
-    # The noise is made for a whole cohort: a round with fewer updates is no round.
-    return replace(config, minimum=max(config.minimum, config.cohort)) if config.noise else config
+    # A round in which nobody took part has spent privacy on nothing but noise.
+    return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
 
 
 def _with_fleet(given: dict[str, Any]) -> dict[str, Any]:

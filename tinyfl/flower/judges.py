@@ -4,11 +4,12 @@ A judge makes one phi out of the phis of a cohort; the algorithm takes its outer
 noise of a private judge costs no more privacy.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
     FedAvg,
@@ -20,6 +21,7 @@ from flwr.serverapp.strategy import (
 
 from tinyfl.config import Config
 from tinyfl.errors import InstallError
+from tinyfl.flower.messages import judged_record, read_theta
 
 ALL: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
 """A judge asks every node that it is shown, and waits for no more."""
@@ -77,10 +79,18 @@ def _accountant(config: Config, rounds_done: int) -> Any:
 
 
 class _Clipping(DifferentialPrivacyServerSideFixedClipping):
-    """Flower's clipping, which divides by an update's norm: one that is nothing but zeros would end the run."""
+    """Flower's clipping, but for two things. It divides by an update's norm, and one that is nothing but zeros would end the
+    run. And its noise is made for a whole cohort, of which it wants every update: here a device that is absent counts with an
+    update of zeros, which is what the accountant's neighbouring fleet has in its place."""
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        self._asked = list(super().configure_train(server_round, arrays, config, grid))
+        return self._asked
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         listed = list(replies)
+        if listed and self.accountant:
+            listed += self._of_absent({reply.metadata.src_node_id for reply in listed})
         theta = self.current_arrays.to_numpy_ndarrays()
         for reply in listed:
             for key, record in reply.content.array_records.items() if reply.has_content() else ():
@@ -89,3 +99,8 @@ class _Clipping(DifferentialPrivacyServerSideFixedClipping):
                     phi[0].flat[0] += max(np.spacing(abs(phi[0].flat[0])), 1e-30)
                     reply.content[key] = ArrayRecord({name: Array(array) for name, array in zip(record, phi, strict=True)})
         return super().aggregate_train(server_round, listed)
+
+    def _of_absent(self, there: Container[int]) -> Iterable[Message]:
+        theta = read_theta(self.current_arrays)
+        absent = (message for message in self._asked if message.metadata.dst_node_id not in there)
+        return [Message(judged_record(theta, devices=1, loss=0.0), reply_to=message) for message in absent]

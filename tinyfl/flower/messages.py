@@ -179,6 +179,14 @@ def read_updates(theta: F32, content: RecordDict, asked: Sequence[int]) -> Updat
     return Updates(theta, total, devices, loss, absent)
 
 
+def judged_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
+    """What a judge is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
+    said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences of
+    large squares."""
+    arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
+    return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
+
+
 def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] = ()) -> RecordDict:
     """What a node answers in the roll call: its name, its devices, and the records of its boards."""
     said: dict[str, Any] = {"name": name, "first": devices.start, "size": len(devices)}

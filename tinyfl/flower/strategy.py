@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tokenize import TokenError
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
-from tinyfl.core import F32, Code
+from tinyfl.core import Code
 from tinyfl.errors import LinkError, TrainingError
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.messages import Trouble, instructions, metrics_record, read_phi, read_updates, theta_record
+from tinyfl.flower.messages import Trouble, instructions, judged_record, metrics_record, read_phi, read_updates, theta_record
 from tinyfl.link.errors import Corrupt
 
 NODE_ERROR = "node-error"
@@ -134,7 +134,8 @@ class FleetStrategy(Strategy):
         try:
             read = read_updates(self.state.theta, reply.content, devices)
             if self.judge is not None:
-                _normalise(reply, read_phi(self.state.theta, reply.content), len(devices), read.loss)
+                phi = read_phi(self.state.theta, reply.content)
+                reply.content = judged_record(phi, devices=len(devices), loss=read.loss)
             return read
         except LinkError as error:
             return self._without(devices, error.reason)
@@ -178,14 +179,6 @@ class FleetStrategy(Strategy):
 
     def summary(self) -> None:
         """Nothing to add to Flower's log: the run directory holds the config."""
-
-
-def _normalise(reply: Message, phi: F32, devices: int, loss: float) -> None:
-    """Puts ``phi`` in the place of what a node sent, for a judge: under one name and with the weight of the node's devices,
-    whatever the node said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small
-    differences of large squares."""
-    arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
-    reply.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 
 
 class _Cohort(FleetAddresses):
