@@ -7,6 +7,7 @@ round is a function of the message alone, so an answer that comes twice is the s
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -65,7 +66,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
         in_order = sorted(seats.values(), key=lambda seat: seat.devices.start)
         _refuse_overlaps(in_order, fleet_size)
         if sum(len(seat.devices) for seat in in_order) == fleet_size:
-            return tuple(in_order)
+            return _told_apart(in_order)
         if time.monotonic() >= deadline:
             missing = ", ".join(_gaps(in_order, fleet_size))
             why = "".join(f" Node {node} says: {text}." for node, text in trouble.items() if node not in seats)
@@ -79,6 +80,14 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
 def _seat(node: int, content: RecordDict) -> Seat:
     name, devices, boards = read_shard(content)
     return Seat(node, name or f"node {node}", devices, boards)
+
+
+def _told_apart(seats: Sequence[Seat]) -> tuple[Seat, ...]:
+    """The seats, those of one name with their devices in it."""
+    names = Counter(seat.name for seat in seats)
+    return tuple(
+        replace(seat, name=f"{seat.name} ({_range(seat.devices)})") if names[seat.name] > 1 else seat for seat in seats
+    )
 
 
 def _refuse_overlaps(seats: Sequence[Seat], fleet_size: int) -> None:

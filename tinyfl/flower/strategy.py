@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from tinyfl import core
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
 from tinyfl.core import Code
-from tinyfl.errors import LinkError, TrainingError
+from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import Trouble, instructions, judged_record, metrics_record, read_phi, read_updates, theta_record
@@ -26,7 +26,8 @@ class FleetStrategy(Strategy):
     over nodes that are single devices. ``on_round`` is told the new state and what came back.
 
     With a ``judge``, a strategy of Flower's such as FedTrimmedAvg, the judge makes one phi out of the devices' own, and the
-    algorithm takes its outer step towards that; without, they are summed exactly.
+    algorithm takes its outer step towards that; without, they are summed exactly. Over gateways, whose sums no judge can
+    judge, a round with one raises ConfigError.
 
     A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
     is the same round again."""
@@ -71,12 +72,21 @@ class FleetStrategy(Strategy):
         """Asks every gateway, or every device of the cohort, for its part of the round."""
         self._asked = self._cohort_by_node(grid)
         if self.judge is not None:
+            self._refuse_sums()
             messages = list(self.judge.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked))))
             chosen = [message.metadata.dst_node_id for message in messages]  # a judge may ask for fewer
             self._asked = {node: self._asked[node] for node in chosen}
             return messages
         record = RecordDict({"arrays": arrays, "config": self._told()})
         return [Message(record, node, MessageType.TRAIN) for node in self._asked]
+
+    def _refuse_sums(self) -> None:
+        """Raises ConfigError where a node would answer a judge for several devices."""
+        if any(len(devices) > 1 for devices in self._asked.values()):
+            raise ConfigError(
+                f"{type(self.judge).__name__} would judge sums over gateways, and one poisoned update poisons a sum. "
+                "Give FleetStrategy each_device=True, over FleetGrid(fleet, gateways=None)."
+            )
 
     def _cohort_by_node(self, grid: Grid) -> Mapping[int, Sequence[int]]:
         """The nodes that this round asks, each with the devices of the cohort that it serves. Of nodes that are none of ours,

@@ -18,7 +18,7 @@ from tinyfl.simulators.child import Child
 import tinyfl
 from tinyfl.flower.supernode import free_port
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "federation.md").read_text()
 RUN = {"task": "sine", "network": "mlp-8", "devices": 4, "cohort": 4, "rounds": 3, "minimum": 4}
 

@@ -1,0 +1,157 @@
+"""What a gateway answers for its devices, and the settings that a run brings to it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from tinyfl.simulators.native import NativeFleet
+
+from tinyfl.algorithms import Inner
+from tinyfl.assembly import raised
+from tinyfl.errors import ConfigError, LinkError
+from tinyfl.flower import client_app
+from tinyfl.flower.gateway import Gateway, read_holding
+from tinyfl.flower.grid import FleetGrid, shard
+from tinyfl.flower.ipc import ask, serve
+from tinyfl.flower.messages import instructions, theta_record
+from tinyfl.flower.node import answer, read
+from tinyfl.flower.settings import from_run_config, to_run_config
+from tinyfl.flower.settings import keys as setting_names
+from tinyfl.networks import network
+from tinyfl.roster import Part
+from tinyfl.tasks import load_task
+
+SIZE, COHORT, ROUNDS = 24, 10, 5
+TASK = load_task("sine", None, 5)
+NET = network("mlp-8-8", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
+FLEET = NativeFleet(TASK, NET, SIZE)
+THETA = NET.initial_weights(0)
+RUN_CONFIG = {"task": "sine", "network": "mlp-8-8", "seed": 5, "devices": SIZE, "cohort": COHORT, "rounds": ROUNDS, "out": ""}
+
+
+@contextmanager
+def listening(site_first: int, told: list[str], path: Path) -> Iterator[tuple[str, Gateway]]:
+    with (
+        raised([Part(native=3), Part(native=5)], site_first) as site,
+        closing(Gateway("lab", site, tell=told.append)) as gateway,
+        closing(Listener(str(path / "s"), family="AF_UNIX")) as listener,
+    ):
+        closed = threading.Event()
+        threading.Thread(target=serve, args=(listener, gateway, closed), daemon=True).start()
+        yield str(path / "s"), gateway
+        closed.set()
+
+
+def test_a_gateway_answers_for_its_devices_as_the_whole_fleet_would(tmp_path: Path) -> None:
+    told: list[str] = []
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
+    with listening(8, told, tmp_path) as (socket, _):
+        roll = ask(socket, MessageType.QUERY, RecordDict({"config": ConfigRecord()}), RUN_CONFIG)
+        said = [ask(socket, MessageType.TRAIN, content, RUN_CONFIG) for _ in range(2)]
+        context = Context(1, 1, {"gateway": socket}, RecordDict(), dict(RUN_CONFIG))
+        FleetGrid(FLEET)
+        reply = client_app.app(Message(content, 1, MessageType.TRAIN), context)
+    assert (roll["shard"]["first"], roll["shard"]["size"], roll["shard"]["name"]) == (8, 8, "lab")  # type: ignore[index]
+    straight: Any = answer(FLEET, range(8, 16), read(content, MessageType.TRAIN, {}))
+    for each in (*said, reply.content):
+        assert each["arrays"]["sum"].data == straight["arrays"]["sum"].data  # type: ignore[index]
+    assert [line.split(" updates")[0] for line in told[:1]] == [f"round 3: {straight['metrics']['devices']}"]
+    assert all("answered from memory" in line for line in told[1:]), told
+
+
+def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    with listening(8, told, tmp_path) as (socket, _):
+        bad = ask(socket, MessageType.TRAIN, content, {**RUN_CONFIG, "task": "cooking"})
+        well = ask(socket, MessageType.TRAIN, content, RUN_CONFIG)
+    assert isinstance(bad, Error)
+    assert "no task is called 'cooking'" in str(bad.reason)
+    assert isinstance(well, RecordDict)
+    with pytest.raises(LinkError, match="does not answer"):
+        ask(str(tmp_path / "nobody"), MessageType.TRAIN, content, RUN_CONFIG)
+
+
+@pytest.mark.parametrize("parts", [1, 5, SIZE])
+def test_nodes_without_a_gateway_simulate_their_share(parts: int) -> None:
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
+    FleetGrid(FLEET)
+    total = np.zeros(len(THETA), np.int64)
+    for part in range(parts):
+        context = Context(1, 1, {"partition-id": part, "num-partitions": parts}, RecordDict(), dict(RUN_CONFIG))
+        reply = client_app.app(Message(content, 1, MessageType.TRAIN), context)
+        total += np.frombuffer(reply.content["arrays"]["sum"].data, "<i8")  # type: ignore[index]
+        roll = client_app.app(Message(RecordDict({"config": ConfigRecord()}), 1, MessageType.QUERY), context)
+        assert roll.content["shard"]["first"] == shard(SIZE, parts, part).start  # type: ignore[index]
+    whole: Any = answer(FLEET, range(SIZE), read(content, MessageType.TRAIN, {}))
+    assert total.tobytes() == whole["arrays"]["sum"].data
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('task = "sine"\n[[fleet]]\nnative = 1\n', "the rest comes with each run"),
+        ("first = 1\n", "no .*part"),
+        ("first = -1\n[[fleet]]\nnative = 1\n", "whole number"),
+        ("[[fleet]]\nnative = 0\n", "no device"),
+    ],
+)
+def test_a_gateways_file_that_is_none_says_why(tmp_path: Path, text: str, why: str) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        read_holding(file)
+
+
+def test_a_run_config_keeps_every_setting() -> None:
+    options = {"task": "sine", "shots": (1, 5), "inner_lr": 0.5, "devices": 8, "out": "runs/x"}
+    flat = to_run_config(options)
+    assert set(flat) == {key.replace("_", "-") for key in setting_names()}
+    assert from_run_config(flat) == options
+    with pytest.raises(ConfigError, match="'fruit'"):
+        from_run_config({"fruit": 1})
+    with pytest.raises(ConfigError, match="whole numbers"):
+        from_run_config({"shots": "one"})
+
+
+def test_the_example_app_names_every_setting() -> None:
+    import tomllib
+    from importlib.resources import files
+
+    app = tomllib.loads((files("tinyfl.flower") / "app" / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert set(app["config"]) == set(to_run_config({}))
+    from_run_config(app["config"])
+
+
+def test_a_resumed_run_on_a_federation_keeps_its_settings_and_has_no_fleet_here(tmp_path: Path) -> None:
+    from tinyfl.config import resolve
+    from tinyfl.flower.submit import _resumed
+    from tinyfl.runs import RunDirectory
+
+    held = resolve({"task": "sine", "devices": 4, "cohort": 4, "minimum": 3, "shots": (1, 5)})
+    RunDirectory(tmp_path).start(held)
+    given, folder = _resumed(tmp_path, None, {"seconds": 9.0, "task": None})
+    back = from_run_config(to_run_config(given))
+    assert (back["minimum"], back["shots"], back["seconds"], back["resume"]) == (3, (1, 5), 9.0, str(folder))
+    with pytest.raises(ConfigError, match="is at the gateways"):
+        _resumed(tmp_path, None, {"fleet": [{"native": 4}]})
+
+
+def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyfl.cli import app
+
+    said = {"run": "/there/runs/lab", "status": "finished:completed"}
+    monkeypatch.setattr("tinyfl.flower.submit.run_on", lambda *_, **__: said)
+    app(["run", "--superlink", "lab"], standalone_mode=False)
+    assert capsys.readouterr().out == "finished:completed; its directory is where the SuperLink runs: /there/runs/lab\n"
