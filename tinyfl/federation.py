@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
+from tinyfl.core import Code
 from tinyfl.errors import Interrupted, RunError, TrainingError
 from tinyfl.fleet import draw_cohort, spans
 from tinyfl.networks import is_file
@@ -73,6 +74,25 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _diverged(left_out: Mapping[str, int]) -> str:
+    """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
+    if not set(left_out) <= {Code.numeric.name, Code.oversized.name}:
+        return ""
+    return "the inner loop diverges. Start a new run with a smaller --inner-lr, or with a --clip."
+
+
+@contextmanager
+def _flower_quiet() -> Iterator[None]:
+    """Flower logs every round, and warns of what we mean."""
+    log = logging.getLogger("flwr")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 class Federation:
     """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint."""
 
@@ -100,23 +120,18 @@ class Federation:
         from tinyfl.flower.judges import judge, privacy_spent
 
         self._restore()
-        self._judge = judge(self.config, self.state.round)
         self.directory.trim(self.state.round)
         self._began = self._saved = self._turned = time.monotonic()
         folder = self.directory.path
-        with (folder / METRICS).open("a") as self._metrics, (folder / ROUNDS).open("a") as self._log:
+        with (folder / METRICS).open("a") as self._metrics, (folder / ROUNDS).open("a") as self._log, _flower_quiet():
+            self._judge = judge(self.config, self.state.round)
             if self.state.round < self.config.rounds:
                 with self._interruptible():
                     self._rounds()
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
-            diverged = set(self.left_out) <= {"numeric", "oversized"}
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                + (
-                    "the inner loop diverges on every device. Give a smaller --inner-lr, or a --clip."
-                    if diverged
-                    else f"see to the boards that {self.directory.path}/events.jsonl names."
-                )
+                f"{_diverged(self.left_out) or self._see_to_boards() + '.'}"
             )
         return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge))
 
@@ -142,26 +157,20 @@ class Federation:
         from tinyfl.flower.messages import theta_record
         from tinyfl.flower.strategy import FleetStrategy
 
-        log = logging.getLogger("flwr")
-        level = log.level
-        log.setLevel(logging.ERROR)
-        try:
-            strategy = FleetStrategy(
-                self.algorithm,
-                self.state,
-                cohort=self.config.cohort,
-                fleet_size=self.config.devices,
-                seed=self.config.seed,
-                each_device=self.config.gateways is None,
-                judge=self._judge,
-                minimum=self.config.minimum,
-                on_round=self._on_round,
-                on_short=self._on_short,
-            )
-            while left := self.config.rounds - self.state.round:
-                strategy.start(self.grid, theta_record(self.state.theta), num_rounds=left)
-        finally:
-            log.setLevel(level)
+        strategy = FleetStrategy(
+            self.algorithm,
+            self.state,
+            cohort=self.config.cohort,
+            fleet_size=self.config.devices,
+            seed=self.config.seed,
+            each_device=self.config.gateways is None,
+            judge=self._judge,
+            minimum=self.config.minimum,
+            on_round=self._on_round,
+            on_short=self._on_short,
+        )
+        while left := self.config.rounds - self.state.round:
+            strategy.start(self.grid, theta_record(self.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
@@ -211,14 +220,19 @@ class Federation:
         self._save()
         self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
+            cure = _diverged(updates.left_out) or (
+                f"{self._see_to_boards()}, or give a smaller --minimum; then go on with: "
+                f"tinyfl run --resume {self.directory.path}"
+            )
             raise TrainingError(
                 f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
-                f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}). See to the boards that "
-                f"{self.directory.path}/events.jsonl names, or give a smaller --minimum; then go on with: "
-                f"tinyfl run --resume {self.directory.path}"
+                f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
             )
         time.sleep(SHORT_ROUND_PAUSES[self._short])
         self._short += 1
+
+    def _see_to_boards(self) -> str:
+        return f"see to the boards that {self.directory.path}/events.jsonl names"
 
     def _save(self) -> None:
         for file in (self._metrics, self._log):

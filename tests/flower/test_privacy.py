@@ -1,8 +1,10 @@
 """Private aggregation: what noise costs, whom it covers, and that the accounts are right."""
 
 import json
+import logging
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from tinyfl.errors import InstallError, TrainingError
 from tinyfl.flower.judges import judge, privacy_spent, target_delta
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
+from tinyfl.simulation import simulate
 
 
 def test_an_update_counts_with_at_most_the_norm_that_is_asked_for() -> None:
@@ -146,6 +149,30 @@ def test_a_private_round_with_fewer_updates_than_its_minimum_releases_nothing_an
         assert short[0].absent == {i: "numeric" for i, row in enumerate(lacking) if np.isnan(row).any()}
         assert (state.round, releases) == (0, 0)
         assert np.array_equal(state.theta, theta)
+
+
+PRIVATE: dict[str, Any] = {
+    "task": "sine", "network": "mlp-8", "nodes": "devices", "devices": 40, "cohort": 20, "rounds": 4, "tasks": 20,
+    "adapt_lr": 0.01, "noise": 0.1, "update_clip": 1.0,
+}  # fmt: skip
+
+
+def test_a_private_run_says_what_it_spent_and_nothing_of_flowers_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flwr"), "level", logging.INFO)
+    result = simulate(out=tmp_path / "run", inner_lr=0.15, **PRIVATE).result
+    assert 0 < result["left_out"]["oversized"] < 80
+    assert result["privacy"]["releases"] == 4
+    assert "WARNING" not in "".join(capfd.readouterr())
+
+
+def test_a_private_run_in_which_every_device_diverges_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyfl.federation.SHORT_ROUND_PAUSES", (0.0,))
+    with pytest.raises(
+        TrainingError, match=r"round 1 had 0 of the 1 .*the inner loop diverges\. Start a new run with a smaller"
+    ):
+        simulate(out=tmp_path / "run", inner_lr=300.0, **PRIVATE)
 
 
 def test_noise_too_large_for_a_sum_is_an_error_that_says_so() -> None:
