@@ -157,14 +157,19 @@ PRIVATE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_private_run_says_what_it_spent_and_nothing_of_flowers_own(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("flwr"), "level", logging.INFO)
-    result = simulate(out=tmp_path / "run", inner_lr=0.15, **PRIVATE).result
+def test_a_private_run_says_what_it_spent_and_nothing_of_flowers_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flowers = logging.getLogger("flwr")
+    flowers.addHandler(caplog.handler)
+    flowers.setLevel(logging.INFO)
+    try:
+        result = simulate(out=tmp_path / "run", inner_lr=0.15, **PRIVATE).result
+        assert flowers.level == logging.INFO
+    finally:
+        flowers.removeHandler(caplog.handler)
+        flowers.setLevel(logging.ERROR)
     assert 0 < result["left_out"]["oversized"] < 80
     assert result["privacy"]["releases"] == 4
-    assert "WARNING" not in "".join(capfd.readouterr())
+    assert caplog.messages == []
 
 
 def test_a_private_run_in_which_every_device_diverges_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
