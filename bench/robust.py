@@ -152,7 +152,7 @@ def noise(pool: ProcessPoolExecutor) -> None:
                 accountant = RdpAccountant()
                 accountant.compose(GaussianDpEvent(level), most_asked(resolve({**NOISE, "seed": seed})))
                 own.append(accountant.get_epsilon(runs[0]["spent"]["delta"]))
-            whole, theirs = f"{spent[0]:.1f}", f"{min(own):.1f} – {max(own):.1f}"
+            whole, theirs = f"{spent[0]:.1f}", " – ".join(sorted({f"{min(own):.1f}", f"{max(own):.1f}"}, key=float))
         clips = f"{clip:g}" if clip else "none", f"{NOISE['update_clip']:g}"
         row([*clips, f"{level:g}", whole, theirs, *accuracies(runs), absent(runs)])
 
