@@ -100,7 +100,11 @@ def absent(runs: Sequence[dict[str, Any]]) -> str:
     """How many updates were left out, least and most over the runs, and why."""
     gone = [sum(run["left_out"].values()) for run in runs]
     reasons = ", ".join(sorted({reason for run in runs for reason in run["left_out"]}))
-    return f"{min(gone):,} – {max(gone):,} {reasons}" if max(gone) else "none"
+    return f"{spread(f'{min(gone):,}', f'{max(gone):,}')} {reasons}" if max(gone) else "none"
+
+
+def spread(low: str, high: str) -> str:
+    return low if low == high else f"{low} – {high}"
 
 
 def poison(pool: ProcessPoolExecutor) -> None:
@@ -124,7 +128,7 @@ def poison(pool: ProcessPoolExecutor) -> None:
     for tolerate, jobs in larger.items():
         runs = [job.result() for job in jobs]
         over = [run["over"] for run in runs]
-        row([f"trimmed-mean, tolerate {tolerate:g}", *accuracies(runs), f"{min(over)} – {max(over)} of 60"])
+        row([f"trimmed-mean, tolerate {tolerate:g}", *accuracies(runs), f"{spread(f'{min(over)}', f'{max(over)}')} of 60"])
 
 
 def noise(pool: ProcessPoolExecutor) -> None:
@@ -152,7 +156,7 @@ def noise(pool: ProcessPoolExecutor) -> None:
                 accountant = RdpAccountant()
                 accountant.compose(GaussianDpEvent(level), most_asked(resolve({**NOISE, "seed": seed})))
                 own.append(accountant.get_epsilon(runs[0]["spent"]["delta"]))
-            whole, theirs = f"{spent[0]:.1f}", " – ".join(sorted({f"{min(own):.1f}", f"{max(own):.1f}"}, key=float))
+            whole, theirs = f"{spent[0]:.1f}", spread(f"{min(own):.1f}", f"{max(own):.1f}")
         clips = f"{clip:g}" if clip else "none", f"{NOISE['update_clip']:g}"
         row([*clips, f"{level:g}", whole, theirs, *accuracies(runs), absent(runs)])
 
