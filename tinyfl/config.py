@@ -155,7 +155,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
     _check_judge(config)
-    # A round in which nobody took part has spent privacy on nothing but noise.
+    # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
 
 
