@@ -135,11 +135,7 @@ def network_of(config: Config, task: Task) -> tuple[Network, F32]:
         from tinyfl.export.keras import from_keras
 
         net, start = from_keras(Path(config.network), loss=task.loss)
-        if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
-            raise ConfigError(
-                f"{config.network} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
-                f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those."
-            )
+        refuse_misfit(net, task)
     else:
         net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
         start = net.initial_weights(config.seed)
@@ -147,6 +143,15 @@ def network_of(config: Config, task: Task) -> tuple[Network, F32]:
     if not any(layer.learns for layer in net.placed):
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
     return net, start
+
+
+def refuse_misfit(net: Network, task: Task) -> None:
+    """Raises ConfigError for a network that does not take the task's inputs, or give its outputs."""
+    if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
+        raise ConfigError(
+            f"{net.name} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
+            f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those."
+        )
 
 
 def _fitted(config: Config) -> tuple[Config, Task, Network, F32]:

@@ -4,6 +4,8 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,21 @@ from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.algorithms.tinyreptile import TinyReptile
+from tinyfl.assembly import raised
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
 from tinyfl.flower import remote
+from tinyfl.flower.gateway import Gateway
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.remote import RemoteGrid, call_roll
+from tinyfl.flower.server_app import over_nodes
+from tinyfl.flower.settings import to_run_config
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
+from tinyfl.roster import Part
+from tinyfl.simulation import simulate
 from tinyfl.tasks import load_task
 
 SIZE, COHORT, ROUNDS = 24, 10, 5
@@ -130,7 +138,32 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def remote_grid(grid: FlakyGrid, each_device: bool = False, on_event: Any = None) -> RemoteGrid:
-    return RemoteGrid(grid, call_roll(grid, SIZE, within=1), each_device=each_device, seconds=0.2, on_event=on_event)
+    return RemoteGrid(grid, call_roll(grid, SIZE, within=1), NET, each_device=each_device, seconds=0.2, on_event=on_event)
+
+
+@pytest.mark.parametrize("nodes", ["1", "devices"])
+def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp_path: Path, nodes: str) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(6), keras.layers.Dense(1)])
+    model.save(tmp_path / "own.keras")
+    options: dict[str, Any] = {
+        "task": "sine", "seed": 5, "devices": SIZE, "cohort": COHORT, "rounds": 2, "tasks": 20, "adapt_lr": 0.01, "freeze": 1,
+        "nodes": nodes,
+    }  # fmt: skip
+    own = str(tmp_path / "own.keras")
+    here = simulate(out=tmp_path / "here", network=own, **options)
+    with raised([Part(native=16)]) as first, raised([Part(native=8)], 16) as second:
+        run_config = to_run_config({**options, "network": "/nowhere/own.keras"})
+        gateways = [Gateway(name, site, tell=lambda _: None) for name, site in (("a", first), ("b", second))]
+        grid = FlakyGrid({
+            node: lambda message, gateway=gateway: gateway(message.metadata.message_type, message.content, run_config)
+            for node, gateway in zip((9, 4), gateways, strict=True)
+        })  # fmt: skip
+        there = simulate(over=partial(over_nodes, grid), out=tmp_path / "there", network=own, **options)
+    assert there.theta.tobytes() == here.theta.tobytes()
+    assert there.theta[:8].tobytes() == model.get_weights()[0].tobytes(), "the file's frozen layer"
 
 
 @pytest.mark.parametrize("each_device", [False, True])

@@ -19,7 +19,7 @@ from tinyfl.flower import client_app
 from tinyfl.flower.gateway import Gateway, read_holding
 from tinyfl.flower.grid import FleetGrid, shard
 from tinyfl.flower.ipc import ask, serve
-from tinyfl.flower.messages import instructions, theta_record
+from tinyfl.flower.messages import instructions, network_record, theta_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import from_run_config, to_run_config
 from tinyfl.flower.settings import keys as setting_names
@@ -70,11 +70,17 @@ def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
     told: list[str] = []
     content = RecordDict({"arrays": theta_record(THETA)})
     content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    wide, none = RecordDict({**content}), RecordDict({**content})
+    wide["network"] = network_record(network("mlp-8", (3,), TASK.outputs, TASK.loss, TASK.activation))
+    none["network"] = ConfigRecord({"name": "odd", "shape": [1], "plan": b"TFLP"})
     with listening(8, told, tmp_path) as (socket, _):
         bad = ask(socket, MessageType.TRAIN, content, {**RUN_CONFIG, "task": "cooking"})
+        misfit, no_plan = (ask(socket, MessageType.TRAIN, each, RUN_CONFIG) for each in (wide, none))
         well = ask(socket, MessageType.TRAIN, content, RUN_CONFIG)
     assert isinstance(bad, Error)
     assert "no task is called 'cooking'" in str(bad.reason)
+    assert "mlp-8-tanh has 3 inputs and 1 outputs, and task sine has 1 and 1" in str(misfit.reason)  # type: ignore[union-attr]
+    assert "network odd: 4 bytes" in str(no_plan.reason)  # type: ignore[union-attr]
     assert isinstance(well, RecordDict)
     with pytest.raises(LinkError, match="does not answer"):
         ask(str(tmp_path / "nobody"), MessageType.TRAIN, content, RUN_CONFIG)
@@ -144,6 +150,16 @@ def test_a_resumed_run_on_a_federation_keeps_its_settings_and_has_no_fleet_here(
     assert (back["minimum"], back["shots"], back["seconds"], back["resume"]) == (3, (1, 5), 9.0, str(folder))
     with pytest.raises(ConfigError, match="is at the gateways"):
         _resumed(tmp_path, None, {"fleet": [{"native": 4}]})
+
+
+def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinyfl.flower.submit import _fresh
+
+    monkeypatch.chdir(tmp_path)
+    given, folder = _fresh(None, Path("runs/lab"), {"task": "npz", "data": "own.npz", "network": "models/own.keras"})
+    assert (given["data"], given["network"]) == (str(tmp_path / "own.npz"), str(tmp_path / "models/own.keras"))
+    assert folder == tmp_path / "runs" / "lab"
+    assert _fresh(None, Path("runs/lab"), {"network": "mlp-8"})[0]["network"] == "mlp-8"
 
 
 def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(

@@ -24,8 +24,9 @@ from tinyfl.fleet import Event, Fleet
 from tinyfl.flower.messages import Trouble, shard_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
+from tinyfl.networks import Network
 from tinyfl.roster import Part, read_parts
-from tinyfl.simulation import network_of
+from tinyfl.simulation import network_of, refuse_misfit
 from tinyfl.tasks import load_task
 
 KEYS = {"first", "data", "fleet"}
@@ -68,7 +69,7 @@ class Gateway:
         self._turn = threading.Lock()
         self._events: list[Event] = []
         self._up = ExitStack()
-        self._run: dict[str, Any] | None = None
+        self._run: tuple[dict[str, Any], Network | None] | None = None
         self._fleet: Fleet
         self._last: tuple[Any, RecordDict] | None = None
 
@@ -90,13 +91,13 @@ class Gateway:
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         asked = read(content, message_type, {})
-        same = options, asked.told, asked.measure, asked.theta.tobytes()
+        same = options, asked.told, asked.measure, asked.network, asked.theta.tobytes()
         if self._last and self._last[0] == same:
             self._tell(f"round {asked.told.round + 1}: asked again, and answered from memory")
             return self._last[1]
         self._events.clear()
         began = time.monotonic()
-        said = answer(self._fleet_of(options), self._site.devices, asked)
+        said = answer(self._fleet_of(options, asked.network), self._site.devices, asked)
         seconds = time.monotonic() - began
         if isinstance(said, Error):
             return said
@@ -112,14 +113,16 @@ class Gateway:
         lost = "".join(f"; device {event.device} {event.what}: {event.detail}" for event in self._events)
         self._tell(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
 
-    def _fleet_of(self, options: dict[str, Any]) -> Fleet:
+    def _fleet_of(self, options: dict[str, Any], network: Network | None) -> Fleet:
         """The site's devices, with what a run with these options learns; kept until another comes."""
-        if options != self._run:
+        if (options, network) != self._run:
             self._up.close()
             self._run = None
             config = resolve({**options, **({"data": self._data} if self._data else {})})
             task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
-            work = Work(task, network_of(config, task)[0], FASTEST, config.seconds)
+            net = network or network_of(config, task)[0]
+            refuse_misfit(net, task)  # of a coordinator whose data are of another shape
+            work = Work(task, net, FASTEST, config.seconds)
             self._fleet = self._up.enter_context(learning(self._site, work, self._events.append))
-            self._run = options
+            self._run = options, network
         return self._fleet

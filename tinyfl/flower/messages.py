@@ -19,6 +19,7 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
 from tinyfl.errors import ConfigError
 from tinyfl.link.errors import Corrupt, Numeric
+from tinyfl.networks import Network, from_plan
 
 RAW = "tinyfl.i64le"
 MOST_LETTERS = 40
@@ -36,6 +37,9 @@ class Trouble(IntEnum):
 
 ABSENT = "absent"
 """The ConfigRecord of devices that are absent: number to reason."""
+
+NETWORK = "network"
+"""The ConfigRecord of what is learnt."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,27 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
         raise ConfigError(
             f"the message's config lacks {error}. Start the strategy with train_config=instructions(...), "
             "from tinyfl.flower.messages."
+        ) from error
+
+
+def network_record(network: Network) -> ConfigRecord:
+    """What a gateway's devices are to learn: the plan that boards take, and what it does not say."""
+    return ConfigRecord({"name": network.name, "shape": list(network.shape), "plan": network.plan.bytes})
+
+
+def read_network(content: RecordDict) -> Network | None:
+    """The network in a message, where one is.
+
+    Raises ConfigError where it is none.
+    """
+    said: Any = content.config_records.get(NETWORK)
+    if said is None:
+        return None
+    try:
+        return from_plan(str(said["name"]), tuple(said["shape"]), said["plan"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the message's network is none ({error!r}). tinyfl must be of one version on all machines."
         ) from error
 
 

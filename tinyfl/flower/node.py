@@ -22,11 +22,13 @@ from tinyfl.flower.messages import (
     absent_record,
     metrics_record,
     read_instructions,
+    read_network,
     read_theta,
     sum_record,
     theta_record,
 )
 from tinyfl.link.errors import Corrupt
+from tinyfl.networks import Network
 
 UNREADABLE = (KeyError, ValueError, TypeError, OverflowError, EOFError, MemoryError, TokenError)
 """What reading figures and arrays raises, where somebody made them up."""
@@ -37,17 +39,19 @@ APART = "apart"
 
 @dataclass(frozen=True)
 class Asked:
-    """A message to a node, read: theta float32 (parameters,), what to do from there, and whether only to ``measure``."""
+    """A message to a node, read: theta float32 (parameters,), what to do from there, and whether only to ``measure``; the
+    network, where the message has it, else it is the run config's."""
 
     theta: F32
     told: Instructions
     measure: bool
+    network: Network | None = None
 
 
 def read(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Asked:
     """What a message asks for; ``defaults`` fill in what its config does not say.
 
-    Raises ConfigError where instructions are missing.
+    Raises ConfigError where instructions are missing, or a network is none.
     """
     arrays, config = content["arrays"], content["config"]
     assert isinstance(arrays, ArrayRecord)
@@ -57,7 +61,7 @@ def read(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) ->
     if measure:
         # A rate of 0 learns nothing and measures the loss on the devices' own streams.
         told = replace(told, inner=replace(told.inner, lr=0.0))
-    return Asked(read_theta(arrays), told, measure)
+    return Asked(read_theta(arrays), told, measure, read_network(content))
 
 
 def cohort_at(devices: range, told: Instructions) -> U32:

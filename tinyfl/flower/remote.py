@@ -20,8 +20,9 @@ from flwr.serverapp import Grid
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.messages import Trouble, read_shard
+from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_shard
 from tinyfl.flower.node import Asked, one_by_one, read, read_apart
+from tinyfl.networks import Network
 
 ROLL_SECONDS = 120.0
 """What nodes may take to be there, all of them, when a run starts."""
@@ -193,18 +194,21 @@ def _silence(each: _Sent) -> Error:
 
 class RemoteGrid(FleetAddresses):
     """The grid of the fleet on ``seats``, over Flower's ``grid``: each seat is a node, or, with ``each_device``, each device. A
-    node may take ``seconds`` for its part of a round, and what Flower takes."""
+    node may take ``seconds`` for its part of a round, and what Flower takes. Messages tell nodes the ``network``, so that a
+    model from a file need not be there."""
 
     def __init__(
         self,
         grid: Grid,
         seats: Sequence[Seat],
+        network: Network,
         *,
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self._post, self.seats, self._each_device = Post(grid), tuple(seats), each_device
+        self._network = network_record(network)
         self._seconds, self._tell = seconds, on_event or (lambda event: None)
         self._spent: dict[str, Mapping[str, float]] = {}
         self._starts = [seat.devices.start for seat in self.seats]
@@ -245,7 +249,7 @@ class RemoteGrid(FleetAddresses):
     def _exchange(self, contents: Mapping[int, RecordDict], message: Message) -> Mapping[int, RecordDict | Error]:
         """Each seat's answer; what it says of its boards, and whatever went wrong, is told."""
         deadline = time.monotonic() + self._seconds + GRACE_SECONDS
-        by_node = {self.seats[seat].node: content for seat, content in contents.items()}
+        by_node = {self.seats[seat].node: RecordDict({**content, NETWORK: self._network}) for seat, content in contents.items()}
         answers = self._post.exchange(by_node, message.metadata.message_type, deadline)
         round = int(message.content["config"].get("round", 0))  # type: ignore[arg-type]
         self._spent = {}

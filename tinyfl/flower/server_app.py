@@ -90,10 +90,8 @@ def over_nodes(
     if len(seats) > MOST_NAMED:
         print(f"and {len(seats) - MOST_NAMED} more nodes", flush=True)
     boards = [dict(board) for seat in seats for board in seat.boards]
-    yield (
-        RemoteGrid(grid, seats, each_device=config.gateways is None, seconds=config.seconds, on_event=on_event),
-        boards,
-    )
+    each_device = config.gateways is None
+    yield RemoteGrid(grid, seats, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards
 
 
 def _say(progress: Progress) -> None:

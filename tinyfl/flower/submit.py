@@ -21,6 +21,7 @@ from tinyfl import errors
 from tinyfl.config import Config, read_toml, resolve
 from tinyfl.errors import ConfigError, Interrupted, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
+from tinyfl.networks import is_file
 from tinyfl.runs import RunDirectory
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
@@ -85,12 +86,14 @@ def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> t
 
 
 def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file and the options say; ConfigError where that is of the nodes."""
+    """What the file and the options say, with whole paths, since the coordinator starts elsewhere; ConfigError where that is of
+    the nodes."""
     given = {**(read_toml(config) if config else {}), **{key: value for key, value in options.items() if value is not None}}
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
-    return given
+    files = [key for key in ("data", "network") if given.get(key) and (key == "data" or is_file(given[key]))]
+    return {**given, **{key: str(Path(given[key]).resolve()) for key in files}}
 
 
 def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:
