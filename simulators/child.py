@@ -1,7 +1,10 @@
 """Processes that end with this one, however that ends."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
@@ -10,7 +13,8 @@ DEADLINE = 30.0
 
 
 class Child:
-    """A running ``command``. It gets no input and is not of this terminal, so Ctrl-C is left to whoever started it."""
+    """A running ``command``, and the processes that it starts in its session. It gets no input and is not of this terminal, so
+    Ctrl-C is left to whoever started it."""
 
     def __init__(
         self,
@@ -25,7 +29,7 @@ class Child:
         )
         # The watch's input ends when this process does, even by kill -9.
         self._watch = subprocess.Popen(
-            ["sh", "-c", 'read -r line; kill -KILL "$0"', str(self.process.pid)],
+            ["sh", "-c", 'read -r line; kill -s KILL -- "-$0"', str(self.process.pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -33,9 +37,10 @@ class Child:
         )
 
     def kill(self) -> None:
-        """Ends the process at once. The watch goes first: it must not outlive what it watches."""
+        """Ends the process and those of its session at once. The watch goes first: it must not outlive what it watches."""
         self._watch.kill()
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self._watch.communicate(timeout=DEADLINE)
         self.process.wait(DEADLINE)
         if self.process.stdout:

@@ -1,0 +1,65 @@
+"""Processes that end with this one: also those that they start, and however this one ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tinyfl.simulators.child import Child
+
+FAMILY = "sleep 600 & echo $! > {0}/one; sleep 600 & echo $! > {0}/two; {1}"
+
+
+def started(folder: Path) -> list[int]:
+    """The numbers of both grandchildren, once they are there."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = [path.read_text().strip() for path in (folder / "one", folder / "two") if path.is_file()]
+        if len(found) == 2 and all(found):
+            return [int(number) for number in found]
+        time.sleep(0.02)
+    raise AssertionError("the family does not start")
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended; one that nobody has reaped yet has."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def all_gone(processes: list[int]) -> bool:
+    deadline = time.monotonic() + 20
+    while not (done := all(map(gone, processes))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return done
+
+
+@pytest.mark.parametrize("then", ["wait", "exit 3"], ids=["with its parent", "after its parent"])
+def test_what_a_child_has_started_ends_with_it(tmp_path: Path, then: str) -> None:
+    with Child(["sh", "-c", FAMILY.format(tmp_path, then)]) as child:
+        family = started(tmp_path)
+        if then != "wait":
+            assert child.process.wait(20) == 3
+        assert not any(map(gone, family))
+    assert all_gone([child.process.pid, *family])
+
+
+def test_a_parent_that_is_killed_takes_the_whole_family_along(tmp_path: Path) -> None:
+    program = f"""
+import time
+from tinyfl.simulators.child import Child
+child = Child(["sh", "-c", {FAMILY.format(tmp_path, "wait")!r}])
+print(child.process.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        family = [int(parent.stdout.readline()), *started(tmp_path)]
+        assert not any(map(gone, family))
+        os.kill(parent.pid, signal.SIGKILL)
+    assert all_gone(family)
