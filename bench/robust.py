@@ -1,7 +1,7 @@
 """Poisoned devices under each judge, and accuracy against epsilon: the tables of docs/robust.md.
 
-    python bench/robust.py poison     a fifth of each cohort poisoned, four attacks, the mean and three judges; about 18 minutes
-    python bench/robust.py noise      none and three levels of noise, without a clip of the gradient and with; about 35 minutes
+    python bench/robust.py poison     a fifth of each cohort poisoned, four attacks, the mean and three judges; about 20 minutes
+    python bench/robust.py noise      none and three levels of noise, without a clip of the gradient and with; about 25 minutes
 
 Task digits, TinyReptile, 60 rounds of 64 samples a device, an outer step of 3 (a long one, for so few rounds), seeds 0 to 4;
 accuracy after ten full-batch steps, the mean over seeds of the mean over 500 unseen devices, +- half of a 95 % interval over
@@ -100,10 +100,11 @@ def absent(runs: Sequence[dict[str, Any]]) -> str:
     """How many updates were left out, least and most over the runs, and why."""
     gone = [sum(run["left_out"].values()) for run in runs]
     reasons = ", ".join(sorted({reason for run in runs for reason in run["left_out"]}))
-    return f"{spread(f'{min(gone):,}', f'{max(gone):,}')} {reasons}" if max(gone) else "none"
+    return f"{spread(gone, ',')} {reasons}" if max(gone) else "none"
 
 
-def spread(low: str, high: str) -> str:
+def spread(figures: Sequence[float], form: str) -> str:
+    low, high = format(min(figures), form), format(max(figures), form)
     return low if low == high else f"{low} – {high}"
 
 
@@ -128,7 +129,7 @@ def poison(pool: ProcessPoolExecutor) -> None:
     for tolerate, jobs in larger.items():
         runs = [job.result() for job in jobs]
         over = [run["over"] for run in runs]
-        row([f"trimmed-mean, tolerate {tolerate:g}", *accuracies(runs), f"{spread(f'{min(over)}', f'{max(over)}')} of 60"])
+        row([f"trimmed-mean, tolerate {tolerate:g}", *accuracies(runs), f"{spread(over, 'd')} of 60"])
 
 
 def noise(pool: ProcessPoolExecutor) -> None:
@@ -140,6 +141,7 @@ def noise(pool: ProcessPoolExecutor) -> None:
 
     unclipped = start({**NOISE, "update_clip": 0.0})
     work = {(clip, level): start({**NOISE, "clip": clip, "noise": level}) for clip, level in NOISES}
+    most = [most_asked(resolve({**NOISE, "seed": seed})) for seed in SEEDS]
     runs = [job.result() for job in unclipped]
     norms = [run["norm"] for run in runs]
     print(f"Median norm of an update after the last round without clipping: {min(norms):.2f} – {max(norms):.2f} over seeds.\n")
@@ -150,13 +152,13 @@ def noise(pool: ProcessPoolExecutor) -> None:
         runs = [job.result() for job in jobs]
         whole = theirs = "∞"
         if level:
-            (spent,) = {tuple(run["spent"].values()) for run in runs}  # the same in every run, diverged devices or not
-            own = []
-            for seed in SEEDS:
+            spent, own = runs[0]["spent"], []
+            assert all(run["spent"] == spent for run in runs), "diverged devices or not, every round is a release"
+            for rounds in most:
                 accountant = RdpAccountant()
-                accountant.compose(GaussianDpEvent(level), most_asked(resolve({**NOISE, "seed": seed})))
-                own.append(accountant.get_epsilon(runs[0]["spent"]["delta"]))
-            whole, theirs = f"{spent[0]:.1f}", spread(f"{min(own):.1f}", f"{max(own):.1f}")
+                accountant.compose(GaussianDpEvent(level), rounds)
+                own.append(accountant.get_epsilon(spent["delta"]))
+            whole, theirs = f"{spent['epsilon']:.1f}", spread(own, ".1f")
         clips = f"{clip:g}" if clip else "none", f"{NOISE['update_clip']:g}"
         row([*clips, f"{level:g}", whole, theirs, *accuracies(runs), absent(runs)])
 
