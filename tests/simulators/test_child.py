@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import all_end, runs
 from tinyfl.simulators.child import Child
 
 FAMILY = "sleep 600 & echo $! > {0}/one; sleep 600 & echo $! > {0}/two; {1}"
@@ -24,29 +25,14 @@ def started(folder: Path) -> list[int]:
     raise AssertionError("the family does not start")
 
 
-def gone(process: int) -> bool:
-    """Whether a process has ended; one that nobody has reaped yet has."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
-
-
-def all_gone(processes: list[int]) -> bool:
-    deadline = time.monotonic() + 20
-    while not (done := all(map(gone, processes))) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return done
-
-
 @pytest.mark.parametrize("then", ["wait", "exit 3"], ids=["with its parent", "after its parent"])
 def test_what_a_child_has_started_ends_with_it(tmp_path: Path, then: str) -> None:
     with Child(["sh", "-c", FAMILY.format(tmp_path, then)]) as child:
         family = started(tmp_path)
         if then != "wait":
             assert child.process.wait(20) == 3
-        assert not any(map(gone, family))
-    assert all_gone([child.process.pid, *family])
+        assert all(map(runs, family))
+    assert all_end([child.process.pid, *family])
 
 
 def test_a_parent_that_is_killed_takes_the_whole_family_along(tmp_path: Path) -> None:
@@ -60,6 +46,6 @@ time.sleep(600)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         family = [int(parent.stdout.readline()), *started(tmp_path)]
-        assert not any(map(gone, family))
+        assert all(map(runs, family))
         os.kill(parent.pid, signal.SIGKILL)
-    assert all_gone(family)
+    assert all_end(family)

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import all_end, runs
 from stock import EchoWrite, ask, demand_a_board
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.qemu import QemuBoard
@@ -67,15 +67,6 @@ def test_no_qemu_outlives_a_parent_that_is_killed(firmware: Callable[[str], Path
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        assert _runs(pid)
+        assert runs(pid)
         parent.kill()
-    for _ in range(300):
-        if not _runs(pid):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"QEMU {pid} still runs")
-
-
-def _runs(pid: int) -> bool:
-    said = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip()
-    return bool(said) and not said.startswith("Z")
+    assert all_end([pid]), f"QEMU {pid} still runs"
