@@ -76,9 +76,9 @@ def _sha256(path: str) -> str:
 
 def _diverged(left_out: Mapping[str, int]) -> str:
     """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
-    if not set(left_out) <= {Code.numeric.name, Code.oversized.name}:
-        return ""
-    return "the inner loop diverges. Start a new run with a smaller --inner-lr, or with a --clip."
+    if left_out and set(left_out) <= {Code.numeric.name, Code.oversized.name}:
+        return "the inner loop diverges. Start a new run with a smaller --inner-lr, or with a --clip."
+    return ""
 
 
 @contextmanager
@@ -220,7 +220,8 @@ class Federation:
         self._save()
         self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
-            cure = _diverged(updates.left_out) or (
+            diverged = "" if updates.devices else _diverged(updates.left_out)
+            cure = diverged or (
                 f"{self._see_to_boards()}, or give a smaller --minimum; then go on with: "
                 f"tinyfl run --resume {self.directory.path}"
             )

@@ -135,7 +135,7 @@ def network_of(config: Config, task: Task) -> tuple[Network, F32]:
         from tinyfl.export.keras import from_keras
 
         net, start = from_keras(Path(config.network), loss=task.loss)
-        refuse_misfit(net, task)
+        refuse_misfit(net, task, config.network)
     else:
         net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
         start = net.initial_weights(config.seed)
@@ -145,11 +145,11 @@ def network_of(config: Config, task: Task) -> tuple[Network, F32]:
     return net, start
 
 
-def refuse_misfit(net: Network, task: Task) -> None:
-    """Raises ConfigError for a network that does not take the task's inputs, or give its outputs."""
+def refuse_misfit(net: Network, task: Task, called: str) -> None:
+    """Raises ConfigError for a network, ``called`` so, that does not take the task's inputs, or give its outputs."""
     if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
-            f"{net.name} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
+            f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
             f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those."
         )
 

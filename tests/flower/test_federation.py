@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fleet_of_24 import COHORT, FLEET, NET, ROUNDS, SIZE, THETA
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.algorithms.tinyreptile import TinyReptile
@@ -31,17 +31,8 @@ from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config
 from tinyfl.flower.strategy import FleetStrategy
-from tinyfl.networks import network
 from tinyfl.roster import Part
 from tinyfl.simulation import simulate
-from tinyfl.tasks import load_task
-
-SIZE, COHORT, ROUNDS = 24, 10, 5
-TASK = load_task("sine", None, 5)
-NET = network("mlp-8-8", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
-FLEET = NativeFleet(TASK, NET, SIZE)
-THETA = NET.initial_weights(0)
-RUN_CONFIG = {"task": "sine", "network": "mlp-8-8", "seed": 5, "devices": SIZE, "cohort": COHORT, "rounds": ROUNDS, "out": ""}
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fleet_of_24 import COHORT, FLEET, RUN_CONFIG, SIZE, TASK, THETA
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner
 from tinyfl.assembly import raised
@@ -25,14 +25,6 @@ from tinyfl.flower.settings import from_run_config, to_run_config
 from tinyfl.flower.settings import keys as setting_names
 from tinyfl.networks import network
 from tinyfl.roster import Part
-from tinyfl.tasks import load_task
-
-SIZE, COHORT, ROUNDS = 24, 10, 5
-TASK = load_task("sine", None, 5)
-NET = network("mlp-8-8", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
-FLEET = NativeFleet(TASK, NET, SIZE)
-THETA = NET.initial_weights(0)
-RUN_CONFIG = {"task": "sine", "network": "mlp-8-8", "seed": 5, "devices": SIZE, "cohort": COHORT, "rounds": ROUNDS, "out": ""}
 
 
 @contextmanager
@@ -73,14 +65,16 @@ def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
     wide, none = RecordDict({**content}), RecordDict({**content})
     wide["network"] = network_record(network("mlp-8", (3,), TASK.outputs, TASK.loss, TASK.activation))
     none["network"] = ConfigRecord({"name": "odd", "shape": [1], "plan": b"TFLP"})
+    flat = RecordDict({**content, "network": ConfigRecord({**wide["network"], "shape": [3, 1]})})
     with listening(8, told, tmp_path) as (socket, _):
         bad = ask(socket, MessageType.TRAIN, content, {**RUN_CONFIG, "task": "cooking"})
-        misfit, no_plan = (ask(socket, MessageType.TRAIN, each, RUN_CONFIG) for each in (wide, none))
+        misfit, no_plan, no_shape = (ask(socket, MessageType.TRAIN, each, RUN_CONFIG) for each in (wide, none, flat))
         well = ask(socket, MessageType.TRAIN, content, RUN_CONFIG)
     assert isinstance(bad, Error)
     assert "no task is called 'cooking'" in str(bad.reason)
     assert "mlp-8-tanh has 3 inputs and 1 outputs, and task sine has 1 and 1" in str(misfit.reason)  # type: ignore[union-attr]
     assert "network odd: not a plan" in str(no_plan.reason)  # type: ignore[union-attr]
+    assert "must be of one version on all machines" in str(no_shape.reason)  # type: ignore[union-attr]
     assert isinstance(well, RecordDict)
     with pytest.raises(LinkError, match="does not answer"):
         ask(str(tmp_path / "nobody"), MessageType.TRAIN, content, RUN_CONFIG)
@@ -159,7 +153,9 @@ def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeyp
     given, folder = _fresh(None, Path("runs/lab"), {"task": "npz", "data": "own.npz", "network": "models/own.keras"})
     assert (given["data"], given["network"]) == (str(tmp_path / "own.npz"), str(tmp_path / "models/own.keras"))
     assert folder == tmp_path / "runs" / "lab"
-    assert _fresh(None, Path("runs/lab"), {"network": "mlp-8"})[0]["network"] == "mlp-8"
+    others = {"network": "mlp-8", "data": "", "seed": 3}
+    assert _fresh(None, folder, others)[0] == {**others, "out": str(folder)}
+    assert _fresh(None, folder, {"network": 3, "data": 4})[0]["data"] == 4, "refused by the coordinator, like all settings"
 
 
 def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(

@@ -147,6 +147,7 @@ def test_a_private_round_with_fewer_updates_than_its_minimum_releases_nothing_an
     for lacking, asked in ((rows, {"minimum": 20}), (np.full_like(rows, np.nan), {})):
         state, short, releases = private_round(lacking, theta, noise=1.0, update_clip=1.0, **asked)
         assert short[0].absent == {i: "numeric" for i, row in enumerate(lacking) if np.isnan(row).any()}
+        assert short[0].devices == 20 - len(short[0].absent)
         assert (state.round, releases) == (0, 0)
         assert np.array_equal(state.theta, theta)
 
@@ -178,6 +179,17 @@ def test_a_private_run_in_which_every_device_diverges_says_what_helps(tmp_path: 
         TrainingError, match=r"round 1 had 0 of the 1 .*the inner loop diverges\. Start a new run with a smaller"
     ):
         simulate(out=tmp_path / "run", inner_lr=300.0, **PRIVATE)
+
+
+@pytest.mark.parametrize("asked", [{"minimum": 20, "inner_lr": 0.15}, {"minimum": 30, "inner_lr": 0.01}], ids=str)
+def test_a_short_round_that_some_have_done_says_that_the_run_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("tinyfl.federation.SHORT_ROUND_PAUSES", (0.0,))
+    with pytest.raises(
+        TrainingError, match=r"round 1 had [1-9]\d* of .*give a smaller --minimum; then go on with: tinyfl run --resume"
+    ):
+        simulate(out=tmp_path / "run", **PRIVATE, **asked)
 
 
 def test_noise_too_large_for_a_sum_is_an_error_that_says_so() -> None:

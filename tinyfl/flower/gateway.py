@@ -121,7 +121,7 @@ class Gateway:
             config = resolve({**options, **({"data": self._data} if self._data else {})})
             task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
             net = network or network_of(config, task)[0]
-            refuse_misfit(net, task)  # of a coordinator whose data are of another shape
+            refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
             work = Work(task, net, FASTEST, config.seconds)
             self._fleet = self._up.enter_context(learning(self._site, work, self._events.append))
             self._run = options, network

@@ -115,12 +115,12 @@ def read_network(content: RecordDict) -> Network | None:
 
     Raises ConfigError where it is none.
     """
-    said: Any = content.config_records.get(NETWORK)
+    said: Any = content.get(NETWORK)
     if said is None:
         return None
     try:
         return from_plan(str(said["name"]), tuple(said["shape"]), said["plan"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the message's network is none ({error!r}). tinyfl must be of one version on all machines."
         ) from error

@@ -124,8 +124,10 @@ class FleetStrategy(Strategy):
         for devices in silent.values():
             updates = updates + self._without(devices, NODE_ERROR)
         if self.judge is not None:
-            # Of a round that does not count, a judge is shown nothing.
-            updates = self._judged(self.judge, server_round, usable if updates.devices >= self.minimum else [], updates)
+            if updates.devices < self.minimum:
+                self.judge.aggregate_train(server_round, [])  # of a round that does not count, a judge is shown nothing
+            else:
+                updates = self._judged(self.judge, server_round, usable, updates)
         inner = self.algorithm.inner(self.state.round)
         if updates.devices < self.minimum:
             if self.on_short:

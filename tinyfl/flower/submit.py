@@ -92,8 +92,13 @@ def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
-    files = [key for key in ("data", "network") if given.get(key) and (key == "data" or is_file(given[key]))]
-    return {**given, **{key: str(Path(given[key]).resolve()) for key in files}}
+    return {key: _whole(key, value) for key, value in given.items()}
+
+
+def _whole(key: str, value: Any) -> Any:
+    """A setting with its path made whole, if it is one."""
+    is_path = isinstance(value, str) and value and (key == "data" or (key == "network" and is_file(value)))
+    return str(Path(value).resolve()) if is_path else value
 
 
 def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:
