@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl.cli.app import Json, app
+from tinyfl.errors import Interrupted
 
 if TYPE_CHECKING:
     from tinyfl.flower.keys import Made
@@ -29,23 +30,33 @@ def gateway(
     key: Annotated[Path | None, typer.Option(help="This gateway's own key.")] = None,
     name: Annotated[str, typer.Option(help="What people call this gateway. Default: the key's name.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for a SuperLink on this machine.")] = False,
+    allow: Annotated[
+        Path | None, typer.Option(help="A TOML file of the apps and folders that runs may use here. Default: no app, runs/.")
+    ] = None,
 ) -> None:
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
-    from tinyfl.assembly import raised
-    from tinyfl.emulation import ended_by_signal
-    from tinyfl.flower.gateway import Gateway, read_holding
-    from tinyfl.flower.supernode import SuperLink, serve_federation
+    from tinyfl.flower.stop import Stop
 
-    link = SuperLink(superlink, root_certificates, key, insecure)
-    link.check()
-    holding = read_holding(fleet, first)
-    ended = ended_by_signal()
-    with raised(holding.parts, holding.first) as site:
-        called = name or (key.stem if key else fleet.stem)
-        devices = site.devices
-        typer.echo(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up", err=True)
-        with closing(Gateway(called, site, holding.data, _say)) as answer:
-            serve_federation(link, answer, ended, _say)
+    stop = Stop()
+    try:
+        from tinyfl.assembly import raised
+        from tinyfl.flower.allowed import read_allowed
+        from tinyfl.flower.gateway import Gateway, read_holding
+        from tinyfl.flower.supernode import SuperLink, serve_federation
+
+        link = SuperLink(superlink, root_certificates, key, insecure)
+        link.check()
+        holding, allowed = read_holding(fleet, first), read_allowed(allow)
+        with raised(holding.parts, holding.first) as site:
+            called = name or (key.stem if key else fleet.stem)
+            devices = site.devices
+            _say(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
+            with closing(Gateway(called, site, allowed, holding.data, _say)) as answer:
+                stop.serving = True
+                serve_federation(link, answer, stop.ended, _say, allow)
+    except KeyboardInterrupt as early:
+        raise Interrupted("ended before its boards were up. Start it again with the same command.") from early
+    _say(f"{called}: ended. Start it again with the same command.")
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ dies is started again, with the boards as they are.
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from tinyfl.config import read_toml, resolve
 from tinyfl.core import FASTEST
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.fleet import Event, Fleet
+from tinyfl.flower.allowed import Allowed, refuse_paths
 from tinyfl.flower.messages import Trouble, shard_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
@@ -28,6 +30,13 @@ from tinyfl.networks import Network
 from tinyfl.roster import Part, read_parts
 from tinyfl.simulation import network_of, refuse_misfit
 from tinyfl.tasks import load_task
+from tinyfl.words import plain
+
+MOST_SAID = 600
+"""Characters of a reason."""
+
+CLOSE_SECONDS = 0.5
+"""What a round at work may take to end where the gateway closes."""
 
 KEYS = {"first", "data", "fleet"}
 
@@ -62,10 +71,11 @@ def read_holding(file: Path, first: int | None = None) -> Holding:
 
 
 class Gateway:
-    """Answers for the devices of ``site``, one message after another. ``tell`` gets a line for each round, for people."""
+    """Answers for the devices of ``site``, one message after another. A run may read files of this machine where ``allowed``
+    has their folder; ``data`` are the site's own. ``tell`` gets a line for each round, for people."""
 
-    def __init__(self, name: str, site: Site, data: str = "", tell: Callable[[str], None] = print) -> None:
-        self.name, self._site, self._data, self._tell = name, site, data, tell
+    def __init__(self, name: str, site: Site, allowed: Allowed, data: str = "", tell: Callable[[str], None] = print) -> None:
+        self.name, self._site, self._allowed, self._data, self._tell = name, site, allowed, data, tell
         self._turn = threading.Lock()
         self._events: list[Event] = []
         self._up = ExitStack()
@@ -74,20 +84,28 @@ class Gateway:
         self._last: tuple[Any, RecordDict] | None = None
 
     def __call__(self, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
-        """The answer to a message of a run with this run config; an Error where this gateway cannot do its part."""
+        """The answer to a message of a run with this run config; an Error where this gateway cannot do its part, whatever the
+        reason is."""
         if message_type == MessageType.QUERY:
             return shard_record(self.name, self._site.devices, self._site.boards)
         with self._turn:
             try:
                 return self._answer(message_type, content, of_the_config(run_config))
             except TinyflError as error:
-                self._tell(f"cannot do its part: {error}")
-                return Error(Trouble.failed, str(error))
+                self._tell(f"cannot do its part: {plain(error, MOST_SAID)}")
+                return Error(Trouble.failed, plain(error, MOST_SAID))
+            except Exception as error:  # a defect of ours, or of a library: the gateway goes on, and the log has all of it
+                lines = [plain(line) for part in traceback.format_exception(error) for line in part.splitlines()]
+                self._tell("a defect, in this gateway:\n  " + "\n  ".join(lines))
+                return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")
 
     def close(self) -> None:
-        """Lets the boards' ports go."""
-        with self._turn:
-            self._up.close()
+        """Lets the boards' ports go. A round at work is not waited for: it ends with the process."""
+        if self._turn.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._up.close()
+            finally:
+                self._turn.release()
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         asked = read(content, message_type, {})
@@ -118,7 +136,10 @@ class Gateway:
         if (options, network) != self._run:
             self._up.close()
             self._run = None
-            config = resolve({**options, **({"data": self._data} if self._data else {})})
+            own = {"data": self._data} if self._data else {}
+            came = {**own, **({"network": network} if network else {})}  # no file of the run's is opened for these
+            refuse_paths({key: value for key, value in options.items() if key not in came}, self._allowed)
+            config = resolve({**options, **own})
             task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
             net = network or network_of(config, task)[0]
             refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
