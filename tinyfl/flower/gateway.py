@@ -10,12 +10,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from json import dumps
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Error, MessageType, RecordDict
+from flwr.app import Error, MessageType, RecordDict
 
 from tinyfl.assembly import Site, Work, learning
 from tinyfl.config import read_toml, resolve
@@ -23,7 +22,7 @@ from tinyfl.core import FASTEST
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.fleet import Event, Fleet
 from tinyfl.flower.allowed import Allowed, refuse_paths
-from tinyfl.flower.messages import Trouble, shard_record
+from tinyfl.flower.messages import MOST_SAID, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
@@ -31,9 +30,6 @@ from tinyfl.roster import Part, read_parts
 from tinyfl.simulation import network_of, refuse_misfit
 from tinyfl.tasks import load_task
 from tinyfl.words import plain
-
-MOST_SAID = 600
-"""Characters of a reason."""
 
 CLOSE_SECONDS = 0.5
 """What a round at work may take to end where the gateway closes."""
@@ -120,8 +116,7 @@ class Gateway:
         if isinstance(said, Error):
             return said
         self._note(asked.told.round, said, seconds)
-        events = [dumps(asdict(event)) for event in self._events]
-        said["events"] = ConfigRecord({"said": events, "seconds": seconds})
+        said["events"] = events_record(self._events, seconds)
         if not any(event.what == "left out" for event in self._events):
             self._last = same, said
         return said
