@@ -240,7 +240,7 @@ def test_nodes_of_one_name_are_told_apart_by_their_devices(quick: None) -> None:
 
 def test_a_node_that_knows_nothing_of_tinyfl_is_named_in_the_roll_call(quick: None) -> None:
     stranger = {3: lambda message: RecordDict({"hello": ConfigRecord({"name": "x"})})}
-    with pytest.raises(TrainingError, match="devices 0 to 23 .* Node 3: which devices a node serves cannot be read"):
+    with pytest.raises(TrainingError, match=r"devices 0 to 23 .* Node 3: which devices a node serves cannot be read"):
         call_roll(FlakyGrid(stranger), SIZE, within=0.1)
     assert len(call_roll(FlakyGrid({**stranger, **three_nodes()}), SIZE, within=1)) == 3, "others do without it"
 

@@ -78,6 +78,7 @@ class Gateway:
         self._run: tuple[dict[str, Any], Network | None] | None = None
         self._fleet: Fleet
         self._last: tuple[Any, RecordDict] | None = None
+        self._defect = ""
 
     def __call__(self, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
         """The answer to a message of a run with this run config; an Error where this gateway cannot do its part, whatever the
@@ -91,8 +92,7 @@ class Gateway:
                 self._tell(f"cannot do its part: {plain(error, MOST_SAID)}")
                 return Error(Trouble.failed, plain(error, MOST_SAID))
             except Exception as error:  # a defect of ours, or of a library: the gateway goes on, and the log has all of it
-                lines = [plain(line) for part in traceback.format_exception(error) for line in part.splitlines()]
-                self._tell("a defect, in this gateway:\n  " + "\n  ".join(lines))
+                self._tell_defect(error)
                 return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")
 
     def close(self) -> None:
@@ -102,6 +102,13 @@ class Gateway:
                 self._up.close()
             finally:
                 self._turn.release()
+
+    def _tell_defect(self, error: Exception) -> None:
+        """Tells where a defect is, once for as long as it is the same."""
+        lines = [plain(line) for part in traceback.format_exception(error) for line in part.splitlines() if line.strip(" ~^")]
+        text = "\n  ".join(lines)
+        self._tell("the same defect again" if text == self._defect else f"a defect in this gateway:\n  {text}")
+        self._defect = text
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         asked = read(content, message_type, {})

@@ -150,8 +150,9 @@ class Post:
     def exchange(
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
-        """The answer of each node to its content. A node that failed, or was restarted since it was asked, is asked again once
-        it is there; what has not come by ``deadline`` (of time.monotonic) is an error."""
+        """The answer of each node to its content. A node that was restarted since it was asked, or whose message got lost, is
+        asked again once it is there; one that says that it cannot do its part is believed. What has not come by ``deadline``
+        (of time.monotonic) is an error."""
         began, self.seconds = time.monotonic(), {}
         asked = {node: _Sent(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
@@ -164,7 +165,7 @@ class Post:
                 if node is None or node in answers:
                     continue
                 self.seconds[node] = now - began
-                if not isinstance(said, Error) or asked[node].sends == SENDS:
+                if not isinstance(said, Error) or said.code == Trouble.failed or asked[node].sends == SENDS:
                     answers[node] = said
                 else:
                     asked[node].trouble, asked[node].again = said, now + RETRY_SECONDS
@@ -253,6 +254,9 @@ class RemoteGrid(FleetAddresses):
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         return self._spent
+
+    def parts(self) -> Mapping[str, range]:
+        return {seat.name: seat.devices for seat in self.seats}
 
     def devices_at(self, node: int) -> range:
         return range(node - 1, node) if self._each_device else self.seats[node - 1].devices
