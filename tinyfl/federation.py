@@ -236,7 +236,7 @@ class Federation:
         self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
             diverged = "" if updates.devices else _diverged(updates.left_out)
-            smaller = f", or give a --minimum of {updates.devices}" if updates.devices else ""
+            smaller = ", or give a smaller --minimum" if updates.devices else ""
             cure = diverged or (
                 f"{self._see_to(updates.absent)}{smaller}; then go on with: "
                 f"tinyfl run --resume {self.directory.path}"
