@@ -1,0 +1,178 @@
+"""What the operator of a machine lets runs do there. A SuperLink and a gateway read the same file:
+
+    apps = ["9f86d081884c7d65…"]      # Flower apps with code of their own that may run: the SHA-256 of each bundle
+    folders = ["runs", "/srv/data"]   # where the paths in a run's settings may lead
+
+An app that brings no code needs no entry. It is known by its content: a pyproject.toml that names tinyfl's two components, and
+no other file.
+"""
+
+import hashlib
+import io
+import re
+import stat
+import tomllib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from tinyfl.config import read_toml
+from tinyfl.errors import ConfigError
+from tinyfl.networks import is_file
+from tinyfl.words import plain
+
+VARIABLE = "TINYFL_ALLOWED"
+"""The environment variable that names the file, for Flower's programs, which have no option for it."""
+
+DEFAULT_FOLDERS = ("runs",)
+"""The folders where the operator names none: those of the working directory."""
+
+PATHS = ("out", "resume", "data", "network")
+"""Settings of a run that may be a path; a network is one only where it is a file."""
+
+COMPONENTS = {"serverapp": "tinyfl.flower.server_app:app", "clientapp": "tinyfl.flower.client_app:app"}
+
+PYPROJECT, CONTENT = "pyproject.toml", ".info/CONTENT"
+
+KEYS = {
+    "": {"project", "tool"},
+    "project": {"name", "version", "description", "license", "authors", "dependencies"},
+    "tool": {"flwr"},
+    "tool.flwr": {"app"},
+    "tool.flwr.app": {"publisher", "components", "config", "fab-exclude"},
+}
+"""What a known app's pyproject.toml may have, table by table. Others tell Flower, or the installer it starts, what to do."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""Publisher, name and version, of which Flower makes the folder that the app is unpacked to."""
+
+MOST_BYTES = 1 << 16
+"""Size of a known app's file, in bytes, unpacked."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """``apps`` are the SHA-256 of bundles, in lower-case hexadecimal; ``folders`` are whole paths."""
+
+    apps: frozenset[str]
+    folders: tuple[Path, ...]
+
+
+def read_allowed(file: Path | None = None) -> Allowed:
+    """The allow list in ``file``, a TOML file whose relative folders start at its own; without one, no app and
+    DEFAULT_FOLDERS.
+
+    Raises ConfigError where it is none.
+    """
+    table = read_toml(file) if file else {}
+    if unknown := sorted(set(table) - {"apps", "folders"}):
+        raise ConfigError(f"{file} has {unknown[0]!r}. An allow list has apps and folders (docs/federation.md).")
+    apps, folders = table.get("apps", []), table.get("folders")
+    if not _texts(apps) or not all(re.fullmatch("[0-9a-fA-F]{64}", app) for app in apps):
+        raise ConfigError(f"{file}: apps is a list of SHA-256 sums, each of 64 hexadecimal digits in quotation marks.")
+    if folders is not None and (not _texts(folders) or "" in folders):
+        raise ConfigError(f'{file}: folders is a list of paths, such as folders = ["runs", "/srv/data"].')
+    start = Path.cwd() if file is None or folders is None else file.resolve().parent
+    named = DEFAULT_FOLDERS if folders is None else folders
+    return Allowed(frozenset(app.lower() for app in apps), tuple((start / folder).resolve() for folder in named))
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def why_refused(app: bytes, allowed: Allowed) -> str:
+    """Why the Flower app whose bundle is ``app`` may not run here, with what the operator can do; empty where it may.
+
+    Nothing of it is executed, unpacked or written.
+    """
+    name = hashlib.sha256(app).hexdigest()
+    if name in allowed.apps:
+        return ""
+    try:
+        why = _why_unknown(app)
+    except Exception as error:  # zipfile and tomllib raise many kinds for damaged input; what cannot be read is not known
+        why = f"it cannot be read ({plain(error, 100) or type(error).__name__})"
+    return why and (
+        f"this app may not run here: {why}. An app that names tinyfl's components and brings nothing of its own runs "
+        f'anywhere; for this one the operator of this machine adds apps = ["{name}"] to its allow list.'
+    )
+
+
+def refuse_paths(options: Mapping[str, Any], allowed: Allowed) -> None:
+    """Raises ConfigError where ``options`` of a run name a path outside the allowed folders, symbolic links resolved."""
+    paths = {key: str(options[key]) for key in PATHS if options.get(key)}
+    if "network" in paths and not is_file(paths["network"]):
+        del paths["network"]
+    for key, value in paths.items():
+        try:
+            path = Path(value).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a circle of links, or a character that no path has
+            raise ConfigError(f"{key} is {plain(value)!r}, which is no path ({plain(error)}). Give another.") from error
+        if not any(path.is_relative_to(folder) for folder in allowed.folders):
+            named = ", ".join(map(str, allowed.folders)) or "none"
+            raise ConfigError(
+                f"{key} is {plain(value)}, which is outside the folders that a run may use on that machine ({named}). Give a "
+                f'path inside one of them, or have its operator add folders = ["{plain(path.parent)}"] to the allow list.'
+            )
+
+
+def _why_unknown(app: bytes) -> str:
+    with zipfile.ZipFile(io.BytesIO(app)) as bundle:
+        if why := _why_not_alone(bundle.infolist()):
+            return why
+        pyproject, content = bundle.read(PYPROJECT), bundle.read(CONTENT)
+    if content.decode() != f"{PYPROJECT},{hashlib.sha256(pyproject).hexdigest()},{8 * len(pyproject)}":
+        return f"its {CONTENT} does not describe its {PYPROJECT} alone"
+    table = tomllib.loads(pyproject.decode())
+    return _why_other_tables(table) or _why_other_words(table["project"], table["tool"]["flwr"]["app"])
+
+
+def _why_not_alone(entries: list[zipfile.ZipInfo]) -> str:
+    if others := sorted({entry.orig_filename for entry in entries} - {PYPROJECT, CONTENT}):
+        return f"it brings files of its own ({plain(', '.join(others), 200)})"
+    if len(entries) != 2 or len({entry.filename for entry in entries}) != 2:
+        return f"it holds {len(entries)} entries where {PYPROJECT} and {CONTENT} belong once each"
+    if not all(stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG) for entry in entries):
+        return "it holds an entry that is no plain file"
+    most = max(entry.file_size for entry in entries)
+    return f"it holds a file of {most:,} bytes, and {MOST_BYTES:,} are the most" if most > MOST_BYTES else ""
+
+
+def _why_other_tables(table: Mapping[str, Any]) -> str:
+    """Why a table of the pyproject.toml has what a known app's has not."""
+    for place, keys in KEYS.items():
+        inner: Any = table
+        for key in filter(None, place.split(".")):
+            inner = inner.get(key)
+        if not isinstance(inner, dict):
+            return f"its {PYPROJECT} has no table [{place}]"
+        if others := sorted(set(inner) - keys):
+            where = f" in [{place}]" if place else ""
+            return f"its {PYPROJECT} has {plain(others[0], 60)!r}{where}, which a known app does not have"
+    return ""
+
+
+def _why_other_words(project: Mapping[str, Any], app: Mapping[str, Any]) -> str:
+    """Why the values are not those of a known app."""
+    if app.get("components") != COMPONENTS:
+        return f"it names other components than tinyfl's ({plain(app.get('components'), 200)})"
+    if others := [each for each in project.get("dependencies", []) if not _is_tinyfl(each)]:
+        return f"it has dependencies of its own ({plain(', '.join(map(str, others)), 200)})"
+    for key, value in {"publisher": app.get("publisher"), **{key: project.get(key) for key in ("name", "version")}}.items():
+        if not isinstance(value, str) or not NAME.fullmatch(value):
+            return f"its {key} is {plain(value, 60)!r}: letters, digits and . _ + - make one"
+    return ""
+
+
+def _is_tinyfl(dependency: str) -> bool:
+    """Whether a dependency is tinyfl by name, from wherever this machine installs packages."""
+    try:
+        asked = Requirement(dependency)
+    except InvalidRequirement:
+        return False
+    return asked.name == "tinyfl" and asked.url is None
