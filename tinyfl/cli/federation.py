@@ -1,4 +1,4 @@
-"""Verbs of a federation over a network: gateway, keys."""
+"""Verbs of a federation over a network: superlink, gateway, keys."""
 
 import json as jsonlib
 from contextlib import closing
@@ -8,14 +8,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl.cli.app import Json, app
+from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyfl.flower.keys import Made
 
-PORT = 8000
-"""Where a SuperLink listens by default."""
+PORT, LOCAL_PORT = 8000, 8001
+"""Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
+Allow = Annotated[
+    Path | None,
+    typer.Option(envvar="TINYFL_ALLOWED", help="A TOML file: the apps and folders that runs may use. Default: no app, runs/."),
+]
 CONNECTION = "lab"
 """What the printed commands call the SuperLink in Flower's config.toml."""
+
+
+@app.command()
+def superlink(
+    keys: Annotated[Path | None, typer.Option(help="The folder that tinyfl keys made. Default: keys.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen for gateways. Default: every address of this machine.")] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen for gateways.")] = PORT,
+    local_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Where runs are handed in, on this machine alone.")
+    ] = LOCAL_PORT,
+    database: Annotated[Path, typer.Option(help="Where its nodes and runs are kept through a restart.")] = Path("superlink.db"),
+    allow: Allow = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
+) -> None:
+    """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
+    import os
+
+    from tinyfl.emulation import ended_by_signal
+    from tinyfl.flower.allowed import VARIABLE, read_allowed
+    from tinyfl.flower.superlink import Setting, serve_superlink
+
+    if insecure and keys:
+        raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
+    ended = ended_by_signal()
+    allowed = read_allowed(allow)
+    if allow:
+        os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
+    at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
+    serve_superlink(at, allowed, ended, _say)
 
 
 @app.command()

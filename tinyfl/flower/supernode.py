@@ -59,7 +59,7 @@ class SuperLink:
         that does not answer is no error: it may come later."""
         host, port = self._parts()
         if self.insecure:
-            if not _loopback(host):
+            if not loopback(host):
                 raise ConfigError(
                     f"--insecure is for a SuperLink on this machine, and {host} is another. Make keys (tinyfl keys) and give "
                     "--root-certificates and --key."
@@ -111,7 +111,8 @@ class SuperLink:
             return
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether ``host`` is this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
