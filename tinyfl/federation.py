@@ -238,8 +238,7 @@ class Federation:
             diverged = "" if updates.devices else _diverged(updates.left_out)
             smaller = ", or give a smaller --minimum" if updates.devices else ""
             cure = diverged or (
-                f"{self._see_to(updates.absent)}{smaller}; then go on with: "
-                f"tinyfl run --resume {self.directory.path}"
+                f"{self._see_to(updates.absent)}{smaller}; then go on with: tinyfl run --resume {self.directory.path}"
             )
             raise TrainingError(
                 f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "

@@ -195,9 +195,9 @@ def simulated_fleet(options: dict[str, Any]) -> Fleet:
     return fleet
 
 
-def free_directory(config: Config) -> Path:
-    """runs/TASK-ALGORITHM-SEED, or the first of -2, -3, ... that is free."""
-    base = Path("runs") / f"{config.task}-{config.algorithm}-{config.seed}"
+def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
+    """TASK-ALGORITHM-SEED in ``folder``, or the first of -2, -3, ... that is free."""
+    base = folder / f"{config.task}-{config.algorithm}-{config.seed}"
     path, number = base, 1
     while path.exists():
         number += 1

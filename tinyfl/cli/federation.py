@@ -1,6 +1,7 @@
-"""Verbs of a federation over a network: gateway, keys."""
+"""Verbs of a federation over a network: superlink, gateway, keys."""
 
 import json as jsonlib
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,15 +9,46 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl.cli.app import Json, app
-from tinyfl.errors import Interrupted
+from tinyfl.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from tinyfl.flower.keys import Made
 
-PORT = 8000
-"""Where a SuperLink listens by default."""
+PORT, LOCAL_PORT = 8000, 8001
+"""Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
+Allow = Annotated[
+    Path | None,
+    typer.Option(envvar="TINYFL_ALLOWED", help="A TOML file: the apps and folders that runs may use. Default: no app, runs/."),
+]
 CONNECTION = "lab"
 """What the printed commands call the SuperLink in Flower's config.toml."""
+
+
+@app.command()
+def superlink(
+    keys: Annotated[Path | None, typer.Option(help="The folder that tinyfl keys made. Default: keys.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen for gateways. Default: every address of this machine.")] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen for gateways.")] = PORT,
+    local_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Where runs are handed in, on this machine alone.")
+    ] = LOCAL_PORT,
+    database: Annotated[Path, typer.Option(help="Where its nodes and runs are kept through a restart.")] = Path("superlink.db"),
+    allow: Allow = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
+) -> None:
+    """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
+    from tinyfl.emulation import ended_by_signal
+    from tinyfl.flower.allowed import VARIABLE, read_allowed
+    from tinyfl.flower.superlink import Setting, serve_superlink
+
+    if insecure and keys:
+        raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
+    ended = ended_by_signal()
+    allowed = read_allowed(allow)
+    if allow:
+        os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
+    at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
+    serve_superlink(at, allowed, ended, _say)
 
 
 @app.command()
@@ -30,9 +62,7 @@ def gateway(
     key: Annotated[Path | None, typer.Option(help="This gateway's own key.")] = None,
     name: Annotated[str, typer.Option(help="What people call this gateway. Default: the key's name.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for a SuperLink on this machine.")] = False,
-    allow: Annotated[
-        Path | None, typer.Option(help="A TOML file of the apps and folders that runs may use here. Default: no app, runs/.")
-    ] = None,
+    allow: Allow = None,
 ) -> None:
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
     from tinyfl.flower.stop import Stop
@@ -40,20 +70,22 @@ def gateway(
     stop = Stop()
     try:
         from tinyfl.assembly import raised
-        from tinyfl.flower.allowed import read_allowed
+        from tinyfl.flower.allowed import VARIABLE, read_allowed
         from tinyfl.flower.gateway import Gateway, read_holding
         from tinyfl.flower.supernode import SuperLink, serve_federation
 
         link = SuperLink(superlink, root_certificates, key, insecure)
         link.check()
         holding, allowed = read_holding(fleet, first), read_allowed(allow)
+        if allow:
+            os.environ[VARIABLE] = str(allow.resolve())  # for the SuperNode, which decides on apps
         with raised(holding.parts, holding.first) as site:
             called = name or (key.stem if key else fleet.stem)
             devices = site.devices
             _say(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
             with closing(Gateway(called, site, allowed, holding.data, _say)) as answer:
                 stop.serving = True
-                serve_federation(link, answer, stop.ended, _say, allow)
+                serve_federation(link, answer, stop.ended, _say)
     except KeyboardInterrupt as early:
         raise Interrupted("ended before its boards were up. Start it again with the same command.") from early
     _say(f"{called}: ended. Start it again with the same command.")

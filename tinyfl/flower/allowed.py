@@ -9,6 +9,7 @@ no other file.
 
 import hashlib
 import io
+import os
 import re
 import stat
 import tomllib
@@ -81,6 +82,12 @@ def read_allowed(file: Path | None = None) -> Allowed:
     return Allowed(frozenset(app.lower() for app in apps), tuple((start / folder).resolve() for folder in named))
 
 
+def allowed_here() -> Allowed:
+    """The allow list that VARIABLE names, of a process that Flower started."""
+    file = os.environ.get(VARIABLE)
+    return read_allowed(Path(file) if file else None)
+
+
 def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
@@ -98,8 +105,8 @@ def why_refused(app: bytes, allowed: Allowed) -> str:
     except Exception as error:  # zipfile and tomllib raise many kinds for damaged input; what cannot be read is not known
         why = f"it cannot be read ({plain(error, 100) or type(error).__name__})"
     return why and (
-        f"this app may not run here: {why}. An app that names tinyfl's components and brings nothing of its own runs "
-        f'anywhere; for this one the operator of this machine adds apps = ["{name}"] to its allow list.'
+        f"this app may not run here: {why}. An app runs where it names tinyfl's components and brings nothing of its own, or "
+        f'where the operator has put apps = ["{name}"] into the allow list.'
     )
 
 

@@ -1,7 +1,8 @@
 """The ServerApp of the package: a run of tinyfl whose devices are on Flower's nodes, configured by the run config.
 
 The run directory is the coordinator's, on the machine of the SuperLink: a run that was cut off goes on with
-``resume = "DIRECTORY"`` in the run config, from its last finished round.
+``resume = "DIRECTORY"`` in the run config, from its last finished round. Whoever hands a run in chooses its paths, but only
+inside the folders of that machine's allow list.
 """
 
 import os
@@ -11,19 +12,21 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from tinyfl.assembly import Boards, Work
-from tinyfl.config import Config
+from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError, TinyflError
 from tinyfl.federation import Progress
 from tinyfl.fleet import Event
+from tinyfl.flower.allowed import Allowed, allowed_here, refuse_paths
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.settings import from_run_config
 from tinyfl.runs import RunDirectory
-from tinyfl.simulation import simulate
+from tinyfl.simulation import free_directory, simulate
 
 app = ServerApp()
 
@@ -44,8 +47,8 @@ def main(grid: Grid, context: Context) -> None:
     Raises RuntimeError with the message and exit code of whatever went wrong, which Flower shows as the run's status.
     """
     Thread(target=_end_with, args=(os.getppid(),), name="tinyfl-orphan", daemon=True).start()
-    options = from_run_config(context.run_config)
     try:
+        options = _inside(from_run_config(context.run_config), allowed_here())
         least = 1
         if "resume" in options:
             _wait_until_free(Path(options["resume"]))
@@ -57,6 +60,19 @@ def main(grid: Grid, context: Context) -> None:
     for part, why in run.result["failed"].items():
         print(f"FAILED: {part}: {why}", flush=True)
     print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
+
+
+def _inside(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
+    """``options``, with a directory for a run that has none.
+
+    Raises ConfigError for a path outside the allowed folders, also one that the resumed run was started with.
+    """
+    if not {"out", "resume"} & set(options) and allowed.folders:
+        options = {**options, "out": str(free_directory(resolve(options), allowed.folders[0]))}
+    refuse_paths(options, allowed)
+    if "resume" in options:
+        refuse_paths(vars(RunDirectory(Path(options["resume"])).config()), allowed)
+    return options
 
 
 def _end_with(parent: int) -> None:

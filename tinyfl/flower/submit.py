@@ -19,13 +19,20 @@ import tomlkit
 
 from tinyfl import errors
 from tinyfl.config import Config, read_toml, resolve
-from tinyfl.errors import ConfigError, Interrupted, LinkError, RunError, TinyflError
+from tinyfl.errors import ConfigError, DataError, Interrupted, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file
 from tinyfl.runs import RunDirectory
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
 EXIT = re.compile(r"\(exit (\d+): (\w+)\)")
+FORBIDDEN = "403 Forbidden"
+"""What Flower says where only gateways are served."""
+
+ONLY_THERE = (
+    "the SuperLink takes no runs at this address, which is for gateways. On its own machine, give Flower's config.toml its "
+    "other one, 127.0.0.1:8001; from elsewhere, bring that here first: ssh -N -L 8001:127.0.0.1:8001 HOST (docs/federation.md)."
+)
 LOOK_SECONDS = 1.0
 """From one look at a run's status to the next, where its log has ended."""
 
@@ -122,7 +129,8 @@ def _failure(ended: Mapping[str, Any], again: str) -> TinyflError:
     named = EXIT.search(details)
     kind = getattr(errors, named[2], LinkError) if named else LinkError
     text = EXIT.sub("", details).strip() if named else f"the run ended as {ended['status']} ({details})."
-    return kind(f"{text}\nTo go on with it: {again}")
+    began = kind not in (ConfigError, DataError)
+    return kind(f"{text}\nTo go on with it: {again}" if began else text)
 
 
 def _program() -> list[str]:
@@ -142,5 +150,5 @@ def _flwr(*words: str) -> dict[str, Any]:
         said = {}
     if not said.get("success"):
         why = said.get("error-message") or done.stderr.strip() or done.stdout.strip()
-        raise LinkError(f"flwr {words[0]} failed: {str(why).strip()[-600:]}")
+        raise LinkError(ONLY_THERE if FORBIDDEN in str(why) else f"flwr {words[0]} failed: {str(why).strip()[-600:]}")
     return said

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from pathlib import Path
 
-from tinyfl.errors import ConfigError, InstallError, LinkError
+from tinyfl.errors import ConfigError, LinkError
 from tinyfl.files import private_folder
 from tinyfl.flower import certificates
 from tinyfl.flower.ipc import Answer, serve
@@ -59,7 +59,7 @@ class SuperLink:
         has expired or is not of this CA or for this host. One that does not answer is no error: it may come later."""
         host, port = self._parts()
         if self.insecure:
-            if not _loopback(host):
+            if not loopback(host):
                 raise ConfigError(
                     f"--insecure is for a SuperLink on this machine, and {host} is another. Make keys (tinyfl keys) and give "
                     "--root-certificates and --key."
@@ -91,21 +91,20 @@ class SuperLink:
         return host.strip("[]"), int(port)
 
 
-def _loopback(host: str) -> bool:
+def loopback(host: str) -> bool:
+    """Whether ``host`` is this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def serve_federation(
-    superlink: SuperLink, answer: Answer, ended: threading.Event, tell: Callable[[str], None], allowed: Path | None = None
-) -> None:
-    """Has a SuperNode serve ``answer`` to the federation until ``ended`` is set. Apps with code of their own run here where the
-    file ``allowed`` lists them.
+def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Event, tell: Callable[[str], None]) -> None:
+    """Has a SuperNode serve ``answer`` to the federation until ``ended`` is set. It runs the apps that this machine's allow
+    list lets it (tinyfl.flower.allowed).
 
     Raises LinkError where the SuperLink refuses it, ConfigError where its certificate is not what it must be, InstallError
-    where Flower's programs are not there.
+    where another version of Flower's is installed.
     """
     flower()
     for word in superlink.check():
@@ -121,7 +120,7 @@ def serve_federation(
         _prepare_environment(folder)
         refused = 0.0
         while not ended.is_set():
-            why = _one_life(superlink, _command(superlink, folder, allowed), folder / "supernode.log", ended, tell)
+            why = _one_life(superlink, _command(superlink, folder), folder / "supernode.log", ended, tell)
             if REFUSED in why:
                 refused = refused or time.monotonic()
                 if time.monotonic() - refused > REFUSED_SECONDS:
@@ -155,18 +154,15 @@ def _wait_for_certificate(superlink: SuperLink, ended: threading.Event, tell: Ca
         ended.wait(RETRY_SECONDS)
 
 
-def _command(superlink: SuperLink, folder: Path, allowed: Path | None) -> list[str]:
+def _command(superlink: SuperLink, folder: Path) -> list[str]:
     """What starts a SuperNode whose runtime API listens at a free port; all that it goes by is in ``folder``."""
-    if not (program := Path(sys.executable).with_name("flower-superexec")).exists():
-        raise InstallError(f"{program} is not there. Install tinyfl again: it brings Flower's programs.")
     port, secret, settings = str(free_port()), folder / "secret", folder / "supernode.json"
     secret.write_text(secrets.token_hex(32))
     arguments = [
         *superlink.arguments(), "--host", "127.0.0.1", "--port", port, "--node-config", f'gateway="{folder / "socket"}"',
         "--isolation", "process", "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip
-    listed = str(allowed.resolve()) if allowed else ""
-    Settings(tuple(arguments), str(secret), f"127.0.0.1:{port}", listed).write(settings)
+    Settings(tuple(arguments), str(secret), f"127.0.0.1:{port}").write(settings)
     return [sys.executable, "-P", "-m", "tinyfl.flower.supernode_main", str(settings)]
 
 

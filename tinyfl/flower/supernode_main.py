@@ -11,7 +11,7 @@ standard output, a line each; Flower's own log goes to standard error. What diff
 - After a message comes its own answer, or an error where its process ended without one.
 - Whatever fails for good ends the program: Flower's SuperExec, a thread, the loop itself. The gateway starts it again.
 
-All of this is done to private functions of Flower's, so that one version of flwr is needed (``flower``).
+All of this is done to inner parts of Flower's.
 """
 
 import json
@@ -24,42 +24,27 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from tinyfl.errors import InstallError
-from tinyfl.flower.allowed import read_allowed, why_refused
+from tinyfl.flower.allowed import allowed_here, why_refused
+from tinyfl.flower.inner import inner
 from tinyfl.words import plain
 
 POLL_SECONDS = 0.1
 """From one look for an answer to the next."""
-
-LOOP, CONNECTION, STATE = (
-    "flwr.supernode.start_client_internal",
-    "flwr.supernode.fleet_http_connection",
-    "flwr.supernode.nodestate.in_memory_nodestate",
-)
-PRIVATE = {
-    LOOP: ("_pull_and_store_message", "_push_messages", "_insert_message", "_verify_fab", "FAB_VERIFICATION_ERROR"),
-    CONNECTION: ("make_simple_http_retry_invoker",),
-    STATE: ("InMemoryNodeState.get_tasks", "InMemoryNodeState.finish_task", "InMemoryNodeState.delete_messages"),
-}
-"""The private names of Flower's that this goes by, module by module."""
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """``arguments`` of flower-supernode; the file with the secret by which it knows its SuperExec; the HOST:PORT of its Runtime
-    API; and the file of the allow list, empty where there is none."""
+    """``arguments`` of flower-supernode, the file with the secret by which it knows its SuperExec, and the HOST:PORT of its
+    Runtime API."""
 
     arguments: tuple[str, ...]
     secret: str
     runtime: str
-    allowed: str = ""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -70,21 +55,14 @@ class Settings:
         return cls(tuple(held.pop("arguments")), **held)
 
 
-def flower() -> tuple[ModuleType, ModuleType]:
+def flower() -> tuple[Any, Any]:
     """Flower's modules of the SuperNode's loop and of its connection.
 
-    Raises InstallError where they lack what is needed.
+    Raises InstallError where they are of another version, or lack what is needed.
     """
-    try:
-        found = {name: import_module(name) for name in PRIVATE}
-        for name, names in PRIVATE.items():
-            for private in names:
-                inner: Any = found[name]
-                for part in private.split("."):
-                    inner = getattr(inner, part)
-    except (ImportError, AttributeError) as error:
-        raise InstallError(f"tinyfl needs flwr 1.41.0, whose SuperNode it knows ({error}): pip install flwr==1.41.0") from error
-    return found[LOOP], found[CONNECTION]
+    parts = ("_pull_and_store_message", "_push_messages", "_insert_message", "_verify_fab", "FAB_VERIFICATION_ERROR")
+    loop = inner("flwr.supernode.start_client_internal", *parts)
+    return loop, inner("flwr.supernode.fleet_http_connection", "make_simple_http_retry_invoker")
 
 
 def guard(loop: Any, why_refused: Callable[[bytes], str], tell: Tell) -> None:
@@ -214,16 +192,15 @@ def say_failures(loop: Any, tell: Tell) -> None:
 
 def start_superexec(settings: Settings) -> None:
     """Starts Flower's SuperExec, which starts a process for each message; without it none would be answered."""
-    program = Path(sys.executable).with_name("flower-superexec")
     process = subprocess.Popen(
         [
-            str(program), "--insecure", "--runtime-api-address", settings.runtime, "--parent-pid", str(os.getpid()),
-            "--superexec-auth-secret-file", settings.secret,
+            sys.executable, "-P", "-m", "tinyfl.flower.superexec", "--insecure", "--runtime-api-address", settings.runtime,
+            "--parent-pid", str(os.getpid()), "--superexec-auth-secret-file", settings.secret,
         ]
     )  # fmt: skip
 
     def wait() -> None:
-        raise RuntimeError(f"flower-superexec ended with code {process.wait()}")
+        raise RuntimeError(f"Flower's SuperExec ended with code {process.wait()}")
 
     threading.Thread(target=wait, name="superexec", daemon=True).start()
 
@@ -246,7 +223,7 @@ def main(file: Path) -> None:
     loop, connection = flower()
     from flwr.supernode.cli import flower_supernode
 
-    allowed = read_allowed(Path(settings.allowed) if settings.allowed else None)
+    allowed = allowed_here()
     guard(loop, lambda app: why_refused(app, allowed), tell)
     keep_step(loop)
     watch(connection, settings.arguments[settings.arguments.index("--superlink") + 1], tell)
