@@ -51,6 +51,9 @@ STRANGERS_BYTES, NODES_BYTES = 1 << 16, 1 << 26
 GOODBYE_SECONDS = 1
 """What open requests may take once the SuperLink ends."""
 
+LAST_SECONDS = 3.0
+"""What all of it may take to end."""
+
 GRPC = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
 """Environment variables by which Flower would open further ports, to everyone."""
 
@@ -133,6 +136,9 @@ async def _serve(
                 why = "Flower's SuperLink did not start, or ended by itself"
             elif (code := superexec.process.poll()) is not None:
                 why = f"Flower's SuperExec, which starts the runs, ended with code {code}"
+        last = threading.Timer(LAST_SECONDS, os._exit, [LinkError.exit_code if why else 0])
+        last.daemon = True  # for threads of Flower's that send a log to somebody, and would keep this process alive
+        last.start()
         for server, _ in servers:
             server.should_exit = True
     await asyncio.gather(*serving)
