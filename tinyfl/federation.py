@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,10 @@ from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.core import Code
 from tinyfl.errors import Interrupted, RunError, TrainingError
-from tinyfl.fleet import draw_cohort, spans
+from tinyfl.failures import failed, last_words
+from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.networks import is_file
+from tinyfl.roster import named
 from tinyfl.runs import METRICS, ROUNDS, Checkpoint, RunDirectory
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
 SHORT_ROUND_PAUSES = (1.0, 3.0, 10.0)
 """Seconds before a round that brought too few updates is tried again; after as many tries the run stops."""
+
+MOST_SAID = 3
+"""Parts of a fleet whose last words are in the message that ends a run."""
+
+MOST_REASONS = 32
+"""Reasons that are counted apart, since nodes name them; more are counted as ``other``."""
 
 METRICS_RECORDS = 500
 """About how many records a run writes to metrics.jsonl, whatever its length."""
@@ -48,13 +56,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the rounds ended with: the last state, the seconds they took, how many devices were left out, by reason, and what
-    privacy was spent, where noise was made."""
+    """What the rounds ended with: the last state, the seconds they took, how many devices were left out, by reason, what
+    privacy was spent, where noise was made, and the parts of the fleet that sent nothing at all."""
 
     state: State
     seconds: float
     left_out: Mapping[str, int]
     privacy: Mapping[str, Any] | None
+    failed: Mapping[str, str]
 
 
 def data_sha256(config: Config) -> str:
@@ -105,8 +114,10 @@ class Federation:
         start: State,
         progress: Callable[[Progress], None] | None,
         interruptible: bool = True,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
+        self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.state, self.interruptible = grid, start, interruptible
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.left_out: Counter[str] = Counter()
@@ -131,9 +142,10 @@ class Federation:
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                f"{_diverged(self.left_out) or self._see_to_boards() + '.'}"
+                f"{_diverged(self.left_out) or self._see_to(range(self.config.devices)) + '.'}"
             )
-        return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge))
+        without = failed(self.directory.path, self.parts)
+        return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge), without)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -168,6 +180,7 @@ class Federation:
             minimum=self.config.minimum,
             on_round=self._on_round,
             on_short=self._on_short,
+            on_event=self.on_event,
         )
         while left := self.config.rounds - self.state.round:
             strategy.start(self.grid, theta_record(self.state.theta), num_rounds=left)
@@ -201,7 +214,9 @@ class Federation:
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
         self.state = state
-        self.left_out.update(updates.left_out)
+        for reason, count in updates.left_out.items():
+            known = reason in self.left_out or len(self.left_out) < MOST_REASONS
+            self.left_out[reason if known else "other"] += count
         if updates.devices:
             self._losses.append(updates.loss)
         every = max(1, self.config.rounds // METRICS_RECORDS)
@@ -221,9 +236,9 @@ class Federation:
         self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
             diverged = "" if updates.devices else _diverged(updates.left_out)
+            smaller = ", or give a smaller --minimum" if updates.devices else ""
             cure = diverged or (
-                f"{self._see_to_boards()}, or give a smaller --minimum; then go on with: "
-                f"tinyfl run --resume {self.directory.path}"
+                f"{self._see_to(updates.absent)}{smaller}; then go on with: tinyfl run --resume {self.directory.path}"
             )
             raise TrainingError(
                 f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
@@ -232,8 +247,13 @@ class Federation:
         time.sleep(SHORT_ROUND_PAUSES[self._short])
         self._short += 1
 
-    def _see_to_boards(self) -> str:
-        return f"see to the boards that {self.directory.path}/events.jsonl names"
+    def _see_to(self, absent: Collection[int]) -> str:
+        """What was last said of a few parts of the fleet with ``absent`` devices, and what helps."""
+        folder = self.directory.path
+        parts = self.parts.values() or [range(self.config.devices)]
+        said = {last_words(folder, [device for device in absent if device in part]) for part in parts} - {""}
+        words = "".join(f"{each.rstrip('.')}. " for each in sorted(said)[:MOST_SAID])
+        return f"{words}See to what {folder}/events.jsonl names"
 
     def _save(self) -> None:
         for file in (self._metrics, self._log):

@@ -1,9 +1,13 @@
-"""Files that are read with care and replaced whole."""
+"""Files that are read with care and replaced whole, and temporary folders that are removed whatever happens."""
 
+import fcntl
 import io
 import os
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError, RunError
+
+LOCK = "owner"
+"""The file of a temporary folder that its owner holds locked."""
+
+
+@contextmanager
+def private_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that only this user may enter, as long as the context lasts. A process that is killed leaves its own
+    to the next that asks for one with this ``prefix``."""
+    _remove_ownerless(prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with (folder / f"{LOCK}.new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / f"{LOCK}.new").rename(folder / LOCK)  # the lock is there when the name is: no owner is ever overlooked
+            yield folder
+
+
+def _remove_ownerless(prefix: str) -> None:
+    """Removes this user's temporary folders that begin so and whose owner has ended, which has dropped its lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):  # of another user, gone already, or locked
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -292,11 +292,12 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         ("SHA-256 of theta", result["theta_sha256"]),
         ("SHA-256 of the config", result["config_sha256"]),
         ("Updates left out", f"{left_out or 'none'}, of {result['device_rounds']:,}"),
+        *((f"Failed: {part}", why) for part, why in result.get("failed", {}).items()),
         ("Devices", _kinds(result)),
         ("Rounds took", f"{page.seconds(result['seconds'])}, {speed}"),
         ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
     ]
-    terms = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in facts)
+    terms = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts)
     return (
         f"<pre>{command}</pre><p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
         f"<details><summary>config.toml</summary><pre>{html.escape(config.to_toml())}</pre></details>"

@@ -47,6 +47,16 @@ class Part:
         return {f.name: held[f.name] for f in fields(self) if held[f.name] != f.default}
 
 
+def named(parts: Iterable[Part]) -> dict[str, range]:
+    """The devices of each part, by a name for people."""
+    found, first = dict[str, range](), 0
+    for number, part in enumerate(parts, 1):
+        kind = "simulated" if part.native else part.board or "at ports"
+        found[f"part {number}, {part.size:,} {kind}"] = range(first, first + part.size)
+        first += part.size
+    return found
+
+
 def read_parts(tables: Any) -> tuple[Part, ...]:
     """The parts in ``[[fleet]]`` tables, or parts already read.
 

@@ -85,6 +85,8 @@ def run(result: dict[str, Any]) -> None:
         console.print(f"epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.1g}, after {privacy['releases']:,} rounds")
     if result["left_out"]:
         console.print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items()))
+    for part, why in result.get("failed", {}).items():
+        console.print(f"FAILED: {part}: {why}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)
 
 

@@ -107,7 +107,7 @@ def simulate(
 
         work = Work(job.task, job.network, engine, job.config.seconds)
         with (over or here)(job.config, work, tell) as (grid, boards):
-            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, over is None).run()
+            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, over is None, tell).run()
         try:
             return _finish(directory, job, start.theta, outcome, boards)
         except KeyboardInterrupt as stop:
@@ -271,6 +271,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "bytes_up": payload,
         "device_ram_bytes": net.ram_bytes(inner.batch),
         "left_out": dict(outcome.left_out),
+        "failed": dict(outcome.failed),
         "privacy": dict(outcome.privacy) if outcome.privacy else None,
         "boards": boards,
         "theta_sha256": hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(),

@@ -3,8 +3,8 @@
 import json
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ from tinyfl.simulators.child import Child
 
 from tinyfl.boards import Board, Qemu
 from tinyfl.errors import ConfigError, InstallError
+from tinyfl.files import private_folder
 
 PROGRAM = "qemu-system-arm"
 DEADLINE = 30.0
@@ -40,8 +41,9 @@ class QemuBoard:
         if shutil.which(PROGRAM) is None:
             raise InstallError(f"{PROGRAM} is not installed: apt-get install qemu-system-arm (macOS: brew install qemu)")
         self.board, self.serial = board, serial
-        self._folder = tempfile.TemporaryDirectory(prefix="tinyfl-qemu-")
-        identity, self._errors = Path(self._folder.name, "identity"), Path(self._folder.name, "errors")
+        self._up = ExitStack()
+        folder = self._up.enter_context(private_folder("tinyfl-qemu-"))
+        identity, self._errors = folder / "identity", folder / "errors"
         identity.write_bytes(b"TFLI" + serial.to_bytes(8, "big") + bytes(4))
         self._control, theirs = socket.socketpair()
         self._control.settimeout(DEADLINE)
@@ -76,7 +78,7 @@ class QemuBoard:
         self.kill()
         self._replies.close()
         self._control.close()
-        self._folder.cleanup()
+        self._up.close()
 
     def __enter__(self) -> "QemuBoard":
         return self

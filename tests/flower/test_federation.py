@@ -23,6 +23,7 @@ from tinyfl.assembly import raised
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
 from tinyfl.flower import remote
+from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.gateway import Gateway
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
@@ -124,7 +125,7 @@ HERE = theta_over(FleetGrid(FLEET))
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 0.3}.items():
+    for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 0.6}.items():
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
 
 
@@ -147,7 +148,7 @@ def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp
     here = simulate(out=tmp_path / "here", network=own, **options)
     with raised([Part(native=16)]) as first, raised([Part(native=8)], 16) as second:
         run_config = to_run_config({**options, "network": "/nowhere/own.keras"})
-        gateways = [Gateway(name, site, tell=lambda _: None) for name, site in (("a", first), ("b", second))]
+        gateways = [Gateway(name, site, read_allowed(), tell=lambda _: None) for name, site in (("a", first), ("b", second))]
         grid = FlakyGrid({
             node: lambda message, gateway=gateway: gateway(message.metadata.message_type, message.content, run_config)
             for node, gateway in zip((9, 4), gateways, strict=True)
@@ -238,9 +239,10 @@ def test_nodes_of_one_name_are_told_apart_by_their_devices(quick: None) -> None:
 
 
 def test_a_node_that_knows_nothing_of_tinyfl_is_named_in_the_roll_call(quick: None) -> None:
-    grid = FlakyGrid({3: lambda message: RecordDict({"hello": ConfigRecord({"name": "x"})})})
-    with pytest.raises(ConfigError, match="does not say which devices it serves"):
-        call_roll(grid, SIZE, within=0.1)
+    stranger = {3: lambda message: RecordDict({"hello": ConfigRecord({"name": "x"})})}
+    with pytest.raises(TrainingError, match=r"devices 0 to 23 .* Node 3: which devices a node serves cannot be read"):
+        call_roll(FlakyGrid(stranger), SIZE, within=0.1)
+    assert len(call_roll(FlakyGrid({**stranger, **three_nodes()}), SIZE, within=1)) == 3, "others do without it"
 
 
 def test_stock_strategies_judge_the_devices_behind_gateways(quick: None) -> None:

@@ -16,6 +16,7 @@ from tinyfl.algorithms import Inner
 from tinyfl.assembly import raised
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.flower import client_app
+from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.gateway import Gateway, read_holding
 from tinyfl.flower.grid import FleetGrid, shard
 from tinyfl.flower.ipc import ask, serve
@@ -31,7 +32,7 @@ from tinyfl.roster import Part
 def listening(site_first: int, told: list[str], path: Path) -> Iterator[tuple[str, Gateway]]:
     with (
         raised([Part(native=3), Part(native=5)], site_first) as site,
-        closing(Gateway("lab", site, tell=told.append)) as gateway,
+        closing(Gateway("lab", site, read_allowed(), tell=told.append)) as gateway,
         closing(Listener(str(path / "s"), family="AF_UNIX")) as listener,
     ):
         closed = threading.Event()

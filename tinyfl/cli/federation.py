@@ -1,6 +1,8 @@
 """Verbs of a federation over a network: superlink, gateway, keys."""
 
 import json as jsonlib
+import os
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl.cli.app import Json, app
-from tinyfl.errors import ConfigError
+from tinyfl.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from tinyfl.flower.keys import Made
@@ -36,23 +38,27 @@ def superlink(
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
 ) -> None:
     """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
-    import os
-    import sys
+    from tinyfl.flower.stop import Stop
 
-    from tinyfl.emulation import ended_by_signal
-    from tinyfl.flower.allowed import VARIABLE, read_allowed
-    from tinyfl.flower.superlink import Setting, serve_superlink
+    stop = Stop()
+    try:
+        from tinyfl.flower.allowed import VARIABLE, read_allowed
+        from tinyfl.flower.superlink import Setting, serve_superlink
 
-    if insecure and keys:
-        raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
-    ended = ended_by_signal()
-    allowed = read_allowed(allow)
-    if allow:
-        os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
-    at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
-    serve_superlink(at, allowed, ended, _say)
+        if insecure and keys:
+            raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
+        at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
+        at.check()
+        allowed = read_allowed(allow)
+        if allow:
+            os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
+        stop.serving = True
+        serve_superlink(at, allowed, stop.ended, _say)
+    except KeyboardInterrupt as early:
+        raise Interrupted("ended before it served. Start it again with the same command.") from early
+    _say("ended. Start it again with the same command; runs that were cut off go on with tinyfl run --resume.")
     sys.stdout.flush()
-    os._exit(0)  # all is closed; what Python would still do, with threads of Flower's about, takes seconds
+    os._exit(0)  # all is closed; what Python would still do, with threads of Flower's about, can take seconds
 
 
 @app.command()
@@ -66,23 +72,33 @@ def gateway(
     key: Annotated[Path | None, typer.Option(help="This gateway's own key.")] = None,
     name: Annotated[str, typer.Option(help="What people call this gateway. Default: the key's name.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for a SuperLink on this machine.")] = False,
+    allow: Allow = None,
 ) -> None:
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
-    from tinyfl.assembly import raised
-    from tinyfl.emulation import ended_by_signal
-    from tinyfl.flower.gateway import Gateway, read_holding
-    from tinyfl.flower.supernode import SuperLink, serve_federation
+    from tinyfl.flower.stop import Stop
 
-    link = SuperLink(superlink, root_certificates, key, insecure)
-    link.check()
-    holding = read_holding(fleet, first)
-    ended = ended_by_signal()
-    with raised(holding.parts, holding.first) as site:
-        called = name or (key.stem if key else fleet.stem)
-        devices = site.devices
-        typer.echo(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up", err=True)
-        with closing(Gateway(called, site, holding.data, _say)) as answer:
-            serve_federation(link, answer, ended, _say)
+    stop = Stop()
+    try:
+        from tinyfl.assembly import raised
+        from tinyfl.flower.allowed import VARIABLE, read_allowed
+        from tinyfl.flower.gateway import Gateway, read_holding
+        from tinyfl.flower.supernode import SuperLink, serve_federation
+
+        link = SuperLink(superlink, root_certificates, key, insecure)
+        link.check()
+        holding, allowed = read_holding(fleet, first), read_allowed(allow)
+        if allow:
+            os.environ[VARIABLE] = str(allow.resolve())  # for the SuperNode, which decides on apps
+        with raised(holding.parts, holding.first) as site:
+            called = name or (key.stem if key else fleet.stem)
+            devices = site.devices
+            _say(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
+            with closing(Gateway(called, site, allowed, holding.data, _say)) as answer:
+                stop.serving = True
+                serve_federation(link, answer, stop.ended, _say)
+    except KeyboardInterrupt as early:
+        raise Interrupted("ended before its boards were up. Start it again with the same command.") from early
+    _say(f"{called}: ended. Start it again with the same command.")
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
-from tinyfl.errors import ConfigError, TinyflError
+from tinyfl.errors import ConfigError, LinkError, TinyflError
 from tinyfl.fleet import Fleet
 from tinyfl.flower.ipc import ask
 from tinyfl.flower.messages import Trouble, shard_record
@@ -43,6 +43,8 @@ def _reply(message: Message, context: Context) -> Message:
             answer = ask(str(socket), message.metadata.message_type, message.content, context.run_config)
         else:
             answer = _simulated(message, context)
+    except LinkError as error:  # its gateway is away, and may be back when it is asked again
+        answer = Error(Trouble.silent, str(error))
     except TinyflError as error:
         answer = Error(Trouble.failed, str(error))
     return Message(answer, reply_to=message)

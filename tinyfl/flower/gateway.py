@@ -7,27 +7,32 @@ dies is started again, with the boards as they are.
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from json import dumps
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Error, MessageType, RecordDict
+from flwr.app import Error, MessageType, RecordDict
 
 from tinyfl.assembly import Site, Work, learning
 from tinyfl.config import read_toml, resolve
 from tinyfl.core import FASTEST
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.fleet import Event, Fleet
-from tinyfl.flower.messages import Trouble, shard_record
+from tinyfl.flower.allowed import Allowed, refuse_paths
+from tinyfl.flower.messages import MOST_SAID, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
 from tinyfl.roster import Part, read_parts
 from tinyfl.simulation import network_of, refuse_misfit
 from tinyfl.tasks import load_task
+from tinyfl.words import plain
+
+CLOSE_SECONDS = 0.5
+"""What a round at work may take to end where the gateway closes."""
 
 KEYS = {"first", "data", "fleet"}
 
@@ -62,32 +67,48 @@ def read_holding(file: Path, first: int | None = None) -> Holding:
 
 
 class Gateway:
-    """Answers for the devices of ``site``, one message after another. ``tell`` gets a line for each round, for people."""
+    """Answers for the devices of ``site``, one message after another. A run may read files of this machine where ``allowed``
+    has their folder; ``data`` are the site's own. ``tell`` gets a line for each round, for people."""
 
-    def __init__(self, name: str, site: Site, data: str = "", tell: Callable[[str], None] = print) -> None:
-        self.name, self._site, self._data, self._tell = name, site, data, tell
+    def __init__(self, name: str, site: Site, allowed: Allowed, data: str = "", tell: Callable[[str], None] = print) -> None:
+        self.name, self._site, self._allowed, self._data, self._tell = name, site, allowed, data, tell
         self._turn = threading.Lock()
         self._events: list[Event] = []
         self._up = ExitStack()
         self._run: tuple[dict[str, Any], Network | None] | None = None
         self._fleet: Fleet
         self._last: tuple[Any, RecordDict] | None = None
+        self._defect = ""
 
     def __call__(self, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
-        """The answer to a message of a run with this run config; an Error where this gateway cannot do its part."""
+        """The answer to a message of a run with this run config; an Error where this gateway cannot do its part, whatever the
+        reason is."""
         if message_type == MessageType.QUERY:
             return shard_record(self.name, self._site.devices, self._site.boards)
         with self._turn:
             try:
                 return self._answer(message_type, content, of_the_config(run_config))
             except TinyflError as error:
-                self._tell(f"cannot do its part: {error}")
-                return Error(Trouble.failed, str(error))
+                self._tell(f"cannot do its part: {plain(error, MOST_SAID)}")
+                return Error(Trouble.failed, plain(error, MOST_SAID))
+            except Exception as error:  # a defect of ours, or of a library: the gateway goes on, and the log has all of it
+                self._tell_defect(error)
+                return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")
 
     def close(self) -> None:
-        """Lets the boards' ports go."""
-        with self._turn:
-            self._up.close()
+        """Lets the boards' ports go. A round at work is not waited for: it ends with the process."""
+        if self._turn.acquire(timeout=CLOSE_SECONDS):
+            try:
+                self._up.close()
+            finally:
+                self._turn.release()
+
+    def _tell_defect(self, error: Exception) -> None:
+        """Tells where a defect is, once for as long as it is the same."""
+        lines = [plain(line) for part in traceback.format_exception(error) for line in part.splitlines() if line.strip(" ~^")]
+        text = "\n  ".join(lines)
+        self._tell("the same defect again" if text == self._defect else f"a defect in this gateway:\n  {text}")
+        self._defect = text
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         asked = read(content, message_type, {})
@@ -102,8 +123,7 @@ class Gateway:
         if isinstance(said, Error):
             return said
         self._note(asked.told.round, said, seconds)
-        events = [dumps(asdict(event)) for event in self._events]
-        said["events"] = ConfigRecord({"said": events, "seconds": seconds})
+        said["events"] = events_record(self._events, seconds)
         if not any(event.what == "left out" for event in self._events):
             self._last = same, said
         return said
@@ -118,7 +138,10 @@ class Gateway:
         if (options, network) != self._run:
             self._up.close()
             self._run = None
-            config = resolve({**options, **({"data": self._data} if self._data else {})})
+            own = {"data": self._data} if self._data else {}
+            came = {**own, **({"network": network} if network else {})}  # no file of the run's is opened for these
+            refuse_paths({key: value for key, value in options.items() if key not in came}, self._allowed)
+            config = resolve({**options, **own})
             task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
             net = network or network_of(config, task)[0]
             refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape

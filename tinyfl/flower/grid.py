@@ -43,6 +43,10 @@ class FleetAddresses(Grid):
         is in this process."""
         return {}
 
+    def parts(self) -> Mapping[str, range]:
+        """The machines that the devices are on, by name. Empty where all is in this process."""
+        return {}
+
     def get_node_ids(self) -> Sequence[int]:
         return range(1, self.nodes + 1)
 

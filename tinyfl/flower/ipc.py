@@ -15,7 +15,6 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Bytes
 
 from tinyfl.errors import LinkError
-from tinyfl.flower.messages import Trouble
 
 WORK_SECONDS, GRACE_SECONDS = 60.0, 60.0
 """What an answer may take where the run config does not say, and beside that."""
@@ -70,10 +69,7 @@ def _serve_one(connection: Connection, answer: Answer) -> None:
         try:
             asked = _unpacked(connection.recv_bytes())
             message_type: Any = asked.config_records.pop(ENVELOPE)["type"]
-            try:
-                said = answer(message_type, asked, asked.config_records.pop(RUN_CONFIG))
-            except Exception as error:  # whatever it is, whoever asked is told, and the gateway goes on
-                said = Error(Trouble.failed, f"a defect in the gateway: {error!r}")
+            said = answer(message_type, asked, asked.config_records.pop(RUN_CONFIG))
             if isinstance(said, Error):
                 said = RecordDict({ENVELOPE: ConfigRecord({"code": said.code, "reason": str(said.reason)})})
             connection.send_bytes(_packed(said))

@@ -3,27 +3,44 @@
 Stock strategies require just one ArrayRecord and one MetricRecord with ``num-examples``, in Flower's NumPy serialisation.
 Exact sums, which only our strategy asks for, travel as their raw bytes: NumPy's header costs more than a small network. What is
 said in words, such as who is absent and why, stands in a ConfigRecord beside them, which stock strategies pass over.
+
+A node may send anything in them. What it sends is read here, within bounds and as words that are fit to show, or it is Corrupt.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
+from math import isfinite
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
-from tinyfl.errors import ConfigError
-from tinyfl.link.errors import Corrupt, Numeric
+from tinyfl.errors import ConfigError, LinkError
+from tinyfl.fleet import Event
+from tinyfl.link.errors import Corrupt, Numeric, Oversized
 from tinyfl.networks import Network, from_plan
+from tinyfl.words import plain
 
 RAW = "tinyfl.i64le"
-MOST_LETTERS = 40
-"""Of a reason, which goes into logs and checkpoints."""
+
+REASON = re.compile(r"[a-z][a-z, -]{0,39}")
+"""Why a device is absent: a short word or two, since it is counted under them in logs and checkpoints."""
+
+MOST_SAID = 600
+"""Characters of what a node says of its failure."""
+
+MOST_EVENTS, MOST_JSON = 4, 4000
+"""Events of a device in a round that are kept, and the characters of one, or of a board's record, as JSON."""
+
+BOARD = {"device": int, "id": str, "board": str, "port": str, "engine": str, "boot_seconds": float}
+"""What a board's record may have."""
 
 
 class Trouble(IntEnum):
@@ -155,13 +172,37 @@ def absent_record(updates: Updates) -> dict[str, ConfigRecord]:
     return {ABSENT: ConfigRecord({str(device): reason for device, reason in updates.absent.items()})}
 
 
-def read_absent(content: RecordDict) -> Mapping[int, str]:
-    """The absent devices in a reply. Raises Corrupt where they are none."""
-    record = content.config_records.get(ABSENT)
+@contextmanager
+def corrupt(what: str) -> Iterator[None]:
+    """Whatever reading made-up figures, words and arrays raises is Corrupt: one node's, and not the end of a run."""
     try:
-        return {int(device): str(reason)[:MOST_LETTERS] for device, reason in record.items()} if record else {}
-    except ValueError as error:
-        raise Corrupt(f"the reply's absent devices are no numbers ({error}).") from error
+        yield
+    except LinkError:
+        raise
+    except Exception as error:
+        raise Corrupt(f"{what} cannot be read ({type(error).__name__}: {plain(error, 100)}).") from error
+
+
+def read_reason(words: object) -> str:
+    """The reason why a device is absent, in a reply: ``words``, or ``corrupt`` where that is none."""
+    text = str(words)[:100]
+    return text if REASON.fullmatch(text) else Corrupt.reason
+
+
+def read_error(error: Error) -> Error:
+    """A node's error, its words fit to show."""
+    return Error(error.code, plain(error.reason, MOST_SAID))
+
+
+def _read_absent(content: RecordDict, asked: Sequence[int]) -> Mapping[int, str]:
+    """The devices of ``asked`` that a reply says are absent, each with the reason."""
+    record: Mapping[str, Any] = content.config_records.get(ABSENT) or {}
+    if len(record) > len(asked):
+        raise Corrupt(f"the reply names {len(record):,} absent devices, of {len(asked):,}.")
+    absent = {int(device): read_reason(reason) for device, reason in record.items()}
+    if absent and not set(absent) <= {int(device) for device in asked}:
+        raise Corrupt("the reply names absent devices that were not asked.")
+    return absent
 
 
 def read_phi(theta: F32, content: RecordDict) -> F32:
@@ -169,12 +210,10 @@ def read_phi(theta: F32, content: RecordDict) -> F32:
 
     Raises Corrupt where a reply has no such array, Numeric where it is not finite.
     """
-    try:
+    with corrupt("the reply's array of weights"):
         (record,) = content.array_records.values()
         (array,) = record.values()
         phi = np.asarray(array.numpy(), dtype=np.float32)
-    except (ValueError, TypeError, EOFError) as error:
-        raise Corrupt(f"the reply does not hold one array of weights ({error}).") from error
     if phi.shape != theta.shape:
         raise Corrupt(f"the reply holds weights of the shape {phi.shape}, not {theta.shape}.")
     if not np.isfinite(phi).all():
@@ -186,22 +225,64 @@ def read_updates(theta: F32, content: RecordDict, asked: Sequence[int]) -> Updat
     """The updates in a reply of a node that has the devices ``asked`` of the cohort: an exact sum over them but for those that
     it says are absent; or one update of a client that knows nothing of sums.
 
-    Raises Corrupt or Numeric for a reply that cannot be counted, ValueError for an update that is oversized.
+    Raises Corrupt, Numeric or Oversized for a reply that cannot be counted.
     """
-    metrics: dict[str, Any] = {key: value for record in content.metric_records.values() for key, value in record.items()}
-    loss, devices = float(metrics.get("loss", float("nan"))), int(metrics.get("devices", 1))
-    sums = [array for record in content.array_records.values() for array in record.values() if array.stype == RAW]
-    if not sums:
-        return Updates(theta, core.fixed(read_phi(theta, content), theta), 1, loss)
-    total = np.frombuffer(sums[0].data, "<i8").astype(np.int64, copy=False)
-    absent = read_absent(content)
-    well = total.shape == theta.shape and devices >= 0 and devices + len(absent) == len(asked)
-    if not well or (absent and not set(absent) <= {int(device) for device in asked}):
-        raise Corrupt(f"the reply holds {total.size} sums over {devices} devices, and {len(absent)} absent, of {len(asked)}.")
+    with corrupt("the reply"):
+        metrics: dict[str, Any] = {key: value for record in content.metric_records.values() for key, value in record.items()}
+        loss, devices = float(metrics.get("loss", float("nan"))), int(metrics.get("devices", 1))
+        sums = [array for record in content.array_records.values() for array in record.values() if array.stype == RAW]
+        total = np.frombuffer(sums[0].data, "<i8").astype(np.int64, copy=False) if sums else None
+        absent = _read_absent(content, asked) if sums else {}
+    if total is None:
+        return Updates(theta, _fixed(read_phi(theta, content), theta), 1, loss)
+    if total.shape != theta.shape or devices < 0 or devices + len(absent) != len(asked):
+        raise Corrupt(
+            f"the reply holds {total.size:,} sums over {plain(devices, 40)} devices, and {len(absent)} absent, of {len(asked)}."
+        )
     bound = int(devices * (MAX_CHANGE / UNIT))
     if ((total > bound) | (total < -bound)).any():
-        raise ValueError(f"a sum that {devices} updates below {MAX_CHANGE:g} cannot have")
+        raise Oversized(f"the reply holds a sum that {devices:,} updates below {MAX_CHANGE:g} cannot have.")
     return Updates(theta, total, devices, loss, absent)
+
+
+def _fixed(phi: F32, theta: F32) -> I64:
+    try:
+        return core.fixed(phi, theta)
+    except ValueError as error:
+        raise Oversized(f"the reply holds an update that cannot be ({error}).") from error
+
+
+def events_record(events: Sequence[Event], seconds: float) -> ConfigRecord:
+    """What became of a node's devices, and the seconds of its work."""
+    short = [replace(event, detail=plain(event.detail, MOST_SAID)) for event in events]
+    return ConfigRecord({"said": [json.dumps(asdict(event), ensure_ascii=False) for event in short], "seconds": seconds})
+
+
+def read_events(content: RecordDict, devices: range, round: int) -> tuple[list[Event], float]:
+    """What a node says became of its ``devices`` in this round, and the seconds of its work; nothing, where it says what cannot
+    be read: it decides no theta."""
+    try:
+        with corrupt("the events"):
+            record: Any = content.config_records.get("events") or {"said": (), "seconds": 0.0}
+            said = [_event(line) for line in record["said"][: MOST_EVENTS * len(devices)]]
+            seconds = float(record["seconds"])
+    except Corrupt:
+        return [], 0.0
+    here = [event for event in said if event.round == round and event.device in devices]
+    return here, seconds if isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _event(line: str) -> Event:
+    said = Event(**_read_json(line))
+    if type(said.round) is not int or type(said.device) is not int:
+        raise Corrupt("an event is of no round, or of no device.")
+    return Event(said.round, said.device, plain(said.board, 40), plain(said.what, 20), plain(said.detail, MOST_SAID))
+
+
+def _read_json(line: str) -> dict[str, Any]:
+    if len(line) > MOST_JSON:
+        raise Corrupt(f"a record of {len(line):,} characters, and {MOST_JSON:,} are the most.")
+    return dict(json.loads(line))
 
 
 def judged_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
@@ -222,15 +303,20 @@ def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] 
 def read_shard(content: RecordDict) -> tuple[str, range, tuple[Mapping[str, Any], ...]]:
     """Name, devices and boards of a node, from its answer in the roll call.
 
-    Raises ConfigError where it is none.
+    Raises Corrupt where it is none.
     """
-    try:
+    with corrupt("which devices a node serves"):
         said: Any = content.config_records["shard"]
         first, size = int(said["first"]), int(said["size"])
         if first < 0 or size < 1 or first + size > 1 << 32:
-            raise ValueError(f"{size} devices from {first} on")
-        return str(said["name"]), range(first, first + size), tuple(dict(json.loads(board)) for board in said["boards"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"a node does not say which devices it serves ({error!r}). Run tinyfl's ClientApp there, of this version."
-        ) from error
+            raise Corrupt(f"a node says that it serves {plain(size, 40)} devices from {plain(first, 40)} on.")
+        if len(said["boards"]) > size:
+            raise Corrupt(f"a node says that it has {len(said['boards']):,} boards for {size:,} devices.")
+        return plain(said["name"], 40), range(first, first + size), tuple(map(_board, said["boards"]))
+
+
+def _board(line: str) -> Mapping[str, Any]:
+    """A board's record: its known keys, where their values are of the right kind."""
+    said = {key: value for key, value in _read_json(line).items() if key in BOARD}
+    well = {key: value for key, value in said.items() if value is None or type(value) is BOARD[key]}
+    return {key: plain(value, 100) if isinstance(value, str) else value for key, value in well.items()}

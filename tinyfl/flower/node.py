@@ -4,9 +4,8 @@ A gateway answers with one sum or mean for all of its devices. Where a message n
 update is kept apart, for strategies that judge them one by one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,17 @@ from tinyfl.flower.messages import (
     Instructions,
     Trouble,
     absent_record,
+    corrupt,
     metrics_record,
     read_instructions,
     read_network,
+    read_reason,
     read_theta,
     sum_record,
     theta_record,
 )
 from tinyfl.link.errors import Corrupt
 from tinyfl.networks import Network
-
-UNREADABLE = (KeyError, ValueError, TypeError, OverflowError, EOFError, MemoryError, TokenError)
-"""What reading figures and arrays raises, where somebody made them up."""
 
 APART = "apart"
 """The ConfigRecord of updates that are kept apart: their devices, losses and reasons."""
@@ -94,21 +92,23 @@ def one_by_one(cohort: U32, phis: Phis, asked: Asked) -> list[RecordDict | Error
     return answers
 
 
-def read_apart(content: RecordDict, asked: Asked) -> tuple[U32, Phis]:
-    """The devices of an answer whose updates are kept apart, and their updates.
+def read_apart(content: RecordDict, asked: Asked, named: Sequence[int]) -> tuple[U32, Phis]:
+    """The updates of the devices ``named`` in an answer that keeps them apart, in its order.
 
     Raises Corrupt where it is not of that shape.
     """
-    try:
-        said = content.config_records[APART]
+    with corrupt("the answer's updates, kept apart,"):
+        said: Any = content.config_records[APART]
         devices: U32 = np.array(said["devices"], np.uint32)
+        if sorted(devices.tolist()) != sorted(named):
+            raise Corrupt(f"the answer is not for the {len(named):,} devices that were asked.")
         phi = np.ascontiguousarray(content.array_records["arrays"]["phis"].numpy(), np.float32)
-        loss, reasons = np.array(said["losses"], np.float32), tuple(str(reason) for reason in said["reasons"])  # type: ignore[union-attr]
-        whole = phi.shape == (len(devices), len(asked.theta)) and len(devices) == len(loss) == len(reasons)
-    except UNREADABLE as error:
-        raise Corrupt(f"the node's answer does not hold updates kept apart ({error}).") from error
-    if not whole:
-        raise Corrupt(f"the node's answer holds {phi.shape} weights of {len(devices)} devices.")
+        loss, reasons = (
+            np.array(said["losses"], np.float32),
+            tuple(reason and read_reason(reason) for reason in said["reasons"]),
+        )
+    if (phi.shape, loss.shape, len(reasons)) != ((len(named), len(asked.theta)), (len(named),), len(named)):
+        raise Corrupt(f"the answer holds {phi.shape} weights of {len(devices)} devices.")
     return devices, Phis(phi, loss, reasons)
 
 

@@ -5,10 +5,9 @@ each Flower node and round. A node that was away is asked again, within the roun
 round is a function of the message alone, so an answer that comes twice is the same, and counts once.
 """
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -16,13 +15,16 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+from httpx import HTTPError
 
-from tinyfl.errors import ConfigError, LinkError, TrainingError
+from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_shard
+from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_error, read_events, read_shard
 from tinyfl.flower.node import Asked, one_by_one, read, read_apart
+from tinyfl.link.errors import Corrupt
 from tinyfl.networks import Network
+from tinyfl.words import plain
 
 ROLL_SECONDS = 120.0
 """What nodes may take to be there, all of them, when a run starts."""
@@ -33,8 +35,15 @@ GRACE_SECONDS = 60.0
 SENDS = 5
 """Times that a node is asked within a round."""
 
+MOST_NAMED = 8
+"""Nodes whose trouble is told where a roll call fails."""
+
 POLL_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 0.1, 1.0, 3.0
 """From one look for answers to the next; for nodes that are back; and from a failure to the next try."""
+
+
+UNREACHABLE = (HTTPError, OSError)
+"""What Flower raises where its own SuperLink is away."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class Seat:
 def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[Seat, ...]:
     """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits for those that are not there yet.
 
-    Raises ConfigError where two serve the same devices, or one serves others; TrainingError for devices that nobody serves.
+    A node that does not say which devices it serves has none of them. Raises ConfigError where two serve the same devices, or
+    one serves others; TrainingError for devices that nobody serves.
     """
     post = Post(grid)
     seats: dict[int, Seat] = {}
@@ -60,17 +70,21 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
         asked = {node: RecordDict({"config": ConfigRecord()}) for node in grid.get_node_ids() if node not in seats}
         answers = post.exchange(asked, MessageType.QUERY, min(deadline, time.monotonic() + GRACE_SECONDS))
         for node, content in answers.items():
-            if isinstance(content, Error):
-                trouble[node] = str(content.reason)
-            else:
-                seats[node] = _seat(node, content)
+            try:
+                if not isinstance(content, Error):
+                    seats[node] = _seat(node, content)
+                elif content.code != Trouble.silent or node not in trouble:
+                    trouble[node] = str(content.reason)
+            except Corrupt as error:  # a node of another program, or one that lies: it has no seat
+                trouble[node] = f"{error} Run tinyfl's ClientApp there, of this version."
         in_order = sorted(seats.values(), key=lambda seat: seat.devices.start)
         _refuse_overlaps(in_order, fleet_size)
         if sum(len(seat.devices) for seat in in_order) == fleet_size:
             return _told_apart(in_order)
         if time.monotonic() >= deadline:
             missing = ", ".join(_gaps(in_order, fleet_size))
-            why = "".join(f" Node {node} says: {text}." for node, text in trouble.items() if node not in seats)
+            said = [(node, text) for node, text in trouble.items() if node not in seats]
+            why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in said[:MOST_NAMED])
             raise TrainingError(
                 f"devices {missing} of {fleet_size:,} have no node after {within:g} s.{why} Start their gateways "
                 "(tinyfl gateway), or see that their --first and the run's devices are right."
@@ -129,15 +143,16 @@ class Post:
     """Messages to Flower nodes and their answers, patiently."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+        self._grid, self._singly = grid, False
         self.seconds: dict[int, float] = {}
         """To each node's answer, in the last exchange."""
 
     def exchange(
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
-        """The answer of each node to its content. A node that failed, or was restarted since it was asked, is asked again once
-        it is there; what has not come by ``deadline`` (of time.monotonic) is an error."""
+        """The answer of each node to its content. A node that was restarted since it was asked, or whose message got lost, is
+        asked again once it is there; one that says that it cannot do its part is believed. What has not come by ``deadline``
+        (of time.monotonic) is an error."""
         began, self.seconds = time.monotonic(), {}
         asked = {node: _Sent(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
@@ -145,17 +160,15 @@ class Post:
         self._send(asked, asked, message_type, deadline, sent)
         looked = time.monotonic()
         while len(answers) < len(asked) and (now := time.monotonic()) < deadline:
-            for reply in self._grid.pull_messages(list(sent)):
-                node = sent.pop(reply.metadata.reply_to_message_id, None)
+            for id, said in self._pulled(list(sent)):
+                node = sent.pop(id, None)
                 if node is None or node in answers:
                     continue
                 self.seconds[node] = now - began
-                if not reply.has_error():
-                    answers[node] = reply.content
-                elif asked[node].sends == SENDS:
-                    answers[node] = reply.error
+                if not isinstance(said, Error) or said.code == Trouble.failed or asked[node].sends == SENDS:
+                    answers[node] = said
                 else:
-                    asked[node].trouble, asked[node].again = reply.error, now + RETRY_SECONDS
+                    asked[node].trouble, asked[node].again = said, now + RETRY_SECONDS
             if now - looked >= LOOK_SECONDS:
                 looked, there = now, self._started()
                 due = [
@@ -166,6 +179,25 @@ class Post:
                 self._send([node for node in due if asked[node].sends < SENDS], asked, message_type, deadline, sent)
             time.sleep(POLL_SECONDS)
         return {node: answers.get(node) or each.trouble or _silence(each) for node, each in asked.items()}
+
+    def _pulled(self, sent: Sequence[str]) -> Iterator[tuple[str, RecordDict | Error]]:
+        """What has come for the messages ``sent``, each with the one that it answers. Flower takes a whole batch of answers
+        apart, and fails at a single one that is damaged; from then on they are fetched one by one."""
+        if not self._singly:
+            try:
+                yield from map(_opened, self._grid.pull_messages(sent))
+            except UNREACHABLE:
+                raise
+            except Exception:
+                self._singly = True
+        if self._singly:
+            for id in sent:
+                try:
+                    yield from map(_opened, self._grid.pull_messages([id]))
+                except UNREACHABLE:
+                    raise
+                except Exception as error:
+                    yield id, Error(Trouble.silent, f"an answer that cannot be taken apart: {plain(repr(error), 100)}")
 
     def _send(
         self, nodes: Iterable[int], asked: Mapping[int, _Sent], message_type: str, deadline: float, sent: dict[str, int]
@@ -186,6 +218,12 @@ class Post:
     def _started(self) -> Mapping[int, str]:
         """When each node that is there was last started, as Flower puts it."""
         return {info.node_id: str(info.last_activated_at) for info in self._grid.get_nodes()}
+
+
+def _opened(reply: Message) -> tuple[str, RecordDict | Error]:
+    """The number of the message that ``reply`` answers, and what it says."""
+    said = read_error(reply.error) if reply.has_error() else reply.content
+    return reply.metadata.reply_to_message_id, said
 
 
 def _silence(each: _Sent) -> Error:
@@ -217,6 +255,9 @@ class RemoteGrid(FleetAddresses):
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         return self._spent
 
+    def parts(self) -> Mapping[str, range]:
+        return {seat.name: seat.devices for seat in self.seats}
+
     def devices_at(self, node: int) -> range:
         return range(node - 1, node) if self._each_device else self.seats[node - 1].devices
 
@@ -243,8 +284,15 @@ class RemoteGrid(FleetAddresses):
             for seat, named in by_seat.items()
         }
         for seat, said in self._exchange(contents, messages[0]).items():
-            answers.update(_apart(by_seat[seat], said, replace(asked, told=replace(asked.told, devices=()))))
+            apart = _apart(by_seat[seat], said, replace(asked, told=replace(asked.told, devices=())))
+            if not isinstance(said, Error) and isinstance(apart, Error):
+                self._tell_trouble(asked.told.round, self.seats[seat], apart)
+            answers.update(dict.fromkeys(by_seat[seat], apart) if isinstance(apart, Error) else apart)
         return [answers[device] for device in devices]
+
+    def _tell_trouble(self, round: int, at: Seat, error: Error) -> None:
+        why = f"node-error: {at.name}, devices {_range(at.devices)}: {error.reason}"
+        self._tell(Event(round, at.devices.start, "", "left out", why))
 
     def _exchange(self, contents: Mapping[int, RecordDict], message: Message) -> Mapping[int, RecordDict | Error]:
         """Each seat's answer; what it says of its boards, and whatever went wrong, is told."""
@@ -256,35 +304,21 @@ class RemoteGrid(FleetAddresses):
         for at in (self.seats[seat] for seat in contents):
             said = answers[at.node]
             if isinstance(said, Error):
-                why = f"node-error: {at.name}, devices {_range(at.devices)}: {said.reason}"
-                self._tell(Event(round, at.devices.start, "", "left out", why))
+                self._tell_trouble(round, at, said)
                 continue
-            events, work = _facts(said, at.devices)
+            events, work = read_events(said, at.devices, round)
             for event in events:
                 self._tell(event)
             self._spent[at.name] = {"seconds": self._post.seconds[at.node], "work": work}
         return {seat: answers[self.seats[seat].node] for seat in contents}
 
 
-def _facts(said: RecordDict, devices: range) -> tuple[list[Event], float]:
-    """What a node says of its boards, and the seconds of its work; nothing, where it says what cannot be read: it decides no
-    theta."""
-    facts: Mapping[str, Any] = said.config_records.get("events") or {}
-    try:
-        events = [Event(**json.loads(event)) for event in facts.get("said", ())]
-        work = float(facts.get("seconds", 0.0))
-    except (TypeError, ValueError):
-        return [], 0.0
-    return [event for event in events if type(event.round) is int and event.device in devices], work
-
-
-def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Asked) -> Mapping[int, RecordDict | Error]:
-    """Each device's answer out of its seat's."""
+def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Asked) -> Mapping[int, RecordDict | Error] | Error:
+    """Each device's answer out of its seat's; an Error where that has none for them."""
     if isinstance(said, Error):
-        return dict.fromkeys(devices, said)
+        return said
     try:
-        of, phis = read_apart(said, asked)
-        found = dict(zip(of.tolist(), one_by_one(of, phis, asked), strict=True))
-        return {device: found[device] for device in devices}
-    except (LinkError, KeyError) as error:
-        return dict.fromkeys(devices, Error(Trouble.silent, f"an answer that is not for these devices: {error}"))
+        of, phis = read_apart(said, asked, devices)
+        return dict(zip(of.tolist(), one_by_one(of, phis, asked), strict=True))
+    except Corrupt as error:
+        return Error(Trouble.silent, str(error))

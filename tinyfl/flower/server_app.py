@@ -57,6 +57,8 @@ def main(grid: Grid, context: Context) -> None:
         run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, **options)
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
+    for part, why in run.result["failed"].items():
+        print(f"FAILED: {part}: {why}", flush=True)
     print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
 
 

@@ -1,7 +1,6 @@
 """The Flower strategy that runs any of our algorithms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from tokenize import TokenError
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -10,12 +9,19 @@ from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
-from tinyfl.core import Code
 from tinyfl.errors import ConfigError, LinkError, TrainingError
-from tinyfl.fleet import draw_cohort
+from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.messages import Trouble, instructions, judged_record, metrics_record, read_phi, read_updates, theta_record
-from tinyfl.link.errors import Corrupt
+from tinyfl.flower.messages import (
+    Trouble,
+    instructions,
+    judged_record,
+    metrics_record,
+    read_phi,
+    read_reason,
+    read_updates,
+    theta_record,
+)
 
 NODE_ERROR = "node-error"
 """The reason of devices whose node answered with an error, or not at all."""
@@ -30,7 +36,7 @@ class FleetStrategy(Strategy):
     judge, a round with one raises ConfigError.
 
     A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
-    is the same round again."""
+    is the same round again. ``on_event`` is told of replies that cannot be read."""
 
     def __init__(
         self,
@@ -45,10 +51,12 @@ class FleetStrategy(Strategy):
         minimum: int = 0,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.algorithm, self.state = algorithm, state
         self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
         self.judge, self.minimum, self.on_round, self.on_short = judge, minimum, on_round, on_short
+        self.on_event = on_event
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._asked: Mapping[int, Sequence[int]] = {}
 
@@ -141,8 +149,8 @@ class FleetStrategy(Strategy):
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
         """What one reply brings."""
         if reply.has_error():
-            why = str(reply.error.reason).partition(":")[0] if reply.error.code == Trouble.no_update else NODE_ERROR
-            return self._without(devices, why)
+            why = str(reply.error.reason).partition(":")[0]
+            return self._without(devices, read_reason(why) if reply.error.code == Trouble.no_update else NODE_ERROR)
         try:
             read = read_updates(self.state.theta, reply.content, devices)
             if self.judge is not None:
@@ -150,11 +158,10 @@ class FleetStrategy(Strategy):
                 reply.content = judged_record(phi, devices=len(devices), loss=read.loss)
             return read
         except LinkError as error:
+            if self.on_event:
+                node = f"node {reply.metadata.src_node_id}, devices {spans(map(int, devices))}"
+                self.on_event(Event(self.state.round, int(devices[0]), "", "left out", f"{error.reason}: {node}: {error}"))
             return self._without(devices, error.reason)
-        except (TypeError, OverflowError, MemoryError, TokenError):  # a figure that is none, an array of any size
-            return self._without(devices, Corrupt.reason)
-        except ValueError:
-            return self._without(devices, Code.oversized.name)
 
     def _without(self, devices: Sequence[int], reason: str) -> Updates:
         theta = self.state.theta

@@ -1,12 +1,11 @@
-"""A gateway's SuperNode: Flower's own program, a child that is started again when it dies."""
+"""A gateway's SuperNode: Flower's own, as a program of ours (supernode_main), a child that is started again when it dies."""
 
 import ipaddress
 import os
+import secrets
 import socket
-import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from pathlib import Path
 
-from tinyfl.errors import ConfigError, InstallError, LinkError
+from tinyfl.errors import ConfigError, LinkError
+from tinyfl.files import private_folder
+from tinyfl.flower import certificates
 from tinyfl.flower.ipc import Answer, serve
+from tinyfl.flower.supernode_main import Settings, flower
 from tinyfl.simulators.child import Child
-
-CHECK_SECONDS = 5.0
-"""What a SuperLink may take to show its certificate, before anything is started."""
+from tinyfl.words import plain
 
 TASK_POLL = "0.1"
 """Seconds from one look for work of Flower's SuperExec to the next; its own default is 1."""
@@ -34,8 +34,8 @@ CONNECTED = "SuperNode ID:"
 
 REFUSED_SECONDS, RETRY_SECONDS, PAUSE_SECONDS = 90.0, 5.0, 1.0
 
-GOODBYE_SECONDS = 10.0
-"""What a SuperNode may take to tell the SuperLink that it leaves."""
+GOODBYE_SECONDS = 2.0
+"""What a SuperNode may take to tell the SuperLink that it leaves. A gateway ends within 5."""
 
 LONGEST_PATH = 100
 """Of a Unix socket, in bytes, on all systems."""
@@ -54,9 +54,9 @@ class SuperLink:
     key: Path | None = None
     insecure: bool = False
 
-    def check(self) -> None:
-        """Raises ConfigError for what cannot be, and for a SuperLink whose certificate is not of this CA or for this host. One
-        that does not answer is no error: it may come later."""
+    def check(self) -> tuple[str, ...]:
+        """Words on certificates that expire soon. Raises ConfigError for what cannot be, and for a SuperLink whose certificate
+        has expired or is not of this CA or for this host. One that does not answer is no error: it may come later."""
         host, port = self._parts()
         if self.insecure:
             if not loopback(host):
@@ -66,7 +66,7 @@ class SuperLink:
                 )
             if self.key or self.root_certificates:
                 raise ConfigError("--insecure has neither certificates nor a key. Leave it out, or them.")
-            return
+            return ()
         if self.root_certificates is None or self.key is None:
             raise ConfigError(
                 "a gateway needs --root-certificates ca.crt and its own --key (tinyfl keys makes both); on this machine alone, "
@@ -75,7 +75,7 @@ class SuperLink:
         for path in (self.root_certificates, self.key):
             if not path.is_file():
                 raise ConfigError(f"{path}: no such file. Copy it here from where tinyfl keys wrote it.")
-        self._shake_hands(host, port, self.root_certificates)
+        return certificates.check(self.address, host, port, self.root_certificates)
 
     def arguments(self) -> list[str]:
         """The options of flower-supernode."""
@@ -90,26 +90,6 @@ class SuperLink:
             raise ConfigError(f"--superlink {self.address} is no address. Give HOST:PORT, such as 127.0.0.1:8000.")
         return host.strip("[]"), int(port)
 
-    def _shake_hands(self, host: str, port: int, root: Path) -> None:
-        try:
-            context = ssl.create_default_context(cafile=str(root))
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(f"{root} is no certificate ({error}). Give the ca.crt that tinyfl keys wrote.") from error
-        try:
-            with socket.create_connection((host, port), CHECK_SECONDS) as plain:
-                context.wrap_socket(plain, server_hostname=host).close()
-        except ssl.SSLCertVerificationError as error:
-            raise ConfigError(
-                f"the SuperLink at {self.address} shows a certificate that {root} does not vouch for ({error.verify_message}). "
-                "Give the ca.crt of this federation, and an address that its certificate names (tinyfl keys --host)."
-            ) from error
-        except ssl.SSLError as error:
-            raise ConfigError(
-                f"the SuperLink at {self.address} does not speak TLS ({error}). Start it with its certificates."
-            ) from error
-        except OSError:
-            return
-
 
 def loopback(host: str) -> bool:
     """Whether ``host`` is this machine alone."""
@@ -120,82 +100,114 @@ def loopback(host: str) -> bool:
 
 
 def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Event, tell: Callable[[str], None]) -> None:
-    """Has a SuperNode serve ``answer`` to the federation until ``ended`` is set.
+    """Has a SuperNode serve ``answer`` to the federation until ``ended`` is set. It runs the apps that this machine's allow
+    list lets it (tinyfl.flower.allowed).
 
-    Raises LinkError where the SuperLink refuses it, InstallError where Flower's programs are not there.
+    Raises LinkError where the SuperLink refuses it, ConfigError where its certificate is not what it must be, InstallError
+    where another version of Flower's is installed.
     """
-    superlink.check()
-    with tempfile.TemporaryDirectory(prefix="tinyfl-gateway-") as folder:
-        path = Path(folder, "socket")
+    flower()
+    for word in superlink.check():
+        tell(word)
+    with private_folder("tinyfl-gateway-") as folder, ExitStack() as first:
+        path = folder / "socket"
         if len(str(path)) > LONGEST_PATH:
             raise ConfigError(f"{path} is too long for a socket's path. Give TMPDIR a shorter folder.")
         closed = threading.Event()
-        with closing(Listener(str(path), family="AF_UNIX")) as listener, ExitStack() as first:
-            first.callback(closed.set)
-            threading.Thread(target=serve, args=(listener, answer, closed), name="tinyfl-gateway", daemon=True).start()
-            _prepare_environment(folder)
-            log = Path(folder, "supernode.log")
-            refused = 0.0
-            while not ended.is_set():
-                why = _one_life(_command(superlink, path), log, ended)
-                if REFUSED in why:
-                    refused = refused or time.monotonic()
-                    if time.monotonic() - refused > REFUSED_SECONDS:
-                        raise LinkError(
-                            f"the SuperLink at {superlink.address} does not know the key {superlink.key}. Where it runs: flwr "
-                            f"supernode register {superlink.key and superlink.key.stem}.pub CONNECTION (docs/federation.md)."
-                        )
-                    tell(
-                        "the SuperLink refuses this key: it is not registered there, or was in use until a moment ago; "
-                        f"trying again for {REFUSED_SECONDS - (time.monotonic() - refused):.0f} s"
+        listener = first.enter_context(closing(Listener(str(path), family="AF_UNIX")))
+        first.callback(closed.set)
+        threading.Thread(target=serve, args=(listener, answer, closed), name="tinyfl-gateway", daemon=True).start()
+        prepare_environment(folder)
+        refused = 0.0
+        while not ended.is_set():
+            why = _one_life(superlink, _command(superlink, folder), folder / "supernode.log", ended, tell)
+            if REFUSED in why:
+                refused = refused or time.monotonic()
+                if time.monotonic() - refused > REFUSED_SECONDS:
+                    raise LinkError(
+                        f"the SuperLink at {superlink.address} does not know the key {superlink.key}. Where it runs: flwr "
+                        f"supernode register {superlink.key and superlink.key.stem}.pub CONNECTION (docs/federation.md)."
                     )
-                    ended.wait(RETRY_SECONDS)
-                elif why:
-                    refused = 0.0
-                    tell(f"{why}; it is started again, the boards are as they were")
-                    ended.wait(PAUSE_SECONDS)
+                tell(
+                    "the SuperLink refuses this key: it is not registered there, or was in use until a moment ago; "
+                    f"trying again for {REFUSED_SECONDS - (time.monotonic() - refused):.0f} s"
+                )
+                ended.wait(RETRY_SECONDS)
+            elif why:
+                refused = 0.0
+                tell(f"{why}; it is started again, the boards are as they were")
+                ended.wait(PAUSE_SECONDS)
+                _wait_for_certificate(superlink, ended, tell)
 
 
-def _command(superlink: SuperLink, path: Path) -> list[str]:
-    program = Path(sys.executable).with_name("flower-supernode")
-    if not program.exists():
-        raise InstallError(f"{program} is not there. Install tinyfl again: it brings Flower's programs.")
-    return [
-        str(program), *superlink.arguments(),
-        "--host", "127.0.0.1", "--port", str(free_port()), "--node-config", f'gateway="{path}"',
+def _wait_for_certificate(superlink: SuperLink, ended: threading.Event, tell: Callable[[str], None]) -> None:
+    """Comes back once the SuperLink's certificate is in order, or ``ended`` is set; says once what is wrong with it."""
+    told = ""
+    while not ended.is_set():
+        try:
+            superlink.check()
+            return
+        except ConfigError as error:
+            if str(error) != told:
+                told = str(error)
+                tell(f"{told} This gateway tries again until then.")
+        ended.wait(RETRY_SECONDS)
+
+
+def _command(superlink: SuperLink, folder: Path) -> list[str]:
+    """What starts a SuperNode whose runtime API listens at a free port; all that it goes by is in ``folder``."""
+    port, secret, settings = str(free_port()), folder / "secret", folder / "supernode.json"
+    secret.write_text(secrets.token_hex(32))
+    arguments = [
+        *superlink.arguments(), "--host", "127.0.0.1", "--port", port, "--node-config", f'gateway="{folder / "socket"}"',
+        "--isolation", "process", "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip
+    Settings(tuple(arguments), str(secret), f"127.0.0.1:{port}").write(settings)
+    return [sys.executable, "-P", "-m", "tinyfl.flower.supernode_main", str(settings)]
 
 
-def _prepare_environment(folder: str) -> None:
-    """What the SuperNode and its processes go by: this installation's programs, and a home of their own, since several gateways
-    on a machine would unpack the same app over each other."""
+def prepare_environment(folder: Path) -> None:
+    """What Flower's processes here go by: this installation's programs, and a home of their own, since Flower takes an app that
+    was unpacked before for the same by eight digits of its sum. What they write is for this user alone."""
+    os.umask(0o077)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    os.environ["FLWR_HOME"] = folder
+    os.environ["FLWR_HOME"] = str(folder)
     os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", TASK_POLL)
 
 
-def _one_life(command: list[str], log: Path, ended: threading.Event) -> str:
-    """From a SuperNode's start to its end, and why it ended; empty where ``ended`` is set.
+def _one_life(superlink: SuperLink, command: list[str], log: Path, ended: threading.Event, tell: Callable[[str], None]) -> str:
+    """From a SuperNode's start to its end, and why it ended; empty where ``ended`` is set. What it says meanwhile is told.
 
-    Raises LinkError where it failed in a way that another try does not mend.
+    Raises ConfigError or LinkError where it failed in a way that another try does not mend.
     """
-    with log.open("wb") as output, Child(command, stdout=output, stderr=output) as node:
+    with log.open("wb") as output, Child(command, stdout=subprocess.PIPE, stderr=output) as node:
+        said = threading.Thread(target=_pass_on, args=(node.process, tell), name="tinyfl-supernode", daemon=True)
+        said.start()
         while node.process.poll() is None:
             if ended.wait(0.2):
                 node.process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     node.process.wait(GOODBYE_SECONDS)
                 return ""
+        said.join(PAUSE_SECONDS)
         code = node.process.returncode
     if code < 0:
         return f"the SuperNode was ended by signal {-code}"
-    said = log.read_text(errors="replace")
-    if REFUSED in said:
+    text = log.read_text(errors="replace")
+    if REFUSED in text:
         return REFUSED
-    if CONNECTED in said:
+    if CONNECTED in text:
         return f"the SuperNode ended with code {code}"
-    lines = [line for line in said.splitlines() if line.strip()]
+    superlink.check()
+    lines = [plain(line) for line in text.splitlines() if line.strip()]
     raise LinkError(f"the SuperNode ended with code {code}:\n" + "\n".join(lines[-LAST_LINES:]))
+
+
+def _pass_on(process: subprocess.Popen[bytes], tell: Callable[[str], None]) -> None:
+    assert process.stdout is not None
+    with suppress(ValueError):  # it is closed with the child
+        for line in process.stdout:
+            tell(plain(line.decode(errors="replace"), 1000))
 
 
 def free_port() -> int:

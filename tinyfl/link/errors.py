@@ -37,3 +37,9 @@ class Refused(LinkError):
     """The board refused a request, or is of a kind that this version cannot speak to."""
 
     reason = "refused"
+
+
+class Oversized(LinkError):
+    """An update that no device can have made: a change, or a sum of changes, beyond the core's bound."""
+
+    reason = "oversized"
