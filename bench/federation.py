@@ -53,12 +53,12 @@ class Site:
 
     def __init__(self, folder: Path, up: ExitStack) -> None:
         self.folder, self._up, self.running = folder, up, dict[str, Child]()
-        self.port, self.board_port = free_port(), free_port()
+        self.port, self.local_port, self.board_port = free_port(), free_port(), free_port()
         self.elf = firmware(load("posix"), "zig").elf
         os.environ |= {"FLWR_HOME": str(folder / "home"), "PATH": f"{BIN}:{os.environ['PATH']}", "FLWR_TELEMETRY_ENABLED": "0"}
         os.environ |= {"FLWR_DISABLE_UPDATE_CHECK": "1"}
         (folder / "home").mkdir()
-        entry = f'[superlink.lab]\naddress = "127.0.0.1:{self.port}"\nroot-certificates = "{folder}/keys/ca.crt"\n'
+        entry = f'[superlink.lab]\naddress = "127.0.0.1:{self.local_port}"\nroot-certificates = "{folder}/keys/ca.crt"\n'
         (folder / "home" / "config.toml").write_text(entry)
         (folder / "whole.toml").write_text(EMULATED.format(8))
         at = f'[[fleet]]\nports = ["socket://127.0.0.1:{self.board_port}"]\n'
@@ -74,12 +74,10 @@ class Site:
         self.running[name] = self._up.enter_context(Child(words, stdout=log, stderr=log))
 
     def superlink(self) -> None:
-        self.start(
-            "superlink", "flower-superlink", "--port", str(self.port), "--ssl-ca-certfile", "keys/ca.crt",
-            "--ssl-certfile", "keys/superlink.crt", "--ssl-keyfile", "keys/superlink.key", "--enable-supernode-auth",
-            "--disable-runtime-dependency-installation", "--database", "state.db",
-        )  # fmt: skip
-        wait_for(lambda: "Uvicorn running" in self.log("superlink").rpartition("Started server process")[2])
+        ports = ["--port", str(self.port), "--local-port", str(self.local_port)]
+        up, before = "Application startup complete", self.log("superlink").count("Application startup complete")
+        self.start("superlink", "tinyfl", "superlink", "--keys", "keys", "--host", "127.0.0.1", *ports)
+        wait_for(lambda: self.log("superlink").count(up) > before)
 
     def board(self) -> None:
         self.start("board", str(self.elf), "--tcp", str(self.board_port), "--serial", "24")
@@ -101,18 +99,18 @@ class Site:
             self.gateway(number, "mixed.toml" if number == 2 else "whole.toml")
 
     def run(self, name: str) -> None:
-        self.start(name, "tinyfl", "run", *RUN, "--out", name, "--superlink", "lab")
+        self.start(name, "tinyfl", "run", *RUN, "--out", f"runs/{name}", "--superlink", "lab")
 
     def log(self, name: str) -> str:
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def rounds(self, name: str) -> list[dict[str, object]]:
-        path = self.folder / name / "rounds.jsonl"
+        path = self.folder / "runs" / name / "rounds.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def theta(self, name: str) -> str:
-        return str(json.loads((self.folder / name / "result.json").read_text())["theta_sha256"])
+        return str(json.loads((self.folder / "runs" / name / "result.json").read_text())["theta_sha256"])
 
 
 def say(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -171,7 +169,7 @@ def kills(parts: list[str]) -> None:
             code = made.running[name].process.wait(900)
             resumed = ""
             if code:
-                again = ["run", "--resume", name, "--superlink", "lab"]
+                again = ["run", "--resume", f"runs/{name}", "--superlink", "lab"]
                 say("tinyfl", *again, folder=made.folder)
                 resumed = f", stopped with exit code {code}, then: tinyfl {' '.join(again)}"
             short = sum(not each["counts"] for each in made.rounds(name))
@@ -217,7 +215,7 @@ def kill(made: Site, part: str) -> None:
         end(made.running["lab-a"])
         made.gateway(0)
     elif part in ("server app", "suspended"):
-        for pid in pids(f"flwr-serverapp.*127.0.0.1:{made.port}"):
+        for pid in pids(f"flwr-serverapp.*127.0.0.1:{made.local_port}"):
             os.kill(pid, signal.SIGKILL)
         if part == "suspended":
             suspend(family(made.running["lab-b"].process.pid))

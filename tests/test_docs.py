@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md", "models.md")
-ABOUT_BOARDS = ("build", "devices", "doctor", "emulate", "flash", "gateway", "plan", "run")
+ABOUT_BOARDS = ("build", "devices", "doctor", "emulate", "flash", "gateway", "plan", "run", "superlink")
 """Verbs that the pages use for boards, and with --superlink for federations, which test_deployment.py runs."""
 
 

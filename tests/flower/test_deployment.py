@@ -54,11 +54,13 @@ def in_foreground(line: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
-    """Keys, SuperLink and gateways as on the page, at a port of their own; gives what puts that port into a command."""
-    port = free_port()
+    """Keys, SuperLink and gateways as on the page, at ports of their own; gives what puts those into a command."""
+    port, local = free_port(), free_port()
 
     def here(text: str) -> str:
-        return text.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("/home/you", str(tmp_path))
+        for stands, is_ in (("127.0.0.1:8000", f"127.0.0.1:{port}"), ("127.0.0.1:8001", f"127.0.0.1:{local}")):
+            text = text.replace(stands, is_)
+        return text.replace("/home/you", str(tmp_path))
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -69,11 +71,11 @@ def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     Path("home/config.toml").write_text(here(block("config.toml")))
     Path("fleet.toml").write_text(block("fleet.toml"))
     assert in_foreground(commands("tinyfl keys")[0]).returncode == 0
-    superlink = f"{commands('flower-superlink --ssl')[0]} --port {port}"
+    superlink = f"{commands('tinyfl superlink')[0]} --port {port} --local-port {local}"
     children = []
     try:
         children.append(started(superlink, "superlink"))
-        until(lambda: "Uvicorn running" in text_of(Path("superlink.log")))
+        until(lambda: "Application startup complete" in text_of(Path("superlink.log")))
         gateways = [here(line) for line in block("each gateway").splitlines()]
         children.append(started(gateways[0], "refused"))
         until(lambda: "refuses this key: it is not registered there" in text_of(Path("refused.log")))
@@ -105,7 +107,7 @@ def test_the_page_on_federations_does_what_it_says(federation: Callable[[str], s
     line = f"{commands('tinyfl run --task sine --network')[0]} --tasks 2 --adapt-lr 0.01"
     with started(line, "first"):
         until(lambda: "learning: 1 of 3" in text_of(Path("first.log")))
-        pattern = f"flwr-serverapp.*{federation('127.0.0.1:8000')}"
+        pattern = f"flwr-serverapp.*{federation('127.0.0.1:8001')}"
         (coordinator,) = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
         os.kill(int(coordinator), signal.SIGKILL)
     resumed = in_foreground("tinyfl run --resume runs/lab --superlink lab --json")
@@ -125,3 +127,11 @@ def test_the_page_on_federations_does_what_it_says(federation: Callable[[str], s
     # What cannot be done ends with the kind of error that it is.
     failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 5 --superlink lab --out runs/bad")
     assert (failed.returncode, "cohort of 5" in failed.stderr) == (2, True), failed.stderr
+    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 4 --superlink lab --out elsewhere")
+    assert (failed.returncode, "outside the folders that a run may use" in failed.stderr) == (2, True), failed.stderr
+
+    # At the gateways' port there is no way in, and the page says where there is one.
+    config = Path("home/config.toml")
+    config.write_text(config.read_text().replace(federation("127.0.0.1:8001"), federation("127.0.0.1:8000")))
+    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 4 --superlink lab --out runs/never")
+    assert (failed.returncode, "ssh -N -L 8001:127.0.0.1:8001" in failed.stderr) == (8, True), failed.stderr

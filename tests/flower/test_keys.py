@@ -16,8 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -34,6 +36,7 @@ from tinyfl.cli import app
 from tinyfl.errors import ConfigError, RunError, TinyflError
 from tinyfl.flower import keys
 from tinyfl.flower.keys import LOCAL, make_keys
+from tinyfl.flower.superlink import Setting
 
 HOSTS, NODES = ("lab.example", "192.168.1.10"), ("lab-a", "lab-b")
 FILES = {
@@ -491,37 +494,33 @@ def test_json_is_one_object_with_the_files_and_what_comes_next(verb: Verb, tmp_p
     assert json.loads(verb("my keys", *ASKED, "--json"))["made"] == []
 
 
-def test_flowers_own_parsers_take_the_commands(verb: Verb, tmp_path: Path) -> None:
+def test_the_commands_are_ones_that_tinyfl_and_flower_take(verb: Verb, tmp_path: Path) -> None:
     from flwr.cli.flower_config import parse_superlink_connection
-    from flwr.common.args import try_obtain_server_certificates
-    from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
 
     said = json.loads(verb("my keys", *ASKED, "--json"))
-    program, *words = shlex.split(said["superlink"])
-    args = _parse_args_run_superlink().parse_args(words)
-    assert (program, args.host, args.port) == ("flower-superlink", "0.0.0.0", 8000)
-    assert args.enable_supernode_auth
-    assert args.runtime_dependency_install is False
-    files = [(tmp_path / "my keys" / name).read_bytes() for name in ("ca.crt", "superlink.crt", "superlink.key")]
-    assert try_obtain_server_certificates(args) == tuple(files)
+    program, name, *words = shlex.split(said["superlink"])
+    group: Any = typer.main.get_command(app)
+    with group.commands[name].make_context(name, words) as context:
+        given = context.params
+    assert (program, given["host"], given["port"], given["local_port"]) == ("tinyfl", "", 8000, 8001)
+    Setting("", 8000, 8001, Path("superlink.db"), Path(given["keys"])).check()
     connection = parse_superlink_connection(tomllib.loads(said["config"])["superlink"]["lab"], "lab")
-    assert (connection.address, connection.insecure) == ("lab.example:8000", False)
-    assert Path(str(connection.root_certificates)).read_bytes() == files[0]
+    assert (connection.address, connection.insecure) == ("127.0.0.1:8001", False)
+    assert Path(str(connection.root_certificates)).samefile(tmp_path / "my keys" / "ca.crt")
 
 
 @pytest.mark.parametrize(
     ("host", "listen", "address"),
     [
-        ("fd00::5", "::", "[fd00::5]:8000"),
-        ("localhost", "127.0.0.1", "localhost:8000"),
-        ("10.0.0.1", "0.0.0.0", "10.0.0.1:8000"),
+        ("fd00::5", [], "[fd00::5]:8000"),
+        ("localhost", ["--host", "127.0.0.1"], "localhost:8000"),
+        ("10.0.0.1", [], "10.0.0.1:8000"),
     ],
 )
-def test_the_superlink_listens_where_the_gateways_go(verb: Verb, host: str, listen: str, address: str) -> None:
+def test_the_superlink_listens_where_the_gateways_go(verb: Verb, host: str, listen: list[str], address: str) -> None:
     said = json.loads(verb("keys", "--host", host, "--node", "lab-a", "--json"))
-    assert shlex.split(said["superlink"])[:3] == ["flower-superlink", "--host", listen]
+    assert shlex.split(said["superlink"]) == ["tinyfl", "superlink", "--keys", "keys", *listen]
     assert address in shlex.split(said["gateways"]["lab-a"])
-    assert tomllib.loads(said["config"])["superlink"]["lab"]["address"] == address
 
 
 def test_a_person_reads_the_files_where_they_go_and_the_same_commands(verb: Verb) -> None:

@@ -115,6 +115,7 @@ def listed() -> bytes:
 def served(listed: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder, local, public = tmp_path_factory.mktemp("superlink"), free_port(), {"tinyfl": free_port()}
     make_keys(folder / "keys", [], ["lab-a"])
+    (folder / "tmp").mkdir()
     (folder / "superlink.db").touch(0o644)  # as flower-superlink leaves it
     (folder / "allowed.toml").write_text(f'apps = ["{hashlib.sha256(listed).hexdigest()}"]\n')
     command = [
@@ -122,7 +123,7 @@ def served(listed: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "--allow", "allowed.toml",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as set, (folder / "log").open("wb") as log:
-        set.setenv("FLWR_HOME", str(folder / "home"))
+        set.setenv("TMPDIR", str(folder / "tmp"))
         set.setenv("FLWR_INTERNAL_GRPC_CONTROL_API", "1")  # would open a port to everyone
         set.chdir(folder)
         with Child(command, stdout=log, stderr=log) as child:
@@ -278,7 +279,7 @@ def test_a_strangers_app_is_refused_with_the_reason_and_leaves_nothing(served: S
         assert run.fab.hash_str in refused.json()["extra"]
     assert served.runs() == 0
     assert not list(served.folder.rglob("executed"))
-    assert not (served.folder / "home" / "apps").exists()
+    assert not list(served.folder.rglob("apps"))
 
 
 def test_nobody_on_this_machine_takes_a_runs_token(served: Served) -> None:
@@ -297,6 +298,7 @@ def test_a_listed_app_runs_with_no_token_in_a_command_line_and_all_ends_at_a_sig
     os.kill(served.child.process.pid, signal.SIGTERM)
     assert served.child.process.wait(60) == 0
     assert processes(served) == []
+    assert list((served.folder / "tmp").iterdir()) == []
 
 
 def processes(served: Served) -> list[list[bytes]]:
@@ -339,7 +341,7 @@ def test_an_app_that_an_unguarded_superlink_took_never_leaves_the_database(
     handlers = inner("flwr.superlink.servicer.control.control_handlers")
     monkeypatch.setattr(handlers, "get_fab_config", handlers.get_fab_config)  # put back afterwards
     (tmp_path / "secret").write_bytes(b"0")
-    app = superlink._flower(plain(tmp_path), str(tmp_path / "secret"), Allowed(frozenset(), ()))
+    app = superlink._flower(plain(tmp_path), tmp_path / "secret", Allowed(frozenset(), ()))
     state = app.state.linkstate_factory.state()
     theirs, ours = STRANGERS["a file of its own"], bundle()
     for content in (theirs, ours):
@@ -377,7 +379,7 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
 def test_another_flwr_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner_parts, "version", lambda _: "1.42.0")
     with pytest.raises(InstallError, match=r"not of 1\.42\.0: pip install flwr==1\.41\.0"):
-        superlink._flower(plain(tmp_path), "", Allowed(frozenset(), ()))
+        superlink._flower(plain(tmp_path), tmp_path, Allowed(frozenset(), ()))
     monkeypatch.undo()
     for part in ("flwr.superlink.cli.flower_superlink", "flwr.supercore.error"):
         with pytest.raises(InstallError, match=r"has no attribute 'gone'.*pip install flwr==1\.41\.0"):

@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import os
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,18 +38,27 @@ def superlink(
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
 ) -> None:
     """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
-    from tinyfl.emulation import ended_by_signal
-    from tinyfl.flower.allowed import VARIABLE, read_allowed
-    from tinyfl.flower.superlink import Setting, serve_superlink
+    from tinyfl.flower.stop import Stop
 
-    if insecure and keys:
-        raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
-    ended = ended_by_signal()
-    allowed = read_allowed(allow)
-    if allow:
-        os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
-    at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
-    serve_superlink(at, allowed, ended, _say)
+    stop = Stop()
+    try:
+        from tinyfl.flower.allowed import VARIABLE, read_allowed
+        from tinyfl.flower.superlink import Setting, serve_superlink
+
+        if insecure and keys:
+            raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
+        at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
+        at.check()
+        allowed = read_allowed(allow)
+        if allow:
+            os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
+        stop.serving = True
+        serve_superlink(at, allowed, stop.ended, _say)
+    except KeyboardInterrupt as early:
+        raise Interrupted("ended before it served. Start it again with the same command.") from early
+    _say("ended. Start it again with the same command; runs that were cut off go on with tinyfl run --resume.")
+    sys.stdout.flush()
+    os._exit(0)  # all is closed; what Python would still do, with threads of Flower's about, can take seconds
 
 
 @app.command()
@@ -123,21 +133,17 @@ def _as_json(made: "Made") -> dict[str, Any]:
 
 
 def _steps(made: "Made") -> dict[str, Any]:
-    """What comes next, as text to be pasted: the SuperLink, Flower's config.toml, registration, and each gateway."""
+    """What comes next, as text to be pasted: the SuperLink, Flower's config.toml beside it, registration, and each gateway."""
     import shlex
 
     import tomli_w
 
     from tinyfl.flower.keys import LOCAL
 
-    v6 = ":" in made.host
-    address = f"[{made.host}]:{PORT}" if v6 else f"{made.host}:{PORT}"
-    listen = "127.0.0.1" if made.host in LOCAL else "::" if v6 else "0.0.0.0"
-    superlink = ["flower-superlink", "--host", listen, "--port", str(PORT)]
-    for option, file in {"ca-certfile": "ca.crt", "certfile": "superlink.crt", "keyfile": "superlink.key"}.items():
-        superlink += [f"--ssl-{option}", str(made.folder / file)]
-    superlink += ["--enable-supernode-auth", "--disable-runtime-dependency-installation", "--database", "superlink.db"]
-    entry = {"address": address, "root-certificates": str((made.folder / "ca.crt").resolve())}
+    address = f"[{made.host}]:{PORT}" if ":" in made.host else f"{made.host}:{PORT}"
+    superlink = ["tinyfl", "superlink", "--keys", str(made.folder)]
+    superlink += ["--host", "127.0.0.1"] if made.host in LOCAL else []
+    entry = {"address": f"127.0.0.1:{LOCAL_PORT}", "root-certificates": str((made.folder / "ca.crt").resolve())}
     register = [["flwr", "supernode", "register", str(made.folder / f"{node}.pub"), CONNECTION] for node in made.nodes]
     gateway = ["tinyfl", "gateway", "--superlink", address, "--fleet", "fleet.toml", "--root-certificates", "ca.crt", "--key"]
     return {
@@ -164,7 +170,7 @@ def _show(made: "Made", steps: dict[str, Any]) -> None:
         "Start the SuperLink. Its database keeps the nodes and runs that it knows through a restart:",
         f"  {steps['superlink']}",
         "",
-        "Where you use the flwr command, add to ~/.flwr/config.toml:",
+        "On the same machine, where nodes are registered and runs handed in, add to ~/.flwr/config.toml:",
         *(f"  {line}" for line in steps["config"].splitlines()),
         "",
     ]

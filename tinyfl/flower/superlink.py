@@ -15,7 +15,6 @@ import secrets
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Sequence
@@ -32,9 +31,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinyfl.errors import ConfigError, LinkError
+from tinyfl.files import private_folder
 from tinyfl.flower.allowed import Allowed, why_refused
 from tinyfl.flower.inner import inner
-from tinyfl.flower.supernode import loopback
+from tinyfl.flower.supernode import loopback, prepare_environment
 from tinyfl.simulators.child import Child
 
 LOCAL = "127.0.0.1"
@@ -100,33 +100,28 @@ def serve_superlink(setting: Setting, allowed: Allowed, ended: threading.Event, 
     where Flower is another than this is written for.
     """
     setting.check()
-    os.umask(0o077)
-    _make_private(setting.database)
     for name in GRPC:
         os.environ.pop(name, None)
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with ExitStack() as up:
         public = up.enter_context(_listening(setting.host, setting.port, "--port"))
         local = up.enter_context(_listening(LOCAL, setting.local_port, "--local-port"))
-        secret = up.enter_context(tempfile.TemporaryFile())  # has no name, so that nobody else can open it
-        secret.write(secrets.token_bytes(32))
-        secret.seek(0)
-        app = _flower(setting, f"/dev/fd/{secret.fileno()}", allowed)
-        secret.seek(0)
+        folder = up.enter_context(private_folder("tinyfl-superlink-"))
+        prepare_environment(folder)
+        _make_private(setting.database)
+        secret = folder / "secret"
+        secret.write_text(secrets.token_hex(32))
+        app = _flower(setting, secret, allowed)
         whole = _Server(_config(setting, app))
         fleet = _Server(_config(setting, FleetOnly(app, _nodes_of(app)), lifespan="off", ws="none", http="h11"))
-        command, address = _superexec(setting, secret.fileno()), setting.host or "every address"
-        tell(f"gateways at {address}, port {setting.port}; runs from this machine at {LOCAL}:{setting.local_port}")
-        asyncio.run(_serve(((whole, local), (fleet, public)), command, secret.fileno(), ended))
+        tell(f"gateways at {setting.host or 'every address'}, port {setting.port}; runs at {LOCAL}:{setting.local_port}")
+        asyncio.run(_serve(((whole, local), (fleet, public)), _superexec(setting, secret), ended))
 
 
-async def _serve(
-    servers: Sequence[tuple["_Server", socket.socket]], command: Sequence[str], secret: int, ended: threading.Event
-) -> None:
+async def _serve(servers: Sequence[tuple["_Server", socket.socket]], command: Sequence[str], ended: threading.Event) -> None:
     """Both servers, and the process that starts a run's coordinator, until ``ended`` is set or one of them ends."""
     serving = [asyncio.create_task(server.serve(sockets=[listening])) for server, listening in servers]
     why = ""
-    with Child(command, stdout=sys.stdout.fileno(), pass_fds=[secret]) as superexec:
+    with Child(command, stdout=sys.stdout.fileno()) as superexec:
         while not (ended.is_set() or why):
             await asyncio.sleep(0.1)
             if any(task.done() for task in serving):
@@ -181,14 +176,14 @@ def _config(setting: Setting, app: ASGIApp, **options: Any) -> uvicorn.Config:
     return uvicorn.Config(app, proxy_headers=False, server_header=False, **options, **setting.tls())
 
 
-def _flower(setting: Setting, secret_file: str, allowed: Allowed) -> Any:
+def _flower(setting: Setting, secret: Path, allowed: Allowed) -> Any:
     """Flower's app, which takes known apps only."""
     cli = inner("flwr.superlink.cli.flower_superlink", "_parse_superlink_lifespan_config", "SuperLinkLifespan")
     handlers = inner("flwr.superlink.servicer.control.control_handlers", "get_fab_config")
     errors = inner("flwr.supercore.error", "FlowerError", "ApiErrorCode")
     words = ["flower-superlink", "--host", LOCAL, "--port", str(setting.local_port), "--database", str(setting.database)]
     words += ["--disable-runtime-dependency-installation"]
-    words += ["--isolation", "process", "--superexec-auth-secret-file", secret_file]
+    words += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
     words += ["--enable-supernode-auth", "--ssl-ca-certfile", str(setting.keys / "ca.crt")] if setting.keys else ["--insecure"]
     words += [word for option, file in setting.tls().items() for word in (f"--{option.replace('_', '-')}", file)]
     given, sys.argv = sys.argv, words
@@ -238,10 +233,10 @@ def _nodes_of(app: Any) -> Callable[[Scope], bool]:
     return is_node
 
 
-def _superexec(setting: Setting, secret: int) -> list[str]:
+def _superexec(setting: Setting, secret: Path) -> list[str]:
     command = [sys.executable, "-P", "-m", "tinyfl.flower.superexec", "--runtime-api-address", f"{LOCAL}:{setting.local_port}"]
     command += ["--root-certificates", str(setting.keys / "ca.crt")] if setting.keys else ["--insecure"]
-    return [*command, "--parent-pid", str(os.getpid()), "--superexec-auth-secret-file", f"/dev/fd/{secret}"]
+    return [*command, "--parent-pid", str(os.getpid()), "--superexec-auth-secret-file", str(secret)]
 
 
 def _listening(host: str, port: int, option: str) -> socket.socket:

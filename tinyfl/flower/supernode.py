@@ -118,7 +118,7 @@ def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Even
         listener = first.enter_context(closing(Listener(str(path), family="AF_UNIX")))
         first.callback(closed.set)
         threading.Thread(target=serve, args=(listener, answer, closed), name="tinyfl-gateway", daemon=True).start()
-        _prepare_environment(folder)
+        prepare_environment(folder)
         refused = 0.0
         while not ended.is_set():
             why = _one_life(superlink, _command(superlink, folder), folder / "supernode.log", ended, tell)
@@ -167,9 +167,9 @@ def _command(superlink: SuperLink, folder: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "tinyfl.flower.supernode_main", str(given)]
 
 
-def _prepare_environment(folder: Path) -> None:
-    """What the SuperNode and its processes go by: this installation's programs, and a home of their own, since several gateways
-    on a machine would unpack the same app over each other. What they write is for this user alone."""
+def prepare_environment(folder: Path) -> None:
+    """What Flower's processes here go by: this installation's programs, and a home of their own, since Flower takes an app that
+    was unpacked before for the same by eight digits of its sum. What they write is for this user alone."""
     os.umask(0o077)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.environ["FLWR_HOME"] = str(folder)
