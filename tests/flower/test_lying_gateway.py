@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinyfl.algorithms import Updates
+from tinyfl.errors import TrainingError
 from tinyfl.federation import MOST_REASONS
 from tinyfl.fleet import Event
 from tinyfl.flower import remote
@@ -243,3 +244,19 @@ def test_what_a_liar_says_takes_little_room_in_a_run_directory(tmp_path: Path) -
         text = (tmp_path / name).read_text()
         assert all(plain(line, len(line)) == line for line in text.splitlines())
         assert "Infinity" not in text
+
+
+def test_a_run_whose_nodes_fail_in_every_round_fails_with_what_they_say(tmp_path: Path) -> None:
+    def failing(devices: range) -> Callable[[Message], RecordDict | Error]:
+        cannot = Error(Trouble.failed, "a defect in the gateway: IndexError(4)")
+        roll = shard_record("lab", devices)
+        return lambda message: roll if message.metadata.message_type == MessageType.QUERY else cannot
+
+    options: dict[str, Any] = {"task": TASK.name, "network": "mlp-8-8", "devices": SIZE, "cohort": SIZE, "rounds": 2}
+    options |= {"minimum": 1, "tasks": 4, "adapt_lr": 0.01}
+    all_of_them, one_of_them = FlakyGrid({1: failing(range(SIZE))}), FlakyGrid({**three_nodes(), LIAR: failing(range(8))})
+    with pytest.raises(TrainingError, match=r"had 0 of the 1 .*lab, devices 0 to 23: a defect in .*: IndexError\(4\)\. See to"):
+        simulate(over=partial(over_nodes, all_of_them), out=tmp_path / "all", **options)
+    run = simulate(over=partial(over_nodes, one_of_them), out=tmp_path / "one", **options)
+    assert list(run.result["failed"]) == ["lab"]
+    assert "devices 0 to 7, no update in any of the 2 rounds that asked for one (node-error: lab" in run.result["failed"]["lab"]
