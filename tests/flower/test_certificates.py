@@ -13,6 +13,7 @@ import pytest
 from tinyfl.errors import ConfigError
 from tinyfl.flower import certificates, keys, supernode
 from tinyfl.flower.keys import make_keys
+from tinyfl.flower.submit import run_on
 from tinyfl.flower.supernode import SuperLink, free_port
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -127,3 +128,15 @@ def test_a_gateway_whose_superlink_has_expired_says_so_once_and_goes_on_when_it_
         supernode._wait_for_certificate(shown, threading.Event(), told.append)
     assert len(told) == 1
     assert "expired on" in told[0]
+
+
+def test_a_run_that_cannot_be_handed_in_because_of_a_certificate_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path / "keys", monkeypatch, ago=40, days=30)
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    with superlink(folder) as address:
+        entry = f'[superlink.lab]\naddress = "{address}"\nroot-certificates = "{folder}/ca.crt"\n'
+        (tmp_path / "config.toml").write_text(entry)
+        with pytest.raises(ConfigError, match=f"certificate of the SuperLink at {address} expired on {day(-10)}"):
+            run_on("lab", config=None, resume=None, out=tmp_path / "run", options={"task": "sine"})
