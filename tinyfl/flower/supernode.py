@@ -151,7 +151,7 @@ def _wait_for_certificate(superlink: SuperLink, ended: threading.Event, tell: Ca
         except ConfigError as error:
             if str(error) != told:
                 told = str(error)
-                tell(f"{told} This gateway tries again until then.")
+                tell(f"{told} Then this gateway goes on by itself.")
         ended.wait(RETRY_SECONDS)
 
 

@@ -164,6 +164,8 @@ def say_failures(loop: Any, tell: Tell) -> None:
         return told
 
     def end(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_type is SystemExit:
+            return
         traceback.print_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
         tell(f"a part of the SuperNode failed: {plain(repr(failed.exc_value))}")
         os.kill(os.getpid(), signal.SIGTERM)  # the SuperLink is told, and other threads end
