@@ -19,8 +19,9 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.core import Code
-from tinyfl.errors import Interrupted, RunError, TrainingError
+from tinyfl.errors import DoesNotFit, Interrupted, RunError, TrainingError
 from tinyfl.fleet import draw_cohort, spans
+from tinyfl.link.errors import TooSmall
 from tinyfl.networks import is_file
 from tinyfl.runs import METRICS, ROUNDS, Checkpoint, RunDirectory
 
@@ -202,7 +203,7 @@ class Federation:
         self._log_round(updates, counts=True)
         self.state = state
         self.left_out.update(updates.left_out)
-        if updates.devices:
+        if np.isfinite(updates.loss):
             self._losses.append(updates.loss)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
@@ -219,6 +220,12 @@ class Federation:
         self._log_round(updates, counts=False)
         self._save()
         self._heed_interrupt()
+        if set(updates.left_out) == {TooSmall.reason}:
+            raise DoesNotFit(
+                f"none of the {len(updates.absent)} boards that round {self.state.round + 1:,} asked has room to learn "
+                f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "
+                "Choose a smaller --network, or --batch 1."
+            )
         if self._short == len(SHORT_ROUND_PAUSES):
             diverged = "" if updates.devices else _diverged(updates.left_out)
             cure = diverged or (
