@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from desk import MICROBIT, NUCLEO, STRANGER, Desk, held, silent
 from double import Double
+from lies import LIES, Liar, fields_of
 
 from tinyfl import devices
 from tinyfl.devices import Device, Probe
 from tinyfl.link.errors import Dead
+from tinyfl.link.messages import DescribeReply
 from tinyfl.link.wire import SerialWire
 
 
@@ -102,3 +104,26 @@ def test_probes_are_seen_by_their_ids_and_by_pyocd(tmp_path: Path, monkeypatch: 
 def test_a_device_without_an_answer_has_no_id() -> None:
     quiet = Device(devices.Port("/dev/ttyACM0", usb=MICROBIT), "silent")
     assert (quiet.id, quiet.boards) == ("", ("microbit-v2",))
+
+
+def test_lies_of_one_board_hide_no_other(desk: Desk) -> None:
+    """A lie in each field of a board's description, all boards asked at once."""
+    fields = fields_of(DescribeReply)
+    desk.plug("ttyACM00", Double(b"\xab").exchange)
+    for number, field in enumerate(fields, 1):
+        lie = list(LIES)[number % len(LIES)] if number % 2 else "10^20,000,000"
+        desk.plug(f"ttyACM{number:02}", Liar(bytes([number]), DescribeReply, field, LIES[lie]).exchange)
+    found = devices.devices(within=2)
+    assert len(found) == 1 + len(fields)
+    assert (found[0].state, found[0].id) == ("free", "ab")
+    assert {each.state for each in found[2::2]} == {"corrupt"}
+    assert all("\n" not in each.detail for each in found)
+
+
+def test_a_process_with_a_name_that_is_no_text_is_a_holder_all_the_same(desk: Desk) -> None:
+    """Any process may give itself any name."""
+    url = desk.plug("ttyACM0", Double(b"\1").exchange)
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff\\x1b[31m', 0, 0, 0)\n"
+    with held(url, before=rename):
+        (found,) = devices.devices(within=1)
+    assert (found.state, "\ufffd" in found.detail) == ("busy", True)

@@ -4,6 +4,7 @@ made for every field of every reply there is."""
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,19 @@ from double import Double
 from lies import ILLEGAL, LIES, LONGEST, Liar, fields_of, replies
 from tinyfl.simulators.native import NativeFleet
 
-from tinyfl.algorithms import Inner
-from tinyfl.errors import LinkError
+from tinyfl.algorithms import Inner, State
+from tinyfl.config import resolve
+from tinyfl.errors import DoesNotFit, LinkError
+from tinyfl.federation import Federation, Outcome
 from tinyfl.fleet import Event
+from tinyfl.flower.grid import FleetGrid
 from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
 from tinyfl.plan import plan_bytes
+from tinyfl.runs import RunDirectory
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(5)
@@ -100,9 +105,8 @@ def test_a_lie_costs_the_board_its_round_and_nobody_else(kind: Any, field: str) 
     assert set(reasons) <= {"", "corrupt", "dead", "stale", "refused", "too-small", "numeric"}
 
 
-@pytest.mark.parametrize(("kind", "field"), [(messages.DescribeReply, "firmware"), (messages.WeightsBlock, "data")])
-def test_an_answer_of_a_million_bytes_is_none(kind: Any, field: str) -> None:
-    reasons, _ = play([Double(b"A"), liar(1, kind, field, LONGEST), Double(b"Z")])
+def test_an_answer_of_a_million_bytes_is_none() -> None:
+    reasons, _ = play([Double(b"A"), liar(1, messages.DescribeReply, "firmware", LONGEST), Double(b"Z")])
     assert reasons == ("", "dead", "")
 
 
@@ -139,6 +143,44 @@ def test_a_loss_that_is_no_figure_is_left_out_and_said(lie: str) -> None:
     (said,) = (event for event in events if event.what == "no loss")
     assert said.device == 1
     assert said.detail.endswith("is left out of the round's")
+
+
+def run(path: Path, boards: list[Any], nodes: str = "1") -> Outcome:
+    """Three rounds of all of three ``boards``, or of simulated devices in their place."""
+    config = resolve(
+        {"task": "sine", "seed": 5, "network": "mlp-3", "devices": 3, "cohort": 3, "rounds": 3, "minimum": 1, "nodes": nodes}
+    )
+    directory = RunDirectory(path)
+    directory.start(config)
+    openers = [MachineWire(board).open for board in boards]
+    with LinkFleet(openers, TASK, NETWORK, on_event=directory.log_event) as linked:
+        grid = FleetGrid(linked if boards else NativeFleet(TASK, NETWORK, 3), config.gateways)
+        return Federation(directory, config, config.build(), grid, State(0, THETA), None).run()
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("nodes", ["1", "3", "devices"])
+def test_a_run_with_a_loss_that_is_no_figure_has_the_figures_of_the_others(tmp_path: Path, nodes: str) -> None:
+    lied = run(tmp_path / "lied", [Double(b"A"), liar(1, messages.TrainReply, "loss", LIES["inf"]), Double(b"Z")], nodes)
+    honest = run(tmp_path / "honest", [], nodes)
+    assert lied.state.theta.tobytes() == honest.state.theta.tobytes()
+    assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "lied/metrics.jsonl"))
+    said = [(line["round"], line["device"]) for line in lines(tmp_path / "lied/events.jsonl") if line["what"] == "no loss"]
+    assert said == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_boards_that_are_all_too_small_end_a_run_at_once_with_the_code_of_that(tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match=r"none of the 3 boards that round 1 asked has room to learn mlp-3.*events\.jsonl"):
+        run(tmp_path / "run", [Double(bytes([65 + i]), arena=64) for i in range(3)])
+    assert sum("has 64. Choose a smaller --network" in line["detail"] for line in lines(tmp_path / "run/events.jsonl")) == 3
+
+
+def test_one_board_that_says_it_is_too_small_ends_nothing(tmp_path: Path) -> None:
+    boards = [Double(b"A"), liar(1, messages.DescribeReply, "arena", LIES["0"]), Double(b"Z")]
+    assert run(tmp_path / "run", boards).left_out == {"too-small": 3}
 
 
 def test_a_defect_of_tinyfl_costs_only_the_board_that_shows_it(
