@@ -220,7 +220,7 @@ class Federation:
         self._log_round(updates, counts=False)
         self._save()
         self._heed_interrupt()
-        if set(updates.left_out) == {TooSmall.reason}:
+        if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
                 f"none of the {len(updates.absent)} boards that round {self.state.round + 1:,} asked has room to learn "
                 f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "

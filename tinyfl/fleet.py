@@ -11,7 +11,11 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, Stream
 from tinyfl.errors import ConfigError
+from tinyfl.link.errors import Refused
 from tinyfl.tasks.draws import below
+
+PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
+"""The cure where a board is not the one that it should be."""
 
 
 @dataclass(frozen=True)
@@ -117,16 +121,10 @@ class MixedFleet:
         for i, (device, id) in enumerate(zip(share.tolist(), said.ids, strict=True)):
             whose = self._whose.setdefault(id, device) if id else device
             if whose != device and not reasons[i]:
-                phi[i], reasons[i] = theta, TWICE
-                why = f"{TWICE}: board {id} answers, which is device {whose} already. {PUT_RIGHT}"
+                phi[i], reasons[i] = theta, Refused.reason
+                why = f"{Refused.reason}: board {id} answers, which is device {whose} already. {PUT_RIGHT}"
                 self._tell(Event(round, device, id, "left out", why))
         return replace(said, phi=phi, reasons=tuple(reasons))
-
-
-TWICE = "refused"
-"""The reason of a device whose board is another device already."""
-
-PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
 
 
 def summed(cohort: U32, theta: F32, phis: Phis) -> Updates:

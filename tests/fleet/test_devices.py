@@ -1,5 +1,6 @@
 """What is connected: every port asked at once, none that is not meant, none reset."""
 
+import asyncio
 import json
 import os
 import stat
@@ -127,3 +128,12 @@ def test_a_process_with_a_name_that_is_no_text_is_a_holder_all_the_same(desk: De
     with held(url, before=rename):
         (found,) = devices.devices(within=1)
     assert (found.state, "\ufffd" in found.detail) == ("busy", True)
+
+
+def test_a_board_that_was_flashed_and_lies_is_said_to(desk: Desk) -> None:
+    from tinyfl.errors import FlashError
+    from tinyfl.flash.verify import verify
+
+    url = desk.plug("ttyACM0", Liar(b"\1", DescribeReply, "clock", LIES["10^20,000,000"]).exchange)
+    with pytest.raises(FlashError, match="it cannot be asked: the board's answer to Describe cannot be read: it has the tag 4"):
+        asyncio.run(verify(devices.port(url), None, within=0.5))  # type: ignore[arg-type]

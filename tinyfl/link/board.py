@@ -360,7 +360,9 @@ def _like(cls: type[T], reply: Any) -> T:
 
 
 def _fit(value: Any) -> Any:
-    return tuple(map(plain, value)) if isinstance(value, list) else plain(value) if isinstance(value, str) else value
+    if isinstance(value, list):
+        return tuple(map(plain, value))
+    return plain(value) if isinstance(value, str) else value
 
 
 def _refuse(request: str, refusal: Refusal) -> NoReturn:

@@ -60,8 +60,8 @@ class Defect(LinkError):
 
 @contextmanager
 def one_device() -> Iterator[None]:
-    """What goes wrong within costs one device and no other: an error that is none of tinyfl's becomes a Defect, and is logged
-    with its traceback."""
+    """What goes wrong within costs one device and no other: an error that tinyfl did not raise on purpose becomes a Defect, and
+    is logged with its traceback."""
     try:
         yield
     except TinyflError:
@@ -69,4 +69,6 @@ def one_device() -> Iterator[None]:
     except Exception as error:
         what = f"{type(error).__name__}: {plain(error)}"
         log.error("tinyfl failed at what a board did: %s", what, exc_info=True)
-        raise Defect(f"tinyfl failed at what the board did ({what}). Report it, with the traceback in the log.") from error
+        raise Defect(
+            f"tinyfl failed at what the board did ({what}). Report it, with the traceback on standard error."
+        ) from error

@@ -61,7 +61,7 @@ def _hash(data: bytes) -> bytes:
 
 Count = Annotated[int, Field(ge=0, lt=1 << 32)]
 Byte = Annotated[int, Field(ge=0, lt=1 << 8)]
-Code = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+Signed = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
 Buffer = Annotated[int, Field(ge=512, le=Header.SIZE + 0xFFFF)]
 """As short as SPEC.md allows, and as long as a header can say."""
 Word = Annotated[str, Field(max_length=256)]
@@ -165,7 +165,7 @@ class _Status(_Reply):
     base: Hash
     done: Count
     loss: float
-    code: Code
+    code: Signed
     weights: Hash
     stack: Count
 
