@@ -81,6 +81,11 @@ def test_what_is_no_part_is_refused(part: Any, said: str) -> None:
         read_parts([part])
 
 
+def test_one_id_in_two_parts_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ids in .* has '0b' more than once"):
+        read_parts([{"ports": ["/dev/a"], "ids": ["0b"]}, {"ports": ["/dev/b"], "ids": ["0B"]}])
+
+
 def test_a_fleet_that_is_no_list_or_has_another_size_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"own \[\[fleet\]\]"):
         read_parts({"native": 3})

@@ -74,14 +74,15 @@ def raised(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
 def learning(site: Site, work: Work, on_event: Callable[[Event], None]) -> Iterator[Fleet]:
     """The site's devices as a fleet that does ``work``, as long as the context lasts; boards stay up after it.
 
-    Raises InstallError or DoesNotFit where a part cannot.
+    Raises InstallError where a part cannot.
     """
     with ExitStack() as up:
         fleets = [
             _linked(up, station, work, on_event) if station.openers else _native(station.part, work)
             for station in site.stations
         ]
-        yield fleets[0] if len(fleets) == 1 else MixedFleet(fleets, site.devices.start)
+        ids = {board["id"]: board["device"] for board in site.boards if board["id"]}
+        yield fleets[0] if len(fleets) == 1 else MixedFleet(fleets, site.devices.start, ids=ids, on_event=on_event)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from tinyfl.errors import LinkError
 from tinyfl.link.board import Description, LinkedBoard
+from tinyfl.link.errors import one_device
 from tinyfl.link.wire import SerialWire
 from tinyfl.ports import (
     Holder,
@@ -46,7 +47,7 @@ T = TypeVar("T")
 class Device:
     """What is at a port. ``state`` is "free" where a board answered, and the port can be had; "busy" where another process has
     it; "silent" where nothing answers; "unknown" where its USB ids fit no board, so that it was not asked; or "denied", "gone",
-    "refused" and "corrupt". ``detail`` says more, in words."""
+    "refused", "corrupt" and "defect". ``detail`` says more, in words."""
 
     port: Port
     state: str
@@ -129,8 +130,9 @@ async def _ask(port: Port, within: float, named: bool, opened: Mapping[str, Sequ
     if not named and not port.boards:
         return Device(port, "unknown", "fits no board's manifest, so it was not asked")
     try:
-        demand_free(port, opened)
-        board, baud = await connect(port, within)
+        with one_device():
+            demand_free(port, opened)
+            board, baud = await connect(port, within)
     except LinkError as error:
         return Device(port, trouble(error), explained(port, error))
     await board.close()

@@ -19,9 +19,10 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.core import Code
-from tinyfl.errors import Interrupted, RunError, TrainingError
+from tinyfl.errors import DoesNotFit, Interrupted, RunError, TrainingError
 from tinyfl.failures import failed, last_words
 from tinyfl.fleet import Event, draw_cohort, spans
+from tinyfl.link.errors import TooSmall
 from tinyfl.networks import is_file
 from tinyfl.roster import named
 from tinyfl.runs import METRICS, ROUNDS, Checkpoint, RunDirectory
@@ -217,7 +218,7 @@ class Federation:
         for reason, count in updates.left_out.items():
             known = reason in self.left_out or len(self.left_out) < MOST_REASONS
             self.left_out[reason if known else "other"] += count
-        if updates.devices:
+        if np.isfinite(updates.loss):
             self._losses.append(updates.loss)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
@@ -234,6 +235,12 @@ class Federation:
         self._log_round(updates, counts=False)
         self._save()
         self._heed_interrupt()
+        if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
+            raise DoesNotFit(
+                f"none of the {len(updates.absent)} boards that round {self.state.round + 1:,} asked has room to learn "
+                f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "
+                "Choose a smaller --network, or --batch 1."
+            )
         if self._short == len(SHORT_ROUND_PAUSES):
             diverged = "" if updates.devices else _diverged(updates.left_out)
             smaller = ", or give a smaller --minimum" if updates.devices else ""

@@ -1,8 +1,8 @@
 """The Fleet seam: devices that run rounds, wherever they are."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,23 +11,34 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, Stream
 from tinyfl.errors import ConfigError
+from tinyfl.link.errors import Refused
 from tinyfl.tasks.draws import below
+
+PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
+"""The cure where a board is not the one that it should be."""
 
 
 @dataclass(frozen=True)
 class Phis:
-    """Updates kept apart: phi float32 (devices, parameters), and each device's mean loss float32 (devices,) and the reason
-    why it is left out, empty where it is not; its phi is then theta."""
+    """Updates kept apart: phi float32 (devices, parameters), and each device's mean loss float32 (devices,), which need not be
+    finite, and the reason why it is left out, empty where it is not; its phi is then theta. ``ids`` are the unique ids of
+    devices that are boards, empty where a board was never there; simulated devices have none."""
 
     phi: F32
     loss: F32
     reasons: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+    def mean_loss(self) -> float:
+        """Over the devices that count."""
+        return mean_loss(self.loss[[not reason for reason in self.reasons]])
 
 
 class Fleet(Protocol):
-    """``size`` devices; 0 to ``size`` - 1, unless the fleet is a part of another."""
+    """``size`` devices; 0 to ``size`` - 1, unless the fleet is a part of another. ``boards``: they are boards, with ids."""
 
     size: int
+    boards: bool
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
         """One round on the devices ``cohort``, summed exactly. Devices that fail are left out and counted."""
@@ -38,7 +49,8 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a device in a round: ``what`` is connected, back or left out; ``board`` its unique id, where known."""
+    """What became of a device in a round: ``what`` is connected, back, left out or no loss (its update counts, and its loss is
+    no figure); ``board`` is its unique id, where known."""
 
     round: int
     device: int
@@ -49,36 +61,85 @@ class Event:
 
 class MixedFleet:
     """A fleet of fleets, which work side by side. Its parts share one numbering: the first part's devices are numbered from
-    ``first``, the next goes on from there, and every part goes by these numbers."""
+    ``first``, the next goes on from there, and every part goes by these numbers.
 
-    def __init__(self, parts: Sequence[Fleet], first: int = 0) -> None:
+    A board counts as one device, whichever parts it answers in: as the one that ``ids`` names (id to device), else as the one
+    that it first answered as, the lowest of them where they are several. Elsewhere it is refused."""
+
+    def __init__(
+        self,
+        parts: Sequence[Fleet],
+        first: int = 0,
+        *,
+        ids: Mapping[str, int] | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
         self.parts = tuple(parts)
         self._edges = np.cumsum([first, *(part.size for part in parts)])
         self.size = int(self._edges[-1]) - first
+        self.boards = any(part.boards for part in parts)
+        self._whose = dict(ids or {})
+        self._tell = on_event or (lambda event: None)
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
         """One round on the devices ``cohort``, ascending, summed exactly."""
         nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
-        return sum(self._in_parts("run", cohort, round, theta, inner), start=nothing)
+        parts = self._in_parts(False, cohort, round, theta, inner)
+        return sum((summed(share, theta, said) if isinstance(said, Phis) else said for share, said in parts), start=nothing)
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
         """The same with each device's update kept apart."""
-        phis: list[Phis] = self._in_parts("run_each", cohort, round, theta, inner)
+        parts = self._in_parts(True, cohort, round, theta, inner)
         return Phis(
-            np.concatenate([p.phi for p in phis]),
-            np.concatenate([p.loss for p in phis]),
-            tuple(reason for p in phis for reason in p.reasons),
+            np.concatenate([p.phi for _, p in parts]),
+            np.concatenate([p.loss for _, p in parts]),
+            tuple(reason for _, p in parts for reason in p.reasons),
+            tuple(id for share, p in parts for id in p.ids or [""] * len(share)),
         )
 
-    def _in_parts(self, what: str, cohort: U32, round: int, theta: F32, inner: Inner) -> list[Any]:
+    def _in_parts(self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner) -> list[tuple[U32, Any]]:
+        """Each part's share of ``cohort`` with its Phis, or with its Updates where they are simulated and not ``apart``."""
         cuts = np.searchsorted(cohort, self._edges)
         shares = [(part, cohort[a:b]) for part, a, b in zip(self.parts, cuts, cuts[1:], strict=False) if b > a]
         pool = ThreadPoolExecutor(max(len(shares), 1))
         try:
-            jobs = [pool.submit(getattr(part, what), share, round, theta, inner) for part, share in shares]
-            return [job.result() for job in jobs]
+            jobs: list[Future[Any]] = [
+                pool.submit(part.run_each if apart or part.boards else part.run, share, round, theta, inner)
+                for part, share in shares
+            ]
+            return [
+                (share, self._once(share, round, theta, job.result())) for (_, share), job in zip(shares, jobs, strict=True)
+            ]
         finally:
             pool.shutdown(wait=False)  # whoever is interrupted does not wait for the rest
+
+    def _once(self, share: U32, round: int, theta: F32, said: Phis | Updates) -> Phis | Updates:
+        """``said`` without the boards that are devices of another part."""
+        if isinstance(said, Updates) or not said.ids:
+            return said
+        phi, reasons = said.phi.copy(), list(said.reasons)
+        for i, (device, id) in enumerate(zip(share.tolist(), said.ids, strict=True)):
+            whose = self._whose.setdefault(id, device) if id else device
+            if whose != device and not reasons[i]:
+                phi[i], reasons[i] = theta, Refused.reason
+                why = f"{Refused.reason}: board {id} answers, which is device {whose} already. {PUT_RIGHT}"
+                self._tell(Event(round, device, id, "left out", why))
+        return replace(said, phi=phi, reasons=tuple(reasons))
+
+
+def summed(cohort: U32, theta: F32, phis: Phis) -> Updates:
+    """The updates of ``cohort`` in one exact sum."""
+    well = [i for i, reason in enumerate(phis.reasons) if not reason]
+    total = np.zeros(len(theta), np.int64)
+    for i in well:
+        total += core.fixed(phis.phi[i], theta)
+    return Updates(theta, total, len(well), phis.mean_loss(), absent(cohort, phis.reasons))
+
+
+def mean_loss(losses: F32) -> float:
+    """The mean of those that are finite; NaN if there are none."""
+    finite = losses[np.isfinite(losses)]
+    return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
 
 
 def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -127,4 +128,10 @@ def state_name(status: Status) -> str:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.hex() if isinstance(value, bytes) else value for key, value in values.items()}
+    return {key: _plain_value(value) for key, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -191,7 +191,7 @@ def open_ports() -> dict[str, list[Holder]]:
         if int(folder.name) != os.getpid():
             try:
                 opened = _opened(folder)
-                holder = Holder(int(folder.name), (folder / "comm").read_text().strip())
+                holder = Holder(int(folder.name), (folder / "comm").read_text(errors="replace").strip())
             except OSError:  # ended meanwhile, or another user's
                 continue
             for device, locked in opened.items():
@@ -219,7 +219,7 @@ def _opened(process: Path) -> dict[str, bool]:
             locked = "FLOCK" in (process / "fdinfo" / file.name).read_text()
             if locked or not device.startswith("/dev/pts/"):
                 opened[device] = opened.get(device, False) or locked
-    terminal = int((process / "stat").read_text().rpartition(")")[2].split()[4])
+    terminal = int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[4])
     major, minor = terminal >> 8 & 0xFFF, terminal & 0xFF | terminal >> 12 & 0xFFF00
     if major in PTY_MAJORS:
         opened.setdefault(f"/dev/pts/{(major - PTY_MAJORS[0]) * 256 + minor}", False)

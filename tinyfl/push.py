@@ -19,7 +19,7 @@ from tinyfl.devices import Device, connect, explained, in_loop, look
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
 from tinyfl.inventory import Chosen, Saved, Selection
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
-from tinyfl.link.errors import Corrupt, Refused
+from tinyfl.link.errors import Corrupt, Refused, one_device
 from tinyfl.ports import Port, follow, named, port, serial_ports
 from tinyfl.remote_inference import SLOWEST, demand_room, put_program
 
@@ -234,7 +234,8 @@ class _Push:
     async def _one(self, device: Device) -> Outcome:
         began = time.monotonic()
         try:
-            what, detail = await put(self._model, device), ""
+            with one_device():
+                what, detail = await put(self._model, device), ""
         except DoesNotFit as error:
             what, detail = DOES_NOT_FIT, str(error)
         except LinkError as error:

@@ -45,9 +45,11 @@ async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray
     try:
         demand_room(program, board.description)
         await put_program(board, program)
-        rows = [await board.predict(row.tobytes()) for row in x]
-        if any(len(row) != program.output.bytes for row in rows):
-            raise Corrupt(f"the board's outputs have {len(rows[0])} bytes, not {program.output.bytes}.")
+        rows = []
+        for row in x:
+            rows.append(await board.predict(row.tobytes()))
+            if len(rows[-1]) != program.output.bytes:
+                raise Corrupt(f"an output of the board has {len(rows[-1])} bytes, not {program.output.bytes}.")
     finally:
         await board.close()
     return np.frombuffer(b"".join(rows), program.output.dtype).reshape(len(x), *program.output.shape)

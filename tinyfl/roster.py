@@ -64,7 +64,9 @@ def read_parts(tables: Any) -> tuple[Part, ...]:
     """
     if not isinstance(tables, list | tuple):
         raise ConfigError("fleet is not a list of tables. Write each part of the fleet under its own [[fleet]].")
-    return tuple(table if isinstance(table, Part) else _part(table) for table in tables)
+    parts = tuple(table if isinstance(table, Part) else _part(table) for table in tables)
+    _refuse_repeats("ids", [id.lower() for part in parts for id in part.ids])
+    return parts
 
 
 def _part(table: Any) -> Part:
@@ -106,7 +108,6 @@ def _check(part: Part, given: set[str]) -> None:
         if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){1,16}", id):
             raise ConfigError(f"ids in [[fleet]] has {id!r}, which is no board's id: give pairs of hexadecimal digits.")
     _refuse_repeats("ports", part.ports)
-    _refuse_repeats("ids", [id.lower() for id in part.ids])
 
 
 def _refuse_repeats(name: str, texts: Iterable[str]) -> None:

@@ -39,13 +39,13 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
             figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
         bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
 
-    missing: set[int] = set()
+    told: dict[int, str] = {}
 
     def tell(event: Event) -> None:
-        """Boards that go and come back, once each; events.jsonl has every round."""
-        if event.what == "connected" or (event.what == "left out" and event.device in missing):
+        """Boards that go, come back or have no loss, once each; events.jsonl has every round."""
+        if event.what == "connected" or event.what == told.get(event.device):
             return
-        (missing.add if event.what == "left out" else missing.discard)(event.device)
+        told[event.device] = event.what
         who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
         bar.console.print(
             f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", markup=False, highlight=False, soft_wrap=True

@@ -1,13 +1,14 @@
 """The native fleet: simulated devices that learn by the board's own C source, a whole cohort in one call."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Trained
-from tinyfl.fleet import Phis, absent
+from tinyfl.fleet import Phis, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
 
@@ -23,6 +24,7 @@ class NativeFleet:
     network: Network
     size: int
     engine: Engine = FASTEST
+    boards: ClassVar[bool] = False
 
     def _train(self, cohort: U32, round: int, theta: F32, inner: Inner, each: bool) -> Trained:
         return core.train(
@@ -48,8 +50,8 @@ class NativeFleet:
             trained = self._train(share, round, theta, inner, each=False)
             failed = trained.code != Code.ok
             well = trained.loss[~failed]
-            loss = float(well.mean(dtype=np.float64)) if len(well) else float("nan")
-            part = Updates(theta, trained.sum, len(well), loss, absent(share[failed], _reasons(trained.code[failed])))
+            left = absent(share[failed], _reasons(trained.code[failed]))
+            part = Updates(theta, trained.sum, len(well), mean_loss(well), left)
             result = part if result is None else result + part
         return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
 

@@ -43,6 +43,25 @@ def test_a_drive_that_is_mounted_elsewhere_is_found_by_its_device(workbench: Wor
     assert drives.unmounted("MY BOARD") == str(tmp_path / "sdb")
 
 
+def test_labels_and_serial_numbers_that_are_no_text_hide_no_drive(workbench: Workbench, tmp_path: Path) -> None:
+    """A stranger's stick may be called anything, and stands in the same list."""
+    workbench.plug("", None, serial="9904", drive="MICROBIT")
+    with (tmp_path / "mounts").open("ab") as mounts:
+        mounts.write(b"98 1 8:99 / /media/\xff\x1b[31m rw - vfat /dev/sdx rw\n")
+        mounts.write("99 1 8:99 / /media/a\u2028b\x0cc rw - vfat /dev/sdy rw\n".encode())
+    (tmp_path / "sys/1-1/serial").write_bytes(b"\xff04\n")
+    (found,) = drives.mounted("MICROBIT")
+    assert found.serial == "\ufffd04"
+
+
+def test_of_a_verdict_a_line_is_read_however_long_it_is(tmp_path: Path) -> None:
+    (tmp_path / "FAIL.TXT").write_bytes(b"error:\r\n \x1b[31m\xff" + b"x" * 5_000_000)
+    said = drives.verdict_now(drives.Drive(tmp_path, True, "", "1"))
+    assert said.startswith("error: ")
+    assert len(said) == 300
+    assert said.isprintable()
+
+
 def test_a_drive_that_is_not_mounted_is_told_from_one_that_is_not_there(workbench: Workbench, tmp_path: Path) -> None:
     (tmp_path / "sdb").touch()
     (tmp_path / "labels/MICROBIT").symlink_to(tmp_path / "sdb")

@@ -88,10 +88,10 @@ class Fragile:
 
 
 @contextmanager
-def held(url: str) -> Iterator[int]:
-    """Another process has the port open, for itself alone; its number."""
+def held(url: str, before: str = "") -> Iterator[int]:
+    """Another process has the port open, for itself alone, and did ``before``; its number."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
+        [sys.executable, "-c", before + HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
     )
     assert process.stdout is not None
     try:

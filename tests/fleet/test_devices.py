@@ -1,5 +1,6 @@
 """What is connected: every port asked at once, none that is not meant, none reset."""
 
+import asyncio
 import json
 import os
 import stat
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 from desk import MICROBIT, NUCLEO, STRANGER, Desk, held, silent
 from double import Double
+from lies import LIES, Liar, fields_of
 
 from tinyfl import devices
 from tinyfl.devices import Device, Probe
 from tinyfl.link.errors import Dead
+from tinyfl.link.messages import DescribeReply
 from tinyfl.link.wire import SerialWire
 
 
@@ -102,3 +105,35 @@ def test_probes_are_seen_by_their_ids_and_by_pyocd(tmp_path: Path, monkeypatch: 
 def test_a_device_without_an_answer_has_no_id() -> None:
     quiet = Device(devices.Port("/dev/ttyACM0", usb=MICROBIT), "silent")
     assert (quiet.id, quiet.boards) == ("", ("microbit-v2",))
+
+
+def test_lies_of_one_board_hide_no_other(desk: Desk) -> None:
+    """A lie in each field of a board's description, all boards asked at once."""
+    fields = fields_of(DescribeReply)
+    desk.plug("ttyACM00", Double(b"\xab").exchange)
+    for number, field in enumerate(fields, 1):
+        lie = list(LIES)[number % len(LIES)] if number % 2 else "10^20,000,000"
+        desk.plug(f"ttyACM{number:02}", Liar(bytes([number]), DescribeReply, field, LIES[lie]).exchange)
+    found = devices.devices(within=2)
+    assert len(found) == 1 + len(fields)
+    assert (found[0].state, found[0].id) == ("free", "ab")
+    assert {each.state for each in found[2::2]} == {"corrupt"}
+    assert all("\n" not in each.detail for each in found)
+
+
+def test_a_process_with_a_name_that_is_no_text_is_a_holder_all_the_same(desk: Desk) -> None:
+    """Any process may give itself any name."""
+    url = desk.plug("ttyACM0", Double(b"\1").exchange)
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff\\x1b[31m', 0, 0, 0)\n"
+    with held(url, before=rename):
+        (found,) = devices.devices(within=1)
+    assert (found.state, "\ufffd" in found.detail) == ("busy", True)
+
+
+def test_a_board_that_was_flashed_and_lies_is_said_to(desk: Desk) -> None:
+    from tinyfl.errors import FlashError
+    from tinyfl.flash.verify import verify
+
+    url = desk.plug("ttyACM0", Liar(b"\1", DescribeReply, "clock", LIES["10^20,000,000"]).exchange)
+    with pytest.raises(FlashError, match="it cannot be asked: the board's answer to Describe cannot be read: it has the tag 4"):
+        asyncio.run(verify(devices.port(url), None, within=0.5))  # type: ignore[arg-type]

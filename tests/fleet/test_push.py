@@ -17,12 +17,14 @@ import programs
 import pytest
 from desk import NUCLEO, Desk, Fragile, held, silent
 from double import Double
+from lies import LIES, Liar
 
 from tinyfl import inventory, push
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
 from tinyfl.export.program import Program, TensorInfo
 from tinyfl.inventory import Selection
 from tinyfl.link.board import LinkedBoard, floats
+from tinyfl.link.messages import CommitReply, DescribeReply, PlanReply, StatusReply, WeightsReply
 from tinyfl.link.wire import SerialWire
 from tinyfl.networks import network
 from tinyfl.plan import arena_bytes, plan_bytes
@@ -321,3 +323,21 @@ async def describe(url: str) -> Any:
     board = await LinkedBoard.connect(lambda: SerialWire.open(url))
     await board.close()
     return board.description
+
+
+def test_a_board_that_lies_stops_no_other(desk: Desk, pushing: Callable[..., Pushed]) -> None:
+    kinds = [
+        (PlanReply, "off"),
+        (WeightsReply, "off"),
+        (StatusReply, "done"),
+        (CommitReply, "commits"),
+        (DescribeReply, "model"),
+    ]
+    desk.plug("ttyACM0", Double(b"\xab").exchange)
+    for number, (kind, field) in enumerate(kinds, 1):
+        desk.plug(f"ttyACM{number}", Liar(bytes([number]), kind, field, LIES["10^20,000,000"]).exchange)
+    done = pushing()
+    assert {each.id or each.port[-1]: each.what for each in done.boards} == {
+        "ab": "pushed", "01": "failed", "02": "failed", "03": "failed", "5": "failed",
+        "04": "up to date",  # it did commit, whatever it said of that
+    }  # fmt: skip

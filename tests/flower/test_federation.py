@@ -136,6 +136,17 @@ def test_a_roll_call_that_does_not_add_up_says_where(
         call_roll(grid, SIZE, within=0.1)
 
 
+def test_a_board_that_two_nodes_have_is_refused_in_the_roll_call(quick: None) -> None:
+    def knowing(devices: range, name: str, id: str | None) -> Any:
+        return lambda message: shard_record(name, devices, [{"device": devices.start, "id": id}])
+
+    nodes = {1: knowing(range(8), "lab", "0b"), 2: knowing(range(8, SIZE), "attic", "0b")}
+    with pytest.raises(ConfigError, match=r"board 0b is device 0 of lab and device 8 of attic, and a board counts once"):
+        call_roll(FlakyGrid(nodes), SIZE, within=1)
+    for id in (None, "0c"):
+        assert len(call_roll(FlakyGrid({**nodes, 2: knowing(range(8, SIZE), "attic", id)}), SIZE, within=1)) == 2
+
+
 def test_nodes_of_one_name_are_told_apart_by_their_devices(quick: None) -> None:
     nodes = {1: serving(range(8), "lab"), 2: serving(range(8, 9), "lab"), 3: serving(range(9, SIZE), "attic")}
     seats = call_roll(FlakyGrid(nodes), SIZE, within=1)

@@ -1,5 +1,6 @@
 """A fleet of boards ends with the native fleet's bits, and counts what goes wrong."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,7 @@ from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner
 from tinyfl.core import U32, TableSource
-from tinyfl.errors import DoesNotFit
-from tinyfl.fleet import Event
+from tinyfl.fleet import Event, MixedFleet
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Dense, Loss, Network, network
@@ -185,11 +185,14 @@ def test_what_a_device_left_under_way_is_ended_first() -> None:
         assert boards.run_each(everyone(1), 1, THETA, INNER).reasons == ("",)
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_sent() -> None:
-    machine = Double(arena=300)
-    with fleet([machine]) as boards, pytest.raises(DoesNotFit, match=r"mlp-6-5-tanh needs .* has 300"):
-        boards.run(everyone(1), 0, THETA, INNER)
-    assert machine.state == 0
+def test_a_board_that_is_too_small_is_left_out_before_anything_is_sent() -> None:
+    machine, events = Double(b"A", arena=300), list[Event]()
+    with fleet([machine, Double(b"B")], events=events) as boards:
+        updates = boards.run(everyone(2), 0, THETA, INNER)
+    assert (updates.devices, updates.left_out, machine.state) == (1, {"too-small": 1}, 0)
+    (left,) = (event for event in events if event.what == "left out")
+    assert left.detail.startswith("too-small: mlp-6-5-tanh needs ")
+    assert "has 300. Choose" in left.detail
 
 
 def test_batches_need_more_arena() -> None:
@@ -197,9 +200,8 @@ def test_batches_need_more_arena() -> None:
 
     machine = Double(arena=arena_bytes(SMALL, 1))
     with fleet([machine]) as boards:
-        boards.run(everyone(1), 0, THETA, INNER)
-        with pytest.raises(DoesNotFit):
-            boards.run(everyone(1), 0, THETA, Inner(4, 2, 1, 0.01))
+        assert boards.run(everyone(1), 0, THETA, INNER).devices == 1
+        assert boards.run(everyone(1), 0, THETA, Inner(4, 2, 1, 0.01)).left_out == {"too-small": 1}
 
 
 def test_a_device_that_takes_too_long_is_late() -> None:
@@ -270,14 +272,59 @@ def test_table_sources_with_labels_have_their_targets_one_hot() -> None:
     np.testing.assert_array_equal(ours.phi, theirs.phi)
 
 
-def test_another_board_at_a_devices_port_is_refused_and_so_is_one_board_at_two() -> None:
+@pytest.mark.parametrize("same", [True, False], ids=["one board at two ports", "two boards of one id"])
+def test_of_devices_with_one_id_the_lowest_counts(same: bool) -> None:
+    """Whichever of them answers first."""
+    events: list[Event] = []
+
+    def opener(machine: Any, late: bool) -> Any:
+        async def open() -> Any:
+            await asyncio.sleep(0.05 * late)
+            return await MachineWire(machine).open()
+
+        return open
+
+    for late in (0, 1):
+        first = Double(b"A")
+        machines = [first, first if same else Double(b"A"), Double(b"C")]
+        openers = [opener(machine, i == late) for i, machine in enumerate(machines)]
+        with LinkFleet(openers, SINE, SMALL, on_event=events.append) as boards:
+            for round in range(2):
+                ours = boards.run_each(everyone(3), round, THETA, INNER)
+                assert ours.reasons == ("", "refused", "")
+                theirs = NativeFleet(SINE, SMALL, 3).run_each(everyone(3), round, THETA, INNER)
+                np.testing.assert_array_equal(ours.phi[[0, 2]], theirs.phi[[0, 2]])
+    assert all("which is device 0 already" in event.detail for event in events if event.what == "left out")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_one_id_counts_once_in_a_fleet_of_several_parts(known: bool) -> None:
+    """As the device that is known to have it, else as the lowest."""
+    keeps = 4 if known else 0
+    events: list[Event] = []
+    with (
+        LinkFleet([MachineWire(board).open for board in (Double(b"A"), Double(b"B"))], SINE, SMALL) as one,
+        LinkFleet([MachineWire(board).open for board in (Double(b"C"), Double(b"A"))], SINE, SMALL, first=3) as other,
+    ):
+        ids = {b"A".hex(): 4} if known else {}
+        parts = MixedFleet([one, NativeFleet(SINE, SMALL, 1), other], ids=ids, on_event=events.append)
+        counted = np.array([device for device in range(5) if device in (1, 2, 3, keeps)], np.uint32)
+        native = NativeFleet(SINE, SMALL, 5)
+        for round in range(2):
+            summed = parts.run(everyone(5), round, THETA, INNER)
+            apart = parts.run_each(everyone(5), round, THETA, INNER)
+            right = native.run(counted, round, THETA, INNER)
+            np.testing.assert_array_equal(summed.sum, right.sum)
+            assert (summed.devices, summed.absent) == (4, {4 - keeps: "refused"})
+            assert [bool(reason) for reason in apart.reasons] == [device == 4 - keeps for device in range(5)]
+            assert apart.ids == (b"A".hex(), b"B".hex(), "", b"C".hex(), b"A".hex())
+    assert all(f"which is device {keeps} already" in event.detail for event in events)
+    assert len(events) == 4
+
+
+def test_another_board_at_a_devices_port_is_refused() -> None:
     events: list[Event] = []
     boards = doubles(3)
-    with fleet([boards[0], boards[0]], events=events) as boards_twice:
-        assert boards_twice.run(everyone(2), 0, THETA, INNER).left_out == {"refused": 1}
-    assert "which is device 0 already" in events[-1].detail or "which is device 1 already" in events[-1].detail
-
-    events.clear()
     plugged = {"in": boards[1]}
 
     async def open() -> Any:

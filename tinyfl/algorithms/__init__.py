@@ -7,6 +7,7 @@ new state from what came back. docs/your-own.md writes one.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -47,8 +48,8 @@ class State:
 
 @dataclass(frozen=True)
 class Updates:
-    """What came back from a cohort: the exact sum over ``devices`` devices of phi - theta, in units of 2^-32; their mean
-    loss; and the devices whose update does not count, each with the reason."""
+    """What came back from a cohort: the exact sum over ``devices`` devices of phi - theta, in units of 2^-32; the mean loss of
+    those whose loss is finite, NaN if there are none; and the devices whose update does not count, each with the reason."""
 
     theta: F32
     sum: I64
@@ -68,7 +69,8 @@ class Updates:
     def __add__(self, other: "Updates") -> "Updates":
         """Updates of two parts of a cohort, together. Exact, so a cohort may be cut in any way."""
         devices = self.devices + other.devices
-        loss = sum(u.loss * u.devices for u in (self, other) if u.devices) / devices if devices else float("nan")
+        known = [u for u in (self, other) if u.devices and isfinite(u.loss)]
+        loss = sum(u.loss * u.devices for u in known) / sum(u.devices for u in known) if known else float("nan")
         return replace(self, sum=self.sum + other.sum, devices=devices, loss=loss, absent={**self.absent, **other.absent})
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyfl.errors import FlashError
+from tinyfl.words import plain
 
 MOUNTS = Path("/proc/self/mountinfo")
 LABELS = Path("/dev/disk/by-label")
@@ -21,6 +22,9 @@ BLOCK = 1 << 14
 
 VERDICT_SECONDS = 15.0
 """What a drive may take to come back after a file, with FAIL.TXT on it or without."""
+
+MOST_VERDICT = 1 << 10
+"""Bytes of FAIL.TXT that are read."""
 
 LOOK_SECONDS = 0.2
 
@@ -129,7 +133,8 @@ async def verdict(label: str, drive: Drive, failed_before: bool) -> str:
 def verdict_now(drive: Drive) -> str:
     """The text of the drive's FAIL.TXT, if it has one."""
     try:
-        return " ".join((drive.path / "FAIL.TXT").read_text(errors="replace").split())
+        with (drive.path / "FAIL.TXT").open("rb") as file:
+            return plain(file.read(MOST_VERDICT).decode(errors="replace"))
     except OSError:
         return ""
 
@@ -153,7 +158,7 @@ def _serial(number: str) -> str:
         folder = (BLOCKS / number).resolve(strict=True)
         for parent in folder.parents:
             if (parent / "idVendor").exists():
-                return (parent / "serial").read_text().strip()
+                return (parent / "serial").read_text(errors="replace").strip()
     except OSError:
         return ""
     return ""
@@ -161,7 +166,7 @@ def _serial(number: str) -> str:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text().splitlines()
+        return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]  # a label may hold any other line's end
     except OSError:
         return []
 

@@ -36,8 +36,8 @@ async def verify(port: Port, firmware: Firmware, id: str = "", within: float = B
             problem = f"the firmware there is not the one that was written: {error}"
             settled = passed > SETTLE_SECONDS
         except LinkError as error:
-            busy = trouble(error) in ("busy", "denied")
-            problem = f"it was written, but it cannot be asked: {explained(port, error)}" if busy else ""
+            away = trouble(error) in ("silent", "gone")
+            problem = "" if away else f"it was written, but it cannot be asked: {explained(port, error)}"
             settled = False
         else:
             await board.close()

@@ -130,11 +130,10 @@ def _apart(devices: U32, phis: Phis, told: Instructions) -> RecordDict:
     well = sum(not reason for reason in phis.reasons)
     samples = told.inner.samples * told.inner.passes
     said = {"devices": devices.tolist(), "losses": phis.loss.astype(float).tolist(), "reasons": list(phis.reasons)}
-    loss = float(np.mean([loss for loss, reason in zip(phis.loss, phis.reasons, strict=True) if not reason] or [np.nan]))
     return RecordDict(
         {
             "arrays": ArrayRecord({"phis": Array(phis.phi)}),
-            "metrics": metrics_record(Updates(np.empty(0, np.float32), np.empty(0, np.int64), well, loss), samples),
+            "metrics": metrics_record(Updates(np.empty(0, np.float32), np.empty(0, np.int64), well, phis.mean_loss()), samples),
             APART: ConfigRecord(said),
         }
     )

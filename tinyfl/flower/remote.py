@@ -80,6 +80,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
         in_order = sorted(seats.values(), key=lambda seat: seat.devices.start)
         _refuse_overlaps(in_order, fleet_size)
         if sum(len(seat.devices) for seat in in_order) == fleet_size:
+            _refuse_twins(in_order)
             return _told_apart(in_order)
         if time.monotonic() >= deadline:
             missing = ", ".join(_gaps(in_order, fleet_size))
@@ -117,6 +118,16 @@ def _refuse_overlaps(seats: Sequence[Seat], fleet_size: int) -> None:
             f"{seats[-1].name} serves devices {_range(seats[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
             "Give the run more devices, or the gateway another --first."
         )
+
+
+def _refuse_twins(seats: Sequence[Seat]) -> None:
+    """Raises ConfigError where two boards of the fleet have one id, as far as the nodes know their boards."""
+    whose: dict[str, str] = {}
+    for seat in seats:
+        for board in seat.boards:
+            id, at = plain(board.get("id") or ""), f"device {plain(board.get('device'))} of {seat.name}"
+            if id and whose.setdefault(id, at) != at:
+                raise ConfigError(f"board {id} is {whose[id]} and {at}, and a board counts once. Leave it out of one of them.")
 
 
 def _gaps(seats: Sequence[Seat], fleet_size: int) -> list[str]:

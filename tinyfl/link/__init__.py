@@ -2,5 +2,5 @@
 
 import logging
 
-# What the client logs comes back as an exception, or as an answer; on stderr it would only be said twice.
+# What smpclient logs are frames that it drops, which are asked for again; a board may send any number of them.
 logging.getLogger("smpclient").addHandler(logging.NullHandler())

@@ -5,6 +5,7 @@ wait has an end: ``within`` is in seconds.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -13,19 +14,18 @@ from hashlib import sha256
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
-from cbor2 import CBORDecodeError
 from smp.message import WriteRequest
 from smpclient import SMPClient
-from smpclient.exceptions import SMPClientException
 from smpclient.generics import SMPRequest, TEr1, TEr2, TRep, error_v1, error_v2
 from smpclient.requests.os_management import EchoWrite, ResetWrite
 
 from tinyfl.core import F32, Code
 from tinyfl.errors import LinkError
 from tinyfl.link import messages
-from tinyfl.link.errors import Corrupt, Dead, Late, Numeric, Refused, Stale
+from tinyfl.link.errors import Corrupt, Dead, Late, Numeric, Refused, Stale, one_device
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.wire import Opener, Silent, Wire, WireTransport
+from tinyfl.words import plain
 
 SENDS = 8
 """Times that a request is sent before it is given up."""
@@ -44,8 +44,6 @@ ABORTED = -6
 MOST_BYTES = 4 << 24
 """Of weights: no plan has more."""
 
-UNREADABLE = (SMPClientException, CBORDecodeError, ValueError, TypeError, KeyError)
-
 
 class BoardState(IntEnum):
     """What a board holds."""
@@ -60,8 +58,8 @@ class BoardState(IntEnum):
 
 @dataclass(frozen=True)
 class Description:
-    """What a board says of itself: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store`` is the size of the slot for
-    a program, and ``inference`` the hash of the program there."""
+    """What a board says of itself, its texts fit to show: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store`` is
+    the size of the slot for a program, and ``inference`` the hash of the program there."""
 
     protocol: int
     firmware: str
@@ -134,7 +132,7 @@ class LinkedBoard:
         self._wire = wire
         self._transport = WireTransport(wire)
         self._client = SMPClient(self._transport, "")
-        self._sequence = 0
+        self._sequence = secrets.randbelow(256)  # an answer to a coordinator that was killed is not one to this
         self.description: Description
 
     @classmethod
@@ -144,13 +142,14 @@ class LinkedBoard:
         Raises Dead where nothing answers, Refused for a board of another protocol or core.
         """
         try:
-            async with limit(within):
-                board = cls(await opener())
-                try:
-                    await board.describe(within)
-                except BaseException:
-                    await board.close()
-                    raise
+            with one_device():
+                async with limit(within):
+                    board = cls(await opener())
+                    try:
+                        await board.describe(within)
+                    except BaseException:
+                        await board.close()
+                        raise
         except Late as error:
             raise Dead(f"nothing answers within {within:g} s. {NOT_THERE}") from error
         return board
@@ -239,6 +238,8 @@ class LinkedBoard:
         reply = await self._blocks(messages.InferWrite, floats(x), within)
         if not reply.data:
             raise Refused(f"{x.size} inputs are not one sample of the network there. Give all of one x.")
+        if len(reply.data) % 4:
+            raise Corrupt(f"{len(reply.data)} bytes arrived, which are no floats.")
         return np.frombuffer(reply.data, "<f4").astype(np.float32, copy=False)
 
     async def put_program(self, program: bytes, within: float = WORK_SECONDS) -> None:
@@ -275,14 +276,16 @@ class LinkedBoard:
 
     async def _read(self, block: type[Any], held: bytes = b"", whole: int | None = None) -> bytes:
         """All of what the board gives in blocks, of which ``held`` is here; ``whole`` is its length, where that is known."""
-        while whole is None or len(held) < whole:
-            got = await self._ask(block(sequence=self._next(), off=len(held)), ANSWER_SECONDS)
-            if got.off != len(held) or not got.data:
-                raise Corrupt(f"asked for what comes from byte {len(held)}, got {len(got.data)} bytes from {got.off}.")
-            if got.len > MOST_BYTES:
-                raise Corrupt(f"the board says it has {got.len:,} bytes to give.")
-            held, whole = held + got.data, got.len
-        return held
+        got = bytearray(held)
+        while whole is None or len(got) < whole:
+            part = await self._ask(block(sequence=self._next(), off=len(got)), ANSWER_SECONDS)
+            if part.off != len(got) or not part.data:
+                raise Corrupt(f"asked for what comes from byte {len(got)}, got {len(part.data)} bytes from {part.off}.")
+            if part.len > MOST_BYTES:
+                raise Corrupt(f"the board says it has {part.len:,} bytes to give.")
+            got += part.data
+            whole = part.len
+        return bytes(got)
 
     async def _blocks(self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None) -> Any:
         """Sends ``data`` in blocks as long as the buffer allows, from wherever the board says that it stands; each may take
@@ -307,6 +310,10 @@ class LinkedBoard:
 
     async def _ask(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
         """The board's reply. A request without one is sent again after ever longer waits, and given up at the deadline."""
+        with one_device():
+            return await self._reply(request, within)
+
+    async def _reply(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
         loop = asyncio.get_running_loop()
         deadline, patience = loop.time() + within, self._wire.patience
         trouble: LinkError = Late(f"no answer within {within:g} s.")
@@ -315,13 +322,14 @@ class LinkedBoard:
             if left <= 0:
                 break
             try:
-                reply = await self._client.request(request, left if send == SENDS - 1 else min(left, patience))
+                async with asyncio.timeout(left if send == SENDS - 1 else min(left, patience)):
+                    reply = messages.answer(request, await self._transport.send_and_receive(request.BYTES))
             except TimeoutError:
                 patience *= 2
             except Silent:
                 trouble = Dead(f"the board sleeps, and left {send + 1} requests unanswered.")
-            except UNREADABLE as error:
-                trouble = Corrupt(f"the board's answer cannot be read: {error}.")
+            except Corrupt as error:
+                trouble = error
             else:
                 if error_v1(reply):
                     raise Refused(f"the board does not take {type(request).__name__}: {reply.rc.name}.")
@@ -347,12 +355,14 @@ async def limit(seconds: float) -> AsyncIterator[None]:
 
 
 def _like(cls: type[T], reply: Any) -> T:
-    """The reply's fields as ``cls``, lists as tuples."""
-    values: dict[str, Any] = {}
-    for field in fields(cls):
-        value = getattr(reply, field.name)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
-    return cls(**values)
+    """The reply's fields as ``cls``: lists as tuples, texts fit to show."""
+    return cls(**{field.name: _fit(getattr(reply, field.name)) for field in fields(cls)})
+
+
+def _fit(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(plain, value))
+    return plain(value) if isinstance(value, str) else value
 
 
 def _refuse(request: str, refusal: Refusal) -> NoReturn:

@@ -1,6 +1,13 @@
 """What goes wrong on a link, by the reason under which a round counts it."""
 
-from tinyfl.errors import LinkError
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tinyfl.errors import LinkError, TinyflError
+from tinyfl.words import plain
+
+log = logging.getLogger(__name__)
 
 
 class Dead(LinkError):
@@ -43,3 +50,31 @@ class Oversized(LinkError):
     """An update that no device can have made: a change, or a sum of changes, beyond the core's bound."""
 
     reason = "oversized"
+
+
+class TooSmall(LinkError):
+    """The board has too little memory for the network."""
+
+    reason = "too-small"
+
+
+class Defect(LinkError):
+    """tinyfl itself failed at what this board did."""
+
+    reason = "defect"
+
+
+@contextmanager
+def one_device() -> Iterator[None]:
+    """What goes wrong within costs one device and no other: an error that tinyfl did not raise on purpose becomes a Defect, and
+    is logged with its traceback."""
+    try:
+        yield
+    except TinyflError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {plain(error)}"
+        log.error("tinyfl failed at what a board did: %s", what, exc_info=True)
+        raise Defect(
+            f"tinyfl failed at what the board did ({what}). Report it, with the traceback on standard error."
+        ) from error

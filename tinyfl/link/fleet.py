@@ -1,8 +1,8 @@
 """A fleet of boards at the far ends of wires, all of a cohort at once: the Fleet seam over links.
 
-A board learns by the same source as the native fleet, so a round has the same bits wherever it runs. A board that fails is
-left out with its reason and connected anew at its next round, so one that comes back joins again, and one that stays dead
-costs a probe, beside the others.
+A board learns by the same source as the native fleet, so a round has the same bits wherever it runs. A board that fails, or
+makes tinyfl fail, is left out with its reason and connected anew at its next round, so one that comes back joins again, and
+one that stays dead costs a probe, beside the others.
 """
 
 import asyncio
@@ -18,20 +18,26 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, SineSource
-from tinyfl.errors import DoesNotFit, LinkError
-from tinyfl.fleet import Event, Phis, absent
+from tinyfl.errors import LinkError
+from tinyfl.fleet import PUT_RIGHT, Event, Phis, summed
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
-from tinyfl.link.errors import Corrupt, Numeric, Refused, Stale
+from tinyfl.link.errors import Corrupt, Numeric, Refused, Stale, TooSmall, one_device
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.plan import arena_bytes, plan_bytes
 from tinyfl.tasks import Task
+from tinyfl.words import plain
 
 PROBE_SECONDS = 3.0
 """What a board may take to answer at the start of a round."""
 
 MOST_THREADS = 64
 """Ports that open, and emulated boards that run, at once."""
+
+MOST_DETAIL = 500
+"""Characters of an event's words."""
+
+LARGEST = float(np.finfo(np.float32).max)
 
 SINE = "sine"
 
@@ -53,13 +59,18 @@ class _Work:
     theta: F32
     base: bytes
     inner: Inner
+    known: dict[int, asyncio.Event]
+    """Set for each device once it is known which board is there, if any."""
 
 
 class LinkFleet:
-    """Device ``first`` + i is the board behind ``openers[i]``; each may take ``seconds`` for its part of a round.
+    """Device ``first`` + i is the board behind ``openers[i]``; once reached, each may take ``seconds`` for its part of a round.
 
-    ``on_event`` is called from the fleet's own thread. Close the fleet, or use it in a ``with``, to let the ports go.
+    A board counts as one device: the one that it was first, or the lowest of those that it is at once. ``on_event`` is called
+    from the fleet's own thread. Close the fleet, or use it in a ``with``, to let the ports go.
     """
+
+    boards = True
 
     def __init__(
         self,
@@ -82,24 +93,17 @@ class LinkFleet:
         self._thread.start()
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
-        """One round on the devices ``cohort``, summed exactly.
-
-        Raises DoesNotFit, before anything is sent, where a board is too small.
-        """
-        phis = self.run_each(cohort, round, theta, inner)
-        well = [i for i, reason in enumerate(phis.reasons) if not reason]
-        total = np.zeros(len(theta), np.int64)
-        for i in well:
-            total += core.fixed(phis.phi[i], theta)
-        loss = float(phis.loss[well].mean(dtype=np.float64)) if well else float("nan")
-        return Updates(theta, total, len(well), loss, absent(cohort, phis.reasons))
+        """One round on the devices ``cohort``, summed exactly."""
+        return summed(cohort, theta, self.run_each(cohort, round, theta, inner))
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
         """The same with each device's update kept apart."""
-        work = _Work(round, theta, sha256(floats(theta)).digest(), inner)
-        outcomes = self._wait(self._cohort(cohort, work))
+        work = _Work(round, theta, sha256(floats(theta)).digest(), inner, {int(d): asyncio.Event() for d in cohort})
+        outcomes = self._wait(self._cohort(work))
         phi = np.stack([outcome[0] for outcome in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
-        return Phis(phi, np.array([outcome[1] for outcome in outcomes], np.float32), tuple(o[2] for o in outcomes))
+        loss = np.array([outcome[1] for outcome in outcomes], np.float32)
+        ids = tuple(self._seats[device].id for device in work.known)
+        return Phis(phi, loss, tuple(o[2] for o in outcomes), ids)
 
     def close(self) -> None:
         """Lets the ports go; the boards stay as they are."""
@@ -126,19 +130,24 @@ class LinkFleet:
             task.cancel()
         await asyncio.gather(*(_let_go(seat) for seat in self._seats.values()))
 
-    async def _cohort(self, cohort: U32, work: _Work) -> list[tuple[F32, float, str]]:
+    async def _cohort(self, work: _Work) -> list[tuple[F32, float, str]]:
         """(phi, loss, reason) of each device, in the cohort's order."""
-        outcomes = await asyncio.gather(*(self._device(int(d), work) for d in cohort), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._device(device, work) for device in work.known), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
     async def _device(self, device: int, work: _Work) -> tuple[F32, float, str]:
+        """What becomes of one device. Nothing that its board does ends the round for others."""
         seat = self._seats[device]
         try:
-            async with limit(self.seconds):
-                phi, loss = await self._learn(await self._board(device, work), device, work)
+            with one_device():
+                new = seat.board is None
+                board = await self._reached(device, work)
+                async with limit(self.seconds):
+                    await self._prepare(board, new, work)
+                    phi, loss = await self._learn(board, device, work)
         except LinkError as error:
             await _let_go(seat)
             return self._without(device, work, error.reason, str(error))
@@ -146,44 +155,60 @@ class LinkFleet:
             core.fixed(phi, work.theta)
         except ValueError as error:
             return self._without(device, work, core.Code.oversized.name, f"{error}.", loss)
+        if not abs(loss) <= LARGEST:
+            self._say(device, work, "no loss", f"the update counts; its loss, {loss:g}, is left out of the round's")
+            loss = float("nan")
         return phi, loss, ""
 
+    def _say(self, device: int, work: _Work, what: str, detail: str) -> None:
+        self._tell(Event(work.round, device, self._seats[device].id, what, plain(detail, MOST_DETAIL)))
+
     def _without(self, device: int, work: _Work, reason: str, why: str, loss: float = float("inf")) -> tuple[F32, float, str]:
-        self._tell(Event(work.round, device, self._seats[device].id, "left out", f"{reason}: {why}"))
+        self._say(device, work, "left out", f"{reason}: {why}")
         return work.theta, loss, reason
 
-    async def _board(self, device: int, work: _Work) -> LinkedBoard:
-        """The device's board, there and well described, with the network's plan. Raises DoesNotFit if it is too small."""
+    async def _reached(self, device: int, work: _Work) -> LinkedBoard:
+        """The device's board, there and described."""
         seat, within = self._seats[device], min(PROBE_SECONDS, self.seconds)
-        if seat.board is None:
-            seat.board = await LinkedBoard.connect(seat.opener, within)
-            self._greet(seat, device, work.round)
-            if (await seat.board.status()).state == BoardState.learning:
-                await seat.board.abort()
-        elif (await seat.board.describe(within)).id.hex() != seat.id:
-            raise Refused(f"another board answers where {seat.id} was. Put the cables right, or give the fleet's ids.")
-        described = seat.board.description
-        need = arena_bytes(self.network, work.inner.batch)
-        if need > described.arena:
-            raise DoesNotFit(
-                f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board {seat.id} "
-                f"({described.board}) has {described.arena:,}. Choose a smaller --network, or --batch 1."
-            )
-        if described.plan != self._plan_sha:
-            await seat.board.put_plan(self._plan)
+        try:
+            if seat.board is None:
+                seat.board = await LinkedBoard.connect(seat.opener, within)
+                for lower in (known for other, known in work.known.items() if other < device):
+                    await lower.wait()  # of two that are one board, chance does not decide which counts
+                self._greet(seat, device, work)
+            elif (await seat.board.describe(within)).id.hex() != seat.id:
+                raise Refused(f"another board answers where {seat.id} was. {PUT_RIGHT}")
+        finally:
+            work.known[device].set()
         return seat.board
 
-    def _greet(self, seat: _Seat, device: int, round: int) -> None:
+    def _greet(self, seat: _Seat, device: int, work: _Work) -> None:
         """Takes note of who answers. Raises Refused where that is another board than before, or one that has a seat."""
         assert seat.board is not None
         described = seat.board.description
         id = described.id.hex()
-        taken = [number for number, other in self._seats.items() if other is not seat and other.id == id and id]
+        taken = [number for number, other in self._seats.items() if other is not seat and other.id == id]
         if taken or (seat.id and seat.id != id):
             whose = f"which is device {taken[0]} already" if taken else f"where {seat.id} was before"
-            raise Refused(f"board {id} answers, {whose}. Put the cables right, or give the fleet's ids (docs/fleets.md).")
+            raise Refused(f"board {id} answers, {whose}. {PUT_RIGHT}")
         what, seat.id = "back" if seat.id else "connected", id
-        self._tell(Event(round, device, seat.id, what, f"{described.board}, firmware {described.firmware}"))
+        self._say(device, work, what, f"{described.board}, firmware {described.firmware}")
+
+    async def _prepare(self, board: LinkedBoard, new: bool, work: _Work) -> None:
+        """Gives the board the network's plan and, where it was reached anew, ends what it has under way.
+
+        Raises TooSmall, before anything is sent, where it has no room.
+        """
+        described, need = board.description, arena_bytes(self.network, work.inner.batch)
+        if need > described.arena:
+            raise TooSmall(
+                f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "
+                f"{described.id.hex()} ({described.board}) has {described.arena:,}. Choose a smaller --network, or --batch 1."
+            )
+        if new and (await board.status()).state == BoardState.learning:
+            await board.abort()
+        if described.plan != self._plan_sha:
+            await board.put_plan(self._plan)
 
     async def _learn(self, board: LinkedBoard, device: int, work: _Work) -> tuple[F32, float]:
         """phi and the mean loss of one device's round."""

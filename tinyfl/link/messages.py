@@ -1,10 +1,18 @@
-"""The messages of tinyfl's group 65, exactly as in firmware/SPEC.md (wire): ``smp`` encodes, ``smpclient`` sends them."""
+"""The messages of tinyfl's group 65, exactly as in firmware/SPEC.md (wire): ``smp`` encodes, ``smpclient`` frames them.
+
+What a board says becomes a message in ``answer`` and nowhere else, within the bounds that stand at its fields.
+"""
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from smp import error, message
+from smp.header import Header
+from smpclient.generics import SMPRequest, TEr1, TEr2, TRep
+
+from tinyfl.link import cbor
+from tinyfl.link.errors import Corrupt
 
 GROUP = 65
 
@@ -45,6 +53,23 @@ REFUSED = {
 """SPEC.md's words for each."""
 
 
+def _hash(data: bytes) -> bytes:
+    if len(data) not in (0, 32):
+        raise ValueError("a hash has 32 bytes, or none")
+    return data
+
+
+Count = Annotated[int, Field(ge=0, lt=1 << 32)]
+Byte = Annotated[int, Field(ge=0, lt=1 << 8)]
+Signed = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+Buffer = Annotated[int, Field(ge=512, le=Header.SIZE + 0xFFFF)]
+"""As short as SPEC.md allows, and as long as a header can say."""
+Word = Annotated[str, Field(max_length=256)]
+Words = Annotated[list[Word], Field(max_length=64)]
+Id = Annotated[bytes, Field(min_length=1, max_length=16)]
+Hash = Annotated[bytes, AfterValidator(_hash)]
+
+
 class _ErrorV1(error.ErrorV1):
     _GROUP_ID = GROUP
 
@@ -54,9 +79,9 @@ class _ErrorV2(error.ErrorV2[Refusal]):
 
 
 class _Reply:
-    """Keys that this version does not know are ignored."""
+    """Keys that this version does not know are ignored; no value is taken for one of another type."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
     _GROUP_ID: ClassVar[int] = GROUP
 
 
@@ -68,24 +93,24 @@ class _Request:
 
 class DescribeReply(message.ReadResponse, _Reply):
     _COMMAND_ID = 0
-    protocol: int
-    firmware: str
-    core: int
-    board: str
-    id: bytes
-    clock: int
-    arena: int
-    buffer: int
-    window: int
-    slot: int
-    layers: list[str]
-    dtypes: list[str]
-    sources: list[str]
-    plan: bytes
-    model: bytes
-    store: int = 0
+    protocol: Count
+    firmware: Word
+    core: Count
+    board: Word
+    id: Id
+    clock: Count
+    arena: Count
+    buffer: Buffer
+    window: Count
+    slot: Count
+    layers: Words
+    dtypes: Words
+    sources: Words
+    plan: Hash
+    model: Hash
+    store: Count = 0
     """Since protocol 2, as the next: a board of protocol 1 is still read, and refused for what it is."""
-    inference: bytes = b""
+    inference: Hash = b""
 
 
 class Describe(message.ReadRequest, _Request):
@@ -95,7 +120,7 @@ class Describe(message.ReadRequest, _Request):
 
 class PlanReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 1
-    off: int
+    off: Count
 
 
 class PlanWrite(message.WriteRequest, _Request):
@@ -109,7 +134,7 @@ class PlanWrite(message.WriteRequest, _Request):
 
 class WeightsReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 2
-    off: int
+    off: Count
 
 
 class WeightsWrite(message.WriteRequest, _Request):
@@ -123,8 +148,8 @@ class WeightsWrite(message.WriteRequest, _Request):
 
 class WeightsBlock(message.ReadResponse, _Reply):
     _COMMAND_ID = 2
-    off: int
-    len: int
+    off: Count
+    len: Count
     data: bytes
 
 
@@ -135,14 +160,14 @@ class WeightsRead(message.ReadRequest, _Request):
 
 
 class _Status(_Reply):
-    state: int
-    round: int
-    base: bytes
-    done: int
+    state: Byte
+    round: Count
+    base: Hash
+    done: Count
     loss: float
-    code: int
-    weights: bytes
-    stack: int
+    code: Signed
+    weights: Hash
+    stack: Count
 
 
 class TrainReply(message.WriteResponse, _Status):
@@ -166,7 +191,7 @@ class Train(message.WriteRequest, _Request):
 
 class SamplesReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 4
-    off: int
+    off: Count
 
 
 class SamplesWrite(message.WriteRequest, _Request):
@@ -178,10 +203,10 @@ class SamplesWrite(message.WriteRequest, _Request):
 
 class EvaluateReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 5
-    off: int
-    samples: int
+    off: Count
+    samples: Count
     loss: float
-    right: int
+    right: Count
 
 
 class EvaluateWrite(message.WriteRequest, _Request):
@@ -193,7 +218,7 @@ class EvaluateWrite(message.WriteRequest, _Request):
 
 class InferReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 6
-    off: int
+    off: Count
     data: bytes | None = None
 
 
@@ -224,8 +249,8 @@ class Abort(message.WriteRequest, _Request):
 
 class CommitReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 9
-    slot: int
-    commits: int
+    slot: Count
+    commits: Count
 
 
 class Commit(message.WriteRequest, _Request):
@@ -236,7 +261,7 @@ class Commit(message.WriteRequest, _Request):
 
 class ProgramReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 10
-    off: int
+    off: Count
 
 
 class ProgramWrite(message.WriteRequest, _Request):
@@ -250,8 +275,8 @@ class ProgramWrite(message.WriteRequest, _Request):
 
 class PredictReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 11
-    off: int
-    len: int | None = None
+    off: Count
+    len: Count | None = None
     data: bytes | None = None
 
 
@@ -264,8 +289,8 @@ class PredictWrite(message.WriteRequest, _Request):
 
 class PredictBlock(message.ReadResponse, _Reply):
     _COMMAND_ID = 11
-    off: int
-    len: int
+    off: Count
+    len: Count
     data: bytes
 
 
@@ -273,3 +298,26 @@ class PredictRead(message.ReadRequest, _Request):
     _COMMAND_ID = 11
     _Response = PredictBlock
     off: int
+
+
+_OWN = message.Response.model_fields.keys()
+"""What smp keeps in a message beside the board's fields."""
+
+
+def answer(request: SMPRequest[TRep, TEr1, TEr2], data: bytes) -> TRep | TEr1 | TEr2:
+    """The reply to ``request`` that ``data`` is, or the error, as its fields say; its header is known to be right.
+
+    Raises Corrupt where it is neither.
+    """
+    try:
+        fields = cbor.read(data[Header.SIZE :])
+        kind: Any = request._ErrorV2 if "err" in fields else request._ErrorV1 if fields.get("rc") else request._Response
+        known = {key: fields[key] for key in kind.model_fields.keys() & fields.keys() - _OWN}
+        reply: TRep | TEr1 | TEr2 = kind(header=Header.loads(data[: Header.SIZE]), smp_data=data, **known)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise Corrupt(f"the board's answer to {type(request).__name__} cannot be read: {field}: {first['msg']}.") from error
+    except ValueError as error:
+        raise Corrupt(f"the board's answer to {type(request).__name__} cannot be read: {error}.") from error
+    return reply

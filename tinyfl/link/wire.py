@@ -11,13 +11,16 @@ from smpclient.transport import SMPTransport
 from smpclient.transport.serial import Cobs
 
 from tinyfl.errors import ConfigError, TinyflError
-from tinyfl.link.errors import Dead
+from tinyfl.link.errors import Corrupt, Dead
 
 FIRST_PATIENCE = 0.25
 """Seconds that a board may take to answer, beside those that the line takes."""
 
 LONGEST_EXCHANGE = 2 * 1024 * 10
 """Bits on the line of a request and a reply, as long as boards' buffers are as a rule."""
+
+MOST_READ = 1 << 12
+"""Bytes that are taken from a port at a time, so that one that never falls silent leaves time for the others."""
 
 CLOSE_SECONDS = 2.0
 """A port that is stuck is left to itself after these."""
@@ -89,7 +92,7 @@ class SerialWire:
         try:
             while True:
                 await self._ready(writing=False)
-                if data := self._port.read(1 << 16):
+                if data := self._port.read(MOST_READ):
                     return bytes(data)
         except OSError as error:
             raise Dead(f"{self._port.port} is gone: {error}.") from error
@@ -184,10 +187,16 @@ class WireTransport(SMPTransport):
         return message
 
     async def send_and_receive(self, data: bytes) -> bytes:
-        """The answer to ``data``. Whatever else arrives, such as a late answer to an earlier request, is passed over."""
+        """The answer to ``data``. Whatever else arrives, such as a late answer to an earlier request, is passed over.
+
+        Raises Corrupt for one that is longer than the board's buffer.
+        """
         await self.send(data)
         while not _answers(message := await self.receive(), data):
             pass
+        most = self._smp_server_transport_buffer_size or len(message)
+        if len(message) > most:
+            raise Corrupt(f"an answer has {len(message):,} bytes, and the board's buffer {most:,}.")
         return message
 
     @property

@@ -1,0 +1,104 @@
+"""The CBOR of an answer, read strictly: one map of texts to plain values (firmware/SPEC.md, wire; RFC 8949).
+
+A general decoder makes of a few bytes whatever their tags ask for: numbers of a million digits, dates, patterns, one list
+inside itself. A board needs none of that, so an answer that has a tag is refused before anything is made of it.
+"""
+
+import struct
+
+Plain = int | float | bool | str | bytes | list["Plain"] | dict[str, "Plain"] | None
+
+UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
+INDEFINITE = 31
+BREAK = SIMPLE << 5 | INDEFINITE
+
+DEPTH = 8
+"""Maps and arrays that may lie in each other, as in the agent's own reader."""
+
+WORDS = {20: False, 21: True, 22: None}
+FLOATS = {25: ">e", 26: ">f", 27: ">d"}
+
+
+def read(data: bytes) -> dict[str, Plain]:
+    """The one map that ``data`` is. Integers have 64 bits and a sign at most.
+
+    Raises ValueError for what is not plain: tags, texts and bytes in pieces, keys that come twice or are no texts, simple
+    values but false, true and null, and more than DEPTH levels; and for what ends too early or too late.
+    """
+    reader = _Reader(data)
+    value = reader.item(DEPTH)
+    if not isinstance(value, dict):
+        raise ValueError(f"it is {type(value).__name__}, not a map")
+    if reader.at < len(data):
+        raise ValueError(f"{len(data) - reader.at} bytes follow its map")
+    return value
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data, self.at = data, 0
+
+    def item(self, depth: int) -> Plain:
+        """The next item, which may have ``depth`` levels."""
+        first = self._take(1)[0]
+        kind, info = first >> 5, first & 31
+        if kind == SIMPLE:
+            return self._simple(info)
+        number = self._number(kind, info)
+        if kind in (UNSIGNED, NEGATIVE):
+            return number if kind == UNSIGNED else -1 - number
+        if kind in (BYTES, TEXT):
+            return self._take(number) if kind == BYTES else self._take(number).decode()
+        if kind == TAG:
+            raise ValueError(f"it has the tag {number}")
+        if not depth:
+            raise ValueError(f"it has more than {DEPTH} levels")
+        return self._array(number, depth - 1) if kind == ARRAY else self._map(number, depth - 1)
+
+    def _take(self, count: int) -> bytes:
+        if count > len(self._data) - self.at:
+            raise ValueError("it ends too early")
+        self.at += count
+        return self._data[self.at - count : self.at]
+
+    def _number(self, kind: int, info: int) -> int:
+        """The number in an item's head; -1 for an array or a map that goes on until it is ended."""
+        if info < 24:
+            return info
+        if info < 28:
+            return int.from_bytes(self._take(1 << (info - 24)))
+        if info == INDEFINITE and kind in (ARRAY, MAP):
+            return -1
+        raise ValueError(f"it has the head {kind << 5 | info:#x}")
+
+    def _simple(self, info: int) -> Plain:
+        if info in WORDS:
+            return WORDS[info]
+        if info not in FLOATS:
+            raise ValueError(f"it has the head {SIMPLE << 5 | info:#x}")
+        (number,) = struct.unpack(FLOATS[info], self._take(struct.calcsize(FLOATS[info])))
+        return float(number)
+
+    def _more(self, count: int, done: int) -> bool:
+        """Whether another item follows in an array or a map of ``count``, of which ``done`` are read."""
+        if count >= 0:
+            return done < count
+        if self._data[self.at : self.at + 1] != bytes([BREAK]):
+            return True
+        self.at += 1
+        return False
+
+    def _array(self, count: int, depth: int) -> list[Plain]:
+        items: list[Plain] = []
+        while self._more(count, len(items)):
+            items.append(self.item(depth))
+        return items
+
+    def _map(self, count: int, depth: int) -> dict[str, Plain]:
+        pairs: dict[str, Plain] = {}
+        while self._more(count, len(pairs)):
+            key = self.item(0)
+            if not isinstance(key, str) or key in pairs:
+                raise ValueError("a key is no text, or comes twice")
+            pairs[key] = self.item(depth)
+        return pairs
