@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.app import Json, app
+from tinyfl.cli.app import Json, app, tell
 
 if TYPE_CHECKING:
     from tinyfl.flower.keys import Made
@@ -49,7 +49,7 @@ def gateway(
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    tell(line)
 
 
 @app.command()
