@@ -183,7 +183,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
         raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
 
 

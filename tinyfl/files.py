@@ -25,8 +25,8 @@ CURE = "Give an --out with room that you may write to."
 
 
 def read_arrays(path: Path, names: Sequence[str], more: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """The arrays ``names`` of the .npz file at ``path``, and those of ``more`` that it has; nothing else in it is read. They are
-    in this machine's byte order, and C-contiguous.
+    """The arrays ``names`` of the .npz file at ``path``, and those of ``more`` that it has, in this machine's byte order and
+    C-contiguous; nothing else in it is read.
 
     Raises DataError if there is no such file, if it is no .npz of plain arrays, if an array of ``names`` is missing, or if they
     take more memory than there is.

@@ -47,9 +47,7 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
             return
         (missing.add if event.what == "left out" else missing.discard)(event.device)
         who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
-        bar.console.print(
-            f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", highlight=False, soft_wrap=True
-        )
+        bar.console.print(f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", highlight=False, soft_wrap=True)
 
     try:
         return work(report, tell)

@@ -34,6 +34,4 @@ def outcomes(all: Sequence[Outcome]) -> None:
         if one.detail:
             console.print(f"{one.who}: {one.detail}\n", highlight=False, soft_wrap=True)
     if again := [one.retry for one in all if one.retry]:
-        console.print(
-            "To try again:\n" + "\n".join(f"  {line}" for line in again), highlight=False, soft_wrap=True
-        )
+        console.print("To try again:\n" + "\n".join(f"  {line}" for line in again), highlight=False, soft_wrap=True)

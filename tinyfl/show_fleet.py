@@ -75,9 +75,7 @@ def outcome(one: "Outcome") -> None:
     """A line as soon as it is known what becomes of a board."""
     who = " ".join(part for part in (one.id, one.board) if part)
     detail = f": {one.detail}" if one.detail else ""
-    Terminal(stderr=True).print(
-        f"{who} at {one.port or 'no port'} {one.what}{detail}", highlight=False, soft_wrap=True
-    )
+    Terminal(stderr=True).print(f"{who} at {one.port or 'no port'} {one.what}{detail}", highlight=False, soft_wrap=True)
 
 
 def pushed(result: "Pushed") -> None:

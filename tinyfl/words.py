@@ -19,6 +19,9 @@ MOST_OF_A_MESSAGE = 8000
 MOST_OF_A_NAME = 80
 """Characters of a file's name that are made of words from outside: a file system takes 255 bytes."""
 
+MOST_OF_USB = 126
+"""Characters of a text that a USB device can give."""
+
 REPLACEMENT = "\ufffd"
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -33,14 +36,15 @@ def plain(words: object, most: int = MOST) -> str:
     return shown[: most - 1] + "…" if len(text) > most else shown
 
 
-def if_plain(words: str, most: int = MOST) -> str:
-    """``words`` where they are plain already, else nothing: for what things are known by, which must not be changed."""
-    return words if plain(words, most) == words else ""
+def serial_number(words: object) -> str:
+    """What a USB device says its serial number is; nothing where that is no text that a person could give with --probe."""
+    text = words.strip() if isinstance(words, str) else ""
+    return text if plain(text, MOST_OF_USB) == text else ""
 
 
 def visible(text: str) -> str:
-    """``text`` with its line breaks, and what steers a terminal or hides replaced."""
-    return "\n".join(line if line.isprintable() else "".join(map(_plain, line)) for line in text.split("\n"))
+    """``text`` with its line breaks and tabs, and what else steers a terminal or hides replaced."""
+    return re.sub(r"[^\n\t]+", lambda hit: hit[0] if hit[0].isprintable() else "".join(map(_plain, hit[0])), text)
 
 
 def message(words: object, most: int = MOST_OF_A_MESSAGE) -> str:
@@ -51,7 +55,7 @@ def message(words: object, most: int = MOST_OF_A_MESSAGE) -> str:
 
 
 def file_name(words: object, most: int = MOST_OF_A_NAME) -> str:
-    """``words`` as a part of a file's name: ASCII letters and digits, dots inside, and hyphens for all else. It may be empty."""
+    """``words`` as a part of a file's name: ASCII letters and digits, dots inside, hyphens for all else; perhaps nothing."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", _text(words)[:most]).strip("-.")
 
 
@@ -71,13 +75,13 @@ _TCL = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def markdown(words: object) -> str:
-    """``words`` as text in Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+.!|&~-])", r"\\\1", plain(words))
+    """``words`` as text inside a line of Markdown."""
+    return re.sub(r"([\\`*_\[\]<>&|~])", r"\\\1", plain(words))
 
 
 def problem(found: Mapping[str, Any]) -> str:
     """One of pydantic's problems with a file: where, what, and what stands there."""
-    where = plain(".".join(map(str, found["loc"])) or "the whole", MOST_OF_A_NAME)
+    where = plain(".".join(map(str, found["loc"])) or "the file", MOST_OF_A_NAME)
     if found["type"] == "missing":
         return f"{where}: is missing"
     if found["type"] == "extra_forbidden":
