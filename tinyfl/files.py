@@ -71,6 +71,16 @@ def read_array(path: Path) -> NDArray[Any]:
         raise DataError(f"{path} is no .npy file of a plain array ({plain(error)}). Write one with numpy.save.") from error
 
 
+def demand_room(path: Path) -> None:
+    """Raises MemoryError where what is packed in the file at ``path``, if it is a zip, does not fit in memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        takes, room = sum(info.file_size for info in file.infolist()), memory() // SPARE
+    if takes > room:
+        raise MemoryError(f"{takes:,} bytes are packed in it, of which {room:,} may be taken while {memory():,} are free")
+
+
 def _too_large(path: Path, error: MemoryError) -> DataError:
     return DataError(
         f"{path} has an array that is too large for this machine's memory ({plain(error)}). Leave some of its rows out, write "
