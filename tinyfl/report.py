@@ -140,7 +140,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     if isinstance(picture, Picture):
         pngs["devices.png"] = picture.png
     for name, png in pngs.items():
-        write_whole(directory.path / name, png)
+        directory.save(name, png)
     learning_note = (
         f"Loss ({unit}) of the devices on their own samples, each measured before it is learnt from. Every device starts its "
         "round from the initialisation, so this falls as the initialisation becomes quicker to learn from."
@@ -158,9 +158,8 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         page.section("The whole evaluation", _evaluation(result)),
         page.section("To repeat it", _repeat(directory.path, config, result)),
     ]
-    path = directory.path / REPORT
-    write_whole(path, page.whole(title, body))
-    return path
+    directory.save(REPORT, page.whole(title, body))
+    return directory.path / REPORT
 
 
 def _leading(rows: Sequence[Row]) -> Row:

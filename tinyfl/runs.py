@@ -25,7 +25,7 @@ from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.files import npz, read_arrays, write_whole, writing
 from tinyfl.fleet import Event
 from tinyfl.records import Metric, Point, Result, Round, checked
-from tinyfl.words import plain, shell
+from tinyfl.words import shell
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
@@ -117,8 +117,8 @@ class RunDirectory:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
-        write_whole(
-            self.path / CHECKPOINT,
+        self.save(
+            CHECKPOINT,
             npz(
                 theta=checkpoint.state.theta,
                 round=checkpoint.state.round,
@@ -129,7 +129,6 @@ class RunDirectory:
                 seconds=checkpoint.seconds,
                 losses=checkpoint.losses,
             ),
-            self._cure,
         )
         if self._unlogged:
             raise self._unlogged
@@ -172,7 +171,7 @@ class RunDirectory:
         """Drops the records past ``rounds``, which a resumed run writes again."""
         for name, kind in ((METRICS, Metric), (ROUNDS, Round)):
             kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
-            write_whole(self.path / name, b"".join(line + b"\n" for line in kept), self._cure)
+            self.save(name, b"".join(line + b"\n" for line in kept))
 
     def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
         """The lines of a file and what they say, without one that was cut off."""
@@ -188,10 +187,9 @@ class RunDirectory:
     def log_event(self, event: Event) -> None:
         """Adds a line to events.jsonl, whole whichever thread writes it. Where it cannot be written, the next checkpoint says
         so: a board is not to blame for a full disk."""
-        record = {"time": round(time.time(), 3), **asdict(event), "board": plain(event.board), "detail": plain(event.detail)}
         try:
             with self.log(EVENTS) as log:
-                log.add(record)
+                log.add({"time": round(time.time(), 3), **asdict(event)})
         except RunError as error:
             self._unlogged = error
 
@@ -229,11 +227,15 @@ class RunDirectory:
 
     def save_initialisation(self, **arrays: Any) -> None:
         """Writes initialisation.npz."""
-        write_whole(self.path / INITIALISATION, npz(**arrays), self._cure)
+        self.save(INITIALISATION, npz(**arrays))
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Writes result.json."""
-        write_whole(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode(), self._cure)
+        self.save(RESULT, (json.dumps(result, indent=2) + "\n").encode())
+
+    def save(self, name: str, data: bytes) -> None:
+        """Writes a file of this name, whole."""
+        write_whole(self.path / name, data, self._cure)
 
 
 class Log:

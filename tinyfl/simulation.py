@@ -21,6 +21,7 @@ from tinyfl.fleet import Event, Fleet
 from tinyfl.networks import Network, is_file, network
 from tinyfl.runs import RunDirectory, theta_sha256
 from tinyfl.tasks import SPLITS, Task, load_task
+from tinyfl.words import plain
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -100,6 +101,7 @@ def simulate(
         start = State(0, job.start)
 
         def tell(event: Event) -> None:
+            event = replace(event, board=plain(event.board), detail=plain(event.detail))
             directory.log_event(event)
             if on_event:
                 on_event(event)
