@@ -1,74 +1,151 @@
-"""Temporary folders of processes that were killed."""
+"""Files: what is read is what was written or refused, and what is written is whole."""
 
+import errno
+import io
 import os
-import signal
-import stat
-import subprocess
-import sys
-import tempfile
+import random
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from tinyfl.files import LOCK, private_folder
+from tinyfl import files
+from tinyfl.errors import DataError, RunError
+from tinyfl.files import read_array, read_arrays, write_whole
 
-OWNER = """
-import sys, time
-from tinyfl.files import private_folder
-with private_folder("tinyfl-test-") as folder:
-    print(folder, flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
+ARRAYS = {
+    "x": np.arange(40, dtype=np.float32).reshape(10, 4),
+    "y": np.arange(10),
+    "device": np.array(["a", "b"] * 5),
+}
 
 
-def owner() -> tuple[subprocess.Popen[str], Path]:
-    process = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, Path(process.stdout.readline().strip())
+def npy(descr: str, shape: tuple[int, ...], data: bytes) -> bytes:
+    """An .npy file that may say what is not so."""
+    file = io.BytesIO()
+    header: dict[str, Any] = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + data
 
 
-def test_the_folder_of_a_killed_process_goes_with_the_next_and_one_in_use_stays() -> None:
-    living, lived = owner()
-    dead, left = owner()
-    try:
-        dead.kill()
-        dead.wait()
-        (left / "inner").mkdir()
-        (left / "inner" / "socket").touch()
-        with private_folder("tinyfl-test-") as folder:
-            assert (left.exists(), lived.exists(), folder.exists()) == (False, True, True)
-            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert not folder.exists()
-        os.kill(living.pid, signal.SIGSTOP)  # asleep is not dead
-        with private_folder("tinyfl-test-"):
-            assert lived.exists()
-    finally:
-        living.kill()
-        for process in (living, dead):
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+def zipped(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return path
 
 
-def test_what_is_not_a_folder_of_ours_is_left_alone(tmp_path: Path) -> None:
-    other = tmp_path / "elsewhere"
-    other.mkdir()
-    (other / LOCK).touch()
-    (tmp_path / "tinyfl-test-link").symlink_to(other)
-    (tmp_path / "tinyfl-test-file").touch()
-    (tmp_path / "tinyfl-test-new").mkdir()  # of an owner that has not got to its lock yet
-    with private_folder("tinyfl-test-"):
-        pass
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "elsewhere",
-        "tinyfl-test-link",
-        "tinyfl-test-file",
-        "tinyfl-test-new",
-    }
-    assert (other / LOCK).exists()
+@settings(max_examples=40, deadline=None)
+@given(
+    hnp.arrays(
+        st.sampled_from([np.dtype(d) for d in ("<f4", ">f4", "<f8", ">f8", "|u1", "<i8", ">i2", "|b1", "<U3", ">U3", "|S2")]),
+        hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    ),
+    st.booleans(),
+)
+def test_an_array_in_any_byte_order_and_layout_is_read_as_it_is(
+    tmp_path_factory: pytest.TempPathFactory, array: np.ndarray, by_columns: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.npz"
+    np.savez(path, a=np.asfortranarray(array) if by_columns and array.ndim else array)
+    read = read_arrays(path, ("a",))["a"]
+    assert np.array_equal(read, array) or (array.dtype.kind == "f" and np.array_equal(read, array, equal_nan=True))
+    assert read.shape == array.shape and read.dtype.isnative and read.flags.c_contiguous
+
+
+def damaged(whole: bytes, chance: random.Random) -> bytes:
+    data = bytearray(whole)
+    kind = chance.randrange(4)
+    if kind == 0:
+        return bytes(data[: chance.randrange(len(data))])
+    if kind == 1:
+        at = chance.randrange(len(data))
+        data[at:at] = chance.randbytes(chance.randint(1, 9))
+    elif kind == 2:  # in the zip's directory, where most of what zipfile raises comes from
+        at = max(data.rfind(b"PK\1\2", 0, chance.randrange(len(data))), 0)
+        data[min(at + chance.randrange(46), len(data) - 1)] = chance.randrange(256)
+    else:
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_is_refused_or_read_right(tmp_path: Path, save: Callable[..., None]) -> None:
+    path, chance, refused = tmp_path / "own.npz", random.Random(7), 0
+    save(path, **ARRAYS)
+    whole = path.read_bytes()
+    for _ in range(400):
+        path.write_bytes(damaged(whole, chance))
+        try:
+            read = read_arrays(path, tuple(ARRAYS))
+        except DataError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert all(np.array_equal(read[name], ARRAYS[name]) for name in ARRAYS)
+    assert refused > 200
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (npy("<f4", (1 << 40,), bytes(16)), "takes 4,398,046,511,104 bytes, and 16 are there"),
+        (npy("<f4", (3,), bytes(16)), "takes 12 bytes, and 16 are there"),
+        (npy("<f4", (-4,), b""), "where numbers or text are needed"),
+        (npy("|O", (1,), b"cos\nsystem\n(S'touch PWNED'\ntR."), "where numbers or text are needed"),
+        (npy("<M8[s]", (1,), bytes(8)), "where numbers or text are needed"),
+        (npy("<U0", (1 << 60,), b""), "where numbers or text are needed"),
+        (b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, "is not an .npz file of plain arrays"),
+        (b"\x93NUMPY\x09\x00", "is not an .npz file of plain arrays"),
+        (b"", "is not an .npz file of plain arrays"),
+    ],
+)
+def test_an_array_that_lies_is_refused_before_memory_is_taken(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(DataError, match=says.replace("(", r"\(")):
+        read_arrays(zipped(tmp_path / "own.npz", x=content), ("x",))
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"no \.npy file of a plain array"):
+        read_array(tmp_path / "x.npy")
+
+
+def test_an_array_that_nobody_asked_for_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare = npy("<f4", (1 << 20,), bytes(4 << 20))
+    path = zipped(tmp_path / "own.npz", x=npy("<f4", (4,), bytes(16)), spare=spare, broken=b"no array")
+    monkeypatch.setattr(files, "memory", lambda: 1 << 10)
+    assert read_arrays(path, ("x",), ("absent",)).keys() == {"x"}
+    with pytest.raises(DataError, match=r"too large for this machine's memory \(4,194,304 bytes, of which 240 may be taken"):
+        read_arrays(path, ("x",), ("spare",))
+    with pytest.raises(DataError, match=r"lacks the array 'y'; it has broken, spare, x\."):
+        read_arrays(path, ("x", "y"))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path / "pipe.npz", tmp_path, tmp_path / "absent.npz"):
+        with pytest.raises(DataError, match="no such file"):
+            read_arrays(path, ("x",))
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_on_a_full_disk_the_old_file_stays_and_no_part_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "state.npz"
+    write_whole(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+        with pytest.raises(RunError, match=r"state\.npz cannot be written \(\[Errno 28\] No space left.*\)\. Make room\."):
+            write_whole(path, b"new", "Make room.")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"state.npz": b"old"}

@@ -12,8 +12,10 @@ from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.evaluation import STEPS
 from tinyfl.files import npz, read_arrays, write_whole
 from tinyfl.networks import Network, from_plan
-from tinyfl.runs import INITIALISATION
+from tinyfl.records import Saved, checked
+from tinyfl.runs import INITIALISATION, RunDirectory
 from tinyfl.tasks.npz import checked_inputs
+from tinyfl.words import plain
 
 FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
@@ -39,34 +41,46 @@ class Initialisation:
     def load(cls, path: Path) -> "Initialisation":
         """The initialisation at ``path``, a file or a run directory.
 
-        Raises RunError if there is none.
+        Raises RunError if there is none, if it is damaged, or if it is not of the run whose directory it lies in.
         """
         file = _file(path)
         if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
         try:
-            held = read_arrays(file, FIELDS)
+            held = read_arrays(file, FIELDS, ("config_sha256",))
         except DataError as error:
             raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
-        net = _network(file, held)
-        if held["theta"].shape != (net.parameters,):
-            raise RunError(f"{file} is damaged: {held['theta'].shape} weights for {net.name} with {net.parameters:,}.")
-        for name in ("theta", "mean", "scale"):
-            if not np.isfinite(held[name]).all() or (name != "theta" and held[name].shape != (net.inputs,)):
-                raise RunError(f"{file} is damaged: array {name} is not finite, or of the wrong shape.")
-        rates = {mode: float(held[f"adapt_lr_{mode}"]) for mode in ("batch", "stream")}
+        arrays = ("theta", "plan", "shape", "mean", "scale", "classes")
+        saved = checked(Saved, {name: held[name].tolist() for name in held if name not in arrays}, file, COPY)
+        net = _network(file, saved.network, held["shape"], held["plan"])
+        for name, size in (("theta", net.parameters), ("mean", net.inputs), ("scale", net.inputs)):
+            array = held[name]
+            if array.dtype != np.float32 or array.shape != (size,) or not np.isfinite(array).all():
+                raise RunError(f"{file} is damaged: {name} is not {size:,} finite float32 numbers but {_form(array)}. {COPY}")
+        if held["classes"].shape not in ((0,), (net.outputs,)):
+            raise RunError(f"{file} is damaged: {net.outputs:,} outputs, and classes is {_form(held['classes'])}. {COPY}")
+        if not held["scale"].all():
+            raise RunError(f"{file} is damaged: scale, by which inputs are divided, has a 0. {COPY}")
+        if (directory := RunDirectory(file.parent)).holds(file):
+            directory.demand_own(saved.config_sha256, held["theta"])
         return cls(
-            held["theta"].astype(np.float32), net, str(held["task"]), float(held["clip"]), rates,
+            held["theta"], net, saved.task, saved.clip, {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream},
             held["mean"], held["scale"], held["classes"],
         )  # fmt: skip
 
 
-def _network(file: Path, held: dict[str, np.ndarray]) -> Network:
-    shape, plan = held["shape"], held["plan"]
+COPY = "Take the file as tinyfl wrote it."
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{array.dtype} {array.shape}"
+
+
+def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Network:
     if plan.dtype != np.uint8 or shape.dtype.kind not in "iu" or shape.shape not in ((1,), (3,)):
-        raise RunError(f"{file} is damaged: its plan is {plan.dtype}, its shape {shape}.")
+        raise RunError(f"{file} is damaged: its plan is {plan.dtype}, its shape {plain(shape)}. {COPY}")
     try:
-        return from_plan(str(held["network"]), tuple(map(int, shape)), plan.tobytes())
+        return from_plan(name, tuple(map(int, shape)), plan.tobytes())
     except ConfigError as error:
         raise RunError(f"{file} is damaged: {error}") from error
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.toolchains import CORES
+from tinyfl.words import plain, problem
 
 IDENTITY_BYTES = 16
 """The record at a board's `identity`: "TFLI", a serial number of 8 bytes, 4 bytes of 0."""
@@ -22,7 +23,22 @@ DEFAULT_BAUD = 115_200
 Address = Annotated[int, Field(ge=0, lt=1 << 32, multiple_of=8)]
 Bytes = Annotated[int, Field(gt=0, lt=1 << 32, multiple_of=8)]
 UsbId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _readable(text: str) -> str:
+    if plain(text) != text:
+        raise ValueError("it is not one line of at most 300 characters that can be seen")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_readable)]
+"""For people."""
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""For a tool's command line, or of a folder of ours."""
+Script = Annotated[str, StringConstraints(pattern=r"^[^{}\\]+$"), AfterValidator(_readable)]
+"""A file that OpenOCD takes with -f, and puts between Tcl's braces."""
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,31}$")]
+"""Of a drive."""
 Pin = Annotated[str, StringConstraints(pattern=r"^(P[A-K]\d{1,2}|P\d{1,2}[._]\d{1,2}|GP\d{1,2})$")]
 
 
@@ -94,12 +110,12 @@ class Link(_Table):
     """A UART: its name, the address of its registers, its interrupt's number, the baud that the firmware sets, the pins
     (transmit, receive), what turns it into a serial port of the host, and that port's USB ids."""
 
-    uart: str
+    uart: Text
     registers: Annotated[int, Field(ge=0, lt=1 << 32)]
     interrupt: Annotated[int, Field(ge=0, lt=240)]
     baud: Annotated[int, Field(ge=1_200, le=4_000_000)]
     pins: Annotated[tuple[Pin, ...], AfterValidator(_two_or_none)] = ()
-    bridge: str = ""
+    bridge: Text = ""
     usb: tuple[UsbId, ...] = ()
 
 
@@ -112,21 +128,21 @@ class Usb(_Table):
 
 class Pyocd(_Table):
     method: Literal["pyocd"]
-    target: Text
+    target: Name
 
 
 class Openocd(_Table):
     """``config``: the files that OpenOCD is given with -f, in its own scripts' folder."""
 
     method: Literal["openocd"]
-    config: Annotated[tuple[Text, ...], Field(min_length=1)]
+    config: Annotated[tuple[Script, ...], Field(min_length=1)]
 
 
 class Copy(_Table):
     """A file dropped on the drive with the label ``drive``. ``family`` is the one of UF2."""
 
     method: Literal["copy"]
-    drive: Text
+    drive: Label
     format: Literal["uf2", "hex", "bin"]
     family: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
@@ -157,21 +173,21 @@ class Power(_Table):
     """``milliwatts`` of the chip while it computes at ``clock``, and where that figure comes from."""
 
     milliwatts: Annotated[float, Field(gt=0, lt=1e6)]
-    source: str
+    source: Text
 
 
 class Qemu(_Table):
     """The machine that emulates the board, and which of its ``-serial`` options is the link, from 0."""
 
-    machine: str
+    machine: Name
     serial: Annotated[int, Field(ge=0, lt=16)]
 
 
 class Unicorn(_Table):
     """The CPU model and the model of the peripherals that emulate the board in simulators/unicorn."""
 
-    core: str
-    peripherals: str
+    core: Name
+    peripherals: Name
 
 
 class Emulators(_Table):
@@ -183,21 +199,21 @@ class Checked(_Table):
     """What each kind of figure was held against, in words, and whether the firmware ever ran on the board itself."""
 
     silicon: bool
-    memory: str
-    registers: str
-    pins: str
-    flash: str = ""
+    memory: Text
+    registers: Text
+    pins: Text
+    flash: Text = ""
 
 
 class Board(_Table):
     """One manifest. ``memory`` is None, and ``links`` empty, where the core is the host: a process has its own."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    title: str
-    port: str
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    title: Text
+    port: Name
     """Its folder in firmware/ports."""
-    chip: str
-    core: str
+    chip: Text
+    core: Text
     clock: Annotated[int, Field(ge=0, lt=1 << 32)]
     """Hz that the firmware sets; 0: unknown."""
     buffer: Annotated[int, Field(ge=512, le=65_535)]
@@ -268,8 +284,14 @@ def load(name: str) -> Board:
 
     Raises ConfigError for a name that is none, or a manifest that is malformed or contradicts itself.
     """
-    if name.endswith(".toml"):
-        return read(Path(name))
+    return read(Path(name)) if name.endswith(".toml") else named(name)
+
+
+def named(name: str) -> Board:
+    """The board of the package that is called ``name``: for a name that a board itself gives, which is no path.
+
+    Raises ConfigError for a name that is none.
+    """
     if name not in names():
         raise ConfigError(f"no board is called {name!r}. There are: {', '.join(names())}; or give a manifest's path (.toml).")
     return read(data("boards") / f"{name}.toml")
@@ -295,12 +317,12 @@ def check(path: Path) -> tuple[Board | None, list[str]]:
     """The board whose manifest is at ``path``, or None and all that is wrong with it, a line each."""
     try:
         table = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
         return None, [f"{error}. Take {data('boards') / 'stm32f405.toml'} as a pattern."]
     try:
         board = Board.model_validate(_tuples(table))
     except ValidationError as error:
-        return None, [_line(problem) for problem in error.errors(include_url=False)]
+        return None, [problem(each) for each in error.errors(include_url=False)]
     if board.name != path.stem:
         return None, [f"name: the board is called {board.name!r}, the file {path.stem!r}. Give both the same name."]
     return board, []
@@ -323,18 +345,6 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _line(problem: Any) -> str:
-    """One of pydantic's problems: where, what, and what stands there."""
-    where = ".".join(str(part) for part in problem["loc"]) or "the manifest"
-    if problem["type"] == "missing":
-        return f"{where}: is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: is a key that tinyfl does not know. Leave it out."
-    said = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    return f"{where}: {said}" + ("" if isinstance(given, Mapping) else f" (is {given!r})")
 
 
 def schema() -> dict[str, Any]:

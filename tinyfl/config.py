@@ -3,6 +3,7 @@ options, in that order."""
 
 import hashlib
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,6 +16,7 @@ from tinyfl.algorithms import Algorithm
 from tinyfl.errors import ConfigError
 from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import FIRST_VALIDATION_DEVICE
+from tinyfl.words import plain
 
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
 TASKS = ("digits", "sine", "npz", "omniglot")
@@ -183,7 +185,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
         raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
 
 
@@ -194,8 +196,10 @@ def _checked(values: dict[str, Any]) -> Config:
             values["shots"] = _shots(value)
         elif field.name == "fleet":
             pass  # read before
-        elif field.name in ("nodes", "data"):
-            values[field.name] = str(value)
+        elif field.name == "nodes":
+            values["nodes"] = plain(value)
+        elif field.name == "data":
+            values["data"] = str(value)
         elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
             values[field.name] = float(min(max(value, -(10**300)), 10**300))
         elif not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
@@ -213,7 +217,10 @@ def _checked(values: dict[str, Any]) -> Config:
             raise ConfigError(f"{name} is {value:,}, out of its range {low:,} to {high:,}. Give --{name.replace('_', '-')}.")
     if config.algorithm in ("tinyreptile", "joint") and config.batch != 1:
         raise ConfigError(f"{config.algorithm} has no --batch: leave it out, or say --algorithm reptile.")
-    if config.nodes != "devices" and not (config.nodes.isascii() and config.nodes.isdecimal() and int(config.nodes) > 0):
+    for name in ("data", "network"):
+        if "\0" in getattr(config, name):
+            raise ConfigError(f"{name} is {getattr(config, name)!r}, and no name or path has a zero in it. Give --{name}.")
+    if config.nodes != "devices" and not re.fullmatch(r"0*[1-9][0-9]{0,9}", config.nodes):
         raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")
     return config
 

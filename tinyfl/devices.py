@@ -29,6 +29,7 @@ from tinyfl.ports import (
     serial_ports,
     trouble,
 )  # fmt: skip
+from tinyfl.words import MOST_OF_USB, plain, serial_number
 
 ASK_SECONDS = 2.0
 """What a board may take to describe itself, at each speed that is tried."""
@@ -187,7 +188,7 @@ def usb_devices() -> list[Usb]:
         if vendor and product:  # not an interface of a device, or one that has just gone
             known = bus.isdecimal() and number.isdecimal()
             node = USB_NODES / f"{int(bus):03}" / f"{int(number):03}" if known else None
-            found.append(Usb(f"{vendor}:{product}", serial, name, node))
+            found.append(Usb(f"{vendor}:{product}", serial_number(serial), plain(name, MOST_OF_USB), node))
     return found
 
 
@@ -209,7 +210,7 @@ def _pyocd_probes() -> list[Probe]:
         listed = [(each["unique_id"], each["info"], each["target"]) for each in json.loads(said.stdout)["boards"]]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return []
-    return [Probe(id, info, "", _with_target(target)) for id, info, target in listed]
+    return [Probe(serial_number(id), plain(info), "", _with_target(target)) for id, info, target in listed]
 
 
 def _with_target(target: str) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """The rounds of a run over Flower, with its metrics, its checkpoints and what stops it."""
 
 import hashlib
-import json
 import logging
 import os
 import signal
@@ -25,7 +24,7 @@ from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.link.errors import TooSmall
 from tinyfl.networks import is_file
 from tinyfl.roster import named
-from tinyfl.runs import METRICS, ROUNDS, Checkpoint, RunDirectory
+from tinyfl.runs import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -134,8 +133,7 @@ class Federation:
         self._restore()
         self.directory.trim(self.state.round)
         self._began = self._saved = self._turned = time.monotonic()
-        folder = self.directory.path
-        with (folder / METRICS).open("a") as self._metrics, (folder / ROUNDS).open("a") as self._log, _flower_quiet():
+        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
             self._judge = judge(self.config, self.state.round)
             if self.state.round < self.config.rounds:
                 with self._interruptible():
@@ -202,8 +200,12 @@ class Federation:
                     f"{path} was changed since the run started, so it cannot be resumed. "
                     "Put it back, or start a new run with another --out."
                 )
-        if checkpoint.state.theta.shape != self.state.theta.shape:
-            raise RunError(f"{self.directory.path}/checkpoint is damaged: theta is {checkpoint.state.theta.shape}.")
+        if checkpoint.state.theta.shape != self.state.theta.shape or checkpoint.state.round > self.config.rounds:
+            raise RunError(
+                f"{self.directory.path / CHECKPOINT} is of another run: theta is {checkpoint.state.theta.shape} after "
+                f"{checkpoint.state.round:,} rounds, and this one's is {self.state.theta.shape}, with {self.config.rounds:,} "
+                "rounds in all. Put its own back, or start the run anew with another --out."
+            )
         self.state = checkpoint.state
         self.left_out = Counter(checkpoint.left_out)
         self.seconds_before = checkpoint.seconds
@@ -244,9 +246,7 @@ class Federation:
         if self._short == len(SHORT_ROUND_PAUSES):
             diverged = "" if updates.devices else _diverged(updates.left_out)
             smaller = ", or give a smaller --minimum" if updates.devices else ""
-            cure = diverged or (
-                f"{self._see_to(updates.absent)}{smaller}; then go on with: tinyfl run --resume {self.directory.path}"
-            )
+            cure = diverged or (f"{self._see_to(updates.absent)}{smaller}; then go on with: {self.directory.again}")
             raise TrainingError(
                 f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
                 f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
@@ -263,9 +263,8 @@ class Federation:
         return f"{words}See to what {folder}/events.jsonl names"
 
     def _save(self) -> None:
-        for file in (self._metrics, self._log):
-            file.flush()
-            os.fsync(file.fileno())
+        self._metrics.save()
+        self._log.save()
         done = Checkpoint(self.state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
         self.directory.save_checkpoint(done)
         self._saved = time.monotonic()
@@ -273,8 +272,7 @@ class Federation:
     def _heed_interrupt(self) -> None:
         if self.stop:
             raise Interrupted(
-                f"stopped after round {self.state.round:,} of {self.config.rounds:,}. "
-                f"Go on with: tinyfl run --resume {self.directory.path}"
+                f"stopped after round {self.state.round:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
             )
 
     def _log_round(self, updates: Updates, counts: bool) -> None:
@@ -292,7 +290,7 @@ class Federation:
             "seconds": round(now - self._turned, 4),
             "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
         }
-        self._log.write(json.dumps(record) + "\n")
+        self._log.add(record)
         self._turned = now
 
     def _record(self) -> None:
@@ -303,7 +301,7 @@ class Federation:
             "loss": loss if np.isfinite(loss) else None,
             "left_out": dict(self.left_out),
         }
-        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.add(record)
         if self.progress:
             rounds_here = self.state.round * self.config.cohort
             speed = rounds_here / max(self._seconds(), 1e-9)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F32
-from tinyfl.errors import ConfigError, DataError
+from tinyfl.errors import ConfigError
 from tinyfl.evaluation import mean_and_interval
-from tinyfl.files import write_whole
+from tinyfl.files import read_array, write_whole
 from tinyfl.inference import Program, load_program, run_native
 from tinyfl.layers import Loss
 from tinyfl.tasks import Episodes, Task, load_task
@@ -76,14 +76,7 @@ def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
 
 
 def _batch(path: Path) -> NDArray[Any]:
-    try:
-        x = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no .npy file. Write one with numpy.save.") from error
-    if not isinstance(x, np.ndarray):
-        raise DataError(f"{path} holds several arrays. Give one, as numpy.save writes it.")
+    x = read_array(path)
     return x.astype(np.float32) if x.dtype == np.float64 else x
 
 

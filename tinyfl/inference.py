@@ -11,6 +11,7 @@ from tinyfl.binding import library
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.export.compile import compile_tflite
 from tinyfl.export.program import Program, TensorInfo
+from tinyfl.export.tflite import MOST_BYTES
 
 __all__ = ["Program", "TensorInfo", "load_program", "quantized", "run_native"]
 
@@ -21,7 +22,8 @@ def load_program(path: Path) -> Program:
     Raises DataError if it cannot be read, is damaged, or asks for what the core does not do, by name.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     try:

@@ -23,6 +23,7 @@ from tinyfl.devices import Device
 from tinyfl.errors import ConfigError
 from tinyfl.files import write_whole
 from tinyfl.ports import Port, port, serial_ports, speeds
+from tinyfl.words import plain, shell
 
 DEVICES = Path("devices.toml")
 """Where it is, if nothing else is said."""
@@ -103,7 +104,7 @@ def read(path: Path | None = None) -> tuple[Saved, ...]:
     Raises ConfigError for a file that is not as the module's page says, or a ``path`` where none is.
     """
     if path and not path.exists():
-        raise ConfigError(f"there is no file {path}. To write one: tinyfl devices --save --devices {path}")
+        raise ConfigError(f"there is no file {path}. To write one: {shell('tinyfl', 'devices', '--save', '--devices', path)}")
     return _devices(_text(path or DEVICES), path or DEVICES)
 
 
@@ -132,7 +133,7 @@ def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (
         if tag not in tags:
             raise ConfigError(
                 f"no device has the tag {tag!r}; there are {', '.join(sorted(tags)) or 'none'}. Give devices tags in "
-                f"{path or DEVICES}, or save them with: tinyfl devices --save --tag {tag}"
+                f"{path or DEVICES}, or save them with: {shell('tinyfl', 'devices', '--save', '--tag', tag)}"
             )
     kinds = {*names(), *(each.board for each in saved), *(kind for each in found for kind in each.boards)} - {""}
     for kind in asked.boards:
@@ -282,7 +283,7 @@ def _saved(device: Device, before: Saved | None, tags: Sequence[str]) -> Saved:
     had = before.tags if before else ()
     usual = speeds(device.port.usb)[0]
     return Saved(
-        device.id, device.boards[0], tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
+        device.id, plain(device.boards[0]), tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
         0 if device.baud == usual else device.baud,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from tinyfl import core, layers, plan
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Layer, Loss, Placed, Pool, Shape
+from tinyfl.words import MOST_OF_A_NAME, plain
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,11 @@ def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
     try:
         core.Plan(bytes)  # refuses what decode would stumble over
         placed, loss = plan.decode(bytes)
-        made = Network(name, shape, tuple(map(layers.layer_of, placed)), loss)
+        made = Network(plain(name, MOST_OF_A_NAME), shape, tuple(map(layers.layer_of, placed)), loss)
         if made.plan.bytes != bytes:
             raise ValueError(f"its plan is not one of an input of {shape}")
     except ValueError as error:
-        raise ConfigError(f"network {name}: {error}. Take a file that tinyfl wrote.") from error
+        raise ConfigError(f"network {plain(name)}: {error}. Take a file that tinyfl wrote.") from error
     return made
 
 

@@ -10,6 +10,9 @@ from math import isfinite
 from string import Template
 
 from tinyfl import __version__
+from tinyfl.words import MOST, plain, visible
+
+MOST_OF_A_PARAGRAPH = 1000
 
 
 def known(value: float | None) -> bool:
@@ -53,6 +56,16 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def text(words: object, most: int = MOST) -> str:
+    """Words from outside as HTML, where none of them is markup."""
+    return html.escape(plain(words, most))
+
+
+def pre(text: str) -> str:
+    """Lines from outside as HTML, likewise."""
+    return f"<pre>{html.escape(visible(text))}</pre>"
+
+
 def table(head: str, body: str, kind: str = "") -> str:
     """A table that scrolls by itself where the window is narrow; ``head`` and ``body`` are rows of HTML."""
     top = f"<thead>{head}</thead>" if head else ""
@@ -61,33 +74,33 @@ def table(head: str, body: str, kind: str = "") -> str:
 
 def cells(values: Sequence[str]) -> str:
     """Right-aligned cells of plain text."""
-    return "".join(f'<td class="r">{html.escape(value)}</td>' for value in values)
+    return "".join(f'<td class="r">{text(value)}</td>' for value in values)
 
 
 def header(title: str, below: str) -> str:
     """The head of a page, from plain text."""
-    return f"<header><h1>{html.escape(title)}</h1><p>{html.escape(below)}</p></header>"
+    return f"<header><h1>{text(title)}</h1><p>{text(below, MOST_OF_A_PARAGRAPH)}</p></header>"
 
 
 def section(title: str, content: str) -> str:
     """A part of a page: a title of plain text over HTML."""
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>"
+    return f"<section><h2>{text(title)}</h2>{content}</section>"
 
 
 def image(png: bytes, alt: str, caption: str) -> str:
     """A figure that the page carries in itself."""
     data = base64.b64encode(png).decode()
     return (
-        f'<figure><img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f'<figure><img alt="{text(alt)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text(caption, MOST_OF_A_PARAGRAPH)}</figcaption></figure>"
     )
 
 
 def whole(title: str, body: Sequence[str], kind: str = "") -> bytes:
     """The finished page of ``body``, pieces of HTML; ``kind`` broad is for wide tables."""
-    return _PAGE.substitute(
-        title=html.escape(title), style=_STYLE, kind=kind, body="\n".join(body), version=html.escape(__version__)
-    ).encode(errors="replace")
+    return _PAGE.substitute(title=text(title), style=_STYLE, kind=kind, body="\n".join(body), version=text(__version__)).encode(
+        errors="replace"
+    )
 
 
 _PAGE = Template("""<!doctype html>

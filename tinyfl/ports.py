@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tinyfl.errors import LinkError
 from tinyfl.link.errors import Dead
+from tinyfl.words import MOST_OF_USB, plain, serial_number
 
 if TYPE_CHECKING:
     from tinyfl.boards import Board
@@ -106,8 +107,8 @@ def serial_ports() -> list[Port]:
         Port(
             url=info.device,
             usb=(usb := f"{info.vid:04x}:{info.pid:04x}" if info.vid is not None else ""),
-            serial=info.serial_number or "",
-            product=info.product or (info.description if info.description != "n/a" else "") or "",
+            serial=serial_number(info.serial_number),
+            product=plain(info.product or (info.description if info.description != "n/a" else "") or "", MOST_OF_USB),
             location=info.location or "",
             bauds=speeds(usb),
         )
@@ -191,7 +192,7 @@ def open_ports() -> dict[str, list[Holder]]:
         if int(folder.name) != os.getpid():
             try:
                 opened = _opened(folder)
-                holder = Holder(int(folder.name), (folder / "comm").read_text(errors="replace").strip())
+                holder = Holder(int(folder.name), plain((folder / "comm").read_text(errors="replace")))
             except OSError:  # ended meanwhile, or another user's
                 continue
             for device, locked in opened.items():

@@ -1,7 +1,5 @@
 """A run as one page to read and pass on: report.html, whole in itself, with its figures as PNGs beside it."""
 
-import html
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from tinyfl.networks import Network
 from tinyfl.page import counted
 from tinyfl.runs import RunDirectory
 from tinyfl.tasks import Task, load_task
+from tinyfl.words import plain, shell
 
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -86,7 +85,12 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
         names = [str(path) for path in paths]
     colours, dashes = figures.COLOURS, figures.DASHES
     curves = [
-        Curve(name, result["evaluation"], colours[i % len(colours)], dashes[i // len(colours) % len(dashes)])
+        Curve(
+            plain(name, figures.MOST_OF_A_LABEL),
+            result["evaluation"],
+            colours[i % len(colours)],
+            dashes[i // len(colours) % len(dashes)],
+        )
         for i, (name, result) in enumerate(zip(names, results, strict=True))
     ]
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
@@ -117,7 +121,7 @@ def _alike(paths: Sequence[Path]) -> list[dict[str, Any]]:
         if other:
             raise ConfigError(
                 f"{paths[0]} is a run of task {first} and {path} of {other}: their figures do not compare. Compare runs of "
-                f"one task on the same data, and give the others a page of their own: tinyfl report {path}."
+                f"one task on the same data, and give the others a page of their own: {shell('tinyfl', 'report', path)}."
             )
     return results
 
@@ -136,7 +140,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     if isinstance(picture, Picture):
         pngs["devices.png"] = picture.png
     for name, png in pngs.items():
-        write_whole(directory.path / name, png)
+        directory.save(name, png)
     learning_note = (
         f"Loss ({unit}) of the devices on their own samples, each measured before it is learnt from. Every device starts its "
         "round from the initialisation, so this falls as the initialisation becomes quicker to learn from."
@@ -154,9 +158,8 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         page.section("The whole evaluation", _evaluation(result)),
         page.section("To repeat it", _repeat(directory.path, config, result)),
     ]
-    path = directory.path / REPORT
-    write_whole(path, page.whole(title, body))
-    return path
+    directory.save(REPORT, page.whole(title, body))
+    return directory.path / REPORT
 
 
 def _leading(rows: Sequence[Row]) -> Row:
@@ -234,7 +237,7 @@ def _adaptation_caption(results: Sequence[Result]) -> str:
 def _devices(picture: Picture | Exception) -> str:
     if isinstance(picture, Picture):
         return page.image(picture.png, "Unseen devices before and after adaptation.", picture.caption)
-    why = html.escape(str(picture))
+    why = page.text(picture, page.MOST_OF_A_PARAGRAPH)
     return f'<p class="note">Left out: this figure needs the data that the run was made with. {why}</p>'
 
 
@@ -276,15 +279,13 @@ def _evaluation(result: Result) -> str:
             texts += [_reached(row)] if classifies else []
         texts.append(f"{learnt['tasks']:,}")
         kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
-        mode = html.escape(learnt["mode"])
-        body += f'<tr class="{kind}"><td>{mode}</td>{page.cells(texts)}</tr>'
+        body += f'<tr class="{kind}"><td>{page.text(learnt["mode"])}</td>{page.cells(texts)}</tr>'
     floor = "".join(f" Nearest class mean, {counted(f['shots'], 'shot')}: {_reached(f)}." for f in result["floor"])
     note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {LEADING_STEPS} steps.{floor}"
     return f'{page.table(head, body)}<p class="note">{note}</p>'
 
 
 def _repeat(path: Path, config: Config, result: Result) -> str:
-    command = html.escape(f"tinyfl run {shlex.quote(str(path / 'config.toml'))}")
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items())
     speed = f"{result['device_rounds_per_s']:,.0f} device-rounds a second"
     facts = [
@@ -297,10 +298,11 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         ("Rounds took", f"{page.seconds(result['seconds'])}, {speed}"),
         ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
     ]
-    terms = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts)
+    terms = "".join(f"<dt>{page.text(name)}</dt><dd>{page.text(value)}</dd>" for name, value in facts)
+    command = page.pre(shell("tinyfl", "run", path / "config.toml"))
     return (
-        f"<pre>{command}</pre><p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
-        f"<details><summary>config.toml</summary><pre>{html.escape(config.to_toml())}</pre></details>"
+        f"{command}<p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
+        f"<details><summary>config.toml</summary>{page.pre(config.to_toml())}</details>"
     )
 
 
@@ -321,12 +323,12 @@ def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
     settings = sorted({setting for rows in leading for setting in rows})
     best = {setting: _best([rows[setting] for rows in leading if setting in rows]) for setting in settings}
     head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
-    head += "".join(f"<th>{mode},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
+    head += "".join(f"<th>{page.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
     head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
     body = ""
     for name, result, rows in zip(names, results, leading, strict=True):
-        body += f'<tr><th scope="row">{html.escape(name)}</th>'
-        body += "".join(f"<td>{html.escape(result[key])}</td>" for key in ("task", "algorithm", "network"))
+        body += f'<tr><th scope="row">{page.text(name)}</th>'
+        body += "".join(f"<td>{page.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
         for setting in settings:
             row = rows.get(setting)
             kind = "r best" if row is not None and row is best[setting] else "r"

@@ -6,6 +6,7 @@ that is replaced whole, so a cut at any moment leaves the old one or the new one
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -15,11 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
-from tinyfl.errors import DataError, RunError
-from tinyfl.files import npz, read_arrays, write_whole
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError, DataError, RunError
+from tinyfl.files import npz, read_arrays, write_whole, writing
 from tinyfl.fleet import Event
+from tinyfl.records import Metric, Point, Result, Round, checked
+from tinyfl.words import shell
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
@@ -48,10 +54,20 @@ class Checkpoint:
 
 
 class RunDirectory:
-    """A run's files at ``path``."""
+    """A run's files at ``path``. Whatever cannot be written raises a RunError that says how the run goes on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unlogged: RunError | None = None
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with this run."""
+        return shell("tinyfl", "run", "--resume", self.path)
+
+    @property
+    def _cure(self) -> str:
+        return f"See that it has room and that you may write there, then go on with: {self.again}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -59,11 +75,9 @@ class RunDirectory:
 
         Raises RunError if another run does.
         """
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / LOCK).open("a+")
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written ({error}). Give an --out that you may write to.") from error
         with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,9 +87,10 @@ class RunDirectory:
                     f"{self.path} is in use by a running tinyfl (process {file.read().strip() or 'unknown'}). "
                     "Wait for it, stop it, or give another --out."
                 ) from error
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            with writing(self.path / LOCK):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
             yield
 
     def start(self, config: Config) -> None:
@@ -84,24 +99,26 @@ class RunDirectory:
         Raises RunError if the directory already holds one.
         """
         if (self.path / CONFIG).exists():
-            raise RunError(
-                f"{self.path} already holds a run. Go on with it: tinyfl run --resume {self.path}; or give another --out."
-            )
+            raise RunError(f"{self.path} already holds a run. Go on with it: {self.again}; or give another --out.")
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def config(self) -> Config:
         """The run's config.
 
-        Raises RunError if there is none, ConfigError if it is malformed.
+        Raises RunError if there is none, or it is malformed.
         """
         if not (self.path / CONFIG).is_file():
-            raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with tinyfl run --out {self.path}.")
-        return resolve({}, self.path / CONFIG)
+            start = shell("tinyfl", "run", "--out", self.path)
+            raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with {start}.")
+        try:
+            return resolve({}, self.path / CONFIG)
+        except ConfigError as error:
+            raise RunError(f"{self.path / CONFIG} is damaged: {error} Put it back as the run had it.") from error
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
-        write_whole(
-            self.path / CHECKPOINT,
+        self.save(
+            CHECKPOINT,
             npz(
                 theta=checkpoint.state.theta,
                 round=checkpoint.state.round,
@@ -113,60 +130,68 @@ class RunDirectory:
                 losses=checkpoint.losses,
             ),
         )
+        if self._unlogged:
+            raise self._unlogged
 
     def checkpoint(self) -> Checkpoint | None:
         """The last checkpoint; None if there is none yet.
 
         Raises RunError if it cannot be read.
         """
-        path = self.path / CHECKPOINT
+        path, anew = self.path / CHECKPOINT, "Start the run anew with another --out."
         if not path.exists():
             return None
         try:
             held = read_arrays(path, HELD)
         except DataError as error:
-            raise RunError(f"{path} is damaged. Start the run anew with another --out.") from error
+            raise RunError(f"{path} is damaged. {anew}") from error
+        theta, losses = held.pop("theta"), held.pop("losses")
+        point = checked(Point, {name: array.tolist() for name, array in held.items()}, path, anew)
+        if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
+            raise RunError(
+                f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {anew}"
+            )
+        if losses.ndim != 1 or losses.dtype != np.float64:
+            raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {anew}")
         return Checkpoint(
-            State(int(held["round"]), held["theta"]),
-            str(held["config_sha256"]),
-            str(held["data_sha256"]),
-            str(held["network_sha256"]),
-            json.loads(str(held["left_out"])),
-            float(held["seconds"]),
-            tuple(held["losses"].tolist()),
+            State(point.round, theta),
+            point.config_sha256,
+            point.data_sha256,
+            point.network_sha256,
+            point.left_out,
+            point.seconds,
+            tuple(losses.tolist()),
         )
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl; a last line that was cut off is left out."""
-        return self._records(METRICS)
-
-    def rounds(self) -> list[dict[str, Any]]:
-        """The records of rounds.jsonl, likewise."""
-        return self._records(ROUNDS)
+        return [record.model_dump() for _, record in self._records(METRICS, Metric)]
 
     def trim(self, rounds: int) -> None:
         """Drops the records past ``rounds``, which a resumed run writes again."""
-        for name in (METRICS, ROUNDS):
-            kept = [record for record in self._records(name) if record["round"] <= rounds]
-            write_whole(self.path / name, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        for name, kind in ((METRICS, Metric), (ROUNDS, Round)):
+            kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
+            self.save(name, b"".join(line + b"\n" for line in kept))
 
-    def _records(self, name: str) -> list[dict[str, Any]]:
-        path = self.path / name
-        records = []
-        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        if not all(isinstance(record, dict) and "round" in record for record in records):
-            raise RunError(f"{path} is damaged. Put it back, or start the run anew with another --out.")
+    def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
+        """The lines of a file and what they say, without one that was cut off."""
+        path, records = self.path / name, []
+        for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
+            records.append((line, checked(kind, line, path, "Put it back, or start the run anew with another --out.")))
         return records
 
+    def log(self, name: str) -> "Log":
+        """A file that lines are added to."""
+        return Log(self.path / name, self._cure)
+
     def log_event(self, event: Event) -> None:
-        """Adds a line to events.jsonl, whole whichever thread writes it."""
-        line = json.dumps({"time": round(time.time(), 3), **asdict(event)}) + "\n"
-        with (self.path / EVENTS).open("ab", buffering=0) as file:
-            file.write(line.encode())
+        """Adds a line to events.jsonl, whole whichever thread writes it. Where it cannot be written, the next checkpoint says
+        so: a board is not to blame for a full disk."""
+        try:
+            with self.log(EVENTS) as log:
+                log.add({"time": round(time.time(), 3), **asdict(event)})
+        except RunError as error:
+            self._unlogged = error
 
     def result(self) -> dict[str, Any]:
         """The finished run's JSON.
@@ -176,20 +201,70 @@ class RunDirectory:
         path = self.path / RESULT
         if not path.is_file():
             self.config()
-            raise RunError(f"{self.path} has not finished. Go on with it: tinyfl run --resume {self.path}")
-        try:
-            data: dict[str, Any] = json.loads(path.read_text())
-            whole = {"evaluation", "baseline", "floor"} <= set(data)
-        except (ValueError, TypeError):
-            whole = False
-        if not whole:
-            raise RunError(f"{path} is damaged. Write it anew: tinyfl run --resume {self.path}")
-        return data
+            raise RunError(f"{self.path} has not finished. Go on with it: {self.again}")
+        anew = f"Write it anew: {self.again}"
+        result = checked(Result, path.read_bytes(), path, anew)
+        if result.config_sha256 != self.config().sha256():
+            raise RunError(
+                f"{path} and the {CONFIG} beside it are of different runs, or {CONFIG} was changed, or is of another version "
+                f"of tinyfl. Put back what belongs together. {anew}"
+            )
+        return result.model_dump(exclude_unset=True)
+
+    def holds(self, file: Path) -> bool:
+        """Whether ``file`` is the initialisation of a run in this directory."""
+        return file.name == INITIALISATION and (self.path / CONFIG).is_file()
+
+    def demand_own(self, config_sha256: str, theta: F32) -> None:
+        """Raises RunError where an initialisation, its config's hash and theta, is not of the run that ended here."""
+        result = self.result()
+        if (config_sha256, theta_sha256(theta)) != (result["config_sha256"], result["theta_sha256"]):
+            raise RunError(
+                f"{self.path / INITIALISATION} and the {RESULT} beside it are of different runs: theta "
+                f"{theta_sha256(theta)[:16]} here, {result['theta_sha256'][:16]} there. Put back what belongs together, or "
+                f"write both anew: {self.again}"
+            )
 
     def save_initialisation(self, **arrays: Any) -> None:
         """Writes initialisation.npz."""
-        write_whole(self.path / INITIALISATION, npz(**arrays))
+        self.save(INITIALISATION, npz(**arrays))
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Writes result.json."""
-        write_whole(self.path / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+        self.save(RESULT, (json.dumps(result, indent=2) + "\n").encode())
+
+    def save(self, name: str, data: bytes) -> None:
+        """Writes a file of this name, whole."""
+        write_whole(self.path / name, data, self._cure)
+
+
+class Log:
+    """Lines that are added to the file at ``path``, each at once. Raises RunError, with the ``cure``, where one cannot be."""
+
+    def __init__(self, path: Path, cure: str) -> None:
+        self._path, self._cure = path, cure
+        with writing(path, cure):
+            self._file = path.open("ab", buffering=0)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """One more line."""
+        line = json.dumps(record).encode() + b"\n"
+        with writing(self._path, self._cure):
+            while line:  # a disk that is almost full takes a part first
+                line = line[self._file.write(line) :]
+
+    def save(self) -> None:
+        """Waits until all lines are on disk."""
+        with writing(self._path, self._cure):
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def theta_sha256(theta: F32) -> str:
+    """What a run's theta is known by."""
+    return hashlib.sha256(theta.tobytes()).hexdigest()

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.federation import Progress as Standing
 from tinyfl.fleet import Event
+from tinyfl.terminal import Terminal
 
 if TYPE_CHECKING:
     from tinyfl.costs import Cost, Work
@@ -28,7 +28,7 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
     )
     line = bar.add_task("learning", total=None, figures="")
 
@@ -47,9 +47,7 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
             return
         told[event.device] = event.what
         who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
-        bar.console.print(
-            f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", markup=False, highlight=False, soft_wrap=True
-        )
+        bar.console.print(f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", highlight=False, soft_wrap=True)
 
     try:
         return work(report, tell)
@@ -59,7 +57,7 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
 
 def run(result: dict[str, Any]) -> None:
     """A finished run: what an unseen device reaches, beside the random initialisation and the floor."""
-    console = Console()
+    console = Terminal()
     classifies = result["evaluation"][0]["accuracy"] is not None
     table = Table(title=f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
     for column in ("mode", "shots", "steps", "adapted", "random start", *(["nearest mean"] if classifies else [])):
@@ -92,7 +90,7 @@ def run(result: dict[str, Any]) -> None:
 
 def adaptation(result: dict[str, Any]) -> None:
     """One device's adaptation curve."""
-    console = Console()
+    console = Terminal()
     table = Table(title=f"{result['network']} · {result['mode']} · {result['shots']} shots · rate {result['adapt_lr']:g}")
     table.add_column("steps", justify="right")
     table.add_column("loss", justify="right")
@@ -108,7 +106,7 @@ def adaptation(result: dict[str, Any]) -> None:
 
 def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
     """Calls ``work`` with a function to tell how many of how many are done, and shows that on stderr."""
-    bar = Progress(SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True))
+    bar = Progress(SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Terminal(stderr=True))
     line = bar.add_task(what, total=None)
 
     def report(done: int, total: int) -> None:
@@ -126,9 +124,9 @@ def exported(result: dict[str, Any]) -> None:
     """What was written, and what it reaches."""
     from tinyfl.export.card import drop, figure
 
-    console = Console()
+    console = Terminal()
     for case in result["measured"]:
-        console.print(f"On {case['on']}:", markup=False, soft_wrap=True)
+        console.print(f"On {case['on']}:", soft_wrap=True)
         table = Table()
         for column in ("numbers", "run by", result["metric"], "worse by"):
             table.add_column(column, justify="left" if column in ("numbers", "run by") else "right")
@@ -137,7 +135,7 @@ def exported(result: dict[str, Any]) -> None:
             table.add_row(row["numbers"], row["by"], reached, drop(row, result["metric"]))
         console.print(table)
     for name, why in result["not_run"].items():
-        console.print(f"not run: {name} ({why})", markup=False, soft_wrap=True)
+        console.print(f"not run: {name} ({why})", soft_wrap=True)
     for file in result["files"]:
         console.print(f"{file['path']}  {file['bytes']:,} bytes", soft_wrap=True)
     console.print(result["card"], soft_wrap=True)
@@ -147,7 +145,7 @@ def costs(found: "Sequence[Cost]") -> None:
     """What a model costs, a board a row; what does not fit is marked."""
     from tinyfl.costs import CYCLES_PER_INSTRUCTION
 
-    console = Console()
+    console = Terminal()
     table = Table(title=found[0].model, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("board", no_wrap=True)
     slot = ["slot"] if found[0].from_slot else []
@@ -197,7 +195,7 @@ def _seconds(seconds: float) -> str:
 
 def inference(result: dict[str, Any]) -> None:
     """What an int8 model made of a batch or a task."""
-    console = Console()
+    console = Terminal()
     console.print(f"{result['model']} on {result['on']}: {result['bytes']:,} bytes, {result['arena_bytes']:,} of RAM to run in")
     if "output" in result:
         shape = " x ".join(map(str, result["shape"]))
@@ -212,8 +210,8 @@ def emulated(boards: "Sequence[Served]") -> None:
     table = Table("id", "board", "url")
     for board in boards:
         table.add_row(board.id, board.board, board.url)
-    Console().print(table)
-    Console(stderr=True).print("Ctrl-C ends them.")
+    Terminal().print(table)
+    Terminal(stderr=True).print("Ctrl-C ends them.")
 
 
 def _figure(row: dict[str, Any]) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from tinyfl.terminal import Terminal
 
 if TYPE_CHECKING:
     from tinyfl.boards import Board, Memory
@@ -36,13 +38,13 @@ def boards(found: "Sequence[Board]") -> None:
         )
     sold = [board for board in found if board.flash]
     tried = [board.name for board in sold if board.checked and board.checked.silicon]
-    Console().print(table)
-    Console().print(f"Of {len(sold)} boards that are sold, {len(tried)} ran this firmware so far. {', '.join(tried)}".rstrip())
+    Terminal().print(table)
+    Terminal().print(f"Of {len(sold)} boards that are sold, {len(tried)} ran this firmware so far. {', '.join(tried)}".rstrip())
 
 
 def board(shown: "Board") -> None:
     """One board: what its manifest says, a line each."""
-    Console().print(f"[bold]{shown.title}[/bold] ({shown.name})")
+    Terminal().print(Text.assemble((shown.title, "bold"), f" ({shown.name})"))
     table = Table(box=SIMPLE, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -70,7 +72,7 @@ def board(shown: "Board") -> None:
         table.add_row("silicon", "the firmware ran on it" if shown.checked.silicon else "the firmware never ran on it")
         for name, how in shown.checked.model_dump(exclude={"silicon"}).items():
             table.add_row(f"{name} checked", how or "nothing said")
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _plain(value: object) -> str:
@@ -81,7 +83,7 @@ def _plain(value: object) -> str:
 
 def firmware(made: "Sequence[Firmware]") -> None:
     """What firmware takes of its board, in bytes: of one board by section and by part, of several a row each."""
-    console = Console()
+    console = Terminal()
     if len(made) > 1:
         console.print(_sizes(made))
         console.print(f"{made[0].elf.parent.parent}", soft_wrap=True)

@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, Outcome
+from tinyfl.terminal import Terminal
 
 STYLES = {FLASHED: "green", UP_TO_DATE: "dim", FAILED: "red"}
 
 
 def outcome(one: Outcome) -> None:
     """A board that is done with, on stderr while others are not."""
-    Console(stderr=True).print(f"{one.who}: {one.what}", markup=False, highlight=False, soft_wrap=True)
+    Terminal(stderr=True).print(f"{one.who}: {one.what}", highlight=False, soft_wrap=True)
 
 
 def outcomes(all: Sequence[Outcome]) -> None:
     """What became of each board; below, why some were not flashed, and the commands that try them again."""
-    console = Console()
+    console = Terminal()
     table = Table(box=SIMPLE)
     for column in ("board", "id", "what", "by", "firmware"):
         table.add_column(column, no_wrap=column != "id", overflow="fold")
@@ -32,8 +32,6 @@ def outcomes(all: Sequence[Outcome]) -> None:
     console.print(table)
     for one in all:
         if one.detail:
-            console.print(f"{one.who}: {one.detail}\n", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{one.who}: {one.detail}\n", highlight=False, soft_wrap=True)
     if again := [one.retry for one in all if one.retry]:
-        console.print(
-            "To try again:\n" + "\n".join(f"  {line}" for line in again), markup=False, highlight=False, soft_wrap=True
-        )
+        console.print("To try again:\n" + "\n".join(f"  {line}" for line in again), highlight=False, soft_wrap=True)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from tinyfl.terminal import Terminal
 
 if TYPE_CHECKING:
     from tinyfl.devices import Device, Probe
@@ -27,7 +29,7 @@ HASH_DIGITS = 8
 
 def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[str, Saved]") -> None:
     """Ports with their boards, then probes. Below, why ports are not free."""
-    console = Console()
+    console = Terminal()
     if found:
         table = Table(box=SIMPLE)
         for name in ("port", "board\nfirmware", "id\ntags", "model\nint8", "state"):
@@ -44,7 +46,7 @@ def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[st
         console.print(table)
         for each in found:
             if each.detail and each.state != "unknown":
-                console.print(f"{each.port.url}: {each.detail}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"{each.port.url}: {each.detail}", highlight=False, soft_wrap=True)
     else:
         console.print("No serial port is there. A board on a pty, a socket or another machine's port: --port URL.")
     if probes:
@@ -73,14 +75,12 @@ def outcome(one: "Outcome") -> None:
     """A line as soon as it is known what becomes of a board."""
     who = " ".join(part for part in (one.id, one.board) if part)
     detail = f": {one.detail}" if one.detail else ""
-    Console(stderr=True).print(
-        f"{who} at {one.port or 'no port'} {one.what}{detail}", markup=False, highlight=False, soft_wrap=True
-    )
+    Terminal(stderr=True).print(f"{who} at {one.port or 'no port'} {one.what}{detail}", highlight=False, soft_wrap=True)
 
 
 def pushed(result: "Pushed") -> None:
     """What became of each board."""
-    console = Console()
+    console = Terminal()
     table = Table(title=f"{result.model} · {result.kind} {result.sha256[:HASH_DIGITS]}", box=SIMPLE)
     for name in ("id", "board", "port", "", "seconds"):
         table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
@@ -92,7 +92,7 @@ def pushed(result: "Pushed") -> None:
 
 def checks(found: "Sequence[Check]") -> None:
     """Each line well, or with its cure."""
-    console = Console()
+    console = Terminal()
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name in ("state", "name", "found"):
         table.add_column(name, no_wrap=name != "found", overflow="fold")
@@ -121,7 +121,7 @@ class Monitor:
     """Shows what a board says: live in a terminal, a line each where the output goes elsewhere."""
 
     def __init__(self) -> None:
-        self._console = Console()
+        self._console = Terminal()
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._said: Description | None = None
         self._status: Status | None = None
@@ -147,7 +147,7 @@ class Monitor:
         if self._live:
             self._live.update(self._screen())
         else:
-            self._console.print(self._line(said), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(self._line(said), highlight=False, soft_wrap=True)
 
     def _line(self, said: "Said") -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(said.time))

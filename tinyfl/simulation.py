@@ -1,6 +1,5 @@
 """A run from config to report: rounds on a fleet, then evaluation on unseen devices."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -20,8 +19,9 @@ from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.fleet import Event, Fleet
 from tinyfl.networks import Network, is_file, network
-from tinyfl.runs import RunDirectory
+from tinyfl.runs import RunDirectory, theta_sha256
 from tinyfl.tasks import SPLITS, Task, load_task
+from tinyfl.words import plain
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -101,6 +101,7 @@ def simulate(
         start = State(0, job.start)
 
         def tell(event: Event) -> None:
+            event = replace(event, board=plain(event.board), detail=plain(event.detail))
             directory.log_event(event)
             if on_event:
                 on_event(event)
@@ -112,8 +113,7 @@ def simulate(
             return _finish(directory, job, start.theta, outcome, boards)
         except KeyboardInterrupt as stop:
             raise Interrupted(
-                "stopped after the last round, before the evaluation was done. "
-                f"Go on with: tinyfl run --resume {directory.path}"
+                f"stopped after the last round, before the evaluation was done. Go on with: {directory.again}"
             ) from stop
 
 
@@ -274,7 +274,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "failed": dict(outcome.failed),
         "privacy": dict(outcome.privacy) if outcome.privacy else None,
         "boards": boards,
-        "theta_sha256": hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(),
+        "theta_sha256": theta_sha256(outcome.state.theta),
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["random"]],

@@ -23,7 +23,7 @@ from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.gateway import Gateway
 from tinyfl.flower.grid import FleetGrid
-from tinyfl.flower.messages import Trouble, instructions, theta_record
+from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
 from tinyfl.flower.remote import call_roll
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config

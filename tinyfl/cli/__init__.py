@@ -1,14 +1,17 @@
 """The command line: one thin function a verb. Results go to stdout, progress and errors to stderr."""
 
+import errno
 import sys
 
-import typer
-
 from tinyfl.cli import federation, firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs
-from tinyfl.cli.app import app
-from tinyfl.errors import TinyflError
+from tinyfl.cli.app import app, tell
+from tinyfl.errors import RunError, TinyflError
+from tinyfl.words import message, plain
 
 __all__ = ["app", "main"]
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""A disk that takes no more."""
 
 
 def main() -> None:
@@ -16,8 +19,14 @@ def main() -> None:
     try:
         app(prog_name="tinyfl")
     except TinyflError as error:
-        typer.echo(f"tinyfl: {error}", err=True)
+        tell(f"tinyfl: {message(error)}")
         sys.exit(error.exit_code)
     except MemoryError as error:
-        typer.echo(f"tinyfl: out of memory ({error}). Give a smaller --cohort, --samples, --tasks or --network.", err=True)
+        tell(f"tinyfl: out of memory ({plain(error)}). Give a smaller --cohort, --samples, --tasks or --network.")
         sys.exit(TinyflError.exit_code)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = plain(error.filename or "what this command writes to")
+        tell(f"tinyfl: {where} cannot be written ({error.strerror}). See that it has room, and that you may write there.")
+        sys.exit(RunError.exit_code)

@@ -7,6 +7,7 @@ import typer
 
 from tinyfl import __version__
 from tinyfl.toolchains import Toolchain
+from tinyfl.words import visible
 
 app = typer.Typer(
     name="tinyfl",
@@ -30,6 +31,19 @@ Devices = Annotated[
     Path | None, typer.Option("--devices", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def say(text: str) -> None:
+    """Lines for stdout; JSON needs none of this care."""
+    typer.echo(visible(text))
+
+
+def tell(text: str) -> None:
+    """Lines for stderr. Where nobody can take them, as on a full disk, they are lost: a missing word must not end a gateway."""
+    try:
+        typer.echo(visible(text), err=True)
+    except OSError:
+        return
 
 
 def _version(asked: bool) -> None:

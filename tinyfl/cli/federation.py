@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.app import Json, app
+from tinyfl.cli.app import Json, app, tell
 from tinyfl.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def superlink(
         if allow:
             os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
         stop.serving = True
-        serve_superlink(at, allowed, stop.ended, _say)
+        serve_superlink(at, allowed, stop.ended, tell)
     except KeyboardInterrupt as early:
         raise Interrupted("ended before it served. Start it again with the same command.") from early
-    _say("ended. Start it again with the same command; runs that were cut off go on with tinyfl run --resume.")
+    tell("ended. Start it again with the same command; runs that were cut off go on with tinyfl run --resume.")
     sys.stdout.flush()
     os._exit(0)  # all is closed; what Python would still do, with threads of Flower's about, can take seconds
 
@@ -92,18 +92,14 @@ def gateway(
         with raised(holding.parts, holding.first) as site:
             called = name or (key.stem if key else fleet.stem)
             devices = site.devices
-            _say(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
-            with closing(Gateway(called, site, allowed, holding.data, _say)) as answer:
+            tell(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
+            with closing(Gateway(called, site, allowed, holding.data, tell)) as answer:
                 stop.serving = True
-                serve_federation(link, answer, stop.ended, _say)
+                serve_federation(link, answer, stop.ended, tell)
     except KeyboardInterrupt as early:
         raise Interrupted("ended before its boards were up. Start it again with the same command.") from early
-    _say(f"{called}: ended. Start it again with the same command.")
+    tell(f"{called}: ended. Start it again with the same command.")
     os._exit(0)  # all is closed; a round that is still at work would hold Python up
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 @app.command()

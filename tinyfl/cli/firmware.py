@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Compiler, Json, app
+from tinyfl.cli.app import Compiler, Json, app, say
+from tinyfl.words import shell
 
 boards_app = typer.Typer(help="List, show and check boards' manifests.", no_args_is_help=True)
 app.add_typer(boards_app, name="boards")
@@ -52,9 +53,9 @@ def boards_check(
         typer.echo(jsonlib.dumps({"manifest": str(manifest), "wrong": wrong, "missing": missing}))
     else:
         for line in missing:
-            typer.echo(f"without {line}")
+            say(f"without {line}")
         if board:
-            typer.echo(f"{manifest} is a whole manifest: tinyfl build --board {manifest}")
+            say(f"{manifest} is a whole manifest: {shell('tinyfl', 'build', '--board', manifest)}")
     if board is None:
         boards.read(manifest)
 

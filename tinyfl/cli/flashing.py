@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Baud, Compiler, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app
+from tinyfl.cli.app import Baud, Compiler, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
 
 
 @app.command()
@@ -46,7 +46,7 @@ def flash(
     job = run.Job(method, toolchain, tuple(source or ()), force, out)
     if dry_run:
         lines = run.plan(asked, job, devices=devices)
-        typer.echo(jsonlib.dumps({"commands": lines}) if json else "\n".join(lines))
+        say(jsonlib.dumps({"commands": lines}) if json else "\n".join(lines))
         return
     outcomes = run.flash(asked, job, wait=wait, devices=devices, tell=show_flash.outcome)
     if json:

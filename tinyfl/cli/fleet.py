@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app
+from tinyfl.cli.app import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
 from tinyfl.errors import ConfigError
 
 
@@ -41,7 +41,7 @@ def devices(
     show_fleet.devices(found, probes, {each.id: each for each in (*saved, *written)})
     if save:
         what = ", ".join(each.id for each in written) or "nothing, since no board answered"
-        typer.echo(f"saved in {file or inventory.DEVICES}: {what}")
+        say(f"saved in {file or inventory.DEVICES}: {what}")
 
 
 @app.command()

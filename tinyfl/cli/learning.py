@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.app import Json, app
+from tinyfl.cli.app import Json, app, say
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(
     elif "evaluation" in result:
         show.run(result)
     else:
-        typer.echo(f"{result['status']}; its directory is where the SuperLink runs: {result['run']}")
+        say(f"{result['status']}; its directory is where the SuperLink runs: {result['run']}")
 
 
 def _fleet(
@@ -142,4 +142,4 @@ def report(
     if len(runs) == 1 and out is not None:
         raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")
     path = pages.rebuild(runs[0]) if len(runs) == 1 else pages.compare(runs, out or Path("comparison.html"))
-    typer.echo(jsonlib.dumps({"report": str(path)}) if json else str(path))
+    say(jsonlib.dumps({"report": str(path)}) if json else str(path))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.export.measure import CORE
+from tinyfl.words import markdown, plain
 
 SHARES = ("accuracy", "labels right")
 _DATA = {
@@ -20,7 +21,7 @@ def card(facts: dict[str, Any]) -> str:
     """The card as Markdown."""
     return "\n".join(
         [
-            f"# {facts['network']} for {facts['task']}",
+            f"# {markdown(facts['network'])} for {markdown(facts['task'])}",
             "",
             _purpose(facts),
             "",
@@ -42,13 +43,18 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
+def _code(words: object) -> str:
+    """Words from outside between backticks, of which they may have none."""
+    return f"`{plain(words).replace('`', chr(39))}`"
+
+
 def _purpose(facts: dict[str, Any]) -> str:
     if facts["adapted"] is not None:
-        return f"Weights adapted to test device {facts['adapted']:,} of the run `{facts['run']}`, for that device alone."
+        return f"Weights adapted to test device {facts['adapted']:,} of the run {_code(facts['run'])}, for that device alone."
     if facts["learnt"] is None:
-        return f"The weights in `{facts['run']}`, apart from the run that they come from."
+        return f"The weights in {_code(facts['run'])}, apart from the run that they come from."
     return (
-        f"The initialisation of the run `{facts['run']}`: where devices start to adapt from. "
+        f"The initialisation of the run {_code(facts['run'])}: where devices start to adapt from. "
         "As it is, without adaptation, it is not what the run was for."
     )
 
@@ -68,7 +74,7 @@ def _measured(facts: dict[str, Any]) -> list[str]:
             f"{case['rows'][0]['samples']:,} samples of each" + ("; 95 % intervals over devices." if least > 1 else "."),
             "",
         ]
-    lines += [f"Not run: {name} ({why})." for name, why in facts["not_run"].items()]
+    lines += [f"Not run: {markdown(name)} ({markdown(why)})." for name, why in facts["not_run"].items()]
     return lines
 
 
@@ -90,7 +96,7 @@ def drop(row: dict[str, Any], metric: str) -> str:
 
 
 def _files(facts: dict[str, Any]) -> list[str]:
-    rows = [[f"`{Path(file['path']).name}`", f"{file['bytes']:,}", f"`{file['sha256']}`"] for file in facts["files"]]
+    rows = [[_code(Path(file["path"]).name), f"{file['bytes']:,}", f"`{file['sha256']}`"] for file in facts["files"]]
     lines = _table(["file", "bytes", "SHA-256"], rows)
     if facts["int8"]:
         lines += [
@@ -116,7 +122,7 @@ def _ends(facts: dict[str, Any]) -> list[str]:
     }[facts["loss"]]
     lines.append(f"- Output: 1 x {facts['outputs']:,}, {meaning}.")
     if facts["classes"]:
-        lines.append(f"- Classes, in order: {', '.join(map(str, facts['classes']))}.")
+        lines.append(f"- Classes, in order: {', '.join(map(markdown, facts['classes']))}.")
     if facts["int8"]:
         lines += [
             f"- int8 {end} q stands for {facts['int8'][end]['scale']:.9g} x (q - {facts['int8'][end]['zero']}).".replace(
@@ -149,17 +155,17 @@ def _by(sizes: list[int]) -> str:
 
 
 def _learnt(facts: dict[str, Any]) -> list[str]:
-    lines = [f"- Task: {facts['task']}" + (f", {_DATA[facts['task']]}." if facts["task"] in _DATA else ".")]
+    lines = [f"- Task: {markdown(facts['task'])}" + (f", {_DATA[facts['task']]}." if facts["task"] in _DATA else ".")]
     learnt = facts["learnt"]
     if learnt:
         if learnt["data"]:
-            lines.append(f"- Data: `{learnt['data']}`, SHA-256 `{learnt['data_sha256']}`.")
+            lines.append(f"- Data: {_code(learnt['data'])}, SHA-256 `{learnt['data_sha256']}`.")
         row = learnt["evaluation"]
         what = "loss" if row["accuracy"] is None else "accuracy"
         reached = figure(row[what], row[f"{what}_ci95"], what)
         lines += [
-            f"- By {learnt['algorithm']}: {learnt['rounds']:,} rounds with {learnt['cohort']:,} of {learnt['devices']:,} "
-            f"training devices each, {learnt['sample_gradients']:,} sample gradients.",
+            f"- By {markdown(learnt['algorithm'])}: {learnt['rounds']:,} rounds with {learnt['cohort']:,} of "
+            f"{learnt['devices']:,} training devices each, {learnt['sample_gradients']:,} sample gradients.",
             f"- The run's own evaluation, in float32 on {row['tasks']:,} test devices: {what} {reached} after {row['steps']} "
             f"full-batch steps on {row['shots']} shots.",
         ]

@@ -5,7 +5,6 @@ There and back nothing is lost: the network is equal and theta has the same bits
 """
 
 import re
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,10 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.export.installed import tensorflow_part
 from tinyfl.export.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
+from tinyfl.files import demand_room
 from tinyfl.layers import Activation, Conv, Dense, Layer, Loss, Pool
 from tinyfl.networks import FILES, Network
+from tinyfl.words import MOST_OF_A_NAME, plain
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +52,7 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
     theta = np.concatenate([np.empty(0, np.float32), *(array.ravel() for part in parts for array in (part.kernel, part.bias))])
     if not np.isfinite(theta).all():
         raise DataError(f"model {loaded.name}: a weight is not finite. Train it again with a smaller learning rate.")
-    return Network(loaded.name, shape, layers, found), theta
+    return Network(plain(loaded.name, MOST_OF_A_NAME), shape, layers, found), theta
 
 
 def _layer(part: Part) -> Layer:
@@ -178,8 +179,9 @@ def _load(path: Path, compiled: bool) -> Any:
         raise DataError(f"{path}: no such file. Give a .keras or .h5 file that model.save wrote.")
     keras = tensorflow_part("keras")
     try:
+        demand_room(path)
         return keras.saving.load_model(path, compile=compiled, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # Keras, TensorFlow, HDF5 and zipfile raise almost anything on a damaged file
         said = str(error)
         if "Lambda" in said or "lambda" in said:
             raise ConfigError(
@@ -188,6 +190,8 @@ def _load(path: Path, compiled: bool) -> Any:
         unknown = re.search(r"(?:Could not locate (?:class|function)|Unknown layer:) '(\w+)'", said)
         if unknown:
             raise ConfigError(
-                f"{path}: {unknown[1]} is not of Keras. Take layers that it has ({KNOWN}) and its losses."
+                f"{path}: {plain(unknown[1])} is not of Keras. Take layers that it has ({KNOWN}) and its losses."
             ) from error
-        raise DataError(f"{path} cannot be read as a Keras model ({said[:200]}). Write it again with model.save.") from error
+        raise DataError(
+            f"{path} cannot be read as a Keras model ({plain(said, 200)}). Write it again with model.save."
+        ) from error

@@ -1,7 +1,6 @@
 """A trained network leaves: TFLite files, the same as C arrays, and a model card that says what was measured."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
 from tinyfl.export.origin import Finished, Origin, origin
 from tinyfl.files import write_whole
 from tinyfl.networks import Network
+from tinyfl.runs import theta_sha256
+from tinyfl.words import file_name
 
 Kind = Literal["float32", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "int8")
@@ -141,7 +142,7 @@ def _files(source: Origin, theta: F32, models: dict[str, bytes]) -> dict[str, by
     """What is written, by name."""
     start, files = source.start, {}
     for kind, model in models.items():
-        name = re.sub(r"[^A-Za-z0-9]+", "-", f"{start.task}-{start.network.name}-{kind}")
+        name = f"{file_name(f'{start.task}-{start.network.name}')}-{kind}"
         files[f"{name}.tflite"] = model
         program = compile_tflite(model) if kind == "int8" else None
         files |= {file: text.encode() for file, text in c_array(name, model, program, start.mean, start.scale).items()}
@@ -170,7 +171,7 @@ def _facts(source: Origin, theta: F32, adapted: int | None) -> dict[str, Any]:
         "standardised": bool((start.mean != 0).any() or (start.scale != 1).any()),
         "seed": source.seed,
         "config_sha256": source.config_sha256,
-        "theta_sha256": hashlib.sha256(theta.tobytes()).hexdigest(),
+        "theta_sha256": theta_sha256(theta),
         "adapted": adapted,
         "learnt": None if source.run is None else _learnt(source.run),
     }

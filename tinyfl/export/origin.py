@@ -6,10 +6,11 @@ from typing import Any
 
 from tinyfl.adaptation import Initialisation
 from tinyfl.config import Config
-from tinyfl.errors import DataError, RunError
+from tinyfl.errors import DataError
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.files import read_arrays
-from tinyfl.runs import CONFIG, INITIALISATION, RunDirectory
+from tinyfl.records import Made, checked
+from tinyfl.runs import INITIALISATION, RunDirectory
 from tinyfl.tasks import Task, load_task
 
 
@@ -49,14 +50,13 @@ def origin(run: Path, data: Path | None) -> Origin:
     start = Initialisation.load(run)
     directory = run if run.is_dir() else run.parent
     file = run / INITIALISATION if run.is_dir() else run
-    held = read_arrays(file, ("seed", "config_sha256"))
-    seed, config_sha256 = int(held["seed"]), str(held["config_sha256"])
-    if file.name != INITIALISATION or not (directory / CONFIG).is_file():
+    held = {name: array.tolist() for name, array in read_arrays(file, ("seed", "config_sha256")).items()}
+    made = checked(Made, held, file, "Take the file as tinyfl wrote it.")
+    seed, config_sha256 = made.seed, made.config_sha256
+    if not RunDirectory(directory).holds(file):
         return Origin(file, start, load_task(start.task, data, seed), seed, config_sha256, None)
     run_directory = RunDirectory(directory)
     config = run_directory.config()
-    if config.sha256() != config_sha256:
-        raise RunError(f"{file} and the {CONFIG} beside it are of different runs. Put back what belongs together.")
     config = config if data is None else replace(config, data=str(data))
     task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
     finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyfl.errors import FlashError
-from tinyfl.words import plain
+from tinyfl.words import plain, serial_number
 
 MOUNTS = Path("/proc/self/mountinfo")
 LABELS = Path("/dev/disk/by-label")
@@ -20,11 +20,11 @@ VOLUMES = Path("/Volumes")
 BLOCK = 1 << 14
 """Bytes written at a time: a bootloader takes what comes in order."""
 
+MOST_OF_A_VERDICT = 600
+"""Bytes of a drive's FAIL.TXT that are read: DAPLink's is a line or two."""
+
 VERDICT_SECONDS = 15.0
 """What a drive may take to come back after a file, with FAIL.TXT on it or without."""
-
-MOST_VERDICT = 1 << 10
-"""Bytes of FAIL.TXT that are read."""
 
 LOOK_SECONDS = 0.2
 
@@ -133,10 +133,15 @@ async def verdict(label: str, drive: Drive, failed_before: bool) -> str:
 def verdict_now(drive: Drive) -> str:
     """The text of the drive's FAIL.TXT, if it has one."""
     try:
-        with (drive.path / "FAIL.TXT").open("rb") as file:
-            return plain(file.read(MOST_VERDICT).decode(errors="replace"))
+        with open(drive.path / "FAIL.TXT", "rb", opener=_own) as file:
+            return plain(" ".join(file.read(MOST_OF_A_VERDICT).decode(errors="replace").split()), MOST_OF_A_VERDICT)
     except OSError:
         return ""
+
+
+def _own(path: str, flags: int) -> int:
+    """Opens a file of the drive itself: no link that leads away from it, nor a pipe on which one would wait."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _called(name: str, label: str) -> bool:
@@ -158,7 +163,7 @@ def _serial(number: str) -> str:
         folder = (BLOCKS / number).resolve(strict=True)
         for parent in folder.parents:
             if (parent / "idVendor").exists():
-                return (parent / "serial").read_text(errors="replace").strip()
+                return serial_number((parent / "serial").read_text(errors="replace").strip())
     except OSError:
         return ""
     return ""

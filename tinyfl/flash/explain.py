@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tinyfl import udev
 from tinyfl.boards import Board, Bossac
+from tinyfl.words import plain
 
 LAST_LINES = 4
 """Of the tool's own words, beside ours."""
@@ -151,8 +152,8 @@ def explained(tool: str, said: str, log: Path, facts: Mapping[str, str]) -> str:
 
     ``facts`` has board, chip, probe (its id), usb (an id), unlock (a command) and install, each empty if unknown.
     """
-    lines = [line.rstrip() for line in said.replace("\r", "\n").splitlines() if line.strip() and not NOISE.search(line)]
-    told = "\n".join(f"    {line}" for line in lines[-LAST_LINES:]) or "    (nothing)"
+    lines = [line.rstrip() for line in said.splitlines() if line.strip() and not NOISE.search(line)]
+    told = "\n".join(f"    {plain(line)}" for line in lines[-LAST_LINES:]) or "    (nothing)"
     return f"{meaning(tool, said, facts) or f'{tool} failed.'}\n  {tool} said:\n{told}\n  all of it: {log}"
 
 
@@ -160,7 +161,7 @@ def meaning(tool: str, said: str, facts: Mapping[str, str]) -> str:
     """Cause and cure, if this failure is known; else nothing."""
     for known in FAILURES:
         if (not known.tools or tool in known.tools) and (hit := re.search(known.says, said)):
-            found = {key: value for key, value in hit.groupdict().items() if value}
+            found = {key: plain(value) for key, value in hit.groupdict().items() if value}
             return known.means.format_map(_facts(tool, said, facts) | found)
     return ""
 
@@ -168,7 +169,7 @@ def meaning(tool: str, said: str, facts: Mapping[str, str]) -> str:
 def _facts(tool: str, said: str, facts: Mapping[str, str]) -> dict[str, str]:
     """What the texts of FAILURES may name."""
     usb = facts.get("usb", "")
-    if hit := re.search(r"VID=(\w{4}) PID=(\w{4})|DFU device (\w{4}):(\w{4})", said):
+    if hit := re.search(r"VID=([0-9a-fA-F]{4}) PID=([0-9a-fA-F]{4})|DFU device ([0-9a-f]{4}):([0-9a-f]{4})", said):
         usb = ":".join(part for part in hit.groups() if part)
     lock = "APPROTECT" if facts.get("chip", "").lower().startswith("nrf") else "read-out protection"
     return {

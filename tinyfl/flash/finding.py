@@ -1,6 +1,5 @@
 """Which boards are to be flashed."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from tinyfl.flash.ways import Seen, Way, fits, ways
 from tinyfl.inventory import Saved, Selection
 from tinyfl.link.board import Description
 from tinyfl.ports import Port, port, where
+from tinyfl.words import shell
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ async def _named(asked: Asked, now: Seen, method: str, talk: bool) -> Found:
 def _named_one(asked: Asked, now: Seen, at: Port | None, probe: str, device: Device | None, talk: bool) -> Target:
     may = list(asked.boards) or _may_be(asked.kinds, now, at, probe or (at.serial if at else ""))
     if device and device.description and not asked.boards:
-        may = [boards.load(device.description.board)]
+        may = [boards.named(device.description.board)]
     if len(may) != 1 and (talk or at is None):
         raise ConfigError(f"which board is at {at.url if at else probe}? Say it with --board NAME (tinyfl boards list).")
     board = may[0] if may else asked.kinds[0]
@@ -233,7 +233,8 @@ def _target(asked: Asked, now: Seen, device: Device, talk: bool, saved: str = ""
     unclear: tuple[str, ...] = ()
     if len(may) > 1 and (asked.everything or len(meant) > 1):
         unclear = tuple(board.name for board in may)
-        silent = f"it does not answer and may be {' or '.join(unclear)}. Say what it is: --board NAME --port {device.port.url}"
+        say = shell("--board", "NAME", "--port", device.port.url)
+        silent = f"it does not answer and may be {' or '.join(unclear)}. Say what it is: {say}"
         trouble = trouble or (silent if talk else TO_BE_ASKED)
     at = _spoken(device.port, () if unclear else meant[:1], asked.baud)
     return Target(meant[0], at, _own(meant[0], device.port), device, trouble, unclear)
@@ -309,7 +310,7 @@ def _silent(may: Sequence[Board], serials: tuple[str, ...]) -> Target:
     if len(may) == 1:
         return Target(may[0], None, serials)
     names = tuple(board.name for board in may)
-    say = shlex.join(("--board", "NAME", *(("--probe", *serials) if serials else ())))
+    say = shell("--board", "NAME", *(("--probe", *serials) if serials else ()))
     return Target(may[0], None, serials, None, f"it may be {' or '.join(names)}. Say what it is: {say}", names)
 
 

@@ -1,14 +1,16 @@
 """Ways of writing a firmware to a board, as pure functions: from manifest, image and place to what a shell would run."""
 
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from tinyfl.boards import Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
 from tinyfl.devices import find_tool
+from tinyfl.errors import ConfigError
 from tinyfl.images import Format
+from tinyfl.words import shell, tcl
 
 INSTALL = {
     "pyocd": "pip install 'tinyfl[flash]'",
@@ -42,23 +44,37 @@ def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[s
     """What writes ``image`` at ``place``: a probe's id, a drive's path, the port of a bootloader, or the serial number of a
     device in DFU mode; where that is empty, the tool takes what there is. ``bootloader`` are the USB ids of DFU mode."""
     if isinstance(method, Pyocd):
-        uid = ("--uid", place) if place else ()
         # A locked chip is an error, and is not erased without being asked.
-        return ("pyocd", "flash", "--no-wait", "--target", method.target, *uid, "-O", "auto_unlock=false", str(image))
+        return ("pyocd", "flash", "--no-wait", "--target", method.target, *_uid(place), "-O", "auto_unlock=false", str(image))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
-        probe = (f"adapter serial {place}",) if place else ()
-        said = [part for line in (*probe, *QUIET, f"program {{{image}}} verify reset exit") for part in ("-c", line)]
+        probe = (f"adapter serial {tcl(place)}",) if place else ()
+        _demand_braced(image)
+        said = [part for line in (*probe, *QUIET, f"program {tcl(image)} verify reset exit") for part in ("-c", line)]
         return ("openocd", *files, *said)
     if isinstance(method, Bossac):
         offset = (f"--offset={method.offset:#x}",) if method.offset else ()
         return ("bossac", f"--port={place or 'PORT'}", "-U", "-e", "-w", "-v", *offset, "-R", str(image))
     if isinstance(method, DfuUtil):
         device = ("--device", bootloader[0]) if bootloader else ()
-        serial = ("--serial", place) if place else ()
+        # Of two serial numbers with a comma between, the second is that in DFU mode.
+        serial = ("--serial", f",{place}" if "," in place else place) if place else ()
         at = f"{method.address:#010x}:leave"
         return ("dfu-util", *device, *serial, "--alt", str(method.alt), "--dfuse-address", at, "--download", str(image))
     return ("cp", str(image), f"{place}/")
+
+
+def _uid(place: str) -> tuple[str, ...]:
+    """pyocd's option for one probe; joined where it would read the serial number as an option."""
+    return (f"--uid={place}",) if place.startswith("-") else ("--uid", place) if place else ()
+
+
+def _demand_braced(image: Path) -> None:
+    """Raises ConfigError for a path that OpenOCD's ``program`` would take apart: it puts the path between braces, and reads
+    that as Tcl once more."""
+    depths = list(accumulate({"{": 1, "}": -1}.get(character, 0) for character in str(image)))
+    if "\\" in str(image) or min(depths) < 0 or depths[-1]:
+        raise ConfigError(f"OpenOCD cannot take the path {image}. Give --out a folder without braces and backslashes.")
 
 
 def touch(port: str) -> tuple[str, ...]:
@@ -79,12 +95,12 @@ def erases(method: FlashMethod) -> str:
 def unlock(method: FlashMethod, place: str) -> str:
     """The command that unlocks a chip, which erases it; empty where there is none."""
     if isinstance(method, Pyocd):
-        return shlex.join(("pyocd", "erase", "--mass", "--target", method.target, *(("--uid", place) if place else ())))
+        return shell("pyocd", "erase", "--mass", "--target", method.target, *_uid(place))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
         erase = next((what for chip, what in UNLOCKS.items() if any(chip in file for file in method.config)), "")
-        probe = ["-c", f"adapter serial {place}"] if place else []
-        return shlex.join(["openocd", *files, *probe, "-c", erase]) if erase else ""
+        probe = ["-c", f"adapter serial {tcl(place)}"] if place else []
+        return shell("openocd", *files, *probe, "-c", erase) if erase else ""
     if isinstance(method, DfuUtil):
         return f"dfu-util --alt {method.alt} --dfuse-address {method.address:#010x}:unprotect:force"
     return ""
@@ -96,11 +112,6 @@ UNLOCKS = {
     "f4": "init; reset halt; stm32f2x unlock 0; reset halt; exit",
     "f7": "init; reset halt; stm32f2x unlock 0; reset halt; exit",
 }
-
-
-def shown(argv: Sequence[str]) -> str:
-    """A command as a line for a shell."""
-    return shlex.join(argv)
 
 
 def tool(name: str) -> str:

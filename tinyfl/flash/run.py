@@ -1,7 +1,6 @@
 """Flashing: many boards side by side, each written, followed to where it comes back, and asked what it runs."""
 
 import asyncio
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacl
 from tinyfl.link.board import Description
 from tinyfl.ports import Port
 from tinyfl.toolchains import Toolchain
+from tinyfl.words import shell, visible
 
 AT_ONCE = 8
 """Boards that are written side by side."""
@@ -82,7 +82,7 @@ class Job:
         given += [("--out", str(self.out))] if self.out else []
         given += [("--baud", str(asked.baud))] if asked.baud else []
         given += [("--devices", str(devices))] if devices else []
-        return shlex.join(("tinyfl", "flash", *where, *(word for option in given for word in option)))
+        return shell("tinyfl", "flash", *where, *(word for option in given for word in option))
 
 
 def flash(
@@ -123,7 +123,7 @@ def plan(asked: Asked, job: Job = Job(), *, devices: Path | None = None) -> list
     _demand_methods(asked, job)
     now = seen()
     targets, absent = in_loop(_meant(asked, job, now, devices, talk=False))
-    lines = [f"# {each.name}: not connected, as far as can be seen without asking boards" for each in absent]
+    lines = [_comment(f"{each.name}: not connected, as far as can be seen without asking boards") for each in absent]
     for target in targets:
         lines += _plan(target, job, now)
     for board in asked.boards if not lines else ():
@@ -132,24 +132,29 @@ def plan(asked: Asked, job: Job = Job(), *, devices: Path | None = None) -> list
 
 
 def _plan(target: Target, job: Job, now: Seen, *, there: bool = True) -> list[str]:
-    who = f"# {target.kind} ({target.name or 'not connected'})"
+    who = f"{target.kind} ({target.name or 'not connected'})"
     if target.trouble:
-        return [f"{who}: {target.trouble}"]
+        return [_comment(f"{who}: {target.trouble}")]
     try:
         demand_method(target.board, job.method)
     except ConfigError as error:
-        return [f"{who}: {error}"]
+        return [_comment(f"{who}: {error}")]
     found = ways(target.board, now, target.port, target.serials, job.method)
     usable = [way for way in found if there and not way.obstacle][:1]
     firmware = _build(target.board, job)
-    lines = [f"{who}: {firmware.version}"]
+    lines = [_comment(f"{who}: {firmware.version}")]
     for way in usable or found:
-        shown = [methods.shown(argv) for argv in writing.commands(target.board, writing.image(firmware, way), way)]
+        shown = [shell(*argv) for argv in writing.commands(target.board, writing.image(firmware, way), way)]
         lost = methods.erases(way.method)
-        lines += [f"# {way.method.method} {lost}"] if lost and usable else []
+        lines += [_comment(f"{way.method.method} {lost}")] if lost and usable else []
         why = way.obstacle or "what is there is another board's"
-        lines += shown if usable else [f"# by {way.method.method}: {why}", *(f"#   {line}" for line in shown)]
+        lines += shown if usable else [_comment(f"by {way.method.method}: {why}"), *(_comment(f"  {line}") for line in shown)]
     return lines
+
+
+def _comment(text: str) -> str:
+    """For a shell: nothing in it runs, whatever it holds."""
+    return "# " + visible(text).replace("\n", "\n# ")
 
 
 async def _meant(asked: Asked, job: Job, now: Seen, devices: Path | None, *, talk: bool) -> Found:

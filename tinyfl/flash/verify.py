@@ -9,6 +9,7 @@ from tinyfl.errors import FlashError, LinkError
 from tinyfl.link.board import Description
 from tinyfl.link.errors import Refused
 from tinyfl.ports import Port, follow, named, trouble
+from tinyfl.words import shell
 
 BACK_SECONDS = 20.0
 """What a board may take to be back and answer."""
@@ -75,7 +76,7 @@ def silent(port: Port, firmware: Firmware, within: float) -> str:
     """The message of a board that did not answer after it was written."""
     board = firmware.board
     baud = f" at {port.bauds[0]:,} baud"
-    look = f"tinyfl devices --port {port.url}" if port.url else "tinyfl devices"
+    look = shell("tinyfl", "devices", "--port", port.url) if port.url else "tinyfl devices"
     return (
         f"it was written, but nothing answered at {named(port)}{baud} within {within:g} s. Press the board's reset button, and "
         f"look at `{look}`; check that this port is wired to the pins of `tinyfl boards show {board.name}`."

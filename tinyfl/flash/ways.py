@@ -102,6 +102,8 @@ def _probe(method: FlashMethod, board: Board, now: Seen, serials: Sequence[str],
     loose = [each for each in now.probes if not each.boards] if external(board) else []
     fitting = named or own or loose
     place, obstacle = _one([(each.id, each.id) for each in fitting], serials, "debug probe")
+    if place and ":" in place and isinstance(method, Pyocd):
+        obstacle = f"pyocd would read the serial number {place} as a kind of probe and another's number. Take another --method."
     if place == "" and len(now.probes) > 1:
         obstacle = f"its debug probe has no serial number, and {method.method} cannot tell it from others. Unplug those."
     if place is not None or obstacle:

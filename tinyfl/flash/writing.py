@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from tinyfl.flash.finding import Target
 from tinyfl.flash.ways import Way
 from tinyfl.ports import Port, follow
 from tinyfl.simulators.child import Child
+from tinyfl.words import file_name, shell, visible
 
 TOOL_SECONDS = 180.0
 """What a tool may take before it is ended."""
@@ -73,10 +73,11 @@ async def _run(board: Board, way: Way, argv: tuple[str, ...], log: Path) -> None
         with log.open("wb") as out, Child(argv, stdout=out, stderr=subprocess.STDOUT) as child:
             code = await asyncio.to_thread(child.process.wait, TOOL_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise FlashError(explain.timed_out(tool, TOOL_SECONDS, log, methods.shown(argv))) from error
+        raise FlashError(explain.timed_out(tool, TOOL_SECONDS, log, shell(*argv))) from error
     except OSError as error:
         raise FlashError(f"{argv[0]} cannot be started ({error}). Install it: {methods.INSTALL[tool]}") from error
-    said = log.read_text(errors="replace")
+    said = visible(log.read_text(errors="replace").replace("\r", "\n"))
+    log.write_text(said)  # whoever reads it in a terminal sees words
     if not explain.went_well(tool, code, said):
         usb = board.usb.bootloader if tool == "dfu-util" else board.usb.probe
         facts = {"board": board.name, "chip": board.chip, "probe": way.place, "usb": usb[0] if usb else ""}
@@ -86,7 +87,7 @@ async def _run(board: Board, way: Way, argv: tuple[str, ...], log: Path) -> None
 
 def _log(image: Path, target: Target) -> Path:
     """Where the tool's words go: one file for each board, of its last try."""
-    return image.with_name(f"flash-{re.sub(r'[^A-Za-z0-9.-]+', '-', target.name).strip('-') or 'board'}.log")
+    return image.with_name(f"flash-{file_name(target.name) or 'board'}.log")
 
 
 async def touched(port: Port, board: Board) -> Port:

@@ -74,7 +74,7 @@ class Npz:
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path, self.seed = path, seed
-        arrays = read_arrays(path, ("x", "y", "device"))
+        arrays = read_arrays(path, ("x", "y", "device"), ("split",))
         y, device = arrays["y"], arrays["device"]
         x = checked_inputs(path, arrays["x"])
         for name, array in (("y", y), ("device", device)):
