@@ -17,7 +17,7 @@ from tinyfl.devices import ASK_SECONDS, Device, connect, explained, in_loop, loo
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
 from tinyfl.link.errors import Dead
-from tinyfl.ports import Port, demand_free, open_ports, port, where
+from tinyfl.ports import Port, demand_free, open_ports, port, real, serial_ports, where
 
 INTERVAL = 1.0
 """Seconds from one status to the next."""
@@ -28,8 +28,8 @@ AGAIN_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Said:
-    """A line of the monitor: at ``time`` (seconds since 1970) "connected", with the board's description; "status"; or "gone",
-    with the reason."""
+    """A line of the monitor: at ``time`` (seconds since 1970) "connected", with the board's description; "status"; "gone", with
+    the reason; or "another board", with its description, where one answers that is not the one that was watched."""
 
     time: float
     what: str
@@ -76,36 +76,52 @@ async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | 
         board, spoken = await connect(at)
     except LinkError as error:
         raise type(error)(explained(at, error)) from error
-    at = replace(at, bauds=(spoken,))
+    first = at = replace(at, bauds=(spoken,))
+    tell(Said(time.time(), "connected", at.url, description=board.description))
     while True:
+        watched = board.description.id
         try:
             await _listen(board, at, interval, tell)
         except LinkError as error:
             tell(Said(time.time(), "gone", at.url, detail=explained(at, error)))
         finally:
             await board.close()
-        board, at = await _again(at, board.description.id if id else None)
+        board, at = await _again(first, watched if id else None)
+        same = board.description.id == watched
+        why = "" if same else f"{watched.hex()} was watched until now. To follow one board and no other, give --id."
+        tell(Said(time.time(), "connected" if same else "another board", at.url, description=board.description, detail=why))
 
 
 async def _listen(board: LinkedBoard, at: Port, interval: float, tell: Callable[[Said], None]) -> None:
-    """Tells until the board is gone, which raises LinkError."""
-    tell(Said(time.time(), "connected", at.url, description=board.description))
+    """Tells how the board stands until it is gone, which raises LinkError."""
     while True:
         tell(Said(time.time(), "status", at.url, status=await board.status()))
         await asyncio.sleep(interval)
 
 
-async def _again(at: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
-    """The board again, wherever it is by now, and not another than ``id``, if that is given; waits for it."""
+async def _again(first: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
+    """The board that was at ``first`` again, wherever it is by now; waits for it. With ``id`` it is not another than that, and
+    is looked for at all ports like its own, also where their serial numbers do not tell them apart."""
     while True:
         await asyncio.sleep(AGAIN_SECONDS)
-        found = await asyncio.to_thread(where, at)
-        at = found or at
-        with suppress(LinkError):
-            board, _ = await connect(at)
-            if id in (None, board.description.id):
-                return board, at
-            await board.close()
+        for at in await asyncio.to_thread(_places, first, id is not None):
+            with suppress(LinkError):
+                board, _ = await connect(at)
+                if id in (None, board.description.id):
+                    return board, at
+                await board.close()
+
+
+def _places(first: Port, everywhere: bool) -> list[Port]:
+    """Where the board that was at ``first`` may be; ``everywhere``: other ports like its own too, that nobody has open."""
+    here = where(first) or first
+    if not everywhere or not first.usb:
+        return [here]
+    opened = open_ports()
+    others = [
+        each for each in serial_ports() if each.usb == first.usb and each.url != here.url and real(each.url) not in opened
+    ]
+    return [here, *(replace(each, bauds=first.bauds) for each in others)]
 
 
 async def _search(id: str, baud: int, devices: Path | None) -> Device:

@@ -1,14 +1,15 @@
 """Serial ports: which there are, which boards they may be of, who has them open, and where a board went after a restart.
 
 A port's name means nothing: Linux numbers ports as they appear, and a board that restarts may come back under another name.
-What stays is the USB serial number of the board or of its bridge and, where that has none, the socket it is plugged into.
-Boards without USB facts (ptys, ``socket://host:port``) are given by their url, which is theirs for good.
+What stays is the socket that it is plugged into and, where a cable is moved, the USB serial number of the board or of its
+bridge; but some makers give all of theirs the same one, which then says nothing. Boards without USB facts (ptys,
+``socket://host:port``) are given by their url, which is theirs for good.
 """
 
 import asyncio
 import errno
 import os
-import termios
+import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyfl.errors import LinkError
+from tinyfl.errors import LinkError, TinyflError
 from tinyfl.link.errors import Dead
 from tinyfl.words import MOST_OF_USB, plain, serial_number
 
@@ -39,8 +40,9 @@ LOOKS = 5
 @dataclass(frozen=True)
 class Port:
     """Where a board may be: what pyserial opens (``url``); of USB ports the ids as "0483:374b", the serial number, what the
-    thing calls itself and where it is plugged in ("1-1.2", behind a colon its interface); and the speeds to try, likeliest
-    first. What is not known is empty, the url of a port that is yet to come too."""
+    thing calls itself and where it is plugged in ("1-1.2", behind a colon its interface); the speeds to try, likeliest first;
+    and whether the serial number is ``shared``: things in other sockets have it too. What is not known is empty, the url of a
+    port that is yet to come too."""
 
     url: str
     usb: str = ""
@@ -48,6 +50,7 @@ class Port:
     product: str = ""
     location: str = ""
     bauds: tuple[int, ...] = (BAUD,)
+    shared: bool = False
 
     @property
     def boards(self) -> tuple[str, ...]:
@@ -103,7 +106,7 @@ def serial_ports() -> list[Port]:
             if look == LOOKS - 1:
                 raise
             time.sleep(LOOK_SECONDS)
-    return [
+    ports = [
         Port(
             url=info.device,
             usb=(usb := f"{info.vid:04x}:{info.pid:04x}" if info.vid is not None else ""),
@@ -114,31 +117,49 @@ def serial_ports() -> list[Port]:
         )
         for info in found
     ]
+    sockets: dict[str, set[str]] = {}
+    for each in ports:
+        sockets.setdefault(each.serial, set()).add(each.socket)
+    return [replace(each, shared=each.serial != "" and len(sockets[each.serial]) > 1) for each in ports]
 
 
 def port(url: str, baud: int = 0, now: Sequence[Port] | None = None) -> Port:
     """The port that a user calls ``url``, with its USB facts where it has any (``now``: the ports there are, if that is known);
     links such as those of /dev/serial/by-id are followed. ``baud``, if given, is the only speed to try."""
-    whole = os.path.realpath(url) if url.startswith("/") else url
-    found = next((each for each in (serial_ports() if now is None else now) if each.url in (url, whole)), Port(url))
+    names = (url, real(url))
+    found = next((each for each in (serial_ports() if now is None else now) if each.url in names), Port(url))
     return replace(found, bauds=(baud,)) if baud else found
 
 
-def where(port: Port, usb: Collection[str] = ()) -> Port | None:
-    """Where the board that was at ``port`` is now, if it is there: by its USB serial number or, if it has none, by its socket.
+def real(url: str) -> str:
+    """The one name of a port that has several: links are followed, and a Mac's /dev/tty.NAME is its /dev/cu.NAME."""
+    if "://" in url or "\0" in url:
+        return url
+    path = os.path.realpath(url)
+    return path.replace("/dev/tty.", "/dev/cu.", 1) if sys.platform == "darwin" else path
 
-    ``usb`` are the ids it is expected under, such as its bootloader's; then a board at its socket counts too, since not all
-    bootloaders give a serial number, or the same. With none given they are those it had.
+
+def where(port: Port, usb: Collection[str] = ()) -> Port | None:
+    """Where the board that was at ``port`` is now, if it is there: in its socket, or else wherever its USB serial number is,
+    unless several have that. Of a board with several ports it is the same one.
+
+    ``usb`` are the ids it is expected under, such as its bootloader's; then what is in its socket counts whatever its serial
+    number is, since not all bootloaders give one, or the same. With none given they are those it had.
     """
     if not port.usb:
-        return port if "://" in port.url or Path(port.url).exists() else None
+        return port if "://" in port.url or os.access(port.url, os.F_OK) else None
     ids = {each.lower() for each in usb} or {port.usb}
+    itself = port.usb in ids
     there = [each for each in serial_ports() if each.usb in ids]
-    same = [each for each in there if port.serial and each.serial == port.serial]
-    if not same and (not port.serial or port.usb not in ids):
-        same = [each for each in there if each.socket == port.socket and (port.socket or each.url == port.url)]
-    # A board with several ports: the same one of them, if it is there.
-    same.sort(key=lambda each: each.interface != port.interface)
+    same = [each for each in there if (each.socket == port.socket if port.socket else each.url == port.url)]
+    same = [each for each in same if each.serial == port.serial or not itself]
+    if not same and port.serial and not port.shared:
+        same = [each for each in there if each.serial == port.serial and not each.shared]
+    if itself and port.interface:
+        same = [each for each in same if each.interface == port.interface]
+    same.sort(key=lambda each: (each.interface != port.interface, each.url != port.url))
+    if itself and port.url and len(same) > 1 and same[0].url != port.url:
+        return None  # several of one thing's ports, and no telling which
     return replace(same[0], bauds=port.bauds) if same else None
 
 
@@ -150,7 +171,8 @@ async def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
     deadline = time.monotonic() + within
     while (found := await asyncio.to_thread(where, port, usb)) is None:
         if time.monotonic() >= deadline:
-            what = f"no USB device with the serial number {port.serial}" if port.serial else f"nothing at {named(port)}"
+            by_serial = port.serial and not port.shared
+            what = f"no USB device with the serial number {plain(port.serial)}" if by_serial else f"nothing at {named(port)}"
             ids = f" as {' or '.join(sorted(usb))}" if usb else ""
             raise Dead(f"{what} came back within {within:g} s{ids}. Press the board's reset button, or plug it in again.")
         await asyncio.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
@@ -158,27 +180,30 @@ async def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
 
 
 def named(port: Port) -> str:
-    """What a user may call the port: its url, and where USB facts are known its serial number."""
+    """What a user may call the port: its url, and where USB facts are known its serial number, or its socket where others have
+    that number too."""
+    serial = f"USB serial number {plain(port.serial)}" if port.serial else ""
     if not port.url:
-        return f"the serial port of USB serial number {port.serial}"
-    return f"{port.url} (USB serial number {port.serial})" if port.serial else port.url
+        return f"the serial port of {serial}"
+    fact = f"USB socket {port.socket}" if port.shared else serial
+    return f"{port.url} ({fact})" if fact else port.url
 
 
 def trouble(error: LinkError) -> str:
     """Why a board is not reached, in a word: "busy" (another process has the port), "denied" (no permission), "gone" (no such
     port), "silent" (nothing answers), or the error's own reason."""
+    if not isinstance(error, Dead):
+        return error.reason
     cause = error.__cause__
-    if isinstance(cause, OSError | termios.error):
-        number = cause.errno if isinstance(cause, OSError) else None
-        return {errno.EAGAIN: "busy", errno.EBUSY: "busy", errno.EACCES: "denied", errno.EPERM: "denied"}.get(
-            number or 0, "gone"
-        )
-    return "silent" if isinstance(error, Dead) else error.reason
+    if cause is None or isinstance(cause, TinyflError):
+        return "silent"
+    number = cause.errno if isinstance(cause, OSError) else None
+    return {errno.EAGAIN: "busy", errno.EBUSY: "busy", errno.EACCES: "denied", errno.EPERM: "denied"}.get(number or 0, "gone")
 
 
 def holders(url: str) -> list[Holder]:
     """The other processes that have the port open, as ``open_ports`` knows them."""
-    return open_ports().get(os.path.realpath(url), [])
+    return open_ports().get(real(url), [])
 
 
 def open_ports() -> dict[str, list[Holder]]:
@@ -206,7 +231,7 @@ def open_ports() -> dict[str, list[Holder]]:
 def demand_free(port: Port, opened: Mapping[str, Sequence[Holder]]) -> None:
     """Raises Dead, a "busy" one, where another process has the port open, be it without a lock: to open it then would change
     its speed under that process, and take what it is to read."""
-    if who := opened.get(os.path.realpath(port.url)):
+    if who := opened.get(real(port.url)):
         busy = BlockingIOError(errno.EAGAIN, "open elsewhere")
         raise Dead(f"{named(port)} is in use by {' and '.join(map(str, who))}. End it, or wait for it.") from busy
 

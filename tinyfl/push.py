@@ -259,11 +259,9 @@ async def put(model: Model, device: Device) -> str:
 
     Raises LinkError if that fails ATTEMPTS times, and DoesNotFit.
     """
-    at = device.port
     for attempt in range(ATTEMPTS):
         try:
-            if attempt:
-                at = await follow(at, BACK_SECONDS)
+            at = await follow(device.port, BACK_SECONDS) if attempt else device.port
             return await _put(model, device, at)
         except LinkError:
             if attempt == ATTEMPTS - 1:
@@ -277,7 +275,10 @@ async def _put(model: Model, device: Device, at: Port) -> str:
     try:
         described = board.description
         if described.id.hex() != device.id:
-            raise Refused(f"another board, {described.id.hex()}, answers at {named(at)}, where {device.id} was.")
+            raise Refused(
+                f"another board, {described.id.hex()}, answers at {named(at)}, where {device.id} was. Nothing was written. "
+                "Put the cables right, or leave out --port, so that boards are looked for by their ids."
+            )
         if model.is_on(described):
             return UP_TO_DATE
         model.demand_fit(described)

@@ -125,7 +125,7 @@ class Monitor:
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._said: Description | None = None
         self._status: Status | None = None
-        self._state = ""
+        self._state, self._style = "", "dim"
         self._clock = time.localtime()
 
     def __enter__(self) -> "Monitor":
@@ -142,6 +142,7 @@ class Monitor:
         self._said, self._status = said.description or self._said, said.status
         self._clock = time.localtime(said.time)
         if said.what != "status":
+            self._style = "bold red" if said.what == "another board" else "dim"
             at = f"{said.port} {said.what}"
             self._state = at + (f": {said.detail}" if said.detail else "") + (": waiting for it" if said.what == "gone" else "")
         if self._live:
@@ -169,7 +170,7 @@ class Monitor:
             table.add_row("committed", f"model {_hash(said.model)}, int8 {_hash(said.inference)}")
         if self._status:
             table.add_row(time.strftime("%H:%M:%S", self._clock), _standing(self._status))
-        return Group(table, Text(self._state, "dim"), Text("Ctrl-C ends.", "dim"))
+        return Group(table, Text(self._state, self._style), Text("Ctrl-C ends.", "dim"))
 
 
 def _standing(status: "Status") -> str:

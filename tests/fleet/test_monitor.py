@@ -79,6 +79,45 @@ def test_by_id_no_other_board_takes_its_place(desk: Desk) -> None:
     assert described == [b"\xab", b"\xab"] and {line.port for line in said} == {url}
 
 
+@pytest.mark.parametrize("socket", ["1-2", "1-3"], ids=["same socket", "moved"])
+def test_behind_twins_a_board_is_watched_on_by_its_id(desk: Desk, socket: str) -> None:
+    """Both adapters have one serial number; the other board stays where it is."""
+    board, usb = Double(b"\xab"), "10c4:ea60"
+    desk.plug("ttyUSB0", Double(b"\1").exchange, usb=usb, serial="0001", location="1-1")
+    url = desk.plug("ttyUSB1", board.exchange, usb=usb, serial="0001", location="1-2")
+    Path("devices.toml").write_text(f"[[device]]\nid = 'ab'\nport = '{url}'\nusb-serial = '0001'\n")
+    said: list[Said] = []
+
+    def tell(line: Said) -> None:
+        said.append(line)
+        if len(said) == 2:
+            desk.unplug("ttyUSB1")
+        elif line.what == "gone":
+            desk.plug("ttyUSB2", board.exchange, usb=usb, serial="0001", location=socket)
+        elif len(said) > 4:
+            raise KeyboardInterrupt
+
+    monitor("", tell, id="ab", interval=0.01)
+    assert [line.what for line in said] == ["connected", "status", "gone", "connected", "status"]
+    assert said[3].description is not None and said[3].description.id == b"\xab" and said[3].port.endswith("ttyUSB2")
+
+
+def test_a_port_at_which_another_board_answers_says_so(desk: Desk) -> None:
+    url, said = desk.plug("ttyACM0", Double(b"\xab").exchange), []
+
+    def tell(line: Said) -> None:
+        said.append(line)
+        if len(said) == 2:
+            desk.unplug("ttyACM0")
+            desk.plug("ttyACM0", Double(b"\xcd").exchange)
+        elif len(said) > 4:
+            raise KeyboardInterrupt
+
+    monitor(url, tell, interval=0.01)
+    assert [line.what for line in said] == ["connected", "status", "gone", "another board", "status"]
+    assert "ab was watched until now. To follow one board and no other, give --id." in said[3].detail
+
+
 def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
     url = desk.plug("ttyACM0", Double(b"\xab").exchange)
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from desk import MICROBIT, NUCLEO, STRANGER, Desk, held, silent
 from double import Double
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from serial.tools.list_ports_common import ListPortInfo
 
 from tinyfl import devices, ports
@@ -17,6 +19,8 @@ from tinyfl.link.errors import Dead, Late, Refused
 from tinyfl.link.wire import SerialWire
 
 BOOTLOADER = "2341:005a"
+
+DESKS = st.dictionaries(st.sampled_from(["1-1", "1-2", "1-3"]), st.sampled_from(["", "A", "B"]), max_size=3)
 
 
 @pytest.fixture
@@ -77,6 +81,91 @@ def test_a_board_without_a_serial_number_is_known_by_its_socket(desk: Desk) -> N
     desk.plug("ttyUSB1", silent, usb=STRANGER, location="1-1.1")
     with pytest.raises(Dead, match=r"nothing at .*ttyUSB1 came back"):
         in_loop(ports.follow(second, 0))
+
+
+def twins(desk: Desk, *names: str) -> list[ports.Port]:
+    """Adapters as some leave the factory, all with one serial number, each in the socket of its name's number."""
+    for name in names:
+        desk.plug(name, silent, usb=STRANGER, serial="0001", location=f"1-{name[-1]}")
+    return ports.serial_ports()
+
+
+def test_of_adapters_with_one_serial_number_each_is_followed_to_itself(desk: Desk) -> None:
+    for at in twins(desk, "ttyUSB0", "ttyUSB1", "ttyUSB2"):
+        assert at.shared and ports.where(at) == at and "USB socket 1-" in ports.named(at)
+
+
+def test_one_that_is_gone_is_not_looked_for_in_its_twin_and_comes_back_under_any_name(desk: Desk) -> None:
+    _, second = twins(desk, "ttyUSB0", "ttyUSB1")
+    desk.unplug("ttyUSB1")
+    assert ports.where(second) is None
+    with pytest.raises(Dead, match=r"nothing at .*ttyUSB1 \(USB socket 1-1\) came back within 0 s"):
+        in_loop(ports.follow(second, 0))
+    desk.plug("ttyUSB7", silent, usb=STRANGER, serial="0001", location="1-1")
+    assert in_loop(ports.follow(second, 0)).url.endswith("ttyUSB7")
+
+
+def test_a_serial_number_that_two_have_finds_neither_in_another_socket(desk: Desk) -> None:
+    (only,) = twins(desk, "ttyUSB0")
+    assert not only.shared
+    desk.clear()
+    twins(desk, "ttyUSB3", "ttyUSB4")
+    assert ports.where(only) is None
+    desk.unplug("ttyUSB3")
+    assert ports.where(only) is not None  # a cable that was moved
+
+
+def test_another_board_in_the_socket_is_not_the_one_that_was_there(two: Desk) -> None:
+    first = ports.serial_ports()[0]
+    two.unplug("ttyACM0")
+    two.plug("ttyACM0", silent, serial="C", location="1-1.1:1.1")
+    assert ports.where(first) is None
+    two.plug("ttyACM2", silent, serial="A", location="1-1.9:1.1")
+    assert in_loop(ports.follow(first, 0)).url.endswith("ttyACM2")
+
+
+def test_of_an_adapter_with_several_ports_none_stands_for_another(desk: Desk) -> None:
+    """They appear one after the other, and at each hangs a board."""
+    for number in range(4):
+        desk.plug(f"ttyUSB{number}", silent, usb=STRANGER, serial="A", location=f"1-1:1.{number}")
+    last = ports.serial_ports()[3]
+    desk.unplug("ttyUSB3")
+    assert ports.where(last) is None
+
+
+def test_a_macs_two_names_of_a_port_are_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyfl.ports.sys.platform", "darwin")
+    now = [ports.Port("/dev/cu.usbmodem1", usb=MICROBIT, serial="A")]
+    assert ports.port("/dev/tty.usbmodem1", now=now) == ports.port("/dev/cu.usbmodem1", now=now) == now[0]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=DESKS, after=DESKS)
+def test_whatever_is_moved_a_port_is_followed_to_its_own_thing_or_nowhere(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: dict[str, str]
+) -> None:
+    """``before`` and ``after``: the serial number of what is in each socket. Nobody is taken for another in the same moment,
+    nor for one with another serial number."""
+
+    def seen(sockets: dict[str, str]) -> list[ports.Port]:
+        infos = []
+        for number, (socket, serial) in enumerate(sockets.items()):
+            info: Any = ListPortInfo(f"/dev/ttyUSB{number}")
+            info.vid, info.pid, info.serial_number, info.location = 0x10C4, 0xEA60, serial or None, socket
+            infos.append(info)
+        monkeypatch.setattr("serial.tools.list_ports.comports", lambda: infos)
+        return ports.serial_ports()
+
+    was = seen(before)
+    now = seen(after)
+    found = [at for each in was if (at := ports.where(each))]
+    assert len({at.url for at in found}) == len(found) and {at.url for at in found} <= {at.url for at in now}
+    for each in was:
+        at = ports.where(each)
+        if at:
+            assert at.serial == each.serial
+        elif after.get(each.socket) == each.serial:
+            raise AssertionError("it is still there")
 
 
 @pytest.mark.parametrize("serial", ["A", "", "another"])

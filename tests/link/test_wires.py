@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import queue
 import select
 import socket
 import threading
@@ -10,20 +11,24 @@ from binascii import crc_hqx
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import serial
 from double import Double, cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serial import rfc2217
 from tinyfl.simulators.faults import Fault, faulty
 
-from tinyfl.errors import ConfigError
 from tinyfl.link.board import LinkedBoard, floats
-from tinyfl.link.errors import Dead
+from tinyfl.link.errors import Dead, NoLink
 from tinyfl.link.wire import MachineWire, SerialWire, Silent, Wire, WireTransport
 from tinyfl.networks import network
 from tinyfl.plan import plan_bytes
+from tinyfl.ports import trouble
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(1)
@@ -90,6 +95,61 @@ def socket_board(board: Double) -> Iterator[str]:
                 connection.close()
 
 
+class Answering(serial.SerialBase):  # type: ignore[misc]
+    """A port of pyserial's, without modem lines, at whose far end is ``board``."""
+
+    def __init__(self, board: Double) -> None:
+        super().__init__()
+        self._board, self._heard = board, queue.SimpleQueue[int]()
+        self.is_open = True
+
+    def write(self, data: bytes) -> int:
+        for byte in self._board.exchange(bytes(data)):
+            self._heard.put(byte)
+        return len(data)
+
+    def read(self, size: int = 1) -> bytes:
+        return bytes(self._heard.get() for _ in range(min(size, self.in_waiting)))
+
+    @property
+    def in_waiting(self) -> int:
+        return self._heard.qsize()
+
+    cts = dsr = ri = cd = False
+
+    def _reconfigure_port(self) -> None:
+        pass
+
+    _update_dtr_state = _update_rts_state = reset_input_buffer = reset_output_buffer = _reconfigure_port
+
+
+@contextmanager
+def rfc2217_board(board: Double) -> Iterator[str]:
+    """Behind pyserial's own server of RFC 2217."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stop = threading.Event()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                far = Answering(board)
+                manager = rfc2217.PortManager(far, SimpleNamespace(write=connection.sendall))
+                while not stop.is_set():
+                    if select.select([connection], [], [], 0.01)[0]:
+                        if not (data := connection.recv(1024)):
+                            return
+                        far.write(b"".join(manager.filter(data)))
+                        connection.sendall(b"".join(manager.escape(far.read(1 << 16))))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"rfc2217://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            stop.set()
+            thread.join()
+
+
 async def put_and_get(url: str) -> Any:
     board = await LinkedBoard.connect(lambda: SerialWire.open(url))
     await board.put_plan(plan_bytes(NETWORK))
@@ -99,7 +159,7 @@ async def put_and_get(url: str) -> Any:
     return weights
 
 
-@pytest.mark.parametrize("kind", [pty_board, socket_board])
+@pytest.mark.parametrize("kind", [pty_board, socket_board, rfc2217_board])
 def test_weights_go_there_and_back(kind: Callable[[Double], Any]) -> None:
     with kind(Double()) as url:
         assert (asyncio.run(put_and_get(url)) == THETA).all()
@@ -149,9 +209,85 @@ def test_a_port_that_is_not_there_is_dead(url: str) -> None:
         asyncio.run(SerialWire.open(url))
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="is no link"):
-        asyncio.run(SerialWire.open("carrier-pigeon://roof"))
+@pytest.mark.parametrize("url", ["carrier-pigeon://roof", "cp2110://1", "alt:///dev/null?class=Nope"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(NoLink, match=r"is no link \(.*Give a serial port, a pty's path, socket://host:port or rfc2217://"):
+        asyncio.run(SerialWire.open(url))
+
+
+@pytest.mark.parametrize("name", ["file", "folder", "fifo", "/dev/null"])
+def test_what_is_no_serial_port_is_said_so(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(Dead, match=r"is no serial port \(.*Give a serial port"):
+        asyncio.run(SerialWire.open(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\ud800", "", "/dev/ttyUSB0\x1b[2J"])
+def test_no_name_raises_anything_else(name: str) -> None:
+    with pytest.raises(Dead, match="cannot be opened") as raised:
+        asyncio.run(SerialWire.open(name))
+    assert len(str(raised.value)) < 1000 and str(raised.value).isprintable()
+    assert trouble(raised.value) == "gone"
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no"), RuntimeError(), TypeError("\x1b[2J"), ImportError("hid"), OSError(5, "io")]
+)
+@pytest.mark.parametrize("when", ["made", "opened"])
+def test_whatever_a_handler_of_addresses_raises_costs_this_port_only(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, when: str
+) -> None:
+    class Handler(serial.SerialBase):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            if when == "made":
+                raise error
+
+        dtr = rts = timeout = write_timeout = None
+
+        def open(self) -> None:
+            raise error
+
+    monkeypatch.setattr(serial, "serial_for_url", lambda url, do_not_open, **options: Handler(url, **options))
+    with pytest.raises(Dead) as raised:
+        asyncio.run(SerialWire.open("odd://port"))
+    assert "\x1b" not in str(raised.value) and trouble(raised.value) == "gone"
+
+
+def test_a_port_that_a_thread_reads_loses_nothing_to_a_wait_that_is_given_up_and_is_dead_once_it_is_gone() -> None:
+    class Port(Answering):
+        gone = threading.Event()
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(Double())
+
+        def open(self) -> None:
+            pass
+
+        def read(self, size: int = 1) -> bytes:
+            if self.gone.is_set():
+                raise TypeError("what pyserial raises")
+            return super().read(size) or (self.gone.wait(0.01) and b"") or b""
+
+    async def script() -> None:
+        wire = await SerialWire.open("odd://port")
+        waiting = asyncio.create_task(wire.receive())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        board = LinkedBoard(wire)
+        assert (await board.describe()).board == "double"
+        Port.gone.set()
+        for _ in range(2):
+            with pytest.raises(Dead, match="odd://port is gone: what pyserial raises"):
+                await wire.receive()
+        await wire.close()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(serial, "serial_for_url", lambda url, do_not_open, **options: port)
+        port = Port()
+        port._port = "odd://port"
+        asyncio.run(script())
 
 
 def test_a_port_that_goes_is_dead() -> None:

@@ -55,8 +55,8 @@ def difference(described: Description, firmware: Firmware, id: str = "") -> str:
     """In what the board is not what was written, with what to do; empty if it is."""
     if id and described.id.hex() != id:
         return (
-            f"another board answers: {described.id.hex()}, where {id} was. Two boards' serial ports are mixed up: "
-            "name the port with --port."
+            f"another board answers: {described.id.hex()}, where {id} was. What was written went to whichever of the two is at "
+            "the probe, drive or bootloader. Put the cables right, and flash again."
         )
     if described.board != firmware.board.name:
         return (

@@ -16,6 +16,12 @@ class Dead(LinkError):
     reason = "dead"
 
 
+class NoLink(Dead):
+    """The address is none that can be opened, however often it is tried."""
+
+    exit_code = 2
+
+
 class Late(LinkError):
     """The deadline passed."""
 

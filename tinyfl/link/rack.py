@@ -2,32 +2,53 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from tinyfl.devices import connect
 from tinyfl.errors import LinkError
 from tinyfl.link.errors import Dead
 from tinyfl.link.wire import Opener, SerialWire, Wire
-from tinyfl.ports import Port, port, where
+from tinyfl.ports import Port, named, port, where
 
 PROBE_SECONDS = 1.0
 """What a board may take to say who it is, while others are looked for."""
 
 
 def opener_at(url: str, baud: int = 0) -> Opener:
-    """Opens the port ``url`` at ``baud`` (0: as its board's manifest has it), and from then on whichever port has the same USB
-    serial number. Raises Dead where there is none."""
-    last: Port | None = None
+    """Opens the port ``url`` at ``baud`` (0: as its board's manifest has it), and from then on the port that ``where`` finds
+    it at. Raises Dead where there is none."""
+    place = _Place(url, baud)
 
     async def open() -> Wire:
-        nonlocal last
-        last = await asyncio.to_thread(_now, url, baud, last)
-        return await SerialWire.open(last.url, await _speed(last))
+        at = await place.now()
+        return await SerialWire.open(at.url, await _speed(at))
 
     return open
 
 
-def _now(url: str, baud: int, last: Port | None) -> Port:
-    return (where(last) if last and last.usb else None) or port(url, baud)
+class _Place:
+    """A port of a fleet. Where it was first seen is remembered, so that its board is found again however often others are taken
+    for it; its facts are read anew as long as it is there."""
+
+    def __init__(self, url: str, baud: int) -> None:
+        self.url, self._baud = url, baud
+        self._first: Port | None = None
+
+    async def now(self) -> Port:
+        """The port that it is by now. Where nothing of it is found, opening what this returns fails."""
+        return await asyncio.to_thread(self._now)
+
+    def _now(self) -> Port:
+        if self._first is None or not self._first.usb:
+            self._first = port(self.url, self._baud)
+            return self._first
+        found = where(self._first)
+        if found and found.socket == self._first.socket:
+            self._first = found
+        if not found:
+            raise Dead(f"{named(self._first)} is gone. Check the cable, and that it is plugged in where it was.")
+        return found
 
 
 async def _speed(at: Port) -> int:
@@ -44,37 +65,37 @@ class Rack:
     look for a board share one search over all ports."""
 
     def __init__(self, ports: Sequence[str], baud: int = 0) -> None:
-        self._ports, self._baud = tuple(ports), baud
-        self._where: dict[str, str] = {}
-        self._speeds: dict[str, int] = {}
+        self._places = [_Place(url, baud) for url in ports]
+        self._where: dict[str, tuple[_Place, Port]] = {}
         self._search: asyncio.Task[None] | None = None
 
     def opener(self, id: str) -> Opener:
         """Opens the port where the board with this id (hexadecimal) answers. Raises Dead where none does."""
 
         async def open() -> Wire:
-            if id not in self._where or await self._who(self._where[id]) != id:
-                self._where.pop(id, None)
+            if id in self._where:
+                await self._ask(self._where.pop(id)[0])
+            if id not in self._where:
                 if self._search is None or self._search.done():
                     self._search = asyncio.create_task(self._look())
                 await asyncio.shield(self._search)
             if id not in self._where:
-                raise Dead(f"no board with the id {id} answers at {', '.join(self._ports)}. Check its cable and power.")
-            return await SerialWire.open(self._where[id], self._speeds[self._where[id]])
+                asked = ", ".join(place.url for place in self._places)
+                raise Dead(f"no board with the id {id} answers at {asked}. Check its cable and power.")
+            _, at = self._where[id]
+            return await SerialWire.open(at.url, at.bauds[0])
 
         return open
 
     async def _look(self) -> None:
         """Asks at every port where no board is known to be."""
-        unknown = [port for port in self._ports if port not in self._where.values()]
-        found = await asyncio.gather(*map(self._who, unknown))
-        self._where |= {board: port for board, port in zip(found, unknown, strict=True) if board}
+        known = [place for place, _ in self._where.values()]
+        await asyncio.gather(*(self._ask(place) for place in self._places if place not in known))
 
-    async def _who(self, url: str) -> str:
-        """The id of the board at the port ``url``; empty where none answers."""
-        try:
-            board, self._speeds[url] = await connect(await asyncio.to_thread(port, url, self._baud), PROBE_SECONDS)
-        except LinkError:
-            return ""
-        await board.close()
-        return board.description.id.hex()
+    async def _ask(self, place: _Place) -> None:
+        """Takes note of the board that answers at ``place``, if one does, and of the speed at which it does."""
+        with suppress(LinkError):
+            at = await place.now()
+            board, baud = await connect(at, PROBE_SECONDS)
+            await board.close()
+            self._where[board.description.id.hex()] = place, replace(at, bauds=(baud,))

@@ -1,8 +1,12 @@
 """Wires: bytes to a board and back, over a serial port, a pty, a socket, or into an emulated board in this process."""
 
 import asyncio
+import errno
+import io
 import termios
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import serial
@@ -10,8 +14,9 @@ from smp.header import Header
 from smpclient.transport import SMPTransport
 from smpclient.transport.serial import Cobs
 
-from tinyfl.errors import ConfigError, TinyflError
-from tinyfl.link.errors import Corrupt, Dead
+from tinyfl.errors import TinyflError
+from tinyfl.link.errors import Corrupt, Dead, NoLink
+from tinyfl.words import plain
 
 FIRST_PATIENCE = 0.25
 """Seconds that a board may take to answer, beside those that the line takes."""
@@ -24,6 +29,12 @@ MOST_READ = 1 << 12
 
 CLOSE_SECONDS = 2.0
 """A port that is stuck is left to itself after these."""
+
+
+LISTEN_SECONDS = 0.1
+"""What a thread that reads a port waits at a time, before it looks whether the port is still wanted."""
+
+GIVE = "Give a serial port, a pty's path, socket://host:port or rfc2217://host:port."
 
 
 class Silent(Exception):
@@ -51,9 +62,12 @@ Opener = Callable[[], Awaitable[Wire]]
 
 
 class SerialWire:
-    """Whatever pyserial opens: a serial port, the path of a pty, ``socket://host:port``.
+    """Whatever pyserial opens: a serial port, the path of a pty, ``socket://host:port``, ``rfc2217://host:port``.
 
     Waits on the file descriptor in the event loop. DTR and RTS stay low, so that opening resets no board."""
+
+    timeouts: tuple[float | None, float | None] = (0, 0)
+    """Of the port, for reading and for writing."""
 
     def __init__(self, port: serial.SerialBase) -> None:
         self._port = port
@@ -61,11 +75,19 @@ class SerialWire:
 
     @classmethod
     async def open(cls, url: str, baud: int = 115200) -> "SerialWire":
-        """Opens ``url`` for this process alone. Raises Dead where that fails."""
+        """Opens ``url`` for this process alone. Raises Dead where that fails, NoLink for an address that is none; whatever
+        pyserial's handler of the address raises comes out as one of them."""
         try:
-            port = serial.serial_for_url(url, do_not_open=True, baudrate=baud, timeout=0, write_timeout=0, exclusive=True)
+            port = serial.serial_for_url(_address(url), do_not_open=True, baudrate=baud, exclusive=True)
+            kind = ThreadedWire if type(port).fileno is io.IOBase.fileno else cls
+            port.timeout, port.write_timeout = kind.timeouts
             port.dtr = port.rts = False
-            opening = asyncio.ensure_future(asyncio.to_thread(port.open))
+        except OSError as error:
+            raise Dead(_unopened(url, error)) from error
+        except Exception as error:
+            raise NoLink(f"{plain(url)} is no link ({_said(error)}). {GIVE}") from error
+        opening = asyncio.ensure_future(asyncio.to_thread(port.open))
+        try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
             loop = asyncio.get_running_loop()
@@ -73,11 +95,9 @@ class SerialWire:
                 lambda done: done.cancelled() or done.exception() or loop.run_in_executor(None, port.close)
             )
             raise
-        except ValueError as error:
-            raise ConfigError(f"{url} is no link ({error}). Give a serial port, a pty's path or socket://host:port.") from error
-        except (OSError, termios.error) as error:
-            raise Dead(f"{url} cannot be opened ({error}). Check the cable, the name and who else has it open.") from error
-        return cls(port)
+        except Exception as error:
+            raise Dead(_unopened(url, error)) from error
+        return kind(port)
 
     async def send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -86,7 +106,7 @@ class SerialWire:
                 await self._ready(writing=True)
                 rest = rest[self._port.write(rest) :]
         except OSError as error:
-            raise Dead(f"{self._port.port} is gone: {error}.") from error
+            raise self._gone(error) from error
 
     async def receive(self) -> bytes:
         try:
@@ -95,7 +115,7 @@ class SerialWire:
                 if data := self._port.read(MOST_READ):
                     return bytes(data)
         except OSError as error:
-            raise Dead(f"{self._port.port} is gone: {error}.") from error
+            raise self._gone(error) from error
 
     async def close(self) -> None:
         await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(self._port.close))], timeout=CLOSE_SECONDS)
@@ -109,6 +129,72 @@ class SerialWire:
             await ready.wait()
         finally:
             unwatch(self._port.fileno())
+
+    def _gone(self, error: Exception) -> Dead:
+        return Dead(f"{plain(self._port.port)} is gone: {_said(error)}.")
+
+
+class ThreadedWire(SerialWire):
+    """A port that has no file descriptor to wait on, such as ``rfc2217://host:port``: a thread of its own reads it, so that
+    a wait that is given up loses nothing. Such ports know no deadline for writing."""
+
+    timeouts = (LISTEN_SECONDS, None)
+
+    def __init__(self, port: serial.SerialBase) -> None:
+        super().__init__(port)
+        self._loop = asyncio.get_running_loop()
+        self._heard: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self._over = False
+        threading.Thread(target=self._listen, name=f"tinyfl-{port.port}", daemon=True).start()
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await asyncio.to_thread(self._port.write, data)
+        except Exception as error:
+            raise self._gone(error) from error
+
+    async def receive(self) -> bytes:
+        heard = await self._heard.get()
+        if isinstance(heard, Exception):
+            self._heard.put_nowait(heard)  # for whoever asks again
+            raise self._gone(heard) from heard
+        return heard
+
+    async def close(self) -> None:
+        self._over = True
+        await super().close()
+
+    def _listen(self) -> None:
+        """Reads until the port is closed here or gone there."""
+        try:
+            while not self._over:
+                if data := self._port.read(self._port.in_waiting or 1):
+                    self._tell(bytes(data))
+        except Exception as error:  # handlers raise what they like
+            self._tell(error)
+
+    def _tell(self, heard: bytes | Exception) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._heard.put_nowait, heard)
+
+
+def _address(url: str) -> str:
+    """As pyserial is to have it: RFC 2217 servers of ports without DTR and RTS, such as ptys, do not answer when these are
+    set, and pyserial otherwise waits for that answer and gives up."""
+    if not url.startswith("rfc2217://") or "ign_set_control" in url:
+        return url
+    return url + ("&" if "?" in url else "?") + "ign_set_control"
+
+
+def _unopened(url: str, error: Exception) -> str:
+    first = error.__context__
+    if isinstance(first, OSError | termios.error) and first.args[:1] in ((errno.ENOTTY,), (errno.EISDIR,)):
+        return f"{plain(url)} is no serial port ({_said(error)}). {GIVE}"
+    return f"{plain(url)} cannot be opened ({_said(error)}). Check the cable, the name and who else has it open."
+
+
+def _said(error: Exception) -> str:
+    return plain(error) or type(error).__name__
 
 
 class Machine(Protocol):
