@@ -74,10 +74,10 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _diverged(left_out: Mapping[str, int]) -> str:
+def diverged(left_out: Mapping[str, int], config: Config) -> str:
     """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
     if left_out and set(left_out) <= {Code.numeric.name, Code.oversized.name}:
-        return "the inner loop diverges. Start a new run with a smaller --inner-lr, or with a --clip."
+        return f"the inner loop diverges. {config.calmer}"
     return ""
 
 
@@ -94,7 +94,7 @@ def _flower_quiet() -> Iterator[None]:
 
 
 class Federation:
-    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint."""
+    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Losses are told in ``unit``s."""
 
     def __init__(
         self,
@@ -105,9 +105,10 @@ class Federation:
         start: State,
         progress: Callable[[Progress], None] | None,
         interruptible: bool = True,
+        unit: float = 1.0,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
-        self.grid, self.state, self.interruptible = grid, start, interruptible
+        self.grid, self.state, self.interruptible, self.unit = grid, start, interruptible, unit
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
@@ -131,7 +132,7 @@ class Federation:
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                f"{_diverged(self.left_out) or self._see_to_boards() + '.'}"
+                f"{diverged(self.left_out, self.config) or self._see_to_boards() + '.'}"
             )
         return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge))
 
@@ -178,8 +179,8 @@ class Federation:
             return
         if checkpoint.config_sha256 != self.hashes[0]:
             raise RunError(
-                f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
-                "Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
+                f"{self.directory.path}/config.toml was changed since the run started, or an older tinyfl started it, so it "
+                "cannot be resumed. Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
             )
         held = {self.config.data: checkpoint.data_sha256, self.config.network: checkpoint.network_sha256}
         for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):
@@ -203,7 +204,7 @@ class Federation:
         self.state = state
         self.left_out.update(updates.left_out)
         if updates.devices:
-            self._losses.append(updates.loss)
+            self._losses.append(updates.loss * self.unit)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
             self._record()
@@ -220,8 +221,8 @@ class Federation:
         self._save()
         self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
-            diverged = "" if updates.devices else _diverged(updates.left_out)
-            cure = diverged or (
+            alone = "" if updates.devices else diverged(updates.left_out, self.config)
+            cure = alone or (
                 f"{self._see_to_boards()}, or give a smaller --minimum; then go on with: "
                 f"tinyfl run --resume {self.directory.path}"
             )

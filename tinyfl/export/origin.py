@@ -52,13 +52,15 @@ def origin(run: Path, data: Path | None) -> Origin:
     held = read_arrays(file, ("seed", "config_sha256"))
     seed, config_sha256 = int(held["seed"]), str(held["config_sha256"])
     if file.name != INITIALISATION or not (directory / CONFIG).is_file():
-        return Origin(file, start, load_task(start.task, data, seed), seed, config_sha256, None)
+        return Origin(file, start, load_task(start.task, data, seed, standard=start.standard), seed, config_sha256, None)
     run_directory = RunDirectory(directory)
     config = run_directory.config()
     if config.sha256() != config_sha256:
-        raise RunError(f"{file} and the {CONFIG} beside it are of different runs. Put back what belongs together.")
+        raise RunError(
+            f"{file} and the {CONFIG} beside it are of different runs, or of an older tinyfl's. Put back what belongs together."
+        )
     config = config if data is None else replace(config, data=str(data))
-    task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+    task = config.load_task(start.standard)
     finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))
     return Origin(directory, start, task, seed, config_sha256, finished)
 

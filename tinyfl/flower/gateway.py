@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
 from tinyfl.roster import Part, read_parts
-from tinyfl.simulation import network_of, refuse_misfit
-from tinyfl.tasks import load_task
+from tinyfl.simulation import learner_of, refuse_misfit
+from tinyfl.tasks import targets_for
 
 KEYS = {"first", "data", "fleet"}
 
@@ -119,9 +119,12 @@ class Gateway:
             self._up.close()
             self._run = None
             config = resolve({**options, **({"data": self._data} if self._data else {})})
-            task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
-            net = network or network_of(config, task)[0]
-            refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
+            if network is None:
+                learner = learner_of(config)
+                task, net = learner.task, learner.network
+            else:  # the coordinator's, which knows what y holds
+                task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
+                refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
             work = Work(task, net, FASTEST, config.seconds)
             self._fleet = self._up.enter_context(learning(self._site, work, self._events.append))
             self._run = options, network
