@@ -115,7 +115,7 @@ class Config:
     def sha256(self) -> str:
         """Hash of everything that decides the result, but for the data themselves: wherever their file lies."""
         hashed = replace(self, data="", minimum=0, seconds=0.0, fleet=())._table()
-        if self.task != OWN_DATA:
+        if not self.targets:  # of a task that brings its own data, or of a tinyfl that had these settings not yet
             del hashed["standardise"], hashed["targets"]
         return hashlib.sha256(tomli_w.dumps(hashed).encode()).hexdigest()
 

@@ -179,8 +179,8 @@ class Federation:
             return
         if checkpoint.config_sha256 != self.hashes[0]:
             raise RunError(
-                f"{self.directory.path}/config.toml was changed since the run started, or an older tinyfl started it, so it "
-                "cannot be resumed. Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
+                f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
+                "Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
             )
         held = {self.config.data: checkpoint.data_sha256, self.config.network: checkpoint.network_sha256}
         for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):

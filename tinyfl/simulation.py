@@ -251,8 +251,13 @@ def free_directory(config: Config) -> Path:
 def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config:
     """``held``, the config of the run that goes on, with what it may do otherwise this time.
 
-    Raises RunError where ``options`` or ``file`` ask for another run.
+    Raises RunError where ``options`` or ``file`` ask for another run, or an older tinyfl took the data otherwise.
     """
+    if held.task == OWN_DATA and not held.targets:
+        raise RunError(
+            "an older tinyfl started this run, and scaled its data otherwise: it cannot be resumed. "
+            "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
+        )
     given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
     asked = _fitted(resolve({**vars(held), **given}))[0]
     for key, value in vars(asked).items():

@@ -56,9 +56,7 @@ def origin(run: Path, data: Path | None) -> Origin:
     run_directory = RunDirectory(directory)
     config = run_directory.config()
     if config.sha256() != config_sha256:
-        raise RunError(
-            f"{file} and the {CONFIG} beside it are of different runs, or of an older tinyfl's. Put back what belongs together."
-        )
+        raise RunError(f"{file} and the {CONFIG} beside it are of different runs. Put back what belongs together.")
     config = config if data is None else replace(config, data=str(data))
     task = config.load_task(start.standard)
     finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))

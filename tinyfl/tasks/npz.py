@@ -29,7 +29,7 @@ VALIDATION = 0.15
 """Shares of the devices that test where the file does not say, and of the rest that choose adaptation rates."""
 
 NEEDED, OPTIONAL = ("x", "y", "device"), ("split",)
-FAR = 20
+FAR = 10
 """In deviations: a value to predict that is as far off is named, as it may be an error."""
 
 NAMED = 8
