@@ -90,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     began = time.monotonic()
     start = Initialisation.load(asked.run)
-    task = load_task(start.task, asked.data, 0)
+    task = load_task(start.task, asked.data, 0, standard=start.standard)
     print("device  not adapted  adapted  int8 on the host  int8 on the board")
     for device in range(asked.devices):
         found = asyncio.run(whole_way(start, task, asked.board, device, asked.shots, asked.passes))

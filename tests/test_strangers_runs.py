@@ -175,7 +175,7 @@ WRONG_ARRAYS: list[tuple[str, Any, str]] = [
     ("adapt_lr_stream", 0.0, "adapt_lr_stream: "),
     ("mean", np.zeros(1, "c8"), "no initialisation that tinyfl wrote"),
     ("mean", np.zeros((1, 1), np.float32), "mean is not"),
-    ("scale", np.zeros(1, np.float32), "scale, by which inputs are divided, has a 0"),
+    ("scale", np.zeros(1, np.float32), "scale is not 1 finite numbers above 0"),
     ("classes", np.arange(4), "classes is int64"),
     ("shape", np.array([1.0]), "its shape"),
     ("plan", np.zeros(8, np.uint8), "is damaged"),

@@ -99,7 +99,7 @@ def test_npz_holds_the_split_out_and_standardises_by_training_devices(own_data: 
     assert set(episodes.device) == {0, 1, 2}
     held_out = np.isin(arrays["device"], [2, 5, 7])
     assert task.standardisation is not None
-    test_x = task.standardisation.apply(arrays["x"][held_out].astype(np.float32))
+    test_x = task.standardisation.apply(arrays["x"][held_out])
     seen = episodes.query.table[np.unique(episodes.query.rows)]
     assert {row.tobytes() for row in seen} <= {row.tobytes() for row in test_x}
     train_x = {row.tobytes() for row in task.stream(numbers(0, task.fleet_size or 0), 0, 60).table}

@@ -5,23 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
-from tinyfl.evaluation import STEPS
+from tinyfl.evaluation import STEPS, in_units, needs_outputs
 from tinyfl.files import npz, read_arrays, write_whole
 from tinyfl.networks import Network, from_plan
 from tinyfl.records import Saved, checked
 from tinyfl.runs import INITIALISATION, RunDirectory
-from tinyfl.tasks.npz import checked_inputs
+from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
+from tinyfl.tasks.standard import Standardisation
 from tinyfl.words import plain
 
 FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
     "mean", "scale", "classes",
 )  # fmt: skip
-"""What a saved initialisation holds; the weights of an adapted device are saved in the same form."""
+"""What a saved initialisation holds, with what was done to targets where it is of regression; the weights of an adapted device
+are saved in the same form."""
+
+OF_TARGETS = ("target_mean", "target_scale")
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,7 @@ class Initialisation:
     task: str
     clip: float
     adapt_lr: dict[str, float]
-    mean: F32
-    scale: F32
-    classes: np.ndarray
+    standard: Standardisation
 
     @classmethod
     def load(cls, path: Path) -> "Initialisation":
@@ -47,33 +50,27 @@ class Initialisation:
         if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
         try:
-            held = read_arrays(file, FIELDS, ("config_sha256",))
+            held = read_arrays(file, FIELDS, (*OF_TARGETS, "config_sha256"))
         except DataError as error:
             raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
-        arrays = ("theta", "plan", "shape", "mean", "scale", "classes")
-        saved = checked(Saved, {name: held[name].tolist() for name in held if name not in arrays}, file, COPY)
+        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", *OF_TARGETS)
+        saved = checked(Saved, {name: held[name].tolist() for name in held if name not in numbers}, file, COPY)
         net = _network(file, saved.network, held["shape"], held["plan"])
-        for name, size in (("theta", net.parameters), ("mean", net.inputs), ("scale", net.inputs)):
-            array = held[name]
-            if array.dtype != np.float32 or array.shape != (size,) or not np.isfinite(array).all():
-                raise RunError(f"{file} is damaged: {name} is not {size:,} finite float32 numbers but {_form(array)}. {COPY}")
-        if held["classes"].shape not in ((0,), (net.outputs,)):
-            raise RunError(f"{file} is damaged: {net.outputs:,} outputs, and classes is {_form(held['classes'])}. {COPY}")
-        if not held["scale"].all():
-            raise RunError(f"{file} is damaged: scale, by which inputs are divided, has a 0. {COPY}")
+        theta = held["theta"]
+        if theta.dtype != np.float32 or theta.shape != (net.parameters,) or not np.isfinite(theta).all():
+            form = f"{theta.dtype} {theta.shape}"
+            raise RunError(f"{file} is damaged: theta is not {net.parameters:,} finite float32 numbers but {form}. {COPY}")
+        try:
+            standard = Standardisation.read(held, net.inputs, net.outputs)
+        except ValueError as error:
+            raise RunError(f"{file} is damaged: {error}. {COPY}") from error
         if (directory := RunDirectory(file.parent)).holds(file):
-            directory.demand_own(saved.config_sha256, held["theta"])
-        return cls(
-            held["theta"], net, saved.task, saved.clip, {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream},
-            held["mean"], held["scale"], held["classes"],
-        )  # fmt: skip
+            directory.demand_own(saved.config_sha256, theta)
+        rates = {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream}
+        return cls(theta, net, saved.task, saved.clip, rates, standard)
 
 
 COPY = "Take the file as tinyfl wrote it."
-
-
-def _form(array: np.ndarray) -> str:
-    return f"{array.dtype} {array.shape}"
 
 
 def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Network:
@@ -121,7 +118,7 @@ def adapt(
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
         start.network.plan, start.theta, support, query, checkpoints,
-        stream=mode == "stream", rate=rate, clip=start.clip, weights=True,
+        stream=mode == "stream", rate=rate, clip=start.clip, weights=True, outputs=needs_outputs(start.standard),
     )  # fmt: skip
     if not np.isfinite(adapted.loss[-1, 0]):
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
@@ -137,18 +134,20 @@ def adapt(
         "shots": learnt,
         "measured_on": "the rest" if query is not device else "the same samples",
         "samples_measured": query.samples,
-        "curve": _curve(adapted, checkpoints, start.network),
+        "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
         "device_ram_bytes": start.network.ram_bytes(learnt if mode == "batch" else 1),
         "out": str(out) if out is not None else None,
     }
 
 
-def _curve(adapted: core.Adapted, checkpoints: list[int], net: Network) -> list[dict[str, Any]]:
+def _curve(
+    adapted: core.Adapted, losses: NDArray[np.floating[Any]], checkpoints: list[int], net: Network
+) -> list[dict[str, Any]]:
     """The one device's loss and accuracy at each checkpoint; None where JSON has no number for it."""
     return [
         {
             "steps": step,
-            "loss": float(adapted.loss[k, 0]) if np.isfinite(adapted.loss[k, 0]) else None,
+            "loss": float(losses[k, 0]) if np.isfinite(losses[k, 0]) else None,
             "accuracy": float(adapted.accuracy[k, 0]) if net.classifies else None,
         }
         for k, step in enumerate(checkpoints)
@@ -168,7 +167,8 @@ def _samples(path: Path, start: Initialisation) -> TableSource:
             "Give the same inputs, in the same order, as the run was trained on."
         )
     labels, targets = _truth(path, arrays["y"], len(x), start)
-    table = ((x - start.mean) / start.scale).astype(np.float32)
+    table = start.standard.apply(x)
+    refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
     rows = np.arange(len(x), dtype=np.int32)[None]
     return TableSource(table, rows, labels=None if labels is None else labels[None], targets=targets)
 
@@ -184,19 +184,19 @@ def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple
     """Labels or targets of a device's rows, as the network numbers them."""
     if y.shape[:1] != (rows,):
         raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry a row.")
-    if start.network.classifies:
-        classes = start.classes if len(start.classes) else np.arange(start.network.outputs)
-        unknown = ~np.isin(y, classes)
-        if y.ndim != 1 or unknown.any():
-            row = int(unknown.reshape(rows, -1).any(axis=1).argmax())
-            raise DataError(
-                f"{path}: array y has {y[row]} in row {row}, and the initialisation knows the classes "
-                f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
-            )
-        return np.searchsorted(classes, y).astype(np.int32), None
-    if y.dtype.kind not in "fiu":
-        raise DataError(f"{path}: array y is {y.dtype} {y.shape}. Give {start.network.outputs} numbers a row.")
-    targets = y.reshape(rows, -1).astype(np.float32)
-    if targets.shape[1] != start.network.outputs or not np.isfinite(targets).all():
-        raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} finite numbers a row.")
-    return None, targets
+    if not start.network.classifies:
+        values = checked_values(path, y)
+        if values.shape[1] != start.network.outputs:
+            raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} numbers a row.")
+        return None, start.standard.targets(values)
+    classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
+    labels, _ = labels_in(path, y, "classes")
+    assert labels is not None
+    unknown = ~np.isin(labels, classes)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise DataError(
+            f"{path}: array y has {labels[row]} in row {row}, and the initialisation knows the classes "
+            f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
+        )
+    return np.searchsorted(classes, labels).astype(np.int32), None

@@ -14,8 +14,10 @@ import tomli_w
 
 from tinyfl.algorithms import Algorithm
 from tinyfl.errors import ConfigError
+from tinyfl.networks import is_file
 from tinyfl.roster import Part, read_parts
-from tinyfl.tasks import FIRST_VALIDATION_DEVICE
+from tinyfl.tasks import FIRST_VALIDATION_DEVICE, TARGETS, Task, load_task
+from tinyfl.tasks.standard import Standardisation
 from tinyfl.words import plain
 
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
@@ -23,17 +25,23 @@ TASKS = ("digits", "sine", "npz", "omniglot")
 JUDGES = ("median", "trimmed-mean", "krum")
 """What may stand in for the mean (tinyfl.flower.judges)."""
 
+OWN_DATA = "npz"
+"""The task that takes the user's data as they come, so that it matters what is made of them."""
+
 
 @dataclass(frozen=True)
 class Config:
     """What decides a run's result. ``nodes`` is a number of gateways or "devices"; ``adapt_lr`` 0: chosen on validation
-    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own; the first ``freeze`` layers do not learn.
+    devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own, and then ``standardise`` and ``targets`` mean
+    nothing; the first ``freeze`` layers do not learn.
 
     The last three decide it only where a device fails: a round counts with ``minimum`` updates, a board may take ``seconds``
     for its part, and ``fleet`` says where the devices are (none: all are simulated here)."""
 
     task: str
     data: str
+    standardise: bool
+    targets: str
     algorithm: str
     network: str
     devices: int
@@ -76,6 +84,22 @@ class Config:
             return FedAvg(self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
         return Joint(self.samples, self.inner_lr, self.clip)
 
+    def load_task(self, standard: Standardisation | None = None) -> Task:
+        """The task, with its data; ``standard`` is what an earlier run did to them.
+
+        Raises ConfigError or DataError where they are not usable.
+        """
+        data = Path(self.data) if self.data else None
+        return load_task(self.task, data, self.seed, self.standardise, self.targets, standard)
+
+    @property
+    def calmer(self) -> str:
+        """What has helped where learning diverges."""
+        if self.task != OWN_DATA or self.standardise:
+            return f"Start a new run with a smaller --inner-lr than {self.inner_lr:g}."
+        own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
+        return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
+
     @property
     def gateways(self) -> int | None:
         """How many gateways; None where each device is a node."""
@@ -88,12 +112,17 @@ class Config:
 
     def to_toml(self) -> str:
         """As a config file that ``load`` reads back."""
-        table = {**asdict(self), "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet]}
-        return tomli_w.dumps(table)
+        return tomli_w.dumps(self._table())
 
     def sha256(self) -> str:
         """Hash of everything that decides the result, but for the data themselves: wherever their file lies."""
-        return hashlib.sha256(replace(self, data="", minimum=0, seconds=0.0, fleet=()).to_toml().encode()).hexdigest()
+        hashed = replace(self, data="", minimum=0, seconds=0.0, fleet=())._table()
+        if not self.targets:  # of a task that brings its own data, or of a tinyfl that had these settings not yet
+            del hashed["standardise"], hashed["targets"]
+        return hashlib.sha256(tomli_w.dumps(hashed).encode()).hexdigest()
+
+    def _table(self) -> dict[str, Any]:
+        return {**asdict(self), "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet]}
 
 
 MAY_CHANGE = ("minimum", "seconds", "fleet")
@@ -151,8 +180,10 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
         "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "freeze": 0,
         "tasks": 2000, "seed": 0, "nodes": "1", "robust": "", "tolerate": 0.2, "noise": 0.0, "update_clip": 0.0,
         "minimum": 0, "seconds": 60.0, "fleet": (),
-        **_BY_ALGORITHM[algorithm], **_BY_TASK[task], **_TUNED.get((task, algorithm), {}), **given,
+        "targets": "", **_BY_ALGORITHM[algorithm], **_BY_TASK[task], **_TUNED.get((task, algorithm), {}), **given,
     }  # fmt: skip
+    # A network of the user's file was trained on inputs as they are.
+    values.setdefault("standardise", task == OWN_DATA and not is_file(str(values["network"])))
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
@@ -202,7 +233,7 @@ def _checked(values: dict[str, Any]) -> Config:
             values["data"] = str(value)
         elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
             values[field.name] = float(min(max(value, -(10**300)), 10**300))
-        elif not isinstance(value, field.type) or isinstance(value, bool):  # type: ignore[arg-type]
+        elif not isinstance(value, field.type) or (isinstance(value, bool) and field.type is not bool):  # type: ignore[arg-type]
             raise ConfigError(f"{field.name} is {value!r}, not {field.type.__name__}.")  # type: ignore[union-attr]
     config = Config(**values)
     bounds: dict[str, tuple[float, float]] = {
@@ -220,6 +251,12 @@ def _checked(values: dict[str, Any]) -> Config:
     for name in ("data", "network"):
         if "\0" in getattr(config, name):
             raise ConfigError(f"{name} is {getattr(config, name)!r}, and no name or path has a zero in it. Give --{name}.")
+    if config.targets not in TARGETS:
+        raise ConfigError(f"targets is {config.targets!r}. Give --targets classes or values, or leave it out.")
+    if config.task != OWN_DATA and (config.standardise or config.targets):
+        raise ConfigError(
+            f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
+        )
     if config.nodes != "devices" and not re.fullmatch(r"0*[1-9][0-9]{0,9}", config.nodes):
         raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")
     return config

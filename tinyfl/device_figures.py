@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.core import F32
-from tinyfl.evaluation import LEADING_STEPS
+from tinyfl.evaluation import LEADING_STEPS, in_units, needs_outputs
 from tinyfl.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.networks import Network
 from tinyfl.page import counted
@@ -23,7 +23,8 @@ SINE_DEVICES, IMAGE_DEVICES, QUERIES, MOST_DUMBBELLS = 6, 4, 10, 30
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What to adapt for a figure: both initialisations, each with its own rate, as the evaluation adapts them."""
+    """What to adapt for a figure: both initialisations, each with its own rate, as the evaluation adapts them; the one that a
+    run started from is ``called`` so."""
 
     net: Network
     theta: F32
@@ -33,17 +34,18 @@ class Adaptation:
     shots: int
     tasks: int
     clip: float
+    called: str = "random start"
 
     def run(self, episodes: Episodes, *, outputs: bool) -> tuple[core.Adapted, core.Adapted]:
-        """The learnt and the random initialisation, each before and after LEADING_STEPS full-batch steps."""
-        learnt, random = (
+        """The learnt initialisation and the one it started from, each before and after LEADING_STEPS full-batch steps."""
+        learnt, start = (
             core.adapt(
                 self.net.plan, theta, episodes.support, episodes.query, (0, LEADING_STEPS),
                 stream=False, rate=rate, clip=self.clip, outputs=outputs,
             )
             for theta, rate in ((self.theta, self.rate), (self.start, self.start_rate))
         )  # fmt: skip
-        return learnt, random
+        return learnt, start
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def devices(task: Task, what: Adaptation) -> Picture:
 def _functions(task: Task, what: Adaptation) -> Picture:
     """Each device's function, its support points, and the network's function before and after."""
     episodes = task.episodes("test", SINE_DEVICES, what.shots)
-    learnt, random = what.run(episodes, outputs=True)
+    learnt, start = what.run(episodes, outputs=True)
     support, query = episodes.support, episodes.query
     assert support.targets is not None
     assert query.targets is not None
@@ -80,7 +82,7 @@ def _functions(task: Task, what: Adaptation) -> Picture:
         x = query.table[query.rows[d], 0]
         ax.plot(x, query.targets[query.rows[d], 0], color="#b6bcc6", lw=4.5, label="true function")
         for adapted, k, label, look in (
-            (random, 1, f"random start, {LEADING_STEPS} steps", {"color": ORANGE, "lw": 1.2, "ls": "-."}),
+            (start, 1, f"{what.called}, {LEADING_STEPS} steps", {"color": ORANGE, "lw": 1.2, "ls": "-."}),
             (learnt, 0, "learnt, before adapting", {"color": BLUE, "lw": 1.2, "ls": ":"}),
             (learnt, 1, f"learnt, {LEADING_STEPS} steps", {"color": BLUE, "lw": 1.9}),
         ):
@@ -164,32 +166,34 @@ def _image_axes(ax: "Axes", ways: int, shown: int) -> None:
 
 
 def _dumbbells(task: Task, what: Adaptation) -> Picture:
-    """Each held-out device's result before and after, beside what it reaches from random weights."""
+    """Each held-out device's result before and after, beside what it reaches from the weights that the run started from."""
     episodes = task.episodes("test", what.tasks, what.shots)
     count = np.bincount(episodes.device)
     classifies = what.net.classifies
 
-    def of_device(values: F32) -> NDArray[np.float64]:
+    def of_device(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         return np.bincount(episodes.device, weights=values.astype(np.float64)) / count
 
-    learnt, random = what.run(episodes, outputs=False)
-    before, after, by_chance = (
-        of_device(a.accuracy[k] if classifies else a.loss[k]) for a, k in ((learnt, 0), (learnt, 1), (random, 1))
-    )
+    learnt, start = what.run(episodes, outputs=needs_outputs(task.standardisation))
+
+    def judged(adapted: core.Adapted) -> NDArray[np.floating[Any]]:
+        return adapted.accuracy if classifies else in_units(adapted, episodes.query, task.standardisation)
+
+    before, after, began = (of_device(judged(a)[k]) for a, k in ((learnt, 0), (learnt, 1), (start, 1)))
     order = np.argsort(after if classifies else -after, kind="stable")
     if len(order) > MOST_DUMBBELLS:
         order = order[np.linspace(0, len(order) - 1, MOST_DUMBBELLS).round().astype(int)]
-    before, after, by_chance = (np.where(np.isfinite(v), v, np.nan)[order] for v in (before, after, by_chance))
+    before, after, began = (np.where(np.isfinite(v), v, np.nan)[order] for v in (before, after, began))
     figure = canvas(1.3 + 0.19 * len(order))
     ax = figure.add_subplot()
     y = np.arange(len(order))
     ax.hlines(y, before, after, color=BLUE, alpha=0.35, lw=2)
-    ax.plot(by_chance, y, "|", color=ORANGE, ms=9, mew=2, label=f"random start, {LEADING_STEPS} steps")
+    ax.plot(began, y, "|", color=ORANGE, ms=9, mew=2, label=f"{what.called}, {LEADING_STEPS} steps")
     ax.plot(before, y, "o", mfc="white", mec=BLUE, ms=5.5, label="learnt, before adapting")
     ax.plot(after, y, "o", color=BLUE, ms=6, label=f"learnt, {LEADING_STEPS} steps")
     names = [f"device {n + 1}" + ("" if np.isfinite(value) else ": diverged") for n, value in zip(order, after, strict=True)]
     ax.set_yticks(y, names, fontsize=7.5)
-    _device_axes(ax, len(order), classifies, np.concatenate([before, after, by_chance]))
+    _device_axes(ax, len(order), classifies, np.concatenate([before, after, began]))
     legend(figure, ax)
     chosen = f"All {len(count)} held-out devices"
     if len(order) < len(count):

@@ -83,10 +83,10 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _diverged(left_out: Mapping[str, int]) -> str:
+def diverged(left_out: Mapping[str, int], config: Config) -> str:
     """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
     if left_out and set(left_out) <= {Code.numeric.name, Code.oversized.name}:
-        return "the inner loop diverges. Start a new run with a smaller --inner-lr, or with a --clip."
+        return f"the inner loop diverges. {config.calmer}"
     return ""
 
 
@@ -103,7 +103,7 @@ def _flower_quiet() -> Iterator[None]:
 
 
 class Federation:
-    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint."""
+    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Losses are told in ``unit``s."""
 
     def __init__(
         self,
@@ -115,10 +115,11 @@ class Federation:
         progress: Callable[[Progress], None] | None,
         interruptible: bool = True,
         on_event: Callable[[Event], None] | None = None,
+        unit: float = 1.0,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
-        self.grid, self.state, self.interruptible = grid, start, interruptible
+        self.grid, self.state, self.interruptible, self.unit = grid, start, interruptible, unit
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
@@ -141,7 +142,7 @@ class Federation:
         if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                f"{_diverged(self.left_out) or self._see_to(range(self.config.devices)) + '.'}"
+                f"{diverged(self.left_out, self.config) or self._see_to(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
         return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge), without)
@@ -221,7 +222,7 @@ class Federation:
             known = reason in self.left_out or len(self.left_out) < MOST_REASONS
             self.left_out[reason if known else "other"] += count
         if np.isfinite(updates.loss):
-            self._losses.append(updates.loss)
+            self._losses.append(updates.loss * self.unit)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
             self._record()
@@ -244,9 +245,9 @@ class Federation:
                 "Choose a smaller --network, or --batch 1."
             )
         if self._short == len(SHORT_ROUND_PAUSES):
-            diverged = "" if updates.devices else _diverged(updates.left_out)
+            alone = "" if updates.devices else diverged(updates.left_out, self.config)
             smaller = ", or give a smaller --minimum" if updates.devices else ""
-            cure = diverged or (f"{self._see_to(updates.absent)}{smaller}; then go on with: {self.directory.again}")
+            cure = alone or f"{self._see_to(updates.absent)}{smaller}; then go on with: {self.directory.again}"
             raise TrainingError(
                 f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
                 f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"

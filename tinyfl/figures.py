@@ -129,7 +129,7 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
     """Accuracy, or loss where there is none, over adaptation steps: a panel for each mode and number of shots."""
     key = metric(curves[0].rows)
     shots = sorted({row["shots"] for curve in curves for row in curve.rows})
-    floors = {row["shots"]: row["accuracy"] for row in floor}
+    floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
     with styled():
         figure = canvas(0.5 + 2.5 * len(shots))
         grid = figure.subplots(len(shots), len(MODES), sharex=True, sharey=True, squeeze=False)
@@ -137,7 +137,8 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
             for curve in curves:
                 _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key)
             if shot in floors:
-                ax.axhline(floors[shot], color=INK, lw=1.1, ls=(0, (4, 3)), label="nearest class mean")
+                level, name = floors[shot][key], floors[shot].get("method", "nearest class mean")
+                ax.axhline(level, color=INK, lw=1.1, ls=(0, (4, 3)), label=name)
             ax.set_title(f"{counted(shot, 'shot')} · {MODES[mode]}", color=INK)
             _adaptation_axes(ax, key)
         for ax in grid[-1]:

@@ -88,6 +88,12 @@ def read_arrays(path: Path, names: Sequence[str], more: Sequence[str] = ()) -> d
     return arrays
 
 
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays in the .npz file at ``path``, which ``read_arrays`` has read from."""
+    with zipfile.ZipFile(path) as file:
+        return [name.removesuffix(".npy") for name in file.namelist()]
+
+
 def read_array(path: Path) -> NDArray[Any]:
     """The array in the .npy file at ``path``, likewise."""
     if not path.is_file():

@@ -40,7 +40,8 @@ def infer(
 
     ``input`` is an .npy file of a batch (n, *shape): raw values, or float32, which is quantised; ``output`` takes the raw
     outputs. ``task``, a task's name or a finished run's directory, measures the accuracy on test devices' query sets; with a
-    run on that of its test device ``device`` alone, as ``tinyfl export --adapted`` numbers them. Returns plain data. Raises
+    run on that of its test device ``device`` alone, as ``tinyfl export --adapted`` numbers them. A run's data are standardised
+    as the run's were; those of a task by its name are taken as they are. Returns plain data. Raises
     ConfigError, DataError, and what bringing up the board raises.
     """
     if input is None and task is None:
@@ -93,7 +94,7 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
     if not Path(task).is_dir():
         if device is not None:
             raise ConfigError(f"--device {device} is one of a run's test devices: give the run's directory as --task.")
-        made = load_task(task, data, 0)
+        made = load_task(task, data, 0, standardise=False)  # a model from elsewhere takes inputs as they are
         return made, made.episodes("test", MOST_DEVICES, 1)
     from tinyfl.export.origin import origin
 
@@ -122,16 +123,19 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
     x = gain * query.table[query.rows]
     truth = np.eye(outputs, dtype=np.float32)[query.labels] if query.targets is None else query.targets[query.rows]
     y = run(x.reshape(-1, *program.input.shape)).reshape(truth.shape)
-    result = {"task": task.name, "devices": len(set(owner.tolist())), "samples": int(x.shape[0] * x.shape[1])}
+    standard = task.standardisation
+    result: dict[str, Any] = {"task": task.name, "devices": len(set(owner.tolist()))}
+    result |= {"samples": int(x.shape[0] * x.shape[1]), "standardised": standard is not None and standard.of_inputs}
     if task.loss is Loss.mean_squared_error:
-        scores = ((_real(y, program) - truth) ** 2).mean(axis=(1, 2))
+        unit = 1.0 if standard is None else standard.target_scale
+        scores = ((unit * (_real(y, program) - truth)) ** 2).mean(axis=(1, 2))
     elif task.loss is Loss.sigmoid_cross_entropy:
         even = 0.5 if program.ops[-1] == "LOGISTIC" else 0.0
         scores = ((_real(y, program) > even) == (truth > 0.5)).mean(axis=(1, 2))
     else:
         scores = (y.argmax(axis=2) == truth.argmax(axis=2)).mean(axis=1)
     name = "loss" if task.loss is Loss.mean_squared_error else "accuracy"
-    mean, width, _ = mean_and_interval(scores.astype(np.float32), np.unique(owner, return_inverse=True)[1])
+    mean, width, _ = mean_and_interval(scores, np.unique(owner, return_inverse=True)[1])
     return {**result, name: mean, f"{name}_ci95": width if np.isfinite(width) else None}
 
 

@@ -141,6 +141,11 @@ def is_file(name: str) -> bool:
     return name.endswith(FILES)
 
 
+def starts_from(name: str) -> str:
+    """What to call the weights that a run with a network of this name starts from."""
+    return "your weights" if is_file(name) else "random start"
+
+
 FAMILIES = {
     "mlp": "dense layers, as in mlp-64-64",
     "conv": "3 x 3 convolutions that halve rows and columns, as in conv-16-32-32-32",

@@ -31,7 +31,7 @@ def loss(value: float | None, half: float | None = None) -> str:
         return "diverged"
     if half is None or not isfinite(half) or half <= 0:
         return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.2e}"
-    if max(abs(value), half) >= 1e5:
+    if not 1e-3 <= max(abs(value), half) < 1e5:
         return f"{value:.2e} ± {half:.1e}"
     places = max(0, 1 - int(f"{half:e}".partition("e")[2]))
     return f"{value:,.{places}f} ± {half:,.{places}f}"
@@ -144,6 +144,7 @@ h2 { font-size: 1.15rem; font-weight: 600; margin: 3rem 0 .8rem }
 .headline {
   font-size: 1.75rem; line-height: 1.32; letter-spacing: -.012em; margin: 1.8rem 0; max-width: 46rem; text-wrap: pretty;
 }
+.verdict { border-left: 4px solid #c14b00; padding: .5rem 1rem; margin: 1.8rem 0 0; max-width: 46rem; font-weight: 600 }
 .headline strong { color: var(--accent); font-weight: 650 }
 .n { white-space: nowrap }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem }

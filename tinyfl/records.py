@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, Vali
 
 from tinyfl.core import LIMIT
 from tinyfl.errors import RunError
-from tinyfl.evaluation import LEADING_STEPS
+from tinyfl.evaluation import LEADING_STEPS, NEAREST_MEAN
 from tinyfl.words import problem
 
 MOST_PROBLEMS = 3
@@ -48,11 +48,14 @@ class Reached(_Record):
 
 
 class Floor(_Record):
-    """What nearest class mean reaches."""
+    """What a method without a network reaches: an accuracy, or the loss of the support mean."""
 
     shots: Some
-    accuracy: Share
+    method: str = NEAREST_MEAN
+    accuracy: Share | None
     accuracy_ci95: Number | None
+    loss: Number | None = None
+    loss_ci95: Number | None = None
     tasks: Some
 
 
@@ -78,7 +81,10 @@ class Result(_Record):
     bytes_down: Count
     bytes_up: Count
     device_ram_bytes: Some
+    start: str = "random start"
+    notes: list[str] = []
     left_out: dict[str, Count]
+    failed: dict[str, str] = {}
     privacy: dict[str, Any] | None = None
     boards: list[OneBoard] = []
     theta_sha256: Hash
@@ -86,6 +92,8 @@ class Result(_Record):
     evaluation: list[Reached]
     baseline: list[Reached]
     floor: list[Floor]
+    worse_than_floor: list[Floor] = []
+    verdict: str = ""
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Result":

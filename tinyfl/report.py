@@ -10,14 +10,15 @@ from tinyfl.adaptation import Initialisation
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.device_figures import Adaptation, Picture, devices
-from tinyfl.errors import ConfigError, DataError
+from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.figures import Curve, metric
 from tinyfl.files import write_whole
-from tinyfl.networks import Network
+from tinyfl.networks import Network, is_file, starts_from
 from tinyfl.page import counted
 from tinyfl.runs import RunDirectory
-from tinyfl.tasks import Task, load_task
+from tinyfl.tasks import Task
+from tinyfl.verdict import leading, method, reached, without_a_network
 from tinyfl.words import plain, shell
 
 Row = Mapping[str, Any]
@@ -28,6 +29,9 @@ REPORT = "report.html"
 SHOTS_PER_CLASS = ("digits", "omniglot")
 """Tasks whose shots count for each class, not in all. The page of a run whose data have gone needs it, too."""
 
+MOST_IN_A_LINE = 1000
+"""Characters of a verdict or a note."""
+
 BAUDS = (115_200, 1_000_000)
 BITS_PER_BYTE = 10
 """On a serial line with 8N1: a start bit, the byte, a stop bit."""
@@ -37,10 +41,11 @@ def write_report(
     directory: RunDirectory, config: Config, task: Task, net: Network, theta: F32, start: F32, result: dict[str, Any]
 ) -> Path:
     """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is what it learnt,
-    ``start`` the random initialisation it began from. Returns the page's path."""
-    learnt, random = _leading(result["evaluation"]), _leading(result["baseline"])
+    ``start`` the weights it began from. Returns the page's path."""
+    learnt, began = leading(result["evaluation"]), leading(result["baseline"])
     what = Adaptation(
-        net, theta, start, learnt["adapt_lr"], random["adapt_lr"], learnt["shots"], config.tasks, config.clip
+        net, theta, start, learnt["adapt_lr"], began["adapt_lr"], learnt["shots"], config.tasks, config.clip,
+        starts_from(config.network),
     )  # fmt: skip
     return _write(directory, config, net, result, devices(task, what))
 
@@ -54,22 +59,34 @@ def rebuild(path: Path) -> Path:
     directory = RunDirectory(path)
     result, config, held = directory.result(), directory.config(), Initialisation.load(path)
     try:
-        _refuse_other_data(directory, config)
-        task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
-    except (DataError, OSError) as error:
+        _refuse_other_files(directory, config)
+        task = config.load_task(held.standard)
+        start = _start(config, task, held.network)
+    except (DataError, ConfigError, InstallError, OSError) as error:
         return _write(directory, config, held.network, result, error)
-    start = held.network.initial_weights(config.seed)
     return write_report(directory, config, task, held.network, held.theta, start, result)
 
 
-def _refuse_other_data(directory: RunDirectory, config: Config) -> None:
-    from tinyfl.federation import data_sha256
+def _start(config: Config, task: Task, net: Network) -> F32:
+    """The weights that a run began from."""
+    if not is_file(config.network):
+        return net.initial_weights(config.seed)
+    from tinyfl.export.keras import from_keras
 
-    if config.data and not Path(config.data).is_file():
-        raise DataError(f"{config.data}: no such file.")
-    checkpoint = directory.checkpoint()
-    if checkpoint is not None and checkpoint.data_sha256 != data_sha256(config):
-        raise DataError(f"{config.data} was changed since the run.")
+    return from_keras(config.network, loss=task.loss)[1]
+
+
+def _refuse_other_files(directory: RunDirectory, config: Config) -> None:
+    """Raises DataError where the run's data or its network's file have gone, or are others."""
+    from tinyfl.federation import data_sha256, network_sha256
+
+    checkpoint, network = directory.checkpoint(), config.network if is_file(config.network) else ""
+    for path, now in ((config.data, data_sha256), (network, network_sha256)):
+        if path and not Path(path).is_file():
+            raise DataError(f"{path}: no such file.")
+        before = checkpoint and (checkpoint.data_sha256 if path == config.data else checkpoint.network_sha256)
+        if path and before and before != now(config):
+            raise DataError(f"{path} was changed since the run.")
 
 
 def compare(paths: Sequence[Path], out: Path) -> Path:
@@ -131,7 +148,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     classifies = metric(result["evaluation"]) == "accuracy"
     unit = "cross-entropy" if classifies else "mean squared error"
     curves = [
-        Curve("random start", result["baseline"], figures.ORANGE, "-."),
+        Curve(starts_from(config.network), result["baseline"], figures.ORANGE, "-."),
         Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
     ]
     learning = figures.learning(directory.metrics(), unit, log=not classifies)
@@ -149,29 +166,32 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     title = f"{result['task']} · {result['algorithm']}"
     body = [
         page.header(title, _fleet(config, result)),
-        f'<p class="headline">{_headline(result, net)}</p>',
-        _tiles(result),
+        _verdict(result),
+        f'<p class="headline">{_headline(config, result, net)}</p>',
+        _tiles(config, result),
         page.section("How the fleet learnt", page.image(learning, "Learning curve over the rounds.", learning_note)),
         page.section("How unseen devices adapt", adapted),
         page.section("What some of them do", _devices(picture)),
         page.section("What each device needed", _needs(config, net, result)),
-        page.section("The whole evaluation", _evaluation(result)),
+        page.section("The whole evaluation", _evaluation(config, result)),
+        page.section("What it learnt from", _notes(config, result)),
         page.section("To repeat it", _repeat(directory.path, config, result)),
     ]
     directory.save(REPORT, page.whole(title, body))
     return directory.path / REPORT
 
 
-def _leading(rows: Sequence[Row]) -> Row:
-    """The row that reports lead with."""
-    return next(row for row in rows if row["mode"] == "batch" and row["steps"] == LEADING_STEPS)
+def _verdict(result: Result) -> str:
+    """The first words of the page, where the run does not come up to its floor."""
+    words = result.get("verdict", "")
+    return f'<p class="verdict">{page.text(words, MOST_IN_A_LINE)}</p>' if words else ""
 
 
-def _reached(row: Row) -> str:
-    """What a row is judged by: accuracy where the task has it, loss elsewhere."""
-    if row.get("accuracy") is not None:
-        return page.percent(row["accuracy"], row["accuracy_ci95"])
-    return page.loss(row["loss"], row["loss_ci95"])
+def _notes(config: Config, result: Result) -> str:
+    """What was made of the user's data and network, and what is to be had without one."""
+    notes = result.get("notes") or [f"task {config.task}, which brings its own data"]
+    lines = [*notes, f"start: {starts_from(config.network)}", *without_a_network(result)]
+    return "<ul>" + "".join(f"<li>{page.text(line, MOST_IN_A_LINE)}</li>" for line in dict.fromkeys(lines)) + "</ul>"
 
 
 def _fleet(config: Config, result: Result) -> str:
@@ -186,35 +206,36 @@ def _fleet(config: Config, result: Result) -> str:
     )
 
 
-def _headline(result: Result, net: Network) -> str:
-    row, random = _leading(result["evaluation"]), _leading(result["baseline"])
+def _headline(config: Config, result: Result, net: Network) -> str:
+    row, start = leading(result["evaluation"]), leading(result["baseline"])
     if result["task"] in SHOTS_PER_CLASS:
         learns_from = f"{counted(row['shots'], 'sample')} of each of its {net.outputs} classes"
     else:
         learns_from = f"{row['shots']:,} of its own samples"
     lead = f"After {LEADING_STEPS} steps on {learns_from}, an unseen device"
-    reached = f'<strong class="n">{_reached(row)}</strong>'
-    others = f'; from random weights <span class="n">{_value(random)}</span>'
+    figure = f'<strong class="n">{reached(row)}</strong>'
+    others = f'; {starts_from(config.network)} <span class="n">{_value(start)}</span>'
+    floor = next((f for f in reversed(result["floor"]) if f["shots"] == row["shots"]), None)
+    if floor is not None:
+        others += f', {method(floor)} <span class="n">{_value(floor)}</span>'
     if row["accuracy"] is not None:
-        floor = next((page.percent(f["accuracy"]) for f in result["floor"] if f["shots"] == row["shots"]), "")
-        others += f', nearest class mean <span class="n">{floor}</span>' if floor else ""
-        return f"{lead} answers {reached} right{others}."
+        return f"{lead} answers {figure} right{others}."
     if not page.known(row["loss"]):
-        return f"{lead} may have {reached}: at least one of {row['tasks']:,} did{others}."
-    return f"{lead} has a mean squared error of {reached}{others}."
+        return f"{lead} may have {figure}: at least one of {row['tasks']:,} did{others}."
+    return f"{lead} has a mean squared error of {figure}{others}."
 
 
 def _value(row: Row) -> str:
     """What was reached, to as many places as its interval supports, without the interval."""
-    return _reached(row).partition(" ±")[0]
+    return reached(row).partition(" ±")[0]
 
 
-def _tiles(result: Result) -> str:
+def _tiles(config: Config, result: Result) -> str:
     payload = (result["bytes_down"] + result["bytes_up"]) / result["device_rounds"]
     what = "right" if metric(result["evaluation"]) == "accuracy" else "error"
     tiles = [
-        (_value(_leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
-        (_value(_leading(result["baseline"])), "from random weights"),
+        (_value(leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
+        (_value(leading(result["baseline"])), starts_from(config.network)),
         (page.size(result["device_ram_bytes"]), "of RAM to learn"),
         (page.size(payload), "down and up, each round"),
     ]
@@ -243,8 +264,7 @@ def _devices(picture: Picture | Exception) -> str:
 
 def _needs(config: Config, net: Network, result: Result) -> str:
     inner = config.build().inner(0)
-    leading = _leading(result["evaluation"])
-    support = leading["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
+    support = leading(result["evaluation"])["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
     down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
     whole = "weights, activations and deltas"
     rows = [
@@ -265,22 +285,25 @@ def _needs(config: Config, net: Network, result: Result) -> str:
     return page.table("", body, "needs")
 
 
-def _evaluation(result: Result) -> str:
+def _evaluation(config: Config, result: Result) -> str:
     classifies = metric(result["evaluation"]) == "accuracy"
     of_each = ["rate", "loss", *(["accuracy"] if classifies else [])]
     group = f'<th colspan="{len(of_each)}" class="group">'
-    head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}random start</th><th></th></tr><tr><th class="l">mode</th>'
+    head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}{starts_from(config.network)}</th><th></th></tr>'
+    head += '<tr><th class="l">mode</th>'
     head += "".join(f"<th>{name}</th>" for name in ("shots", "steps", *of_each, *of_each, "devices")) + "</tr>"
     body = ""
-    for learnt, random in zip(result["evaluation"], result["baseline"], strict=True):
+    for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
         texts = [f"{learnt['shots']:,}", f"{learnt['steps']:,}"]
-        for row in (learnt, random):
+        for row in (learnt, start):
             texts += [f"{row['adapt_lr']:g}", page.loss(row["loss"], row["loss_ci95"])]
-            texts += [_reached(row)] if classifies else []
+            texts += [reached(row)] if classifies else []
         texts.append(f"{learnt['tasks']:,}")
         kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
         body += f'<tr class="{kind}"><td>{page.text(learnt["mode"])}</td>{page.cells(texts)}</tr>'
-    floor = "".join(f" Nearest class mean, {counted(f['shots'], 'shot')}: {_reached(f)}." for f in result["floor"])
+    floor = "".join(
+        f" {page.text(method(f)).capitalize()}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"]
+    )
     note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {LEADING_STEPS} steps.{floor}"
     return f'{page.table(head, body)}<p class="note">{note}</p>'
 
@@ -316,23 +339,23 @@ def _kinds(result: Result) -> str:
 
 
 def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
-    leading = [
+    leads = [
         {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS}
         for result in results
     ]
-    settings = sorted({setting for rows in leading for setting in rows})
-    best = {setting: _best([rows[setting] for rows in leading if setting in rows]) for setting in settings}
+    settings = sorted({setting for rows in leads for setting in rows})
+    best = {setting: _best([rows[setting] for rows in leads if setting in rows]) for setting in settings}
     head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
     head += "".join(f"<th>{page.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
     head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
     body = ""
-    for name, result, rows in zip(names, results, leading, strict=True):
+    for name, result, rows in zip(names, results, leads, strict=True):
         body += f'<tr><th scope="row">{page.text(name)}</th>'
         body += "".join(f"<td>{page.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
         for setting in settings:
             row = rows.get(setting)
             kind = "r best" if row is not None and row is best[setting] else "r"
-            body += f'<td class="{kind}">{_reached(row) if row else "–"}</td>'
+            body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
         counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
         sizes = [page.size(result["device_ram_bytes"]), page.size(result["bytes_down"] + result["bytes_up"])]
         body += f"{page.cells([*counts, *sizes])}</tr>"

@@ -7,10 +7,12 @@ from rich.box import SIMPLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tinyfl import page
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.federation import Progress as Standing
 from tinyfl.fleet import Event
 from tinyfl.terminal import Terminal
+from tinyfl.verdict import method, without_a_network
 
 if TYPE_CHECKING:
     from tinyfl.costs import Cost, Work
@@ -55,22 +57,31 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
         bar.stop()
 
 
+def note(words: str) -> None:
+    """What was made of a user's data and network, before the work begins."""
+    Terminal(stderr=True).print(words, highlight=False, soft_wrap=True)
+
+
 def run(result: dict[str, Any]) -> None:
-    """A finished run: what an unseen device reaches, beside the random initialisation and the floor."""
+    """A finished run: what an unseen device reaches, beside what it starts from and the floor; first of all, where it does not
+    come up to that."""
     console = Terminal()
-    classifies = result["evaluation"][0]["accuracy"] is not None
+    if words := result["verdict"]:
+        console.print(words, style="bold red", highlight=False, soft_wrap=True)
+    floors = {row["shots"]: row for row in result["floor"]}  # the last of each: nearest class mean, or support mean
+    beside = [method(row).replace("class ", "") for row in list(floors.values())[:1]]
     table = Table(title=f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
-    for column in ("mode", "shots", "steps", "adapted", "random start", *(["nearest mean"] if classifies else [])):
+    for column in ("mode", "shots", "steps", "adapted", result["start"], *beside):
         table.add_column(column, justify="left" if column == "mode" else "right")
-    floor = {row["shots"]: row for row in result["floor"]}
-    for learnt, random in zip(result["evaluation"], result["baseline"], strict=True):
+    for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
         if learnt["steps"] not in (0, 1, LEADING_STEPS):
             continue
-        cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt), _figure(random)]
-        if classifies:
-            cells.append(_figure(floor[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "")
+        cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt), _figure(start)]
+        cells += [_figure(floors[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "" for _ in beside]
         table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
     console.print(table)
+    for line in without_a_network(result):
+        console.print(line)
     console.print(
         f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
         f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
@@ -84,7 +95,7 @@ def run(result: dict[str, Any]) -> None:
     if result["left_out"]:
         console.print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items()))
     for part, why in result.get("failed", {}).items():
-        console.print(f"FAILED: {part}: {why}", style="bold red", markup=False, soft_wrap=True)
+        console.print(f"FAILED: {part}: {why}", style="bold red", soft_wrap=True)
     console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)
 
 
@@ -97,7 +108,7 @@ def adaptation(result: dict[str, Any]) -> None:
     table.add_column("accuracy", justify="right")
     for point in result["curve"]:
         accuracy = "" if point["accuracy"] is None else f"{100 * point['accuracy']:.1f} %"
-        table.add_row(str(point["steps"]), "diverged" if point["loss"] is None else f"{point['loss']:.4g}", accuracy)
+        table.add_row(str(point["steps"]), page.loss(point["loss"]), accuracy)
     console.print(table)
     console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
     if result["out"]:
@@ -203,6 +214,8 @@ def inference(result: dict[str, Any]) -> None:
     if "task" in result:
         row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
         console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
+        if result["task"] == "npz" and not result["standardised"]:
+            console.print("Inputs are as they are in the file; to standardise them as a run did, give its directory as --task.")
 
 
 def emulated(boards: "Sequence[Served]") -> None:
@@ -221,5 +234,4 @@ def _figure(row: dict[str, Any]) -> str:
         return f"{100 * row['accuracy']:.1f} %" + (f" ± {100 * width:.1f}" if width is not None else "")
     if row["loss"] is None:
         return "diverged"
-    width = row["loss_ci95"]
-    return f"{row['loss']:.4f}" + (f" ± {width:.4f}" if width is not None else "")
+    return page.loss(row["loss"], row["loss_ci95"])

@@ -12,15 +12,17 @@ import numpy as np
 from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
 from tinyfl.assembly import Boards, Work, assembled
-from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
+from tinyfl.config import MAY_CHANGE, OWN_DATA, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, Interrupted, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.fleet import Event, Fleet
-from tinyfl.networks import Network, is_file, network
+from tinyfl.networks import Network, is_file, network, starts_from
 from tinyfl.runs import RunDirectory, theta_sha256
-from tinyfl.tasks import SPLITS, Task, load_task
+from tinyfl.tasks import SPLITS, Task, targets_for
+from tinyfl.tasks.standard import Standardisation
+from tinyfl.verdict import verdict
 from tinyfl.words import plain
 
 if TYPE_CHECKING:
@@ -48,13 +50,21 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A config with what it names."""
+class Learner:
+    """What learns: a task, a network for it, and the weights that it starts from, float32 (parameters,). ``notes`` say in words
+    what was made of the user's data and network."""
 
-    config: Config
     task: Task
     network: Network
     start: F32
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Job(Learner):
+    """The same with the config that names it, and how it is done."""
+
+    config: Config
     algorithm: Algorithm
     engine: Engine
     progress: Callable[[Progress], None]
@@ -69,6 +79,7 @@ def simulate(
     lanes: int = 0,
     progress: Callable[[Progress], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     over: "Place | None" = None,
     **options: Any,
 ) -> Run:
@@ -76,8 +87,9 @@ def simulate(
     are simulated.
 
     ``resume`` goes on with the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only
-    the speed. ``on_event`` is told what becomes of boards, from another thread. ``over`` brings up the grid of the rounds;
-    without, the whole fleet is of this machine. Raises a TinyflError that says what to do.
+    the speed. ``on_event`` is told what becomes of boards, from another thread; ``on_note``, before the first round, what was
+    made of the user's data and network. ``over`` brings up the grid of the rounds; without, the whole fleet is of this machine.
+    Raises a TinyflError that says what to do.
     """
     engine = Engine(threads, lanes)
     try:
@@ -99,6 +111,8 @@ def simulate(
         if resume is None:
             directory.start(job.config)
         start = State(0, job.start)
+        for note in job.notes:
+            (on_note or str)(note)
 
         def tell(event: Event) -> None:
             event = replace(event, board=plain(event.board), detail=plain(event.detail))
@@ -108,7 +122,11 @@ def simulate(
 
         work = Work(job.task, job.network, engine, job.config.seconds)
         with (over or here)(job.config, work, tell) as (grid, boards):
-            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, over is None, tell).run()
+            standard = job.task.standardisation
+            unit = standard.squared_unit if standard else 1.0
+            outcome = Federation(
+                directory, job.config, job.algorithm, grid, start, job.progress, over is None, tell, unit
+            ).run()
         try:
             return _finish(directory, job, start.theta, outcome, boards)
         except KeyboardInterrupt as stop:
@@ -126,23 +144,38 @@ def here(config: Config, work: Work, on_event: Callable[[Event], None]) -> Itera
         yield FleetGrid(fleet, config.gateways), boards
 
 
-def network_of(config: Config, task: Task) -> tuple[Network, F32]:
-    """The config's network and the weights that it starts from: those of its file, if it is one.
+def learner_of(config: Config) -> Learner:
+    """The config's task and network, which starts from the weights of its file, if it is one.
 
-    Raises ConfigError where it does not take the task's inputs, or give its outputs.
+    Raises ConfigError where the network does not take the task's inputs, or give its outputs.
     """
     if is_file(config.network):
-        from tinyfl.export.keras import from_keras
-
-        net, start = from_keras(Path(config.network), loss=task.loss)
-        refuse_misfit(net, task, config.network)
+        learner = _of_file(config)
     else:
+        task = config.load_task()
         net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
-        start = net.initial_weights(config.seed)
-    net = net.frozen(config.freeze)
+        learner = Learner(task, net, net.initial_weights(config.seed), ())
+    net = learner.network.frozen(config.freeze)
     if not any(layer.learns for layer in net.placed):
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
-    return net, start
+    standard = learner.task.standardisation
+    return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
+
+
+def _of_file(config: Config) -> Learner:
+    """The same for a Keras file, which also says what the targets are, where the config does not."""
+    from tinyfl.export.keras import LOSSES, compiled_with, from_keras, load, targets_of
+
+    model = load(Path(config.network))
+    task = replace(config, targets=config.targets or targets_of(model)).load_task()
+    net, start = from_keras(model, loss=task.loss)
+    refuse_misfit(net, task, config.network)
+    notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], compiled_with(model)
+    if model.output_shape[-1] == 1 and net.classifies:
+        notes.append("network: its one output, of yes or no, became two, one a class, which give the same answers")
+    elif compiled and LOSSES.get(compiled) is not task.loss:
+        notes.append(f"loss: {task.loss.name}, in place of {plain(compiled)}, which the file was compiled with")
+    return Learner(task, net, start, tuple(notes))
 
 
 def refuse_misfit(net: Network, task: Task, called: str) -> None:
@@ -150,16 +183,26 @@ def refuse_misfit(net: Network, task: Task, called: str) -> None:
     if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
             f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
-            f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those."
+            f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those{_other_targets(net, task)}."
         )
 
 
-def _fitted(config: Config) -> tuple[Config, Task, Network, F32]:
-    """The config with what only the data can tell, its task, its network, and the weights that it starts from.
+def _other_targets(net: Network, task: Task) -> str:
+    """What else may help where a network has other outputs than the user's file has classes, or values."""
+    if task.name != OWN_DATA or net.inputs != prod(task.shape):
+        return ""
+    if net.classifies:
+        return f": y has {task.outputs:,} classes, one output each; or, where y are values to predict, give --targets values"
+    return "; or, where y are classes, give --targets classes"
+
+
+def _fitted(config: Config) -> tuple[Config, Learner]:
+    """The config with what only the data can tell, and what learns by it.
 
     Raises ConfigError where the user asked for more devices than there are.
     """
-    task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+    learner = learner_of(config)
+    task = learner.task
     devices = config.devices or task.fleet_size
     if not devices:
         raise ConfigError(f"task {config.task} has as many devices as asked for, and none were. Give --devices.")
@@ -171,27 +214,28 @@ def _fitted(config: Config) -> tuple[Config, Task, Network, F32]:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
     if config.gateways is not None and config.gateways > devices:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
-    net, start = network_of(config, task)
-    name = str(Path(config.network).resolve()) if is_file(config.network) else net.name
+    name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
     data = str(Path(config.data).resolve()) if config.data else ""
     fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
-    return replace(config, devices=devices, network=name, data=data, fleet=fleet), task, net, start
+    targets = targets_for(task.loss) if config.task == OWN_DATA else ""
+    settled = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
+    return settled, learner
 
 
 def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
     """Loads what the config names, and finds out before any round what would fail after the last."""
-    config, task, net, start = _fitted(config)
+    config, learner = _fitted(config)
     for split in SPLITS:
-        task.episodes(split, config.tasks, max(config.shots))
-    return _Job(config, task, net, start, config.build(), engine, progress)
+        learner.task.episodes(split, config.tasks, max(config.shots))
+    return _Job(**vars(learner), config=config, algorithm=config.build(), engine=engine, progress=progress)
 
 
 def simulated_fleet(options: dict[str, Any]) -> Fleet:
     """The simulated fleet of a run with these options, on its own: what Flower's simulation engine gives its nodes to do."""
     from tinyfl.simulators.native import NativeFleet
 
-    config, task, net, _ = _fitted(resolve(options))
-    fleet: Fleet = NativeFleet(task, net, config.devices)
+    config, learner = _fitted(resolve(options))
+    fleet: Fleet = NativeFleet(learner.task, learner.network, config.devices)
     return fleet
 
 
@@ -208,8 +252,13 @@ def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
 def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config:
     """``held``, the config of the run that goes on, with what it may do otherwise this time.
 
-    Raises RunError where ``options`` or ``file`` ask for another run.
+    Raises RunError where ``options`` or ``file`` ask for another run, or an older tinyfl took the data otherwise.
     """
+    if held.task == OWN_DATA and not held.targets:
+        raise RunError(
+            "an older tinyfl started this run, and scaled its data otherwise: it cannot be resumed. "
+            "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
+        )
     given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
     asked = _fitted(resolve({**vars(held), **given}))[0]
     for key, value in vars(asked).items():
@@ -267,6 +316,8 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "seconds": outcome.seconds,
         "sample_gradients": device_rounds * inner.samples * inner.passes,
         "seed": config.seed,
+        "start": starts_from(config.network),
+        "notes": list(job.notes),
         "bytes_down": payload,
         "bytes_up": payload,
         "device_ram_bytes": net.ram_bytes(inner.batch),
@@ -277,7 +328,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "theta_sha256": theta_sha256(outcome.state.theta),
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
-        "baseline": [row.as_json() for row in rows["random"]],
+        "baseline": [row.as_json() for row in rows["start"]],
         "floor": evaluation.floor(job.task, net, shots=config.shots, tasks=config.tasks),
     }
 
@@ -287,9 +338,11 @@ def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, bo
     from tinyfl.report import write_report
 
     theta = outcome.state.theta
-    rows = _evaluate(job, {"learnt": theta, "random": start})
+    rows = _evaluate(job, {"learnt": theta, "start": start})
     result = {**_result(job, outcome, rows, boards), "run": str(directory.path)}
-    standard = job.task.standardisation
+    result["worse_than_floor"] = evaluation.worse_than_floor(result)
+    result["verdict"] = verdict(result, job.config)
+    standard = job.task.standardisation or Standardisation.none(job.network.inputs, job.network.outputs)
     directory.save_initialisation(
         theta=theta,
         network=job.network.name,
@@ -300,9 +353,7 @@ def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, bo
         clip=job.config.clip,
         adapt_lr_batch=next(row.adapt_lr for row in rows["learnt"] if row.mode == "batch"),
         adapt_lr_stream=next(row.adapt_lr for row in rows["learnt"] if row.mode == "stream"),
-        mean=standard.mean if standard else np.zeros(job.network.inputs, np.float32),
-        scale=standard.scale if standard else np.ones(job.network.inputs, np.float32),
-        classes=standard.classes if standard else np.empty(0, np.int64),
+        **standard.arrays(),
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tinyfl.export.model import export
 from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.networks import Network
 from tinyfl.tasks import load_task
+from tinyfl.tasks.standard import Standardisation
 
 pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs ai-edge-litert: pip install 'tinyfl[tf]'")
@@ -216,7 +218,7 @@ def test_standardisation_and_classes_travel_with_the_model(run: Callable[[str], 
     assert "(x - mean) / scale" in card
     assert "own.npz" in card
     header = next(Path(file["path"]) for file in result["files"] if file["path"].endswith(".h"))
-    assert f"_mean[{start.mean.size}]" in header.read_text()
+    assert f"_mean[{start.standard.mean.size}]" in header.read_text()
 
 
 def test_data_that_have_gone_or_were_changed_are_refused_and_may_lie_elsewhere(
@@ -261,8 +263,9 @@ def test_weights_beside_another_runs_config_are_refused(run: Callable[[str], Pat
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler (cc): apt-get install gcc libc6-dev")
 def test_the_c_array_holds_the_file_aligned_and_what_inputs_need(tmp_path: Path) -> None:
     content, name = bytes(range(256)) + b"TFL3!", "npz-mlp 8-int8"
-    mean, scale = np.array([0.1, -3e7, 1], np.float32), np.array([1, 2.5, 1e-7], np.float32)
-    for file, text in c_array(name, content, None, mean, scale).items():
+    mean, scale = np.array([0.1, -3e7, 1.7e9 + 0.1]), np.array([1, 2.5, 5e-324])
+    standard = replace(Standardisation.none(3, 1), mean=mean, scale=scale, target_mean=np.array([101325.1]))
+    for file, text in c_array(name, content, None, standard).items():
         (tmp_path / file).write_text(text)
     (tmp_path / "main.c").write_text(
         f'#include <stdint.h>\n#include <stdio.h>\n#include "{name}.h"\n'
@@ -270,14 +273,15 @@ def test_the_c_array_holds_the_file_aligned_and_what_inputs_need(tmp_path: Path)
         "int main(void)\n{\n"
         "    if ((uintptr_t)tinyfl_npz_mlp_8_int8 % 16)\n        return 1;\n"
         "    fwrite(tinyfl_npz_mlp_8_int8, 1, TINYFL_NPZ_MLP_8_INT8_BYTES, stdout);\n"
-        "    fwrite(tinyfl_npz_mlp_8_int8_mean, 4, 3, stdout);\n"
-        "    fwrite(tinyfl_npz_mlp_8_int8_scale, 4, 3, stdout);\n"
+        "    fwrite(tinyfl_npz_mlp_8_int8_mean, 8, 3, stdout);\n"
+        "    fwrite(tinyfl_npz_mlp_8_int8_scale, 8, 3, stdout);\n"
+        "    fwrite(tinyfl_npz_mlp_8_int8_target_mean, 8, 1, stdout);\n"
         "    return 0;\n}\n"
     )
     flags = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-unused-macros"]
     subprocess.run(["cc", *flags, "main.c", f"{name}.c", "-o", "main"], cwd=tmp_path, check=True)
     said = subprocess.run([tmp_path / "main"], capture_output=True, check=True).stdout
-    assert said == content + mean.tobytes() + scale.tobytes()
+    assert said == content + mean.tobytes() + scale.tobytes() + standard.target_mean.tobytes()
 
 
 def test_without_what_the_extra_installs_the_message_says_so(

@@ -25,6 +25,16 @@ def run(
     network: Annotated[
         str | None, typer.Option(help="Such as mlp-64-64, conv-16-32-32-32, dsconv-16-32-64, or a .keras or .h5 file.")
     ] = None,
+    standardise: Annotated[
+        bool | None,
+        typer.Option(
+            "--standardise/--no-standardise",
+            help="npz: inputs and values as deviations from the training devices' mean. Default: unless weights are a file's.",
+        ),
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="npz: y holds classes, or values to predict. Default: what it looks like.")
+    ] = None,
     freeze: Annotated[int | None, typer.Option(help="The first so many layers with weights do not learn.")] = None,
     devices: Annotated[int | None, typer.Option(help="Size of the fleet.")] = None,
     board: Annotated[str | None, typer.Option(help="Emulate all devices as boards of this kind, such as mps2-an386.")] = None,
@@ -63,7 +73,8 @@ def run(
     json: Json = False,
 ) -> None:
     options: dict[str, Any] = {
-        "task": task, "data": str(data) if data else None, "algorithm": algorithm, "network": network, "freeze": freeze,
+        "task": task, "data": str(data) if data else None, "standardise": standardise, "targets": targets,
+        "algorithm": algorithm, "network": network, "freeze": freeze,
         "devices": devices, "cohort": cohort, "rounds": rounds, "samples": samples, "batch": batch,
         "inner_lr": inner_lr, "outer_step": outer_step, "clip": clip, "adapt_lr": adapt_lr,
         "shots": tuple(shots) if shots else None, "tasks": tasks, "seed": seed, "nodes": nodes,
@@ -75,8 +86,9 @@ def run(
 
     def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
         return simulate(
-            config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, on_event=on_event, **options
-        )
+            config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, on_event=on_event,
+            on_note=show.note, **options,
+        )  # fmt: skip
 
     if superlink:
         from tinyfl.flower.submit import run_on

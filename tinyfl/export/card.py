@@ -112,7 +112,7 @@ def _ends(facts: dict[str, Any]) -> list[str]:
     lines = [f"- Input: 1 x {shape}, row by row" + (", channels last" if len(facts["shape"]) == 3 else "") + "."]
     if facts["standardised"]:
         lines.append(
-            "- Standardise first: (x - mean) / scale, input by input; the model does not do it. "
+            "- Standardise first: (x - mean) / scale, input by input, in float64; the model does not do it. "
             "Both are in the C files, and in the run's initialisation.npz."
         )
     meaning = {
@@ -121,6 +121,11 @@ def _ends(facts: dict[str, Any]) -> list[str]:
         "mean_squared_error": "values",
     }[facts["loss"]]
     lines.append(f"- Output: 1 x {facts['outputs']:,}, {meaning}.")
+    if facts["targets_standardised"]:
+        lines.append(
+            "- A value in the units of the data is target_mean + target_scale * output, output by output; the model does not "
+            "do it. Both are in the C files, and in the run's initialisation.npz. The errors above are in those units."
+        )
     if facts["classes"]:
         lines.append(f"- Classes, in order: {', '.join(map(markdown, facts['classes']))}.")
     if facts["int8"]:

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from tinyfl.core import F32
 from tinyfl.inference import Program
+from tinyfl.tasks.standard import F64, Standardisation
 
 _PER_LINE = 16
 
@@ -15,19 +15,26 @@ def identifier(name: str) -> str:
     return "tinyfl_" + re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
-def c_array(name: str, model: bytes, program: Program | None, mean: F32, scale: F32) -> dict[str, str]:
-    """The files NAME.h and NAME.c, by name. ``program`` has the scales of an int8 model; inputs are (x - mean) / scale."""
+def c_array(name: str, model: bytes, program: Program | None, standard: Standardisation) -> dict[str, str]:
+    """The files NAME.h and NAME.c, by name. ``program`` has the scales of an int8 model, ``standard`` what is done to inputs
+    and outputs, in double: a float's digits may not reach beyond the mean."""
     own = identifier(name)
     declared, defined = [f"extern const unsigned char {own}[{own.upper()}_BYTES];"], []
     defined.append(f"__attribute__((aligned(16))) const unsigned char {own}[] = {{\n{_bytes(model)}\n}};")
-    if (mean != 0).any() or (scale != 1).any():
-        declared.append(
-            "\n/* A model's input is (x - mean) / scale, input by input. */\n"
-            f"extern const float {own}_mean[{mean.size}], {own}_scale[{scale.size}];"
-        )
-        defined += [
-            f"const float {own}_{what}[] = {{\n{_floats(values)}\n}};" for what, values in (("mean", mean), ("scale", scale))
-        ]
+    inputs, outputs = ("mean", "scale"), ("target_mean", "target_scale")
+    for wanted, what, named in (
+        (standard.of_inputs, "A model's input is (float)((x - mean) / scale), worked out in double, input by input.", inputs),
+        (
+            standard.of_targets,
+            "A value in the units of the data is target_mean + target_scale * output, output by output.",
+            outputs,
+        ),
+    ):
+        if wanted:
+            arrays = {which: getattr(standard, which) for which in named}
+            lengths = ", ".join(f"{own}_{which}[{values.size}]" for which, values in arrays.items())
+            declared.append(f"\n/* {what} */\nextern const double {lengths};")
+            defined += [f"const double {own}_{which}[] = {{\n{_doubles(values)}\n}};" for which, values in arrays.items()]
     sizes = [f"#define {own.upper()}_BYTES {len(model)}"]
     if program is not None:
         sizes.append("\n/* An int8 value q stands for SCALE x (q - ZERO). */")
@@ -64,8 +71,8 @@ def _bytes(content: bytes) -> str:
     return "\n".join("    " + " ".join(f"0x{byte:02x}," for byte in row) for row in rows)
 
 
-def _floats(values: F32) -> str:
-    return "\n".join(f"    {_float(value)}," for value in values)
+def _doubles(values: F64) -> str:
+    return "\n".join(f"    {value!r}," for value in values.tolist())
 
 
 def _float(value: float) -> str:

@@ -23,12 +23,15 @@ from tinyfl.words import MOST_OF_A_NAME, plain
 if TYPE_CHECKING:
     import keras
 
-_LOSSES = {
+LOSSES = {
     "mean_squared_error": Loss.mean_squared_error,
     "categorical_crossentropy": Loss.softmax_cross_entropy,
     "sparse_categorical_crossentropy": Loss.softmax_cross_entropy,
     "binary_crossentropy": Loss.sigmoid_cross_entropy,
 }
+_ERRORS = ("mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error", "huber", "log_cosh")
+"""Losses of values to predict that the core has not, and has mean squared error instead where a task asks for a loss."""
+
 _HEADS = {Loss.softmax_cross_entropy: "softmax", Loss.sigmoid_cross_entropy: "sigmoid"}
 
 
@@ -39,12 +42,15 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
     a layer without a bias gets one of 0. BatchNormalization right after a layer is folded into its weights: exact for
     inference, while training goes on without it. The loss is ``loss``, else the one that the model was compiled with, else
     what its last activation says: softmax and sigmoid the cross-entropies, which take that activation into themselves,
-    anything else mean squared error. Nothing in a file is executed: Lambda layers are refused.
+    anything else mean squared error. Where softmax cross-entropy is asked of a model whose one sigmoid tells two classes apart,
+    it gets two outputs with the same probabilities. Nothing in a file is executed: Lambda layers are refused.
 
     Raises ConfigError for what a network cannot have, DataError for a file that is no model, InstallError without TensorFlow.
     """
     loaded = _load(Path(model), compiled=loss is None) if isinstance(model, str | Path) else model
     shape, parts = read(loaded)
+    if loss is Loss.softmax_cross_entropy:
+        parts[-1] = _one_output_a_class(loaded, parts[-1])
     found = _loss(loaded, parts[-1].activation, loss)
     if found in _HEADS:
         parts[-1] = replace(parts[-1], activation="linear")
@@ -71,8 +77,30 @@ def _layer(part: Part) -> Layer:
     return part.layer
 
 
+def _one_output_a_class(model: Any, last: Part) -> Part:
+    """``last``, or, where it is a classifier's one output z that says yes by sigmoid(z), the outputs (0, z), of which softmax
+    makes the same."""
+    if not isinstance(last.layer, Dense) or last.layer.units != 1:
+        return last
+    if last.activation != "sigmoid" and (last.activation != "linear" or compiled_with(model) != "binary_crossentropy"):
+        return last
+    kernel, bias = (np.concatenate([np.zeros_like(each), each], axis=-1) for each in (last.kernel, last.bias))
+    return replace(last, layer=replace(last.layer, units=2), activation="linear", kernel=kernel, bias=bias)
+
+
 def _loss(model: Any, last: str, asked: Loss | None) -> Loss:
     """The loss that a model learns by, whose last activation is ``last``."""
+    if asked in _HEADS and last not in ("linear", _HEADS[asked]):
+        raise ConfigError(
+            f"model {model.name} ends in {last}, and the task's classes are told apart by a {_HEADS[asked]}. End the model in "
+            f"{_HEADS[asked]} or in no activation, one output a class; or, where they are values to predict, give "
+            "--targets values."
+        )
+    if asked is Loss.mean_squared_error and last == "softmax":
+        raise ConfigError(
+            f"model {model.name} ends in softmax, which tells classes apart, and the task's targets are values to predict. "
+            "End the model in no activation; or, where they are classes, give --targets classes."
+        )
     compiled = _compiled(model, last) if asked is None else asked
     if compiled is None:
         return next((loss for loss, head in _HEADS.items() if head == last), Loss.mean_squared_error)
@@ -84,21 +112,45 @@ def _loss(model: Any, last: str, asked: Loss | None) -> Loss:
     return compiled
 
 
+def compiled_with(model: Any) -> str:
+    """Keras's name of the loss that a model was compiled with; empty for a model without one."""
+    loss = _keras_loss_of(model)
+    if loss is None:
+        return ""
+    return str(getattr(loss, "__name__", None) or re.sub(r"(?<!^)(?=[A-Z])", "_", type(loss).__name__).lower())
+
+
+def targets_of(model: Any) -> str:
+    """What a model was made for, "classes" or "values", by its compiled loss or a softmax at its end; empty where they do not
+    say."""
+    name = compiled_with(model)
+    if name in LOSSES:
+        return "values" if LOSSES[name] is Loss.mean_squared_error else "classes"
+    if name in _ERRORS:
+        return "values"
+    return "classes" if read(model)[1][-1].activation == "softmax" else ""
+
+
+def _keras_loss_of(model: Any) -> Any:
+    given = getattr(model, "loss", None) if model.compiled else None
+    if isinstance(given, list | tuple | dict):  # one for each output, of which a network has one
+        given = next(iter(given.values() if isinstance(given, dict) else given), None)
+    return None if given is None else tensorflow_part("keras").losses.get(given)
+
+
 def _compiled(model: Any, last: str) -> Loss | None:
     """The loss that a model was compiled with."""
-    given = getattr(model, "loss", None) if model.compiled else None
-    if given is None:
+    loss, name = _keras_loss_of(model), compiled_with(model)
+    if loss is None:
         return None
-    loss = tensorflow_part("keras").losses.get(given[0] if isinstance(given, list) and len(given) == 1 else given)
-    name = getattr(loss, "__name__", None) or re.sub(r"(?<!^)(?=[A-Z])", "_", type(loss).__name__).lower()
     options = loss.get_config() if hasattr(loss, "get_config") else {}
-    if name not in _LOSSES or options.get("label_smoothing"):
-        what = f"{name} with label_smoothing" if name in _LOSSES else name
+    if name not in LOSSES or options.get("label_smoothing"):
+        what = f"{name} with label_smoothing" if name in LOSSES else name
         raise ConfigError(
             f"model {model.name} was compiled with the loss {what}, which the core has not. "
-            f"Compile it with {', '.join(_LOSSES)}, or without a loss."
+            f"Compile it with {', '.join(LOSSES)}, or without a loss."
         )
-    found = _LOSSES[name]
+    found = LOSSES[name]
     if found in _HEADS and bool(options.get("from_logits")) != (last == "linear"):
         raise ConfigError(
             f"model {model.name} ends in {last} and was compiled with {name}, from_logits={bool(options.get('from_logits'))}. "
@@ -169,6 +221,17 @@ def _keras_loss(keras: Any, loss: Loss) -> Any:
     if loss is Loss.sigmoid_cross_entropy:
         return keras.losses.BinaryCrossentropy(from_logits=True)
     return keras.losses.MeanSquaredError()
+
+
+def load(path: Path) -> "keras.Model":
+    """The Keras model in the file at ``path``, compiled where Keras can read its loss too.
+
+    Raises as from_keras does.
+    """
+    try:
+        return _load(path, compiled=True)
+    except (ConfigError, DataError):
+        return _load(path, compiled=False)
 
 
 def _load(path: Path, compiled: bool) -> Any:

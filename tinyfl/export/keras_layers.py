@@ -24,7 +24,7 @@ _INSTEAD = {
     "AveragePooling1D": "Reshape the input to (steps, 1, channels) and take AveragePooling2D with a window of (k, 1)",
     "ZeroPadding2D": "Take padding='same' in the layer after it",
     "Rescaling": "Scale the data before the model sees them",
-    "Normalization": "Scale the data before the model sees them; the task npz does so by itself",
+    "Normalization": "Leave it out, and give --standardise, with which the task npz does the same to the data",
     "PReLU": "Take LeakyReLU(negative_slope=0.1)",
     "ELU": "Take LeakyReLU(negative_slope=0.1), or tanh",
     "LayerNormalization": "Take BatchNormalization right after a layer, before its activation: it is folded into the weights",

@@ -14,6 +14,7 @@ from tinyfl.export.interpreters import available
 from tinyfl.layers import Loss
 from tinyfl.networks import Network
 from tinyfl.tasks import Episodes, numbers
+from tinyfl.tasks.standard import F64
 
 METRICS = {
     Loss.softmax_cross_entropy: "accuracy",
@@ -93,10 +94,14 @@ def imitation(network: Network, theta: F32, x: F32) -> Probe:
 
 
 def measure(
-    network: Network, chosen: Sequence[Probe], models: Callable[[F32], dict[str, bytes]], tick: Callable[[], None]
+    network: Network,
+    chosen: Sequence[Probe],
+    models: Callable[[F32], dict[str, bytes]],
+    tick: Callable[[], None],
+    unit: F64 | float = 1.0,
 ) -> list[Measured]:
     """A row for the core in float32, and one for each of ``models``' files of a theta, by "float32" or "int8", and each that
-    runs it. ``tick`` is called after each probe."""
+    runs it. ``tick`` is called after each probe. Errors of outputs are counted in ``unit``s, one or one an output."""
     scores: dict[tuple[str, str], list[float]] = {}
     for probe in chosen:
         outputs = {("float32", CORE): _core(network, probe.theta, probe.x)}
@@ -104,7 +109,7 @@ def measure(
             runs, _ = available(int8=kind == "int8")
             outputs |= {(kind, name): run(model, probe.x) for name, run in runs.items()}
         for key, y in outputs.items():
-            scores.setdefault(key, []).append(_score(network.loss, y, probe.y))
+            scores.setdefault(key, []).append(_score(network.loss, y, probe.y, unit))
         tick()
     device = np.array([probe.device for probe in chosen])
     own = np.array(scores["float32", CORE])
@@ -131,9 +136,9 @@ def _core(network: Network, theta: F32, x: F32) -> F32:
     return outputs
 
 
-def _score(loss: Loss, y: F32, truth: F32) -> float:
+def _score(loss: Loss, y: F32, truth: F32, unit: F64 | float) -> float:
     if loss is Loss.softmax_cross_entropy:
         return float((y.argmax(axis=1) == truth.argmax(axis=1)).mean())
     if loss is Loss.sigmoid_cross_entropy:
         return float(((y > 0) == (truth > 0.5)).mean())
-    return float(((y - truth) ** 2).mean(dtype=np.float64))
+    return float(((unit * (y - truth)) ** 2).mean(dtype=np.float64))

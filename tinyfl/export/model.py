@@ -82,8 +82,9 @@ def export(
         if progress:
             progress(done, total)
 
+    unit = source.start.standard.target_scale
     measured = [
-        {"on": case.on, "rows": [row.as_json() for row in measure(network, case.probes, models, tick)]} for case in cases
+        {"on": case.on, "rows": [row.as_json() for row in measure(network, case.probes, models, tick, unit)]} for case in cases
     ]
     folder = Path(out) if out is not None else _folder(source, adapted)
     files = _files(source, theta, models(theta))
@@ -145,7 +146,7 @@ def _files(source: Origin, theta: F32, models: dict[str, bytes]) -> dict[str, by
         name = f"{file_name(f'{start.task}-{start.network.name}')}-{kind}"
         files[f"{name}.tflite"] = model
         program = compile_tflite(model) if kind == "int8" else None
-        files |= {file: text.encode() for file, text in c_array(name, model, program, start.mean, start.scale).items()}
+        files |= {file: text.encode() for file, text in c_array(name, model, program, start.standard).items()}
     return files
 
 
@@ -167,8 +168,9 @@ def _facts(source: Origin, theta: F32, adapted: int | None) -> dict[str, Any]:
         "shape": list(network.shape),
         "outputs": network.outputs,
         "loss": network.loss.name,
-        "classes": start.classes.tolist(),
-        "standardised": bool((start.mean != 0).any() or (start.scale != 1).any()),
+        "classes": start.standard.classes.tolist(),
+        "standardised": start.standard.of_inputs,
+        "targets_standardised": start.standard.of_targets,
         "seed": source.seed,
         "config_sha256": source.config_sha256,
         "theta_sha256": theta_sha256(theta),

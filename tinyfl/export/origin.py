@@ -54,11 +54,11 @@ def origin(run: Path, data: Path | None) -> Origin:
     made = checked(Made, held, file, "Take the file as tinyfl wrote it.")
     seed, config_sha256 = made.seed, made.config_sha256
     if not RunDirectory(directory).holds(file):
-        return Origin(file, start, load_task(start.task, data, seed), seed, config_sha256, None)
+        return Origin(file, start, load_task(start.task, data, seed, standard=start.standard), seed, config_sha256, None)
     run_directory = RunDirectory(directory)
     config = run_directory.config()
     config = config if data is None else replace(config, data=str(data))
-    task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
+    task = config.load_task(start.standard)
     finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))
     return Origin(directory, start, task, seed, config_sha256, finished)
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
 from tinyfl.roster import Part, read_parts
-from tinyfl.simulation import network_of, refuse_misfit
-from tinyfl.tasks import load_task
+from tinyfl.simulation import learner_of, refuse_misfit
+from tinyfl.tasks import targets_for
 from tinyfl.words import plain
 
 CLOSE_SECONDS = 0.5
@@ -142,9 +142,12 @@ class Gateway:
             came = {**own, **({"network": network} if network else {})}  # no file of the run's is opened for these
             refuse_paths({key: value for key, value in options.items() if key not in came}, self._allowed)
             config = resolve({**options, **own})
-            task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
-            net = network or network_of(config, task)[0]
-            refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
+            if network is None:
+                learner = learner_of(config)
+                task, net = learner.task, learner.network
+            else:  # the coordinator's, which knows what y holds
+                task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
+                refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
             work = Work(task, net, FASTEST, config.seconds)
             self._fleet = self._up.enter_context(learning(self._site, work, self._events.append))
             self._run = options, network

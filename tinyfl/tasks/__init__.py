@@ -11,12 +11,22 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.core import F32, I32, U32, Source, TableSource
+from tinyfl.core import I32, U32, Source, TableSource
 from tinyfl.errors import ConfigError
 from tinyfl.layers import Activation, Loss, Shape
+from tinyfl.tasks.standard import Standardisation
 
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
+
+TARGETS = ("", "classes", "values")
+"""What a user's targets are; empty: what they look like."""
+
+
+def targets_for(loss: Loss) -> str:
+    """What targets are that a network learns by ``loss``."""
+    return "values" if loss is Loss.mean_squared_error else "classes"
+
 
 FIRST_VALIDATION_DEVICE = 1 << 30
 FIRST_TEST_DEVICE = 1 << 31
@@ -43,20 +53,6 @@ class Episodes:
             return replace(source, **picked)
 
         return Episodes(part(self.support), part(self.query), self.device[rows])
-
-
-@dataclass(frozen=True)
-class Standardisation:
-    """What was done to a user's data, to be done again on a new device: inputs are (x - mean) / scale, float32 (inputs,);
-    ``classes`` are the file's class numbers in the order of the network's outputs, empty for regression."""
-
-    mean: F32
-    scale: F32
-    classes: NDArray[Any]
-
-    def apply(self, x: F32) -> F32:
-        """``x`` (rows, inputs), standardised."""
-        return ((x - self.mean) / self.scale).astype(np.float32)
 
 
 class Task(Protocol):
@@ -97,9 +93,18 @@ class Task(Protocol):
         """
 
 
-def load_task(name: str, data: Path | None, seed: int) -> Task:
+def load_task(
+    name: str,
+    data: Path | None,
+    seed: int,
+    standardise: bool = True,
+    targets: str = "",
+    standard: Standardisation | None = None,
+) -> Task:
     """The task called ``name``; ``data`` is the user's file, where it needs one.
 
+    Of the task npz alone: whether to ``standardise`` inputs and values; what ``targets`` are; and ``standard``, which stands in
+    for both where it is known what an earlier run did.
     Raises ConfigError for an unknown name or a missing file, DataError for a malformed one.
     """
     if name in ("npz", "omniglot") and data is None:
@@ -122,7 +127,7 @@ def load_task(name: str, data: Path | None, seed: int) -> Task:
     if name == "npz" and data is not None:
         from tinyfl.tasks.npz import Npz
 
-        return Npz(data, seed)
+        return Npz(data, seed, standardise, targets, standard)
     raise ConfigError(f"no task is called {name!r}. There are sine, digits, npz and omniglot.")
 
 

@@ -1,9 +1,11 @@
 """Bring your own data: a task from an .npz file with ``x``, ``y`` and ``device`` (docs/tasks.md).
 
-Few-shot within each device: a device adapts on some of its own samples and is measured on the rest. Inputs are standardised
-by the mean and deviation of the training devices, which travel with the initialisation.
+Few-shot within each device: a device adapts on some of its own samples and is measured on the rest. Inputs, and values to
+predict, are standardised by the mean and deviation of the training devices, which travel with the initialisation.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,105 +15,95 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.errors import DataError
-from tinyfl.files import read_arrays
-from tinyfl.layers import Activation, Loss, Shape
-from tinyfl.tasks import Episodes, Split, Standardisation, numbers
+from tinyfl.files import array_names, read_arrays
+from tinyfl.layers import Activation, Loss
+from tinyfl.tasks import Episodes, Split, numbers
 from tinyfl.tasks.draws import distinct
+from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
+from tinyfl.tasks.standard import Standardisation, centred, spread
+from tinyfl.words import plain
 
 MOST_QUERIES = 50
 HELD_OUT = 0.2
 VALIDATION = 0.15
 """Shares of the devices that test where the file does not say, and of the rest that choose adaptation rates."""
 
+NEEDED, OPTIONAL = ("x", "y", "device"), ("split",)
+FAR = 10
+"""In deviations: a value to predict that is as far off is named, as it may be an error."""
 
-def checked_inputs(path: Path, x: NDArray[Any]) -> F32:
-    """``x`` as float32 (rows, inputs).
-
-    Raises DataError where it is not numeric, or holds a NaN or an infinity.
-    """
-    if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
-        raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
-    flat = x.reshape(len(x), -1).astype(np.float32)
-    _refuse_non_finite(path, "x", flat, "Fill missing values, by the training devices' mean say, or leave those rows out")
-    return flat
-
-
-def shape_of(path: Path, x: NDArray[Any]) -> Shape:
-    """Of one sample of ``x``: (inputs,), or (height, width, channels) where it has rows and columns.
-
-    Raises DataError where it has more.
-    """
-    if x.ndim > 4:
-        raise DataError(f"{path}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
-    return {2: x.shape[1:], 3: (*x.shape[1:], 1), 4: x.shape[1:]}[x.ndim]
-
-
-def _refuse_non_finite(path: Path, name: str, rows: F32, cure: str) -> None:
-    bad = ~np.isfinite(rows).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        column = int((~np.isfinite(rows[row])).argmax())
-        raise DataError(
-            f"{path}: array {name} has {rows[row, column]} in row {row}, column {column} "
-            f"({int(bad.sum()):,} of {len(rows):,} rows have such values). {cure}."
-        )
-
-
-def _standardisation(train: F32, classes: NDArray[Any]) -> Standardisation:
-    """Mean and deviation of the training devices' inputs ``train`` (rows, inputs). An input that does not vary among them,
-    but for rounding, is only centred: its deviation says nothing about other devices."""
-    mean = train.mean(axis=0, dtype=np.float64)
-    deviation = train.std(axis=0, dtype=np.float64)
-    varies = deviation > 1e-6 * np.abs(mean)
-    return Standardisation(mean.astype(np.float32), np.where(varies, deviation, 1).astype(np.float32), classes)
+NAMED = 8
+"""Classes, inputs or arrays that a note names; of more it says how many."""
 
 
 class Npz:
-    """The task of one file."""
+    """The task of one file. ``standard`` is what an earlier run did to such data; without, it is worked out from the training
+    devices. ``targets`` says what y holds, where that is not what it looks like."""
 
     name = "npz"
     activation = Activation.relu
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        seed: int,
+        standardise: bool = True,
+        targets: str = "",
+        standard: Standardisation | None = None,
+    ) -> None:
         self.path, self.seed = path, seed
-        arrays = read_arrays(path, ("x", "y", "device"), ("split",))
+        arrays = read_arrays(path, NEEDED, OPTIONAL)
         y, device = arrays["y"], arrays["device"]
         x = checked_inputs(path, arrays["x"])
-        for name, array in (("y", y), ("device", device)):
-            if array.shape[:1] != (len(x),):
-                raise DataError(
-                    f"{path}: array {name} is {array.shape}, but x has {len(x):,} rows. Give {name} one entry a row."
-                )
-        if device.ndim != 1:
-            raise DataError(f"{path}: array device is {device.shape}, not ({len(x)},): one device name or number a row.")
-        if device.dtype.kind == "f" and not np.isfinite(device).all():
-            row = int((~np.isfinite(device)).argmax())
-            raise DataError(f"{path}: array device has {device[row]} in row {row}. Give every row its device, or leave it out.")
-        names, owner = np.unique(device, return_inverse=True)
+        names, owner = self._owners(len(x), y, device)
         self._split(names, arrays.get("split"))
         trains = np.isin(owner, self._members["train"])
         order = np.argsort(owner, kind="stable")
+        if standard is not None:
+            targets = "classes" if len(standard.classes) else "values"
+        labels, look = labels_in(path, y, targets)
+        values = checked_values(path, y) if labels is None else None
+        if standard is None:
+            standard = _inputs_of(x[trains], standardise)
+            if labels is not None:
+                standard = _with_classes(standard, labels[trains], look, y.shape)
+            elif values is not None:
+                standard = self._with_values(standard, values[trains], standardise)
+            standard = replace(standard, notes=(*standard.notes, *_unused(array_names(path))))
+        self.standardisation: Standardisation | None = standard
         self._labels: I32 | None = None
         self._targets: F32 | None = None
-        self.classes: NDArray[Any] = np.empty(0, np.int64)
-        if y.dtype.kind in "iub" and y.ndim == 1:
-            self.loss = Loss.softmax_cross_entropy
-            self.classes = np.unique(y[trains])
-            self.outputs = len(self.classes)
-            self._labels = self._checked_labels(y)[order]
-        else:
-            self.loss = Loss.mean_squared_error
-            self._targets = np.ascontiguousarray(self._checked_targets(y)[order])
-            self.outputs = int(self._targets.shape[1])
-
-        self.standardisation: Standardisation | None = _standardisation(x[trains], self.classes)
-        self._table = np.ascontiguousarray(self.standardisation.apply(x)[order])
-        _refuse_non_finite(path, "x, once standardised,", self._table, "Scale that input down")
+        if labels is not None:
+            self.loss, self.outputs = Loss.softmax_cross_entropy, len(standard.classes)
+            self._labels = self._numbered(labels, labels[trains], standard.classes)[order]
+        elif values is not None:
+            self.loss, self.outputs = Loss.mean_squared_error, values.shape[1]
+            self._targets = np.ascontiguousarray(standard.targets(values)[order])
+            refuse_non_finite(path, "y, once standardised,", self._targets, "Scale that output down")
+        self._table = np.ascontiguousarray(standard.apply(x)[order])
+        refuse_non_finite(path, "x, once standardised,", self._table, "Scale that input down")
         self._count = np.bincount(owner, minlength=len(names))
         self._first = np.cumsum(self._count) - self._count
         self._names = names
         self.shape = shape_of(path, arrays["x"])
         self.fleet_size: int | None = len(self._members["train"])
+
+    def _owners(self, rows: int, y: NDArray[Any], device: NDArray[Any]) -> tuple[NDArray[Any], I64]:
+        """The devices' names, and whose each row is, as an index into them."""
+        for name, array in (("y", y), ("device", device)):
+            if array.shape[:1] != (rows,):
+                raise DataError(
+                    f"{self.path}: array {name} is {array.shape}, but x has {rows:,} rows. Give {name} one entry a row."
+                )
+        if device.ndim != 1:
+            raise DataError(f"{self.path}: array device is {device.shape}, not ({rows},): one device name or number a row.")
+        if device.dtype.kind == "f" and not np.isfinite(device).all():
+            row = int((~np.isfinite(device)).argmax())
+            raise DataError(
+                f"{self.path}: array device has {device[row]} in row {row}. Give every row its device, or leave it out."
+            )
+        names, owner = np.unique(device, return_inverse=True)
+        return names, owner
 
     def _split(self, names: NDArray[Any], split: NDArray[Any] | None) -> None:
         """Decides which devices train, which choose rates and which test."""
@@ -144,29 +136,33 @@ class Npz:
         validation = rest[distinct(keys, np.array([len(rest)]), max(1, round(VALIDATION * len(rest))))[0]]
         self._members = {"test": held_out, "validation": np.sort(validation), "train": np.setdiff1d(rest, validation)}
 
-    def _checked_labels(self, y: NDArray[Any]) -> I32:
-        """Classes as numbers from 0 in the order of ``self.classes``."""
-        unseen = ~np.isin(y, self.classes)
+    def _with_values(self, standard: Standardisation, y: NDArray[Any], standardise: bool) -> Standardisation:
+        """``standard`` for the values ``y`` (rows, outputs) of the training devices."""
+        mean, scale, varies = spread(y)
+        if not varies.any():
+            raise DataError(f"{self.path}: array y is {y[0, 0]} on all training devices. There is nothing to learn.")
+        if not standardise:
+            note = "y: values to predict, by mean squared error, as they are in the file"
+            return replace(Standardisation.none(len(standard.mean), len(mean)), notes=(*standard.notes, note))
+        notes = ["y: values to predict, by mean squared error, as (y - mean) / deviation; errors are in the units of y"]
+        off = np.abs(centred(y, mean)) / scale
+        row, column = np.unravel_index(off.argmax(), off.shape)
+        if off[row, column] > FAR:
+            notes.append(f"y: {y[row, column]:g} is {off[row, column]:.0f} deviations off; one such value sets the unit of all")
+        return replace(standard, target_mean=mean, target_scale=scale, notes=(*standard.notes, *notes))
+
+    def _numbered(self, labels: NDArray[Any], trained: NDArray[Any], classes: NDArray[Any]) -> I32:
+        """Classes as numbers from 0 in the order of ``classes``, all of which must be among the ``trained`` ones."""
+        unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
             row = int(unseen.argmax())
             raise DataError(
-                f"{self.path}: array y has class {y[row]} in row {row}, which no training device has. "
-                "Leave those rows out, or hold out other devices with the array split."
+                f"{self.path}: array y has class {labels[row]} in row {row}, which no training device has. Leave those rows "
+                "out, or hold out other devices with the array split; or, where y are values to predict, give --targets values."
             )
-        if len(self.classes) < 2:
-            raise DataError(f"{self.path}: array y has one class only, {self.classes[0]}. There is nothing to tell apart.")
-        return np.searchsorted(self.classes, y).astype(np.int32)
-
-    def _checked_targets(self, y: NDArray[Any]) -> F32:
-        """Regression targets, float32 (rows, outputs)."""
-        if y.dtype.kind != "f":
-            raise DataError(
-                f"{self.path}: array y is {y.dtype} {y.shape}. Classes are whole numbers (samples,), "
-                "regression targets floats (samples,) or (samples, outputs)."
-            )
-        targets = y.reshape(len(y), -1).astype(np.float32)
-        _refuse_non_finite(self.path, "y", targets, "Leave rows without a target out")
-        return targets
+        if len(np.unique(trained)) < 2:
+            raise DataError(f"{self.path}: array y has one class only, {trained[0]}. There is nothing to tell apart.")
+        return np.searchsorted(classes, labels).astype(np.int32)
 
     def _source(self, rows: I64) -> TableSource:
         rows = np.ascontiguousarray(rows, dtype=np.int64)
@@ -206,3 +202,35 @@ class Npz:
         at = shots + np.arange(queries) % (self._count[device] - shots)[:, None]
         owner = np.repeat(np.arange(len(members), dtype=np.int32), draws)
         return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)
+
+
+def _inputs_of(x: NDArray[Any], standardise: bool) -> Standardisation:
+    """What is to be done to inputs, from those of the training devices, ``x`` (rows, inputs)."""
+    standard = Standardisation.none(x.shape[1], 1)
+    if not standardise:
+        return replace(standard, notes=("x: as it is in the file (--standardise changes that)",))
+    mean, scale, varies = spread(x)
+    notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
+    if not varies.all():
+        still = _named(np.flatnonzero(~varies))
+        notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {still}")
+    return replace(standard, mean=mean, scale=scale, notes=tuple(notes))
+
+
+def _with_classes(standard: Standardisation, labels: NDArray[Any], look: str, shape: tuple[int, ...]) -> Standardisation:
+    """``standard`` for the training devices' ``labels``, which look so in an array of this shape."""
+    classes = np.arange(shape[1]) if look == ONE_HOT else np.unique(labels)
+    note = f"y: {len(classes):,} classes, {look}: {_named(classes)} (--targets values learns them as values)"
+    plain_outputs = Standardisation.none(len(standard.mean), len(classes))
+    notes = (*standard.notes, note)
+    return replace(plain_outputs, mean=standard.mean, scale=standard.scale, classes=classes, notes=notes)
+
+
+def _unused(arrays: Iterable[str]) -> list[str]:
+    unused = [name for name in arrays if name not in (*NEEDED, *OPTIONAL)]
+    return [f"not used: the array{'s' * (len(unused) > 1)} {_named(unused)}"] if unused else []
+
+
+def _named(words: Sequence[Any] | NDArray[Any]) -> str:
+    more = f" and {len(words) - NAMED:,} more" if len(words) > NAMED else ""
+    return ", ".join(plain(word, 40) for word in words[:NAMED]) + more

@@ -9,7 +9,8 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import U32, SineSource, Stream, TableSource
 from tinyfl.layers import Activation, Loss
-from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, Standardisation, numbers
+from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, numbers
+from tinyfl.tasks.standard import Standardisation
 
 GRID = np.linspace(-5, 5, 50, dtype=np.float32)
 """Where query sets are measured."""

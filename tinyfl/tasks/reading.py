@@ -1,0 +1,108 @@
+"""The arrays x and y of a user's file: what they are, and what is wrong with them, with the row."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.errors import DataError
+from tinyfl.layers import Shape
+
+ONE_HOT = "one-hot rows"
+
+
+def checked_inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
+    """``x`` as (rows, inputs), of its own dtype: what is learnt from it is worked out in float64.
+
+    Raises DataError where it is not numeric, or holds a NaN or an infinity.
+    """
+    if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
+        raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
+    rows = _rows(x)
+    refuse_non_finite(path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
+    return rows
+
+
+def shape_of(path: Path, x: NDArray[Any]) -> Shape:
+    """Of one sample of ``x``: (inputs,), or (height, width, channels) where it has rows and columns.
+
+    Raises DataError where it has more.
+    """
+    if x.ndim > 4:
+        raise DataError(f"{path}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
+    return {2: x.shape[1:], 3: (*x.shape[1:], 1), 4: x.shape[1:]}[x.ndim]
+
+
+def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
+    """The class of each row (rows,), and what classes look like in ``y``: whole numbers, also in an array of floats, truth
+    values or one-hot rows. None where it holds something else, or ``targets`` says that it holds values.
+
+    Raises DataError where it must be classes and is not, or can be neither.
+    """
+    column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    kind = y.dtype.kind
+    if targets == "values":
+        return None, ""
+    if column.ndim == 1 and kind in "iub":
+        return column, "truth values" if kind == "b" else "whole numbers"
+    if column.ndim == 1 and kind == "f" and _whole(column):
+        return column.astype(np.int64), "whole numbers in an array of floats"
+    if y.ndim == 2 and kind in "fiub" and _one_hot(y):
+        return y.argmax(axis=1), ONE_HOT
+    if targets == "classes" or kind != "f":
+        cure = "Number them: y = np.unique(y, return_inverse=True)[1]" if kind in "SU" else "For values give --targets values"
+        raise DataError(
+            f"{path}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers (samples,) or one-hot rows, "
+            f"values to predict floats (samples,) or (samples, outputs). {cure}."
+        )
+    return None, ""
+
+
+def _first_odd(y: NDArray[Any]) -> str:
+    """Where numbers are no classes, for a message."""
+    if y.dtype.kind not in "fiub" or y.size == 0:
+        return ""
+    rows = _rows(y)
+    odd = rows[:, 0] != np.rint(rows[:, 0]) if rows.shape[1] == 1 else np.count_nonzero(rows, axis=1) != 1
+    row = int(odd.argmax())
+    return f" and has {', '.join(map(str, rows[row, :4].tolist()))} in row {row}"
+
+
+def _one_hot(y: NDArray[Any]) -> bool:
+    return bool(((y == 0) | (y == 1)).all() and (np.count_nonzero(y, axis=1) == 1).all())
+
+
+def _whole(y: NDArray[Any]) -> bool:
+    """Whether floats are whole numbers by choice, and not because they are so large that there are no others."""
+    finite = bool(np.isfinite(y).all())
+    return finite and bool((y == np.rint(y)).all()) and float(np.abs(y).max(initial=0)) < 1 / float(np.finfo(y.dtype).eps)
+
+
+def checked_values(path: Path, y: NDArray[Any]) -> NDArray[Any]:
+    """Values to predict as (rows, outputs), of their own dtype.
+
+    Raises DataError where they are not numbers, or not finite.
+    """
+    if y.dtype.kind not in "fiub" or not y.size:
+        raise DataError(f"{path}: array y is {y.dtype} {y.shape}, not numbers (samples,) or (samples, outputs).")
+    rows = _rows(y)
+    refuse_non_finite(path, "y", rows, "Leave rows without a target out")
+    return rows
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    rows = array.reshape(len(array), -1)
+    return rows.astype(np.float64) if rows.dtype.kind == "f" and rows.dtype.itemsize > 8 else rows
+
+
+def refuse_non_finite(path: Path, name: str, rows: NDArray[Any], cure: str) -> None:
+    """Raises DataError where ``rows`` (rows, columns) hold a NaN or an infinity, with the first one's place and ``cure``."""
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        row = int(bad.argmax())
+        column = int((~np.isfinite(rows[row])).argmax())
+        raise DataError(
+            f"{path}: array {name} has {rows[row, column]} in row {row}, column {column} "
+            f"({int(bad.sum()):,} of {len(rows):,} rows have such values). {cure}."
+        )
