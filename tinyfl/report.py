@@ -217,7 +217,7 @@ def _headline(config: Config, result: Result, net: Network) -> str:
     others = f'; {starts_from(config.network)} <span class="n">{_value(start)}</span>'
     floor = next((f for f in reversed(result["floor"]) if f["shots"] == row["shots"]), None)
     if floor is not None:
-        others += f', {method(floor)} <span class="n">{_value(floor)}</span>'
+        others += f', {page.text(method(floor))} <span class="n">{_value(floor)}</span>'
     if row["accuracy"] is not None:
         return f"{lead} answers {figure} right{others}."
     if not page.known(row["loss"]):
