@@ -1,7 +1,8 @@
 """A federation on this machine: one SuperLink, three gateways with 8 emulated boards each, TLS and node authentication.
 
     python bench/federation.py            the rounds, and where their seconds go
-    python bench/federation.py kills      kill -9 of each part in turn, and the run's end after it
+    python bench/federation.py kills      kill -9 of each part in turn, and the run's end after it; or of those that are named:
+                                          "suspended" stops a gateway and its children for a minute once the coordinator is dead
 
 theta must be that of the same run in one process. It needs no network: unshare -rn sh -c 'ip link set lo up; python ...'.
 """
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from common import provenance
@@ -42,6 +43,8 @@ RUN = [
 RUN += ["--tasks", "20", "--adapt-lr", "0.01"]
 GATEWAYS = ("lab-a", "lab-b", "lab-c")
 BIN = Path(sys.executable).parent
+PARTS = ("SuperNode", "gateway's board", "gateway", "server app", "SuperLink", "suspended")
+SUSPENDED_SECONDS = 65
 EMULATED = '[[fleet]]\nboard = "mps2-an386"\ncount = {}\n'
 
 
@@ -157,10 +160,11 @@ def seconds() -> None:
 def kills(parts: list[str]) -> None:
     """Each part in turn, after round 3 of 10; a run that stops goes on with --resume."""
     with site() as (made, theta):
-        for part in parts or ("SuperNode", "gateway's board", "gateway", "server app", "SuperLink"):
+        for part in parts or PARTS:
             name = part.replace(" ", "-").replace("'", "")
             made.run(name)
             wait_for(lambda name=name: len(made.rounds(name)) >= 3)
+            began = time.monotonic()
             kill(made, part)
             code = made.running[name].process.wait(900)
             resumed = ""
@@ -170,10 +174,28 @@ def kills(parts: list[str]) -> None:
                 resumed = f", stopped with exit code {code}, then: tinyfl {' '.join(again)}"
             short = sum(not each["counts"] for each in made.rounds(name))
             verdict = "as" if made.theta(name) == theta else "NOT AS"
+            seconds = time.monotonic() - began
             print(
-                f"kill -9 of {part}: {len(made.rounds(name)) - short} rounds, {short} short, theta {verdict} here{resumed}",
+                f"kill -9 of {part}: {len(made.rounds(name)) - short} rounds, {short} short, theta {verdict} here, "
+                f"{seconds:.0f} s{resumed}",
                 flush=True,
             )
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, parents first; of a gateway, the second is its SuperNode."""
+    started = subprocess.run(["pgrep", "-P", str(pid), "-f", "flwr|flower"], capture_output=True, text=True, check=False)
+    return [pid, *(each for child in started.stdout.split() for each in family(int(child)))]
+
+
+def suspend(processes: list[int]) -> None:
+    """Stops them for a while, as a laptop that is closed."""
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            time.sleep(SUSPENDED_SECONDS)
 
 
 def end(child: Child) -> None:
@@ -185,16 +207,18 @@ def end(child: Child) -> None:
 def kill(made: Site, part: str) -> None:
     """kill -9, and what its owner does then."""
     if part == "SuperNode":
-        os.kill(pids("flower-supernode.*lab-b.key")[0], signal.SIGKILL)
+        os.kill(family(made.running["lab-b"].process.pid)[1], signal.SIGKILL)
     elif part == "gateway's board":
         end(made.running["board"])
         made.board()
     elif part == "gateway":
         end(made.running["lab-a"])
         made.gateway(0)
-    elif part == "server app":
+    elif part in ("server app", "suspended"):
         for pid in pids(f"flwr-serverapp.*127.0.0.1:{made.local_port}"):
             os.kill(pid, signal.SIGKILL)
+        if part == "suspended":
+            suspend(family(made.running["lab-b"].process.pid))
     else:
         end(made.running["superlink"])
         made.superlink()

@@ -2,23 +2,20 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fleet_of_24 import COHORT, FLEET, NET, ROUNDS, SIZE, THETA
+from flaky import HERE, FlakyGrid, remote_grid, serving, strategy, theta_over, three_nodes
+from fleet_of_24 import COHORT, FLEET, ROUNDS, SIZE, THETA
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
 
-from tinyfl.algorithms import Inner, State, Updates
-from tinyfl.algorithms.tinyreptile import TinyReptile
+from tinyfl.algorithms import Inner, Updates
 from tinyfl.assembly import raised
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
@@ -26,111 +23,18 @@ from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.gateway import Gateway
 from tinyfl.flower.grid import FleetGrid
-from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
-from tinyfl.flower.node import answer, read
-from tinyfl.flower.remote import RemoteGrid, call_roll
+from tinyfl.flower.messages import Trouble, instructions, theta_record
+from tinyfl.flower.remote import call_roll
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config
-from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.roster import Part
 from tinyfl.simulation import simulate
-
-
-@dataclass
-class FlakyGrid(Grid):
-    """Flower's grid as a test sees it: nodes that answer at once, or never, or twice, or with an error, or after a restart.
-
-    ``fate(node, message)`` says what becomes of a message: "well", "lost", "error", "twice", or "restart", which loses it and
-    starts the node anew."""
-
-    nodes: dict[int, Callable[[Message], RecordDict | Error]]
-    fate: Callable[[int, Message], str] = lambda node, message: "well"
-    replies: list[Message] = field(default_factory=list)
-    pushed: int = 0
-    started: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        FleetGrid(FLEET)  # gives this process the identity that Message() asks for
-        self._numbers = itertools.count(1)
-
-    def set_run(self, run: Any) -> None: ...
-
-    @property
-    def run(self) -> Any: ...
-
-    def create_message(self, *_: Any, **__: Any) -> Any: ...
-
-    def send_and_receive(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("waits without limit; push and pull instead")
-
-    def get_node_ids(self) -> list[int]:
-        return list(self.nodes)
-
-    def get_nodes(self) -> list[NodeInfo]:
-        return [NodeInfo(node_id=node, last_activated_at=str(self.started.get(node, 0))) for node in self.nodes]
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            node, id = message.metadata.dst_node_id, f"message-{next(self._numbers)}"
-            message.metadata.__dict__["_message_id"] = id
-            self.pushed += 1
-            ids.append(id)
-            fate = self.fate(node, message)
-            if fate == "restart":
-                self.started[node] = self.started.get(node, 0) + 1
-            if fate in ("lost", "restart"):
-                continue
-            said = Error(0, "the ClientApp raised") if fate == "error" else self.nodes[node](message)
-            self.replies += [Message(said, reply_to=message)] * (2 if fate == "twice" else 1)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        wanted = set(message_ids)
-        found = [reply for reply in self.replies if reply.metadata.reply_to_message_id in wanted]
-        self.replies = [reply for reply in self.replies if reply not in found]
-        return found
-
-
-def serving(devices: range, name: str = "") -> Callable[[Message], RecordDict | Error]:
-    """A node that serves these devices of FLEET."""
-
-    def said(message: Message) -> RecordDict | Error:
-        if message.metadata.message_type == MessageType.QUERY:
-            return shard_record(name, devices)
-        return answer(FLEET, devices, read(message.content, message.metadata.message_type, {}))
-
-    return said
-
-
-def three_nodes() -> dict[int, Callable[[Message], RecordDict | Error]]:
-    """As Flower numbers them: by chance, and not in the devices' order."""
-    return {77: serving(range(16, SIZE), "c"), 5: serving(range(8), "a"), 900: serving(range(8, 16), "b")}
-
-
-def strategy(each_device: bool = False, **options: Any) -> FleetStrategy:
-    algorithm = TinyReptile(rounds=ROUNDS, samples=8, inner_lr=0.02)
-    state = State(0, THETA)
-    return FleetStrategy(algorithm, state, cohort=COHORT, fleet_size=SIZE, seed=1, each_device=each_device, **options)
-
-
-def theta_over(grid: Grid, each_device: bool = False, rounds: int = ROUNDS, **options: Any) -> bytes:
-    run = strategy(each_device, **options)
-    run.start(grid, theta_record(THETA), num_rounds=rounds)
-    return run.state.theta.tobytes()
-
-
-HERE = theta_over(FleetGrid(FLEET))
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 0.6}.items():
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
-
-
-def remote_grid(grid: FlakyGrid, each_device: bool = False, on_event: Any = None) -> RemoteGrid:
-    return RemoteGrid(grid, call_roll(grid, SIZE, within=1), NET, each_device=each_device, seconds=0.2, on_event=on_event)
 
 
 @pytest.mark.parametrize("nodes", ["1", "devices"])

@@ -1,5 +1,8 @@
 """What a gateway answers for its devices, and the settings that a run brings to it."""
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,16 +19,18 @@ from tinyfl.algorithms import Inner
 from tinyfl.assembly import raised
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.flower import client_app
-from tinyfl.flower.allowed import read_allowed
+from tinyfl.flower.allowed import Allowed, read_allowed
 from tinyfl.flower.gateway import Gateway, read_holding
 from tinyfl.flower.grid import FleetGrid, shard
 from tinyfl.flower.ipc import ask, serve
-from tinyfl.flower.messages import instructions, network_record, theta_record
+from tinyfl.flower.messages import Trouble, instructions, network_record, theta_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import from_run_config, to_run_config
 from tinyfl.flower.settings import keys as setting_names
 from tinyfl.networks import network
 from tinyfl.roster import Part
+from tinyfl.tasks import load_task
+from tinyfl.words import plain
 
 
 @contextmanager
@@ -79,6 +84,106 @@ def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
     assert isinstance(well, RecordDict)
     with pytest.raises(LinkError, match="does not answer"):
         ask(str(tmp_path / "nobody"), MessageType.TRAIN, content, RUN_CONFIG)
+
+
+def test_a_defect_in_a_gateway_is_logged_there_and_whoever_asked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+
+    def broken(*_: object) -> None:
+        raise IndexError("index 4 is out of bounds \x1b[2J" + "x" * 10_000)
+
+    with listening(8, told, tmp_path) as (socket, _):
+        with monkeypatch.context() as patched:
+            patched.setattr("tinyfl.flower.gateway.answer", broken)
+            said = [ask(socket, MessageType.TRAIN, content, RUN_CONFIG) for _ in range(2)]
+        assert isinstance(ask(socket, MessageType.TRAIN, content, RUN_CONFIG), RecordDict), "it goes on"
+    for error in said:
+        assert isinstance(error, Error)
+        assert error.code == Trouble.failed
+        assert "a defect in the gateway, whose log has more: IndexError('index 4 is out of bounds" in str(error.reason)
+        assert len(str(error.reason)) < 400
+    assert told[0].startswith("a defect in this gateway:\n  Traceback")
+    assert ", in broken" in told[0]
+    assert all(plain(line) == line.strip() for line in told[0].splitlines())
+    assert told[1] == "the same defect again"
+
+
+def test_a_run_reads_no_file_of_a_gateways_machine_that_its_operator_has_not_allowed(tmp_path: Path, own_data: Path) -> None:
+    inside, outside = tmp_path / "allowed", own_data
+    inside.mkdir()
+    (inside / "own.npz").write_bytes(own_data.read_bytes())
+    task = load_task("npz", own_data, 0)
+    net = network("mlp-4", task.shape, task.outputs, task.loss, task.activation)
+    content = RecordDict({"arrays": theta_record(net.initial_weights(0)), "network": network_record(net)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
+    run = {"task": "npz", "network": "/nowhere/own.keras", "devices": 2, "cohort": 2, "rounds": 2}
+    allowed = Allowed(frozenset(), (inside,))
+    with raised([Part(native=2)]) as site:
+        gateways = [Gateway("lab", site, allowed, data, lambda _: None) for data in ("", str(outside))]
+        paths = (outside, inside / ".." / outside.name, inside / "own.npz")
+        said = [gateways[0](MessageType.TRAIN, content, {**run, "data": str(path)}) for path in paths]
+        own = gateways[1](MessageType.TRAIN, content, {**run, "data": "/nowhere"})
+    for refused in said[:2]:
+        assert isinstance(refused, Error)
+        assert "outside the folders that a run may use" in str(refused.reason)
+    assert [type(each) for each in (said[2], own)] == [RecordDict, RecordDict]
+
+
+def test_a_gateway_that_closes_does_not_wait_for_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    going, on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> Error:
+        going.set()
+        on.wait(60)
+        return Error(Trouble.failed, "late")
+
+    monkeypatch.setattr("tinyfl.flower.gateway.answer", slow)
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    with raised([Part(native=8)]) as site:
+        gateway = Gateway("lab", site, read_allowed(), tell=lambda _: None)
+        asker = threading.Thread(target=gateway, args=(MessageType.TRAIN, content, RUN_CONFIG))
+        asker.start()
+        assert going.wait(60)
+        gateway.close()
+        assert asker.is_alive()
+        on.set()
+        asker.join()
+
+
+WAITING = """
+import sys, time
+from tinyfl.flower.stop import Stop
+stop = Stop()
+stop.serving = sys.argv[1] == "serving"
+try:
+    print("there", flush=True)
+    stop.ended.wait(600)
+except KeyboardInterrupt:
+    print("raised", flush=True)
+    if sys.argv[1] == "stuck": time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("state", "signals", "code"), [("starting", 1, 0), ("serving", 1, 0), ("stuck", 1, 130), ("stuck", 2, 130)]
+)
+def test_whatever_a_gateway_is_at_it_ends(state: str, signals: int, code: int, number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", WAITING, state], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == "there\n"
+        process.send_signal(number)
+        if state != "serving":
+            assert said.readline() == "raised\n"
+        if signals == 2:
+            process.send_signal(number)
+        assert process.wait(60) == code
 
 
 @pytest.mark.parametrize("parts", [1, 5, SIZE])

@@ -99,6 +99,7 @@ def gateway(
     except KeyboardInterrupt as early:
         raise Interrupted("ended before its boards were up. Start it again with the same command.") from early
     _say(f"{called}: ended. Start it again with the same command.")
+    os._exit(0)  # all is closed; a round that is still at work would hold Python up
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""How a gateway ends at SIGINT or SIGTERM: within five seconds, from every state, and at once at the second signal."""
+"""How a process that serves ends at SIGINT or SIGTERM: in five seconds, from every state, and at once at the second signal."""
 
 import os
 import signal
@@ -27,6 +27,8 @@ class Stop:
         threading.Thread(target=self._watch, args=(reading,), name="tinyfl-stop", daemon=True).start()
 
     def _heard(self, *_: object) -> None:
+        if self.ended.is_set():
+            self._end()
         self.ended.set()
         if not self.serving:
             raise KeyboardInterrupt

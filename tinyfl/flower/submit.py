@@ -71,10 +71,28 @@ def _handed_in(superlink: str, settings: Mapping[str, Any]) -> str:
         path = Path(app, "tinyfl-fleet")
         path.mkdir()
         (path / "pyproject.toml").write_text(tomlkit.dumps(table))
-        started = _flwr("run", str(path), superlink, "--format", "json")
+        try:
+            started = _flwr("run", str(path), superlink, "--format", "json")
+        except LinkError:
+            _demand_certificate(superlink)
+            raise
     if not started.get("run-id"):
         raise LinkError(f"the SuperLink {superlink} did not start the run: {started}")
     return str(started["run-id"])
+
+
+def _demand_certificate(superlink: str) -> None:
+    """Raises ConfigError where the SuperLink cannot be reached because of its certificate, which Flower takes for the network's
+    fault."""
+    from flwr.supercore.utils import get_flwr_home
+
+    from tinyfl.flower import certificates
+
+    held: Any = read_toml(get_flwr_home() / "config.toml").get("superlink", {}).get(superlink, {})
+    address, root = str(held.get("address", "")), held.get("root-certificates")
+    host, _, port = address.rpartition(":")
+    if root and port.isdecimal():
+        certificates.check(address, host.strip("[]"), int(port), Path(root))
 
 
 def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:

@@ -1,6 +1,7 @@
 """A gateway's SuperNode: Flower's own, as a program of ours (supernode_main), a child that is started again when it dies."""
 
 import ipaddress
+import json
 import os
 import secrets
 import socket
@@ -18,7 +19,7 @@ from tinyfl.errors import ConfigError, LinkError
 from tinyfl.files import private_folder
 from tinyfl.flower import certificates
 from tinyfl.flower.ipc import Answer, serve
-from tinyfl.flower.supernode_main import Settings, flower
+from tinyfl.flower.supernode_main import flower
 from tinyfl.simulators.child import Child
 from tinyfl.words import plain
 
@@ -150,20 +151,20 @@ def _wait_for_certificate(superlink: SuperLink, ended: threading.Event, tell: Ca
         except ConfigError as error:
             if str(error) != told:
                 told = str(error)
-                tell(f"{told} This gateway tries again until then.")
+                tell(f"{told} Then this gateway goes on by itself.")
         ended.wait(RETRY_SECONDS)
 
 
 def _command(superlink: SuperLink, folder: Path) -> list[str]:
     """What starts a SuperNode whose runtime API listens at a free port; all that it goes by is in ``folder``."""
-    port, secret, settings = str(free_port()), folder / "secret", folder / "supernode.json"
+    port, secret, given = str(free_port()), folder / "secret", folder / "arguments"
     secret.write_text(secrets.token_hex(32))
     arguments = [
         *superlink.arguments(), "--host", "127.0.0.1", "--port", port, "--node-config", f'gateway="{folder / "socket"}"',
         "--isolation", "process", "--superexec-auth-secret-file", str(secret),
     ]  # fmt: skip
-    Settings(tuple(arguments), str(secret), f"127.0.0.1:{port}").write(settings)
-    return [sys.executable, "-P", "-m", "tinyfl.flower.supernode_main", str(settings)]
+    given.write_text(json.dumps(arguments))
+    return [sys.executable, "-P", "-m", "tinyfl.flower.supernode_main", str(given)]
 
 
 def prepare_environment(folder: Path) -> None:

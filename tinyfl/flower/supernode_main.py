@@ -1,9 +1,9 @@
 """A gateway's SuperNode: Flower's own program, which runs known apps only and does not fall silent.
 
-    python -P -m tinyfl.flower.supernode_main SETTINGS
+    python -P -m tinyfl.flower.supernode_main ARGUMENTS
 
-SETTINGS is a JSON file for its user's eyes only, so that no key stands in a command line. What a person should know goes to
-standard output, a line each; Flower's own log goes to standard error. What differs from `flower-supernode`:
+ARGUMENTS is a file with those of `flower-supernode`, a JSON list, for its user's eyes only: no key stands in a command line.
+What a person should know goes to standard output, a line each; Flower's own log goes to standard error. What differs:
 
 - An app that may not run here is refused before any of it is unpacked.
 - A message whose run has ended is dropped, with its task. Flower keeps both; the process of that task waits for the rest of the
@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,6 @@ POLL_SECONDS = 0.1
 """From one look for an answer to the next."""
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """``arguments`` of flower-supernode, the file with the secret by which it knows its SuperExec, and the HOST:PORT of its
-    Runtime API."""
-
-    arguments: tuple[str, ...]
-    secret: str
-    runtime: str
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)))
-
-    @classmethod
-    def read(cls, path: Path) -> "Settings":
-        held = json.loads(path.read_text())
-        return cls(tuple(held.pop("arguments")), **held)
 
 
 def flower() -> tuple[Any, Any]:
@@ -182,6 +164,8 @@ def say_failures(loop: Any, tell: Tell) -> None:
         return told
 
     def end(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_type is SystemExit:
+            return
         traceback.print_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
         tell(f"a part of the SuperNode failed: {plain(repr(failed.exc_value))}")
         os.kill(os.getpid(), signal.SIGTERM)  # the SuperLink is told, and other threads end
@@ -190,12 +174,13 @@ def say_failures(loop: Any, tell: Tell) -> None:
     threading.excepthook = end
 
 
-def start_superexec(settings: Settings) -> None:
-    """Starts Flower's SuperExec, which starts a process for each message; without it none would be answered."""
+def start_superexec(port: str, secret: str) -> None:
+    """Starts Flower's SuperExec, which starts a process for each message; without it none would be answered. It asks the
+    runtime API at ``port``, which knows it by the ``secret`` in a file."""
     process = subprocess.Popen(
         [
-            sys.executable, "-P", "-m", "tinyfl.flower.superexec", "--insecure", "--runtime-api-address", settings.runtime,
-            "--parent-pid", str(os.getpid()), "--superexec-auth-secret-file", settings.secret,
+            sys.executable, "-P", "-m", "tinyfl.flower.superexec", "--insecure", "--runtime-api-address", f"127.0.0.1:{port}",
+            "--parent-pid", str(os.getpid()), "--superexec-auth-secret-file", secret,
         ]
     )  # fmt: skip
 
@@ -219,17 +204,17 @@ def _telling() -> Tell:
 def main(file: Path) -> None:
     """The program. It comes back only where Flower's loop has failed."""
     os.umask(0o077)
-    tell, settings = _telling(), Settings.read(file)
+    tell, arguments, allowed = _telling(), json.loads(file.read_text()), allowed_here()
+    given = dict(pairwise(arguments))
     loop, connection = flower()
     from flwr.supernode.cli import flower_supernode
 
-    allowed = allowed_here()
     guard(loop, lambda app: why_refused(app, allowed), tell)
     keep_step(loop)
-    watch(connection, settings.arguments[settings.arguments.index("--superlink") + 1], tell)
+    watch(connection, given["--superlink"], tell)
     say_failures(loop, tell)
-    start_superexec(settings)
-    sys.argv = ["flower-supernode", *settings.arguments]
+    start_superexec(given["--port"], given["--superexec-auth-secret-file"])
+    sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
 
 
