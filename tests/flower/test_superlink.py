@@ -40,7 +40,7 @@ from tinyfl.flower import superlink
 from tinyfl.flower.allowed import Allowed
 from tinyfl.flower.inner import inner
 from tinyfl.flower.keys import make_keys
-from tinyfl.flower.superexec import popen
+from tinyfl.flower.superexec import MOST_TASKS, Tasks
 from tinyfl.flower.superlink import FLEET, NODES_BYTES, STRANGERS_BYTES, FleetOnly, Setting, serve_superlink
 from tinyfl.flower.supernode import free_port
 
@@ -390,6 +390,21 @@ def test_another_flwr_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest
 
 def test_a_task_reads_its_token_from_an_input_that_has_no_name() -> None:
     read = "import sys; print(sys.argv[1:], open(sys.argv[-1]).read())"
-    process = popen([sys.executable, "-c", read, "--x", "1", "--token", "s3cret"], stdout=-1)
+    process = Tasks().popen([sys.executable, "-c", read, "--x", "1", "--token", "s3cret"], stdout=-1)
     said = process.communicate()[0].decode()
     assert said == "['--x', '1', '--token-file', '/dev/stdin'] s3cret\n"
+
+
+def test_only_so_many_tasks_are_at_hand_and_only_of_the_kinds_of_a_known_app() -> None:
+    tasks, kinds = Tasks(), {"flwr-serverapp", "flwr-clientapp", "flwr-agentapp", "flwr-model", "flwr-simulation"}
+    assert tasks.wanted(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
+    running = [tasks.popen([sys.executable, "-c", "import time; time.sleep(600)", "--token", "x"]) for _ in range(MOST_TASKS)]
+    try:
+        assert tasks.wanted(kinds) == (set(), set())
+        running[0].kill()
+        running[0].wait()
+        assert tasks.wanted(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
