@@ -134,7 +134,7 @@ def verdict_now(drive: Drive) -> str:
     """The text of the drive's FAIL.TXT, if it has one."""
     try:
         with (drive.path / "FAIL.TXT").open("rb") as file:
-            return plain(file.read(MOST_VERDICT).decode(errors="replace"))
+            return plain(" ".join(file.read(MOST_VERDICT).decode(errors="replace").split()))
     except OSError:
         return ""
 
