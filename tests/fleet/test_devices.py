@@ -114,7 +114,7 @@ def test_lies_of_one_board_hide_no_other(desk: Desk) -> None:
     for number, field in enumerate(fields, 1):
         lie = list(LIES)[number % len(LIES)] if number % 2 else "10^20,000,000"
         desk.plug(f"ttyACM{number:02}", Liar(bytes([number]), DescribeReply, field, LIES[lie]).exchange)
-    found = devices.devices(within=2)
+    found = devices.devices(within=20)
     assert len(found) == 1 + len(fields)
     assert (found[0].state, found[0].id) == ("free", "ab")
     assert {each.state for each in found[2::2]} == {"corrupt"}
