@@ -180,7 +180,7 @@ def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
     if engine == "unicorn":
         from tinyfl.simulators.unicorn import Machine
 
-        return str(running.enter_context(Bridge(Machine(elf, board, serial).exchange, link, _say)).url)
+        return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _say)).url)
     if engine == "qemu":
         from tinyfl.simulators.qemu import QemuBoard
 
