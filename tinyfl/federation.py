@@ -4,13 +4,11 @@ import hashlib
 import json
 import logging
 import os
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,9 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.core import Code
-from tinyfl.errors import Interrupted, RunError, TrainingError
+from tinyfl.errors import RunError, TrainingError
 from tinyfl.fleet import draw_cohort, spans
+from tinyfl.interrupts import telling
 from tinyfl.networks import is_file
 from tinyfl.runs import METRICS, ROUNDS, Checkpoint, RunDirectory
 
@@ -55,6 +54,16 @@ class Outcome:
     seconds: float
     left_out: Mapping[str, int]
     privacy: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """A run between two rounds: the state, how many devices were left out, by reason, and the losses of the rounds since the
+    last record in metrics.jsonl."""
+
+    state: State
+    left_out: Counter[str] = field(default_factory=Counter)
+    losses: tuple[float, ...] = ()
 
 
 def data_sha256(config: Config) -> str:
@@ -104,54 +113,42 @@ class Federation:
         grid: "FleetAddresses",
         start: State,
         progress: Callable[[Progress], None] | None,
-        interruptible: bool = True,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
-        self.grid, self.state, self.interruptible = grid, start, interruptible
+        self.grid, self._now = grid, _Standing(start)
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
-        self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
-        self.stop = False
-        self._losses: list[float] = []
-        self._short = 0
+        self._kept = self._short = 0
 
     def run(self) -> Outcome:
-        """Goes on from the checkpoint to the last round."""
+        """Goes on from the checkpoint to the last round. An interrupt leaves a checkpoint of the last whole one."""
         from tinyfl.flower.judges import judge, privacy_spent
 
         self._restore()
-        self.directory.trim(self.state.round)
+        self.directory.trim(self._now.state.round)
         self._began = self._saved = self._turned = time.monotonic()
         folder = self.directory.path
         with (folder / METRICS).open("a") as self._metrics, (folder / ROUNDS).open("a") as self._log, _flower_quiet():
-            self._judge = judge(self.config, self.state.round)
-            if self.state.round < self.config.rounds:
-                with self._interruptible():
+            self._judge = judge(self.config, self._now.state.round)
+            with telling(self._how_far):
+                try:
                     self._rounds()
-        if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
+        left_out = self._now.left_out
+        if sum(left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
-                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                f"{_diverged(self.left_out) or self._see_to_boards() + '.'}"
+                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
+                f"{_diverged(left_out) or self._see_to_boards() + '.'}"
             )
-        return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge))
+        return Outcome(self._now.state, self._seconds(), left_out, privacy_spent(self._judge))
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C waits for the end of the round, so that nothing is half done; a second one does not wait."""
-        if not self.interruptible or threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers, and Flower's own runner does: whoever owns it decides
-            return
-        previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
-
-        def stop(*_: object) -> None:
-            self.stop = True
-            signal.signal(signal.SIGINT, previous)
-
-        signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    def _how_far(self) -> str:
+        return (
+            f"stopped after round {self._kept:,} of {self.config.rounds:,}. "
+            f"Go on with: tinyfl run --resume {self.directory.path}"
+        )
 
     def _rounds(self) -> None:
         from tinyfl.flower.messages import theta_record
@@ -159,7 +156,7 @@ class Federation:
 
         strategy = FleetStrategy(
             self.algorithm,
-            self.state,
+            self._now.state,
             cohort=self.config.cohort,
             fleet_size=self.config.devices,
             seed=self.config.seed,
@@ -169,8 +166,8 @@ class Federation:
             on_round=self._on_round,
             on_short=self._on_short,
         )
-        while left := self.config.rounds - self.state.round:
-            strategy.start(self.grid, theta_record(self.state.theta), num_rounds=left)
+        while left := self.config.rounds - self._now.state.round:
+            strategy.start(self.grid, theta_record(self._now.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
@@ -188,37 +185,34 @@ class Federation:
                     f"{path} was changed since the run started, so it cannot be resumed. "
                     "Put it back, or start a new run with another --out."
                 )
-        if checkpoint.state.theta.shape != self.state.theta.shape:
+        if checkpoint.state.theta.shape != self._now.state.theta.shape:
             raise RunError(f"{self.directory.path}/checkpoint is damaged: theta is {checkpoint.state.theta.shape}.")
-        self.state = checkpoint.state
-        self.left_out = Counter(checkpoint.left_out)
+        self._now = _Standing(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
+        self._kept = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
-        self._losses = list(checkpoint.losses)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._began
 
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
-        self.state = state
-        self.left_out.update(updates.left_out)
-        if updates.devices:
-            self._losses.append(updates.loss)
+        losses = (*self._now.losses, *([updates.loss] if updates.devices else ()))
+        now = _Standing(state, self._now.left_out + Counter(updates.left_out), losses)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
-            self._record()
+            self._record(now)
+            now = replace(now, losses=())
+        self._now = now  # all at once: an interrupt finds the run before this round or after it
         self._short = 0
         # What noise has been added to is kept before anyone sees it, so that no round is done again with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        if due or state.round == self.config.rounds or self.stop:
+        if due or state.round == self.config.rounds:
             self._save()
-        self._heed_interrupt()
 
     def _on_short(self, updates: Updates) -> None:
         """A round with too few updates: once more after a pause, as often as there are pauses."""
         self._log_round(updates, counts=False)
         self._save()
-        self._heed_interrupt()
         if self._short == len(SHORT_ROUND_PAUSES):
             diverged = "" if updates.devices else _diverged(updates.left_out)
             cure = diverged or (
@@ -226,8 +220,8 @@ class Federation:
                 f"tinyfl run --resume {self.directory.path}"
             )
             raise TrainingError(
-                f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
-                f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
+                f"round {self._now.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it "
+                f"needs, {self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
             )
         time.sleep(SHORT_ROUND_PAUSES[self._short])
         self._short += 1
@@ -239,16 +233,9 @@ class Federation:
         for file in (self._metrics, self._log):
             file.flush()
             os.fsync(file.fileno())
-        done = Checkpoint(self.state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
-        self.directory.save_checkpoint(done)
-        self._saved = time.monotonic()
-
-    def _heed_interrupt(self) -> None:
-        if self.stop:
-            raise Interrupted(
-                f"stopped after round {self.state.round:,} of {self.config.rounds:,}. "
-                f"Go on with: tinyfl run --resume {self.directory.path}"
-            )
+        now = self._now
+        self.directory.save_checkpoint(Checkpoint(now.state, *self.hashes, now.left_out, self._seconds(), now.losses))
+        self._kept, self._saved = now.state.round, time.monotonic()
 
     def _log_round(self, updates: Updates, counts: bool) -> None:
         """Who took part in the round that has just ended, who did not and why, and where its seconds went."""
@@ -257,9 +244,9 @@ class Federation:
         for device in sorted(updates.absent):
             absent.setdefault(updates.absent[device], []).append(device)
         record = {
-            "round": self.state.round + 1,
+            "round": self._now.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self.state.round, config.cohort, config.devices).tolist()),
+            "cohort": spans(draw_cohort(config.seed, self._now.state.round, config.cohort, config.devices).tolist()),
             "updates": updates.devices,
             "absent": {reason: spans(devices) for reason, devices in absent.items()},
             "seconds": round(now - self._turned, 4),
@@ -268,16 +255,14 @@ class Federation:
         self._log.write(json.dumps(record) + "\n")
         self._turned = now
 
-    def _record(self) -> None:
-        loss = float(np.mean(self._losses)) if self._losses else float("nan")
-        self._losses.clear()
+    def _record(self, now: _Standing) -> None:
+        done, loss = now.state.round, float(np.mean(now.losses)) if now.losses else float("nan")
         record = {
-            "round": self.state.round,
+            "round": done,
             "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(self.left_out),
+            "left_out": dict(now.left_out),
         }
         self._metrics.write(json.dumps(record) + "\n")
         if self.progress:
-            rounds_here = self.state.round * self.config.cohort
-            speed = rounds_here / max(self._seconds(), 1e-9)
-            self.progress(Progress("learning", self.state.round, self.config.rounds, loss, speed))
+            speed = done * self.config.cohort / max(self._seconds(), 1e-9)
+            self.progress(Progress("learning", done, self.config.rounds, loss, speed))

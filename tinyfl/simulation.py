@@ -15,10 +15,11 @@ from tinyfl.algorithms import Algorithm, State
 from tinyfl.assembly import Boards, Work, assembled
 from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, Interrupted, RunError
+from tinyfl.errors import ConfigError, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.fleet import Event, Fleet
+from tinyfl.interrupts import telling
 from tinyfl.networks import Network, is_file, network
 from tinyfl.runs import RunDirectory
 from tinyfl.tasks import SPLITS, Task, load_task
@@ -105,16 +106,13 @@ def simulate(
             if on_event:
                 on_event(event)
 
-        work = Work(job.task, job.network, engine, job.config.seconds)
-        with (over or here)(job.config, work, tell) as (grid, boards):
-            outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, over is None).run()
-        try:
+        go_on = f"Go on with: tinyfl run --resume {directory.path}"
+        with telling(lambda: f"stopped. {go_on}"):
+            work = Work(job.task, job.network, engine, job.config.seconds)
+            with (over or here)(job.config, work, tell) as (grid, boards):
+                outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress).run()
+        with telling(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
             return _finish(directory, job, start.theta, outcome, boards)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(
-                "stopped after the last round, before the evaluation was done. "
-                f"Go on with: tinyfl run --resume {directory.path}"
-            ) from stop
 
 
 @contextmanager

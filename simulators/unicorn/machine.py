@@ -100,8 +100,8 @@ class Machine:
 
     def advance(self, data: bytes = b"") -> tuple[bytes, bool]:
         """Feeds ``data`` to the board's UART and runs the board until it sleeps with all of its input taken, or for a slice.
-        Returns what it sent, and whether it sleeps; where it does not, the next call goes on. What it sends is kept back until it
-        sleeps, or has sent nothing for a whole slice: so a request that follows finds it as it would without slices.
+        Returns what it sent, and whether it sleeps; where it does not, the next call goes on. What it sends is kept back until
+        it sleeps, or has sent nothing for a whole slice, so that the next request finds it as it would be without slices.
 
         Without power nothing runs and nothing comes back. Raises BoardFault if the board crashes, does not take its input, or
         sends more than 64 KiB before it sleeps; it then stays as it is until reset.

@@ -49,9 +49,7 @@ async def taught(board: LinkedBoard, samples: int, within: float = 60.0) -> Any:
 
 
 @pytest.mark.parametrize("board", ["mps2-an386", "stm32f405", "pico"])
-def test_where_slices_end_changes_nothing(
-    firmware: Callable[[str], Path], board: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_slices_end_changes_nothing(firmware: Callable[[str], Path], board: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def lived(slice: int) -> tuple[Any, ...]:
         """All that is left of a board's round and commit."""
         monkeypatch.setattr("tinyfl.simulators.unicorn.machine.SLICE", slice)

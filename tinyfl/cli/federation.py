@@ -39,8 +39,8 @@ def gateway(
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
     holding = read_holding(fleet, first)
-    ended = ended_by_signal()
     with raised(holding.parts, holding.first) as site:
+        ended = ended_by_signal()
         called = name or (key.stem if key else fleet.stem)
         devices = site.devices
         typer.echo(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up", err=True)
