@@ -131,7 +131,7 @@ def served(engine: str) -> Iterator[tuple[str, Callable[[], int]]]:
     elf = build(board, Path("build/firmware") / f"{BOARD}-zig").elf
     if engine == "unicorn":
         machine = Machine(elf, board, 1)
-        with Bridge(machine.exchange, "pty", ended) as bridge:
+        with Bridge(machine, "pty", ended) as bridge:
             yield bridge.url, lambda: machine.instructions
     else:
         from tinyfl.simulators.qemu import QemuBoard

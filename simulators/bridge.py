@@ -12,6 +12,8 @@ from typing import Literal
 
 from tinyfl.simulators import BoardFault
 
+from tinyfl.link.wire import Machine, Sliced, slices
+
 Link = Literal["pty", "tcp"]
 
 AT_ONCE = 1 << 16
@@ -20,13 +22,14 @@ PATIENCE = 2.0
 
 
 class Bridge:
-    """Serves ``exchange`` at ``url`` from a thread of its own, one client after another, until ``close``.
+    """Serves ``machine`` at ``url`` from a thread of its own, one client after another, until ``close``.
 
     A board that faults is reported to ``faulted`` and leaves the link.
     """
 
-    def __init__(self, exchange: Callable[[bytes], bytes], link: Link, faulted: Callable[[BoardFault], None]) -> None:
-        self._exchange, self._faulted = exchange, faulted
+    def __init__(self, machine: Machine | Sliced, link: Link, faulted: Callable[[BoardFault], None]) -> None:
+        self._advance, self._faulted = slices(machine), faulted
+        self._asleep = True
         self._stopped, self._stop = os.pipe()
         if link == "pty":
             # This end of the client's side stays open, so that the line outlives its clients.
@@ -43,9 +46,9 @@ class Bridge:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the link, once the exchange under way is done; does not wait long for that."""
+        """Ends the link, once the board's slice is over."""
         os.close(self._stop)
-        self._thread.join(PATIENCE)
+        self._thread.join()
 
     def __enter__(self) -> "Bridge":
         return self
@@ -64,31 +67,41 @@ class Bridge:
             os.close(self._stopped)
 
     def _talk(self, line: int) -> None:
-        """Until the client leaves, or the bridge is closed."""
-        while self._ready(line):
+        """Until the client leaves, or the bridge is closed. A board that is at work hears what comes after its slice."""
+        while (ready := self._ready(line, wait=self._asleep)) is not None:
             try:
-                data = os.read(line, AT_ONCE)
-                if not data:
+                data = os.read(line, AT_ONCE) if ready else b""
+                if ready and not data:
                     return
-                _write(line, self._exchange(data))
+                said, self._asleep = self._advance(data)
+                self._write(line, said)
             except OSError:  # the client left in the middle of it
                 return
 
     def _clients(self, listener: socket.socket) -> Generator[int, None, None]:
         with listener:
-            while self._ready(listener.fileno()):
+            while self._ready(listener.fileno()) is not None:
                 client, _ = listener.accept()
                 with client:
                     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     client.setblocking(False)
                     yield client.fileno()
 
-    def _ready(self, file: int) -> bool:
-        """Waits for input of ``file``; False once the bridge is to close."""
+    def _ready(self, file: int, wait: bool = True) -> bool | None:
+        """Whether ``file`` has input, for which it waits if ``wait``; None once the bridge is to close."""
+        return self._poll(file, select.POLLIN, None if wait else 0)
+
+    def _write(self, line: int, data: bytes) -> None:
+        while data and self._poll(line, select.POLLOUT, PATIENCE):
+            data = data[os.write(line, data) :]
+
+    def _poll(self, file: int, event: int, seconds: float | None) -> bool | None:
+        """Whether ``file`` is ready within ``seconds`` (None: however long it takes); None once the bridge is to close."""
         poll = select.poll()
-        poll.register(file, select.POLLIN)
+        poll.register(file, event)
         poll.register(self._stopped, select.POLLIN)
-        return self._stopped not in dict(poll.poll())
+        ready = dict(poll.poll(None if seconds is None else seconds * 1000))
+        return None if self._stopped in ready else file in ready
 
 
 def _pty(line: int, client: int) -> Generator[int, None, None]:
@@ -97,10 +110,3 @@ def _pty(line: int, client: int) -> Generator[int, None, None]:
     finally:
         os.close(line)
         os.close(client)
-
-
-def _write(line: int, data: bytes) -> None:
-    poll = select.poll()
-    poll.register(line, select.POLLOUT)
-    while data and poll.poll(PATIENCE * 1000):
-        data = data[os.write(line, data) :]

@@ -78,7 +78,7 @@ def learning(site: Site, work: Work, on_event: Callable[[Event], None]) -> Itera
     """
     with ExitStack() as up:
         fleets = [
-            _linked(up, station, work, on_event) if station.openers else _native(station.part, work)
+            _linked(up, station, work, on_event) if station.openers else _native(up, station.part, work)
             for station in site.stations
         ]
         ids = {board["id"]: board["device"] for board in site.boards if board["id"]}
@@ -92,7 +92,7 @@ def assembled(config: Config, work: Work, on_event: Callable[[Event], None]) -> 
         yield fleet, site.boards
 
 
-def _native(part: Part, work: Work) -> Fleet:
+def _native(up: ExitStack, part: Part, work: Work) -> Fleet:
     try:
         from tinyfl.simulators.native import NativeFleet
     except ModuleNotFoundError as error:
@@ -100,7 +100,9 @@ def _native(part: Part, work: Work) -> Fleet:
             "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
             "Start it outside the clone, or run `pip install -e .` in it."
         ) from error
-    fleet: Fleet = NativeFleet(work.task, work.network, part.native, work.engine)
+    native = NativeFleet(work.task, work.network, part.native, work.engine)
+    up.callback(native.close)
+    fleet: Fleet = native
     return fleet
 
 

@@ -45,6 +45,7 @@ class Cohort(ctypes.Structure):
         ("updates", ctypes.c_void_p),
         ("loss", ctypes.c_void_p),
         ("code", ctypes.c_void_p),
+        ("stop", ctypes.POINTER(ctypes.c_int)),
     )
 
 
@@ -66,6 +67,7 @@ class Adaptation(ctypes.Structure):
         ("accuracy", ctypes.c_void_p),
         ("outputs", ctypes.c_void_p),
         ("weights", ctypes.c_void_p),
+        ("stop", ctypes.POINTER(ctypes.c_int)),
     )
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from tinyfl import __version__, boards
 from tinyfl.boards import Board, Memory, pin_number
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit
 from tinyfl.footprint import Footprint, footprint
+from tinyfl.simulators.child import run
 from tinyfl.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
 
 FIRST_ERRORS = 8
@@ -83,8 +83,11 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     out = out.resolve()
     objects = out / "objects"
     objects.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever is interrupted does not wait for the rest
     elf = out / f"{board.name}.elf"
     _link(board, command, target(board.core, toolchain), made, elf)
     for stale in set(objects.glob("*.o")) - set(made):
@@ -193,7 +196,7 @@ def _replace(output: Path, command: Sequence[str], what: str, memory: Memory | N
     """Runs a compiler or linker; ``output`` appears whole or not at all."""
     partial = output.with_name(f"{output.name}.{os.getpid()}")
     # In the output's folder, where both linkers find memory.ld (zig keeps -L to itself).
-    done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, cwd=output.parent)
+    done = run([*command, "-o", str(partial)], output.parent)
     if done.returncode == 0:
         partial.replace(output)
         return

@@ -5,9 +5,12 @@ Arrays are NumPy's, C order; every function checks what it hands to C, which tru
 
 import ctypes
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from tinyfl import binding
 from tinyfl.binding import library
+from tinyfl.errors import Interrupted
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -43,6 +47,7 @@ class Code(IntEnum):
     memory = -3
     numeric = -4
     oversized = -5
+    stopped = -6
 
 
 class Stream(IntEnum):
@@ -193,7 +198,39 @@ def _address(array: NDArray[Any] | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _call(code: int) -> None:
+class Stop:
+    """Ends the calls that it is handed to, from another thread."""
+
+    def __init__(self) -> None:
+        self._flag = ctypes.c_int(0)
+        self.pointer = ctypes.pointer(self._flag)
+
+    def set(self) -> None:
+        self._flag.value = 1
+
+
+@cache
+def _beside(process: int) -> ThreadPoolExecutor:
+    """The thread in which the main thread of this process has its calls made; a fork has none of its parent's threads."""
+    return ThreadPoolExecutor(1, f"tinyfl-core-{process}")
+
+
+def _interruptibly(call: Callable[[], int], stop: Stop) -> int:
+    """What ``call`` returns. The main thread waits for it in Python, where signals are heard, and ends it where one raises."""
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    calling = _beside(os.getpid()).submit(call)
+    try:
+        return calling.result()
+    except BaseException:
+        stop.set()
+        wait([calling])
+        raise
+
+
+def _demand_done(code: int) -> None:
+    if code == Code.stopped:
+        raise Interrupted("ended by whoever had the work done.")
     if code == Code.memory:
         raise MemoryError("the core could not get its working memory")
     if code != Code.ok:
@@ -225,10 +262,11 @@ def train(
     clip: float = 0.0,
     each: bool = False,
     engine: Engine = FASTEST,
+    stop: Stop | None = None,
 ) -> Trained:
     """One round of a cohort from ``theta`` float32 (weights,): ``passes`` over ``samples`` samples of each device.
 
-    Raises ValueError where arrays do not fit the plan or the core refuses the numbers.
+    Raises ValueError where arrays do not fit the plan or the core refuses the numbers, Interrupted once ``stop`` is set.
     """
     _demand(theta, np.float32, (plan.weights,), "theta")
     _demand(devices, np.uint32, (len(devices),), "devices")
@@ -247,11 +285,14 @@ def train(
         np.empty(len(devices), np.int32),
         np.empty((len(devices), plan.weights), np.float32) if each else None,
     )
+    stop = stop or Stop()
     cohort = binding.Cohort(
         plan.pointer, _address(theta), source._c(), _address(devices), len(devices), round, samples, batch, passes,
         rate, clip, _address(result.sum), _address(result.updates), _address(result.loss), _address(result.code),
+        stop.pointer,
     )  # fmt: skip
-    _call(library().tinyfl_native_train(ctypes.byref(cohort), *engine.resolved()))
+    lanes, threads = engine.resolved()
+    _demand_done(_interruptibly(lambda: library().tinyfl_native_train(ctypes.byref(cohort), lanes, threads), stop))
     return result
 
 
@@ -312,12 +353,15 @@ def adapt(
         np.zeros((len(at), count, query.samples, plan.outputs), np.float32) if outputs else None,
         np.empty((count, plan.weights), np.float32) if weights else None,
     )
+    stop = Stop()
     job = binding.Adaptation(
         plan.pointer, _address(theta), support._c(), query._c(), count, support.samples, query.samples, stream,
         rate, clip, _address(at), len(at),
         _address(result.loss), _address(result.accuracy), _address(result.outputs), _address(result.weights),
+        stop.pointer,
     )  # fmt: skip
-    _call(library().tinyfl_native_adapt(ctypes.byref(job), *engine.resolved()))
+    lanes, threads = engine.resolved()
+    _demand_done(_interruptibly(lambda: library().tinyfl_native_adapt(ctypes.byref(job), lanes, threads), stop))
     return result
 
 
@@ -329,7 +373,7 @@ def samples(source: Source, plan: Plan, devices: U32, round: int, count: int) ->
         raise ValueError(f"the source does not hold {count} samples a device")
     x = np.empty((len(devices), count, plan.inputs), np.float32)
     y = np.empty((len(devices), count, plan.outputs), np.float32)
-    _call(
+    _demand_done(
         library().tinyfl_native_samples(
             ctypes.byref(source._c()), _address(devices), len(devices), round, count, plan.inputs, plan.outputs,
             _address(x), _address(y),

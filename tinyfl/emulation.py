@@ -5,10 +5,8 @@ import fcntl
 import hashlib
 import os
 import resource
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -97,14 +95,6 @@ def emulate(
         yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
 
 
-def ended_by_signal() -> threading.Event:
-    """What Ctrl-C or SIGTERM sets, from now on."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    return ended
-
-
 def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]:
     """The board and its engine.
 
@@ -180,7 +170,7 @@ def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
     if engine == "unicorn":
         from tinyfl.simulators.unicorn import Machine
 
-        return str(running.enter_context(Bridge(Machine(elf, board, serial).exchange, link, _say)).url)
+        return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _say)).url)
     if engine == "qemu":
         from tinyfl.simulators.qemu import QemuBoard
 

@@ -1,4 +1,4 @@
-"""Everything tinyfl raises on purpose: one tree, one exit code for each kind (docs/exit-codes.md).
+"""Everything tinyfl raises on purpose: one tree, one exit code for each kind (docs/exit-codes.md); and Ctrl-C, apart.
 
 A message says what is wrong with the numbers in it, then what to do.
 """
@@ -65,7 +65,8 @@ class DoesNotFit(TinyflError):
     exit_code = 12
 
 
-class Interrupted(TinyflError):
-    """Ctrl-C: the run stopped after a whole round and can be resumed."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with how far the work came and the command that goes on. No TinyflError and no Exception, so that nobody who
+    passes over errors passes over this."""
 
     exit_code = 130

@@ -3,13 +3,11 @@
 import hashlib
 import logging
 import os
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,10 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.core import Code
-from tinyfl.errors import DoesNotFit, Interrupted, RunError, TrainingError
+from tinyfl.errors import DoesNotFit, RunError, TrainingError
 from tinyfl.failures import failed, last_words
 from tinyfl.fleet import Event, draw_cohort, spans
+from tinyfl.interrupts import telling
 from tinyfl.link.errors import TooSmall
 from tinyfl.networks import is_file
 from tinyfl.roster import named
@@ -64,6 +63,16 @@ class Outcome:
     left_out: Mapping[str, int]
     privacy: Mapping[str, Any] | None
     failed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """A run between two rounds: the state, how many devices were left out, by reason, and the losses of the rounds since the
+    last record in metrics.jsonl."""
+
+    state: State
+    left_out: Counter[str] = field(default_factory=Counter)
+    losses: tuple[float, ...] = ()
 
 
 def data_sha256(config: Config) -> str:
@@ -113,57 +122,42 @@ class Federation:
         grid: "FleetAddresses",
         start: State,
         progress: Callable[[Progress], None] | None,
-        interruptible: bool = True,
         on_event: Callable[[Event], None] | None = None,
         unit: float = 1.0,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
-        self.grid, self.state, self.interruptible, self.unit = grid, start, interruptible, unit
+        self.grid, self.unit, self._now = grid, unit, _Standing(start)
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
-        self.left_out: Counter[str] = Counter()
         self.seconds_before = 0.0
-        self.stop = False
-        self._losses: list[float] = []
-        self._short = 0
+        self._kept = self._short = 0
 
     def run(self) -> Outcome:
-        """Goes on from the checkpoint to the last round."""
+        """Goes on from the checkpoint to the last round. An interrupt leaves a checkpoint of the last whole one."""
         from tinyfl.flower.judges import judge, privacy_spent
 
         self._restore()
-        self.directory.trim(self.state.round)
+        self.directory.trim(self._now.state.round)
         self._began = self._saved = self._turned = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
-            self._judge = judge(self.config, self.state.round)
-            if self.state.round < self.config.rounds:
-                with self._interruptible():
+            self._judge = judge(self.config, self._now.state.round)
+            with telling(self._how_far):
+                try:
                     self._rounds()
-        if sum(self.left_out.values()) >= self.config.rounds * self.config.cohort:
+                except KeyboardInterrupt:
+                    self._save()
+                    raise
+        left_out = self._now.left_out
+        if sum(left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
-                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(self.left_out)}): "
-                f"{diverged(self.left_out, self.config) or self._see_to(range(self.config.devices)) + '.'}"
+                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
+                f"{diverged(left_out, self.config) or self._see_to(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
-        return Outcome(self.state, self._seconds(), self.left_out, privacy_spent(self._judge), without)
+        return Outcome(self._now.state, self._seconds(), left_out, privacy_spent(self._judge), without)
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C waits for the end of the round, so that nothing is half done; a second one does not wait."""
-        if not self.interruptible or threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers, and Flower's own runner does: whoever owns it decides
-            return
-        previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
-
-        def stop(*_: object) -> None:
-            self.stop = True
-            signal.signal(signal.SIGINT, previous)
-
-        signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    def _how_far(self) -> str:
+        return f"stopped after round {self._kept:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
 
     def _rounds(self) -> None:
         from tinyfl.flower.messages import theta_record
@@ -171,7 +165,7 @@ class Federation:
 
         strategy = FleetStrategy(
             self.algorithm,
-            self.state,
+            self._now.state,
             cohort=self.config.cohort,
             fleet_size=self.config.devices,
             seed=self.config.seed,
@@ -182,8 +176,8 @@ class Federation:
             on_short=self._on_short,
             on_event=self.on_event,
         )
-        while left := self.config.rounds - self.state.round:
-            strategy.start(self.grid, theta_record(self.state.theta), num_rounds=left)
+        while left := self.config.rounds - self._now.state.round:
+            strategy.start(self.grid, theta_record(self._now.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
@@ -201,46 +195,46 @@ class Federation:
                     f"{path} was changed since the run started, so it cannot be resumed. "
                     "Put it back, or start a new run with another --out."
                 )
-        if checkpoint.state.theta.shape != self.state.theta.shape or checkpoint.state.round > self.config.rounds:
+        shape = self._now.state.theta.shape
+        if checkpoint.state.theta.shape != shape or checkpoint.state.round > self.config.rounds:
             raise RunError(
                 f"{self.directory.path / CHECKPOINT} is of another run: theta is {checkpoint.state.theta.shape} after "
-                f"{checkpoint.state.round:,} rounds, and this one's is {self.state.theta.shape}, with {self.config.rounds:,} "
+                f"{checkpoint.state.round:,} rounds, and this one's is {shape}, with {self.config.rounds:,} "
                 "rounds in all. Put its own back, or start the run anew with another --out."
             )
-        self.state = checkpoint.state
-        self.left_out = Counter(checkpoint.left_out)
+        self._now = _Standing(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
+        self._kept = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
-        self._losses = list(checkpoint.losses)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._began
 
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
-        self.state = state
+        left_out = self._now.left_out.copy()
         for reason, count in updates.left_out.items():
-            known = reason in self.left_out or len(self.left_out) < MOST_REASONS
-            self.left_out[reason if known else "other"] += count
-        if np.isfinite(updates.loss):
-            self._losses.append(updates.loss * self.unit)
+            known = reason in left_out or len(left_out) < MOST_REASONS
+            left_out[reason if known else "other"] += count
+        losses = (*self._now.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
+        now = _Standing(state, left_out, losses)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
-            self._record()
+            self._record(now)
+            now = replace(now, losses=())
+        self._now = now  # all at once: an interrupt finds the run before this round or after it
         self._short = 0
         # What noise has been added to is kept before anyone sees it, so that no round is done again with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        if due or state.round == self.config.rounds or self.stop:
+        if due or state.round == self.config.rounds:
             self._save()
-        self._heed_interrupt()
 
     def _on_short(self, updates: Updates) -> None:
         """A round with too few updates: once more after a pause, as often as there are pauses."""
         self._log_round(updates, counts=False)
         self._save()
-        self._heed_interrupt()
         if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
-                f"none of the {len(updates.absent)} boards that round {self.state.round + 1:,} asked has room to learn "
+                f"none of the {len(updates.absent)} boards that round {self._now.state.round + 1:,} asked has room to learn "
                 f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "
                 "Choose a smaller --network, or --batch 1."
             )
@@ -249,8 +243,8 @@ class Federation:
             smaller = ", or give a smaller --minimum" if updates.devices else ""
             cure = alone or f"{self._see_to(updates.absent)}{smaller}; then go on with: {self.directory.again}"
             raise TrainingError(
-                f"round {self.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it needs, "
-                f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
+                f"round {self._now.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it "
+                f"needs, {self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
             )
         time.sleep(SHORT_ROUND_PAUSES[self._short])
         self._short += 1
@@ -266,15 +260,9 @@ class Federation:
     def _save(self) -> None:
         self._metrics.save()
         self._log.save()
-        done = Checkpoint(self.state, *self.hashes, self.left_out, self._seconds(), tuple(self._losses))
-        self.directory.save_checkpoint(done)
-        self._saved = time.monotonic()
-
-    def _heed_interrupt(self) -> None:
-        if self.stop:
-            raise Interrupted(
-                f"stopped after round {self.state.round:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
-            )
+        now = self._now
+        self.directory.save_checkpoint(Checkpoint(now.state, *self.hashes, now.left_out, self._seconds(), now.losses))
+        self._kept, self._saved = now.state.round, time.monotonic()
 
     def _log_round(self, updates: Updates, counts: bool) -> None:
         """Who took part in the round that has just ended, who did not and why, and where its seconds went."""
@@ -283,9 +271,9 @@ class Federation:
         for device in sorted(updates.absent):
             absent.setdefault(updates.absent[device], []).append(device)
         record = {
-            "round": self.state.round + 1,
+            "round": self._now.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self.state.round, config.cohort, config.devices).tolist()),
+            "cohort": spans(draw_cohort(config.seed, self._now.state.round, config.cohort, config.devices).tolist()),
             "updates": updates.devices,
             "absent": {reason: spans(devices) for reason, devices in absent.items()},
             "seconds": round(now - self._turned, 4),
@@ -294,16 +282,14 @@ class Federation:
         self._log.add(record)
         self._turned = now
 
-    def _record(self) -> None:
-        loss = float(np.mean(self._losses)) if self._losses else float("nan")
-        self._losses.clear()
+    def _record(self, now: _Standing) -> None:
+        done, loss = now.state.round, float(np.mean(now.losses)) if now.losses else float("nan")
         record = {
-            "round": self.state.round,
+            "round": done,
             "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(self.left_out),
+            "left_out": dict(now.left_out),
         }
         self._metrics.add(record)
         if self.progress:
-            rounds_here = self.state.round * self.config.cohort
-            speed = rounds_here / max(self._seconds(), 1e-9)
-            self.progress(Progress("learning", self.state.round, self.config.rounds, loss, speed))
+            speed = done * self.config.cohort / max(self._seconds(), 1e-9)
+            self.progress(Progress("learning", done, self.config.rounds, loss, speed))

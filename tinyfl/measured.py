@@ -3,7 +3,6 @@ counted. Only its source of samples is another, firmware/probe."""
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinyfl.boards import Board, data
@@ -29,20 +28,20 @@ def instructions_of_program(program: "Program", board: Board, toolchain: Toolcha
     from tinyfl.simulators.unicorn import Machine
 
     machine = Machine(firmware(board, toolchain).elf, board, 1)
-    counts: list[int] = []
+    counts = [0]
 
-    @dataclass(frozen=True)
     class Counted:
-        def exchange(self, data: bytes) -> bytes:
+        def advance(self, data: bytes) -> tuple[bytes, bool]:
             before = machine.instructions
-            answer: bytes = machine.exchange(data)
-            counts.append(machine.instructions - before)
-            return answer
+            said, asleep = machine.advance(data)
+            counts[-1] += machine.instructions - before
+            counts.extend([0] * asleep)
+            return said, asleep
 
     async def once() -> None:
         there = await LinkedBoard.connect(MachineWire(Counted()).open)
         await there.put_program(program.content, LONGEST)
-        counts.clear()
+        counts[:] = [0]
         await there.predict(bytes(program.input.bytes), LONGEST)
 
     asyncio.run(once())

@@ -14,10 +14,11 @@ from tinyfl.algorithms import Algorithm, State
 from tinyfl.assembly import Boards, Work, assembled
 from tinyfl.config import MAY_CHANGE, OWN_DATA, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, Interrupted, RunError
+from tinyfl.errors import ConfigError, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.fleet import Event, Fleet
+from tinyfl.interrupts import telling
 from tinyfl.networks import Network, is_file, network, starts_from
 from tinyfl.runs import RunDirectory, theta_sha256
 from tinyfl.tasks import SPLITS, Task, targets_for
@@ -120,19 +121,15 @@ def simulate(
             if on_event:
                 on_event(event)
 
-        work = Work(job.task, job.network, engine, job.config.seconds)
-        with (over or here)(job.config, work, tell) as (grid, boards):
-            standard = job.task.standardisation
-            unit = standard.squared_unit if standard else 1.0
-            outcome = Federation(
-                directory, job.config, job.algorithm, grid, start, job.progress, over is None, tell, unit
-            ).run()
-        try:
+        go_on = f"Go on with: {directory.again}"
+        with telling(lambda: f"stopped. {go_on}"):
+            work = Work(job.task, job.network, engine, job.config.seconds)
+            with (over or here)(job.config, work, tell) as (grid, boards):
+                standard = job.task.standardisation
+                unit = standard.squared_unit if standard else 1.0
+                outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, tell, unit).run()
+        with telling(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
             return _finish(directory, job, start.theta, outcome, boards)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(
-                f"stopped after the last round, before the evaluation was done. Go on with: {directory.again}"
-            ) from stop
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """The native fleet: simulated devices that learn by the board's own C source, a whole cohort in one call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Trained
+from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Stop, Trained
 from tinyfl.fleet import Phis, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
@@ -25,6 +25,11 @@ class NativeFleet:
     size: int
     engine: Engine = FASTEST
     boards: ClassVar[bool] = False
+    _stop: Stop = field(default_factory=Stop)
+
+    def close(self) -> None:
+        """Ends a round that is under way in another thread."""
+        self._stop.set()
 
     def _train(self, cohort: U32, round: int, theta: F32, inner: Inner, each: bool) -> Trained:
         return core.train(
@@ -40,6 +45,7 @@ class NativeFleet:
             clip=inner.clip,
             each=each,
             engine=self.engine,
+            stop=self._stop,
         )
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:

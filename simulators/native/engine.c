@@ -108,6 +108,8 @@ static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g, real *lo
     for (uint32_t pass = 0; pass < c->passes; pass++)
         for (uint32_t s = 0; s < c->samples; s++) {
             real before;
+            if (tinyfl_stopped(c->stop))
+                return TINYFL_ESTOPPED;
             sample(&c->source, g, c->round, c->samples, s, b->inputs, b->outputs, b->x, b->y);
             int code;
             if (c->batch == 1) {
@@ -164,6 +166,8 @@ static int one_step(bench *b, const tinyfl_adaptation *a, const group *g)
 {
     int code = TINYFL_OK;
     for (uint32_t s = 0; s < a->shots && code == TINYFL_OK; s++) {
+        if (tinyfl_stopped(a->stop))
+            return TINYFL_ESTOPPED;
         sample(&a->support, g, 0, a->shots, s, b->inputs, b->outputs, b->x, b->y);
         code = a->stream ? tinyfl_learn(&b->learner, b->x, b->y, a->rate, NULL)
                          : tinyfl_accumulate(&b->learner, b->x, b->y, b->gradient, NULL);
@@ -193,7 +197,7 @@ static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t
     for (uint32_t q = 0; q < a->queries && well; q++) {
         real value;
         sample(&a->query, g, 0, a->queries, q, b->inputs, b->outputs, b->x, b->y);
-        well = tinyfl_evaluate(&b->learner, b->x, b->y, &value, b->output) == TINYFL_OK;
+        well = !tinyfl_stopped(a->stop) && tinyfl_evaluate(&b->learner, b->x, b->y, &value, b->output) == TINYFL_OK;
         if (!well)
             break;
         loss += value;

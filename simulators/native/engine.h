@@ -8,10 +8,13 @@ typedef struct {
     int lanes;
     size_t bytes_per_real;
     /* Both work on devices first .. first + lanes - 1 of the call (fewer at its end), in `memory` of the caller; train
-     * adds each device's change to its lane of `sum`, int64_t (weights, lanes). */
+     * adds each device's change to its lane of `sum`, int64_t (weights, lanes). Once the call's `stop` is set both end early,
+     * and what they have written means nothing. */
     void (*train)(const tinyfl_cohort *cohort, size_t first, void *memory, void *sum);
     void (*adapt)(const tinyfl_adaptation *adaptation, size_t first, void *memory);
 } tinyfl_engine;
+
+static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_explicit(stop, memory_order_relaxed); }
 
 /* Reals of memory that train and adapt want: weights, gradient, learner and one sample. */
 size_t tinyfl_engine_reals(const tinyfl_plan *plan);

@@ -49,9 +49,11 @@ typedef struct {
     const tinyfl_plan *plan;
     size_t count;
     atomic_size_t next;  /* first device of the next group */
-    atomic_int failed;   /* TINYFL_EMEMORY where a thread had none to work in */
+    atomic_int failed;   /* TINYFL_EMEMORY where a thread had none to work in, TINYFL_ESTOPPED where one saw that */
     pthread_mutex_t lock; /* guards cohort->sum */
 } work;
+
+static const atomic_int *stop_of(const work *w) { return w->cohort ? w->cohort->stop : w->adaptation->stop; }
 
 static void *aligned_zeros(size_t bytes)
 {
@@ -81,11 +83,13 @@ static void *worker(void *argument)
     if (!memory || (w->cohort && !sum)) {
         atomic_store(&w->failed, TINYFL_EMEMORY);
     } else {
-        for (size_t first; (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
+        for (size_t first; !atomic_load(&w->failed) && (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
             if (w->cohort)
                 w->engine->train(w->cohort, first, memory, sum);
             else
                 w->engine->adapt(w->adaptation, first, memory);
+            if (tinyfl_stopped(stop_of(w)))
+                atomic_store(&w->failed, TINYFL_ESTOPPED);
         }
         if (w->cohort)
             add_lanes(w, weights, sum);
@@ -124,8 +128,8 @@ static int width(size_t count, int lanes, int threads)
 int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 {
     const tinyfl_engine *engine = engine_of(c && c->count > 1 && threads > 0 ? width(c->count, lanes, threads) : 1);
-    if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || threads < 1 || c->samples == 0 ||
-        c->batch == 0 || c->passes == 0)
+    if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop || threads < 1 ||
+        c->samples == 0 || c->batch == 0 || c->passes == 0)
         return TINYFL_EINVAL;
     const int code = tinyfl_native_check(c->plan);
     if (code != TINYFL_OK)
@@ -137,8 +141,8 @@ int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)
 {
     const tinyfl_engine *engine = engine_of(a && threads > 0 ? width(a->count, lanes, threads) : lanes);
-    if (!engine || !a || !a->theta || !a->steps || !a->loss || threads < 1 || a->shots == 0 || a->queries == 0 ||
-        a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
+    if (!engine || !a || !a->theta || !a->steps || !a->loss || !a->stop || threads < 1 || a->shots == 0 ||
+        a->queries == 0 || a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
         return TINYFL_EINVAL;
     const int code = tinyfl_native_check(a->plan);
     if (code != TINYFL_OK)

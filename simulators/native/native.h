@@ -5,7 +5,11 @@
 #ifndef TINYFL_NATIVE_H
 #define TINYFL_NATIVE_H
 
+#include <stdatomic.h>
+
 #include "tinyfl.h"
+
+#define TINYFL_ESTOPPED (-6) /* the call's `stop` was set */
 
 /* Where samples come from. `devices` of the call below are rows 0, 1, ... of `rows` and `labels`, not device numbers. */
 typedef struct {
@@ -31,6 +35,7 @@ typedef struct {
     float *updates; /* (count, weights): each phi, theta where it is left out; or NULL */
     float *loss;    /* (count): mean loss over the round's samples, each before it was learnt from; infinite on failure */
     int32_t *code;  /* (count): TINYFL_OK, or why the device's update is left out of the sum */
+    const atomic_int *stop; /* looked at before every sample: not 0 ends the call with TINYFL_ESTOPPED */
 } tinyfl_cohort;
 
 /* Adaptation of one initialisation to many devices, measured on their query sets. */
@@ -48,6 +53,7 @@ typedef struct {
     float *accuracy; /* (checkpoints, count): share of argmax right; or NULL */
     float *outputs;  /* (checkpoints, count, queries, outputs), 0 once the device diverged; or NULL */
     float *weights;  /* (count, weights) after the last step, theta where the device diverged; or NULL */
+    const atomic_int *stop; /* as above */
 } tinyfl_adaptation;
 
 #define TINYFL_EXPORT __attribute__((visibility("default")))

@@ -1,7 +1,10 @@
 """One emulated board in this process: unicorn runs the instructions, peripherals.c is what surrounds the core.
 
-The board runs only inside ``exchange``, until it sleeps (WFI) with its input used up, so a fleet of them needs no threads; with
-threads they run in parallel, as Python's lock is released while a board runs. A board is one thread's at a time: others wait.
+The board runs only inside ``advance`` and ``exchange``, so a fleet of them needs no threads; with threads they run in parallel,
+as Python's lock is released while a board runs. A board is one thread's at a time: others wait.
+
+It runs in slices of so many instructions, whatever it executes, so a board that does not end can be left at any time. Where a
+slice ends changes nothing of what the board does.
 """
 
 import ctypes
@@ -29,6 +32,9 @@ from unicorn.unicorn_py3.unicorn import UcError
 
 from tinyfl.boards import Board
 from tinyfl.errors import ConfigError
+
+SLICE = 2_000_000
+"""Instructions, which take about a hundredth of a second."""
 
 MOST_INSTRUCTIONS = 20_000_000_000
 """In one exchange: minutes of a board's time. A board that asks for more has run away."""
@@ -64,6 +70,7 @@ class Machine:
         self.board, self.serial, self.budget = board, serial, budget
         self.memory = board.memory
         self._lock = threading.Lock()
+        self._unread, self._told = b"", 0
         self.image = load_image(elf)
         self._flash = ctypes.create_string_buffer(self.memory.flash.size)
         self._ram = ctypes.create_string_buffer(self.memory.ram.size)
@@ -91,30 +98,56 @@ class Machine:
         self.power_cycle()
         self.boot_seconds = time.perf_counter() - started
 
+    def advance(self, data: bytes = b"") -> tuple[bytes, bool]:
+        """Feeds ``data`` to the board's UART and runs the board until it sleeps with all of its input taken, or for a slice.
+        Returns what it sent, and whether it sleeps; where it does not, the next call goes on. What it sends is kept back until
+        it sleeps, or has sent nothing for a whole slice, so that the next request finds it as it would be without slices.
+
+        Without power nothing runs and nothing comes back. Raises BoardFault if the board crashes, does not take its input, or
+        sends more than 64 KiB before it sleeps; it then stays as it is until reset.
+        """
+        with self._lock:
+            return self._advance(data)
+
     def exchange(self, data: bytes) -> bytes:
         """Feeds ``data`` to the board's UART, runs the board until it sleeps with all of it taken, and returns what it sent.
 
-        Without power nothing runs and nothing comes back. Raises BoardFault if the board crashes, does not take its input,
-        runs away or sends more than 64 KiB; it then stays as it is until reset.
+        Raises BoardFault as ``advance``, and if the board runs away.
         """
         with self._lock:
             return self._exchange(data)
 
     def _exchange(self, data: bytes) -> bytes:
+        most = self.instructions + self.budget
+        said, asleep = self._advance(data)
+        while not asleep:
+            if self.instructions >= most:
+                raise self._faulted(f"did not sleep within {self.budget:,} instructions")
+            more, asleep = self._advance(b"")
+            said += more
+        return said
+
+    def _advance(self, data: bytes) -> tuple[bytes, bool]:
         if self._fault:
             raise BoardFault(self._fault)
-        state = self._state
+        state, sent_before = self._state, self._state.sent
+        data = self._unread + data
         held = ctypes.create_string_buffer(data, len(data))
-        state.input, state.input_bytes, state.taken, state.sent = ctypes.addressof(held), len(data), 0, 0
-        state.budget = state.now.instructions + self.budget
-        self._run_until_asleep()
-        return ctypes.string_at(self._output, state.sent)
+        state.input, state.input_bytes, state.taken = ctypes.addressof(held), len(data), 0
+        state.budget = state.now.instructions + SLICE
+        asleep = self._run_until_asleep()
+        self._unread = data[state.taken :]
+        said = b""
+        if asleep or state.sent == sent_before:
+            said, self._told = ctypes.string_at(self._output, state.sent)[self._told :], state.sent
+        if asleep:
+            self._forget()
+        return said, asleep
 
     def reset(self) -> None:
         """As by the reset pin: the program starts again; RAM and flash stay."""
         with self._lock:
-            self._restart()
-            self._exchange(b"")
+            self._boot()
 
     def power_cycle(self) -> None:
         """Power off and on again: flash stays, RAM comes up with what this board's RAM comes up with."""
@@ -122,8 +155,7 @@ class Machine:
             ctypes.memmove(self._ram, random.Random(self.serial).randbytes(len(self._ram)), len(self._ram))
             self.powered = True
             self._state.now.cut_at = 0
-            self._restart()
-            self._exchange(b"")
+            self._boot()
 
     def cut_power_after(self, slot_events: int) -> None:
         """Power goes in the middle of the slot write or erase that comes after ``slot_events`` more whole ones."""
@@ -140,6 +172,7 @@ class Machine:
         ctypes.memmove(self._flash, snapshot.flash, len(self._flash))
         ctypes.memmove(self._ram, snapshot.ram, len(self._ram))
         self.powered, self._fault = snapshot.powered, ""
+        self._forget()
 
     @property
     def instructions(self) -> int:
@@ -181,6 +214,16 @@ class Machine:
                 )
             ctypes.memmove(ctypes.addressof(self._flash) + at, data, len(data))
 
+    def _boot(self) -> None:
+        self._forget()
+        self._restart()
+        self._exchange(b"")
+
+    def _forget(self) -> None:
+        """Drops what is on the line, in both directions."""
+        self._unread = b""
+        self._told = self._state.sent = 0
+
     def _restart(self) -> None:
         peripherals.library().tinyfl_machine_reset(ctypes.byref(self._state))
         self._start()
@@ -192,11 +235,15 @@ class Machine:
         self._core.reg_write(UC_ARM_REG_SP, self._state.now.stack)
         self._core.reg_write(UC_ARM_REG_PC, self._state.now.entry)
 
-    def _run_until_asleep(self) -> None:
+    def _run_until_asleep(self) -> bool:
+        """False where the slice is over first."""
         state, wakes = self._state, 0
         while self.powered and wakes < IDLE_WAKES:
             taken = state.taken
             self._run()
+            if state.now.halt == HALT_BUDGET:
+                state.now.halt = 0
+                return False
             if state.now.halt == HALT_RESET:
                 state.taken = state.input_bytes  # what arrives while a board restarts is lost
                 self._restart()
@@ -206,19 +253,18 @@ class Machine:
             elif state.now.halt == HALT_POWER:
                 self.powered = False
             elif state.taken == state.input_bytes:
-                return
+                return True
             else:
                 wakes = wakes + 1 if state.taken == taken else 0
         if wakes and self.powered:
             raise self._faulted(f"sleeps and leaves {state.input_bytes - state.taken} bytes of its input")
+        return True
 
     def _run(self) -> None:
         try:
             self._core.emu_start(self._core.reg_read(UC_ARM_REG_PC) | 1, NOWHERE)
         except UcError as error:
             raise self._faulted(f"crashed ({error})") from error
-        if self._state.now.halt == HALT_BUDGET:
-            raise self._faulted(f"did not sleep within {self.budget:,} instructions")
         if self._state.now.halt == HALT_CRASH:
             raise self._faulted("crashed (it set up its clock or its flash so that no code can be read)")
         if self._state.now.halt == HALT_OVERFLOW:

@@ -8,12 +8,18 @@ void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *user)
 {
     tinyfl_machine *m = user;
     const uint8_t *code = NULL;
+    if (m->now.instructions >= m->budget) {
+        halt(m, engine, TINYFL_HALT_BUDGET);
+        return;
+    }
     if (address - m->flash_origin < m->flash_bytes) {
         code = m->flash + (address - m->flash_origin);
         if (m->now.away)
             halt(m, engine, TINYFL_HALT_CRASH);
     } else if (address - m->ram_origin < m->ram_bytes) {
         code = m->ram + (address - m->ram_origin);
+    } else {
+        m->budget--; /* a loop in a ROM, whose instructions do not count, comes to an end too */
     }
     uint64_t count = 0;
     for (uint32_t at = 0; code && at < size; count++)
@@ -21,8 +27,6 @@ void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *user)
     m->now.instructions += count;
     if (m->now.watchdog && m->now.instructions >= m->now.watchdog)
         halt(m, engine, TINYFL_HALT_RESET);
-    if (m->now.instructions >= m->budget)
-        halt(m, engine, TINYFL_HALT_BUDGET);
 }
 
 static uint64_t load(const uint8_t *bytes, unsigned size)

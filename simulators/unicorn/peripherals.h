@@ -12,7 +12,7 @@
 enum {
     TINYFL_HALT_RESET = 1,    /* the program asked for a system reset */
     TINYFL_HALT_POWER = 2,    /* power was cut */
-    TINYFL_HALT_BUDGET = 3,   /* `budget` instructions are used up */
+    TINYFL_HALT_BUDGET = 3,   /* `budget` instructions are used up: nothing is lost, and the core may go on */
     TINYFL_HALT_OVERFLOW = 4, /* more bytes sent than `output` holds */
     TINYFL_HALT_START = 5,    /* a core starts at `entry`, with nothing reset */
     TINYFL_HALT_CRASH = 6,    /* the program did what leaves a chip with nothing to execute */
@@ -44,7 +44,7 @@ typedef struct tinyfl_machine {
     uint64_t input_bytes, taken;
     uint8_t *output; /* ... and the board */
     uint64_t output_room, sent;
-    uint64_t budget; /* the count of instructions at which the core is stopped */
+    uint64_t budget; /* the count of instructions from which on the core is stopped, at the start of a block */
     uint8_t *flash, *ram;
     uint32_t flash_origin, flash_bytes, ram_origin, ram_bytes;
     uint32_t vectors;      /* the application's table of vectors */
@@ -140,7 +140,8 @@ TINYFL_EXPORT void tinyfl_system_write(void *engine, uint64_t offset, unsigned s
 /* Reads of slot memory. */
 TINYFL_EXPORT uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *machine);
 
-/* Block hook: counts the block's instructions, exactly, and ends a core that has used up its budget. */
+/* Block hook: counts the block's instructions, exactly. A core that has used up its budget stops before the block, which counts
+ * once the core goes on and executes it. */
 TINYFL_EXPORT void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *machine);
 
 #endif

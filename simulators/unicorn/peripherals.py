@@ -1,6 +1,7 @@
 """ctypes' view of peripherals.h, structure for structure, and how a chip's models are put around a core."""
 
 import ctypes
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -142,6 +143,9 @@ def build_core(board: Board, state: State) -> Uc:
     flash, slots = board.memory.flash, board.memory.slots
     chip = models(board.unicorn.peripherals, board.links[0].registers)
     core = Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, CORES[board.unicorn.core])
+    for held in vars(core).values():
+        if isinstance(held, weakref.finalize):
+            held.atexit = False  # when Python ends, a thread may still be in a slice; the memory goes with the process
     state.stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p)
     state.reset = _address(chip.reset) if chip.reset else None
     core.mem_map_ptr(flash.origin, slots[0].origin - flash.origin, uc.UC_PROT_READ | uc.UC_PROT_EXEC, state.flash)

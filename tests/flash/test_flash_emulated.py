@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from desk import silent
@@ -58,7 +59,7 @@ class Emulated:
         self._bridge.close()
 
     def _serve(self, exchange: Callable[[bytes], bytes]) -> Bridge:
-        bridge = Bridge(exchange, "pty", self._faulted)
+        bridge = Bridge(SimpleNamespace(exchange=exchange), "pty", self._faulted)
         self.port.symlink_to(bridge.url)
         return bridge
 

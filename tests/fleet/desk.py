@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from double import Double
@@ -46,7 +47,7 @@ class Desk:
     ) -> str:
         """Plugs a board in, whose UART is ``exchange``: its port's url."""
         link = self._folder / name
-        bridge = Bridge(exchange, "pty", never)
+        bridge = Bridge(SimpleNamespace(exchange=exchange), "pty", never)
         link.symlink_to(bridge.url)
         info: Any = ListPortInfo(str(link), skip_link_detection=True)
         info.vid, info.pid = (int(part, 16) for part in usb.split(":"))

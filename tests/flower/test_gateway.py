@@ -1,8 +1,5 @@
 """What a gateway answers for its devices, and the settings that a run brings to it."""
 
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -153,37 +150,6 @@ def test_a_gateway_that_closes_does_not_wait_for_a_round(tmp_path: Path, monkeyp
         assert asker.is_alive()
         on.set()
         asker.join()
-
-
-WAITING = """
-import sys, time
-from tinyfl.flower.stop import Stop
-stop = Stop()
-stop.serving = sys.argv[1] == "serving"
-try:
-    print("there", flush=True)
-    stop.ended.wait(600)
-except KeyboardInterrupt:
-    print("raised", flush=True)
-    if sys.argv[1] == "stuck": time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    ("state", "signals", "code"), [("starting", 1, 0), ("serving", 1, 0), ("stuck", 1, 130), ("stuck", 2, 130)]
-)
-def test_whatever_a_gateway_is_at_it_ends(state: str, signals: int, code: int, number: signal.Signals) -> None:
-    process = subprocess.Popen([sys.executable, "-c", WAITING, state], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout as said:
-        assert said.readline() == "there\n"
-        process.send_signal(number)
-        if state != "serving":
-            assert said.readline() == "raised\n"
-        if signals == 2:
-            process.send_signal(number)
-        assert process.wait(60) == code
 
 
 @pytest.mark.parametrize("parts", [1, 5, SIZE])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,14 +34,18 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def doubled(data: bytes) -> bytes:
-    return data + data
+def answering(exchange: Callable[[bytes], bytes]) -> Any:
+    """A machine that says what ``exchange`` does."""
+    return SimpleNamespace(exchange=exchange)
+
+
+DOUBLED = answering(lambda data: data + data)
 
 
 @pytest.mark.parametrize("link", ["pty", "tcp"])
 def test_a_bridge_passes_every_byte_both_ways(link: Any) -> None:
     data = bytes(range(256)) * 8
-    with Bridge(doubled, link, never) as bridge:
+    with Bridge(DOUBLED, link, never) as bridge:
         for _ in range(3):  # a client may leave, and come again
             with serial.serial_for_url(bridge.url, timeout=10) as port:
                 for at in range(0, len(data), 512):
@@ -50,7 +55,7 @@ def test_a_bridge_passes_every_byte_both_ways(link: Any) -> None:
 
 def test_a_client_that_never_reads_does_not_stop_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyfl.simulators.bridge.PATIENCE", 0.05)
-    with Bridge(lambda data: bytes(1 << 16) if b"flood" in data else data, "pty", never) as bridge:
+    with Bridge(answering(lambda data: bytes(1 << 16) if b"flood" in data else data), "pty", never) as bridge:
         with serial.serial_for_url(bridge.url) as port:
             port.write(b"flood")
         for _ in range(50):
@@ -62,7 +67,7 @@ def test_a_client_that_never_reads_does_not_stop_the_next(monkeypatch: pytest.Mo
 
 
 def test_a_client_that_is_cut_off_does_not_stop_the_next() -> None:
-    with Bridge(doubled, "tcp", never) as bridge:
+    with Bridge(DOUBLED, "tcp", never) as bridge:
         for _ in range(3):
             with socket.create_connection(address(bridge.url)) as client:
                 client.sendall(b"x" * 1000)
@@ -78,7 +83,7 @@ def test_a_board_that_faults_is_reported_and_leaves_the_link() -> None:
     def broken(data: bytes) -> bytes:
         raise BoardFault("gone")
 
-    with Bridge(broken, "tcp", faults.append) as bridge:
+    with Bridge(answering(broken), "tcp", faults.append) as bridge:
         with socket.create_connection(address(bridge.url), timeout=10) as client:
             client.sendall(b"x")
             assert client.recv(1) == b""
@@ -94,7 +99,7 @@ def test_a_stock_client_speaks_to_a_board_in_this_process(firmware: Callable[[st
     from tinyfl.simulators.unicorn import Machine
 
     machine = Machine(firmware(board), boards.load(board), 0xABCDEF)
-    with Bridge(machine.exchange, link, never) as bridge:
+    with Bridge(machine, link, never) as bridge:
         for _ in range(2):
             demand_a_board(bridge.url, board, 0xABCDEF)
         text = "x" * 700

@@ -431,5 +431,5 @@ def test_without_an_identity_record_a_board_has_the_chips_number(firmware: Calla
     def faulted(fault: BoardFault) -> None:
         raise fault
 
-    with Bridge(machine.exchange, "pty", faulted) as bridge:
+    with Bridge(machine, "pty", faulted) as bridge:
         assert ask(bridge.url, Describe())[0].id == bytes.fromhex("8877665544332211")

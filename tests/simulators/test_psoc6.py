@@ -428,7 +428,7 @@ def described(machine: Any) -> Any:
     def faulted(fault: BoardFault) -> None:
         raise fault
 
-    with Bridge(machine.exchange, "pty", faulted) as bridge:
+    with Bridge(machine, "pty", faulted) as bridge:
         return ask(bridge.url, Describe())[0]
 
 

@@ -275,7 +275,7 @@ def test_without_an_identity_record_a_board_has_the_chips_number(firmware: Calla
     def faulted(fault: BoardFault) -> None:
         raise fault
 
-    with Bridge(machine.exchange, "pty", faulted) as bridge:
+    with Bridge(machine, "pty", faulted) as bridge:
         described = ask(bridge.url, Describe())[0]
     assert described.id == bytes.fromhex("887766554433221100000000")
     assert (described.board, described.clock) == (board, boards.load(board).clock)

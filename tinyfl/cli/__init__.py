@@ -1,32 +1,60 @@
 """The command line: one thin function a verb. Results go to stdout, progress and errors to stderr."""
 
-import errno
-import sys
+from typing import Any
 
-from tinyfl.cli import federation, firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs
-from tinyfl.cli.app import app, tell
-from tinyfl.errors import RunError, TinyflError
-from tinyfl.words import message, plain
+from tinyfl.cli import ending
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command", "main"]
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""A disk that takes no more."""
+
+def command() -> None:
+    """This process: the command line, which signals end."""
+    try:
+        ending.prepare()  # before anything that takes a while, such as loading the verbs
+        main()
+    except BaseException as error:
+        if ending.interrupted(error):
+            ending.leave(error)
+        raise
 
 
 def main() -> None:
     """Runs the command line; a TinyflError becomes its message on stderr and its exit code."""
+    import errno
+    import sys
+
+    from tinyfl.cli.app import tell
+    from tinyfl.errors import RunError, TinyflError
+    from tinyfl.words import message, plain
+
     try:
-        app(prog_name="tinyfl")
+        _verbs()(prog_name="tinyfl")
     except TinyflError as error:
+        if ending.interrupted(error):
+            raise
         tell(f"tinyfl: {message(error)}")
         sys.exit(error.exit_code)
     except MemoryError as error:
         tell(f"tinyfl: out of memory ({plain(error)}). Give a smaller --cohort, --samples, --tasks or --network.")
         sys.exit(TinyflError.exit_code)
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise
         where = plain(error.filename or "what this command writes to")
         tell(f"tinyfl: {where} cannot be written ({error.strerror}). See that it has room, and that you may write there.")
         sys.exit(RunError.exit_code)
+
+
+def _verbs() -> Any:
+    """The application, with all verbs."""
+    from tinyfl.cli import federation, firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs
+    from tinyfl.cli.app import app
+
+    globals()["app"] = app  # in the place of the module of this name
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _verbs()
+    raise AttributeError(f"module 'tinyfl.cli' has no attribute {name!r}")

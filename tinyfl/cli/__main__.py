@@ -1,3 +1,3 @@
-from tinyfl.cli import main
+from tinyfl.cli import command
 
-main()
+command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl.cli.app import Json, app, tell
-from tinyfl.errors import ConfigError, Interrupted
+from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyfl.flower.keys import Made
@@ -38,24 +38,18 @@ def superlink(
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
 ) -> None:
     """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
-    from tinyfl.flower.stop import Stop
+    from tinyfl.flower.allowed import VARIABLE, read_allowed
+    from tinyfl.flower.superlink import Setting, serve_superlink
+    from tinyfl.interrupts import ended_by_signal
 
-    stop = Stop()
-    try:
-        from tinyfl.flower.allowed import VARIABLE, read_allowed
-        from tinyfl.flower.superlink import Setting, serve_superlink
-
-        if insecure and keys:
-            raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
-        at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
-        at.check()
-        allowed = read_allowed(allow)
-        if allow:
-            os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
-        stop.serving = True
-        serve_superlink(at, allowed, stop.ended, tell)
-    except KeyboardInterrupt as early:
-        raise Interrupted("ended before it served. Start it again with the same command.") from early
+    if insecure and keys:
+        raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
+    at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
+    at.check()
+    allowed = read_allowed(allow)
+    if allow:
+        os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
+    serve_superlink(at, allowed, ended_by_signal(), tell)
     tell("ended. Start it again with the same command; runs that were cut off go on with tinyfl run --resume.")
     sys.stdout.flush()
     os._exit(0)  # all is closed; what Python would still do, with threads of Flower's about, can take seconds
@@ -75,29 +69,24 @@ def gateway(
     allow: Allow = None,
 ) -> None:
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
-    from tinyfl.flower.stop import Stop
+    from tinyfl.assembly import raised
+    from tinyfl.flower.allowed import VARIABLE, read_allowed
+    from tinyfl.flower.gateway import Gateway, read_holding
+    from tinyfl.flower.supernode import SuperLink, serve_federation
+    from tinyfl.interrupts import ended_by_signal
 
-    stop = Stop()
-    try:
-        from tinyfl.assembly import raised
-        from tinyfl.flower.allowed import VARIABLE, read_allowed
-        from tinyfl.flower.gateway import Gateway, read_holding
-        from tinyfl.flower.supernode import SuperLink, serve_federation
-
-        link = SuperLink(superlink, root_certificates, key, insecure)
-        link.check()
-        holding, allowed = read_holding(fleet, first), read_allowed(allow)
-        if allow:
-            os.environ[VARIABLE] = str(allow.resolve())  # for the SuperNode, which decides on apps
-        with raised(holding.parts, holding.first) as site:
-            called = name or (key.stem if key else fleet.stem)
-            devices = site.devices
-            tell(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
-            with closing(Gateway(called, site, allowed, holding.data, tell)) as answer:
-                stop.serving = True
-                serve_federation(link, answer, stop.ended, tell)
-    except KeyboardInterrupt as early:
-        raise Interrupted("ended before its boards were up. Start it again with the same command.") from early
+    link = SuperLink(superlink, root_certificates, key, insecure)
+    link.check()
+    holding, allowed = read_holding(fleet, first), read_allowed(allow)
+    if allow:
+        os.environ[VARIABLE] = str(allow.resolve())  # for the SuperNode, which decides on apps
+    with raised(holding.parts, holding.first) as site:
+        ended = ended_by_signal()
+        called = name or (key.stem if key else fleet.stem)
+        devices = site.devices
+        tell(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
+        with closing(Gateway(called, site, allowed, holding.data, tell)) as answer:
+            serve_federation(link, answer, ended, tell)
     tell(f"{called}: ended. Start it again with the same command.")
     os._exit(0)  # all is closed; a round that is still at work would hold Python up
 

@@ -1,6 +1,8 @@
 """Verbs of boards and their firmware: boards, build, emulate."""
 
 import json as jsonlib
+import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -102,10 +104,10 @@ def emulate(
     """Run emulated boards with the firmware that is flashed, each on a pty or TCP port of its own, until Ctrl-C."""
     from tinyfl import emulation, show
 
-    with emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out) as running:
-        ended = emulation.ended_by_signal()  # before anyone is told that the boards are up, and may end them
+    up = emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out)
+    with up as running, suppress(KeyboardInterrupt):  # from when anyone is told that the boards are up, and may end them
         if json:
             typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))
         else:
             show.emulated(running)
-        ended.wait()
+        threading.Event().wait()

@@ -12,11 +12,12 @@ from tinyfl import emulation, inventory
 from tinyfl.boards import Board
 from tinyfl.build import Firmware
 from tinyfl.devices import in_loop
-from tinyfl.errors import ConfigError, FlashError, Interrupted, TinyflError
+from tinyfl.errors import ConfigError, FlashError, TinyflError
 from tinyfl.flash import methods, writing
 from tinyfl.flash.finding import Absent, Asked, Found, Target, find
 from tinyfl.flash.verify import difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
+from tinyfl.interrupts import telling
 from tinyfl.link.board import Description
 from tinyfl.ports import Port
 from tinyfl.toolchains import Toolchain
@@ -101,12 +102,8 @@ def flash(
     """
     _demand_methods(asked, job)
     flashing = _Flash(asked, job, devices, tell)
-    try:
+    with telling(flashing.how_far):
         return in_loop(flashing.run(wait))
-    except KeyboardInterrupt as error:
-        cut = ", ".join(flashing.cut)
-        what = f"Being written, and to be flashed again: {cut}." if cut else "No board was being written."
-        raise Interrupted(f"stopped. {what}") from error
 
 
 def demand_all(outcomes: Sequence[Outcome]) -> None:
@@ -182,7 +179,7 @@ def _demand_methods(asked: Asked, job: Job) -> None:
 
 
 class _Flash:
-    """One run of flashing. ``cut`` are the boards that were being written when it was stopped."""
+    """One run of flashing. ``cut`` are the boards that an interrupt now would find being written."""
 
     def __init__(self, asked: Asked, job: Job, devices: Path | None, tell: Callable[[Outcome], None]) -> None:
         self._asked, self._job, self._devices, self._tell = asked, job, devices, tell
@@ -190,6 +187,11 @@ class _Flash:
         self._taken: dict[str, str] = {}
         self._room, self._images = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
         self.cut: list[str] = []
+
+    def how_far(self) -> str:
+        """What to do after an interrupt now."""
+        cut = ", ".join(self.cut)
+        return f"stopped. {f'Being written, and to be flashed again: {cut}.' if cut else 'No board was being written.'}"
 
     async def run(self, wait: float) -> tuple[Outcome, ...]:
         deadline = time.monotonic() + wait
@@ -267,11 +269,13 @@ class _Flash:
     async def _written(self, target: Target, way: Way, firmware: Firmware, outcome: Outcome) -> Outcome:
         async with self._images:
             image = await asyncio.to_thread(writing.image, firmware, way)
+        self.cut.append(outcome.who)  # should an interrupt come
         try:
             await writing.write(target, way, image)
-        except asyncio.CancelledError:
-            self.cut.append(outcome.who)
+        except (TinyflError, OSError):
+            self.cut.remove(outcome.who)
             raise
+        self.cut.remove(outcome.who)
         # A sketch's port is not the firmware's.
         port = None if way.touch else target.port or _expected(target, self._asked.baud)
         if port is None:

@@ -19,8 +19,9 @@ import tomlkit
 
 from tinyfl import errors
 from tinyfl.config import Config, read_toml, resolve
-from tinyfl.errors import ConfigError, DataError, Interrupted, LinkError, RunError, TinyflError
+from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
+from tinyfl.interrupts import telling
 from tinyfl.networks import is_file
 from tinyfl.runs import RunDirectory
 
@@ -49,13 +50,15 @@ def run_on(
     settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
     again = f"tinyfl run --resume {folder} --superlink {superlink}"
     began = time.time()
-    number = _handed_in(superlink, settings)
-    try:
-        ended = _followed(superlink, number, again)
-    except KeyboardInterrupt as stop:
-        with suppress(LinkError):
-            _flwr("stop", number, superlink, "--format", "json")
-        raise Interrupted(f"the run was stopped after its last finished round. Go on with: {again}") from stop
+    with telling(lambda: f"stopped while the run was handed in. Where it runs all the same: flwr list {superlink}, flwr stop"):
+        number = _handed_in(superlink, settings)
+    with telling(lambda: f"the run was stopped after its last finished round. Go on with: {again}"):
+        try:
+            ended = _followed(superlink, number, again)
+        except KeyboardInterrupt:
+            with suppress(LinkError):
+                _flwr("stop", number, superlink, "--format", "json")
+            raise
     if ended["status"] != "finished:completed":
         raise _failure(ended, again)
     made = folder / "result.json"

@@ -5,9 +5,10 @@ import errno
 import io
 import termios
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import serial
 from smp.header import Header
@@ -204,39 +205,68 @@ class Machine(Protocol):
         """Feeds ``data`` to the board's UART, runs it until it sleeps with its input used up, and returns what it sent."""
 
 
+@runtime_checkable
+class Sliced(Protocol):
+    """One that gives way while it works."""
+
+    def advance(self, data: bytes) -> tuple[bytes, bool]:
+        """As ``exchange``, for a moment at most; also returns whether the board sleeps. If not, the next call goes on."""
+
+
+Advance = Callable[[bytes], tuple[bytes, bool]]
+
+
+def slices(machine: Machine | Sliced) -> Advance:
+    """``machine``'s work in slices, or in whole exchanges where it has none."""
+    return machine.advance if isinstance(machine, Sliced) else lambda data: (machine.exchange(data), True)
+
+
 class MachineWire:
     """A machine's UART, one wire for all of its life; ``open`` is its opener.
 
-    The machine runs in a thread, one exchange after another, whatever becomes of those who wait for it."""
+    The machine runs in a thread, slice after slice, while the wire is open. In between it hears what was sent meanwhile, as a
+    board does whose UART fills a buffer. Closed, it stands still where it is."""
 
     patience = float("inf")
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Machine | Sliced) -> None:
+        self._advance = slices(machine)
+        self._unsent: deque[bytes] = deque()
         self._heard = bytearray()
-        self._last: asyncio.Task[None] | None = None
+        self._open = False
+        self._slice: asyncio.Task[None] | None = None
 
     async def open(self) -> Wire:
         """The wire itself, with nothing heard."""
         self._heard.clear()
-        if self._last is not None and self._last.done():
-            self._last = None
+        self._unsent.clear()
+        self._open = True
+        if self._slice is not None and self._slice.done():
+            self._slice = None
         return self
 
     async def send(self, data: bytes) -> None:
-        self._last = asyncio.create_task(self._run(data, after=self._last))
+        self._unsent.append(data)
+        if self._slice is None or self._slice.done():
+            self._slice = asyncio.create_task(self._run())
 
-    async def _run(self, data: bytes, after: asyncio.Task[None] | None) -> None:
-        if after is not None:
-            await after
-        self._heard += await asyncio.to_thread(self._machine.exchange, data)
+    async def _run(self) -> None:
+        """A slice; unless the board sleeps then, and has nothing to hear, another follows."""
+        said, asleep = await asyncio.to_thread(self._advance, self._unsent.popleft() if self._unsent else b"")
+        self._heard += said
+        if self._open and (self._unsent or not asleep):
+            self._slice = asyncio.create_task(self._run())
 
     async def receive(self) -> bytes:
-        if not self._heard and self._last is not None:
+        while not self._heard:
+            if (slice := self._slice) is None:
+                raise Silent
             try:
-                await asyncio.shield(self._last)
+                await asyncio.shield(slice)
             except TinyflError as error:
                 raise Dead(str(error)) from error
+            if slice is self._slice:
+                break
         if not self._heard:
             raise Silent
         data = bytes(self._heard)
@@ -244,7 +274,8 @@ class MachineWire:
         return data
 
     async def close(self) -> None:
-        """Leaves the machine as it is."""
+        """Leaves the machine as it is, once its slice is over."""
+        self._open = False
 
 
 class WireTransport(SMPTransport):
