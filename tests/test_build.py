@@ -463,9 +463,10 @@ def begun(process: Path, tmp_path: Path) -> Path:
 
 
 def test_a_build_waits_for_another_in_its_folder_and_goes_on_when_that_one_is_killed(begun: Path) -> None:
-    hold = "import sys, time; from pathlib import Path; from tinyfl import build\n"
-    hold += "with build._alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", hold, str(begun)], stdout=subprocess.PIPE, text=True) as holder:
+    hold = "import sys, time; from pathlib import Path; from tinyfl import locks\n"
+    hold += "with locks.alone(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
+    (begun / build.LOCK).touch()
+    with subprocess.Popen([sys.executable, "-c", hold, str(begun / build.LOCK)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with subprocess.Popen(command("posix", begun.parent), stderr=subprocess.PIPE, text=True) as waiting:
             assert waiting.stderr is not None
@@ -504,7 +505,7 @@ def test_without_locks_a_build_is_as_good_and_leaves_alone_what_may_be_anothers(
 
     anothers = begun / "objects" / "core-of-another-build.o"
     anothers.touch()
-    monkeypatch.setattr(build.fcntl, "flock", none)
+    monkeypatch.setattr("fcntl.flock", none)
     assert build.build(boards.load("posix"), begun).elf.exists()
     assert anothers.exists()
     monkeypatch.undo()

@@ -1,26 +1,23 @@
 """Firmware for a board: compiled, linked and measured."""
 
-import fcntl
 import hashlib
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyfl import __version__, boards, cache
+from tinyfl import __version__, boards, cache, locks
 from tinyfl.boards import Board, Memory, pin_number
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit
 from tinyfl.footprint import Footprint, footprint
 from tinyfl.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
 
 FIRST_ERRORS = 8
-LOCK = "lock"
+LOCK, OBJECTS = "lock", "objects"
 
 # Pages of 64 KiB, which lld takes otherwise, would put the ELF's own headers into RAM where that is not so aligned.
 PAGES = "-Wl,-z,max-page-size=4096"
@@ -87,9 +84,8 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     headers = _digest(release, *included)
 
     out = out.resolve()
-    elf, objects = out / f"{board.name}.elf", out / "objects"
-    with _alone_in(out) as alone:
-        objects.mkdir(exist_ok=True)
+    elf, objects = out / f"{board.name}.elf", out / OBJECTS
+    with locks.alone(_made(out), f"another build is under way in {out}") as alone:
         with ThreadPoolExecutor() as pool:
             made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
         _link(board, command, target(board.core, toolchain), made, elf)
@@ -100,34 +96,20 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     return Firmware(elf, board, named, version, size)
 
 
-@contextmanager
-def _alone_in(out: Path) -> Iterator[bool]:
-    """Makes the folder, and holds it for this build: others wait, and go on too where this one is killed. False where the file
-    system has no locks.
+def _made(out: Path) -> Path:
+    """The folder, with a place for objects and a lock; the lock.
 
-    Raises ConfigError where the folder cannot be written.
+    Raises ConfigError where it cannot be written.
     """
+    lock = out / LOCK
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        (out / OBJECTS).mkdir(parents=True, exist_ok=True)
+        if not lock.exists():
+            lock.touch()
     except OSError as error:
         cure = cache.CURE if cache.place() in out.parents else "Give --out a folder that you may write to."
         raise ConfigError(f"nothing can be built in {out} ({error}). {cure}") from error
-    try:
-        yield _locked(descriptor, out)
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int, out: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"tinyfl: another build is under way in {out}; waiting for it", file=sys.stderr, flush=True)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
+    return lock
 
 
 def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_Unit]:

@@ -44,12 +44,13 @@ def npz(**arrays: Any) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replaces the file at ``path`` by ``data``: after a cut it holds the old bytes or the new, never a part.
+    """Replaces the file at ``path`` by ``data``: after a cut it holds the old bytes or the new, never a part, nor parts of two
+    that are written at once.
 
     Raises RunError where it cannot be written.
     """
     try:
-        new = path.with_name(path.name + ".new")
+        new = path.with_name(f"{path.name}.{os.getpid()}.new")
         path.parent.mkdir(parents=True, exist_ok=True)
         with new.open("wb") as file:
             file.write(data)
