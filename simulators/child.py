@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ class Child:
         stderr: int | IO[bytes] | None = None,
         pass_fds: Sequence[int] = (),
         cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         with held_back():  # so that none is left without its watch
             self.process = subprocess.Popen(
@@ -36,6 +37,7 @@ class Child:
                 stderr=stderr,
                 pass_fds=pass_fds,
                 cwd=cwd,
+                env=env,
                 start_new_session=True,
             )
             # The watch's input ends when this process does, even by kill -9.
@@ -65,8 +67,10 @@ class Child:
         self.kill()
 
 
-def run(command: Sequence[str], cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """Runs ``command`` in the folder ``cwd`` to its end: its code, and what it says."""
-    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd) as child:
+def run(
+    command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Runs ``command`` in the folder ``cwd``, with the environment ``env``, to its end: its code, and what it says."""
+    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env) as child:
         said = [words.decode(errors="replace") for words in child.process.communicate()]
     return subprocess.CompletedProcess(command, child.process.returncode, *said)

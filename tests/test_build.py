@@ -1,7 +1,9 @@
 """Firmware: it builds for every board with both toolchains, fits or is refused, boots in QEMU, and starts as it should."""
 
+import errno
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -441,11 +443,8 @@ def test_memory_functions_do_not_call_themselves(firmware: Build, toolchain: Too
     assert {pair for pair in called if pair[1].startswith("mem")} <= {("memmove", "memcpy")}
 
 
-def hello(word: str) -> bytes:
-    from smp.os_management import EchoWriteRequest
-    from smpclient.transport.serial import Cobs
-
-    return b"".join(Cobs().encode(EchoWriteRequest(d=word).BYTES))
+def command(board: str, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "tinyfl.cli", "build", "--board", board, "--out", str(out), *options]
 
 
 @pytest.fixture(scope="module")
@@ -454,6 +453,78 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("cc"):
         pytest.skip("no C compiler (cc) on the path")
     return build.build(boards.load("posix"), tmp_path_factory.mktemp("posix")).elf
+
+
+@pytest.fixture
+def begun(process: Path, tmp_path: Path) -> Path:
+    """A folder named for the board posix, in which all is compiled and nothing linked."""
+    shutil.copytree(process.parent / "objects", tmp_path / "posix" / "objects")
+    return tmp_path / "posix"
+
+
+def test_a_build_waits_for_another_in_its_folder_and_goes_on_when_that_one_is_killed(begun: Path) -> None:
+    hold = "import sys, time; from pathlib import Path; from tinyfl import locks\n"
+    hold += "with locks.alone(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
+    (begun / build.LOCK).touch()
+    with subprocess.Popen([sys.executable, "-c", hold, str(begun / build.LOCK)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with subprocess.Popen(command("posix", begun.parent), stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stderr is not None
+            assert waiting.stderr.readline() == f"tinyfl: another build is under way in {begun}; waiting for it\n"
+            assert waiting.poll() is None
+            assert not (begun / "posix.elf").exists()
+            holder.kill()
+            assert waiting.wait(120) == 0
+    assert (begun / "posix.elf").exists()
+
+
+def test_builds_of_different_things_in_one_folder_at_once_are_all_well(begun: Path, tmp_path: Path) -> None:
+    count = len(list(begun.glob("objects/*.o")))
+    options = [[], [], ["--source", str(source(tmp_path / "mine.c"))]]
+    at_once = [
+        subprocess.Popen(command("posix", tmp_path, *each), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for each in options
+    ]
+    said = [each.communicate(timeout=300)[1] for each in at_once]
+    assert [each.returncode for each in at_once] == [0] * len(options), said
+    assert len(list(begun.glob("objects/*.o"))) in (count, count + 1)  # of the last build alone
+
+
+def test_an_elf_of_another_build_is_never_taken_for_ones_own(begun: Path) -> None:
+    elf = build.build(boards.load("posix"), begun).elf
+    own = elf.read_bytes()
+    elf.write_bytes(own + b"another")
+    assert build.build(boards.load("posix"), begun).elf.read_bytes() == own
+
+
+def test_without_locks_a_build_is_as_good_and_leaves_alone_what_may_be_anothers(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    anothers = begun / "objects" / "core-of-another-build.o"
+    anothers.touch()
+    monkeypatch.setattr("fcntl.flock", none)
+    assert build.build(boards.load("posix"), begun).elf.exists()
+    assert anothers.exists()
+    monkeypatch.undo()
+    build.build(boards.load("posix"), begun)
+    assert not anothers.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(build, "compiler", lambda *_: (["cc"], "1"))
+    with pytest.raises(ConfigError, match=r"nothing can be built in .*file/posix .* Give --out a folder that you may write to"):
+        build.build(boards.load("posix"), tmp_path / "file" / "posix")
+
+
+def hello(word: str) -> bytes:
+    from smp.os_management import EchoWriteRequest
+    from smpclient.transport.serial import Cobs
+
+    return b"".join(Cobs().encode(EchoWriteRequest(d=word).BYTES))
 
 
 def test_the_process_answers_on_its_standard_streams_and_ends_with_its_input(process: Path) -> None:

@@ -51,6 +51,38 @@ def test_accuracy_on_a_task_is_that_of_its_query_sets(model: Path) -> None:
     assert said["accuracy"] == pytest.approx((y.argmax(axis=2) == query.labels).mean(), abs=1e-6)
 
 
+@pytest.mark.parametrize("end", ["int8", "float32"])
+def test_labels_are_right_above_one_half_however_a_model_gives_probabilities(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    import tensorflow as tf
+
+    from tinyfl.core import TableSource
+    from tinyfl.tasks import Episodes
+
+    keras = tf.keras
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="sigmoid")])
+    net.layers[-1].set_weights([np.eye(4, 2, dtype=np.float32) * 4, np.zeros(2, np.float32)])
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 4)).astype(np.float32)
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([row[None]] for row in x)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = getattr(tf, end)
+    (tmp_path / "model.tflite").write_bytes(converter.convert())
+
+    source = TableSource(x, np.arange(64, dtype=np.int32)[None], targets=(x[:, :2] > 0).astype(np.float32))
+
+    class Labels:
+        name, shape, outputs, loss = "labels", (4,), 2, Loss.sigmoid_cross_entropy
+
+        def episodes(self, *_: object) -> Episodes:
+            return Episodes(source, source, np.zeros(1, np.int32))
+
+    monkeypatch.setattr("tinyfl.infer.load_task", lambda *_: Labels())
+    assert infer(tmp_path / "model.tflite", task="labels")["accuracy"] > 0.95
+
+
 def test_what_cannot_be_inferred_from_is_refused_with_what_to_do(model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 7, 8, 1), np.float32))
     (tmp_path / "text.npy").write_text("no array")

@@ -227,3 +227,17 @@ def test_a_malformed_config_file_is_refused(tmp_path: Path) -> None:
         resolve({}, path)
     with pytest.raises(ConfigError, match="No such file"):
         resolve({}, tmp_path / "absent.toml")
+
+
+def test_a_file_that_two_processes_write_at_once_is_always_one_of_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write = "import sys; from pathlib import Path; from tinyfl.files import write_whole\n"
+    write += "for _ in range(40): write_whole(Path(sys.argv[1]), sys.argv[2].encode() * 100_000)"
+    writers = [subprocess.Popen([sys.executable, "-c", write, str(path), letter], stderr=subprocess.PIPE) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        time.sleep(0.002)
+        if path.exists():
+            found = path.read_bytes()
+            assert found in (b"a" * 100_000, b"b" * 100_000)
+    assert [writer.returncode for writer in writers] == [0, 0], [writer.stderr.read()[-500:] for writer in writers]
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]

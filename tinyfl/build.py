@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyfl import __version__, boards
+from tinyfl import __version__, boards, cache, locks
 from tinyfl.boards import Board, Memory, pin_number
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit
 from tinyfl.footprint import Footprint, footprint
@@ -17,6 +17,7 @@ from tinyfl.simulators.child import run
 from tinyfl.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
 
 FIRST_ERRORS = 8
+LOCK, OBJECTS = "lock", "objects"
 
 # Pages of 64 KiB, which lld takes otherwise, would put the ELF's own headers into RAM where that is not so aligned.
 PAGES = "-Wl,-z,max-page-size=4096"
@@ -63,8 +64,10 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     """Builds ``board``'s firmware in the folder ``out``, with ``sources`` of the user's own in it; what has not changed since
     is not compiled again. A board that is a process of this machine takes the host's compiler.
 
-    Raises ConfigError for a source that is none, InstallError without the toolchain, BuildError with the compiler's first
-    errors, DoesNotFit with the numbers.
+    Builds of several processes in one folder wait for each other.
+
+    Raises ConfigError for a source that is none or a folder that cannot be written, InstallError without the toolchain,
+    BuildError with the compiler's first errors, DoesNotFit with the numbers.
     """
     for source in sources:
         if not source.is_file() or source.suffix != ".c":
@@ -81,20 +84,35 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     headers = _digest(release, *included)
 
     out = out.resolve()
-    objects = out / "objects"
-    objects.mkdir(parents=True, exist_ok=True)
-    pool = ThreadPoolExecutor()
-    try:
-        made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # whoever is interrupted does not wait for the rest
-    elf = out / f"{board.name}.elf"
-    _link(board, command, target(board.core, toolchain), made, elf)
-    for stale in set(objects.glob("*.o")) - set(made):
-        stale.unlink(missing_ok=True)
-    parts = {path: unit.part for path, unit in zip(made, units, strict=True)}
-    size = footprint(elf, board.memory, parts) if board.memory else None
+    elf, objects = out / f"{board.name}.elf", out / OBJECTS
+    with locks.alone(_made(out), f"another build is under way in {out}") as alone:
+        pool = ThreadPoolExecutor()
+        try:
+            made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever is interrupted does not wait for the rest
+        _link(board, command, target(board.core, toolchain), made, elf)
+        for stale in set(objects.glob("*.o")) - set(made) if alone else ():
+            stale.unlink(missing_ok=True)
+        parts = {path: unit.part for path, unit in zip(made, units, strict=True)}
+        size = footprint(elf, board.memory, parts) if board.memory else None
     return Firmware(elf, board, named, version, size)
+
+
+def _made(out: Path) -> Path:
+    """The folder, with a place for objects and a lock; the lock.
+
+    Raises ConfigError where it cannot be written.
+    """
+    lock = out / LOCK
+    try:
+        (out / OBJECTS).mkdir(parents=True, exist_ok=True)
+        if not lock.exists():
+            lock.touch()
+    except OSError as error:
+        cure = cache.CURE if cache.place() in out.parents else "Give --out a folder that you may write to."
+        raise ConfigError(f"nothing can be built in {out} ({error}). {cure}") from error
+    return lock
 
 
 def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_Unit]:
@@ -174,12 +192,11 @@ def _link(board: Board, compiler: Sequence[str], target: Sequence[str], objects:
         scripts = [script, regions]
         command += ["-g", "-nostdlib", "-T", str(script), "-Wl,--gc-sections", "-Wl,-e,Reset_Handler", PAGES]
         command += ["-lgcc"] if "ziglang" not in compiler else ["-rtlib=compiler-rt"]
-    made_from = elf.with_suffix(".digest")
-    digest = _digest("\0".join(command), *scripts)
-    if not (elf.exists() and made_from.exists() and made_from.read_text() == digest):
-        made_from.unlink(missing_ok=True)
+    made_from, digest = elf.with_suffix(".digest"), _digest("\0".join(command), *scripts)
+    # The ELF has a part in it, so that no other is ever taken for the one that was made from this.
+    if not (elf.exists() and made_from.exists() and made_from.read_text() == _digest(digest, elf)):
         _replace(elf, command, f"{board.name}'s firmware", board.memory)
-        made_from.write_text(digest)
+        made_from.write_text(_digest(digest, elf))
 
 
 def _regions(memory: Memory) -> str:
@@ -196,7 +213,8 @@ def _replace(output: Path, command: Sequence[str], what: str, memory: Memory | N
     """Runs a compiler or linker; ``output`` appears whole or not at all."""
     partial = output.with_name(f"{output.name}.{os.getpid()}")
     # In the output's folder, where both linkers find memory.ld (zig keeps -L to itself).
-    done = run([*command, "-o", str(partial)], output.parent)
+    environment = {**(_kept_by_zig(output.parent) if "ziglang" in command else {}), **os.environ}
+    done = run([*command, "-o", str(partial)], output.parent, environment)
     if done.returncode == 0:
         partial.replace(output)
         return
@@ -205,6 +223,12 @@ def _replace(output: Path, command: Sequence[str], what: str, memory: Memory | N
         _refuse_what_does_not_fit(done.stderr, what, memory)
     errors = [line for line in done.stderr.splitlines() if "error:" in line or "undefined" in line] or done.stderr.splitlines()
     raise BuildError(f"{what} cannot be built:\n" + "\n".join(errors[:FIRST_ERRORS]))
+
+
+def _kept_by_zig(built: Path) -> dict[str, str]:
+    """Where zig keeps what it may need again, by itself in the home: in the cache, or beside what is ``built``."""
+    folder = str(cache.folder("zig") if cache.place() else built / "zig")
+    return {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
 
 
 def _refuse_what_does_not_fit(said: str, what: str, memory: Memory) -> None:

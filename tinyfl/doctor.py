@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tinyfl import __version__, boards, udev
+from tinyfl import __version__, boards, cache, udev
 from tinyfl.devices import PYOCD_SECONDS, find_tool, usb_devices
 from tinyfl.errors import ConfigError, InstallError, TinyflError
 from tinyfl.flash import methods
@@ -75,6 +75,7 @@ def _python() -> list[Check]:
         _part("compiled core", library),
         _part("boards", boards.names),
         _part("firmware", lambda: boards.data("firmware")),
+        _cache(),
     ]
 
 
@@ -86,6 +87,15 @@ def _part(name: str, find: Callable[[], Any]) -> Check:
         return Check("tinyfl", name, "missing", cure=str(error), needed=True)
     said = f"{len(found)} manifests" if isinstance(found, list) else str(found) if isinstance(found, Path) else "loads"
     return Check("tinyfl", name, "ok", said, needed=True)
+
+
+def _cache() -> Check:
+    """Where firmware is built that no --out says where to, and what compilers and libraries keep goes."""
+    place, missed = cache.place(), " and ".join(map(str, cache.missed()))
+    if place is None:
+        return Check("tinyfl", "cache", "broken", f"{missed or 'no folder'} cannot be written", cache.CURE, needed=True)
+    found = f"{place}, since {missed} cannot be written" if missed else str(place)
+    return Check("tinyfl", "cache", "ok", found, needed=True)
 
 
 def _packages() -> list[Check]:

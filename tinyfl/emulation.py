@@ -1,9 +1,7 @@
 """Emulated boards, in this process or served on ptys and TCP ports, until they are no longer needed."""
 
 import asyncio
-import fcntl
 import hashlib
-import os
 import resource
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from tinyfl import __version__
+from tinyfl import __version__, cache
 from tinyfl.boards import Board, load
 from tinyfl.build import Firmware, build
 from tinyfl.errors import ConfigError
@@ -114,22 +112,16 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
 
 
 def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, sources: Sequence[Path] = ()) -> Firmware:
-    """Builds the firmware, one process at a time in one folder: ``out`` or the user's cache.
+    """Builds the firmware in the folder ``out``, or in the user's cache, where only what is the same shares a folder: an
+    installation's build of this manifest with these sources.
 
     Raises ConfigError where the folder cannot be had, and what ``build`` does.
     """
     if out is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        source = hashlib.sha256(__file__.encode()).hexdigest()[:8]  # two installations do not share a folder
-        out = cache / "tinyfl" / f"{__version__}-{source}" / "-".join([board.name, toolchain, *(path.stem for path in sources)])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / "lock").open("w")
-    except OSError as error:
-        raise ConfigError(f"nothing can be built in {out} ({error}). Give --out a folder that you may write to.") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return build(board, out, toolchain=toolchain, sources=sources)
+        what = [__file__, board.model_dump_json(), *(str(path.resolve()) for path in sources)]
+        digest = hashlib.sha256("\0".join(what).encode()).hexdigest()[:8]
+        out = cache.folder(__version__, "-".join([board.name, toolchain, digest]))
+    return build(board, out, toolchain=toolchain, sources=sources)
 
 
 def _allow_files() -> None:

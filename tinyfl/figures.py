@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyfl import cache
 from tinyfl.evaluation import LEADING_STEPS, STEPS
 from tinyfl.page import counted
 
@@ -48,6 +49,7 @@ class Curve:
 
 def styled() -> AbstractContextManager[None]:
     """The look of everything drawn inside; matplotlib's own settings come back afterwards."""
+    cache.lend()
     from matplotlib import rc_context
 
     return rc_context(

@@ -174,12 +174,13 @@ def writing(path: Path, cure: str = CURE) -> Iterator[None]:
 
 
 def write_whole(path: Path, data: bytes, cure: str = CURE) -> None:
-    """Replaces the file at ``path`` by ``data``: after a cut it holds the old bytes or the new, never a part.
+    """Replaces the file at ``path`` by ``data``: after a cut it holds the old bytes or the new, never a part, nor parts of two
+    that are written at once.
 
     Raises RunError, with the ``cure``, where it cannot be written; it is then as it was.
     """
     with writing(path, cure):
-        new = path.with_name(path.name + ".new")
+        new = path.with_name(f"{path.name}.{os.getpid()}.new")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with new.open("wb") as file:

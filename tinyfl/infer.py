@@ -130,13 +130,19 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
         unit = 1.0 if standard is None else standard.target_scale
         scores = ((unit * (_real(y, program) - truth)) ** 2).mean(axis=(1, 2))
     elif task.loss is Loss.sigmoid_cross_entropy:
-        even = 0.5 if program.ops[-1] == "LOGISTIC" else 0.0
+        even = 0.5 if _ends_in_probabilities(program) else 0.0
         scores = ((_real(y, program) > even) == (truth > 0.5)).mean(axis=(1, 2))
     else:
         scores = (y.argmax(axis=2) == truth.argmax(axis=2)).mean(axis=1)
     name = "loss" if task.loss is Loss.mean_squared_error else "accuracy"
     mean, width, _ = mean_and_interval(scores, np.unique(owner, return_inverse=True)[1])
     return {**result, name: mean, f"{name}_ci95": width if np.isfinite(width) else None}
+
+
+def _ends_in_probabilities(program: Program) -> bool:
+    """Whether a sigmoid is the last that it does to the numbers; to give them as floats or in another scale is no more."""
+    last = [name for name in program.ops if name not in ("DEQUANTIZE", "QUANTIZE")][-1:]
+    return last == ["LOGISTIC"]
 
 
 def _real(y: NDArray[Any], program: Program) -> F32:

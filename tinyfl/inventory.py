@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyfl import locks
 from tinyfl.devices import Device
 from tinyfl.errors import ConfigError
 from tinyfl.files import write_whole
@@ -188,23 +189,25 @@ def save(found: Sequence[Device], tags: Sequence[str] = (), path: Path | None = 
     """Writes the boards ``found`` that answered into the file (None: DEVICES), each with ``tags`` beside those it has, and
     returns them.
 
-    The file is replaced whole, so a cut leaves the old one or the new. Raises ConfigError for a file that cannot be read, tags
-    that are none or two boards with one id, and RunError where it cannot be written.
+    The file is replaced whole, so a cut leaves the old one or the new; processes that save at once do so one after the other.
+    Raises ConfigError for a file that cannot be read, tags that are none or two boards with one id, and RunError where it
+    cannot be written.
     """
     path = path or DEVICES
     demand_distinct(found)
     for tag in tags:
         if not TAG.fullmatch(tag):
             raise ConfigError(f"{tag!r} is no tag: give letters, digits, and . _ - after the first, 64 at most.")
-    text = _text(path)
-    before = {each.id: each for each in _devices(text, path)}
-    now = [_saved(device, before.get(device.id), tags) for device in found if device.id]
-    new = _edited(text, now)
-    wanted = {**before, **{each.id: each for each in now}}
-    if new is None or _devices(new, path) != tuple(wanted.values()):
-        raise ConfigError(f"{path} is laid out in a way that cannot be changed safely. Write each device under [[device]].")
-    if new != text:
-        write_whole(path, new.encode())
+    with locks.alone(path.parent, f"another tinyfl is writing {path}"):
+        text = _text(path)
+        before = {each.id: each for each in _devices(text, path)}
+        now = [_saved(device, before.get(device.id), tags) for device in found if device.id]
+        new = _edited(text, now)
+        wanted = {**before, **{each.id: each for each in now}}
+        if new is None or _devices(new, path) != tuple(wanted.values()):
+            raise ConfigError(f"{path} is laid out in a way that cannot be changed safely. Write each device under [[device]].")
+        if new != text:
+            write_whole(path, new.encode())
     return tuple(now)
 
 

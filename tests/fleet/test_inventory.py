@@ -1,6 +1,9 @@
 """devices.toml: what is read, what is refused, what is left as it was; and which devices are meant."""
 
+import threading
+import time
 import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,29 @@ def test_a_board_that_moved_has_its_new_port_only(desk: Desk, tmp_path: Path) ->
     inventory.save([device("ab01", url="/dev/pts/4")], path=path)
     assert inventory.read(path) == (Saved("ab01", "double", (), "/dev/pts/4"),)
     assert "usb-serial" not in path.read_text()
+
+
+def test_two_that_save_at_once_do_so_one_after_the_other(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, really, begun = tmp_path / "devices.toml", inventory._text, threading.Event()
+    with ThreadPoolExecutor() as pool:
+        other: list[Future[object]] = []
+
+        def read(path: Path) -> str:
+            text = really(path)
+            if not begun.is_set():  # the second comes when the first has read and not written
+                begun.set()
+                other.append(pool.submit(inventory.save, [device("ab01")], (), path))
+                while "another tinyfl is writing" not in (said := capsys.readouterr().err):
+                    assert not said and not other[0].done()
+                    time.sleep(0.01)
+            return text
+
+        monkeypatch.setattr(inventory, "_text", read)
+        inventory.save([device("ef03")], (), path)
+        other[0].result()
+    assert [each.id for each in inventory.read(path)] == ["ef03", "ab01"]
 
 
 def test_there_is_none_at_first_and_silent_ports_are_not_saved(desk: Desk, tmp_path: Path) -> None:

@@ -3,38 +3,48 @@
 from collections import defaultdict
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tinyfl.errors import DataError
 from tinyfl.export import grids, memory, windows
 from tinyfl.export.draft import Draft, Value, per_tensor
 from tinyfl.export.program import MOST_BYTES, Operand, Program, TensorInfo, pack
-from tinyfl.export.tflite import Model, Operator, Tensor, read_tflite
+from tinyfl.export.tflite import MOST_ENTRIES, Model, Operator, Tensor, read_tflite
 
-_Lower = Callable[[Draft, Operator], None]
-LOWERED: MappingProxyType[str, tuple[_Lower, int]] = MappingProxyType(
+
+class Known(NamedTuple):
+    """An operator that is lowered: how, its last version and its most inputs that are known, and the table of its options where
+    one is read."""
+
+    lower: Callable[[Draft, Operator], None]
+    version: int
+    inputs: int
+    options: str = ""
+
+
+LOWERED: MappingProxyType[str, Known] = MappingProxyType(
     {
-        "ADD": (grids.add, 5),
-        "AVERAGE_POOL_2D": (windows.average_pool_2d, 3),
-        "CONCATENATION": (grids.concatenation, 4),
-        "CONV_2D": (windows.conv_2d, 8),
-        "DEPTHWISE_CONV_2D": (windows.depthwise_conv_2d, 7),
-        "DEQUANTIZE": (grids.dequantize, 6),
-        "FULLY_CONNECTED": (windows.fully_connected, 13),
-        "LEAKY_RELU": (grids.leaky_relu, 2),
-        "LOGISTIC": (grids.logistic, 3),
-        "MAX_POOL_2D": (windows.max_pool_2d, 3),
-        "MEAN": (grids.mean, 3),
-        "MUL": (grids.mul, 7),
-        "PAD": (grids.pad, 4),
-        "QUANTIZE": (grids.quantize, 4),
-        "RELU": (grids.relu, 3),
-        "RELU6": (grids.relu6, 3),
-        "RESHAPE": (grids.reshape, 1),
-        "SOFTMAX": (grids.softmax, 3),
-        "TANH": (grids.tanh, 3),
+        "ADD": Known(grids.add, 5, 2, "AddOptions"),
+        "AVERAGE_POOL_2D": Known(windows.average_pool_2d, 3, 1, "Pool2DOptions"),
+        "CONCATENATION": Known(grids.concatenation, 4, MOST_ENTRIES, "ConcatenationOptions"),
+        "CONV_2D": Known(windows.conv_2d, 8, 3, "Conv2DOptions"),
+        "DEPTHWISE_CONV_2D": Known(windows.depthwise_conv_2d, 7, 3, "DepthwiseConv2DOptions"),
+        "DEQUANTIZE": Known(grids.dequantize, 6, 1),
+        "FULLY_CONNECTED": Known(windows.fully_connected, 13, 3, "FullyConnectedOptions"),
+        "LEAKY_RELU": Known(grids.leaky_relu, 2, 1, "LeakyReluOptions"),
+        "LOGISTIC": Known(grids.logistic, 3, 1),
+        "MAX_POOL_2D": Known(windows.max_pool_2d, 3, 1, "Pool2DOptions"),
+        "MEAN": Known(grids.mean, 3, 2, "ReducerOptions"),
+        "MUL": Known(grids.mul, 7, 2, "MulOptions"),
+        "PAD": Known(grids.pad, 4, 2),
+        "QUANTIZE": Known(grids.quantize, 4, 1),
+        "RELU": Known(grids.relu, 3, 1),
+        "RELU6": Known(grids.relu6, 3, 1),
+        "RESHAPE": Known(grids.reshape, 1, 2),
+        "SOFTMAX": Known(grids.softmax, 3, 1, "SoftmaxOptions"),
+        "TANH": Known(grids.tanh, 3, 1),
     }
 )
-"""How each operator becomes ops, and the last version of it that is known."""
 
 
 def compile_tflite(content: bytes) -> Program:
@@ -78,13 +88,22 @@ def _lower(draft: Draft, operator: Operator) -> bool:
         return False
     if operator.custom or operator.name not in LOWERED:
         raise DataError(f"{'a custom operator' if operator.custom else 'it'} is not supported. Known are {', '.join(LOWERED)}.")
-    lower, newest = LOWERED[operator.name]
-    if not 1 <= operator.version <= newest:
+    known = LOWERED[operator.name]
+    if not 1 <= operator.version <= known.version:
         raise DataError(
-            f"its version {operator.version} is not known, {newest} is the newest. Convert with an older TensorFlow."
+            f"its version {operator.version} is not known, {known.version} is the newest. Convert with an older TensorFlow."
         )
+    if len(operator.inputs) > known.inputs:
+        raise DataError(f"it has {len(operator.inputs)} inputs, and {known.inputs} are supported.")
+    if known.options and operator.options != known.options:
+        raise DataError(
+            f"its options are {operator.options or 'missing'}, and {known.options} are needed. The file is damaged, or its "
+            "converter wrong: convert the model again with TensorFlow's."
+        )
+    if operator.odd:
+        raise DataError(f"it has {operator.odd}, which are not supported. Convert with an older TensorFlow.")
     ops = len(draft.ops)
-    lower(draft, operator)
+    known.lower(draft, operator)
     return len(draft.ops) > ops
 
 

@@ -104,8 +104,7 @@ def softmax(draft: Draft, operator: Operator) -> None:
     depth = x.shape[-1] if x.shape else 1
     if depth > MOST_SOFTMAX:
         raise DataError(f"it goes over {depth:,} values, and {MOST_SOFTMAX:,} are supported.")
-    if y.scale != 1 / 256 or y.zero != -128:
-        raise DataError(f"its output must have the scale 1/256 and the zero point -128, and has {y.scale} and {y.zero}.")
+    _demand_steps(y, 256, -128)
     real = min(float(operator.option("Beta")) * x.scale * 2.0**26, 2.0**31 - 1)
     if not real > 1:
         raise DataError(f"its input's scale {x.scale} times beta is too small.")
@@ -147,32 +146,49 @@ def relu(draft: Draft, operator: Operator) -> None:
 
 
 def relu6(draft: Draft, operator: Operator) -> None:
-    _function(draft, operator, lambda x, y: fixed.clip_table(x.zero, min(nearest(6, x), 127)))
+    def table(x: Value, y: Value) -> bytes:
+        if (x.scale, x.zero) != (y.scale, y.zero):  # TFLM would copy what lies in range as it is
+            raise DataError(
+                "its input and output differ in scale or zero point, which it cannot bring together. Take RELU in its place, "
+                "or put it right after a layer with weights that nothing else reads: the converter makes one of both."
+            )
+        return fixed.clip_table(x.zero, min(nearest(6, x), 127))
+
+    _function(draft, operator, table)
 
 
 def leaky_relu(draft: Draft, operator: Operator) -> None:
-    alpha = np.float32(operator.option("Alpha"))
+    alpha = float(operator.option("Alpha"))
 
     def table(x: Value, y: Value) -> bytes:
-        of_x, of_y = np.float32(x.scale), np.float32(y.scale)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            above, below = float(of_x / of_y), float(of_x * alpha / of_y)
-        return fixed.rescale_table(above, x.zero, y.zero, below=below)
+        return fixed.rescale_table(x.scale / y.scale, x.zero, y.zero, below=x.scale * alpha / y.scale)
 
     _function(draft, operator, table)
 
 
 def logistic(draft: Draft, operator: Operator) -> None:
     def table(x: Value, y: Value) -> bytes:
-        if y.zero != -128:
-            raise DataError(f"its output must have the zero point -128, and has {y.zero}.")
+        _demand_steps(y, 256, -128)
         return fixed.logistic_table(x.scale, x.zero)
 
     _function(draft, operator, table)
 
 
 def tanh(draft: Draft, operator: Operator) -> None:
-    _function(draft, operator, lambda x, y: fixed.tanh_table(x.scale, x.zero))
+    def table(x: Value, y: Value) -> bytes:
+        _demand_steps(y, 128, 0)
+        return fixed.tanh_table(x.scale, x.zero)
+
+    _function(draft, operator, table)
+
+
+def _demand_steps(y: Value, steps: int, zero: int) -> None:
+    """Raises DataError unless ``y`` has the scale 1/``steps`` and the zero point ``zero``, which TFLM takes for granted."""
+    if y.scale != 1 / steps or y.zero != zero:
+        raise DataError(
+            f"its output must have the scale 1/{steps} and the zero point {zero}, and has {y.scale} and {y.zero}. Convert the "
+            "model with TensorFlow."
+        )
 
 
 def quantize(draft: Draft, operator: Operator) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tinyfl import cache
 from tinyfl.errors import InstallError
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
@@ -19,6 +20,7 @@ def tensorflow_part(module: str) -> Any:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    cache.lend()
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -11,9 +11,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from flatbuffers.number_types import Int32Flags, SOffsetTFlags, VOffsetTFlags
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
+from tinyfl.words import plain
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"INT8": np.dtype(np.int8), "INT32": np.dtype("<i4"), "FLOAT32": np.dtype("<f4")}
@@ -23,6 +25,36 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 MOST_BYTES = 1 << 28
 MOST_DIMENSIONS = 8
 MOST_ENTRIES, MOST_OPERATORS = 1024, 4096
+MOST_NAME = 80
+
+FIELDS: Mapping[str, int] = MappingProxyType(
+    {
+        "AddOptions": 2,
+        "Buffer": 3,
+        "ConcatenationOptions": 2,
+        "Conv2DOptions": 7,
+        "DepthwiseConv2DOptions": 7,
+        "FullyConnectedOptions": 5,
+        "LeakyReluOptions": 1,
+        "MulOptions": 1,
+        "Operator": 14,
+        "OperatorCode": 4,
+        "Pool2DOptions": 6,
+        "QuantizationParameters": 7,
+        "ReducerOptions": 1,
+        "SoftmaxOptions": 1,
+        "Tensor": 10,
+    }
+)
+"""How many fields each table has in the schema that is known here. A later field may change what the others mean."""
+
+MOST_LATER = 128
+"""Bytes of a table's offsets to later fields that are looked through."""
+
+NEWER = "of a newer schema"
+
+BUILTIN_CODE = 10
+"""Where an operator code keeps its number. The tflite package's own accessor returns the deprecated field instead."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +63,7 @@ class Quantization:
 
     scales: NDArray[np.float32]
     zeros: NDArray[np.int64]
+    """As many as the file has, which may be none."""
     axis: int
 
 
@@ -61,8 +94,12 @@ class Operator:
     inputs: tuple[int, ...]
     """Tensors; -1 for one left out."""
     outputs: tuple[int, ...]
+    options: str
+    """The table of its options, as the schema calls it (Conv2DOptions, ...); empty without one."""
     option: Callable[[str], Any]
     """An option by its name in the schema (StrideW, Padding, ...). Raises DataError where the file has none such."""
+    odd: str
+    """What no ordinary operator has ("custom options", ...), or nothing."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +170,29 @@ def _index(value: int, count: int, of: str) -> int:
     return value
 
 
+def _newer(table: Any, kind: str) -> bool:
+    """Whether ``table`` has a field that the schema known here lacks."""
+    start = table.Pos - table.Get(SOffsetTFlags, table.Pos)
+    end = start + table.Get(VOffsetTFlags, start)
+    later = table.Bytes[start + 4 + 2 * FIELDS[kind] : end]
+    return len(later) > MOST_LATER or any(later)
+
+
 def _code(code: Any) -> tuple[str, bool, int]:
     """Name, whether it is custom, and version."""
     import tflite
 
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if _newer(code._tab, "OperatorCode"):
+        raise DataError(f"an operator code is {NEWER}, which is not supported. Convert with an older TensorFlow.")
+    number = max(code._tab.GetSlot(BUILTIN_CODE, 0, Int32Flags), code.DeprecatedBuiltinCode())
     if number == tflite.BuiltinOperator.CUSTOM:
-        return (code.CustomCode() or b"?").decode(errors="replace")[:80], True, code.Version()
+        return _shown(code.CustomCode() or b"?"), True, code.Version()
     name = _names(tflite.BuiltinOperator).get(number, f"operator {number}")
     return name, False, code.Version()
+
+
+def _shown(name: bytes) -> str:
+    return plain(name.decode(errors="replace"), MOST_NAME)
 
 
 @cache
@@ -152,24 +203,25 @@ def _names(enumeration: type) -> dict[int, str]:
 def _tensor(tensor: Any, buffers: list[Any], content: bytes) -> Tensor:
     import tflite
 
-    name = (tensor.Name() or b"").decode(errors="replace")[:80]
+    name = _shown(tensor.Name() or b"")
     dtype = _names(tflite.TensorType).get(tensor.Type(), f"type {tensor.Type()}")
     shape = _vector(tensor, "Shape")
     signature = _vector(tensor, "ShapeSignature") or shape
     if len(shape) > MOST_DIMENSIONS or any(d < 1 for d in shape) or prod(shape) > MOST_BYTES:
         raise DataError(f"tensor {name} has the shape {shape}: between 1 and {MOST_BYTES:,} elements are supported.")
     buffer = buffers[_index(tensor.Buffer(), len(buffers), "buffer")]
-    odd = [
-        *(["sparse"] if tensor.Sparsity() is not None else []),
-        *(["a variable"] if tensor.IsVariable() else []),
-        *(["of several types"] if tensor.VariantTensorsLength() else []),
-        *(["kept outside the model"] if buffer.Offset() > 1 else []),
-        *(
-            ["of a size known only at run time: give the model a batch of 1 before converting it"]
-            if len(signature) != len(shape) or -1 in signature[1:]
-            else []
+    oddities = {
+        NEWER: _newer(tensor._tab, "Tensor") or _newer(buffer._tab, "Buffer"),
+        "sparse": tensor.Sparsity() is not None,
+        "a variable": tensor.IsVariable(),
+        "of several types": tensor.VariantTensorsLength(),
+        "kept outside the model": buffer.Offset() > 1,
+        "of a size known only at run time: give the model a batch of 1 before converting it": (
+            len(signature) != len(shape) or -1 in signature[1:]
         ),
-    ]
+        "quantised by another rule than scale and zero point": _quantized_otherwise(tensor.Quantization()),
+    }
+    odd = [what for what, is_so in oddities.items() if is_so]
     raw = buffer.DataAsNumpy()
     data = None
     if dtype in DTYPES and not isinstance(raw, int) and raw.size:
@@ -181,11 +233,16 @@ def _tensor(tensor: Any, buffers: list[Any], content: bytes) -> Tensor:
     return Tensor(name, shape, dtype, _quantization(tensor.Quantization()), data, ", ".join(odd))
 
 
+def _quantized_otherwise(quantization: Any) -> bool:
+    """By blocks, for example, or along several axes."""
+    return quantization is not None and (quantization.DetailsType() != 0 or _newer(quantization._tab, "QuantizationParameters"))
+
+
 def _quantization(quantization: Any) -> Quantization | None:
     if quantization is None or not quantization.ScaleLength():
         return None
     scales = quantization.ScaleAsNumpy().astype(np.float32)
-    zeros = quantization.ZeroPointAsNumpy() if quantization.ZeroPointLength() else np.zeros(scales.size, np.int64)
+    zeros = quantization.ZeroPointAsNumpy() if quantization.ZeroPointLength() else np.zeros(0, np.int64)
     return Quantization(scales, zeros.astype(np.int64), quantization.QuantizedDimension())
 
 
@@ -194,14 +251,29 @@ def _operator(operator: Any, codes: list[tuple[str, bool, int]], tensors: int) -
     inputs, outputs = _vector(operator, "Inputs"), _vector(operator, "Outputs")
     for index in [*(i for i in inputs if i != -1), *outputs]:
         _index(index, tensors, "tensor")
-    return Operator(name, custom, version, inputs, outputs, _options(operator))
+    options, table = _options(operator)
+    oddities = {
+        f"fields {NEWER}": _newer(operator._tab, "Operator") or (options in FIELDS and _newer(table, options)),
+        "custom options": operator.CustomOptionsLength() or operator.LargeCustomOptionsSize(),
+        "intermediate tensors": operator.IntermediatesLength(),
+    }
+    odd = ", ".join(what for what, is_so in oddities.items() if is_so)
+    return Operator(name, custom, version, inputs, outputs, options, _option(options, table), odd)
 
 
-def _options(operator: Any) -> Callable[[str], Any]:
+def _options(operator: Any) -> tuple[str, Any]:
+    """The kind of its options' table, as the schema calls it, and that table; "" and None without one."""
     import tflite
 
-    kind = _names(tflite.BuiltinOptions).get(operator.BuiltinOptionsType(), "")
     table = operator.BuiltinOptions()
+    if table is None:
+        return "", None
+    number = operator.BuiltinOptionsType()
+    return _names(tflite.BuiltinOptions).get(number, f"options {number}"), table
+
+
+def _option(kind: str, table: Any) -> Callable[[str], Any]:
+    import tflite
 
     def option(name: str) -> Any:
         with _damage_named():

@@ -177,6 +177,10 @@ def _weights(draft: Draft, operator: Operator, *, rank: int, axis: int) -> Tenso
         raise DataError(
             f"its weights {weights.name} need one good scale, or one for each output channel. Convert the model again."
         )
+    if q.zeros.size != q.scales.size:
+        raise DataError(
+            f"its weights {weights.name} have {q.scales.size} scales and {q.zeros.size} zero points. Convert the model again."
+        )
     if q.zeros.any():
         raise DataError(
             f"its weights {weights.name} have a zero point, and int8 weights must be symmetric. Convert the model again."
@@ -198,9 +202,21 @@ def _channels(draft: Draft, operator: Operator, x: Value, weights: Tensor, y: Va
     assert weights.quantization is not None
     scales = weights.quantization.scales
     real = x.scale * scales.astype(np.float64)
-    if scales.size == 1 and operator.name == "FULLY_CONNECTED":  # here TFLM multiplies floats
+    if scales.size == 1 and operator.name == "FULLY_CONNECTED":  # here TFLM multiplies floats, and compares
         real = real.astype(np.float32).astype(np.float64)
+        if bias is not None and bias.quantization is not None:
+            _demand_scale(bias.quantization.scales, real, y.scale)
     table = np.zeros((count, 3), "<i4")
     table[:, 0] = 0 if bias is None or bias.data is None else bias.data
     table[:, 1], table[:, 2] = fixed.quantize_multiplier(real / y.scale)
     return draft.constant(table.tobytes()).offset
+
+
+def _demand_scale(bias: NDArray[np.float32], sums: NDArray[np.float64], step: float) -> None:
+    """Raises DataError where a bias has another scale than the ``sums`` that it begins: more than a fiftieth of an output's
+    ``step``."""
+    if not (np.abs(bias - sums) <= 0.02 * step).all():
+        raise DataError(
+            f"its bias has the scale {bias[0]}, and its input times its weights {sums[0]}. The file is damaged, or its "
+            "converter wrong: convert the model again with TensorFlow's."
+        )

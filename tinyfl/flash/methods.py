@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from tinyfl import cache
 from tinyfl.boards import Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
 from tinyfl.devices import find_tool
 from tinyfl.errors import ConfigError
@@ -118,9 +119,9 @@ def tool(name: str) -> str:
     """Where the tool is; empty if it is not installed. Arduino's own bossac comes before the system's."""
     if name in ("copy", "cp"):
         return "cp"
-    if name == "bossac":
+    if name == "bossac" and (home := cache.home()):
         for folder in ARDUINO:
-            if found := sorted((Path.home() / folder).glob("packages/arduino/tools/bossac/*arduino*/bossac")):
+            if found := sorted((home / folder).glob("packages/arduino/tools/bossac/*arduino*/bossac")):
                 return str(found[-1])
     return find_tool(name) or ""
 

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import tomlkit
 
-from tinyfl import errors
+from tinyfl import cache, errors
 from tinyfl.config import Config, read_toml, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
@@ -47,6 +48,7 @@ def run_on(
     Raises the kind of error that ended the run, LinkError where the SuperLink does not answer, ConfigError for options that
     only a fleet on this machine has.
     """
+    _demand_home()
     settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
     again = f"tinyfl run --resume {folder} --superlink {superlink}"
     began = time.time()
@@ -64,6 +66,17 @@ def run_on(
     made = folder / "result.json"
     here = made.is_file() and made.stat().st_mtime >= began  # the SuperLink may be another machine
     return RunDirectory(folder).result() if here else {"run": str(folder), **ended}
+
+
+def _demand_home() -> None:
+    """Raises ConfigError where Flower's command line has no folder of its own, in which it looks up the SuperLink."""
+    given, home = os.environ.get("FLWR_HOME"), cache.home()
+    folder = Path(given) if given else home and home / ".flwr"
+    if folder is None or not (folder.is_dir() or cache.writable(folder)):
+        raise ConfigError(
+            f"Flower looks up the SuperLink in {folder or 'the home'}, which is not there and cannot be made. Set FLWR_HOME to "
+            "the folder whose config.toml names it (docs/federation.md)."
+        )
 
 
 def _handed_in(superlink: str, settings: Mapping[str, Any]) -> str:
