@@ -297,7 +297,7 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         ("Rounds took", f"{page.seconds(result['seconds'])}, {speed}"),
         ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
     ]
-    terms = "".join(f"<dt>{name}</dt><dd>{page.text(value)}</dd>" for name, value in facts)
+    terms = "".join(f"<dt>{page.text(name)}</dt><dd>{page.text(value)}</dd>" for name, value in facts)
     command = page.pre(shell("tinyfl", "run", path / "config.toml"))
     return (
         f"{command}<p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
