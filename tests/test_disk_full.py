@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import tinyfl
 from tinyfl import federation, figures
 from tinyfl.algorithms import State
+from tinyfl.cli.app import tell
 from tinyfl.errors import RunError
 from tinyfl.fleet import Event
 from tinyfl.runs import Checkpoint, RunDirectory
@@ -101,3 +103,12 @@ def test_output_that_goes_to_a_full_disk_is_a_message_and_exit_4(words: list[str
         done = subprocess.run([sys.executable, "-m", "tinyfl.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == RunError.exit_code
     assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_log_line_that_finds_no_room_ends_no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        tell("a gateway's line")
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()

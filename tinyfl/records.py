@@ -16,8 +16,8 @@ from tinyfl.words import problem
 MOST_PROBLEMS = 3
 """Of a file, that are told."""
 
-MOST = 1e40
-"""No loss of float32 numbers, and no interval of such losses, comes near it."""
+MOST = 1e150
+"""No loss comes near it, in whatever unit."""
 
 Count = Annotated[int, Field(ge=0, lt=1 << 96)]
 Some = Annotated[int, Field(ge=1, lt=1 << 96)]
