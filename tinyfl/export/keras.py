@@ -5,6 +5,7 @@ There and back nothing is lost: the network is equal and theta has the same bits
 """
 
 import re
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,9 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
 
     Raises ConfigError for what a network cannot have, DataError for a file that is no model, InstallError without TensorFlow.
     """
-    loaded = _load(Path(model), compiled=loss is None) if isinstance(model, str | Path) else model
+    loaded: Any = model
+    if isinstance(model, str | Path):
+        loaded = load(Path(model)) if loss is not None else _load(Path(model), compiled=True)
     shape, parts = read(loaded)
     if loss is Loss.softmax_cross_entropy:
         parts[-1] = _one_output_a_class(loaded, parts[-1])
@@ -241,7 +244,9 @@ def _load(path: Path, compiled: bool) -> Any:
         raise DataError(f"{path}: no such file. Give a .keras or .h5 file that model.save wrote.")
     keras = tensorflow_part("keras")
     try:
-        return keras.saving.load_model(path, compile=compiled, safe_mode=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # which is not read anyway
+            return keras.saving.load_model(path, compile=compiled, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
         said = str(error)
         if "Lambda" in said or "lambda" in said:
