@@ -66,7 +66,8 @@ def main() -> None:
         floors.append(evaluation.floor(made, net, shots=config.shots, tasks=config.tasks))
     table(task, "random", rows, config.shots)
     for number, row in enumerate(floors[0]):
-        print(f"| {task} | nearest class mean | | {row['shots']} | | {interval([f[number]['accuracy'] for f in floors])} | | |")
+        what = "loss" if row["accuracy"] is None else "accuracy"
+        print(f"| {task} | {row['method']} | | {row['shots']} | | {interval([f[number][what] for f in floors])} | | |")
     print(f"\nseeds {list(SEEDS[task])}; {provenance()}")
 
 

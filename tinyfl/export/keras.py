@@ -5,6 +5,7 @@ There and back nothing is lost: the network is equal and theta has the same bits
 """
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
 
     Raises ConfigError for what a network cannot have, DataError for a file that is no model, InstallError without TensorFlow.
     """
-    loaded = _load(Path(model), compiled=loss is None) if isinstance(model, str | Path) else model
+    loaded: Any = model
+    if isinstance(model, str | Path):
+        loaded = load(Path(model)) if loss is not None else _load(Path(model), compiled=True)
     shape, parts = read(loaded)
     if loss is Loss.softmax_cross_entropy:
         parts[-1] = _one_output_a_class(loaded, parts[-1])
@@ -243,7 +246,9 @@ def _load(path: Path, compiled: bool) -> Any:
     keras = tensorflow_part("keras")
     try:
         demand_room(path)
-        return keras.saving.load_model(path, compile=compiled, safe_mode=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")  # which is not read anyway
+            return keras.saving.load_model(path, compile=compiled, safe_mode=True)
     except Exception as error:  # Keras, TensorFlow, HDF5 and zipfile raise almost anything on a damaged file
         said = str(error)
         if "Lambda" in said or "lambda" in said:
