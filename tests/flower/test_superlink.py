@@ -47,12 +47,13 @@ from tinyfl.flower.supernode import free_port
 ROOT = Path(__file__).resolve().parents[2]
 TINYFL = Path(sys.executable).with_name("tinyfl")
 LISTED = """
+import os
 from pathlib import Path
 from time import sleep
 from flwr.serverapp import ServerApp
 
 app = ServerApp()
-Path("executed").touch()
+Path("executed").write_text(os.environ["FLWR_HOME"])
 
 @app.main()
 def main(grid, context):
@@ -298,10 +299,12 @@ def test_nobody_on_this_machine_takes_a_runs_token_or_does_a_runs_work(served: S
 def test_a_listed_app_runs_with_no_token_in_a_command_line_and_all_ends_at_a_signal(served: Served, listed: bytes) -> None:
     answer = served.post("/v1/control/start-run", control.StartRunRequest(fab=fab_of(listed)).SerializeToString())
     assert control.StartRunResponse.FromString(answer.content).run_id
-    until(lambda: list(served.folder.rglob("executed")))  # so the tests above would have seen what was executed
+    executed = served.folder / "executed"  # which the tests above would have seen too
+    until(lambda: executed.exists() and executed.read_text())
+    assert Path(executed.read_text()).parent == served.folder / "tmp"  # no app of an earlier day is taken for this one
     (coordinator,) = [words for words in processes(served) if any(b"flwr-serverapp" in word for word in words)]
     assert (b"--token" in coordinator, b"--token-file" in coordinator) == (False, True)
-    for path in [*served.folder.glob("superlink.db*"), *served.folder.rglob("executed")]:
+    for path in (executed, *served.folder.glob("superlink.db*")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     os.kill(served.child.process.pid, signal.SIGTERM)
     assert served.child.process.wait(60) == 0
