@@ -47,12 +47,13 @@ from tinyfl.flower.supernode import free_port
 ROOT = Path(__file__).resolve().parents[2]
 TINYFL = Path(sys.executable).with_name("tinyfl")
 LISTED = """
+import os
 from pathlib import Path
 from time import sleep
 from flwr.serverapp import ServerApp
 
 app = ServerApp()
-Path("executed").touch()
+Path("executed").write_text(os.environ["FLWR_HOME"])
 
 @app.main()
 def main(grid, context):
@@ -88,6 +89,11 @@ class Served:
         return httpx.post(
             f"https://127.0.0.1:{self.local}{path}", content=body, headers=headers, verify=self.trusted, timeout=60
         )
+
+    def routes(self) -> list[str]:
+        """All that Flower serves, as it says itself."""
+        url = f"https://127.0.0.1:{self.local}/openapi.json"
+        return list(httpx.get(url, verify=self.trusted, timeout=60).json()["paths"])
 
     def raw(self, port: int, request: bytes) -> bytes:
         """All that comes back for these bytes, until the other side closes."""
@@ -163,8 +169,8 @@ def port(served: Served, request: pytest.FixtureRequest) -> int:
 
 
 def test_of_all_routes_strangers_reach_those_of_gateways_alone(served: Served, port: int) -> None:
+    routes = served.routes()
     with httpx.Client(verify=served.trusted, timeout=60, headers={"content-type": "application/protobuf"}) as client:
-        routes = client.get(f"https://127.0.0.1:{served.local}/openapi.json").json()["paths"]
         assert {"/v1/control/start-run", "/v1/runtime/acquire-task", "/v1/fleet/pull-messages", "/health"} <= set(routes)
         for path in [*routes, "/docs", "/openapi.json", "/redoc", "/", "/v1", "/v1/fleet", "/v1/fleet/"]:
             url = f"https://127.0.0.1:{port}{path}"
@@ -282,18 +288,23 @@ def test_a_strangers_app_is_refused_with_the_reason_and_leaves_nothing(served: S
     assert not list(served.folder.rglob("apps"))
 
 
-def test_nobody_on_this_machine_takes_a_runs_token(served: Served) -> None:
+def test_nobody_on_this_machine_takes_a_runs_token_or_does_a_runs_work(served: Served) -> None:
     asked = AcquireTaskRequest(supported_task_types=["flwr-serverapp"]).SerializeToString()
     assert served.post("/v1/runtime/acquire-task", asked).status_code == 401
+    for path in served.routes():
+        if path.startswith("/v1/runtime/"):
+            assert served.post(path, b"").status_code == 401, path
 
 
 def test_a_listed_app_runs_with_no_token_in_a_command_line_and_all_ends_at_a_signal(served: Served, listed: bytes) -> None:
     answer = served.post("/v1/control/start-run", control.StartRunRequest(fab=fab_of(listed)).SerializeToString())
     assert control.StartRunResponse.FromString(answer.content).run_id
-    until(lambda: list(served.folder.rglob("executed")))  # so the tests above would have seen what was executed
+    executed = served.folder / "executed"  # which the tests above would have seen too
+    until(lambda: executed.exists() and executed.read_text())
+    assert Path(executed.read_text()).parent == served.folder / "tmp"  # no app of an earlier day is taken for this one
     (coordinator,) = [words for words in processes(served) if any(b"flwr-serverapp" in word for word in words)]
     assert (b"--token" in coordinator, b"--token-file" in coordinator) == (False, True)
-    for path in [*served.folder.glob("superlink.db*"), *served.folder.rglob("executed")]:
+    for path in (executed, *served.folder.glob("superlink.db*")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     os.kill(served.child.process.pid, signal.SIGTERM)
     assert served.child.process.wait(60) == 0
@@ -331,7 +342,7 @@ def test_only_posts_to_fleet_paths_pass(path: str, method: str, kind: str) -> No
     assert bool(passed) == (kind == "http" and method == "POST" and FLEET.fullmatch(path) is not None)
 
 
-def plain(folder: Path, **other: Any) -> Setting:
+def setting(folder: Path, **other: Any) -> Setting:
     return Setting(**{"host": "127.0.0.1", "port": 1, "local_port": 2, "database": folder / "db", "keys": None, **other})
 
 
@@ -341,7 +352,7 @@ def test_an_app_that_an_unguarded_superlink_took_never_leaves_the_database(
     handlers = inner("flwr.superlink.servicer.control.control_handlers")
     monkeypatch.setattr(handlers, "get_fab_config", handlers.get_fab_config)  # put back afterwards
     (tmp_path / "secret").write_bytes(b"0")
-    app = superlink._flower(plain(tmp_path), tmp_path / "secret", Allowed(frozenset(), ()))
+    app = superlink._flower(setting(tmp_path), tmp_path / "secret", Allowed(frozenset(), ()))
     state = app.state.linkstate_factory.state()
     theirs, ours = STRANGERS["a file of its own"], bundle()
     for content in (theirs, ours):
@@ -351,35 +362,43 @@ def test_an_app_that_an_unguarded_superlink_took_never_leaves_the_database(
         state.get_fab(hashlib.sha256(theirs).hexdigest())
 
 
-@pytest.mark.parametrize("option", ["--port", "--local-port"])
+@pytest.mark.parametrize("option", ["port", "local_port"])
 def test_a_port_that_is_taken_is_said_before_anything_is_started(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = {option.strip("-").replace("-", "_"): taken.getsockname()[1]}
-        at = plain(tmp_path, **{"port": free_port(), "local_port": free_port(), **ports})
-        with pytest.raises(LinkError, match=f"port {taken.getsockname()[1]} .*another {option}"):
+        at = setting(tmp_path, **{"port": free_port(), "local_port": free_port(), option: taken.getsockname()[1]})
+        with pytest.raises(LinkError, match=f"port {taken.getsockname()[1]} .*another .*--{option.replace('_', '-')}"):
             serve_superlink(at, Allowed(frozenset(), ()), threading.Event(), print)
     assert not (tmp_path / "db").exists()
 
 
 def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
     make_keys(tmp_path, [], [])
-    plain(tmp_path, keys=tmp_path).check()
+    setting(tmp_path, keys=tmp_path).check()
     for host in ("", "0.0.0.0", "::", "192.168.1.1", "lab.example"):
         with pytest.raises(ConfigError, match="--insecure is for gateways on this machine"):
-            plain(tmp_path, host=host).check()
+            setting(tmp_path, host=host).check()
     with pytest.raises(ConfigError, match="both 7"):
-        plain(tmp_path, port=7, local_port=7).check()
+        setting(tmp_path, port=7, local_port=7).check()
     with pytest.raises(ConfigError, match="tinyfl keys"):
-        plain(tmp_path, keys=tmp_path / "absent").check()
+        setting(tmp_path, keys=tmp_path / "absent").check()
     (tmp_path / "superlink.key").write_text("no key")
     with pytest.raises(ConfigError, match="cannot be used together"):
-        plain(tmp_path, keys=tmp_path).check()
+        setting(tmp_path, keys=tmp_path).check()
+
+
+@pytest.mark.parametrize("name", ["absent/x.db", "text.db", "folder.db"])
+def test_a_database_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "text.db").write_text("no database, but long enough to be taken for one" * 9)
+    (tmp_path / "folder.db").mkdir()
+    (tmp_path / "secret").write_bytes(b"0")
+    with pytest.raises(ConfigError, match=f"{name} cannot be used"):
+        superlink._flower(setting(tmp_path, database=tmp_path / name), tmp_path / "secret", Allowed(frozenset(), ()))
 
 
 def test_another_flwr_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner_parts, "version", lambda _: "1.42.0")
     with pytest.raises(InstallError, match=r"not of 1\.42\.0: pip install flwr==1\.41\.0"):
-        superlink._flower(plain(tmp_path), tmp_path, Allowed(frozenset(), ()))
+        superlink._flower(setting(tmp_path), tmp_path, Allowed(frozenset(), ()))
     monkeypatch.undo()
     for part in ("flwr.superlink.cli.flower_superlink", "flwr.supercore.error"):
         with pytest.raises(InstallError, match=r"has no attribute 'gone'.*pip install flwr==1\.41\.0"):

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -36,6 +37,7 @@ from tinyfl.flower.allowed import Allowed, why_refused
 from tinyfl.flower.inner import inner
 from tinyfl.flower.supernode import loopback, prepare_environment
 from tinyfl.simulators.child import Child
+from tinyfl.words import plain
 
 LOCAL = "127.0.0.1"
 
@@ -103,7 +105,7 @@ def serve_superlink(setting: Setting, allowed: Allowed, ended: threading.Event, 
     for name in GRPC:
         os.environ.pop(name, None)
     with ExitStack() as up:
-        public = up.enter_context(_listening(setting.host, setting.port, "--port"))
+        public = up.enter_context(_listening(setting.host, setting.port, "--host or --port"))
         local = up.enter_context(_listening(LOCAL, setting.local_port, "--local-port"))
         folder = up.enter_context(private_folder("tinyfl-superlink-"))
         prepare_environment(folder)
@@ -186,12 +188,16 @@ def _flower(setting: Setting, secret: Path, allowed: Allowed) -> Any:
     words += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
     words += ["--enable-supernode-auth", "--ssl-ca-certfile", str(setting.keys / "ca.crt")] if setting.keys else ["--insecure"]
     words += [word for option, file in setting.tls().items() for word in (f"--{option.replace('_', '-')}", file)]
-    given, sys.argv = sys.argv, words
+    given, sys.argv = sys.argv, words  # Flower makes its settings of the command line alone
     try:
         config = cli._parse_superlink_lifespan_config()
     finally:
         sys.argv = given
-    app = inner("flwr.superlink.main", "create_app").create_app(config, cli.SuperLinkLifespan)
+    try:
+        app = inner("flwr.superlink.main", "create_app").create_app(config, cli.SuperLinkLifespan)
+    except SQLAlchemyError as error:
+        why = plain(getattr(error, "orig", None) or error)
+        raise ConfigError(f"{setting.database} cannot be used ({why}). Give another --database, or move it away.") from error
     state = app.state.linkstate_factory.state()
     read, fetch = handlers.get_fab_config, state.get_fab
 
@@ -250,9 +256,8 @@ def _listening(host: str, port: int, option: str) -> socket.socket:
             f"nothing can be served at {host or 'every address'}, port {port} ({error.strerror or error}). End what listens "
             f"there, or give another {option}."
         ) from error
-    made.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-    )  # asyncio does so on sockets of its own; without, 40 ms a request
+    # As asyncio does with sockets that it makes; without, each answer waits 40 ms.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 
 
