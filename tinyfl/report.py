@@ -211,7 +211,7 @@ def _headline(config: Config, result: Result, net: Network) -> str:
     others = f'; {starts_from(config.network)} <span class="n">{_value(start)}</span>'
     floor = next((f for f in reversed(result["floor"]) if f["shots"] == row["shots"]), None)
     if floor is not None:
-        others += f', {method(floor)} <span class="n">{_value(floor)}</span>'
+        others += f', {html.escape(method(floor))} <span class="n">{_value(floor)}</span>'
     if row["accuracy"] is not None:
         return f"{lead} answers {figure} right{others}."
     if not page.known(row["loss"]):
@@ -296,7 +296,9 @@ def _evaluation(config: Config, result: Result) -> str:
         kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
         mode = html.escape(learnt["mode"])
         body += f'<tr class="{kind}"><td>{mode}</td>{page.cells(texts)}</tr>'
-    floor = "".join(f" {method(f).capitalize()}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"])
+    floor = "".join(
+        f" {html.escape(method(f).capitalize())}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"]
+    )
     note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {LEADING_STEPS} steps.{floor}"
     return f'{page.table(head, body)}<p class="note">{note}</p>'
 
