@@ -32,7 +32,9 @@ TRIALS: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
         "--standardise": {},
     }),
     ("a rate too large", {"x": X, "y": VALUES}, {
-        "--inner-lr 1": {"inner_lr": 1.0}, "--inner-lr 1 --clip 1": {"inner_lr": 1.0, "clip": 1.0}, "--inner-lr 0.1": {"inner_lr": 0.1},
+        "--inner-lr 1": {"inner_lr": 1.0},
+        "--inner-lr 1 --clip 1": {"inner_lr": 1.0, "clip": 1.0},
+        "--inner-lr 0.1": {"inner_lr": 0.1},
     }),
     ("too few rounds", {"task": "digits"}, {"--rounds 50": {"rounds": 50}, "--rounds 500": {"rounds": 500}}),
     ("a rate too small", {"task": "digits"}, {"--inner-lr 1e-4": {"inner_lr": 1e-4}, "the default": {}}),

@@ -163,7 +163,8 @@ def test_every_row_of_the_evaluation_is_in_the_table(finished: dict[str, Path]) 
 
 def test_hostile_names_stay_text(run: Callable[..., Path]) -> None:
     path = run("classes", "<script>alert(1)<:script>")
-    change(path, network="<u>net</u>", left_out={"<b>late</b>": 3})
+    floor = [{**row, "method": "<u>mean</u>"} for row in json.loads((path / "result.json").read_text())["floor"]]
+    change(path, network="<u>net</u>", left_out={"<b>late</b>": 3}, verdict="<u>worse</u>", notes=["<u>x</u>"], floor=floor)
     report.rebuild(path)
     assert not [tag for tag, _ in Tags(text(path)).found if tag in ("script", "u")]
     assert "<b>late</b>" not in text(path)
@@ -178,6 +179,20 @@ def test_hostile_run_names_stay_text_in_a_comparison_and_its_legend(run: Callabl
         out = report.compare([one, other], tmp_path / "both.html")
     assert not [tag for tag, _ in Tags(text(out)).found if tag == "script"]
     assert "_$\\frac{$<script>" in words(out)
+
+
+def test_the_page_begins_with_what_is_worse_than_the_floor_and_says_what_was_made_of_the_data(run: Callable[..., Path]) -> None:
+    path = run("values")
+    assert 'class="verdict"' not in text(path)
+    assert "R² " in words(path)
+    assert "x: (x - mean) / deviation of the training devices" in words(path)
+    change(path, verdict="Worse than without a network: 7")
+    report.rebuild(path)
+    body = text(path).partition("</header>")[2].strip()
+    assert body.startswith('<p class="verdict">Worse than without a network: 7</p>')
+    old = {row["shots"]: row for row in json.loads((path / "result.json").read_text())["floor"]}
+    change(path, floor=[{k: v for k, v in row.items() if k != "method"} for row in old.values()])
+    report.rebuild(path)  # as an older tinyfl left it
 
 
 @pytest.mark.parametrize("name", ["digits", "values"])

@@ -81,7 +81,7 @@ def run(result: dict[str, Any]) -> None:
         table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
     console.print(table)
     for line in without_a_network(result):
-        console.print(line)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
         f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."

@@ -26,6 +26,7 @@ from tinyfl.export.interpreters import available
 from tinyfl.export.keras import to_keras
 from tinyfl.export.measure import CORE, imitation, measure
 from tinyfl.export.model import export
+from tinyfl.infer import infer
 from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.networks import Network
 from tinyfl.tasks import load_task
@@ -63,6 +64,14 @@ def devices_data(path: Path) -> Path:
     return path
 
 
+def values_data(path: Path) -> Path:
+    """Values in kelvin."""
+    rng = np.random.default_rng(1)
+    x, device = rng.normal(size=(360, 2)), np.repeat(np.arange(12), 30)
+    np.savez(path, x=300 + x, y=294 + 3 * x[:, 0] + rng.normal(size=12)[device], device=device)
+    return path
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """One small run of each kind."""
@@ -71,11 +80,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pat
         "digits": {"task": "digits", "network": "dsconv-4-8", "devices": 20, "shots": (1, 5), "adapt_lr": 0.1},
         "sine": {"task": "sine", "network": "mlp-16", "devices": 20},
         "npz": {"task": "npz", "network": "mlp-8", "data": str(devices_data(folder / "own.npz"))},
+        "values": {"task": "npz", "network": "mlp-8", "data": str(values_data(folder / "values.npz")), "rounds": 100},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tinyfl.report.write_report", lambda *_: None)
         patch.setattr(exporting, "DEVICES", 3)
-        yield {name: tinyfl.simulate(out=folder / name, **QUICK, **options).path for name, options in given.items()}
+        yield {name: tinyfl.simulate(out=folder / name, **{**QUICK, **options}).path for name, options in given.items()}
 
 
 @pytest.fixture
@@ -193,6 +203,22 @@ def test_regression_has_an_error_in_place_of_an_accuracy(run: Callable[[str], Pa
     for row in result["measured"][1]["rows"]:
         assert row["drop"] == pytest.approx(row["value"] - value(result, "float32", CORE))
     assert "values" in Path(result["card"]).read_text()
+
+
+def test_errors_of_values_are_in_their_units_for_every_file_and_by_infer(run: Callable[[str], Path]) -> None:
+    path = run("values")
+    result = export(path, adapted=0)
+    held = json.loads((path / "result.json").read_text())
+    start = next(row["loss"] for row in held["baseline"] if (row["mode"], row["steps"]) == ("batch", 0))
+    assert 3 < start < 60, "kelvin squared"
+    (core_, *files) = [row["value"] for row in result["measured"][-1]["rows"]]
+    assert core_ < start
+    assert files == pytest.approx([core_] * len(files), abs=0.5)
+    (model,) = [Path(file["path"]) for file in result["files"] if file["path"].endswith("int8.tflite")]
+    by_infer = infer(model, task=str(path), device=0)
+    assert by_infer["loss"] == pytest.approx(value(result, "int8", "tinyfl"), rel=1e-5)
+    assert "target_mean + target_scale * output" in Path(result["card"]).read_text()
+    assert "const double tinyfl_npz_mlp_8_relu_int8_target_mean[1]" in model.with_suffix(".h").read_text()
 
 
 def test_multi_label_networks_are_measured_by_labels() -> None:

@@ -54,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
             _wait_until_free(Path(options["resume"]))
             least = RunDirectory(Path(options["resume"])).config().minimum
         options["minimum"] = max(1, options.get("minimum", least))
-        run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, **options)
+        run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, on_note=_say_note, **options)
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
     for part, why in run.result["failed"].items():
@@ -117,6 +117,10 @@ def _say(progress: Progress) -> None:
         return
     loss = f", loss {progress.loss:.4g}" if progress.loss == progress.loss else ""
     print(f"{progress.stage}: {progress.done:,} of {progress.total:,}{loss}", flush=True)
+
+
+def _say_note(note: str) -> None:
+    print(note, flush=True)
 
 
 def _say_event(event: Event) -> None:
