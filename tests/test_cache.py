@@ -64,6 +64,15 @@ def test_a_home_has_the_cache_and_xdg_cache_home_goes_before_it(
     assert cache.folder() == unknown / "new" / "caches" / "tinyfl"
 
 
+def test_where_nothing_can_be_written_doctor_says_what_to_set(unknown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert cache.place() is None
+    assert doctor._cache() == doctor.Check("tinyfl", "cache", "broken", cache.NOTHING, cache.CURE, needed=True)
+
+
 @pytest.mark.parametrize("variable", ["HOME", "XDG_CACHE_HOME"])
 def test_where_the_cache_cannot_be_written_it_is_elsewhere_and_doctor_says_so(
     unknown: Path, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -91,7 +100,7 @@ def test_a_folder_that_others_may_enter_is_not_used_and_the_cure_cures(
     unknown: Path, monkeypatch: pytest.MonkeyPatch, taken: Callable[[Path], None]
 ) -> None:
     taken(own(unknown))
-    with pytest.raises(ConfigError, match=r"no folder that it may write to .*Set XDG_CACHE_HOME"):
+    with pytest.raises(ConfigError, match=r"no place for what tinyfl builds: .* cannot be written\. Set XDG_CACHE_HOME"):
         cache.folder("zig")
     found = doctor._cache()
     assert (found.state, found.cure) == ("broken", cache.CURE)

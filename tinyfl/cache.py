@@ -17,6 +17,7 @@ from tinyfl.errors import ConfigError
 LENT: Mapping[str, str] = MappingProxyType({"KERAS_HOME": "keras", "MPLCONFIGDIR": "matplotlib"})
 """What tells a library where it keeps its files, and the folder of the cache that it may have."""
 
+NOTHING = "there is neither a home nor a temporary directory"
 CURE = "Set XDG_CACHE_HOME to a folder that you may write to."
 
 
@@ -35,9 +36,10 @@ def place() -> Path | None:
     return next((path for path, usable in _places() if usable), None)
 
 
-def missed() -> list[Path]:
-    """The places before that one, which cannot be written."""
-    return [path for path, _ in takewhile(lambda each: not each[1], _places())]
+def missed() -> str:
+    """Why it is in no better place, in words; empty where there is none."""
+    tried = [str(path) for path, _ in takewhile(lambda each: not each[1], _places())]
+    return f"{' and '.join(tried)} cannot be written" if tried else ""
 
 
 def folder(*names: str) -> Path:
@@ -47,8 +49,7 @@ def folder(*names: str) -> Path:
     """
     where = place()
     if where is None:
-        tried = ", ".join(map(str, missed())) or "no home and no temporary directory"
-        raise ConfigError(f"tinyfl has no folder that it may write to for what it builds ({tried}). {CURE}")
+        raise ConfigError(f"there is no place for what tinyfl builds: {missed() or NOTHING}. {CURE}")
     made = where.joinpath(*names)
     try:
         where.parent.mkdir(parents=True, exist_ok=True)

@@ -91,11 +91,10 @@ def _part(name: str, find: Callable[[], Any]) -> Check:
 
 def _cache() -> Check:
     """Where firmware is built that no --out says where to, and what compilers and libraries keep goes."""
-    place, missed = cache.place(), " and ".join(map(str, cache.missed()))
+    place, missed = cache.place(), cache.missed()
     if place is None:
-        return Check("tinyfl", "cache", "broken", f"{missed or 'no folder'} cannot be written", cache.CURE, needed=True)
-    found = f"{place}, since {missed} cannot be written" if missed else str(place)
-    return Check("tinyfl", "cache", "ok", found, needed=True)
+        return Check("tinyfl", "cache", "broken", missed or cache.NOTHING, cache.CURE, needed=True)
+    return Check("tinyfl", "cache", "ok", f"{place}, since {missed}" if missed else str(place), needed=True)
 
 
 def _packages() -> list[Check]:
