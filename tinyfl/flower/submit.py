@@ -54,7 +54,7 @@ def run_on(
     began = time.time()
     with telling(lambda: f"stopped while the run was handed in. Where it runs all the same: flwr list {superlink}, flwr stop"):
         number = _handed_in(superlink, settings)
-    with telling(lambda: f"the run was stopped after its last finished round. Go on with: {again}"):
+    with telling(lambda: f"the SuperLink was told to stop the run after its last finished round. Go on with: {again}"):
         try:
             ended = _followed(superlink, number, again)
         except KeyboardInterrupt:

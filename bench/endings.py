@@ -1,0 +1,278 @@
+"""SIGINT and SIGTERM at random moments of six commands: how long each takes to end, what it leaves, and what goes on.
+
+    python bench/endings.py                     34 moments of each
+    python bench/endings.py run push --each 10  of some
+
+A moment lies anywhere between a command's start and its usual end. Whatever a command has started carries a mark in its
+environment, and has a temporary folder of its own, so nothing of it is overlooked. A run that was stopped is resumed, or
+started anew where it had not begun, and must end with the theta of one that was left alone. It needs no network.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import provenance
+from tinyfl.simulators.child import Child
+
+from tinyfl.flower.supernode import free_port
+
+BIN = Path(sys.executable).parent
+INSTALLS_NOTHING = "--disable-runtime-dependency-installation"
+
+LONGEST = 60.0
+"""Seconds after which a command counts as one that does not end."""
+
+SETTLED = 10.0
+"""Seconds after a command's end after which what is still there counts as left behind."""
+
+NEAR = ["--task", "sine", "--network", "mlp-8", "--tasks", "50", "--seed", "5"]
+BOARDS = [*NEAR, "--devices", "3", "--cohort", "3", "--rounds", "40"]
+MANY = [*NEAR, "--devices", "1000", "--cohort", "200", "--rounds", "1500"]
+
+
+@dataclass
+class Seen:
+    """What became of a command's trials: the seconds from each signal to the end, the exit codes, how many signals came before
+    the command's first line, how many tracebacks were shown, what was left behind, and the thetas after it."""
+
+    seconds: list[float] = field(default_factory=list)
+    codes: Counter[int] = field(default_factory=Counter)
+    early: int = 0
+    tracebacks: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    same: int = 0
+    other: list[str] = field(default_factory=list)
+
+
+class Bench:
+    """``folder`` holds all; the SuperLink, a gateway and three boards on ports stay up."""
+
+    def __init__(self, folder: Path, up: ExitStack, draw: random.Random) -> None:
+        self.folder, self.up, self.draw, self.trial = folder, up, draw, 0
+        os.environ |= {"FLWR_HOME": str(folder / "home"), "PATH": f"{BIN}:{os.environ['PATH']}", "FLWR_TELEMETRY_ENABLED": "0"}
+        os.environ |= {"FLWR_DISABLE_UPDATE_CHECK": "1"}
+        (folder / "home").mkdir()
+        self.superlink = f"127.0.0.1:{free_port()}"
+        (folder / "home" / "config.toml").write_text(f'[superlink.lab]\naddress = "{self.superlink}"\ninsecure = true\n')
+        (folder / "fleet.toml").write_text('[[fleet]]\nboard = "mps2-an386"\ncount = 3\n')
+
+    def federation(self) -> None:
+        port = self.superlink.rpartition(":")[2]
+        self.stays("superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port, INSTALLS_NOTHING)
+        self.stays("gateway", *self.gateway())
+
+    def gateway(self) -> list[str]:
+        return ["tinyfl", "gateway", "--superlink", self.superlink, "--insecure", "--fleet", "fleet.toml"]
+
+    def ports(self) -> list[str]:
+        """Three boards that stay up."""
+        self.stays("boards", "tinyfl", "emulate", "--board", "mps2-an386", "--count", "3", "--link", "tcp", "--json")
+        while not (text := self.said("boards")).startswith("{"):
+            time.sleep(0.2)
+        return [word for board in json.loads(text)["boards"] for word in ("--port", board["url"])]
+
+    def stays(self, name: str, *words: str, up: ExitStack | None = None) -> None:
+        """Starts a command that ends with ``up``, as a rule with the bench."""
+        log = (self.folder / f"{name}.log").open("wb")
+        os.chdir(self.folder)
+        (up or self.up).enter_context(Child([str(BIN / words[0]), *words[1:]], stdout=log, stderr=log))
+
+    def said(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def whole(self, *words: str) -> str:
+        """What a command says that is left alone."""
+        done = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=self.folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{words}: {done.returncode}\n{done.stderr[-2000:]}")
+        return done.stdout
+
+    def stopped(self, seen: Seen, number: signal.Signals, after: float, words: list[str]) -> bool:
+        """A command that gets the signal ``number`` ``after`` so many seconds; whether it was still there."""
+        self.trial += 1
+        scratch = self.folder / f"scratch-{self.trial}"
+        scratch.mkdir()
+        mark = f"TINYFL_ENDING={os.getpid()}-{self.trial}"
+        environment = os.environ | {"TMPDIR": str(scratch), **dict([mark.split("=")])}
+        with (self.folder / "said").open("w+") as said:
+            process = subprocess.Popen(
+                [str(BIN / words[0]), *words[1:]], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+            try:
+                process.wait(after)
+                return False
+            except subprocess.TimeoutExpired:
+                process.send_signal(number)
+            began = time.monotonic()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LONGEST)
+            seen.seconds.append(time.monotonic() - began)
+            process.kill()
+            said.seek(0)
+            text = said.read()
+        code = process.wait()
+        seen.codes[code] += 1
+        if code < 0 and not text.startswith("tinyfl:"):
+            seen.early += 1  # Python itself was still starting, and ends in its own way
+        elif "Traceback" in text:
+            seen.tracebacks.append(text[-1500:])
+        deadline = time.monotonic() + SETTLED
+        while marked(mark) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        seen.left += [f"process: {line}" for line in marked(mark)] + [f"file: {path.name}" for path in scratch.iterdir()]
+        return True
+
+
+def marked(mark: str) -> list[str]:
+    """The command lines of processes with this word in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120])
+    return found
+
+
+def locked(folder: Path) -> bool:
+    with suppress(FileNotFoundError), (folder / "lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+Trial = Callable[[Bench, Seen, signal.Signals], None]
+
+
+def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None) -> Trial:
+    """Trials of ``tinyfl run`` with these options, resumed by ``local`` where given: another fleet, to the same theta."""
+    again = ["tinyfl", "run", *(local or options), "--json", "--out"]
+    theta = json.loads(bench.whole(*again, "whole-" + str(len(options))))["theta_sha256"]
+    usual = timed(bench, ["tinyfl", "run", *options, "--out", "usual-" + str(len(options))])
+
+    def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
+        out = bench.folder / f"run-{bench.trial}"
+        words = ["tinyfl", "run", *options, "--out", out.name]
+        if not bench.stopped(seen, number, bench.draw.uniform(0, usual), words):
+            return
+        deadline = time.monotonic() + LONGEST
+        while local and locked(out) and time.monotonic() < deadline:
+            time.sleep(0.5)  # the coordinator is a process of the SuperLink's
+        seen.left += ["lock"] * locked(out)
+        begun = (out / "config.toml").is_file()
+        said = bench.whole(*(["tinyfl", "run", "--resume", out.name, "--json"] if begun else [*again, out.name]))
+        same = json.loads(said)["theta_sha256"] == theta
+        seen.same += same
+        seen.other += [] if same else [out.name]
+
+    return trial
+
+
+def timed(bench: Bench, words: list[str]) -> float:
+    began = time.monotonic()
+    bench.whole(*words)
+    return time.monotonic() - began
+
+
+def of_a_push(bench: Bench) -> Trial:
+    """Two models take turns, so that there is always something to write; the same command then does the rest."""
+    ports = bench.ports()
+    for seed in "12":
+        far = ["--seed", seed, "--network", "mlp-16-16", "--devices", "9", "--cohort", "9", "--rounds", "2", "--tasks", "2"]
+        bench.whole("tinyfl", "simulate", "--task", "sine", *far, "--out", f"model-{seed}")
+    usual = min(timed(bench, ["tinyfl", "push", f"model-{seed}", *ports]) for seed in "12")
+
+    def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
+        words = ["tinyfl", "push", f"model-{1 + bench.trial % 2}", *ports]
+        if bench.stopped(seen, number, bench.draw.uniform(0, usual), words):
+            bench.whole(*words)
+            seen.same += 1
+
+    return trial
+
+
+def of_a_service(bench: Bench, words: list[str], up: str, after: float) -> Trial:
+    """Trials of a command that has no end of its own, until ``after`` seconds after it has said ``up``."""
+    began = time.monotonic()
+    with ExitStack() as one:
+        bench.stays("one", *words, up=one)
+        while up not in bench.said("one"):
+            time.sleep(0.1)
+    longest = time.monotonic() - began + after
+
+    def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
+        bench.stopped(seen, number, bench.draw.uniform(0, longest), words)
+
+    return trial
+
+
+def trials(bench: Bench, verb: str) -> Trial:
+    if verb == "run":
+        return of_a_run(bench, [*BOARDS, "--board", "mps2-an386"])
+    if verb == "simulate":
+        return of_a_run(bench, MANY)
+    if verb == "push":
+        return of_a_push(bench)
+    if verb == "emulate":
+        return of_a_service(
+            bench, ["tinyfl", "emulate", "--board", "mps2-an386", "--count", "8", "--link", "tcp"], "socket://", 2
+        )
+    bench.federation()
+    if verb == "gateway":
+        return of_a_service(bench, bench.gateway(), "boards up", 10)
+    far = [*NEAR, "--devices", "3", "--cohort", "3", "--rounds", "3", "--nodes", "1"]
+    return of_a_run(bench, [*far, "--superlink", "lab"], local=far)
+
+
+VERBS = ("run", "simulate", "push", "emulate", "gateway", "superlink")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("verbs", nargs="*", choices=[*VERBS, []], default=VERBS)
+    parser.add_argument("--each", type=int, default=34)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, would ignore it
+    print("| command | signals | largest, median s | exit codes | before its first line | left behind | then went on |")
+    print("| --- | ---: | --- | --- | ---: | --- | ---: |")
+    seen: dict[str, Seen] = {}
+    for verb in asked.verbs:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
+            bench, seen[verb] = Bench(Path(folder), up, random.Random(f"{asked.seed} {verb}")), Seen()
+            trial = trials(bench, verb)
+            while len(seen[verb].seconds) < asked.each:
+                trial(bench, seen[verb], (signal.SIGINT, signal.SIGTERM)[len(seen[verb].seconds) % 2])
+        show(verb, seen[verb])
+    for each in seen.values():
+        for text in [*each.tracebacks, *each.left, *each.other]:
+            print(text)
+    print(f"seed {asked.seed}; {provenance()}")
+
+
+def show(verb: str, seen: Seen) -> None:
+    codes = ", ".join(f"{count} x {code}" for code, count in sorted(seen.codes.items()))
+    times = f"{max(seen.seconds):.2f}, {statistics.median(seen.seconds):.2f}"
+    left = f"{len(seen.left)}, {len(seen.tracebacks)} tracebacks" if seen.left or seen.tracebacks else "nothing"
+    went_on = f"{seen.same} of {seen.same + len(seen.other)}" if seen.same or seen.other else ""
+    print(f"| {verb} | {len(seen.seconds)} | {times} | {codes} | {seen.early} | {left} | {went_on} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
