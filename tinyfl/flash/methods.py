@@ -38,16 +38,19 @@ def image_format(method: FlashMethod) -> Format:
     return "hex" if isinstance(method, Pyocd | Openocd) else "bin"
 
 
-def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[str] = ()) -> tuple[str, ...]:
+def command(
+    method: FlashMethod, image: Path, place: str, bootloader: Sequence[str] = (), by_socket: bool = False
+) -> tuple[str, ...]:
     """What writes ``image`` at ``place``: a probe's id, a drive's path, the port of a bootloader, or the serial number of a
-    device in DFU mode; where that is empty, the tool takes what there is. ``bootloader`` are the USB ids of DFU mode."""
+    device in DFU mode; where that is empty, the tool takes what there is. ``by_socket``: it is the USB socket of a probe or
+    device. ``bootloader`` are the USB ids of DFU mode."""
     if isinstance(method, Pyocd):
         uid = ("--uid", place) if place else ()
         # A locked chip is an error, and is not erased without being asked.
         return ("pyocd", "flash", "--no-wait", "--target", method.target, *uid, "-O", "auto_unlock=false", str(image))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
-        probe = (f"adapter serial {place}",) if place else ()
+        probe = (f"{'adapter usb location' if by_socket else 'adapter serial'} {place}",) if place else ()
         said = [part for line in (*probe, *QUIET, f"program {{{image}}} verify reset exit") for part in ("-c", line)]
         return ("openocd", *files, *said)
     if isinstance(method, Bossac):
@@ -55,7 +58,7 @@ def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[s
         return ("bossac", f"--port={place or 'PORT'}", "-U", "-e", "-w", "-v", *offset, "-R", str(image))
     if isinstance(method, DfuUtil):
         device = ("--device", bootloader[0]) if bootloader else ()
-        serial = ("--serial", place) if place else ()
+        serial = ("--path" if by_socket else "--serial", place) if place else ()
         at = f"{method.address:#010x}:leave"
         return ("dfu-util", *device, *serial, "--alt", str(method.alt), "--dfuse-address", at, "--download", str(image))
     return ("cp", str(image), f"{place}/")
@@ -76,14 +79,14 @@ def erases(method: FlashMethod) -> str:
     return ""
 
 
-def unlock(method: FlashMethod, place: str) -> str:
+def unlock(method: FlashMethod, place: str, by_socket: bool = False) -> str:
     """The command that unlocks a chip, which erases it; empty where there is none."""
     if isinstance(method, Pyocd):
         return shlex.join(("pyocd", "erase", "--mass", "--target", method.target, *(("--uid", place) if place else ())))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
         erase = next((what for chip, what in UNLOCKS.items() if any(chip in file for file in method.config)), "")
-        probe = ["-c", f"adapter serial {place}"] if place else []
+        probe = ["-c", f"{'adapter usb location' if by_socket else 'adapter serial'} {place}"] if place else []
         return shlex.join(["openocd", *files, *probe, "-c", erase]) if erase else ""
     if isinstance(method, DfuUtil):
         return f"dfu-util --alt {method.alt} --dfuse-address {method.address:#010x}:unprotect:force"
