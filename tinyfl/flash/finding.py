@@ -420,9 +420,13 @@ def _joined(found: Sequence[Target], loose: Sequence[Target], now: Seen) -> list
         kind = target.board
         silent = [each for each in found if each.board.name == kind.name and not each.described]
         stopped = [each.spot for each in now.usb if each.id in kind.usb.bootloader]
-        waiting = [each for each in left if each.board.name == kind.name and any(each.spots[0].same(spot) for spot in stopped)]
-        if silent == [target] and target.spots and len(waiting) == 1:
+        waiting = [each for each in left if each.board.name == kind.name and _at_one_of(each, stopped)]
+        if silent == [target] and target.spots and not _at_one_of(target, stopped) and len(waiting) == 1:
             target = replace(target, spots=(*target.spots, *waiting[0].spots))
             left.remove(waiting[0])
         joined.append(target)
     return [*joined, *left]
+
+
+def _at_one_of(target: Target, spots: Sequence[Spot]) -> bool:
+    return any(own.same(spot) for own in target.spots for spot in spots)
