@@ -68,6 +68,7 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
         ({"ports": ["/dev/a", "/dev/a"]}, "more than once"),
         ({"ports": ["/dev/a"], "ids": ["0b", "0b"]}, "more than once"),
         ({"ports": [1]}, "lists of texts"),
+        ({"ports": ["/dev/a\0"]}, "cannot be printed"),
         ({"ports": ["/dev/a"], "ids": ["7"]}, "no board's id"),
         ({"ports": ["/dev/a"], "ids": ["AB", "ab"]}, "more than once"),
         ({"ports": ["/dev/a"], "baud": 50}, "baud .* is 50, not 300"),
@@ -81,9 +82,15 @@ def test_what_is_no_part_is_refused(part: Any, said: str) -> None:
         read_parts([part])
 
 
-def test_one_id_in_two_parts_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ids in .* has '0b' more than once"):
-        read_parts([{"ports": ["/dev/a"], "ids": ["0b"]}, {"ports": ["/dev/b"], "ids": ["0B"]}])
+def test_a_port_or_a_board_is_in_a_fleet_once_whatever_its_names_and_parts(tmp_path: Path) -> None:
+    (tmp_path / "by-id").symlink_to("/dev/ttyUSB7")
+    with pytest.raises(ConfigError, match=r"has '/dev/ttyUSB7' more than once, which is '.*by-id' too"):
+        read_parts([{"ports": [str(tmp_path / "by-id"), "/dev/ttyUSB7"]}])
+    for one, other in (({"ports": ["/dev/a"]}, {"ports": ["/dev/./a"]}),
+                       ({"ports": ["/dev/a"], "ids": ["AB"]}, {"ports": ["/dev/b"], "ids": ["ab"]})):  # fmt: skip
+        with pytest.raises(ConfigError, match="more than once"):
+            read_parts([one, other])
+    assert len(read_parts([{"ports": ["socket://h:1"]}, {"ports": ["socket://h:2"]}])) == 2
 
 
 def test_a_fleet_that_is_no_list_or_has_another_size_is_refused() -> None:

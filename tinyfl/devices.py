@@ -20,6 +20,7 @@ from tinyfl.link.wire import SerialWire
 from tinyfl.ports import (
     Holder,
     Port,
+    Spot,
     demand_free,
     holders,
     named,
@@ -90,22 +91,34 @@ class Device:
 @dataclass(frozen=True)
 class Probe:
     """A debug probe: its unique id (as a rule its USB serial number; empty where it has none), what it calls itself, its USB
-    ids, and the boards whose manifests have these, or the chip that it says it sits beside."""
+    ids, the boards whose manifests have these, or the chip that it says it sits beside, and the socket that it is plugged into
+    (empty: unknown)."""
 
     id: str
     name: str
     usb: str
     boards: tuple[str, ...]
+    location: str = ""
+
+    @property
+    def spot(self) -> Spot:
+        return Spot(self.location, self.id)
 
 
 @dataclass(frozen=True)
 class Usb:
-    """A USB device: its ids ("0483:df11"), its serial number, what it calls itself, and its device file (None: not known)."""
+    """A USB device: its ids ("0483:df11"), its serial number, what it calls itself, its device file (None: not known), and the
+    socket that it is plugged into ("1-1.2")."""
 
     id: str
     serial: str = ""
     product: str = ""
     node: Path | None = None
+    location: str = ""
+
+    @property
+    def spot(self) -> Spot:
+        return Spot(self.location, self.serial)
 
 
 def devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS) -> list[Device]:
@@ -120,9 +133,10 @@ def devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS
 
 async def look(named: Collection[Port] = (), within: float = ASK_SECONDS, skip: Collection[Port] = ()) -> list[Device]:
     """The same for ports rather than urls, leaving out those in ``skip``."""
-    urls, left_out = {each.url for each in named}, {each.url for each in skip}
+    once = {each.url: each for each in named}
+    urls, left_out = set(once), {each.url for each in skip}
     others = [each for each in serial_ports() if each.url not in urls]
-    asked = [each for each in (*named, *others) if each.url not in left_out]
+    asked = [each for each in (*once.values(), *others) if each.url not in left_out]
     opened = await asyncio.to_thread(open_ports)
     return list(await asyncio.gather(*(_ask(each, within, each.url in urls, opened) for each in asked)))
 
@@ -170,13 +184,14 @@ def probes(usb: Iterable[Usb] | None = None) -> list[Probe]:
     found = []
     for device in usb_devices() if usb is None else usb:
         if kinds := tuple(board.name for board in package_boards() if device.id in board.usb.probe):
-            found.append(Probe(device.serial, device.product, device.id, kinds))
+            found.append(Probe(device.serial, device.product, device.id, kinds, device.location))
     for each in _pyocd_probes():
         same = next((other for other in found if other.id == each.id), None)
         if same:
             found.remove(same)
-        found.append(replace(each, usb=same.usb, boards=each.boards or same.boards) if same else each)
-    return sorted(found, key=lambda each: (each.usb, each.id))
+            each = replace(each, usb=same.usb, boards=each.boards or same.boards, location=same.location)
+        found.append(each)
+    return sorted(found, key=lambda each: (each.usb, each.id, each.location))
 
 
 def usb_devices() -> list[Usb]:
@@ -188,7 +203,7 @@ def usb_devices() -> list[Usb]:
         if vendor and product:  # not an interface of a device, or one that has just gone
             known = bus.isdecimal() and number.isdecimal()
             node = USB_NODES / f"{int(bus):03}" / f"{int(number):03}" if known else None
-            found.append(Usb(f"{vendor}:{product}", serial_number(serial), plain(name, MOST_OF_USB), node))
+            found.append(Usb(f"{vendor}:{product}", serial_number(serial), plain(name, MOST_OF_USB), node, folder.name))
     return found
 
 

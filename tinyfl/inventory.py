@@ -6,9 +6,11 @@
     tags = ["lab", "window"]            # the user's own words
     port = "/dev/ttyACM0"               # where it was last
     usb-serial = "066DFF495056805087"   # of that port, if it has one
+    usb-location = "1-1.2:1.2"          # the socket it is plugged into, which tells it from others with that serial number
     baud = 921600                       # only where it is not the manifest's
+    manifest = "my-board.toml"          # of a board of one's own, seen from this file's folder
 
-It is the user's file. Saving changes the board, port, usb-serial and baud of devices found, adds tags that are asked for, and
+It is the user's file. Saving changes what is said of the port and the kind of devices found, adds tags that are asked for, and
 appends devices that are new; all else, comments and keys unknown to tinyfl included, stays as it was.
 """
 
@@ -37,7 +39,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 @dataclass(frozen=True)
 class Saved:
     """A device as the file has it: its id in hexadecimal, its kind, tags, the url of its last port, that port's USB serial
-    number, and its baud (0: as the port's manifest has it). What the file does not say is empty."""
+    number, its baud (0: as the port's manifest has it), its manifest's path, and where the port was plugged in. What the file
+    does not say is empty."""
 
     id: str
     board: str = ""
@@ -45,6 +48,8 @@ class Saved:
     port: str = ""
     usb_serial: str = ""
     baud: int = 0
+    manifest: str = ""
+    usb_location: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (
     demand_distinct(there)
     absent = [] if asked.ports else [each for each in saved if each.id not in answered and meant(each.id, each.board)]
     absent += [Saved(id) for id in ids if id not in answered and id not in known]
-    missing = tuple((each, _perhaps(each, found)) for each in absent)
+    missing = tuple((each, _perhaps(each, found, saved)) for each in absent)
     taken = {device.port.url for _, device in missing if device}
     unclear = tuple(
         each
@@ -172,17 +177,32 @@ def select(asked: Selection, found: Sequence[Device], saved: Sequence[Saved] = (
     return Chosen(there, missing, unclear)
 
 
-def ports_of(saved: Iterable[Saved]) -> list[Port]:
+def ports_of(saved: Sequence[Saved]) -> list[Port]:
     """Where to ask for the devices ``saved``: at the ports that have their USB serial numbers now or, of a device without one,
     at the port where it was last. That is only a place to ask: the board there says who it is."""
     now = serial_ports()
     found: dict[str, Port] = {}
     for each in saved:
         same = [other for other in now if each.usb_serial and other.serial == each.usb_serial]
+        same = same or [other for other in now if each.usb_location and _may_be_at(each, other, saved)]
         last = [each.port] if each.port and not each.usb_serial else []
         for url in [other.url for other in same] or last:
-            found[url] = port(url, each.baud, now)
+            at = port(url, each.baud, now)
+            if url not in found or _may_be_at(each, at, saved):
+                found[url] = at
     return list(found.values())
+
+
+def entry_of(device: Device, saved: Sequence[Saved]) -> Saved | None:
+    """What the file says of ``device``: by its id or, where it does not answer, by its port."""
+    if device.id:
+        return next((each for each in saved if each.id == device.id), None)
+    return next((each for each in saved if _may_be_at(each, device.port, saved)), None)
+
+
+def manifest(device: Saved, path: Path) -> Path:
+    """Where the manifest of ``device`` is, as the file at ``path`` has it."""
+    return path.parent / device.manifest
 
 
 def save(found: Sequence[Device], tags: Sequence[str] = (), path: Path | None = None) -> tuple[Saved, ...]:
@@ -201,7 +221,7 @@ def save(found: Sequence[Device], tags: Sequence[str] = (), path: Path | None = 
     with locks.alone(path.parent, f"another tinyfl is writing {path}"):
         text = _text(path)
         before = {each.id: each for each in _devices(text, path)}
-        now = [_saved(device, before.get(device.id), tags) for device in found if device.id]
+        now = [_saved(device, before.get(device.id), tags, path) for device in found if device.id]
         new = _edited(text, now)
         wanted = {**before, **{each.id: each for each in now}}
         if new is None or _devices(new, path) != tuple(wanted.values()):
@@ -265,7 +285,7 @@ def _devices(text: str, path: Path) -> tuple[Saved, ...]:
 def _device(table: Any, where: str) -> Saved:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} is {table!r:.40}, not a table.")
-    texts = {key: table.get(key, "") for key in ("id", "board", "port", "usb-serial")}
+    texts = {key: table.get(key, "") for key in ("id", "board", "port", "usb-serial", "manifest", "usb-location")}
     for key, value in texts.items():
         if not isinstance(value, str) or CONTROL.search(value):
             raise ConfigError(f"{where} has the {key} {value!r:.40}, which is not a line of text.")
@@ -278,17 +298,33 @@ def _device(table: Any, where: str) -> Saved:
     baud = table.get("baud", 0)
     if not isinstance(baud, int) or isinstance(baud, bool) or not 0 <= baud < 1 << 31:
         raise ConfigError(f"{where} has the baud {baud!r:.40}, which is no speed.")
-    return Saved(id, texts["board"], tuple(tags), texts["port"], texts["usb-serial"], baud)
+    return Saved(
+        id, texts["board"], tuple(tags), texts["port"], texts["usb-serial"], baud, texts["manifest"], texts["usb-location"]
+    )
 
 
-def _saved(device: Device, before: Saved | None, tags: Sequence[str]) -> Saved:
-    """``device`` as the file is to have it. Its baud is written where nobody could know it from the port."""
+def _saved(device: Device, before: Saved | None, tags: Sequence[str], path: Path) -> Saved:
+    """``device`` as the file at ``path`` is to have it. Its baud is written where nobody could know it from the port."""
+    board = device.boards[0]
+    own = before.manifest if before and before.manifest and before.board == board else _own_manifest(board, path)
     had = before.tags if before else ()
     usual = speeds(device.port.usb)[0]
     return Saved(
-        device.id, plain(device.boards[0]), tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
-        0 if device.baud == usual else device.baud,
+        device.id, plain(board), tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
+        0 if device.baud == usual else device.baud, own, device.port.location,
     )  # fmt: skip
+
+
+def _own_manifest(board: str, path: Path) -> str:
+    """The manifest of a kind that is not the package's, from the folder of the file at ``path`` or the current one; as the file
+    is to have it, and empty if there is none."""
+    from tinyfl.boards import check, names
+
+    for folder in dict.fromkeys((path.parent, Path())):
+        for each in sorted(folder.glob("*.toml")) if board not in names() else ():
+            if each.stem == board and check(each)[0]:
+                return each.name if folder == path.parent else str(each.resolve())
+    return ""
 
 
 def _table(device: Saved) -> dict[str, Any]:
@@ -299,7 +335,9 @@ def _table(device: Saved) -> dict[str, Any]:
         "tags": list(device.tags),
         "port": device.port or None,
         "usb-serial": device.usb_serial or None,
+        "usb-location": device.usb_location or None,
         "baud": device.baud or None,
+        "manifest": device.manifest or None,
     }
 
 
@@ -318,13 +356,18 @@ def _update(table: Any, values: Mapping[str, Any]) -> None:
             table[key] = value
 
 
-def _perhaps(device: Saved, found: Sequence[Device]) -> Device | None:
-    """The port that does not answer where ``device`` may be: that with its USB serial number, or the one it was last at."""
-    for each in found:
-        same = each.port.serial == device.usb_serial if device.usb_serial else each.port.url == device.port
-        if not each.id and same:
-            return each
-    return None
+def _perhaps(device: Saved, found: Sequence[Device], saved: Sequence[Saved]) -> Device | None:
+    """The port that does not answer where ``device`` may be."""
+    return next((each for each in found if not each.id and _may_be_at(device, each.port, saved)), None)
+
+
+def _may_be_at(device: Saved, port: Port, saved: Sequence[Saved]) -> bool:
+    """Whether ``port`` is the one that ``device`` was at, wherever that is now. A serial number that several have tells
+    nothing, and then it is the one in the same socket."""
+    if not device.usb_serial and not device.usb_location:
+        return port.url == device.port
+    shared = port.shared or sum(each.usb_serial == device.usb_serial for each in saved) > 1
+    return port.serial == device.usb_serial and (port.location == device.usb_location if shared or not port.serial else True)
 
 
 def _whole(ids: Iterable[str], known: Iterable[str]) -> list[str]:

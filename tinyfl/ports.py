@@ -38,6 +38,29 @@ LOOKS = 5
 
 
 @dataclass(frozen=True)
+class Spot:
+    """What tells a thing on USB from others: the socket that it is plugged into ("1-1.2"), its serial number, and of a drive
+    the path where it is mounted. What is not known is empty."""
+
+    socket: str = ""
+    serial: str = ""
+    path: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.socket or self.serial or self.path)
+
+    def same(self, other: "Spot") -> bool:
+        """Whether both are one thing: by the first of these facts that is known of both."""
+        facts = ((self.socket, other.socket), (self.serial, other.serial), (self.path, other.path))
+        return next((ours == theirs for ours, theirs in facts if ours and theirs), False)
+
+    def word(self, things: "Iterable[Spot]") -> str:
+        """What a command line calls it among ``things``: its serial number, unless another has that; its socket; its path."""
+        shared = any(each.serial == self.serial and not each.same(self) for each in things)
+        return (self.serial if not shared else "") or self.socket or self.path or self.serial
+
+
+@dataclass(frozen=True)
 class Port:
     """Where a board may be: what pyserial opens (``url``); of USB ports the ids as "0483:374b", the serial number, what the
     thing calls itself and where it is plugged in ("1-1.2", behind a colon its interface); the speeds to try, likeliest first;
@@ -61,6 +84,10 @@ class Port:
     def socket(self) -> str:
         """Where it is plugged in, whichever of its interfaces this is."""
         return self.location.partition(":")[0]
+
+    @property
+    def spot(self) -> Spot:
+        return Spot(self.socket, self.serial)
 
     @property
     def interface(self) -> str:
@@ -182,10 +209,10 @@ async def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
 def named(port: Port) -> str:
     """What a user may call the port: its url, and where USB facts are known its serial number, or its socket where others have
     that number too."""
-    serial = f"USB serial number {plain(port.serial)}" if port.serial else ""
+    serial = f"USB serial number {plain(port.serial)}" if port.serial and not port.shared else ""
     if not port.url:
-        return f"the serial port of {serial}"
-    fact = f"USB socket {port.socket}" if port.shared else serial
+        return f"the serial port of {serial}" if serial else f"the serial port in USB socket {port.socket}"
+    fact = serial or (f"USB socket {port.socket}" if port.shared else "")
     return f"{port.url} ({fact})" if fact else port.url
 
 

@@ -65,6 +65,7 @@ def read_parts(tables: Any) -> tuple[Part, ...]:
     if not isinstance(tables, list | tuple):
         raise ConfigError("fleet is not a list of tables. Write each part of the fleet under its own [[fleet]].")
     parts = tuple(table if isinstance(table, Part) else _part(table) for table in tables)
+    _refuse_repeats("ports", [port for part in parts for port in part.ports])
     _refuse_repeats("ids", [id.lower() for part in parts for id in part.ids])
     return parts
 
@@ -107,11 +108,18 @@ def _check(part: Part, given: set[str]) -> None:
     for id in part.ids:
         if not re.fullmatch(r"(?:[0-9a-fA-F]{2}){1,16}", id):
             raise ConfigError(f"ids in [[fleet]] has {id!r}, which is no board's id: give pairs of hexadecimal digits.")
-    _refuse_repeats("ports", part.ports)
+    if not all(text.isprintable() for text in part.ports):
+        raise ConfigError("ports in [[fleet]] has a name with characters that cannot be printed.")
 
 
 def _refuse_repeats(name: str, texts: Iterable[str]) -> None:
-    texts = list(texts)
+    """Whoever is in a fleet twice, be it a port under two names, would keep itself out."""
+    from tinyfl.ports import real
+
+    seen: dict[str, str] = {}
     for text in texts:
-        if texts.count(text) > 1:
-            raise ConfigError(f"{name} in [[fleet]] has {text!r} more than once.")
+        one = real(text) if name == "ports" else text
+        if one in seen:
+            same = f", which is {seen[one]!r} too" if seen[one] != text else ""
+            raise ConfigError(f"{name} in [[fleet]] has {text!r} more than once{same}. Leave one of them.")
+        seen[one] = text

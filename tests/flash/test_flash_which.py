@@ -118,7 +118,8 @@ def test_of_two_kinds_that_one_unseen_probe_may_have_neither_is_lost(workbench: 
     assert openocd.calls == [] and done[1].retry == "tinyfl flash --board nucleo-f446re --method openocd"
 
 
-def test_drives_without_serial_numbers_are_all_done(workbench: Workbench) -> None:
+def test_drives_without_serial_numbers_are_all_done(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyfl.flash.verify.verify.__defaults__", ("", 0.5))
     workbench.plug("", None, usb="2e8a:0003", drive="RPI-RP2")
     workbench.plug("ttyACM5", FakeBoard(b"\5", "nucleo-f401re", VERSION), usb=NUCLEO, serial="S1")
     workbench.plug("", None, usb=MICROBIT, drive="MICROBIT")
@@ -186,12 +187,15 @@ def test_what_has_no_serial_number_is_given_none(workbench: Workbench, monkeypat
     workbench.plug("", None, usb=NUCLEO)
     openocd = written(workbench)
     (done,) = run.flash(Asked((F401,)))
-    assert done.what == UNVERIFIED and not [word for word in openocd.calls[0] if "adapter serial" in word]
+    assert "nothing answered at the serial port in USB socket 1-1 at" in done.detail
+    assert "adapter usb location 1-1" in openocd.calls[0] and not [
+        word for word in openocd.calls[0] if "adapter serial" in word
+    ]
     (unclear,) = run.flash(Asked(everything=True))
-    assert unclear.board == ANY_NUCLEO and unclear.retry == "tinyfl flash --board NAME"
+    assert unclear.board == ANY_NUCLEO and unclear.retry == "tinyfl flash --board NAME --probe 1-1"
     seen_by_pyocd(monkeypatch, "LINK")
     (crowd,) = run.flash(Asked((F401,)))
-    assert "has no serial number, and openocd cannot tell it from others" in crowd.detail and len(openocd.calls) == 1
+    assert "adapter usb location 1-1" in openocd.calls[1] and crowd.retry == "tinyfl flash --board nucleo-f401re --probe 1-1"
     workbench.plug("", None, usb=NUCLEO, serial="S1")
     (unheard,) = run.flash(Asked((F401,), probes=("S1",)))
     assert "nothing answered at the serial port of USB serial number S1" in unheard.detail

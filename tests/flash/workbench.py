@@ -153,7 +153,8 @@ class Workbench:
             number = f"8:{len(self.drives)}"
             (device / "block").mkdir()
             (self.folder / "blocks" / number).symlink_to(device / "block")
-            path = self.folder / "media" / (drive if drive not in self.drives else f"{drive}1")
+            same = sum(name.startswith(drive) for name in self.drives)
+            path = self.folder / "media" / f"{drive}{same or ''}"
             path.mkdir(exist_ok=True)
             self.drives[path.name] = path, self._mounts, True, number
             self._mount()
@@ -182,7 +183,9 @@ class Workbench:
         for path, mount, writable, number in self.drives.values():
             where = str(path).replace(" ", "\\040")
             lines.append(f"{mount} 1 {number} / {where} {'rw' if writable else 'ro'},nosuid - vfat /dev/{number} rw")
-        (self.folder / "mounts").write_text("\n".join(lines) + "\n")
+        new = self.folder / "mounts.new"  # whole at any moment, as the kernel's
+        new.write_text("\n".join(lines) + "\n")
+        new.replace(self.folder / "mounts")
 
     def _found(self, name: str) -> str | None:
         path = self.folder / "bin" / name

@@ -94,8 +94,8 @@ def test_probes_are_seen_by_their_ids_and_by_pyocd(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(devices, "find_tool", lambda name: str(tool))
     found = {each.id: each for each in devices.probes()}
     assert set(found) == {"9904", "066D", "E66", ""}
-    assert found[""] == Probe("", "a probe", "2e8a:000c", ("pico",))  # and not the socket's name
-    assert found["9904"] == Probe("9904", "a probe", MICROBIT, ("microbit-v2",))
+    assert found[""] == Probe("", "a probe", "2e8a:000c", ("pico",), "1-3")  # its id is not the socket's name
+    assert found["9904"] == Probe("9904", "a probe", MICROBIT, ("microbit-v2",), "1-1")
     assert found["066D"].name == "ST-Link of a Nucleo" and "nucleo-f401re" in found["066D"].boards
     assert found["E66"] == Probe("E66", "Picoprobe", "", ())
     tool.write_text("#!/bin/sh\necho Traceback; exit 1\n")

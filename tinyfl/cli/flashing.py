@@ -16,7 +16,8 @@ def flash(
     id: Ids = None,
     tag: Tags = None,
     probe: Annotated[
-        list[str] | None, typer.Option(help="The USB serial number of a debug probe, bootloader or drive; may repeat.")
+        list[str] | None,
+        typer.Option(help="A debug probe, bootloader or drive: its USB serial number or socket, or its path; may repeat."),
     ] = None,
     port: Ports = None,
     baud: Baud = 0,

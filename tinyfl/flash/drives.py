@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyfl.errors import FlashError
+from tinyfl.ports import Spot
 from tinyfl.words import plain, serial_number
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -31,13 +32,18 @@ LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Drive:
-    """A mounted drive: where, whether it may be written to, the USB serial number of what it is part of (empty: unknown), and
-    the number of this mount, which another mount at the same place does not have."""
+    """A mounted drive: where, whether it may be written to, the USB serial number of what it is part of (empty: unknown), the
+    number of this mount, which another mount at the same place does not have, and the USB socket of what it is part of."""
 
     path: Path
     writable: bool
     serial: str
     mount: str
+    socket: str = ""
+
+    @property
+    def spot(self) -> Spot:
+        return Spot(self.socket, self.serial, str(self.path))
 
 
 def mounted(label: str) -> list[Drive]:
@@ -52,7 +58,8 @@ def mounted(label: str) -> list[Drive]:
         source = fields[fields.index("-") + 2]
         path = Path(_plain(fields[4]))
         if _called(path.name, label) or (device and source == device):
-            found.append(Drive(path, "rw" in fields[5].split(","), _serial(fields[2]), fields[0]))
+            socket, serial = _usb(fields[2])
+            found.append(Drive(path, "rw" in fields[5].split(","), serial, fields[0], socket))
     return found
 
 
@@ -121,7 +128,7 @@ async def verdict(label: str, drive: Drive, failed_before: bool) -> str:
     """
     deadline = time.monotonic() + VERDICT_SECONDS
     while True:
-        same = [each for each in mounted(label) if each.serial == drive.serial or each.path == drive.path]
+        same = [each for each in mounted(label) if each.spot.same(drive.spot)]
         for each in same:
             if (each.mount != drive.mount or not failed_before) and (said := verdict_now(each)):
                 return said
@@ -145,7 +152,7 @@ def _own(path: str, flags: int) -> int:
 
 
 def _called(name: str, label: str) -> bool:
-    return re.fullmatch(re.escape(label) + r" ?\d?", name) is not None
+    return re.fullmatch(re.escape(label) + r" ?\d*", name) is not None
 
 
 def _device(label: str) -> str:
@@ -157,16 +164,16 @@ def _device(label: str) -> str:
         return ""
 
 
-def _serial(number: str) -> str:
-    """The serial number of the USB device that the block device with this number ("8:1") is part of."""
+def _usb(number: str) -> tuple[str, str]:
+    """The socket and the serial number of the USB device that the block device with this number ("8:1") is part of."""
     try:
         folder = (BLOCKS / number).resolve(strict=True)
-        for parent in folder.parents:
-            if (parent / "idVendor").exists():
-                return serial_number((parent / "serial").read_text(errors="replace").strip())
     except OSError:
-        return ""
-    return ""
+        return "", ""
+    for parent in folder.parents:
+        if (parent / "idVendor").exists():
+            return parent.name, serial_number("".join(_lines(parent / "serial")[:1]))
+    return "", ""
 
 
 def _lines(file: Path) -> list[str]:

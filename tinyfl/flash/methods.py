@@ -41,15 +41,18 @@ def image_format(method: FlashMethod) -> Format:
     return "hex" if isinstance(method, Pyocd | Openocd) else "bin"
 
 
-def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[str] = ()) -> tuple[str, ...]:
+def command(
+    method: FlashMethod, image: Path, place: str, bootloader: Sequence[str] = (), by_socket: bool = False
+) -> tuple[str, ...]:
     """What writes ``image`` at ``place``: a probe's id, a drive's path, the port of a bootloader, or the serial number of a
-    device in DFU mode; where that is empty, the tool takes what there is. ``bootloader`` are the USB ids of DFU mode."""
+    device in DFU mode; where that is empty, the tool takes what there is. ``by_socket``: it is the USB socket of a probe or
+    device. ``bootloader`` are the USB ids of DFU mode."""
     if isinstance(method, Pyocd):
         # A locked chip is an error, and is not erased without being asked.
         return ("pyocd", "flash", "--no-wait", "--target", method.target, *_uid(place), "-O", "auto_unlock=false", str(image))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
-        probe = (f"adapter serial {tcl(place)}",) if place else ()
+        probe = (f"{_openocd_name(by_socket)} {tcl(place)}",) if place else ()
         _demand_braced(image)
         said = [part for line in (*probe, *QUIET, f"program {tcl(image)} verify reset exit") for part in ("-c", line)]
         return ("openocd", *files, *said)
@@ -59,7 +62,8 @@ def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[s
     if isinstance(method, DfuUtil):
         device = ("--device", bootloader[0]) if bootloader else ()
         # Of two serial numbers with a comma between, the second is that in DFU mode.
-        serial = ("--serial", f",{place}" if "," in place else place) if place else ()
+        which = ("--path", place) if by_socket else ("--serial", f",{place}" if "," in place else place)
+        serial = which if place else ()
         at = f"{method.address:#010x}:leave"
         return ("dfu-util", *device, *serial, "--alt", str(method.alt), "--dfuse-address", at, "--download", str(image))
     return ("cp", str(image), f"{place}/")
@@ -68,6 +72,11 @@ def command(method: FlashMethod, image: Path, place: str, bootloader: Sequence[s
 def _uid(place: str) -> tuple[str, ...]:
     """pyocd's option for one probe; joined where it would read the serial number as an option."""
     return (f"--uid={place}",) if place.startswith("-") else ("--uid", place) if place else ()
+
+
+def _openocd_name(by_socket: bool) -> str:
+    """OpenOCD's command by which a probe is chosen."""
+    return "adapter usb location" if by_socket else "adapter serial"
 
 
 def _demand_braced(image: Path) -> None:
@@ -93,14 +102,14 @@ def erases(method: FlashMethod) -> str:
     return ""
 
 
-def unlock(method: FlashMethod, place: str) -> str:
+def unlock(method: FlashMethod, place: str, by_socket: bool = False) -> str:
     """The command that unlocks a chip, which erases it; empty where there is none."""
     if isinstance(method, Pyocd):
         return shell("pyocd", "erase", "--mass", "--target", method.target, *_uid(place))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
         erase = next((what for chip, what in UNLOCKS.items() if any(chip in file for file in method.config)), "")
-        probe = ["-c", f"adapter serial {tcl(place)}"] if place else []
+        probe = ["-c", f"{_openocd_name(by_socket)} {tcl(place)}"] if place else []
         return shell("openocd", *files, *probe, "-c", erase) if erase else ""
     if isinstance(method, DfuUtil):
         return f"dfu-util --alt {method.alt} --dfuse-address {method.address:#010x}:unprotect:force"

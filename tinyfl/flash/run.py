@@ -15,7 +15,7 @@ from tinyfl.devices import in_loop
 from tinyfl.errors import ConfigError, FlashError, TinyflError
 from tinyfl.flash import methods, writing
 from tinyfl.flash.finding import Absent, Asked, Found, Target, find
-from tinyfl.flash.verify import difference, verify
+from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.interrupts import telling
 from tinyfl.link.board import Description
@@ -136,7 +136,7 @@ def _plan(target: Target, job: Job, now: Seen, *, there: bool = True) -> list[st
         demand_method(target.board, job.method)
     except ConfigError as error:
         return [_comment(f"{who}: {error}")]
-    found = ways(target.board, now, target.port, target.serials, job.method)
+    found = ways(target.board, now, target.port, target.spots, job.method)
     usable = [way for way in found if there and not way.obstacle][:1]
     firmware = _build(target.board, job)
     lines = [_comment(f"{who}: {firmware.version}")]
@@ -218,7 +218,8 @@ class _Flash:
         """One board, from what it is to what it became. An error of its own stops no other."""
         began = time.monotonic()
         before = target.described.firmware if target.described else ""
-        retry = self._job.again(self._asked, self._devices, "--board", _word(self._asked, target), *target.where)
+        means = target.means or ("--board", _word(self._asked, target), *target.where)
+        retry = self._job.again(self._asked, self._devices, *means)
         outcome = Outcome(target.kind, target.name, FAILED, before=before, retry=retry)
         try:
             async with self._room:
@@ -243,9 +244,10 @@ class _Flash:
         if target.described and not difference(target.described, firmware) and not self._job.force:
             return replace(outcome, what=UP_TO_DATE)
         try:
-            way = first(ways(target.board, now, target.port, target.serials, self._job.method))
+            way = first(ways(target.board, now, target.port, target.spots, self._job.method))
             outcome = replace(outcome, method=way.method.method)
             self._take(way, outcome)
+            await demand_same(target)
             return await self._written(target, way, firmware, outcome)
         except (TinyflError, OSError) as error:
             return replace(outcome, detail=str(error))
@@ -293,8 +295,7 @@ class _Flash:
 
     def _none_of(self, board: Board | None, now: Seen) -> Outcome:
         """No board of this kind is there, or none at all."""
-        which = ("--board", self._asked.word(board)) if board else ("--all",)
-        retry = self._job.again(self._asked, self._devices, *which, "--wait", "60")
+        retry = self._job.again(self._asked, self._devices, *self._asked.options(board), "--wait", "60")
         if board is None:
             return Outcome("", "", OFFLINE, detail="no board is connected. See: tinyfl doctor", retry=retry)
         why = obstacles(ways(board, now, only=self._job.method))
@@ -331,9 +332,10 @@ def _build(board: Board, job: Job) -> Firmware:
 
 
 def _expected(target: Target, baud: int) -> Port | None:
-    """Where a board without a serial port yet will show one: under its own USB serial number. None if it has no such port."""
+    """Where a board without a serial port yet will show one: in its own USB socket. None if it has no such port."""
     board = target.board
     ids = board.links[0].usb if board.links else ()
-    if not target.serials or external(board) or not set(board.usb.probe) & set(ids):
+    if not target.spots or external(board) or not set(board.usb.probe) & set(ids):
         return None
-    return Port("", ids[0], target.serials[0], bauds=(baud or board.links[0].baud,))
+    spot = target.spots[0]
+    return Port("", ids[0], spot.serial, location=spot.socket, bauds=(baud or board.links[0].baud,))

@@ -6,9 +6,10 @@ import time
 from tinyfl.build import Firmware
 from tinyfl.devices import connect, explained
 from tinyfl.errors import FlashError, LinkError
+from tinyfl.flash.finding import Target
 from tinyfl.link.board import Description
 from tinyfl.link.errors import Refused
-from tinyfl.ports import Port, follow, named, trouble
+from tinyfl.ports import Port, follow, named, trouble, where
 from tinyfl.words import shell
 
 BACK_SECONDS = 20.0
@@ -19,6 +20,8 @@ SETTLE_SECONDS = 3.0
 
 ANSWER_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
+
+UNTOUCHED = "Nothing was written. Put the cables right, and flash again."
 
 
 async def verify(port: Port, firmware: Firmware, id: str = "", within: float = BACK_SECONDS) -> Description:
@@ -49,6 +52,23 @@ async def verify(port: Port, firmware: Firmware, id: str = "", within: float = B
             break
         await asyncio.sleep(PAUSE_SECONDS)
     raise FlashError(problem or silent(port, firmware, within))
+
+
+async def demand_same(target: Target) -> None:
+    """Raises FlashError where another board answers by now at the target's port, or none: a build takes its time, and cables
+    are moved meanwhile. Of a board that never answered nothing is known."""
+    if not target.port or not target.described:
+        return
+    was, at = target.described.id.hex(), await asyncio.to_thread(where, target.port)
+    try:
+        board, _ = await connect(at or target.port)
+    except LinkError as error:
+        raise FlashError(
+            f"board {was} answered, and does not any more: {explained(at or target.port, error)} {UNTOUCHED}"
+        ) from error
+    await board.close()
+    if (now := board.description.id.hex()) != was:
+        raise FlashError(f"another board, {now}, answers by now at {named(at or target.port)}, where {was} was. {UNTOUCHED}")
 
 
 def difference(described: Description, firmware: Firmware, id: str = "") -> str:

@@ -1,14 +1,21 @@
 """The ways to write to a board now: each method of its manifest, with the place where it would write or what is in the way."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from tinyfl.boards import Board, Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
 from tinyfl.devices import Probe, Usb, probes, usb_devices
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import drives, methods
 from tinyfl.flash.drives import Drive
-from tinyfl.ports import Port, serial_ports
+from tinyfl.ports import Port, Spot, serial_ports
+from tinyfl.words import plain
+
+ST = "0483:"
+"""USB ids of ST-Links: of the probes that boards here have, OpenOCD heeds a USB socket with these alone."""
+
+UNKNOWN = Spot()
 
 
 @dataclass(frozen=True)
@@ -22,19 +29,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Way:
-    """A method and where it would write: a probe's id, a mounted drive, a bootloader's port or serial number. ``obstacle`` says
-    why it cannot be had, and ``touch`` is the port that must be touched at 1200 baud first."""
+    """A method and where it would write: ``place`` is a probe's id, the path of a mounted drive, a bootloader's port or serial
+    number or, where ``by_socket``, the USB socket of one that no serial number tells from others. ``obstacle`` says why it
+    cannot be had, ``touch`` is the port that must be touched at 1200 baud first, and ``spot`` what is known of the place."""
 
     method: FlashMethod
     place: str = ""
     obstacle: str = ""
     drive: Drive | None = None
     touch: Port | None = None
-
-    @property
-    def serials(self) -> tuple[str, ...]:
-        """The serial number that ``place`` is, if it is one."""
-        return (self.place,) if self.place and isinstance(self.method, Pyocd | Openocd | DfuUtil) else ()
+    by_socket: bool = False
+    spot: Spot = UNKNOWN
 
 
 def seen(before: Seen | None = None) -> Seen:
@@ -57,14 +62,14 @@ def demand_method(board: Board, only: str = "") -> None:
         raise ConfigError(f"{board.name} has no flash method {only!r}; its manifest has {', '.join(has)}.")
 
 
-def ways(board: Board, now: Seen, port: Port | None = None, serials: Sequence[str] = (), only: str = "") -> list[Way]:
+def ways(board: Board, now: Seen, port: Port | None = None, spots: Sequence[Spot] = (), only: str = "") -> list[Way]:
     """The methods of ``board`` in its manifest's order, or the one called ``only``.
 
-    ``port`` is the board's serial port, where one is known, and ``serials`` the USB serial numbers of its probe, drive and
-    bootloader (none: whatever fits the board is taken).
+    ``port`` is the board's serial port, where one is known, and ``spots`` what is known of its probe, drive and bootloader
+    (none: whatever fits the board is taken).
     """
     chosen = [method for method in board.flash if only in ("", method.method)]
-    return [_way(method, board, now, port, serials, bool(only)) for method in chosen]
+    return [_way(method, board, now, port, spots, bool(only)) for method in chosen]
 
 
 def first(found: Sequence[Way]) -> Way:
@@ -80,42 +85,55 @@ def obstacles(found: Sequence[Way]) -> str:
     return "\n".join(f"  {way.method.method}: {way.obstacle}" for way in found if way.obstacle)
 
 
-def _way(method: FlashMethod, board: Board, now: Seen, port: Port | None, serials: Sequence[str], forced: bool) -> Way:
+def _way(method: FlashMethod, board: Board, now: Seen, port: Port | None, spots: Sequence[Spot], forced: bool) -> Way:
     if not methods.tool(method.method):
         return Way(method, obstacle=f"{method.method} is not installed. Install it: {methods.INSTALL[method.method]}")
     if isinstance(method, Copy):
-        return _drive(method, serials)
+        return _drive(method, spots)
     if isinstance(method, Bossac):
-        return _bootloader(method, board, now, port, serials)
+        return _bootloader(method, board, now, port, spots)
     if isinstance(method, DfuUtil):
-        there = [(each.serial, each.serial) for each in now.usb if each.id in board.usb.bootloader]
-        place, obstacle = _one(there, serials, "device in DFU mode")
-        lacks = "" if there or forced else f"no {board.name} is in DFU mode. Hold BOOT (or BOOT0) while you press reset."
-        return Way(method, place or "", obstacle or lacks)
-    return _probe(method, board, now, serials, forced)
+        return _dfu(method, board, now, spots, forced)
+    return _probe(method, board, now, spots, forced)
 
 
-def _probe(method: FlashMethod, board: Board, now: Seen, serials: Sequence[str], forced: bool) -> Way:
-    """By a debug probe: the board's own, one that is no board's own where the board has none, or whatever ``serials`` names."""
-    named = [each for each in now.probes if each.id in serials]
+def _dfu(method: DfuUtil, board: Board, now: Seen, spots: Sequence[Spot], forced: bool) -> Way:
+    there = [each for each in now.usb if each.id in board.usb.bootloader]
+    device, obstacle = _one(there, spots, "device in DFU mode")
+    if device:
+        return _told_apart(Way(method, spot=device.spot), [each.spot for each in there])
+    lacks = "" if there or forced else f"no {board.name} is in DFU mode. Hold BOOT (or BOOT0) while you press reset."
+    return Way(method, obstacle=obstacle or lacks)
+
+
+def _probe(method: FlashMethod, board: Board, now: Seen, spots: Sequence[Spot], forced: bool) -> Way:
+    """By a debug probe: the board's own, one that is no board's own where the board has none, or whatever ``spots`` names."""
+    named = [each for each in now.probes if _is_one_of(each, spots)]
     own = [each for each in now.probes if fits(each, board)]
     loose = [each for each in now.probes if not each.boards] if external(board) else []
-    fitting = named or own or loose
-    place, obstacle = _one([(each.id, each.id) for each in fitting], serials, "debug probe")
-    if place and ":" in place and isinstance(method, Pyocd):
-        obstacle = f"pyocd would read the serial number {place} as a kind of probe and another's number. Take another --method."
-    if place == "" and len(now.probes) > 1:
-        obstacle = f"its debug probe has no serial number, and {method.method} cannot tell it from others. Unplug those."
-    if place is not None or obstacle:
-        return Way(method, place or "", obstacle)
+    probe, obstacle = _one(named or own or loose, spots, "debug probe")
+    if obstacle:
+        return Way(method, obstacle=obstacle)
+    if probe:
+        way = _told_apart(Way(method, spot=probe.spot), [each.spot for each in now.probes])
+        if ":" in way.place and not way.by_socket and isinstance(method, Pyocd):
+            why = f"pyocd would read the serial number {plain(probe.id)} as a kind of probe and another's number"
+            return replace(way, obstacle=f"{why}. Take another --method.")
+        if not way.by_socket or (way.place and isinstance(method, Openocd) and probe.usb.startswith(ST)):
+            return way
+        if len(now.probes) == 1:
+            return Way(method, spot=probe.spot)
+        lacks = f"{sum(each.id == probe.id for each in now.probes)} have {plain(probe.id)}" if probe.id else "this one has none"
+        why = f"{method.method} tells such probes apart by their serial numbers only, and {lacks}. Unplug the others."
+        return Way(method, obstacle=why)
     if not forced:
         seen_by_tool = f" One that only {method.method} sees: --method {method.method}." if external(board) else ""
         lacks = f"no debug probe for {board.name} is connected, or you may not use it (tinyfl doctor).{seen_by_tool}"
         return Way(method, obstacle=lacks)
-    if now.probes and not serials:  # the tool would take the first that it finds
+    if now.probes and not spots:  # the tool would take the first that it finds
         others = ", ".join(each.id or each.name for each in now.probes)
         return Way(method, obstacle=f"the debug probes here are other boards' ({others}). Say which is meant with --probe ID.")
-    return Way(method, "".join(serials[:1]))
+    return Way(method, spots[0].serial if spots else "", spot=spots[0] if spots else Spot())
 
 
 def fits(probe: Probe, board: Board) -> bool:
@@ -128,39 +146,57 @@ def external(board: Board) -> bool:
     return not board.usb.probe or bool(board.usb.bootloader)
 
 
-def _bootloader(method: Bossac, board: Board, now: Seen, port: Port | None, serials: Sequence[str]) -> Way:
-    there = [(each.url, each.serial) for each in now.ports if each.usb in board.usb.bootloader]
-    place, obstacle = _one(there, serials, "bootloader's port")
+def _told_apart(way: Way, others: Sequence[Spot]) -> Way:
+    """``way`` to what is at its spot, by its serial number if that tells it from ``others``, else by its socket."""
+    place = way.spot.word(others)
+    return replace(way, place=place, by_socket=place != way.spot.serial or not place)
+
+
+def _bootloader(method: Bossac, board: Board, now: Seen, port: Port | None, spots: Sequence[Spot]) -> Way:
+    there = [each for each in now.ports if each.usb in board.usb.bootloader]
+    own, obstacle = _one(there, spots, "bootloader's port")
+    if own:
+        return Way(method, own.url, spot=own.spot)
     maker = {usb[:4] for usb in board.usb.bootloader}
     if not there and port and port.usb[:4] in maker:
-        return Way(method, port.url, touch=port)
+        return Way(method, port.url, touch=port, spot=port.spot)
     lacks = (
         f"no bootloader of {board.name} is connected. Press its reset button twice, quickly, so that a light pulses; or name "
         "the port of the sketch that runs there with --port."
     )
-    return Way(method, place or "", obstacle or ("" if place else lacks))
+    return Way(method, obstacle=obstacle or lacks)
 
 
-def _drive(method: Copy, serials: Sequence[str]) -> Way:
-    there = {str(drive.path): drive for drive in drives.mounted(method.drive)}
-    place, obstacle = _one([(path, drive.serial) for path, drive in there.items()], serials, "drive")
-    if place:
-        return Way(method, place, drive=there[place])
+def _drive(method: Copy, spots: Sequence[Spot]) -> Way:
+    drive, obstacle = _one(drives.mounted(method.drive), spots, "drive")
+    if drive:
+        return Way(method, str(drive.path), drive=drive, spot=drive.spot)
     if device := drives.unmounted(method.drive):
         obstacle = f"the drive {method.drive} is not mounted. Mount it: udisksctl mount -b {device}"
     how = "Hold the board's boot button while you plug it in." if method.format == "uf2" else "Plug the board in."
     return Way(method, obstacle=obstacle or f"no drive called {method.drive} is mounted. {how}")
 
 
-def _one(places: Sequence[tuple[str, str]], serials: Sequence[str], what: str) -> tuple[str | None, str]:
-    """The one of ``places`` (with their USB serial numbers) that has one of ``serials``, or else None and what is in the way,
-    if anything is there."""
-    exact = [place for place, of in places if of and of in serials]
-    same = exact or [place for place, of in places if not serials or not of]
-    if len(same) > 1:
-        names = ", ".join(place or "one without a serial number" for place in same)
-        return None, f"there is more than one {what} ({names}). Say which with --probe SERIAL."
-    if places and not same:
-        names = ", ".join(place for place, _ in places)
-        return None, f"the {what} there ({names}) is another board's. Say which is meant with --probe SERIAL."
-    return (same[0], "") if same else (None, "")
+class _Plugged(Protocol):
+    @property
+    def spot(self) -> Spot: ...
+
+
+T = TypeVar("T", bound=_Plugged)
+
+
+def _is_one_of(thing: _Plugged, spots: Iterable[Spot]) -> bool:
+    return any(thing.spot.same(spot) for spot in spots)
+
+
+def _one(things: Sequence[T], spots: Sequence[Spot], what: str) -> tuple[T | None, str]:
+    """The one of ``things`` that is at one of ``spots``, or else None and what is in the way, if anything is there. What has
+    neither a socket nor a serial number may be any board's."""
+    exact = [each for each in things if _is_one_of(each, spots)]
+    same = exact or [each for each in things if not spots or not (each.spot.socket or each.spot.serial)]
+    if len(same) == 1:
+        return same[0], ""
+    names = ", ".join(plain(each.spot.word(other.spot for other in things)) or "one without a serial number" for each in things)
+    if same:
+        return None, f"there is more than one {what} ({names}). Say which with --probe."
+    return None, f"the {what} there ({names}) is another board's. Say which is meant with --probe." if things else ""

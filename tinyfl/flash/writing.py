@@ -44,7 +44,7 @@ def commands(board: Board, image: Path, way: Way) -> list[tuple[str, ...]]:
     """What would write ``image``, for a shell."""
     place = way.place or (f"/media/you/{way.method.drive}" if isinstance(way.method, Copy) else "")
     before = [methods.touch(way.touch.url)] if way.touch else []
-    return [*before, methods.located(methods.command(way.method, image, place, board.usb.bootloader))]
+    return [*before, methods.located(methods.command(way.method, image, place, board.usb.bootloader, way.by_socket))]
 
 
 async def write(target: Target, way: Way, image: Path) -> None:
@@ -59,6 +59,10 @@ async def write(target: Target, way: Way, image: Path) -> None:
 
 
 async def _copy(method: Copy, drive: drives.Drive, image: Path) -> None:
+    if not any((each.path, each.mount) == (drive.path, drive.mount) for each in drives.mounted(method.drive)):
+        raise FlashError(
+            f"the drive at {drive.path} went away, and nothing was written. Plug the board in anew, and flash again."
+        )
     failed_before = bool(drives.verdict_now(drive))
     await asyncio.to_thread(drives.copy, image, drive)
     if method.format == "uf2":
@@ -81,7 +85,10 @@ async def _run(board: Board, way: Way, argv: tuple[str, ...], log: Path) -> None
     if not explain.went_well(tool, code, said):
         usb = board.usb.bootloader if tool == "dfu-util" else board.usb.probe
         facts = {"board": board.name, "chip": board.chip, "probe": way.place, "usb": usb[0] if usb else ""}
-        facts |= {"unlock": explain.unlocking(board, methods.unlock(way.method, way.place)), "install": methods.INSTALL[tool]}
+        facts |= {
+            "unlock": explain.unlocking(board, methods.unlock(way.method, way.place, way.by_socket)),
+            "install": methods.INSTALL[tool],
+        }
         raise FlashError(explain.explained(tool, said, log, facts))
 
 
