@@ -194,10 +194,11 @@ def ports_of(saved: Sequence[Saved]) -> list[Port]:
 
 
 def entry_of(device: Device, saved: Sequence[Saved]) -> Saved | None:
-    """What the file says of ``device``: by its id or, where it does not answer, by its port."""
+    """What the file says of ``device``: by its id or, where it does not answer, by its port, if that is one device's."""
     if device.id:
         return next((each for each in saved if each.id == device.id), None)
-    return next((each for each in saved if _may_be_at(each, device.port, saved)), None)
+    may = [each for each in saved if _may_be_at(each, device.port, saved)]
+    return may[0] if len(may) == 1 else None
 
 
 def manifest(device: Saved, path: Path) -> Path:
@@ -313,6 +314,13 @@ def _saved(device: Device, before: Saved | None, tags: Sequence[str], path: Path
         device.id, plain(board), tuple(dict.fromkeys([*had, *tags])), device.port.url, device.port.serial,
         0 if device.baud == usual else device.baud, own, device.port.location,
     )  # fmt: skip
+
+
+def without_manifest(saved: Iterable[Saved]) -> list[Saved]:
+    """Those of kinds that are not the package's, whose manifests nobody has named."""
+    from tinyfl.boards import names
+
+    return [each for each in saved if not each.manifest and each.board not in names()]
 
 
 def _own_manifest(board: str, path: Path) -> str:

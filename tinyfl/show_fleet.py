@@ -51,10 +51,10 @@ def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[st
         console.print("No serial port is there. A board on a pty, a socket or another machine's port: --port URL.")
     if probes:
         table = Table(box=SIMPLE)
-        for name in ("probe", "id", "USB", "boards"):
+        for name in ("probe", "id", "USB", "socket", "boards"):
             table.add_column(name, overflow="fold")
         for probe in probes:
-            table.add_row(*map(Text, (probe.name, probe.id, probe.usb, " or ".join(probe.boards))))
+            table.add_row(*map(Text, (probe.name, probe.id, probe.usb, probe.location, " or ".join(probe.boards))))
         console.print(table)
     if any(each.state == "unknown" for each in found):
         console.print("unknown: fits no board's USB ids and was not talked to; --port NAME does.")

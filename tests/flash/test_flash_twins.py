@@ -305,6 +305,15 @@ def test_of_silent_twins_the_one_that_is_meant_is_known_by_its_socket(workbench:
     assert (unknown.what, len(openocd.calls)) == (OFFLINE, 1)
 
 
+def test_a_silent_port_that_two_devices_were_last_at_is_neithers(workbench: Workbench) -> None:
+    url = workbench.desk.plug("ttyUSB0", silent, usb=STRANGER)
+    Path("devices.toml").write_text(table(url, id="05", board="nucleo-f401re") + table(url, id="06", board="nucleo-f446re"))
+    openocd = workbench.tool("openocd")
+    openocd.writes(lambda argv: 0)
+    for asked in (Asked(ids=("05",)), Asked(tags=("desk",)), Asked(everything=True)):
+        assert {each.what for each in run.flash(asked)} == {OFFLINE} and not openocd.calls
+
+
 @pytest.mark.parametrize(
     "asked", [Asked((PICO,), tags=("desk",)), Asked((PICO,), everything=True), Asked((PICO,)), Asked(everything=True)]
 )

@@ -282,6 +282,49 @@ def test_a_selection_says_what_it_means() -> None:
     assert inventory.selection(everything=True) == Selection()
 
 
+def test_adapters_with_one_serial_number_are_saved_and_told_apart_by_their_sockets(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "devices.toml"
+    there = [
+        replace(
+            device(f"0{i}", url=f"/dev/ttyUSB{i}", serial="0001"), port=Port(f"/dev/ttyUSB{i}", STRANGER, "0001", "", f"1-{i}")
+        )
+        for i in (1, 2)
+    ]
+    inventory.save(there, path=path)
+    saved = inventory.read(path)
+    assert [(each.usb_serial, each.usb_location) for each in saved] == [("0001", "1-1"), ("0001", "1-2")]
+    silent = [replace(quiet(f"/dev/ttyUSB{9 - i}", "0001"), port=Port(f"/dev/ttyUSB{9 - i}", STRANGER, "0001", "", f"1-{i}"))
+              for i in (1, 2)]  # fmt: skip
+    chosen = inventory.select(Selection(), silent, saved)
+    assert [(each.id, at.port.location) for each, at in chosen.missing if at] == [("01", "1-1"), ("02", "1-2")]
+    assert [inventory.entry_of(each, saved) for each in silent] == list(saved)
+    (_, at), (_, nowhere) = inventory.select(Selection(), silent[:1], saved).missing
+    assert at == silent[0] and nowhere is None
+
+
+def test_a_board_of_an_own_manifest_is_saved_with_where_that_is(desk: Desk, tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    text = (Path(__file__).parents[2] / "boards/stm32f405.toml").read_text()
+    mine = device("0a", "mine")
+    (own,) = inventory.save([mine], path=here / "devices.toml")
+    assert own.manifest == "" and inventory.without_manifest([own, Saved("0b", "pico")]) == [own]
+    (tmp_path / "mine.toml").write_text("name = 'mine'")  # is none
+    assert inventory.save([mine], path=here / "devices.toml")[0].manifest == ""
+    (tmp_path / "mine.toml").write_text(text.replace('"stm32f405"', '"mine"', 1))  # in the current folder
+    (own,) = inventory.save([mine], path=here / "devices.toml")
+    assert inventory.manifest(own, here / "devices.toml") == tmp_path / "mine.toml"
+    (own,) = inventory.save([mine], path=tmp_path / "devices.toml")
+    assert own.manifest == "mine.toml"
+    file = here / "devices.toml"
+    file.write_text(file.read_text().replace(str(tmp_path / "mine.toml"), "../elsewhere/mine.toml"))
+    (kept,) = inventory.save([mine], path=file)
+    assert inventory.manifest(kept, file) == here / "../elsewhere/mine.toml"
+    (now,) = inventory.save([device("0a", "pico")], path=file)
+    assert now.manifest == "" and "manifest" not in file.read_text()
+
+
 def test_devices_are_asked_where_their_serial_numbers_are_and_else_where_they_were(desk: Desk) -> None:
     url = desk.plug("ttyACM2", lambda data: b"", usb=STRANGER, serial="X")
     moved = Saved("01", port="/dev/ttyACM0", usb_serial="X", baud=9600)

@@ -7,6 +7,7 @@ import typer
 
 from tinyfl.cli.app import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
 from tinyfl.errors import ConfigError
+from tinyfl.words import plain
 
 
 @app.command()
@@ -42,6 +43,9 @@ def devices(
     if save:
         what = ", ".join(each.id for each in written) or "nothing, since no board answered"
         say(f"saved in {file or inventory.DEVICES}: {what}")
+        for each in inventory.without_manifest(written):
+            kind = f"{each.id} is of a kind of your own, {plain(each.board)}, whose manifest is not here."
+            say(f'{kind} For tinyfl flash to find it, write into its table: manifest = "PATH.toml"')
 
 
 @app.command()

@@ -215,7 +215,8 @@ async def _known(asked: Asked, now: Seen, saved: Sequence[Saved], talk: bool, pa
     absent: list[Absent] = []
     pairs = [(entries.get(device.id, Saved(device.id)), device) for device in chosen.there]
     for entry, device in [*pairs, *((entry, device) for entry, device in chosen.missing)]:
-        there = device if device and device.state != "gone" else None
+        mine = device is None or bool(device.id) or inventory.entry_of(device, saved) == entry  # not one that may be another's
+        there = device if device and device.state != "gone" and mine else None
         target = _target(asked, now, there, talk, entry, path) if there else None
         if target:
             targets.append(target)
