@@ -51,14 +51,14 @@ def test_labels_and_serial_numbers_that_are_no_text_hide_no_drive(workbench: Wor
         mounts.write("99 1 8:99 / /media/a\u2028b\x0cc rw - vfat /dev/sdy rw\n".encode())
     (tmp_path / "sys/1-1/serial").write_bytes(b"\xff04\n")
     (found,) = drives.mounted("MICROBIT")
-    assert found.serial == "\ufffd04"
+    assert found.serial == ""
 
 
 def test_of_a_verdict_a_line_is_read_however_long_it_is(tmp_path: Path) -> None:
     (tmp_path / "FAIL.TXT").write_bytes(b"error:\r\n \x1b[31m\xff" + b"x" * 5_000_000)
     said = drives.verdict_now(drives.Drive(tmp_path, True, "", "1"))
     assert said.startswith("error: ")
-    assert len(said) == 300
+    assert len(said) <= drives.MOST_OF_A_VERDICT
     assert said.isprintable()
 
 

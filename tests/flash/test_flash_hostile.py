@@ -116,8 +116,8 @@ def test_a_boards_name_is_no_path(workbench: Workbench) -> None:
     evil = (MANIFESTS / "nucleo-f401re.toml").read_text().replace('name = "nucleo-f401re"', 'name = "evil"')
     Path("evil.toml").write_text(evil)
     url = workbench.plug("ttyACM0", FakeBoard(b"\1", str(Path("evil.toml").resolve())), usb=NUCLEO, serial="S")
-    with pytest.raises(ConfigError, match="no board is called"):
-        run.flash(Asked(ports=(url,)))
+    (done,) = run.flash(Asked(ports=(url,)))
+    assert done.what == run.FAILED and "no board that comes with tinyfl is called" in done.detail
     other = workbench.plug("ttyACM1", FakeBoard(b"\2", STEERS), usb=NUCLEO, serial="T")
     inventory.save(devices([url, other]))
     assert {each.id for each in inventory.read()} == {"01", "02"}
