@@ -251,7 +251,7 @@ class Federation:
         """What was last said of a few parts of the fleet with ``absent`` devices, and what helps."""
         folder = self.directory.path
         parts = self.parts.values() or [range(self.config.devices)]
-        said = {last_words(folder, [device for device in absent if device in part]) for part in parts} - {""}
+        said = {last_words(folder, {device for device in absent if device in part}) for part in parts} - {""}
         words = "".join(f"{each.rstrip('.')}. " for each in sorted(said)[:MOST_SAID])
         return f"{words}See to what {folder}/events.jsonl names"
 

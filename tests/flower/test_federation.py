@@ -33,7 +33,7 @@ from tinyfl.simulation import simulate
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 0.6}.items():
+    for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 1.5}.items():
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
 
 

@@ -103,10 +103,8 @@ def read_apart(content: RecordDict, asked: Asked, named: Sequence[int]) -> tuple
         if sorted(devices.tolist()) != sorted(named):
             raise Corrupt(f"the answer is not for the {len(named):,} devices that were asked.")
         phi = np.ascontiguousarray(content.array_records["arrays"]["phis"].numpy(), np.float32)
-        loss, reasons = (
-            np.array(said["losses"], np.float32),
-            tuple(reason and read_reason(reason) for reason in said["reasons"]),
-        )
+        loss: F32 = np.array(said["losses"], np.float32)
+        reasons = tuple(reason and read_reason(reason) for reason in said["reasons"])
     if (phi.shape, loss.shape, len(reasons)) != ((len(named), len(asked.theta)), (len(named),), len(named)):
         raise Corrupt(f"the answer holds {phi.shape} weights of {len(devices)} devices.")
     return devices, Phis(phi, loss, reasons)

@@ -160,6 +160,7 @@ class Post:
         self._send(asked, asked, message_type, deadline, sent)
         looked = time.monotonic()
         while len(answers) < len(asked) and (now := time.monotonic()) < deadline:
+            singly = self._singly
             for id, said in self._pulled(list(sent)):
                 node = sent.pop(id, None)
                 if node is None or node in answers:
@@ -169,6 +170,9 @@ class Post:
                     answers[node] = said
                 else:
                     asked[node].trouble, asked[node].again = said, now + RETRY_SECONDS
+            if self._singly != singly:  # the whole batch is lost, others' answers too, which they have in memory
+                for node in sent.values():
+                    asked[node].again = now
             if now - looked >= LOOK_SECONDS:
                 looked, there = now, self._started()
                 due = [
@@ -182,7 +186,7 @@ class Post:
 
     def _pulled(self, sent: Sequence[str]) -> Iterator[tuple[str, RecordDict | Error]]:
         """What has come for the messages ``sent``, each with the one that it answers. Flower takes a whole batch of answers
-        apart, and fails at a single one that is damaged; from then on they are fetched one by one."""
+        apart, and loses all where one is damaged; from then on they are fetched one by one."""
         if not self._singly:
             try:
                 yield from map(_opened, self._grid.pull_messages(sent))
@@ -222,7 +226,7 @@ class Post:
 
 def _opened(reply: Message) -> tuple[str, RecordDict | Error]:
     """The number of the message that ``reply`` answers, and what it says."""
-    said = read_error(reply.error) if reply.has_error() else reply.content
+    said = read_error(reply.error) if reply.has_error() else reply.content if reply.has_content() else RecordDict()
     return reply.metadata.reply_to_message_id, said
 
 

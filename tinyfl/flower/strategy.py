@@ -159,8 +159,8 @@ class FleetStrategy(Strategy):
             return read
         except LinkError as error:
             if self.on_event:
-                node = f"node {reply.metadata.src_node_id}, devices {spans(map(int, devices))}"
-                self.on_event(Event(self.state.round, int(devices[0]), "", "left out", f"{error.reason}: {node}: {error}"))
+                why = f"{error.reason}: devices {spans(map(int, devices))}: {error}"
+                self.on_event(Event(self.state.round, int(devices[0]), "", "left out", why))
             return self._without(devices, error.reason)
 
     def _without(self, devices: Sequence[int], reason: str) -> Updates:
