@@ -34,7 +34,7 @@ CONNECTED = "SuperNode ID:"
 
 REFUSED_SECONDS, RETRY_SECONDS, PAUSE_SECONDS = 90.0, 5.0, 1.0
 
-GOODBYE_SECONDS = 10.0
+GOODBYE_SECONDS = 2.5
 """What a SuperNode may take to tell the SuperLink that it leaves."""
 
 LONGEST_PATH = 100
