@@ -499,7 +499,8 @@ def test_bad_usage_leaves_with_2_and_an_empty_stdout(tinyfl: Command, words: lis
     assert said.err
 
 
-def test_ctrl_c_leaves_with_its_code_and_a_run_to_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_its_code_and_a_run_to_resume(tmp_path: Path, end: signal.Signals, code: int) -> None:
     out = tmp_path / "run"
     words = ["simulate", "--task", "sine", "--network", "mlp-8", "--rounds", "1000000", "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "tinyfl.cli", *words], stdout=-1, stderr=-1, text=True)
@@ -507,11 +508,11 @@ def test_ctrl_c_leaves_with_its_code_and_a_run_to_resume(tmp_path: Path) -> None
         deadline = time.monotonic() + 30
         while not (out / "checkpoint" / "state.npz").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         stdout, stderr = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, stdout) == (errors.Interrupted.exit_code, "")
+    assert (process.returncode, stdout) == (code, "")
     assert f"tinyfl run --resume {out}" in stderr.splitlines()[-1]
 
 

@@ -34,7 +34,7 @@ def held_back() -> Iterator[None]:
     """Within, a signal that would interrupt waits: for steps that belong together, which take a moment."""
     came: list[int] = []
     main = threading.current_thread() is threading.main_thread()  # no other is interrupted, or may say how
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
     held = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in held:
         signal.signal(number, lambda number, _: came.append(number))
@@ -43,8 +43,8 @@ def held_back() -> Iterator[None]:
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)
+        for late in came[:1]:
+            held[late](late, None)
 
 
 def ended_by_signal() -> threading.Event:

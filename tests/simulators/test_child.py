@@ -49,3 +49,26 @@ time.sleep(600)
         assert all(map(runs, family))
         os.kill(parent.pid, signal.SIGKILL)
     assert all_end(family)
+
+
+def test_an_interrupt_while_a_child_is_started_leaves_none_behind() -> None:
+    program = """
+import os, signal, subprocess
+from tinyfl.simulators.child import Child
+popen = subprocess.Popen
+def interrupted(command, **options):
+    made = popen(command, **options)
+    print(made.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    return made
+subprocess.Popen = interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    Child(["sleep", "600"])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    child, watch, then = done.stdout.split()
+    assert (then, done.stderr) == ("interrupted", "")
+    assert all_end([int(child), int(watch)])

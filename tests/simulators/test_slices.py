@@ -1,6 +1,7 @@
 """An emulated board gives way while it works, so that it can be left, asked and stopped like one on a cable."""
 
 import asyncio
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tinyfl import boards
 from tinyfl.algorithms import Inner
 from tinyfl.errors import LinkError
 from tinyfl.link.board import ABORTED, BoardState, LinkedBoard, Round, floats
-from tinyfl.link.errors import Late
+from tinyfl.link.errors import Dead, Late
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire, SerialWire
 from tinyfl.networks import network
@@ -48,7 +49,7 @@ async def taught(board: LinkedBoard, samples: int, within: float = 60.0) -> Any:
     return await board.train(asked(samples), within)
 
 
-@pytest.mark.parametrize("board", ["mps2-an386", "stm32f405", "pico"])
+@pytest.mark.parametrize("board", ["mps2-an386", "pico"])
 def test_where_slices_end_changes_nothing(firmware: Callable[[str], Path], board: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def lived(slice: int) -> tuple[Any, ...]:
         """All that is left of a board's round and commit."""
@@ -101,6 +102,32 @@ def test_a_board_that_is_late_for_good_is_stopped_and_takes_part_again(firmware:
     theirs = NativeFleet(TASK, NET, 1).run_each(cohort, 1, THETA, inner)
     assert ours.reasons == ("",)
     np.testing.assert_array_equal(ours.phi, theirs.phi)
+
+
+def long_program(steps: int) -> bytes:
+    """One that puts the same value through a table ``steps`` times (firmware/SPEC.md, program)."""
+    op = struct.pack("<B8b3x3I", 7, 0, 0, 0, -128, 127, 0, 0, 0, 0, 1 << 31 | 48 + 84, 4)
+    grid = struct.pack("<3i12I", 0, 0, 0, steps, 1, 1, 1, *[0] * 8)
+    ends = b"".join(struct.pack("<IIfbBH", at, 1, 0.5, 0, 0, 0) for at in (0, 4))
+    return struct.pack("<4sBBHII", b"TFLI", 1, 0, 1, 48 + 84 + 256, 8) + ends + op + grid + bytes(256)
+
+
+def test_a_board_in_a_program_of_hours_is_left_and_comes_back_by_a_reset(firmware: Callable[[str], Path]) -> None:
+    made = machine(firmware("mps2-an386"), "mps2-an386")
+
+    async def script() -> None:
+        board = await LinkedBoard.connect(MachineWire(made).open)
+        await board.put_program(long_program(1 << 28))
+        with pytest.raises(Late):
+            await board.predict(b"\0", 0.3)
+        await board.close()
+        with pytest.raises(Dead):  # as on a cable: one that computes does not listen
+            await LinkedBoard.connect(MachineWire(made).open, 0.3)
+        made.reset()
+        board = await LinkedBoard.connect(MachineWire(made).open)
+        assert board.description.inference == sha256(long_program(1 << 28)).digest()
+
+    asyncio.run(script())
 
 
 @pytest.mark.parametrize("link", ["pty", "tcp"])

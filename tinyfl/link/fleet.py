@@ -213,7 +213,7 @@ class LinkFleet:
     async def _learn(self, board: LinkedBoard, device: int, work: _Work) -> tuple[F32, float]:
         """phi and the mean loss of one device's round."""
         await board.put_weights(work.theta, self.seconds)
-        asked, samples = self._asked(board.description, device, work)
+        asked, samples = await self._asked(board.description, device, work)
         status = await board.train(asked, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
@@ -225,7 +225,7 @@ class LinkFleet:
             raise Numeric("weights came back that are not finite.")
         return phi, status.loss
 
-    def _asked(self, described: Description, device: int, work: _Work) -> tuple[Round, F32 | None]:
+    async def _asked(self, described: Description, device: int, work: _Work) -> tuple[Round, F32 | None]:
         """The round for one device; and the samples (all passes, inputs + outputs) to feed, unless it makes its own."""
         inner, one = work.inner, np.array([device], np.uint32)
         source = self.task.stream(one, work.round, inner.samples)
@@ -244,7 +244,7 @@ class LinkFleet:
         )
         if here:
             return asked, None
-        x, y = core.samples(source, self.network.plan, one, work.round, inner.samples)
+        x, y = await asyncio.to_thread(core.samples, source, self.network.plan, one, work.round, inner.samples)
         return asked, np.tile(np.concatenate([x[0], y[0]], axis=1), (inner.passes, 1))
 
 
