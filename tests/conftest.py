@@ -1,3 +1,4 @@
+import os
 import signal
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -5,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tinyfl import cache
 
 # A shell starts its background jobs with Ctrl-C ignored, and the commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,7 +41,10 @@ def own_data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def firmware_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One place for the firmware of all tests, and not the user's."""
+    """One place for the firmware of all tests, and not the user's; zig's own files take long to make, and are the user's."""
+    for variable in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
+        if variable not in os.environ:
+            monkeypatch.setenv(variable, str(cache.folder("zig")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
 
 
