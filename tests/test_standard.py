@@ -70,6 +70,19 @@ def test_inputs_in_any_units_are_the_same_numbers_to_the_digits_that_the_file_ha
     np.testing.assert_allclose(standardised(given_x), StandardScaler().fit_transform(plain), atol=1e-6 + 50 * digits)
 
 
+def test_a_time_in_seconds_is_learnt_and_adapted_to_as_one_that_is_centred(written: Callable[..., Path]) -> None:
+    seconds = X + np.array([1.7e9, 0, 48.1351])
+    ours, theirs = run(written(x=seconds)), run(written())
+    for part in ("evaluation", "baseline"):
+        accuracies = [[row["accuracy"] for row in each.result[part]] for each in (ours, theirs)]
+        np.testing.assert_allclose(*accuracies, atol=0.011)
+    curves = [
+        [point["loss"] for point in tinyfl.adapt(fleet.path, written(x=x[:20], y=CLASSES[:20]))["curve"]]
+        for fleet, x in ((ours, seconds), (theirs, X))
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["bool", "uint8", "int8", "int64", "uint64", "float16", "float32", "longdouble"])
 def test_inputs_of_any_type_are_the_same_numbers(written: Callable[..., Path], kind: str) -> None:
     x = RNG.integers(0, 2, (len(DEVICE), 3))

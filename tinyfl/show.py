@@ -66,12 +66,12 @@ def run(result: dict[str, Any]) -> None:
     """A finished run: what an unseen device reaches, beside what it starts from and the floor; first of all, where it does not
     come up to that."""
     console = Terminal()
-    if words := result["verdict"]:
+    if words := result.get("verdict"):
         console.print(words, style="bold red", highlight=False, soft_wrap=True)
     floors = {row["shots"]: row for row in result["floor"]}  # the last of each: nearest class mean, or support mean
     beside = [method(row).replace("class ", "") for row in list(floors.values())[:1]]
     table = Table(title=f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
-    for column in ("mode", "shots", "steps", "adapted", result["start"], *beside):
+    for column in ("mode", "shots", "steps", "adapted", result.get("start", "random start"), *beside):
         table.add_column(column, justify="left" if column == "mode" else "right")
     for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
         if learnt["steps"] not in (0, 1, LEADING_STEPS):
