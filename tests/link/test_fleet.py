@@ -1,6 +1,7 @@
 """A fleet of boards ends with the native fleet's bits, and counts what goes wrong."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from double import Double
 from tinyfl.simulators.native import NativeFleet
 
+from tinyfl import core
 from tinyfl.algorithms import Inner
 from tinyfl.core import U32, TableSource
 from tinyfl.fleet import Event, MixedFleet
@@ -358,3 +360,16 @@ def test_another_board_behind_an_open_port_is_noticed() -> None:
         adapter.behind = boards[0]
         assert one.run(everyone(1), 2, THETA, INNER).devices == 1
     assert "another board answers" in next(event for event in events if event.what == "left out").detail
+
+
+def test_samples_are_made_beside_the_fleets_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As deadlines and other boards' answers are, which would wait for them."""
+    both, samples = threading.Barrier(2, timeout=30), core.samples
+
+    def meeting(*arguments: Any) -> Any:
+        both.wait()
+        return samples(*arguments)
+
+    monkeypatch.setattr(core, "samples", meeting)
+    with fleet(doubles(2, sources=())) as boards:
+        assert boards.run_each(everyone(2), 0, THETA, INNER).reasons == ("", "")

@@ -244,8 +244,12 @@ class LinkFleet:
         )
         if here:
             return asked, None
-        x, y = await asyncio.to_thread(core.samples, source, self.network.plan, one, work.round, inner.samples)
-        return asked, np.tile(np.concatenate([x[0], y[0]], axis=1), (inner.passes, 1))
+
+        def made() -> F32:
+            x, y = core.samples(source, self.network.plan, one, work.round, inner.samples)
+            return np.tile(np.concatenate([x[0], y[0]], axis=1), (inner.passes, 1))
+
+        return asked, await asyncio.to_thread(made)  # it may take a while, and the fleet's deadlines go on
 
 
 def _demand_round(status: Status, asked: Round) -> None:
