@@ -193,7 +193,7 @@ def _link(board: Board, compiler: Sequence[str], target: Sequence[str], objects:
         command += ["-g", "-nostdlib", "-T", str(script), "-Wl,--gc-sections", "-Wl,-e,Reset_Handler", PAGES]
         command += ["-lgcc"] if "ziglang" not in compiler else ["-rtlib=compiler-rt"]
     made_from, digest = elf.with_suffix(".digest"), _digest("\0".join(command), *scripts)
-    # The ELF has a part in it, so that no other is ever taken for the one that was made from this.
+    # The ELF itself is part of its digest, so that another build's is never taken for this one.
     if not (elf.exists() and made_from.exists() and made_from.read_text() == _digest(digest, elf)):
         _replace(elf, command, f"{board.name}'s firmware", board.memory)
         made_from.write_text(_digest(digest, elf))

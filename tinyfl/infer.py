@@ -140,7 +140,7 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
 
 
 def _ends_in_probabilities(program: Program) -> bool:
-    """Whether a sigmoid is the last that it does to the numbers; to give them as floats or in another scale is no more."""
+    """Whether a sigmoid is the network's last function: QUANTIZE and DEQUANTIZE change only how its values are given."""
     last = [name for name in program.ops if name not in ("DEQUANTIZE", "QUANTIZE")][-1:]
     return last == ["LOGISTIC"]
 

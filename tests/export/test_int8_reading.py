@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "weights without zero points": (dense(put("quantization", 2, zeroPoint=None)), "t2 have 1 scales and 0 zero points"),
     "too few zero points": (dense(put("quantization", 2, zeroPoint=[0]), scales=5), "t2 have 5 scales and 1 zero points"),
     "weights along another axis": (dense(put("quantization", 2, quantizedDimension=1), scales=5), "need one good scale, or"),
-    "bias of another scale": (dense(put("quantization", 3, scale=[1.0])), "its bias has the scale 1.0, and its input"),
+    "bias of another scale": (dense(put("quantization", 3, scale=[1.0])), "its bias has the scale 1.0, and the product"),
     "scales of its own rule": (dense(details("CustomQuantization")), "quantised by another rule"),
     "scales by blocks": (dense(details("BlockwiseQuantization")), "quantised by another rule"),
     "scales of several axes": (dense(details("MultiAxisQuantization")), "quantised by another rule"),

@@ -9,12 +9,12 @@ from tinyfl.errors import DataError
 from tinyfl.export import grids, memory, windows
 from tinyfl.export.draft import Draft, Value, per_tensor
 from tinyfl.export.program import MOST_BYTES, Operand, Program, TensorInfo, pack
-from tinyfl.export.tflite import MOST_ENTRIES, Model, Operator, Tensor, read_tflite
+from tinyfl.export.tflite import AGAIN, MOST_ENTRIES, Model, Operator, Tensor, read_tflite
 
 
 class Known(NamedTuple):
-    """An operator that is lowered: how, its last version and its most inputs that are known, and the table of its options where
-    one is read."""
+    """An operator that is lowered: by what, its last version that is known, how many inputs it may have, and the table of its
+    options where one is read."""
 
     lower: Callable[[Draft, Operator], None]
     version: int
@@ -45,6 +45,7 @@ LOWERED: MappingProxyType[str, Known] = MappingProxyType(
         "TANH": Known(grids.tanh, 3, 1),
     }
 )
+"""By the schema's names."""
 
 
 def compile_tflite(content: bytes) -> Program:
@@ -96,12 +97,9 @@ def _lower(draft: Draft, operator: Operator) -> bool:
     if len(operator.inputs) > known.inputs:
         raise DataError(f"it has {len(operator.inputs)} inputs, and {known.inputs} are supported.")
     if known.options and operator.options != known.options:
-        raise DataError(
-            f"its options are {operator.options or 'missing'}, and {known.options} are needed. The file is damaged, or its "
-            "converter wrong: convert the model again with TensorFlow's."
-        )
+        raise DataError(f"its options are {operator.options or 'missing'}, and {known.options} are needed. {AGAIN}")
     if operator.odd:
-        raise DataError(f"it has {operator.odd}, which are not supported. Convert with an older TensorFlow.")
+        raise DataError(f"it has {operator.odd}, which are not supported. {AGAIN}")
     ops = len(draft.ops)
     known.lower(draft, operator)
     return len(draft.ops) > ops

@@ -9,7 +9,7 @@ from tinyfl.errors import DataError
 from tinyfl.export import fixed
 from tinyfl.export.draft import Draft, Value, clamp, dense, four, merged, multipliers, nearest, overlap
 from tinyfl.export.program import MOST_SOFTMAX, Grid, Kind, Op, Three
-from tinyfl.export.tflite import Operator
+from tinyfl.export.tflite import AGAIN, Operator
 
 
 def add(draft: Draft, operator: Operator) -> None:
@@ -186,8 +186,7 @@ def _demand_steps(y: Value, steps: int, zero: int) -> None:
     """Raises DataError unless ``y`` has the scale 1/``steps`` and the zero point ``zero``, which TFLM takes for granted."""
     if y.scale != 1 / steps or y.zero != zero:
         raise DataError(
-            f"its output must have the scale 1/{steps} and the zero point {zero}, and has {y.scale} and {y.zero}. Convert the "
-            "model with TensorFlow."
+            f"its output must have the scale 1/{steps} and the zero point {zero}, and has {y.scale} and {y.zero}. {AGAIN}"
         )
 
 

@@ -52,6 +52,7 @@ MOST_LATER = 128
 """Bytes of a table's offsets to later fields that are looked through."""
 
 NEWER = "of a newer schema"
+AGAIN = "Convert the model again with TensorFlow's converter."
 
 BUILTIN_CODE = 10
 """Where an operator code keeps its number. The tflite package's own accessor returns the deprecated field instead."""
@@ -183,7 +184,7 @@ def _code(code: Any) -> tuple[str, bool, int]:
     import tflite
 
     if _newer(code._tab, "OperatorCode"):
-        raise DataError(f"an operator code is {NEWER}, which is not supported. Convert with an older TensorFlow.")
+        raise DataError(f"an operator code is {NEWER}, which is not supported. {AGAIN}")
     number = max(code._tab.GetSlot(BUILTIN_CODE, 0, Int32Flags), code.DeprecatedBuiltinCode())
     if number == tflite.BuiltinOperator.CUSTOM:
         return _shown(code.CustomCode() or b"?"), True, code.Version()

@@ -11,7 +11,7 @@ from tinyfl.errors import DataError
 from tinyfl.export import fixed
 from tinyfl.export.draft import Draft, Value, clamp, good_scales, overlap
 from tinyfl.export.program import Kind, Op, Operand, Pair, Window
-from tinyfl.export.tflite import Operator, Tensor
+from tinyfl.export.tflite import AGAIN, Operator, Tensor
 
 MOST_SIZE = 65_535
 """Of a window's numbers that a record keeps in 16 bits."""
@@ -216,7 +216,4 @@ def _demand_scale(bias: NDArray[np.float32], sums: NDArray[np.float64], step: fl
     """Raises DataError where a bias has another scale than the ``sums`` that it begins: more than a fiftieth of an output's
     ``step``."""
     if not (np.abs(bias - sums) <= 0.02 * step).all():
-        raise DataError(
-            f"its bias has the scale {bias[0]}, and its input times its weights {sums[0]}. The file is damaged, or its "
-            "converter wrong: convert the model again with TensorFlow's."
-        )
+        raise DataError(f"its bias has the scale {bias[0]}, and the product of its input and weights {sums[0]}. {AGAIN}")
