@@ -65,7 +65,7 @@ class Child:
         self.kill()
 
 
-def run(command: Sequence[str], cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs ``command`` in the folder ``cwd`` to its end: its code, and what it says."""
     with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd) as child:
         said = [words.decode(errors="replace") for words in child.process.communicate()]

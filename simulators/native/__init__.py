@@ -23,7 +23,7 @@ class NativeFleet:
     network: Network
     size: int
     engine: Engine = FASTEST
-    _stop: Stop = field(default_factory=Stop)
+    _stop: Stop = field(default_factory=Stop, init=False, repr=False, compare=False)
 
     def close(self) -> None:
         """Ends a round that is under way in another thread."""
