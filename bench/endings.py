@@ -85,11 +85,11 @@ class Bench:
             time.sleep(0.2)
         return [word for board in json.loads(text)["boards"] for word in ("--port", board["url"])]
 
-    def stays(self, name: str, *words: str, up: ExitStack | None = None) -> None:
-        """Starts a command that ends with ``up``, as a rule with the bench."""
+    def stays(self, name: str, *words: str) -> None:
+        """Starts a command that ends with the bench."""
         log = (self.folder / f"{name}.log").open("wb")
         os.chdir(self.folder)
-        (up or self.up).enter_context(Child([str(BIN / words[0]), *words[1:]], stdout=log, stderr=log))
+        self.up.enter_context(Child([str(BIN / words[0]), *words[1:]], stdout=log, stderr=log))
 
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
@@ -210,11 +210,13 @@ def of_a_push(bench: Bench) -> Trial:
 def of_a_service(bench: Bench, words: list[str], up: str, after: float) -> Trial:
     """Trials of a command that has no end of its own, until ``after`` seconds after it has said ``up``."""
     began = time.monotonic()
-    with ExitStack() as one:
-        bench.stays("one", *words, up=one)
-        while up not in bench.said("one"):
-            time.sleep(0.1)
+    with (bench.folder / "one.log").open("wb") as log:
+        one = subprocess.Popen([str(BIN / words[0]), *words[1:]], cwd=bench.folder, stdout=log, stderr=log)
+    while up not in bench.said("one"):
+        time.sleep(0.1)
     longest = time.monotonic() - began + after
+    one.terminate()
+    one.wait(LONGEST)
 
     def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
         bench.stopped(seen, number, bench.draw.uniform(0, longest), words)

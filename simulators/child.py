@@ -69,7 +69,7 @@ class Child:
 
 def run(
     command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
+) -> subprocess.CompletedProcess[str]:
     """Runs ``command`` in the folder ``cwd``, with the environment ``env``, to its end: its code, and what it says."""
     with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env) as child:
         said = [words.decode(errors="replace") for words in child.process.communicate()]

@@ -230,7 +230,7 @@ def _interruptibly(call: Callable[[], int], stop: Stop) -> int:
 
 def _demand_done(code: int) -> None:
     if code == Code.stopped:
-        raise Interrupted("ended by whoever had the work done.")
+        raise Interrupted("the call was ended before it was done.")
     if code == Code.memory:
         raise MemoryError("the core could not get its working memory")
     if code != Code.ok:

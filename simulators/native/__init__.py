@@ -25,7 +25,7 @@ class NativeFleet:
     size: int
     engine: Engine = FASTEST
     boards: ClassVar[bool] = False
-    _stop: Stop = field(default_factory=Stop)
+    _stop: Stop = field(default_factory=Stop, init=False, repr=False, compare=False)
 
     def close(self) -> None:
         """Ends a round that is under way in another thread."""

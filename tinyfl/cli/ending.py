@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import NoReturn
 
 from tinyfl.errors import Interrupted
@@ -43,7 +44,8 @@ def interrupted(error: BaseException) -> bool:
 def leave(error: BaseException) -> NoReturn:
     """Tells how to go on after the interrupt ``error``, and ends the process; threads that are still at work end with it."""
     said = _interrupt_in(error)
-    print(f"tinyfl: {said if isinstance(said, Interrupted) else _told or _again()}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody may be left to be told
+        print(f"tinyfl: {said if isinstance(said, Interrupted) else _told or _again()}", file=sys.stderr, flush=True)
     os._exit(128 + (_asked or signal.SIGINT))
 
 
@@ -64,7 +66,8 @@ def _watch(heard: int) -> None:
     number = _next(heard)
     _next(heard, GRACE_SECONDS)
     show_cursor = "\r\n\x1b[?25h" if os.isatty(2) else ""
-    os.write(2, f"{show_cursor}tinyfl: {told_now() or _told or _again()}\n".encode(errors="replace"))
+    with suppress(OSError):
+        os.write(2, f"{show_cursor}tinyfl: {told_now() or _told or _again()}\n".encode(errors="replace"))
     os._exit(128 + number)
 
 
