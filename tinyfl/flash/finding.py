@@ -143,9 +143,8 @@ async def _named(asked: Asked, now: Seen, saved: Sequence[Saved], method: str, t
     for at, spot in zip(ports, spots or [Spot()] * len(ports), strict=True):
         device = devices[at.url] if at else None
         if (device and device.state == "gone") or (spot and not _there(spot, asked, now, method)):
-            where = (("--probe", asked.probes[spots.index(spot)]) if spot else ()) + (
-                ("--port", at.url) if at and asked.ports else ()
-            )
+            probe = ("--probe", spot.word(_facts(now, _all_kinds(asked)))) if spot else ()
+            where = (*probe, *(("--port", at.url) if at and asked.ports else ()))
             absent.append(Absent(where[-1], where))
         else:
             entry = inventory.entry_of(device, saved) if device else None

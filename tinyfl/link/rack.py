@@ -36,7 +36,7 @@ class _Place:
         self._first: Port | None = None
 
     async def now(self) -> Port:
-        """The port that it is by now. Where nothing of it is found, opening what this returns fails."""
+        """The port that it is by now. Raises Dead where it was there and is not found any more."""
         return await asyncio.to_thread(self._now)
 
     def _now(self) -> Port:
