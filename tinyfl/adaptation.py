@@ -12,7 +12,7 @@ from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.evaluation import STEPS
 from tinyfl.files import npz, read_arrays, write_whole
 from tinyfl.networks import Network, from_plan
-from tinyfl.records import Saved, checked
+from tinyfl.records import Saved, checked, values
 from tinyfl.runs import INITIALISATION, RunDirectory
 from tinyfl.tasks.npz import checked_inputs
 from tinyfl.words import plain
@@ -51,7 +51,7 @@ class Initialisation:
         except DataError as error:
             raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
         arrays = ("theta", "plan", "shape", "mean", "scale", "classes")
-        saved = checked(Saved, {name: held[name].tolist() for name in held if name not in arrays}, file, COPY)
+        saved = checked(Saved, values({name: held[name] for name in held if name not in arrays}), file, COPY)
         net = _network(file, saved.network, held["shape"], held["plan"])
         for name, size in (("theta", net.parameters), ("mean", net.inputs), ("scale", net.inputs)):
             array = held[name]
