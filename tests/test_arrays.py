@@ -127,6 +127,17 @@ def test_an_array_that_nobody_asked_for_is_not_read(tmp_path: Path, monkeypatch:
         read_arrays(path, ("x", "y"))
 
 
+def test_a_keras_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+    from tinyfl.export.keras import from_keras
+
+    with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.weights.h5", bytes(1 << 20))
+    monkeypatch.setattr(files, "memory", lambda: 1 << 20)
+    with pytest.raises(DataError, match=r"m\.keras cannot be read as a Keras model \(1,048,576 bytes are packed in it"):
+        from_keras(tmp_path / "m.keras")
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npz")
     for path in (tmp_path / "pipe.npz", tmp_path, tmp_path / "absent.npz"):

@@ -13,7 +13,7 @@ from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.evaluation import STEPS, in_units, needs_outputs
 from tinyfl.files import npz, read_arrays, write_whole
 from tinyfl.networks import Network, from_plan
-from tinyfl.records import Saved, checked
+from tinyfl.records import Saved, checked, values
 from tinyfl.runs import INITIALISATION, RunDirectory
 from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.tasks.standard import Standardisation
@@ -54,7 +54,7 @@ class Initialisation:
         except DataError as error:
             raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
         numbers = ("theta", "plan", "shape", "mean", "scale", "classes", *OF_TARGETS)
-        saved = checked(Saved, {name: held[name].tolist() for name in held if name not in numbers}, file, COPY)
+        saved = checked(Saved, values({name: held[name] for name in held if name not in numbers}), file, COPY)
         net = _network(file, saved.network, held["shape"], held["plan"])
         theta = held["theta"]
         if theta.dtype != np.float32 or theta.shape != (net.parameters,) or not np.isfinite(theta).all():

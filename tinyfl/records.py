@@ -3,9 +3,11 @@
 Keys that this version does not know are kept, and whoever shows them must not trust them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, ValidationError, model_validator
 
 from tinyfl.core import LIMIT
@@ -147,6 +149,11 @@ class Made(_Record):
 
 
 Kind = TypeVar("Kind", bound=_Record)
+
+
+def values(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Arrays of a single value as that value; of others the shape, which is right in no record."""
+    return {name: array.shape or array.item() for name, array in arrays.items()}
 
 
 def checked(kind: type[Kind], content: bytes | dict[str, Any], path: Path, cure: str) -> Kind:

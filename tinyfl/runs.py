@@ -24,7 +24,7 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.files import npz, read_arrays, write_whole, writing
 from tinyfl.fleet import Event
-from tinyfl.records import Metric, Point, Result, Round, checked
+from tinyfl.records import Metric, Point, Result, Round, checked, values
 from tinyfl.words import shell
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
@@ -146,7 +146,7 @@ class RunDirectory:
         except DataError as error:
             raise RunError(f"{path} is damaged. {anew}") from error
         theta, losses = held.pop("theta"), held.pop("losses")
-        point = checked(Point, {name: array.tolist() for name, array in held.items()}, path, anew)
+        point = checked(Point, values(held), path, anew)
         if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
             raise RunError(
                 f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {anew}"

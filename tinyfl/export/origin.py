@@ -9,7 +9,7 @@ from tinyfl.config import Config
 from tinyfl.errors import DataError
 from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.files import read_arrays
-from tinyfl.records import Made, checked
+from tinyfl.records import Made, checked, values
 from tinyfl.runs import INITIALISATION, RunDirectory
 from tinyfl.tasks import Task, load_task
 
@@ -50,8 +50,7 @@ def origin(run: Path, data: Path | None) -> Origin:
     start = Initialisation.load(run)
     directory = run if run.is_dir() else run.parent
     file = run / INITIALISATION if run.is_dir() else run
-    held = {name: array.tolist() for name, array in read_arrays(file, ("seed", "config_sha256")).items()}
-    made = checked(Made, held, file, "Take the file as tinyfl wrote it.")
+    made = checked(Made, values(read_arrays(file, ("seed", "config_sha256"))), file, "Take the file as tinyfl wrote it.")
     seed, config_sha256 = made.seed, made.config_sha256
     if not RunDirectory(directory).holds(file):
         return Origin(file, start, load_task(start.task, data, seed, standard=start.standard), seed, config_sha256, None)
