@@ -141,12 +141,12 @@ def test_a_user_who_says_where_zig_keeps_its_files_is_heeded(unknown: Path, monk
 
     seen: dict[str, str] = {}
 
-    def run(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         seen.update(env)
         Path(command[-1]).touch()
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(build.subprocess, "run", run)
+    monkeypatch.setattr(build, "run", run)
     monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", "/mine")
     build._replace(unknown / "a.o", ["python", "-m", "ziglang", "cc"], "a.c")
     assert seen["ZIG_GLOBAL_CACHE_DIR"] == "/mine"

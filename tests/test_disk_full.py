@@ -13,7 +13,7 @@ import pytest
 import tinyfl
 from tinyfl import federation, figures
 from tinyfl.algorithms import State
-from tinyfl.cli.app import tell
+from tinyfl.cli.common import tell
 from tinyfl.errors import RunError
 from tinyfl.fleet import Event
 from tinyfl.runs import Checkpoint, RunDirectory
@@ -64,7 +64,7 @@ def full_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.fsync
 
     def fsync(file: int) -> None:
-        if Path(f"/proc/self/fd/{file}").readlink().name.removesuffix(".new") == name:
+        if Path(f"/proc/self/fd/{file}").readlink().name.removesuffix(f".{os.getpid()}.new") == name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         really(file)
 

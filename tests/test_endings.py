@@ -1,5 +1,6 @@
 """Everything can be ended: the command line by SIGINT and SIGTERM from every state, a library call by Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,8 +23,7 @@ from tinyfl.errors import Interrupted
 from tinyfl.interrupts import held_back
 from tinyfl.networks import network
 from tinyfl.runs import RunDirectory
-from tinyfl.simulation import here, network_of
-from tinyfl.tasks import load_task
+from tinyfl.simulation import here, learner_of
 from tinyfl.tasks.sine import Sine
 
 TINY = {"task": "sine", "network": "mlp-2", "devices": 4, "cohort": 2, "rounds": 4, "tasks": 2, "adapt_lr": 0.01}
@@ -161,11 +161,10 @@ def test_a_handler_of_the_users_own_is_called_and_stays(tmp_path: Path) -> None:
 def rounds(path: Path) -> tuple[bytes, RunDirectory]:
     """The theta of all rounds of a tiny run in the directory ``path``, new or resumed."""
     config, directory = resolve(TINY), RunDirectory(path)
-    task = load_task(config.task, None, config.seed)
-    net, theta = network_of(config, task)
+    learner = learner_of(config)
     path.mkdir(exist_ok=True)
-    with here(config, Work(task, net, core.Engine(1, 1), 1.0), pytest.fail) as (grid, _):
-        made = federation.Federation(directory, config, config.build(), grid, State(0, theta), None)
+    with here(config, Work(learner.task, learner.network, core.Engine(1, 1), 1.0), pytest.fail) as (grid, _):
+        made = federation.Federation(directory, config, config.build(), grid, State(0, learner.start), None)
         return made.run().state.theta.tobytes(), directory
 
 
@@ -202,7 +201,7 @@ def test_an_interrupt_at_any_line_of_a_round_leaves_a_run_that_goes_on(tmp_path:
         again, ours = rounds(tmp_path / str(at))
         assert again == theta
         assert ours.metrics() == whole.metrics()
-        assert [each["round"] for each in ours.rounds()] == [1, 2, 3, 4]
+        assert [json.loads(line)["round"] for line in (ours.path / "rounds.jsonl").open()] == [1, 2, 3, 4]
 
 
 TASK = Sine(1)

@@ -75,11 +75,12 @@ def test_labels_are_right_above_one_half_however_a_model_gives_probabilities(
 
     class Labels:
         name, shape, outputs, loss = "labels", (4,), 2, Loss.sigmoid_cross_entropy
+        standardisation = None
 
         def episodes(self, *_: object) -> Episodes:
             return Episodes(source, source, np.zeros(1, np.int32))
 
-    monkeypatch.setattr("tinyfl.infer.load_task", lambda *_: Labels())
+    monkeypatch.setattr("tinyfl.infer.load_task", lambda *_, **__: Labels())
     assert infer(tmp_path / "model.tflite", task="labels")["accuracy"] > 0.95
 
 

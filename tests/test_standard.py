@@ -244,7 +244,7 @@ def test_whole_numbers_are_values_where_the_user_says_so(written: Callable[..., 
         (np.arange(240), "", r"which no training device has.*--targets values"),
         (np.full(240, 21.5), "", r"array y is 21\.5 on all training devices"),
         (np.where(CLASSES == 1, np.nan, 0), "", "array y has nan in row 1"),
-        (CLASSES * 1j, "values", "array y is complex128"),
+        (CLASSES * 1j, "values", "an array of complex128"),
     ],
 )
 def test_targets_that_cannot_be_learnt_are_refused_with_the_cure(
@@ -326,7 +326,7 @@ def test_an_older_initialisation_is_read_as_it_was_meant(written: Callable[..., 
     assert (standard.target_mean, standard.target_scale) == (0, 1)
     for name in ("mean", "target_scale"):
         np.savez(file, **{**held, name: held[name] * np.nan})
-        with pytest.raises(RunError, match=f"array {name} is not finite"):
+        with pytest.raises(RunError, match=f"{name} is not . finite numbers"):
             Initialisation.load(result.path)
 
 
@@ -353,9 +353,6 @@ def test_a_run_of_an_older_tinyfl_on_own_data_is_of_use_but_not_gone_on_with(wri
     config = path / "config.toml"
     lines = config.read_text().splitlines()
     config.write_text("\n".join(line for line in lines if not line.startswith(("standardise", "targets"))))
-    before = RunDirectory(path).config().sha256()
-    held = dict(np.load(path / "initialisation.npz"))
-    np.savez(path / "initialisation.npz", **{**held, "config_sha256": before})
     assert origin(path, None).run is not None
     with pytest.raises(RunError, match="an older tinyfl started this run"):
         tinyfl.simulate(resume=path)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tinyfl import boards, cli, show, show_boards, show_flash, show_fleet
 from tinyfl.adaptation import Initialisation
-from tinyfl.cli.app import say
+from tinyfl.cli.common import say
 from tinyfl.devices import Device, Probe
 from tinyfl.doctor import Check
 from tinyfl.errors import RunError

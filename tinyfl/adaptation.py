@@ -124,7 +124,7 @@ def adapt(
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
         assert adapted.weights is not None
-        held = read_arrays(_file(Path(run)), FIELDS)
+        held = read_arrays(_file(Path(run)), FIELDS, OF_TARGETS)
         write_whole(Path(out), npz(**{**held, "theta": adapted.weights[0]}))
     return {
         "run": str(run),

@@ -93,6 +93,11 @@ class Config:
         return load_task(self.task, data, self.seed, self.standardise, self.targets, standard)
 
     @property
+    def older(self) -> bool:
+        """Whether an older tinyfl resolved it, which did not say what the targets are. Its hash is not what it was then."""
+        return self.task == OWN_DATA and not self.targets
+
+    @property
     def calmer(self) -> str:
         """What has helped where learning diverges."""
         if self.task != OWN_DATA or self.standardise:

@@ -16,11 +16,11 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.core import Code
-from tinyfl.errors import DoesNotFit, RunError, TrainingError
+from tinyfl.errors import ConfigError, DoesNotFit, RunError, TrainingError
 from tinyfl.failures import failed, last_words
 from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.interrupts import telling
-from tinyfl.link.errors import TooSmall
+from tinyfl.link.errors import NoLink, TooSmall
 from tinyfl.networks import is_file
 from tinyfl.roster import named
 from tinyfl.runs import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory
@@ -232,6 +232,8 @@ class Federation:
         """A round with too few updates: once more after a pause, as often as there are pauses."""
         self._log_round(updates, counts=False)
         self._save()
+        if not updates.devices and set(updates.left_out) == {NoLink.reason}:
+            raise ConfigError(last_words(self.directory.path, updates.absent))
         if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
                 f"none of the {len(updates.absent)} boards that round {self._now.state.round + 1:,} asked has room to learn "

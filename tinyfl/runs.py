@@ -204,7 +204,8 @@ class RunDirectory:
             raise RunError(f"{self.path} has not finished. Go on with it: {self.again}")
         anew = f"Write it anew: {self.again}"
         result = checked(Result, path.read_bytes(), path, anew)
-        if result.config_sha256 != self.config().sha256():
+        config = self.config()
+        if result.config_sha256 != config.sha256() and not config.older:
             raise RunError(
                 f"{path} and the {CONFIG} beside it are of different runs, or {CONFIG} was changed, or is of another version "
                 f"of tinyfl. Put back what belongs together. {anew}"

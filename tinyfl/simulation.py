@@ -251,7 +251,7 @@ def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config
 
     Raises RunError where ``options`` or ``file`` ask for another run, or an older tinyfl took the data otherwise.
     """
-    if held.task == OWN_DATA and not held.targets:
+    if held.older:
         raise RunError(
             "an older tinyfl started this run, and scaled its data otherwise: it cannot be resumed. "
             "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."

@@ -70,8 +70,10 @@ def without_a_network(result: Row) -> list[str]:
     rows = {(row["shots"], method(row)): row for row in result["floor"]}
     lines = [f"majority, {page.counted(s, 'shot')}: {reached(row)}" for (s, name), row in rows.items() if name == MAJORITY]
     for (shots, name), floor in rows.items():
+        if name != SUPPORT_MEAN or not floor["loss"]:
+            continue
         row = leading(result["evaluation"], shots)
-        if name == SUPPORT_MEAN and page.known(row["loss"]) and floor["loss"]:
+        if page.known(row["loss"]):
             lines.append(
                 f"{page.counted(shots, 'shot')}: off by {sqrt(row['loss']):.3g} (root mean square), R² "
                 f"{1 - row['loss'] / floor['loss']:.3f} against the support mean, which is off by {sqrt(floor['loss']):.3g}"

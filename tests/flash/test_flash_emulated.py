@@ -39,7 +39,8 @@ class Emulated:
         from intelhex import IntelHex
         from tinyfl.simulators.unicorn import Machine
 
-        (image,) = re.findall(r"program \{(.+)\} verify reset exit", argv[-1])
+        (quoted,) = re.findall(r"program (.+) verify reset exit", argv[-1])
+        image = re.sub(r"\\(.)", r"\1", quoted)
         read = IntelHex(image)
         elf = Path(image).with_suffix(".elf")
         origin, flat = images.flat(elf)

@@ -260,6 +260,9 @@ def test_dtr_and_rts_are_low_before_a_port_opens_and_stay_so(monkeypatch: pytest
         def __setattr__(self, name: str, value: Any) -> None:
             done.append((name, value))
 
+        def fileno(self) -> int:
+            return 0
+
         def open(self) -> None:
             done.append(("open", None))
 
@@ -277,8 +280,8 @@ def test_dtr_and_rts_are_low_before_a_port_opens_and_stay_so(monkeypatch: pytest
 
     monkeypatch.setattr(serial, "serial_for_url", serial_for_url)
     asyncio.run(script())
-    assert sorted(done[:2]) == [("dtr", False), ("rts", False)]
-    assert done[2:] == [("open", None), ("close", None)]
+    assert sorted(done[:4]) == [("dtr", False), ("rts", False), ("timeout", 0), ("write_timeout", 0)]
+    assert done[4:] == [("open", None), ("close", None)]
 
 
 def test_pyserial_only_ever_lowers_them(monkeypatch: pytest.MonkeyPatch) -> None:

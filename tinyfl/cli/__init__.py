@@ -23,7 +23,7 @@ def main() -> None:
     import errno
     import sys
 
-    from tinyfl.cli.app import tell
+    from tinyfl.cli.common import tell
     from tinyfl.errors import RunError, TinyflError
     from tinyfl.words import message, plain
 
@@ -48,9 +48,8 @@ def main() -> None:
 def _verbs() -> Any:
     """The application, with all verbs."""
     from tinyfl.cli import federation, firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs
-    from tinyfl.cli.app import app
+    from tinyfl.cli.common import app
 
-    globals()["app"] = app  # in the place of the module of this name
     return app
 
 

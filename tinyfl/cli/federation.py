@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.app import Json, app, tell
+from tinyfl.cli.common import Json, app, tell
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:

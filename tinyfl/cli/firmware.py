@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Compiler, Json, app, say
+from tinyfl.cli.common import Compiler, Json, app, say
 from tinyfl.words import shell
 
 boards_app = typer.Typer(help="List, show and check boards' manifests.", no_args_is_help=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Baud, Compiler, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
+from tinyfl.cli.common import Baud, Compiler, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
+from tinyfl.cli.common import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
 from tinyfl.errors import ConfigError
 from tinyfl.words import plain
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.app import Json, app, say
+from tinyfl.cli.common import Json, app, say
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.app import Compiler, Json, app
+from tinyfl.cli.common import Compiler, Json, app
 
 
 @app.command()

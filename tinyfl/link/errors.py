@@ -20,6 +20,7 @@ class NoLink(Dead):
     """The address is none that can be opened, however often it is tried."""
 
     exit_code = 2
+    reason = "no-link"
 
 
 class Late(LinkError):
