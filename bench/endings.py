@@ -28,6 +28,7 @@ from pathlib import Path
 from common import provenance
 from tinyfl.simulators.child import Child
 
+from tinyfl.flower.allowed import VARIABLE
 from tinyfl.flower.supernode import free_port
 
 BIN = Path(sys.executable).parent
@@ -64,7 +65,8 @@ class Bench:
     def __init__(self, folder: Path, up: ExitStack, draw: random.Random) -> None:
         self.folder, self.up, self.draw, self.trial = folder, up, draw, 0
         os.environ |= {"FLWR_HOME": str(folder / "home"), "PATH": f"{BIN}:{os.environ['PATH']}", "FLWR_TELEMETRY_ENABLED": "0"}
-        os.environ |= {"FLWR_DISABLE_UPDATE_CHECK": "1"}
+        os.environ |= {"FLWR_DISABLE_UPDATE_CHECK": "1", VARIABLE: str(folder / "allowed.toml")}
+        (folder / "allowed.toml").write_text('folders = ["."]\n')
         (folder / "home").mkdir()
         self.superlink = f"127.0.0.1:{free_port()}"
         (folder / "home" / "config.toml").write_text(f'[superlink.lab]\naddress = "{self.superlink}"\ninsecure = true\n')
