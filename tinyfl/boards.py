@@ -18,8 +18,6 @@ from tinyfl.words import plain, problem
 IDENTITY_BYTES = 16
 """The record at a board's `identity`: "TFLI", a serial number of 8 bytes, 4 bytes of 0."""
 
-DEFAULT_BAUD = 115_200
-
 Address = Annotated[int, Field(ge=0, lt=1 << 32, multiple_of=8)]
 Bytes = Annotated[int, Field(gt=0, lt=1 << 32, multiple_of=8)]
 UsbId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]

@@ -13,6 +13,7 @@ from tinyfl.cli.common import Json, app, tell
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tinyfl.flower.allowed import Allowed
     from tinyfl.flower.keys import Made
 
 PORT, LOCAL_PORT = 8000, 8001
@@ -38,7 +39,6 @@ def superlink(
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
 ) -> None:
     """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
-    from tinyfl.flower.allowed import VARIABLE, read_allowed
     from tinyfl.flower.superlink import Setting, serve_superlink
     from tinyfl.interrupts import ended_by_signal
 
@@ -46,10 +46,7 @@ def superlink(
         raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
     at = Setting(host or "127.0.0.1" * insecure, port, local_port, database, None if insecure else keys or Path("keys"))
     at.check()
-    allowed = read_allowed(allow)
-    if allow:
-        os.environ[VARIABLE] = str(allow.resolve())  # for the coordinators, which Flower starts
-    serve_superlink(at, allowed, ended_by_signal(), tell)
+    serve_superlink(at, _allowed(allow), ended_by_signal(), tell)
     tell("ended. Start it again with the same command; runs that were cut off go on with tinyfl run --resume.")
     sys.stdout.flush()
     os._exit(0)  # all is closed; what Python would still do, with threads of Flower's about, can take seconds
@@ -70,16 +67,13 @@ def gateway(
 ) -> None:
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
     from tinyfl.assembly import raised
-    from tinyfl.flower.allowed import VARIABLE, read_allowed
     from tinyfl.flower.gateway import Gateway, read_holding
     from tinyfl.flower.supernode import SuperLink, serve_federation
     from tinyfl.interrupts import ended_by_signal
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
-    holding, allowed = read_holding(fleet, first), read_allowed(allow)
-    if allow:
-        os.environ[VARIABLE] = str(allow.resolve())  # for the SuperNode, which decides on apps
+    holding, allowed = read_holding(fleet, first), _allowed(allow)
     with raised(holding.parts, holding.first) as site:
         ended = ended_by_signal()
         called = name or (key.stem if key else fleet.stem)
@@ -89,6 +83,16 @@ def gateway(
             serve_federation(link, answer, ended, tell)
     tell(f"{called}: ended. Start it again with the same command.")
     os._exit(0)  # all is closed; a round that is still at work would hold Python up
+
+
+def _allowed(file: Path | None) -> "Allowed":
+    """The allow list in ``file``, for this process and for those that Flower starts, which have no option for it."""
+    from tinyfl.flower.allowed import VARIABLE, read_allowed
+
+    allowed = read_allowed(file)
+    if file:
+        os.environ[VARIABLE] = str(file.resolve())
+    return allowed
 
 
 @app.command()
