@@ -65,7 +65,7 @@ def rounds(fleet: list[dict[str, object]]) -> tuple[str, list[float], float]:
         directory = RunDirectory(Path(folder))
         directory.start(config)
         start = State(0, net.initial_weights(config.seed))
-        with assembled(config, Work(task, net, FASTEST, config.seconds), directory.log_event) as (made, records):
+        with assembled(config.parts, Work(task, net, FASTEST, config.seconds), directory.log_event) as (made, records):
             outcome = Federation(directory, config, config.build(), FleetGrid(made), start, None).run()
     assert not outcome.left_out, outcome.left_out
     return hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(), [r["boot_seconds"] for r in records], outcome.seconds

@@ -21,9 +21,10 @@ from tinyfl.assembly import Work
 from tinyfl.config import resolve
 from tinyfl.errors import Interrupted
 from tinyfl.interrupts import held_back
+from tinyfl.learner import learner_of
 from tinyfl.networks import network
 from tinyfl.runs import RunDirectory
-from tinyfl.simulation import here, learner_of
+from tinyfl.simulation import here
 from tinyfl.tasks.sine import Sine
 
 TINY = {"task": "sine", "network": "mlp-2", "devices": 4, "cohort": 2, "rounds": 4, "tasks": 2, "adapt_lr": 0.01}

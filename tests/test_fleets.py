@@ -38,7 +38,7 @@ def theta_after(fleet: Any, net: Network | None = None, **options: Any) -> bytes
     net = net or network(config.network, task.shape, task.outputs, task.loss, task.activation)
     state, algorithm = State(0, net.initial_weights(config.seed)), config.build()
     cohort: U32 = np.arange(config.devices, dtype=np.uint32)
-    with assembled(config, Work(task, net, FASTEST, config.seconds), lambda event: None) as (made, _):
+    with assembled(config.parts, Work(task, net, FASTEST, config.seconds), lambda event: None) as (made, _):
         for round in range(config.rounds):
             updates = made.run(cohort, round, state.theta, algorithm.inner(round))
             assert (updates.devices, updates.left_out) == (config.devices, {})

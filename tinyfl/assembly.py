@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinyfl.config import Config
-from tinyfl.core import Engine
+from tinyfl.core import FASTEST, Engine
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Event, Fleet, MixedFleet
 from tinyfl.networks import Network
 from tinyfl.roster import Part
 from tinyfl.tasks import Task
+
+if TYPE_CHECKING:
+    from tinyfl.simulators.native import NativeFleet
 
 Boards = list[dict[str, Any]]
 """A record of each board for the run's JSON: device, id (null where only the port is known), board or port, engine, and the
@@ -86,13 +88,17 @@ def learning(site: Site, work: Work, on_event: Callable[[Event], None]) -> Itera
 
 
 @contextmanager
-def assembled(config: Config, work: Work, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
-    """The fleet that ``config`` names, and its boards: both of the above, for one run."""
-    with raised(config.fleet or (Part(native=config.devices),)) as site, learning(site, work, on_event) as fleet:
+def assembled(parts: Sequence[Part], work: Work, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
+    """The fleet of ``parts``, and its boards: both of the above, for one run."""
+    with raised(parts) as site, learning(site, work, on_event) as fleet:
         yield fleet, site.boards
 
 
-def _native(up: ExitStack, part: Part, work: Work) -> Fleet:
+def simulated(task: Task, network: Network, devices: int, engine: Engine = FASTEST) -> "NativeFleet":
+    """A simulated fleet of its own.
+
+    Raises InstallError where the simulator is not installed.
+    """
     try:
         from tinyfl.simulators.native import NativeFleet
     except ModuleNotFoundError as error:
@@ -100,10 +106,13 @@ def _native(up: ExitStack, part: Part, work: Work) -> Fleet:
             "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
             "Start it outside the clone, or run `pip install -e .` in it."
         ) from error
-    native = NativeFleet(work.task, work.network, part.native, work.engine)
+    return NativeFleet(task, network, devices, engine)
+
+
+def _native(up: ExitStack, part: Part, work: Work) -> Fleet:
+    native = simulated(work.task, work.network, part.native, work.engine)
     up.callback(native.close)
-    fleet: Fleet = native
-    return fleet
+    return native
 
 
 def _linked(up: ExitStack, station: Station, work: Work, on_event: Callable[[Event], None]) -> Fleet:

@@ -106,6 +106,11 @@ class Config:
         return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """The fleet's parts: ``fleet``, or simulated devices."""
+        return self.fleet or (Part(native=self.devices),)
+
+    @property
     def gateways(self) -> int | None:
         """How many gateways; None where each device is a node."""
         return None if self.nodes == "devices" else int(self.nodes)

@@ -16,7 +16,6 @@ from tinyfl.build import Firmware
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.layers import Kind
 from tinyfl.networks import Network
-from tinyfl.plan import arena_bytes
 from tinyfl.toolchains import Toolchain
 
 if TYPE_CHECKING:
@@ -257,9 +256,9 @@ def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int
 
 
 def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
-    fixed = cost.ram.available - cost.ram.taken + arena_bytes(network, batch)
+    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(batch)
     return DoesNotFit(
-        f"{network.name} needs {arena_bytes(network, batch):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
+        f"{network.name} needs {network.arena_bytes(batch):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
         f"({cost.ram.available:,} less {cost.ram.available - fixed:,} for the stack and the agent). "
         f"{_cure(network, cost, fixed, batch)} --board all shows every board."
     )
@@ -268,14 +267,14 @@ def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
 def _cure(network: Network, cost: Cost, room: int, batch: int) -> str:
     """What would fit ``room``, or where this would."""
     cures = []
-    if batch > 1 and arena_bytes(network, 1) <= room:
-        cures.append(f"in batches of 1 ({arena_bytes(network, 1):,} bytes)")
+    if batch > 1 and network.arena_bytes(1) <= room:
+        cures.append(f"in batches of 1 ({network.arena_bytes(1):,} bytes)")
     for count in range(1, network.weighted):
-        need = arena_bytes(network.frozen(count), batch)
+        need = network.frozen(count).arena_bytes(batch)
         if need <= room:
             cures.append(f"with --freeze {count} ({need:,} bytes)")
             break
-    larger = [name for name in boards.names() if _more_ram(name, cost) >= arena_bytes(network, batch) - room]
+    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(batch) - room]
     if larger:
         cures.append(f"on {', '.join(larger)}")
     return f"It fits {', or '.join(cures)}." if cures else "Give a network with fewer weights or channels."

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tinyfl.errors import LinkError
 from tinyfl.link.board import Description, LinkedBoard
-from tinyfl.link.errors import one_device
+from tinyfl.link.defects import one_device
 from tinyfl.link.wire import SerialWire
 from tinyfl.ports import (
     Holder,

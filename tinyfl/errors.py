@@ -53,6 +53,67 @@ class LinkError(TinyflError):
     reason = "link"
 
 
+class Dead(LinkError):
+    """The port is gone, or nothing on it answers."""
+
+    reason = "dead"
+
+
+class NoLink(Dead):
+    """The address is none that can be opened, however often it is tried."""
+
+    exit_code = 2
+    reason = "no-link"
+
+
+class Late(LinkError):
+    """The deadline passed."""
+
+    reason = "late"
+
+
+class Corrupt(LinkError):
+    """What arrived does not have its hash, or cannot be read."""
+
+    reason = "corrupt"
+
+
+class Stale(LinkError):
+    """The board learnt from other weights, or in another round."""
+
+    reason = "stale"
+
+
+class Numeric(LinkError):
+    """The core's guard ended the round: a value was not finite or too large."""
+
+    reason = "numeric"
+
+
+class Refused(LinkError):
+    """The board refused a request, or is of a kind that this version cannot speak to."""
+
+    reason = "refused"
+
+
+class Oversized(LinkError):
+    """An update that no device can have made: a change, or a sum of changes, beyond the core's bound."""
+
+    reason = "oversized"
+
+
+class TooSmall(LinkError):
+    """The board has too little memory for the network."""
+
+    reason = "too-small"
+
+
+class Defect(LinkError):
+    """tinyfl itself failed at what this board did."""
+
+    reason = "defect"
+
+
 class FlashError(TinyflError):
     """A board could not be flashed, or does not run what was written."""
 

@@ -8,6 +8,8 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tinyfl.config import Config
+from tinyfl.core import Code
 from tinyfl.runs import EVENTS, ROUNDS
 from tinyfl.words import plain
 
@@ -62,3 +64,10 @@ def _common(spans: str, devices: range) -> int:
     """How many of ``devices`` are among those of ``spans``, as in 0-7,9 (tinyfl.fleet.spans)."""
     ends = [[int(end) for end in span.split("-")] for span in spans.split(",") if span]
     return sum(max(0, min(pair[-1] + 1, devices.stop) - max(pair[0], devices.start)) for pair in ends)
+
+
+def diverged(left_out: Mapping[str, int], config: Config) -> str:
+    """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
+    if left_out and set(left_out) <= {Code.numeric.name, Code.oversized.name}:
+        return f"the inner loop diverges. {config.calmer}"
+    return ""

@@ -1,6 +1,5 @@
 """The rounds of a run over Flower, with its metrics, its checkpoints and what stops it."""
 
-import hashlib
 import logging
 import os
 import time
@@ -8,22 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
-from tinyfl.core import Code
-from tinyfl.errors import ConfigError, DoesNotFit, RunError, TrainingError
-from tinyfl.failures import failed, last_words
+from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
+from tinyfl.failures import diverged, failed, last_words
 from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.interrupts import telling
-from tinyfl.link.errors import NoLink, TooSmall
-from tinyfl.networks import is_file
 from tinyfl.roster import named
-from tinyfl.runs import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory
+from tinyfl.runs import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -73,30 +68,6 @@ class _Standing:
     state: State
     left_out: Counter[str] = field(default_factory=Counter)
     losses: tuple[float, ...] = ()
-
-
-def data_sha256(config: Config) -> str:
-    """Hash of the user's data file; empty for tasks that bring their own."""
-    return _sha256(config.data)
-
-
-def network_sha256(config: Config) -> str:
-    """Hash of the file that the network is; empty for one by its name."""
-    return _sha256(config.network if is_file(config.network) else "")
-
-
-def _sha256(path: str) -> str:
-    if not path:
-        return ""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def diverged(left_out: Mapping[str, int], config: Config) -> str:
-    """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
-    if left_out and set(left_out) <= {Code.numeric.name, Code.oversized.name}:
-        return f"the inner loop diverges. {config.calmer}"
-    return ""
 
 
 @contextmanager

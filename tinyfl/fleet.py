@@ -10,8 +10,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, Stream
-from tinyfl.errors import ConfigError
-from tinyfl.link.errors import Refused
+from tinyfl.errors import ConfigError, Refused
 from tinyfl.tasks.draws import below
 
 PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."

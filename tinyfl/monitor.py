@@ -14,9 +14,8 @@ from typing import Any
 
 from tinyfl import inventory
 from tinyfl.devices import ASK_SECONDS, Device, connect, explained, in_loop, look
-from tinyfl.errors import ConfigError, LinkError
+from tinyfl.errors import ConfigError, Dead, LinkError
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
-from tinyfl.link.errors import Dead
 from tinyfl.ports import Port, demand_free, open_ports, port, real, serial_ports, where
 
 INTERVAL = 1.0

@@ -83,6 +83,11 @@ class Network:
         """RAM that one device needs to learn: weights, the learner's memory and, if batch > 1, a gradient."""
         return self.plan.ram_bytes(batch)
 
+    def arena_bytes(self, batch: int = 1) -> int:
+        """What a board keeps while it learns in batches of ``batch`` samples: the plan, weights, the learner's memory, one
+        sample and, for mini-batches, a gradient."""
+        return len(self.plan.bytes) + self.ram_bytes(batch) + 4 * (self.inputs + self.outputs)
+
     def initial_weights(self, seed: int) -> F32:
         """A random theta, float32 (parameters,): of dense layers kernel and bias uniform in +-1/sqrt(fan-in), of convolutions
         the kernel in +-sqrt(6/fan-in) (He et al. 2015, arXiv:1502.01852, section 2.2), the bias 0."""

@@ -1,13 +1,9 @@
-"""A network as a board takes it: the bytes of its plan, and the memory that it takes there (firmware/SPEC.md, plan)."""
+"""The bytes of a plan, a network as a board takes it (firmware/SPEC.md, plan)."""
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from tinyfl.layers import Activation, Kind, Loss, Placed
-
-if TYPE_CHECKING:
-    from tinyfl.networks import Network
 
 VERSION = 2
 _HEADER, _LAYER = struct.Struct("<4sBBH"), struct.Struct("<BBBBHHHHBBBB")
@@ -45,14 +41,3 @@ def decode(plan: bytes) -> tuple[list[Placed], Loss]:
         Placed(Kind(row[0]), Activation(row[1]), bool(row[2]), bool(row[3]), row[4:7], row[7], row[8:10], row[10:12])
         for row in rows
     ], Loss(loss)
-
-
-def plan_bytes(network: "Network") -> bytes:
-    """The plan of ``network``."""
-    return network.plan.bytes
-
-
-def arena_bytes(network: "Network", batch: int) -> int:
-    """What a board keeps while it learns ``network`` in batches of ``batch`` samples: the plan, weights, the learner's memory,
-    one sample and, for mini-batches, a gradient."""
-    return len(network.plan.bytes) + network.ram_bytes(batch) + 4 * (network.inputs + network.outputs)

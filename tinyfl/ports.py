@@ -17,8 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyfl.errors import LinkError, TinyflError
-from tinyfl.link.errors import Dead
+from tinyfl.errors import Dead, LinkError, TinyflError
 from tinyfl.words import MOST_OF_USB, plain, serial_number
 
 if TYPE_CHECKING:

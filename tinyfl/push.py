@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tinyfl import inventory
 from tinyfl.costs import SLOT_HEADER
 from tinyfl.devices import Device, connect, explained, in_loop, look
-from tinyfl.errors import ConfigError, DoesNotFit, LinkError
+from tinyfl.errors import ConfigError, Corrupt, DoesNotFit, LinkError, Refused
 from tinyfl.inventory import Chosen, Saved, Selection
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
-from tinyfl.link.errors import Corrupt, Refused, one_device
+from tinyfl.link.defects import one_device
 from tinyfl.ports import Port, follow, named, port, serial_ports
 from tinyfl.remote_inference import SLOWEST, demand_room, put_program
 
@@ -147,10 +147,9 @@ def load(name: str) -> Model:
         return Int8(load_program(path))
     if path.suffix == ".npz" or path.is_dir():
         from tinyfl.adaptation import Initialisation
-        from tinyfl.plan import arena_bytes, plan_bytes
 
         start = Initialisation.load(path)
-        return Weights(plan_bytes(start.network), start.theta, arena_bytes(start.network, 1))
+        return Weights(start.network.plan.bytes, start.theta, start.network.arena_bytes())
     raise ConfigError(f"{name} is no model to push. Give a finished run's directory, its .npz, or an int8 .tflite file.")
 
 

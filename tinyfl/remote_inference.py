@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.errors import DoesNotFit
+from tinyfl.errors import Corrupt, DoesNotFit
 from tinyfl.inference import Program, quantized
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
-from tinyfl.link.errors import Corrupt
 from tinyfl.link.wire import Opener, SerialWire
 from tinyfl.toolchains import Toolchain
 

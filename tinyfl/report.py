@@ -78,7 +78,7 @@ def _start(config: Config, task: Task, net: Network) -> F32:
 
 def _refuse_other_files(directory: RunDirectory, config: Config) -> None:
     """Raises DataError where the run's data or its network's file have gone, or are others."""
-    from tinyfl.federation import data_sha256, network_sha256
+    from tinyfl.runs import data_sha256, network_sha256
 
     checkpoint, network = directory.checkpoint(), config.network if is_file(config.network) else ""
     for path, now in ((config.data, data_sha256), (network, network_sha256)):

@@ -24,6 +24,7 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.files import npz, read_arrays, write_whole, writing
 from tinyfl.fleet import Event
+from tinyfl.networks import is_file
 from tinyfl.records import Metric, Point, Result, Round, checked, values
 from tinyfl.words import shell
 
@@ -269,3 +270,30 @@ class Log:
 def theta_sha256(theta: F32) -> str:
     """What a run's theta is known by."""
     return hashlib.sha256(theta.tobytes()).hexdigest()
+
+
+def data_sha256(config: Config) -> str:
+    """Hash of the user's data file; empty for tasks that bring their own."""
+    return _sha256(config.data)
+
+
+def network_sha256(config: Config) -> str:
+    """Hash of the file that the network is; empty for one by its name."""
+    return _sha256(config.network if is_file(config.network) else "")
+
+
+def _sha256(path: str) -> str:
+    if not path:
+        return ""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
+    """TASK-ALGORITHM-SEED in ``folder``, or the first of -2, -3, ... that is free."""
+    base = folder / f"{config.task}-{config.algorithm}-{config.seed}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,17 @@ import numpy as np
 from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
 from tinyfl.assembly import Boards, Work, assembled
-from tinyfl.config import MAY_CHANGE, OWN_DATA, Config, read_toml, resolve
+from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.evaluation import Row
 from tinyfl.federation import Federation, Outcome, Progress
-from tinyfl.fleet import Event, Fleet
+from tinyfl.fleet import Event
 from tinyfl.interrupts import telling
-from tinyfl.networks import Network, is_file, network, starts_from
-from tinyfl.runs import RunDirectory, theta_sha256
-from tinyfl.tasks import SPLITS, Task, targets_for
+from tinyfl.learner import Learner, fitted
+from tinyfl.networks import starts_from
+from tinyfl.runs import RunDirectory, free_directory, theta_sha256
+from tinyfl.tasks import SPLITS
 from tinyfl.tasks.standard import Standardisation
 from tinyfl.verdict import verdict
 from tinyfl.words import plain
@@ -48,17 +48,6 @@ class Run:
     @property
     def baseline(self) -> list[dict[str, Any]]:
         return list(self.result["baseline"])
-
-
-@dataclass(frozen=True)
-class Learner:
-    """What learns: a task, a network for it, and the weights that it starts from, float32 (parameters,). ``notes`` say in words
-    what was made of the user's data and network."""
-
-    task: Task
-    network: Network
-    start: F32
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -137,113 +126,16 @@ def here(config: Config, work: Work, on_event: Callable[[Event], None]) -> Itera
     """The grid of the fleet that ``config`` names, on this machine, and its boards."""
     from tinyfl.flower.grid import FleetGrid
 
-    with assembled(config, work, on_event) as (fleet, boards):
+    with assembled(config.parts, work, on_event) as (fleet, boards):
         yield FleetGrid(fleet, config.gateways), boards
-
-
-def learner_of(config: Config) -> Learner:
-    """The config's task and network, which starts from the weights of its file, if it is one.
-
-    Raises ConfigError where the network does not take the task's inputs, or give its outputs.
-    """
-    if is_file(config.network):
-        learner = _of_file(config)
-    else:
-        task = config.load_task()
-        net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
-        learner = Learner(task, net, net.initial_weights(config.seed), ())
-    net = learner.network.frozen(config.freeze)
-    if not any(layer.learns for layer in net.placed):
-        raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
-    standard = learner.task.standardisation
-    return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
-
-
-def _of_file(config: Config) -> Learner:
-    """The same for a Keras file, which also says what the targets are, where the config does not."""
-    from tinyfl.export.keras import LOSSES, compiled_with, from_keras, load, targets_of
-
-    model = load(Path(config.network))
-    task = replace(config, targets=config.targets or targets_of(model)).load_task()
-    net, start = from_keras(model, loss=task.loss)
-    refuse_misfit(net, task, config.network)
-    notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], compiled_with(model)
-    if model.output_shape[-1] == 1 and net.classifies:
-        notes.append("network: its one output, of yes or no, became two, one a class, which give the same answers")
-    elif compiled and LOSSES.get(compiled) is not task.loss:
-        notes.append(f"loss: {task.loss.name}, in place of {plain(compiled)}, which the file was compiled with")
-    return Learner(task, net, start, tuple(notes))
-
-
-def refuse_misfit(net: Network, task: Task, called: str) -> None:
-    """Raises ConfigError for a network, ``called`` so, that does not take the task's inputs, or give its outputs."""
-    if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
-        raise ConfigError(
-            f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
-            f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those{_other_targets(net, task)}."
-        )
-
-
-def _other_targets(net: Network, task: Task) -> str:
-    """What else may help where a network has other outputs than the user's file has classes, or values."""
-    if task.name != OWN_DATA or net.inputs != prod(task.shape):
-        return ""
-    if net.classifies:
-        return f": y has {task.outputs:,} classes, one output each; or, where y are values to predict, give --targets values"
-    return "; or, where y are classes, give --targets classes"
-
-
-def _fitted(config: Config) -> tuple[Config, Learner]:
-    """The config with what only the data can tell, and what learns by it.
-
-    Raises ConfigError where the user asked for more devices than there are.
-    """
-    learner = learner_of(config)
-    task = learner.task
-    devices = config.devices or task.fleet_size
-    if not devices:
-        raise ConfigError(f"task {config.task} has as many devices as asked for, and none were. Give --devices.")
-    if task.fleet_size is not None and devices > task.fleet_size:
-        raise ConfigError(
-            f"{devices:,} devices, but the data have {task.fleet_size:,} that train. Leave --devices out to use them all."
-        )
-    if config.cohort > devices:
-        raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
-    if config.gateways is not None and config.gateways > devices:
-        raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
-    name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
-    data = str(Path(config.data).resolve()) if config.data else ""
-    fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
-    targets = targets_for(task.loss) if config.task == OWN_DATA else ""
-    settled = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
-    return settled, learner
 
 
 def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
     """Loads what the config names, and finds out before any round what would fail after the last."""
-    config, learner = _fitted(config)
+    config, learner = fitted(config)
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
     return _Job(**vars(learner), config=config, algorithm=config.build(), engine=engine, progress=progress)
-
-
-def simulated_fleet(options: dict[str, Any]) -> Fleet:
-    """The simulated fleet of a run with these options, on its own: what Flower's simulation engine gives its nodes to do."""
-    from tinyfl.simulators.native import NativeFleet
-
-    config, learner = _fitted(resolve(options))
-    fleet: Fleet = NativeFleet(learner.task, learner.network, config.devices)
-    return fleet
-
-
-def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
-    """TASK-ALGORITHM-SEED in ``folder``, or the first of -2, -3, ... that is free."""
-    base = folder / f"{config.task}-{config.algorithm}-{config.seed}"
-    path, number = base, 1
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
-    return path
 
 
 def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config:
@@ -257,7 +149,7 @@ def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config
             "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
         )
     given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
-    asked = _fitted(resolve({**vars(held), **given}))[0]
+    asked = fitted(resolve({**vars(held), **given}))[0]
     for key, value in vars(asked).items():
         if key not in MAY_CHANGE and value != getattr(held, key):
             raise RunError(

@@ -10,7 +10,7 @@ from typing import Any
 from tinyfl import page
 from tinyfl.config import OWN_DATA, Config
 from tinyfl.evaluation import LEADING_STEPS, MAJORITY, NEAREST_MEAN, SUPPORT_MEAN
-from tinyfl.federation import diverged
+from tinyfl.failures import diverged
 
 Row = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from tinyfl.simulators import BoardFault
 
-from tinyfl.link.errors import Dead
+from tinyfl.errors import Dead
 from tinyfl.link.wire import Opener, Wire
 
 Direction = Literal["to-board", "to-host"]

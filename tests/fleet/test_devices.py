@@ -13,7 +13,7 @@ from lies import LIES, Liar, fields_of
 
 from tinyfl import devices
 from tinyfl.devices import Device, Probe
-from tinyfl.link.errors import Dead
+from tinyfl.errors import Dead
 from tinyfl.link.messages import DescribeReply
 from tinyfl.link.wire import SerialWire
 

@@ -13,8 +13,7 @@ from desk import Desk, held, silent
 from double import Double
 
 from tinyfl import monitor as watching
-from tinyfl.errors import ConfigError
-from tinyfl.link.errors import Dead
+from tinyfl.errors import ConfigError, Dead
 from tinyfl.monitor import Said, monitor
 
 

@@ -15,7 +15,7 @@ from serial.tools.list_ports_common import ListPortInfo
 
 from tinyfl import devices, ports
 from tinyfl.devices import in_loop
-from tinyfl.link.errors import Dead, Late, Refused
+from tinyfl.errors import Dead, Late, Refused
 from tinyfl.link.wire import SerialWire
 
 BOOTLOADER = "2341:005a"

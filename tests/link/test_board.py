@@ -13,9 +13,8 @@ from double import Double
 from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner
-from tinyfl.errors import LinkError
+from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
-from tinyfl.link.errors import Corrupt, Dead, Late, Numeric, Refused, Stale
 from tinyfl.link.wire import MachineWire, Wire
 from tinyfl.networks import Network, network
 from tinyfl.plan import arena_bytes, plan_bytes

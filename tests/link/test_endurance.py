@@ -23,9 +23,9 @@ from smpclient.requests.os_management import EchoWrite
 from smpclient.transport.serial import Cobs
 
 from tinyfl.emulation import emulate
+from tinyfl.errors import Dead
 from tinyfl.link import messages
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
-from tinyfl.link.errors import Dead
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import Network, network
 from tinyfl.plan import plan_bytes

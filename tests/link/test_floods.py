@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from double import Double, cobs, uncobs
 
+from tinyfl.errors import Corrupt, Dead
 from tinyfl.link import wire
 from tinyfl.link.board import LinkedBoard
-from tinyfl.link.errors import Corrupt, Dead
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.plan import plan_bytes

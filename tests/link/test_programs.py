@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from double import Double
 
+from tinyfl.errors import Corrupt, Refused
 from tinyfl.link.board import LinkedBoard
-from tinyfl.link.errors import Corrupt, Refused
 from tinyfl.link.wire import MachineWire
 
 Script = Callable[[LinkedBoard], Awaitable[Any]]

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from serial import rfc2217
 from tinyfl.simulators.faults import Fault, faulty
 
+from tinyfl.errors import Dead, NoLink
 from tinyfl.link.board import LinkedBoard, floats
-from tinyfl.link.errors import Dead, NoLink
 from tinyfl.link.wire import MachineWire, SerialWire, Silent, Wire, WireTransport
 from tinyfl.networks import network
 from tinyfl.plan import plan_bytes

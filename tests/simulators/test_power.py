@@ -11,8 +11,8 @@ import pytest
 from probe import need
 
 from tinyfl import boards
+from tinyfl.errors import Dead
 from tinyfl.link.board import BoardState, LinkedBoard, floats
-from tinyfl.link.errors import Dead
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.plan import plan_bytes

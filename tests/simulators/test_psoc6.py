@@ -539,7 +539,7 @@ def test_both_toolchains_make_the_same_program_for_the_first_core(firmware: Call
 
 
 def test_a_driver_that_waits_for_the_rom_in_flash_crashes(mutant: Callable[..., Path]) -> None:
-    from tinyfl.link.errors import Dead
+    from tinyfl.errors import Dead
 
     machine = start(lambda board: mutant(board, "psoc6/psoc6.c", place=(', section(".in_ram")', "")))
     with pytest.raises(Dead, match=r"crashed .* at .*rom_works"):
@@ -566,7 +566,7 @@ def test_no_access_is_to_flash_while_the_rom_works(firmware: Callable[[str], Pat
 
 
 def test_a_driver_that_leaves_the_caches_as_they_are_reads_what_is_old(mutant: Callable[..., Path]) -> None:
-    from tinyfl.link.errors import LinkError
+    from tinyfl.errors import LinkError
 
     command = ("FLASHC(FLASH_CMD) = FLASHC_FLASH_CMD_INV;", "")
     machine = start(lambda board: mutant(board, "psoc6/psoc6.c", command=command))
@@ -588,8 +588,8 @@ def talk(machine: Any, work: Callable[[Any], Any]) -> Any:
 
 
 def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware: Callable[[str], Path]) -> None:
+    from tinyfl.errors import Dead
     from tinyfl.link.board import BoardState, LinkedBoard, floats
-    from tinyfl.link.errors import Dead
     from tinyfl.networks import Activation, Loss, network
     from tinyfl.plan import plan_bytes
 
@@ -647,8 +647,8 @@ def program(seed: int) -> bytes:
 
 def test_a_cut_at_every_row_and_sector_leaves_a_whole_program_or_none(firmware: Callable[[str], Path]) -> None:
     """A block of it ends within a row, which the next block adds to."""
+    from tinyfl.errors import Dead
     from tinyfl.link.board import LinkedBoard
-    from tinyfl.link.errors import Dead
 
     first, second = program(1), program(2)
 

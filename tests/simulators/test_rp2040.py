@@ -22,8 +22,8 @@ from tinyfl.simulators import BoardFault
 
 from tinyfl import boards
 from tinyfl.build import build
+from tinyfl.errors import Dead
 from tinyfl.link.board import BoardState, LinkedBoard, floats
-from tinyfl.link.errors import Dead
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.plan import plan_bytes

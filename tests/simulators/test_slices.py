@@ -17,9 +17,8 @@ from probe import Probe, need
 
 from tinyfl import boards
 from tinyfl.algorithms import Inner
-from tinyfl.errors import LinkError
+from tinyfl.errors import Dead, Late, LinkError
 from tinyfl.link.board import ABORTED, BoardState, LinkedBoard, Round, floats
-from tinyfl.link.errors import Dead, Late
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire, SerialWire
 from tinyfl.networks import network

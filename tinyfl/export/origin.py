@@ -67,7 +67,7 @@ def _data_of_run(directory: RunDirectory, config: Config) -> str:
 
     Raises DataError where that has gone or was changed.
     """
-    from tinyfl.federation import data_sha256
+    from tinyfl.runs import data_sha256
 
     checkpoint = directory.checkpoint()
     try:

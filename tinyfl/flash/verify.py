@@ -5,10 +5,9 @@ import time
 
 from tinyfl.build import Firmware
 from tinyfl.devices import connect, explained
-from tinyfl.errors import FlashError, LinkError
+from tinyfl.errors import FlashError, LinkError, Refused
 from tinyfl.flash.finding import Target
 from tinyfl.link.board import Description
-from tinyfl.link.errors import Refused
 from tinyfl.ports import Port, follow, named, trouble, where
 from tinyfl.words import shell
 

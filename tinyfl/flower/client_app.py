@@ -67,10 +67,13 @@ def _simulated(message: Message, context: Context) -> RecordDict | Error:
 @lru_cache(maxsize=1)
 def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
     """The whole simulated fleet of a run; a process that stays, as Ray's do, makes it once."""
+    from tinyfl.assembly import simulated
+    from tinyfl.config import resolve
     from tinyfl.flower.allowed import allowed_here, refuse_paths
     from tinyfl.flower.settings import of_the_config
-    from tinyfl.simulation import simulated_fleet
+    from tinyfl.learner import fitted
 
     options = of_the_config(dict(run_config))
     refuse_paths(options, allowed_here())
-    return simulated_fleet(options)
+    config, learner = fitted(resolve(options))
+    return simulated(learner.task, learner.network, config.devices)

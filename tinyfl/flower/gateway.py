@@ -25,9 +25,9 @@ from tinyfl.flower.allowed import Allowed, refuse_paths
 from tinyfl.flower.messages import MOST_SAID, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
+from tinyfl.learner import learner_of, refuse_misfit
 from tinyfl.networks import Network
 from tinyfl.roster import Part, read_parts
-from tinyfl.simulation import learner_of, refuse_misfit
 from tinyfl.tasks import targets_for
 from tinyfl.words import plain
 

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     DifferentialPrivacyServerSideFixedClipping,
@@ -20,8 +20,8 @@ from flwr.serverapp.strategy import (
 )
 
 from tinyfl.config import Config
+from tinyfl.core import F32
 from tinyfl.errors import InstallError
-from tinyfl.flower.messages import judged_record, read_theta
 
 ALL: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
 """A judge asks every node that it is shown, and waits for no more."""
@@ -40,6 +40,14 @@ def judge(config: Config, rounds_done: int = 0) -> Strategy | None:
         return strategy
     accountant = _accountant(config, rounds_done) if config.noise else None
     return _Clipping(strategy, config.noise, config.update_clip, config.cohort, accountant=accountant)
+
+
+def judged_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
+    """What a judge is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
+    said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences of
+    large squares."""
+    arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
+    return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 
 
 def privacy_spent(judge: Strategy | None) -> dict[str, Any] | None:
@@ -101,6 +109,6 @@ class _Clipping(DifferentialPrivacyServerSideFixedClipping):
         return super().aggregate_train(server_round, listed)
 
     def _of_absent(self, there: Container[int]) -> Iterable[Message]:
-        theta = read_theta(self.current_arrays)
+        (theta,) = self.current_arrays.to_numpy_ndarrays()
         absent = (message for message in self._asked if message.metadata.dst_node_id not in there)
         return [Message(judged_record(theta, devices=1, loss=0.0), reply_to=message) for message in absent]

@@ -22,9 +22,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, Reco
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
-from tinyfl.errors import ConfigError, LinkError
+from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.fleet import Event
-from tinyfl.link.errors import Corrupt, Numeric, Oversized
 from tinyfl.networks import Network, from_plan
 from tinyfl.words import plain
 
@@ -283,14 +282,6 @@ def _read_json(line: str) -> dict[str, Any]:
     if len(line) > MOST_JSON:
         raise Corrupt(f"a record of {len(line):,} characters, and {MOST_JSON:,} are the most.")
     return dict(json.loads(line))
-
-
-def judged_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
-    """What a judge is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
-    said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences of
-    large squares."""
-    arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
-    return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 
 
 def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] = ()) -> RecordDict:

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MessageType, Recor
 from tinyfl import core
 from tinyfl.algorithms import Updates
 from tinyfl.core import F32, U32, Code
+from tinyfl.errors import Corrupt
 from tinyfl.fleet import Fleet, Phis, absent, draw_cohort
 from tinyfl.flower.messages import (
     Instructions,
@@ -28,7 +29,6 @@ from tinyfl.flower.messages import (
     sum_record,
     theta_record,
 )
-from tinyfl.link.errors import Corrupt
 from tinyfl.networks import Network
 
 APART = "apart"

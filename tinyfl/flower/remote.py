@@ -17,12 +17,11 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from httpx import HTTPError
 
-from tinyfl.errors import ConfigError, TrainingError
+from tinyfl.errors import ConfigError, Corrupt, TrainingError
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_error, read_events, read_shard
 from tinyfl.flower.node import Asked, one_by_one, read, read_apart
-from tinyfl.link.errors import Corrupt
 from tinyfl.networks import Network
 from tinyfl.words import plain
 

@@ -17,6 +17,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+import tinyfl
 from tinyfl.assembly import Boards, Work
 from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError, TinyflError
@@ -25,8 +26,7 @@ from tinyfl.fleet import Event
 from tinyfl.flower.allowed import Allowed, allowed_here, refuse_paths
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.settings import from_run_config
-from tinyfl.runs import RunDirectory
-from tinyfl.simulation import free_directory, simulate
+from tinyfl.runs import RunDirectory, free_directory
 
 app = ServerApp()
 
@@ -54,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
             _wait_until_free(Path(options["resume"]))
             least = RunDirectory(Path(options["resume"])).config().minimum
         options["minimum"] = max(1, options.get("minimum", least))
-        run = simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, on_note=_say_note, **options)
+        run = tinyfl.simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, on_note=_say_note, **options)
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
     for part, why in run.result["failed"].items():

@@ -12,10 +12,10 @@ from tinyfl.algorithms import Algorithm, Inner, State, Updates
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.flower.grid import FleetAddresses
+from tinyfl.flower.judges import judged_record
 from tinyfl.flower.messages import (
     Trouble,
     instructions,
-    judged_record,
     metrics_record,
     read_phi,
     read_reason,

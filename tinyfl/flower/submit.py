@@ -112,7 +112,7 @@ def _demand_certificate(superlink: str) -> None:
 
 
 def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
-    from tinyfl.simulation import free_directory
+    from tinyfl.runs import free_directory
 
     given = _given(config, options)
     folder = (out or free_directory(resolve(given))).resolve()

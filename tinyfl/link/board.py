@@ -20,9 +20,9 @@ from smpclient.generics import SMPRequest, TEr1, TEr2, TRep, error_v1, error_v2
 from smpclient.requests.os_management import EchoWrite, ResetWrite
 
 from tinyfl.core import F32, Code
-from tinyfl.errors import LinkError
+from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
 from tinyfl.link import messages
-from tinyfl.link.errors import Corrupt, Dead, Late, Numeric, Refused, Stale, one_device
+from tinyfl.link.defects import one_device
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.wire import Opener, Silent, Wire, WireTransport
 from tinyfl.words import plain

@@ -18,13 +18,12 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, SineSource
-from tinyfl.errors import LinkError
+from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.fleet import PUT_RIGHT, Event, Phis, summed
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
-from tinyfl.link.errors import Corrupt, Numeric, Refused, Stale, TooSmall, one_device
+from tinyfl.link.defects import one_device
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
-from tinyfl.plan import arena_bytes, plan_bytes
 from tinyfl.tasks import Task
 from tinyfl.words import plain
 
@@ -83,7 +82,7 @@ class LinkFleet:
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.size, self.task, self.network, self.seconds = len(openers), task, network, seconds
-        self._plan = plan_bytes(network)
+        self._plan = network.plan.bytes
         self._plan_sha = sha256(self._plan).digest()
         self._seats = {first + i: _Seat(opener) for i, opener in enumerate(openers)}
         self._tell = on_event or (lambda event: None)
@@ -199,7 +198,7 @@ class LinkFleet:
 
         Raises TooSmall, before anything is sent, where it has no room.
         """
-        described, need = board.description, arena_bytes(self.network, work.inner.batch)
+        described, need = board.description, self.network.arena_bytes(work.inner.batch)
         if need > described.arena:
             raise TooSmall(
                 f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "

@@ -11,8 +11,8 @@ from smp import error, message
 from smp.header import Header
 from smpclient.generics import SMPRequest, TEr1, TEr2, TRep
 
+from tinyfl.errors import Corrupt
 from tinyfl.link import cbor
-from tinyfl.link.errors import Corrupt
 
 GROUP = 65
 

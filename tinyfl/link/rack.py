@@ -6,8 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tinyfl.devices import connect
-from tinyfl.errors import LinkError
-from tinyfl.link.errors import Dead
+from tinyfl.errors import Dead, LinkError
 from tinyfl.link.wire import Opener, SerialWire, Wire
 from tinyfl.ports import Port, named, port, where
 

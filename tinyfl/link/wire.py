@@ -15,8 +15,7 @@ from smp.header import Header
 from smpclient.transport import SMPTransport
 from smpclient.transport.serial import Cobs
 
-from tinyfl.errors import TinyflError
-from tinyfl.link.errors import Corrupt, Dead, NoLink
+from tinyfl.errors import Corrupt, Dead, NoLink, TinyflError
 from tinyfl.words import plain
 
 FIRST_PATIENCE = 0.25

@@ -1,0 +1,101 @@
+"""What a run learns: its task, the network for it, and the weights that it starts from."""
+
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+from tinyfl.config import OWN_DATA, Config
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError
+from tinyfl.networks import Network, is_file, network
+from tinyfl.tasks import Task, targets_for
+from tinyfl.words import plain
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns: a task, a network for it, and the weights that it starts from, float32 (parameters,). ``notes`` say in words
+    what was made of the user's data and network."""
+
+    task: Task
+    network: Network
+    start: F32
+    notes: tuple[str, ...]
+
+
+def learner_of(config: Config) -> Learner:
+    """The config's task and network, which starts from the weights of its file, if it is one.
+
+    Raises ConfigError where the network does not take the task's inputs, or give its outputs.
+    """
+    if is_file(config.network):
+        learner = _of_file(config)
+    else:
+        task = config.load_task()
+        net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
+        learner = Learner(task, net, net.initial_weights(config.seed), ())
+    net = learner.network.frozen(config.freeze)
+    if not any(layer.learns for layer in net.placed):
+        raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
+    standard = learner.task.standardisation
+    return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
+
+
+def _of_file(config: Config) -> Learner:
+    """The same for a Keras file, which also says what the targets are, where the config does not."""
+    from tinyfl.export.keras import LOSSES, compiled_with, from_keras, load, targets_of
+
+    model = load(Path(config.network))
+    task = replace(config, targets=config.targets or targets_of(model)).load_task()
+    net, start = from_keras(model, loss=task.loss)
+    refuse_misfit(net, task, config.network)
+    notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], compiled_with(model)
+    if model.output_shape[-1] == 1 and net.classifies:
+        notes.append("network: its one output, of yes or no, became two, one a class, which give the same answers")
+    elif compiled and LOSSES.get(compiled) is not task.loss:
+        notes.append(f"loss: {task.loss.name}, in place of {plain(compiled)}, which the file was compiled with")
+    return Learner(task, net, start, tuple(notes))
+
+
+def refuse_misfit(net: Network, task: Task, called: str) -> None:
+    """Raises ConfigError for a network, ``called`` so, that does not take the task's inputs, or give its outputs."""
+    if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
+        raise ConfigError(
+            f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
+            f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those{_other_targets(net, task)}."
+        )
+
+
+def _other_targets(net: Network, task: Task) -> str:
+    """What else may help where a network has other outputs than the user's file has classes, or values."""
+    if task.name != OWN_DATA or net.inputs != prod(task.shape):
+        return ""
+    if net.classifies:
+        return f": y has {task.outputs:,} classes, one output each; or, where y are values to predict, give --targets values"
+    return "; or, where y are classes, give --targets classes"
+
+
+def fitted(config: Config) -> tuple[Config, Learner]:
+    """The config with what only the data can tell, and what learns by it.
+
+    Raises ConfigError where the user asked for more devices than there are.
+    """
+    learner = learner_of(config)
+    task = learner.task
+    devices = config.devices or task.fleet_size
+    if not devices:
+        raise ConfigError(f"task {config.task} has as many devices as asked for, and none were. Give --devices.")
+    if task.fleet_size is not None and devices > task.fleet_size:
+        raise ConfigError(
+            f"{devices:,} devices, but the data have {task.fleet_size:,} that train. Leave --devices out to use them all."
+        )
+    if config.cohort > devices:
+        raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
+    if config.gateways is not None and config.gateways > devices:
+        raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
+    name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
+    data = str(Path(config.data).resolve()) if config.data else ""
+    fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
+    targets = targets_for(task.loss) if config.task == OWN_DATA else ""
+    settled = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
+    return settled, learner
