@@ -20,22 +20,23 @@ import numpy as np
 from common import provenance
 from tinyfl.simulators.unicorn import Machine
 
-from tinyfl import boards, emulation
 from tinyfl.algorithms import Inner, State
-from tinyfl.assembly import Work, assembled
-from tinyfl.build import build
+from tinyfl.building import boards
+from tinyfl.building.build import build
+from tinyfl.building.toolchains import TOOLCHAINS
 from tinyfl.config import resolve
 from tinyfl.core import FASTEST
-from tinyfl.federation import Federation
+from tinyfl.fleets import emulation
+from tinyfl.fleets.assembly import Work, assembled
 from tinyfl.flower.grid import FleetGrid
+from tinyfl.flower.rounds import Federation
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire, Opener
 from tinyfl.networks import network
-from tinyfl.plan import plan_bytes
-from tinyfl.runs import RunDirectory
+from tinyfl.networks.plan import plan_bytes
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.tasks import load_task
-from tinyfl.toolchains import TOOLCHAINS
 
 BOARD, NETWORK = "mps2-an386", "mlp-32-32-relu"
 ENGINES = ("unicorn", *(["qemu"] if shutil.which("qemu-system-arm") else []))

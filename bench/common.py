@@ -7,13 +7,13 @@ from typing import Any
 
 from tinyfl.simulators.native import NativeFleet
 
-from tinyfl import evaluation
 from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
-from tinyfl.evaluation import Row
 from tinyfl.fleet import draw_cohort
 from tinyfl.networks import Network, network
+from tinyfl.runs import evaluation
+from tinyfl.runs.evaluation import Row
 from tinyfl.tasks import Task, load_task
 
 

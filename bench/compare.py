@@ -14,9 +14,9 @@ import numpy as np
 from common import adapted, learn, measured, provenance
 from scipy.stats import t
 
-from tinyfl import evaluation
-from tinyfl.evaluation import Row
 from tinyfl.networks import network
+from tinyfl.runs import evaluation
+from tinyfl.runs.evaluation import Row
 from tinyfl.tasks import load_task
 
 SEEDS = {"sine": range(8), "digits": range(5)}

@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import provenance
-from tinyfl.simulators.child import Child
 
+from tinyfl.deployment.supernode import free_port
 from tinyfl.flower.allowed import VARIABLE
-from tinyfl.flower.supernode import free_port
+from tinyfl.processes.child import Child
 
 BIN = Path(sys.executable).parent
 INSTALLS_NOTHING = "--disable-runtime-dependency-installation"

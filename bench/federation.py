@@ -20,11 +20,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from common import provenance
-from tinyfl.simulators.child import Child
 
-from tinyfl.boards import load
-from tinyfl.emulation import firmware
-from tinyfl.flower.supernode import free_port
+from tinyfl.building.boards import load
+from tinyfl.deployment.supernode import free_port
+from tinyfl.fleets.emulation import firmware
+from tinyfl.processes.child import Child
 
 RUN = [
     "--task",

@@ -1,4 +1,4 @@
-"""Runs that diverge or end below their floor, and what helps: the trials behind the advice of tinyfl.verdict.
+"""Runs that diverge or end below their floor, and what helps: the trials behind the advice of tinyfl.report.verdict.
 
     python bench/floors.py
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from common import provenance
 
-from tinyfl import boards
-from tinyfl.export.compile import compile_tflite
+from tinyfl.building import boards
+from tinyfl.costs.counted import instructions_of_program
 from tinyfl.export.installed import quiet
-from tinyfl.inference import run_native
-from tinyfl.measured import instructions_of_program
-from tinyfl.remote_inference import run_on_board
+from tinyfl.int8.compile import compile_tflite
+from tinyfl.int8.native import run_native
+from tinyfl.int8.on_board import run_on_board
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "export"))
 

@@ -24,12 +24,12 @@ from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge
 from tinyfl.simulators.unicorn import Machine
 
-from tinyfl import boards
-from tinyfl.build import build
+from tinyfl.building import boards
+from tinyfl.building.build import build
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import network
-from tinyfl.plan import plan_bytes
+from tinyfl.networks.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 BOARD, NETWORK = "mps2-an386", "mlp-128-128"

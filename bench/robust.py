@@ -22,12 +22,12 @@ from compare import interval
 from tinyfl.simulators.faults.poison import ATTACKS, FACTORS, Attack, PoisonedGrid, draw_poisoned
 from tinyfl.simulators.native import NativeFleet
 
+from tinyfl.aggregators import judge, privacy_spent
 from tinyfl.algorithms import State, Updates
 from tinyfl.config import JUDGES, Config, resolve
 from tinyfl.core import Engine
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses, FleetGrid
-from tinyfl.flower.judges import judge, privacy_spent
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network

@@ -27,8 +27,8 @@ import tinyfl
 from tinyfl import core
 from tinyfl.algorithms import Inner, State
 from tinyfl.algorithms.tinyreptile import TinyReptile
-from tinyfl.binding import declare
 from tinyfl.core import Engine
+from tinyfl.core.binding import declare
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import theta_record

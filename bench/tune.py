@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from common import learn, provenance
 
-from tinyfl import core, evaluation
-from tinyfl.layers import Loss
+from tinyfl import core
+from tinyfl.networks.layers import Loss
+from tinyfl.runs import evaluation
 
 SEEDS = (100, 101)
 GRADIENTS = {"sine": 1_000_000, "digits": 1_280_000}

@@ -14,15 +14,16 @@ import numpy as np
 from common import provenance
 from tinyfl.simulators.unicorn import Machine
 
-from tinyfl import boards, core
-from tinyfl.adaptation import Initialisation
+from tinyfl import core
+from tinyfl.building import boards
 from tinyfl.core import TableSource
-from tinyfl.emulation import firmware
-from tinyfl.export.compile import compile_tflite
 from tinyfl.export.convert import convert, representative_set
-from tinyfl.inference import quantized, run_native
+from tinyfl.fleets.emulation import firmware
+from tinyfl.int8.compile import compile_tflite
+from tinyfl.int8.native import quantized, run_native
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.tasks import Task, load_task, numbers
 
 

@@ -71,7 +71,7 @@ def test_joint_training_is_sgd_on_the_whole_cohorts_samples() -> None:
 
 
 def test_meta_learning_learns_to_adapt_where_joint_training_does_not() -> None:
-    from tinyfl import evaluation
+    from tinyfl.runs import evaluation
 
     task = load_task("sine", None, 0)
     net = network("mlp-32-32", (1,), 1, task.loss, task.activation)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.cli import app
 from tinyfl.errors import ConfigError
 

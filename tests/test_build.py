@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from tinyfl import boards, build, cli, toolchains
-from tinyfl.build import Firmware
+from tinyfl import cli
+from tinyfl.building import boards, build, toolchains
+from tinyfl.building.build import Firmware
+from tinyfl.building.toolchains import TOOLCHAINS, Toolchain
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit, InstallError
-from tinyfl.toolchains import TOOLCHAINS, Toolchain
 
 CHIPS = [name for name in boards.names() if boards.load(name).memory]
 IN_QEMU = [name for name in CHIPS if boards.load(name).qemu]

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
-from tinyfl import boards, cache, doctor, emulation
+from tinyfl import doctor
+from tinyfl.building import boards
 from tinyfl.errors import ConfigError
+from tinyfl.files import cache
 from tinyfl.flash import methods
+from tinyfl.fleets import emulation
 
 UNKNOWN = """
 import os, pwd, sys
@@ -137,7 +140,7 @@ def test_firmware_without_a_home_is_built_with_what_zig_keeps_in_the_cache(tmp_p
 
 
 def test_a_user_who_says_where_zig_keeps_its_files_is_heeded(unknown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyfl import build
+    from tinyfl.building import build
 
     seen: dict[str, str] = {}
 
@@ -155,7 +158,7 @@ def test_a_user_who_says_where_zig_keeps_its_files_is_heeded(unknown: Path, monk
 
 def test_figures_are_drawn_without_a_home_and_without_a_word(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("XDG_") and key not in cache.LENT}
-    draw = UNKNOWN + "from tinyfl.figures import styled, canvas, png\nwith styled(): print(len(png(canvas(1.0))))"
+    draw = UNKNOWN + "from tinyfl.report.figures import styled, canvas, png\nwith styled(): print(len(png(canvas(1.0))))"
     done = subprocess.run(
         [sys.executable, "-c", draw], env=environment | {"TMPDIR": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True
     )
@@ -170,7 +173,7 @@ def test_tools_are_looked_up_without_a_home(unknown: Path) -> None:
 
 
 def test_a_run_on_a_superlink_without_a_home_says_what_to_set(unknown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyfl.flower.submit import run_on
+    from tinyfl.deployment.submit import run_on
 
     monkeypatch.delenv("FLWR_HOME", raising=False)
     with pytest.raises(ConfigError, match=r"looks up the SuperLink in the home, .* Set FLWR_HOME"):

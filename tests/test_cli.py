@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 import tinyfl as package
-from tinyfl import cli, errors, federation
+from tinyfl import cli, errors
 from tinyfl.config import resolve
+from tinyfl.flower import rounds
 
 HEAVY = ("numpy", "scipy", "sklearn", "matplotlib", "flwr", "tensorflow")
 SMALL = ["--task", "sine", "--network", "mlp-8", "--devices", "50", "--cohort", "5", "--rounds", "20", "--tasks", "20"]
@@ -86,7 +87,7 @@ def whole_tinyfl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
 @pytest.fixture
 def tinyfl(whole_tinyfl: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The same without a run's page, whose figures take longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
     return whole_tinyfl
 
 
@@ -109,7 +110,7 @@ def built(firmware_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def on_port(host_compiler: None) -> Iterator[str]:
     """The url of a board."""
-    from tinyfl.emulation import emulate
+    from tinyfl.fleets.emulation import emulate
 
     with emulate("posix", link="tcp") as (board,):
         yield board.url
@@ -375,7 +376,7 @@ def test_a_board_that_is_missing_is_named_on_stderr_and_counted(tinyfl: Command,
 
 
 def test_ports_with_no_board_end_the_run_which_can_be_resumed(tinyfl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(federation, "SHORT_ROUND_PAUSES", (0.0,))
+    monkeypatch.setattr(rounds, "SHORT_ROUND_PAUSES", (0.0,))
     said = tinyfl("run", *ON_BOARDS, "--port", NOBODY, "--out", "run")
     assert (said.code, said.out) == (errors.TrainingError.exit_code, "")
     assert re.search(r"round 1 had 0 of the 1 updates .*'dead': 1.*tinyfl run --resume run$", said.err.strip())
@@ -526,9 +527,9 @@ def test_help_and_import_load_nothing_heavy(code: str) -> None:
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
 
 
-@pytest.mark.parametrize("module", ["simulation", "adaptation", "cli", "report"])
+@pytest.mark.parametrize("module", ["simulation", "runs.adaptation", "cli", "report.page"])
 def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> None:
-    code = f"import tinyfl, tinyfl.{module}, tinyfl.show, tinyfl.report\ntinyfl.simulate.__call__, tinyfl.adapt.__call__"
+    code = f"import tinyfl, tinyfl.{module}, tinyfl.cli.show.runs\ntinyfl.simulate.__call__, tinyfl.adapt.__call__"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

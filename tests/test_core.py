@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tinyfl import core
 from tinyfl.core import Code, Engine, Plan, SineSource, Stream, TableSource, Trained
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.networks import Network, network
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.tasks import load_task, numbers
 
 SINE = network("mlp-9-17-tanh", (1,), 1, Loss.mean_squared_error, Activation.tanh)

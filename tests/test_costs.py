@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyfl import boards, costs
+from tinyfl import costs
+from tinyfl.building import boards
 from tinyfl.errors import ConfigError, DoesNotFit
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.networks import Network, network, reference
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 
 pytest.importorskip("unicorn", reason="needs unicorn: pip install 'tinyfl[firmware]'")
 pytest.importorskip("ziglang", reason="needs ziglang: pip install 'tinyfl[firmware]'")
@@ -72,7 +73,7 @@ async def learn(machine: Any, net: Network, batch: int) -> int:
 def test_a_board_writes_the_ram_that_the_plan_counts_to_its_last_byte_and_no_other(name: str, batch: int) -> None:
     from tinyfl.simulators.unicorn import Machine
 
-    from tinyfl.emulation import firmware
+    from tinyfl.fleets.emulation import firmware
 
     net, board = NETS[name], boards.load("microbit-v2")
     cost = costs.learning(net, board, batch=batch)
@@ -157,7 +158,7 @@ def test_the_verb_prints_costs_and_refuses_by_exit_code(
 
 
 def test_a_model_is_named_by_a_run_or_a_file(tmp_path: Path) -> None:
-    from tinyfl.models import load_model
+    from tinyfl.costs.models import load_model
     from tinyfl.simulation import simulate
 
     simulate(task="digits", network="conv-4", rounds=2, tasks=2, shots=(1,), devices=10, cohort=2, out=tmp_path / "run")

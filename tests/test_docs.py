@@ -18,8 +18,8 @@ import pytest
 import typer
 
 import tinyfl
-from tinyfl import boards
 from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.building import boards
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
 from tinyfl.errors import DataError, LinkError, TinyflError
@@ -111,7 +111,7 @@ def boards_kit(emulators: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skips without what builds and emulates boards, posix too. Runs have no report, whose figures take longer than they."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
-    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
 
 
 def accuracy(rows: list[dict[str, Any]]) -> float:
@@ -191,7 +191,7 @@ def test_the_page_on_tasks_makes_a_data_set_that_a_fleet_learns() -> None:
 
 @pytest.mark.usefixtures("boards_kit")
 def test_the_page_on_fleets_does_what_it_says() -> None:
-    from tinyfl.emulation import emulate
+    from tinyfl.fleets.emulation import emulate
 
     page = ROOT / "docs" / "fleets.md"
     write_files(page)

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 
 import tinyfl
-from tinyfl import core, federation
+from tinyfl import core
 from tinyfl.algorithms import State
-from tinyfl.assembly import Work
 from tinyfl.config import resolve
 from tinyfl.errors import Interrupted
-from tinyfl.interrupts import held_back
+from tinyfl.fleets.assembly import Work
+from tinyfl.flower import rounds as federation
 from tinyfl.learner import learner_of
 from tinyfl.networks import network
-from tinyfl.runs import RunDirectory
+from tinyfl.processes.interrupts import held_back
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulation import here
 from tinyfl.tasks.sine import Sine
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
-from tinyfl import core, evaluation
+from tinyfl import core
 from tinyfl.algorithms import nearest_mean
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Activation, Loss, network
+from tinyfl.runs import evaluation
 from tinyfl.tasks import load_task
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyfl import show
+from tinyfl.cli.show import runs as show
 from tinyfl.errors import TrainingError
-from tinyfl.failures import _common, failed
 from tinyfl.fleet import spans
 from tinyfl.roster import Part, named
-from tinyfl.runs import EVENTS, ROUNDS
+from tinyfl.runs.directory import EVENTS, ROUNDS
+from tinyfl.runs.failures import _common, failed
 from tinyfl.simulation import simulate
 
 RUN: dict[str, Any] = {
@@ -30,7 +30,7 @@ NOWHERE = {"ports": ["/dev/nowhere-1", "/dev/nowhere-2"]}
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.federation.SHORT_ROUND_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("tinyfl.flower.rounds.SHORT_ROUND_PAUSES", (0.0, 0.0, 0.0))
 
 
 def test_a_part_whose_devices_all_fail_is_named_at_the_end_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 import tinyfl
-from tinyfl import boards, federation
 from tinyfl.algorithms import State
-from tinyfl.assembly import Work, assembled
+from tinyfl.building import boards
 from tinyfl.config import resolve
 from tinyfl.core import FASTEST, U32
 from tinyfl.errors import TrainingError
 from tinyfl.fleet import Event, Fleet, MixedFleet
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
+from tinyfl.fleets.assembly import Work, assembled
+from tinyfl.flower import rounds
 from tinyfl.networks import Network, network
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("emulators")
@@ -173,8 +174,8 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(tmp_pa
     from tinyfl.simulators.qemu import QemuBoard
     from tinyfl.simulators.unicorn import Machine
 
-    from tinyfl.boards import load
-    from tinyfl.build import build
+    from tinyfl.building.boards import load
+    from tinyfl.building.build import build
     from tinyfl.flower.grid import FleetGrid
     from tinyfl.link.fleet import LinkFleet
     from tinyfl.link.wire import MachineWire, SerialWire
@@ -219,9 +220,9 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(tmp_pa
 
 def test_too_few_updates_stop_the_run_which_then_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two posix boards behind ports; one is missing at first."""
-    from tinyfl.emulation import emulate
+    from tinyfl.fleets.emulation import emulate
 
-    monkeypatch.setattr(federation, "SHORT_ROUND_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(rounds, "SHORT_ROUND_PAUSES", (0.0, 0.0))
     options: dict[str, Any] = {"task": "sine", "network": "mlp-6", "cohort": 2, "rounds": 4, "tasks": 2, "minimum": 2}
     with emulate("posix", 2, link="tcp") as boards:
         gone = [{"ports": [boards[0].url, "socket://127.0.0.1:1"]}]
@@ -234,7 +235,7 @@ def test_too_few_updates_stop_the_run_which_then_goes_on(tmp_path: Path, monkeyp
 
 
 def test_boards_are_found_by_their_ids_whatever_their_ports(tmp_path: Path) -> None:
-    from tinyfl.emulation import emulate
+    from tinyfl.fleets.emulation import emulate
 
     options: dict[str, Any] = {"task": "digits", "network": "mlp-6", "samples": 5}
     with emulate("posix", 2, link="tcp") as boards:
@@ -244,7 +245,7 @@ def test_boards_are_found_by_their_ids_whatever_their_ports(tmp_path: Path) -> N
 
 
 def test_events_of_many_threads_are_whole_lines(tmp_path: Path) -> None:
-    from tinyfl.runs import RunDirectory
+    from tinyfl.runs.directory import RunDirectory
 
     directory = RunDirectory(tmp_path)
     threads = [

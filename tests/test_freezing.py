@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import tinyfl
-from tinyfl.adaptation import Initialisation
 from tinyfl.config import resolve
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.networks import network
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.tasks import load_task
 
 SMALL: dict[str, Any] = {
@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's page takes longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
 
 
 @pytest.fixture

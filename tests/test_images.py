@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyfl import boards, images
-from tinyfl.build import build
+from tinyfl.building import boards, images
+from tinyfl.building.build import build
 from tinyfl.errors import BuildError
 
 RP2040 = 0xE48BFF56

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tinyfl.errors import ConfigError, DataError, TinyflError
-from tinyfl.infer import infer
-from tinyfl.layers import Activation, Loss
+from tinyfl.int8.infer import infer
 from tinyfl.networks import network
+from tinyfl.networks.layers import Activation, Loss
 
 pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
 
@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_batch_of_floats_gives_what_its_quantised_values_give(model: Path, tmp_path: Path) -> None:
-    from tinyfl.inference import load_program, quantized, run_native
+    from tinyfl.int8.native import load_program, quantized, run_native
 
     x = np.random.default_rng(1).uniform(0, 1, (6, 8, 8, 1))
     program = load_program(model)
@@ -39,7 +39,7 @@ def test_a_batch_of_floats_gives_what_its_quantised_values_give(model: Path, tmp
 
 
 def test_accuracy_on_a_task_is_that_of_its_query_sets(model: Path) -> None:
-    from tinyfl.inference import load_program, run_native
+    from tinyfl.int8.native import load_program, run_native
     from tinyfl.tasks import load_task
 
     said = infer(model, task="digits")
@@ -80,7 +80,7 @@ def test_labels_are_right_above_one_half_however_a_model_gives_probabilities(
         def episodes(self, *_: object) -> Episodes:
             return Episodes(source, source, np.zeros(1, np.int32))
 
-    monkeypatch.setattr("tinyfl.infer.load_task", lambda *_, **__: Labels())
+    monkeypatch.setattr("tinyfl.int8.infer.load_task", lambda *_, **__: Labels())
     assert infer(tmp_path / "model.tflite", task="labels")["accuracy"] > 0.95
 
 

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinyfl import plan
 from tinyfl.errors import ConfigError
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Layer, Loss, Pool
-from tinyfl.networks import REFERENCE, Network, from_plan, network, reference
+from tinyfl.networks import REFERENCE, Network, from_plan, network, plan, reference
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Layer, Loss, Pool
 
 IMAGE = (28, 28, 1)
 RELU, LEAKY, TANH, IDENTITY = Activation.relu, Activation.leaky_relu, Activation.tanh, Activation.identity

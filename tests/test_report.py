@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import tinyfl
-from tinyfl import figures, page, report
-from tinyfl.adaptation import Initialisation
-from tinyfl.device_figures import Adaptation, devices
 from tinyfl.errors import ConfigError, RunError
-from tinyfl.runs import RunDirectory
+from tinyfl.report import figures, html, page
+from tinyfl.report.devices import Adaptation, devices
+from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.tasks import load_task
 
 QUICK = {"network": "mlp-8", "rounds": 12, "cohort": 2, "samples": 8, "tasks": 20, "adapt_lr": 0.05}
@@ -61,7 +61,7 @@ def run(finished: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
 
 
 def text(path: Path) -> str:
-    return (path if path.suffix == ".html" else path / report.REPORT).read_text()
+    return (path if path.suffix == ".html" else path / page.REPORT).read_text()
 
 
 def words(path: Path) -> str:
@@ -134,7 +134,7 @@ def test_the_headline_leads_with_the_adapted_result(finished: dict[str, Path], n
     row = next(row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", 10))
     headline = re.search(r'<p class="headline">(.*?)</p>', text(finished[name]))[1]
     if row["accuracy"] is None:
-        reached = page.loss(row["loss"], row["loss_ci95"])
+        reached = html.loss(row["loss"], row["loss_ci95"])
     else:
         reached = f"{100 * row['accuracy']:.1f} % ± {100 * row['accuracy_ci95']:.1f}"
     assert f'<strong class="n">{reached}</strong>' in headline
@@ -145,8 +145,8 @@ def test_the_page_says_what_each_device_needed_and_how_to_repeat_the_run(finishe
     result = json.loads((finished["digits"] / "result.json").read_text())
     seen = words(finished["digits"])
     payload = 4 * result["parameters"]
-    assert f"Down to a device, each round {page.size(payload)}" in seen
-    assert f"Down and up over 115,200 baud {page.seconds(2 * payload * 10 / 115_200)} computed from the payload" in seen
+    assert f"Down to a device, each round {html.size(payload)}" in seen
+    assert f"Down and up over 115,200 baud {html.seconds(2 * payload * 10 / 115_200)} computed from the payload" in seen
     assert "Rounds each device took part in 1.2 on average" in seen
     assert result["theta_sha256"] in seen
     assert f"tinyfl run {finished['digits']}/config.toml" in seen
@@ -157,15 +157,15 @@ def test_every_row_of_the_evaluation_is_in_the_table(finished: dict[str, Path]) 
     result = json.loads((finished["digits"] / "result.json").read_text())
     seen = words(finished["digits"])
     for row in [*result["evaluation"], *result["baseline"]]:
-        assert page.loss(row["loss"], row["loss_ci95"]) in seen
-        assert page.percent(row["accuracy"], row["accuracy_ci95"]) in seen
+        assert html.loss(row["loss"], row["loss_ci95"]) in seen
+        assert html.percent(row["accuracy"], row["accuracy_ci95"]) in seen
 
 
 def test_hostile_names_stay_text(run: Callable[..., Path]) -> None:
     path = run("classes", "<script>alert(1)<:script>")
     floor = [{**row, "method": "<u>mean</u>"} for row in json.loads((path / "result.json").read_text())["floor"]]
     change(path, network="<u>net</u>", left_out={"<b>late</b>": 3}, verdict="<u>worse</u>", notes=["<u>x</u>"], floor=floor)
-    report.rebuild(path)
+    page.rebuild(path)
     assert not [tag for tag, _ in Tags(text(path)).found if tag in ("script", "u")]
     assert "<b>late</b>" not in text(path)
     assert "3 <b>late</b>" in words(path)
@@ -176,7 +176,7 @@ def test_hostile_run_names_stay_text_in_a_comparison_and_its_legend(run: Callabl
     one, other = run("digits", "_$\\frac{$<script>"), run("digits", "plain")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = report.compare([one, other], tmp_path / "both.html")
+        out = page.compare([one, other], tmp_path / "both.html")
     assert not [tag for tag, _ in Tags(text(out)).found if tag == "script"]
     assert "_$\\frac{$<script>" in words(out)
 
@@ -187,12 +187,12 @@ def test_the_page_begins_with_what_is_worse_than_the_floor_and_says_what_was_mad
     assert "R² " in words(path)
     assert "x: (x - mean) / deviation of the training devices" in words(path)
     change(path, verdict="Worse than without a network: 7")
-    report.rebuild(path)
+    page.rebuild(path)
     body = text(path).partition("</header>")[2].strip()
     assert body.startswith('<p class="verdict">Worse than without a network: 7</p>')
     old = {row["shots"]: row for row in json.loads((path / "result.json").read_text())["floor"]}
     change(path, floor=[{k: v for k, v in row.items() if k != "method"} for row in old.values()])
-    report.rebuild(path)  # as an older tinyfl left it
+    page.rebuild(path)  # as an older tinyfl left it
 
 
 @pytest.mark.parametrize("name", ["digits", "values"])
@@ -206,8 +206,8 @@ def test_what_diverged_is_said_and_crashes_nothing(run: Callable[..., Path], nam
     (path / "metrics.jsonl").write_text("".join(json.dumps({**line, "loss": None}) + "\n" for line in lines))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report.rebuild(path)
-        report.compare([path, run(name, "other")], tmp_path / "both.html")
+        page.rebuild(path)
+        page.compare([path, run(name, "other")], tmp_path / "both.html")
     assert "diverged" in words(path)
     assert "nan" not in words(path).lower().split()
     assert "None" not in words(path)
@@ -227,7 +227,7 @@ def test_devices_that_diverge_crash_no_figure(finished: dict[str, Path], name: s
 @pytest.mark.parametrize("name", ["digits", "sine", "values"])
 def test_a_page_rebuilt_from_the_directory_alone_is_the_same(finished: dict[str, Path], name: str) -> None:
     before = text(finished[name])
-    assert report.rebuild(finished[name]) == finished[name] / report.REPORT
+    assert page.rebuild(finished[name]) == finished[name] / page.REPORT
     assert text(finished[name]) == before
 
 
@@ -241,7 +241,7 @@ def test_without_its_data_a_rebuilt_page_lacks_only_the_devices(run: Callable[..
     config = (path / "config.toml").read_text()
     (path / "config.toml").write_text(re.sub(r'data = ".*"', f'data = "{data}"', config))
     before = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
-    report.rebuild(path)
+    page.rebuild(path)
     after = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
     assert after == before[:2]
     assert f"needs the data that the run was made with. {data}" in words(path)
@@ -253,7 +253,7 @@ def test_a_comparison_shows_every_run_and_bolds_the_best(run: Callable[..., Path
     for row in result["evaluation"]:
         row["accuracy"] /= 2
     change(bad, algorithm="fedavg", evaluation=result["evaluation"])
-    out = report.compare([bad, good], tmp_path / "pages" / "both.html")
+    out = page.compare([bad, good], tmp_path / "pages" / "both.html")
     source = text(out)
     assert len([tag for tag, _ in Tags(source).found if tag == "img"]) == 1
     assert "bad digits fedavg mlp-8-leaky-relu" in words(out)
@@ -265,41 +265,41 @@ def test_runs_of_different_tasks_or_data_are_not_compared(
     finished: dict[str, Path], run: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"task digits.*task sine.*\btinyfl report"):
-        report.compare([finished["digits"], finished["sine"]], tmp_path / "out.html")
+        page.compare([finished["digits"], finished["sine"]], tmp_path / "out.html")
     with pytest.raises(ConfigError, match="other data"):
-        report.compare([finished["classes"], finished["values"]], tmp_path / "out.html")
+        page.compare([finished["classes"], finished["values"]], tmp_path / "out.html")
     with pytest.raises(ConfigError, match="no runs"):
-        report.compare([], tmp_path / "out.html")
+        page.compare([], tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
 
 
 def test_an_unfinished_run_is_refused_with_its_cure(run: Callable[..., Path], tmp_path: Path) -> None:
     path = run("digits")
     (path / "result.json").unlink()
-    for make in (lambda: report.rebuild(path), lambda: report.compare([path], tmp_path / "out.html")):
+    for make in (lambda: page.rebuild(path), lambda: page.compare([path], tmp_path / "out.html")):
         with pytest.raises(RunError, match="tinyfl run --resume"):
             make()
 
 
 def test_numbers_read_as_a_person_writes_them() -> None:
-    assert page.size(999) == "999 bytes"
-    assert page.size(4612) == "4.6 KB"
-    assert page.size(2_766_400_000) == "2.8 GB"
-    assert page.percent(0.912, 0.0041) == "91.2 % ± 0.4"
-    assert page.percent(0.912, None) == "91.2 %"
-    assert page.loss(0.0102738, 0.00128) == "0.0103 ± 0.0013"
-    assert page.loss(12345.6, 345.6) == "12,346 ± 346"
-    assert page.loss(4.2249) == "4.22"
-    assert page.loss(None, None) == "diverged"
-    assert page.seconds(6.003) == "6.0 s"
-    assert page.seconds(0.0263) == "26 ms"
-    assert page.counted(1, "shot") == "1 shot"
-    assert page.counted(1000, "device") == "1,000 devices"
+    assert html.size(999) == "999 bytes"
+    assert html.size(4612) == "4.6 KB"
+    assert html.size(2_766_400_000) == "2.8 GB"
+    assert html.percent(0.912, 0.0041) == "91.2 % ± 0.4"
+    assert html.percent(0.912, None) == "91.2 %"
+    assert html.loss(0.0102738, 0.00128) == "0.0103 ± 0.0013"
+    assert html.loss(12345.6, 345.6) == "12,346 ± 346"
+    assert html.loss(4.2249) == "4.22"
+    assert html.loss(None, None) == "diverged"
+    assert html.seconds(6.003) == "6.0 s"
+    assert html.seconds(0.0263) == "26 ms"
+    assert html.counted(1, "shot") == "1 shot"
+    assert html.counted(1000, "device") == "1,000 devices"
 
 
 def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
     run = tinyfl.simulate(task="sine", network="mlp-4", devices=5, rounds=4, tasks=2, out=tmp_path / "run")
     boards = [*({"device": i, "board": "mps2-an386"} for i in range(2)), {"device": 2, "port": "/dev/x"}]
     (run.path / "result.json").write_text(json.dumps({**run.result, "boards": boards}))
-    text = report.rebuild(run.path).read_text()
+    text = page.rebuild(run.path).read_text()
     assert "2 simulated, 2 boards mps2-an386, 1 board at a port" in text

@@ -16,7 +16,7 @@ import tinyfl
 from tinyfl.config import Config, resolve
 from tinyfl.errors import ConfigError, Interrupted, RunError, TrainingError
 from tinyfl.files import write_whole
-from tinyfl.runs import RunDirectory
+from tinyfl.runs.directory import RunDirectory
 
 SMALL = {"task": "sine", "network": "mlp-16-16", "rounds": 400, "cohort": 20, "devices": 100, "tasks": 20}
 OPTIONS = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]

@@ -13,13 +13,14 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.preprocessing import StandardScaler
 
 import tinyfl
-from tinyfl import core, evaluation
-from tinyfl.adaptation import Initialisation
+from tinyfl import core
 from tinyfl.config import resolve
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
-from tinyfl.layers import Loss
 from tinyfl.networks import network
-from tinyfl.runs import RunDirectory
+from tinyfl.networks.layers import Loss
+from tinyfl.runs import evaluation
+from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulation import Run
 from tinyfl.tasks import load_task, numbers
 from tinyfl.tasks.npz import Npz
@@ -36,7 +37,7 @@ HELD_OUT = [2, 7]
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's page takes longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def test_the_floor_is_scikit_learns_dummies(written: Callable[..., Path]) -> Non
 def test_a_run_that_is_worse_than_its_floor_says_so_before_anything_else(
     written: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tinyfl import show
+    from tinyfl.cli.show import runs as show
 
     far = 1e6 + np.eye(3)[CLASSES]  # as it is, nothing can be learnt from it
     bad = run(written(x=far), standardise=False, rounds=5, inner_lr=1e-9).result
@@ -347,7 +348,7 @@ def test_runs_on_tasks_with_their_own_data_have_the_hash_that_they_had() -> None
 
 
 def test_a_run_of_an_older_tinyfl_on_own_data_is_of_use_but_not_gone_on_with(written: Callable[..., Path]) -> None:
-    from tinyfl.export.origin import origin
+    from tinyfl.runs.finished import origin
 
     path = run(written()).path
     config = path / "config.toml"
@@ -359,7 +360,7 @@ def test_a_run_of_an_older_tinyfl_on_own_data_is_of_use_but_not_gone_on_with(wri
 
 
 def test_weights_apart_from_their_run_take_data_as_the_run_did(written: Callable[..., Path], tmp_path: Path) -> None:
-    from tinyfl.export.origin import origin
+    from tinyfl.runs.finished import origin
 
     result = run(written(y=294 + 3 * VALUES))
     alone = tmp_path / "alone.npz"
@@ -371,7 +372,7 @@ def test_weights_apart_from_their_run_take_data_as_the_run_did(written: Callable
 
 
 def test_a_task_by_its_name_is_taken_as_it_is_where_a_model_of_any_origin_is_measured(written: Callable[..., Path]) -> None:
-    from tinyfl.infer import _episodes
+    from tinyfl.int8.infer import _episodes
 
     task, _ = _episodes("npz", written(x=300 + X), None)
     assert task.stream(numbers(0, 1), 0, 4).table.mean() == pytest.approx(300, abs=1)

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 import tinyfl
-from tinyfl import figures, push, report
-from tinyfl.adaptation import Initialisation, adapt
+from tinyfl.costs.models import load_model
+from tinyfl.devices import push
 from tinyfl.errors import RunError
-from tinyfl.export.origin import origin
-from tinyfl.models import load_model
-from tinyfl.runs import RunDirectory
+from tinyfl.report import figures
+from tinyfl.report import page as report
+from tinyfl.runs.adaptation import Initialisation, adapt
+from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.finished import origin
 
 TINY = {"task": "sine", "network": "mlp-4", "devices": 5, "rounds": 4, "tasks": 2, "adapt_lr": 0.01}
 HOSTILE = (

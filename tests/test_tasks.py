@@ -9,8 +9,8 @@ import pytest
 
 from tinyfl import core
 from tinyfl.errors import ConfigError, DataError
-from tinyfl.layers import Loss
 from tinyfl.networks import network
+from tinyfl.networks.layers import Loss
 from tinyfl.tasks import load_task, numbers
 from tinyfl.tasks.draws import below, distinct
 from tinyfl.tasks.episodic import Episodic

@@ -13,19 +13,24 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from tinyfl import boards, cli, show, show_boards, show_flash, show_fleet
-from tinyfl.adaptation import Initialisation
+from tinyfl import cli
+from tinyfl.building import boards
 from tinyfl.cli.common import say
-from tinyfl.devices import Device, Probe
+from tinyfl.cli.show import boards as show_boards
+from tinyfl.cli.show import devices as show_fleet
+from tinyfl.cli.show import flash as show_flash
+from tinyfl.cli.show import runs as show
+from tinyfl.devices.connected import Device, Probe
+from tinyfl.devices.inventory import Saved
+from tinyfl.devices.monitor import Said
+from tinyfl.devices.ports import Port
+from tinyfl.devices.push import Outcome, Pushed
 from tinyfl.doctor import Check
 from tinyfl.errors import RunError
 from tinyfl.flash.run import Outcome as Flashed
 from tinyfl.fleet import Event
-from tinyfl.inventory import Saved
 from tinyfl.link.board import Description, Status
-from tinyfl.monitor import Said
-from tinyfl.ports import Port
-from tinyfl.push import Outcome, Pushed
+from tinyfl.runs.adaptation import Initialisation
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b2J\u202eexe.\r[bold]b[/bold][/x]:smile: end"
 OURS = re.compile(r"\x1b\[(\d+(;\d+)*)?m|\x1b\[\?25[lh]|\x1b\[\d*[AK]|\r|\n")
@@ -151,6 +156,6 @@ def test_a_long_word_from_another_library_is_cut_and_the_cure_stays(monkeypatch:
 
 
 def test_json_has_the_words_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.devices.probes", lambda: [Probe("a", EVIL, "", ())])
+    monkeypatch.setattr("tinyfl.devices.connected.probes", lambda: [Probe("a", EVIL, "", ())])
     said = CliRunner().invoke(cli.app, ["devices", "--json"]).stdout
     assert said.isascii() and said.removesuffix("\n").isprintable()

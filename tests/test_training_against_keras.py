@@ -8,8 +8,8 @@ import pytest
 
 from tinyfl import core
 from tinyfl.core import F32, TableSource
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Loss, Placed, Pool
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Loss, Placed, Pool
 
 tf = pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
 

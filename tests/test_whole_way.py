@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[
 
 
 def test_a_board_adapts_is_quantised_and_classifies_as_the_host_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyfl.adaptation import Initialisation
+    from tinyfl.runs.adaptation import Initialisation
     from tinyfl.simulation import simulate
     from tinyfl.tasks import load_task
 

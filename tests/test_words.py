@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyfl import page
+from tinyfl.report import html
 from tinyfl.words import MOST, MOST_OF_A_NAME, file_name, markdown, message, plain, serial_number, shell, tcl, visible
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -110,7 +110,7 @@ class Seen(HTMLParser):
 
 @given(st.text(st.characters(), max_size=60) | st.sampled_from(["<script>alert(1)</script>", '" onload="x', "&lt;b>", "<!--"]))
 def test_a_browser_reads_just_the_words(words: str) -> None:
-    seen = Seen(f'<p title="{page.text(words)}">{page.text(words)}</p>')
+    seen = Seen(f'<p title="{html.text(words)}">{html.text(words)}</p>')
     assert (seen.tags, seen.text) == (["p"], plain(words))
 
 

@@ -10,13 +10,13 @@ for row in run.evaluation:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyfl.adaptation import adapt as adapt
+    from tinyfl.runs.adaptation import adapt
     from tinyfl.simulation import simulate as simulate
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "adapt", "simulate"]
 
-_MODULES = {"adapt": "tinyfl.adaptation", "simulate": "tinyfl.simulation"}
+_MODULES = {"adapt": "tinyfl.runs.adaptation", "simulate": "tinyfl.simulation"}
 
 
 def __getattr__(name: str) -> Any:

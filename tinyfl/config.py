@@ -23,7 +23,7 @@ from tinyfl.words import plain
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
 TASKS = ("digits", "sine", "npz", "omniglot")
 JUDGES = ("median", "trimmed-mean", "krum")
-"""What may stand in for the mean (tinyfl.flower.judges)."""
+"""What may stand in for the mean (tinyfl.aggregators)."""
 
 OWN_DATA = "npz"
 """The task that takes the user's data as they come, so that it matters what is made of them."""

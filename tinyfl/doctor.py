@@ -12,11 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tinyfl import __version__, boards, cache, udev
-from tinyfl.devices import PYOCD_SECONDS, find_tool, usb_devices
+from tinyfl import __version__
+from tinyfl.building import boards
+from tinyfl.devices import udev
+from tinyfl.devices.connected import PYOCD_SECONDS, find_tool, usb_devices
+from tinyfl.devices.ports import Port, serial_ports
 from tinyfl.errors import ConfigError, InstallError, TinyflError
+from tinyfl.files import cache
 from tinyfl.flash import methods
-from tinyfl.ports import Port, serial_ports
 
 SECONDS = 10.0
 """What a tool may take to say its version."""
@@ -65,7 +68,7 @@ def as_json(checks: Sequence[Check]) -> dict[str, Any]:
 
 
 def _python() -> list[Check]:
-    from tinyfl.binding import library
+    from tinyfl.core.binding import library
 
     found = platform.python_version()
     enough = sys.version_info >= (3, 11)
@@ -246,7 +249,7 @@ def _comm(folder: Path) -> str:
 
 def _ports(ports: Sequence[Port]) -> list[Check]:
     """The ports there are, and whether devices.toml can be read, if there is one."""
-    from tinyfl import inventory
+    from tinyfl.devices import inventory
 
     fitting = [f"{port.url} ({' or '.join(port.boards)})" for port in ports if port.boards]
     found = f"{len(ports)} found" + (f", of boards: {', '.join(fitting)}" if fitting else ", none with a board's USB ids")

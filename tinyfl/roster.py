@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from tinyfl.building.toolchains import TOOLCHAINS, Toolchain
 from tinyfl.errors import ConfigError
-from tinyfl.toolchains import TOOLCHAINS, Toolchain
 
 ENGINES = ("unicorn", "qemu", "process")
 
@@ -114,7 +114,7 @@ def _check(part: Part, given: set[str]) -> None:
 
 def _refuse_repeats(name: str, texts: Iterable[str]) -> None:
     """Whoever is in a fleet twice, be it a port under two names, would keep itself out."""
-    from tinyfl.ports import real
+    from tinyfl.devices.ports import real
 
     seen: dict[str, str] = {}
     for text in texts:

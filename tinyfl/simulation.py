@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyfl import evaluation
 from tinyfl.algorithms import Algorithm, State
-from tinyfl.assembly import Boards, Work, assembled
 from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
-from tinyfl.evaluation import Row
-from tinyfl.federation import Federation, Outcome, Progress
 from tinyfl.fleet import Event
-from tinyfl.interrupts import telling
+from tinyfl.fleets.assembly import Boards, Work, assembled
+from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.learner import Learner, fitted
 from tinyfl.networks import starts_from
-from tinyfl.runs import RunDirectory, free_directory, theta_sha256
+from tinyfl.processes.interrupts import telling
+from tinyfl.report.verdict import verdict
+from tinyfl.runs import evaluation
+from tinyfl.runs.directory import RunDirectory, free_directory, theta_sha256
+from tinyfl.runs.evaluation import Row
 from tinyfl.tasks import SPLITS
 from tinyfl.tasks.standard import Standardisation
-from tinyfl.verdict import verdict
 from tinyfl.words import plain
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
 
 def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
     """Evaluates, and writes initialisation.npz, result.json and the report."""
-    from tinyfl.report import write_report
+    from tinyfl.report.page import write_report
 
     theta = outcome.state.theta
     rows = _evaluate(job, {"learnt": theta, "start": start})

@@ -2,7 +2,7 @@
 
 A board, a probe, a drive, a file, a gateway, a run directory and another library's exception may all say anything. What they
 say passes ``plain`` before it reaches a terminal, a log or a message. In a file's name, a shell, Tcl and Markdown it is quoted
-by their own rules, which stand here too; HTML's are in tinyfl.page, and the terminal itself is in tinyfl.terminal.
+by their own rules, which stand here too; HTML's are in tinyfl.report.html, the terminal's in tinyfl.cli.show.terminal.
 """
 
 import re

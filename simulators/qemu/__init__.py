@@ -11,11 +11,11 @@ from typing import Any
 
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Link
-from tinyfl.simulators.child import Child
 
-from tinyfl.boards import Board, Qemu
+from tinyfl.building.boards import Board, Qemu
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.files import private_folder
+from tinyfl.processes.child import Child
 
 PROGRAM = "qemu-system-arm"
 DEADLINE = 30.0

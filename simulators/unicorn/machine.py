@@ -30,7 +30,7 @@ from tinyfl.simulators.unicorn.peripherals import (
 from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_SP
 from unicorn.unicorn_py3.unicorn import UcError
 
-from tinyfl.boards import Board
+from tinyfl.building.boards import Board
 from tinyfl.errors import ConfigError
 
 SLICE = 2_000_000

@@ -10,8 +10,8 @@ from unicorn import arm_const as arm
 from unicorn import unicorn_const as uc
 from unicorn.unicorn_py3.unicorn import Uc, UcError, uclib
 
-from tinyfl import binding
-from tinyfl.boards import Board, pin_number
+from tinyfl.building.boards import Board, pin_number
+from tinyfl.core import binding
 from tinyfl.errors import ConfigError
 
 CORES = {

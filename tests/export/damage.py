@@ -18,7 +18,7 @@ import numpy as np
 from flat import FUSED, PADDING, Flat
 
 from tinyfl.errors import DataError
-from tinyfl.export.compile import compile_tflite
+from tinyfl.int8.compile import compile_tflite
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"

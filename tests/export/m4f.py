@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.export.program import Program
-from tinyfl.toolchains import COMMON, CORES, FAST, LITERAL, OURS
+from tinyfl.building.toolchains import COMMON, CORES, FAST, LITERAL, OURS
+from tinyfl.int8.program import Program
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 CODE, PROGRAM, RAM, STACK, RETURN = 0x10000, 0x100000, 0x20000000, 0x2FFF0000, 0xF000
@@ -86,7 +86,7 @@ class Board:
             self.entry = read.header["e_entry"]
 
     def run(self, program: Program, x: NDArray[Any]) -> NDArray[Any]:
-        """As tinyfl.inference.run_native, on the board; x raw."""
+        """As tinyfl.int8.native.run_native, on the board; x raw."""
         arm, core = self.arm, self.core
         inputs = RAM + (program.arena_bytes + 15) // 16 * 16
         outputs = inputs + x.nbytes

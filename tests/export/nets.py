@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tinyfl import core
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Layer, Loss, Pool, Shape
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Layer, Loss, Pool, Shape
 
 _ACTIVATIONS = st.sampled_from(Activation)
 _SIDE = st.integers(1, 3)

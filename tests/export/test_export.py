@@ -17,7 +17,6 @@ import pytest
 
 import tinyfl
 from tinyfl import cli, core
-from tinyfl.adaptation import Initialisation
 from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.export import model as exporting
 from tinyfl.export.carray import c_array
@@ -26,9 +25,10 @@ from tinyfl.export.interpreters import available
 from tinyfl.export.keras import to_keras
 from tinyfl.export.measure import CORE, imitation, measure
 from tinyfl.export.model import export
-from tinyfl.infer import infer
-from tinyfl.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
+from tinyfl.int8.infer import infer
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.tasks import load_task
 from tinyfl.tasks.standard import Standardisation
 
@@ -83,7 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pat
         "values": {"task": "npz", "network": "mlp-8", "data": str(values_data(folder / "values.npz")), "rounds": 100},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyfl.report.write_report", lambda *_: None)
+        patch.setattr("tinyfl.report.page.write_report", lambda *_: None)
         patch.setattr(exporting, "DEVICES", 3)
         yield {name: tinyfl.simulate(out=folder / name, **{**QUICK, **options}).path for name, options in given.items()}
 

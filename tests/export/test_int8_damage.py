@@ -13,7 +13,7 @@ pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip
 import damage
 
 from tinyfl.errors import DataError
-from tinyfl.export.compile import compile_tflite
+from tinyfl.int8.compile import compile_tflite
 
 
 @pytest.fixture(scope="module")

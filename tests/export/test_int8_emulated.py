@@ -12,8 +12,8 @@ pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip
 import damage
 import m4f
 
-from tinyfl.export.compile import compile_tflite
-from tinyfl.inference import run_native
+from tinyfl.int8.compile import compile_tflite
+from tinyfl.int8.native import run_native
 
 
 @pytest.fixture(scope="module", params=["zig", "gcc"])

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyfl.export.memory import Buffer, plan
-from tinyfl.export.program import Window
-from tinyfl.export.windows import _lead
+from tinyfl.int8.memory import Buffer, plan
+from tinyfl.int8.program import Window
+from tinyfl.int8.windows import _lead
 
 
 @st.composite

@@ -14,8 +14,8 @@ import damage
 import tflm
 from ops import SEEDS, Chain
 
-from tinyfl.export.compile import LOWERED, compile_tflite
-from tinyfl.inference import run_native
+from tinyfl.int8.compile import LOWERED, compile_tflite
+from tinyfl.int8.native import run_native
 
 KerasFiles = Callable[..., bytes]
 

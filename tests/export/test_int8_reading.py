@@ -16,8 +16,8 @@ import tflm
 from flat import PADDING, Flat, schema
 
 from tinyfl.errors import DataError
-from tinyfl.export.compile import LOWERED, compile_tflite
-from tinyfl.export.tflite import FIELDS
+from tinyfl.int8.compile import LOWERED, compile_tflite
+from tinyfl.int8.tflite import FIELDS
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "models" / "opcode"
 Change = Callable[[Flat], object]

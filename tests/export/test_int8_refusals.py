@@ -12,8 +12,8 @@ pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip
 from flat import PADDING, Flat, schema
 
 from tinyfl.errors import ConfigError, DataError
-from tinyfl.export.compile import compile_tflite
-from tinyfl.inference import load_program, quantized, run_native
+from tinyfl.int8.compile import compile_tflite
+from tinyfl.int8.native import load_program, quantized, run_native
 
 
 def one(name: str, version: int = 1, x: dict[str, Any] | None = None, y: dict[str, Any] | None = None, **options: Any) -> bytes:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import tinyfl
-from tinyfl import figures, report, show
+from tinyfl.cli.show import runs as show
 from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.export.keras import from_keras
-from tinyfl.layers import Loss
-from tinyfl.runs import RunDirectory
+from tinyfl.networks.layers import Loss
+from tinyfl.report import figures
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulation import Run
 
 keras = pytest.importorskip("keras", reason="needs keras: pip install 'tinyfl[tf]'")
@@ -29,7 +30,7 @@ HELD_OUT = [2, 7]
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's page takes longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
 
 
 def saved(path: Path, units: int, activation: str, loss: Any) -> Path:
@@ -95,10 +96,10 @@ def test_a_files_weights_start_from_inputs_as_they_are_and_are_called_the_users(
         assert "random" not in words.lower().replace("random.png", "")
     assert "start: your weights, from own.keras" in page
     assert "x: as it is in the file" in page
-    report.rebuild(run.path)
+    page.rebuild(run.path)
     assert (run.path / "report.html").read_text() == page, "the rebuilt page starts from the file's weights too"
     file.write_bytes(file.read_bytes() + b"more")
-    report.rebuild(run.path)
+    page.rebuild(run.path)
     assert "own.keras was changed since the run" in (run.path / "report.html").read_text()
 
 

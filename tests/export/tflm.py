@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tflite_micro import runtime
 
-from tinyfl.export.compile import compile_tflite
-from tinyfl.export.program import Program
-from tinyfl.inference import run_native
+from tinyfl.int8.compile import compile_tflite
+from tinyfl.int8.native import run_native
+from tinyfl.int8.program import Program
 
 ROOM = 1 << 21
 """Bytes for TFLM's arena: by itself it takes ten times the file, which is too little for some."""

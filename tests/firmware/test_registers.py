@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from svd import Peripheral, peripherals
 
-from tinyfl import boards
+from tinyfl.building import boards
 
 PORTS = boards.data("firmware") / "ports"
 MODELS = Path(__file__).parents[2] / "simulators" / "unicorn"

@@ -14,8 +14,9 @@ import pytest
 from desk import silent
 from workbench import Workbench
 
-from tinyfl import boards, emulation, images
+from tinyfl.building import boards, images
 from tinyfl.cli import app
+from tinyfl.fleets import emulation
 
 PAGE = Path(__file__).parents[2] / "docs" / "boards.md"
 BOARD = boards.load("microbit-v2")
@@ -56,9 +57,9 @@ def commands() -> list[list[str]]:
 @pytest.fixture
 def desk(emulators: None, workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
     pytest.importorskip("intelhex", reason="needs intelhex: pip install intelhex")
-    monkeypatch.setattr("tinyfl.emulation.firmware", really_built)
-    monkeypatch.setattr("tinyfl.images.write", really_written)
-    monkeypatch.setattr("tinyfl.report.write_report", lambda *_: None)
+    monkeypatch.setattr("tinyfl.fleets.emulation.firmware", really_built)
+    monkeypatch.setattr("tinyfl.building.images.write", really_written)
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
     monkeypatch.setenv("COLUMNS", "150")
     return workbench
 

@@ -10,8 +10,9 @@ from desk import NUCLEO, held, silent
 from typer.testing import CliRunner
 from workbench import OLD, VERSION, FakeBoard, Workbench, version_in
 
-from tinyfl import boards, inventory
+from tinyfl.building import boards
 from tinyfl.cli import app
+from tinyfl.devices import inventory
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import run
 from tinyfl.flash.finding import Asked

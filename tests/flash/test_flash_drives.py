@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from workbench import FakeBoard, Workbench
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.flash import drives, run
 from tinyfl.flash.finding import Asked
 from tinyfl.flash.run import FAILED, FLASHED

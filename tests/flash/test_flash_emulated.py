@@ -17,10 +17,11 @@ from desk import silent
 from tinyfl.simulators.bridge import Bridge
 from workbench import Tool, version_in
 
-from tinyfl import boards, emulation, images
+from tinyfl.building import boards, images
 from tinyfl.flash import run
 from tinyfl.flash.finding import Asked
 from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, Job
+from tinyfl.fleets import emulation
 
 BOARD = boards.load("stm32f405")
 

@@ -9,7 +9,7 @@ import pytest
 from desk import NUCLEO
 from workbench import OLD, FakeBoard, Workbench
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.flash import run
 from tinyfl.flash.finding import Asked
 from tinyfl.flash.run import FAILED, FLASHED, UNVERIFIED, Job

@@ -9,15 +9,16 @@ import pytest
 from desk import NUCLEO
 from workbench import FakeBoard, Workbench
 
-from tinyfl import boards, inventory
-from tinyfl.boards import Bossac, DfuUtil, Openocd, Pyocd
-from tinyfl.devices import devices
+from tinyfl.building import boards
+from tinyfl.building.boards import Bossac, DfuUtil, Openocd, Pyocd
+from tinyfl.devices import inventory
+from tinyfl.devices.connected import devices
+from tinyfl.devices.ports import serial_ports
 from tinyfl.errors import ConfigError
 from tinyfl.flash import drives, methods, run
 from tinyfl.flash.drives import MOST_OF_A_VERDICT, Drive
 from tinyfl.flash.finding import Asked
 from tinyfl.flash.run import FAILED
-from tinyfl.ports import serial_ports
 
 MANIFESTS = Path(boards.__file__).parents[1] / "boards"
 STEERS = "\x1b]0;t\x07\x1b[2J\u202e"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tinyfl import boards
-from tinyfl.boards import Board, FlashMethod
-from tinyfl.devices import find_tool
+from tinyfl.building import boards
+from tinyfl.building.boards import Board, FlashMethod
+from tinyfl.devices.connected import find_tool
 from tinyfl.flash import explain, methods
 
 PACKAGES = {

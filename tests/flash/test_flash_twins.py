@@ -9,8 +9,9 @@ import pytest
 from desk import MICROBIT, NUCLEO, STRANGER, silent
 from workbench import OLD, VERSION, FakeBoard, Workbench, version_in
 
-from tinyfl import boards, devices
-from tinyfl.devices import Probe
+from tinyfl.building import boards
+from tinyfl.devices import connected
+from tinyfl.devices.connected import Probe
 from tinyfl.errors import ConfigError
 from tinyfl.flash import methods, run
 from tinyfl.flash.finding import Asked
@@ -167,7 +168,7 @@ def test_a_tool_that_knows_probes_by_their_serial_number_only_is_not_asked_to_gu
     """pyOCD knows no sockets, and OpenOCD's CMSIS-DAP driver heeds none."""
     for _ in range(2):
         workbench.plug("", None, usb="2e8a:000c", serial="0001")
-    monkeypatch.setattr(devices, "_pyocd_probes", lambda: [Probe("0001", "Debug Probe", "", ())])
+    monkeypatch.setattr(connected, "_pyocd_probes", lambda: [Probe("0001", "Debug Probe", "", ())])
     used = workbench.tool(tool)
     done = run.flash(Asked((PICO,), everything=True), Job(method=tool))
     assert [each.what for each in done] == [FAILED, FAILED] and used.calls == []
@@ -193,7 +194,7 @@ def adapters(workbench: Workbench, *some: FakeBoard) -> list[str]:
 def test_a_board_behind_a_twin_is_asked_at_its_own_port_afterwards(
     workbench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "_pyocd_probes", lambda: [Probe("LINK", "STLink", "", ())])
+    monkeypatch.setattr(connected, "_pyocd_probes", lambda: [Probe("LINK", "STLink", "", ())])
     some = [FakeBoard(bytes([i]), "stm32f405") for i in (1, 2)]
     urls = adapters(workbench, *some)
 
@@ -225,7 +226,7 @@ def test_a_board_that_is_another_once_the_firmware_is_built_is_not_written(
             workbench.desk.plug("ttyACM0", exchange[then], usb=NUCLEO, serial="S1", location="1-1")
         return workbench._built(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("tinyfl.emulation.firmware", built)
+    monkeypatch.setattr("tinyfl.fleets.emulation.firmware", built)
     (done,) = run.flash(Asked((F401,)))
     assert done.what == FAILED and openocd.calls == []
     assert "Nothing was written. Put the cables right" in done.detail

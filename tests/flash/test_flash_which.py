@@ -11,9 +11,10 @@ from desk import MICROBIT, NUCLEO, STRANGER, silent
 from typer.testing import CliRunner
 from workbench import OLD, VERSION, FakeBoard, Tool, Workbench
 
-from tinyfl import boards, devices
+from tinyfl.building import boards
 from tinyfl.cli import app
-from tinyfl.devices import Probe
+from tinyfl.devices import connected
+from tinyfl.devices.connected import Probe
 from tinyfl.errors import ConfigError
 from tinyfl.flash import run
 from tinyfl.flash.finding import Asked
@@ -24,7 +25,7 @@ ANY_NUCLEO = "nucleo-f401re or nucleo-f446re or stm32f746-discovery"
 
 
 def seen_by_pyocd(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
-    monkeypatch.setattr(devices, "_pyocd_probes", lambda: [Probe(id, "STM32 STLink", "", ()) for id in ids])
+    monkeypatch.setattr(connected, "_pyocd_probes", lambda: [Probe(id, "STM32 STLink", "", ()) for id in ids])
 
 
 def written(workbench: Workbench, name: str = "openocd") -> Tool:

@@ -11,14 +11,15 @@ from desk import MICROBIT, NUCLEO, STRANGER
 from typer.testing import CliRunner
 from workbench import VERSION, FakeBoard, Workbench, version_in
 
-from tinyfl import boards, emulation
-from tinyfl.build import Firmware
+from tinyfl.building import boards
+from tinyfl.building.build import Firmware
 from tinyfl.cli import app
-from tinyfl.devices import usb_devices
+from tinyfl.devices.connected import usb_devices
 from tinyfl.errors import ConfigError, DoesNotFit, Interrupted
 from tinyfl.flash import run, ways
 from tinyfl.flash.finding import Asked
 from tinyfl.flash.run import FAILED, FLASHED, Job
+from tinyfl.fleets import emulation
 from tinyfl.link.wire import SerialWire
 
 F401, F405, MICROBIT_V2 = map(boards.load, ("nucleo-f401re", "stm32f405", "microbit-v2"))
@@ -100,7 +101,7 @@ def test_a_kind_that_does_not_build_stops_no_other(workbench: Workbench, monkeyp
             raise DoesNotFit("too big by 7 bytes")
         return workbench._built(board, *rest)
 
-    monkeypatch.setattr("tinyfl.emulation.firmware", build)
+    monkeypatch.setattr("tinyfl.fleets.emulation.firmware", build)
     for number in (1, 2):
         workbench.plug(f"ttyACM{number}", FakeBoard(bytes([number]), "nucleo-f401re"), usb=NUCLEO, serial=f"S{number}")
     workbench.plug("ttyACM3", FakeBoard(b"\3", "microbit-v2", VERSION), usb=MICROBIT, serial="S3")
@@ -185,14 +186,14 @@ def test_options_that_are_none_are_refused(workbench: Workbench, options: list[s
 
 
 def test_a_folder_that_cannot_be_built_in_is_said(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.emulation.firmware", really_built)
+    monkeypatch.setattr("tinyfl.fleets.emulation.firmware", really_built)
     with pytest.raises(ConfigError, match=r"nothing can be built in /proc/x/microbit-v2 \(.*Give --out a folder"):
         run.plan(Asked((MICROBIT_V2,)), Job(out=Path("/proc/x")))
 
 
 def test_probes_are_looked_for_anew_only_where_something_changed(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    monkeypatch.setattr("tinyfl.devices._pyocd_probes", lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
+    monkeypatch.setattr("tinyfl.devices.connected._pyocd_probes", lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
     first = ways.seen()
     assert ways.seen(first) is first and len(looks) == 1
     workbench.plug("", None, usb="2e8a:0003", serial="E0C9")

@@ -16,8 +16,8 @@ import pytest
 from desk import MICROBIT, Desk
 from double import Double
 
-from tinyfl.boards import Board
-from tinyfl.build import Firmware
+from tinyfl.building.boards import Board
+from tinyfl.building.build import Firmware
 
 VERSION = "0.1.0+0ddba11d"
 """Of what a fake build makes."""
@@ -112,8 +112,8 @@ class Workbench:
             (folder / name).mkdir()
         monkeypatch.chdir(folder)
         monkeypatch.setattr(list_ports, "comports", self.desk.comports)
-        monkeypatch.setattr("tinyfl.devices.USB_DEVICES", folder / "sys")
-        monkeypatch.setattr("tinyfl.devices.find_tool", lambda name: None)
+        monkeypatch.setattr("tinyfl.devices.connected.USB_DEVICES", folder / "sys")
+        monkeypatch.setattr("tinyfl.devices.connected.find_tool", lambda name: None)
         monkeypatch.setattr("tinyfl.flash.methods.find_tool", self._found)
         monkeypatch.setattr("tinyfl.flash.methods.ARDUINO", ())
         for name, where in {"MOUNTS": "mounts", "BLOCKS": "blocks", "LABELS": "labels"}.items():
@@ -131,8 +131,8 @@ class Workbench:
                 self.on_copy(path)
 
         monkeypatch.setattr(os, "fsync", fsync)
-        monkeypatch.setattr("tinyfl.emulation.firmware", self._built)
-        monkeypatch.setattr("tinyfl.images.write", self._image)
+        monkeypatch.setattr("tinyfl.fleets.emulation.firmware", self._built)
+        monkeypatch.setattr("tinyfl.building.images.write", self._image)
         self._mount()
 
     def tool(self, name: str) -> Tool:

@@ -17,8 +17,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
     desk = Desk(tmp_path / "dev")
     monkeypatch.setattr(list_ports, "comports", desk.comports)
-    monkeypatch.setattr("tinyfl.devices.USB_DEVICES", tmp_path / "sys")
-    monkeypatch.setattr("tinyfl.devices.find_tool", lambda name: None)
+    monkeypatch.setattr("tinyfl.devices.connected.USB_DEVICES", tmp_path / "sys")
+    monkeypatch.setattr("tinyfl.devices.connected.find_tool", lambda name: None)
     monkeypatch.chdir(tmp_path)
     try:
         yield desk

@@ -11,8 +11,8 @@ from desk import MICROBIT, NUCLEO, STRANGER, Desk, held, silent
 from double import Double
 from lies import LIES, Liar, fields_of
 
-from tinyfl import devices
-from tinyfl.devices import Device, Probe
+from tinyfl.devices import connected
+from tinyfl.devices.connected import Device, Probe
 from tinyfl.errors import Dead
 from tinyfl.link.messages import DescribeReply
 from tinyfl.link.wire import SerialWire
@@ -28,7 +28,7 @@ def test_every_port_has_its_state(desk: Desk) -> None:
     desk.plug("ttyACM3", old.exchange)
     desk.plug("ttyUSB0", lambda data: heard.append(data) or b"", usb=STRANGER)  # type: ignore[func-returns-value]
     with held(busy) as pid:
-        found = devices.devices(within=0.6)
+        found = connected.devices(within=0.6)
     assert [each.state for each in found] == ["free", "busy", "silent", "refused", "unknown"]
     first, second, third, fourth, _ = found
     assert (first.id, first.boards, first.baud, first.port.url) == ("ab01", ("double",), 115_200, free)
@@ -41,9 +41,9 @@ def test_every_port_has_its_state(desk: Desk) -> None:
 
 def test_a_port_that_is_named_is_asked_whatever_it_is(desk: Desk) -> None:
     url = desk.plug("ttyUSB0", Double(b"\7").exchange, usb=STRANGER)
-    (found,) = devices.devices([url], within=2)
+    (found,) = connected.devices([url], within=2)
     assert (found.id, found.state) == ("07", "free")
-    gone, again = devices.devices(["/dev/there-is-no-such-port"], within=2)
+    gone, again = connected.devices(["/dev/there-is-no-such-port"], within=2)
     assert (gone.state, again.state) == ("gone", "unknown")
 
 
@@ -58,8 +58,8 @@ def test_every_speed_of_a_port_is_tried(monkeypatch: pytest.MonkeyPatch, desk: D
         return await really(url, baud)
 
     monkeypatch.setattr(SerialWire, "open", open)
-    port = devices.Port(url, bauds=(115_200, 921_600, 230_400, 57_600))
-    (found,) = [each for each in devices.in_loop(devices.look([port])) if each.port == port]
+    port = connected.Port(url, bauds=(115_200, 921_600, 230_400, 57_600))
+    (found,) = [each for each in connected.in_loop(connected.look([port])) if each.port == port]
     assert (found.id, found.baud, tried) == ("07", 230_400, [115_200, 921_600, 230_400])
 
 
@@ -69,7 +69,7 @@ def test_a_port_is_left_as_it_was_found(desk: Desk) -> None:
     url = desk.plug("ttyACM0", board.exchange)
     board.announced = b"\1" * 32
     for _ in range(3):
-        assert devices.devices()[0].state == "free"
+        assert connected.devices()[0].state == "free"
     assert board.announced == b"\1" * 32
     assert os.path.realpath(url).startswith("/dev/pts/")
 
@@ -90,20 +90,20 @@ def test_probes_are_seen_by_their_ids_and_by_pyocd(tmp_path: Path, monkeypatch: 
                          {"unique_id": "E66", "info": "Picoprobe", "target": "cortex_m"}]}  # fmt: skip
     tool.write_text(f"#!/bin/sh\n[ \"$*\" = 'json --probes' ] && echo '{json.dumps(listed)}'\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(devices, "USB_DEVICES", tmp_path / "sys")
-    monkeypatch.setattr(devices, "find_tool", lambda name: str(tool))
-    found = {each.id: each for each in devices.probes()}
+    monkeypatch.setattr(connected, "USB_DEVICES", tmp_path / "sys")
+    monkeypatch.setattr(connected, "find_tool", lambda name: str(tool))
+    found = {each.id: each for each in connected.probes()}
     assert set(found) == {"9904", "066D", "E66", ""}
     assert found[""] == Probe("", "a probe", "2e8a:000c", ("pico",), "1-3")  # its id is not the socket's name
     assert found["9904"] == Probe("9904", "a probe", MICROBIT, ("microbit-v2",), "1-1")
     assert found["066D"].name == "ST-Link of a Nucleo" and "nucleo-f401re" in found["066D"].boards
     assert found["E66"] == Probe("E66", "Picoprobe", "", ())
     tool.write_text("#!/bin/sh\necho Traceback; exit 1\n")
-    assert {each.id for each in devices.probes()} == {"9904", "066D", ""}
+    assert {each.id for each in connected.probes()} == {"9904", "066D", ""}
 
 
 def test_a_device_without_an_answer_has_no_id() -> None:
-    quiet = Device(devices.Port("/dev/ttyACM0", usb=MICROBIT), "silent")
+    quiet = Device(connected.Port("/dev/ttyACM0", usb=MICROBIT), "silent")
     assert (quiet.id, quiet.boards) == ("", ("microbit-v2",))
 
 
@@ -114,7 +114,7 @@ def test_lies_of_one_board_hide_no_other(desk: Desk) -> None:
     for number, field in enumerate(fields, 1):
         lie = list(LIES)[number % len(LIES)] if number % 2 else "10^20,000,000"
         desk.plug(f"ttyACM{number:02}", Liar(bytes([number]), DescribeReply, field, LIES[lie]).exchange)
-    found = devices.devices(within=20)
+    found = connected.devices(within=20)
     assert len(found) == 1 + len(fields)
     assert (found[0].state, found[0].id) == ("free", "ab")
     assert {each.state for each in found[2::2]} == {"corrupt"}
@@ -126,7 +126,7 @@ def test_a_process_with_a_name_that_is_no_text_is_a_holder_all_the_same(desk: De
     url = desk.plug("ttyACM0", Double(b"\1").exchange)
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff\\x1b[31m', 0, 0, 0)\n"
     with held(url, before=rename):
-        (found,) = devices.devices(within=1)
+        (found,) = connected.devices(within=1)
     assert (found.state, "\ufffd" in found.detail) == ("busy", True)
 
 
@@ -136,4 +136,4 @@ def test_a_board_that_was_flashed_and_lies_is_said_to(desk: Desk) -> None:
 
     url = desk.plug("ttyACM0", Liar(b"\1", DescribeReply, "clock", LIES["10^20,000,000"]).exchange)
     with pytest.raises(FlashError, match="it cannot be asked: the board's answer to Describe cannot be read: it has the tag 4"):
-        asyncio.run(verify(devices.port(url), None, within=0.5))  # type: ignore[arg-type]
+        asyncio.run(verify(connected.port(url), None, within=0.5))  # type: ignore[arg-type]

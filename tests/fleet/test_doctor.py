@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from desk import MICROBIT, Desk, silent
 
-from tinyfl import boards, doctor, udev
-from tinyfl.devices import find_tool
+from tinyfl import doctor
+from tinyfl.building import boards
+from tinyfl.devices import udev
+from tinyfl.devices.connected import find_tool
 from tinyfl.doctor import Check, demand_needed
 from tinyfl.errors import InstallError
 
@@ -89,7 +91,7 @@ def test_an_installation_that_lacks_its_core_is_not_well(desk: Desk, shelf: Path
     def lost() -> None:
         raise InstallError("the compiled core is not there. Run pip install.")
 
-    monkeypatch.setattr("tinyfl.binding.library", lost)
+    monkeypatch.setattr("tinyfl.core.binding.library", lost)
     found = doctor.doctor()
     assert named(found)["compiled core"].state == "missing" and not doctor.as_json(found)["ok"]
     with pytest.raises(InstallError, match=r"lacks compiled core\. the compiled core is not there"):
@@ -123,7 +125,7 @@ def test_the_rules_that_are_printed_are_those_that_were_lacking(tmp_path: Path) 
 
 
 def test_probes_that_are_connected_are_tried(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.devices.USB_NODES", tmp_path / "nodes")
+    monkeypatch.setattr("tinyfl.devices.connected.USB_NODES", tmp_path / "nodes")
     monkeypatch.setattr(udev, "FOLDERS", ())
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (tmp_path / "nodes/001").mkdir(parents=True)

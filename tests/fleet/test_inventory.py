@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tinyfl import inventory
 from tinyfl.cli import app
-from tinyfl.devices import Device
+from tinyfl.devices import inventory
+from tinyfl.devices.connected import Device
+from tinyfl.devices.inventory import Saved, Selection
+from tinyfl.devices.ports import Port
 from tinyfl.errors import ConfigError
-from tinyfl.inventory import Saved, Selection
 from tinyfl.link.board import Description
-from tinyfl.ports import Port
 
 OWN = """# My boards.
 note = "mine"

@@ -12,9 +12,9 @@ import pytest
 from desk import Desk, held, silent
 from double import Double
 
-from tinyfl import monitor as watching
+from tinyfl.devices import monitor as watching
+from tinyfl.devices.monitor import Said, monitor
 from tinyfl.errors import ConfigError, Dead
-from tinyfl.monitor import Said, monitor
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serial.tools.list_ports_common import ListPortInfo
 
-from tinyfl import devices, ports
-from tinyfl.devices import in_loop
+from tinyfl.devices import connected, ports
+from tinyfl.devices.connected import in_loop
 from tinyfl.errors import Dead, Late, Refused
 from tinyfl.link.wire import SerialWire
 
@@ -134,7 +134,7 @@ def test_of_an_adapter_with_several_ports_none_stands_for_another(desk: Desk) ->
 
 
 def test_a_macs_two_names_of_a_port_are_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.ports.sys.platform", "darwin")
+    monkeypatch.setattr("tinyfl.devices.ports.sys.platform", "darwin")
     now = [ports.Port("/dev/cu.usbmodem1", usb=MICROBIT, serial="A")]
     assert ports.port("/dev/tty.usbmodem1", now=now) == ports.port("/dev/cu.usbmodem1", now=now) == now[0]
 
@@ -249,7 +249,7 @@ def test_a_pty_that_is_somebodys_terminal_is_not_talked_to(desk: Desk) -> None:
     with subprocess.Popen([sys.executable, "-uc", shell], stdin=theirs, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.read(2) == b"up"
         before = termios.tcgetattr(theirs)
-        (found,) = [each for each in devices.devices([os.ttyname(theirs)], within=1) if each.port.url.startswith("/dev/pts")]
+        (found,) = [each for each in connected.devices([os.ttyname(theirs)], within=1) if each.port.url.startswith("/dev/pts")]
         assert found.state == "busy" and f"process {process.pid}" in found.detail
         assert termios.tcgetattr(theirs) == before
         process.kill()

@@ -19,16 +19,16 @@ from desk import NUCLEO, Desk, Fragile, held, silent
 from double import Double
 from lies import LIES, Liar
 
-from tinyfl import inventory, push
+from tinyfl.devices import inventory, push
+from tinyfl.devices.inventory import Selection
+from tinyfl.devices.push import Int8, Outcome, Pushed, Weights
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
-from tinyfl.export.program import Program, TensorInfo
-from tinyfl.inventory import Selection
+from tinyfl.int8.program import Program, TensorInfo
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.messages import CommitReply, DescribeReply, PlanReply, StatusReply, WeightsReply
 from tinyfl.link.wire import SerialWire
 from tinyfl.networks import network
-from tinyfl.plan import arena_bytes, plan_bytes
-from tinyfl.push import Int8, Outcome, Pushed, Weights
+from tinyfl.networks.plan import arena_bytes, plan_bytes
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(1)
@@ -53,7 +53,7 @@ OLD, NEW = weights(1), weights(2)
 def pushing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pushed]:
     """Pushes NEW, or another ``model``; restarts take no time."""
     monkeypatch.setattr(push, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("tinyfl.devices.ASK_SECONDS", 1.0)
+    monkeypatch.setattr("tinyfl.devices.connected.ASK_SECONDS", 1.0)
 
     def run(asked: Selection = EVERYTHING, model: push.Model = NEW, **options: Any) -> Pushed:
         monkeypatch.setattr(push, "load", lambda name: model)
@@ -111,7 +111,7 @@ def test_what_is_there_already_is_left_alone(desk: Desk, pushing: Callable[..., 
 
 
 def test_the_same_weights_of_another_network_are_another_model(desk: Desk, pushing: Callable[..., Pushed]) -> None:
-    from tinyfl.layers import Activation
+    from tinyfl.networks.layers import Activation
 
     other = network("mlp-20-20", (1,), 1, TASK.loss, Activation.relu)
     board = with_model(b"\1", Weights(plan_bytes(other), NEW.theta, 1))
@@ -210,7 +210,7 @@ def test_a_board_that_comes_late_is_waited_for(desk: Desk, pushing: Callable[...
 
 
 def devices_of(*boards: Double) -> list[Any]:
-    from tinyfl.devices import Device, Port
+    from tinyfl.devices.connected import Device, Port
     from tinyfl.link.board import Description, _like
     from tinyfl.link.messages import Describe  # noqa: F401  the field names are those of its reply
 
@@ -300,7 +300,7 @@ def test_kill_9_in_the_middle_leaves_the_old_model_and_a_second_push_brings_the_
 
 def test_firmware_itself_keeps_what_is_pushed(emulators: None, tmp_path: Path) -> None:
     """An emulated chip, by the command line from end to end: pushed, up to date, and described so by tinyfl devices."""
-    from tinyfl.emulation import emulate
+    from tinyfl.fleets.emulation import emulate
 
     run = saved_run(tmp_path)
     with emulate("mps2-an386", first=7) as (board,):

@@ -8,9 +8,9 @@ from desk import STRANGER, Desk
 from double import Double
 
 from tinyfl.algorithms import Inner
+from tinyfl.devices.rack import Rack, opener_at
 from tinyfl.fleet import Event
 from tinyfl.link.fleet import LinkFleet
-from tinyfl.link.rack import Rack, opener_at
 from tinyfl.link.wire import Opener
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine

@@ -15,9 +15,9 @@ from flwr.cli.install import install_from_fab
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tinyfl.deployment.submit import APP
 from tinyfl.errors import ConfigError
 from tinyfl.flower.allowed import Allowed, read_allowed, refuse_paths, why_refused
-from tinyfl.flower.submit import APP
 
 NONE = Allowed(frozenset(), ())
 PYPROJECT = tomli_w.dumps(OURS).encode()

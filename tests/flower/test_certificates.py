@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tinyfl.deployment import certificates, keys, supernode
+from tinyfl.deployment.keys import make_keys
+from tinyfl.deployment.submit import run_on
+from tinyfl.deployment.supernode import SuperLink, free_port
 from tinyfl.errors import ConfigError
-from tinyfl.flower import certificates, keys, supernode
-from tinyfl.flower.keys import make_keys
-from tinyfl.flower.submit import run_on
-from tinyfl.flower.supernode import SuperLink, free_port
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

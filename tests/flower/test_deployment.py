@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tinyfl.simulators.child import Child
 
 import tinyfl
-from tinyfl.flower.supernode import free_port
+from tinyfl.deployment.supernode import free_port
+from tinyfl.processes.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "federation.md").read_text()

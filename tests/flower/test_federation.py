@@ -16,12 +16,12 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
 
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.assembly import raised
+from tinyfl.deployment.gateway import Gateway
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
+from tinyfl.fleets.assembly import raised
 from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
-from tinyfl.flower.gateway import Gateway
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
 from tinyfl.flower.remote import call_roll

@@ -13,11 +13,11 @@ from fleet_of_24 import COHORT, FLEET, RUN_CONFIG, SIZE, TASK, THETA
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
 from tinyfl.algorithms import Inner
-from tinyfl.assembly import raised
+from tinyfl.deployment.gateway import Gateway, read_holding
 from tinyfl.errors import ConfigError, LinkError
+from tinyfl.fleets.assembly import raised
 from tinyfl.flower import client_app
 from tinyfl.flower.allowed import Allowed, read_allowed
-from tinyfl.flower.gateway import Gateway, read_holding
 from tinyfl.flower.grid import FleetGrid, shard
 from tinyfl.flower.ipc import ask, serve
 from tinyfl.flower.messages import Trouble, instructions, network_record, theta_record
@@ -95,7 +95,7 @@ def test_a_defect_in_a_gateway_is_logged_there_and_whoever_asked_is_told(
 
     with listening(8, told, tmp_path) as (socket, _):
         with monkeypatch.context() as patched:
-            patched.setattr("tinyfl.flower.gateway.answer", broken)
+            patched.setattr("tinyfl.deployment.gateway.answer", broken)
             said = [ask(socket, MessageType.TRAIN, content, RUN_CONFIG) for _ in range(2)]
         assert isinstance(ask(socket, MessageType.TRAIN, content, RUN_CONFIG), RecordDict), "it goes on"
     for error in said:
@@ -138,7 +138,7 @@ def test_a_gateway_that_closes_does_not_wait_for_a_round(tmp_path: Path, monkeyp
         on.wait(60)
         return Error(Trouble.failed, "late")
 
-    monkeypatch.setattr("tinyfl.flower.gateway.answer", slow)
+    monkeypatch.setattr("tinyfl.deployment.gateway.answer", slow)
     content = RecordDict({"arrays": theta_record(THETA)})
     content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
     with raised([Part(native=8)]) as site:
@@ -206,8 +206,8 @@ def test_the_example_app_names_every_setting() -> None:
 
 def test_a_resumed_run_on_a_federation_keeps_its_settings_and_has_no_fleet_here(tmp_path: Path) -> None:
     from tinyfl.config import resolve
-    from tinyfl.flower.submit import _resumed
-    from tinyfl.runs import RunDirectory
+    from tinyfl.deployment.submit import _resumed
+    from tinyfl.runs.directory import RunDirectory
 
     held = resolve({"task": "sine", "devices": 4, "cohort": 4, "minimum": 3, "shots": (1, 5)})
     RunDirectory(tmp_path).start(held)
@@ -219,7 +219,7 @@ def test_a_resumed_run_on_a_federation_keeps_its_settings_and_has_no_fleet_here(
 
 
 def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tinyfl.flower.submit import _fresh
+    from tinyfl.deployment.submit import _fresh
 
     monkeypatch.chdir(tmp_path)
     given, folder = _fresh(None, Path("runs/lab"), {"task": "npz", "data": "own.npz", "network": "models/own.keras"})
@@ -236,6 +236,6 @@ def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(
     from tinyfl.cli import app
 
     said = {"run": "/there/runs/lab", "status": "finished:completed"}
-    monkeypatch.setattr("tinyfl.flower.submit.run_on", lambda *_, **__: said)
+    monkeypatch.setattr("tinyfl.deployment.submit.run_on", lambda *_, **__: said)
     app(["run", "--superlink", "lab"], standalone_mode=False)
     assert capsys.readouterr().out == "finished:completed; its directory is where the SuperLink runs: /there/runs/lab\n"

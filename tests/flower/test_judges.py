@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from scipy.stats import trim_mean
 from tinyfl.simulators.faults.poison import ATTACKS, PoisonedGrid, draw_poisoned
 
+from tinyfl.aggregators import judge
 from tinyfl.algorithms import State, Updates
 from tinyfl.config import ALGORITHMS
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.flower.grid import FleetGrid
-from tinyfl.flower.judges import judge
 from tinyfl.flower.messages import instructions, read_theta, theta_record
 from tinyfl.flower.strategy import FleetStrategy
 

@@ -33,10 +33,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tinyfl.cli import app
+from tinyfl.deployment import keys
+from tinyfl.deployment.keys import LOCAL, make_keys
+from tinyfl.deployment.superlink import Setting
 from tinyfl.errors import ConfigError, RunError, TinyflError
-from tinyfl.flower import keys
-from tinyfl.flower.keys import LOCAL, make_keys
-from tinyfl.flower.superlink import Setting
 
 HOSTS, NODES = ("lab.example", "192.168.1.10"), ("lab-a", "lab-b")
 FILES = {

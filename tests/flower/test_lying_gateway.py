@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from tinyfl.algorithms import Updates
 from tinyfl.errors import TrainingError
-from tinyfl.federation import MOST_REASONS
 from tinyfl.fleet import Event
 from tinyfl.flower import remote
 from tinyfl.flower.messages import MOST_EVENTS, MOST_SAID, REASON, Trouble, shard_record
 from tinyfl.flower.remote import call_roll
+from tinyfl.flower.rounds import MOST_REASONS
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.simulation import simulate
 from tinyfl.words import plain
@@ -39,7 +39,7 @@ Lie = Callable[[RecordDict], RecordDict | Error]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 2.0}.items():
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
-    monkeypatch.setattr("tinyfl.federation.SHORT_ROUND_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("tinyfl.flower.rounds.SHORT_ROUND_PAUSES", (0.0, 0.0, 0.0))
 
 
 def nodes(lie: Lie) -> dict[int, Callable[[Message], RecordDict | Error]]:

@@ -14,10 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_ndtr, ndtr
 
+from tinyfl.aggregators import judge, privacy_spent, target_delta
 from tinyfl.algorithms import State, Updates
 from tinyfl.core import F32
 from tinyfl.errors import InstallError, TrainingError
-from tinyfl.flower.judges import judge, privacy_spent, target_delta
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.simulation import simulate
@@ -174,7 +174,7 @@ def test_a_private_run_says_what_it_spent_and_nothing_of_flowers_own(tmp_path: P
 
 
 def test_a_private_run_in_which_every_device_diverges_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.federation.SHORT_ROUND_PAUSES", (0.0,))
+    monkeypatch.setattr("tinyfl.flower.rounds.SHORT_ROUND_PAUSES", (0.0,))
     with pytest.raises(
         TrainingError, match=r"round 1 had 0 of the 1 .*the inner loop diverges\. Start a new run with a smaller"
     ):
@@ -185,7 +185,7 @@ def test_a_private_run_in_which_every_device_diverges_says_what_helps(tmp_path: 
 def test_a_short_round_that_some_have_done_says_that_the_run_can_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("tinyfl.federation.SHORT_ROUND_PAUSES", (0.0,))
+    monkeypatch.setattr("tinyfl.flower.rounds.SHORT_ROUND_PAUSES", (0.0,))
     with pytest.raises(
         TrainingError, match=r"round 1 had [1-9]\d* of .*give a smaller --minimum; then go on with: tinyfl run --resume"
     ):

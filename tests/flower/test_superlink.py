@@ -32,17 +32,17 @@ from flwr.supercore.fab import Fab as Stored
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from hypothesis import given
 from hypothesis import strategies as st
-from tinyfl.simulators.child import Child
 
+from tinyfl.deployment import inner as inner_parts
+from tinyfl.deployment import superlink
+from tinyfl.deployment.inner import inner
+from tinyfl.deployment.keys import make_keys
+from tinyfl.deployment.superexec import MOST_TASKS, Tasks
+from tinyfl.deployment.superlink import FLEET, NODES_BYTES, STRANGERS_BYTES, FleetOnly, Setting, serve_superlink
+from tinyfl.deployment.supernode import free_port
 from tinyfl.errors import ConfigError, InstallError, LinkError
-from tinyfl.flower import inner as inner_parts
-from tinyfl.flower import superlink
 from tinyfl.flower.allowed import Allowed
-from tinyfl.flower.inner import inner
-from tinyfl.flower.keys import make_keys
-from tinyfl.flower.superexec import MOST_TASKS, Tasks
-from tinyfl.flower.superlink import FLEET, NODES_BYTES, STRANGERS_BYTES, FleetOnly, Setting, serve_superlink
-from tinyfl.flower.supernode import free_port
+from tinyfl.processes.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 TINYFL = Path(sys.executable).with_name("tinyfl")

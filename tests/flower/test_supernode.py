@@ -19,8 +19,8 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode.nodestate import NodeStateFactory
 
+from tinyfl.deployment import supernode_main
 from tinyfl.errors import InstallError
-from tinyfl.flower import supernode_main
 from tinyfl.flower.allowed import read_allowed, why_refused
 from tinyfl.flower.grid import FleetGrid
 

@@ -30,8 +30,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
             pytest.skip(f"needs {module}: pip install 'tinyfl[firmware]'")
     from tinyfl.simulators.unicorn import Machine
 
-    from tinyfl import boards
-    from tinyfl.build import build
+    from tinyfl.building import boards
+    from tinyfl.building.build import build
 
     board = boards.load("mps2-an386")
     return Machine(build(board, tmp_path_factory.mktemp("firmware")).elf, board, 1)

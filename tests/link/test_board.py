@@ -17,7 +17,7 @@ from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stal
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire, Wire
 from tinyfl.networks import Network, network
-from tinyfl.plan import arena_bytes, plan_bytes
+from tinyfl.networks.plan import arena_bytes, plan_bytes
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(11)

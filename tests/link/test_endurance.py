@@ -22,13 +22,13 @@ from smp.os_management import EchoWriteResponse
 from smpclient.requests.os_management import EchoWrite
 from smpclient.transport.serial import Cobs
 
-from tinyfl.emulation import emulate
 from tinyfl.errors import Dead
+from tinyfl.fleets.emulation import emulate
 from tinyfl.link import messages
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import Network, network
-from tinyfl.plan import plan_bytes
+from tinyfl.networks.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 BOARD = "mps2-an386"

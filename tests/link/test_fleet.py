@@ -198,7 +198,7 @@ def test_a_board_that_is_too_small_is_left_out_before_anything_is_sent() -> None
 
 
 def test_batches_need_more_arena() -> None:
-    from tinyfl.plan import arena_bytes
+    from tinyfl.networks.plan import arena_bytes
 
     machine = Double(arena=arena_bytes(SMALL, 1))
     with fleet([machine]) as boards:

@@ -14,7 +14,7 @@ from tinyfl.link import wire
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.plan import plan_bytes
+from tinyfl.networks.plan import plan_bytes
 
 NETWORK = network("mlp-9", (1,), 1, Loss.mean_squared_error, Activation.tanh)
 

@@ -9,7 +9,7 @@ from double import Double
 from smpclient.requests.os_management import EchoWrite, MCUMgrParametersRead
 from smpclient.transport.serial import Cobs
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.link import messages
 
 VECTORS: list[dict[str, str]] = tomllib.loads((boards.data("firmware") / "vectors.toml").read_text())["exchange"]

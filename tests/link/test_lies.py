@@ -16,16 +16,16 @@ from tinyfl.simulators.native import NativeFleet
 from tinyfl.algorithms import Inner, State
 from tinyfl.config import resolve
 from tinyfl.errors import DoesNotFit, LinkError
-from tinyfl.federation import Federation, Outcome
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetGrid
+from tinyfl.flower.rounds import Federation, Outcome
 from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
-from tinyfl.plan import plan_bytes
-from tinyfl.runs import RunDirectory
+from tinyfl.networks.plan import plan_bytes
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(5)
@@ -207,8 +207,8 @@ def test_a_defect_of_tinyfl_costs_only_the_board_that_shows_it(
 def test_monitor_says_a_loss_that_is_no_figure_as_null() -> None:
     from dataclasses import replace
 
+    from tinyfl.devices.monitor import Said
     from tinyfl.link.board import Status
-    from tinyfl.monitor import Said
 
     status = Status(4, 0, b"", 3, float("nan"), 0, b"", 0)
     for loss in (float("nan"), float("inf")):

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from serial import rfc2217
 from tinyfl.simulators.faults import Fault, faulty
 
+from tinyfl.devices.ports import trouble
 from tinyfl.errors import Dead, NoLink
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.wire import MachineWire, SerialWire, Silent, Wire, WireTransport
 from tinyfl.networks import network
-from tinyfl.plan import plan_bytes
-from tinyfl.ports import trouble
+from tinyfl.networks.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(1)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from probe import Probe, need
 
-from tinyfl import boards
-from tinyfl.build import build
+from tinyfl.building import boards
+from tinyfl.building.build import build
 
 HERE = Path(__file__).parent
 CHIPS = {"stm32f405": ["-DSTM32F4"], "stm32f746-discovery": ["-DSTM32F7"], "microbit-v2": ["-DNRF52"]}

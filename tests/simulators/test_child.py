@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from processes import all_end, runs
-from tinyfl.simulators.child import Child
+
+from tinyfl.processes.child import Child
 
 FAMILY = "sleep 600 & echo $! > {0}/one; sleep 600 & echo $! > {0}/two; {1}"
 

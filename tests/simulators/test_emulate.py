@@ -20,9 +20,9 @@ from stock import EchoWrite, ask, demand_a_board
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge
 
-from tinyfl import boards
-from tinyfl.emulation import emulate
+from tinyfl.building import boards
 from tinyfl.errors import ConfigError
+from tinyfl.fleets.emulation import emulate
 
 
 def never(fault: BoardFault) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from rounds import demand_the_native_theta
 from stock import demand_a_board
-from tinyfl.simulators.child import Child
 from tinyfl.simulators.qemu import PROGRAM
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.link.wire import SerialWire
+from tinyfl.processes.child import Child
 
 BOARD = boards.load("stm32f405")
 SERIAL = 0x0102030405060708

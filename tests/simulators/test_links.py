@@ -8,8 +8,8 @@ import pytest
 from probe import need
 from tinyfl.simulators import BoardFault
 
-from tinyfl import boards
-from tinyfl.build import build
+from tinyfl.building import boards
+from tinyfl.building.build import build
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire
 

@@ -14,7 +14,7 @@ import pytest
 from probe import Probe, need
 from tinyfl.simulators import BoardFault
 
-from tinyfl import boards
+from tinyfl.building import boards
 
 Start = Callable[..., Probe]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from probe import need
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.errors import Dead
 from tinyfl.link.board import BoardState, LinkedBoard, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.plan import plan_bytes
+from tinyfl.networks.plan import plan_bytes
 
 NET = network("mlp-5", (1,), 1, Loss.mean_squared_error, Activation.relu)
 OLD, NEW, NEXT = (NET.initial_weights(seed) for seed in (1, 2, 3))
@@ -81,7 +81,7 @@ async def whole_model(board: LinkedBoard) -> Any:
 
 def program(table: bytes) -> bytes:
     """A small program: 4 values through a table (firmware/SPEC.md, program)."""
-    from tinyfl.export.program import Grid, Kind, Op, Operand, TensorInfo, pack
+    from tinyfl.int8.program import Grid, Kind, Op, Operand, TensorInfo, pack
 
     line = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1))
     info, x, y = TensorInfo((4,), "int8", 1.0, 0), Operand(0), Operand(1)

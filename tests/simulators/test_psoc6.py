@@ -16,7 +16,7 @@ from probe import need
 from rounds import demand_the_native_theta
 from tinyfl.simulators import BoardFault
 
-from tinyfl import boards
+from tinyfl.building import boards
 
 NAME = "cy8ckit-062s2"
 SERIAL = 0x1122334455667788
@@ -528,7 +528,7 @@ def test_both_toolchains_make_the_same_program_for_the_first_core(firmware: Call
         pytest.skip("needs arm-none-eabi-gcc: apt-get install gcc-arm-none-eabi")
     from tinyfl.simulators.unicorn.image import load_image
 
-    from tinyfl.build import build
+    from tinyfl.building.build import build
 
     board = boards.load(NAME)
     images = (load_image(firmware(NAME)), load_image(build(board, tmp_path, toolchain="gcc").elf))
@@ -591,7 +591,7 @@ def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware:
     from tinyfl.errors import Dead
     from tinyfl.link.board import BoardState, LinkedBoard, floats
     from tinyfl.networks import Activation, Loss, network
-    from tinyfl.plan import plan_bytes
+    from tinyfl.networks.plan import plan_bytes
 
     net = network("mlp-16-12", (1,), 1, Loss.mean_squared_error, Activation.relu)
     old, new, last = (net.initial_weights(seed) for seed in (1, 2, 3))
@@ -637,7 +637,7 @@ def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware:
 
 def program(seed: int) -> bytes:
     """4 values through a table of 256 (firmware/SPEC.md, program)."""
-    from tinyfl.export.program import Grid, Kind, Op, Operand, TensorInfo, pack
+    from tinyfl.int8.program import Grid, Kind, Op, Operand, TensorInfo, pack
 
     line = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1))
     info, x, y = TensorInfo((4,), "int8", 1.0, 0), Operand(0), Operand(1)

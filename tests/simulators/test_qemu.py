@@ -11,7 +11,7 @@ from stock import EchoWrite, ask, demand_a_board
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.qemu import QemuBoard
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.errors import ConfigError, InstallError
 
 pytestmark = pytest.mark.usefixtures("qemu")

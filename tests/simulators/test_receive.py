@@ -16,12 +16,12 @@ from probe import need
 from smpclient.requests.os_management import EchoWrite
 from smpclient.transport.serial import Cobs
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
-from tinyfl.plan import plan_bytes
+from tinyfl.networks.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 BYTE = 400

@@ -20,13 +20,13 @@ from probe import need
 from rounds import demand_the_native_theta
 from tinyfl.simulators import BoardFault
 
-from tinyfl import boards
-from tinyfl.build import build
+from tinyfl.building import boards
+from tinyfl.building.build import build
 from tinyfl.errors import Dead
 from tinyfl.link.board import BoardState, LinkedBoard, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.plan import plan_bytes
+from tinyfl.networks.plan import plan_bytes
 
 CTRLR0, BAUDR, SPI_CTRLR0 = 0, 0x14, 0xF4
 FLASH, RAM = 0x10000000, 0x20000000
@@ -186,7 +186,7 @@ def test_a_cut_at_every_page_and_block_of_a_commit_leaves_the_old_model_or_the_n
 
 def program(length: int) -> bytes:
     """Four values through a table (firmware/SPEC.md, program), and ``length`` more bytes of constants."""
-    from tinyfl.export.program import Grid, Kind, Op, Operand, TensorInfo, pack
+    from tinyfl.int8.program import Grid, Kind, Op, Operand, TensorInfo, pack
 
     line, info = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1)), TensorInfo((4,), "int8", 1.0, 0)
     x, y = Operand(0), Operand(1)

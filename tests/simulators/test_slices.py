@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from probe import Probe, need
 
-from tinyfl import boards
 from tinyfl.algorithms import Inner
+from tinyfl.building import boards
 from tinyfl.errors import Dead, Late, LinkError
 from tinyfl.link.board import ABORTED, BoardState, LinkedBoard, Round, floats
 from tinyfl.link.fleet import LinkFleet

@@ -13,7 +13,7 @@ from probe import Probe, need
 from rounds import demand_the_native_theta
 from tinyfl.simulators import BoardFault
 
-from tinyfl import boards
+from tinyfl.building import boards
 
 Start = Callable[..., Probe]
 

@@ -10,7 +10,7 @@ import pytest
 from probe import Probe
 from tinyfl.simulators import BoardFault
 
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.errors import ConfigError, RunError
 
 Start = Callable[..., Probe]

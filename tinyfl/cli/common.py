@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tinyfl import __version__
-from tinyfl.toolchains import Toolchain
+from tinyfl.building.toolchains import Toolchain
 from tinyfl.words import visible
 
 app = typer.Typer(

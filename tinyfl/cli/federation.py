@@ -13,8 +13,8 @@ from tinyfl.cli.common import Json, app, tell
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tinyfl.deployment.keys import Made
     from tinyfl.flower.allowed import Allowed
-    from tinyfl.flower.keys import Made
 
 PORT, LOCAL_PORT = 8000, 8001
 """Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
@@ -39,8 +39,8 @@ def superlink(
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
 ) -> None:
     """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
-    from tinyfl.flower.superlink import Setting, serve_superlink
-    from tinyfl.interrupts import ended_by_signal
+    from tinyfl.deployment.superlink import Setting, serve_superlink
+    from tinyfl.processes.interrupts import ended_by_signal
 
     if insecure and keys:
         raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
@@ -66,10 +66,10 @@ def gateway(
     allow: Allow = None,
 ) -> None:
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
-    from tinyfl.assembly import raised
-    from tinyfl.flower.gateway import Gateway, read_holding
-    from tinyfl.flower.supernode import SuperLink, serve_federation
-    from tinyfl.interrupts import ended_by_signal
+    from tinyfl.deployment.gateway import Gateway, read_holding
+    from tinyfl.deployment.supernode import SuperLink, serve_federation
+    from tinyfl.fleets.assembly import raised
+    from tinyfl.processes.interrupts import ended_by_signal
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
@@ -105,7 +105,7 @@ def keys(
     json: Json = False,
 ) -> None:
     """Make the certificates and keys of a Flower deployment, and print the commands that use them."""
-    from tinyfl.flower.keys import make_keys
+    from tinyfl.deployment.keys import make_keys
 
     made = make_keys(folder, host or (), node or ())
     steps = _steps(made)
@@ -128,7 +128,7 @@ def _steps(made: "Made") -> dict[str, Any]:
 
     import tomli_w
 
-    from tinyfl.flower.keys import LOCAL
+    from tinyfl.deployment.keys import LOCAL
 
     address = f"[{made.host}]:{PORT}" if ":" in made.host else f"{made.host}:{PORT}"
     superlink = ["tinyfl", "superlink", "--keys", str(made.folder)]

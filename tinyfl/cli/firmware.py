@@ -19,13 +19,14 @@ app.add_typer(boards_app, name="boards")
 @boards_app.command("list")
 def boards_list(json: Json = False) -> None:
     """All boards that come with tinyfl."""
-    from tinyfl import boards, show_boards
+    from tinyfl.building import boards
+    from tinyfl.cli.show import boards as show
 
     found = boards.select("all")
     if json:
         typer.echo(jsonlib.dumps({"boards": [board.model_dump(mode="json", by_alias=True) for board in found]}))
     else:
-        show_boards.boards(found)
+        show.boards(found)
 
 
 @boards_app.command("show")
@@ -33,13 +34,14 @@ def boards_show(
     board: Annotated[str, typer.Argument(help="A board's name, or a manifest's path.")], json: Json = False
 ) -> None:
     """One board: its memory, its links, how it is flashed, and what was checked."""
-    from tinyfl import boards, show_boards
+    from tinyfl.building import boards
+    from tinyfl.cli.show import boards as show
 
     found = boards.load(board)
     if json:
         typer.echo(jsonlib.dumps(found.model_dump(mode="json", by_alias=True)))
     else:
-        show_boards.board(found)
+        show.board(found)
 
 
 @boards_app.command("check")
@@ -47,7 +49,7 @@ def boards_check(
     manifest: Annotated[Path, typer.Argument(help="A manifest of your own, such as my-board.toml.")], json: Json = False
 ) -> None:
     """Say what is missing from a manifest, or wrong with it, all at once."""
-    from tinyfl import boards
+    from tinyfl.building import boards
 
     board, wrong = boards.check(manifest)
     missing = boards.missing(board) if board else []
@@ -65,7 +67,7 @@ def boards_check(
 @boards_app.command("schema")
 def boards_schema() -> None:
     """Print the manifest's JSON Schema, for editors."""
-    from tinyfl import boards
+    from tinyfl.building import boards
 
     typer.echo(jsonlib.dumps(boards.schema(), indent=2))
 
@@ -79,15 +81,16 @@ def build(
     json: Json = False,
 ) -> None:
     """Build a board's firmware, and show what it takes of flash and RAM."""
-    from tinyfl import boards, show_boards
-    from tinyfl import build as builder
+    from tinyfl.building import boards
+    from tinyfl.building import build as builder
+    from tinyfl.cli.show import boards as show
 
     chosen = boards.select(board)
     made = [builder.build(each, out / each.name, toolchain=toolchain, sources=source or ()) for each in chosen]
     if json:
         typer.echo(jsonlib.dumps({"firmware": [firmware.summary() for firmware in made]}))
     else:
-        show_boards.firmware(made)
+        show.firmware(made)
 
 
 @app.command()
@@ -102,7 +105,8 @@ def emulate(
     json: Json = False,
 ) -> None:
     """Run emulated boards with the firmware that is flashed, each on a pty or TCP port of its own, until Ctrl-C."""
-    from tinyfl import emulation, show
+    from tinyfl.cli.show import runs as show
+    from tinyfl.fleets import emulation
 
     up = emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out)
     with up as running, suppress(KeyboardInterrupt):  # from when anyone is told that the boards are up, and may end them

@@ -37,7 +37,8 @@ def flash(
     json: Json = False,
 ) -> None:
     """Build firmware, write it to connected boards side by side, and ask each what it runs. Boards that have it are skipped."""
-    from tinyfl import boards, show_flash
+    from tinyfl.building import boards
+    from tinyfl.cli.show import flash as show
     from tinyfl.flash import run
     from tinyfl.flash.finding import Asked
 
@@ -49,9 +50,9 @@ def flash(
         lines = run.plan(asked, job, devices=devices)
         say(jsonlib.dumps({"commands": lines}) if json else "\n".join(lines))
         return
-    outcomes = run.flash(asked, job, wait=wait, devices=devices, tell=show_flash.outcome)
+    outcomes = run.flash(asked, job, wait=wait, devices=devices, tell=show.outcome)
     if json:
         typer.echo(jsonlib.dumps({"boards": [each.as_json() for each in outcomes]}))
     else:
-        show_flash.outcomes(outcomes)
+        show.outcomes(outcomes)
     run.demand_all(outcomes)

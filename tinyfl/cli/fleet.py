@@ -23,8 +23,8 @@ def devices(
     """List serial ports and debug probes, with the boards that answer there; resets none of them."""
     from dataclasses import asdict
 
-    from tinyfl import devices as connected
-    from tinyfl import inventory, ports, show_fleet
+    from tinyfl.cli.show import devices as show
+    from tinyfl.devices import connected, inventory, ports
 
     if tag and not save:
         raise ConfigError("--tag is for boards that are saved: give --save too. To choose by tag: tinyfl push --tag.")
@@ -39,7 +39,7 @@ def devices(
         listed = {"devices": [each.as_json() for each in found], "probes": [asdict(probe) for probe in probes]}
         typer.echo(jsonlib.dumps(listed | ({"saved": [asdict(each) for each in written]} if save else {})))
         return
-    show_fleet.devices(found, probes, {each.id: each for each in (*saved, *written)})
+    show.devices(found, probes, {each.id: each for each in (*saved, *written)})
     if save:
         what = ", ".join(each.id for each in written) or "nothing, since no board answered"
         say(f"saved in {file or inventory.DEVICES}: {what}")
@@ -62,15 +62,16 @@ def push(
     json: Json = False,
 ) -> None:
     """Put a model into boards' flash, side by side: a run's weights to learn from, or an int8 program to infer with."""
-    from tinyfl import inventory, show_fleet
-    from tinyfl import push as pushing
+    from tinyfl.cli.show import devices as show
+    from tinyfl.devices import inventory
+    from tinyfl.devices import push as pushing
 
     asked = inventory.selection(board or (), id or (), tag or (), port or (), everything=all)
-    done = pushing.push(model, asked, urls=port or (), baud=baud, wait=wait, devices=file, tell=show_fleet.outcome)
+    done = pushing.push(model, asked, urls=port or (), baud=baud, wait=wait, devices=file, tell=show.outcome)
     if json:
         typer.echo(jsonlib.dumps(done.as_json()))
     else:
-        show_fleet.pushed(done)
+        show.pushed(done)
     pushing.demand_all(done)
 
 
@@ -84,8 +85,8 @@ def monitor(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line on stdout.")] = False,
 ) -> None:
     """Show what one board says, live, across restarts and unplugged cables, until Ctrl-C."""
-    from tinyfl import monitor as watching
-    from tinyfl import show_fleet
+    from tinyfl.cli.show import devices as show
+    from tinyfl.devices import monitor as watching
 
     def line(said: watching.Said) -> None:
         print(jsonlib.dumps(said.as_json()), flush=True)
@@ -93,7 +94,7 @@ def monitor(
     if json:
         watching.monitor(port, line, id=id, baud=baud, interval=interval, devices=file)
         return
-    with show_fleet.Monitor() as shown:
+    with show.Monitor() as shown:
         watching.monitor(port, shown.tell, id=id, baud=baud, interval=interval, devices=file)
 
 
@@ -106,7 +107,8 @@ def doctor(
 ) -> None:
     """Check what tinyfl needs on this machine: each thing is well, or has its cure. Changes nothing."""
     from tinyfl import doctor as checking
-    from tinyfl import show_fleet, udev
+    from tinyfl.cli.show import devices as show
+    from tinyfl.devices import udev
 
     if udev_rules:
         text = udev.rules(*checking.usb_ids())
@@ -116,5 +118,5 @@ def doctor(
     if json:
         typer.echo(jsonlib.dumps(checking.as_json(found)))
     else:
-        show_fleet.checks(found)
+        show.checks(found)
     checking.demand_needed(found)

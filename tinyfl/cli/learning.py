@@ -11,8 +11,8 @@ from tinyfl.cli.common import Json, app, say
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyfl.federation import Progress
     from tinyfl.fleet import Event
+    from tinyfl.flower.rounds import Progress
 
 
 @app.command("simulate", help="Simulate a fleet that learns together; adapt the result to unseen devices. Bare: real digits.")
@@ -81,7 +81,7 @@ def run(
         "robust": robust, "tolerate": tolerate, "noise": noise, "update_clip": update_clip,
         "minimum": minimum, "seconds": seconds, "fleet": _fleet(devices, board, engine, toolchain, port),
     }  # fmt: skip
-    from tinyfl import show
+    from tinyfl.cli.show import runs as show
     from tinyfl.simulation import simulate
 
     def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
@@ -91,7 +91,7 @@ def run(
         )  # fmt: skip
 
     if superlink:
-        from tinyfl.flower.submit import run_on
+        from tinyfl.deployment.submit import run_on
 
         result = run_on(superlink, config=config, resume=resume, out=out, options=options)
     else:
@@ -132,8 +132,8 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Adapt a saved initialisation to one new device's data."""
-    from tinyfl import show
-    from tinyfl.adaptation import adapt as run_adaptation
+    from tinyfl.cli.show import runs as show
+    from tinyfl.runs.adaptation import adapt as run_adaptation
 
     result = run_adaptation(run, data, mode=mode, steps=steps, shots=shots, adapt_lr=adapt_lr, out=out)
     if json:
@@ -149,7 +149,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Write one run's page anew, or several runs side by side in one table and plot."""
-    from tinyfl import report as pages
+    from tinyfl.report import page as pages
 
     if len(runs) == 1 and out is not None:
         raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")

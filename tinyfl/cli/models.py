@@ -24,8 +24,9 @@ def plan(
     json: Json = False,
 ) -> None:
     """What a model costs on a board, before anything is flashed: RAM, flash, instructions, seconds and millijoules."""
-    from tinyfl import costs, show
-    from tinyfl.models import load_model, read_shape
+    from tinyfl import costs
+    from tinyfl.cli.show import runs as show
+    from tinyfl.costs.models import load_model, read_shape
 
     made = load_model(model, read_shape(shape) if shape else None, outputs)
     found = costs.on_boards(made, board, name=model, freeze=freeze, samples=samples, batch=batch, toolchain=toolchain)
@@ -49,7 +50,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a trained network as TFLite files and C arrays, with a model card of what they reach."""
-    from tinyfl import show
+    from tinyfl.cli.show import runs as show
     from tinyfl.export import model
 
     kinds = model.KINDS if int8 == float32 else ("int8",) if int8 else ("float32",)
@@ -77,8 +78,8 @@ def infer(
     json: Json = False,
 ) -> None:
     """Run an int8 model over a batch or a task: here, on an emulated board, or on a board on a port."""
-    from tinyfl import show
-    from tinyfl.infer import infer as run_inference
+    from tinyfl.cli.show import runs as show
+    from tinyfl.int8.infer import infer as run_inference
 
     result = run_inference(model, input=input, output=output, on=on, task=task, data=data, device=device, toolchain=toolchain)
     if json:

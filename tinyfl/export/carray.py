@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from tinyfl.inference import Program
+from tinyfl.int8.native import Program
 from tinyfl.tasks.standard import F64, Standardisation
 
 _PER_LINE = 16

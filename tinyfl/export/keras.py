@@ -17,8 +17,8 @@ from tinyfl.errors import ConfigError, DataError
 from tinyfl.export.installed import tensorflow_part
 from tinyfl.export.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
 from tinyfl.files import demand_room
-from tinyfl.layers import Activation, Conv, Dense, Layer, Loss, Pool
 from tinyfl.networks import FILES, Network
+from tinyfl.networks.layers import Activation, Conv, Dense, Layer, Loss, Pool
 from tinyfl.words import MOST_OF_A_NAME, plain
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import TrainingError
-from tinyfl.evaluation import LEADING_STEPS, finite, mean_and_interval
 from tinyfl.export.interpreters import available
-from tinyfl.layers import Loss
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Loss
+from tinyfl.runs.evaluation import LEADING_STEPS, finite, mean_and_interval
 from tinyfl.tasks import Episodes, numbers
 from tinyfl.tasks.standard import F64
 

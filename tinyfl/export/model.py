@@ -11,18 +11,18 @@ import numpy as np
 from tinyfl import __version__
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
-from tinyfl.evaluation import LEADING_STEPS
 from tinyfl.export.card import card
 from tinyfl.export.carray import c_array
-from tinyfl.export.compile import compile_tflite
 from tinyfl.export.convert import convert, representative_set
 from tinyfl.export.installed import tensorflow_part
 from tinyfl.export.interpreters import available
 from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
-from tinyfl.export.origin import Finished, Origin, origin
 from tinyfl.files import write_whole
+from tinyfl.int8.compile import compile_tflite
 from tinyfl.networks import Network
-from tinyfl.runs import theta_sha256
+from tinyfl.runs.directory import theta_sha256
+from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.finished import Finished, Origin, origin
 from tinyfl.words import file_name
 
 Kind = Literal["float32", "int8"]

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyfl.devices.ports import Spot
 from tinyfl.errors import FlashError
-from tinyfl.ports import Spot
 from tinyfl.words import plain, serial_number
 
 MOUNTS = Path("/proc/self/mountinfo")

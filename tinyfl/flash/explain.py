@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyfl import udev
-from tinyfl.boards import Board, Bossac
+from tinyfl.building.boards import Board, Bossac
+from tinyfl.devices import udev
 from tinyfl.words import plain
 
 LAST_LINES = 4

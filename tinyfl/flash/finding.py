@@ -5,15 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tinyfl import boards, inventory
-from tinyfl.boards import Board, Copy
-from tinyfl.devices import Device, look
+from tinyfl.building import boards
+from tinyfl.building.boards import Board, Copy
+from tinyfl.devices import inventory
+from tinyfl.devices.connected import Device, look
+from tinyfl.devices.inventory import Saved, Selection
+from tinyfl.devices.ports import Port, Spot, port, where
 from tinyfl.errors import ConfigError
 from tinyfl.flash import drives
 from tinyfl.flash.ways import Seen, Way, fits, ways
-from tinyfl.inventory import Saved, Selection
 from tinyfl.link.board import Description
-from tinyfl.ports import Port, Spot, port, where
 from tinyfl.words import plain, shell
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from tinyfl import cache
-from tinyfl.boards import Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
-from tinyfl.devices import find_tool
+from tinyfl.building.boards import Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
+from tinyfl.building.images import Format
+from tinyfl.devices.connected import find_tool
 from tinyfl.errors import ConfigError
-from tinyfl.images import Format
+from tinyfl.files import cache
 from tinyfl.words import shell, tcl
 
 INSTALL = {

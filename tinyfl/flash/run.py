@@ -8,19 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyfl import emulation, inventory
-from tinyfl.boards import Board
-from tinyfl.build import Firmware
-from tinyfl.devices import in_loop
+from tinyfl.building.boards import Board
+from tinyfl.building.build import Firmware
+from tinyfl.building.toolchains import Toolchain
+from tinyfl.devices import inventory
+from tinyfl.devices.connected import in_loop
+from tinyfl.devices.ports import Port
 from tinyfl.errors import ConfigError, FlashError, TinyflError
 from tinyfl.flash import methods, writing
 from tinyfl.flash.finding import Absent, Asked, Found, Target, find
 from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
-from tinyfl.interrupts import telling
+from tinyfl.fleets import emulation
 from tinyfl.link.board import Description
-from tinyfl.ports import Port
-from tinyfl.toolchains import Toolchain
+from tinyfl.processes.interrupts import telling
 from tinyfl.words import shell, visible
 
 AT_ONCE = 8

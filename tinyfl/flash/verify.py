@@ -3,12 +3,12 @@
 import asyncio
 import time
 
-from tinyfl.build import Firmware
-from tinyfl.devices import connect, explained
+from tinyfl.building.build import Firmware
+from tinyfl.devices.connected import connect, explained
+from tinyfl.devices.ports import Port, follow, named, trouble, where
 from tinyfl.errors import FlashError, LinkError, Refused
 from tinyfl.flash.finding import Target
 from tinyfl.link.board import Description
-from tinyfl.ports import Port, follow, named, trouble, where
 from tinyfl.words import shell
 
 BACK_SECONDS = 20.0

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from tinyfl.boards import Board, Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
-from tinyfl.devices import Probe, Usb, probes, usb_devices
+from tinyfl.building.boards import Board, Bossac, Copy, DfuUtil, FlashMethod, Openocd, Pyocd
+from tinyfl.devices.connected import Probe, Usb, probes, usb_devices
+from tinyfl.devices.ports import Port, Spot, serial_ports
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import drives, methods
 from tinyfl.flash.drives import Drive
-from tinyfl.ports import Port, Spot, serial_ports
 from tinyfl.words import plain
 
 ST = "0483:"

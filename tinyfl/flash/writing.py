@@ -8,15 +8,15 @@ from pathlib import Path
 
 import serial
 
-from tinyfl import images
-from tinyfl.boards import Board, Copy
-from tinyfl.build import Firmware
+from tinyfl.building import images
+from tinyfl.building.boards import Board, Copy
+from tinyfl.building.build import Firmware
+from tinyfl.devices.ports import Port, follow
 from tinyfl.errors import FlashError, LinkError
 from tinyfl.flash import drives, explain, methods
 from tinyfl.flash.finding import Target
 from tinyfl.flash.ways import Way
-from tinyfl.ports import Port, follow
-from tinyfl.simulators.child import Child
+from tinyfl.processes.child import Child
 from tinyfl.words import file_name, shell, visible
 
 TOOL_SECONDS = 180.0

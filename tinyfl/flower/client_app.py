@@ -67,8 +67,8 @@ def _simulated(message: Message, context: Context) -> RecordDict | Error:
 @lru_cache(maxsize=1)
 def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
     """The whole simulated fleet of a run; a process that stays, as Ray's do, makes it once."""
-    from tinyfl.assembly import simulated
     from tinyfl.config import resolve
+    from tinyfl.fleets.assembly import simulated
     from tinyfl.flower.allowed import allowed_here, refuse_paths
     from tinyfl.flower.settings import of_the_config
     from tinyfl.learner import fitted

@@ -18,15 +18,15 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 import tinyfl
-from tinyfl.assembly import Boards, Work
 from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError, TinyflError
-from tinyfl.federation import Progress
 from tinyfl.fleet import Event
+from tinyfl.fleets.assembly import Boards, Work
 from tinyfl.flower.allowed import Allowed, allowed_here, refuse_paths
 from tinyfl.flower.remote import RemoteGrid, call_roll
+from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
-from tinyfl.runs import RunDirectory, free_directory
+from tinyfl.runs.directory import RunDirectory, free_directory
 
 app = ServerApp()
 

@@ -8,11 +8,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
+from tinyfl.aggregators import judged_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.judges import judged_record
 from tinyfl.flower.messages import (
     Trouble,
     instructions,
@@ -190,7 +190,7 @@ class FleetStrategy(Strategy):
         config: ConfigRecord,
         grid: Grid,
     ) -> Iterable[Message]:
-        """None: evaluation is on unseen devices, after adaptation (tinyfl.evaluation)."""
+        """None: evaluation is on unseen devices, after adaptation (tinyfl.runs.evaluation)."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -183,7 +183,7 @@ class LinkedBoard:
         return described
 
     async def put_plan(self, plan: bytes, within: float = WORK_SECONDS) -> None:
-        """Gives the board its network (tinyfl.plan); whatever weights it had are dropped."""
+        """Gives the board its network (tinyfl.networks.plan); whatever weights it had are dropped."""
         await self._put(messages.PlanWrite, plan, within)
 
     async def put_weights(self, theta: F32, within: float = WORK_SECONDS) -> None:
@@ -243,7 +243,7 @@ class LinkedBoard:
         return np.frombuffer(reply.data, "<f4").astype(np.float32, copy=False)
 
     async def put_program(self, program: bytes, within: float = WORK_SECONDS) -> None:
-        """Writes an int8 program (``tinyfl.inference.Program.content``) to its flash slot, unless it is there already."""
+        """Writes an int8 program (``tinyfl.int8.native.Program.content``) to its flash slot, unless it is there already."""
         await self._put(messages.ProgramWrite, program, within, within)
 
     async def predict(self, x: bytes, within: float = WORK_SECONDS) -> bytes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinyfl.core import I32, U32, Source, TableSource
 from tinyfl.errors import ConfigError
-from tinyfl.layers import Activation, Loss, Shape
+from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.tasks.standard import Standardisation
 
 Split = Literal["validation", "test"]

@@ -16,7 +16,7 @@ from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.errors import DataError
 from tinyfl.files import array_names, read_arrays
-from tinyfl.layers import Activation, Loss
+from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import Episodes, Split, numbers
 from tinyfl.tasks.draws import distinct
 from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
-from tinyfl.layers import Shape
+from tinyfl.networks.layers import Shape
 
 ONE_HOT = "one-hot rows"
 

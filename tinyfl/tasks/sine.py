@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.core import U32, SineSource, Stream, TableSource
-from tinyfl.layers import Activation, Loss
+from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, numbers
 from tinyfl.tasks.standard import Standardisation
 

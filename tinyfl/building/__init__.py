@@ -1,0 +1,1 @@
+"""Firmware: boards' manifests, compilers, images, and what they take of flash and RAM."""

@@ -1,0 +1,252 @@
+"""Firmware for a board: compiled, linked and measured."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tinyfl import __version__
+from tinyfl.building import boards
+from tinyfl.building.boards import Board, Memory, pin_number
+from tinyfl.building.footprint import Footprint, footprint
+from tinyfl.building.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
+from tinyfl.errors import BuildError, ConfigError, DoesNotFit
+from tinyfl.files import cache
+from tinyfl.processes import locks
+from tinyfl.processes.child import run
+
+FIRST_ERRORS = 8
+LOCK, OBJECTS = "lock", "objects"
+
+# Pages of 64 KiB, which lld takes otherwise, would put the ELF's own headers into RAM where that is not so aligned.
+PAGES = "-Wl,-z,max-page-size=4096"
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """A linked firmware. ``version`` is what the board will say that it runs: the package's, and a digest of all that was
+    compiled. ``size`` is None where the board is a process of this machine."""
+
+    elf: Path
+    board: Board
+    toolchain: str
+    version: str
+    size: Footprint | None
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: bytes by section and by part, beside what the board has."""
+        result: dict[str, Any] = {"board": self.board.name, "toolchain": self.toolchain}
+        result |= {"version": self.version, "elf": str(self.elf)}
+        if self.size and self.board.memory:
+            memory = self.board.memory
+            result |= {"flash_bytes": sum(self.size.flash.values()), "flash_available": memory.program.size}
+            result |= {
+                "ram_bytes": sum(self.size.ram.values()),
+                "ram_available": memory.ram.size,
+                "arena_bytes": self.size.arena,
+            }
+            result |= {"flash": dict(self.size.flash), "ram": dict(self.size.ram)}
+            result["parts"] = {name: {"flash": pair[0], "ram": pair[1]} for name, pair in self.size.parts.items()}
+        return result
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One source to compile."""
+
+    source: Path
+    part: str
+    flags: tuple[str, ...]
+
+
+def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Sequence[Path] = ()) -> Firmware:
+    """Builds ``board``'s firmware in the folder ``out``, with ``sources`` of the user's own in it; what has not changed since
+    is not compiled again. A board that is a process of this machine takes the host's compiler.
+
+    Builds of several processes in one folder wait for each other.
+
+    Raises ConfigError for a source that is none or a folder that cannot be written, InstallError without the toolchain,
+    BuildError with the compiler's first errors, DoesNotFit with the numbers.
+    """
+    for source in sources:
+        if not source.is_file() or source.suffix != ".c":
+            raise ConfigError(f"--source {source} is no C file. Give the path of a .c file (firmware/agent/source.h).")
+    command, release = compiler(board.core, toolchain)
+    named = toolchain if board.memory else "cc"
+    units = list(_units(board, named, sources))
+    folders = list(dict.fromkeys(unit.source.parent for unit in units))
+    flags = [*target(board.core, toolchain), *COMMON, *_defines(board)]
+    included = [path for folder in folders for path in sorted(folder.glob("*.h"))]
+    version = _version([release, *flags, *(flag for unit in units for flag in unit.flags)], units, included)
+    units = [_telling(unit, version) for unit in units]
+    flags += [f"-I{folder}" for folder in folders]
+    headers = _digest(release, *included)
+
+    out = out.resolve()
+    elf, objects = out / f"{board.name}.elf", out / OBJECTS
+    with locks.alone(_made(out), f"another build is under way in {out}") as alone:
+        pool = ThreadPoolExecutor()
+        try:
+            made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever is interrupted does not wait for the rest
+        _link(board, command, target(board.core, toolchain), made, elf)
+        for stale in set(objects.glob("*.o")) - set(made) if alone else ():
+            stale.unlink(missing_ok=True)
+        parts = {path: unit.part for path, unit in zip(made, units, strict=True)}
+        size = footprint(elf, board.memory, parts) if board.memory else None
+    return Firmware(elf, board, named, version, size)
+
+
+def _made(out: Path) -> Path:
+    """The folder, with a place for objects and a lock; the lock.
+
+    Raises ConfigError where it cannot be written.
+    """
+    lock = out / LOCK
+    try:
+        (out / OBJECTS).mkdir(parents=True, exist_ok=True)
+        if not lock.exists():
+            lock.touch()
+    except OSError as error:
+        cure = cache.CURE if cache.place() in out.parents else "Give --out a folder that you may write to."
+        raise ConfigError(f"nothing can be built in {out} ({error}). {cure}") from error
+    return lock
+
+
+def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_Unit]:
+    firmware = boards.data("firmware")
+    yield from (_Unit(source, "core", (*OURS, *FAST[toolchain])) for source in _c_files(firmware / "core"))
+    for source in _c_files(firmware / "agent"):
+        if board.memory or source.name != "main.c":  # a process has its own main
+            yield _Unit(source, "agent", (*OURS, *SMALL))
+    for folder in sorted((firmware / "ports").iterdir()):
+        if board.port.startswith(folder.name):  # stm32f4's, and what the families of stm32 share
+            yield from (_Unit(source, "port", (*OURS, *SMALL)) for source in _c_files(folder))
+    if board.memory:
+        for source in _c_files(firmware / "ports" / "cortex_m"):
+            yield _Unit(source, "port", (*OURS, *(LITERAL[toolchain] if source.name == "memory.c" else SMALL)))
+    for source in sources:
+        yield _Unit(source.resolve(), "source", SMALL)
+
+
+def _version(flags: Sequence[str], units: Sequence[_Unit], headers: Sequence[Path]) -> str:
+    """The package's version, and a digest of what the firmware is made of that is the same in every folder."""
+    digest = hashlib.sha256("\0".join(flags).encode())
+    for path in (*(unit.source for unit in units), *headers):
+        digest.update(f"\0{path.name}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:8]}"
+
+
+def _telling(unit: _Unit, version: str) -> _Unit:
+    """The one source that tells the version is told it, so that the others need not be compiled for it."""
+    if (unit.part, unit.source.name) != ("agent", "about.c"):
+        return unit
+    return replace(unit, flags=(*unit.flags, f'-DTINYFL_VERSION="{version}"'))
+
+
+def _c_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.c"))
+
+
+def _defines(board: Board) -> list[str]:
+    values: dict[str, str | int] = {"BOARD": f'"{board.name}"', "CLOCK": f"{board.clock}u", "BUFFER": board.buffer}
+    if board.memory:
+        memory, link = board.memory, board.links[0]
+        values["ID_RECORD"] = f"{memory.identity:#x}u"
+        values |= {"FLASH_ORIGIN": f"{memory.flash.origin:#x}u", "FLASH_BYTES": f"{memory.flash.size}u"}
+        for number, slot in enumerate((*memory.slots, memory.inference)):
+            values |= {f"SLOT_{number}": f"{slot.origin:#x}u", f"SLOT_{number}_BYTES": f"{slot.size}u"}
+        values |= {"UART": f"{link.registers:#x}u", "UART_INTERRUPT": link.interrupt, "BAUD": f"{link.baud}u"}
+        for name, pin in zip(("TX", "RX"), link.pins, strict=False):
+            values |= {f"{name}_PORT": pin_number(pin)[0], f"{name}_PIN": pin_number(pin)[1]}
+    return [f"-DTINYFL_{name}={value}" for name, value in values.items()]
+
+
+def _digest(text: str, *files: Path) -> str:
+    digest = hashlib.sha256(text.encode())
+    for path in files:
+        digest.update(f"\0{path}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _compile(unit: _Unit, command: Sequence[str], headers: str, folder: Path) -> Path:
+    """The object of ``unit``. Its name holds a digest of all that went into it, so one that exists need not be made."""
+    digest = _digest(headers + "\0".join(command), unit.source)[:16]
+    output = folder / f"{unit.part}-{unit.source.stem}-{digest}.o"
+    if not output.exists():
+        _replace(output, [*command, "-c", str(unit.source)], unit.source.name)
+    return output
+
+
+def _link(board: Board, compiler: Sequence[str], target: Sequence[str], objects: Sequence[Path], elf: Path) -> None:
+    command = [*compiler, *target, *map(str, objects)]
+    scripts: list[Path] = []
+    if board.memory:
+        script = boards.data("firmware") / "ports" / "cortex_m" / "link.ld"
+        regions = elf.with_name("memory.ld")
+        regions.write_text(_regions(board.memory))
+        scripts = [script, regions]
+        command += ["-g", "-nostdlib", "-T", str(script), "-Wl,--gc-sections", "-Wl,-e,Reset_Handler", PAGES]
+        command += ["-lgcc"] if "ziglang" not in compiler else ["-rtlib=compiler-rt"]
+    made_from, digest = elf.with_suffix(".digest"), _digest("\0".join(command), *scripts)
+    # The ELF itself is part of its digest, so that another build's is never taken for this one.
+    if not (elf.exists() and made_from.exists() and made_from.read_text() == _digest(digest, elf)):
+        _replace(elf, command, f"{board.name}'s firmware", board.memory)
+        made_from.write_text(_digest(digest, elf))
+
+
+def _regions(memory: Memory) -> str:
+    def region(name: str, origin: int, size: int) -> str:
+        return f"    {name} : ORIGIN = {origin:#010x}, LENGTH = {size}\n"
+
+    flash, ram, start = memory.program, memory.ram, memory.flash.origin
+    lines = region("BOOT (rx)", start, flash.origin - start)
+    lines += region("FLASH (rx)", flash.origin, flash.size) + region("RAM (rw)", ram.origin, ram.size)
+    return f"MEMORY {{\n{lines}}}\nstack_bytes = {memory.stack};\n"
+
+
+def _replace(output: Path, command: Sequence[str], what: str, memory: Memory | None = None) -> None:
+    """Runs a compiler or linker; ``output`` appears whole or not at all."""
+    partial = output.with_name(f"{output.name}.{os.getpid()}")
+    # In the output's folder, where both linkers find memory.ld (zig keeps -L to itself).
+    environment = {**(_kept_by_zig(output.parent) if "ziglang" in command else {}), **os.environ}
+    done = run([*command, "-o", str(partial)], output.parent, environment)
+    if done.returncode == 0:
+        partial.replace(output)
+        return
+    partial.unlink(missing_ok=True)
+    if memory:
+        _refuse_what_does_not_fit(done.stderr, what, memory)
+    errors = [line for line in done.stderr.splitlines() if "error:" in line or "undefined" in line] or done.stderr.splitlines()
+    raise BuildError(f"{what} cannot be built:\n" + "\n".join(errors[:FIRST_ERRORS]))
+
+
+def _kept_by_zig(built: Path) -> dict[str, str]:
+    """Where zig keeps what it may need again, by itself in the home: in the cache, or beside what is ``built``."""
+    folder = str(cache.folder("zig") if cache.place() else built / "zig")
+    return {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
+
+
+def _refuse_what_does_not_fit(said: str, what: str, memory: Memory) -> None:
+    over = {"FLASH": 0, "RAM": 0}
+    for region, count in re.findall(r"region [`'](\w+)'.*?overflowed by (\d+) bytes", said):
+        over[region] = max(over[region], int(count))
+    if over["FLASH"]:
+        room = memory.program.size
+        raise DoesNotFit(
+            f"{what} takes {room + over['FLASH']:,} bytes of flash; a program may take {room:,} of them, {over['FLASH']:,} "
+            "less. Leave a --source out, or give its tables to a larger board."
+        )
+    if over["RAM"]:
+        room = memory.ram.size
+        raise DoesNotFit(
+            f"{what} takes {room + over['RAM']:,} bytes of RAM before any network, {memory.stack:,} of them stack; the board "
+            f"has {room:,}, {over['RAM']:,} less. Make the static variables of your --source smaller."
+        )

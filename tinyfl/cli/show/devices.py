@@ -1,0 +1,189 @@
+"""What a person sees of connected boards in a terminal."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tinyfl.cli.show.terminal import Terminal
+
+if TYPE_CHECKING:
+    from tinyfl.devices.connected import Device, Probe
+    from tinyfl.devices.inventory import Saved
+    from tinyfl.devices.monitor import Said
+    from tinyfl.devices.push import Outcome, Pushed
+    from tinyfl.doctor import Check
+    from tinyfl.link.board import Description, Status
+
+STYLES = {
+    "free": "green", "pushed": "green", "up to date": "green", "ok": "green",
+    "unknown": "dim", "busy": "yellow", "offline": "yellow",
+}  # fmt: skip
+HASH_DIGITS = 8
+
+
+def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[str, Saved]") -> None:
+    """Ports with their boards, then probes. Below, why ports are not free."""
+    console = Terminal()
+    if found:
+        table = Table(box=SIMPLE)
+        for name in ("port", "board\nfirmware", "id\ntags", "model\nint8", "state"):
+            table.add_column(name, overflow="fold")
+        for each in found:
+            known = tags.get(each.id)
+            cells = [
+                each.port.url,
+                _kinds(each) + (f"\n{each.description.firmware}" if each.description else ""),
+                each.id + (f"\n{' '.join(known.tags)}" if known else ""),
+                "\n".join(map(_hash, (each.description.model, each.description.inference))) if each.description else "",
+            ]
+            table.add_row(*map(Text, cells), Text(each.state, STYLES.get(each.state, "red")))
+        console.print(table)
+        for each in found:
+            if each.detail and each.state != "unknown":
+                console.print(f"{each.port.url}: {each.detail}", highlight=False, soft_wrap=True)
+    else:
+        console.print("No serial port is there. A board on a pty, a socket or another machine's port: --port URL.")
+    if probes:
+        table = Table(box=SIMPLE)
+        for name in ("probe", "id", "USB", "socket", "boards"):
+            table.add_column(name, overflow="fold")
+        for probe in probes:
+            table.add_row(*map(Text, (probe.name, probe.id, probe.usb, probe.location, " or ".join(probe.boards))))
+        console.print(table)
+    if any(each.state == "unknown" for each in found):
+        console.print("unknown: fits no board's USB ids and was not talked to; --port NAME does.")
+
+
+def _kinds(device: "Device") -> str:
+    """What the board is, or may be, or what the port calls itself."""
+    if device.description:
+        return device.description.board
+    return " or\n".join(device.boards) + "?" if device.boards else device.port.product
+
+
+def _hash(digest: bytes) -> str:
+    return digest.hex()[:HASH_DIGITS] or "none"
+
+
+def outcome(one: "Outcome") -> None:
+    """A line as soon as it is known what becomes of a board."""
+    who = " ".join(part for part in (one.id, one.board) if part)
+    detail = f": {one.detail}" if one.detail else ""
+    Terminal(stderr=True).print(f"{who} at {one.port or 'no port'} {one.what}{detail}", highlight=False, soft_wrap=True)
+
+
+def pushed(result: "Pushed") -> None:
+    """What became of each board."""
+    console = Terminal()
+    table = Table(title=f"{result.model} · {result.kind} {result.sha256[:HASH_DIGITS]}", box=SIMPLE)
+    for name in ("id", "board", "port", "", "seconds"):
+        table.add_column(name, overflow="fold", justify="right" if name == "seconds" else "left")
+    for each in result.boards:
+        seconds = f"{each.seconds:.1f}" if each.what == "pushed" else ""
+        table.add_row(each.id or "?", each.board, each.port, Text(each.what, STYLES.get(each.what, "red")), seconds)
+    console.print(table)
+
+
+def checks(found: "Sequence[Check]") -> None:
+    """Each line well, or with its cure."""
+    console = Terminal()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name in ("state", "name", "found"):
+        table.add_column(name, no_wrap=name != "found", overflow="fold")
+    group = ""
+    for check in found:
+        if check.group != group:
+            group = check.group
+            table.add_row("", Text(group, "bold"), "")
+        absent = not check.ok and not check.needed
+        mark = Text("ok", "green") if check.ok else Text("–", "yellow") if absent else Text("✗", "red")
+        said = Text(check.found if check.ok else " ".join(part for part in (check.state, check.found) if part))
+        if not check.ok:
+            said.append(f"\n{check.cure}", "bold")
+            said.append(f"\nfor {check.purpose}" if check.purpose else "", "dim")
+        table.add_row(mark, f"  {check.name}", said)
+    console.print(table)
+    left = [check for check in found if not check.ok]
+    needed = [check for check in left if check.needed]
+    if not left:
+        console.print("All is well.")
+    elif not needed:
+        console.print("tinyfl has what it needs. What is marked – serves only the purpose that it names.")
+
+
+class Monitor:
+    """Shows what a board says: live in a terminal, a line each where the output goes elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Terminal()
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._said: Description | None = None
+        self._status: Status | None = None
+        self._state, self._style = "", "dim"
+        self._clock = time.localtime()
+
+    def __enter__(self) -> "Monitor":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def tell(self, said: "Said") -> None:
+        """The next thing said."""
+        self._said, self._status = said.description or self._said, said.status
+        self._clock = time.localtime(said.time)
+        if said.what != "status":
+            self._style = "bold red" if said.what == "another board" else "dim"
+            at = f"{said.port} {said.what}"
+            self._state = at + (f": {said.detail}" if said.detail else "") + (": waiting for it" if said.what == "gone" else "")
+        if self._live:
+            self._live.update(self._screen())
+        else:
+            self._console.print(self._line(said), highlight=False, soft_wrap=True)
+
+    def _line(self, said: "Said") -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(said.time))
+        if said.status:
+            return f"{clock} {_standing(said.status)}"
+        who = f" {said.description.board} {said.description.id.hex()}" if said.description else ""
+        firmware = f", firmware {said.description.firmware}" if said.description else ""
+        return f"{clock} {said.port} {said.what}{who}{firmware}{': ' + said.detail if said.detail else ''}"
+
+    def _screen(self) -> Group:
+        table = Table(box=SIMPLE, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        if self._said:
+            said = self._said
+            table.add_row("board", f"{said.board} {said.id.hex()}")
+            table.add_row("firmware", said.firmware + (f", {said.clock / 1e6:g} MHz" if said.clock else ""))
+            table.add_row("arena", f"{said.arena:,} bytes")
+            table.add_row("committed", f"model {_hash(said.model)}, int8 {_hash(said.inference)}")
+        if self._status:
+            table.add_row(time.strftime("%H:%M:%S", self._clock), _standing(self._status))
+        return Group(table, Text(self._state, self._style), Text("Ctrl-C ends.", "dim"))
+
+
+def _standing(status: "Status") -> str:
+    """A board's status in a line."""
+    from tinyfl.devices.monitor import state_name
+
+    parts = [state_name(status)]
+    if status.base:
+        parts += [f"round {status.round + 1:,}", f"{status.done:,} samples", f"loss {status.loss:.4g}"]
+    if status.weights:
+        parts.append(f"weights {_hash(status.weights)}")
+    if status.code:
+        parts.append(f"code {status.code}")
+    if status.stack:
+        parts.append(f"stack {status.stack:,} bytes at most")
+    return " · ".join(parts)

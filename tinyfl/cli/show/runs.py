@@ -1,0 +1,237 @@
+"""What a person sees in a terminal: a progress bar while a run works, a short table when it is done."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.box import SIMPLE
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tinyfl.cli.show.terminal import Terminal
+from tinyfl.fleet import Event
+from tinyfl.flower.rounds import Progress as Standing
+from tinyfl.report import html
+from tinyfl.report.verdict import method, without_a_network
+from tinyfl.runs.evaluation import LEADING_STEPS
+
+if TYPE_CHECKING:
+    from tinyfl.costs import Cost, Work
+    from tinyfl.fleets.emulation import Served
+
+T = TypeVar("T")
+
+
+def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], None]], T]) -> T:
+    """Calls ``work`` with functions to report progress and events to, and shows them on stderr."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=Terminal(stderr=True),
+    )
+    line = bar.add_task("learning", total=None, figures="")
+
+    def report(standing: Standing) -> None:
+        bar.start()
+        figures = ""
+        if standing.stage == "learning":
+            figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
+        bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
+
+    told: dict[int, str] = {}
+
+    def tell(event: Event) -> None:
+        """Boards that go, come back or have no loss, once each; events.jsonl has every round."""
+        if event.what == "connected" or event.what == told.get(event.device):
+            return
+        told[event.device] = event.what
+        who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
+        bar.console.print(f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", highlight=False, soft_wrap=True)
+
+    try:
+        return work(report, tell)
+    finally:
+        bar.stop()
+
+
+def note(words: str) -> None:
+    """What was made of a user's data and network, before the work begins."""
+    Terminal(stderr=True).print(words, highlight=False, soft_wrap=True)
+
+
+def run(result: dict[str, Any]) -> None:
+    """A finished run: what an unseen device reaches, beside what it starts from and the floor; first of all, where it does not
+    come up to that."""
+    console = Terminal()
+    if words := result.get("verdict"):
+        console.print(words, style="bold red", highlight=False, soft_wrap=True)
+    floors = {row["shots"]: row for row in result["floor"]}  # the last of each: nearest class mean, or support mean
+    beside = [method(row).replace("class ", "") for row in list(floors.values())[:1]]
+    table = Table(title=f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
+    for column in ("mode", "shots", "steps", "adapted", result.get("start", "random start"), *beside):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
+        if learnt["steps"] not in (0, 1, LEADING_STEPS):
+            continue
+        cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt), _figure(start)]
+        cells += [_figure(floors[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "" for _ in beside]
+        table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
+    console.print(table)
+    for line in without_a_network(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
+        f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
+    )
+    boots = sorted(board["boot_seconds"] for board in result["boards"] if "boot_seconds" in board)
+    if boots:
+        median, slowest = 1e3 * boots[len(boots) // 2], 1e3 * boots[-1]
+        console.print(f"{len(boots):,} emulated boards, each up in {median:.0f} ms (the slowest in {slowest:.0f}).")
+    if privacy := result.get("privacy"):
+        console.print(f"epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:.1g}, after {privacy['releases']:,} rounds")
+    if result["left_out"]:
+        console.print("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items()))
+    for part, why in result.get("failed", {}).items():
+        console.print(f"FAILED: {part}: {why}", style="bold red", soft_wrap=True)
+    console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)
+
+
+def adaptation(result: dict[str, Any]) -> None:
+    """One device's adaptation curve."""
+    console = Terminal()
+    table = Table(title=f"{result['network']} · {result['mode']} · {result['shots']} shots · rate {result['adapt_lr']:g}")
+    table.add_column("steps", justify="right")
+    table.add_column("loss", justify="right")
+    table.add_column("accuracy", justify="right")
+    for point in result["curve"]:
+        accuracy = "" if point["accuracy"] is None else f"{100 * point['accuracy']:.1f} %"
+        table.add_row(str(point["steps"]), html.loss(point["loss"]), accuracy)
+    console.print(table)
+    console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
+    if result["out"]:
+        console.print(f"adapted weights: {result['out']}", soft_wrap=True)
+
+
+def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
+    """Calls ``work`` with a function to tell how many of how many are done, and shows that on stderr."""
+    bar = Progress(SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Terminal(stderr=True))
+    line = bar.add_task(what, total=None)
+
+    def report(done: int, total: int) -> None:
+        bar.start()
+        bar.update(line, completed=done, total=total)
+
+    try:
+        return work(report)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
+
+
+def exported(result: dict[str, Any]) -> None:
+    """What was written, and what it reaches."""
+    from tinyfl.export.card import drop, figure
+
+    console = Terminal()
+    for case in result["measured"]:
+        console.print(f"On {case['on']}:", soft_wrap=True)
+        table = Table()
+        for column in ("numbers", "run by", result["metric"], "worse by"):
+            table.add_column(column, justify="left" if column in ("numbers", "run by") else "right")
+        for row in case["rows"]:
+            reached = figure(row["value"], row["ci95"], result["metric"])
+            table.add_row(row["numbers"], row["by"], reached, drop(row, result["metric"]))
+        console.print(table)
+    for name, why in result["not_run"].items():
+        console.print(f"not run: {name} ({why})", soft_wrap=True)
+    for file in result["files"]:
+        console.print(f"{file['path']}  {file['bytes']:,} bytes", soft_wrap=True)
+    console.print(result["card"], soft_wrap=True)
+
+
+def costs(found: "Sequence[Cost]") -> None:
+    """What a model costs, a board a row; what does not fit is marked."""
+    from tinyfl.costs import CYCLES_PER_INSTRUCTION
+
+    console = Terminal()
+    table = Table(title=found[0].model, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("board", no_wrap=True)
+    slot = ["slot"] if found[0].from_slot else []
+    for column in ("RAM, KB", "flash", *slot, *(work.what for work in found[0].work), "link"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for cost in found:
+        rooms = [
+            f"{room.taken / 1e3:.1f}{'' if room.fits else ' ✗'}\nof {room.available / 1e3:.1f}"
+            for room in cost.rooms[: 2 + len(slot)]
+        ]
+        link = f"~{_seconds(cost.link_seconds)}\n{cost.link_bytes / 1e3:.3g} KB"
+        table.add_row(cost.board, *rooms, *map(_work, cost.work), link, style="" if cost.fits else "red", end_section=True)
+    console.print(table)
+    if len(found) == 1:
+        for name, room in zip(("RAM", "flash", "slot"), found[0].rooms, strict=True):
+            console.print(
+                f"{name}: "
+                + " + ".join(f"{part} {count:,}" for part, count in room.parts.items())
+                + f" = {room.taken:,} of {room.available:,}{'' if room.fits else ' ✗'}"
+            )
+    measured = "counted in emulation" if any(work.measured for cost in found for work in cost.work) else "estimated"
+    console.print(
+        f"Bytes are exact; ✗ does not fit. M and k: instructions in millions and thousands, {measured}; ~ marks estimates. "
+        f"Seconds assume {CYCLES_PER_INSTRUCTION:g} cycles an instruction, mJ the manifest's power; the link runs at its "
+        "full rate."
+    )
+
+
+def _work(work: "Work") -> str:
+    energy = f"\n{_energy(work.millijoules)}" if work.millijoules is not None else ""
+    return f"{'' if work.measured else '~'}{_seconds(work.seconds)}\n{_count(work.instructions)}{energy}"
+
+
+def _count(instructions: float) -> str:
+    return f"{instructions / 1e6:,.3g} M" if instructions >= 1e6 else f"{instructions / 1e3:.3g} k"
+
+
+def _energy(millijoules: float) -> str:
+    return f"{millijoules:.3g} mJ" if millijoules >= 1 else f"{1e3 * millijoules:.3g} µJ"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
+
+
+def inference(result: dict[str, Any]) -> None:
+    """What an int8 model made of a batch or a task."""
+    console = Terminal()
+    console.print(f"{result['model']} on {result['on']}: {result['bytes']:,} bytes, {result['arena_bytes']:,} of RAM to run in")
+    if "output" in result:
+        shape = " x ".join(map(str, result["shape"]))
+        console.print(f"{result['inputs']:,} outputs of {shape} {result['dtype']}: {result['output']}", soft_wrap=True)
+    if "task" in result:
+        row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
+        console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
+        if result["task"] == "npz" and not result["standardised"]:
+            console.print("Inputs are as they are in the file; to standardise them as a run did, give its directory as --task.")
+
+
+def emulated(boards: "Sequence[Served]") -> None:
+    """Emulated boards and where they answer."""
+    table = Table("id", "board", "url")
+    for board in boards:
+        table.add_row(board.id, board.board, board.url)
+    Terminal().print(table)
+    Terminal(stderr=True).print("Ctrl-C ends them.")
+
+
+def _figure(row: dict[str, Any]) -> str:
+    """Accuracy in per cent, or loss, with the half-width of its interval."""
+    if row.get("accuracy") is not None:
+        width = row["accuracy_ci95"]
+        return f"{100 * row['accuracy']:.1f} %" + (f" ± {100 * width:.1f}" if width is not None else "")
+    if row["loss"] is None:
+        return "diverged"
+    return html.loss(row["loss"], row["loss_ci95"])

@@ -1,0 +1,301 @@
+"""What a model costs on a board before anything is flashed: RAM, flash, instructions, seconds and millijoules.
+
+Bytes are exact: the linked firmware's, and the plan's own. Instructions are counted in emulation where the board has an
+emulator and the model fits, else estimated from the network's multiplications. Seconds rest on CYCLES_PER_INSTRUCTION, which
+no silicon has confirmed; millijoules are those seconds at the board's power while it computes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tinyfl.building import boards
+from tinyfl.building.boards import Board
+from tinyfl.building.build import Firmware
+from tinyfl.building.toolchains import Toolchain
+from tinyfl.errors import ConfigError, DoesNotFit, InstallError
+from tinyfl.networks import Network
+from tinyfl.networks.layers import Kind
+
+if TYPE_CHECKING:
+    from tinyfl.int8.native import Program
+
+CYCLES_PER_INSTRUCTION = 1.5
+"""Assumed: a Cortex-M4F takes 1 cycle for most instructions, 2 for a load by itself, 3 for a multiply-add, and waits for
+flash."""
+
+BITS_PER_BYTE = 10
+"""On a UART: 8 bits, a start and a stop bit."""
+
+MESSAGE_BYTES = 64
+"""Of a block's message and its reply that are not data: headers, CBOR's keys, checksums, framing."""
+
+SLOT_HEADER = 48
+"""Of a committed model (firmware/SPEC.md, slots)."""
+
+# Instructions for each multiplication (dense and convolution, depthwise) and for each output of a layer; of a forward pass,
+# and of a step of learning. Fitted to three networks on mps2 boards with zig; networks of other shapes may be off by half.
+_FLOAT_UNIT = ((3.2, 10.0, 61.0), (11.6, 38.0, 100.0))
+_INT8 = 4.0  # for each step of a program's inner loops
+_SOFT_FLOAT = ((110.0, 344.0, 0.0), (326.0, 800.0, 0.0))
+
+
+_PROCESS = "{} is a process of this machine, with as much memory as it wants. Name a chip's board."
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of one kind of memory: what each part takes, and what there is."""
+
+    parts: Mapping[str, int]
+    available: int
+
+    @property
+    def taken(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.taken <= self.available
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something a board does, and what it takes. ``measured``: counted in emulation; millijoules None: power unknown."""
+
+    what: str
+    instructions: int
+    seconds: float
+    millijoules: float | None
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A model on a board."""
+
+    model: str
+    board: str
+    ram: Room
+    flash: Room
+    slot: Room
+    """The flash that a committed model takes."""
+    work: Sequence[Work]
+    link_bytes: int
+    """Down and up in a round."""
+    link_seconds: float
+    from_slot: bool = False
+    """Whether it runs from its slot, and must fit it."""
+
+    @property
+    def rooms(self) -> tuple[Room, Room, Room]:
+        return self.ram, self.flash, self.slot
+
+    @property
+    def fits(self) -> bool:
+        """Whether it runs there. What learns runs in RAM, and needs its slot only to be committed."""
+        return self.ram.fits and self.flash.fits and (self.slot.fits or not self.from_slot)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        rooms = {
+            name: {"parts": dict(room.parts), "taken": room.taken, "available": room.available, "fits": room.fits}
+            for name, room in zip(("ram", "flash", "slot"), self.rooms, strict=True)
+        }
+        work = [asdict(each) for each in self.work]
+        link = {"bytes": self.link_bytes, "seconds": self.link_seconds, "measured": False}
+        return {"model": self.model, "board": self.board, "fits": self.fits, **rooms, "work": work, "link": link}
+
+
+def learning(network: Network, board: Board, *, samples: int = 32, batch: int = 1, toolchain: Toolchain = "zig") -> Cost:
+    """What ``network`` costs on ``board`` to learn with, in rounds of ``samples``.
+
+    Raises ConfigError for a board that is a process of this machine, and what building its firmware raises.
+    """
+    from tinyfl.costs.counted import instructions
+    from tinyfl.fleets.emulation import firmware
+
+    if board.memory is None:
+        raise ConfigError(_PROCESS.format(board.name))
+    if samples < 1 or batch < 1:
+        raise ConfigError(f"rounds of {samples} samples in batches of {batch}. Give 1 or more of both.")
+    made = firmware(board, toolchain)
+    ram = _ram(network, made, batch)
+    slot = {"header": SLOT_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
+    counts = _if_emulated(board, lambda: instructions(network, board, batch, toolchain)) if ram.fits else None
+    forward, step = counts or _estimated(network, board)
+    down_and_up = 2 * _one_way(4 * network.parameters, board)
+    sizes = made.size
+    assert sizes is not None
+    return Cost(
+        network.name,
+        board.name,
+        ram,
+        Room(dict(sizes.flash), board.memory.program.size),
+        Room(slot, board.memory.slots[0].size),
+        (
+            _work("infer", forward, board, counts is not None),
+            _work("learn", step, board, counts is not None),
+            _work(f"{samples} steps", samples * step, board, counts is not None),
+        ),
+        down_and_up,
+        down_and_up * BITS_PER_BYTE / board.links[0].baud,
+    )
+
+
+def inference(program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig") -> Cost:
+    """What an int8 ``program``, called ``name``, costs on ``board`` to infer with, from its slot.
+
+    Raises as ``learning`` does.
+    """
+    from tinyfl.costs.counted import instructions_of_program
+    from tinyfl.fleets.emulation import firmware
+    from tinyfl.int8.on_board import SLOT_HEADER as PROGRAM_HEADER
+
+    if board.memory is None:
+        raise ConfigError(_PROCESS.format(board.name))
+    made = firmware(board, toolchain)
+    ram = Room({**_fixed(made), "arena": program.arena_bytes}, board.memory.ram.size)
+    slot = Room({"header": PROGRAM_HEADER, "program": len(program.content)}, board.memory.inference.size)
+    counted = (
+        _if_emulated(board, lambda: instructions_of_program(program, board, toolchain)) if ram.fits and slot.fits else None
+    )
+    count = counted if counted is not None else ceil(_INT8 * program.work)
+    payload = sum(_one_way(end.bytes, board) for end in (program.input, program.output))
+    assert made.size
+    return Cost(
+        name,
+        board.name,
+        ram,
+        Room(dict(made.size.flash), board.memory.program.size),
+        slot,
+        (_work("infer", count, board, counted is not None),),
+        payload,
+        payload * BITS_PER_BYTE / board.links[0].baud,
+        from_slot=True,
+    )
+
+
+def _if_emulated(board: Board, count: Callable[[], T]) -> T | None:
+    """What ``count`` gives; None where the board, or this installation, has no emulator."""
+    if board.unicorn is None:
+        return None
+    try:
+        return count()
+    except InstallError:
+        return None
+
+
+def _fixed(made: Firmware) -> dict[str, int]:
+    """Of RAM, what a model does not change. Padding aligns the arena."""
+    memory, size = made.board.memory, made.size
+    assert memory is not None
+    assert size is not None
+    agent = sum(size.ram.values()) - memory.stack
+    padding = memory.ram.size - memory.stack - agent - size.arena
+    return {"stack": memory.stack, "agent": agent, **({"padding": padding} if padding else {})}
+
+
+def _ram(network: Network, made: Firmware, batch: int) -> Room:
+    assert made.board.memory is not None
+    weights, plan = 4 * network.parameters, len(network.plan.bytes)
+    parts = {**_fixed(made), "plan": plan, "weights": weights}
+    parts["activations and deltas"] = network.ram_bytes() - weights
+    parts["sample"] = 4 * (network.inputs + network.outputs)
+    return Room({**parts, "gradient": weights} if batch > 1 else parts, made.board.memory.ram.size)
+
+
+def _estimated(network: Network, board: Board) -> tuple[int, int]:
+    multiplies = {True: 0, False: 0}
+    for layer in network.placed:
+        multiplies[layer.kind is Kind.depthwise] += layer.multiplies
+    outputs = sum(a * b * c for a, b, c in (layer.output for layer in network.placed))
+    forward, step = (
+        ceil(each * multiplies[False] + depthwise * multiplies[True] + output * outputs)
+        for each, depthwise, output in (_FLOAT_UNIT if board.core.endswith("f") else _SOFT_FLOAT)
+    )
+    return forward, step
+
+
+def _work(what: str, instructions: int, board: Board, measured: bool) -> Work:
+    seconds = instructions * CYCLES_PER_INSTRUCTION / board.clock
+    return Work(what, instructions, seconds, seconds * board.milliwatts if board.milliwatts else None, measured)
+
+
+def _one_way(payload: int, board: Board) -> int:
+    """Bytes on the link, in blocks as large as the board's messages."""
+    return payload + MESSAGE_BYTES * ceil(payload / (board.buffer - MESSAGE_BYTES))
+
+
+def on_boards(
+    model: "Network | Program", board: str, *, name: str, freeze: int, samples: int, batch: int, toolchain: Toolchain
+) -> list[Cost]:
+    """The costs of ``model`` on these boards (boards.select), or on ``all`` chips' boards.
+
+    Raises ConfigError for an option that does not go with the model, and what building the firmware raises.
+    """
+    chosen = [each for each in boards.select(board) if each.memory or board != "all"]
+    if isinstance(model, Network):
+        network = model.frozen(freeze)
+        return [learning(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in chosen]
+    if freeze:
+        raise ConfigError("an int8 model does not learn: leave --freeze out.")
+    return [inference(model, each, name=name, toolchain=toolchain) for each in chosen]
+
+
+def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, batch: int) -> None:
+    """Raises DoesNotFit, with what would fit, where ``model`` fits none of the boards of ``costs``."""
+    if any(cost.fits for cost in costs):
+        return
+    if isinstance(model, Network):
+        raise _refusal(model.frozen(freeze), costs[0], batch)
+    raise _refusal_of_program(model, costs[0])
+
+
+def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
+    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(batch)
+    return DoesNotFit(
+        f"{network.name} needs {network.arena_bytes(batch):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
+        f"({cost.ram.available:,} less {cost.ram.available - fixed:,} for the stack and the agent). "
+        f"{_cure(network, cost, fixed, batch)} --board all shows every board."
+    )
+
+
+def _cure(network: Network, cost: Cost, room: int, batch: int) -> str:
+    """What would fit ``room``, or where this would."""
+    cures = []
+    if batch > 1 and network.arena_bytes(1) <= room:
+        cures.append(f"in batches of 1 ({network.arena_bytes(1):,} bytes)")
+    for count in range(1, network.weighted):
+        need = network.frozen(count).arena_bytes(batch)
+        if need <= room:
+            cures.append(f"with --freeze {count} ({need:,} bytes)")
+            break
+    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(batch) - room]
+    if larger:
+        cures.append(f"on {', '.join(larger)}")
+    return f"It fits {', or '.join(cures)}." if cures else "Give a network with fewer weights or channels."
+
+
+def _more_ram(name: str, cost: Cost) -> int:
+    """Bytes that a board has more than that of ``cost``; agents take about the same on all."""
+    memory = boards.load(name).memory
+    return memory.ram.size - memory.stack - cost.ram.available + cost.ram.parts["stack"] if memory else 0
+
+
+def _refusal_of_program(program: "Program", cost: Cost) -> DoesNotFit:
+    others = [name for name in boards.names() if (there := boards.load(name)).memory and _takes(there, program, cost)]
+    where = f"It fits on {', '.join(others)}." if others else "Give a smaller model."
+    fixed = cost.ram.available - cost.ram.taken + program.arena_bytes
+    return DoesNotFit(
+        f"the model needs {program.arena_bytes:,} bytes of RAM and {cost.slot.taken:,} of flash in its slot; {cost.board} has "
+        f"{fixed:,} and {cost.slot.available:,}. {where}"
+    )
+
+
+def _takes(board: Board, program: "Program", cost: Cost) -> bool:
+    assert board.memory is not None
+    return _more_ram(board.name, cost) >= cost.ram.taken - cost.ram.available and cost.slot.taken <= board.memory.inference.size

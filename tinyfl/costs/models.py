@@ -1,0 +1,57 @@
+"""What a user names as a model: a run, a file, or a network by its name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyfl.errors import ConfigError
+from tinyfl.networks import REFERENCE, Network, is_file, is_named, network, reference
+from tinyfl.networks.layers import Activation, Loss, Shape
+
+if TYPE_CHECKING:
+    from tinyfl.int8.native import Program
+
+
+def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Network | Program":
+    """The model that ``name`` says: an int8 .tflite; a .keras or .h5 file; a run's directory or an .npz that tinyfl wrote; a
+    reference network; or a network's name, which needs ``shape`` and ``outputs``.
+
+    Raises ConfigError for a name that is none, and what reading its file raises.
+    """
+    path = Path(name)
+    own = name in REFERENCE or is_file(name) or path.suffix in (".tflite", ".npz") or path.is_dir()
+    if own and (shape is not None or outputs):
+        raise ConfigError(f"{name} has its own inputs and outputs: leave --shape and --outputs out.")
+    if path.suffix == ".tflite":
+        from tinyfl.int8.native import load_program
+
+        return load_program(path)
+    if is_file(name):
+        from tinyfl.export.keras import from_keras
+
+        return from_keras(path)[0]
+    if path.suffix == ".npz" or path.is_dir():
+        from tinyfl.runs.adaptation import Initialisation
+
+        return Initialisation.load(path).network
+    if name in REFERENCE:
+        return reference(name)
+    if not is_named(name):
+        raise ConfigError(f"there is no run, file or network {name}. See: tinyfl plan --help, docs/models.md.")
+    if shape is None or outputs < 1:
+        raise ConfigError(
+            f"network {name} needs --shape and --outputs, such as --shape 28x28x1 --outputs 5. Without them name one of "
+            f"{', '.join(REFERENCE)}, a run's directory, or a .keras, .h5 or .tflite file."
+        )
+    return network(name, shape, outputs, Loss.softmax_cross_entropy, Activation.leaky_relu)
+
+
+def read_shape(text: str) -> Shape:
+    """A shape as the command line has it: 43, 49x40 or 28x28x1.
+
+    Raises ConfigError for another.
+    """
+    sizes = text.split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes) or len(sizes) > 3:
+        raise ConfigError(f"--shape {text} is no shape. Give inputs, such as 43, or rows, columns and channels: 28x28x1.")
+    shape = tuple(map(int, sizes))
+    return (*shape, 1) if len(shape) == 2 else shape

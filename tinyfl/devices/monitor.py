@@ -1,0 +1,152 @@
+"""What one board says, live: its description, then its status at intervals, across restarts and unplugged cables.
+
+A port serves one at a time, so nobody else can speak to the board meanwhile, and a round that others run is not watched.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from tinyfl.devices import inventory
+from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, in_loop, look
+from tinyfl.devices.ports import Port, demand_free, open_ports, port, real, serial_ports, where
+from tinyfl.errors import ConfigError, Dead, LinkError
+from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
+
+INTERVAL = 1.0
+"""Seconds from one status to the next."""
+
+AGAIN_SECONDS = 0.5
+"""Between two tries to reach a board that is gone."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line of the monitor: at ``time`` (seconds since 1970) "connected", with the board's description; "status"; "gone", with
+    the reason; or "another board", with its description, where one answers that is not the one that was watched."""
+
+    time: float
+    what: str
+    port: str
+    description: Description | None = None
+    status: Status | None = None
+    detail: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data: bytes in hexadecimal, the state by its name."""
+        line: dict[str, Any] = {"time": round(self.time, 3), "what": self.what, "port": self.port}
+        if self.description:
+            line |= {"description": _plain(asdict(self.description))}
+        if self.status:
+            line |= {"status": {**_plain(asdict(self.status)), "state": state_name(self.status)}}
+        return line | ({"detail": self.detail} if self.detail else {})
+
+
+def monitor(
+    url: str,
+    tell: Callable[[Said], None],
+    *,
+    id: str = "",
+    baud: int = 0,
+    interval: float = INTERVAL,
+    devices: Path | None = None,
+) -> None:
+    """Tells all that the board at the port ``url`` says, or the board ``id`` wherever it is, until Ctrl-C.
+
+    Raises ConfigError for neither or both of them, and LinkError where the board is not there to begin with.
+    """
+    if bool(url) == bool(id):
+        raise ConfigError("which board? Give its port, such as /dev/ttyACM0, or --id ID.")
+    if not 0.01 <= interval <= 3600:
+        raise ConfigError(f"--interval is {interval:g} s, not 0.01 to 3,600.")
+    with suppress(KeyboardInterrupt):
+        in_loop(_watch(url, id, baud, interval, devices, tell))
+
+
+async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | None, tell: Callable[[Said], None]) -> None:
+    at = port(url, baud) if url else (await _search(id, baud, devices)).port
+    try:
+        demand_free(at, open_ports())
+        board, spoken = await connect(at)
+    except LinkError as error:
+        raise type(error)(explained(at, error)) from error
+    first = at = replace(at, bauds=(spoken,))
+    tell(Said(time.time(), "connected", at.url, description=board.description))
+    while True:
+        watched = board.description.id
+        try:
+            await _listen(board, at, interval, tell)
+        except LinkError as error:
+            tell(Said(time.time(), "gone", at.url, detail=explained(at, error)))
+        finally:
+            await board.close()
+        board, at = await _again(first, watched if id else None)
+        same = board.description.id == watched
+        why = "" if same else f"{watched.hex()} was watched until now. To follow one board and no other, give --id."
+        tell(Said(time.time(), "connected" if same else "another board", at.url, description=board.description, detail=why))
+
+
+async def _listen(board: LinkedBoard, at: Port, interval: float, tell: Callable[[Said], None]) -> None:
+    """Tells how the board stands until it is gone, which raises LinkError."""
+    while True:
+        tell(Said(time.time(), "status", at.url, status=await board.status()))
+        await asyncio.sleep(interval)
+
+
+async def _again(first: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
+    """The board that was at ``first`` again, wherever it is by now; waits for it. With ``id`` it is not another than that, and
+    is looked for at all ports like its own, also where their serial numbers do not tell them apart."""
+    while True:
+        await asyncio.sleep(AGAIN_SECONDS)
+        for at in await asyncio.to_thread(_places, first, id is not None):
+            with suppress(LinkError):
+                board, _ = await connect(at)
+                if id in (None, board.description.id):
+                    return board, at
+                await board.close()
+
+
+def _places(first: Port, everywhere: bool) -> list[Port]:
+    """Where the board that was at ``first`` may be; ``everywhere``: other ports like its own too, that nobody has open."""
+    here = where(first) or first
+    if not everywhere or not first.usb:
+        return [here]
+    opened = open_ports()
+    others = [
+        each for each in serial_ports() if each.usb == first.usb and each.url != here.url and real(each.url) not in opened
+    ]
+    return [here, *(replace(each, bauds=first.bauds) for each in others)]
+
+
+async def _search(id: str, baud: int, devices: Path | None) -> Device:
+    """The device with this id, or the beginning of one. Raises Dead where it is not found."""
+    saved = inventory.read(devices)
+    places = inventory.ports_of(saved)
+    found = await look([replace(each, bauds=(baud,)) if baud else each for each in places], ASK_SECONDS)
+    chosen = inventory.select(inventory.selection(ids=[id]), found, saved)
+    if chosen.there:
+        return chosen.there[0]
+    _, perhaps = chosen.missing[0]
+    if perhaps:
+        raise Dead(f"board {id} does not answer. Where it may be: {perhaps.detail}")
+    raise Dead(f"no board with the id {id} was found at any port. See: tinyfl devices")
+
+
+def state_name(status: Status) -> str:
+    """The state's name, or its number if it is one that this version does not know."""
+    return BoardState(status.state).name if status.state in list(BoardState) else str(status.state)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _plain_value(value) for key, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if isinstance(value, float) and not isfinite(value) else value

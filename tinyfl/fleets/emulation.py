@@ -1,0 +1,185 @@
+"""Emulated boards, in this process or served on ptys and TCP ports, until they are no longer needed."""
+
+import asyncio
+import hashlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from tinyfl import __version__
+from tinyfl.building.boards import Board, load
+from tinyfl.building.build import Firmware, build
+from tinyfl.building.toolchains import Toolchain
+from tinyfl.errors import ConfigError
+from tinyfl.files import cache
+from tinyfl.link.board import LinkedBoard
+from tinyfl.link.wire import MachineWire, Opener, SerialWire
+from tinyfl.processes.child import Child
+from tinyfl.roster import ENGINES
+from tinyfl.simulators import BoardFault
+from tinyfl.simulators.bridge import Bridge, Link
+
+LINKS = get_args(Link)
+START_SECONDS = 30.0
+"""What an emulated board may take to its first answer."""
+MOST_BOARDS = 1000
+
+
+@dataclass(frozen=True)
+class Running:
+    """An emulated board: its id (16 hexadecimal digits), its engine, what opens its link, what restarts it as its reset pin
+    would (a process has none), and the seconds from nothing to its first answer."""
+
+    id: str
+    engine: str
+    opener: Opener
+    reset: Callable[[], None] | None
+    boot_seconds: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """An emulated board that others talk to: its id, its kind, and what pyserial's ``serial_for_url`` opens."""
+
+    id: str
+    board: str
+    url: str
+
+
+@contextmanager
+def started(
+    name: str, count: int = 1, *, engine: str = "", toolchain: Toolchain = "zig", first: int = 1
+) -> Iterator[list[Running]]:
+    """``count`` boards of kind ``name`` for this process alone, with the ids from ``first`` on, as long as the context lasts.
+
+    The firmware is built in the user's cache. Raises ConfigError, InstallError, and what ``build`` does.
+    """
+    board, engine = _chosen(name, count, engine, first)
+    elf = firmware(board, toolchain).elf
+    _allow_files()
+    with ExitStack() as running:
+        with asyncio.Runner() as loop:
+            # Links are closed at the end and all at once: pyserial takes 0.3 s to close a socket.
+            made = [_start(running, loop, elf, board, serial, engine) for serial in range(first, first + count)]
+            loop.run(_close([link for _, link in made]))
+        yield [each for each, _ in made]
+
+
+@contextmanager
+def emulate(
+    name: str,
+    count: int = 1,
+    *,
+    engine: str = "",
+    link: Link = "pty",
+    toolchain: Toolchain = "zig",
+    first: int = 1,
+    out: Path | None = None,
+) -> Iterator[list[Served]]:
+    """The same, each served on a link of its own; built in ``out``, where given."""
+    board, engine = _chosen(name, count, engine, first)
+    if link not in LINKS:
+        raise ConfigError(f"no link is called {link!r}. There are: {', '.join(LINKS)}.")
+    elf = firmware(board, toolchain, out).elf
+    _allow_files()
+    with ExitStack() as running:
+        urls = (_serve(running, elf, board, serial, engine, link) for serial in range(first, first + count))
+        yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
+
+
+def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]:
+    """The board and its engine.
+
+    Raises ConfigError where there is none, or the numbers are out of range.
+    """
+    board = load(name)
+    engine = engine or ("process" if board.core == "host" else "unicorn")
+    if engine not in ENGINES:
+        raise ConfigError(f"no engine is called {engine!r}. There are: {', '.join(ENGINES)}.")
+    if (engine == "process") != (board.core == "host"):
+        raise ConfigError(f"engine {engine} does not run {board.name}. posix takes process, chips unicorn or qemu.")
+    if not 1 <= count <= MOST_BOARDS:
+        raise ConfigError(f"{count:,} boards, not 1 to {MOST_BOARDS:,}. A larger fleet is for tinyfl simulate.")
+    if not 0 <= first <= (1 << 64) - count:
+        raise ConfigError(f"--first {first} leaves no ids of 64 bits for {count:,} boards.")
+    return board, engine
+
+
+def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, sources: Sequence[Path] = ()) -> Firmware:
+    """Builds the firmware in the folder ``out``, or in the user's cache, where only what is the same shares a folder: an
+    installation's build of this manifest with these sources.
+
+    Raises ConfigError where the folder cannot be had, and what ``build`` does.
+    """
+    if out is None:
+        what = [__file__, board.model_dump_json(), *(str(path.resolve()) for path in sources)]
+        digest = hashlib.sha256("\0".join(what).encode()).hexdigest()[:8]
+        out = cache.folder(__version__, "-".join([board.name, toolchain, digest]))
+    return build(board, out, toolchain=toolchain, sources=sources)
+
+
+def _allow_files() -> None:
+    """Each board takes a handful of open files; a process may have more of them than it has at first."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 8 * MOST_BOARDS if most == resource.RLIM_INFINITY else min(8 * MOST_BOARDS, most)
+    if now != resource.RLIM_INFINITY and now < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
+
+
+def _start(
+    running: ExitStack, loop: asyncio.Runner, elf: Path, board: Board, serial: int, engine: str
+) -> tuple[Running, LinkedBoard]:
+    """Starts one board, which ends with ``running``, and waits for its first answer on a link that is still open."""
+    began = time.perf_counter()
+    if engine == "unicorn":
+        from tinyfl.simulators.unicorn import Machine
+
+        machine = Machine(elf, board, serial)
+        opener, reset = MachineWire(machine).open, machine.reset
+    elif engine == "qemu":
+        from tinyfl.simulators.qemu import QemuBoard
+
+        emulator = running.enter_context(QemuBoard(elf, board, serial))
+        opener, reset = partial(SerialWire.open, emulator.url), emulator.reset
+    else:
+        opener, reset = partial(SerialWire.open, _process(running, elf, serial, "tcp")), None
+    link = loop.run(LinkedBoard.connect(opener, START_SECONDS))
+    return Running(f"{serial:016x}", engine, opener, reset, time.perf_counter() - began), link
+
+
+async def _close(links: Sequence[LinkedBoard]) -> None:
+    await asyncio.gather(*(link.close() for link in links))
+
+
+def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str, link: Link) -> str:
+    """Starts one board, which ends with ``running``: its url."""
+    if engine == "unicorn":
+        from tinyfl.simulators.unicorn import Machine
+
+        return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _say)).url)
+    if engine == "qemu":
+        from tinyfl.simulators.qemu import QemuBoard
+
+        return str(running.enter_context(QemuBoard(elf, board, serial, link)).url)
+    return _process(running, elf, serial, link)
+
+
+def _process(running: ExitStack, elf: Path, serial: int, link: Link) -> str:
+    where = ["--pty"] if link == "pty" else ["--tcp", "0"]
+    child = running.enter_context(Child([str(elf), *where, "--serial", str(serial)], stdout=subprocess.PIPE))
+    assert child.process.stdout is not None
+    url = str(child.process.stdout.readline().decode().strip())
+    if not url:
+        raise BoardFault(f"{elf} ended before it said where it listens.")
+    return url
+
+
+def _say(fault: BoardFault) -> None:
+    print(f"tinyfl: {fault}", file=sys.stderr, flush=True)

@@ -1,0 +1,151 @@
+"""An int8 model over a batch of inputs, or over a task, wherever it is to run."""
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.building.toolchains import Toolchain
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError
+from tinyfl.files import read_array, write_whole
+from tinyfl.int8.native import Program, load_program, run_native
+from tinyfl.networks.layers import Loss
+from tinyfl.runs.evaluation import mean_and_interval
+from tinyfl.tasks import Episodes, Task, load_task
+
+Run = Callable[[NDArray[Any]], NDArray[Any]]
+"""From inputs (n, *shape) to raw outputs (n, *shape)."""
+
+MOST_DEVICES = 100
+"""Of a task, where no one device is asked for."""
+
+
+def infer(
+    model: Path,
+    *,
+    input: Path | None = None,
+    output: Path | None = None,
+    on: str = "native",
+    task: str | None = None,
+    data: Path | None = None,
+    device: int | None = None,
+    toolchain: Toolchain = "zig",
+) -> dict[str, Any]:
+    """Runs the int8 .tflite ``model`` ``on`` this machine (native), an emulated board (emulated:BOARD) or one on a port
+    (port:PORT).
+
+    ``input`` is an .npy file of a batch (n, *shape): raw values, or float32, which is quantised; ``output`` takes the raw
+    outputs. ``task``, a task's name or a finished run's directory, measures the accuracy on test devices' query sets; with a
+    run on that of its test device ``device`` alone, as ``tinyfl export --adapted`` numbers them. A run's data are standardised
+    as the run's were; those of a task by its name are taken as they are. Returns plain data. Raises
+    ConfigError, DataError, and what bringing up the board raises.
+    """
+    if input is None and task is None:
+        raise ConfigError("there is nothing to infer from: give --input X.npy --output Y.npy, or --task.")
+    if (input is None) != (output is None):
+        raise ConfigError("--input and --output go together: what comes in, and where the outputs go.")
+    program = load_program(model)
+    run = _runner(program, on, toolchain)
+    result: dict[str, Any] = {"model": str(model), "on": on, "bytes": len(program.content)}
+    result["arena_bytes"] = program.arena_bytes
+    if input is not None and output is not None:
+        y = run(_batch(input))
+        _write(output, y)
+        result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
+    if task is not None:
+        result |= _on_task(program, run, *_episodes(task, data, device))
+    return result
+
+
+def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
+    place, _, name = on.partition(":")
+    if on == "native":
+        return lambda x: run_native(program, x)
+    if place == "emulated" and name:
+        from tinyfl.int8.on_board import run_on_board
+
+        return lambda x: run_on_board(program, x, name, toolchain=toolchain)
+    if place == "port" and name:
+        from tinyfl.int8.on_board import run_on_port
+
+        return lambda x: run_on_port(program, x, name)
+    raise ConfigError(f"--on is {on!r}. Give native, emulated:BOARD such as emulated:mps2-an386, or port:PORT.")
+
+
+def _batch(path: Path) -> NDArray[Any]:
+    x = read_array(path)
+    return x.astype(np.float32) if x.dtype == np.float64 else x
+
+
+def _write(path: Path, y: NDArray[Any]) -> None:
+    import io
+
+    held = io.BytesIO()
+    np.save(held, y, allow_pickle=False)
+    write_whole(path, held.getvalue())
+
+
+def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes]:
+    """The test devices of a task or a run, or one of the run's."""
+    if not Path(task).is_dir():
+        if device is not None:
+            raise ConfigError(f"--device {device} is one of a run's test devices: give the run's directory as --task.")
+        made = load_task(task, data, 0, standardise=False)  # a model from elsewhere takes inputs as they are
+        return made, made.episodes("test", MOST_DEVICES, 1)
+    from tinyfl.runs.finished import origin
+
+    source = origin(Path(task), data)
+    if source.run is None:
+        raise ConfigError(f"{task} holds no finished run. Give a run's directory, or a task's name.")
+    episodes = source.task.episodes("test", source.run.config.tasks, source.run.row["shots"])
+    if device is None:
+        return source.task, episodes
+    last = int(episodes.device.max())
+    if not 0 <= device <= last:
+        raise ConfigError(f"--device {device}: there are test devices 0 to {last:,}. Give one of them.")
+    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1])
+
+
+def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict[str, Any]:
+    """The model on the episodes' query sets."""
+    values, outputs = prod(program.input.shape), prod(program.output.shape)
+    if (values, outputs) != (prod(task.shape), task.outputs):
+        raise ConfigError(
+            f"the model has {values:,} inputs and {outputs:,} outputs, and task {task.name} has {prod(task.shape):,} and "
+            f"{task.outputs:,}. Give the task that the model is for."
+        )
+    query, owner = episodes.query, episodes.device
+    gain = np.float32(1) if query.gain is None else query.gain[:, None, None]
+    x = gain * query.table[query.rows]
+    truth = np.eye(outputs, dtype=np.float32)[query.labels] if query.targets is None else query.targets[query.rows]
+    y = run(x.reshape(-1, *program.input.shape)).reshape(truth.shape)
+    standard = task.standardisation
+    result: dict[str, Any] = {"task": task.name, "devices": len(set(owner.tolist()))}
+    result |= {"samples": int(x.shape[0] * x.shape[1]), "standardised": standard is not None and standard.of_inputs}
+    if task.loss is Loss.mean_squared_error:
+        unit = 1.0 if standard is None else standard.target_scale
+        scores = ((unit * (_real(y, program) - truth)) ** 2).mean(axis=(1, 2))
+    elif task.loss is Loss.sigmoid_cross_entropy:
+        even = 0.5 if _ends_in_probabilities(program) else 0.0
+        scores = ((_real(y, program) > even) == (truth > 0.5)).mean(axis=(1, 2))
+    else:
+        scores = (y.argmax(axis=2) == truth.argmax(axis=2)).mean(axis=1)
+    name = "loss" if task.loss is Loss.mean_squared_error else "accuracy"
+    mean, width, _ = mean_and_interval(scores, np.unique(owner, return_inverse=True)[1])
+    return {**result, name: mean, f"{name}_ci95": width if np.isfinite(width) else None}
+
+
+def _ends_in_probabilities(program: Program) -> bool:
+    """Whether a sigmoid is the network's last function: QUANTIZE and DEQUANTIZE change only how its values are given."""
+    last = [name for name in program.ops if name not in ("DEQUANTIZE", "QUANTIZE")][-1:]
+    return last == ["LOGISTIC"]
+
+
+def _real(y: NDArray[Any], program: Program) -> F32:
+    """What raw outputs stand for."""
+    real: F32 = (y.astype(np.float32) - np.float32(program.output.zero)) * np.float32(program.output.scale)
+    return real

@@ -1,0 +1,228 @@
+"""Networks: layers with a shape to take and a loss to learn by, and those that have a name."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from tinyfl import core
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError
+from tinyfl.networks import layers, plan
+from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Layer, Loss, Placed, Pool, Shape
+from tinyfl.words import MOST_OF_A_NAME, plain
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers from an input of ``shape`` to a loss. Its weights are one flat float32 array, theta: per layer the kernel as
+    Keras lays it out, then the bias (firmware/SPEC.md, theta)."""
+
+    name: str
+    shape: Shape
+    layers: tuple[Layer, ...]
+    loss: Loss
+
+    @property
+    def inputs(self) -> int:
+        """Values of one input."""
+        return prod(self.shape)
+
+    @property
+    def outputs(self) -> int:
+        return prod(self.placed[-1].output)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether outputs are classes, so that there is an accuracy beside the loss."""
+        return self.loss is Loss.softmax_cross_entropy
+
+    @cached_property
+    def placed(self) -> tuple[Placed, ...]:
+        """The layers, each on its input.
+
+        Raises ConfigError for a layer that does not fit its input.
+        """
+        try:
+            return tuple(layers.place(self.shape, self.layers))
+        except ValueError as error:
+            raise ConfigError(f"network {self.name}: {error}. Give fewer strides, or a smaller kernel.") from error
+
+    @cached_property
+    def plan(self) -> core.Plan:
+        """The plan for the core.
+
+        Raises ConfigError if the core refuses it.
+        """
+        try:
+            return core.Plan(plan.encode(self.placed, self.loss))
+        except ValueError as error:
+            raise ConfigError(
+                f"network {self.name} with {self.inputs:,} inputs: {error}. A network has 1 to 64 layers, dense layers of up "
+                "to 65,535 inputs, kernels up to 255 wide, and at most 16,777,216 weights and as many values between layers."
+            ) from error
+
+    @property
+    def weighted(self) -> int:
+        """Layers that have weights."""
+        return sum(layer.weights > 0 for layer in self.placed)
+
+    @property
+    def multiplies(self) -> int:
+        """Multiplications of one forward pass."""
+        return sum(layer.multiplies for layer in self.placed)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases."""
+        return self.plan.weights
+
+    def ram_bytes(self, batch: int = 1) -> int:
+        """RAM that one device needs to learn: weights, the learner's memory and, if batch > 1, a gradient."""
+        return self.plan.ram_bytes(batch)
+
+    def arena_bytes(self, batch: int = 1) -> int:
+        """What a board keeps while it learns in batches of ``batch`` samples: the plan, weights, the learner's memory, one
+        sample and, for mini-batches, a gradient."""
+        return len(self.plan.bytes) + self.ram_bytes(batch) + 4 * (self.inputs + self.outputs)
+
+    def initial_weights(self, seed: int) -> F32:
+        """A random theta, float32 (parameters,): of dense layers kernel and bias uniform in +-1/sqrt(fan-in), of convolutions
+        the kernel in +-sqrt(6/fan-in) (He et al. 2015, arXiv:1502.01852, section 2.2), the bias 0."""
+        parts = [np.empty(0, np.float32)]
+        for number, layer in enumerate(self.placed):
+            words = core.random(seed, core.Stream.weights, np.array([number], np.uint32), words=layer.weights)[0]
+            limit = np.float32(np.sqrt((1 if layer.kind is Kind.dense else 6) / layer.fan_in))
+            drawn = limit * (np.float32(2) * core.uniform(words) - np.float32(1))
+            if layer.kind is not Kind.dense and layer.weights:
+                drawn[-layer.channels :] = 0
+            parts.append(drawn)
+        return np.concatenate(parts)
+
+    def split(self, theta: F32) -> Iterator[tuple[F32, F32]]:
+        """(kernel, bias) of each layer with weights, in order, shaped as Keras has them."""
+        at = 0
+        for layer in self.placed:
+            if layer.weights:
+                kernel = theta[at : at + layer.weights - layer.channels].reshape(layer.kernel_shape)
+                yield kernel, theta[at + kernel.size : at + layer.weights]
+                at += layer.weights
+
+    def frozen(self, count: int) -> "Network":
+        """This network with its first ``count`` layers of weights frozen.
+
+        Raises ConfigError where it has fewer.
+        """
+        try:
+            return replace(self, layers=layers.frozen(self.layers, count))
+        except ValueError as error:
+            raise ConfigError(f"network {self.name}: {error}. Give --freeze 0 to {self.weighted}.") from error
+
+
+def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
+    """The network whose plan is ``bytes``.
+
+    Raises ConfigError for bytes that are no plan of such an input.
+    """
+    try:
+        core.Plan(bytes)  # refuses what decode would stumble over
+        placed, loss = plan.decode(bytes)
+        made = Network(plain(name, MOST_OF_A_NAME), shape, tuple(map(layers.layer_of, placed)), loss)
+        if made.plan.bytes != bytes:
+            raise ValueError(f"its plan is not one of an input of {shape}")
+    except ValueError as error:
+        raise ConfigError(f"network {plain(name)}: {error}. Take a file that tinyfl wrote.") from error
+    return made
+
+
+FILES = (".keras", ".h5")
+"""Endings of files that hold a Keras model."""
+
+
+def is_file(name: str) -> bool:
+    """Whether a network's name is that of a file."""
+    return name.endswith(FILES)
+
+
+def starts_from(name: str) -> str:
+    """What to call the weights that a run with a network of this name starts from."""
+    return "your weights" if is_file(name) else "random start"
+
+
+FAMILIES = {
+    "mlp": "dense layers, as in mlp-64-64",
+    "conv": "3 x 3 convolutions that halve rows and columns, as in conv-16-32-32-32",
+    "dsconv": "one such convolution, then depthwise separable ones, as in dsconv-16-32-64",
+}
+
+
+REFERENCE = {
+    "conv-omniglot": ("conv-16-32-32-32-leaky-relu", (28, 28, 1), 5),
+    "dsconv-keywords": ("dsconv-16-32-64-64-leaky-relu", (49, 40, 1), 10),
+}
+"""Networks for characters and for keywords that learn within 256 KiB of RAM: name, shape of the input, outputs."""
+
+
+def reference(name: str) -> Network:
+    """A network of REFERENCE, to classify with.
+
+    Raises ConfigError for a name that is none.
+    """
+    if name not in REFERENCE:
+        raise ConfigError(f"no reference network is called {name!r}. There are {', '.join(REFERENCE)}.")
+    full_name, shape, outputs = REFERENCE[name]
+    return network(full_name, shape, outputs, Loss.softmax_cross_entropy, Activation.leaky_relu)
+
+
+def is_named(name: str) -> bool:
+    """Whether ``name`` begins as that of a family or a reference network does."""
+    return name in REFERENCE or name.split("-")[0] in FAMILIES
+
+
+def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activation) -> Network:
+    """The network called ``name``: ``mlp-64-64`` has two hidden layers of 64; ``mlp-64-64-tanh`` names their activation,
+    which else is ``activation``. The output layer is dense and linear. For the others see FAMILIES and REFERENCE.
+
+    Raises ConfigError for a name that is none, or a network that the core cannot run.
+    """
+    choices = "|".join(a.name for a in Activation).replace("_", "-")
+    name = REFERENCE[name][0] if name in REFERENCE else name
+    match = re.fullmatch(rf"({'|'.join(FAMILIES)})((?:-\d{{1,5}})*)(?:-({choices}))?", name)
+    if not match:
+        raise ConfigError(
+            f"no network is called {name!r}. Say mlp-64-64 for two hidden layers of 64, mlp-64-64-tanh to choose their "
+            f"activation ({choices.replace('|', ', ')}), or another family: "
+            + "; ".join(f"{family}: {what}" for family, what in FAMILIES.items())
+            + "; or give a .keras or .h5 file."
+        )
+    family, widths = match[1], [int(width) for width in match[2].split("-")[1:]]
+    if family != "mlp" and len(shape) != 3:
+        raise ConfigError(f"network {name} wants rows and columns, and the inputs are {shape[0]:,} in a row. Take mlp-64.")
+    chosen = Activation[match[3].replace("-", "_")] if match[3] else activation
+    full_name = "-".join([family, *map(str, widths), *([chosen.name.replace("_", "-")] if widths else [])])
+    hidden = _FAMILY[family](widths, chosen)
+    made = Network(full_name, shape, (*hidden, Dense(outputs, Activation.identity)), loss)
+    made.plan  # noqa: B018 (the core refuses here what it cannot run)
+    return made
+
+
+def _dense(widths: list[int], activation: Activation) -> Iterator[Layer]:
+    yield from (Dense(width, activation) for width in widths)
+
+
+def _conv(widths: list[int], activation: Activation) -> Iterator[Layer]:
+    yield from (Conv(width, stride=(2, 2), activation=activation) for width in widths)
+
+
+def _separable(widths: list[int], activation: Activation) -> Iterator[Layer]:
+    yield from _conv(widths[:1], activation)
+    for width in widths[1:]:
+        yield DepthwiseConv(stride=(2, 2), activation=activation)
+        yield Conv(width, kernel=(1, 1), activation=activation)
+    yield Pool(average=True, size=None)
+
+
+_FAMILY = {"mlp": _dense, "conv": _conv, "dsconv": _separable}

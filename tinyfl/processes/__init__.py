@@ -1,0 +1,1 @@
+"""Other processes and this one: child processes, signals, and locks between processes."""

@@ -1,0 +1,1 @@
+"""The page that a run leaves: figures, tables, and the verdict."""

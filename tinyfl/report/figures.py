@@ -1,0 +1,210 @@
+"""The figures of a report, as PNG bytes: how the fleet learnt, and how unseen devices adapt.
+
+Drawn on Figure objects, without pyplot, so that nothing global is left behind; on white, which suits light and dark pages.
+Colours are Okabe and Ito's, and no figure rests on colour alone.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.files import cache
+from tinyfl.report.html import counted
+from tinyfl.runs.evaluation import LEADING_STEPS, STEPS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, SKY, ORANGE, GREEN, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#00795A", "#C14B00"
+INK, GREY, FAINT = "#24292f", "#6b7280", "#e5e7eb"
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", SKY, "#000000", "#8a8000")
+DASHES = ("-", "--", "-.", ":")
+"""Runs of a comparison differ in colour first, then in dashes."""
+
+WIDTH = 9.2
+DPI = 150
+MOST_OF_A_LABEL = 60
+"""Characters: a legend must not be wider than the page."""
+MODES = {"batch": "full-batch steps", "stream": "passes over the stream"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Adaptation rows of one initialisation, as result.json holds them, and how to draw them."""
+
+    label: str
+    rows: Sequence[Mapping[str, Any]]
+    colour: str
+    dashes: str = "-"
+    figures: bool = False
+    """Whether the result after LEADING_STEPS is written beside its point."""
+
+
+def styled() -> AbstractContextManager[None]:
+    """The look of everything drawn inside; matplotlib's own settings come back afterwards."""
+    cache.lend()
+    from matplotlib import rc_context
+
+    return rc_context(
+        {
+            "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": GREY,
+            "axes.edgecolor": "#c4c9d0", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5,
+            "axes.titlelocation": "left", "axes.grid": True, "axes.axisbelow": True, "grid.color": FAINT,
+            "grid.linewidth": 0.7, "xtick.color": GREY, "ytick.color": GREY, "legend.frameon": False,
+            "figure.facecolor": "white", "axes.facecolor": "white", "lines.solid_capstyle": "round",
+        }
+    )  # fmt: skip
+
+
+def canvas(height: float) -> "Figure":
+    """An empty figure as wide as the page, ``height`` inches high."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=0.06))
+
+
+def png(figure: "Figure") -> bytes:
+    """The finished figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def legend(figure: "Figure", ax: "Axes") -> None:
+    """The legend of ``ax`` above all, in one row if it fits. Labels may be a user's: nothing in them is markup."""
+    handles, labels = ax.get_legend_handles_labels()
+    columns = len(labels) if sum(len(label) + 7 for label in labels) < 125 else 2
+    made = figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.3)
+    for text in made.get_texts():
+        text.set_parse_math(False)
+
+
+def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """JSON numbers as floats; null, which stands for what is not finite, as nan."""
+    return np.array([np.nan if value is None or not isfinite(value) else value for value in values], np.float64)
+
+
+def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
+    """Moving average over ``reach`` values to both sides that skips nan. It reaches no further ahead than back, so that
+    the steep start of a curve is not flattened."""
+    at = np.arange(len(values))
+    back = np.minimum(at, reach)
+    low, high = at - back, np.minimum(at + back, len(values) - 1) + 1
+    known = np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0))])
+    count = np.concatenate([[0], np.cumsum(known)])
+    among = count[high] - count[low]
+    return np.where(among > 0, (total[high] - total[low]) / np.maximum(among, 1), np.nan)
+
+
+def learning(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool) -> bytes:
+    """The devices' loss in training, over the rounds: each record faint, and a moving average of them."""
+    with styled():
+        figure = canvas(2.9)
+        ax = figure.add_subplot()
+        rounds = np.array([line["round"] for line in metrics], np.float64)
+        loss = numbers([line["loss"] for line in metrics])
+        mark = "o" if len(loss) < 30 else ""
+        every = int(rounds[0]) if len(rounds) else 1
+        record = "each round" if every == 1 else f"mean of {every:,} rounds"
+        ax.plot(rounds, loss, color=SKY, alpha=0.55, lw=0.8, marker=mark, ms=3, label=record)
+        ax.plot(rounds, smoothed(loss, len(loss) // 32), color=BLUE, lw=2, label="moving average")
+        if log:
+            logarithmic(ax, "y", loss)
+        ax.set_xlabel("round")
+        ax.set_ylabel(f"online loss per device\n({unit})")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.margins(x=0.01)
+        ax.legend(loc="upper right", ncols=2)
+        return png(figure)
+
+
+def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> bytes:
+    """Accuracy, or loss where there is none, over adaptation steps: a panel for each mode and number of shots."""
+    key = metric(curves[0].rows)
+    shots = sorted({row["shots"] for curve in curves for row in curve.rows})
+    floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
+    with styled():
+        figure = canvas(0.5 + 2.5 * len(shots))
+        grid = figure.subplots(len(shots), len(MODES), sharex=True, sharey=True, squeeze=False)
+        for ax, (shot, mode) in zip(grid.flat, ((s, m) for s in shots for m in MODES), strict=True):
+            for curve in curves:
+                _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key)
+            if shot in floors:
+                level, name = floors[shot][key], floors[shot].get("method", "nearest class mean")
+                ax.axhline(level, color=INK, lw=1.1, ls=(0, (4, 3)), label=name)
+            ax.set_title(f"{counted(shot, 'shot')} · {MODES[mode]}", color=INK)
+            _adaptation_axes(ax, key)
+        for ax in grid[-1]:
+            ax.set_xlabel("adaptation steps")
+        for ax in grid[:, 0]:
+            ax.set_ylabel("accuracy" if key == "accuracy" else "mean squared error")
+            if key == "loss":
+                logarithmic(ax, "y", numbers([row["loss"] for curve in curves for row in curve.rows]))
+        legend(figure, grid.flat[0])
+        return png(figure)
+
+
+def metric(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What rows are judged by: accuracy where the task has it."""
+    return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
+
+
+def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+    """One line with its band; a row without a number is marked at the top as diverged."""
+    steps = np.array([row["steps"] for row in rows], np.float64)
+    value, half = numbers([row[key] for row in rows]), numbers([row[f"{key}_ci95"] for row in rows])
+    label = f" {curve.label}" if curve.label.startswith("_") else curve.label  # which would hide it
+    low = np.maximum(value - half, value / 100 if key == "loss" else 0)
+    ax.fill_between(steps, low, value + half, color=curve.colour, alpha=0.18, lw=0)
+    ax.plot(steps, value, color=curve.colour, ls=curve.dashes, lw=1.8, marker="o", ms=4, label=label)
+    first = steps == 0
+    ax.plot(steps[first], value[first], ls="", marker="o", ms=4.5, mfc="white", mec=curve.colour, zorder=4)
+    gone = steps[np.isnan(numbers([row["loss"] for row in rows]))]
+    if gone.size:
+        where = ax.get_xaxis_transform()
+        ax.plot(gone, np.full(len(gone), 0.96), ls="", marker="x", color=curve.colour, transform=where, clip_on=False)
+        ax.text(gone[0], 0.9, "diverged", color=curve.colour, transform=where, ha="center", va="top", fontsize=7.5)
+    at = steps == LEADING_STEPS
+    if curve.figures and np.isfinite(value[at]).any():
+        text = f"{100 * value[at][0]:.1f} %" if key == "accuracy" else f"{value[at][0]:.3g}"
+        ax.annotate(
+            text, (LEADING_STEPS, value[at][0]), (0, 7), textcoords="offset points", ha="center", va="bottom",
+            color=curve.colour, fontweight="bold", fontsize=8.5,
+        )  # fmt: skip
+
+
+def _adaptation_axes(ax: "Axes", key: str) -> None:
+    from matplotlib.ticker import NullLocator, PercentFormatter
+
+    ax.set_xscale("symlog", linthresh=1, linscale=0.5)
+    ax.set_xticks(STEPS, [str(step) for step in STEPS])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.axvline(LEADING_STEPS, color=FAINT, lw=5, zorder=0)
+    ax.margins(y=0.12)
+    if key == "accuracy":
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
+def logarithmic(ax: "Axes", which: Literal["x", "y"], values: NDArray[np.float64]) -> None:
+    """A logarithmic axis with plain numbers on it, if the finite ones of ``values`` allow it."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+    known = values[np.isfinite(values)]
+    if not known.size or known.min() <= 0:
+        return
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    narrow = known.max() / known.min() < 200
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,371 @@
+"""A run as one page to read and pass on: report.html, whole in itself, with its figures as PNGs beside it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyfl.config import Config
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError, DataError, InstallError
+from tinyfl.files import write_whole
+from tinyfl.networks import Network, is_file, starts_from
+from tinyfl.report import figures, html
+from tinyfl.report.devices import Adaptation, Picture, devices
+from tinyfl.report.figures import Curve, metric
+from tinyfl.report.html import counted
+from tinyfl.report.verdict import leading, method, reached, without_a_network
+from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.tasks import Task
+from tinyfl.words import plain, shell
+
+Row = Mapping[str, Any]
+Result = Mapping[str, Any]
+
+REPORT = "report.html"
+
+SHOTS_PER_CLASS = ("digits", "omniglot")
+"""Tasks whose shots count for each class, not in all. The page of a run whose data have gone needs it, too."""
+
+MOST_IN_A_LINE = 1000
+"""Characters of a verdict or a note."""
+
+BAUDS = (115_200, 1_000_000)
+BITS_PER_BYTE = 10
+"""On a serial line with 8N1: a start bit, the byte, a stop bit."""
+
+
+def write_report(
+    directory: RunDirectory, config: Config, task: Task, net: Network, theta: F32, start: F32, result: dict[str, Any]
+) -> Path:
+    """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is what it learnt,
+    ``start`` the weights it began from. Returns the page's path."""
+    learnt, began = leading(result["evaluation"]), leading(result["baseline"])
+    what = Adaptation(
+        net, theta, start, learnt["adapt_lr"], began["adapt_lr"], learnt["shots"], config.tasks, config.clip,
+        starts_from(config.network),
+    )  # fmt: skip
+    return _write(directory, config, net, result, devices(task, what))
+
+
+def rebuild(path: Path) -> Path:
+    """Writes the page of the finished run in ``path`` anew, from its files alone. Returns the page's path.
+
+    Where the user's data file has gone or was changed, the figure of single devices is left out, and the page says so.
+    Raises RunError if the run has not finished.
+    """
+    directory = RunDirectory(path)
+    result, config, held = directory.result(), directory.config(), Initialisation.load(path)
+    try:
+        _refuse_other_files(directory, config)
+        task = config.load_task(held.standard)
+        start = _start(config, task, held.network)
+    except (DataError, ConfigError, InstallError, OSError) as error:
+        return _write(directory, config, held.network, result, error)
+    return write_report(directory, config, task, held.network, held.theta, start, result)
+
+
+def _start(config: Config, task: Task, net: Network) -> F32:
+    """The weights that a run began from."""
+    if not is_file(config.network):
+        return net.initial_weights(config.seed)
+    from tinyfl.export.keras import from_keras
+
+    return from_keras(config.network, loss=task.loss)[1]
+
+
+def _refuse_other_files(directory: RunDirectory, config: Config) -> None:
+    """Raises DataError where the run's data or its network's file have gone, or are others."""
+    from tinyfl.runs.directory import data_sha256, network_sha256
+
+    checkpoint, network = directory.checkpoint(), config.network if is_file(config.network) else ""
+    for path, now in ((config.data, data_sha256), (network, network_sha256)):
+        if path and not Path(path).is_file():
+            raise DataError(f"{path}: no such file.")
+        before = checkpoint and (checkpoint.data_sha256 if path == config.data else checkpoint.network_sha256)
+        if path and before and before != now(config):
+            raise DataError(f"{path} was changed since the run.")
+
+
+def compare(paths: Sequence[Path], out: Path) -> Path:
+    """Writes one page at ``out`` with finished runs of one task side by side. Returns its path.
+
+    Raises ConfigError for runs of different tasks or data, RunError for a run that has not finished.
+    """
+    if not paths:
+        raise ConfigError("no runs to compare. Give two or more run directories: tinyfl report runs/a runs/b.")
+    results = _alike(paths)
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    colours, dashes = figures.COLOURS, figures.DASHES
+    curves = [
+        Curve(
+            plain(name, figures.MOST_OF_A_LABEL),
+            result["evaluation"],
+            colours[i % len(colours)],
+            dashes[i // len(colours) % len(dashes)],
+        )
+        for i, (name, result) in enumerate(zip(names, results, strict=True))
+    ]
+    title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
+    floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, where it has one
+    picture = figures.adaptation(curves, floor)
+    body = [
+        html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
+        html.section("What they reach", _comparison(names, results)),
+        html.section(
+            "How unseen devices adapt",
+            html.image(picture, "Adaptation curves of the runs, with 95 % intervals.", _adaptation_caption(results)),
+        ),
+    ]
+    write_whole(out, html.whole(title, body, "broad"))
+    return out
+
+
+def _alike(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The results of the runs in ``paths``, which must be of one task on the same data."""
+    directories = [RunDirectory(path) for path in paths]
+    results = [directory.result() for directory in directories]
+    points = [directory.checkpoint() for directory in directories]
+    first = results[0]["task"]
+    for path, result, point in zip(paths, results, points, strict=True):
+        other = f"task {result['task']}" if result["task"] != first else ""
+        if not other and point and points[0] and point.data_sha256 != points[0].data_sha256:
+            other = "other data"
+        if other:
+            raise ConfigError(
+                f"{paths[0]} is a run of task {first} and {path} of {other}: their figures do not compare. Compare runs of "
+                f"one task on the same data, and give the others a page of their own: {shell('tinyfl', 'report', path)}."
+            )
+    return results
+
+
+def _write(directory: RunDirectory, config: Config, net: Network, result: Result, picture: Picture | Exception) -> Path:
+    """Writes the page and its figures; ``picture``, of single devices, may be the reason why there is none."""
+    classifies = metric(result["evaluation"]) == "accuracy"
+    unit = "cross-entropy" if classifies else "mean squared error"
+    curves = [
+        Curve(starts_from(config.network), result["baseline"], figures.ORANGE, "-."),
+        Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
+    ]
+    learning = figures.learning(directory.metrics(), unit, log=not classifies)
+    adaptation = figures.adaptation(curves, result["floor"])
+    pngs = {"learning.png": learning, "adaptation.png": adaptation}
+    if isinstance(picture, Picture):
+        pngs["devices.png"] = picture.png
+    for name, png in pngs.items():
+        directory.save(name, png)
+    learning_note = (
+        f"Loss ({unit}) of the devices on their own samples, each measured before it is learnt from. Every device starts its "
+        "round from the initialisation, so this falls as the initialisation becomes quicker to learn from."
+    )
+    adapted = html.image(adaptation, "Adaptation curves with 95 % intervals.", _adaptation_caption([result]))
+    title = f"{result['task']} · {result['algorithm']}"
+    body = [
+        html.header(title, _fleet(config, result)),
+        _verdict(result),
+        f'<p class="headline">{_headline(config, result, net)}</p>',
+        _tiles(config, result),
+        html.section("How the fleet learnt", html.image(learning, "Learning curve over the rounds.", learning_note)),
+        html.section("How unseen devices adapt", adapted),
+        html.section("What some of them do", _devices(picture)),
+        html.section("What each device needed", _needs(config, net, result)),
+        html.section("The whole evaluation", _evaluation(config, result)),
+        html.section("What it learnt from", _notes(config, result)),
+        html.section("To repeat it", _repeat(directory.path, config, result)),
+    ]
+    directory.save(REPORT, html.whole(title, body))
+    return directory.path / REPORT
+
+
+def _verdict(result: Result) -> str:
+    """The first words of the page, where the run does not come up to its floor."""
+    words = result.get("verdict", "")
+    return f'<p class="verdict">{html.text(words, MOST_IN_A_LINE)}</p>' if words else ""
+
+
+def _notes(config: Config, result: Result) -> str:
+    """What was made of the user's data and network, and what is to be had without one."""
+    notes = result.get("notes") or [f"task {config.task}, which brings its own data"]
+    lines = [*notes, f"start: {starts_from(config.network)}", *without_a_network(result)]
+    return "<ul>" + "".join(f"<li>{html.text(line, MOST_IN_A_LINE)}</li>" for line in dict.fromkeys(lines)) + "</ul>"
+
+
+def _fleet(config: Config, result: Result) -> str:
+    data = [Path(config.data).name] if config.data else []
+    return " · ".join(
+        [
+            *data,
+            f"{result['network']}, {result['parameters']:,} weights",
+            f"{counted(result['devices'], 'device')}, {result['cohort']:,} a round",
+            counted(result["rounds"], "round"),
+        ]
+    )
+
+
+def _headline(config: Config, result: Result, net: Network) -> str:
+    row, start = leading(result["evaluation"]), leading(result["baseline"])
+    if result["task"] in SHOTS_PER_CLASS:
+        learns_from = f"{counted(row['shots'], 'sample')} of each of its {net.outputs} classes"
+    else:
+        learns_from = f"{row['shots']:,} of its own samples"
+    lead = f"After {LEADING_STEPS} steps on {learns_from}, an unseen device"
+    figure = f'<strong class="n">{reached(row)}</strong>'
+    others = f'; {starts_from(config.network)} <span class="n">{_value(start)}</span>'
+    floor = next((f for f in reversed(result["floor"]) if f["shots"] == row["shots"]), None)
+    if floor is not None:
+        others += f', {html.text(method(floor))} <span class="n">{_value(floor)}</span>'
+    if row["accuracy"] is not None:
+        return f"{lead} answers {figure} right{others}."
+    if not html.known(row["loss"]):
+        return f"{lead} may have {figure}: at least one of {row['tasks']:,} did{others}."
+    return f"{lead} has a mean squared error of {figure}{others}."
+
+
+def _value(row: Row) -> str:
+    """What was reached, to as many places as its interval supports, without the interval."""
+    return reached(row).partition(" ±")[0]
+
+
+def _tiles(config: Config, result: Result) -> str:
+    payload = (result["bytes_down"] + result["bytes_up"]) / result["device_rounds"]
+    what = "right" if metric(result["evaluation"]) == "accuracy" else "error"
+    tiles = [
+        (_value(leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
+        (_value(leading(result["baseline"])), starts_from(config.network)),
+        (html.size(result["device_ram_bytes"]), "of RAM to learn"),
+        (html.size(payload), "down and up, each round"),
+    ]
+    inside = "".join(
+        f'<div class="tile{"" if i else " first"}"><b class="n">{value}</b><span>{below}</span></div>'
+        for i, (value, below) in enumerate(tiles)
+    )
+    return f'<div class="tiles">{inside}</div>'
+
+
+def _adaptation_caption(results: Sequence[Result]) -> str:
+    devices = max(row["tasks"] for result in results for row in result["evaluation"])
+    return (
+        f"Mean over {counted(devices, 'unseen device')}; bands are 95 % intervals. The hollow points at 0 steps are from "
+        "before any adaptation and no measure of meta-learning, which looks for weights from which a few steps lead far, not "
+        "for weights that are good already."
+    )
+
+
+def _devices(picture: Picture | Exception) -> str:
+    if isinstance(picture, Picture):
+        return html.image(picture.png, "Unseen devices before and after adaptation.", picture.caption)
+    why = html.text(picture, html.MOST_OF_A_PARAGRAPH)
+    return f'<p class="note">Left out: this figure needs the data that the run was made with. {why}</p>'
+
+
+def _needs(config: Config, net: Network, result: Result) -> str:
+    inner = config.build().inner(0)
+    support = leading(result["evaluation"])["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
+    down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
+    whole = "weights, activations and deltas"
+    rows = [
+        ("RAM to learn in a round", html.size(result["device_ram_bytes"]), whole + ("; a gradient" * (inner.batch > 1))),
+        ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(support)), whole + ("; a gradient" * (support > 1))),
+        ("Samples each round", f"{inner.samples:,}", f"{counted(inner.steps, 'SGD step')}, batch {inner.batch:,}"),
+        ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
+        ("Down to a device, each round", html.size(down), "float32 weights"),
+        ("Up from a device, each round", html.size(up), "float32 weights"),
+    ]
+    for baud in BAUDS:
+        time = html.seconds((down + up) * BITS_PER_BYTE / baud)
+        rows.append((f"Down and up over {baud:,} baud", time, "computed from the payload, not measured; 8N1"))
+    body = "".join(
+        f'<tr><th scope="row">{what}</th><td class="r">{value}</td><td class="dim">{note}</td></tr>'
+        for what, value, note in rows
+    )
+    return html.table("", body, "needs")
+
+
+def _evaluation(config: Config, result: Result) -> str:
+    classifies = metric(result["evaluation"]) == "accuracy"
+    of_each = ["rate", "loss", *(["accuracy"] if classifies else [])]
+    group = f'<th colspan="{len(of_each)}" class="group">'
+    head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}{starts_from(config.network)}</th><th></th></tr>'
+    head += '<tr><th class="l">mode</th>'
+    head += "".join(f"<th>{name}</th>" for name in ("shots", "steps", *of_each, *of_each, "devices")) + "</tr>"
+    body = ""
+    for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
+        texts = [f"{learnt['shots']:,}", f"{learnt['steps']:,}"]
+        for row in (learnt, start):
+            texts += [f"{row['adapt_lr']:g}", html.loss(row["loss"], row["loss_ci95"])]
+            texts += [reached(row)] if classifies else []
+        texts.append(f"{learnt['tasks']:,}")
+        kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
+        body += f'<tr class="{kind}"><td>{html.text(learnt["mode"])}</td>{html.cells(texts)}</tr>'
+    floor = "".join(
+        f" {html.text(method(f)).capitalize()}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"]
+    )
+    note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {LEADING_STEPS} steps.{floor}"
+    return f'{html.table(head, body)}<p class="note">{note}</p>'
+
+
+def _repeat(path: Path, config: Config, result: Result) -> str:
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in result["left_out"].items())
+    speed = f"{result['device_rounds_per_s']:,.0f} device-rounds a second"
+    facts = [
+        ("Seed", str(result["seed"])),
+        ("SHA-256 of theta", result["theta_sha256"]),
+        ("SHA-256 of the config", result["config_sha256"]),
+        ("Updates left out", f"{left_out or 'none'}, of {result['device_rounds']:,}"),
+        *((f"Failed: {part}", why) for part, why in result.get("failed", {}).items()),
+        ("Devices", _kinds(result)),
+        ("Rounds took", f"{html.seconds(result['seconds'])}, {speed}"),
+        ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
+    ]
+    terms = "".join(f"<dt>{html.text(name)}</dt><dd>{html.text(value)}</dd>" for name, value in facts)
+    command = html.pre(shell("tinyfl", "run", path / "config.toml"))
+    return (
+        f"{command}<p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
+        f"<details><summary>config.toml</summary>{html.pre(config.to_toml())}</details>"
+    )
+
+
+def _kinds(result: Result) -> str:
+    """How many devices were simulated, and how many were boards of which kind."""
+    boards = Counter(board.get("board", "at a port") for board in result.get("boards", []))
+    simulated = result["devices"] - boards.total()
+    kinds = [f"{simulated:,} simulated"] if simulated else []
+    kinds += [f"{counted(count, 'board')} {kind}" for kind, count in boards.items()]
+    return ", ".join(kinds)
+
+
+def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
+    leads = [
+        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS}
+        for result in results
+    ]
+    settings = sorted({setting for rows in leads for setting in rows})
+    best = {setting: _best([rows[setting] for rows in leads if setting in rows]) for setting in settings}
+    head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
+    head += "".join(f"<th>{html.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
+    head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
+    body = ""
+    for name, result, rows in zip(names, results, leads, strict=True):
+        body += f'<tr><th scope="row">{html.text(name)}</th>'
+        body += "".join(f"<td>{html.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
+        for setting in settings:
+            row = rows.get(setting)
+            kind = "r best" if row is not None and row is best[setting] else "r"
+            body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
+        counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
+        sizes = [html.size(result["device_ram_bytes"]), html.size(result["bytes_down"] + result["bytes_up"])]
+        body += f"{html.cells([*counts, *sizes])}</tr>"
+    what = "Accuracy" if metric(results[0]["evaluation"]) == "accuracy" else "Mean squared error"
+    note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."
+    return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    """The row of the highest accuracy, or of the lowest loss where there is none; None if all diverged."""
+    key = metric(rows)
+    usable = [row for row in rows if html.known(row[key])]
+    return max(usable, key=lambda row: row[key] if key == "accuracy" else -row[key]) if usable else None

@@ -1,0 +1,81 @@
+"""What a finished run comes to, in words: above all whether it beats what needs no network.
+
+``result`` is a run's JSON throughout; rows of its evaluation and floor are as tinyfl.runs.evaluation makes them.
+"""
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import Any
+
+from tinyfl.config import OWN_DATA, Config
+from tinyfl.report import html
+from tinyfl.runs.evaluation import LEADING_STEPS, MAJORITY, NEAREST_MEAN, SUPPORT_MEAN
+from tinyfl.runs.failures import diverged
+
+Row = Mapping[str, Any]
+
+_WORDS = {
+    MAJORITY: "the class that most of them have",
+    NEAREST_MEAN: "the nearest class mean of the same samples",
+    SUPPORT_MEAN: "the mean of the same samples' values",
+}
+
+
+def method(floor: Row) -> str:
+    """What a row of the floor is called; one of an older tinyfl has no name."""
+    return str(floor.get("method", NEAREST_MEAN))
+
+
+def reached(row: Row) -> str:
+    """What a row is judged by: accuracy where the task has it, loss elsewhere."""
+    if row.get("accuracy") is not None:
+        return html.percent(row["accuracy"], row["accuracy_ci95"])
+    return html.loss(row["loss"], row["loss_ci95"])
+
+
+def leading(rows: list[Row], shots: int | None = None) -> Row:
+    """The row that reports lead with: with the fewest ``shots``, if none are asked for."""
+    return next(
+        row for row in rows
+        if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS) and shots in (None, row["shots"])
+    )  # fmt: skip
+
+
+def verdict(result: Row, config: Config) -> str:
+    """Where a run does not come up to its floor: by how much, and what has helped. Else empty."""
+    worse = result["worse_than_floor"]
+    if not worse:
+        return ""
+    floor = worse[-1]
+    row = leading(result["evaluation"], floor["shots"])
+    what = "err by (squared)" if floor["accuracy"] is None else "are right in"
+    return (
+        f"Worse than without a network: after {LEADING_STEPS} steps on {html.counted(floor['shots'], 'shot')} unseen devices "
+        f"{what} {reached(row)}; {_WORDS[method(floor)]} alone gives {reached(floor)}. {_advice(result, config, floor)}"
+    )
+
+
+def _advice(result: Row, config: Config, floor: Row) -> str:
+    """What has helped such runs (bench/floors.py)."""
+    if (config.task == OWN_DATA and not config.standardise) or diverged(result["left_out"], config):
+        return config.calmer
+    outliers = config.task == OWN_DATA and method(floor) == SUPPORT_MEAN
+    return f"Give more --rounds than {config.rounds:,}, or leave --inner-lr to its default" + (
+        ", or leave rows out whose y is an error: one value far off sets the unit of all." if outliers else "."
+    )
+
+
+def without_a_network(result: Row) -> list[str]:
+    """What is to be had without one, where the table does not say it; and of values to predict how much of that is left."""
+    rows = {(row["shots"], method(row)): row for row in result["floor"]}
+    lines = [f"majority, {html.counted(s, 'shot')}: {reached(row)}" for (s, name), row in rows.items() if name == MAJORITY]
+    for (shots, name), floor in rows.items():
+        if name != SUPPORT_MEAN or not floor["loss"]:
+            continue
+        row = leading(result["evaluation"], shots)
+        if html.known(row["loss"]):
+            lines.append(
+                f"{html.counted(shots, 'shot')}: off by {sqrt(row['loss']):.3g} (root mean square), R² "
+                f"{1 - row['loss'] / floor['loss']:.3f} against the support mean, which is off by {sqrt(floor['loss']):.3g}"
+            )
+    return lines

@@ -1,0 +1,202 @@
+"""One new device: a saved initialisation adapts to its data, here as it would on the board."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl import core
+from tinyfl.core import F32, TableSource
+from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
+from tinyfl.runs.evaluation import STEPS, in_units, needs_outputs
+from tinyfl.files import npz, read_arrays, write_whole
+from tinyfl.networks import Network, from_plan
+from tinyfl.runs.records import Saved, checked, values
+from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
+from tinyfl.tasks.standard import Standardisation
+from tinyfl.words import plain
+
+FIELDS = (
+    "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
+    "mean", "scale", "classes",
+)  # fmt: skip
+"""What a saved initialisation holds, with what was done to targets where it is of regression; the weights of an adapted device
+are saved in the same form."""
+
+OF_TARGETS = ("target_mean", "target_scale")
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """A saved theta, float32 (parameters,), with the network it is for and what was done to inputs and labels."""
+
+    theta: F32
+    network: Network
+    task: str
+    clip: float
+    adapt_lr: dict[str, float]
+    standard: Standardisation
+
+    @classmethod
+    def load(cls, path: Path) -> "Initialisation":
+        """The initialisation at ``path``, a file or a run directory.
+
+        Raises RunError if there is none, if it is damaged, or if it is not of the run whose directory it lies in.
+        """
+        file = _file(path)
+        if not file.is_file() or file.suffix != ".npz":
+            raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
+        try:
+            held = read_arrays(file, FIELDS, (*OF_TARGETS, "config_sha256"))
+        except DataError as error:
+            raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
+        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", *OF_TARGETS)
+        saved = checked(Saved, values({name: held[name] for name in held if name not in numbers}), file, COPY)
+        net = _network(file, saved.network, held["shape"], held["plan"])
+        theta = held["theta"]
+        if theta.dtype != np.float32 or theta.shape != (net.parameters,) or not np.isfinite(theta).all():
+            form = f"{theta.dtype} {theta.shape}"
+            raise RunError(f"{file} is damaged: theta is not {net.parameters:,} finite float32 numbers but {form}. {COPY}")
+        try:
+            standard = Standardisation.read(held, net.inputs, net.outputs)
+        except ValueError as error:
+            raise RunError(f"{file} is damaged: {error}. {COPY}") from error
+        if (directory := RunDirectory(file.parent)).holds(file):
+            directory.demand_own(saved.config_sha256, theta)
+        rates = {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream}
+        return cls(theta, net, saved.task, saved.clip, rates, standard)
+
+
+COPY = "Take the file as tinyfl wrote it."
+
+
+def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Network:
+    if plan.dtype != np.uint8 or shape.dtype.kind not in "iu" or shape.shape not in ((1,), (3,)):
+        raise RunError(f"{file} is damaged: its plan is {plan.dtype}, its shape {plain(shape)}. {COPY}")
+    try:
+        return from_plan(name, tuple(map(int, shape)), plan.tobytes())
+    except ConfigError as error:
+        raise RunError(f"{file} is damaged: {error}") from error
+
+
+def _file(path: Path) -> Path:
+    return path / INITIALISATION if path.is_dir() else path
+
+
+def adapt(
+    run: Path | str,
+    data: Path | str,
+    *,
+    mode: str = "batch",
+    steps: int = 10,
+    shots: int | None = None,
+    adapt_lr: float | None = None,
+    out: Path | str | None = None,
+) -> dict[str, Any]:
+    """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
+
+    The first ``shots`` rows are learnt from and the rest measured; where ``shots`` is None all are learnt from, and measured.
+    ``out`` takes the adapted weights. Returns loss and accuracy before and after, as plain data.
+    Raises DataError where the data do not fit the initialisation, TrainingError where the adaptation diverges.
+    """
+    start = Initialisation.load(Path(run))
+    if mode not in ("batch", "stream"):
+        raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
+    rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
+    if not 0 < rate < core.LIMIT:
+        raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
+    device = _samples(Path(data), start)
+    learnt = device.samples if shots is None else shots
+    if not 0 < learnt <= device.samples:
+        raise DataError(f"{data} has {device.samples} rows, too few for {learnt} shots. Give --shots 1 to {device.samples}.")
+    support = _rows(device, slice(0, learnt))
+    query = _rows(device, slice(learnt, None)) if learnt < device.samples else device
+
+    checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
+    adapted = core.adapt(
+        start.network.plan, start.theta, support, query, checkpoints,
+        stream=mode == "stream", rate=rate, clip=start.clip, weights=True, outputs=needs_outputs(start.standard),
+    )  # fmt: skip
+    if not np.isfinite(adapted.loss[-1, 0]):
+        raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
+    if out is not None:
+        assert adapted.weights is not None
+        held = read_arrays(_file(Path(run)), FIELDS, OF_TARGETS)
+        write_whole(Path(out), npz(**{**held, "theta": adapted.weights[0]}))
+    return {
+        "run": str(run),
+        "network": start.network.name,
+        "mode": mode,
+        "adapt_lr": rate,
+        "shots": learnt,
+        "measured_on": "the rest" if query is not device else "the same samples",
+        "samples_measured": query.samples,
+        "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
+        "device_ram_bytes": start.network.ram_bytes(learnt if mode == "batch" else 1),
+        "out": str(out) if out is not None else None,
+    }
+
+
+def _curve(
+    adapted: core.Adapted, losses: NDArray[np.floating[Any]], checkpoints: list[int], net: Network
+) -> list[dict[str, Any]]:
+    """The one device's loss and accuracy at each checkpoint; None where JSON has no number for it."""
+    return [
+        {
+            "steps": step,
+            "loss": float(losses[k, 0]) if np.isfinite(losses[k, 0]) else None,
+            "accuracy": float(adapted.accuracy[k, 0]) if net.classifies else None,
+        }
+        for k, step in enumerate(checkpoints)
+    ]
+
+
+def _samples(path: Path, start: Initialisation) -> TableSource:
+    """All samples of the device in the file at ``path``, standardised as the run's were.
+
+    Raises DataError where they do not fit the initialisation.
+    """
+    arrays = read_arrays(path, ("x", "y"))
+    x = checked_inputs(path, arrays["x"])
+    if x.shape[1] != start.network.inputs:
+        raise DataError(
+            f"{path}: array x has {x.shape[1]} inputs a row, and the initialisation is for {start.network.inputs}. "
+            "Give the same inputs, in the same order, as the run was trained on."
+        )
+    labels, targets = _truth(path, arrays["y"], len(x), start)
+    table = start.standard.apply(x)
+    refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
+    rows = np.arange(len(x), dtype=np.int32)[None]
+    return TableSource(table, rows, labels=None if labels is None else labels[None], targets=targets)
+
+
+def _rows(device: TableSource, chosen: slice) -> TableSource:
+    """Some of a device's samples."""
+    rows = np.ascontiguousarray(device.rows[:, chosen])
+    labels = None if device.labels is None else np.ascontiguousarray(device.labels[:, chosen])
+    return replace(device, rows=rows, labels=labels)
+
+
+def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple[core.I32 | None, F32 | None]:
+    """Labels or targets of a device's rows, as the network numbers them."""
+    if y.shape[:1] != (rows,):
+        raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry a row.")
+    if not start.network.classifies:
+        values = checked_values(path, y)
+        if values.shape[1] != start.network.outputs:
+            raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} numbers a row.")
+        return None, start.standard.targets(values)
+    classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
+    labels, _ = labels_in(path, y, "classes")
+    assert labels is not None
+    unknown = ~np.isin(labels, classes)
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise DataError(
+            f"{path}: array y has {labels[row]} in row {row}, and the initialisation knows the classes "
+            f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
+        )
+    return np.searchsorted(classes, labels).astype(np.int32), None

@@ -1,0 +1,299 @@
+"""Run directories: config.toml, metrics.jsonl, rounds.jsonl, events.jsonl, checkpoint/, initialisation.npz, result.json,
+report.html.
+
+One run at a time holds the directory's lock, which the operating system drops even after kill -9. A checkpoint is one file
+that is replaced whole, so a cut at any moment leaves the old one or the new one.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyfl.algorithms import State
+from tinyfl.config import Config, resolve
+from tinyfl.core import F32
+from tinyfl.errors import ConfigError, DataError, RunError
+from tinyfl.files import npz, read_arrays, write_whole, writing
+from tinyfl.fleet import Event
+from tinyfl.networks import is_file
+from tinyfl.runs.records import Metric, Point, Result, Round, checked, values
+from tinyfl.words import shell
+
+CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
+    "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
+    "result.json", "lock",
+)  # fmt: skip
+
+
+HELD = (
+    "theta", "round", "config_sha256", "data_sha256", "network_sha256", "left_out", "seconds", "losses",
+)  # fmt: skip
+"""What a checkpoint's file has."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two rounds: the state, the hashes of config, data and a network that is a file, and what is counted so
+    far. ``losses`` are those of the rounds since the last record in metrics.jsonl."""
+
+    state: State
+    config_sha256: str
+    data_sha256: str
+    network_sha256: str
+    left_out: Mapping[str, int]
+    seconds: float
+    losses: tuple[float, ...]
+
+
+class RunDirectory:
+    """A run's files at ``path``. Whatever cannot be written raises a RunError that says how the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._unlogged: RunError | None = None
+
+    @property
+    def again(self) -> str:
+        """The command that goes on with this run."""
+        return shell("tinyfl", "run", "--resume", self.path)
+
+    @property
+    def _cure(self) -> str:
+        return f"See that it has room and that you may write there, then go on with: {self.again}"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the directory for this process.
+
+        Raises RunError if another run does.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("a+")
+        with lock as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunError(
+                    f"{self.path} is in use by a running tinyfl (process {file.read().strip() or 'unknown'}). "
+                    "Wait for it, stop it, or give another --out."
+                ) from error
+            with writing(self.path / LOCK):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+            yield
+
+    def start(self, config: Config) -> None:
+        """Writes the config of a new run.
+
+        Raises RunError if the directory already holds one.
+        """
+        if (self.path / CONFIG).exists():
+            raise RunError(f"{self.path} already holds a run. Go on with it: {self.again}; or give another --out.")
+        write_whole(self.path / CONFIG, config.to_toml().encode())
+
+    def config(self) -> Config:
+        """The run's config.
+
+        Raises RunError if there is none, or it is malformed.
+        """
+        if not (self.path / CONFIG).is_file():
+            start = shell("tinyfl", "run", "--out", self.path)
+            raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with {start}.")
+        try:
+            return resolve({}, self.path / CONFIG)
+        except ConfigError as error:
+            raise RunError(f"{self.path / CONFIG} is damaged: {error} Put it back as the run had it.") from error
+
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replaces the checkpoint, once the metrics up to it are on disk."""
+        self.save(
+            CHECKPOINT,
+            npz(
+                theta=checkpoint.state.theta,
+                round=checkpoint.state.round,
+                config_sha256=checkpoint.config_sha256,
+                data_sha256=checkpoint.data_sha256,
+                network_sha256=checkpoint.network_sha256,
+                left_out=json.dumps(dict(checkpoint.left_out)),
+                seconds=checkpoint.seconds,
+                losses=checkpoint.losses,
+            ),
+        )
+        if self._unlogged:
+            raise self._unlogged
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The last checkpoint; None if there is none yet.
+
+        Raises RunError if it cannot be read.
+        """
+        path, anew = self.path / CHECKPOINT, "Start the run anew with another --out."
+        if not path.exists():
+            return None
+        try:
+            held = read_arrays(path, HELD)
+        except DataError as error:
+            raise RunError(f"{path} is damaged. {anew}") from error
+        theta, losses = held.pop("theta"), held.pop("losses")
+        point = checked(Point, values(held), path, anew)
+        if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
+            raise RunError(
+                f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {anew}"
+            )
+        if losses.ndim != 1 or losses.dtype != np.float64:
+            raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {anew}")
+        return Checkpoint(
+            State(point.round, theta),
+            point.config_sha256,
+            point.data_sha256,
+            point.network_sha256,
+            point.left_out,
+            point.seconds,
+            tuple(losses.tolist()),
+        )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line that was cut off is left out."""
+        return [record.model_dump() for _, record in self._records(METRICS, Metric)]
+
+    def trim(self, rounds: int) -> None:
+        """Drops the records past ``rounds``, which a resumed run writes again."""
+        for name, kind in ((METRICS, Metric), (ROUNDS, Round)):
+            kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
+            self.save(name, b"".join(line + b"\n" for line in kept))
+
+    def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
+        """The lines of a file and what they say, without one that was cut off."""
+        path, records = self.path / name, []
+        for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
+            records.append((line, checked(kind, line, path, "Put it back, or start the run anew with another --out.")))
+        return records
+
+    def log(self, name: str) -> "Log":
+        """A file that lines are added to."""
+        return Log(self.path / name, self._cure)
+
+    def log_event(self, event: Event) -> None:
+        """Adds a line to events.jsonl, whole whichever thread writes it. Where it cannot be written, the next checkpoint says
+        so: a board is not to blame for a full disk."""
+        try:
+            with self.log(EVENTS) as log:
+                log.add({"time": round(time.time(), 3), **asdict(event)})
+        except RunError as error:
+            self._unlogged = error
+
+    def result(self) -> dict[str, Any]:
+        """The finished run's JSON.
+
+        Raises RunError if the run has not finished.
+        """
+        path = self.path / RESULT
+        if not path.is_file():
+            self.config()
+            raise RunError(f"{self.path} has not finished. Go on with it: {self.again}")
+        anew = f"Write it anew: {self.again}"
+        result = checked(Result, path.read_bytes(), path, anew)
+        config = self.config()
+        if result.config_sha256 != config.sha256() and not config.older:
+            raise RunError(
+                f"{path} and the {CONFIG} beside it are of different runs, or {CONFIG} was changed, or is of another version "
+                f"of tinyfl. Put back what belongs together. {anew}"
+            )
+        return result.model_dump(exclude_unset=True)
+
+    def holds(self, file: Path) -> bool:
+        """Whether ``file`` is the initialisation of a run in this directory."""
+        return file.name == INITIALISATION and (self.path / CONFIG).is_file()
+
+    def demand_own(self, config_sha256: str, theta: F32) -> None:
+        """Raises RunError where an initialisation, its config's hash and theta, is not of the run that ended here."""
+        result = self.result()
+        if (config_sha256, theta_sha256(theta)) != (result["config_sha256"], result["theta_sha256"]):
+            raise RunError(
+                f"{self.path / INITIALISATION} and the {RESULT} beside it are of different runs: theta "
+                f"{theta_sha256(theta)[:16]} here, {result['theta_sha256'][:16]} there. Put back what belongs together, or "
+                f"write both anew: {self.again}"
+            )
+
+    def save_initialisation(self, **arrays: Any) -> None:
+        """Writes initialisation.npz."""
+        self.save(INITIALISATION, npz(**arrays))
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json."""
+        self.save(RESULT, (json.dumps(result, indent=2) + "\n").encode())
+
+    def save(self, name: str, data: bytes) -> None:
+        """Writes a file of this name, whole."""
+        write_whole(self.path / name, data, self._cure)
+
+
+class Log:
+    """Lines that are added to the file at ``path``, each at once. Raises RunError, with the ``cure``, where one cannot be."""
+
+    def __init__(self, path: Path, cure: str) -> None:
+        self._path, self._cure = path, cure
+        with writing(path, cure):
+            self._file = path.open("ab", buffering=0)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """One more line."""
+        line = json.dumps(record).encode() + b"\n"
+        with writing(self._path, self._cure):
+            while line:  # a disk that is almost full takes a part first
+                line = line[self._file.write(line) :]
+
+    def save(self) -> None:
+        """Waits until all lines are on disk."""
+        with writing(self._path, self._cure):
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def theta_sha256(theta: F32) -> str:
+    """What a run's theta is known by."""
+    return hashlib.sha256(theta.tobytes()).hexdigest()
+
+
+def data_sha256(config: Config) -> str:
+    """Hash of the user's data file; empty for tasks that bring their own."""
+    return _sha256(config.data)
+
+
+def network_sha256(config: Config) -> str:
+    """Hash of the file that the network is; empty for one by its name."""
+    return _sha256(config.network if is_file(config.network) else "")
+
+
+def _sha256(path: str) -> str:
+    if not path:
+        return ""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
+    """TASK-ALGORITHM-SEED in ``folder``, or the first of -2, -3, ... that is free."""
+    base = folder / f"{config.task}-{config.algorithm}-{config.seed}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path

@@ -1,0 +1,219 @@
+"""How well an initialisation adapts: loss and accuracy on unseen devices after a few steps on their support sets.
+
+Two modes, each with its own adaptation rate: ``batch`` (a step = one full-batch step on the support set) and ``stream`` (a
+step = one pass over it, sample by sample). Rates are chosen on validation devices, for every initialisation by itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl import core
+from tinyfl.algorithms import nearest_mean
+from tinyfl.core import F32, FASTEST, Engine, TableSource
+from tinyfl.errors import TrainingError
+from tinyfl.networks.layers import Loss
+from tinyfl.networks import Network
+from tinyfl.tasks import Episodes, Task
+from tinyfl.tasks.standard import Standardisation
+
+Mode = Literal["batch", "stream"]
+
+MODES: tuple[Mode, ...] = ("batch", "stream")
+STEPS = (0, 1, 5, 10, 32)
+LEADING_STEPS = 10
+"""Rates are chosen for the result after this many steps, and reports lead with it."""
+
+MAJORITY, NEAREST_MEAN, SUPPORT_MEAN = "majority", "nearest class mean", "support mean"
+"""What needs no network and no training: the floor that a learned initialisation has to beat."""
+
+RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+VALIDATION_EPISODES = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval. ``accuracy`` is None for
+    regression, whose loss is in the units of the user's targets; a loss is infinite where a device diverged. ``shots`` as asked
+    for, ``steps`` taken at rate ``adapt_lr``."""
+
+    mode: Mode
+    shots: int
+    steps: int
+    adapt_lr: float
+    loss: float
+    loss_ci95: float
+    accuracy: float | None
+    accuracy_ci95: float | None
+    tasks: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return finite(asdict(self))
+
+
+def finite(data: dict[str, Any]) -> dict[str, Any]:
+    """``data`` with None, which JSON has, for floats that are not finite."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()}
+
+
+def needs_outputs(standard: Standardisation | None) -> bool:
+    """Whether ``in_units`` needs the outputs: where several have units of their own."""
+    return standard is not None and standard.of_targets and len(standard.target_scale) > 1
+
+
+def in_units(adapted: core.Adapted, query: TableSource, standard: Standardisation | None) -> NDArray[np.floating[Any]]:
+    """The loss at each checkpoint and on each device, (checkpoints, devices): of values to predict the mean squared error in
+    the units of the user's targets."""
+    if standard is None or not standard.of_targets:
+        return adapted.loss
+    if not needs_outputs(standard):
+        return adapted.loss * standard.squared_unit
+    assert adapted.outputs is not None
+    assert query.targets is not None
+    errors = standard.target_scale * (adapted.outputs - query.targets[query.rows])
+    return np.where(np.isfinite(adapted.loss), (errors**2).mean(axis=(2, 3)), np.inf)
+
+
+def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> tuple[float, float, int]:
+    """The mean over devices of each device's mean, the half-width of its 95 % interval (Student's t), and the devices.
+
+    values (episodes,), device (episodes,). The half-width is nan for a single device.
+    """
+    from scipy.stats import t
+
+    count = np.bincount(device)
+    of_device = np.bincount(device, weights=values.astype(np.float64)) / count
+    n = len(of_device)
+    if n < 2 or not np.isfinite(of_device).all():
+        return float(of_device.mean()), float("nan"), n
+    return float(of_device.mean()), float(t.ppf(0.975, n - 1) * of_device.std(ddof=1) / np.sqrt(n)), n
+
+
+def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int, clip: float, engine: Engine) -> float:
+    """The rate of RATES that serves ``theta`` best on validation devices after LEADING_STEPS: by accuracy where the task has
+    it, by loss where not; the lower rate where two are equal.
+
+    Raises TrainingError if every rate diverges.
+    """
+    episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+    best, chosen = -np.inf, 0.0
+    for rate in RATES:
+        adapted = core.adapt(
+            network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
+            stream=mode == "stream", rate=rate, clip=clip, engine=engine,
+        )  # fmt: skip
+        score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
+        if score > best and np.isfinite(adapted.loss).any():
+            best, chosen = score, rate
+    if not chosen:
+        standard = task.standardisation
+        cure = "a smaller --inner-lr" if standard is None or standard.of_inputs else "--standardise"
+        raise TrainingError(
+            f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
+            f"the data are not usable. Look at the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
+        )
+    return chosen
+
+
+def measure(
+    task: Task,
+    network: Network,
+    theta: F32,
+    *,
+    shots: tuple[int, ...],
+    tasks: int,
+    adapt_lr: float | None = None,
+    clip: float = 0.0,
+    engine: Engine = FASTEST,
+    tick: Callable[[], None] | None = None,
+) -> list[Row]:
+    """Rows for both modes, each of ``shots`` and each of STEPS on ``tasks`` test devices (fewer where the data have fewer).
+
+    ``adapt_lr`` None: chosen on validation devices for each mode and number of shots. ``tick`` is called after each curve.
+    """
+    rows: list[Row] = []
+    for shot in shots:
+        episodes = task.episodes("test", tasks, shot)
+        for mode in MODES:
+            rate = adapt_lr or choose_rate(task, network, theta, mode, shot, clip, engine)
+            rows += _rows(task, network, theta, episodes, mode, shot, rate, clip, engine)
+            if tick:
+                tick()
+    return rows
+
+
+def _rows(
+    task: Task,
+    network: Network,
+    theta: F32,
+    episodes: Episodes,
+    mode: Mode,
+    shots: int,
+    rate: float,
+    clip: float,
+    engine: Engine,
+) -> list[Row]:
+    standard = task.standardisation
+    adapted = core.adapt(
+        network.plan, theta, episodes.support, episodes.query, STEPS,
+        stream=mode == "stream", rate=rate, clip=clip, engine=engine, outputs=needs_outputs(standard),
+    )  # fmt: skip
+    losses = in_units(adapted, episodes.query, standard)
+    rows = []
+    for k, steps in enumerate(STEPS):
+        loss, loss_ci95, tasks = mean_and_interval(losses[k], episodes.device)
+        accuracy, accuracy_ci95 = None, None
+        if network.classifies:
+            accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
+        rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks))
+    return rows
+
+
+def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:
+    """What is to be had on the same episodes without any network, a row for each number of shots and method: the majority class
+    of the support set and the nearest class mean on its raw inputs, or the mean of its values."""
+    rows = []
+    for shot in shots:
+        episodes = task.episodes("test", tasks, shot)
+        for method, what, values in _trivial(task, network, episodes):
+            mean, ci95, devices = mean_and_interval(values, episodes.device)
+            none = dict.fromkeys(("loss", "loss_ci95", "accuracy", "accuracy_ci95"))
+            rows.append(finite({"shots": shot, "method": method, **none, what: mean, f"{what}_ci95": ci95, "tasks": devices}))
+    return rows
+
+
+def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
+    """Each trivial method, what it is measured by, and its values (episodes,)."""
+    support, query = episodes.support, episodes.query
+    if network.classifies:
+        assert support.labels is not None
+        assert query.labels is not None
+        votes = np.eye(network.outputs, dtype=np.int64)[support.labels].sum(axis=1)
+        yield MAJORITY, "accuracy", (query.labels == votes.argmax(axis=1)[:, None]).mean(axis=1)
+        gain = np.float32(1) if support.gain is None else support.gain[:, None, None]
+        x, queries = gain * support.table[support.rows], gain * query.table[query.rows]
+        yield NEAREST_MEAN, "accuracy", nearest_mean.accuracy(x, support.labels, queries, query.labels, network.outputs)
+    elif network.loss is Loss.mean_squared_error:
+        assert support.targets is not None
+        assert query.targets is not None
+        known = support.targets[support.rows].mean(axis=1, keepdims=True, dtype=np.float64)
+        errors = query.targets[query.rows] - known
+        if task.standardisation is not None:
+            errors *= task.standardisation.target_scale
+        yield SUPPORT_MEAN, "loss", (errors**2).mean(axis=(1, 2))
+
+
+def worse_than_floor(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a result's floor that its own, LEADING_STEPS full-batch steps on as many shots, do not come up to."""
+    leading = {row["shots"]: row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS)}
+
+    def beats(floor: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        if floor["accuracy"] is not None:
+            return bool(floor["accuracy"] > row["accuracy"])
+        return bool(row["loss"] is None or floor["loss"] < row["loss"])
+
+    return [dict(floor) for floor in result["floor"] if beats(floor, leading[floor["shots"]])]
