@@ -28,10 +28,10 @@ from tinyfl.config import resolve
 from tinyfl.core import FASTEST
 from tinyfl.fleets import emulation
 from tinyfl.fleets.assembly import Work, assembled
+from tinyfl.fleets.linked import LinkFleet
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Federation
 from tinyfl.link.board import LinkedBoard, Round, floats
-from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire, Opener
 from tinyfl.networks import network
 from tinyfl.networks.plan import plan_bytes

@@ -29,7 +29,7 @@ from common import provenance
 
 from tinyfl.deployment.supernode import free_port
 from tinyfl.flower.allowed import VARIABLE
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
 
 BIN = Path(sys.executable).parent
 INSTALLS_NOTHING = "--disable-runtime-dependency-installation"

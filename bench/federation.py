@@ -24,7 +24,7 @@ from common import provenance
 from tinyfl.building.boards import load
 from tinyfl.deployment.supernode import free_port
 from tinyfl.fleets.emulation import firmware
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
 
 RUN = [
     "--task",

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tinyfl import files
 from tinyfl.errors import DataError, RunError
-from tinyfl.files import read_array, read_arrays, write_whole
+from tinyfl.system import files
+from tinyfl.system.files import read_array, read_arrays, write_whole
 
 ARRAYS = {
     "x": np.arange(40, dtype=np.float32).reshape(10, 4),
@@ -129,7 +129,7 @@ def test_an_array_that_nobody_asked_for_is_not_read(tmp_path: Path, monkeypatch:
 
 def test_a_keras_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
-    from tinyfl.export.keras import from_keras
+    from tinyfl.networks.keras import from_keras
 
     with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("model.weights.h5", bytes(1 << 20))

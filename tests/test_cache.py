@@ -15,9 +15,9 @@ import pytest
 from tinyfl import doctor
 from tinyfl.building import boards
 from tinyfl.errors import ConfigError
-from tinyfl.files import cache
 from tinyfl.flash import methods
 from tinyfl.fleets import emulation
+from tinyfl.system import cache
 
 UNKNOWN = """
 import os, pwd, sys

@@ -22,9 +22,9 @@ from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.building import boards
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
+from tinyfl.config.roster import Part, read_parts
 from tinyfl.errors import DataError, LinkError, TinyflError
 from tinyfl.fleet import Event
-from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -475,7 +475,7 @@ def test_what_a_data_set_is_refused_for_is_on_the_page(monkeypatch: pytest.Monke
     Path("text.npz").write_text("no arrays")
     for number, arrays in enumerate([*BAD_DATA, {}, BAD_DATA[-1]]):
         if number > len(BAD_DATA):  # the last is read by a machine whose memory is full
-            monkeypatch.setattr("tinyfl.files.memory", lambda: 0)
+            monkeypatch.setattr("tinyfl.system.files.memory", lambda: 0)
         path = Path(f"{number}.npz" if arrays != {} else "text.npz")
         if arrays:
             np.savez(path, **arrays)

@@ -21,11 +21,11 @@ from tinyfl.config import resolve
 from tinyfl.errors import Interrupted
 from tinyfl.fleets.assembly import Work
 from tinyfl.flower import rounds as federation
-from tinyfl.learner import learner_of
 from tinyfl.networks import network
-from tinyfl.processes.interrupts import held_back
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.learner import learner_of
 from tinyfl.simulation import here
+from tinyfl.system.interrupts import held_back
 from tinyfl.tasks.sine import Sine
 
 TINY = {"task": "sine", "network": "mlp-2", "devices": 4, "cohort": 2, "rounds": 4, "tasks": 2, "adapt_lr": 0.01}

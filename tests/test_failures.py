@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyfl.cli.show import runs as show
+from tinyfl.config.roster import Part, named
 from tinyfl.errors import TrainingError
 from tinyfl.fleet import spans
-from tinyfl.roster import Part, named
 from tinyfl.runs.directory import EVENTS, ROUNDS
 from tinyfl.runs.failures import _common, failed
 from tinyfl.simulation import simulate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyfl.files import LOCK, private_folder
+from tinyfl.system.files import LOCK, private_folder
 
 OWNER = """
 import sys, time

@@ -176,8 +176,8 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(tmp_pa
 
     from tinyfl.building.boards import load
     from tinyfl.building.build import build
+    from tinyfl.fleets.linked import LinkFleet
     from tinyfl.flower.grid import FleetGrid
-    from tinyfl.link.fleet import LinkFleet
     from tinyfl.link.wire import MachineWire, SerialWire
 
     board = load("mps2-an386")

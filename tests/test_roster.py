@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tinyfl.config import resolve
+from tinyfl.config.roster import Part, read_parts
 from tinyfl.errors import ConfigError
-from tinyfl.roster import Part, read_parts
 
 MIXED = """
 task = "sine"

@@ -15,8 +15,8 @@ import pytest
 import tinyfl
 from tinyfl.config import Config, resolve
 from tinyfl.errors import ConfigError, Interrupted, RunError, TrainingError
-from tinyfl.files import write_whole
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.system.files import write_whole
 
 SMALL = {"task": "sine", "network": "mlp-16-16", "rounds": 400, "cohort": 20, "devices": 100, "tasks": 20}
 OPTIONS = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
@@ -231,7 +231,7 @@ def test_a_malformed_config_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_two_processes_write_at_once_is_always_one_of_theirs(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write = "import sys; from pathlib import Path; from tinyfl.files import write_whole\n"
+    write = "import sys; from pathlib import Path; from tinyfl.system.files import write_whole\n"
     write += "for _ in range(40): write_whole(Path(sys.argv[1]), sys.argv[2].encode() * 100_000)"
     writers = [subprocess.Popen([sys.executable, "-c", write, str(path), letter], stderr=subprocess.PIPE) for letter in "ab"]
     while any(writer.poll() is None for writer in writers):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyfl.errors.words import MOST, MOST_OF_A_NAME, file_name, markdown, message, plain, serial_number, shell, tcl, visible
 from tinyfl.report import html
-from tinyfl.words import MOST, MOST_OF_A_NAME, file_name, markdown, message, plain, serial_number, shell, tcl, visible
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 

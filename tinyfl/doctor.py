@@ -18,8 +18,8 @@ from tinyfl.devices import udev
 from tinyfl.devices.connected import PYOCD_SECONDS, find_tool, usb_devices
 from tinyfl.devices.ports import Port, serial_ports
 from tinyfl.errors import ConfigError, InstallError, TinyflError
-from tinyfl.files import cache
 from tinyfl.flash import methods
+from tinyfl.system import cache
 
 SECONDS = 10.0
 """What a tool may take to say its version."""

@@ -12,19 +12,19 @@ from tinyfl.algorithms import Algorithm, State
 from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Work, assembled
 from tinyfl.flower.rounds import Federation, Outcome, Progress
-from tinyfl.learner import Learner, fitted
 from tinyfl.networks import starts_from
-from tinyfl.processes.interrupts import telling
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
 from tinyfl.runs.directory import RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
+from tinyfl.runs.learner import Learner, fitted
+from tinyfl.system.interrupts import telling
 from tinyfl.tasks import SPLITS
 from tinyfl.tasks.standard import Standardisation
-from tinyfl.words import plain
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses

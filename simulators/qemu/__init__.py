@@ -14,8 +14,8 @@ from tinyfl.simulators.bridge import Link
 
 from tinyfl.building.boards import Board, Qemu
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.files import private_folder
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
+from tinyfl.system.files import private_folder
 
 PROGRAM = "qemu-system-arm"
 DEADLINE = 30.0

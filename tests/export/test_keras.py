@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tinyfl.errors import ConfigError, DataError, InstallError
-from tinyfl.export.keras import from_keras, to_keras
 from tinyfl.networks import Network
+from tinyfl.networks.keras import from_keras, to_keras
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 
 keras = pytest.importorskip("keras", reason="needs keras: pip install 'tinyfl[tf]'")

@@ -10,7 +10,7 @@ import pytest
 import tinyfl
 from tinyfl.cli.show import runs as show
 from tinyfl.errors import ConfigError, DataError, TinyflError
-from tinyfl.export.keras import from_keras
+from tinyfl.networks.keras import from_keras
 from tinyfl.networks.layers import Loss
 from tinyfl.report import figures
 from tinyfl.runs.directory import RunDirectory

@@ -10,7 +10,7 @@ from double import Double
 from tinyfl.algorithms import Inner
 from tinyfl.devices.rack import Rack, opener_at
 from tinyfl.fleet import Event
-from tinyfl.link.fleet import LinkFleet
+from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.wire import Opener
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine

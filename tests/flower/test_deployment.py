@@ -16,7 +16,7 @@ import pytest
 
 import tinyfl
 from tinyfl.deployment.supernode import free_port
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "federation.md").read_text()

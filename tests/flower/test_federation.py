@@ -16,6 +16,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
 
 from tinyfl.algorithms import Inner, Updates
+from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
@@ -27,7 +28,6 @@ from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_re
 from tinyfl.flower.remote import call_roll
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config
-from tinyfl.roster import Part
 from tinyfl.simulation import simulate
 
 

@@ -13,8 +13,10 @@ from fleet_of_24 import COHORT, FLEET, RUN_CONFIG, SIZE, TASK, THETA
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 
 from tinyfl.algorithms import Inner
+from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway, read_holding
 from tinyfl.errors import ConfigError, LinkError
+from tinyfl.errors.words import plain
 from tinyfl.fleets.assembly import raised
 from tinyfl.flower import client_app
 from tinyfl.flower.allowed import Allowed, read_allowed
@@ -25,9 +27,7 @@ from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import from_run_config, to_run_config
 from tinyfl.flower.settings import keys as setting_names
 from tinyfl.networks import network
-from tinyfl.roster import Part
 from tinyfl.tasks import load_task
-from tinyfl.words import plain
 
 
 @contextmanager

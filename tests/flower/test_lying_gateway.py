@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tinyfl.algorithms import Updates
 from tinyfl.errors import TrainingError
+from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.flower import remote
 from tinyfl.flower.messages import MOST_EVENTS, MOST_SAID, REASON, Trouble, shard_record
@@ -25,7 +26,6 @@ from tinyfl.flower.remote import call_roll
 from tinyfl.flower.rounds import MOST_REASONS
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.simulation import simulate
-from tinyfl.words import plain
 
 LIAR = 5
 """The node that serves devices 0 to 7."""

@@ -42,7 +42,7 @@ from tinyfl.deployment.superlink import FLEET, NODES_BYTES, STRANGERS_BYTES, Fle
 from tinyfl.deployment.supernode import free_port
 from tinyfl.errors import ConfigError, InstallError, LinkError
 from tinyfl.flower.allowed import Allowed
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 TINYFL = Path(sys.executable).with_name("tinyfl")

@@ -15,7 +15,7 @@ from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner
 from tinyfl.errors import ConfigError
-from tinyfl.link.fleet import LinkFleet
+from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine

@@ -14,7 +14,7 @@ from tinyfl import core
 from tinyfl.algorithms import Inner
 from tinyfl.core import U32, TableSource
 from tinyfl.fleet import Event, MixedFleet
-from tinyfl.link.fleet import LinkFleet
+from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Dense, Loss, Network, network
 from tinyfl.tasks.digits import digits

@@ -17,11 +17,11 @@ from tinyfl.algorithms import Inner, State
 from tinyfl.config import resolve
 from tinyfl.errors import DoesNotFit, LinkError
 from tinyfl.fleet import Event
+from tinyfl.fleets.linked import LinkFleet
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Federation, Outcome
 from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard
-from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
 from tinyfl.networks.plan import plan_bytes

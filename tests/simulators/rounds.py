@@ -10,7 +10,7 @@ def demand_the_native_theta(opener: Any, network_name: str = "mlp-32-32-relu") -
     from tinyfl.simulators.native import NativeFleet
 
     from tinyfl.algorithms import Inner
-    from tinyfl.link.fleet import LinkFleet
+    from tinyfl.fleets.linked import LinkFleet
     from tinyfl.networks import network
     from tinyfl.tasks.sine import Sine
 

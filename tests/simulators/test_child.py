@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import all_end, runs
 
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
 
 FAMILY = "sleep 600 & echo $! > {0}/one; sleep 600 & echo $! > {0}/two; {1}"
 

@@ -16,7 +16,7 @@ from tinyfl.simulators.qemu import PROGRAM
 
 from tinyfl.building import boards
 from tinyfl.link.wire import SerialWire
-from tinyfl.processes.child import Child
+from tinyfl.system.child import Child
 
 BOARD = boards.load("stm32f405")
 SERIAL = 0x0102030405060708

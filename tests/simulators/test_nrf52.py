@@ -367,7 +367,7 @@ def learns_as_the_host_does(machine: Any) -> None:
     from tinyfl.simulators.native import NativeFleet
 
     from tinyfl.algorithms import Inner
-    from tinyfl.link.fleet import LinkFleet
+    from tinyfl.fleets.linked import LinkFleet
     from tinyfl.link.wire import MachineWire
     from tinyfl.networks import network
     from tinyfl.tasks.sine import Sine

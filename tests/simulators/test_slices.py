@@ -18,8 +18,8 @@ from probe import Probe, need
 from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.errors import Dead, Late, LinkError
+from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.board import ABORTED, BoardState, LinkedBoard, Round, floats
-from tinyfl.link.fleet import LinkFleet
 from tinyfl.link.wire import MachineWire, SerialWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine

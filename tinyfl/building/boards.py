@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from tinyfl.building.toolchains import CORES
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.words import plain, problem
+from tinyfl.errors.words import plain, problem
 
 IDENTITY_BYTES = 16
 """The record at a board's `identity`: "TFLI", a serial number of 8 bytes, 4 bytes of 0."""

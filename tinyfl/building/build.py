@@ -15,9 +15,8 @@ from tinyfl.building.boards import Board, Memory, pin_number
 from tinyfl.building.footprint import Footprint, footprint
 from tinyfl.building.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit
-from tinyfl.files import cache
-from tinyfl.processes import locks
-from tinyfl.processes.child import run
+from tinyfl.system import cache, locks
+from tinyfl.system.child import run
 
 FIRST_ERRORS = 8
 LOCK, OBJECTS = "lock", "objects"

@@ -25,7 +25,7 @@ def main() -> None:
 
     from tinyfl.cli.common import tell
     from tinyfl.errors import RunError, TinyflError
-    from tinyfl.words import message, plain
+    from tinyfl.errors.words import message, plain
 
     try:
         _verbs()(prog_name="tinyfl")

@@ -7,7 +7,7 @@ import typer
 
 from tinyfl import __version__
 from tinyfl.building.toolchains import Toolchain
-from tinyfl.words import visible
+from tinyfl.errors.words import visible
 
 app = typer.Typer(
     name="tinyfl",

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from tinyfl.errors import Interrupted
-from tinyfl.processes.interrupts import told_now
+from tinyfl.system.interrupts import told_now
 
 GRACE_SECONDS = 3.5
 

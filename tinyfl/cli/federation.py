@@ -40,7 +40,7 @@ def superlink(
 ) -> None:
     """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
     from tinyfl.deployment.superlink import Setting, serve_superlink
-    from tinyfl.processes.interrupts import ended_by_signal
+    from tinyfl.system.interrupts import ended_by_signal
 
     if insecure and keys:
         raise ConfigError("--insecure has no keys. Leave it out, or --keys.")
@@ -69,7 +69,7 @@ def gateway(
     from tinyfl.deployment.gateway import Gateway, read_holding
     from tinyfl.deployment.supernode import SuperLink, serve_federation
     from tinyfl.fleets.assembly import raised
-    from tinyfl.processes.interrupts import ended_by_signal
+    from tinyfl.system.interrupts import ended_by_signal
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tinyfl.cli.common import Compiler, Json, app, say
-from tinyfl.words import shell
+from tinyfl.errors.words import shell
 
 boards_app = typer.Typer(help="List, show and check boards' manifests.", no_args_is_help=True)
 app.add_typer(boards_app, name="boards")

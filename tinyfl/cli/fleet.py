@@ -7,7 +7,7 @@ import typer
 
 from tinyfl.cli.common import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
 from tinyfl.errors import ConfigError
-from tinyfl.words import plain
+from tinyfl.errors.words import plain
 
 
 @app.command()

@@ -26,7 +26,7 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
 
         return load_program(path)
     if is_file(name):
-        from tinyfl.export.keras import from_keras
+        from tinyfl.networks.keras import from_keras
 
         return from_keras(path)[0]
     if path.suffix == ".npz" or path.is_dir():

@@ -17,19 +17,19 @@ from typing import Any
 from flwr.app import Error, MessageType, RecordDict
 
 from tinyfl.config import read_toml, resolve
+from tinyfl.config.roster import Part, read_parts
 from tinyfl.core import FASTEST
 from tinyfl.errors import ConfigError, TinyflError
+from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
 from tinyfl.fleets.assembly import Site, Work, learning
 from tinyfl.flower.allowed import Allowed, refuse_paths
 from tinyfl.flower.messages import MOST_SAID, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read
 from tinyfl.flower.settings import of_the_config
-from tinyfl.learner import learner_of, refuse_misfit
 from tinyfl.networks import Network
-from tinyfl.roster import Part, read_parts
+from tinyfl.runs.learner import learner_of, refuse_misfit
 from tinyfl.tasks import targets_for
-from tinyfl.words import plain
 
 CLOSE_SECONDS = 0.5
 """What a round at work may take to end where the gateway closes."""

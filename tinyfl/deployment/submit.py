@@ -21,11 +21,11 @@ import tomlkit
 from tinyfl import errors
 from tinyfl.config import Config, read_toml, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
-from tinyfl.files import cache
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file
-from tinyfl.processes.interrupts import telling
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.system import cache
+from tinyfl.system.interrupts import telling
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
 EXIT = re.compile(r"\(exit (\d+): (\w+)\)")

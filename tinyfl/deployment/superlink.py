@@ -34,10 +34,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tinyfl.deployment.inner import inner
 from tinyfl.deployment.supernode import loopback, prepare_environment
 from tinyfl.errors import ConfigError, LinkError
-from tinyfl.files import private_folder
+from tinyfl.errors.words import plain
 from tinyfl.flower.allowed import Allowed, why_refused
-from tinyfl.processes.child import Child
-from tinyfl.words import plain
+from tinyfl.system.child import Child
+from tinyfl.system.files import private_folder
 
 LOCAL = "127.0.0.1"
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from tinyfl.deployment import certificates
 from tinyfl.deployment.supernode_main import flower
 from tinyfl.errors import ConfigError, LinkError
-from tinyfl.files import private_folder
+from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import Answer, serve
-from tinyfl.processes.child import Child
-from tinyfl.words import plain
+from tinyfl.system.child import Child
+from tinyfl.system.files import private_folder
 
 TASK_POLL = "0.1"
 """Seconds from one look for work of Flower's SuperExec to the next; its own default is 1."""

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.deployment.inner import inner
+from tinyfl.errors.words import plain
 from tinyfl.flower.allowed import allowed_here, why_refused
-from tinyfl.words import plain
 
 POLL_SECONDS = 0.1
 """From one look for an answer to the next."""

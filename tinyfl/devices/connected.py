@@ -27,10 +27,10 @@ from tinyfl.devices.ports import (  # fmt: skip
     trouble,
 )
 from tinyfl.errors import LinkError
+from tinyfl.errors.words import MOST_OF_USB, plain, serial_number
 from tinyfl.link.board import Description, LinkedBoard
 from tinyfl.link.defects import one_device
 from tinyfl.link.wire import SerialWire
-from tinyfl.words import MOST_OF_USB, plain, serial_number
 
 ASK_SECONDS = 2.0
 """What a board may take to describe itself, at each speed that is tried."""

@@ -24,9 +24,9 @@ from typing import Any
 from tinyfl.devices.connected import Device
 from tinyfl.devices.ports import Port, port, serial_ports, speeds
 from tinyfl.errors import ConfigError
-from tinyfl.files import write_whole
-from tinyfl.processes import locks
-from tinyfl.words import plain, shell
+from tinyfl.errors.words import plain, shell
+from tinyfl.system import locks
+from tinyfl.system.files import write_whole
 
 DEVICES = Path("devices.toml")
 """Where it is, if nothing else is said."""

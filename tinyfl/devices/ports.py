@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyfl.errors import Dead, LinkError, TinyflError
-from tinyfl.words import MOST_OF_USB, plain, serial_number
+from tinyfl.errors.words import MOST_OF_USB, plain, serial_number
 
 if TYPE_CHECKING:
     from tinyfl.building.boards import Board

@@ -4,8 +4,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tinyfl.errors.words import markdown, plain
 from tinyfl.export.measure import CORE
-from tinyfl.words import markdown, plain
 
 SHARES = ("accuracy", "labels right")
 _DATA = {

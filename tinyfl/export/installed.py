@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyfl.errors import InstallError
-from tinyfl.files import cache
+from tinyfl.system import cache
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
 """oneDNN reorders sums, and says so."""

@@ -11,19 +11,19 @@ import numpy as np
 from tinyfl import __version__
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import file_name
 from tinyfl.export.card import card
 from tinyfl.export.carray import c_array
 from tinyfl.export.convert import convert, representative_set
 from tinyfl.export.installed import tensorflow_part
 from tinyfl.export.interpreters import available
 from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
-from tinyfl.files import write_whole
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.networks import Network
 from tinyfl.runs.directory import theta_sha256
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.finished import Finished, Origin, origin
-from tinyfl.words import file_name
+from tinyfl.system.files import write_whole
 
 Kind = Literal["float32", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "int8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinyfl.devices.ports import Spot
 from tinyfl.errors import FlashError
-from tinyfl.words import plain, serial_number
+from tinyfl.errors.words import plain, serial_number
 
 MOUNTS = Path("/proc/self/mountinfo")
 LABELS = Path("/dev/disk/by-label")

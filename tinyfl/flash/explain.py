@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinyfl.building.boards import Board, Bossac
 from tinyfl.devices import udev
-from tinyfl.words import plain
+from tinyfl.errors.words import plain
 
 LAST_LINES = 4
 """Of the tool's own words, beside ours."""

@@ -12,10 +12,10 @@ from tinyfl.devices.connected import Device, look
 from tinyfl.devices.inventory import Saved, Selection
 from tinyfl.devices.ports import Port, Spot, port, where
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain, shell
 from tinyfl.flash import drives
 from tinyfl.flash.ways import Seen, Way, fits, ways
 from tinyfl.link.board import Description
-from tinyfl.words import plain, shell
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tinyfl.building.boards import Bossac, Copy, DfuUtil, FlashMethod, Openocd, 
 from tinyfl.building.images import Format
 from tinyfl.devices.connected import find_tool
 from tinyfl.errors import ConfigError
-from tinyfl.files import cache
-from tinyfl.words import shell, tcl
+from tinyfl.errors.words import shell, tcl
+from tinyfl.system import cache
 
 INSTALL = {
     "pyocd": "pip install 'tinyfl[flash]'",

@@ -15,14 +15,14 @@ from tinyfl.devices import inventory
 from tinyfl.devices.connected import in_loop
 from tinyfl.devices.ports import Port
 from tinyfl.errors import ConfigError, FlashError, TinyflError
+from tinyfl.errors.words import shell, visible
 from tinyfl.flash import methods, writing
 from tinyfl.flash.finding import Absent, Asked, Found, Target, find
 from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.fleets import emulation
 from tinyfl.link.board import Description
-from tinyfl.processes.interrupts import telling
-from tinyfl.words import shell, visible
+from tinyfl.system.interrupts import telling
 
 AT_ONCE = 8
 """Boards that are written side by side."""

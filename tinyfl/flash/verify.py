@@ -7,9 +7,9 @@ from tinyfl.building.build import Firmware
 from tinyfl.devices.connected import connect, explained
 from tinyfl.devices.ports import Port, follow, named, trouble, where
 from tinyfl.errors import FlashError, LinkError, Refused
+from tinyfl.errors.words import shell
 from tinyfl.flash.finding import Target
 from tinyfl.link.board import Description
-from tinyfl.words import shell
 
 BACK_SECONDS = 20.0
 """What a board may take to be back and answer."""

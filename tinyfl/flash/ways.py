@@ -8,9 +8,9 @@ from tinyfl.building.boards import Board, Bossac, Copy, DfuUtil, FlashMethod, Op
 from tinyfl.devices.connected import Probe, Usb, probes, usb_devices
 from tinyfl.devices.ports import Port, Spot, serial_ports
 from tinyfl.errors import ConfigError, FlashError
+from tinyfl.errors.words import plain
 from tinyfl.flash import drives, methods
 from tinyfl.flash.drives import Drive
-from tinyfl.words import plain
 
 ST = "0483:"
 """USB ids of ST-Links: of the probes that boards here have, OpenOCD heeds a USB socket with these alone."""

@@ -13,11 +13,11 @@ from tinyfl.building.boards import Board, Copy
 from tinyfl.building.build import Firmware
 from tinyfl.devices.ports import Port, follow
 from tinyfl.errors import FlashError, LinkError
+from tinyfl.errors.words import file_name, shell, visible
 from tinyfl.flash import drives, explain, methods
 from tinyfl.flash.finding import Target
 from tinyfl.flash.ways import Way
-from tinyfl.processes.child import Child
-from tinyfl.words import file_name, shell, visible
+from tinyfl.system.child import Child
 
 TOOL_SECONDS = 180.0
 """What a tool may take before it is ended."""

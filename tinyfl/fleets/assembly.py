@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyfl.config.roster import Part
 from tinyfl.core import FASTEST, Engine
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Event, Fleet, MixedFleet
 from tinyfl.networks import Network
-from tinyfl.roster import Part
 from tinyfl.tasks import Task
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _native(up: ExitStack, part: Part, work: Work) -> Fleet:
 
 
 def _linked(up: ExitStack, station: Station, work: Work, on_event: Callable[[Event], None]) -> Fleet:
-    from tinyfl.link.fleet import LinkFleet
+    from tinyfl.fleets.linked import LinkFleet
 
     fleet = LinkFleet(station.openers, work.task, work.network, first=station.first, seconds=work.seconds, on_event=on_event)
     up.enter_context(fleet)

@@ -17,14 +17,14 @@ from tinyfl import __version__
 from tinyfl.building.boards import Board, load
 from tinyfl.building.build import Firmware, build
 from tinyfl.building.toolchains import Toolchain
+from tinyfl.config.roster import ENGINES
 from tinyfl.errors import ConfigError
-from tinyfl.files import cache
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire, Opener, SerialWire
-from tinyfl.processes.child import Child
-from tinyfl.roster import ENGINES
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge, Link
+from tinyfl.system import cache
+from tinyfl.system.child import Child
 
 LINKS = get_args(Link)
 START_SECONDS = 30.0

@@ -23,8 +23,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from tinyfl.config import read_toml
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
 from tinyfl.networks import is_file
-from tinyfl.words import plain
 
 VARIABLE = "TINYFL_ALLOWED"
 """The environment variable that names the file, for Flower's programs, which have no option for it."""

@@ -71,7 +71,7 @@ def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
     from tinyfl.fleets.assembly import simulated
     from tinyfl.flower.allowed import allowed_here, refuse_paths
     from tinyfl.flower.settings import of_the_config
-    from tinyfl.learner import fitted
+    from tinyfl.runs.learner import fitted
 
     options = of_the_config(dict(run_config))
     refuse_paths(options, allowed_here())

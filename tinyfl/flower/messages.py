@@ -23,9 +23,9 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
+from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.networks import Network, from_plan
-from tinyfl.words import plain
 
 RAW = "tinyfl.i64le"
 

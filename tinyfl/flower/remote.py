@@ -18,12 +18,12 @@ from flwr.serverapp import Grid
 from httpx import HTTPError
 
 from tinyfl.errors import ConfigError, Corrupt, TrainingError
+from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_error, read_events, read_shard
 from tinyfl.flower.node import Asked, one_by_one, read, read_apart
 from tinyfl.networks import Network
-from tinyfl.words import plain
 
 ROLL_SECONDS = 120.0
 """What nodes may take to be there, all of them, when a run starts."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
+from tinyfl.config.roster import named
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
 from tinyfl.fleet import Event, draw_cohort, spans
-from tinyfl.processes.interrupts import telling
-from tinyfl.roster import named
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
+from tinyfl.system.interrupts import telling
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses

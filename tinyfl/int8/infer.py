@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
-from tinyfl.files import read_array, write_whole
 from tinyfl.int8.native import Program, load_program, run_native
 from tinyfl.networks.layers import Loss
 from tinyfl.runs.evaluation import mean_and_interval
+from tinyfl.system.files import read_array, write_whole
 from tinyfl.tasks import Episodes, Task, load_task
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]

@@ -15,7 +15,7 @@ from flatbuffers.number_types import Int32Flags, SOffsetTFlags, VOffsetTFlags
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
-from tinyfl.words import plain
+from tinyfl.errors.words import plain
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"INT8": np.dtype(np.int8), "INT32": np.dtype("<i4"), "FLOAT32": np.dtype("<f4")}

@@ -21,11 +21,11 @@ from smpclient.requests.os_management import EchoWrite, ResetWrite
 
 from tinyfl.core import F32, Code
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
+from tinyfl.errors.words import plain
 from tinyfl.link import messages
 from tinyfl.link.defects import one_device
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.wire import Opener, Silent, Wire, WireTransport
-from tinyfl.words import plain
 
 SENDS = 8
 """Times that a request is sent before it is given up."""

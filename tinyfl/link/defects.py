@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tinyfl.errors import Defect, TinyflError
-from tinyfl.words import plain
+from tinyfl.errors.words import plain
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from smpclient.transport import SMPTransport
 from smpclient.transport.serial import Cobs
 
 from tinyfl.errors import Corrupt, Dead, NoLink, TinyflError
-from tinyfl.words import plain
+from tinyfl.errors.words import plain
 
 FIRST_PATIENCE = 0.25
 """Seconds that a board may take to answer, beside those that the line takes."""

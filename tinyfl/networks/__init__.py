@@ -11,9 +11,9 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import MOST_OF_A_NAME, plain
 from tinyfl.networks import layers, plan
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Layer, Loss, Placed, Pool, Shape
-from tinyfl.words import MOST_OF_A_NAME, plain
 
 
 @dataclass(frozen=True)

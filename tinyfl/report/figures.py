@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.files import cache
 from tinyfl.report.html import counted
 from tinyfl.runs.evaluation import LEADING_STEPS, STEPS
+from tinyfl.system import cache
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

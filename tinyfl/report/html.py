@@ -10,7 +10,7 @@ from math import isfinite
 from string import Template
 
 from tinyfl import __version__
-from tinyfl.words import MOST, plain, visible
+from tinyfl.errors.words import MOST, plain, visible
 
 MOST_OF_A_PARAGRAPH = 1000
 

@@ -8,7 +8,7 @@ from typing import Any
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
-from tinyfl.files import write_whole
+from tinyfl.errors.words import plain, shell
 from tinyfl.networks import Network, is_file, starts_from
 from tinyfl.report import figures, html
 from tinyfl.report.devices import Adaptation, Picture, devices
@@ -18,8 +18,8 @@ from tinyfl.report.verdict import leading, method, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
-from tinyfl.words import plain, shell
 
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -71,7 +71,7 @@ def _start(config: Config, task: Task, net: Network) -> F32:
     """The weights that a run began from."""
     if not is_file(config.network):
         return net.initial_weights(config.seed)
-    from tinyfl.export.keras import from_keras
+    from tinyfl.networks.keras import from_keras
 
     return from_keras(config.network, loss=task.loss)[1]
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
-from tinyfl.runs.evaluation import STEPS, in_units, needs_outputs
-from tinyfl.files import npz, read_arrays, write_whole
+from tinyfl.errors.words import plain
 from tinyfl.networks import Network, from_plan
-from tinyfl.runs.records import Saved, checked, values
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.evaluation import STEPS, in_units, needs_outputs
+from tinyfl.runs.records import Saved, checked, values
+from tinyfl.system.files import npz, read_arrays, write_whole
 from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.tasks.standard import Standardisation
-from tinyfl.words import plain
 
 FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",

@@ -22,11 +22,11 @@ from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, RunError
-from tinyfl.files import npz, read_arrays, write_whole, writing
+from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
 from tinyfl.networks import is_file
 from tinyfl.runs.records import Metric, Point, Result, Round, checked, values
-from tinyfl.words import shell
+from tinyfl.system.files import npz, read_arrays, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",

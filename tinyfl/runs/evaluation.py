@@ -15,8 +15,8 @@ from tinyfl import core
 from tinyfl.algorithms import nearest_mean
 from tinyfl.core import F32, FASTEST, Engine, TableSource
 from tinyfl.errors import TrainingError
-from tinyfl.networks.layers import Loss
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Loss
 from tinyfl.tasks import Episodes, Task
 from tinyfl.tasks.standard import Standardisation
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.core import Code
+from tinyfl.errors.words import plain
 from tinyfl.runs.directory import EVENTS, ROUNDS
-from tinyfl.words import plain
 
 MOST_BYTES = 1 << 22
 """Of the end of events.jsonl, in which a part's last words are looked for."""

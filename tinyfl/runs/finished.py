@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyfl.runs.adaptation import Initialisation
 from tinyfl.config import Config
 from tinyfl.errors import DataError
-from tinyfl.runs.evaluation import LEADING_STEPS
-from tinyfl.files import read_arrays
-from tinyfl.runs.records import Made, checked, values
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.records import Made, checked, values
+from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Task, load_task
 
 

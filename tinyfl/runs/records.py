@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, Vali
 
 from tinyfl.core import LIMIT
 from tinyfl.errors import RunError
+from tinyfl.errors.words import problem
 from tinyfl.runs.evaluation import LEADING_STEPS, NEAREST_MEAN
-from tinyfl.words import problem
 
 MOST_PROBLEMS = 3
 """Of a file, that are told."""

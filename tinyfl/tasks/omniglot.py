@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyfl.errors import DataError
-from tinyfl.files import read_arrays
+from tinyfl.system.files import read_arrays
 from tinyfl.tasks.episodic import Episodic, Pool
 
 WAYS = 5

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from tinyfl.words import visible
+from tinyfl.errors.words import visible
 
 
 class Terminal(Console):

@@ -7,9 +7,9 @@ from pathlib import Path
 from tinyfl.config import OWN_DATA, Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
 from tinyfl.networks import Network, is_file, network
 from tinyfl.tasks import Task, targets_for
-from tinyfl.words import plain
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def learner_of(config: Config) -> Learner:
 
 def _of_file(config: Config) -> Learner:
     """The same for a Keras file, which also says what the targets are, where the config does not."""
-    from tinyfl.export.keras import LOSSES, compiled_with, from_keras, load, targets_of
+    from tinyfl.networks.keras import LOSSES, compiled_with, from_keras, load, targets_of
 
     model = load(Path(config.network))
     task = replace(config, targets=config.targets or targets_of(model)).load_task()

@@ -19,13 +19,13 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
+from tinyfl.errors.words import plain
 from tinyfl.fleet import PUT_RIGHT, Event, Phis, summed
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import one_device
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
-from tinyfl.words import plain
 
 PROBE_SECONDS = 3.0
 """What a board may take to answer at the start of a round."""

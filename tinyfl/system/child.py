@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from tinyfl.processes.interrupts import held_back
+from tinyfl.system.interrupts import held_back
 
 DEADLINE = 30.0
 """Seconds within which a process must end."""

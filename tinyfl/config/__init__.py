@@ -13,12 +13,12 @@ from typing import Any
 import tomli_w
 
 from tinyfl.algorithms import Algorithm
+from tinyfl.config.roster import Part, read_parts
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
 from tinyfl.networks import is_file
-from tinyfl.roster import Part, read_parts
 from tinyfl.tasks import FIRST_VALIDATION_DEVICE, TARGETS, Task, load_task
 from tinyfl.tasks.standard import Standardisation
-from tinyfl.words import plain
 
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
 TASKS = ("digits", "sine", "npz", "omniglot")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError, RunError
-from tinyfl.words import plain
+from tinyfl.errors.words import plain
 
 KINDS = "biufSU"
 """NumPy's kinds of plain arrays: truth values, numbers and text. Others may hold Python objects, or are of no use here."""

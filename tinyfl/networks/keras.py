@@ -14,12 +14,12 @@ import numpy as np
 
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
+from tinyfl.errors.words import MOST_OF_A_NAME, plain
 from tinyfl.export.installed import tensorflow_part
-from tinyfl.export.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
-from tinyfl.files import demand_room
 from tinyfl.networks import FILES, Network
+from tinyfl.networks.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
 from tinyfl.networks.layers import Activation, Conv, Dense, Layer, Loss, Pool
-from tinyfl.words import MOST_OF_A_NAME, plain
+from tinyfl.system.files import demand_room
 
 if TYPE_CHECKING:
     import keras

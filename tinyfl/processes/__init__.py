@@ -1,1 +1,0 @@
-"""Other processes and this one: child processes, signals, and locks between processes."""

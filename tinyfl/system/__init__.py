@@ -1,0 +1,1 @@
+"""This machine: files, the cache, locks, child processes, signals."""
