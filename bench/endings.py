@@ -27,8 +27,8 @@ from pathlib import Path
 
 from common import provenance
 
-from tinyfl.deployment.supernode import free_port
 from tinyfl.flower.allowed import VARIABLE
+from tinyfl.system.addresses import free_port
 from tinyfl.system.child import Child
 
 BIN = Path(sys.executable).parent

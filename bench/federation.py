@@ -22,8 +22,8 @@ from pathlib import Path
 from common import provenance
 
 from tinyfl.building.boards import load
-from tinyfl.deployment.supernode import free_port
 from tinyfl.fleets.emulation import firmware
+from tinyfl.system.addresses import free_port
 from tinyfl.system.child import Child
 
 RUN = [

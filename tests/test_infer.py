@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinyfl.errors import ConfigError, DataError, TinyflError
-from tinyfl.int8.infer import infer
+from tinyfl.export.infer import infer
 from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
 
@@ -80,7 +80,7 @@ def test_labels_are_right_above_one_half_however_a_model_gives_probabilities(
         def episodes(self, *_: object) -> Episodes:
             return Episodes(source, source, np.zeros(1, np.int32))
 
-    monkeypatch.setattr("tinyfl.int8.infer.load_task", lambda *_, **__: Labels())
+    monkeypatch.setattr("tinyfl.export.infer.load_task", lambda *_, **__: Labels())
     assert infer(tmp_path / "model.tflite", task="labels")["accuracy"] > 0.95
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tinyfl import core
+from tinyfl.core.draws import below, distinct
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.networks import network
 from tinyfl.networks.layers import Loss
 from tinyfl.tasks import load_task, numbers
-from tinyfl.tasks.draws import below, distinct
 from tinyfl.tasks.episodic import Episodic
 from tinyfl.tasks.npz import Npz
 

@@ -10,8 +10,8 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, Stream
+from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
-from tinyfl.tasks.draws import below
 
 PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
 """The cure where a board is not the one that it should be."""

@@ -21,10 +21,10 @@ from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.export import model as exporting
 from tinyfl.export.carray import c_array
 from tinyfl.export.convert import convert, representative_set
+from tinyfl.export.infer import infer
 from tinyfl.export.interpreters import available
 from tinyfl.export.measure import CORE, imitation, measure
 from tinyfl.export.model import export
-from tinyfl.int8.infer import infer
 from tinyfl.networks import Network
 from tinyfl.networks.keras import to_keras
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool

@@ -20,7 +20,7 @@ from tinyfl.flash.drives import MOST_OF_A_VERDICT, Drive
 from tinyfl.flash.finding import Asked
 from tinyfl.flash.run import FAILED
 
-MANIFESTS = Path(boards.__file__).parents[1] / "boards"
+MANIFESTS = boards.data("boards")
 STEERS = "\x1b]0;t\x07\x1b[2J\u202e"
 SERIALS = (
     "066DFF; exec touch PWNED; #", "[exec touch PWNED]", "x} ; exec touch PWNED ; {", "$(touch PWNED)", "`touch PWNED`",

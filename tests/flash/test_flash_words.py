@@ -23,7 +23,7 @@ from tinyfl.fleets import emulation
 from tinyfl.link.wire import SerialWire
 
 F401, F405, MICROBIT_V2 = map(boards.load, ("nucleo-f401re", "stm32f405", "microbit-v2"))
-MANIFESTS = Path(boards.__file__).parents[1] / "boards"
+MANIFESTS = boards.data("boards")
 
 really_built = emulation.firmware
 

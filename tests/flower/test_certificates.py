@@ -13,8 +13,9 @@ import pytest
 from tinyfl.deployment import certificates, keys, supernode
 from tinyfl.deployment.keys import make_keys
 from tinyfl.deployment.submit import run_on
-from tinyfl.deployment.supernode import SuperLink, free_port
+from tinyfl.deployment.supernode import SuperLink
 from tinyfl.errors import ConfigError
+from tinyfl.system.addresses import free_port
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

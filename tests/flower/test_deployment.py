@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import tinyfl
-from tinyfl.deployment.supernode import free_port
+from tinyfl.system.addresses import free_port
 from tinyfl.system.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]

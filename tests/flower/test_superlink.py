@@ -39,9 +39,9 @@ from tinyfl.deployment.inner import inner
 from tinyfl.deployment.keys import make_keys
 from tinyfl.deployment.superexec import MOST_TASKS, Tasks
 from tinyfl.deployment.superlink import FLEET, NODES_BYTES, STRANGERS_BYTES, FleetOnly, Setting, serve_superlink
-from tinyfl.deployment.supernode import free_port
 from tinyfl.errors import ConfigError, InstallError, LinkError
 from tinyfl.flower.allowed import Allowed
+from tinyfl.system.addresses import free_port
 from tinyfl.system.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -265,7 +265,7 @@ def data(folder: str) -> Path:
 
     Raises InstallError if it is in neither place.
     """
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     for path in (here / folder, here.parent / folder):
         if path.is_dir():
             return path

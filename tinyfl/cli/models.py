@@ -79,7 +79,7 @@ def infer(
 ) -> None:
     """Run an int8 model over a batch or a task: here, on an emulated board, or on a board on a port."""
     from tinyfl.cli.show import runs as show
-    from tinyfl.int8.infer import infer as run_inference
+    from tinyfl.export.infer import infer as run_inference
 
     result = run_inference(model, input=input, output=output, on=on, task=task, data=data, device=device, toolchain=toolchain)
     if json:

@@ -15,6 +15,7 @@ from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
+from tinyfl.link.messages import PROGRAM_HEADER, WEIGHTS_HEADER
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Kind
 
@@ -30,9 +31,6 @@ BITS_PER_BYTE = 10
 
 MESSAGE_BYTES = 64
 """Of a block's message and its reply that are not data: headers, CBOR's keys, checksums, framing."""
-
-SLOT_HEADER = 48
-"""Of a committed model (firmware/SPEC.md, slots)."""
 
 # Instructions for each multiplication (dense and convolution, depthwise) and for each output of a layer; of a forward pass,
 # and of a step of learning. Fitted to three networks on mps2 boards with zig; networks of other shapes may be off by half.
@@ -124,7 +122,7 @@ def learning(network: Network, board: Board, *, samples: int = 32, batch: int = 
         raise ConfigError(f"rounds of {samples} samples in batches of {batch}. Give 1 or more of both.")
     made = firmware(board, toolchain)
     ram = _ram(network, made, batch)
-    slot = {"header": SLOT_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
+    slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
     counts = _if_emulated(board, lambda: instructions(network, board, batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
     down_and_up = 2 * _one_way(4 * network.parameters, board)
@@ -153,7 +151,6 @@ def inference(program: "Program", board: Board, *, name: str, toolchain: Toolcha
     """
     from tinyfl.costs.counted import instructions_of_program
     from tinyfl.fleets.emulation import firmware
-    from tinyfl.int8.on_board import SLOT_HEADER as PROGRAM_HEADER
 
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))

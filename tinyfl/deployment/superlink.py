@@ -32,10 +32,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tinyfl.deployment.inner import inner
-from tinyfl.deployment.supernode import loopback, prepare_environment
+from tinyfl.deployment.supernode import prepare_environment
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 from tinyfl.flower.allowed import Allowed, why_refused
+from tinyfl.system.addresses import loopback
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder
 

@@ -1,10 +1,8 @@
 """A gateway's SuperNode: Flower's own, as a program of ours (supernode_main), a child that is started again when it dies."""
 
-import ipaddress
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +18,7 @@ from tinyfl.deployment.supernode_main import flower
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import Answer, serve
+from tinyfl.system.addresses import free_port, loopback
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder
 
@@ -90,14 +89,6 @@ class SuperLink:
         if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
             raise ConfigError(f"--superlink {self.address} is no address. Give HOST:PORT, such as 127.0.0.1:8000.")
         return host.strip("[]"), int(port)
-
-
-def loopback(host: str) -> bool:
-    """Whether ``host`` is this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Event, tell: Callable[[str], None]) -> None:
@@ -209,10 +200,3 @@ def _pass_on(process: subprocess.Popen[bytes], tell: Callable[[str], None]) -> N
     with suppress(ValueError):  # it is closed with the child
         for line in process.stdout:
             tell(plain(line.decode(errors="replace"), 1000))
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -180,7 +180,8 @@ def start_superexec(port: str, secret: str) -> None:
     process = subprocess.Popen(
         [
             sys.executable, "-P", "-m", "tinyfl.deployment.superexec", "--insecure",
-            "--runtime-api-address", f"127.0.0.1:{port}", "--parent-pid", str(os.getpid()), "--superexec-auth-secret-file", secret,
+            "--runtime-api-address", f"127.0.0.1:{port}", "--parent-pid", str(os.getpid()),
+            "--superexec-auth-secret-file", secret,
         ]
     )  # fmt: skip
 

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyfl.costs import SLOT_HEADER
 from tinyfl.devices import inventory
 from tinyfl.devices.connected import Device, connect, explained, in_loop, look
 from tinyfl.devices.inventory import Chosen, Saved, Selection
@@ -22,6 +21,7 @@ from tinyfl.errors import ConfigError, Corrupt, DoesNotFit, LinkError, Refused
 from tinyfl.int8.on_board import SLOWEST, demand_room, put_program
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
 from tinyfl.link.defects import one_device
+from tinyfl.link.messages import WEIGHTS_HEADER
 
 if TYPE_CHECKING:
     from tinyfl.core import F32
@@ -58,7 +58,7 @@ class Weights:
 
     def demand_fit(self, described: Description) -> None:
         """Raises DoesNotFit where the board has no room for it."""
-        _demand(described, SLOT_HEADER + len(self.plan) + 4 * self.theta.size, described.slot, "flash in a model's slot")
+        _demand(described, WEIGHTS_HEADER + len(self.plan) + 4 * self.theta.size, described.slot, "flash in a model's slot")
         _demand(described, self.arena, described.arena, "RAM to learn")
 
     async def write(self, board: LinkedBoard) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.core import F32
-from tinyfl.export.installed import quiet, tensorflow_part
 from tinyfl.networks import Network
 from tinyfl.networks.keras import to_keras
+from tinyfl.system.installed import quiet, tensorflow_part
 from tinyfl.tasks import Task, numbers
 
 SAMPLES, MOST_DEVICES = 500, 100

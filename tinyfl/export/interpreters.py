@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F32
-from tinyfl.export.installed import quiet, tensorflow_part
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.int8.native import quantized, run_native
+from tinyfl.system.installed import quiet, tensorflow_part
 
 Run = Callable[[bytes, F32], F32]
 """From a model and inputs float32 (rows, *shape) to outputs float32 (rows, outputs), each row by itself. An int8 model gets

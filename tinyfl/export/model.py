@@ -15,7 +15,6 @@ from tinyfl.errors.words import file_name
 from tinyfl.export.card import card
 from tinyfl.export.carray import c_array
 from tinyfl.export.convert import convert, representative_set
-from tinyfl.export.installed import tensorflow_part
 from tinyfl.export.interpreters import available
 from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
 from tinyfl.int8.compile import compile_tflite
@@ -24,6 +23,7 @@ from tinyfl.runs.directory import theta_sha256
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.finished import Finished, Origin, origin
 from tinyfl.system.files import write_whole
+from tinyfl.system.installed import tensorflow_part
 
 Kind = Literal["float32", "int8"]
 KINDS: tuple[Kind, ...] = ("float32", "int8")

@@ -11,10 +11,8 @@ from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import Corrupt, DoesNotFit
 from tinyfl.int8.native import Program, quantized
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
+from tinyfl.link.messages import PROGRAM_HEADER
 from tinyfl.link.wire import Opener, SerialWire
-
-SLOT_HEADER = 40
-"""Bytes of the slot that are not the program's (firmware/SPEC.md, slots)."""
 
 SLOWEST = 4_000
 """Bytes a second that a program is given to reach its slot; 115,200 baud do twice that."""
@@ -62,7 +60,7 @@ async def put_program(board: LinkedBoard, program: Program) -> None:
 def demand_room(program: Program, described: Description) -> None:
     """Raises DoesNotFit where the board has no room for ``program``."""
     for takes, has, what in (
-        (len(program.content) + SLOT_HEADER, described.store, "flash in the program's slot"),
+        (len(program.content) + PROGRAM_HEADER, described.store, "flash in the program's slot"),
         (program.arena_bytes, described.arena, "RAM to run"),
     ):
         if takes > has:

@@ -22,6 +22,10 @@ PROTOCOL = 2
 CORE = 1
 """The version of the arithmetic, as ``describe`` names it."""
 
+WEIGHTS_HEADER, PROGRAM_HEADER = 48, 40
+"""Bytes of a slot that are not the model's own: of one with a plan and weights, and of one with a program (firmware/SPEC.md,
+slots)."""
+
 
 class Refusal(IntEnum):
     """Why a board refuses a request."""

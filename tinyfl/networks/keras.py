@@ -15,11 +15,11 @@ import numpy as np
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.errors.words import MOST_OF_A_NAME, plain
-from tinyfl.export.installed import tensorflow_part
 from tinyfl.networks import FILES, Network
 from tinyfl.networks.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
 from tinyfl.networks.layers import Activation, Conv, Dense, Layer, Loss, Pool
 from tinyfl.system.files import demand_room
+from tinyfl.system.installed import tensorflow_part
 
 if TYPE_CHECKING:
     import keras

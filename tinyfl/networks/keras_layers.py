@@ -9,8 +9,8 @@ import numpy as np
 
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
-from tinyfl.export.installed import tensorflow_part
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Layer, Pool, Shape
+from tinyfl.system.installed import tensorflow_part
 
 LEAK = 0.1
 """The slope of the core's leaky relu below 0 (TINYFL_LEAK)."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
+from tinyfl.core.draws import below, distinct
 from tinyfl.errors import DataError
 from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, numbers
-from tinyfl.tasks.draws import below, distinct
 from tinyfl.tasks.standard import Standardisation
 
 QUERIES_PER_CLASS = 15

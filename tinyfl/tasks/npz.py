@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
+from tinyfl.core.draws import distinct
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.system.files import array_names, read_arrays
 from tinyfl.tasks import Episodes, Split, numbers
-from tinyfl.tasks.draws import distinct
 from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.tasks.standard import Standardisation, centred, spread
 
