@@ -36,8 +36,11 @@ class Phis:
 class Fleet(Protocol):
     """``size`` devices; 0 to ``size`` - 1, unless the fleet is a part of another. ``boards``: they are boards, with ids."""
 
-    size: int
-    boards: bool
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def boards(self) -> bool: ...
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
         """One round on the devices ``cohort``, summed exactly. Devices that fail are left out and counted."""

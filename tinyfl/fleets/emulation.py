@@ -26,7 +26,7 @@ from tinyfl.simulators.bridge import Bridge, Link
 from tinyfl.system import cache
 from tinyfl.system.child import Child
 
-LINKS = get_args(Link)
+LINKS: tuple[Link, ...] = get_args(Link)
 START_SECONDS = 30.0
 """What an emulated board may take to its first answer."""
 MOST_BOARDS = 1000
@@ -78,19 +78,20 @@ def emulate(
     count: int = 1,
     *,
     engine: str = "",
-    link: Link = "pty",
+    link: str = "pty",
     toolchain: Toolchain = "zig",
     first: int = 1,
     out: Path | None = None,
 ) -> Iterator[list[Served]]:
     """The same, each served on a link of its own; built in ``out``, where given."""
     board, engine = _chosen(name, count, engine, first)
-    if link not in LINKS:
+    kind = next((each for each in LINKS if each == link), None)
+    if kind is None:
         raise ConfigError(f"no link is called {link!r}. There are: {', '.join(LINKS)}.")
     elf = firmware(board, toolchain, out).elf
     _allow_files()
     with ExitStack() as running:
-        urls = (_serve(running, elf, board, serial, engine, link) for serial in range(first, first + count))
+        urls = (_serve(running, elf, board, serial, engine, kind) for serial in range(first, first + count))
         yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
 
 
