@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from common import provenance
-from tinyfl.simulators.unicorn import Machine
 
 from tinyfl.algorithms import Inner, State
 from tinyfl.building import boards
@@ -27,7 +26,7 @@ from tinyfl.building.toolchains import TOOLCHAINS
 from tinyfl.config import resolve
 from tinyfl.core import FASTEST
 from tinyfl.fleets import emulation
-from tinyfl.fleets.assembly import Work, assembled
+from tinyfl.fleets.assembly import Training, assembled
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Federation
@@ -36,6 +35,7 @@ from tinyfl.link.wire import MachineWire, Opener
 from tinyfl.networks import network
 from tinyfl.networks.plan import plan_bytes
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.simulators.unicorn import Machine
 from tinyfl.tasks import load_task
 
 BOARD, NETWORK = "mps2-an386", "mlp-32-32-relu"
@@ -66,7 +66,7 @@ def rounds(fleet: list[dict[str, object]]) -> tuple[str, list[float], float]:
         directory = RunDirectory(Path(folder))
         directory.start(config)
         start = State(0, net.initial_weights(config.seed))
-        with assembled(config.parts, Work(task, net, FASTEST, config.seconds), directory.log_event) as (made, records):
+        with assembled(config.parts, Training(task, net, FASTEST, config.seconds), directory.log_event) as (made, records):
             outcome = Federation(directory, config, config.build(), FleetGrid(made), start, None).run()
     assert not outcome.left_out, outcome.left_out
     return hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(), [r["boot_seconds"] for r in records], outcome.seconds

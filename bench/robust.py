@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 from common import adapted, measured, provenance
 from compare import interval
-from tinyfl.simulators.faults.poison import ATTACKS, FACTORS, Attack, PoisonedGrid, draw_poisoned
-from tinyfl.simulators.native import NativeFleet
 
-from tinyfl.aggregators import judge, privacy_spent
+from tinyfl.aggregators import aggregator, privacy_spent
 from tinyfl.algorithms import State, Updates
-from tinyfl.config import JUDGES, Config, resolve
+from tinyfl.config import AGGREGATORS, Config, resolve
 from tinyfl.core import Engine
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetAddresses, FleetGrid
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
+from tinyfl.simulators.faults.poison import ATTACKS, FACTORS, Attack, PoisonedGrid, draw_poisoned
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import load_task
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -59,7 +59,7 @@ def learnt(options: dict[str, Any], attack: Attack | None = None, share: float =
     def count(_: State, updates: Updates) -> None:
         left_out.update(updates.left_out)
 
-    chosen = judge(config)
+    chosen = aggregator(config)
     start = State(0, net.initial_weights(config.seed))
     strategy = FleetStrategy(
         config.build(), start, cohort=config.cohort, fleet_size=config.devices, seed=config.seed, each_device=True,
@@ -113,7 +113,9 @@ def poison(pool: ProcessPoolExecutor) -> None:
         return [pool.submit(learnt, {**options, "seed": seed}, attack) for seed in SEEDS]
 
     attacks: tuple[Attack | None, ...] = (None, *ATTACKS)
-    work = {(attack, name or "mean"): start({**POISON, "robust": name}, attack) for attack in attacks for name in ("", *JUDGES)}
+    work = {
+        (attack, name or "mean"): start({**POISON, "robust": name}, attack) for attack in attacks for name in ("", *AGGREGATORS)
+    }
     alone = {**POISON, "robust": "krum", "outer_step": 1.0}  # krum follows one device, and three times as far is too far
     work |= {(attack, "krum, outer step 1"): start(alone, attack) for attack in attacks[:2]}
     larger = {tolerate: start({**LARGER, "tolerate": tolerate}, "scaled") for tolerate in (0.2, 0.35)}

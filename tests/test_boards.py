@@ -124,7 +124,7 @@ def changed(folder: Path, old: str, new: str) -> Path:
 def test_a_bad_manifest_is_refused_with_what_is_wrong(tmp_path: Path, old: str, new: str, said: str) -> None:
     path = changed(tmp_path, old, new)
     with pytest.raises(ConfigError) as refused:
-        boards.read(path)
+        boards.read_manifest(path)
     assert said in str(refused.value) and str(path) in str(refused.value)
 
 

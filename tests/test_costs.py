@@ -71,12 +71,11 @@ async def learn(machine: Any, net: Network, batch: int) -> int:
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", NETS)
 def test_a_board_writes_the_ram_that_the_plan_counts_to_its_last_byte_and_no_other(name: str, batch: int) -> None:
+    from tinyfl.fleets.emulation import firmware
     from tinyfl.simulators.unicorn import Machine
 
-    from tinyfl.fleets.emulation import firmware
-
     net, board = NETS[name], boards.load("microbit-v2")
-    cost = costs.learning(net, board, batch=batch)
+    cost = costs.learning_cost(net, board, batch=batch)
     made = firmware(board, "zig")
     assert made.size
     assert board.memory
@@ -101,7 +100,7 @@ def test_a_board_writes_the_ram_that_the_plan_counts_to_its_last_byte_and_no_oth
 
 def test_what_does_not_fit_is_refused_with_numbers_that_add_up_and_a_cure_that_fits() -> None:
     net, board = reference("conv-omniglot"), boards.load("microbit-v2")
-    cost = costs.learning(net, board)
+    cost = costs.learning_cost(net, board)
     assert not cost.fits
     assert not any(work.measured for work in cost.work)
     with pytest.raises(
@@ -110,7 +109,7 @@ def test_what_does_not_fit_is_refused_with_numbers_that_add_up_and_a_cure_that_f
         costs.demand_fit(net, [cost], freeze=0, batch=1)
     assert refused.value.exit_code == 12
     assert "mps2-an386" in str(refused.value)
-    frozen = costs.learning(net.frozen(2), board)
+    frozen = costs.learning_cost(net.frozen(2), board)
     assert frozen.fits
     costs.demand_fit(net, [cost, frozen], freeze=0, batch=1)
 
@@ -118,9 +117,9 @@ def test_what_does_not_fit_is_refused_with_numbers_that_add_up_and_a_cure_that_f
 def test_counted_instructions_bound_the_estimate_and_a_frozen_network_costs_less() -> None:
     board = boards.load("mps2-an386")
     net = NETS["conv"]
-    forward, step = (work.instructions for work in costs.learning(net, board).work[:2])
+    forward, step = (work.instructions for work in costs.learning_cost(net, board).work[:2])
     assert costs._estimated(net, board) == pytest.approx((forward, step), rel=0.6)
-    assert forward < costs.learning(net.frozen(2), board).work[1].instructions < step
+    assert forward < costs.learning_cost(net.frozen(2), board).work[1].instructions < step
 
 
 def test_the_verb_prints_costs_and_refuses_by_exit_code(

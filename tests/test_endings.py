@@ -19,7 +19,7 @@ from tinyfl import core
 from tinyfl.algorithms import State
 from tinyfl.config import resolve
 from tinyfl.errors import Interrupted
-from tinyfl.fleets.assembly import Work
+from tinyfl.fleets.assembly import Training
 from tinyfl.flower import rounds as federation
 from tinyfl.networks import network
 from tinyfl.runs.directory import RunDirectory
@@ -165,7 +165,7 @@ def rounds(path: Path) -> tuple[bytes, RunDirectory]:
     config, directory = resolve(TINY), RunDirectory(path)
     learner = learner_of(config)
     path.mkdir(exist_ok=True)
-    with here(config, Work(learner.task, learner.network, core.Engine(1, 1), 1.0), pytest.fail) as (grid, _):
+    with here(config, Training(learner.task, learner.network, core.Engine(1, 1), 1.0), pytest.fail) as (grid, _):
         made = federation.Federation(directory, config, config.build(), grid, State(0, learner.start), None)
         return made.run().state.theta.tobytes(), directory
 

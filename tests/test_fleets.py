@@ -18,7 +18,7 @@ from tinyfl.config import resolve
 from tinyfl.core import FASTEST, U32
 from tinyfl.errors import TrainingError
 from tinyfl.fleet import Event, Fleet, MixedFleet
-from tinyfl.fleets.assembly import Work, assembled
+from tinyfl.fleets.assembly import Training, assembled
 from tinyfl.flower import rounds
 from tinyfl.networks import Network, network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
@@ -39,7 +39,7 @@ def theta_after(fleet: Any, net: Network | None = None, **options: Any) -> bytes
     net = net or network(config.network, task.shape, task.outputs, task.loss, task.activation)
     state, algorithm = State(0, net.initial_weights(config.seed)), config.build()
     cohort: U32 = np.arange(config.devices, dtype=np.uint32)
-    with assembled(config.parts, Work(task, net, FASTEST, config.seconds), lambda event: None) as (made, _):
+    with assembled(config.parts, Training(task, net, FASTEST, config.seconds), lambda event: None) as (made, _):
         for round in range(config.rounds):
             updates = made.run(cohort, round, state.theta, algorithm.inner(round))
             assert (updates.devices, updates.left_out) == (config.devices, {})
@@ -170,15 +170,14 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(tmp_pa
     """100 native devices, 4 boards in unicorn and 1 in QEMU on a pty. QEMU is killed after round 3; a unicorn board loses its
     power after round 2 and has it again after round 6."""
     needs("qemu-system-arm", "qemu-system-arm")
-    from tinyfl.simulators.native import NativeFleet
-    from tinyfl.simulators.qemu import QemuBoard
-    from tinyfl.simulators.unicorn import Machine
-
     from tinyfl.building.boards import load
     from tinyfl.building.build import build
     from tinyfl.fleets.linked import LinkFleet
     from tinyfl.flower.grid import FleetGrid
     from tinyfl.link.wire import MachineWire, SerialWire
+    from tinyfl.simulators.native import NativeFleet
+    from tinyfl.simulators.qemu import QemuBoard
+    from tinyfl.simulators.unicorn import Machine
 
     board = load("mps2-an386")
     elf = build(board, tmp_path / "firmware").elf
@@ -188,7 +187,7 @@ def test_a_mixed_run_goes_on_while_one_board_is_killed_and_one_comes_back(tmp_pa
     with QemuBoard(elf, board, 9, link="pty") as qemu:
 
         @contextmanager
-        def mixed(config: Any, work: Work, tell: Callable[[Event], None]) -> Iterator[Any]:
+        def mixed(config: Any, work: Training, tell: Callable[[Event], None]) -> Iterator[Any]:
             task, net, openers = work.task, work.network, [MachineWire(machine).open for machine in machines]
             with (
                 LinkFleet(openers, task, net, first=100, seconds=20, on_event=tell) as emulated,

@@ -15,7 +15,7 @@ import pytest
 import tinyfl
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.report import figures, html, page
-from tinyfl.report.devices import Adaptation, devices
+from tinyfl.report.devices import Comparison, device_figures
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.tasks import load_task
@@ -217,10 +217,10 @@ def test_what_diverged_is_said_and_crashes_nothing(run: Callable[..., Path], nam
 def test_devices_that_diverge_crash_no_figure(finished: dict[str, Path], name: str) -> None:
     held, config = Initialisation.load(finished[name]), RunDirectory(finished[name]).config()
     task = load_task(config.task, Path(config.data) if config.data else None, config.seed)
-    wild = Adaptation(held.network, held.theta, held.theta, 1e6, 1e6, config.shots[0], config.tasks, config.clip)
+    wild = Comparison(held.network, held.theta, held.theta, 1e6, 1e6, config.shots[0], config.tasks, config.clip)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        picture = devices(task, wild)
+        picture = device_figures(task, wild)
     assert_png(picture.png)
 
 

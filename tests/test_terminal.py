@@ -24,10 +24,10 @@ from tinyfl.devices.connected import Device, Probe
 from tinyfl.devices.inventory import Saved
 from tinyfl.devices.monitor import Said
 from tinyfl.devices.ports import Port
-from tinyfl.devices.push import Outcome, Pushed
+from tinyfl.devices.push import Pushed, PushResult
 from tinyfl.doctor import Check
 from tinyfl.errors import RunError
-from tinyfl.flash.run import Outcome as Flashed
+from tinyfl.flash.run import FlashResult as Flashed
 from tinyfl.fleet import Event
 from tinyfl.link.board import Description, Status
 from tinyfl.runs.adaptation import Initialisation
@@ -106,8 +106,8 @@ def one_board() -> None:
 
 SHOWN: dict[str, Callable[[], object]] = {
     "devices": lambda: show_fleet.devices([DEVICE], [Probe(EVIL, EVIL, EVIL, (EVIL,))], {"ab": Saved("ab", tags=(EVIL,))}),
-    "push: each": lambda: show_fleet.outcome(Outcome(EVIL, EVIL, EVIL, EVIL, EVIL)),
-    "push": lambda: show_fleet.pushed(Pushed(EVIL, EVIL, EVIL, (Outcome(EVIL, EVIL, EVIL, "pushed", EVIL),))),
+    "push: each": lambda: show_fleet.outcome(PushResult(EVIL, EVIL, EVIL, EVIL, EVIL)),
+    "push": lambda: show_fleet.pushed(Pushed(EVIL, EVIL, EVIL, (PushResult(EVIL, EVIL, EVIL, "pushed", EVIL),))),
     "monitor": monitored,
     "doctor": lambda: show_fleet.checks([Check(EVIL, EVIL, EVIL, EVIL, EVIL, EVIL)]),
     "flash: each": lambda: show_flash.outcome(Flashed(EVIL, EVIL, EVIL)),

@@ -256,7 +256,7 @@ def _ports(ports: Sequence[Port]) -> list[Check]:
     checks = [Check("ports", "serial ports", "ok", found, purpose="boards on ports")]
     if inventory.DEVICES.is_file():
         try:
-            saved = inventory.read()
+            saved = inventory.read_inventory()
             checks.append(Check("ports", str(inventory.DEVICES), "ok", f"{len(saved)} devices", purpose="boards by id and tag"))
         except ConfigError as error:
             checks.append(Check("ports", str(inventory.DEVICES), "broken", "", str(error), "boards by id and tag"))

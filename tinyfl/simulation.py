@@ -14,7 +14,7 @@ from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
-from tinyfl.fleets.assembly import Boards, Work, assembled
+from tinyfl.fleets.assembly import Boards, Training, assembled
 from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.networks import starts_from
 from tinyfl.report.verdict import verdict
@@ -29,7 +29,7 @@ from tinyfl.tasks.standard import Standardisation
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
 
-Place = Callable[[Config, Work, Callable[[Event], None]], AbstractContextManager[tuple["FleetAddresses", Boards]]]
+Place = Callable[[Config, Training, Callable[[Event], None]], AbstractContextManager[tuple["FleetAddresses", Boards]]]
 """Brings up the grid on which a run's rounds go, and says what boards it has."""
 
 
@@ -112,7 +112,7 @@ def simulate(
 
         go_on = f"Go on with: {directory.again}"
         with telling(lambda: f"stopped. {go_on}"):
-            work = Work(job.task, job.network, engine, job.config.seconds)
+            work = Training(job.task, job.network, engine, job.config.seconds)
             with (over or here)(job.config, work, tell) as (grid, boards):
                 standard = job.task.standardisation
                 unit = standard.squared_unit if standard else 1.0
@@ -122,7 +122,7 @@ def simulate(
 
 
 @contextmanager
-def here(config: Config, work: Work, on_event: Callable[[Event], None]) -> Iterator[tuple["FleetAddresses", Boards]]:
+def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> Iterator[tuple["FleetAddresses", Boards]]:
     """The grid of the fleet that ``config`` names, on this machine, and its boards."""
     from tinyfl.flower.grid import FleetGrid
 

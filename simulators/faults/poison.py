@@ -16,7 +16,7 @@ from tinyfl import core
 from tinyfl.core import F32, U32, Stream
 from tinyfl.flower.grid import FleetAddresses, FleetGrid
 from tinyfl.flower.messages import read_updates, theta_record
-from tinyfl.flower.node import Asked, cohort_at, read
+from tinyfl.flower.node import Request, cohort_at, read_request
 
 Attack = Literal["scaled", "sign-flipped", "nan", "wrong-shape"]
 ATTACKS: tuple[Attack, ...] = get_args(Attack)
@@ -52,12 +52,12 @@ class PoisonedGrid(FleetAddresses):
         sent = list(messages)
         for message, reply in zip(sent, self.grid.send_and_receive(sent, timeout=timeout), strict=True):
             if reply.has_content() and not self.poisoned.isdisjoint(self.devices_at(message.metadata.dst_node_id)):
-                asked = read(message.content, message.metadata.message_type, self.grid.defaults)
+                asked = read_request(message.content, message.metadata.message_type, self.grid.defaults)
                 if not asked.measure:
                     reply.content = self._poison(message.metadata.dst_node_id, reply.content, asked)
             yield reply
 
-    def _poison(self, node: int, content: RecordDict, asked: Asked) -> RecordDict:
+    def _poison(self, node: int, content: RecordDict, asked: Request) -> RecordDict:
         cohort = cohort_at(self.devices_at(node), asked.told)
         updates = read_updates(asked.theta, content, cohort.tolist())
         phi: F32 = updates.mean().astype(np.float32)

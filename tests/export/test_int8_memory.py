@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyfl.int8.memory import Buffer, plan
+from tinyfl.int8.memory import Buffer, place_buffers
 from tinyfl.int8.program import Window
 from tinyfl.int8.windows import _lead
 
@@ -24,7 +24,7 @@ def buffers(draw: st.DrawFn) -> list[Buffer]:
 @settings(max_examples=300, deadline=None)
 @given(buffers())
 def test_no_two_that_are_needed_together_share_a_byte(made: list[Buffer]) -> None:
-    offsets, total = plan(made)
+    offsets, total = place_buffers(made)
     for i, (a, at) in enumerate(zip(made, offsets, strict=True)):
         assert at % 4 == 0
         assert 0 <= at <= at + a.size <= total
@@ -39,7 +39,7 @@ def test_no_two_that_are_needed_together_share_a_byte(made: list[Buffer]) -> Non
 def test_a_chain_takes_its_two_largest_neighbours() -> None:
     sizes = [100, 40, 60, 8, 120, 4]
     chain = [Buffer(size, i - 1, i) for i, size in enumerate(sizes)]
-    assert plan(chain)[1] == max(a + b for a, b in pairwise(sizes))
+    assert place_buffers(chain)[1] == max(a + b for a, b in pairwise(sizes))
 
 
 _PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))

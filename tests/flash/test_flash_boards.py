@@ -15,7 +15,7 @@ from tinyfl.cli import app
 from tinyfl.devices import inventory
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import run
-from tinyfl.flash.finding import Asked
+from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, UP_TO_DATE, Job
 
 MICROBIT = boards.load("microbit-v2")
@@ -39,13 +39,13 @@ def test_a_board_is_written_by_its_probe_and_then_asked(workbench: Workbench) ->
     workbench.plug("ttyACM0", board, usb=NUCLEO, serial="066D")
     openocd = workbench.tool("openocd")
     openocd.writes(takes(board))
-    (done,) = run.flash(Asked((F401,)))
+    (done,) = run.flash(FlashSelection((F401,)))
     assert (done.what, done.id, done.method, done.before, done.firmware) == (FLASHED, "ab01", "openocd", OLD, VERSION)
     ((_, *argv),) = openocd.calls
     assert argv[:4] == ["-f", "board/st_nucleo_f4.cfg", "-c", "adapter serial 066D"]
-    (again,) = run.flash(Asked((F401,)))
+    (again,) = run.flash(FlashSelection((F401,)))
     assert again.what == UP_TO_DATE and len(openocd.calls) == 1
-    (forced,) = run.flash(Asked((F401,)), Job(force=True))
+    (forced,) = run.flash(FlashSelection((F401,)), Job(force=True))
     assert forced.what == FLASHED and len(openocd.calls) == 2
 
 
@@ -58,14 +58,14 @@ def test_a_drive_takes_a_file_and_comes_back(workbench: Workbench) -> None:
         workbench.remount("MICROBIT")
 
     workbench.on_copy = taken
-    (done,) = run.flash(Asked((MICROBIT,)))
+    (done,) = run.flash(FlashSelection((MICROBIT,)))
     assert (done.what, done.method, done.detail) == (FLASHED, "copy", "")
 
 
 def test_a_board_that_still_runs_the_old_firmware_is_a_failure(workbench: Workbench) -> None:
     workbench.plug("ttyACM0", FakeBoard(b"\7", "nucleo-f401re"), usb=NUCLEO, serial="066D")
     workbench.tool("openocd")
-    (done,) = run.flash(Asked((F401,)))
+    (done,) = run.flash(FlashSelection((F401,)))
     assert done.what == FAILED
     assert done.detail == (
         f"the board still runs {OLD}; {VERSION} was written. It did not restart, or the new firmware went elsewhere: press its "
@@ -89,7 +89,7 @@ def test_a_board_that_does_not_answer_afterwards_is_a_failure(workbench: Workben
         return 0
 
     workbench.tool("openocd").writes(bricked)
-    (done,) = run.flash(Asked((F401,)))
+    (done,) = run.flash(FlashSelection((F401,)))
     assert done.what == FAILED
     assert done.detail == (
         f"it was written, but nothing answered at {url} (USB serial number 066D) at 115,200 baud within 1.5 s. Press the "
@@ -111,7 +111,7 @@ def test_a_board_that_comes_back_under_another_name_is_followed(workbench: Workb
         return 0
 
     workbench.tool("openocd").writes(written)
-    (done,) = run.flash(Asked((F401,)))
+    (done,) = run.flash(FlashSelection((F401,)))
     assert (done.what, done.id) == (FLASHED, "07")
 
 
@@ -145,16 +145,16 @@ def test_of_several_boards_one_must_be_named(workbench: Workbench) -> None:
         workbench.plug(f"ttyACM{number}", FakeBoard(bytes([number]), "nucleo-f401re"), usb=NUCLEO, serial=f"S{number}")
     workbench.tool("openocd")
     with pytest.raises(ConfigError) as refused:
-        run.flash(Asked((F401,)))
+        run.flash(FlashSelection((F401,)))
     assert str(refused.value) == (
         "2 connected boards may be meant. Give --all for all of them, or take one of\n"
         "  tinyfl flash --board nucleo-f401re --probe S1\n  tinyfl flash --board nucleo-f401re --probe S2"
     )
-    (done,) = run.flash(Asked((F401,), probes=("S2",)))
+    (done,) = run.flash(FlashSelection((F401,), probes=("S2",)))
     assert done.id == "02" and "still runs" in done.detail
-    assert "adapter serial S2" in run.plan(Asked((F401,), probes=("S2",)))[1]
+    assert "adapter serial S2" in run.commands(FlashSelection((F401,), probes=("S2",)))[1]
     with pytest.raises(ConfigError, match="which boards are meant"):
-        run.flash(Asked())
+        run.flash(FlashSelection())
 
 
 def test_silent_boards_of_several_kinds_are_not_guessed_at(workbench: Workbench) -> None:
@@ -162,7 +162,7 @@ def test_silent_boards_of_several_kinds_are_not_guessed_at(workbench: Workbench)
     workbench.desk.unplug("ttyACM0")
     workbench.desk.plug("ttyACM0", silent, usb=NUCLEO, serial="S1")
     openocd = workbench.tool("openocd")
-    (done,) = run.flash(Asked(everything=True))
+    (done,) = run.flash(FlashSelection(everything=True))
     assert done.what == FAILED and "may be nucleo-f401re or nucleo-f446re or stm32f746-discovery" in done.detail
     assert openocd.calls == []
 
@@ -179,17 +179,17 @@ def test_a_silent_board_is_known_by_its_drive(workbench: Workbench) -> None:
         return 0
 
     workbench.tool("openocd").writes(written)
-    (done,) = run.flash(Asked(everything=True))
+    (done,) = run.flash(FlashSelection(everything=True))
     assert (done.board, done.what) == ("nucleo-f446re", FLASHED)
 
 
 def test_a_board_of_another_kind_is_not_written(workbench: Workbench) -> None:
     url = workbench.plug("ttyACM0", FakeBoard(b"\7", "nucleo-f446re"), usb=NUCLEO, serial="S1")
     openocd = workbench.tool("openocd")
-    (done,) = run.flash(Asked((F401,), ports=(url,)))
+    (done,) = run.flash(FlashSelection((F401,), ports=(url,)))
     assert done.what == FAILED and openocd.calls == []
     assert "the board there says it is nucleo-f446re, not nucleo-f401re. Nothing was written." in done.detail
-    (missed,) = run.flash(Asked((F401,)))
+    (missed,) = run.flash(FlashSelection((F401,)))
     assert missed.what == OFFLINE
 
 
@@ -197,7 +197,7 @@ def test_a_port_that_another_has_open_is_told_before_anything_is_written(workben
     url = workbench.plug("ttyACM0", FakeBoard(board="nucleo-f401re"), usb=NUCLEO, serial="S1")
     openocd = workbench.tool("openocd")
     with held(url) as pid:
-        (done,) = run.flash(Asked((F401,)))
+        (done,) = run.flash(FlashSelection((F401,)))
     assert done.what == FAILED and f"process {pid}" in done.detail and openocd.calls == []
 
 
@@ -214,13 +214,13 @@ def test_a_pico_in_its_bootloader_is_the_silent_board_at_its_debug_probe(workben
         workbench.desk.plug("ttyACM0", board.exchange, usb="2e8a:000c", serial="PROBE")
 
     workbench.on_copy = taken
-    (done,) = run.flash(Asked((PICO,)))
+    (done,) = run.flash(FlashSelection((PICO,)))
     assert (done.what, done.method, done.id) == (FLASHED, "copy", "07")
 
 
 def test_a_board_without_a_link_is_written_and_not_verified(workbench: Workbench) -> None:
     workbench.plug("", None, usb="2e8a:0003", serial="E0C9", drive="RPI-RP2")
-    (done,) = run.flash(Asked((PICO,)))
+    (done,) = run.flash(FlashSelection((PICO,)))
     assert (done.what, done.id) == (UNVERIFIED, "E0C9") and "no serial port is known" in done.detail
     run.demand_all([done])
 
@@ -243,16 +243,16 @@ def test_boards_are_chosen_by_id_and_tag_and_waited_for(workbench: Workbench) ->
         return 0
 
     workbench.tool("openocd").writes(written)
-    now = run.flash(Asked(ids=("02",)))
+    now = run.flash(FlashSelection(ids=("02",)))
     assert [(each.id, each.what) for each in now] == [("02", OFFLINE)]
     assert now[0].retry == "tinyfl flash --id 02 --wait 60"
-    done = run.flash(Asked(tags=("lab",)), wait=20)
+    done = run.flash(FlashSelection(tags=("lab",)), wait=20)
     assert [(each.id, each.what) for each in done] == [("01", FLASHED), ("02", FLASHED)]
     assert some[3].firmware == OLD
     workbench.unplug("ttyACM2")
-    everything = run.flash(Asked(everything=True))
+    everything = run.flash(FlashSelection(everything=True))
     assert {each.id: each.what for each in everything} == {"01": UP_TO_DATE, "03": FLASHED, "02": OFFLINE}
-    assert inventory.read()[0].tags == ("lab",)
+    assert inventory.read_inventory()[0].tags == ("lab",)
 
 
 def test_a_dry_run_prints_what_would_run_and_opens_no_port(workbench: Workbench) -> None:
@@ -269,12 +269,12 @@ def test_a_dry_run_prints_what_would_run_and_opens_no_port(workbench: Workbench)
     ]
     assert heard == [] and list((workbench.folder / "media/MICROBIT").iterdir()) == []
     workbench.tool("pyocd")
-    other = run.plan(Asked((MICROBIT,)), Job(method="pyocd"))
+    other = run.commands(FlashSelection((MICROBIT,)), Job(method="pyocd"))
     assert other[1:] == [f"pyocd flash --no-wait --target nrf52833 --uid 9904 -O auto_unlock=false {image}"]
 
 
 def test_boards_that_are_not_flashed_are_refused(workbench: Workbench) -> None:
     with pytest.raises(ConfigError, match=r"mps2-an386 is not flashed: its manifest has no \[\[flash\]\]"):
-        run.flash(Asked((boards.load("mps2-an386"),)))
+        run.flash(FlashSelection((boards.load("mps2-an386"),)))
     with pytest.raises(ConfigError, match="microbit-v2 has no flash method 'bossac'; its manifest has copy, pyocd"):
-        run.flash(Asked((MICROBIT,)), Job(method="bossac"))
+        run.flash(FlashSelection((MICROBIT,)), Job(method="bossac"))

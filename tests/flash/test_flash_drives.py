@@ -11,13 +11,13 @@ from workbench import FakeBoard, Workbench
 
 from tinyfl.building import boards
 from tinyfl.flash import drives, run
-from tinyfl.flash.finding import Asked
+from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED
 
 SIZE = 40_031
 """Bytes of the image that a fake build makes."""
 
-MICROBIT = Asked((boards.load("microbit-v2"),))
+MICROBIT = FlashSelection((boards.load("microbit-v2"),))
 
 
 def test_drives_are_found_by_label_with_the_serial_number_of_their_board(workbench: Workbench) -> None:

@@ -14,14 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 from desk import silent
-from tinyfl.simulators.bridge import Bridge
 from workbench import Tool, version_in
 
 from tinyfl.building import boards, images
 from tinyfl.flash import run
-from tinyfl.flash.finding import Asked
+from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, Job
 from tinyfl.fleets import emulation
+from tinyfl.simulators.bridge import Bridge
 
 BOARD = boards.load("stm32f405")
 
@@ -38,6 +38,7 @@ class Emulated:
     def write(self, argv: list[str]) -> int:
         """What a probe does: erases, writes the hex file that OpenOCD was told, and lets the board start."""
         from intelhex import IntelHex
+
         from tinyfl.simulators.unicorn import Machine
 
         (quoted,) = re.findall(r"program (.+) verify reset exit", argv[-1])
@@ -85,8 +86,8 @@ def openocd(tmp_path: Path, emulators: None, monkeypatch: pytest.MonkeyPatch) ->
     tool.close()
 
 
-def asked(emulated: Emulated) -> Asked:
-    return Asked((BOARD,), ports=(str(emulated.port),))
+def asked(emulated: Emulated) -> FlashSelection:
+    return FlashSelection((BOARD,), ports=(str(emulated.port),))
 
 
 def test_a_board_is_flashed_verified_and_then_up_to_date(emulated: Emulated, openocd: Tool, tmp_path: Path) -> None:

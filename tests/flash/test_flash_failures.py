@@ -11,7 +11,7 @@ from workbench import OLD, FakeBoard, Workbench
 
 from tinyfl.building import boards
 from tinyfl.flash import run
-from tinyfl.flash.finding import Asked
+from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, UNVERIFIED, Job
 
 RULE = (
@@ -206,11 +206,11 @@ FAILURES = {
 USB = {"microbit-v2": "0d28:0204", "pico": "2e8a:000c", "stm32f405": "0483:df11", "nano-33-ble": "2341:005a"}
 
 
-def plugged(workbench: Workbench, name: str) -> Asked:
+def plugged(workbench: Workbench, name: str) -> FlashSelection:
     """Plugs in a board that can be flashed, with the serial number 9904."""
     usb = USB.get(name, NUCLEO)
     workbench.plug("ttyACM0", FakeBoard(b"\7", name) if usb not in ("0483:df11",) else None, usb=usb, serial="9904")
-    return Asked((boards.load(name),), probes=("9904",))
+    return FlashSelection((boards.load(name),), probes=("9904",))
 
 
 @pytest.mark.parametrize("failure", FAILURES)
@@ -247,7 +247,7 @@ def test_a_tool_that_hangs_is_ended(workbench: Workbench, monkeypatch: pytest.Mo
 
 def test_what_is_not_there_is_said_for_each_method(workbench: Workbench) -> None:
     workbench.plug("ttyACM0", FakeBoard(), serial="9904")
-    (done,) = run.flash(Asked((boards.load("microbit-v2"),)))
+    (done,) = run.flash(FlashSelection((boards.load("microbit-v2"),)))
     assert done.detail == (
         "there is no way to flash it as things are:\n  copy: no drive called MICROBIT is mounted. Plug the board in.\n"
         "  pyocd: pyocd is not installed. Install it: pip install 'tinyfl[flash]'"
@@ -270,8 +270,8 @@ def test_a_sketch_is_stopped_by_a_touch_at_1200_baud(workbench: Workbench, monke
     monkeypatch.setattr("tinyfl.flash.writing.serial", SimpleNamespace(Serial=Touched))
     bossac = workbench.tool("bossac")
     bossac.writes(lambda argv: 0)
-    asked = Asked((boards.load("nano-33-ble"),), ports=(url,))
-    planned = run.plan(asked)
+    asked = FlashSelection((boards.load("nano-33-ble"),), ports=(url,))
+    planned = run.commands(asked)
     assert planned[2] == f"stty -F {url} 1200"
     (done,) = run.flash(asked)
     assert touched == [(url, 1200)] and done.what == UNVERIFIED
@@ -285,7 +285,7 @@ def test_the_verdict_on_the_drive_is_read(workbench: Workbench) -> None:
     workbench.on_copy = lambda path: workbench.remount(
         "MICROBIT", holds={"FAIL.TXT": "error: The interface firmware FAILED to reset/halt the target MCU\r\ntype: target\r\n"}
     )
-    asked = Asked((boards.load("microbit-v2"),))
+    asked = FlashSelection((boards.load("microbit-v2"),))
     (done,) = run.flash(asked)
     assert done.what == FAILED
     assert done.detail == (

@@ -12,12 +12,12 @@ from workbench import FakeBoard, Workbench
 from tinyfl.building import boards
 from tinyfl.building.boards import Bossac, DfuUtil, Openocd, Pyocd
 from tinyfl.devices import inventory
-from tinyfl.devices.connected import devices
+from tinyfl.devices.connected import connected_devices
 from tinyfl.devices.ports import serial_ports
 from tinyfl.errors import ConfigError
 from tinyfl.flash import drives, methods, run
 from tinyfl.flash.drives import MOST_OF_A_VERDICT, Drive
-from tinyfl.flash.finding import Asked
+from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED
 
 MANIFESTS = boards.data("boards")
@@ -44,12 +44,12 @@ def test_a_usb_serial_number_runs_nothing(workbench: Workbench, serial: str) -> 
     """By the real OpenOCD, which finds no probe; then by the shell, where a person pastes the command that tries it again."""
     real(workbench, "openocd")
     workbench.plug("ttyACM0", FakeBoard(b"\1", "nucleo-f401re"), usb=NUCLEO, serial=serial)
-    (done,) = run.flash(Asked(everything=True), run.Job(method="openocd"))
+    (done,) = run.flash(FlashSelection(everything=True), run.Job(method="openocd"))
     assert done.what == FAILED and "openocd said" in done.detail, done
     assert not marks(workbench.folder)
     echoed = subprocess.run(["/bin/sh", "-c", f"set -- {done.retry}; printf '%s\\0' \"$@\""], capture_output=True, text=True)
     assert serial in echoed.stdout.split("\0")
-    for line in run.plan(Asked(everything=True), run.Job(method="openocd")):
+    for line in run.commands(FlashSelection(everything=True), run.Job(method="openocd")):
         subprocess.run(["/bin/sh", "-c", line], capture_output=True)
     assert not marks(workbench.folder)
 
@@ -60,7 +60,7 @@ def test_a_usb_serial_number_that_no_person_could_give_is_none(workbench: Workbe
     assert [each.serial for each in serial_ports()] == [""]
     openocd = workbench.tool("openocd")
     openocd.writes(lambda argv: 1)
-    (done,) = run.flash(Asked(everything=True), run.Job(method="openocd"))
+    (done,) = run.flash(FlashSelection(everything=True), run.Job(method="openocd"))
     assert done.what == FAILED and not any("adapter serial" in word for word in openocd.calls[0])
 
 
@@ -89,7 +89,7 @@ def test_a_serial_number_is_no_option_and_no_list_to_other_tools() -> None:
 def test_what_a_tool_says_is_shown_and_kept_as_words(workbench: Workbench) -> None:
     workbench.plug("ttyACM0", FakeBoard(b"\1", "nucleo-f401re"), usb=NUCLEO, serial="../" * 50)
     workbench.tool("openocd").does(f"Error: {STEERS}{'x' * 100_000}\n", 1)
-    (done,) = run.flash(Asked(everything=True), run.Job(method="openocd"))
+    (done,) = run.flash(FlashSelection(everything=True), run.Job(method="openocd"))
     assert len(done.detail) < 2000 and done.detail.replace("\n", "").isprintable()
     (log,) = workbench.folder.rglob("*.log")
     assert log.parent.name == "nucleo-f401re" and log.read_text().replace("\n", "").isprintable()
@@ -117,11 +117,11 @@ def test_a_boards_name_is_no_path(workbench: Workbench) -> None:
     evil = (MANIFESTS / "nucleo-f401re.toml").read_text().replace('name = "nucleo-f401re"', 'name = "evil"')
     Path("evil.toml").write_text(evil)
     url = workbench.plug("ttyACM0", FakeBoard(b"\1", str(Path("evil.toml").resolve())), usb=NUCLEO, serial="S")
-    (done,) = run.flash(Asked(ports=(url,)))
+    (done,) = run.flash(FlashSelection(ports=(url,)))
     assert done.what == run.FAILED and "no board that comes with tinyfl is called" in done.detail
     other = workbench.plug("ttyACM1", FakeBoard(b"\2", STEERS), usb=NUCLEO, serial="T")
-    inventory.save(devices([url, other]))
-    assert {each.id for each in inventory.read()} == {"01", "02"}
+    inventory.save(connected_devices([url, other]))
+    assert {each.id for each in inventory.read_inventory()} == {"01", "02"}
     assert Path("devices.toml").read_text().replace("\n", "").isprintable()
 
 

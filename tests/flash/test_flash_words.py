@@ -17,7 +17,7 @@ from tinyfl.cli import app
 from tinyfl.devices.connected import usb_devices
 from tinyfl.errors import ConfigError, DoesNotFit, Interrupted
 from tinyfl.flash import run, ways
-from tinyfl.flash.finding import Asked
+from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, Job
 from tinyfl.fleets import emulation
 from tinyfl.link.wire import SerialWire
@@ -48,7 +48,7 @@ def test_a_model_that_is_gone_is_told(workbench: Workbench, erases: bool) -> Non
         workbench.remount("MICROBIT")
 
     workbench.on_copy = taken
-    (done,) = run.flash(Asked((MICROBIT_V2,)))
+    (done,) = run.flash(FlashSelection((MICROBIT_V2,)))
     lost = "the board's {} is gone: tinyfl push {} --id ab puts it back."
     told = [lost.format("model", "RUN"), lost.format("int8 model", "MODEL.tflite")] if erases else []
     assert (done.what, done.detail.splitlines()) == (FLASHED, told)
@@ -58,9 +58,9 @@ def test_a_method_that_erases_models_is_told_beforehand(workbench: Workbench) ->
     workbench.plug("ttyACM0", FakeBoard(b"\7", "nano-33-ble"), usb="2341:005a", serial="A504")
     workbench.plug("", None, usb="2e8a:0003", serial="E0C9", drive="RPI-RP2")
     workbench.tool("bossac")
-    lines = run.plan(Asked((boards.load("nano-33-ble"),), probes=("A504",)))
+    lines = run.commands(FlashSelection((boards.load("nano-33-ble"),), probes=("A504",)))
     assert lines[1] == "# bossac erases all of the flash, models and weights included"
-    assert len(run.plan(Asked((boards.load("pico"),)))) == 2  # of the Pico's flash, what is written is erased
+    assert len(run.commands(FlashSelection((boards.load("pico"),)))) == 2  # of the Pico's flash, what is written is erased
 
 
 @pytest.mark.parametrize("where", ["", "--port"])
@@ -84,11 +84,11 @@ def test_a_manifest_of_ones_own_gives_the_speed(workbench: Workbench, monkeypatc
 
     monkeypatch.setattr(SerialWire, "open", open)
     workbench.tool("openocd").writes(written)
-    asked = Asked((mine,), ports=(url,) if where else (), words=("mine.toml",))
+    asked = FlashSelection((mine,), ports=(url,) if where else (), words=("mine.toml",))
     (done,) = run.flash(asked, Job(method="openocd"))
     assert (done.what, tried) == (FLASHED, [1_000_000] * 3)  # found, still the same, flashed
     tried.clear()
-    run.flash(Asked((mine,), ports=(url,), baud=57_600), Job(method="openocd"))
+    run.flash(FlashSelection((mine,), ports=(url,), baud=57_600), Job(method="openocd"))
     assert set(tried) == {57_600}
 
 
@@ -105,7 +105,7 @@ def test_a_kind_that_does_not_build_stops_no_other(workbench: Workbench, monkeyp
     for number in (1, 2):
         workbench.plug(f"ttyACM{number}", FakeBoard(bytes([number]), "nucleo-f401re"), usb=NUCLEO, serial=f"S{number}")
     workbench.plug("ttyACM3", FakeBoard(b"\3", "microbit-v2", VERSION), usb=MICROBIT, serial="S3")
-    done = run.flash(Asked(everything=True))
+    done = run.flash(FlashSelection(everything=True))
     assert [(each.id, each.what) for each in done] == [("01", FAILED), ("02", FAILED), ("03", "up to date")]
     assert done[1].detail == "too big by 7 bytes" and sorted(built) == ["microbit-v2", "nucleo-f401re"]
 
@@ -128,7 +128,7 @@ def test_ctrl_c_where_a_board_is_followed_ends_at_once(workbench: Workbench, mon
 
     workbench.tool("openocd").writes(written)
     with pytest.raises(Interrupted, match=r"^stopped\. No board was being written\.$"):
-        run.flash(Asked((F401,)))
+        run.flash(FlashSelection((F401,)))
 
 
 def test_ctrl_c_names_what_was_being_written(workbench: Workbench) -> None:
@@ -136,7 +136,7 @@ def test_ctrl_c_names_what_was_being_written(workbench: Workbench) -> None:
     openocd = workbench.tool("openocd")
     openocd.writes(lambda argv: interrupt(0.2).join() or threading.Event().wait(30))  # type: ignore[func-returns-value]
     with pytest.raises(Interrupted, match="Being written, and to be flashed again: nucleo-f401re 01"):
-        run.flash(Asked((F401,)))
+        run.flash(FlashSelection((F401,)))
 
 
 def test_what_is_tried_again_is_the_same_command(workbench: Workbench) -> None:
@@ -145,29 +145,29 @@ def test_what_is_tried_again_is_the_same_command(workbench: Workbench) -> None:
     workbench.plug("", None, usb="0483:374b", serial="P")
     workbench.tool("openocd").does("Error: open failed", 1)
     job = Job("openocd", "gcc", (Path("own.c"),), True, Path("o"))
-    (done,) = run.flash(Asked((F405,), ports=(url,), probes=("P",), baud=9600), job, devices=Path("other.toml"))
+    (done,) = run.flash(FlashSelection((F405,), ports=(url,), probes=("P",), baud=9600), job, devices=Path("other.toml"))
     assert done.what == FAILED and done.retry == (
         f"tinyfl flash --board stm32f405 --probe P --port {url} --method openocd --toolchain gcc --source own.c --force "
         "--out o --baud 9600 --devices other.toml"
     )
-    (none,) = run.flash(Asked(everything=True), Job(force=True), devices=Path("other.toml"))
+    (none,) = run.flash(FlashSelection(everything=True), Job(force=True), devices=Path("other.toml"))
     assert done.retry.split()[2:] != none.retry.split()[2:]
     for number in (1, 2):
         workbench.plug(f"ttyACM{number}", FakeBoard(bytes([number]), "nucleo-f401re"), usb=NUCLEO, serial=f"S{number}")
     with pytest.raises(ConfigError, match="--board nucleo-f401re --probe S2 --force"):
-        run.flash(Asked((F401,)), Job(force=True))
+        run.flash(FlashSelection((F401,)), Job(force=True))
 
 
 def test_a_method_that_is_none_and_one_that_the_board_lacks(workbench: Workbench) -> None:
     with pytest.raises(ConfigError, match=r"'nonsense'\. There are: pyocd, openocd, copy, bossac, dfu-util"):
-        run.flash(Asked(everything=True), Job(method="nonsense"))
+        run.flash(FlashSelection(everything=True), Job(method="nonsense"))
     workbench.plug("ttyACM0", FakeBoard(), serial="M", drive="MICROBIT")
-    (done,) = run.flash(Asked(everything=True), Job(method="openocd"))
+    (done,) = run.flash(FlashSelection(everything=True), Job(method="openocd"))
     lacks = "microbit-v2 has no flash method 'openocd'; its manifest has copy, pyocd."
     assert (done.what, done.detail) == (FAILED, lacks)
-    assert run.plan(Asked(everything=True), Job(method="openocd")) == [f"# microbit-v2 (M): {lacks}"]
+    assert run.commands(FlashSelection(everything=True), Job(method="openocd")) == [f"# microbit-v2 (M): {lacks}"]
     url = workbench.plug("ttyUSB0", FakeBoard(b"\7", "mps2-an386"), usb=STRANGER)
-    (emulated,) = run.flash(Asked(ports=(url,)), Job(force=True))
+    (emulated,) = run.flash(FlashSelection(ports=(url,)), Job(force=True))
     assert "mps2-an386 is not flashed" in emulated.detail
 
 
@@ -188,7 +188,7 @@ def test_options_that_are_none_are_refused(workbench: Workbench, options: list[s
 def test_a_folder_that_cannot_be_built_in_is_said(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyfl.fleets.emulation.firmware", really_built)
     with pytest.raises(ConfigError, match=r"nothing can be built in /proc/x/microbit-v2 \(.*Give --out a folder"):
-        run.plan(Asked((MICROBIT_V2,)), Job(out=Path("/proc/x")))
+        run.commands(FlashSelection((MICROBIT_V2,)), Job(out=Path("/proc/x")))
 
 
 def test_probes_are_looked_for_anew_only_where_something_changed(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_every_port_has_its_state(desk: Desk) -> None:
     desk.plug("ttyACM3", old.exchange)
     desk.plug("ttyUSB0", lambda data: heard.append(data) or b"", usb=STRANGER)  # type: ignore[func-returns-value]
     with held(busy) as pid:
-        found = connected.devices(within=0.6)
+        found = connected.connected_devices(within=0.6)
     assert [each.state for each in found] == ["free", "busy", "silent", "refused", "unknown"]
     first, second, third, fourth, _ = found
     assert (first.id, first.boards, first.baud, first.port.url) == ("ab01", ("double",), 115_200, free)
@@ -41,9 +41,9 @@ def test_every_port_has_its_state(desk: Desk) -> None:
 
 def test_a_port_that_is_named_is_asked_whatever_it_is(desk: Desk) -> None:
     url = desk.plug("ttyUSB0", Double(b"\7").exchange, usb=STRANGER)
-    (found,) = connected.devices([url], within=2)
+    (found,) = connected.connected_devices([url], within=2)
     assert (found.id, found.state) == ("07", "free")
-    gone, again = connected.devices(["/dev/there-is-no-such-port"], within=2)
+    gone, again = connected.connected_devices(["/dev/there-is-no-such-port"], within=2)
     assert (gone.state, again.state) == ("gone", "unknown")
 
 
@@ -69,7 +69,7 @@ def test_a_port_is_left_as_it_was_found(desk: Desk) -> None:
     url = desk.plug("ttyACM0", board.exchange)
     board.announced = b"\1" * 32
     for _ in range(3):
-        assert connected.devices()[0].state == "free"
+        assert connected.connected_devices()[0].state == "free"
     assert board.announced == b"\1" * 32
     assert os.path.realpath(url).startswith("/dev/pts/")
 
@@ -114,7 +114,7 @@ def test_lies_of_one_board_hide_no_other(desk: Desk) -> None:
     for number, field in enumerate(fields, 1):
         lie = list(LIES)[number % len(LIES)] if number % 2 else "10^20,000,000"
         desk.plug(f"ttyACM{number:02}", Liar(bytes([number]), DescribeReply, field, LIES[lie]).exchange)
-    found = connected.devices(within=20)
+    found = connected.connected_devices(within=20)
     assert len(found) == 1 + len(fields)
     assert (found[0].state, found[0].id) == ("free", "ab")
     assert {each.state for each in found[2::2]} == {"corrupt"}
@@ -126,7 +126,7 @@ def test_a_process_with_a_name_that_is_no_text_is_a_holder_all_the_same(desk: De
     url = desk.plug("ttyACM0", Double(b"\1").exchange)
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff\\x1b[31m', 0, 0, 0)\n"
     with held(url, before=rename):
-        (found,) = connected.devices(within=1)
+        (found,) = connected.connected_devices(within=1)
     assert (found.state, "\ufffd" in found.detail) == ("busy", True)
 
 

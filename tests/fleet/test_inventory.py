@@ -63,7 +63,7 @@ def test_what_a_user_wrote_stays(desk: Desk, tmp_path: Path) -> None:
     for line in ("# My boards.", 'id = "AB01"   # the one with the dent', "# by the window", 'colour = "red"', "kept = true"):
         assert line in text
     untouched = Saved("cd02", "nucleo-f401re", (), "/dev/ttyACM9", "X")
-    assert inventory.read(path) == (saved[0], untouched, saved[1])
+    assert inventory.read_inventory(path) == (saved[0], untouched, saved[1])
     before = path.stat().st_mtime_ns
     inventory.save([device("ab01", "microbit-v2", "/dev/ttyACM0", "A")], ["desk"], path)
     assert (path.read_text(), path.stat().st_mtime_ns) == (text, before)
@@ -73,7 +73,7 @@ def test_a_board_that_moved_has_its_new_port_only(desk: Desk, tmp_path: Path) ->
     path = tmp_path / "devices.toml"
     inventory.save([device("ab01", url="/dev/ttyACM0", serial="A")], path=path)
     inventory.save([device("ab01", url="/dev/pts/4")], path=path)
-    assert inventory.read(path) == (Saved("ab01", "double", (), "/dev/pts/4"),)
+    assert inventory.read_inventory(path) == (Saved("ab01", "double", (), "/dev/pts/4"),)
     assert "usb-serial" not in path.read_text()
 
 
@@ -97,19 +97,19 @@ def test_two_that_save_at_once_do_so_one_after_the_other(
         monkeypatch.setattr(inventory, "_text", read)
         inventory.save([device("ef03")], (), path)
         other[0].result()
-    assert [each.id for each in inventory.read(path)] == ["ef03", "ab01"]
+    assert [each.id for each in inventory.read_inventory(path)] == ["ef03", "ab01"]
 
 
 def test_there_is_none_at_first_and_silent_ports_are_not_saved(desk: Desk, tmp_path: Path) -> None:
-    assert inventory.read() == ()
+    assert inventory.read_inventory() == ()
     assert inventory.save([quiet("/dev/ttyACM0")]) == ()
-    assert inventory.read() == ()
+    assert inventory.read_inventory() == ()
 
 
 def test_a_file_that_is_named_must_be_there_and_is_the_one_that_is_blamed(desk: Desk, tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     with pytest.raises(ConfigError, match=f"there is no file {path}"):
-        inventory.read(path)
+        inventory.read_inventory(path)
     with pytest.raises(ConfigError, match=f"Give devices tags in {path}"):
         inventory.select(Selection(tags=("lab",)), [], [], path)
     saved = CliRunner().invoke(app, ["devices", "--save", "--devices", str(path)])
@@ -153,7 +153,7 @@ def test_ports_are_looked_at_once_however_many_devices_there_are(desk: Desk, tmp
 def test_what_is_no_inventory_is_refused_and_left_alone(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "devices.toml"
     path.write_text(text)
-    for use in (lambda: inventory.read(path), lambda: inventory.save([device("ab01")], path=path)):
+    for use in (lambda: inventory.read_inventory(path), lambda: inventory.save([device("ab01")], path=path)):
         with pytest.raises(ConfigError, match=said):
             use()
     assert path.read_text() == text
@@ -162,7 +162,7 @@ def test_what_is_no_inventory_is_refused_and_left_alone(tmp_path: Path, text: st
 def test_a_layout_that_cannot_be_added_to_is_refused_and_left_alone(desk: Desk, tmp_path: Path) -> None:
     path = tmp_path / "devices.toml"
     path.write_text(text := 'device = [{ id = "ab01" }]\n')
-    assert inventory.read(path) == (Saved("ab01"),)
+    assert inventory.read_inventory(path) == (Saved("ab01"),)
     with pytest.raises(ConfigError, match="cannot be changed safely"):
         inventory.save([device("cd02")], path=path)
     assert path.read_text() == text
@@ -186,7 +186,7 @@ def test_any_file_is_read_and_added_to_or_refused_and_left_alone(desk: Desk, tmp
     path = tmp_path / "devices.toml"
     path.write_bytes(content := text if isinstance(text, bytes) else text.encode())
     try:
-        before = inventory.read(path)
+        before = inventory.read_inventory(path)
     except ConfigError:
         with pytest.raises(ConfigError):
             inventory.save([device("ef03")], ["desk"], path)
@@ -197,7 +197,7 @@ def test_any_file_is_read_and_added_to_or_refused_and_left_alone(desk: Desk, tmp
     except ConfigError:
         assert path.read_bytes() == content
         return
-    assert inventory.read(path) == (*before, Saved("ef03", "double", ("desk",), "/dev/pts/0"))
+    assert inventory.read_inventory(path) == (*before, Saved("ef03", "double", ("desk",), "/dev/pts/0"))
     old, new = tomllib.loads(content.decode()), tomllib.loads(path.read_bytes().decode())
     for part in (old, new):
         part.pop("device", None)
@@ -291,7 +291,7 @@ def test_adapters_with_one_serial_number_are_saved_and_told_apart_by_their_socke
         for i in (1, 2)
     ]
     inventory.save(there, path=path)
-    saved = inventory.read(path)
+    saved = inventory.read_inventory(path)
     assert [(each.usb_serial, each.usb_location) for each in saved] == [("0001", "1-1"), ("0001", "1-2")]
     silent = [replace(quiet(f"/dev/ttyUSB{9 - i}", "0001"), port=Port(f"/dev/ttyUSB{9 - i}", STRANGER, "0001", "", f"1-{i}"))
               for i in (1, 2)]  # fmt: skip

@@ -249,7 +249,9 @@ def test_a_pty_that_is_somebodys_terminal_is_not_talked_to(desk: Desk) -> None:
     with subprocess.Popen([sys.executable, "-uc", shell], stdin=theirs, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.read(2) == b"up"
         before = termios.tcgetattr(theirs)
-        (found,) = [each for each in connected.devices([os.ttyname(theirs)], within=1) if each.port.url.startswith("/dev/pts")]
+        (found,) = [
+            each for each in connected.connected_devices([os.ttyname(theirs)], within=1) if each.port.url.startswith("/dev/pts")
+        ]
         assert found.state == "busy" and f"process {process.pid}" in found.detail
         assert termios.tcgetattr(theirs) == before
         process.kill()

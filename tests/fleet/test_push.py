@@ -21,7 +21,7 @@ from lies import LIES, Liar
 
 from tinyfl.devices import inventory, push
 from tinyfl.devices.inventory import Selection
-from tinyfl.devices.push import Int8, Outcome, Pushed, Weights
+from tinyfl.devices.push import Int8, Pushed, PushResult, Weights
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
 from tinyfl.int8.program import Program, TensorInfo
 from tinyfl.link.board import LinkedBoard, floats
@@ -87,7 +87,7 @@ def test_of_three_boards_one_dead_two_have_the_model(desk: Desk, pushing: Callab
     desk.plug("ttyACM0", first.exchange)
     dead = desk.plug("ttyACM1", silent, usb=NUCLEO)
     desk.plug("ttyACM2", second.exchange)
-    told: list[Outcome] = []
+    told: list[PushResult] = []
     pushed = pushing(tell=told.append)
     assert what(pushed) == {"01": "pushed", "02": "pushed", dead: "offline"}
     assert committed(first) == committed(second) == NEW.sha256
@@ -203,7 +203,7 @@ def test_a_board_that_comes_late_is_waited_for(desk: Desk, pushing: Callable[...
     desk.plug("ttyACM0", first.exchange, serial="A")
     inventory.save(devices_of(first, late), ["lab"])
     desk.on_look = lambda look: look == 6 and desk.plug("ttyACM1", late.exchange, serial="B")
-    told: list[Outcome] = []
+    told: list[PushResult] = []
     pushed = pushing(Selection(tags=("lab",)), wait=60, tell=told.append)
     assert what(pushed) == {"01": "pushed", "02": "pushed"}
     assert [(each.id, each.what) for each in told] == [("01", "pushed"), ("02", "offline"), ("02", "pushed")]

@@ -14,7 +14,7 @@ from tinyfl.algorithms import State
 from tinyfl.algorithms.tinyreptile import TinyReptile
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import shard_record, theta_record
-from tinyfl.flower.node import answer, read
+from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.strategy import FleetStrategy
 
@@ -81,7 +81,7 @@ def serving(devices: range, name: str = "") -> Callable[[Message], RecordDict | 
     def said(message: Message) -> RecordDict | Error:
         if message.metadata.message_type == MessageType.QUERY:
             return shard_record(name, devices)
-        return answer(FLEET, devices, read(message.content, message.metadata.message_type, {}))
+        return answer(FLEET, devices, read_request(message.content, message.metadata.message_type, {}))
 
     return said
 

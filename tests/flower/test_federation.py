@@ -20,7 +20,7 @@ from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
-from tinyfl.fleets.assembly import raised
+from tinyfl.fleets.assembly import opened
 from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.grid import FleetGrid
@@ -50,7 +50,7 @@ def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp
     }  # fmt: skip
     own = str(tmp_path / "own.keras")
     here = simulate(out=tmp_path / "here", network=own, **options)
-    with raised([Part(native=16)]) as first, raised([Part(native=8)], 16) as second:
+    with opened([Part(native=16)]) as first, opened([Part(native=8)], 16) as second:
         run_config = to_run_config({**options, "network": "/nowhere/own.keras"})
         gateways = [Gateway(name, site, read_allowed(), tell=lambda _: None) for name, site in (("a", first), ("b", second))]
         grid = FlakyGrid({

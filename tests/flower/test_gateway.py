@@ -17,13 +17,13 @@ from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway, read_holding
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
-from tinyfl.fleets.assembly import raised
+from tinyfl.fleets.assembly import opened
 from tinyfl.flower import client_app
 from tinyfl.flower.allowed import Allowed, read_allowed
 from tinyfl.flower.grid import FleetGrid, shard
 from tinyfl.flower.ipc import ask, serve
 from tinyfl.flower.messages import Trouble, instructions, network_record, theta_record
-from tinyfl.flower.node import answer, read
+from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import from_run_config, to_run_config
 from tinyfl.flower.settings import keys as setting_names
 from tinyfl.networks import network
@@ -33,7 +33,7 @@ from tinyfl.tasks import load_task
 @contextmanager
 def listening(site_first: int, told: list[str], path: Path) -> Iterator[tuple[str, Gateway]]:
     with (
-        raised([Part(native=3), Part(native=5)], site_first) as site,
+        opened([Part(native=3), Part(native=5)], site_first) as site,
         closing(Gateway("lab", site, read_allowed(), tell=told.append)) as gateway,
         closing(Listener(str(path / "s"), family="AF_UNIX")) as listener,
     ):
@@ -54,7 +54,7 @@ def test_a_gateway_answers_for_its_devices_as_the_whole_fleet_would(tmp_path: Pa
         FleetGrid(FLEET)
         reply = client_app.app(Message(content, 1, MessageType.TRAIN), context)
     assert (roll["shard"]["first"], roll["shard"]["size"], roll["shard"]["name"]) == (8, 8, "lab")  # type: ignore[index]
-    straight: Any = answer(FLEET, range(8, 16), read(content, MessageType.TRAIN, {}))
+    straight: Any = answer(FLEET, range(8, 16), read_request(content, MessageType.TRAIN, {}))
     for each in (*said, reply.content):
         assert each["arrays"]["sum"].data == straight["arrays"]["sum"].data  # type: ignore[index]
     assert [line.split(" updates")[0] for line in told[:1]] == [f"round 3: {straight['metrics']['devices']}"]
@@ -119,7 +119,7 @@ def test_a_run_reads_no_file_of_a_gateways_machine_that_its_operator_has_not_all
     content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
     run = {"task": "npz", "network": "/nowhere/own.keras", "devices": 2, "cohort": 2, "rounds": 2}
     allowed = Allowed(frozenset(), (inside,))
-    with raised([Part(native=2)]) as site:
+    with opened([Part(native=2)]) as site:
         gateways = [Gateway("lab", site, allowed, data, lambda _: None) for data in ("", str(outside))]
         paths = (outside, inside / ".." / outside.name, inside / "own.npz")
         said = [gateways[0](MessageType.TRAIN, content, {**run, "data": str(path)}) for path in paths]
@@ -141,7 +141,7 @@ def test_a_gateway_that_closes_does_not_wait_for_a_round(tmp_path: Path, monkeyp
     monkeypatch.setattr("tinyfl.deployment.gateway.answer", slow)
     content = RecordDict({"arrays": theta_record(THETA)})
     content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
-    with raised([Part(native=8)]) as site:
+    with opened([Part(native=8)]) as site:
         gateway = Gateway("lab", site, read_allowed(), tell=lambda _: None)
         asker = threading.Thread(target=gateway, args=(MessageType.TRAIN, content, RUN_CONFIG))
         asker.start()
@@ -164,7 +164,7 @@ def test_nodes_without_a_gateway_simulate_their_share(parts: int) -> None:
         total += np.frombuffer(reply.content["arrays"]["sum"].data, "<i8")  # type: ignore[index]
         roll = client_app.app(Message(RecordDict({"config": ConfigRecord()}), 1, MessageType.QUERY), context)
         assert roll.content["shard"]["first"] == shard(SIZE, parts, part).start  # type: ignore[index]
-    whole: Any = answer(FLEET, range(SIZE), read(content, MessageType.TRAIN, {}))
+    whole: Any = answer(FLEET, range(SIZE), read_request(content, MessageType.TRAIN, {}))
     assert total.tobytes() == whole["arrays"]["sum"].data
 
 

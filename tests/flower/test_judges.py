@@ -12,9 +12,8 @@ from flwr.serverapp.strategy import FedMedian, FedTrimmedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import trim_mean
-from tinyfl.simulators.faults.poison import ATTACKS, PoisonedGrid, draw_poisoned
 
-from tinyfl.aggregators import judge
+from tinyfl.aggregators import aggregator
 from tinyfl.algorithms import State, Updates
 from tinyfl.config import ALGORITHMS
 from tinyfl.core import F32
@@ -22,6 +21,7 @@ from tinyfl.errors import ConfigError
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import instructions, read_theta, theta_record
 from tinyfl.flower.strategy import FleetStrategy
+from tinyfl.simulators.faults.poison import ATTACKS, PoisonedGrid, draw_poisoned
 
 # What judges withstand
 
@@ -46,14 +46,14 @@ def test_poisoned_devices_within_tolerance_move_no_weight_past_the_honest_device
     with np.errstate(all="ignore"):
         contents = [content(phi) for phi in (*poison, *honest)]
     for robust in ("trimmed-mean", "median"):
-        strategy = judge(config(devices=len(contents), cohort=len(contents), robust=robust, tolerate=tolerate))
+        strategy = aggregator(config(devices=len(contents), cohort=len(contents), robust=robust, tolerate=tolerate))
         theta, _ = judged(strategy, np.zeros(2, np.float32), contents)
         assert (theta >= honest.min(axis=0) - 1e-5).all()
         assert (theta <= honest.max(axis=0) + 1e-5).all()
 
 
 def test_one_poisoned_device_more_than_tolerated_moves_the_trimmed_mean() -> None:
-    strategy = judge(config(devices=10, cohort=10, robust="trimmed-mean", tolerate=0.2))
+    strategy = aggregator(config(devices=10, cohort=10, robust="trimmed-mean", tolerate=0.2))
     for bad, moved in ((2, False), (3, True)):
         rows = [np.full(2, 900.0)] * bad + [np.full(2, i / 10) for i in range(10 - bad)]
         theta, _ = judged(strategy, np.zeros(2, np.float32), list(map(content, rows)))
@@ -63,7 +63,7 @@ def test_one_poisoned_device_more_than_tolerated_moves_the_trimmed_mean() -> Non
 def after_a_poisoned_round(robust: str, attack: Any, poisoned: Iterable[int]) -> tuple[F32, Updates]:
     seen: list[Updates] = []
     ours = FleetStrategy(
-        FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=judge(config(robust=robust)),
+        FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=aggregator(config(robust=robust)),
         on_round=lambda _, updates: seen.append(updates),
     )  # fmt: skip
     ours.start(PoisonedGrid(FleetGrid(FLEET, None), frozenset(poisoned), attack), theta_record(START), num_rounds=1)
@@ -142,8 +142,8 @@ def test_a_judge_over_gateways_is_refused_from_python_too(gateways: int) -> None
 def test_no_device_ends_a_round_or_gains_weight_by_what_it_says_of_itself(asked: dict[str, Any], odd: dict[str, Any]) -> None:
     theta, rows = phis(20)
     plain = list(map(content, rows))
-    expected, _ = judged(judge(config(**asked)), theta, plain)
-    got, updates = judged(judge(config(**asked)), theta, [*plain[:-1], content(rows[-1], **odd)])
+    expected, _ = judged(aggregator(config(**asked)), theta, plain)
+    got, updates = judged(aggregator(config(**asked)), theta, [*plain[:-1], content(rows[-1], **odd)])
     if updates.devices == 20:
         assert np.abs(got - expected).max() < 1e-5
     else:
@@ -153,8 +153,8 @@ def test_no_device_ends_a_round_or_gains_weight_by_what_it_says_of_itself(asked:
 def test_a_device_that_names_its_weights_otherwise_takes_part() -> None:
     theta, rows = phis(20)
     other = RecordDict({"mine": ArrayRecord({"w": Array(rows[-1].astype(np.float64))}), "m": MetricRecord({"loss": 1.0})})
-    expected, _ = judged(judge(config(robust="krum")), theta, list(map(content, rows)))
-    got, updates = judged(judge(config(robust="krum")), theta, [*map(content, rows[:-1]), other])
+    expected, _ = judged(aggregator(config(robust="krum")), theta, list(map(content, rows)))
+    got, updates = judged(aggregator(config(robust="krum")), theta, [*map(content, rows[:-1]), other])
     assert updates.devices == 20
     assert np.array_equal(got, expected)
 
@@ -197,7 +197,7 @@ def test_judges_phi_is_that_of_an_independent_computation(seed: int) -> None:
     }
     np.testing.assert_allclose(expected["trimmed-mean"], np.sort(exact, axis=0)[4:-4].mean(axis=0))
     for robust, phi in expected.items():
-        got, _ = judged(judge(config(robust=robust)), theta, list(map(content, rows)))
+        got, _ = judged(aggregator(config(robust=robust)), theta, list(map(content, rows)))
         assert np.abs(got - phi).max() < 1e-6, robust
 
 
@@ -205,14 +205,14 @@ def test_krum_chooses_right_among_updates_that_are_small_beside_theta() -> None:
     rng = np.random.default_rng(0)
     theta = np.full(2000, 30.0, np.float32)  # squares of 1.8 million, and distances of a hundredth
     rows = (theta + rng.normal(0, 1e-4, (20, 2000)) * np.linspace(1, 3, 20)[:, None]).astype(np.float32)
-    got, _ = judged(judge(config(robust="krum")), theta, list(map(content, rows)))
+    got, _ = judged(aggregator(config(robust="krum")), theta, list(map(content, rows)))
     assert np.abs(got - krum_of_the_paper(rows.astype(np.float64), 4)).max() < 1e-6
 
 
 def test_a_trimmed_mean_that_trims_nothing_is_the_exact_mean() -> None:
     theta, rows = phis(20)
     contents = list(map(content, rows))
-    none, _ = judged(judge(config(robust="trimmed-mean", tolerate=0)), theta, contents)
+    none, _ = judged(aggregator(config(robust="trimmed-mean", tolerate=0)), theta, contents)
     exact, _ = judged(None, theta, contents)
     assert np.abs(none - exact).max() < 1e-6
 
@@ -222,7 +222,7 @@ def test_a_judged_run_is_repeatable_whatever_order_flower_asks_in(asked: dict[st
     def run() -> tuple[bytes, list[float]]:
         losses: list[float] = []
         ours = FleetStrategy(
-            FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=judge(config(**asked)),
+            FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=aggregator(config(**asked)),
             on_round=lambda _, updates: losses.append(updates.loss),
         )  # fmt: skip
         ours.start(FleetGrid(FLEET, None), theta_record(START), num_rounds=4)
@@ -246,7 +246,7 @@ def test_a_judged_run_is_repeatable_whatever_order_flower_asks_in(asked: dict[st
 def test_every_algorithm_follows_every_judge(algorithm: str, asked: dict[str, Any]) -> None:
     asked_config = config(algorithm=algorithm, rounds=10, **asked)
     ours = FleetStrategy(
-        asked_config.build(), State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=judge(asked_config),
+        asked_config.build(), State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=aggregator(asked_config),
         minimum=asked_config.minimum,
     )  # fmt: skip
     ours.start(FleetGrid(FLEET, None), theta_record(START), num_rounds=3)
@@ -293,9 +293,9 @@ def test_what_no_judge_could_do_is_refused_with_the_cure(options: dict[str, Any]
 
 
 def test_a_cohort_as_large_as_a_refusal_asks_for_is_accepted() -> None:
-    assert judge(config(robust="trimmed-mean", cohort=5)) is not None
-    assert judge(config(robust="krum", cohort=11, tolerate=0.36)) is not None
-    assert judge(config(robust="median", cohort=3)) is not None
+    assert aggregator(config(robust="trimmed-mean", cohort=5)) is not None
+    assert aggregator(config(robust="krum", cohort=11, tolerate=0.36)) is not None
+    assert aggregator(config(robust="median", cohort=3)) is not None
 
 
 def test_what_judges_is_part_of_what_decides_theta() -> None:

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_ndtr, ndtr
 
-from tinyfl.aggregators import judge, privacy_spent, target_delta
+from tinyfl.aggregators import aggregator, privacy_spent, target_delta
 from tinyfl.algorithms import State, Updates
 from tinyfl.core import F32
 from tinyfl.errors import InstallError, TrainingError
@@ -31,16 +31,16 @@ def test_an_update_counts_with_at_most_the_norm_that_is_asked_for() -> None:
     change[2] = 0
     norms = np.linalg.norm(change, axis=1, keepdims=True)
     clipped = np.where(norms > 1, change / np.maximum(norms, 1e-30), change)
-    got, _ = judged(judge(config(update_clip=1.0)), theta, [content(theta + row) for row in change])
+    got, _ = judged(aggregator(config(update_clip=1.0)), theta, [content(theta + row) for row in change])
     assert np.abs(got - (theta + clipped.mean(axis=0))).max() < 1e-5
-    alone, _ = judged(judge(config(cohort=1, update_clip=1.0)), theta, [content(theta + change[0])])
+    alone, _ = judged(aggregator(config(cohort=1, update_clip=1.0)), theta, [content(theta + change[0])])
     assert np.linalg.norm(alone - theta) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_noise_has_the_deviation_that_it_is_accounted_with() -> None:
     noise, clip, devices = 1.5, 2.0, 20
     theta = np.zeros(20_000, np.float32)
-    strategy = judge(config(noise=noise, update_clip=clip))
+    strategy = aggregator(config(noise=noise, update_clip=clip))
     draws = [judged(strategy, theta, [content(theta)] * devices)[0] for _ in range(5)]
     assert np.std(draws) == pytest.approx(noise * clip / devices, rel=0.02)
     assert np.mean(draws) == pytest.approx(0, abs=6 * noise * clip / devices / math.sqrt(100_000))
@@ -63,7 +63,7 @@ def test_epsilon_is_the_accountants_and_lies_between_the_exact_one_and_the_bound
     from dp_accounting import GaussianDpEvent
     from dp_accounting.rdp import RdpAccountant
 
-    spent = privacy_spent(judge(config(noise=noise, update_clip=1.0), rounds_done=rounds))
+    spent = privacy_spent(aggregator(config(noise=noise, update_clip=1.0), rounds_done=rounds))
     assert spent is not None
     assert spent == json.loads(json.dumps(spent))
     assert (spent["delta"], spent["releases"]) == (1e-5, rounds)
@@ -78,22 +78,22 @@ def test_epsilon_is_the_accountants_and_lies_between_the_exact_one_and_the_bound
 def test_a_resumed_run_accounts_for_the_rounds_before() -> None:
     theta, rows = phis(20)
     asked = config(noise=2.0, update_clip=1.0)
-    whole, first, second = judge(asked), judge(asked), judge(asked, rounds_done=2)
+    whole, first, second = aggregator(asked), aggregator(asked), aggregator(asked, rounds_done=2)
     judged(whole, theta, list(map(content, rows)), rounds=5)
     judged(first, theta, list(map(content, rows)), rounds=2)
     judged(second, theta, list(map(content, rows)), rounds=3)
     assert privacy_spent(second) == privacy_spent(whole)
-    fresh, partly, total = privacy_spent(judge(asked)), privacy_spent(first), privacy_spent(whole)
+    fresh, partly, total = privacy_spent(aggregator(asked)), privacy_spent(first), privacy_spent(whole)
     assert fresh and partly and total
     assert 0 == fresh["epsilon"] < partly["epsilon"] < total["epsilon"]
     assert (fresh["releases"], partly["releases"], total["releases"]) == (0, 2, 5)
 
 
 def test_without_noise_there_is_nothing_to_account_for() -> None:
-    assert privacy_spent(judge(config())) is None
-    assert privacy_spent(judge(config(robust="median"))) is None
-    assert privacy_spent(judge(config(update_clip=1.0))) is None
-    assert judge(config()) is None
+    assert privacy_spent(aggregator(config())) is None
+    assert privacy_spent(aggregator(config(robust="median"))) is None
+    assert privacy_spent(aggregator(config(update_clip=1.0))) is None
+    assert aggregator(config()) is None
 
 
 def test_delta_is_well_below_one_in_as_many_as_there_are() -> None:
@@ -105,7 +105,7 @@ def private_round(rows: np.ndarray, theta: F32, **asked: Any) -> tuple[State, li
     """The state after one private round on devices that answer with ``rows``, what it was told to be short of, and how many
     releases are accounted for."""
     private = config(cohort=len(rows), **asked)
-    strategy, short = judge(private), list[Updates]()
+    strategy, short = aggregator(private), list[Updates]()
     ours = FleetStrategy(
         FOLLOW, State(0, theta), cohort=len(rows), fleet_size=len(rows), seed=0, each_device=True, judge=strategy,
         minimum=private.minimum, on_short=short.append,
@@ -195,13 +195,13 @@ def test_a_short_round_that_some_have_done_says_that_the_run_can_go_on(
 def test_noise_too_large_for_a_sum_is_an_error_that_says_so() -> None:
     theta, rows = phis(20)
     with pytest.raises(TrainingError, match="Give less --noise"):
-        judged(judge(config(noise=1e5, update_clip=100.0)), theta, list(map(content, rows)))
+        judged(aggregator(config(noise=1e5, update_clip=100.0)), theta, list(map(content, rows)))
 
 
 def test_noise_without_the_accountants_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(InstallError, match=r"pip install 'tinyfl\[dp\]'"):
-        judge(config(noise=1.0, update_clip=1.0))
+        aggregator(config(noise=1.0, update_clip=1.0))
 
 
 def test_noise_needs_somebody_to_take_part() -> None:

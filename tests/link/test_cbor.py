@@ -23,7 +23,7 @@ def levels(value: object) -> int:
 @settings(deadline=None)
 @given(MAPS.filter(lambda value: levels(value) <= cbor.DEPTH), st.booleans())
 def test_plain_values_are_read_as_they_were_written(value: dict[str, object], canonical: bool) -> None:
-    assert repr(cbor.read(cbor2.dumps(value, canonical=canonical))) == repr(
+    assert repr(cbor.decode(cbor2.dumps(value, canonical=canonical))) == repr(
         cbor2.loads(cbor2.dumps(value, canonical=canonical))
     )
 
@@ -38,7 +38,7 @@ def test_what_is_read_of_damaged_bytes_is_what_another_decoder_reads_of_them(
         start = at % len(data)
         data[start : start + len(put)] = put
     try:
-        held = cbor.read(bytes(data))
+        held = cbor.decode(bytes(data))
     except ValueError:
         return
     assert repr(held) == repr(cbor2.loads(bytes(data)))
@@ -48,7 +48,7 @@ def test_what_is_read_of_damaged_bytes_is_what_another_decoder_reads_of_them(
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_map_or_a_value_error(data: bytes) -> None:
     try:
-        held = cbor.read(data)
+        held = cbor.decode(data)
     except ValueError:
         return
     assert repr(held) == repr(cbor2.loads(data))
@@ -66,8 +66,12 @@ def test_any_bytes_are_a_map_or_a_value_error(data: bytes) -> None:
 )  # fmt: skip
 def test_what_is_not_plain_is_named(data: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        cbor.read(bytes.fromhex(data))
+        cbor.decode(bytes.fromhex(data))
 
 
 def test_definite_and_indefinite_maps_and_arrays_are_alike() -> None:
-    assert cbor.read(bytes.fromhex("bf 61 61 9f 01 02 ff ff")) == cbor.read(bytes.fromhex("a1 61 61 82 01 02")) == {"a": [1, 2]}
+    assert (
+        cbor.decode(bytes.fromhex("bf 61 61 9f 01 02 ff ff"))
+        == cbor.decode(bytes.fromhex("a1 61 61 82 01 02"))
+        == {"a": [1, 2]}
+    )

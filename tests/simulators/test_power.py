@@ -81,11 +81,11 @@ async def whole_model(board: LinkedBoard) -> Any:
 
 def program(table: bytes) -> bytes:
     """A small program: 4 values through a table (firmware/SPEC.md, program)."""
-    from tinyfl.int8.program import Grid, Kind, Op, Operand, TensorInfo, pack
+    from tinyfl.int8.program import Grid, Op, Operand, OpKind, TensorInfo, pack
 
     line = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1))
     info, x, y = TensorInfo((4,), "int8", 1.0, 0), Operand(0), Operand(1)
-    return pack([Op(Kind.table, line, x, y)], table, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
+    return pack([Op(OpKind.table, line, x, y)], table, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
 
 
 FIRST, SECOND = (program(bytes((7 * i + seed) % 256 for i in range(256))) for seed in (1, 2))

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from probe import need
 from rounds import demand_the_native_theta
-from tinyfl.simulators import BoardFault
 
 from tinyfl.building import boards
+from tinyfl.simulators import BoardFault
 
 NAME = "cy8ckit-062s2"
 SERIAL = 0x1122334455667788
@@ -423,6 +423,7 @@ def start(firmware: Callable[[str], Path], serial: int = 1) -> Any:
 
 def described(machine: Any) -> Any:
     from stock import Describe, ask
+
     from tinyfl.simulators.bridge import Bridge
 
     def faulted(fault: BoardFault) -> None:
@@ -526,9 +527,8 @@ def test_a_board_whose_first_core_has_no_program_does_not_start(firmware: Callab
 def test_both_toolchains_make_the_same_program_for_the_first_core(firmware: Callable[[str], Path], tmp_path: Path) -> None:
     if shutil.which("arm-none-eabi-gcc") is None:
         pytest.skip("needs arm-none-eabi-gcc: apt-get install gcc-arm-none-eabi")
-    from tinyfl.simulators.unicorn.image import load_image
-
     from tinyfl.building.build import build
+    from tinyfl.simulators.unicorn.image import load_image
 
     board = boards.load(NAME)
     images = (load_image(firmware(NAME)), load_image(build(board, tmp_path, toolchain="gcc").elf))
@@ -637,12 +637,12 @@ def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware:
 
 def program(seed: int) -> bytes:
     """4 values through a table of 256 (firmware/SPEC.md, program)."""
-    from tinyfl.int8.program import Grid, Kind, Op, Operand, TensorInfo, pack
+    from tinyfl.int8.program import Grid, Op, Operand, OpKind, TensorInfo, pack
 
     line = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1))
     info, x, y = TensorInfo((4,), "int8", 1.0, 0), Operand(0), Operand(1)
     table = bytes((7 * i + seed) % 256 for i in range(256))
-    return pack([Op(Kind.table, line, x, y)], table, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
+    return pack([Op(OpKind.table, line, x, y)], table, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
 
 
 def test_a_cut_at_every_row_and_sector_leaves_a_whole_program_or_none(firmware: Callable[[str], Path]) -> None:

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from probe import need
 from rounds import demand_the_native_theta
-from tinyfl.simulators import BoardFault
 
 from tinyfl.building import boards
 from tinyfl.building.build import build
@@ -27,6 +26,7 @@ from tinyfl.link.board import BoardState, LinkedBoard, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.networks.plan import plan_bytes
+from tinyfl.simulators import BoardFault
 
 CTRLR0, BAUDR, SPI_CTRLR0 = 0, 0x14, 0xF4
 FLASH, RAM = 0x10000000, 0x20000000
@@ -186,12 +186,12 @@ def test_a_cut_at_every_page_and_block_of_a_commit_leaves_the_old_model_or_the_n
 
 def program(length: int) -> bytes:
     """Four values through a table (firmware/SPEC.md, program), and ``length`` more bytes of constants."""
-    from tinyfl.int8.program import Grid, Kind, Op, Operand, TensorInfo, pack
+    from tinyfl.int8.program import Grid, Op, Operand, OpKind, TensorInfo, pack
 
     line, info = Grid((1, 1, 1, 4), (0, 0, 0, 1), (0, 0, 0, 1)), TensorInfo((4,), "int8", 1.0, 0)
     x, y = Operand(0), Operand(1)
     constants = bytes(255 - i for i in range(256)) + random.Random(length).randbytes(length)
-    return pack([Op(Kind.table, line, x, y)], constants, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
+    return pack([Op(OpKind.table, line, x, y)], constants, 8, [(info, x), (info, y)], lambda buffer: 4 * buffer)
 
 
 def test_a_program_that_comes_in_pieces_fills_its_pages(firmware: Callable[[str], Path]) -> None:

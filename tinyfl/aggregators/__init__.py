@@ -27,7 +27,7 @@ ALL: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_avai
 """A judge asks every node that it is shown, and waits for no more."""
 
 
-def judge(config: Config, rounds_done: int = 0) -> Strategy | None:
+def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
     """The judge that ``config`` asks for, None for the exact mean. With noise it accounts for what privacy is spent, the
     ``rounds_done`` before it included.
 
@@ -42,7 +42,7 @@ def judge(config: Config, rounds_done: int = 0) -> Strategy | None:
     return _Clipping(strategy, config.noise, config.update_clip, config.cohort, accountant=accountant)
 
 
-def judged_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
+def shown_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
     """What a judge is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
     said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences of
     large squares."""
@@ -111,4 +111,4 @@ class _Clipping(DifferentialPrivacyServerSideFixedClipping):
     def _of_absent(self, there: Container[int]) -> Iterable[Message]:
         (theta,) = self.current_arrays.to_numpy_ndarrays()
         absent = (message for message in self._asked if message.metadata.dst_node_id not in there)
-        return [Message(judged_record(theta, devices=1, loss=0.0), reply_to=message) for message in absent]
+        return [Message(shown_record(theta, devices=1, loss=0.0), reply_to=message) for message in absent]

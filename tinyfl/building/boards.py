@@ -282,7 +282,7 @@ def load(name: str) -> Board:
 
     Raises ConfigError for a name that is none, or a manifest that is malformed or contradicts itself.
     """
-    return read(Path(name)) if name.endswith(".toml") else named(name)
+    return read_manifest(Path(name)) if name.endswith(".toml") else named(name)
 
 
 def named(name: str) -> Board:
@@ -292,7 +292,7 @@ def named(name: str) -> Board:
     """
     if name not in names():
         raise ConfigError(f"no board is called {name!r}. There are: {', '.join(names())}; or give a manifest's path (.toml).")
-    return read(data("boards") / f"{name}.toml")
+    return read_manifest(data("boards") / f"{name}.toml")
 
 
 def select(text: str) -> list[Board]:
@@ -300,7 +300,7 @@ def select(text: str) -> list[Board]:
     return [load(name.strip()) for name in (names() if text == "all" else text.split(","))]
 
 
-def read(path: Path) -> Board:
+def read_manifest(path: Path) -> Board:
     """The board whose manifest is at ``path``.
 
     Raises ConfigError with everything that is wrong with it.

@@ -13,7 +13,7 @@ from tinyfl.cli.common import Json, app, tell
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyfl.deployment.keys import Made
+    from tinyfl.deployment.keys import MadeKeys
     from tinyfl.flower.allowed import Allowed
 
 PORT, LOCAL_PORT = 8000, 8001
@@ -68,13 +68,13 @@ def gateway(
     """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
     from tinyfl.deployment.gateway import Gateway, read_holding
     from tinyfl.deployment.supernode import SuperLink, serve_federation
-    from tinyfl.fleets.assembly import raised
+    from tinyfl.fleets.assembly import opened
     from tinyfl.system.interrupts import ended_by_signal
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
     holding, allowed = read_holding(fleet, first), _allowed(allow)
-    with raised(holding.parts, holding.first) as site:
+    with opened(holding.parts, holding.first) as site:
         ended = ended_by_signal()
         called = name or (key.stem if key else fleet.stem)
         devices = site.devices
@@ -115,14 +115,14 @@ def keys(
         _show(made, steps)
 
 
-def _as_json(made: "Made") -> dict[str, Any]:
+def _as_json(made: "MadeKeys") -> dict[str, Any]:
     return {
         "folder": str(made.folder), "made": made.made, "kept": made.kept, "nodes": made.nodes,
         "hosts": made.hosts, "valid_until": made.until.isoformat(),
     }  # fmt: skip
 
 
-def _steps(made: "Made") -> dict[str, Any]:
+def _steps(made: "MadeKeys") -> dict[str, Any]:
     """What comes next, as text to be pasted: the SuperLink, Flower's config.toml beside it, registration, and each gateway."""
     import shlex
 
@@ -144,7 +144,7 @@ def _steps(made: "Made") -> dict[str, Any]:
     }
 
 
-def _show(made: "Made", steps: dict[str, Any]) -> None:
+def _show(made: "MadeKeys", steps: dict[str, Any]) -> None:
     """The files, where each goes, and the commands."""
     nodes = made.nodes or ("NAME",)
     lines = [

@@ -61,7 +61,7 @@ def boards_check(
         if board:
             say(f"{manifest} is a whole manifest: {shell('tinyfl', 'build', '--board', manifest)}")
     if board is None:
-        boards.read(manifest)
+        boards.read_manifest(manifest)
 
 
 @boards_app.command("schema")

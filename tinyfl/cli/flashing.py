@@ -40,14 +40,16 @@ def flash(
     from tinyfl.building import boards
     from tinyfl.cli.show import flash as show
     from tinyfl.flash import run
-    from tinyfl.flash.finding import Asked
+    from tinyfl.flash.finding import FlashSelection
 
     words = tuple(board or ())
     kinds = tuple(map(boards.load, words))
-    asked = Asked(kinds, tuple(id or ()), tuple(tag or ()), everything, tuple(probe or ()), tuple(port or ()), baud, words)
+    asked = FlashSelection(
+        kinds, tuple(id or ()), tuple(tag or ()), everything, tuple(probe or ()), tuple(port or ()), baud, words
+    )
     job = run.Job(method, toolchain, tuple(source or ()), force, out)
     if dry_run:
-        lines = run.plan(asked, job, devices=devices)
+        lines = run.commands(asked, job, devices=devices)
         say(jsonlib.dumps({"commands": lines}) if json else "\n".join(lines))
         return
     outcomes = run.flash(asked, job, wait=wait, devices=devices, tell=show.outcome)

@@ -28,7 +28,7 @@ def devices(
 
     if tag and not save:
         raise ConfigError("--tag is for boards that are saved: give --save too. To choose by tag: tinyfl push --tag.")
-    saved = () if save and file and not file.exists() else inventory.read(file)
+    saved = () if save and file and not file.exists() else inventory.read_inventory(file)
     now = ports.serial_ports()
     named = {each.url: each for each in inventory.ports_of(saved)}
     named |= {url: ports.port(url, baud, now) for url in port or ()}

@@ -22,7 +22,7 @@ from tinyfl.tasks.standard import Standardisation
 
 ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
 TASKS = ("digits", "sine", "npz", "omniglot")
-JUDGES = ("median", "trimmed-mean", "krum")
+AGGREGATORS = ("median", "trimmed-mean", "krum")
 """What may stand in for the mean (tinyfl.aggregators)."""
 
 OWN_DATA = "npz"
@@ -274,8 +274,8 @@ def _checked(values: dict[str, Any]) -> Config:
 
 def _check_judge(config: Config) -> None:
     """Raises ConfigError where a judge, or noise, could not do what it is for."""
-    if config.robust not in ("", *JUDGES):
-        raise ConfigError(f"no judge is called {config.robust!r}. There are {', '.join(JUDGES)}, or none for the mean.")
+    if config.robust not in ("", *AGGREGATORS):
+        raise ConfigError(f"no judge is called {config.robust!r}. There are {', '.join(AGGREGATORS)}, or none for the mean.")
     if not 0 <= config.tolerate < 0.5:
         raise ConfigError(f"tolerate is {config.tolerate:g}, and no judge withstands half of a cohort. Give 0 to below 0.5.")
     cohort, bad, cut = config.cohort, config.poisoned, int(config.tolerate * config.cohort)

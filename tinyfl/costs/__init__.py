@@ -61,7 +61,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Work:
+class Operation:
     """Something a board does, and what it takes. ``measured``: counted in emulation; millijoules None: power unknown."""
 
     what: str
@@ -81,7 +81,7 @@ class Cost:
     flash: Room
     slot: Room
     """The flash that a committed model takes."""
-    work: Sequence[Work]
+    work: Sequence[Operation]
     link_bytes: int
     """Down and up in a round."""
     link_seconds: float
@@ -108,7 +108,7 @@ class Cost:
         return {"model": self.model, "board": self.board, "fits": self.fits, **rooms, "work": work, "link": link}
 
 
-def learning(network: Network, board: Board, *, samples: int = 32, batch: int = 1, toolchain: Toolchain = "zig") -> Cost:
+def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: int = 1, toolchain: Toolchain = "zig") -> Cost:
     """What ``network`` costs on ``board`` to learn with, in rounds of ``samples``.
 
     Raises ConfigError for a board that is a process of this machine, and what building its firmware raises.
@@ -217,9 +217,9 @@ def _estimated(network: Network, board: Board) -> tuple[int, int]:
     return forward, step
 
 
-def _work(what: str, instructions: int, board: Board, measured: bool) -> Work:
+def _work(what: str, instructions: int, board: Board, measured: bool) -> Operation:
     seconds = instructions * CYCLES_PER_INSTRUCTION / board.clock
-    return Work(what, instructions, seconds, seconds * board.milliwatts if board.milliwatts else None, measured)
+    return Operation(what, instructions, seconds, seconds * board.milliwatts if board.milliwatts else None, measured)
 
 
 def _one_way(payload: int, board: Board) -> int:
@@ -237,7 +237,7 @@ def on_boards(
     chosen = [each for each in boards.select(board) if each.memory or board != "all"]
     if isinstance(model, Network):
         network = model.frozen(freeze)
-        return [learning(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in chosen]
+        return [learning_cost(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in chosen]
     if freeze:
         raise ConfigError("an int8 model does not learn: leave --freeze out.")
     return [inference(model, each, name=name, toolchain=toolchain) for each in chosen]

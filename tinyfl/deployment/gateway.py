@@ -22,10 +22,10 @@ from tinyfl.core import FASTEST
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
-from tinyfl.fleets.assembly import Site, Work, learning
+from tinyfl.fleets.assembly import Site, Training, training
 from tinyfl.flower.allowed import Allowed, refuse_paths
 from tinyfl.flower.messages import MOST_SAID, Trouble, events_record, shard_record
-from tinyfl.flower.node import answer, read
+from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
 from tinyfl.runs.learner import learner_of, refuse_misfit
@@ -111,7 +111,7 @@ class Gateway:
         self._defect = text
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
-        asked = read(content, message_type, {})
+        asked = read_request(content, message_type, {})
         same = options, asked.told, asked.measure, asked.network, asked.theta.tobytes()
         if self._last and self._last[0] == same:
             self._tell(f"round {asked.told.round + 1}: asked again, and answered from memory")
@@ -148,7 +148,7 @@ class Gateway:
             else:  # the coordinator's, which knows what y holds
                 task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
                 refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
-            work = Work(task, net, FASTEST, config.seconds)
-            self._fleet = self._up.enter_context(learning(self._site, work, self._events.append))
+            work = Training(task, net, FASTEST, config.seconds)
+            self._fleet = self._up.enter_context(training(self._site, work, self._events.append))
             self._run = options, network
         return self._fleet

@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeKeys:
     """What ``folder`` now holds. ``made`` and ``kept`` are files; ``host`` is the name to reach the SuperLink by; ``hosts``
     are all that superlink.crt has, until ``until``."""
 
@@ -62,7 +62,7 @@ class Made:
     until: datetime
 
 
-def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: int = 365) -> Made:
+def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: int = 365) -> MadeKeys:
     """Makes what ``folder`` lacks for a SuperLink that is reached as ``hosts``, and for ``nodes``; keeps what is there.
 
     Raises ConfigError for a name that cannot be, and RunError for a folder that cannot be used. Neither changes what is there,
@@ -94,7 +94,7 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: in
     kept = tuple(name for name in files if name in there and name not in new)
     every = tuple(_names(certificate))
     host = (*hosts, *(name for name in every if name not in LOCAL), LOCAL[0])[0]
-    return Made(folder, tuple(new), kept, nodes, host, every, certificate.not_valid_after_utc)
+    return MadeKeys(folder, tuple(new), kept, nodes, host, every, certificate.not_valid_after_utc)
 
 
 def host_name(text: str) -> str:

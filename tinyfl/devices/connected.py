@@ -121,7 +121,7 @@ class Usb:
         return Spot(self.location, self.serial)
 
 
-def devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS) -> list[Device]:
+def connected_devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS) -> list[Device]:
     """What is at every serial port, all asked at once, each for at most ``within`` seconds at each of its speeds.
 
     Ports whose USB ids fit no board are listed and not talked to, unless ``urls`` has them. Of ptys and sockets only those in

@@ -104,7 +104,7 @@ def hexadecimal(ids: Iterable[str]) -> tuple[str, ...]:
     return lower
 
 
-def read(path: Path | None = None) -> tuple[Saved, ...]:
+def read_inventory(path: Path | None = None) -> tuple[Saved, ...]:
     """The devices in the file at ``path``, or with None in DEVICES, if there is one.
 
     Raises ConfigError for a file that is not as the module's page says, or a ``path`` where none is.

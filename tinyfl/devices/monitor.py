@@ -125,7 +125,7 @@ def _places(first: Port, everywhere: bool) -> list[Port]:
 
 async def _search(id: str, baud: int, devices: Path | None) -> Device:
     """The device with this id, or the beginning of one. Raises Dead where it is not found."""
-    saved = inventory.read(devices)
+    saved = inventory.read_inventory(devices)
     places = inventory.ports_of(saved)
     found = await look([replace(each, bauds=(baud,)) if baud else each for each in places], ASK_SECONDS)
     chosen = inventory.select(inventory.selection(ids=[id]), found, saved)

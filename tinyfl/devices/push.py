@@ -99,7 +99,7 @@ Model = Weights | Int8
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PushResult:
     """What became of one board: "pushed", "up to date", "offline" (did not answer), "failed", or "does not fit"; ``detail``
     says why. ``board`` is its kind; what is not known is empty."""
 
@@ -123,10 +123,10 @@ class Pushed:
     model: str
     kind: str
     sha256: str
-    boards: tuple[Outcome, ...]
+    boards: tuple[PushResult, ...]
 
     @property
-    def left(self) -> tuple[Outcome, ...]:
+    def left(self) -> tuple[PushResult, ...]:
         """The boards without the model."""
         return tuple(each for each in self.boards if not each.done)
 
@@ -161,7 +161,7 @@ def push(
     baud: int = 0,
     wait: float = 0.0,
     devices: Path | None = None,
-    tell: Callable[[Outcome], None] = lambda outcome: None,
+    tell: Callable[[PushResult], None] = lambda outcome: None,
 ) -> Pushed:
     """The model ``name`` to the boards that are meant, side by side. ``tell`` is called as each is done with.
 
@@ -171,7 +171,7 @@ def push(
     ``load`` raises; what becomes of boards is in the result.
     """
     model = load(name)
-    saved, now = inventory.read(devices), serial_ports()
+    saved, now = inventory.read_inventory(devices), serial_ports()
     outcomes = in_loop(_Push(model, asked, saved, [port(url, baud, now) for url in urls], tell).run(wait, devices))
     return Pushed(name, "int8" if isinstance(model, Int8) else "weights", model.sha256.hex(), outcomes)
 
@@ -203,13 +203,13 @@ class _Push:
         asked: Selection,
         saved: Sequence[Saved],
         named: Sequence[Port],
-        tell: Callable[[Outcome], None],
+        tell: Callable[[PushResult], None],
     ) -> None:
         self._model, self._asked, self._saved, self._named, self._tell = model, asked, saved, named, tell
-        self._finished: dict[str, tuple[Device, Outcome]] = {}
+        self._finished: dict[str, tuple[Device, PushResult]] = {}
         self._told: dict[tuple[str, str], str] = {}
 
-    async def run(self, wait: float, devices: Path | None) -> tuple[Outcome, ...]:
+    async def run(self, wait: float, devices: Path | None) -> tuple[PushResult, ...]:
         """What became of each board, those that are done with first."""
         deadline = time.monotonic() + wait
         while True:
@@ -230,7 +230,7 @@ class _Push:
         found = await look(list(named.values()), skip=[each.port for each in finished])
         return [*finished, *(each for each in found if each.id not in self._finished)]  # one may have changed its port
 
-    async def _one(self, device: Device) -> Outcome:
+    async def _one(self, device: Device) -> PushResult:
         began = time.monotonic()
         try:
             with one_device():
@@ -239,13 +239,13 @@ class _Push:
             what, detail = DOES_NOT_FIT, str(error)
         except LinkError as error:
             what, detail = FAILED, explained(device.port, error)
-        outcome = Outcome(device.id, device.boards[0], device.port.url, what, detail, round(time.monotonic() - began, 3))
+        outcome = PushResult(device.id, device.boards[0], device.port.url, what, detail, round(time.monotonic() - began, 3))
         if what != FAILED:
             self._finished[device.id] = device, outcome
         self._say(outcome)
         return outcome
 
-    def _say(self, outcome: Outcome) -> None:
+    def _say(self, outcome: PushResult) -> None:
         """Tells what is new."""
         who = outcome.id, outcome.port
         if self._told.get(who) != outcome.what:
@@ -289,13 +289,13 @@ async def _put(model: Model, device: Device, at: Port) -> str:
     return PUSHED
 
 
-def _not_there(chosen: Chosen) -> list[Outcome]:
+def _not_there(chosen: Chosen) -> list[PushResult]:
     outcomes = []
     for saved, at in chosen.missing:
         why = at.detail if at else "not found at any port"
-        outcomes.append(Outcome(saved.id, saved.board, at.port.url if at else saved.port, _absence(at), why))
+        outcomes.append(PushResult(saved.id, saved.board, at.port.url if at else saved.port, _absence(at), why))
     for at in chosen.unclear:
-        outcomes.append(Outcome("", " or ".join(at.boards), at.port.url, _absence(at), at.detail))
+        outcomes.append(PushResult("", " or ".join(at.boards), at.port.url, _absence(at), at.detail))
     return outcomes
 
 

@@ -24,7 +24,7 @@ NOISE = re.compile(
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFailure:
     """A failure that is known: the tools that have it (none: all), what they then say, and what it means. In ``means``
     {groups of says} and the facts of ``explain`` are filled in."""
 
@@ -66,63 +66,73 @@ TOO_OLD = "OpenOCD of this machine is older than 0.12, or lacks {file}. Install 
 
 # In order: what is likelier to be the cause comes before what follows from it.
 FAILURES = (
-    Known((), r"LIBUSB_ERROR_ACCESS|\[Errno 13\]|[Aa]ccess denied \(insufficient|Permission denied", DENIED),
-    Known((), r"LIBUSB_ERROR_BUSY|\[Errno 16\]|Resource busy|Unable to claim interface|Device or resource busy", BUSY),
-    Known(("pyocd",), r"More than one debug probe matches|Enter the number of the debug probe", SEVERAL),
-    Known(("pyocd",), r"No connected debug probe|No available debug probes", NO_PROBE),
-    Known(("pyocd",), r"Target type (?P<target>\S+) not recognized", "this pyocd does not know the chip {target}. {install}"),
-    Known(("pyocd",), r"APPROTECT enabled|unable to unlock|mass_erase needed", LOCKED),
-    Known(("pyocd",), r"\[Errno 19\]|No such device|read thread exited|USB [Ee]rror|Timeout reading from|Errno 110", GONE),
-    Known(("pyocd",), r"No cores were discovered|No ACK|WAIT ACK|FAULT ACK|SWD protocol error|Unexpected ACK", SILENT_CHIP),
-    Known(("pyocd",), r"no memory region defined|invalid flash address|outside (of )?(the )?flash", WRONG),
-    Known(
+    KnownFailure((), r"LIBUSB_ERROR_ACCESS|\[Errno 13\]|[Aa]ccess denied \(insufficient|Permission denied", DENIED),
+    KnownFailure((), r"LIBUSB_ERROR_BUSY|\[Errno 16\]|Resource busy|Unable to claim interface|Device or resource busy", BUSY),
+    KnownFailure(("pyocd",), r"More than one debug probe matches|Enter the number of the debug probe", SEVERAL),
+    KnownFailure(("pyocd",), r"No connected debug probe|No available debug probes", NO_PROBE),
+    KnownFailure(
+        ("pyocd",), r"Target type (?P<target>\S+) not recognized", "this pyocd does not know the chip {target}. {install}"
+    ),
+    KnownFailure(("pyocd",), r"APPROTECT enabled|unable to unlock|mass_erase needed", LOCKED),
+    KnownFailure(
+        ("pyocd",), r"\[Errno 19\]|No such device|read thread exited|USB [Ee]rror|Timeout reading from|Errno 110", GONE
+    ),
+    KnownFailure(
+        ("pyocd",), r"No cores were discovered|No ACK|WAIT ACK|FAULT ACK|SWD protocol error|Unexpected ACK", SILENT_CHIP
+    ),
+    KnownFailure(("pyocd",), r"no memory region defined|invalid flash address|outside (of )?(the )?flash", WRONG),
+    KnownFailure(
         ("pyocd",),
         r"(?P<what>flash (erase|program|init)[^\n(]*?(failure|timed out))",
         "the chip does not take what is written ({what}). Is it the {chip} of {board}? If it is, flash again, holding its "
         "reset button at the start.",
     ),
-    Known(("openocd",), r"Can't find (?P<file>\S+\.cfg)", TOO_OLD),
-    Known(("openocd",), r"invalid command name \"(adapter|gdb_port|tcl_port|telnet_port)|adapter serial", TOO_OLD),
-    Known(("openocd",), r"serial mismatch|No device matches the serial string", NO_PROBE),
-    Known(("openocd",), r"Multiple devices found", SEVERAL),
-    Known(("openocd",), r"device protected|Flash is read.?p|[Rr]ead ?out protection|Could not find MEM-AP", LOCKED),
-    Known(("openocd",), r"failed erasing sectors", UNERASED),
-    Known(("openocd",), r"UNEXPECTED idcode|Cannot identify target|HWID 0x\w+ mismatch|no flash bank found for address", WRONG),
-    Known(("openocd",), r"Unknown flash device|BOOT ROM not found", WRONG),
-    Known(("openocd",), r"LIBUSB_ERROR_(NO_DEVICE|IO|PIPE|TIMEOUT)|CMSIS-DAP command \S+ failed|USB (read|write) error", GONE),
-    Known(("openocd",), r"Verify Failed|checksum mismatch|verify failed|contents differ", VERIFY),
-    Known(
+    KnownFailure(("openocd",), r"Can't find (?P<file>\S+\.cfg)", TOO_OLD),
+    KnownFailure(("openocd",), r"invalid command name \"(adapter|gdb_port|tcl_port|telnet_port)|adapter serial", TOO_OLD),
+    KnownFailure(("openocd",), r"serial mismatch|No device matches the serial string", NO_PROBE),
+    KnownFailure(("openocd",), r"Multiple devices found", SEVERAL),
+    KnownFailure(("openocd",), r"device protected|Flash is read.?p|[Rr]ead ?out protection|Could not find MEM-AP", LOCKED),
+    KnownFailure(("openocd",), r"failed erasing sectors", UNERASED),
+    KnownFailure(
+        ("openocd",), r"UNEXPECTED idcode|Cannot identify target|HWID 0x\w+ mismatch|no flash bank found for address", WRONG
+    ),
+    KnownFailure(("openocd",), r"Unknown flash device|BOOT ROM not found", WRONG),
+    KnownFailure(
+        ("openocd",), r"LIBUSB_ERROR_(NO_DEVICE|IO|PIPE|TIMEOUT)|CMSIS-DAP command \S+ failed|USB (read|write) error", GONE
+    ),
+    KnownFailure(("openocd",), r"Verify Failed|checksum mismatch|verify failed|contents differ", VERIFY),
+    KnownFailure(
         ("openocd",), r"cannot read IDR|unable to connect to the target|examination failed|not examined|not halted", SILENT_CHIP
     ),
-    Known(
+    KnownFailure(
         ("openocd",),
         r"open failed|unable to find a matching CMSIS-DAP|no device found|no ST-LINK detected|Can't find a",
         NO_PROBE,
     ),
-    Known(("dfu-util",), r"More than one DFU capable", SEVERAL),
-    Known(
+    KnownFailure(("dfu-util",), r"More than one DFU capable", SEVERAL),
+    KnownFailure(
         ("dfu-util",),
         r"No DFU capable USB device|Cannot open device",
         "no board is in DFU mode. Hold BOOT (or BOOT0) of {board} while you press and let go reset, and flash again.",
     ),
-    Known(("dfu-util",), r"vendor specific error|Memory erase function failed|not correctly executed", UNERASED),
-    Known(("dfu-util",), r"is not writeable|can not be erased|No alternate setting|parse memory layout", WRONG),
-    Known(("dfu-util",), r"LIBUSB_ERROR_(NO_DEVICE|IO|PIPE|TIMEOUT)|Lost device|get_status|Error during", GONE),
-    Known(
+    KnownFailure(("dfu-util",), r"vendor specific error|Memory erase function failed|not correctly executed", UNERASED),
+    KnownFailure(("dfu-util",), r"is not writeable|can not be erased|No alternate setting|parse memory layout", WRONG),
+    KnownFailure(("dfu-util",), r"LIBUSB_ERROR_(NO_DEVICE|IO|PIPE|TIMEOUT)|Lost device|get_status|Error during", GONE),
+    KnownFailure(
         ("bossac",),
         r"No device found on|No serial ports available|Failed to open port",
         "no bootloader answers there. Press the reset button of {board} twice, quickly: a light pulses when the bootloader "
         "runs. Then flash again.",
     ),
-    Known(
+    KnownFailure(
         ("bossac",),
         r"Device unsupported",
         "this bossac does not know the {chip}. It takes Arduino's, which comes with Arduino's board package for {board}; "
         "Debian's bossa-cli serves Atmel's chips only. Or take another --method.",
     ),
-    Known(("bossac",), r"Verify failed|Page errors", VERIFY),
-    Known(("bossac",), r"exceeds flash size|offset is invalid|Invalid flash page", WRONG),
-    Known(("bossac",), r"operation failed|I/O operation failed|Input/output error", GONE),
+    KnownFailure(("bossac",), r"Verify failed|Page errors", VERIFY),
+    KnownFailure(("bossac",), r"exceeds flash size|offset is invalid|Invalid flash page", WRONG),
+    KnownFailure(("bossac",), r"operation failed|I/O operation failed|Input/output error", GONE),
 )
 
 # Of FAIL.TXT, which a probe's drive shows after a copy that failed: by its text, then by its "type:".

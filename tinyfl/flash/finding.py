@@ -19,7 +19,7 @@ from tinyfl.link.board import Description
 
 
 @dataclass(frozen=True)
-class Asked:
+class FlashSelection:
     """What a command line asks for: kinds of boards, ids (or their beginnings) and tags of devices.toml, ``everything`` that is
     connected (of those kinds, if there are any), what names ``probes``, bootloaders or drives (USB serial numbers or sockets,
     or a drive's path), and urls of ports."""
@@ -108,7 +108,7 @@ Found = tuple[list[Target], list[Absent]]
 
 
 async def find(
-    asked: Asked, now: Seen, saved: Sequence[Saved], *, method: str = "", talk: bool = True, path: Path | None = None
+    asked: FlashSelection, now: Seen, saved: Sequence[Saved], *, method: str = "", talk: bool = True, path: Path | None = None
 ) -> Found:
     """The boards that are meant and there, and those that are not. With ``talk`` each is asked to describe itself first;
     without, no port is opened. ``method`` is the only one to be used, if any is said: its tool may see a probe that we do not.
@@ -128,7 +128,7 @@ async def find(
     return [replace(each, probe=each.spots[0].word(things) if each.spots else "") for each in targets], absent
 
 
-async def _named(asked: Asked, now: Seen, saved: Sequence[Saved], method: str, talk: bool, path: Path | None) -> Found:
+async def _named(asked: FlashSelection, now: Seen, saved: Sequence[Saved], method: str, talk: bool, path: Path | None) -> Found:
     """The boards of --port and --probe."""
     if len(asked.boards) > 1:
         raise ConfigError("with --port or --probe give --board once, or leave it out where the board says what it is.")
@@ -158,7 +158,7 @@ async def _named(asked: Asked, now: Seen, saved: Sequence[Saved], method: str, t
     return _joined(targets, others, now)[: len(targets)], absent
 
 
-def _called(word: str, asked: Asked, now: Seen) -> Spot:
+def _called(word: str, asked: FlashSelection, now: Seen) -> Spot:
     """What is called ``word``: by its USB serial number or socket, or a drive by its path. What is not seen is taken for a
     serial number. Raises ConfigError where several are called so."""
     found: list[Spot] = []
@@ -173,7 +173,7 @@ def _called(word: str, asked: Asked, now: Seen) -> Spot:
 
 
 def _named_one(
-    asked: Asked, now: Seen, at: Port | None, spot: Spot, device: Device | None, talk: bool, entry: Saved | None,
+    asked: FlashSelection, now: Seen, at: Port | None, spot: Spot, device: Device | None, talk: bool, entry: Saved | None,
     path: Path | None,
 ) -> Target:  # fmt: skip
     name = device.description.board if device and device.description else ""
@@ -199,13 +199,13 @@ TO_BE_ASKED = "it will be asked what it is. Where it does not answer, say so: --
 UNSURE = "Say it with --board NAME (tinyfl boards list)."
 
 
-def _there(spot: Spot, asked: Asked, now: Seen, method: str) -> bool:
+def _there(spot: Spot, asked: FlashSelection, now: Seen, method: str) -> bool:
     """Whether something at this spot is seen or, as on a Mac, a way to the board all the same."""
     seen = any(spot.same(other) for other in _facts(now, _all_kinds(asked)))
     return seen or any(not way.obstacle for board in asked.boards for way in ways(board, now, None, (spot,), method))
 
 
-async def _known(asked: Asked, now: Seen, saved: Sequence[Saved], talk: bool, path: Path | None) -> Found:
+async def _known(asked: FlashSelection, now: Seen, saved: Sequence[Saved], talk: bool, path: Path | None) -> Found:
     """The boards of --id and --tag."""
     found = await _at(now, [*_ports_of(asked, now), *inventory.ports_of(saved)], talk)
     kinds = tuple(board.name for board in asked.boards)
@@ -225,7 +225,9 @@ async def _known(asked: Asked, now: Seen, saved: Sequence[Saved], talk: bool, pa
     return targets, absent
 
 
-async def _connected(asked: Asked, now: Seen, saved: Sequence[Saved], method: str, talk: bool, path: Path | None) -> Found:
+async def _connected(
+    asked: FlashSelection, now: Seen, saved: Sequence[Saved], method: str, talk: bool, path: Path | None
+) -> Found:
     """The boards of --board and --all; with --all those of devices.toml are missed that are not there."""
     ports = [*_ports_of(asked, now), *(inventory.ports_of(saved) if asked.everything else ())]
     found = [each for each in await _at(now, ports, talk) if each.state != "gone" or each.port.usb]
@@ -264,7 +266,7 @@ async def _at(now: Seen, ports: Iterable[Port], talk: bool) -> list[Device]:
     return await look(list(asked.values()), skip=[each for each in now.ports if each.url not in asked])
 
 
-def _ports_of(asked: Asked, now: Seen) -> list[Port]:
+def _ports_of(asked: FlashSelection, now: Seen) -> list[Port]:
     """The ports whose USB ids are those of the links of kinds that are meant."""
     ids = {usb for board in asked.kinds for link in board.links for usb in link.usb}
     return [_spoken(each, asked.boards, asked.baud) for each in now.ports if each.usb in ids]
@@ -276,7 +278,9 @@ def _spoken(port: Port, kinds: Sequence[Board], baud: int) -> Port:
     return replace(port, bauds=(baud,) if baud else tuple(dict.fromkeys([*by_manifest, *port.bauds])))
 
 
-def _target(asked: Asked, now: Seen, device: Device, talk: bool, entry: Saved | None, path: Path | None) -> Target | None:
+def _target(
+    asked: FlashSelection, now: Seen, device: Device, talk: bool, entry: Saved | None, path: Path | None
+) -> Target | None:
     """The board at a port, if it is of a kind that is meant: by what it says, else by its ``entry`` in devices.toml (None: it
     has none), its drive, and its USB ids if they are of one kind."""
     name = device.description.board if device.description else (entry.board if entry else "")
@@ -303,12 +307,12 @@ def _target(asked: Asked, now: Seen, device: Device, talk: bool, entry: Saved | 
     return Target(meant[0], at, own, device, trouble, unclear, means=_means(meant[0], asked, entry))
 
 
-def _all_kinds(asked: Asked) -> list[Board]:
+def _all_kinds(asked: FlashSelection) -> list[Board]:
     """Those of the package that can be flashed, and those that are asked for."""
-    return list({board.name: board for board in (*Asked().kinds, *asked.boards)}.values())
+    return list({board.name: board for board in (*FlashSelection().kinds, *asked.boards)}.values())
 
 
-def _kind(name: str, asked: Asked, entry: Saved | None, path: Path | None) -> Board:
+def _kind(name: str, asked: FlashSelection, entry: Saved | None, path: Path | None) -> Board:
     """The kind called ``name``: one that is asked for, or of the manifest that devices.toml names for the board, or of the
     package. Raises ConfigError where it is none of them."""
     file = path or inventory.DEVICES
@@ -317,7 +321,7 @@ def _kind(name: str, asked: Asked, entry: Saved | None, path: Path | None) -> Bo
     if entry and entry.manifest:
         manifest = inventory.manifest(entry, file)
         try:
-            return boards.read(manifest)
+            return boards.read_manifest(manifest)
         except ConfigError as error:
             raise ConfigError(f"{file} names {manifest} as the manifest of board {entry.id}. {error}") from error
     if name in boards.names():
@@ -328,7 +332,7 @@ def _kind(name: str, asked: Asked, entry: Saved | None, path: Path | None) -> Bo
     )
 
 
-def _means(board: Board, asked: Asked, entry: Saved | None) -> tuple[str, ...]:
+def _means(board: Board, asked: FlashSelection, entry: Saved | None) -> tuple[str, ...]:
     """The options for a board whose manifest only devices.toml names; none for others."""
     return ("--id", entry.id) if entry and entry.manifest and board not in asked.boards else ()
 

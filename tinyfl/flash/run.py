@@ -17,7 +17,7 @@ from tinyfl.devices.ports import Port
 from tinyfl.errors import ConfigError, FlashError, TinyflError
 from tinyfl.errors.words import shell, visible
 from tinyfl.flash import methods, writing
-from tinyfl.flash.finding import Absent, Asked, Found, Target, find
+from tinyfl.flash.finding import Absent, FlashSelection, Found, Target, find
 from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.fleets import emulation
@@ -34,7 +34,7 @@ FLASHED, UP_TO_DATE, UNVERIFIED, OFFLINE, FAILED = "flashed", "up to date", "not
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FlashResult:
     """What became of a board: "flashed" (and asked: it runs ``firmware``), "up to date", "not verified" (written, but it has no
     link to be asked on), "offline" or "failed". ``id`` is its unique id or whatever it is known by, ``before`` the version that
     it ran, ``detail`` why, or what it lost, ``retry`` the command that tries it again. What is not known is empty."""
@@ -75,7 +75,7 @@ class Job:
     force: bool = False
     out: Path | None = None
 
-    def again(self, asked: Asked, devices: Path | None, *where: str) -> str:
+    def again(self, asked: FlashSelection, devices: Path | None, *where: str) -> str:
         """The command line of this job for the boards that the options ``where`` mean, the rest as it was ``asked``."""
         given: list[tuple[str, ...]] = [("--method", self.method)] if self.method else []
         given += [("--toolchain", self.toolchain)] if self.toolchain != "zig" else []
@@ -88,13 +88,13 @@ class Job:
 
 
 def flash(
-    asked: Asked,
+    asked: FlashSelection,
     job: Job = Job(),
     *,
     wait: float = 0.0,
     devices: Path | None = None,
-    tell: Callable[[Outcome], None] = lambda outcome: None,
-) -> tuple[Outcome, ...]:
+    tell: Callable[[FlashResult], None] = lambda outcome: None,
+) -> tuple[FlashResult, ...]:
     """Flashes the boards that are meant, side by side, and says what became of each; ``tell`` is called as each is done with.
 
     Boards that are not there are waited for, up to ``wait`` seconds. ``devices`` is the file of ids and tags (None:
@@ -107,7 +107,7 @@ def flash(
         return in_loop(flashing.run(wait))
 
 
-def demand_all(outcomes: Sequence[Outcome]) -> None:
+def demand_all(outcomes: Sequence[FlashResult]) -> None:
     """Raises FlashError where a board was not flashed."""
     left = [each for each in outcomes if not each.done]
     if left:
@@ -115,7 +115,7 @@ def demand_all(outcomes: Sequence[Outcome]) -> None:
         raise FlashError(f"{len(left)} of {len(outcomes)} boards could not be flashed: {names}.")
 
 
-def plan(asked: Asked, job: Job = Job(), *, devices: Path | None = None) -> list[str]:
+def commands(asked: FlashSelection, job: Job = Job(), *, devices: Path | None = None) -> list[str]:
     """What ``flash`` would run, as lines for a shell; no port is opened and no board touched. What cannot be had now, is not
     known before a board is asked, or would be lost, is a comment. Raises what ``flash`` does, and what building does."""
     _demand_methods(asked, job)
@@ -155,9 +155,9 @@ def _comment(text: str) -> str:
     return "# " + visible(text).replace("\n", "\n# ")
 
 
-async def _meant(asked: Asked, job: Job, now: Seen, devices: Path | None, *, talk: bool) -> Found:
+async def _meant(asked: FlashSelection, job: Job, now: Seen, devices: Path | None, *, talk: bool) -> Found:
     """The boards that are meant and there, and those that are not. Raises ConfigError where it is not clear which are meant."""
-    saved = inventory.read(devices)
+    saved = inventory.read_inventory(devices)
     targets, absent = await find(asked, now, saved, method=job.method, talk=talk, path=devices)
     chosen = asked.everything or asked.ids or asked.tags or asked.ports or asked.probes
     if len(targets) > 1 and not chosen and any(target.where for target in targets):
@@ -167,12 +167,12 @@ async def _meant(asked: Asked, job: Job, now: Seen, devices: Path | None, *, tal
     return targets, absent
 
 
-def _word(asked: Asked, target: Target) -> str:
+def _word(asked: FlashSelection, target: Target) -> str:
     """What a command line calls the target's kind."""
     return "NAME" if target.unclear else asked.word(target.board)
 
 
-def _demand_methods(asked: Asked, job: Job) -> None:
+def _demand_methods(asked: FlashSelection, job: Job) -> None:
     if job.method and job.method not in methods.NAMES:
         raise ConfigError(f"no flash method is called {job.method!r}. There are: {', '.join(methods.NAMES)}.")
     for board in asked.boards:
@@ -182,7 +182,7 @@ def _demand_methods(asked: Asked, job: Job) -> None:
 class _Flash:
     """One run of flashing. ``cut`` are the boards that an interrupt now would find being written."""
 
-    def __init__(self, asked: Asked, job: Job, devices: Path | None, tell: Callable[[Outcome], None]) -> None:
+    def __init__(self, asked: FlashSelection, job: Job, devices: Path | None, tell: Callable[[FlashResult], None]) -> None:
         self._asked, self._job, self._devices, self._tell = asked, job, devices, tell
         self._builds: dict[str, asyncio.Task[Firmware]] = {}
         self._taken: dict[str, str] = {}
@@ -194,9 +194,9 @@ class _Flash:
         cut = ", ".join(self.cut)
         return f"stopped. {f'Being written, and to be flashed again: {cut}.' if cut else 'No board was being written.'}"
 
-    async def run(self, wait: float) -> tuple[Outcome, ...]:
+    async def run(self, wait: float) -> tuple[FlashResult, ...]:
         deadline = time.monotonic() + wait
-        finished: dict[str, Outcome] = {}
+        finished: dict[str, FlashResult] = {}
         known: set[str] = set()
         now = None
         while True:
@@ -215,13 +215,13 @@ class _Flash:
                 return (*finished.values(), *offline)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _one(self, target: Target, now: Seen) -> Outcome:
+    async def _one(self, target: Target, now: Seen) -> FlashResult:
         """One board, from what it is to what it became. An error of its own stops no other."""
         began = time.monotonic()
         before = target.described.firmware if target.described else ""
         means = target.means or ("--board", _word(self._asked, target), *target.where)
         retry = self._job.again(self._asked, self._devices, *means)
-        outcome = Outcome(target.kind, target.name, FAILED, before=before, retry=retry)
+        outcome = FlashResult(target.kind, target.name, FAILED, before=before, retry=retry)
         try:
             async with self._room:
                 outcome = await self._flashed(target, now, outcome)
@@ -231,7 +231,7 @@ class _Flash:
         self._tell(outcome)
         return outcome
 
-    async def _flashed(self, target: Target, now: Seen, outcome: Outcome) -> Outcome:
+    async def _flashed(self, target: Target, now: Seen, outcome: FlashResult) -> FlashResult:
         if target.trouble:
             raise FlashError(target.trouble)
         if target.described and target.described.board != target.board.name:
@@ -259,7 +259,7 @@ class _Flash:
             self._builds[board.name] = asyncio.create_task(asyncio.to_thread(_build, board, self._job))
         return self._builds[board.name]
 
-    def _take(self, way: Way, outcome: Outcome) -> None:
+    def _take(self, way: Way, outcome: FlashResult) -> None:
         """Raises FlashError where another board of this look is written at the same place."""
         place = way.place or f"whatever {way.method.method} finds"
         if place in self._taken:
@@ -269,7 +269,7 @@ class _Flash:
             )
         self._taken[place] = outcome.who
 
-    async def _written(self, target: Target, way: Way, firmware: Firmware, outcome: Outcome) -> Outcome:
+    async def _written(self, target: Target, way: Way, firmware: Firmware, outcome: FlashResult) -> FlashResult:
         async with self._images:
             image = await asyncio.to_thread(writing.image, firmware, way)
         self.cut.append(outcome.who)  # should an interrupt come
@@ -288,20 +288,20 @@ class _Flash:
         described = await verify(port, firmware, before.id.hex() if before else "")
         return replace(outcome, what=FLASHED, id=described.id.hex(), detail=_lost(before, described) if before else "")
 
-    def _offline(self, absent: Absent) -> Outcome:
+    def _offline(self, absent: Absent) -> FlashResult:
         """A board that is named and not there."""
         kinds = [word for board in self._asked.boards for word in ("--board", self._asked.word(board))]
         retry = self._job.again(self._asked, self._devices, *kinds, *absent.where, "--wait", "60")
-        return Outcome("", absent.name, OFFLINE, detail="it is not connected. `tinyfl devices` shows what is.", retry=retry)
+        return FlashResult("", absent.name, OFFLINE, detail="it is not connected. `tinyfl devices` shows what is.", retry=retry)
 
-    def _none_of(self, board: Board | None, now: Seen) -> Outcome:
+    def _none_of(self, board: Board | None, now: Seen) -> FlashResult:
         """No board of this kind is there, or none at all."""
         retry = self._job.again(self._asked, self._devices, *self._asked.options(board), "--wait", "60")
         if board is None:
-            return Outcome("", "", OFFLINE, detail="no board is connected. See: tinyfl doctor", retry=retry)
+            return FlashResult("", "", OFFLINE, detail="no board is connected. See: tinyfl doctor", retry=retry)
         why = obstacles(ways(board, now, only=self._job.method))
         detail = f"none is connected:\n{why}" if why else "none is connected. `tinyfl devices` shows what is."
-        return Outcome(board.name, "", OFFLINE, detail=detail, retry=retry)
+        return FlashResult(board.name, "", OFFLINE, detail=detail, retry=retry)
 
 
 def _keyed(targets: Sequence[Target]) -> dict[str, Target]:

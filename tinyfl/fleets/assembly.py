@@ -47,7 +47,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Work:
+class Training:
     """What a fleet's devices learn: ``task`` by ``network``; a board may take ``seconds`` for its part of a round."""
 
     task: Task
@@ -57,7 +57,7 @@ class Work:
 
 
 @contextmanager
-def raised(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
+def opened(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
     """The parts' boards, up as long as the context lasts; the first device has the number ``first``.
 
     Raises ConfigError, InstallError or BuildError where a part cannot be brought up.
@@ -73,7 +73,7 @@ def raised(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
 
 
 @contextmanager
-def learning(site: Site, work: Work, on_event: Callable[[Event], None]) -> Iterator[Fleet]:
+def training(site: Site, work: Training, on_event: Callable[[Event], None]) -> Iterator[Fleet]:
     """The site's devices as a fleet that does ``work``, as long as the context lasts; boards stay up after it.
 
     Raises InstallError where a part cannot.
@@ -88,9 +88,9 @@ def learning(site: Site, work: Work, on_event: Callable[[Event], None]) -> Itera
 
 
 @contextmanager
-def assembled(parts: Sequence[Part], work: Work, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
+def assembled(parts: Sequence[Part], work: Training, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
     """The fleet of ``parts``, and its boards: both of the above, for one run."""
-    with raised(parts) as site, learning(site, work, on_event) as fleet:
+    with opened(parts) as site, training(site, work, on_event) as fleet:
         yield fleet, site.boards
 
 
@@ -109,13 +109,13 @@ def simulated(task: Task, network: Network, devices: int, engine: Engine = FASTE
     return NativeFleet(task, network, devices, engine)
 
 
-def _native(up: ExitStack, part: Part, work: Work) -> Fleet:
+def _native(up: ExitStack, part: Part, work: Training) -> Fleet:
     native = simulated(work.task, work.network, part.native, work.engine)
     up.callback(native.close)
     return native
 
 
-def _linked(up: ExitStack, station: Station, work: Work, on_event: Callable[[Event], None]) -> Fleet:
+def _linked(up: ExitStack, station: Station, work: Training, on_event: Callable[[Event], None]) -> Fleet:
     from tinyfl.fleets.linked import LinkFleet
 
     fleet = LinkFleet(station.openers, work.task, work.network, first=station.first, seconds=work.seconds, on_event=on_event)

@@ -52,7 +52,7 @@ def _reply(message: Message, context: Context) -> Message:
 
 def _simulated(message: Message, context: Context) -> RecordDict | Error:
     from tinyfl.flower.grid import shard
-    from tinyfl.flower.node import answer, read
+    from tinyfl.flower.node import answer, read_request
 
     fleet = _fleet(tuple(sorted(context.run_config.items())))
     part, parts = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
@@ -61,7 +61,7 @@ def _simulated(message: Message, context: Context) -> RecordDict | Error:
     devices = shard(fleet.size, parts, part)
     if message.metadata.message_type == MessageType.QUERY:
         return shard_record(f"part {part} of {parts}", devices)
-    return answer(fleet, devices, read(message.content, message.metadata.message_type, ConfigRecord()))
+    return answer(fleet, devices, read_request(message.content, message.metadata.message_type, ConfigRecord()))
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from flwr.supercore.run import Run
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Fleet
-from tinyfl.flower.node import answer, one_by_one, read
+from tinyfl.flower.node import answer, one_by_one, read_request
 
 try:
     from flwr.supercore.task_identity import TaskIdentity
@@ -100,11 +100,11 @@ class FleetGrid(FleetAddresses):
         return self._of_devices(messages) if self.gateways is None else self._of_gateways(messages)
 
     def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        asked = read(messages[0].content, messages[0].metadata.message_type, self.defaults)
+        asked = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
         return [answer(self.fleet, self.devices_at(message.metadata.dst_node_id), asked) for message in messages]
 
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        asked = read(messages[0].content, messages[0].metadata.message_type, self.defaults)
+        asked = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
         return one_by_one(devices, self.fleet.run_each(devices, asked.told.round, asked.theta, asked.told.inner), asked)
 

@@ -36,7 +36,7 @@ APART = "apart"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A message to a node, read: theta float32 (parameters,), what to do from there, and whether only to ``measure``; the
     network, where the message has it, else it is the run config's."""
 
@@ -46,7 +46,7 @@ class Asked:
     network: Network | None = None
 
 
-def read(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Asked:
+def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Request:
     """What a message asks for; ``defaults`` fill in what its config does not say.
 
     Raises ConfigError where instructions are missing, or a network is none.
@@ -59,7 +59,7 @@ def read(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) ->
     if measure:
         # A rate of 0 learns nothing and measures the loss on the devices' own streams.
         told = replace(told, inner=replace(told.inner, lr=0.0))
-    return Asked(read_theta(arrays), told, measure, read_network(content))
+    return Request(read_theta(arrays), told, measure, read_network(content))
 
 
 def cohort_at(devices: range, told: Instructions) -> U32:
@@ -69,7 +69,7 @@ def cohort_at(devices: range, told: Instructions) -> U32:
     return cohort[first:last]
 
 
-def answer(fleet: Fleet, devices: range, asked: Asked) -> RecordDict | Error:
+def answer(fleet: Fleet, devices: range, asked: Request) -> RecordDict | Error:
     """The answer of a node that serves the part ``devices`` of ``fleet``."""
     told = asked.told
     if told.devices:
@@ -78,7 +78,7 @@ def answer(fleet: Fleet, devices: range, asked: Asked) -> RecordDict | Error:
     return _content(fleet.run(cohort_at(devices, told), told.round, asked.theta, told.inner), asked)
 
 
-def one_by_one(cohort: U32, phis: Phis, asked: Asked) -> list[RecordDict | Error]:
+def one_by_one(cohort: U32, phis: Phis, asked: Request) -> list[RecordDict | Error]:
     """The answer of each device of ``cohort``, as if it were a node of its own."""
     answers = []
     for i in range(len(cohort)):
@@ -92,7 +92,7 @@ def one_by_one(cohort: U32, phis: Phis, asked: Asked) -> list[RecordDict | Error
     return answers
 
 
-def read_apart(content: RecordDict, asked: Asked, named: Sequence[int]) -> tuple[U32, Phis]:
+def read_apart(content: RecordDict, asked: Request, named: Sequence[int]) -> tuple[U32, Phis]:
     """The updates of the devices ``named`` in an answer that keeps them apart, in its order.
 
     Raises Corrupt where it is not of that shape.
@@ -110,7 +110,7 @@ def read_apart(content: RecordDict, asked: Asked, named: Sequence[int]) -> tuple
     return devices, Phis(phi, loss, reasons)
 
 
-def _content(updates: Updates, asked: Asked) -> RecordDict | Error:
+def _content(updates: Updates, asked: Request) -> RecordDict | Error:
     told = asked.told
     metrics = metrics_record(updates, told.inner.samples * told.inner.passes)
     if asked.measure:

@@ -22,7 +22,7 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_error, read_events, read_shard
-from tinyfl.flower.node import Asked, one_by_one, read, read_apart
+from tinyfl.flower.node import Request, one_by_one, read_apart, read_request
 from tinyfl.networks import Network
 
 ROLL_SECONDS = 120.0
@@ -46,7 +46,7 @@ UNREACHABLE = (HTTPError, OSError)
 
 
 @dataclass(frozen=True)
-class Seat:
+class RemoteNode:
     """A Flower node and the devices it serves, as it said in the roll call; ``name`` is for people."""
 
     node: int
@@ -55,14 +55,14 @@ class Seat:
     boards: tuple[Mapping[str, Any], ...] = ()
 
 
-def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[Seat, ...]:
+def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[RemoteNode, ...]:
     """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits for those that are not there yet.
 
     A node that does not say which devices it serves has none of them. Raises ConfigError where two serve the same devices, or
     one serves others; TrainingError for devices that nobody serves.
     """
     post = Post(grid)
-    seats: dict[int, Seat] = {}
+    seats: dict[int, RemoteNode] = {}
     deadline = time.monotonic() + within
     trouble: dict[int, str] = {}
     while True:
@@ -92,12 +92,12 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
         time.sleep(LOOK_SECONDS)
 
 
-def _seat(node: int, content: RecordDict) -> Seat:
+def _seat(node: int, content: RecordDict) -> RemoteNode:
     name, devices, boards = read_shard(content)
-    return Seat(node, name or f"node {node}", devices, boards)
+    return RemoteNode(node, name or f"node {node}", devices, boards)
 
 
-def _told_apart(seats: Sequence[Seat]) -> tuple[Seat, ...]:
+def _told_apart(seats: Sequence[RemoteNode]) -> tuple[RemoteNode, ...]:
     """The seats, those of one name with their devices in it."""
     names = Counter(seat.name for seat in seats)
     return tuple(
@@ -105,7 +105,7 @@ def _told_apart(seats: Sequence[Seat]) -> tuple[Seat, ...]:
     )
 
 
-def _refuse_overlaps(seats: Sequence[Seat], fleet_size: int) -> None:
+def _refuse_overlaps(seats: Sequence[RemoteNode], fleet_size: int) -> None:
     for one, other in pairwise(seats):
         if other.devices.start < one.devices.stop:
             raise ConfigError(
@@ -119,7 +119,7 @@ def _refuse_overlaps(seats: Sequence[Seat], fleet_size: int) -> None:
         )
 
 
-def _refuse_twins(seats: Sequence[Seat]) -> None:
+def _refuse_twins(seats: Sequence[RemoteNode]) -> None:
     """Raises ConfigError where two boards of the fleet have one id, as far as the nodes know their boards."""
     whose: dict[str, str] = {}
     for seat in seats:
@@ -129,7 +129,7 @@ def _refuse_twins(seats: Sequence[Seat]) -> None:
                 raise ConfigError(f"board {id} is {whose[id]} and {at}, and a board counts once. Leave it out of one of them.")
 
 
-def _gaps(seats: Sequence[Seat], fleet_size: int) -> list[str]:
+def _gaps(seats: Sequence[RemoteNode], fleet_size: int) -> list[str]:
     edges = [0, *(edge for seat in seats for edge in (seat.devices.start, seat.devices.stop)), fleet_size]
     return [_range(range(a, b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
 
@@ -252,7 +252,7 @@ class RemoteGrid(FleetAddresses):
     def __init__(
         self,
         grid: Grid,
-        seats: Sequence[Seat],
+        seats: Sequence[RemoteNode],
         network: Network,
         *,
         each_device: bool,
@@ -285,7 +285,7 @@ class RemoteGrid(FleetAddresses):
 
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         """One message to each seat, which names its devices, and each device's answer out of what comes back."""
-        asked = read(messages[0].content, messages[0].metadata.message_type, {})
+        asked = read_request(messages[0].content, messages[0].metadata.message_type, {})
         devices = [message.metadata.dst_node_id - 1 for message in messages]
         by_seat: dict[int, list[int]] = {}
         for device in devices:
@@ -304,7 +304,7 @@ class RemoteGrid(FleetAddresses):
             answers.update(dict.fromkeys(by_seat[seat], apart) if isinstance(apart, Error) else apart)
         return [answers[device] for device in devices]
 
-    def _tell_trouble(self, round: int, at: Seat, error: Error) -> None:
+    def _tell_trouble(self, round: int, at: RemoteNode, error: Error) -> None:
         why = f"node-error: {at.name}, devices {_range(at.devices)}: {error.reason}"
         self._tell(Event(round, at.devices.start, "", "left out", why))
 
@@ -327,7 +327,7 @@ class RemoteGrid(FleetAddresses):
         return {seat: answers[self.seats[seat].node] for seat in contents}
 
 
-def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Asked) -> Mapping[int, RecordDict | Error] | Error:
+def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Request) -> Mapping[int, RecordDict | Error] | Error:
     """Each device's answer out of its seat's; an Error where that has none for them."""
     if isinstance(said, Error):
         return said

@@ -105,13 +105,13 @@ class Federation:
 
     def run(self) -> Outcome:
         """Goes on from the checkpoint to the last round. An interrupt leaves a checkpoint of the last whole one."""
-        from tinyfl.aggregators import judge, privacy_spent
+        from tinyfl.aggregators import aggregator, privacy_spent
 
         self._restore()
         self.directory.trim(self._now.state.round)
         self._began = self._saved = self._turned = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
-            self._judge = judge(self.config, self._now.state.round)
+            self._judge = aggregator(self.config, self._now.state.round)
             with telling(self._how_far):
                 try:
                     self._rounds()

@@ -21,7 +21,7 @@ import tinyfl
 from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError, TinyflError
 from tinyfl.fleet import Event
-from tinyfl.fleets.assembly import Boards, Work
+from tinyfl.fleets.assembly import Boards, Training
 from tinyfl.flower.allowed import Allowed, allowed_here, refuse_paths
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
@@ -99,7 +99,7 @@ def _wait_until_free(path: Path) -> None:
 
 @contextmanager
 def over_nodes(
-    grid: Grid, config: Config, work: Work, on_event: Callable[[Event], None]
+    grid: Grid, config: Config, work: Training, on_event: Callable[[Event], None]
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the nodes that are there, all of the run's devices among them."""
     seats = call_roll(grid, config.devices)

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
-from tinyfl.aggregators import judged_record
+from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event, draw_cohort, spans
@@ -155,7 +155,7 @@ class FleetStrategy(Strategy):
             read = read_updates(self.state.theta, reply.content, devices)
             if self.judge is not None:
                 phi = read_phi(self.state.theta, reply.content)
-                reply.content = judged_record(phi, devices=len(devices), loss=read.loss)
+                reply.content = shown_record(phi, devices=len(devices), loss=read.loss)
             return read
         except LinkError as error:
             if self.on_event:

@@ -110,7 +110,7 @@ def _finished(draft: Draft, source: Tensor, target: Tensor, names: list[str]) ->
     start, end = draft.places[model.inputs[0]], draft.places.get(model.outputs[0], Operand(None))
     if start.buffer is None or end.buffer is None:
         raise DataError(f"its output {target.name} is not what an operator computes. The file is damaged.")
-    offsets, arena = memory.plan(_lifetimes(draft, start.buffer, end.buffer))
+    offsets, arena = memory.place_buffers(_lifetimes(draft, start.buffer, end.buffer))
     if max(arena, len(draft.constants)) > MOST_BYTES:
         raise DataError(f"it needs an arena of {arena:,} bytes, and {MOST_BYTES:,} are supported. Take a smaller model.")
     ends = [(_info(source), start), (_info(target), end)]

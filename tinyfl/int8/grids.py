@@ -8,7 +8,7 @@ import numpy as np
 from tinyfl.errors import DataError
 from tinyfl.int8 import fixed
 from tinyfl.int8.draft import Draft, Value, clamp, dense, four, merged, multipliers, nearest, overlap
-from tinyfl.int8.program import MOST_SOFTMAX, Grid, Kind, Op, Three
+from tinyfl.int8.program import MOST_SOFTMAX, Grid, Op, OpKind, Three
 from tinyfl.int8.tflite import AGAIN, Operator
 
 
@@ -19,16 +19,18 @@ def add(draft: Draft, operator: Operator) -> None:
     out = twice / (2**20 * y.scale)
     if out >= 1:
         raise DataError(f"its output's scale {y.scale} is too small for those of its inputs, {a.scale} and {b.scale}.")
-    _binary(draft, operator, Kind.add, a, b, y, *multipliers(a.scale / twice, b.scale / twice, out))
+    _binary(draft, operator, OpKind.add, a, b, y, *multipliers(a.scale / twice, b.scale / twice, out))
 
 
 def mul(draft: Draft, operator: Operator) -> None:
     a, b = draft.value(operator, 0), draft.value(operator, 1)
     y = draft.result(operator, _joint(a, b))
-    _binary(draft, operator, Kind.multiply, a, b, y, *multipliers(0, 0, a.scale * b.scale / y.scale))
+    _binary(draft, operator, OpKind.multiply, a, b, y, *multipliers(0, 0, a.scale * b.scale / y.scale))
 
 
-def _binary(draft: Draft, operator: Operator, kind: Kind, a: Value, b: Value, y: Value, factors: Three, shifts: Three) -> None:
+def _binary(
+    draft: Draft, operator: Operator, kind: OpKind, a: Value, b: Value, y: Value, factors: Three, shifts: Three
+) -> None:
     dims, (a_strides, b_strides) = merged(y.shape, _broadcast(a.shape, y.shape), _broadcast(b.shape, y.shape))
     grid = Grid(dims, a_strides, b_strides, factors)
     over = tuple(pair for v in (a, b) if v.shape == y.shape for pair in overlap(v, 0))
@@ -69,7 +71,7 @@ def concatenation(draft: Draft, operator: Operator) -> None:
         run = prod(part.shape[axis:])
         grid = Grid((1, 1, prod(first[:axis]), run), (0, 0, run, 1), (0, 0, line, 1))
         lead = at.offset + (grid.dims[2] - 1) * (line - run)
-        draft.add(Op(Kind.copy, grid, part.at, at, over=overlap(part, lead)))
+        draft.add(Op(OpKind.copy, grid, part.at, at, over=overlap(part, lead)))
         at = at.after(run)
 
 
@@ -84,9 +86,9 @@ def pad(draft: Draft, operator: Operator) -> None:
     strides = dense(y.shape)
     dims, (inside, outside) = merged(x.shape, dense(x.shape), strides)
     fill = draft.constant(np.int8(y.zero).tobytes())
-    draft.add(Op(Kind.copy, Grid((1, 1, 1, prod(y.shape)), b_strides=(0, 0, 0, 1)), fill, y.at))
+    draft.add(Op(OpKind.copy, Grid((1, 1, 1, prod(y.shape)), b_strides=(0, 0, 0, 1)), fill, y.at))
     start = y.at.after(sum(b * s for b, s in zip(before, strides, strict=True)))
-    draft.add(Op(Kind.copy, Grid(dims, inside, outside), x.at, start))
+    draft.add(Op(OpKind.copy, Grid(dims, inside, outside), x.at, start))
 
 
 def reshape(draft: Draft, operator: Operator) -> None:
@@ -112,7 +114,7 @@ def softmax(draft: Draft, operator: Operator) -> None:
     shift += 31
     farthest = min(int(31 * 2.0**26 / 2.0**shift), 255)
     grid = Grid((prod(x.shape) // depth, depth, 1, 1), multipliers=(factor, farthest, 0))
-    draft.add(Op(Kind.softmax, grid, x.at, y.at, shifts=(shift, 0, 0), over=overlap(x, 0)))
+    draft.add(Op(OpKind.softmax, grid, x.at, y.at, shifts=(shift, 0, 0), over=overlap(x, 0)))
 
 
 def mean(draft: Draft, operator: Operator) -> None:
@@ -138,7 +140,7 @@ def mean(draft: Draft, operator: Operator) -> None:
         four((*kept[1][0][2:], *reduced[1][0][2:])),
         multipliers=(0, 0, (multiplier << halvings) // count),
     )
-    draft.add(Op(Kind.mean, grid, x.at, y.at, zeros=(x.zero, 0, y.zero), shifts=(0, 0, shift - halvings)))
+    draft.add(Op(OpKind.mean, grid, x.at, y.at, zeros=(x.zero, 0, y.zero), shifts=(0, 0, shift - halvings)))
 
 
 def relu(draft: Draft, operator: Operator) -> None:
@@ -195,7 +197,7 @@ def quantize(draft: Draft, operator: Operator) -> None:
     if source is not None and source.dtype == "FLOAT32":
         x = draft.value(operator, 0, "FLOAT32")
         y = draft.result(operator, x.shape)
-        _converted(draft, Kind.quantize, x, y, y.scale, (0, 0, y.zero))
+        _converted(draft, OpKind.quantize, x, y, y.scale, (0, 0, y.zero))
     else:
         _function(draft, operator, lambda x, y: fixed.rescale_table(x.scale / y.scale, x.zero, y.zero))
 
@@ -203,13 +205,13 @@ def quantize(draft: Draft, operator: Operator) -> None:
 def dequantize(draft: Draft, operator: Operator) -> None:
     x = draft.value(operator, 0)
     y = draft.result(operator, x.shape, "FLOAT32")
-    _converted(draft, Kind.dequantize, x, y, x.scale, (x.zero, 0, 0))
+    _converted(draft, OpKind.dequantize, x, y, x.scale, (x.zero, 0, 0))
 
 
-def _converted(draft: Draft, kind: Kind, x: Value, y: Value, scale: float, zeros: Three) -> None:
+def _converted(draft: Draft, kind: OpKind, x: Value, y: Value, scale: float, zeros: Three) -> None:
     bits = int(np.float32(scale).view(np.int32))
     grid = Grid((prod(x.shape), 1, 1, 1), multipliers=(bits, 0, 0))
-    lead = 3 * prod(x.shape) if kind is Kind.dequantize else 0
+    lead = 3 * prod(x.shape) if kind is OpKind.dequantize else 0
     draft.add(Op(kind, grid, x.at, y.at, zeros=zeros, over=overlap(x, lead)))
 
 
@@ -217,4 +219,4 @@ def _function(draft: Draft, operator: Operator, table: Callable[[Value, Value], 
     x = draft.value(operator, 0)
     y = draft.result(operator, x.shape)
     grid = Grid((1, 1, 1, prod(x.shape)), (0, 0, 0, 1), (0, 0, 0, 1))
-    draft.add(Op(Kind.table, grid, x.at, y.at, draft.constant(table(x, y)), over=overlap(x, 0)))
+    draft.add(Op(OpKind.table, grid, x.at, y.at, draft.constant(table(x, y)), over=overlap(x, 0)))

@@ -18,7 +18,7 @@ class Buffer:
     bytes before, since an op that goes through its input and output in order leaves behind it what it has read."""
 
 
-def plan(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
+def place_buffers(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     """The offset of each buffer, and the bytes of the arena. The best of a few orders in which buffers are placed, each at the
     lowest place that is free for as long as it is needed."""
     size = [_aligned(buffer.size) for buffer in buffers]

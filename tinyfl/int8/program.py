@@ -29,7 +29,7 @@ OP_BYTES = _HEAD.size + _GRID.size
 HEADER_BYTES = _HEADER.size + 2 * _TENSOR.size
 
 
-class Kind(IntEnum):
+class OpKind(IntEnum):
     conv = 0
     depthwise = 1
     max_pool = 2
@@ -88,7 +88,7 @@ class Grid:
 class Op:
     """One record. Zero points and shifts are those of a, b and the output."""
 
-    kind: Kind
+    kind: OpKind
     body: Window | Grid
     a: Operand
     out: Operand
@@ -105,9 +105,9 @@ class Op:
         """Steps of the inner loop, as the core counts them."""
         body = self.body
         if isinstance(body, Grid):
-            return prod(body.dims[:2] if self.kind is Kind.softmax else body.dims)
+            return prod(body.dims[:2] if self.kind is OpKind.softmax else body.dims)
         count = body.out_channels
-        if self.kind is Kind.conv:
+        if self.kind is OpKind.conv:
             count = (-(-count // 4) if count > 3 else count) * 4 * body.in_channels
         return prod(body.outside) * prod(body.kernel) * count
 

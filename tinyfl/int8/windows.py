@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tinyfl.errors import DataError
 from tinyfl.int8 import fixed
 from tinyfl.int8.draft import Draft, Value, clamp, good_scales, overlap
-from tinyfl.int8.program import Kind, Op, Operand, Pair, Window
+from tinyfl.int8.program import Op, Operand, OpKind, Pair, Window
 from tinyfl.int8.tflite import AGAIN, Operator, Tensor
 
 MOST_SIZE = 65_535
@@ -25,7 +25,7 @@ def conv_2d(draft: Draft, operator: Operator) -> None:
         raise DataError(f"its weights {weights.shape} do not fit its input {x.shape}. The file is damaged.")
     window = _window(operator, _pair(inside), _pair(kernel), depth, count, dilated=True)
     y = draft.result(operator, (batch, *window.outside, count))
-    _emit(draft, operator, Kind.conv, window, x, y, weights, batch, groups=depth // volume)
+    _emit(draft, operator, OpKind.conv, window, x, y, weights, batch, groups=depth // volume)
 
 
 def depthwise_conv_2d(draft: Draft, operator: Operator) -> None:
@@ -36,7 +36,7 @@ def depthwise_conv_2d(draft: Draft, operator: Operator) -> None:
         raise DataError(f"its weights {weights.shape} do not fit its input {x.shape}. The file is damaged.")
     window = _window(operator, _pair(inside), _pair(kernel), depth, count, dilated=True)
     y = draft.result(operator, (batch, *window.outside, count))
-    _emit(draft, operator, Kind.depthwise, window, x, y, weights, batch)
+    _emit(draft, operator, OpKind.depthwise, window, x, y, weights, batch)
 
 
 def fully_connected(draft: Draft, operator: Operator) -> None:
@@ -53,18 +53,18 @@ def fully_connected(draft: Draft, operator: Operator) -> None:
     y = draft.result(operator, (*x.shape[:-1], count) if keeps else (rows, count))
     ones = (1, 1)
     window = Window(_small(1, rows), (1, rows), ones, ones, ones, (0, 0), depth, count, depth, count)
-    _emit(draft, operator, Kind.conv, window, x, y, weights)
+    _emit(draft, operator, OpKind.conv, window, x, y, weights)
 
 
 def average_pool_2d(draft: Draft, operator: Operator) -> None:
-    _pool(draft, operator, Kind.average_pool)
+    _pool(draft, operator, OpKind.average_pool)
 
 
 def max_pool_2d(draft: Draft, operator: Operator) -> None:
-    _pool(draft, operator, Kind.max_pool)
+    _pool(draft, operator, OpKind.max_pool)
 
 
-def _pool(draft: Draft, operator: Operator, kind: Kind) -> None:
+def _pool(draft: Draft, operator: Operator, kind: OpKind) -> None:
     x = _image(draft, operator)
     batch, *inside, depth = x.shape
     kernel = operator.option("FilterHeight"), operator.option("FilterWidth")
@@ -80,7 +80,7 @@ def _pool(draft: Draft, operator: Operator, kind: Kind) -> None:
 def _emit(
     draft: Draft,
     operator: Operator,
-    kind: Kind,
+    kind: OpKind,
     window: Window,
     x: Value,
     y: Value,

@@ -19,7 +19,7 @@ WORDS = {20: False, 21: True, 22: None}
 FLOATS = {25: ">e", 26: ">f", 27: ">d"}
 
 
-def read(data: bytes) -> dict[str, Plain]:
+def decode(data: bytes) -> dict[str, Plain]:
     """The one map that ``data`` is. Integers have 64 bits and a sign at most.
 
     Raises ValueError for what is not plain: tags, texts and bytes in pieces, keys that come twice or are no texts, simple

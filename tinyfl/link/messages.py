@@ -314,7 +314,7 @@ def answer(request: SMPRequest[TRep, TEr1, TEr2], data: bytes) -> TRep | TEr1 | 
     Raises Corrupt where it is neither.
     """
     try:
-        fields = cbor.read(data[Header.SIZE :])
+        fields = cbor.decode(data[Header.SIZE :])
         kind: Any = request._ErrorV2 if "err" in fields else request._ErrorV1 if fields.get("rc") else request._Response
         known = {key: fields[key] for key in kind.model_fields.keys() & fields.keys() - _OWN}
         reply: TRep | TEr1 | TEr2 = kind(header=Header.loads(data[: Header.SIZE]), smp_data=data, **known)

@@ -16,7 +16,7 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.errors.words import MOST_OF_A_NAME, plain
 from tinyfl.networks import FILES, Network
-from tinyfl.networks.keras_layers import ACTIVATIONS, KNOWN, LEAK, Part, read
+from tinyfl.networks.keras_layers import ACTIVATIONS, KNOWN, LEAK, KerasPart, read_layers
 from tinyfl.networks.layers import Activation, Conv, Dense, Layer, Loss, Pool
 from tinyfl.system.files import demand_room
 from tinyfl.system.installed import tensorflow_part
@@ -51,7 +51,7 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
     loaded: Any = model
     if isinstance(model, str | Path):
         loaded = load(Path(model)) if loss is not None else _load(Path(model), compiled=True)
-    shape, parts = read(loaded)
+    shape, parts = read_layers(loaded)
     if loss is Loss.softmax_cross_entropy:
         parts[-1] = _one_output_a_class(loaded, parts[-1])
     found = _loss(loaded, parts[-1].activation, loss)
@@ -64,7 +64,7 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
     return Network(plain(loaded.name, MOST_OF_A_NAME), shape, layers, found), theta
 
 
-def _layer(part: Part) -> Layer:
+def _layer(part: KerasPart) -> Layer:
     """The layer of ``part``, with its activation."""
     if part.activation not in ACTIVATIONS:
         raise ConfigError(
@@ -80,7 +80,7 @@ def _layer(part: Part) -> Layer:
     return part.layer
 
 
-def _one_output_a_class(model: Any, last: Part) -> Part:
+def _one_output_a_class(model: Any, last: KerasPart) -> KerasPart:
     """``last``, or, where it is a classifier's one output z that says yes by sigmoid(z), the outputs (0, z), of which softmax
     makes the same."""
     if not isinstance(last.layer, Dense) or last.layer.units != 1:
@@ -131,7 +131,7 @@ def targets_of(model: Any) -> str:
         return "values" if LOSSES[name] is Loss.mean_squared_error else "classes"
     if name in _ERRORS:
         return "values"
-    return "classes" if read(model)[1][-1].activation == "softmax" else ""
+    return "classes" if read_layers(model)[1][-1].activation == "softmax" else ""
 
 
 def _keras_loss_of(model: Any) -> Any:

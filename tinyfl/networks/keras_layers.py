@@ -38,7 +38,7 @@ KNOWN = (
 
 
 @dataclass(frozen=True)
-class Part:
+class KerasPart:
     """A layer that is being read. Activation and normalisation may follow in Keras layers of their own, so the activation is
     Keras's name, and ``layer`` has none yet."""
 
@@ -99,7 +99,7 @@ def _unsupported(kind: str, name: str) -> ConfigError:
     return ConfigError(f"layer {kind} {name!r} cannot be part of a network. {instead}.")
 
 
-def read(model: Any) -> tuple[Shape, list[Part]]:
+def read_layers(model: Any) -> tuple[Shape, list[KerasPart]]:
     """The shape of the input, and the parts of the model."""
     layers = list(_chain(model))
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -107,7 +107,7 @@ def read(model: Any) -> tuple[Shape, list[Part]]:
     if model.inputs[0].dtype != "float32":
         raise ConfigError(f"model {model.name} takes {model.inputs[0].dtype}. Give it float32 inputs: convert the data before.")
     shape = given = at = _known(model.name, model.inputs[0].shape[1:])
-    parts: list[Part] = []
+    parts: list[KerasPart] = []
     for layer in layers:
         kind, where = type(layer).__name__, f"{type(layer).__name__} {layer.name!r}"
         if layer.dtype_policy.name != "float32":
@@ -202,48 +202,48 @@ def _plain(where: str, layer: Any) -> None:
         raise ConfigError(f"{where} has {layer.groups} groups. Take DepthwiseConv2D and a Conv2D with kernel 1.")
 
 
-def _dense(where: str, layer: Any) -> list[Part]:
+def _dense(where: str, layer: Any) -> list[KerasPart]:
     made = Dense(layer.units, Activation.identity, layer.trainable)
-    return [Part(where, made, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.units))]
+    return [KerasPart(where, made, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.units))]
 
 
-def _conv(where: str, layer: Any) -> list[Part]:
+def _conv(where: str, layer: Any) -> list[KerasPart]:
     _plain(where, layer)
     same = layer.padding == "same"
     made = Conv(layer.filters, layer.kernel_size, layer.strides, same, Activation.identity, layer.trainable)
-    return [Part(where, made, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.filters))]
+    return [KerasPart(where, made, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.filters))]
 
 
-def _depthwise(where: str, layer: Any) -> list[Part]:
+def _depthwise(where: str, layer: Any) -> list[KerasPart]:
     _plain(where, layer)
     kernel, same = _array(layer.kernel), layer.padding == "same"
     made = DepthwiseConv(layer.kernel_size, layer.strides, same, layer.depth_multiplier, Activation.identity, layer.trainable)
-    return [Part(where, made, _activation(where, layer.activation), kernel, _bias(layer, prod(kernel.shape[2:])))]
+    return [KerasPart(where, made, _activation(where, layer.activation), kernel, _bias(layer, prod(kernel.shape[2:])))]
 
 
-def _separable(where: str, layer: Any) -> list[Part]:
+def _separable(where: str, layer: Any) -> list[KerasPart]:
     _plain(where, layer)
     first, second = _array(layer.depthwise_kernel), _array(layer.pointwise_kernel)
     identity, same = Activation.identity, layer.padding == "same"
     depthwise = DepthwiseConv(layer.kernel_size, layer.strides, same, layer.depth_multiplier, identity, layer.trainable)
     pointwise = Conv(layer.filters, (1, 1), (1, 1), same, identity, layer.trainable)
     return [
-        Part(where, depthwise, "linear", first, np.zeros(prod(first.shape[2:]), np.float32)),
-        Part(where, pointwise, _activation(where, layer.activation), second, _bias(layer, layer.filters)),
+        KerasPart(where, depthwise, "linear", first, np.zeros(prod(first.shape[2:]), np.float32)),
+        KerasPart(where, pointwise, _activation(where, layer.activation), second, _bias(layer, layer.filters)),
     ]
 
 
-def _pool(where: str, layer: Any) -> list[Part]:
+def _pool(where: str, layer: Any) -> list[KerasPart]:
     _plain(where, layer)
     none = np.empty(0, np.float32)
     kind = type(layer).__name__
     average = "Average" in kind
     whole = kind.startswith("Global")
     made = Pool(average, None) if whole else Pool(average, layer.pool_size, layer.strides, layer.padding == "same")
-    return [Part(where, made, "linear", none, none)]
+    return [KerasPart(where, made, "linear", none, none)]
 
 
-def _activated(where: str, layer: Any, part: Part, _: Shape) -> Part:
+def _activated(where: str, layer: Any, part: KerasPart, _: Shape) -> KerasPart:
     """``part`` with the activation that follows it."""
     name = _activation(where, layer)
     if name == "linear":
@@ -253,7 +253,7 @@ def _activated(where: str, layer: Any, part: Part, _: Shape) -> Part:
     return replace(part, activation=name)
 
 
-def _normalised(where: str, layer: Any, part: Part, at: Shape) -> Part:
+def _normalised(where: str, layer: Any, part: KerasPart, at: Shape) -> KerasPart:
     """``part`` with the normalisation that follows it in its weights."""
     if isinstance(part.layer, Pool) or part.activation != "linear" or at[-1] != part.bias.size:
         raise ConfigError(
@@ -270,11 +270,11 @@ def _normalised(where: str, layer: Any, part: Part, at: Shape) -> Part:
     return replace(part, kernel=kernel.astype(np.float32), bias=bias.astype(np.float32))
 
 
-_LAYERS: dict[str, Callable[[str, Any], list[Part]]] = {
+_LAYERS: dict[str, Callable[[str, Any], list[KerasPart]]] = {
     "Dense": _dense, "Conv2D": _conv, "DepthwiseConv2D": _depthwise, "SeparableConv2D": _separable,
     "MaxPooling2D": _pool, "AveragePooling2D": _pool, "GlobalMaxPooling2D": _pool, "GlobalAveragePooling2D": _pool,
 }  # fmt: skip
-_FOLLOW: dict[str, Callable[[str, Any, Part, Shape], Part]] = {
+_FOLLOW: dict[str, Callable[[str, Any, KerasPart, Shape], KerasPart]] = {
     "Activation": _activated, "ReLU": _activated, "LeakyReLU": _activated, "Softmax": _activated,
     "BatchNormalization": _normalised,
 }  # fmt: skip

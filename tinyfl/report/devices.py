@@ -22,7 +22,7 @@ SINE_DEVICES, IMAGE_DEVICES, QUERIES, MOST_DUMBBELLS = 6, 4, 10, 30
 
 
 @dataclass(frozen=True)
-class Adaptation:
+class Comparison:
     """What to adapt for a figure: both initialisations, each with its own rate, as the evaluation adapts them; the one that a
     run started from is ``called`` so."""
 
@@ -56,7 +56,7 @@ class Picture:
     caption: str
 
 
-def devices(task: Task, what: Adaptation) -> Picture:
+def device_figures(task: Task, what: Comparison) -> Picture:
     """What some unseen devices do before and after adaptation, as far as the task can be drawn."""
     from tinyfl.tasks.episodic import Episodic
     from tinyfl.tasks.sine import Sine
@@ -69,7 +69,7 @@ def devices(task: Task, what: Adaptation) -> Picture:
         return _dumbbells(task, what)
 
 
-def _functions(task: Task, what: Adaptation) -> Picture:
+def _functions(task: Task, what: Comparison) -> Picture:
     """Each device's function, its support points, and the network's function before and after."""
     episodes = task.episodes("test", SINE_DEVICES, what.shots)
     learnt, start = what.run(episodes, outputs=True)
@@ -103,7 +103,7 @@ def _functions(task: Task, what: Adaptation) -> Picture:
     )
 
 
-def _images(task: Task, what: Adaptation) -> Picture:
+def _images(task: Task, what: Comparison) -> Picture:
     """Support images with the device's own labels; query images with the labels given before and after."""
     episodes = task.episodes("test", IMAGE_DEVICES, what.shots)
     adapted, _ = what.run(episodes, outputs=True)
@@ -165,7 +165,7 @@ def _image_axes(ax: "Axes", ways: int, shown: int) -> None:
         ax.text(ways + 0.5, -0.12 - 0.34 * line, text, ha="right", va="top", color=GREY, fontsize=7.5)
 
 
-def _dumbbells(task: Task, what: Adaptation) -> Picture:
+def _dumbbells(task: Task, what: Comparison) -> Picture:
     """Each held-out device's result before and after, beside what it reaches from the weights that the run started from."""
     episodes = task.episodes("test", what.tasks, what.shots)
     count = np.bincount(episodes.device)

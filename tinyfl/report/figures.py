@@ -105,7 +105,7 @@ def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     return np.where(among > 0, (total[high] - total[low]) / np.maximum(among, 1), np.nan)
 
 
-def learning(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool) -> bytes:
+def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool) -> bytes:
     """The devices' loss in training, over the rounds: each record faint, and a moving average of them."""
     with styled():
         figure = canvas(2.9)

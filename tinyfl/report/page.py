@@ -11,7 +11,7 @@ from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import Network, is_file, starts_from
 from tinyfl.report import figures, html
-from tinyfl.report.devices import Adaptation, Picture, devices
+from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import leading, method, reached, without_a_network
@@ -43,11 +43,11 @@ def write_report(
     """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is what it learnt,
     ``start`` the weights it began from. Returns the page's path."""
     learnt, began = leading(result["evaluation"]), leading(result["baseline"])
-    what = Adaptation(
+    what = Comparison(
         net, theta, start, learnt["adapt_lr"], began["adapt_lr"], learnt["shots"], config.tasks, config.clip,
         starts_from(config.network),
     )  # fmt: skip
-    return _write(directory, config, net, result, devices(task, what))
+    return _write(directory, config, net, result, device_figures(task, what))
 
 
 def rebuild(path: Path) -> Path:
@@ -151,7 +151,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         Curve(starts_from(config.network), result["baseline"], figures.ORANGE, "-."),
         Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
     ]
-    learning = figures.learning(directory.metrics(), unit, log=not classifies)
+    learning = figures.learning_curve(directory.metrics(), unit, log=not classifies)
     adaptation = figures.adaptation(curves, result["floor"])
     pngs = {"learning.png": learning, "adaptation.png": adaptation}
     if isinstance(picture, Picture):

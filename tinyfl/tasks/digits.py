@@ -7,7 +7,7 @@ the next 15 % choose adaptation rates, the last 25 % test. So test devices and t
 
 import numpy as np
 
-from tinyfl.tasks.episodic import Episodic, Pool
+from tinyfl.tasks.episodic import ClassPool, Episodic
 
 WAYS = 5
 TURNS = 4
@@ -24,11 +24,11 @@ def digits(seed: int) -> Episodic:
         mine = labels == digit
         rank[mine] = np.arange(mine.sum()) / mine.sum()
 
-    def pool(low: float, high: float) -> Pool:
+    def pool(low: float, high: float) -> ClassPool:
         chosen = (rank >= low) & (rank < high)
         turned = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 64) for turn in range(TURNS)]
         classes = [turn * 10 + labels[chosen] for turn in range(TURNS)]
-        return Pool.of(np.concatenate(turned), np.concatenate(classes).astype(np.int32), 10 * TURNS)
+        return ClassPool.of(np.concatenate(turned), np.concatenate(classes).astype(np.int32), 10 * TURNS)
 
     train, validation, test = pool(0, 0.6), pool(0.6, 0.75), pool(0.75, 1)
     return Episodic("digits", seed, (8, 8, 1), WAYS, TURNS, (0.5, 1.5), train=train, validation=validation, test=test)

@@ -19,7 +19,7 @@ QUERIES_PER_CLASS = 15
 
 
 @dataclass(frozen=True)
-class Pool:
+class ClassPool:
     """Samples sorted by class: class c is rows first[c] to first[c] + count[c] - 1 of the table float32 (rows, inputs)."""
 
     table: F32
@@ -27,7 +27,7 @@ class Pool:
     count: I64
 
     @classmethod
-    def of(cls, x: F32, labels: I32, classes: int) -> "Pool":
+    def of(cls, x: F32, labels: I32, classes: int) -> "ClassPool":
         """A pool of samples ``x`` (rows, inputs) with classes ``labels`` (rows,)."""
         order = np.argsort(labels, kind="stable")
         count = np.bincount(labels, minlength=classes)
@@ -45,9 +45,9 @@ class Episodic:
     groups: int
     gains: tuple[float, float]
     """The range that a device's gain is drawn from."""
-    train: Pool
-    validation: Pool
-    test: Pool
+    train: ClassPool
+    validation: ClassPool
+    test: ClassPool
     activation: Activation = Activation.leaky_relu
     loss: Loss = Loss.softmax_cross_entropy
     fleet_size: int | None = None
@@ -57,7 +57,7 @@ class Episodic:
     def outputs(self) -> int:
         return self.ways
 
-    def classes_and_gains(self, devices: U32, pool: Pool) -> tuple[I64, F32]:
+    def classes_and_gains(self, devices: U32, pool: ClassPool) -> tuple[I64, F32]:
         """Each device's classes in its own label order, (devices, ways), and its gain, (devices,)."""
         per_group = len(pool.count) // self.groups
         words = core.random(self.seed, Stream.task, devices, words=2 + per_group)

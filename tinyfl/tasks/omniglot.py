@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyfl.errors import DataError
 from tinyfl.system.files import read_arrays
-from tinyfl.tasks.episodic import Episodic, Pool
+from tinyfl.tasks.episodic import ClassPool, Episodic
 
 WAYS = 5
 VALIDATION_ALPHABETS = 4
@@ -36,7 +36,7 @@ def omniglot(path: Path, seed: int) -> Episodic:
         raise DataError(f"{path}: alphabet_split marks {len(background)} background alphabets (0); 5 or more are needed.")
     validation = background[-VALIDATION_ALPHABETS:]
 
-    def pool(alphabets: np.ndarray, turns: int) -> Pool:
+    def pool(alphabets: np.ndarray, turns: int) -> ClassPool:
         chosen = np.isin(alphabet, alphabets)
         names, labels = np.unique(characters[chosen], return_inverse=True)
         classes = len(names)
@@ -44,7 +44,7 @@ def omniglot(path: Path, seed: int) -> Episodic:
             raise DataError(f"{path}: alphabets {alphabets.tolist()} have {classes} characters; {WAYS} or more are needed.")
         turned = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 784) for turn in range(turns)]
         numbers = [turn * classes + labels for turn in range(turns)]
-        return Pool.of(np.concatenate(turned), np.concatenate(numbers).astype(np.int32), turns * classes)
+        return ClassPool.of(np.concatenate(turned), np.concatenate(numbers).astype(np.int32), turns * classes)
 
     return Episodic(
         "omniglot",

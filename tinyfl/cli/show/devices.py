@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinyfl.devices.connected import Device, Probe
     from tinyfl.devices.inventory import Saved
     from tinyfl.devices.monitor import Said
-    from tinyfl.devices.push import Outcome, Pushed
+    from tinyfl.devices.push import Pushed, PushResult
     from tinyfl.doctor import Check
     from tinyfl.link.board import Description, Status
 
@@ -71,7 +71,7 @@ def _hash(digest: bytes) -> str:
     return digest.hex()[:HASH_DIGITS] or "none"
 
 
-def outcome(one: "Outcome") -> None:
+def outcome(one: "PushResult") -> None:
     """A line as soon as it is known what becomes of a board."""
     who = " ".join(part for part in (one.id, one.board) if part)
     detail = f": {one.detail}" if one.detail else ""

@@ -7,17 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from tinyfl.cli.show.terminal import Terminal
-from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, Outcome
+from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, FlashResult
 
 STYLES = {FLASHED: "green", UP_TO_DATE: "dim", FAILED: "red"}
 
 
-def outcome(one: Outcome) -> None:
+def outcome(one: FlashResult) -> None:
     """A board that is done with, on stderr while others are not."""
     Terminal(stderr=True).print(f"{one.who}: {one.what}", highlight=False, soft_wrap=True)
 
 
-def outcomes(all: Sequence[Outcome]) -> None:
+def outcomes(all: Sequence[FlashResult]) -> None:
     """What became of each board; below, why some were not flashed, and the commands that try them again."""
     console = Terminal()
     table = Table(box=SIMPLE)

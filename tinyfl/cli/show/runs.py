@@ -15,7 +15,7 @@ from tinyfl.report.verdict import method, without_a_network
 from tinyfl.runs.evaluation import LEADING_STEPS
 
 if TYPE_CHECKING:
-    from tinyfl.costs import Cost, Work
+    from tinyfl.costs import Cost, Operation
     from tinyfl.fleets.emulation import Served
 
 T = TypeVar("T")
@@ -185,7 +185,7 @@ def costs(found: "Sequence[Cost]") -> None:
     )
 
 
-def _work(work: "Work") -> str:
+def _work(work: "Operation") -> str:
     energy = f"\n{_energy(work.millijoules)}" if work.millijoules is not None else ""
     return f"{'' if work.measured else '~'}{_seconds(work.seconds)}\n{_count(work.instructions)}{energy}"
 
