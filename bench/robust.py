@@ -1,6 +1,6 @@
-"""Poisoned devices under each judge, and accuracy against epsilon: the tables of docs/robust.md.
+"""Poisoned devices under each aggregator, and accuracy against epsilon: the tables of docs/robust.md.
 
-    python bench/robust.py poison     a fifth of each cohort poisoned, four attacks, the mean and three judges; about 20 minutes
+    python bench/robust.py poison     a fifth of each cohort poisoned, four attacks, the mean and three others; about 20 minutes
     python bench/robust.py noise      none and three levels of noise, without a clip of the gradient and with; about 25 minutes
 
 Task digits, TinyReptile, 60 rounds of 64 samples a device, an outer step of 3 (a long one, for so few rounds), seeds 0 to 4;
@@ -63,7 +63,7 @@ def learnt(options: dict[str, Any], attack: Attack | None = None, share: float =
     start = State(0, net.initial_weights(config.seed))
     strategy = FleetStrategy(
         config.build(), start, cohort=config.cohort, fleet_size=config.devices, seed=config.seed, each_device=True,
-        judge=chosen, minimum=config.minimum, on_round=count,
+        aggregator=chosen, minimum=config.minimum, on_round=count,
     )  # fmt: skip
     strategy.start(grid, theta_record(start.theta), num_rounds=config.rounds)
     assert strategy.state.round == config.rounds, "a round without one update"
@@ -119,7 +119,7 @@ def poison(pool: ProcessPoolExecutor) -> None:
     alone = {**POISON, "robust": "krum", "outer_step": 1.0}  # krum follows one device, and three times as far is too far
     work |= {(attack, "krum, outer step 1"): start(alone, attack) for attack in attacks[:2]}
     larger = {tolerate: start({**LARGER, "tolerate": tolerate}, "scaled") for tolerate in (0.2, 0.35)}
-    print("| 20 of 100 devices | judge | 1 shot | 5 shots | left out of 6,000 updates, range over seeds |")
+    print("| 20 of 100 devices | aggregator | 1 shot | 5 shots | left out of 6,000 updates, range over seeds |")
     print("| --- | --- | ---: | ---: | --- |")
     for (attack, name), jobs in work.items():
         runs = [job.result() for job in jobs]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyfl.errors.words import MOST, MOST_OF_A_NAME, file_name, markdown, message, plain, serial_number, shell, tcl, visible
+from tinyfl.errors.words import MAX_NAME_CHARS, MOST, file_name, markdown, message, plain, serial_number, shell, tcl, visible
 from tinyfl.report import html
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -61,10 +61,10 @@ def test_of_a_message_that_is_too_long_the_cure_at_its_end_is_left() -> None:
     assert len(shown) < 10_000 and shown.startswith("this is wrong") and shown.endswith("Do that.")
 
 
-@given(st.text(st.characters(), max_size=3 * MOST_OF_A_NAME))
+@given(st.text(st.characters(), max_size=3 * MAX_NAME_CHARS))
 def test_a_part_of_a_file_name_leads_nowhere_else(words: str) -> None:
     name = file_name(words)
-    assert len(name) <= MOST_OF_A_NAME and name.isascii() and not set(name) - set(".-") - {c for c in name if c.isalnum()}
+    assert len(name) <= MAX_NAME_CHARS and name.isascii() and not set(name) - set(".-") - {c for c in name if c.isalnum()}
     assert not name.startswith((".", "-"))
 
 

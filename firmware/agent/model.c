@@ -1,7 +1,7 @@
 /* The plan and the weights: how they come in, where they lie, how the weights leave. */
 #include "commands.h"
 
-#define MOST_PLAN_BYTES (8 + sizeof(tinyfl_layer) * TINYFL_MAX_LAYERS)
+#define MAX_PLAN_BYTES (8 + sizeof(tinyfl_layer) * TINYFL_MAX_LAYERS)
 
 size_t tinyfl_weights_bytes(const tinyfl_agent *agent) { return tinyfl_plan_weights(&agent->plan) * sizeof(float); }
 
@@ -84,7 +84,7 @@ static int take_block(const tinyfl_port *port, tinyfl_upload *upload, const tiny
 
 int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
-    const size_t most = agent->arena_bytes < MOST_PLAN_BYTES ? agent->arena_bytes : MOST_PLAN_BYTES;
+    const size_t most = agent->arena_bytes < MAX_PLAN_BYTES ? agent->arena_bytes : MAX_PLAN_BYTES;
     tinyfl_upload *upload = &agent->plan_upload;
     tinyfl_block b;
     if (!tinyfl_block_read(request, most, &b))

@@ -12,7 +12,7 @@ from tinyfl.fleet import Phis, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
 
-MOST_AT_ONCE = 1 << 16
+MAX_AT_ONCE = 1 << 16
 """Devices a call: bounds the memory of samples gathered from a table. Sums are exact, so cutting changes nothing."""
 
 
@@ -51,8 +51,8 @@ class NativeFleet:
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
         """One round on the devices ``cohort``, summed exactly."""
         result: Updates | None = None
-        for start in range(0, len(cohort), MOST_AT_ONCE):
-            share = cohort[start : start + MOST_AT_ONCE]
+        for start in range(0, len(cohort), MAX_AT_ONCE):
+            share = cohort[start : start + MAX_AT_ONCE]
             trained = self._train(share, round, theta, inner, each=False)
             failed = trained.code != Code.ok
             well = trained.loss[~failed]

@@ -99,15 +99,15 @@ static void *worker(void *argument)
     return NULL;
 }
 
-enum { MOST_THREADS = 256 };
+enum { MAX_THREADS = 256 };
 
 static int run(work *w, int threads)
 {
     const size_t groups = (w->count + (size_t)w->engine->lanes - 1) / (size_t)w->engine->lanes;
-    pthread_t others[MOST_THREADS];
+    pthread_t others[MAX_THREADS];
     int started = 0;
     pthread_mutex_init(&w->lock, NULL);
-    while (started + 1 < threads && (size_t)started + 1 < groups && started < MOST_THREADS &&
+    while (started + 1 < threads && (size_t)started + 1 < groups && started < MAX_THREADS &&
            pthread_create(&others[started], NULL, worker, w) == 0)
         started++;
     worker(w);

@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_SP
+from unicorn.unicorn_py3.unicorn import UcError
+
+from tinyfl.building.boards import Board
+from tinyfl.errors import ConfigError
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.unicorn import peripherals
 from tinyfl.simulators.unicorn.image import load_image
@@ -27,16 +32,11 @@ from tinyfl.simulators.unicorn.peripherals import (
     HALT_RESET,
     HALT_START,
 )
-from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_SP
-from unicorn.unicorn_py3.unicorn import UcError
-
-from tinyfl.building.boards import Board
-from tinyfl.errors import ConfigError
 
 SLICE = 2_000_000
 """Instructions, which take about a hundredth of a second."""
 
-MOST_INSTRUCTIONS = 20_000_000_000
+MAX_INSTRUCTIONS = 20_000_000_000
 """In one exchange: minutes of a board's time. A board that asks for more has run away."""
 
 NOWHERE = 0xFFFFFFFE
@@ -63,7 +63,7 @@ class Machine:
     ``boot_seconds`` is what it took this computer to bring it up. Raises BoardFault if it does not come up.
     """
 
-    def __init__(self, elf: Path, board: Board, serial: int, *, budget: int = MOST_INSTRUCTIONS) -> None:
+    def __init__(self, elf: Path, board: Board, serial: int, *, budget: int = MAX_INSTRUCTIONS) -> None:
         started = time.perf_counter()
         if board.memory is None:
             raise ConfigError(f"{board.name} is a process of this machine, not a chip to emulate: give --engine process.")

@@ -53,7 +53,7 @@ static void m4_write(tinyfl_machine *m, void *engine, uint32_t value)
 
 /* Clocks */
 
-enum { OSCILLATOR_MEGAHERTZ = 8, MOST_MEGAHERTZ = 100 };
+enum { OSCILLATOR_MEGAHERTZ = 8, MAX_MEGAHERTZ = 100 };
 
 /* The PLL's frequency in MHz; 0 where it does not lock: off, not from the internal oscillator, or out of its bounds. */
 static uint32_t pll(const tinyfl_machine *m)
@@ -87,7 +87,7 @@ static uint32_t hf0(const tinyfl_machine *m)
 static void clocked_anew(tinyfl_machine *m, void *engine)
 {
     const uint32_t megahertz = hf0(m), states = m->now.flash[FLASH_STATES] & FLASHC_FLASH_CTL_MAIN_WS;
-    if (megahertz == 0 || megahertz > MOST_MEGAHERTZ || 25 * (states + 1) < megahertz)
+    if (megahertz == 0 || megahertz > MAX_MEGAHERTZ || 25 * (states + 1) < megahertz)
         halt(m, engine, TINYFL_HALT_CRASH);
 }
 

@@ -7,7 +7,7 @@
 
 #include "program.h"
 
-enum { MOST_FILES = 64, MOST_STEPS = 300000 };
+enum { MAX_FILES = 64, MAX_STEPS = 300000 };
 
 static uint32_t state;
 
@@ -50,7 +50,7 @@ static void attempt(const unsigned char *bytes, size_t count)
     require(program.arena_bytes <= TINYFL_MAX_PROGRAM && program.input.offset + program.input.bytes <= program.arena_bytes &&
                 program.output.offset + program.output.bytes <= program.arena_bytes,
             "input or output leave the arena");
-    if (program.work > MOST_STEPS || program.arena_bytes > 1u << 24) {
+    if (program.work > MAX_STEPS || program.arena_bytes > 1u << 24) {
         too_long++;
         return;
     }
@@ -139,9 +139,9 @@ static void misuse(const unsigned char *bytes, size_t count)
 
 static void from_files(int count, char **paths, unsigned long wanted)
 {
-    unsigned char *originals[MOST_FILES];
-    size_t sizes[MOST_FILES];
-    if (count > MOST_FILES)
+    unsigned char *originals[MAX_FILES];
+    size_t sizes[MAX_FILES];
+    if (count > MAX_FILES)
         exit(2);
     for (int i = 0; i < count; i++) {
         originals[i] = contents(paths[i], &sizes[i]);

@@ -5,7 +5,7 @@
 
 #include "tinyfl.h"
 
-enum { MOST_LAYERS = 5, MOST_WEIGHTS = 600, MOST_VALUES = 1000, MOST_WORK = 8000, FENCE = 32, FENCE_BYTE = 0xa5 };
+enum { MAX_LAYERS = 5, MAX_WEIGHTS = 600, MAX_VALUES = 1000, MAX_WORK = 8000, FENCE = 32, FENCE_BYTE = 0xa5 };
 
 static uint32_t state;
 static unsigned long calls, answers[6];
@@ -197,7 +197,7 @@ static tinyfl_layer draw_layer(const uint16_t in[3])
 static void draw_plan(tinyfl_plan *plan, tinyfl_layer layers[64])
 {
     memset(layers, 0, 64 * sizeof *layers);
-    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MOST_LAYERS)), (uint8_t)below(3)};
+    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MAX_LAYERS)), (uint8_t)below(3)};
     if (chance(60))
         plan->count = (uint16_t)(chance(2) ? draw() : below(66));
     if (chance(60))
@@ -334,7 +334,7 @@ static void exercise(const tinyfl_plan *plan)
 static int practicable(const tinyfl_plan *plan)
 {
     const sizes all = sizes_of_all(plan);
-    return all.inputs <= MOST_VALUES && all.outputs <= MOST_VALUES && all.weights <= MOST_WEIGHTS && all.work <= MOST_WORK;
+    return all.inputs <= MAX_VALUES && all.outputs <= MAX_VALUES && all.weights <= MAX_WEIGHTS && all.work <= MAX_WORK;
 }
 
 /* The same plan as bytes, whole or not quite. */

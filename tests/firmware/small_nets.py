@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import IDENTITY, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from reference_layers import AVERAGE_POOL, CONV, DENSE, DEPTHWISE, F32, MAX_POOL, Layer, dense
 
-MOST_VALUES = 150
+MAX_VALUES = 150
 
 Shape = tuple[int, int, int]
 
@@ -56,7 +56,7 @@ def networks(draw: Any) -> tuple[list[Layer], int]:
     layers: list[Layer] = []
     for _ in range(draw(st.integers(1, 5))):
         layer = draw(layers_on(shape))
-        if layer.values > MOST_VALUES or layer.weights > 4 * MOST_VALUES:
+        if layer.values > MAX_VALUES or layer.weights > 4 * MAX_VALUES:
             layer = dense(prod(shape), 3, layer.activation)
         layers.append(layer)
         shape = layer.output

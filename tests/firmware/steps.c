@@ -9,7 +9,7 @@
 #include "random.c"
 #include "sine.c"
 
-enum { DEVICES = 16, MOST_WEIGHTS = 1300, MOST_BYTES = 600 * (int)sizeof(real), WIDEST = 40 };
+enum { DEVICES = 16, MAX_WEIGHTS = 1300, MAX_BYTES = 600 * (int)sizeof(real), WIDEST = 40 };
 
 typedef struct {
     const char *name;
@@ -55,7 +55,7 @@ static const trial trials[] = {
      3, TINYFL_MEAN_SQUARED_ERROR, 0.5f, 1},
 };
 
-static real weights[MOST_WEIGHTS], gradient[MOST_WEIGHTS], memory[MOST_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
+static real weights[MAX_WEIGHTS], gradient[MAX_WEIGHTS], memory[MAX_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
 
 static void draw(const trial *t, word device, uint32_t step)
 {

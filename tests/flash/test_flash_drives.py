@@ -58,7 +58,7 @@ def test_of_a_verdict_a_line_is_read_however_long_it_is(tmp_path: Path) -> None:
     (tmp_path / "FAIL.TXT").write_bytes(b"error:\r\n \x1b[31m\xff" + b"x" * 5_000_000)
     said = drives.verdict_now(drives.Drive(tmp_path, True, "", "1"))
     assert said.startswith("error: ")
-    assert len(said) <= drives.MOST_OF_A_VERDICT
+    assert len(said) <= drives.MAX_VERDICT_CHARS
     assert said.isprintable()
 
 

@@ -16,7 +16,7 @@ from tinyfl.devices.connected import connected_devices
 from tinyfl.devices.ports import serial_ports
 from tinyfl.errors import ConfigError
 from tinyfl.flash import drives, methods, run
-from tinyfl.flash.drives import MOST_OF_A_VERDICT, Drive
+from tinyfl.flash.drives import MAX_VERDICT_CHARS, Drive
 from tinyfl.flash.finding import FlashSelection
 from tinyfl.flash.run import FAILED
 
@@ -108,7 +108,7 @@ def test_a_drives_verdict_is_a_line_of_words(tmp_path: Path, kind: str) -> None:
     else:
         file.symlink_to("/dev/zero")
     said = drives.verdict_now(Drive(tmp_path, True, "", "1"))
-    assert said.isprintable() and len(said) <= MOST_OF_A_VERDICT
+    assert said.isprintable() and len(said) <= MAX_VERDICT_CHARS
     assert said.endswith("type: target") or kind != "words"
 
 

@@ -1,4 +1,4 @@
-"""Single devices whose answers a test makes up, and what a judge makes of them."""
+"""Single devices whose answers a test makes up, and what an aggregator makes of them."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import State, Updates
 from tinyfl.algorithms.fedavg import FedAvg
@@ -17,6 +16,7 @@ from tinyfl.flower.grid import FleetAddresses, FleetGrid
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import load_task
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -25,7 +25,7 @@ TASK = load_task("sine", None, 3)
 NET = network("mlp-8", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
 FLEET = NativeFleet(TASK, NET, 40)
 START = NET.initial_weights(0)
-FOLLOW = FedAvg(samples=16, batch=1, inner_lr=0.02)  # an outer step of 1: the new theta is the judge's phi
+FOLLOW = FedAvg(samples=16, batch=1, inner_lr=0.02)  # an outer step of 1: the new theta is the aggregator's phi
 
 
 class Answers(FleetAddresses):
@@ -48,11 +48,11 @@ def content(phi: np.ndarray, **metrics: Any) -> RecordDict:
     )
 
 
-def judged(strategy: Strategy | None, theta: F32, contents: Sequence[RecordDict], rounds: int = 1) -> tuple[F32, Updates]:
+def aggregated(strategy: Strategy | None, theta: F32, contents: Sequence[RecordDict], rounds: int = 1) -> tuple[F32, Updates]:
     """theta after rounds on devices that answer with ``contents``, and the last round's updates."""
     seen: list[Updates] = []
     ours = FleetStrategy(
-        FOLLOW, State(0, theta), cohort=len(contents), fleet_size=len(contents), seed=0, each_device=True, judge=strategy,
+        FOLLOW, State(0, theta), cohort=len(contents), fleet_size=len(contents), seed=0, each_device=True, aggregator=strategy,
         on_round=lambda _, updates: seen.append(updates),
     )  # fmt: skip
     ours.start(Answers(contents), theta_record(theta), num_rounds=rounds)

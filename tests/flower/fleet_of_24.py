@@ -1,8 +1,7 @@
 """A fleet that several nodes share, in this process, and the run config by which they know it."""
 
-from tinyfl.simulators.native import NativeFleet
-
 from tinyfl.networks import network
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import load_task
 
 SIZE, COHORT, ROUNDS = 24, 10, 5

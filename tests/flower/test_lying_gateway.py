@@ -21,9 +21,9 @@ from tinyfl.errors import TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.flower import remote
-from tinyfl.flower.messages import MOST_EVENTS, MOST_SAID, REASON, Trouble, shard_record
+from tinyfl.flower.messages import MAX_EVENTS, MAX_REPORTED, REASON, Trouble, shard_record
 from tinyfl.flower.remote import call_roll
-from tinyfl.flower.rounds import MOST_REASONS
+from tinyfl.flower.rounds import MAX_REASONS
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.simulation import simulate
 
@@ -129,7 +129,7 @@ def test_a_lie_costs_its_node_the_round_and_theta_is_as_if_it_were_away(lie: Lie
     assert [set(updates.absent) <= set(range(8)) for updates in came] == [True, True]
     assert all(REASON.fullmatch(reason) for updates in came for reason in updates.absent.values())
     assert events, "and it is said"
-    assert all(event.detail == plain(event.detail, MOST_SAID + 100) for event in events)
+    assert all(event.detail == plain(event.detail, MAX_REPORTED + 100) for event in events)
 
 
 def test_an_answer_that_flower_cannot_take_apart_costs_its_node_alone() -> None:
@@ -185,7 +185,7 @@ def test_whatever_a_node_makes_up_the_round_ends_and_the_others_count(
     assert all(REASON.fullmatch(reason) for reason in came[0].absent.values())
     for event in events:
         assert len(json.dumps(asdict(event))) < 10_000
-        assert event.detail == plain(event.detail, 2 * MOST_SAID)
+        assert event.detail == plain(event.detail, 2 * MAX_REPORTED)
         assert event.device in range(8)
 
 
@@ -232,12 +232,12 @@ def test_what_a_liar_says_takes_little_room_in_a_run_directory(tmp_path: Path) -
         "tasks": 4, "adapt_lr": 0.01, "minimum": 1,
     }  # fmt: skip
     run = simulate(over=partial(over_nodes, FlakyGrid(nodes(lie))), out=tmp_path, **options)
-    assert len(run.result["left_out"]) <= MOST_REASONS + 1
+    assert len(run.result["left_out"]) <= MAX_REASONS + 1
     assert run.result["failed"] == {}, "it has sent an update, in the rounds in which it lied of events only"
     sizes = {path.name: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
     assert sizes["rounds.jsonl"] < ROUNDS * 600
     assert sizes["metrics.jsonl"] < ROUNDS * 2000
-    assert sizes["events.jsonl"] < ROUNDS * 8 * MOST_EVENTS * 1000
+    assert sizes["events.jsonl"] < ROUNDS * 8 * MAX_EVENTS * 1000
     for name in ("rounds.jsonl", "events.jsonl", "metrics.jsonl"):
         text = (tmp_path / name).read_text()
         assert all(plain(line, len(line)) == line for line in text.splitlines())

@@ -83,7 +83,7 @@ def test_a_client_app_that_knows_nothing_of_tinyfl_takes_part(median: bool) -> N
     theta = np.zeros(FEATURES, np.float32)
     losses: list[float] = []
     ours = FleetStrategy(
-        Linear(), State(0, theta), cohort=5, fleet_size=5, seed=0, judge=FedMedian() if median else None,
+        Linear(), State(0, theta), cohort=5, fleet_size=5, seed=0, aggregator=FedMedian() if median else None,
         on_round=lambda _, updates: losses.append(updates.loss),
     )  # fmt: skip
     ours.start(Clients(), theta_record(theta), num_rounds=4)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answers import FOLLOW, Answers, config, content, judged, phis
+from answers import FOLLOW, Answers, aggregated, config, content, phis
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import log_ndtr, ndtr
@@ -31,9 +31,9 @@ def test_an_update_counts_with_at_most_the_norm_that_is_asked_for() -> None:
     change[2] = 0
     norms = np.linalg.norm(change, axis=1, keepdims=True)
     clipped = np.where(norms > 1, change / np.maximum(norms, 1e-30), change)
-    got, _ = judged(aggregator(config(update_clip=1.0)), theta, [content(theta + row) for row in change])
+    got, _ = aggregated(aggregator(config(update_clip=1.0)), theta, [content(theta + row) for row in change])
     assert np.abs(got - (theta + clipped.mean(axis=0))).max() < 1e-5
-    alone, _ = judged(aggregator(config(cohort=1, update_clip=1.0)), theta, [content(theta + change[0])])
+    alone, _ = aggregated(aggregator(config(cohort=1, update_clip=1.0)), theta, [content(theta + change[0])])
     assert np.linalg.norm(alone - theta) == pytest.approx(1.0, abs=1e-5)
 
 
@@ -41,7 +41,7 @@ def test_noise_has_the_deviation_that_it_is_accounted_with() -> None:
     noise, clip, devices = 1.5, 2.0, 20
     theta = np.zeros(20_000, np.float32)
     strategy = aggregator(config(noise=noise, update_clip=clip))
-    draws = [judged(strategy, theta, [content(theta)] * devices)[0] for _ in range(5)]
+    draws = [aggregated(strategy, theta, [content(theta)] * devices)[0] for _ in range(5)]
     assert np.std(draws) == pytest.approx(noise * clip / devices, rel=0.02)
     assert np.mean(draws) == pytest.approx(0, abs=6 * noise * clip / devices / math.sqrt(100_000))
     assert np.corrcoef(draws[0], draws[1])[0, 1] == pytest.approx(0, abs=0.05)
@@ -79,9 +79,9 @@ def test_a_resumed_run_accounts_for_the_rounds_before() -> None:
     theta, rows = phis(20)
     asked = config(noise=2.0, update_clip=1.0)
     whole, first, second = aggregator(asked), aggregator(asked), aggregator(asked, rounds_done=2)
-    judged(whole, theta, list(map(content, rows)), rounds=5)
-    judged(first, theta, list(map(content, rows)), rounds=2)
-    judged(second, theta, list(map(content, rows)), rounds=3)
+    aggregated(whole, theta, list(map(content, rows)), rounds=5)
+    aggregated(first, theta, list(map(content, rows)), rounds=2)
+    aggregated(second, theta, list(map(content, rows)), rounds=3)
     assert privacy_spent(second) == privacy_spent(whole)
     fresh, partly, total = privacy_spent(aggregator(asked)), privacy_spent(first), privacy_spent(whole)
     assert fresh and partly and total
@@ -107,7 +107,7 @@ def private_round(rows: np.ndarray, theta: F32, **asked: Any) -> tuple[State, li
     private = config(cohort=len(rows), **asked)
     strategy, short = aggregator(private), list[Updates]()
     ours = FleetStrategy(
-        FOLLOW, State(0, theta), cohort=len(rows), fleet_size=len(rows), seed=0, each_device=True, judge=strategy,
+        FOLLOW, State(0, theta), cohort=len(rows), fleet_size=len(rows), seed=0, each_device=True, aggregator=strategy,
         minimum=private.minimum, on_short=short.append,
     )  # fmt: skip
     ours.start(Answers(list(map(content, rows))), theta_record(theta), num_rounds=1)
@@ -195,7 +195,7 @@ def test_a_short_round_that_some_have_done_says_that_the_run_can_go_on(
 def test_noise_too_large_for_a_sum_is_an_error_that_says_so() -> None:
     theta, rows = phis(20)
     with pytest.raises(TrainingError, match="Give less --noise"):
-        judged(aggregator(config(noise=1e5, update_clip=100.0)), theta, list(map(content, rows)))
+        aggregated(aggregator(config(noise=1e5, update_clip=100.0)), theta, list(map(content, rows)))
 
 
 def test_noise_without_the_accountants_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, Krum, Strategy
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.algorithms.tinyreptile import TinyReptile
@@ -16,6 +15,7 @@ from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import instructions, read_theta, theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import load_task
 
 SIZE, COHORT = 60, 12

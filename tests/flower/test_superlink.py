@@ -37,7 +37,7 @@ from tinyfl.deployment import inner as inner_parts
 from tinyfl.deployment import superlink
 from tinyfl.deployment.inner import inner
 from tinyfl.deployment.keys import make_keys
-from tinyfl.deployment.superexec import MOST_TASKS, Tasks
+from tinyfl.deployment.superexec import MAX_TASKS, Tasks
 from tinyfl.deployment.superlink import FLEET, NODES_BYTES, STRANGERS_BYTES, FleetOnly, Setting, serve_superlink
 from tinyfl.errors import ConfigError, InstallError, LinkError
 from tinyfl.flower.allowed import Allowed
@@ -418,7 +418,7 @@ def test_a_task_reads_its_token_from_an_input_that_has_no_name() -> None:
 def test_only_so_many_tasks_are_at_hand_and_only_of_the_kinds_of_a_known_app() -> None:
     tasks, kinds = Tasks(), {"flwr-serverapp", "flwr-clientapp", "flwr-agentapp", "flwr-model", "flwr-simulation"}
     assert tasks.wanted(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
-    running = [tasks.popen([sys.executable, "-c", "import time; time.sleep(600)", "--token", "x"]) for _ in range(MOST_TASKS)]
+    running = [tasks.popen([sys.executable, "-c", "import time; time.sleep(600)", "--token", "x"]) for _ in range(MAX_TASKS)]
     try:
         assert tasks.wanted(kinds) == (set(), set())
         running[0].kill()

@@ -30,8 +30,8 @@ def header(request: bytes, operation: int = 1, group: int = 65, sequence: int = 
 
 
 FLOODS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
-    "no end": lambda request: repeat(b"\x55" * wire.MOST_READ),
-    "empty frames": lambda request: repeat(bytes(wire.MOST_READ)),
+    "no end": lambda request: repeat(b"\x55" * wire.MAX_READ),
+    "empty frames": lambda request: repeat(bytes(wire.MAX_READ)),
     "frames that are none": lambda request: repeat(b"\x05abc\0" * 800),
     "other sequences": lambda request: cycle(framed(header(request, sequence=n)) for n in range(1, 256)),
     "other operations": lambda request: cycle([framed(header(request, operation=n)) for n in (0, 2, 3, 4, 7)]),
@@ -99,7 +99,7 @@ def test_what_a_stream_without_an_end_leaves_in_memory_is_bounded() -> None:
                     most = max(most, len(transport._framing._buffer))
         return most
 
-    assert wire.MOST_READ <= asyncio.run(script()) <= 1 << 16
+    assert wire.MAX_READ <= asyncio.run(script()) <= 1 << 16
 
 
 def test_answers_of_an_earlier_question_are_not_those_of_a_later_one() -> None:

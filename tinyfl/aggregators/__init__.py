@@ -1,7 +1,7 @@
-"""Strategies of Flower's that judge devices' updates: what a config's ``robust``, ``noise`` and ``update_clip`` ask for.
+"""Strategies of Flower's that aggregate devices' updates: what a config's ``robust``, ``noise`` and ``update_clip`` ask for.
 
-A judge makes one phi out of the phis of a cohort; the algorithm takes its outer step towards that. Whatever comes after the
-noise of a private judge costs no more privacy.
+An aggregator makes one phi out of the phis of a cohort; the algorithm takes its outer step towards that. Whatever comes after the
+noise of a private aggregator costs no more privacy.
 """
 
 from collections.abc import Container, Iterable
@@ -24,11 +24,11 @@ from tinyfl.core import F32
 from tinyfl.errors import InstallError
 
 ALL: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
-"""A judge asks every node that it is shown, and waits for no more."""
+"""An aggregator asks every node that it is shown, and waits for no more."""
 
 
 def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
-    """The judge that ``config`` asks for, None for the exact mean. With noise it accounts for what privacy is spent, the
+    """The aggregator that ``config`` asks for, None for the exact mean. With noise it accounts for what privacy is spent, the
     ``rounds_done`` before it included.
 
     Raises InstallError where there is nothing to account with.
@@ -43,16 +43,16 @@ def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
 
 
 def shown_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
-    """What a judge is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
+    """What an aggregator is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
     said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences of
     large squares."""
     arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
     return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 
 
-def privacy_spent(judge: Strategy | None) -> dict[str, Any] | None:
-    """What ``judge`` has spent so far, as JSON: epsilon, at which delta, over how many releases. None without noise."""
-    spent = judge.privacy_spent() if isinstance(judge, _Clipping) else None
+def privacy_spent(aggregator: Strategy | None) -> dict[str, Any] | None:
+    """What ``aggregator`` has spent so far, as JSON: epsilon, at which delta, over how many releases. None without noise."""
+    spent = aggregator.privacy_spent() if isinstance(aggregator, _Clipping) else None
     return {"epsilon": spent.epsilon, "delta": spent.delta, "releases": spent.num_releases} if spent else None
 
 

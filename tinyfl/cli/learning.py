@@ -58,7 +58,8 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same theta.")] = None,
     nodes: Annotated[str | None, typer.Option(help="Flower nodes: a number of gateways, or devices.")] = None,
     robust: Annotated[
-        str | None, typer.Option(help="A judge in the place of the mean: median, trimmed-mean or krum; with --nodes devices.")
+        str | None,
+        typer.Option(help="An aggregator in the place of the mean: median, trimmed-mean or krum; with --nodes devices."),
     ] = None,
     tolerate: Annotated[float | None, typer.Option(help="With --robust: share of poisoned devices to withstand.")] = None,
     noise: Annotated[

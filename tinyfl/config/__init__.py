@@ -197,7 +197,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
-    _check_judge(config)
+    _check_aggregator(config)
     # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
 
@@ -272,12 +272,16 @@ def _checked(values: dict[str, Any]) -> Config:
     return config
 
 
-def _check_judge(config: Config) -> None:
-    """Raises ConfigError where a judge, or noise, could not do what it is for."""
+def _check_aggregator(config: Config) -> None:
+    """Raises ConfigError where an aggregator, or noise, could not do what it is for."""
     if config.robust not in ("", *AGGREGATORS):
-        raise ConfigError(f"no judge is called {config.robust!r}. There are {', '.join(AGGREGATORS)}, or none for the mean.")
+        raise ConfigError(
+            f"no aggregator is called {config.robust!r}. There are {', '.join(AGGREGATORS)}, or none for the mean."
+        )
     if not 0 <= config.tolerate < 0.5:
-        raise ConfigError(f"tolerate is {config.tolerate:g}, and no judge withstands half of a cohort. Give 0 to below 0.5.")
+        raise ConfigError(
+            f"tolerate is {config.tolerate:g}, and no aggregator withstands half of a cohort. Give 0 to below 0.5."
+        )
     cohort, bad, cut = config.cohort, config.poisoned, int(config.tolerate * config.cohort)
     if config.robust and config.noise:
         raise ConfigError("--robust with --noise: what noise buys is known for the plain mean alone. Leave one of them out.")

@@ -61,7 +61,7 @@ class Stream(IntEnum):
     query = 5
 
 
-MOST_THREADS = 256
+MAX_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Engine:
 
     def resolved(self) -> tuple[int, int]:
         """(lanes, threads) as C takes them."""
-        if not isinstance(self.threads, int) or not 0 <= self.threads <= MOST_THREADS:
-            raise ValueError(f"{self.threads!r} threads, not 0 to {MOST_THREADS}")
+        if not isinstance(self.threads, int) or not 0 <= self.threads <= MAX_THREADS:
+            raise ValueError(f"{self.threads!r} threads, not 0 to {MAX_THREADS}")
         widest = library().tinyfl_native_lanes()
         lanes = self.lanes or widest
         if lanes not in (1, 4, 8, 16) or lanes > widest:
@@ -87,8 +87,8 @@ class Engine:
 def _processors() -> int:
     """Processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
-    return min(os.cpu_count() or 1, MOST_THREADS)
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+    return min(os.cpu_count() or 1, MAX_THREADS)
 
 
 FASTEST = Engine()

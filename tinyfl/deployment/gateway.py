@@ -24,7 +24,7 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
 from tinyfl.fleets.assembly import Site, Training, training
 from tinyfl.flower.allowed import Allowed, refuse_paths
-from tinyfl.flower.messages import MOST_SAID, Trouble, events_record, shard_record
+from tinyfl.flower.messages import MAX_REPORTED, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
@@ -89,8 +89,8 @@ class Gateway:
             try:
                 return self._answer(message_type, content, of_the_config(run_config))
             except TinyflError as error:
-                self._tell(f"cannot do its part: {plain(error, MOST_SAID)}")
-                return Error(Trouble.failed, plain(error, MOST_SAID))
+                self._tell(f"cannot do its part: {plain(error, MAX_REPORTED)}")
+                return Error(Trouble.failed, plain(error, MAX_REPORTED))
             except Exception as error:  # a defect of ours, or of a library: the gateway goes on, and the log has all of it
                 self._tell_defect(error)
                 return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")

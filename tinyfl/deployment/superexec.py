@@ -13,7 +13,7 @@ from typing import Any
 
 from tinyfl.deployment.inner import inner
 
-MOST_TASKS = 4
+MAX_TASKS = 4
 """Processes at once; a further task waits until one has ended."""
 
 KINDS = {"flwr-serverapp", "flwr-clientapp"}
@@ -39,7 +39,7 @@ class Tasks:
     def wanted(self, kinds: set[Any], **_: object) -> tuple[set[Any], set[str]]:
         """Of ``kinds`` of tasks, those that may be started now; and the sums of agents' apps, which are none."""
         self._running = [process for process in self._running if process.poll() is None]
-        return {kind for kind in kinds if kind in KINDS} if len(self._running) < MOST_TASKS else set(), set()
+        return {kind for kind in kinds if kind in KINDS} if len(self._running) < MAX_TASKS else set(), set()
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from tinyfl.devices.ports import (  # fmt: skip
     trouble,
 )
 from tinyfl.errors import LinkError
-from tinyfl.errors.words import MOST_OF_USB, plain, serial_number
+from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
 from tinyfl.link.board import Description, LinkedBoard
 from tinyfl.link.defects import one_device
 from tinyfl.link.wire import SerialWire
@@ -35,7 +35,7 @@ from tinyfl.link.wire import SerialWire
 ASK_SECONDS = 2.0
 """What a board may take to describe itself, at each speed that is tried."""
 
-MOST_THREADS = 64
+MAX_THREADS = 64
 """Ports that open at once."""
 
 PYOCD_SECONDS = 20.0
@@ -203,7 +203,7 @@ def usb_devices() -> list[Usb]:
         if vendor and product:  # not an interface of a device, or one that has just gone
             known = bus.isdecimal() and number.isdecimal()
             node = USB_NODES / f"{int(bus):03}" / f"{int(number):03}" if known else None
-            found.append(Usb(f"{vendor}:{product}", serial_number(serial), plain(name, MOST_OF_USB), node, folder.name))
+            found.append(Usb(f"{vendor}:{product}", serial_number(serial), plain(name, MAX_USB_CHARS), node, folder.name))
     return found
 
 
@@ -247,5 +247,5 @@ def find_tool(name: str) -> str | None:
 def in_loop(work: Coroutine[Any, Any, T]) -> T:
     """Runs ``work`` in a loop of its own, in which many ports may open at once."""
     with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(MOST_THREADS))
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS))
         return runner.run(work)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyfl.errors import Dead, LinkError, TinyflError
-from tinyfl.errors.words import MOST_OF_USB, plain, serial_number
+from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
 
 if TYPE_CHECKING:
     from tinyfl.building.boards import Board
@@ -137,7 +137,7 @@ def serial_ports() -> list[Port]:
             url=info.device,
             usb=(usb := f"{info.vid:04x}:{info.pid:04x}" if info.vid is not None else ""),
             serial=serial_number(info.serial_number),
-            product=plain(info.product or (info.description if info.description != "n/a" else "") or "", MOST_OF_USB),
+            product=plain(info.product or (info.description if info.description != "n/a" else "") or "", MAX_USB_CHARS),
             location=info.location or "",
             bauds=speeds(usb),
         )

@@ -14,12 +14,12 @@ from typing import Any
 MOST = 300
 """Characters of one word from outside that are shown."""
 
-MOST_OF_A_MESSAGE = 8000
+MAX_MESSAGE_CHARS = 8000
 
-MOST_OF_A_NAME = 80
+MAX_NAME_CHARS = 80
 """Characters of a file's name that are made of words from outside: a file system takes 255 bytes."""
 
-MOST_OF_USB = 126
+MAX_USB_CHARS = 126
 """Characters of a text that a USB device can give."""
 
 REPLACEMENT = "\ufffd"
@@ -39,7 +39,7 @@ def plain(words: object, most: int = MOST) -> str:
 def serial_number(words: object) -> str:
     """What a USB device says its serial number is; nothing where that is no text that a person could give with --probe."""
     text = words.strip() if isinstance(words, str) else ""
-    return text if plain(text, MOST_OF_USB) == text else ""
+    return text if plain(text, MAX_USB_CHARS) == text else ""
 
 
 def visible(text: str) -> str:
@@ -47,14 +47,14 @@ def visible(text: str) -> str:
     return re.sub(r"[^\n\t]+", lambda hit: hit[0] if hit[0].isprintable() else "".join(map(_plain, hit[0])), text)
 
 
-def message(words: object, most: int = MOST_OF_A_MESSAGE) -> str:
+def message(words: object, most: int = MAX_MESSAGE_CHARS) -> str:
     """An error's message, which may have several lines. Where it is too long, its middle is left out: the cure stands last."""
     text = _text(words)
     half = most // 2
     return visible(f"{text[:half]} […] {text[-half:]}" if len(text) > most else text)
 
 
-def file_name(words: object, most: int = MOST_OF_A_NAME) -> str:
+def file_name(words: object, most: int = MAX_NAME_CHARS) -> str:
     """``words`` as a part of a file's name: ASCII letters and digits, dots inside, hyphens for all else; perhaps nothing."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", _text(words)[:most]).strip("-.")
 
@@ -81,13 +81,13 @@ def markdown(words: object) -> str:
 
 def problem(found: Mapping[str, Any]) -> str:
     """One of pydantic's problems with a file: where, what, and what stands there."""
-    where = plain(".".join(map(str, found["loc"])) or "the file", MOST_OF_A_NAME)
+    where = plain(".".join(map(str, found["loc"])) or "the file", MAX_NAME_CHARS)
     if found["type"] == "missing":
         return f"{where}: is missing"
     if found["type"] == "extra_forbidden":
         return f"{where}: is a key that tinyfl does not know. Leave it out."
     said, given = plain(found["msg"].removeprefix("Value error, ")), found["input"]
-    return f"{where}: {said}" + ("" if isinstance(given, Mapping) else f" (is {plain(_text(given, repr), MOST_OF_A_NAME)})")
+    return f"{where}: {said}" + ("" if isinstance(given, Mapping) else f" (is {plain(_text(given, repr), MAX_NAME_CHARS)})")
 
 
 def _text(words: object, form: Callable[[object], str] = str) -> str:

@@ -9,7 +9,7 @@ from tinyfl.networks.keras import to_keras
 from tinyfl.system.installed import quiet, tensorflow_part
 from tinyfl.tasks import Task, numbers
 
-SAMPLES, MOST_DEVICES = 500, 100
+SAMPLES, MAX_DEVICES = 500, 100
 
 
 def convert(network: Network, theta: F32, representative: F32 | None = None) -> bytes:
@@ -39,7 +39,7 @@ def convert(network: Network, theta: F32, representative: F32 | None = None) -> 
 
 def representative_set(task: Task, network: Network) -> F32:
     """Inputs that training devices of ``task`` see, from up to 100 devices: float32 (about 500, *network.shape)."""
-    devices = numbers(0, min(task.fleet_size or MOST_DEVICES, MOST_DEVICES))
+    devices = numbers(0, min(task.fleet_size or MAX_DEVICES, MAX_DEVICES))
     each = -(-SAMPLES // len(devices))
     x, _ = core.samples(task.stream(devices, 0, each), network.plan, devices, 0, each)
     return np.ascontiguousarray(x.reshape(-1, *network.shape))

@@ -20,7 +20,7 @@ from tinyfl.tasks import Episodes, Task, load_task
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """From inputs (n, *shape) to raw outputs (n, *shape)."""
 
-MOST_DEVICES = 100
+MAX_DEVICES = 100
 """Of a task, where no one device is asked for."""
 
 
@@ -95,7 +95,7 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
         if device is not None:
             raise ConfigError(f"--device {device} is one of a run's test devices: give the run's directory as --task.")
         made = load_task(task, data, 0, standardise=False)  # a model from elsewhere takes inputs as they are
-        return made, made.episodes("test", MOST_DEVICES, 1)
+        return made, made.episodes("test", MAX_DEVICES, 1)
     from tinyfl.runs.finished import origin
 
     source = origin(Path(task), data)

@@ -21,7 +21,7 @@ VOLUMES = Path("/Volumes")
 BLOCK = 1 << 14
 """Bytes written at a time: a bootloader takes what comes in order."""
 
-MOST_OF_A_VERDICT = 600
+MAX_VERDICT_CHARS = 600
 """Bytes of a drive's FAIL.TXT that are read: DAPLink's is a line or two."""
 
 VERDICT_SECONDS = 15.0
@@ -141,7 +141,7 @@ def verdict_now(drive: Drive) -> str:
     """The text of the drive's FAIL.TXT, if it has one."""
     try:
         with open(drive.path / "FAIL.TXT", "rb", opener=_own) as file:
-            return plain(" ".join(file.read(MOST_OF_A_VERDICT).decode(errors="replace").split()), MOST_OF_A_VERDICT)
+            return plain(" ".join(file.read(MAX_VERDICT_CHARS).decode(errors="replace").split()), MAX_VERDICT_CHARS)
     except OSError:
         return ""
 

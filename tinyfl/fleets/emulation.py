@@ -29,7 +29,7 @@ from tinyfl.system.child import Child
 LINKS: tuple[Link, ...] = get_args(Link)
 START_SECONDS = 30.0
 """What an emulated board may take to its first answer."""
-MOST_BOARDS = 1000
+MAX_BOARDS = 1000
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
         raise ConfigError(f"no engine is called {engine!r}. There are: {', '.join(ENGINES)}.")
     if (engine == "process") != (board.core == "host"):
         raise ConfigError(f"engine {engine} does not run {board.name}. posix takes process, chips unicorn or qemu.")
-    if not 1 <= count <= MOST_BOARDS:
-        raise ConfigError(f"{count:,} boards, not 1 to {MOST_BOARDS:,}. A larger fleet is for tinyfl simulate.")
+    if not 1 <= count <= MAX_BOARDS:
+        raise ConfigError(f"{count:,} boards, not 1 to {MAX_BOARDS:,}. A larger fleet is for tinyfl simulate.")
     if not 0 <= first <= (1 << 64) - count:
         raise ConfigError(f"--first {first} leaves no ids of 64 bits for {count:,} boards.")
     return board, engine
@@ -129,7 +129,7 @@ def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, source
 def _allow_files() -> None:
     """Each board takes a handful of open files; a process may have more of them than it has at first."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 8 * MOST_BOARDS if most == resource.RLIM_INFINITY else min(8 * MOST_BOARDS, most)
+    enough = 8 * MAX_BOARDS if most == resource.RLIM_INFINITY else min(8 * MAX_BOARDS, most)
     if now != resource.RLIM_INFINITY and now < enough:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
 

@@ -30,10 +30,10 @@ from tinyfl.tasks import Task
 PROBE_SECONDS = 3.0
 """What a board may take to answer at the start of a round."""
 
-MOST_THREADS = 64
+MAX_THREADS = 64
 """Ports that open, and emulated boards that run, at once."""
 
-MOST_DETAIL = 500
+MAX_DETAIL = 500
 """Characters of an event's words."""
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -87,7 +87,7 @@ class LinkFleet:
         self._seats = {first + i: _Seat(opener) for i, opener in enumerate(openers)}
         self._tell = on_event or (lambda event: None)
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS))
+        self._loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS))
         self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
         self._thread.start()
 
@@ -160,7 +160,7 @@ class LinkFleet:
         return phi, loss, ""
 
     def _say(self, device: int, work: _Work, what: str, detail: str) -> None:
-        self._tell(Event(work.round, device, self._seats[device].id, what, plain(detail, MOST_DETAIL)))
+        self._tell(Event(work.round, device, self._seats[device].id, what, plain(detail, MAX_DETAIL)))
 
     def _without(self, device: int, work: _Work, reason: str, why: str, loss: float = float("inf")) -> tuple[F32, float, str]:
         self._say(device, work, "left out", f"{reason}: {why}")

@@ -51,7 +51,7 @@ KEYS = {
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """Publisher, name and version, of which Flower makes the folder that the app is unpacked to."""
 
-MOST_BYTES = 1 << 16
+MAX_BYTES = 1 << 16
 """Size of a known app's file, in bytes, unpacked."""
 
 
@@ -147,7 +147,7 @@ def _why_not_alone(entries: list[zipfile.ZipInfo]) -> str:
     if not all(stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG) for entry in entries):
         return "it holds an entry that is no plain file"
     most = max(entry.file_size for entry in entries)
-    return f"it holds a file of {most:,} bytes, and {MOST_BYTES:,} are the most" if most > MOST_BYTES else ""
+    return f"it holds a file of {most:,} bytes, and {MAX_BYTES:,} are the most" if most > MAX_BYTES else ""
 
 
 def _why_other_tables(table: Mapping[str, Any]) -> str:

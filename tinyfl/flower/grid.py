@@ -1,7 +1,7 @@
 """Grids whose nodes are parts of one fleet, and the one that works in this process.
 
 With ``gateways`` n, node k of 1 .. n serves a contiguous shard of the devices and answers with one sum or mean for all of
-them, so that messages cost per gateway. With ``gateways`` None each device is a node, for strategies that judge single
+them, so that messages cost per gateway. With ``gateways`` None each device is a node, for strategies that look at single
 updates.
 """
 

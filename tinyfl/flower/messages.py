@@ -32,10 +32,10 @@ RAW = "tinyfl.i64le"
 REASON = re.compile(r"[a-z][a-z, -]{0,39}")
 """Why a device is absent: a short word or two, since it is counted under them in logs and checkpoints."""
 
-MOST_SAID = 600
+MAX_REPORTED = 600
 """Characters of what a node says of its failure."""
 
-MOST_EVENTS, MOST_JSON = 4, 4000
+MAX_EVENTS, MAX_JSON = 4, 4000
 """Events of a device in a round that are kept, and the characters of one, or of a board's record, as JSON."""
 
 BOARD = {"device": int, "id": str, "board": str, "port": str, "engine": str, "boot_seconds": float}
@@ -190,7 +190,7 @@ def read_reason(words: object) -> str:
 
 def read_error(error: Error) -> Error:
     """A node's error, its words fit to show."""
-    return Error(error.code, plain(error.reason, MOST_SAID))
+    return Error(error.code, plain(error.reason, MAX_REPORTED))
 
 
 def _read_absent(content: RecordDict, asked: Sequence[int]) -> Mapping[int, str]:
@@ -253,7 +253,7 @@ def _fixed(phi: F32, theta: F32) -> I64:
 
 def events_record(events: Sequence[Event], seconds: float) -> ConfigRecord:
     """What became of a node's devices, and the seconds of its work."""
-    short = [replace(event, detail=plain(event.detail, MOST_SAID)) for event in events]
+    short = [replace(event, detail=plain(event.detail, MAX_REPORTED)) for event in events]
     return ConfigRecord({"said": [json.dumps(asdict(event), ensure_ascii=False) for event in short], "seconds": seconds})
 
 
@@ -263,7 +263,7 @@ def read_events(content: RecordDict, devices: range, round: int) -> tuple[list[E
     try:
         with corrupt("the events"):
             record: Any = content.config_records.get("events") or {"said": (), "seconds": 0.0}
-            said = [_event(line) for line in record["said"][: MOST_EVENTS * len(devices)]]
+            said = [_event(line) for line in record["said"][: MAX_EVENTS * len(devices)]]
             seconds = float(record["seconds"])
     except Corrupt:
         return [], 0.0
@@ -275,12 +275,12 @@ def _event(line: str) -> Event:
     said = Event(**_read_json(line))
     if type(said.round) is not int or type(said.device) is not int:
         raise Corrupt("an event is of no round, or of no device.")
-    return Event(said.round, said.device, plain(said.board, 40), plain(said.what, 20), plain(said.detail, MOST_SAID))
+    return Event(said.round, said.device, plain(said.board, 40), plain(said.what, 20), plain(said.detail, MAX_REPORTED))
 
 
 def _read_json(line: str) -> dict[str, Any]:
-    if len(line) > MOST_JSON:
-        raise Corrupt(f"a record of {len(line):,} characters, and {MOST_JSON:,} are the most.")
+    if len(line) > MAX_JSON:
+        raise Corrupt(f"a record of {len(line):,} characters, and {MAX_JSON:,} are the most.")
     return dict(json.loads(line))
 
 

@@ -1,7 +1,7 @@
 """What a node of the federation answers: its devices' part of a round, in one message.
 
 A gateway answers with one sum or mean for all of its devices. Where a message names devices, or a node is a single one, each
-update is kept apart, for strategies that judge them one by one.
+update is kept apart, for strategies that look at them one by one.
 """
 
 from collections.abc import Mapping, Sequence

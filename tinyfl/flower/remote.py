@@ -34,7 +34,7 @@ GRACE_SECONDS = 60.0
 SENDS = 5
 """Times that a node is asked within a round."""
 
-MOST_NAMED = 8
+MAX_NAMED = 8
 """Nodes whose trouble is told where a roll call fails."""
 
 POLL_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 0.1, 1.0, 3.0
@@ -84,7 +84,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
         if time.monotonic() >= deadline:
             missing = ", ".join(_gaps(in_order, fleet_size))
             said = [(node, text) for node, text in trouble.items() if node not in seats]
-            why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in said[:MOST_NAMED])
+            why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in said[:MAX_NAMED])
             raise TrainingError(
                 f"devices {missing} of {fleet_size:,} have no node after {within:g} s.{why} Start their gateways "
                 "(tinyfl gateway), or see that their --first and the run's devices are right."

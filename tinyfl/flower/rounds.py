@@ -27,10 +27,10 @@ CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
 SHORT_ROUND_PAUSES = (1.0, 3.0, 10.0)
 """Seconds before a round that brought too few updates is tried again; after as many tries the run stops."""
 
-MOST_SAID = 3
+MAX_REPORTED = 3
 """Parts of a fleet whose last words are in the message that ends a run."""
 
-MOST_REASONS = 32
+MAX_REASONS = 32
 """Reasons that are counted apart, since nodes name them; more are counted as ``other``."""
 
 METRICS_RECORDS = 500
@@ -111,7 +111,7 @@ class Federation:
         self.directory.trim(self._now.state.round)
         self._began = self._saved = self._turned = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
-            self._judge = aggregator(self.config, self._now.state.round)
+            self._aggregator = aggregator(self.config, self._now.state.round)
             with telling(self._how_far):
                 try:
                     self._rounds()
@@ -125,7 +125,7 @@ class Federation:
                 f"{diverged(left_out, self.config) or self._see_to(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
-        return Outcome(self._now.state, self._seconds(), left_out, privacy_spent(self._judge), without)
+        return Outcome(self._now.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
 
     def _how_far(self) -> str:
         return f"stopped after round {self._kept:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
@@ -141,7 +141,7 @@ class Federation:
             fleet_size=self.config.devices,
             seed=self.config.seed,
             each_device=self.config.gateways is None,
-            judge=self._judge,
+            aggregator=self._aggregator,
             minimum=self.config.minimum,
             on_round=self._on_round,
             on_short=self._on_short,
@@ -184,7 +184,7 @@ class Federation:
         self._log_round(updates, counts=True)
         left_out = self._now.left_out.copy()
         for reason, count in updates.left_out.items():
-            known = reason in left_out or len(left_out) < MOST_REASONS
+            known = reason in left_out or len(left_out) < MAX_REASONS
             left_out[reason if known else "other"] += count
         losses = (*self._now.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
         now = _Standing(state, left_out, losses)
@@ -227,7 +227,7 @@ class Federation:
         folder = self.directory.path
         parts = self.parts.values() or [range(self.config.devices)]
         said = {last_words(folder, {device for device in absent if device in part}) for part in parts} - {""}
-        words = "".join(f"{each.rstrip('.')}. " for each in sorted(said)[:MOST_SAID])
+        words = "".join(f"{each.rstrip('.')}. " for each in sorted(said)[:MAX_REPORTED])
         return f"{words}See to what {folder}/events.jsonl names"
 
     def _save(self) -> None:

@@ -36,7 +36,7 @@ ORPHAN_SECONDS = 3.0
 FREE_SECONDS = 60.0
 """What a coordinator that was cut off may take to end."""
 
-MOST_NAMED = 8
+MAX_NAMED = 8
 """Nodes that are listed when a run starts."""
 
 
@@ -103,10 +103,10 @@ def over_nodes(
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the nodes that are there, all of the run's devices among them."""
     seats = call_roll(grid, config.devices)
-    for seat in seats[:MOST_NAMED]:
+    for seat in seats[:MAX_NAMED]:
         print(f"{seat.name}: devices {seat.devices.start} to {seat.devices.stop - 1}, {len(seat.boards)} boards", flush=True)
-    if len(seats) > MOST_NAMED:
-        print(f"and {len(seats) - MOST_NAMED} more nodes", flush=True)
+    if len(seats) > MAX_NAMED:
+        print(f"and {len(seats) - MAX_NAMED} more nodes", flush=True)
     boards = [dict(board) for seat in seats for board in seat.boards]
     each_device = config.gateways is None
     yield RemoteGrid(grid, seats, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards

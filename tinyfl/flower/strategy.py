@@ -31,9 +31,9 @@ class FleetStrategy(Strategy):
     """Runs ``algorithm`` from ``state`` on, over gateways that each serve a part of the fleet or, with ``each_device``,
     over nodes that are single devices. ``on_round`` is told the new state and what came back.
 
-    With a ``judge``, a strategy of Flower's such as FedTrimmedAvg, the judge makes one phi out of the devices' own, and the
-    algorithm takes its outer step towards that; without, they are summed exactly. Over gateways, whose sums no judge can
-    judge, a round with one raises ConfigError.
+    With an ``aggregator``, a strategy of Flower's such as FedTrimmedAvg, the aggregator makes one phi out of the devices' own, and the
+    algorithm takes its outer step towards that; without, they are summed exactly. Over gateways, which send sums, a
+    round with one raises ConfigError.
 
     A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
     is the same round again. ``on_event`` is told of replies that cannot be read."""
@@ -47,7 +47,7 @@ class FleetStrategy(Strategy):
         fleet_size: int,
         seed: int,
         each_device: bool = False,
-        judge: Strategy | None = None,
+        aggregator: Strategy | None = None,
         minimum: int = 0,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
@@ -55,7 +55,7 @@ class FleetStrategy(Strategy):
     ) -> None:
         self.algorithm, self.state = algorithm, state
         self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
-        self.judge, self.minimum, self.on_round, self.on_short = judge, minimum, on_round, on_short
+        self.aggregator, self.minimum, self.on_round, self.on_short = aggregator, minimum, on_round, on_short
         self.on_event = on_event
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._asked: Mapping[int, Sequence[int]] = {}
@@ -64,7 +64,7 @@ class FleetStrategy(Strategy):
         """This round's instructions; made anew only where the inner loop changes, since Flower checks every key."""
         inner = self.algorithm.inner(self.state.round)
         if self._last is None or self._last[0] != inner:
-            exact = self.judge is None
+            exact = self.aggregator is None
             config = instructions(inner, cohort=self.cohort, fleet_size=self.fleet_size, seed=self.seed, exact=exact)
             self._last = inner, config
         self._last[1]["round"] = self.state.round
@@ -79,20 +79,20 @@ class FleetStrategy(Strategy):
     ) -> Iterable[Message]:
         """Asks every gateway, or every device of the cohort, for its part of the round."""
         self._asked = self._cohort_by_node(grid)
-        if self.judge is not None:
+        if self.aggregator is not None:
             self._refuse_sums()
-            messages = list(self.judge.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked))))
-            chosen = [message.metadata.dst_node_id for message in messages]  # a judge may ask for fewer
+            messages = list(self.aggregator.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked))))
+            chosen = [message.metadata.dst_node_id for message in messages]  # an aggregator may ask for fewer
             self._asked = {node: self._asked[node] for node in chosen}
             return messages
         record = RecordDict({"arrays": arrays, "config": self._told()})
         return [Message(record, node, MessageType.TRAIN) for node in self._asked]
 
     def _refuse_sums(self) -> None:
-        """Raises ConfigError where a node would answer a judge for several devices."""
+        """Raises ConfigError where a node would answer an aggregator for several devices."""
         if any(len(devices) > 1 for devices in self._asked.values()):
             raise ConfigError(
-                f"{type(self.judge).__name__} would judge sums over gateways, and one poisoned update poisons a sum. "
+                f"{type(self.aggregator).__name__} would see sums over gateways, and one poisoned update poisons a sum. "
                 "Give FleetStrategy each_device=True, over FleetGrid(fleet, gateways=None)."
             )
 
@@ -116,7 +116,7 @@ class FleetStrategy(Strategy):
         server_round: int,
         replies: Iterable[Message],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Adds the exact sums, or asks the judge, and takes the algorithm's outer step. Nodes that answer with an error, or
+        """Adds the exact sums, or asks the aggregator, and takes the algorithm's outer step. Nodes that answer with an error, or
         with what cannot be an update, are left out."""
         usable: list[Message] = []
         updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
@@ -131,11 +131,13 @@ class FleetStrategy(Strategy):
                 usable.append(reply)
         for devices in silent.values():
             updates = updates + self._without(devices, NODE_ERROR)
-        if self.judge is not None:
+        if self.aggregator is not None:
             if updates.devices < self.minimum:
-                self.judge.aggregate_train(server_round, [])  # of a round that does not count, a judge is shown nothing
+                self.aggregator.aggregate_train(
+                    server_round, []
+                )  # of a round that does not count, an aggregator is shown nothing
             else:
-                updates = self._judged(self.judge, server_round, usable, updates)
+                updates = self._aggregated(self.aggregator, server_round, usable, updates)
         inner = self.algorithm.inner(self.state.round)
         if updates.devices < self.minimum:
             if self.on_short:
@@ -153,7 +155,7 @@ class FleetStrategy(Strategy):
             return self._without(devices, read_reason(why) if reply.error.code == Trouble.no_update else NODE_ERROR)
         try:
             read = read_updates(self.state.theta, reply.content, devices)
-            if self.judge is not None:
+            if self.aggregator is not None:
                 phi = read_phi(self.state.theta, reply.content)
                 reply.content = shown_record(phi, devices=len(devices), loss=read.loss)
             return read
@@ -168,18 +170,18 @@ class FleetStrategy(Strategy):
         absent = {int(device): reason for device in devices}
         return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=absent)
 
-    def _judged(self, judge: Strategy, server_round: int, usable: list[Message], updates: Updates) -> Updates:
-        """The updates with the judge's phi in the place of their mean, or none where it has none to give."""
+    def _aggregated(self, aggregator: Strategy, server_round: int, usable: list[Message], updates: Updates) -> Updates:
+        """The updates with the aggregator's phi in the place of their mean, or none where it has none to give."""
         theta = self.state.theta
-        arrays, _ = judge.aggregate_train(server_round, usable)
+        arrays, _ = aggregator.aggregate_train(server_round, usable)
         if arrays is None:
             return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=updates.absent)
         try:
             total = core.fixed(read_phi(theta, RecordDict({"arrays": arrays})), theta) * updates.devices
         except (LinkError, ValueError) as error:
             raise TrainingError(
-                f"what {type(judge).__name__} made of round {self.state.round + 1:,} is no update ({error}). "
-                "Give less --noise, a smaller --update-clip, or another judge."
+                f"what {type(aggregator).__name__} made of round {self.state.round + 1:,} is no update ({error}). "
+                "Give less --noise, a smaller --update-clip, or another aggregator."
             ) from error
         return Updates(theta, total, updates.devices, updates.loss, updates.absent)
 
@@ -201,13 +203,13 @@ class FleetStrategy(Strategy):
 
 
 class _Cohort(FleetAddresses):
-    """What a judge sees of a grid: the nodes of this round's cohort, so that it draws none of its own."""
+    """What an aggregator sees of a grid: the nodes of this round's cohort, so that it draws none of its own."""
 
     def __init__(self, nodes: Sequence[int]) -> None:
         self._nodes = nodes
 
     def devices_at(self, node: int) -> range:
-        raise NotImplementedError("a judge asks for nodes only")
+        raise NotImplementedError("an aggregator asks for nodes only")
 
     def get_node_ids(self) -> Sequence[int]:
         return self._nodes

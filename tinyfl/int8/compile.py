@@ -8,8 +8,8 @@ from typing import NamedTuple
 from tinyfl.errors import DataError
 from tinyfl.int8 import grids, memory, windows
 from tinyfl.int8.draft import Draft, Value, per_tensor
-from tinyfl.int8.program import MOST_BYTES, Operand, Program, TensorInfo, pack
-from tinyfl.int8.tflite import AGAIN, MOST_ENTRIES, Model, Operator, Tensor, read_tflite
+from tinyfl.int8.program import MAX_BYTES, Operand, Program, TensorInfo, pack
+from tinyfl.int8.tflite import AGAIN, MAX_ENTRIES, Model, Operator, Tensor, read_tflite
 
 
 class Known(NamedTuple):
@@ -26,7 +26,7 @@ LOWERED: MappingProxyType[str, Known] = MappingProxyType(
     {
         "ADD": Known(grids.add, 5, 2, "AddOptions"),
         "AVERAGE_POOL_2D": Known(windows.average_pool_2d, 3, 1, "Pool2DOptions"),
-        "CONCATENATION": Known(grids.concatenation, 4, MOST_ENTRIES, "ConcatenationOptions"),
+        "CONCATENATION": Known(grids.concatenation, 4, MAX_ENTRIES, "ConcatenationOptions"),
         "CONV_2D": Known(windows.conv_2d, 8, 3, "Conv2DOptions"),
         "DEPTHWISE_CONV_2D": Known(windows.depthwise_conv_2d, 7, 3, "DepthwiseConv2DOptions"),
         "DEQUANTIZE": Known(grids.dequantize, 6, 1),
@@ -111,8 +111,8 @@ def _finished(draft: Draft, source: Tensor, target: Tensor, names: list[str]) ->
     if start.buffer is None or end.buffer is None:
         raise DataError(f"its output {target.name} is not what an operator computes. The file is damaged.")
     offsets, arena = memory.place_buffers(_lifetimes(draft, start.buffer, end.buffer))
-    if max(arena, len(draft.constants)) > MOST_BYTES:
-        raise DataError(f"it needs an arena of {arena:,} bytes, and {MOST_BYTES:,} are supported. Take a smaller model.")
+    if max(arena, len(draft.constants)) > MAX_BYTES:
+        raise DataError(f"it needs an arena of {arena:,} bytes, and {MAX_BYTES:,} are supported. Take a smaller model.")
     ends = [(_info(source), start), (_info(target), end)]
     content = pack(draft.ops, bytes(draft.constants), arena, ends, offsets.__getitem__)
     return Program(content, ends[0][0], ends[1][0], arena, tuple(names), draft.work)

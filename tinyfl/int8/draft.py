@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
 from tinyfl.int8 import fixed
-from tinyfl.int8.program import HEADER_BYTES, MOST_BYTES, MOST_WORK, OP_BYTES, Four, Op, Operand, Three
+from tinyfl.int8.program import HEADER_BYTES, MAX_BYTES, MAX_WORK, OP_BYTES, Four, Op, Operand, Three
 from tinyfl.int8.tflite import Model, Operator, Tensor
 
-MOST_OPS = 1024
-ROOM = HEADER_BYTES + MOST_OPS * OP_BYTES
+MAX_OPS = 1024
+ROOM = HEADER_BYTES + MAX_OPS * OP_BYTES
 """What a program may need besides its constants."""
 
 
@@ -104,17 +104,17 @@ class Draft:
             self.constants += bytes(-len(self.constants) % 4)
             self.known[content] = len(self.constants)
             self.constants += content
-            if len(self.constants) > MOST_BYTES - ROOM:
-                raise DataError(f"the constants up to it take more than {MOST_BYTES - ROOM:,} bytes. Take a smaller model.")
+            if len(self.constants) > MAX_BYTES - ROOM:
+                raise DataError(f"the constants up to it take more than {MAX_BYTES - ROOM:,} bytes. Take a smaller model.")
         return Operand(None, self.known[content])
 
     def add(self, op: Op) -> None:
         self.ops.append(op)
         self.work += op.work
-        if len(self.ops) > MOST_OPS:
-            raise DataError(f"the model takes more than {MOST_OPS:,} ops. Take a smaller one, or a batch of 1.")
-        if self.work > MOST_WORK:
-            raise DataError(f"the model up to it takes more than {MOST_WORK:,} steps. Take a smaller one.")
+        if len(self.ops) > MAX_OPS:
+            raise DataError(f"the model takes more than {MAX_OPS:,} ops. Take a smaller one, or a batch of 1.")
+        if self.work > MAX_WORK:
+            raise DataError(f"the model up to it takes more than {MAX_WORK:,} steps. Take a smaller one.")
 
     def _checked(self, number: int, dtype: str) -> Tensor:
         tensor = self.model.tensors[number]

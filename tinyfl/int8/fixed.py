@@ -10,7 +10,7 @@ from tinyfl.errors import DataError
 
 I64 = NDArray[np.int64]
 
-MOST_SHIFT = 30
+MAX_SHIFT = 30
 _ONE = (1 << 31) - 1
 INPUTS: I64 = np.arange(-128, 128, dtype=np.int64)
 """What an int8 input may be: the rows of a table."""
@@ -21,8 +21,8 @@ def quantize_multiplier(real: float | NDArray[np.float64]) -> tuple[I64, I64]:
 
     Raises DataError unless real is below 2^30.
     """
-    if not np.all(np.less(real, 2.0**MOST_SHIFT)):
-        raise DataError(f"its scales ask for a factor of {np.max(real):.3g}, and less than 2^{MOST_SHIFT} is supported.")
+    if not np.all(np.less(real, 2.0**MAX_SHIFT)):
+        raise DataError(f"its scales ask for a factor of {np.max(real):.3g}, and less than 2^{MAX_SHIFT} is supported.")
     fraction, exponent = np.frexp(np.asarray(real, np.float64))
     multiplier = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
     shift = exponent.astype(np.int64)

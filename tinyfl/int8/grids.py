@@ -8,7 +8,7 @@ import numpy as np
 from tinyfl.errors import DataError
 from tinyfl.int8 import fixed
 from tinyfl.int8.draft import Draft, Value, clamp, dense, four, merged, multipliers, nearest, overlap
-from tinyfl.int8.program import MOST_SOFTMAX, Grid, Op, OpKind, Three
+from tinyfl.int8.program import MAX_SOFTMAX, Grid, Op, OpKind, Three
 from tinyfl.int8.tflite import AGAIN, Operator
 
 
@@ -104,8 +104,8 @@ def softmax(draft: Draft, operator: Operator) -> None:
     x = draft.value(operator, 0)
     y = draft.result(operator, x.shape)
     depth = x.shape[-1] if x.shape else 1
-    if depth > MOST_SOFTMAX:
-        raise DataError(f"it goes over {depth:,} values, and {MOST_SOFTMAX:,} are supported.")
+    if depth > MAX_SOFTMAX:
+        raise DataError(f"it goes over {depth:,} values, and {MAX_SOFTMAX:,} are supported.")
     _demand_steps(y, 256, -128)
     real = min(float(operator.option("Beta")) * x.scale * 2.0**26, 2.0**31 - 1)
     if not real > 1:

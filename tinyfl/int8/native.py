@@ -11,7 +11,7 @@ from tinyfl.core.binding import library
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.int8.program import Program, TensorInfo
-from tinyfl.int8.tflite import MOST_BYTES
+from tinyfl.int8.tflite import MAX_BYTES
 
 __all__ = ["Program", "TensorInfo", "load_program", "quantized", "run_native"]
 
@@ -23,7 +23,7 @@ def load_program(path: Path) -> Program:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     try:

@@ -12,9 +12,9 @@ import numpy as np
 VERSION = 1
 CONSTANT = 1 << 31
 """Set in where an operand lies: from the program's start, not the arena's."""
-MOST_BYTES = 1 << 28
-MOST_WORK = (1 << 32) - 1
-MOST_SOFTMAX = 4095
+MAX_BYTES = 1 << 28
+MAX_WORK = (1 << 32) - 1
+MAX_SOFTMAX = 4095
 
 Pair = tuple[int, int]
 Three = tuple[int, int, int]

@@ -22,10 +22,10 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 )
 """Of the types that a tensor may have, those that a program needs."""
 
-MOST_BYTES = 1 << 28
-MOST_DIMENSIONS = 8
-MOST_ENTRIES, MOST_OPERATORS = 1024, 4096
-MOST_NAME = 80
+MAX_BYTES = 1 << 28
+MAX_DIMENSIONS = 8
+MAX_ENTRIES, MAX_OPERATORS = 1024, 4096
+MAX_NAME = 80
 
 FIELDS: Mapping[str, int] = MappingProxyType(
     {
@@ -48,7 +48,7 @@ FIELDS: Mapping[str, int] = MappingProxyType(
 )
 """How many fields each table has in the schema that is known here. A later field may change what the others mean."""
 
-MOST_LATER = 128
+MAX_LATER = 128
 """Bytes of a table's offsets to later fields that are looked through."""
 
 NEWER = "of a newer schema"
@@ -118,8 +118,8 @@ def read_tflite(content: bytes) -> Model:
     """
     import tflite
 
-    if len(content) > MOST_BYTES:
-        raise DataError(f"it has {len(content):,} bytes, and a model may have {MOST_BYTES:,}.")
+    if len(content) > MAX_BYTES:
+        raise DataError(f"it has {len(content):,} bytes, and a model may have {MAX_BYTES:,}.")
     if len(content) < 8 or content[4:8] != b"TFL3":
         raise DataError("it is no .tflite file: it does not begin with a TFL3 header.")
     with _damage_named():
@@ -131,8 +131,8 @@ def read_tflite(content: bytes) -> Model:
         buffers = [*_tables(content, model.BuffersLength(), model.Buffers)]
         codes = [_code(code) for code in _tables(content, model.OperatorCodesLength(), model.OperatorCodes)]
         graph = model.Subgraphs(0)
-        if graph.OperatorsLength() > MOST_OPERATORS:
-            raise DataError(f"it has {graph.OperatorsLength():,} operators, and {MOST_OPERATORS:,} are supported.")
+        if graph.OperatorsLength() > MAX_OPERATORS:
+            raise DataError(f"it has {graph.OperatorsLength():,} operators, and {MAX_OPERATORS:,} are supported.")
         tensors = tuple(_tensor(t, buffers, content) for t in _tables(content, graph.TensorsLength(), graph.Tensors))
         operators = tuple(_operator(o, codes, len(tensors)) for o in _tables(content, graph.OperatorsLength(), graph.Operators))
         inputs, outputs = _vector(graph, "Inputs"), _vector(graph, "Outputs")
@@ -159,8 +159,8 @@ def _tables(content: bytes, count: int, at: Callable[[int], Any]) -> Iterator[An
 
 def _vector(table: Any, name: str) -> tuple[int, ...]:
     """A vector of integers; numpy checks its length against the file. Many tables may share one, hence a bound of their own."""
-    if getattr(table, f"{name}Length")() > MOST_ENTRIES:
-        raise DataError(f"a tensor or operator has more than {MOST_ENTRIES:,} {name}. Take a smaller model.")
+    if getattr(table, f"{name}Length")() > MAX_ENTRIES:
+        raise DataError(f"a tensor or operator has more than {MAX_ENTRIES:,} {name}. Take a smaller model.")
     values = getattr(table, f"{name}AsNumpy")()
     return () if isinstance(values, int) else tuple(values.tolist())
 
@@ -176,7 +176,7 @@ def _newer(table: Any, kind: str) -> bool:
     start = table.Pos - table.Get(SOffsetTFlags, table.Pos)
     end = start + table.Get(VOffsetTFlags, start)
     later = table.Bytes[start + 4 + 2 * FIELDS[kind] : end]
-    return len(later) > MOST_LATER or any(later)
+    return len(later) > MAX_LATER or any(later)
 
 
 def _code(code: Any) -> tuple[str, bool, int]:
@@ -193,7 +193,7 @@ def _code(code: Any) -> tuple[str, bool, int]:
 
 
 def _shown(name: bytes) -> str:
-    return plain(name.decode(errors="replace"), MOST_NAME)
+    return plain(name.decode(errors="replace"), MAX_NAME)
 
 
 @cache
@@ -208,8 +208,8 @@ def _tensor(tensor: Any, buffers: list[Any], content: bytes) -> Tensor:
     dtype = _names(tflite.TensorType).get(tensor.Type(), f"type {tensor.Type()}")
     shape = _vector(tensor, "Shape")
     signature = _vector(tensor, "ShapeSignature") or shape
-    if len(shape) > MOST_DIMENSIONS or any(d < 1 for d in shape) or prod(shape) > MOST_BYTES:
-        raise DataError(f"tensor {name} has the shape {shape}: between 1 and {MOST_BYTES:,} elements are supported.")
+    if len(shape) > MAX_DIMENSIONS or any(d < 1 for d in shape) or prod(shape) > MAX_BYTES:
+        raise DataError(f"tensor {name} has the shape {shape}: between 1 and {MAX_BYTES:,} elements are supported.")
     buffer = buffers[_index(tensor.Buffer(), len(buffers), "buffer")]
     oddities = {
         NEWER: _newer(tensor._tab, "Tensor") or _newer(buffer._tab, "Buffer"),

@@ -13,7 +13,7 @@ from tinyfl.int8.draft import Draft, Value, clamp, good_scales, overlap
 from tinyfl.int8.program import Op, Operand, OpKind, Pair, Window
 from tinyfl.int8.tflite import AGAIN, Operator, Tensor
 
-MOST_SIZE = 65_535
+MAX_SIZE = 65_535
 """Of a window's numbers that a record keeps in 16 bits."""
 
 
@@ -153,9 +153,9 @@ def _pair(values: list[int]) -> Pair:
 
 
 def _small(rows: int, columns: int, least: int = 1) -> Pair:
-    if not (least <= rows <= MOST_SIZE and least <= columns <= MOST_SIZE):
+    if not (least <= rows <= MAX_SIZE and least <= columns <= MAX_SIZE):
         raise DataError(
-            f"its image, window, stride, dilation or padding is {rows} x {columns}: {least} to {MOST_SIZE:,} are supported."
+            f"its image, window, stride, dilation or padding is {rows} x {columns}: {least} to {MAX_SIZE:,} are supported."
         )
     return rows, columns
 

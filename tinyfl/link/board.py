@@ -41,7 +41,7 @@ NOT_THERE = "Check the cable, the speed, and that the board runs tinyfl's firmwa
 ABORTED = -6
 """The code of a round that was ended by ``abort``."""
 
-MOST_BYTES = 4 << 24
+MAX_BYTES = 4 << 24
 """Of weights: no plan has more."""
 
 
@@ -281,7 +281,7 @@ class LinkedBoard:
             part = await self._ask(block(sequence=self._next(), off=len(got)), ANSWER_SECONDS)
             if part.off != len(got) or not part.data:
                 raise Corrupt(f"asked for what comes from byte {len(got)}, got {len(part.data)} bytes from {part.off}.")
-            if part.len > MOST_BYTES:
+            if part.len > MAX_BYTES:
                 raise Corrupt(f"the board says it has {part.len:,} bytes to give.")
             got += part.data
             whole = part.len

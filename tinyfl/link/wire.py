@@ -24,7 +24,7 @@ FIRST_PATIENCE = 0.25
 LONGEST_EXCHANGE = 2 * 1024 * 10
 """Bits on the line of a request and a reply, as long as boards' buffers are as a rule."""
 
-MOST_READ = 1 << 12
+MAX_READ = 1 << 12
 """Bytes that are taken from a port at a time, so that one that never falls silent leaves time for the others."""
 
 CLOSE_SECONDS = 2.0
@@ -112,7 +112,7 @@ class SerialWire:
         try:
             while True:
                 await self._ready(writing=False)
-                if data := self._port.read(MOST_READ):
+                if data := self._port.read(MAX_READ):
                     return bytes(data)
         except OSError as error:
             raise self._gone(error) from error

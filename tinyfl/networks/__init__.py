@@ -11,7 +11,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
-from tinyfl.errors.words import MOST_OF_A_NAME, plain
+from tinyfl.errors.words import MAX_NAME_CHARS, plain
 from tinyfl.networks import layers, plan
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Layer, Loss, Placed, Pool, Shape
 
@@ -130,7 +130,7 @@ def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
     try:
         core.Plan(bytes)  # refuses what decode would stumble over
         placed, loss = plan.decode(bytes)
-        made = Network(plain(name, MOST_OF_A_NAME), shape, tuple(map(layers.layer_of, placed)), loss)
+        made = Network(plain(name, MAX_NAME_CHARS), shape, tuple(map(layers.layer_of, placed)), loss)
         if made.plan.bytes != bytes:
             raise ValueError(f"its plan is not one of an input of {shape}")
     except ValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
-from tinyfl.errors.words import MOST_OF_A_NAME, plain
+from tinyfl.errors.words import MAX_NAME_CHARS, plain
 from tinyfl.networks import FILES, Network
 from tinyfl.networks.keras_layers import ACTIVATIONS, KNOWN, LEAK, KerasPart, read_layers
 from tinyfl.networks.layers import Activation, Conv, Dense, Layer, Loss, Pool
@@ -61,7 +61,7 @@ def from_keras(model: "keras.Model | Path | str", *, loss: Loss | None = None) -
     theta = np.concatenate([np.empty(0, np.float32), *(array.ravel() for part in parts for array in (part.kernel, part.bias))])
     if not np.isfinite(theta).all():
         raise DataError(f"model {loaded.name}: a weight is not finite. Train it again with a smaller learning rate.")
-    return Network(plain(loaded.name, MOST_OF_A_NAME), shape, layers, found), theta
+    return Network(plain(loaded.name, MAX_NAME_CHARS), shape, layers, found), theta
 
 
 def _layer(part: KerasPart) -> Layer:

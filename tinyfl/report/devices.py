@@ -18,7 +18,7 @@ from tinyfl.tasks import Episodes, Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SINE_DEVICES, IMAGE_DEVICES, QUERIES, MOST_DUMBBELLS = 6, 4, 10, 30
+SINE_DEVICES, IMAGE_DEVICES, QUERIES, MAX_DUMBBELLS = 6, 4, 10, 30
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def _dumbbells(task: Task, what: Comparison) -> Picture:
 
     before, after, began = (of_device(judged(a)[k]) for a, k in ((learnt, 0), (learnt, 1), (start, 1)))
     order = np.argsort(after if classifies else -after, kind="stable")
-    if len(order) > MOST_DUMBBELLS:
-        order = order[np.linspace(0, len(order) - 1, MOST_DUMBBELLS).round().astype(int)]
+    if len(order) > MAX_DUMBBELLS:
+        order = order[np.linspace(0, len(order) - 1, MAX_DUMBBELLS).round().astype(int)]
     before, after, began = (np.where(np.isfinite(v), v, np.nan)[order] for v in (before, after, began))
     figure = canvas(1.3 + 0.19 * len(order))
     ax = figure.add_subplot()

@@ -30,7 +30,7 @@ DASHES = ("-", "--", "-.", ":")
 
 WIDTH = 9.2
 DPI = 150
-MOST_OF_A_LABEL = 60
+MAX_LABEL_CHARS = 60
 """Characters: a legend must not be wider than the page."""
 MODES = {"batch": "full-batch steps", "stream": "passes over the stream"}
 

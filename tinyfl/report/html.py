@@ -12,7 +12,7 @@ from string import Template
 from tinyfl import __version__
 from tinyfl.errors.words import MOST, plain, visible
 
-MOST_OF_A_PARAGRAPH = 1000
+MAX_PARAGRAPH_CHARS = 1000
 
 
 def known(value: float | None) -> bool:
@@ -79,7 +79,7 @@ def cells(values: Sequence[str]) -> str:
 
 def header(title: str, below: str) -> str:
     """The head of a page, from plain text."""
-    return f"<header><h1>{text(title)}</h1><p>{text(below, MOST_OF_A_PARAGRAPH)}</p></header>"
+    return f"<header><h1>{text(title)}</h1><p>{text(below, MAX_PARAGRAPH_CHARS)}</p></header>"
 
 
 def section(title: str, content: str) -> str:
@@ -92,7 +92,7 @@ def image(png: bytes, alt: str, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
         f'<figure><img alt="{text(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text(caption, MOST_OF_A_PARAGRAPH)}</figcaption></figure>"
+        f"<figcaption>{text(caption, MAX_PARAGRAPH_CHARS)}</figcaption></figure>"
     )
 
 

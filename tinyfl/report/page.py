@@ -29,7 +29,7 @@ REPORT = "report.html"
 SHOTS_PER_CLASS = ("digits", "omniglot")
 """Tasks whose shots count for each class, not in all. The page of a run whose data have gone needs it, too."""
 
-MOST_IN_A_LINE = 1000
+MAX_PER_LINE = 1000
 """Characters of a verdict or a note."""
 
 BAUDS = (115_200, 1_000_000)
@@ -103,7 +103,7 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
     colours, dashes = figures.COLOURS, figures.DASHES
     curves = [
         Curve(
-            plain(name, figures.MOST_OF_A_LABEL),
+            plain(name, figures.MAX_LABEL_CHARS),
             result["evaluation"],
             colours[i % len(colours)],
             dashes[i // len(colours) % len(dashes)],
@@ -184,14 +184,14 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
 def _verdict(result: Result) -> str:
     """The first words of the page, where the run does not come up to its floor."""
     words = result.get("verdict", "")
-    return f'<p class="verdict">{html.text(words, MOST_IN_A_LINE)}</p>' if words else ""
+    return f'<p class="verdict">{html.text(words, MAX_PER_LINE)}</p>' if words else ""
 
 
 def _notes(config: Config, result: Result) -> str:
     """What was made of the user's data and network, and what is to be had without one."""
     notes = result.get("notes") or [f"task {config.task}, which brings its own data"]
     lines = [*notes, f"start: {starts_from(config.network)}", *without_a_network(result)]
-    return "<ul>" + "".join(f"<li>{html.text(line, MOST_IN_A_LINE)}</li>" for line in dict.fromkeys(lines)) + "</ul>"
+    return "<ul>" + "".join(f"<li>{html.text(line, MAX_PER_LINE)}</li>" for line in dict.fromkeys(lines)) + "</ul>"
 
 
 def _fleet(config: Config, result: Result) -> str:
@@ -258,7 +258,7 @@ def _adaptation_caption(results: Sequence[Result]) -> str:
 def _devices(picture: Picture | Exception) -> str:
     if isinstance(picture, Picture):
         return html.image(picture.png, "Unseen devices before and after adaptation.", picture.caption)
-    why = html.text(picture, html.MOST_OF_A_PARAGRAPH)
+    why = html.text(picture, html.MAX_PARAGRAPH_CHARS)
     return f'<p class="note">Left out: this figure needs the data that the run was made with. {why}</p>'
 
 

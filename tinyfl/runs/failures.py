@@ -13,7 +13,7 @@ from tinyfl.core import Code
 from tinyfl.errors.words import plain
 from tinyfl.runs.directory import EVENTS, ROUNDS
 
-MOST_BYTES = 1 << 22
+MAX_BYTES = 1 << 22
 """Of the end of events.jsonl, in which a part's last words are looked for."""
 
 
@@ -52,7 +52,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         return
     with path.open("rb") as file:
         if path.name == EVENTS:
-            file.seek(max(0, path.stat().st_size - MOST_BYTES))
+            file.seek(max(0, path.stat().st_size - MAX_BYTES))
         for line in file:
             try:
                 yield json.loads(line)

@@ -15,7 +15,7 @@ from tinyfl.errors import RunError
 from tinyfl.errors.words import problem
 from tinyfl.runs.evaluation import LEADING_STEPS, NEAREST_MEAN
 
-MOST_PROBLEMS = 3
+MAX_PROBLEMS = 3
 """Of a file, that are told."""
 
 MOST = 1e150
@@ -165,5 +165,5 @@ def checked(kind: type[Kind], content: bytes | dict[str, Any], path: Path, cure:
         return kind.model_validate(content) if isinstance(content, dict) else kind.model_validate_json(content)
     except ValidationError as error:
         wrong = [problem(each) for each in error.errors(include_url=False)]
-        more = f"; and {len(wrong) - MOST_PROBLEMS:,} more" if len(wrong) > MOST_PROBLEMS else ""
-        raise RunError(f"{path} is damaged: {'; '.join(wrong[:MOST_PROBLEMS])}{more}. {cure}") from error
+        more = f"; and {len(wrong) - MAX_PROBLEMS:,} more" if len(wrong) > MAX_PROBLEMS else ""
+        raise RunError(f"{path} is damaged: {'; '.join(wrong[:MAX_PROBLEMS])}{more}. {cure}") from error

@@ -23,7 +23,7 @@ from tinyfl.tasks import Episodes, Split, numbers
 from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.tasks.standard import Standardisation, centred, spread
 
-MOST_QUERIES = 50
+MAX_QUERIES = 50
 HELD_OUT = 0.2
 VALIDATION = 0.15
 """Shares of the devices that test where the file does not say, and of the rest that choose adaptation rates."""
@@ -195,7 +195,7 @@ class Npz:
             )
         draws = max(1, count // len(members))
         device = np.repeat(members, draws)
-        queries = min(MOST_QUERIES, int(spare.max()))
+        queries = min(MAX_QUERIES, int(spare.max()))
         words = core.random(self.seed, Stream.support, numbers(0, len(device)), words=int(self._count[device].max()))
         rows = self._shuffled(device, words)
         # A device with fewer spare samples than queries is asked some of them again.

@@ -1,11 +1,11 @@
-"""Robust aggregation: what Flower's judges withstand, and that they do what the papers say."""
+"""Robust aggregation: what Flower's aggregators withstand, and that they do what the papers say."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
-from answers import FLEET, FOLLOW, START, Answers, config, content, judged, phis
+from answers import FLEET, FOLLOW, START, Answers, aggregated, config, content, phis
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg as StockFedAvg
 from flwr.serverapp.strategy import FedMedian, FedTrimmedAvg
@@ -23,7 +23,7 @@ from tinyfl.flower.messages import instructions, read_theta, theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.simulators.faults.poison import ATTACKS, PoisonedGrid, draw_poisoned
 
-# What judges withstand
+# What aggregators withstand
 
 
 @st.composite
@@ -47,7 +47,7 @@ def test_poisoned_devices_within_tolerance_move_no_weight_past_the_honest_device
         contents = [content(phi) for phi in (*poison, *honest)]
     for robust in ("trimmed-mean", "median"):
         strategy = aggregator(config(devices=len(contents), cohort=len(contents), robust=robust, tolerate=tolerate))
-        theta, _ = judged(strategy, np.zeros(2, np.float32), contents)
+        theta, _ = aggregated(strategy, np.zeros(2, np.float32), contents)
         assert (theta >= honest.min(axis=0) - 1e-5).all()
         assert (theta <= honest.max(axis=0) + 1e-5).all()
 
@@ -56,14 +56,14 @@ def test_one_poisoned_device_more_than_tolerated_moves_the_trimmed_mean() -> Non
     strategy = aggregator(config(devices=10, cohort=10, robust="trimmed-mean", tolerate=0.2))
     for bad, moved in ((2, False), (3, True)):
         rows = [np.full(2, 900.0)] * bad + [np.full(2, i / 10) for i in range(10 - bad)]
-        theta, _ = judged(strategy, np.zeros(2, np.float32), list(map(content, rows)))
+        theta, _ = aggregated(strategy, np.zeros(2, np.float32), list(map(content, rows)))
         assert bool(theta.max() > 100) is moved
 
 
 def after_a_poisoned_round(robust: str, attack: Any, poisoned: Iterable[int]) -> tuple[F32, Updates]:
     seen: list[Updates] = []
     ours = FleetStrategy(
-        FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=aggregator(config(robust=robust)),
+        FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, aggregator=aggregator(config(robust=robust)),
         on_round=lambda _, updates: seen.append(updates),
     )  # fmt: skip
     ours.start(PoisonedGrid(FleetGrid(FLEET, None), frozenset(poisoned), attack), theta_record(START), num_rounds=1)
@@ -76,7 +76,7 @@ def cohort() -> list[int]:
     return [int(device) for device in draw_cohort(0, 0, 20, 40)]
 
 
-def test_scaled_updates_move_the_mean_and_no_judge() -> None:
+def test_scaled_updates_move_the_mean_and_no_aggregator() -> None:
     poisoned = cohort()[3:7]
     honest = [d for d in cohort() if d not in poisoned]
     phi = FLEET.run_each(np.array(honest, np.uint32), 0, START, FOLLOW.inner(0)).phi
@@ -120,9 +120,9 @@ def test_behind_gateways_poison_moves_even_the_trimmed_mean() -> None:
 
 
 @pytest.mark.parametrize("gateways", [1, 4])
-def test_a_judge_over_gateways_is_refused_from_python_too(gateways: int) -> None:
-    ours = FleetStrategy(FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, judge=FedMedian())
-    with pytest.raises(ConfigError, match="FedMedian would judge sums over gateways"):
+def test_an_aggregator_over_gateways_is_refused_from_python_too(gateways: int) -> None:
+    ours = FleetStrategy(FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, aggregator=FedMedian())
+    with pytest.raises(ConfigError, match="FedMedian would see sums over gateways"):
         ours.start(FleetGrid(FLEET, gateways), theta_record(START), num_rounds=1)
 
 
@@ -142,8 +142,8 @@ def test_a_judge_over_gateways_is_refused_from_python_too(gateways: int) -> None
 def test_no_device_ends_a_round_or_gains_weight_by_what_it_says_of_itself(asked: dict[str, Any], odd: dict[str, Any]) -> None:
     theta, rows = phis(20)
     plain = list(map(content, rows))
-    expected, _ = judged(aggregator(config(**asked)), theta, plain)
-    got, updates = judged(aggregator(config(**asked)), theta, [*plain[:-1], content(rows[-1], **odd)])
+    expected, _ = aggregated(aggregator(config(**asked)), theta, plain)
+    got, updates = aggregated(aggregator(config(**asked)), theta, [*plain[:-1], content(rows[-1], **odd)])
     if updates.devices == 20:
         assert np.abs(got - expected).max() < 1e-5
     else:
@@ -153,8 +153,8 @@ def test_no_device_ends_a_round_or_gains_weight_by_what_it_says_of_itself(asked:
 def test_a_device_that_names_its_weights_otherwise_takes_part() -> None:
     theta, rows = phis(20)
     other = RecordDict({"mine": ArrayRecord({"w": Array(rows[-1].astype(np.float64))}), "m": MetricRecord({"loss": 1.0})})
-    expected, _ = judged(aggregator(config(robust="krum")), theta, list(map(content, rows)))
-    got, updates = judged(aggregator(config(robust="krum")), theta, [*map(content, rows[:-1]), other])
+    expected, _ = aggregated(aggregator(config(robust="krum")), theta, list(map(content, rows)))
+    got, updates = aggregated(aggregator(config(robust="krum")), theta, [*map(content, rows[:-1]), other])
     assert updates.devices == 20
     assert np.array_equal(got, expected)
 
@@ -166,7 +166,7 @@ def test_an_answer_that_nobody_asked_for_does_not_count() -> None:
             return [reply for _ in range(3) for reply in super(Eager, self).send_and_receive(sent)]
 
     theta, rows = phis(5)
-    ours = FleetStrategy(FOLLOW, State(0, theta), cohort=5, fleet_size=5, seed=0, each_device=True, judge=FedMedian())
+    ours = FleetStrategy(FOLLOW, State(0, theta), cohort=5, fleet_size=5, seed=0, each_device=True, aggregator=FedMedian())
     ours.on_round = lambda _, updates: counts.append(updates.devices)
     counts: list[int] = []
     ours.start(Eager(list(map(content, rows))), theta_record(theta), num_rounds=1)
@@ -197,7 +197,7 @@ def test_judges_phi_is_that_of_an_independent_computation(seed: int) -> None:
     }
     np.testing.assert_allclose(expected["trimmed-mean"], np.sort(exact, axis=0)[4:-4].mean(axis=0))
     for robust, phi in expected.items():
-        got, _ = judged(aggregator(config(robust=robust)), theta, list(map(content, rows)))
+        got, _ = aggregated(aggregator(config(robust=robust)), theta, list(map(content, rows)))
         assert np.abs(got - phi).max() < 1e-6, robust
 
 
@@ -205,24 +205,24 @@ def test_krum_chooses_right_among_updates_that_are_small_beside_theta() -> None:
     rng = np.random.default_rng(0)
     theta = np.full(2000, 30.0, np.float32)  # squares of 1.8 million, and distances of a hundredth
     rows = (theta + rng.normal(0, 1e-4, (20, 2000)) * np.linspace(1, 3, 20)[:, None]).astype(np.float32)
-    got, _ = judged(aggregator(config(robust="krum")), theta, list(map(content, rows)))
+    got, _ = aggregated(aggregator(config(robust="krum")), theta, list(map(content, rows)))
     assert np.abs(got - krum_of_the_paper(rows.astype(np.float64), 4)).max() < 1e-6
 
 
 def test_a_trimmed_mean_that_trims_nothing_is_the_exact_mean() -> None:
     theta, rows = phis(20)
     contents = list(map(content, rows))
-    none, _ = judged(aggregator(config(robust="trimmed-mean", tolerate=0)), theta, contents)
-    exact, _ = judged(None, theta, contents)
+    none, _ = aggregated(aggregator(config(robust="trimmed-mean", tolerate=0)), theta, contents)
+    exact, _ = aggregated(None, theta, contents)
     assert np.abs(none - exact).max() < 1e-6
 
 
 @pytest.mark.parametrize("asked", [{"robust": "trimmed-mean"}, {"robust": "krum"}, {"update_clip": 1.0}], ids=str)
-def test_a_judged_run_is_repeatable_whatever_order_flower_asks_in(asked: dict[str, Any]) -> None:
+def test_an_aggregated_run_is_repeatable_whatever_order_flower_asks_in(asked: dict[str, Any]) -> None:
     def run() -> tuple[bytes, list[float]]:
         losses: list[float] = []
         ours = FleetStrategy(
-            FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=aggregator(config(**asked)),
+            FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, aggregator=aggregator(config(**asked)),
             on_round=lambda _, updates: losses.append(updates.loss),
         )  # fmt: skip
         ours.start(FleetGrid(FLEET, None), theta_record(START), num_rounds=4)
@@ -243,11 +243,11 @@ def test_a_judged_run_is_repeatable_whatever_order_flower_asks_in(asked: dict[st
     ],
     ids=str,
 )
-def test_every_algorithm_follows_every_judge(algorithm: str, asked: dict[str, Any]) -> None:
+def test_every_algorithm_follows_every_aggregator(algorithm: str, asked: dict[str, Any]) -> None:
     asked_config = config(algorithm=algorithm, rounds=10, **asked)
     ours = FleetStrategy(
-        asked_config.build(), State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, judge=aggregator(asked_config),
-        minimum=asked_config.minimum,
+        asked_config.build(), State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True,
+        aggregator=aggregator(asked_config), minimum=asked_config.minimum,
     )  # fmt: skip
     ours.start(FleetGrid(FLEET, None), theta_record(START), num_rounds=3)
     assert ours.state.round == 3
@@ -255,9 +255,9 @@ def test_every_algorithm_follows_every_judge(algorithm: str, asked: dict[str, An
     assert not np.array_equal(ours.state.theta, START)
 
 
-def test_a_judge_may_ask_fewer_devices_than_the_cohort() -> None:
+def test_an_aggregator_may_ask_fewer_devices_than_the_cohort() -> None:
     theta, rows = phis(20)
-    got, updates = judged(StockFedAvg(fraction_train=0.5), theta, list(map(content, rows)))
+    got, updates = aggregated(StockFedAvg(fraction_train=0.5), theta, list(map(content, rows)))
     assert (updates.devices, updates.absent) == (10, {})
     assert not np.array_equal(got, theta)
 
@@ -286,7 +286,7 @@ def test_a_judge_may_ask_fewer_devices_than_the_cohort() -> None:
     ],
     ids=str,
 )
-def test_what_no_judge_could_do_is_refused_with_the_cure(options: dict[str, Any], says: str) -> None:
+def test_what_no_aggregator_could_do_is_refused_with_the_cure(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as refused:
         config(**options)
     assert says in str(refused.value)
@@ -298,7 +298,7 @@ def test_a_cohort_as_large_as_a_refusal_asks_for_is_accepted() -> None:
     assert aggregator(config(robust="median", cohort=3)) is not None
 
 
-def test_what_judges_is_part_of_what_decides_theta() -> None:
+def test_what_aggregates_is_part_of_what_decides_theta() -> None:
     plain = config()
     asked: tuple[dict[str, Any], ...] = (
         {"robust": "median"}, {"robust": "krum"}, {"robust": "krum", "tolerate": 0.3}, {"update_clip": 1.0},
