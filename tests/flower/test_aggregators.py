@@ -63,8 +63,8 @@ def test_one_poisoned_device_more_than_tolerated_moves_the_trimmed_mean() -> Non
 def after_a_poisoned_round(robust: str, attack: Any, poisoned: Iterable[int]) -> tuple[F32, Updates]:
     seen: list[Updates] = []
     ours = FleetStrategy(
-        FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True, aggregator=aggregator(config(robust=robust)),
-        on_round=lambda _, updates: seen.append(updates),
+        FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True,
+        aggregator=aggregator(config(robust=robust)), on_round=lambda _, updates: seen.append(updates),
     )  # fmt: skip
     ours.start(PoisonedGrid(FleetGrid(FLEET, None), frozenset(poisoned), attack), theta_record(START), num_rounds=1)
     return ours.state.theta, seen[0]

@@ -1,7 +1,7 @@
 """Strategies of Flower's that aggregate devices' updates: what a config's ``robust``, ``noise`` and ``update_clip`` ask for.
 
-An aggregator makes one phi out of the phis of a cohort; the algorithm takes its outer step towards that. Whatever comes after the
-noise of a private aggregator costs no more privacy.
+An aggregator makes one phi out of the phis of a cohort; the algorithm takes its outer step towards that. Whatever comes after
+the noise of a private aggregator costs no more privacy.
 """
 
 from collections.abc import Container, Iterable
@@ -43,9 +43,9 @@ def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
 
 
 def shown_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
-    """What an aggregator is shown of a node's update: under one name and with the weight of the node's devices, whatever the node
-    said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences of
-    large squares."""
+    """What an aggregator is shown of a node's update: under one name and with the weight of the node's devices, whatever the
+    node said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences
+    of large squares."""
     arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
     return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 

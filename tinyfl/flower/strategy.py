@@ -31,9 +31,9 @@ class FleetStrategy(Strategy):
     """Runs ``algorithm`` from ``state`` on, over gateways that each serve a part of the fleet or, with ``each_device``,
     over nodes that are single devices. ``on_round`` is told the new state and what came back.
 
-    With an ``aggregator``, a strategy of Flower's such as FedTrimmedAvg, the aggregator makes one phi out of the devices' own, and the
-    algorithm takes its outer step towards that; without, they are summed exactly. Over gateways, which send sums, a
-    round with one raises ConfigError.
+    An ``aggregator``, a strategy of Flower's such as FedTrimmedAvg, makes one phi out of the devices' own, and the algorithm
+    takes its outer step towards that; without one, updates are summed exactly. Over gateways, which send sums, a round with
+    an aggregator raises ConfigError.
 
     A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
     is the same round again. ``on_event`` is told of replies that cannot be read."""
@@ -116,8 +116,8 @@ class FleetStrategy(Strategy):
         server_round: int,
         replies: Iterable[Message],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Adds the exact sums, or asks the aggregator, and takes the algorithm's outer step. Nodes that answer with an error, or
-        with what cannot be an update, are left out."""
+        """Adds the exact sums, or asks the aggregator, and takes the algorithm's outer step. Nodes that answer with an
+        error, or with what cannot be an update, are left out."""
         usable: list[Message] = []
         updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
         silent = dict(self._asked)
@@ -133,9 +133,8 @@ class FleetStrategy(Strategy):
             updates = updates + self._without(devices, NODE_ERROR)
         if self.aggregator is not None:
             if updates.devices < self.minimum:
-                self.aggregator.aggregate_train(
-                    server_round, []
-                )  # of a round that does not count, an aggregator is shown nothing
+                # Of a round that does not count, an aggregator is shown nothing.
+                self.aggregator.aggregate_train(server_round, [])
             else:
                 updates = self._aggregated(self.aggregator, server_round, usable, updates)
         inner = self.algorithm.inner(self.state.round)
