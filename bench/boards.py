@@ -33,7 +33,6 @@ from tinyfl.flower.rounds import Federation
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire, Opener
 from tinyfl.networks import network
-from tinyfl.networks.plan import plan_bytes
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulators.unicorn import Machine
 from tinyfl.tasks import load_task
@@ -109,7 +108,7 @@ async def deepest_stack(opener: Opener) -> int:
     net = network(NETWORK, (1,), 1, task.loss, task.activation)
     theta = net.initial_weights(0)
     board = await LinkedBoard.connect(opener)
-    await board.put_plan(plan_bytes(net))
+    await board.put_plan(net.plan.bytes)
     await board.put_weights(theta)
     base = hashlib.sha256(floats(theta)).digest()
     status = await board.train(Round(0, 0, 0, 32, 1, 1, 0.01, 1.0, base, "sine"))
