@@ -20,9 +20,6 @@ from pathlib import Path
 
 import numpy as np
 from common import provenance
-from tinyfl.simulators import BoardFault
-from tinyfl.simulators.bridge import Bridge
-from tinyfl.simulators.unicorn import Machine
 
 from tinyfl.building import boards
 from tinyfl.building.build import build
@@ -30,6 +27,9 @@ from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import network
 from tinyfl.networks.plan import plan_bytes
+from tinyfl.simulators import BoardFault
+from tinyfl.simulators.bridge import Bridge
+from tinyfl.simulators.unicorn import Machine
 from tinyfl.tasks.sine import Sine
 
 BOARD, NETWORK = "mps2-an386", "mlp-128-128"
