@@ -5,8 +5,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tinyfl.simulators.native import NativeFleet
-
 from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
@@ -14,6 +12,7 @@ from tinyfl.fleet import draw_cohort
 from tinyfl.networks import Network, network
 from tinyfl.runs import evaluation
 from tinyfl.runs.evaluation import Row
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import Task, load_task
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 from common import provenance
-from tinyfl.simulators.native import NativeFleet
 
 import tinyfl
 from tinyfl import core
@@ -34,6 +33,7 @@ from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import load_task
 
 COHORT, SIZE, PAIRS = 1000, 100_000, 15

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from common import provenance
-from tinyfl.simulators.unicorn import Machine
 
 from tinyfl import core
 from tinyfl.building import boards
@@ -24,6 +23,7 @@ from tinyfl.int8.native import quantized, run_native
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.simulators.unicorn import Machine
 from tinyfl.tasks import Task, load_task, numbers
 
 

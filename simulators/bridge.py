@@ -10,9 +10,8 @@ from contextlib import closing
 from types import TracebackType
 from typing import Literal
 
-from tinyfl.simulators import BoardFault
-
 from tinyfl.link.wire import Machine, Sliced, slices
+from tinyfl.simulators import BoardFault
 
 Link = Literal["pty", "tcp"]
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl import core
 from tinyfl.algorithms import Algorithm, State, Updates
@@ -12,6 +11,7 @@ from tinyfl.algorithms.reptile import Reptile
 from tinyfl.algorithms.tinyreptile import TinyReptile
 from tinyfl.errors import ConfigError
 from tinyfl.networks import network
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import load_task, numbers
 
 RNG = np.random.default_rng(0)

@@ -304,6 +304,7 @@ def test_every_board_boots_in_qemu_and_answers(firmware: Build, name: str, toolc
     from serial import serial_for_url
     from smp.os_management import EchoWriteRequest, EchoWriteResponse
     from smpclient.transport.serial import Cobs
+
     from tinyfl.simulators.qemu import QemuBoard
 
     if not shutil.which("qemu-system-arm"):

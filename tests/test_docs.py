@@ -152,12 +152,11 @@ def test_the_page_on_your_own_algorithm_and_task_does_what_it_says() -> None:
 
 
 def test_a_server_that_remembers_more_than_theta_keeps_it_in_a_subclass_of_state() -> None:
-    from tinyfl.simulators.native import NativeFleet
-
     from tinyfl.flower.grid import FleetGrid
     from tinyfl.flower.messages import theta_record
     from tinyfl.flower.strategy import FleetStrategy
     from tinyfl.networks import network
+    from tinyfl.simulators.native import NativeFleet
 
     @dataclass(frozen=True)
     class Moving(State):
@@ -222,9 +221,8 @@ def test_the_page_on_fleets_does_what_it_says() -> None:
 
 
 def test_the_page_on_fleets_has_every_key_reason_and_kind_of_fault() -> None:
-    from tinyfl.simulators.faults import KINDS
-
     from tinyfl.link import errors
+    from tinyfl.simulators.faults import KINDS
 
     page = ROOT / "docs" / "fleets.md"
     assert {cell for row in table(page, "part") for cell in row[:2] if cell} == {field.name for field in fields(Part)}

@@ -186,7 +186,7 @@ def test_initial_convolutions_keep_the_size_of_what_passes_through() -> None:
 
 def test_plan_bytes_hold_what_the_page_says() -> None:
     made = Network("one", (9, 7, 2), (Conv(5, (3, 2), (2, 1), True, TANH, False),), Loss.sigmoid_cross_entropy)
-    assert plan.plan_bytes(made) == b"TFLP\2\2\1\0" + bytes([1, 3, 0, 1, 9, 0, 7, 0, 2, 0, 5, 0, 3, 2, 2, 1])
+    assert made.plan.bytes == b"TFLP\2\2\1\0" + bytes([1, 3, 0, 1, 9, 0, 7, 0, 2, 0, 5, 0, 3, 2, 2, 1])
 
 
 def decoded(held: bytes) -> Any:

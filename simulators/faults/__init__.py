@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tinyfl.simulators import BoardFault
-
 from tinyfl.errors import Dead
 from tinyfl.link.wire import Opener, Wire
+from tinyfl.simulators import BoardFault
 
 Direction = Literal["to-board", "to-host"]
 Kind = Literal["drop", "duplicate", "flip", "truncate", "delay", "silence", "reset"]

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyfl.simulators.faults import DIRECTIONS, KINDS, Fault
-
 from tinyfl.errors import ConfigError
+from tinyfl.simulators.faults import DIRECTIONS, KINDS, Fault
 
 KEYS = {"board", "direction", "frame", "kind", "at"}
 DAMAGES = ("flip", "truncate")

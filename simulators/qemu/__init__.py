@@ -9,11 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tinyfl.simulators import BoardFault
-from tinyfl.simulators.bridge import Link
-
 from tinyfl.building.boards import Board, Qemu
 from tinyfl.errors import ConfigError, InstallError
+from tinyfl.simulators import BoardFault
+from tinyfl.simulators.bridge import Link
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder
 

@@ -19,7 +19,6 @@ from tinyfl.int8.native import Program, run_native
 from tinyfl.int8.on_board import run_on_board, run_on_port
 from tinyfl.link.board import LinkedBoard
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.networks.plan import plan_bytes
 
 pytestmark = pytest.mark.usefixtures("emulators")
 
@@ -104,7 +103,7 @@ def test_a_board_learns_commits_and_predicts_side_by_side() -> None:
 
     async def script(board: LinkedBoard) -> None:
         await board.put_program(PROGRAM.content)
-        await board.put_plan(plan_bytes(net))
+        await board.put_plan(net.plan.bytes)
         await board.put_weights(theta)
         await board.commit((await board.status()).weights)
         assert await board.predict(X[0].tobytes()) == Y[0].tobytes()

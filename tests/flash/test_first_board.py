@@ -37,6 +37,7 @@ class Microbit:
     def take(self, hex: Path) -> None:
         """As the interface chip does: erases, writes what the file says, and lets the chip start."""
         from intelhex import IntelHex
+
         from tinyfl.simulators.unicorn import Machine
 
         elf = really_built(BOARD, "zig").elf

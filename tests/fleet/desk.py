@@ -10,6 +10,7 @@ from typing import Any
 
 from double import Double
 from serial.tools.list_ports_common import ListPortInfo
+
 from tinyfl.simulators.bridge import Bridge
 
 MICROBIT, NUCLEO, STRANGER = "0d28:0204", "0483:374b", "10c4:ea60"

@@ -28,7 +28,6 @@ from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.messages import CommitReply, DescribeReply, PlanReply, StatusReply, WeightsReply
 from tinyfl.link.wire import SerialWire
 from tinyfl.networks import network
-from tinyfl.networks.plan import arena_bytes, plan_bytes
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(1)
@@ -37,7 +36,7 @@ EVERYTHING = Selection()
 
 
 def weights(seed: int, net: Any = NETWORK) -> Weights:
-    return Weights(plan_bytes(net), net.initial_weights(seed), arena_bytes(net, 1))
+    return Weights(net.plan.bytes, net.initial_weights(seed), net.arena_bytes())
 
 
 def int8(count: int = 5, arena: int | None = None) -> Int8:
@@ -114,7 +113,7 @@ def test_the_same_weights_of_another_network_are_another_model(desk: Desk, pushi
     from tinyfl.networks.layers import Activation
 
     other = network("mlp-20-20", (1,), 1, TASK.loss, Activation.relu)
-    board = with_model(b"\1", Weights(plan_bytes(other), NEW.theta, 1))
+    board = with_model(b"\1", Weights(other.plan.bytes, NEW.theta, 1))
     desk.plug("ttyACM0", board.exchange)
     assert what(pushing()) == {"01": "pushed"}
     assert committed(board) == NEW.sha256 and board.plan_bytes == NEW.plan

@@ -28,10 +28,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
     for module in ("unicorn", "elftools", "ziglang"):
         if find_spec(module) is None:
             pytest.skip(f"needs {module}: pip install 'tinyfl[firmware]'")
-    from tinyfl.simulators.unicorn import Machine
-
     from tinyfl.building import boards
     from tinyfl.building.build import build
+    from tinyfl.simulators.unicorn import Machine
 
     board = boards.load("mps2-an386")
     return Machine(build(board, tmp_path_factory.mktemp("firmware")).elf, board, 1)

@@ -10,14 +10,13 @@ import pytest
 import reference
 import reference_layers
 from double import Double
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire, Wire
 from tinyfl.networks import Network, network
-from tinyfl.networks.plan import arena_bytes, plan_bytes
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(11)
@@ -40,7 +39,7 @@ def on(machine: Any, script: Script) -> Any:
 
 
 async def ready(board: LinkedBoard, made: Network = NETWORK) -> None:
-    await board.put_plan(plan_bytes(made))
+    await board.put_plan(made.plan.bytes)
     await board.put_weights(THETA)
 
 
@@ -52,7 +51,7 @@ def test_board_describes_itself(new_board: Callable[[], Any]) -> None:
         assert (described.dtypes, described.sources) == (("float32", "int8"), ("sine",))
         assert (described.plan, described.model) == (b"", b"")
         await ready(board)
-        assert (await board.describe()).plan == sha256(plan_bytes(NETWORK)).digest()
+        assert (await board.describe()).plan == sha256(NETWORK.plan.bytes).digest()
 
     on(new_board(), script)
 
@@ -90,7 +89,7 @@ def test_evaluate_and_infer_are_those_of_the_reference(new_board: Callable[[], A
         return await board.evaluate(samples), await board.infer(samples[0, :1])
 
     evaluated, output = on(new_board(), script)
-    learner = reference.Learner(*reference_layers.read_plan(plan_bytes(NETWORK)), THETA)
+    learner = reference.Learner(*reference_layers.read_plan(NETWORK.plan.bytes), THETA)
     outputs = [learner.forward(row[:1])[-1] for row in samples]
     losses = reference.total(np.array([(o - row[1:])[0] ** 2 for o, row in zip(outputs, samples, strict=True)], F32))
     assert (evaluated.samples, evaluated.right) == (150, 150)
@@ -144,7 +143,7 @@ async def without_weights(board: LinkedBoard) -> None:
 
 
 async def infinite(board: LinkedBoard) -> None:
-    await board.put_plan(plan_bytes(NETWORK))
+    await board.put_plan(NETWORK.plan.bytes)
     await board.put_weights(np.full_like(THETA, np.inf))
 
 
@@ -160,7 +159,7 @@ async def diverging_when_fed(board: LinkedBoard) -> None:
 
 
 async def bad_plan(board: LinkedBoard) -> None:
-    await board.put_plan(b"TFLQ" + plan_bytes(NETWORK)[4:])
+    await board.put_plan(b"TFLQ" + NETWORK.plan.bytes[4:])
 
 
 async def half_a_sample(board: LinkedBoard) -> None:
@@ -243,7 +242,7 @@ def test_nonsense_for_an_offset_ends(answer: dict[str, Any]) -> None:
             return answer
 
     with pytest.raises(Corrupt):
-        on(Confused(), lambda board: board.put_plan(plan_bytes(NETWORK)))
+        on(Confused(), lambda board: board.put_plan(NETWORK.plan.bytes))
 
 
 def test_an_answer_that_is_not_cbor_is_corrupt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +279,7 @@ def test_a_transfer_that_was_cut_off_goes_on_where_it_stood() -> None:
     data = floats(THETA)
 
     async def script(board: LinkedBoard) -> Any:
-        await board.put_plan(plan_bytes(NETWORK))
+        await board.put_plan(NETWORK.plan.bytes)
         machine.put_weights(off=0, data=data[:500], len=len(data), sha=BASE)
         machine.put_weights = lambda off, data, **_: (sent.append(off), Double.put_weights(machine, off, data, **_))[1]
         await board.put_weights(THETA)
@@ -391,11 +390,11 @@ def test_a_board_with_just_the_arena_learns_and_one_with_a_byte_less_refuses(age
 
     async def script(board: LinkedBoard) -> Any:
         assert board.description.arena == arena
-        await board.put_plan(plan_bytes(made))
+        await board.put_plan(made.plan.bytes)
         await board.put_weights(theta)
         return await board.train(asked)
 
-    arena = arena_bytes(made, batch)
+    arena = made.arena_bytes(batch)
     agent.start(arena=arena)
     assert on(agent, script).state == BoardState.learnt
     arena -= 1

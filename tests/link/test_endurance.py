@@ -28,7 +28,6 @@ from tinyfl.link import messages
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import Network, network
-from tinyfl.networks.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 BOARD = "mps2-an386"
@@ -162,7 +161,7 @@ def test_200_opens_beside_others_lose_no_byte_and_reset_nothing(serve: Callable[
 
     async def first(url: str) -> None:
         board = await connect(url)
-        await board.put_plan(plan_bytes(net))
+        await board.put_plan(net.plan.bytes)
         await board.put_weights(theta)
         await board.close()
 
@@ -200,7 +199,7 @@ def test_bulk_goes_there_and_back_without_a_loss_or_a_repeat(serve: Callable[...
             text = "".join(chr(draw.randrange(1, 0x7F)) for _ in range(700))
             assert await board.echo(text) == text
         assert frames(board) == 41
-        await board.put_plan(plan_bytes(net))
+        await board.put_plan(net.plan.bytes)
         before = frames(board)
         for round in range(4):
             theta = net.initial_weights(round)
@@ -222,7 +221,7 @@ def test_a_board_at_work_hears_everything(serve: Callable[..., Any]) -> None:
 
     async def script(url: str) -> None:
         board = await connect(url)
-        await board.put_plan(plan_bytes(net))
+        await board.put_plan(net.plan.bytes)
         await board.put_weights(theta)
         base = hashlib.sha256(floats(theta)).digest()
         transport = board._transport

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tinyfl.simulators.faults import DIRECTIONS, KINDS, Fault, faulty
-from tinyfl.simulators.faults.scenario import load_scenario
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner
 from tinyfl.errors import ConfigError
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
+from tinyfl.simulators.faults import DIRECTIONS, KINDS, Fault, faulty
+from tinyfl.simulators.faults.scenario import load_scenario
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(3)

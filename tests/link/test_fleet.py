@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from double import Double
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl import core
 from tinyfl.algorithms import Inner
@@ -17,6 +16,7 @@ from tinyfl.fleet import Event, MixedFleet
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Dense, Loss, Network, network
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.digits import digits
 from tinyfl.tasks.sine import Sine
 
@@ -198,9 +198,8 @@ def test_a_board_that_is_too_small_is_left_out_before_anything_is_sent() -> None
 
 
 def test_batches_need_more_arena() -> None:
-    from tinyfl.networks.plan import arena_bytes
 
-    machine = Double(arena=arena_bytes(SMALL, 1))
+    machine = Double(arena=SMALL.arena_bytes())
     with fleet([machine]) as boards:
         assert boards.run(everyone(1), 0, THETA, INNER).devices == 1
         assert boards.run(everyone(1), 0, THETA, Inner(4, 2, 1, 0.01)).left_out == {"too-small": 1}

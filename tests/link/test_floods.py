@@ -14,7 +14,6 @@ from tinyfl.link import wire
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.networks.plan import plan_bytes
 
 NETWORK = network("mlp-9", (1,), 1, Loss.mean_squared_error, Activation.tanh)
 
@@ -137,7 +136,7 @@ def test_an_answer_longer_than_the_boards_buffer_is_none() -> None:
 
     async def script() -> None:
         board = await LinkedBoard.connect(MachineWire(Long()).open)
-        await board.put_plan(plan_bytes(NETWORK))
+        await board.put_plan(NETWORK.plan.bytes)
         await board.put_weights(NETWORK.initial_weights(0))
         await board.weights()
 

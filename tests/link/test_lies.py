@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from double import Double
 from lies import ILLEGAL, LIES, LONGEST, Liar, fields_of, replies
-from tinyfl.simulators.native import NativeFleet
 
 from tinyfl.algorithms import Inner, State
 from tinyfl.config import resolve
@@ -24,8 +23,8 @@ from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
-from tinyfl.networks.plan import plan_bytes
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(5)
@@ -114,7 +113,7 @@ def test_an_answer_of_a_million_bytes_is_none() -> None:
 def test_a_lie_outside_a_round_is_an_error_of_the_link(kind: Any) -> None:
     async def call(board: Liar) -> object:
         there = await LinkedBoard.connect(MachineWire(board).open)
-        await there.put_plan(plan_bytes(NETWORK))
+        await there.put_plan(NETWORK.plan.bytes)
         await there.put_weights(THETA)
         try:
             return await CALLS[kind](there)

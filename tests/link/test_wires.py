@@ -21,14 +21,13 @@ from double import Double, cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serial import rfc2217
-from tinyfl.simulators.faults import Fault, faulty
 
 from tinyfl.devices.ports import trouble
 from tinyfl.errors import Dead, NoLink
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.wire import MachineWire, SerialWire, Silent, Wire, WireTransport
 from tinyfl.networks import network
-from tinyfl.networks.plan import plan_bytes
+from tinyfl.simulators.faults import Fault, faulty
 from tinyfl.tasks.sine import Sine
 
 TASK = Sine(1)
@@ -152,7 +151,7 @@ def rfc2217_board(board: Double) -> Iterator[str]:
 
 async def put_and_get(url: str) -> Any:
     board = await LinkedBoard.connect(lambda: SerialWire.open(url))
-    await board.put_plan(plan_bytes(NETWORK))
+    await board.put_plan(NETWORK.plan.bytes)
     await board.put_weights(THETA)
     weights = await board.weights()
     await board.close()
@@ -170,7 +169,7 @@ def test_lost_frames_are_sent_again_over_a_port_that_does_not_say_so() -> None:
 
     async def script(url: str) -> Any:
         board = await LinkedBoard.connect(faulty(lambda: SerialWire.open(url, baud=1_000_000), lost))
-        await board.put_plan(plan_bytes(NETWORK))
+        await board.put_plan(NETWORK.plan.bytes)
         await board.put_weights(THETA)
         return await board.weights()
 

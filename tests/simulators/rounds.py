@@ -7,11 +7,10 @@ import numpy as np
 
 def demand_the_native_theta(opener: Any, network_name: str = "mlp-32-32-relu") -> None:
     """The board learns to the same bits as the native fleet. Its plan and weights are more than any UART keeps for it."""
-    from tinyfl.simulators.native import NativeFleet
-
     from tinyfl.algorithms import Inner
     from tinyfl.fleets.linked import LinkFleet
     from tinyfl.networks import network
+    from tinyfl.simulators.native import NativeFleet
     from tinyfl.tasks.sine import Sine
 
     task, cohort = Sine(3), np.zeros(1, np.uint32)

@@ -17,12 +17,12 @@ import pytest
 import serial
 from probe import need
 from stock import EchoWrite, ask, demand_a_board
-from tinyfl.simulators import BoardFault
-from tinyfl.simulators.bridge import Bridge
 
 from tinyfl.building import boards
 from tinyfl.errors import ConfigError
 from tinyfl.fleets.emulation import emulate
+from tinyfl.simulators import BoardFault
+from tinyfl.simulators.bridge import Bridge
 
 
 def never(fault: BoardFault) -> None:

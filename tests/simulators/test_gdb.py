@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rounds import demand_the_native_theta
 from stock import demand_a_board
-from tinyfl.simulators.qemu import PROGRAM
 
 from tinyfl.building import boards
 from tinyfl.link.wire import SerialWire
+from tinyfl.simulators.qemu import PROGRAM
 from tinyfl.system.child import Child
 
 BOARD = boards.load("stm32f405")

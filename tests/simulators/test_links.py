@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from probe import need
-from tinyfl.simulators import BoardFault
 
 from tinyfl.building import boards
 from tinyfl.building.build import build
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.wire import MachineWire
+from tinyfl.simulators import BoardFault
 
 ELSEWHERE = {
     "stm32f405": ("PD5", "PD6"),

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from probe import Probe, need
-from tinyfl.simulators import BoardFault
 
 from tinyfl.building import boards
+from tinyfl.simulators import BoardFault
 
 Start = Callable[..., Probe]
 
@@ -364,12 +364,11 @@ def test_a_board_that_sleeps_can_be_woken_by_a_byte(firmware: Callable[[str], Pa
 
 def learns_as_the_host_does(machine: Any) -> None:
     """A round of TinyReptile on `sine`, whose plan and weights are more than ring and FIFO hold: theta is the native one."""
-    from tinyfl.simulators.native import NativeFleet
-
     from tinyfl.algorithms import Inner
     from tinyfl.fleets.linked import LinkFleet
     from tinyfl.link.wire import MachineWire
     from tinyfl.networks import network
+    from tinyfl.simulators.native import NativeFleet
     from tinyfl.tasks.sine import Sine
 
     task, cohort = Sine(3), np.zeros(1, np.uint32)
@@ -419,6 +418,7 @@ def test_the_bootloaders_flash_is_left_alone(firmware: Callable[[str], Path]) ->
 
 def test_without_an_identity_record_a_board_has_the_chips_number(firmware: Callable[[str], Path]) -> None:
     from stock import Describe, ask
+
     from tinyfl.simulators.bridge import Bridge
 
     memory = boards.load("microbit-v2").memory

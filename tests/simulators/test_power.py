@@ -15,7 +15,6 @@ from tinyfl.errors import Dead
 from tinyfl.link.board import BoardState, LinkedBoard, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.networks.plan import plan_bytes
 
 NET = network("mlp-5", (1,), 1, Loss.mean_squared_error, Activation.relu)
 OLD, NEW, NEXT = (NET.initial_weights(seed) for seed in (1, 2, 3))
@@ -30,7 +29,7 @@ def talk(machine: Any, work: Callable[[LinkedBoard], Any]) -> Any:
 
 
 async def commit(board: LinkedBoard, theta: Any) -> int:
-    await board.put_plan(plan_bytes(NET))
+    await board.put_plan(NET.plan.bytes)
     await board.put_weights(theta)
     return await board.commit(sha256(floats(theta)).digest())
 
@@ -52,7 +51,7 @@ def test_a_cut_at_every_slot_write_leaves_the_old_model_or_the_new(
     before, start = machine.snapshot(), machine.slot_events
     assert talk(machine, lambda board: commit(board, NEW)) == 0
     events = machine.slot_events - start
-    written = (48 + len(plan_bytes(NET)) + len(floats(NEW))) // 4
+    written = (48 + len(NET.plan.bytes) + len(floats(NEW))) // 4
     assert events >= written + 1
 
     outcomes = {}

@@ -591,14 +591,13 @@ def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware:
     from tinyfl.errors import Dead
     from tinyfl.link.board import BoardState, LinkedBoard, floats
     from tinyfl.networks import Activation, Loss, network
-    from tinyfl.networks.plan import plan_bytes
 
     net = network("mlp-16-12", (1,), 1, Loss.mean_squared_error, Activation.relu)
     old, new, last = (net.initial_weights(seed) for seed in (1, 2, 3))
 
     def commit(theta: Any) -> Callable[[LinkedBoard], Any]:
         async def work(board: LinkedBoard) -> int:
-            await board.put_plan(plan_bytes(net))
+            await board.put_plan(net.plan.bytes)
             await board.put_weights(theta)
             return await board.commit(sha256(floats(theta)).digest())
 
@@ -613,7 +612,7 @@ def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware:
     assert talk(machine, commit(old)) == 1
     before, began = machine.snapshot(), machine.slot_events
     assert talk(machine, commit(new)) == 0
-    rows = -(-(48 + len(plan_bytes(net)) + len(floats(new))) // ROW)
+    rows = -(-(48 + len(net.plan.bytes) + len(floats(new))) // ROW)
     events = machine.slot_events - began
     assert rows > 2 and events == 1 + 2 * (rows + 3)  # the first row is written for header, plan, weights and the first word
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from processes import all_end, runs
 from stock import EchoWrite, ask, demand_a_board
-from tinyfl.simulators import BoardFault
-from tinyfl.simulators.qemu import QemuBoard
 
 from tinyfl.building import boards
 from tinyfl.errors import ConfigError, InstallError
+from tinyfl.simulators import BoardFault
+from tinyfl.simulators.qemu import QemuBoard
 
 pytestmark = pytest.mark.usefixtures("qemu")
 

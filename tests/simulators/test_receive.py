@@ -21,7 +21,6 @@ from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
-from tinyfl.networks.plan import plan_bytes
 from tinyfl.tasks.sine import Sine
 
 BYTE = 400
@@ -94,7 +93,7 @@ def learning(firmware: Callable[[str], Path]) -> Callable[[bool], Line]:
 
     async def prepare(machine: Any) -> None:
         board = await LinkedBoard.connect(MachineWire(machine).open)
-        await board.put_plan(plan_bytes(net))
+        await board.put_plan(net.plan.bytes)
         await board.put_weights(theta)
 
     def start(interrupts: bool) -> Line:

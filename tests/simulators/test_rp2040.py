@@ -25,7 +25,6 @@ from tinyfl.errors import Dead
 from tinyfl.link.board import BoardState, LinkedBoard, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.networks.plan import plan_bytes
 from tinyfl.simulators import BoardFault
 
 CTRLR0, BAUDR, SPI_CTRLR0 = 0, 0x14, 0xF4
@@ -150,7 +149,7 @@ OLD, NEW, NEXT = (NET.initial_weights(seed) for seed in (1, 2, 3))
 
 
 async def commit(board: LinkedBoard, theta: Any) -> int:
-    await board.put_plan(plan_bytes(NET))
+    await board.put_plan(NET.plan.bytes)
     await board.put_weights(theta)
     return await board.commit(sha256(floats(theta)).digest())
 

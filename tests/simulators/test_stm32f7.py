@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from probe import Probe, need
 from rounds import demand_the_native_theta
-from tinyfl.simulators import BoardFault
 
 from tinyfl.building import boards
+from tinyfl.simulators import BoardFault
 
 Start = Callable[..., Probe]
 
@@ -263,6 +263,7 @@ def test_an_overrun_does_not_make_a_board_deaf(firmware: Callable[[str], Path]) 
 def test_without_an_identity_record_a_board_has_the_chips_number(firmware: Callable[[str], Path], board: str) -> None:
     """As every real board is."""
     from stock import Describe, ask
+
     from tinyfl.simulators.bridge import Bridge
 
     memory = boards.load(board).memory

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from probe import Probe
-from tinyfl.simulators import BoardFault
 
 from tinyfl.building import boards
 from tinyfl.errors import ConfigError, RunError
+from tinyfl.simulators import BoardFault
 
 Start = Callable[..., Probe]
 
