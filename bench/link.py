@@ -26,7 +26,6 @@ from tinyfl.building.build import build
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import network
-from tinyfl.networks.plan import plan_bytes
 from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge
 from tinyfl.simulators.unicorn import Machine
@@ -99,7 +98,7 @@ async def weights(board: LinkedBoard) -> int:
     """The same."""
     task, done = Sine(1), 0
     net = network(NETWORK, (1,), 1, task.loss, task.activation)
-    await board.put_plan(plan_bytes(net))
+    await board.put_plan(net.plan.bytes)
     while done < PAYLOAD:
         theta = net.initial_weights(done)
         await board.put_weights(theta)
