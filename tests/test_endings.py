@@ -46,7 +46,7 @@ import hashlib, os, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from tinyfl import cli
 from tinyfl.cli import ending
-from tinyfl.interrupts import held_back, telling
+from tinyfl.system.interrupts import held_back, telling
 def end(): os.kill(os.getpid(), {int(end)})
 {script}
 cli.command()

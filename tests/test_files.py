@@ -14,7 +14,7 @@ from tinyfl.system.files import LOCK, private_folder
 
 OWNER = """
 import sys, time
-from tinyfl.files import private_folder
+from tinyfl.system.files import private_folder
 with private_folder("tinyfl-test-") as folder:
     print(folder, flush=True)
     time.sleep(600)

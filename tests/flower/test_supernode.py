@@ -197,7 +197,7 @@ def _from(answers: list[Any]) -> Callable[[], Any]:
 FAILING = """
 import sys, threading
 from types import SimpleNamespace
-from tinyfl.flower import supernode_main
+from tinyfl.deployment import supernode_main
 def fails(**_): raise ValueError("the SuperLink answered 500")
 loop = SimpleNamespace(_pull_and_store_message=fails, _push_messages=None)
 tell = supernode_main._telling()

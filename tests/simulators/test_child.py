@@ -39,7 +39,7 @@ def test_what_a_child_has_started_ends_with_it(tmp_path: Path, then: str) -> Non
 def test_a_parent_that_is_killed_takes_the_whole_family_along(tmp_path: Path) -> None:
     program = f"""
 import time
-from tinyfl.simulators.child import Child
+from tinyfl.system.child import Child
 child = Child(["sh", "-c", {FAMILY.format(tmp_path, "wait")!r}])
 print(child.process.pid, flush=True)
 time.sleep(600)
@@ -55,7 +55,7 @@ time.sleep(600)
 def test_an_interrupt_while_a_child_is_started_leaves_none_behind() -> None:
     program = """
 import os, signal, subprocess
-from tinyfl.simulators.child import Child
+from tinyfl.system.child import Child
 popen = subprocess.Popen
 def interrupted(command, **options):
     made = popen(command, **options)

@@ -59,7 +59,8 @@ def test_what_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_no_qemu_outlives_a_parent_that_is_killed(firmware: Callable[[str], Path]) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from tinyfl import boards; from tinyfl.simulators.qemu import QemuBoard\n"
+        "import sys, time; from pathlib import Path; from tinyfl.building import boards\n"
+        "from tinyfl.simulators.qemu import QemuBoard\n"
         "board = QemuBoard(Path(sys.argv[1]), boards.load('mps2-an386'), 1)\n"
         "print(board._child.process.pid, flush=True); time.sleep(600)"
     )

@@ -159,7 +159,7 @@ def test_python_may_end_while_a_board_is_at_work(probe_elf: Callable[[str], Path
     script = f"""
 import threading, time
 from pathlib import Path
-from tinyfl import boards
+from tinyfl.building import boards
 from tinyfl.simulators.unicorn import Machine
 for number in range(4):
     machine = Machine(Path({str(probe_elf("mps2-an386"))!r}), boards.load("mps2-an386"), number)
