@@ -374,9 +374,9 @@ def test_rooms_import_what_the_map_lets_them_import() -> None:
     rows = {row[0]: set(row[2].split(", ")) for row in table(ROOT / "docs" / "CODE.md", "room | what it is for | may import")}
     of_all = set(list(rows)[:3])
     rooms = {
-        path.stem: [path] if path.is_file() else [*path.rglob("*.py")]
+        path.stem: [*path.rglob("*.py")] if path.is_dir() else [path]
         for path in (ROOT / "tinyfl").iterdir()
-        if path.suffix != ".typed"
+        if path.is_dir() or path.suffix == ".py"
     }
     rooms["simulators"] = [*(ROOT / "simulators").rglob("*.py")]
     assert rows.keys() == {room for room, files in rooms.items() if files} - {"__init__"}
