@@ -1,5 +1,6 @@
 """The documentation holds: its code runs, its commands parse, its links resolve, its tables are the code's own."""
 
+import ast
 import json
 import re
 import shlex
@@ -28,7 +29,11 @@ from tinyfl.fleet import Event
 from tinyfl.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOR_CODE = ("CONTRIBUTING.md", "docs/CODE.md")
+PAGES = [
+    *(ROOT / page for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md", "models.md")
 ABOUT_BOARDS = ("build", "devices", "doctor", "emulate", "flash", "gateway", "plan", "run", "superlink")
@@ -221,7 +226,7 @@ def test_the_page_on_fleets_does_what_it_says() -> None:
 
 
 def test_the_page_on_fleets_has_every_key_reason_and_kind_of_fault() -> None:
-    from tinyfl.link import errors
+    from tinyfl import errors
     from tinyfl.simulators.faults import KINDS
 
     page = ROOT / "docs" / "fleets.md"
@@ -229,7 +234,7 @@ def test_the_page_on_fleets_has_every_key_reason_and_kind_of_fault() -> None:
     assert [row[0] for row in table(page, "kind")] == list(KINDS)
     kinds = (*LinkError.__subclasses__(), errors.NoLink)
     reasons = {kind.reason for kind in kinds if kind.__module__ == errors.__name__}
-    assert {row[0] for row in table(page, "reason")} == {*reasons, "oversized"}
+    assert {row[0] for row in table(page, "reason")} == reasons
     assert {row[0] for row in table(ROOT / "docs" / "exit-codes.md", "reason")} == reasons
     for block in blocks(page):
         if block.language == "toml":
@@ -346,6 +351,40 @@ def test_links_between_pages_resolve(page: Path) -> None:
             assert anchor in map(slug, re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)), f"{name(page)}: {target}"
 
 
+@pytest.mark.parametrize("page", FOR_CODE)
+def test_paths_that_the_pages_on_code_name_exist(page: str) -> None:
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
+    named = re.findall(rf"`((?:{folders})/[^`*]*?)(?:::(\w+))?`", FENCE.sub("", (ROOT / page).read_text()))
+    assert len(named) > 30
+    for path, test in named:
+        there = ROOT / path
+        assert there.exists() or "NAME" in path, f"{page} names {path}"
+        assert not test or f"def {test}(" in there.read_text(), f"{page} names {path}::{test}"
+
+
+def imported_rooms(path: Path) -> Iterator[str]:
+    """The rooms of the package that the module at ``path`` imports from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tinyfl":
+            inner = node.module.split(".")[1:]
+            yield from inner[:1] or (alias.name for alias in node.names if alias.name != "__version__")
+
+
+def test_rooms_import_what_the_map_lets_them_import() -> None:
+    rows = {row[0]: set(row[2].split(", ")) for row in table(ROOT / "docs" / "CODE.md", "room | what it is for | may import")}
+    of_all = set(list(rows)[:3])
+    rooms = {
+        path.stem: [*path.rglob("*.py")] if path.is_dir() else [path]
+        for path in (ROOT / "tinyfl").iterdir()
+        if path.is_dir() or path.suffix == ".py"
+    }
+    rooms["simulators"] = [*(ROOT / "simulators").rglob("*.py")]
+    assert rows.keys() == {room for room, files in rooms.items() if files} - {"__init__"}
+    for number, (room, may) in enumerate(rows.items()):
+        used = {other for path in rooms[room] for other in imported_rooms(path)} - {room}
+        assert room == "cli" or used <= may | (of_all if number > 3 else set()), room
+
+
 @pytest.mark.parametrize(("page", "line"), list(commands()))
 def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, line: str) -> None:
     group: Any = typer.main.get_command(app)
@@ -399,8 +438,10 @@ def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_
 
 
 def kinds(base: type[TinyflError] = TinyflError) -> list[type[TinyflError]]:
-    """The kinds of tinyfl.errors; those that other modules derive share their codes."""
-    return [base, *(kind for sub in base.__subclasses__() if sub.__module__ == base.__module__ for kind in kinds(sub))]
+    """The kinds of tinyfl.errors. Those of a LinkError are the reasons in its section's table; those that other modules derive
+    share their codes."""
+    own = [sub for sub in base.__subclasses__() if sub.__module__ == base.__module__ and base is not LinkError]
+    return [base, *(kind for sub in own for kind in kinds(sub))]
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -438,7 +479,7 @@ def test_the_page_on_tasks_has_the_defaults_that_a_run_takes() -> None:
     for task, network, devices, cohort, rounds, shots in rows:
         config = resolve({"task": task})
         assert config.network == network
-        assert config.devices == (0 if devices == "all that train" else int(devices))
+        assert config.devices == (0 if devices == "all training devices" else int(devices))
         assert (config.cohort, config.rounds) == (int(cohort), int(rounds))
         assert config.shots == tuple(map(int, shots.split(", ")))
 

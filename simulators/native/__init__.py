@@ -1,7 +1,6 @@
 """The native fleet: simulated devices that learn by the board's own C source, a whole cohort in one call."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 
@@ -24,8 +23,11 @@ class NativeFleet:
     network: Network
     size: int
     engine: Engine = FASTEST
-    boards: ClassVar[bool] = False
     _stop: Stop = field(default_factory=Stop, init=False, repr=False, compare=False)
+
+    @property
+    def boards(self) -> bool:
+        return False
 
     def close(self) -> None:
         """Ends a round that is under way in another thread."""
