@@ -3,6 +3,7 @@ import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def shared_data() -> Callable[[str], Path]:
         return SHARED / name
 
     return path
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Any:
+    """TensorFlow, which takes seconds to load: modules that need it ask for it here, and so load it only for their tests."""
+    return pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
 
 
 @pytest.fixture
