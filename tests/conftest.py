@@ -17,12 +17,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 HERE = Path(__file__).parent
-SLOW_FOLDERS = {"simulators"}
-SLOW_FIXTURES = {
-    "tensorflow",
-    *("emulators", "firmware", "machine", "built", "pico", "serve"),  # build firmware, and most emulate it
-    *("federation", "served"),  # start Flower's processes
-}
+SLOW_PATHS = ("simulators/", "test_build.py", "test_costs.py", "export/test_int8_emulated.py", "firmware/test_builds.py")
+SLOW_FIXTURES = {"tensorflow", "emulators", "machine", "serve", "pico", "served"}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -37,9 +33,13 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Marks the slow tests: by folder, by fixture, or as the test itself says. The others are the quick lane."""
+    """Marks the slow tests, which emulate boards, build firmware, load TensorFlow or start a SuperLink: by path, by fixture.
+
+    One that is slow for a reason of its own says so itself: @pytest.mark.slow. The others are the quick lane.
+    """
     for item in items:
-        if item.path.relative_to(HERE).parts[0] in SLOW_FOLDERS or SLOW_FIXTURES.intersection(item.fixturenames):
+        path = item.path.relative_to(HERE).as_posix()
+        if path.startswith(SLOW_PATHS) or not SLOW_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker("slow")
 
 

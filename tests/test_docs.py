@@ -389,6 +389,7 @@ def test_the_readmes_boards_are_built_and_learn() -> None:
         assert (result["left_out"], len(result["boards"])) == ({}, devices)
 
 
+@pytest.mark.slow
 def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
     run = tinyfl.simulate()
     assert run.result["devices"] >= 1000
