@@ -1,8 +1,10 @@
+import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,32 @@ from tinyfl.system import cache
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+HERE = Path(__file__).parent
+SLOW_PATHS = ("simulators/", "test_build.py", "test_costs.py", "export/test_int8_emulated.py", "firmware/test_builds.py")
+SLOW_FIXTURES = {"tensorflow", "emulators", "machine", "serve", "pico", "served"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collects without the garbage collector, which takes a quarter of the time to look through syntax trees."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Marks the slow tests, which emulate boards, build firmware, load TensorFlow or start a SuperLink: by path, by fixture.
+
+    One that is slow for a reason of its own says so itself: @pytest.mark.slow. The others are the quick lane.
+    """
+    for item in items:
+        path = item.path.relative_to(HERE).as_posix()
+        if path.startswith(SLOW_PATHS) or not SLOW_FIXTURES.isdisjoint(item.fixturenames):
+            item.add_marker("slow")
 
 
 @pytest.fixture
@@ -25,6 +53,12 @@ def shared_data() -> Callable[[str], Path]:
         return SHARED / name
 
     return path
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Any:
+    """TensorFlow, which takes seconds to load: modules that need it ask for it here, and so load it only for their tests."""
+    return pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
 
 
 @pytest.fixture

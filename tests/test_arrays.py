@@ -127,8 +127,8 @@ def test_an_array_that_nobody_asked_for_is_not_read(tmp_path: Path, monkeypatch:
         read_arrays(path, ("x", "y"))
 
 
+@pytest.mark.usefixtures("tensorflow")
 def test_a_keras_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
     from tinyfl.networks.keras import from_keras
 
     with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as file:

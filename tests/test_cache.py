@@ -125,6 +125,7 @@ def test_a_folder_that_another_user_makes_in_the_meantime_is_not_used(unknown: P
         cache.folder("zig")
 
 
+@pytest.mark.slow
 def test_firmware_without_a_home_is_built_with_what_zig_keeps_in_the_cache(tmp_path: Path) -> None:
     pytest.importorskip("ziglang", reason="ziglang is not installed: pip install 'tinyfl[firmware]'")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ZIG_"))}

@@ -315,6 +315,7 @@ def test_report_of_one_run_writes_its_page_anew_and_of_several_a_comparison(whol
     assert whole_tinyfl("report", "a", "b", "--json").json == {"report": "comparison.html"}
 
 
+@pytest.mark.slow
 def test_build_prints_what_the_firmware_takes(tinyfl: Command, built: Path) -> None:
     (made,) = tinyfl("build", "--board", "mps2-an386", "--out", built, "--json").json["firmware"]
     assert (made["board"], made["toolchain"]) == ("mps2-an386", "zig")
@@ -330,6 +331,7 @@ def test_build_prints_what_the_firmware_takes(tinyfl: Command, built: Path) -> N
     assert f"{made['arena_bytes']:,} bytes of RAM are left" in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [

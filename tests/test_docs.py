@@ -290,9 +290,8 @@ def test_a_board_of_ones_own_is_made_as_the_page_says() -> None:
     assert boards.load("my-board.toml").name == "my-board"
 
 
-@pytest.mark.usefixtures("boards_kit")
+@pytest.mark.usefixtures("boards_kit", "tensorflow")
 def test_the_page_on_models_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
     names = session(ROOT / "docs" / "models.md")
     assert names["theta"].tobytes() == names["same"].tobytes()
     for words in words_of("docs/models.md", "simulate"):
@@ -429,6 +428,7 @@ def test_the_readmes_boards_are_built_and_learn() -> None:
         assert (result["left_out"], len(result["boards"])) == ({}, devices)
 
 
+@pytest.mark.slow
 def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
     run = tinyfl.simulate()
     assert run.result["devices"] >= 1000

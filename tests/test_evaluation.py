@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.neighbors import NearestCentroid
 
 from tinyfl import core
 from tinyfl.algorithms import nearest_mean
@@ -13,6 +12,8 @@ from tinyfl.tasks import load_task
 
 
 def test_nearest_mean_is_scikit_learns_nearest_centroid() -> None:
+    from sklearn.neighbors import NearestCentroid
+
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 15, 6)).astype(np.float32), np.tile(np.arange(15) % 4, (20, 1)).astype(np.int32)
     query_x, query_y = rng.normal(size=(20, 30, 6)).astype(np.float32), rng.integers(0, 4, (20, 30)).astype(np.int32)

@@ -11,7 +11,7 @@ from tinyfl.export.infer import infer
 from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
 
-pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
 @pytest.fixture(scope="module")

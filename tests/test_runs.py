@@ -31,6 +31,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]
     return tinyfl.simulate(out=tmp_path_factory.mktemp("run") / "whole", **SMALL).result
 
 
+@pytest.mark.slow
 def test_one_seed_one_theta_whatever_the_machine_does(uninterrupted: dict[str, object], tmp_path: Path) -> None:
     for number, (threads, lanes, nodes) in enumerate([(1, 1, "1"), (2, 4, "4"), (1, 0, "devices")]):
         run = tinyfl.simulate(out=tmp_path / str(number), threads=threads, lanes=lanes, **{**SMALL, "nodes": nodes})
@@ -43,6 +44,7 @@ def written(run: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_and_resume_gives_the_same_theta(uninterrupted: dict[str, object], tmp_path: Path) -> None:
     out = tmp_path / "killed"
     # One lane and one thread are slow enough to be caught in the middle; checkpoints come every 20 ms.

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.preprocessing import StandardScaler
 
 import tinyfl
 from tinyfl import core
@@ -65,6 +63,8 @@ def standardised(x: np.ndarray) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 @given(st.floats(-1e12, 1e12), st.floats(-150, 150).map(lambda e: 10.0**e), st.integers(0, 1000))
 def test_inputs_in_any_units_are_the_same_numbers_to_the_digits_that_the_file_has(shift: float, unit: float, seed: int) -> None:
+    from sklearn.preprocessing import StandardScaler
+
     plain = np.random.default_rng(seed).normal(size=(50, 1))
     given_x = (plain + shift) * unit
     digits = np.spacing(np.abs(given_x).max()) / unit
@@ -92,6 +92,8 @@ def test_inputs_of_any_type_are_the_same_numbers(written: Callable[..., Path], k
 
 
 def test_whole_numbers_that_no_float_holds_are_told_apart() -> None:
+    from sklearn.preprocessing import StandardScaler
+
     steps = RNG.integers(0, 1000, (300, 1))
     np.testing.assert_allclose(
         standardised(1_700_000_000_000_000_000 + steps), standardised(steps), atol=0.5
@@ -103,6 +105,8 @@ def test_whole_numbers_that_no_float_holds_are_told_apart() -> None:
 
 @pytest.mark.parametrize("size", [1e200, 1e-200, 5e-310, 1e307])
 def test_squares_that_overflow_or_vanish_are_not_taken(size: float) -> None:
+    from sklearn.preprocessing import StandardScaler
+
     plain = RNG.uniform(-1, 1, (200, 1))
     np.testing.assert_allclose(standardised(size * plain), StandardScaler().fit_transform(plain), atol=1e-4)
 
@@ -270,6 +274,8 @@ def test_settings_of_the_users_data_are_for_those_alone() -> None:
 
 
 def test_the_floor_is_scikit_learns_dummies(written: Callable[..., Path]) -> None:
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
     for y, dummy in ((VALUES, DummyRegressor()), (CLASSES * (RNG.random(240) < 0.4), DummyClassifier())):
         task = Npz(written(y=y), 0)
         net = network("mlp", task.shape, task.outputs, task.loss, task.activation)

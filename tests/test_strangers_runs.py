@@ -114,6 +114,7 @@ def words(value: Any, path: tuple[Any, ...] = ()) -> Any:
     return HOSTILE if isinstance(value, str) and path[-1] != "mode" and not path[-1].endswith("sha256") else value
 
 
+@pytest.mark.slow
 def test_hostile_words_and_extreme_numbers_in_a_result_stay_words_and_numbers_on_its_pages(run: Path, tmp_path: Path) -> None:
     honest = Page(run / "report.html")
     result = words({**json.loads((run / "result.json").read_text()), "left_out": {"late": 1}, "boards": [{"board": "x"}]})

@@ -11,7 +11,13 @@ from tinyfl.core import F32, TableSource
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Loss, Placed, Pool
 
-tf = pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+
+@pytest.fixture(autouse=True, scope="module")
+def load_tensorflow(tensorflow: Any) -> None:
+    """Loads TensorFlow for the tests: collection does without it."""
+    global tf
+    tf = tensorflow
+
 
 STEPS, RATE = 20, 0.05
 IDENTITY, RELU, LEAKY, TANH, SIGMOID = Activation

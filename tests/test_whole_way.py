@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("unicorn", reason="needs unicorn: pip install 'tinyfl[firmware]'")
-pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+pytestmark = pytest.mark.usefixtures("tensorflow")
 
 
 def test_a_board_adapts_is_quantised_and_classifies_as_the_host_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

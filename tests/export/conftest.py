@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -7,9 +8,8 @@ KerasFiles = Callable[..., bytes]
 
 
 @pytest.fixture(scope="session")
-def keras_files() -> KerasFiles:
+def keras_files(tensorflow: Any) -> KerasFiles:
     """Int8 .tflite files of zoo.py's models by name, each converted once: (name, end=, per_tensor=)."""
-    pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
     import zoo
 
     return cache(zoo.int8)

@@ -32,7 +32,7 @@ from tinyfl.runs.adaptation import Initialisation
 from tinyfl.tasks import load_task
 from tinyfl.tasks.standard import Standardisation
 
-pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+pytestmark = pytest.mark.usefixtures("tensorflow")
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs ai-edge-litert: pip install 'tinyfl[tf]'")
 
 TFLM = "tinyfl's core, as TFLM"

@@ -30,6 +30,7 @@ def test_damaged_programs(sanitized: Path, tmp_path: Path) -> None:
     assert min(answers["refused"], answers["ran"]) > 5_000
 
 
+@pytest.mark.slow
 def test_damaged_programs_where_pointers_have_32_bits(tmp_path: Path) -> None:
     if find_spec("ziglang") is None:
         pytest.skip("needs ziglang: pip install 'tinyfl[firmware]'")

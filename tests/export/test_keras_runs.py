@@ -16,15 +16,20 @@ from tinyfl.report import figures
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulation import Run
 
-keras = pytest.importorskip("keras", reason="needs keras: pip install 'tinyfl[tf]'")
-L = keras.layers
-
 DEVICE = np.repeat(np.arange(12), 20)
 RNG = np.random.default_rng(0)
 YES = RNG.integers(0, 2, len(DEVICE))
 X = (5 + 2 * RNG.normal(size=(len(DEVICE), 4)) + 3 * YES[:, None]).astype(np.float32)
 COUNTS = RNG.integers(0, 40, len(DEVICE))
 HELD_OUT = [2, 7]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def load_keras(tensorflow: Any) -> None:
+    """Loads Keras for the tests: collection does without it."""
+    global keras, L
+    import keras
+    from keras import layers as L
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def saved(path: Path, units: int, activation: str, loss: Any) -> Path:
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((4,)), L.Dense(6, activation="tanh"), L.Dense(units, activation=activation)])
     if loss:
-        model.compile("adam", loss)
+        model.compile("adam", loss() if callable(loss) else loss)
     model.save(path)
     return path
 
@@ -53,11 +58,12 @@ def answers(file: Path, x: np.ndarray) -> np.ndarray:
     return np.asarray(keras.saving.load_model(file)(x))
 
 
-LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
+def logits() -> Any:
+    return keras.losses.BinaryCrossentropy(from_logits=True)
 
 
 @pytest.mark.parametrize("form", ["whole", "floats", "truth", "one-hot"])
-@pytest.mark.parametrize(("activation", "loss"), [("sigmoid", "binary_crossentropy"), ("linear", LOGITS), ("sigmoid", None)])
+@pytest.mark.parametrize(("activation", "loss"), [("sigmoid", "binary_crossentropy"), ("linear", logits), ("sigmoid", None)])
 def test_a_classifier_with_one_output_starts_with_its_own_answers(
     tmp_path: Path, no_page: None, activation: str, loss: Any, form: str
 ) -> None:

@@ -535,6 +535,7 @@ def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(ready: Board) -
     assert kept == [False] * writes + [True]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:

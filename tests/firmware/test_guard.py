@@ -269,6 +269,7 @@ def fuzz(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return harness.compile_c(cc, tmp_path_factory.mktemp("fuzz") / "fuzz", sources, *harness.SANITIZED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_million_hostile_calls_return_documented_codes_and_keep_to_their_buffers(fuzz: Path, seed: int) -> None:
     answers = harness.run(fuzz, seed, 500_000).split()

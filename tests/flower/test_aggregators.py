@@ -11,7 +11,6 @@ from flwr.serverapp.strategy import FedAvg as StockFedAvg
 from flwr.serverapp.strategy import FedMedian, FedTrimmedAvg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import trim_mean
 
 from tinyfl.aggregators import aggregator
 from tinyfl.algorithms import State, Updates
@@ -187,6 +186,8 @@ def krum_of_the_paper(rows: np.ndarray, malicious: int) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_judges_phi_is_that_of_an_independent_computation(seed: int) -> None:
+    from scipy.stats import trim_mean
+
     theta, rows = phis(20, seed)
     rows[:4] = theta + 50 * (rows[:4] - theta)
     exact = rows.astype(np.float64)

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import tomli_w
 from apps import OURS, bundle, changed, zipped
-from flwr.cli.build import build_fab_from_disk
-from flwr.cli.install import install_from_fab
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +28,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_example_app_is_known_as_flower_bundles_it_whatever_its_settings(tmp_path: Path) -> None:
+    from flwr.cli.build import build_fab_from_disk
+
     folder = tmp_path / "my-fleet"
     folder.mkdir()
     text = Path(str(APP)).read_text()
@@ -115,6 +115,8 @@ def test_a_strange_bundle_is_refused(kind: str) -> None:
 def test_what_flower_unpacks_of_a_known_app_is_its_settings_alone(
     tmp_path: Path, changes: list[tuple[int, int]], cut: int
 ) -> None:
+    from flwr.cli.install import install_from_fab
+
     app = bytearray(bundle())
     for place, value in changes:
         app[place] = value

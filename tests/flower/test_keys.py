@@ -25,9 +25,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from flwr.cli.supernode.register import try_load_public_key
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -35,7 +32,6 @@ from typer.testing import CliRunner
 from tinyfl.cli import app
 from tinyfl.deployment import keys
 from tinyfl.deployment.keys import LOCAL, make_keys
-from tinyfl.deployment.superlink import Setting
 from tinyfl.errors import ConfigError, RunError, TinyflError
 
 HOSTS, NODES = ("lab.example", "192.168.1.10"), ("lab-a", "lab-b")
@@ -155,6 +151,10 @@ def test_a_key_that_ssh_keygen_made_is_kept(folder: Path) -> None:
 
 
 def test_flower_loads_a_nodes_key_and_registers_its_public_half(folder: Path) -> None:
+    from flwr.cli.supernode.register import try_load_public_key
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+    from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
+
     for node in NODES:
         pair = _try_setup_client_authentication(
             Namespace(auth_supernode_private_key=str(folder / f"{node}.key"), auth_supernode_public_key=None)
@@ -496,6 +496,8 @@ def test_json_is_one_object_with_the_files_and_what_comes_next(verb: Verb, tmp_p
 
 def test_the_commands_are_ones_that_tinyfl_and_flower_take(verb: Verb, tmp_path: Path) -> None:
     from flwr.cli.flower_config import parse_superlink_connection
+
+    from tinyfl.deployment.superlink import Setting
 
     said = json.loads(verb("my keys", *ASKED, "--json"))
     program, name, *words = shlex.split(said["superlink"])

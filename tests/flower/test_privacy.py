@@ -12,7 +12,6 @@ import pytest
 from answers import FOLLOW, Answers, aggregated, config, content, phis
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.special import log_ndtr, ndtr
 
 from tinyfl.aggregators import aggregator, privacy_spent, target_delta
 from tinyfl.algorithms import State, Updates
@@ -49,6 +48,8 @@ def test_noise_has_the_deviation_that_it_is_accounted_with() -> None:
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """The least epsilon of Gaussian noise with sensitivity mu deviations (Balle and Wang 2018, theorem 8), by bisection."""
+    from scipy.special import log_ndtr, ndtr
+
     low, high = 0.0, 1e4
     for _ in range(100):
         epsilon = (low + high) / 2

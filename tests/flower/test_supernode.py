@@ -15,9 +15,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode, Status
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
-from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunNotRunningException
-from flwr.supernode.nodestate import NodeStateFactory
 
 from tinyfl.deployment import supernode_main
 from tinyfl.errors import InstallError
@@ -35,13 +33,20 @@ def loop() -> Iterator[Any]:
     reload(module)
 
 
+def node_state() -> Any:
+    from flwr.supercore.object_store import ObjectStoreFactory
+    from flwr.supernode.nodestate import NodeStateFactory
+
+    return NodeStateFactory(objectstore_factory=ObjectStoreFactory()).state()
+
+
 class Node:
     """A SuperNode's state, and a SuperLink that has ``messages`` for it and takes its answers."""
 
     def __init__(self, loop: Any, app: bytes = b"") -> None:
         FleetGrid(FLEET)  # gives this process the identity that Message() asks for
         self.loop, self.app = loop, app
-        self.state = NodeStateFactory(objectstore_factory=ObjectStoreFactory()).state()
+        self.state = node_state()
         self.store = self.state.object_store
         self.state.set_node_id(1)
         self.sent: list[Message] = []
@@ -97,7 +102,7 @@ def test_the_inner_parts_of_flowers_that_the_supernode_goes_by_are_there_or_miss
 ) -> None:
     loop, connection = supernode_main.flower()
     assert callable(connection.make_simple_http_retry_invoker)
-    state = NodeStateFactory(objectstore_factory=ObjectStoreFactory()).state()
+    state = node_state()
     for name in ("get_tasks", "finish_task", "delete_messages", "lock_msg_store", "msg_store"):
         assert hasattr(state, name), name
     monkeypatch.delattr(loop, "_push_messages")
