@@ -75,7 +75,7 @@ def test_pins_are_numbered_as_their_vendors_do() -> None:
 
 BAD = [
     ('port = "stm32f4"', 'port = "stm32g9"', "there is no port 'stm32g9' in firmware/ports"),
-    ('core = "cortex-m4f"', 'core = "z80"', "core is 'z80', which is none of cortex-m0plus"),
+    ('core = "cortex-m4f"', 'core = "z80"', "core is 'z80', not one of cortex-m0plus"),
     ("clock = 168_000_000", 'clock = "fast"', "clock: Input should be a valid integer (is 'fast')"),
     ("clock = 168_000_000", "clock = true", "clock: Input should be a valid integer (is True)"),
     ("clock = 168_000_000", "clock = -1", "clock: Input should be greater than or equal to 0 (is -1)"),
@@ -90,7 +90,7 @@ BAD = [
     ),
     ("stack = 4", "application = 0x0700_0000\nstack = 4", "application at 0x07000000 to 0x0807fff0 is not in the flash"),
     ("origin = 0x080a_0000", "origin = 0x0900_0000", "slot 1 at 0x09000000 to 0x09020000 is not in the flash"),
-    ("origin = 0x080a_0000, size = 131_072", "origin = 0x080a_0000, size = 65_536", "the two slots are not of one size"),
+    ("origin = 0x080a_0000, size = 131_072", "origin = 0x080a_0000, size = 65_536", "the two slots differ in size"),
     (
         "origin = 0x080a_0000",
         "origin = 0x080c_0000",

@@ -271,7 +271,7 @@ def test_a_board_of_an_own_manifest_is_found_by_what_is_saved(workbench: Workben
     [
         (
             'manifest = "gone.toml"',
-            r"devices.toml names gone.toml as the manifest of board 05. gone.toml is no board's manifest",
+            r"devices.toml names gone.toml as the manifest of board 05. gone.toml is not a valid board manifest",
         ),
         ("", "no board that comes with tinyfl is called 'my-board'. Give its manifest's path to --board, or write it into"),
     ],

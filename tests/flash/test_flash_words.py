@@ -187,7 +187,9 @@ def test_options_that_are_none_are_refused(workbench: Workbench, options: list[s
 
 def test_a_folder_that_cannot_be_built_in_is_said(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyfl.fleets.emulation.firmware", really_built)
-    with pytest.raises(ConfigError, match=r"nothing can be built in /proc/x/microbit-v2 \(.*Give --out a folder"):
+    with pytest.raises(
+        ConfigError, match=r"cannot write to the build folder /proc/x/microbit-v2 \(.*Give --out a writable folder"
+    ):
         run.commands(FlashSelection((MICROBIT_V2,)), Job(out=Path("/proc/x")))
 
 
