@@ -82,7 +82,7 @@ BAD = [
     ("clock = 168_000_000", "", "clock: is missing"),
     ("buffer = 1024", "buffer = 100", "buffer: Input should be greater than or equal to 512 (is 100)"),
     ("stack = 4_096", "stack = 4_097", "memory.stack: Input should be a multiple of 8 (is 4097)"),
-    ("stack = 4_096", "stack = 200_000", "memory: stack is 200,000, and the RAM has 131,072 bytes"),
+    ("stack = 4_096", "stack = 200_000", "memory: stack is 200,000 bytes, but the RAM has only 131,072"),
     (
         "identity = 0x0807_fff0",
         "identity = 0x0808_0000",

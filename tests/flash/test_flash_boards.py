@@ -153,7 +153,7 @@ def test_of_several_boards_one_must_be_named(workbench: Workbench) -> None:
     (done,) = run.flash(FlashSelection((F401,), probes=("S2",)))
     assert done.id == "02" and "still runs" in done.detail
     assert "adapter serial S2" in run.commands(FlashSelection((F401,), probes=("S2",)))[1]
-    with pytest.raises(ConfigError, match="which boards are meant"):
+    with pytest.raises(ConfigError, match="no boards are selected"):
         run.flash(FlashSelection())
 
 

@@ -231,7 +231,7 @@ def test_a_board_that_is_another_once_the_firmware_is_built_is_not_written(
     monkeypatch.setattr("tinyfl.fleets.emulation.firmware", built)
     (done,) = run.flash(FlashSelection((F401,)))
     assert done.what == FAILED and openocd.calls == []
-    assert "Nothing was written. Put the cables right" in done.detail
+    assert "Nothing was written. Swap the cables back" in done.detail
     assert ("another board, 02, answers by now" in done.detail) == (then == "another")
 
 

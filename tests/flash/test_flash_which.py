@@ -176,7 +176,7 @@ def test_two_boards_with_one_id_are_not_one(workbench: Workbench) -> None:
     urls = [workbench.plug(f"ttyACM{i}", FakeBoard(b"\5", "nucleo-f401re"), usb=NUCLEO, serial=f"S{i}") for i in (0, 1)]
     openocd = written(workbench)
     for asked in (FlashSelection(everything=True), FlashSelection(ids=("05",))):
-        with pytest.raises(ConfigError, match=re.escape(f"two boards say they are 05, at {urls[0]} and {urls[1]}.")):
+        with pytest.raises(ConfigError, match=re.escape(f"two boards report the id 05, at {urls[0]} and {urls[1]}.")):
             run.flash(asked)
     assert openocd.calls == []
     (done,) = run.flash(FlashSelection(ports=(urls[1],)))

@@ -176,7 +176,7 @@ def test_a_method_that_is_none_and_one_that_the_board_lacks(workbench: Workbench
     [
         (["--wait", "-3"], "--wait"),
         (["--baud", "-7"], "--baud"),
-        (["--id", "zz"], "--id 'zz' is no board's id"),
+        (["--id", "zz"], "--id 'zz' is not a board's id"),
         (["--tag", "lab", "--devices", "nope.toml"], "there is no file nope.toml"),
     ],
 )

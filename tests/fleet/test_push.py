@@ -224,7 +224,7 @@ def test_the_wait_ends(desk: Desk, pushing: Callable[..., Pushed], tmp_path: Pat
     (outcome,) = pushing(Selection(), wait=0.05, devices=path).boards
     assert (outcome.id, outcome.what) == ("0a", "offline") and "cannot be opened" in outcome.detail
     nobody = pushing(Selection())
-    with pytest.raises(LinkError, match="none of the boards that are meant was found"):
+    with pytest.raises(LinkError, match="none of the selected boards was found"):
         push.demand_all(nobody)
 
 
@@ -256,7 +256,7 @@ def test_a_selection_leaves_the_others_alone(desk: Desk, pushing: Callable[..., 
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no model to push"):
+    with pytest.raises(ConfigError, match="not a model to push"):
         push.load("mlp-8")
 
 

@@ -135,7 +135,7 @@ async def _named(asked: FlashSelection, now: Seen, saved: Sequence[Saved], metho
     if asked.probes and asked.ports and (len(asked.probes), len(asked.ports)) != (1, 1):
         raise ConfigError("--probe and --port together mean one board. Give each once, or several of one kind.")
     spots = list(dict.fromkeys(_called(word, asked, now) for word in asked.probes))
-    ports: list[Port | None] = list(dict.fromkeys(port(url, now=now.ports) for url in asked.ports))
+    ports: list[Port | None] = list(dict.fromkeys(port(url, present=now.ports) for url in asked.ports))
     ports = ports or [next((each for each in now.ports if each.spot.same(spot)), None) for spot in spots]
     ports = [_spoken(each, asked.boards, asked.baud) if each else None for each in ports]
     devices = {each.port.url: each for each in await _at(now, [each for each in ports if each], talk)}
@@ -213,7 +213,7 @@ async def _known(asked: FlashSelection, now: Seen, saved: Sequence[Saved], talk:
     entries = {each.id: each for each in saved}
     targets: list[Target] = []
     absent: list[Absent] = []
-    pairs = [(entries.get(device.id, Saved(device.id)), device) for device in chosen.there]
+    pairs = [(entries.get(device.id, Saved(device.id)), device) for device in chosen.present]
     for entry, device in [*pairs, *((entry, device) for entry, device in chosen.missing)]:
         mine = device is None or bool(device.id) or inventory.entry_of(device, saved) == entry  # not one that may be another's
         there = device if device and device.state != "gone" and mine else None
