@@ -415,7 +415,7 @@ FLEET_OF_FIVE = """task = "sine"\n[[fleet]]\nnative = 3\n[[fleet]]\nboard = "pos
         (["run", "--task", "sine", "--board", "posix", "--engine", "qemu"], "engine qemu does not run posix"),
         (["run", "--task", "sine", "--port", NOBODY, "--devices", "2"], "2 devices, but the fleet's parts have 1"),
         (["run", "fleet.toml", "--devices", "6"], "6 devices, but the fleet's parts have 5"),
-        (["run", "--task", "sine", "--port", "nonsense://1"], "nonsense://1 is no link"),
+        (["run", "--task", "sine", "--port", "nonsense://1"], "nonsense://1 is not a link"),
         (["run", "--seconds", "0"], "--seconds"),
         (["emulate", "--board", "nosuch"], "no board is called 'nosuch'"),
         (["emulate", "--board", "posix", "--engine", "unicorn"], "engine unicorn does not run posix"),

@@ -105,7 +105,7 @@ async def too_long(board: LinkedBoard) -> None:
     await board.predict(bytes(31))
 
 
-@pytest.mark.parametrize(("script", "says"), [(too_short, "29 bytes are not the whole input"), (too_long, "of its range")])
+@pytest.mark.parametrize(("script", "says"), [(too_short, "29 bytes are not the complete input"), (too_long, "of its range")])
 def test_an_input_of_another_length_is_refused(
     new_board: Callable[[], Any], made: Callable[..., bytes], script: Script, says: str
 ) -> None:
