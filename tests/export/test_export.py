@@ -325,7 +325,7 @@ def test_tflite_runtime_is_left_out_with_the_reason_where_it_cannot_run(monkeypa
     )
     monkeypatch.setattr(np, "__version__", "2.4.6")
     runs, missing = available(int8=True)
-    assert missing == {"tflite-runtime 2.14.0": "needs numpy below 2, and this is 2.4.6"}
+    assert missing == {"tflite-runtime 2.14.0": "needs numpy below 2, but 2.4.6 is installed"}
     assert not any("runtime" in name for name in runs)
 
 

@@ -188,7 +188,7 @@ def test_a_board_of_another_kind_is_not_written(workbench: Workbench) -> None:
     openocd = workbench.tool("openocd")
     (done,) = run.flash(FlashSelection((F401,), ports=(url,)))
     assert done.what == FAILED and openocd.calls == []
-    assert "the board there is nucleo-f446re, by its description, not nucleo-f401re. Nothing was written." in done.detail
+    assert "by its description the board is nucleo-f446re, not nucleo-f401re. Nothing was written." in done.detail
     (missed,) = run.flash(FlashSelection((F401,)))
     assert missed.what == OFFLINE
 

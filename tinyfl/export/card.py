@@ -1,4 +1,4 @@
-"""The model card: what ``tinyfl.export.model.export`` found out, in words."""
+"""The model card: the results of ``tinyfl.export.model.export`` as Markdown."""
 
 from math import prod
 from pathlib import Path
@@ -44,7 +44,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _code(words: object) -> str:
-    """Words from outside between backticks, of which they may have none."""
+    """Encloses untrusted words in backticks, replacing backticks in them."""
     return f"`{plain(words).replace('`', chr(39))}`"
 
 
@@ -79,7 +79,7 @@ def _measured(facts: dict[str, Any]) -> list[str]:
 
 
 def figure(value: float | None, ci95: float | None, metric: str) -> str:
-    """A share in per cent, or an error, with the half-width of its interval."""
+    """Formats a share in per cent, or an error, with the half-width of its interval."""
     if value is None:
         return "not finite"
     if metric not in SHARES:
@@ -88,7 +88,7 @@ def figure(value: float | None, ci95: float | None, metric: str) -> str:
 
 
 def drop(row: dict[str, Any], metric: str) -> str:
-    """By how much a row is worse than the core in float32: as points of a per cent, or as an error."""
+    """Formats a row's loss against the core in float32: in percentage points, or as an error."""
     if (row["numbers"], row["by"]) == ("float32", CORE):
         return ""
     worse = figure(row["drop"], row["drop_ci95"], metric)

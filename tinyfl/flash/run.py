@@ -238,7 +238,7 @@ class _Flash:
             raise FlashError(target.trouble)
         if target.described and target.described.board != target.board.name:
             raise FlashError(
-                f"the board there is {target.described.board}, by its description, not {target.board.name}. Nothing was "
+                f"by its description the board is {target.described.board}, not {target.board.name}. Nothing was "
                 f"written. Give another port, or --board {target.described.board}."
             )
         demand_method(target.board, self._job.method)
