@@ -30,7 +30,7 @@ typedef struct {
     tinyfl_sine sine;
 } group;
 
-static group group_at(const tinyfl_source *source, const uint32_t *devices, size_t first, size_t count)
+static group group_at(const tinyfl_native_source *source, const uint32_t *devices, size_t first, size_t count)
 {
     group g = {.first = first, .used = count - first < TINYFL_LANES ? (int)(count - first) : TINYFL_LANES};
     if (source->kind == TINYFL_SINE) {
@@ -42,7 +42,7 @@ static group group_at(const tinyfl_source *source, const uint32_t *devices, size
 }
 
 /* Sample `index` of each lane's device; `samples` is how many each device has in this call. */
-static void sample(const tinyfl_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
+static void sample(const tinyfl_native_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
                    size_t inputs, size_t outputs, real *x, real *y)
 {
     if (source->kind == TINYFL_SINE) {
@@ -241,7 +241,7 @@ static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
 }
 
 #if TINYFL_LANES == 1
-TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_source *source, const uint32_t *devices, size_t count, uint32_t round,
+TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count, uint32_t round,
                                         uint32_t samples, uint32_t inputs, uint32_t outputs, float *x, float *y)
 {
     if (!source || !devices || !x || !y)

@@ -20,13 +20,13 @@ typedef struct {
     const int32_t *labels;/* (devices, samples): its class; or NULL ... */
     const float *targets; /* ... with (rows of the table, outputs) */
     const float *gain;    /* (devices): multiplies the device's inputs; NULL: 1 */
-} tinyfl_source;
+} tinyfl_native_source;
 
 /* One round on a cohort. */
 typedef struct {
     const tinyfl_plan *plan;
     const float *theta; /* (weights) */
-    tinyfl_source source;
+    tinyfl_native_source source;
     const uint32_t *devices; /* (count): their numbers */
     size_t count;
     uint32_t round, samples, batch, passes;
@@ -42,7 +42,7 @@ typedef struct {
 typedef struct {
     const tinyfl_plan *plan;
     const float *theta;
-    tinyfl_source support, query; /* tables */
+    tinyfl_native_source support, query; /* tables */
     size_t count;
     uint32_t shots, queries; /* samples in each device's support and query set */
     uint32_t stream;         /* 0: a step is one full-batch step; 1: one pass, sample by sample */
@@ -66,7 +66,7 @@ TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, in
 TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int lanes, int threads);
 
 /* Samples 0 .. samples - 1 of each device in this round: x (count, samples, inputs), y (count, samples, outputs). */
-TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_source *source, const uint32_t *devices, size_t count, uint32_t round,
+TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count, uint32_t round,
                                         uint32_t samples, uint32_t inputs, uint32_t outputs, float *x, float *y);
 
 /* The sine task's function of each device: y (count, points) at x (points). */

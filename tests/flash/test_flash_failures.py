@@ -287,7 +287,7 @@ def test_the_verdict_on_the_drive_is_read(workbench: Workbench) -> None:
     assert done.what == FAILED
     assert done.detail == (
         "the board's drive refused the firmware: the probe cannot stop the chip. Unplug the board, wait, plug it in, and flash "
-        f"again.\n  {workbench.folder / 'media/MICROBIT/FAIL.TXT'} said: error: The interface firmware FAILED to "
+        f"again.\n  {workbench.folder / 'media/MICROBIT/FAIL.TXT'}: error: The interface firmware FAILED to "
         f"reset/halt the "
         "target MCU type: target"
     )

@@ -134,7 +134,7 @@ def test_an_output_from_another_place_is_corrupt(made: Callable[..., bytes]) -> 
         await board.put_program(made(1000))
         await board.predict(bytes(1000))
 
-    with pytest.raises(Corrupt, match=r"from byte 448, got .* from 452"):
+    with pytest.raises(Corrupt, match=r"from offset 448, got .* from 452"):
         on(Skipping(), script)
 
 

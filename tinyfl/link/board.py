@@ -172,12 +172,12 @@ class LinkedBoard:
             if theirs != ours:
                 raise Refused(
                     f"board {described.id.hex()} speaks {what} {theirs} (firmware {described.firmware}); this tinyfl speaks "
-                    f"{ours}. Flash the board with the firmware of this version."
+                    f"{ours}. Flash it with the firmware of this version."
                 )
         if "dense" not in described.layers or "float32" not in described.dtypes:
             raise Refused(
                 f"board {described.id.hex()} supports {', '.join(described.layers)} layers of {', '.join(described.dtypes)}, "
-                "not dense layers of float32. Flash the board with the firmware of this version."
+                "not dense layers of float32. Flash it with the firmware of this version."
             )
         self._transport.initialize(reply.buffer)
         return described
