@@ -1,4 +1,4 @@
-"""Emulated boards: what a fleet of them takes, and what the firmware costs on a Cortex-M4F.
+"""Emulated boards: time and memory of a fleet, and the firmware's cost on a Cortex-M4F.
 
     python bench/boards.py            fleets of 16 and 64 boards, in unicorn and, where it is installed, QEMU: some minutes
     python bench/boards.py --firmware instructions per SGD step, stack, flash and RAM
@@ -73,7 +73,7 @@ def rounds(fleet: list[dict[str, object]]) -> tuple[str, list[float], float]:
 
 
 def instructions(name: str, toolchain: str, activation: str) -> float:
-    """Executed per SGD step, making the sample and all guards included: the difference between rounds of 132 and of 32."""
+    """Instructions per SGD step, including sample generation and all guards: the difference between rounds of 132 and of 32."""
     board = boards.load(name)
     task = load_task("sine", None, 0)
     net = network(f"mlp-32-32-{activation}", (1,), 1, task.loss, task.activation)
@@ -104,7 +104,7 @@ def firmware() -> None:
 
 
 async def deepest_stack(opener: Opener) -> int:
-    """Bytes of stack that a board has used once it has described itself, learnt, given its weights and committed them."""
+    """Bytes of stack used by a board after describe, a round, reading weights and a commit."""
     task = load_task("sine", None, 0)
     net = network(NETWORK, (1,), 1, task.loss, task.activation)
     theta = net.initial_weights(0)

@@ -1,4 +1,4 @@
-"""TinyReptile beside its baselines at equal compute: the tables of the README.
+"""TinyReptile against its baselines at equal compute: the tables of the README.
 
     python bench/compare.py sine     seeds 0 to 7, a million sample gradients each; about ten minutes
     python bench/compare.py digits   seeds 0 to 4, 1.28 million sample gradients each; about ten minutes
@@ -32,7 +32,7 @@ def interval(figures: list[float]) -> str:
 
 
 def figure(row: Row) -> float:
-    """Accuracy where the task has it, loss where not."""
+    """Accuracy if the task has it, else loss."""
     return row.loss if row.accuracy is None else row.accuracy
 
 

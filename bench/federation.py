@@ -66,7 +66,7 @@ class Site:
         say("tinyfl", "keys", "keys", *(word for name in GATEWAYS for word in ("--node", name)), folder=folder)
 
     def start(self, name: str, *words: str) -> None:
-        """Starts a process; it ends with this one."""
+        """Starts a process that ends with this one."""
         log = (self.folder / f"{name}.log").open("ab")
         if (program := BIN / words[0]).exists():
             words = (str(program), *words[1:])
@@ -90,7 +90,7 @@ class Site:
         )  # fmt: skip
 
     def all(self) -> None:
-        """Everything up and registered."""
+        """Starts and registers everything."""
         self.superlink()
         for name in GATEWAYS:
             say("flwr", "supernode", "register", f"keys/{name}.pub", "lab", folder=self.folder)
@@ -134,7 +134,7 @@ def pids(text: str) -> list[int]:
 
 @contextmanager
 def site() -> Iterator[tuple[Site, str]]:
-    """A federation that is up, and the theta that its runs must end with."""
+    """A running federation, and the theta expected at the end of its runs."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
         made = Site(Path(folder), up)
         done = say("tinyfl", "run", *RUN, "--out", "here", "--json", folder=made.folder)
@@ -158,7 +158,7 @@ def seconds() -> None:
 
 
 def kills(parts: list[str]) -> None:
-    """Each part in turn, after round 3 of 10; a run that stops goes on with --resume."""
+    """Kills each part in turn, after round 3 of 10; a stopped run continues with --resume."""
     with site() as (made, theta):
         for part in parts or PARTS:
             name = part.replace(" ", "-").replace("'", "")
@@ -183,13 +183,13 @@ def kills(parts: list[str]) -> None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it has started, parents first; of a gateway, the second is its SuperNode."""
+    """A process and its descendants, parents first; for a gateway, the second is its SuperNode."""
     started = subprocess.run(["pgrep", "-P", str(pid), "-f", "flwr|flower"], capture_output=True, text=True, check=False)
     return [pid, *(each for child in started.stdout.split() for each in family(int(child)))]
 
 
 def suspend(processes: list[int]) -> None:
-    """Stops them for a while, as a laptop that is closed."""
+    """Suspends them for a while, like a closed laptop."""
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for pid in processes:
             with suppress(ProcessLookupError):
@@ -199,13 +199,13 @@ def suspend(processes: list[int]) -> None:
 
 
 def end(child: Child) -> None:
-    """kill -9; reaped at once, as a shell would, since Flower takes a zombie for alive."""
+    """kill -9, then reaps the process at once, like a shell, since Flower considers a zombie alive."""
     child.process.kill()
     child.process.wait()
 
 
 def kill(made: Site, part: str) -> None:
-    """kill -9, and what its owner does then."""
+    """kill -9, and the owner's reaction."""
     if part == "SuperNode":
         os.kill(family(made.running["lab-b"].process.pid)[1], signal.SIGKILL)
     elif part == "gateway's board":

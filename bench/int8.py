@@ -1,4 +1,4 @@
-"""Int8 inference beside TensorFlow Lite Micro: networks of MLPerf Tiny's shapes with random weights, converted by TensorFlow.
+"""Int8 inference against TensorFlow Lite Micro: networks of MLPerf Tiny's shapes with random weights, converted by TensorFlow.
 
     python bench/int8.py [MODEL.tflite ...]
 

@@ -1,4 +1,4 @@
-"""The link to a board: a megabyte each way, and what of a line's rate that uses.
+"""The link to a board: a megabyte in each direction, and the share of the line rate used.
 
     python bench/link.py        in unicorn and, where it is installed, QEMU, over a pty: a minute
 
@@ -36,13 +36,13 @@ BOARD, NETWORK = "mps2-an386", "mlp-128-128"
 PAYLOAD = 1_000_000
 BAUDS = (115_200, 1_000_000)
 BITS = 10
-"""Of a byte on the line: start, eight, stop."""
+"""Bits of a byte on the line: start, eight, stop."""
 TURNAROUNDS = (0.0, 0.001, 0.016)
-"""Seconds an exchange: none; a frame of full-speed USB; the latency timer that FTDI's adapters come with."""
+"""Latency of an exchange, in seconds: none; a frame of full-speed USB; the default latency timer of FTDI's adapters."""
 
 
 class Counted:
-    """A wire that counts, and from which no answer is late enough to ask again."""
+    """A wire that counts bytes, with a patience that excludes repeated requests."""
 
     patience = 60.0
 
@@ -66,7 +66,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What went over the line, in bytes, and the seconds that it took."""
+    """Bytes on the line, and seconds."""
 
     payload: int
     exchanges: int
@@ -79,13 +79,13 @@ class Traffic:
         return self.payload / (self.sent + self.received)
 
     def of_the_line(self, baud: int, turnaround: float) -> float:
-        """The share of the line rate that is payload."""
+        """The payload's share of the line rate."""
         line = (self.sent + self.received) * BITS / baud
         return self.payload * BITS / baud / (line + self.exchanges * turnaround)
 
 
 async def echo(board: LinkedBoard) -> int:
-    """The bytes of payload, both ways."""
+    """Bytes of payload, in both directions."""
     draw, longest = random.Random(1), board.description.buffer - 24
     done = 0
     while done < PAYLOAD:
@@ -126,7 +126,7 @@ async def measured(url: str, traffic: Callable[[LinkedBoard], Awaitable[int]]) -
 
 @contextmanager
 def served(engine: str) -> Iterator[tuple[str, Callable[[], int]]]:
-    """An emulated board on a pty: its url, and the instructions that it has executed (0 where nobody counts)."""
+    """An emulated board on a pty: its url, and its executed instructions (0: not counted)."""
     board = boards.load(BOARD)
     elf = build(board, Path("build/firmware") / f"{BOARD}-zig").elf
     if engine == "unicorn":

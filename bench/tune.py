@@ -1,4 +1,4 @@
-"""How the baselines' settings were chosen: a grid on two seeds that the comparisons do not use.
+"""Selection of the baselines' hyperparameters: a grid on two seeds that the comparisons do not use.
 
     python bench/tune.py sine | digits
 
@@ -41,7 +41,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 
 def validation(task: str, options: dict[str, Any], seed: int) -> float:
-    """The figure to be small, after training with ``options``."""
+    """The figure to minimise, after training with ``options``."""
     samples = options.get("samples", {"reptile": 50, "fedavg": 40}.get(options["algorithm"], 32))
     rounds = GRADIENTS[task] // (samples * options["cohort"])
     config, made, net, theta = learn(task=task, rounds=rounds, seed=seed, **options)

@@ -124,7 +124,7 @@ def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
         raise AssertionError(line)
 
     for which in ({"url": ""}, {"url": url, "id": "ab"}):
-        with pytest.raises(ConfigError, match="which board"):
+        with pytest.raises(ConfigError, match="no board is selected"):
             monitor(**which, tell=never)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--interval is 0 s"):
         monitor(url, never, interval=0)

@@ -1,6 +1,6 @@
 /* nRF52833 and nRF52840 by their registers (Nordic's product specifications): UART0, the one without DMA, on any two pins;
  * slots in pages of flash. The instruction cache, which is on, holds no data, so slots are read as they are. A bootloader may
- * have run before: what it can have left on in the peripherals used here is turned off, or, of a watchdog, fed. */
+ * have run before: its settings of the peripherals used here are turned off; a running watchdog is fed. */
 #include "cortex_m.h"
 #include "registers.h"
 
@@ -29,8 +29,8 @@
 #define LONGEST (TINYFL_CLOCK / 8 / 4) /* turns of 8 cycles or more: 0.25 s, thrice a page's erase */
 #define WATCHDOG_SECONDS 8u
 
-/* The event is cleared before the byte is taken, which brings the next byte and its event up. An overrun stops nothing, and the
- * frame's CRC tells of it. */
+/* The event is cleared before the byte is taken, which brings the next byte and its event up. An overrun stops nothing; the
+ * frame's CRC detects it. */
 int tinyfl_uart_take(void)
 {
     if (!UART(EVENTS_RXDRDY))
@@ -51,7 +51,7 @@ static void uart_write(const uint8_t *bytes, size_t count)
     }
 }
 
-/* Every reload register that is enabled must be written: more than ours, if a bootloader started the watchdog. */
+/* Every enabled reload register must be written: more than ours if a bootloader started the watchdog. */
 static void alive(void)
 {
     for (uint32_t i = 0; i < 8; i++)
@@ -59,8 +59,8 @@ static void alive(void)
             REGISTER(WDT_BASE + WDT_RR0 + 4 * i) = WDT_RR0_RR__RELOAD;
 }
 
-/* Once started it can be neither changed nor stopped, not even by a reset that software asks for. It counts while the core is
- * awake: SysTick stands still while this core sleeps, so nothing would wake a board that waits for its host. */
+/* Once started it can be neither changed nor stopped, not even by a software reset. It counts only while the core is awake:
+ * SysTick stops while this core sleeps, so nothing would wake a board that waits for its host. */
 static void watchdog_start(void)
 {
     if (!(WDT(RUNSTATUS) & WDT_RUNSTATUS_RUNSTATUS)) {

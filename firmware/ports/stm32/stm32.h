@@ -1,4 +1,4 @@
-/* What the families of STM32 have alike (stm32.c), and what each of them gives to it (ports/stm32f4, ports/stm32f7).
+/* Common code of the STM32 families (stm32.c), and the functions each family provides (ports/stm32f4, ports/stm32f7).
  * registers.h is the family's. */
 #ifndef TINYFL_STM32_H
 #define TINYFL_STM32_H
