@@ -3,9 +3,9 @@
     python bench/endings.py                     34 moments of each
     python bench/endings.py run push --each 10  of some
 
-A moment lies anywhere between a command's start and its usual end. Whatever a command has started carries a mark in its
-environment, and has a temporary folder of its own, so nothing of it is overlooked. A run that was stopped is resumed, or
-started anew where it had not begun, and must end with the theta of one that was left alone. It needs no network.
+A moment is drawn between a command's start and its usual end. All processes of a command have a mark in their environment and
+their own temporary folder, so that no leftover is overlooked. A stopped run is resumed, or started again if it had not begun,
+and must end with the theta of an undisturbed run. It needs no network.
 """
 
 import argparse
@@ -83,7 +83,7 @@ class Bench:
     def ports(self) -> list[str]:
         """Starts three boards that keep running."""
         self.stays("boards", "tinyfl", "emulate", "--board", "mps2-an386", "--count", "3", "--link", "tcp", "--json")
-        while not (text := self.said("boards")).startswith("{"):
+        while not (text := self.output("boards")).startswith("{"):
             time.sleep(0.2)
         return [word for board in json.loads(text)["boards"] for word in ("--port", board["url"])]
 
@@ -93,10 +93,10 @@ class Bench:
         os.chdir(self.folder)
         self.up.enter_context(Child([str(BIN / words[0]), *words[1:]], stdout=log, stderr=log))
 
-    def said(self, name: str) -> str:
+    def output(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def whole(self, *words: str) -> str:
+    def undisturbed(self, *words: str) -> str:
         """Output of a command without a signal."""
         done = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -110,10 +110,10 @@ class Bench:
         scratch.mkdir()
         mark = f"TINYFL_ENDING={os.getpid()}-{self.trial}"
         environment = os.environ | {"TMPDIR": str(scratch), **dict([mark.split("=")])}
-        with (self.folder / "said").open("w+") as said:
+        with (self.folder / "said").open("w+") as output:
             process = subprocess.Popen(
                 [str(BIN / words[0]), *words[1:]], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-                stdout=said, stderr=said, start_new_session=True,
+                stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
             try:
                 process.wait(after)
@@ -125,8 +125,8 @@ class Bench:
                 process.wait(TIMEOUT)
             seen.seconds.append(time.monotonic() - began)
             process.kill()
-            said.seek(0)
-            text = said.read()
+            output.seek(0)
+            text = output.read()
         code = process.wait()
         seen.codes[code] += 1
         if code < 0 and not text.startswith("tinyfl:"):
@@ -166,7 +166,7 @@ def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None
     """Trials of ``tinyfl run`` with these options, resumed with the options ``local``, if given: another fleet, the same
     theta."""
     again = ["tinyfl", "run", *(local or options), "--json", "--out"]
-    theta = json.loads(bench.whole(*again, "whole-" + str(len(options))))["theta_sha256"]
+    theta = json.loads(bench.undisturbed(*again, "whole-" + str(len(options))))["theta_sha256"]
     usual = timed(bench, ["tinyfl", "run", *options, "--out", "usual-" + str(len(options))])
 
     def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
@@ -179,8 +179,8 @@ def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None
             time.sleep(0.5)  # the coordinator is the SuperLink's child process
         seen.left += ["lock"] * locked(out)
         begun = (out / "config.toml").is_file()
-        said = bench.whole(*(["tinyfl", "run", "--resume", out.name, "--json"] if begun else [*again, out.name]))
-        same = json.loads(said)["theta_sha256"] == theta
+        result = bench.undisturbed(*(["tinyfl", "run", "--resume", out.name, "--json"] if begun else [*again, out.name]))
+        same = json.loads(result)["theta_sha256"] == theta
         seen.same += same
         seen.other += [] if same else [out.name]
 
@@ -189,7 +189,7 @@ def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None
 
 def timed(bench: Bench, words: list[str]) -> float:
     began = time.monotonic()
-    bench.whole(*words)
+    bench.undisturbed(*words)
     return time.monotonic() - began
 
 
@@ -198,13 +198,13 @@ def of_a_push(bench: Bench) -> Trial:
     ports = bench.ports()
     for seed in "12":
         far = ["--seed", seed, "--network", "mlp-16-16", "--devices", "9", "--cohort", "9", "--rounds", "2", "--tasks", "2"]
-        bench.whole("tinyfl", "simulate", "--task", "sine", *far, "--out", f"model-{seed}")
+        bench.undisturbed("tinyfl", "simulate", "--task", "sine", *far, "--out", f"model-{seed}")
     usual = min(timed(bench, ["tinyfl", "push", f"model-{seed}", *ports]) for seed in "12")
 
     def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
         words = ["tinyfl", "push", f"model-{1 + bench.trial % 2}", *ports]
         if bench.stopped(seen, number, bench.draw.uniform(0, usual), words):
-            bench.whole(*words)
+            bench.undisturbed(*words)
             seen.same += 1
 
     return trial
@@ -215,7 +215,7 @@ def of_a_service(bench: Bench, words: list[str], up: str, after: float) -> Trial
     began = time.monotonic()
     with (bench.folder / "one.log").open("wb") as log:
         one = subprocess.Popen([str(BIN / words[0]), *words[1:]], cwd=bench.folder, stdout=log, stderr=log)
-    while up not in bench.said("one"):
+    while up not in bench.output("one"):
         time.sleep(0.1)
     longest = time.monotonic() - began + after
     one.terminate()
@@ -253,22 +253,22 @@ def main() -> None:
     parser.add_argument("verbs", nargs="*", choices=[*VERBS, []], default=VERBS)
     parser.add_argument("--each", type=int, default=34)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell, and their children, would ignore it
     print("| command | signals | largest, median s | exit codes | before its first line | left behind | then went on |")
     print("| --- | ---: | --- | --- | ---: | --- | ---: |")
     seen: dict[str, Seen] = {}
-    for verb in asked.verbs:
+    for verb in arguments.verbs:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
-            bench, seen[verb] = Bench(Path(folder), up, random.Random(f"{asked.seed} {verb}")), Seen()
+            bench, seen[verb] = Bench(Path(folder), up, random.Random(f"{arguments.seed} {verb}")), Seen()
             trial = trials(bench, verb)
-            while len(seen[verb].seconds) < asked.each:
+            while len(seen[verb].seconds) < arguments.each:
                 trial(bench, seen[verb], (signal.SIGINT, signal.SIGTERM)[len(seen[verb].seconds) % 2])
         show(verb, seen[verb])
     for each in seen.values():
         for text in [*each.tracebacks, *each.left, *each.other]:
             print(text)
-    print(f"seed {asked.seed}; {provenance()}")
+    print(f"seed {arguments.seed}; {provenance()}")
 
 
 def show(verb: str, seen: Seen) -> None:

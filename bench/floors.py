@@ -46,8 +46,8 @@ def trial(arrays: dict[str, Any], options: dict[str, Any]) -> str:
     """A run's result and its floor."""
     folder, given = Path(tempfile.mkdtemp()), {"rounds": 500, "tasks": 100, **options}
     if "x" in arrays:
-        kept = np.arange(DEVICE.size) != given.pop("leave_out", -1)
-        np.savez(folder / "own.npz", device=DEVICE[kept], **{name: array[kept] for name, array in arrays.items()})
+        selected = np.arange(DEVICE.size) != given.pop("leave_out", -1)
+        np.savez(folder / "own.npz", device=DEVICE[selected], **{name: array[selected] for name, array in arrays.items()})
         arrays = {"task": "npz", "data": str(folder / "own.npz")}
     try:
         result = tinyfl.simulate(out=folder / "run", **arrays, **given).result

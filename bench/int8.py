@@ -2,9 +2,8 @@
 
     python bench/int8.py [MODEL.tflite ...]
 
-For each: outputs that equal TFLM's, bit for bit, natively and on an emulated Cortex-M4F board with the firmware that is
-flashed; bytes of RAM to run in, beside the head of TFLM's arena; bytes of the program beside the file's; and instructions of
-one inference.
+For each: outputs that equal TFLM's, bit for bit, natively and on an emulated Cortex-M4F board with the real firmware;
+bytes of RAM, against the head of TFLM's arena; bytes of the program, against the file's; and instructions of one inference.
 """
 
 import sys

@@ -1,11 +1,11 @@
 """The link to a board: a megabyte in each direction, and the share of the line rate used.
 
-    python bench/link.py        in unicorn and, where it is installed, QEMU, over a pty: a minute
+    python bench/link.py        in unicorn and, if installed, QEMU, over a pty: a minute
 
-Echo: texts as long as the board's buffer allows. Weights: put and got again and again, 67,588 bytes each time. Every answer is
-compared, and a request that is lost is not repeated but ends the bench. The share is that of payload among all bytes on the
-line, both directions, for they take turns. From the bytes follow the rates on a real line: at each turn, of which an exchange
-has two, nothing flows for as long as board, adapter and host take to answer.
+Echo: texts as long as the board's buffer allows. Weights: written and read repeatedly, 67,588 bytes each time. Every answer is
+compared, and a lost request is not repeated but ends the bench. The share is that of the payload among all bytes on the line in
+both directions, since they alternate. The bytes give the rates on a real line: at each change of direction, two per exchange,
+the line is idle until board, adapter and host answer.
 """
 
 import argparse

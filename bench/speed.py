@@ -3,9 +3,9 @@
     python bench/speed.py            about two minutes
     python bench/speed.py --million  one cohort of 1,000,000 devices, 3 rounds: seconds and peak memory
 
-Sine, 1-32-32-1 tanh, 32 samples at batch 1, cohorts of 1,000. Two things measured against each other run in turn, A B A B;
-medians, and the median of the pairs' ratios. ``scalar`` is the same source at one lane with the compiler's own vectors off
-(-fno-tree-vectorize), as the wide form has no use for them.
+Sine, 1-32-32-1 tanh, 32 samples at batch 1, cohorts of 1,000. Two variants alternate, A B A B;
+medians, and the median of the pairs' ratios. ``scalar`` is the same source at one lane without the compiler's vectorisation
+(-fno-tree-vectorize), which the wide form does not use.
 """
 
 import argparse

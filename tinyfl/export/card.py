@@ -62,7 +62,7 @@ def _purpose(facts: dict[str, Any]) -> str:
 def _measured(facts: dict[str, Any]) -> list[str]:
     lines = []
     for case in facts["measured"]:
-        least = min(row["devices"] for row in case["rows"])
+        devices = min(row["devices"] for row in case["rows"])
         lines += [f"On {case['on']}:", ""]
         rows = [
             [row["numbers"], row["by"], figure(row["value"], row["ci95"], facts["metric"]), drop(row, facts["metric"])]
@@ -71,7 +71,7 @@ def _measured(facts: dict[str, Any]) -> list[str]:
         lines += _table(["numbers", "run by", facts["metric"], "worse than the core in float32 by"], rows)
         lines += [
             "",
-            f"{case['rows'][0]['samples']:,} samples of each" + ("; 95 % intervals over devices." if least > 1 else "."),
+            f"{case['rows'][0]['samples']:,} samples of each" + ("; 95 % intervals over devices." if devices > 1 else "."),
             "",
         ]
     lines += [f"Not run: {markdown(name)} ({markdown(why)})." for name, why in facts["not_run"].items()]
