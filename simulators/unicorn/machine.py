@@ -210,7 +210,7 @@ class Machine:
             at = address - self.memory.flash.origin
             if at < 0 or at + len(data) > len(self._flash):
                 raise ConfigError(
-                    f"the firmware has {len(data):,} bytes at {address:#010x}, where {self.board.name} has no flash."
+                    f"the firmware has {len(data):,} bytes at {address:#010x}, outside the flash of {self.board.name}."
                 )
             ctypes.memmove(ctypes.addressof(self._flash) + at, data, len(data))
 

@@ -43,7 +43,7 @@ def c_array(name: str, model: bytes, program: Program | None, standard: Standard
             sizes.append(f"#define {own.upper()}_{end}_ZERO ({info.zero})")
     header = "\n".join(
         [
-            f"/* {name}.tflite; model-card.md beside it says what it is. */",
+            f"/* {name}.tflite; see model-card.md. */",
             f"#ifndef {own.upper()}_H",
             f"#define {own.upper()}_H",
             "",

@@ -185,7 +185,7 @@ class _Flash:
     """A flashing session. ``writing`` are the boards being written, which an interrupt would damage."""
 
     def __init__(self, request: FlashSelection, job: Job, devices: Path | None, tell: Callable[[FlashResult], None]) -> None:
-        self._asked, self._job, self._devices, self._tell = request, job, devices, tell
+        self._request, self._job, self._devices, self._tell = request, job, devices, tell
         self._builds: dict[str, asyncio.Task[Firmware]] = {}
         self._places: dict[str, str] = {}
         self._room, self._images = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
@@ -203,14 +203,14 @@ class _Flash:
         present = None
         while True:
             present = await asyncio.to_thread(seen, present)
-            targets, absent = await _selected(self._asked, self._job, present, self._devices, talk=True)
+            targets, absent = await _selected(self._request, self._job, present, self._devices, talk=True)
             new = {key: target for key, target in _keyed(targets).items() if key not in finished}
             self._places.clear()
             finished |= dict(zip(new, await asyncio.gather(*(self._one(each, present) for each in new.values())), strict=True))
             names |= {*new, *(each.port.url for each in new.values() if each.port)} | {each.id for each in finished.values()}
             offline = [self._offline(each) for each in absent if each.name not in names]
             if not finished and not offline:
-                offline = [self._none_of(board, present) for board in self._asked.boards or [None]]
+                offline = [self._none_of(board, present) for board in self._request.boards or [None]]
             if not offline or time.monotonic() + PAUSE_SECONDS >= deadline:
                 for outcome in offline:
                     self._tell(outcome)
@@ -221,8 +221,8 @@ class _Flash:
         """Flashes one board. Its errors do not stop the others."""
         began = time.monotonic()
         before = target.described.firmware if target.described else ""
-        options = target.options or ("--board", _word(self._asked, target), *target.where)
-        retry = self._job.command_line(self._asked, self._devices, *options)
+        options = target.options or ("--board", _word(self._request, target), *target.where)
+        retry = self._job.command_line(self._request, self._devices, *options)
         outcome = FlashResult(target.kind, target.name, FAILED, before=before, retry=retry)
         try:
             async with self._room:
@@ -282,7 +282,7 @@ class _Flash:
             raise
         self.writing.remove(outcome.who)
         # The port of the old Arduino sketch is not the firmware's.
-        port = None if way.touch else target.port or _expected(target, self._asked.baud)
+        port = None if way.touch else target.port or _expected(target, self._request.baud)
         if port is None:
             detail = "it was written, but no serial port is known for verifying it: connect its adapter and give --port."
             return replace(outcome, what=UNVERIFIED, detail=detail)
@@ -292,15 +292,15 @@ class _Flash:
 
     def _offline(self, absent: Absent) -> FlashResult:
         """The result for a requested board that is not connected."""
-        kinds = [word for board in self._asked.boards for word in ("--board", self._asked.word(board))]
-        retry = self._job.command_line(self._asked, self._devices, *kinds, *absent.where, "--wait", "60")
+        kinds = [word for board in self._request.boards for word in ("--board", self._request.word(board))]
+        retry = self._job.command_line(self._request, self._devices, *kinds, *absent.where, "--wait", "60")
         return FlashResult(
             "", absent.name, OFFLINE, detail="it is not connected. `tinyfl devices` lists the connected boards.", retry=retry
         )
 
     def _none_of(self, board: Board | None, present: Seen) -> FlashResult:
         """The result if no board of this kind, or none at all, is connected."""
-        retry = self._job.command_line(self._asked, self._devices, *self._asked.options(board), "--wait", "60")
+        retry = self._job.command_line(self._request, self._devices, *self._request.options(board), "--wait", "60")
         if board is None:
             return FlashResult("", "", OFFLINE, detail="no board is connected. See: tinyfl doctor", retry=retry)
         why = obstacles(ways(board, present, only=self._job.method))
