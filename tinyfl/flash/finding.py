@@ -28,7 +28,7 @@ async def find(
     path: Path | None = None,
 ) -> Found:
     """Finds the requested boards: those connected, and those absent. With ``talk`` each is queried for its description;
-    without, no port is opened. ``method``, if given, is the only method to use: its tool possible see a probe that tinyfl does
+    without, no port is opened. ``method``, if given, is the only method to use: its tool may see a probe that tinyfl does
     not. ``path`` is the file of the devices ``saved``.
 
     Raises ConfigError for an ambiguous request.
@@ -143,7 +143,7 @@ async def _saved(request: FlashSelection, present: Seen, saved: Sequence[Saved],
     for entry, device in [*pairs, *((entry, device) for entry, device in chosen.missing)]:
         mine = (
             device is None or bool(device.id) or inventory.entry_of(device, saved) == entry
-        )  # not a port that possible be another's
+        )  # not a port that may be another's
         found_device = device if device and device.state != "gone" and mine else None
         target = _target(request, present, found_device, talk, entry, path) if found_device else None
         if target:
@@ -182,7 +182,7 @@ def _reachable(kinds: Sequence[Board], present: Seen, method: str, found: Sequen
         free = [each for each in ways(board, left, only=method) if not each.obstacle and (each.place or left == present)]
         able += [(board, each) for each in free[:1]]
     names = " or ".join(board.name for board, _ in able)
-    trouble = f"a probe possible belong to {names}. Flash one kind at a time." if len(able) > 1 else ""
+    trouble = f"a probe may belong to {names}. Flash one kind at a time." if len(able) > 1 else ""
     return [Target(board, None, (way.spot,) if way.spot else (), trouble=trouble) for board, way in able]
 
 
