@@ -141,10 +141,9 @@ async def _saved(request: FlashSelection, present: Seen, saved: Sequence[Saved],
     absent: list[Absent] = []
     pairs = [(entries.get(device.id, Saved(device.id)), device) for device in chosen.present]
     for entry, device in [*pairs, *((entry, device) for entry, device in chosen.missing)]:
-        mine = (
-            device is None or bool(device.id) or inventory.entry_of(device, saved) == entry
-        )  # not a port that may be another's
-        found_device = device if device and device.state != "gone" and mine else None
+        # A silent port may be another board's.
+        matches = device is None or bool(device.id) or inventory.entry_of(device, saved) == entry
+        found_device = device if device and device.state != "gone" and matches else None
         target = _target(request, present, found_device, talk, entry, path) if found_device else None
         if target:
             targets.append(target)
