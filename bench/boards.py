@@ -1,10 +1,10 @@
-"""Emulated boards: what a fleet of them takes, and what the firmware costs on a Cortex-M4F.
+"""Emulated boards: time and memory of a fleet, and the firmware's cost on a Cortex-M4F.
 
-    python bench/boards.py            fleets of 16 and 64 boards, in unicorn and, where it is installed, QEMU: some minutes
+    python bench/boards.py            fleets of 16 and 64 boards, in unicorn and, if installed, QEMU: some minutes
     python bench/boards.py --firmware instructions per SGD step, stack, flash and RAM
 
-Fleets: TinyReptile on `sine`, 1-32-32-1 relu, 32 samples, every board in every one of 20 rounds; the whole path of `tinyfl run`
-but its evaluation. Each engine's theta is compared with the native fleet's.
+Fleets: TinyReptile on `sine`, 1-32-32-1 relu, 32 samples, every board in each of 20 rounds; the complete `tinyfl run` without
+its evaluation. Each engine's theta is compared with the native fleet's.
 """
 
 import argparse
@@ -65,14 +65,14 @@ def rounds(fleet: list[dict[str, object]]) -> tuple[str, list[float], float]:
         directory = RunDirectory(Path(folder))
         directory.start(config)
         start = State(0, net.initial_weights(config.seed))
-        with assembled(config.parts, Training(task, net, FASTEST, config.seconds), directory.log_event) as (made, records):
-            outcome = Federation(directory, config, config.build(), FleetGrid(made), start, None).run()
+        with assembled(config.parts, Training(task, net, FASTEST, config.seconds), directory.log_event) as (fleet, records):
+            outcome = Federation(directory, config, config.build(), FleetGrid(fleet), start, None).run()
     assert not outcome.left_out, outcome.left_out
     return hashlib.sha256(outcome.state.theta.tobytes()).hexdigest(), [r["boot_seconds"] for r in records], outcome.seconds
 
 
 def instructions(name: str, toolchain: str, activation: str) -> float:
-    """Executed per SGD step, making the sample and all guards included: the difference between rounds of 132 and of 32."""
+    """Instructions per SGD step, including sample generation and all guards: the difference between rounds of 132 and of 32."""
     board = boards.load(name)
     task = load_task("sine", None, 0)
     net = network(f"mlp-32-32-{activation}", (1,), 1, task.loss, task.activation)
@@ -94,16 +94,16 @@ def firmware() -> None:
             continue
         for name in CORES:
             relu, tanh = (instructions(name, toolchain, activation) for activation in ("relu", "tanh"))
-            made = build(boards.load(name), Path("build/firmware") / f"{name}-{toolchain}", toolchain=toolchain)
-            assert made.size
-            parts = ", ".join(f"{part} {flash:,}+{ram:,}" for part, (flash, ram) in made.size.parts.items())
+            built = build(boards.load(name), Path("build/firmware") / f"{name}-{toolchain}", toolchain=toolchain)
+            assert built.size
+            parts = ", ".join(f"{part} {flash:,}+{ram:,}" for part, (flash, ram) in built.size.parts.items())
             print(f"{name} {toolchain}: {relu:,.0f} instructions a step with relu, {tanh:,.0f} with tanh; flash+RAM {parts}")
     with emulation.started(BOARD) as (running,):
         print(f"deepest stack, {BOARD} with zig: {asyncio.run(deepest_stack(running.opener))} bytes")
 
 
 async def deepest_stack(opener: Opener) -> int:
-    """Bytes of stack that a board has used once it has described itself, learnt, given its weights and committed them."""
+    """Bytes of stack used by a board after describe, a round, reading weights and a commit."""
     task = load_task("sine", None, 0)
     net = network(NETWORK, (1,), 1, task.loss, task.activation)
     theta = net.initial_weights(0)

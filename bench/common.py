@@ -1,4 +1,4 @@
-"""What the benchmarks share: training without Flower's messages (the same bits, tests/test_flower.py), and provenance."""
+"""Common code of the benchmarks: training without Flower's messages (the same bits, tests/test_flower.py), and provenance."""
 
 import platform
 import subprocess
@@ -35,12 +35,12 @@ def adapted(rows: list[Row], steps: int, mode: str = "batch") -> Row:
 
 
 def measured(config: Config, task: Task, net: Network, theta: F32) -> list[Row]:
-    """The evaluation that simulate makes."""
+    """The evaluation of ``simulate``."""
     return evaluation.measure(task, net, theta, shots=config.shots, tasks=config.tasks, clip=config.clip)
 
 
 def provenance() -> str:
-    """Commit and machine, for the foot of a table."""
+    """Commit and machine, for a table's footer."""
     commit, changes = _git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain")
     return f"commit {commit}{' with changes' if changes else ''}, Python {platform.python_version()}, {platform.machine()}"
 

@@ -1,4 +1,4 @@
-"""TinyReptile beside its baselines at equal compute: the tables of the README.
+"""TinyReptile against its baselines at equal compute: the tables of the README.
 
     python bench/compare.py sine     seeds 0 to 7, a million sample gradients each; about ten minutes
     python bench/compare.py digits   seeds 0 to 4, 1.28 million sample gradients each; about ten minutes
@@ -32,7 +32,7 @@ def interval(figures: list[float]) -> str:
 
 
 def figure(row: Row) -> float:
-    """Accuracy where the task has it, loss where not."""
+    """Accuracy if the task has it, else loss."""
     return row.loss if row.accuracy is None else row.accuracy
 
 
@@ -55,15 +55,15 @@ def main() -> None:
     for algorithm in sys.argv[2:] or ALGORITHMS:
         rows = []
         for seed in SEEDS[task]:
-            config, made, net, theta = learn(task=task, algorithm=algorithm, seed=seed)
-            rows.append(measured(config, made, net, theta))
+            config, trained_task, net, theta = learn(task=task, algorithm=algorithm, seed=seed)
+            rows.append(measured(config, trained_task, net, theta))
         table(task, algorithm, rows, config.shots)
     rows, floors = [], []
     for seed in SEEDS[task]:
-        made = load_task(task, None, seed)
-        net = network(config.network, made.shape, made.outputs, made.loss, made.activation)
-        rows.append(evaluation.measure(made, net, net.initial_weights(seed), shots=config.shots, tasks=config.tasks))
-        floors.append(evaluation.floor(made, net, shots=config.shots, tasks=config.tasks))
+        loaded = load_task(task, None, seed)
+        net = network(config.network, loaded.shape, loaded.outputs, loaded.loss, loaded.activation)
+        rows.append(evaluation.measure(loaded, net, net.initial_weights(seed), shots=config.shots, tasks=config.tasks))
+        floors.append(evaluation.floor(loaded, net, shots=config.shots, tasks=config.tasks))
     table(task, "random", rows, config.shots)
     for number, row in enumerate(floors[0]):
         what = "loss" if row["accuracy"] is None else "accuracy"

@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM at random moments of six commands: how long each takes to end, what it leaves, and what goes on.
+"""SIGINT and SIGTERM at random moments of six commands: time to the end, leftovers, and the result after a resume.
 
     python bench/endings.py                     34 moments of each
     python bench/endings.py run push --each 10  of some
 
-A moment lies anywhere between a command's start and its usual end. Whatever a command has started carries a mark in its
-environment, and has a temporary folder of its own, so nothing of it is overlooked. A run that was stopped is resumed, or
-started anew where it had not begun, and must end with the theta of one that was left alone. It needs no network.
+A moment is drawn between a command's start and its usual end. All processes of a command have a mark in their environment and
+their own temporary folder, so that no leftover is overlooked. A stopped run is resumed, or started again if it had not begun,
+and must end with the theta of an undisturbed run. It needs no network.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from tinyfl.system.child import Child
 BIN = Path(sys.executable).parent
 INSTALLS_NOTHING = "--disable-runtime-dependency-installation"
 
-LONGEST = 60.0
-"""Seconds after which a command counts as one that does not end."""
+TIMEOUT = 60.0
+"""Timeout for a command's end, in seconds."""
 
 SETTLED = 10.0
-"""Seconds after a command's end after which what is still there counts as left behind."""
+"""Seconds after a command's end after which remaining processes count as leftovers."""
 
 NEAR = ["--task", "sine", "--network", "mlp-8", "--tasks", "50", "--seed", "5"]
 BOARDS = [*NEAR, "--devices", "3", "--cohort", "3", "--rounds", "40"]
@@ -47,8 +47,8 @@ MANY = [*NEAR, "--devices", "1000", "--cohort", "200", "--rounds", "1500"]
 
 @dataclass
 class Seen:
-    """What became of a command's trials: the seconds from each signal to the end, the exit codes, how many signals came before
-    the command's first line, how many tracebacks were shown, what was left behind, and the thetas after it."""
+    """The results of a command's trials: seconds from each signal to the end, exit codes, number of signals before the
+    command's first line, number of tracebacks, leftovers, and final thetas."""
 
     seconds: list[float] = field(default_factory=list)
     codes: Counter[int] = field(default_factory=Counter)
@@ -60,7 +60,7 @@ class Seen:
 
 
 class Bench:
-    """``folder`` holds all; the SuperLink, a gateway and three boards on ports stay up."""
+    """The bench's ``folder``, with a SuperLink, a gateway and three boards on ports that keep running."""
 
     def __init__(self, folder: Path, up: ExitStack, draw: random.Random) -> None:
         self.folder, self.up, self.draw, self.trial = folder, up, draw, 0
@@ -81,39 +81,39 @@ class Bench:
         return ["tinyfl", "gateway", "--superlink", self.superlink, "--insecure", "--fleet", "fleet.toml"]
 
     def ports(self) -> list[str]:
-        """Three boards that stay up."""
+        """Starts three boards that keep running."""
         self.stays("boards", "tinyfl", "emulate", "--board", "mps2-an386", "--count", "3", "--link", "tcp", "--json")
-        while not (text := self.said("boards")).startswith("{"):
+        while not (text := self.output("boards")).startswith("{"):
             time.sleep(0.2)
         return [word for board in json.loads(text)["boards"] for word in ("--port", board["url"])]
 
     def stays(self, name: str, *words: str) -> None:
-        """Starts a command that ends with the bench."""
+        """Starts a command that is stopped at the end of the bench."""
         log = (self.folder / f"{name}.log").open("wb")
         os.chdir(self.folder)
         self.up.enter_context(Child([str(BIN / words[0]), *words[1:]], stdout=log, stderr=log))
 
-    def said(self, name: str) -> str:
+    def output(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def whole(self, *words: str) -> str:
-        """What a command says that is left alone."""
+    def undisturbed(self, *words: str) -> str:
+        """Output of a command without a signal."""
         done = subprocess.run([str(BIN / words[0]), *words[1:]], cwd=self.folder, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{words}: {done.returncode}\n{done.stderr[-2000:]}")
         return done.stdout
 
     def stopped(self, seen: Seen, number: signal.Signals, after: float, words: list[str]) -> bool:
-        """A command that gets the signal ``number`` ``after`` so many seconds; whether it was still there."""
+        """Sends the signal ``number`` to a command after ``after`` seconds; returns whether it was still running."""
         self.trial += 1
         scratch = self.folder / f"scratch-{self.trial}"
         scratch.mkdir()
         mark = f"TINYFL_ENDING={os.getpid()}-{self.trial}"
         environment = os.environ | {"TMPDIR": str(scratch), **dict([mark.split("=")])}
-        with (self.folder / "said").open("w+") as said:
+        with (self.folder / "said").open("w+") as output:
             process = subprocess.Popen(
                 [str(BIN / words[0]), *words[1:]], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-                stdout=said, stderr=said, start_new_session=True,
+                stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
             try:
                 process.wait(after)
@@ -122,15 +122,15 @@ class Bench:
                 process.send_signal(number)
             began = time.monotonic()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(LONGEST)
+                process.wait(TIMEOUT)
             seen.seconds.append(time.monotonic() - began)
             process.kill()
-            said.seek(0)
-            text = said.read()
+            output.seek(0)
+            text = output.read()
         code = process.wait()
         seen.codes[code] += 1
         if code < 0 and not text.startswith("tinyfl:"):
-            seen.early += 1  # Python itself was still starting, and ends in its own way
+            seen.early += 1  # Python was still starting, and has its own way to end
         elif "Traceback" in text:
             seen.tracebacks.append(text[-1500:])
         deadline = time.monotonic() + SETTLED
@@ -141,7 +141,7 @@ class Bench:
 
 
 def marked(mark: str) -> list[str]:
-    """The command lines of processes with this word in their environment."""
+    """Command lines of the processes with this word in their environment."""
     found = []
     for folder in Path("/proc").iterdir():
         with suppress(OSError):
@@ -163,9 +163,10 @@ Trial = Callable[[Bench, Seen, signal.Signals], None]
 
 
 def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None) -> Trial:
-    """Trials of ``tinyfl run`` with these options, resumed by ``local`` where given: another fleet, to the same theta."""
+    """Trials of ``tinyfl run`` with these options, resumed with the options ``local``, if given: another fleet, the same
+    theta."""
     again = ["tinyfl", "run", *(local or options), "--json", "--out"]
-    theta = json.loads(bench.whole(*again, "whole-" + str(len(options))))["theta_sha256"]
+    theta = json.loads(bench.undisturbed(*again, "whole-" + str(len(options))))["theta_sha256"]
     usual = timed(bench, ["tinyfl", "run", *options, "--out", "usual-" + str(len(options))])
 
     def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
@@ -173,13 +174,13 @@ def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None
         words = ["tinyfl", "run", *options, "--out", out.name]
         if not bench.stopped(seen, number, bench.draw.uniform(0, usual), words):
             return
-        deadline = time.monotonic() + LONGEST
+        deadline = time.monotonic() + TIMEOUT
         while local and locked(out) and time.monotonic() < deadline:
-            time.sleep(0.5)  # the coordinator is a process of the SuperLink's
+            time.sleep(0.5)  # the coordinator is the SuperLink's child process
         seen.left += ["lock"] * locked(out)
         begun = (out / "config.toml").is_file()
-        said = bench.whole(*(["tinyfl", "run", "--resume", out.name, "--json"] if begun else [*again, out.name]))
-        same = json.loads(said)["theta_sha256"] == theta
+        result = bench.undisturbed(*(["tinyfl", "run", "--resume", out.name, "--json"] if begun else [*again, out.name]))
+        same = json.loads(result)["theta_sha256"] == theta
         seen.same += same
         seen.other += [] if same else [out.name]
 
@@ -188,37 +189,37 @@ def of_a_run(bench: Bench, options: list[str], *, local: list[str] | None = None
 
 def timed(bench: Bench, words: list[str]) -> float:
     began = time.monotonic()
-    bench.whole(*words)
+    bench.undisturbed(*words)
     return time.monotonic() - began
 
 
 def of_a_push(bench: Bench) -> Trial:
-    """Two models take turns, so that there is always something to write; the same command then does the rest."""
+    """Alternates between two models, so that there is always something to write; the same command then completes the work."""
     ports = bench.ports()
     for seed in "12":
         far = ["--seed", seed, "--network", "mlp-16-16", "--devices", "9", "--cohort", "9", "--rounds", "2", "--tasks", "2"]
-        bench.whole("tinyfl", "simulate", "--task", "sine", *far, "--out", f"model-{seed}")
+        bench.undisturbed("tinyfl", "simulate", "--task", "sine", *far, "--out", f"model-{seed}")
     usual = min(timed(bench, ["tinyfl", "push", f"model-{seed}", *ports]) for seed in "12")
 
     def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
         words = ["tinyfl", "push", f"model-{1 + bench.trial % 2}", *ports]
         if bench.stopped(seen, number, bench.draw.uniform(0, usual), words):
-            bench.whole(*words)
+            bench.undisturbed(*words)
             seen.same += 1
 
     return trial
 
 
 def of_a_service(bench: Bench, words: list[str], up: str, after: float) -> Trial:
-    """Trials of a command that has no end of its own, until ``after`` seconds after it has said ``up``."""
+    """Trials of a command that does not end by itself, with the signal up to ``after`` seconds after its line ``up``."""
     began = time.monotonic()
     with (bench.folder / "one.log").open("wb") as log:
         one = subprocess.Popen([str(BIN / words[0]), *words[1:]], cwd=bench.folder, stdout=log, stderr=log)
-    while up not in bench.said("one"):
+    while up not in bench.output("one"):
         time.sleep(0.1)
     longest = time.monotonic() - began + after
     one.terminate()
-    one.wait(LONGEST)
+    one.wait(TIMEOUT)
 
     def trial(bench: Bench, seen: Seen, number: signal.Signals) -> None:
         bench.stopped(seen, number, bench.draw.uniform(0, longest), words)
@@ -252,22 +253,22 @@ def main() -> None:
     parser.add_argument("verbs", nargs="*", choices=[*VERBS, []], default=VERBS)
     parser.add_argument("--each", type=int, default=34)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, would ignore it
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell, and their children, would ignore it
     print("| command | signals | largest, median s | exit codes | before its first line | left behind | then went on |")
     print("| --- | ---: | --- | --- | ---: | --- | ---: |")
     seen: dict[str, Seen] = {}
-    for verb in asked.verbs:
+    for verb in arguments.verbs:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
-            bench, seen[verb] = Bench(Path(folder), up, random.Random(f"{asked.seed} {verb}")), Seen()
+            bench, seen[verb] = Bench(Path(folder), up, random.Random(f"{arguments.seed} {verb}")), Seen()
             trial = trials(bench, verb)
-            while len(seen[verb].seconds) < asked.each:
+            while len(seen[verb].seconds) < arguments.each:
                 trial(bench, seen[verb], (signal.SIGINT, signal.SIGTERM)[len(seen[verb].seconds) % 2])
         show(verb, seen[verb])
     for each in seen.values():
         for text in [*each.tracebacks, *each.left, *each.other]:
             print(text)
-    print(f"seed {asked.seed}; {provenance()}")
+    print(f"seed {arguments.seed}; {provenance()}")
 
 
 def show(verb: str, seen: Seen) -> None:

@@ -1,10 +1,10 @@
 """A federation on this machine: one SuperLink, three gateways with 8 emulated boards each, TLS and node authentication.
 
     python bench/federation.py            the rounds, and where their seconds go
-    python bench/federation.py kills      kill -9 of each part in turn, and the run's end after it; or of those that are named:
+    python bench/federation.py kills      kill -9 of each part in turn, and the run's end after it; or of the named parts:
                                           "suspended" stops a gateway and its children for a minute once the coordinator is dead
 
-theta must be that of the same run in one process. It needs no network: unshare -rn sh -c 'ip link set lo up; python ...'.
+theta must equal that of the same run in one process. It needs no network: unshare -rn sh -c 'ip link set lo up; python ...'.
 """
 
 import json
@@ -66,7 +66,7 @@ class Site:
         say("tinyfl", "keys", "keys", *(word for name in GATEWAYS for word in ("--node", name)), folder=folder)
 
     def start(self, name: str, *words: str) -> None:
-        """Starts a process; it ends with this one."""
+        """Starts a process that ends with this one."""
         log = (self.folder / f"{name}.log").open("ab")
         if (program := BIN / words[0]).exists():
             words = (str(program), *words[1:])
@@ -90,7 +90,7 @@ class Site:
         )  # fmt: skip
 
     def all(self) -> None:
-        """Everything up and registered."""
+        """Starts and registers everything."""
         self.superlink()
         for name in GATEWAYS:
             say("flwr", "supernode", "register", f"keys/{name}.pub", "lab", folder=self.folder)
@@ -119,9 +119,9 @@ def say(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def wait_for(there: object, seconds: float = 300.0) -> None:
+def wait_for(condition: object, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
-    while not there():  # type: ignore[operator]
+    while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "what was waited for did not come"
         time.sleep(0.2)
 
@@ -134,62 +134,61 @@ def pids(text: str) -> list[int]:
 
 @contextmanager
 def site() -> Iterator[tuple[Site, str]]:
-    """A federation that is up, and the theta that its runs must end with."""
+    """A running federation, and the theta expected at the end of its runs."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
-        made = Site(Path(folder), up)
-        done = say("tinyfl", "run", *RUN, "--out", "here", "--json", folder=made.folder)
-        made.all()
-        yield made, str(json.loads(done.stdout)["theta_sha256"])
+        deployed = Site(Path(folder), up)
+        done = say("tinyfl", "run", *RUN, "--out", "here", "--json", folder=deployed.folder)
+        deployed.all()
+        yield deployed, str(json.loads(done.stdout)["theta_sha256"])
 
 
 def seconds() -> None:
-    with site() as (made, theta):
-        made.run("there")
-        made.running["there"].process.wait(900)
-        rounds = made.rounds("there")
+    with site() as (deployed, theta):
+        deployed.run("there")
+        deployed.running["there"].process.wait(900)
+        rounds = deployed.rounds("there")
         nodes = [node for each in rounds for node in each["nodes"].values()]  # type: ignore[attr-defined]
-        whole = [float(each["seconds"]) for each in rounds[1:]]  # type: ignore[arg-type]
-        print(
-            f"{len(rounds)} rounds, theta {made.theta('there')[:16]} {'as' if made.theta('there') == theta else 'NOT AS'} here"
-        )
-        print(f"seconds a round: median {statistics.median(whole):.1f}, {min(whole):.1f} to {max(whole):.1f}")
+        full = [float(each["seconds"]) for each in rounds[1:]]  # type: ignore[arg-type]
+        result = deployed.theta("there")
+        print(f"{len(rounds)} rounds, theta {result[:16]} {'as' if result == theta else 'NOT AS'} here")
+        print(f"seconds a round: median {statistics.median(full):.1f}, {min(full):.1f} to {max(full):.1f}")
         print(f"of them until a gateway's answer: median {statistics.median(node['seconds'] for node in nodes):.1f}")
         print(f"of them its boards' work: median {statistics.median(node['work'] for node in nodes):.2f}")
 
 
 def kills(parts: list[str]) -> None:
-    """Each part in turn, after round 3 of 10; a run that stops goes on with --resume."""
-    with site() as (made, theta):
+    """Kills each part in turn, after round 3 of 10; a stopped run continues with --resume."""
+    with site() as (deployed, theta):
         for part in parts or PARTS:
             name = part.replace(" ", "-").replace("'", "")
-            made.run(name)
-            wait_for(lambda name=name: len(made.rounds(name)) >= 3)
+            deployed.run(name)
+            wait_for(lambda name=name: len(deployed.rounds(name)) >= 3)
             began = time.monotonic()
-            kill(made, part)
-            code = made.running[name].process.wait(900)
+            kill(deployed, part)
+            code = deployed.running[name].process.wait(900)
             resumed = ""
             if code:
                 again = ["run", "--resume", f"runs/{name}", "--superlink", "lab"]
-                say("tinyfl", *again, folder=made.folder)
+                say("tinyfl", *again, folder=deployed.folder)
                 resumed = f", stopped with exit code {code}, then: tinyfl {' '.join(again)}"
-            short = sum(not each["counts"] for each in made.rounds(name))
-            verdict = "as" if made.theta(name) == theta else "NOT AS"
+            short = sum(not each["counts"] for each in deployed.rounds(name))
+            verdict = "as" if deployed.theta(name) == theta else "NOT AS"
             seconds = time.monotonic() - began
             print(
-                f"kill -9 of {part}: {len(made.rounds(name)) - short} rounds, {short} short, theta {verdict} here, "
+                f"kill -9 of {part}: {len(deployed.rounds(name)) - short} rounds, {short} short, theta {verdict} here, "
                 f"{seconds:.0f} s{resumed}",
                 flush=True,
             )
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it has started, parents first; of a gateway, the second is its SuperNode."""
+    """A process and its descendants, parents first; for a gateway, the second is its SuperNode."""
     started = subprocess.run(["pgrep", "-P", str(pid), "-f", "flwr|flower"], capture_output=True, text=True, check=False)
     return [pid, *(each for child in started.stdout.split() for each in family(int(child)))]
 
 
 def suspend(processes: list[int]) -> None:
-    """Stops them for a while, as a laptop that is closed."""
+    """Suspends them for a while, like a closed laptop."""
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for pid in processes:
             with suppress(ProcessLookupError):
@@ -199,29 +198,29 @@ def suspend(processes: list[int]) -> None:
 
 
 def end(child: Child) -> None:
-    """kill -9; reaped at once, as a shell would, since Flower takes a zombie for alive."""
+    """kill -9, then reaps the process at once, like a shell, since Flower considers a zombie alive."""
     child.process.kill()
     child.process.wait()
 
 
-def kill(made: Site, part: str) -> None:
-    """kill -9, and what its owner does then."""
+def kill(deployed: Site, part: str) -> None:
+    """kill -9, and the owner's reaction."""
     if part == "SuperNode":
-        os.kill(family(made.running["lab-b"].process.pid)[1], signal.SIGKILL)
+        os.kill(family(deployed.running["lab-b"].process.pid)[1], signal.SIGKILL)
     elif part == "gateway's board":
-        end(made.running["board"])
-        made.board()
+        end(deployed.running["board"])
+        deployed.board()
     elif part == "gateway":
-        end(made.running["lab-a"])
-        made.gateway(0)
+        end(deployed.running["lab-a"])
+        deployed.gateway(0)
     elif part in ("server app", "suspended"):
-        for pid in pids(f"flwr-serverapp.*127.0.0.1:{made.local_port}"):
+        for pid in pids(f"flwr-serverapp.*127.0.0.1:{deployed.local_port}"):
             os.kill(pid, signal.SIGKILL)
         if part == "suspended":
-            suspend(family(made.running["lab-b"].process.pid))
+            suspend(family(deployed.running["lab-b"].process.pid))
     else:
-        end(made.running["superlink"])
-        made.superlink()
+        end(deployed.running["superlink"])
+        deployed.superlink()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from scipy.optimize import linprog
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-TANH_END = 7.9  # beyond it float32's tanh is 1 less a few ulp
-SIN_END = np.pi / 2 * 1.0005  # a little more than the reduced argument can reach
+TANH_END = 7.9  # beyond it tanh in float32 is within a few ulp of 1
+SIN_END = np.pi / 2 * 1.0005  # slightly above the maximum of the reduced argument
 
 
 def powers(z: F64, degree: int) -> F64:

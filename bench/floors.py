@@ -1,4 +1,4 @@
-"""Runs that diverge or end below their floor, and what helps: the trials behind the advice of tinyfl.report.verdict.
+"""Runs that diverge or end below their floor, and cures: the trials behind the advice of tinyfl.report.verdict.
 
     python bench/floors.py
 
@@ -43,11 +43,11 @@ TRIALS: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
 
 
 def trial(arrays: dict[str, Any], options: dict[str, Any]) -> str:
-    """What a run reaches, beside its floor."""
+    """A run's result and its floor."""
     folder, given = Path(tempfile.mkdtemp()), {"rounds": 500, "tasks": 100, **options}
     if "x" in arrays:
-        kept = np.arange(DEVICE.size) != given.pop("leave_out", -1)
-        np.savez(folder / "own.npz", device=DEVICE[kept], **{name: array[kept] for name, array in arrays.items()})
+        selected = np.arange(DEVICE.size) != given.pop("leave_out", -1)
+        np.savez(folder / "own.npz", device=DEVICE[selected], **{name: array[selected] for name, array in arrays.items()})
         arrays = {"task": "npz", "data": str(folder / "own.npz")}
     try:
         result = tinyfl.simulate(out=folder / "run", **arrays, **given).result

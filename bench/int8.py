@@ -1,10 +1,9 @@
-"""Int8 inference beside TensorFlow Lite Micro: networks of MLPerf Tiny's shapes with random weights, converted by TensorFlow.
+"""Int8 inference against TensorFlow Lite Micro: networks of MLPerf Tiny's shapes with random weights, converted by TensorFlow.
 
     python bench/int8.py [MODEL.tflite ...]
 
-For each: outputs that equal TFLM's, bit for bit, natively and on an emulated Cortex-M4F board with the firmware that is
-flashed; bytes of RAM to run in, beside the head of TFLM's arena; bytes of the program beside the file's; and instructions of
-one inference.
+For each: outputs that equal TFLM's, bit for bit, natively and on an emulated Cortex-M4F board with the real firmware;
+bytes of RAM, against the head of TFLM's arena; bytes of the program, against the file's; and instructions of one inference.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""The link to a board: a megabyte each way, and what of a line's rate that uses.
+"""The link to a board: a megabyte in each direction, and the share of the line rate used.
 
-    python bench/link.py        in unicorn and, where it is installed, QEMU, over a pty: a minute
+    python bench/link.py        in unicorn and, if installed, QEMU, over a pty: a minute
 
-Echo: texts as long as the board's buffer allows. Weights: put and got again and again, 67,588 bytes each time. Every answer is
-compared, and a request that is lost is not repeated but ends the bench. The share is that of payload among all bytes on the
-line, both directions, for they take turns. From the bytes follow the rates on a real line: at each turn, of which an exchange
-has two, nothing flows for as long as board, adapter and host take to answer.
+Echo: texts as long as the board's buffer allows. Weights: written and read repeatedly, 67,588 bytes each time. Every answer is
+compared, and a lost request is not repeated but ends the bench. The share is that of the payload among all bytes on the line in
+both directions, since they alternate. The bytes give the rates on a real line: at each change of direction, two per exchange,
+the line is idle until board, adapter and host answer.
 """
 
 import argparse
@@ -35,13 +35,13 @@ BOARD, NETWORK = "mps2-an386", "mlp-128-128"
 PAYLOAD = 1_000_000
 BAUDS = (115_200, 1_000_000)
 BITS = 10
-"""Of a byte on the line: start, eight, stop."""
+"""Bits of a byte on the line: start, eight, stop."""
 TURNAROUNDS = (0.0, 0.001, 0.016)
-"""Seconds an exchange: none; a frame of full-speed USB; the latency timer that FTDI's adapters come with."""
+"""Latency of an exchange, in seconds: none; a frame of full-speed USB; the default latency timer of FTDI's adapters."""
 
 
 class Counted:
-    """A wire that counts, and from which no answer is late enough to ask again."""
+    """A wire that counts bytes, with a patience that excludes repeated requests."""
 
     patience = 60.0
 
@@ -65,7 +65,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What went over the line, in bytes, and the seconds that it took."""
+    """Bytes on the line, and seconds."""
 
     payload: int
     exchanges: int
@@ -78,13 +78,13 @@ class Traffic:
         return self.payload / (self.sent + self.received)
 
     def of_the_line(self, baud: int, turnaround: float) -> float:
-        """The share of the line rate that is payload."""
+        """The payload's share of the line rate."""
         line = (self.sent + self.received) * BITS / baud
         return self.payload * BITS / baud / (line + self.exchanges * turnaround)
 
 
 async def echo(board: LinkedBoard) -> int:
-    """The bytes of payload, both ways."""
+    """Bytes of payload, in both directions."""
     draw, longest = random.Random(1), board.description.buffer - 24
     done = 0
     while done < PAYLOAD:
@@ -125,7 +125,7 @@ async def measured(url: str, traffic: Callable[[LinkedBoard], Awaitable[int]]) -
 
 @contextmanager
 def served(engine: str) -> Iterator[tuple[str, Callable[[], int]]]:
-    """An emulated board on a pty: its url, and the instructions that it has executed (0 where nobody counts)."""
+    """An emulated board on a pty: its url, and its executed instructions (0: not counted)."""
     board = boards.load(BOARD)
     elf = build(board, Path("build/firmware") / f"{BOARD}-zig").elf
     if engine == "unicorn":

@@ -40,12 +40,12 @@ POISON: dict[str, Any] = {**SETTINGS, "devices": 100, "cohort": 100}
 LARGER: dict[str, Any] = {**POISON, "devices": 1000, "robust": "trimmed-mean"}
 NOISE: dict[str, Any] = {**SETTINGS, "devices": 1000, "cohort": 500, "update_clip": 2.8}
 NOISES = [(clip, noise) for clip in (0.0, 0.5) for noise in (0.0, 1.0, 4.0, 10.0)]
-"""--clip and --noise. The clip is what keeps devices from diverging under noise; chosen on seed 100."""
+"""--clip and --noise. The clip keeps devices from diverging under noise; chosen on seed 100."""
 
 
 def learnt(options: dict[str, Any], attack: Attack | None = None, share: float = 0.2) -> dict[str, Any]:
-    """What a run comes to whose fleet has that share of poisoned devices: accuracy by shots, what was left out,
-    epsilon, the median norm of the last round's updates, and how many rounds had more poisoned devices than their share."""
+    """The result of a run with a given share of poisoned devices: accuracy by shots, updates left out, epsilon, the median norm
+    of the last round's updates, and the number of rounds with more poisoned devices than their share."""
     config = resolve(options)
     task = load_task(config.task, None, config.seed)
     net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
@@ -84,7 +84,7 @@ def _cohort(config: Config, round: int) -> Any:
 
 
 def most_asked(config: Config) -> int:
-    """In how many rounds the device takes part that does so most often."""
+    """The maximum number of rounds of any device."""
     return int(np.bincount(np.concatenate([_cohort(config, r) for r in range(config.rounds)])).max())
 
 
@@ -97,7 +97,7 @@ def accuracies(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def absent(runs: Sequence[dict[str, Any]]) -> str:
-    """How many updates were left out, least and most over the runs, and why."""
+    """Number of updates left out, minimum and maximum over the runs, and the reasons."""
     gone = [sum(run["left_out"].values()) for run in runs]
     reasons = ", ".join(sorted({reason for run in runs for reason in run["left_out"]}))
     return f"{spread(gone, ',')} {reasons}" if max(gone) else "none"
@@ -116,7 +116,11 @@ def poison(pool: ProcessPoolExecutor) -> None:
     work = {
         (attack, name or "mean"): start({**POISON, "robust": name}, attack) for attack in attacks for name in ("", *AGGREGATORS)
     }
-    alone = {**POISON, "robust": "krum", "outer_step": 1.0}  # krum follows one device, and three times as far is too far
+    alone = {
+        **POISON,
+        "robust": "krum",
+        "outer_step": 1.0,
+    }  # krum follows one device, for which an outer step of 3 is too large
     work |= {(attack, "krum, outer step 1"): start(alone, attack) for attack in attacks[:2]}
     larger = {tolerate: start({**LARGER, "tolerate": tolerate}, "scaled") for tolerate in (0.2, 0.35)}
     print("| 20 of 100 devices | aggregator | 1 shot | 5 shots | left out of 6,000 updates, range over seeds |")

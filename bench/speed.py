@@ -1,11 +1,11 @@
-"""How fast, and how much memory: device-rounds per second of the cohort call and through Flower, in pairs.
+"""Speed and memory: device-rounds per second of the cohort call and through Flower, in pairs.
 
     python bench/speed.py            about two minutes
     python bench/speed.py --million  one cohort of 1,000,000 devices, 3 rounds: seconds and peak memory
 
-Sine, 1-32-32-1 tanh, 32 samples at batch 1, cohorts of 1,000. Two things measured against each other run in turn, A B A B;
-medians, and the median of the pairs' ratios. ``scalar`` is the same source at one lane with the compiler's own vectors off
-(-fno-tree-vectorize), as the wide form has no use for them.
+Sine, 1-32-32-1 tanh, 32 samples at batch 1, cohorts of 1,000. Two variants alternate, A B A B;
+medians, and the median of the pairs' ratios. ``scalar`` is the same source at one lane without the compiler's vectorisation
+(-fno-tree-vectorize), which the wide form does not use.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def pairs(a: Callable[[], float], b: Callable[[], float]) -> tuple[float, float,
 
 
 def scalar_core(folder: Path) -> Path:
-    """The library with every engine compiled by the wide engine's flags less the compiler's own vectors."""
+    """The library with every engine compiled with the wide engine's flags, but without the compiler's own vectorisation."""
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "CFLAGS": "-fno-tree-vectorize -fno-tree-slp-vectorize"}
     for command in (["cmake", "-S", str(root), "-B", str(folder)], ["cmake", "--build", str(folder)]):
@@ -83,7 +83,7 @@ def scalar_core(folder: Path) -> Path:
 
 
 def on_library(path: Path, work: Callable[[], float]) -> Callable[[], float]:
-    """``work`` with the core at ``path`` in place of the installed one."""
+    """Runs ``work`` with the core at ``path`` instead of the installed one."""
     import ctypes
 
     other, installed = declare(ctypes.CDLL(str(path))), core.library
@@ -121,7 +121,7 @@ def speed() -> None:
 
 
 def adds_per_second(lanes: int) -> float:
-    """What the machine can do at all: the rate of independent vector adds, from registers, on one core, right now."""
+    """The machine's current limit: the rate of independent vector additions, from registers, on one core."""
     source = f"""
         #include <stdio.h>
         #include <time.h>

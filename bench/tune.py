@@ -1,10 +1,10 @@
-"""How the baselines' settings were chosen: a grid on two seeds that the comparisons do not use.
+"""Selection of the baselines' hyperparameters: a grid on two seeds that the comparisons do not use.
 
     python bench/tune.py sine | digits
 
-Every setting spends the same sample gradients as the default TinyReptile run of the task. The tables are sorted by the mean
+Every setting uses as many sample gradients as the default TinyReptile run of the task. The tables are sorted by the mean
 over seeds of the result after 10 full-batch steps on validation devices (loss for sine; error, 1 - accuracy, for digits at
-1 shot), whose adaptation rate is chosen on them too: the figures flatter themselves, but all alike.
+1 shot), on which the adaptation rate is chosen too: all figures are optimistic in the same way.
 """
 
 import sys
@@ -41,11 +41,11 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 
 def validation(task: str, options: dict[str, Any], seed: int) -> float:
-    """The figure to be small, after training with ``options``."""
+    """The figure to minimise, after training with ``options``."""
     samples = options.get("samples", {"reptile": 50, "fedavg": 40}.get(options["algorithm"], 32))
     rounds = GRADIENTS[task] // (samples * options["cohort"])
-    config, made, net, theta = learn(task=task, rounds=rounds, seed=seed, **options)
-    episodes = made.episodes("validation", evaluation.VALIDATION_EPISODES, config.shots[0])
+    config, trained_task, net, theta = learn(task=task, rounds=rounds, seed=seed, **options)
+    episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, config.shots[0])
     figures = []
     for rate in evaluation.RATES:
         adapted = core.adapt(

@@ -1,5 +1,5 @@
-"""The whole way on one emulated board: a run's initialisation goes to it, it adapts on its own samples, the host quantises
-what it learnt, the int8 model goes into its inference slot, and board and host classify the same query set.
+"""The whole way on one emulated board: it gets a run's initialisation and adapts on its own samples, the host quantises the
+adapted weights, the int8 model goes to the board's inference slot, and board and host classify the same query set.
 
     python bench/whole_way.py RUN [--data FILE] [--board mps2-an386] [--devices 5] [--shots 5] [--passes 1]
 """
@@ -40,13 +40,13 @@ async def whole_way(start: Initialisation, task: Task, board: str, device: int, 
 
     (x, y), (queries, truth) = samples(episodes.support), samples(episodes.query)
     machine = Machine(firmware(boards.load(board), "zig").elf, boards.load(board), device + 1)
-    there = await LinkedBoard.connect(MachineWire(machine).open)
-    await there.put_plan(network.plan.bytes)
-    await there.put_weights(start.theta)
+    emulated = await LinkedBoard.connect(MachineWire(machine).open)
+    await emulated.put_plan(network.plan.bytes)
+    await emulated.put_weights(start.theta)
     base = hashlib.sha256(floats(start.theta)).digest()
     own = np.tile(np.hstack([x, y]), (passes, 1))
-    await there.train(Round(0, 0, 0, len(x), 1, passes, rate, start.clip, base))
-    learnt = await there.weights(await there.feed(own), 600)
+    await emulated.train(Round(0, 0, 0, len(x), 1, passes, rate, start.clip, base))
+    learnt = await emulated.weights(await emulated.feed(own), 600)
 
     rows = np.arange(len(x), dtype=np.int32)[None]
     support = TableSource(x, rows, targets=y)
@@ -68,10 +68,10 @@ async def whole_way(start: Initialisation, task: Task, board: str, device: int, 
     assert learnt.tobytes() == here.weights[0].tobytes(), "board and host adapted to other weights"
 
     program = compile_tflite(convert(network, learnt, representative_set(task, network)))
-    await there.put_program(program.content, 600)
+    await emulated.put_program(program.content, 600)
     raw = quantized(program.input, queries.reshape(-1, *program.input.shape))
     host = run_native(program, raw)
-    answers = [await there.predict(each.tobytes(), 600) for each in raw]
+    answers = [await emulated.predict(each.tobytes(), 600) for each in raw]
     assert b"".join(answers) == host.tobytes(), "board and host give other int8 outputs"
     right = [
         float((outputs.reshape(truth.shape).argmax(axis=1) == truth.argmax(axis=1)).mean())
@@ -88,13 +88,13 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=5)
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--passes", type=int, default=1)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     began = time.monotonic()
-    start = Initialisation.load(asked.run)
-    task = load_task(start.task, asked.data, 0, standard=start.standard)
+    start = Initialisation.load(arguments.run)
+    task = load_task(start.task, arguments.data, 0, standard=start.standard)
     print("device  not adapted  adapted  int8 on the host  int8 on the board")
-    for device in range(asked.devices):
-        found = asyncio.run(whole_way(start, task, asked.board, device, asked.shots, asked.passes))
+    for device in range(arguments.devices):
+        found = asyncio.run(whole_way(start, task, arguments.board, device, arguments.shots, arguments.passes))
         print(f"{device:6}  {found[0]:11.3f}  {found[1]:7.3f}  {found[2]:16.3f}  {found[3]:17.3f}", flush=True)
     print(f"weights and int8 outputs of board and host equal, bit for bit; {provenance()}; {time.monotonic() - began:.0f} s")
 

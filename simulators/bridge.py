@@ -1,4 +1,4 @@
-"""A board of this process on a link of the outside world, for any program that speaks SMP."""
+"""Serves an emulated board in this process on a pty or TCP port, for any SMP client."""
 
 import os
 import select
@@ -17,13 +17,13 @@ Link = Literal["pty", "tcp"]
 
 AT_ONCE = 1 << 16
 PATIENCE = 2.0
-"""Seconds to wait for a client that does not read; what it leaves unread is then lost, as on a wire."""
+"""Seconds to wait for a client that does not read; unread bytes are then lost, as on a wire."""
 
 
 class Bridge:
-    """Serves ``machine`` at ``url`` from a thread of its own, one client after another, until ``close``.
+    """Serves ``machine`` at ``url`` in its own thread, one client after another, until ``close``.
 
-    A board that faults is reported to ``faulted`` and leaves the link.
+    A board's fault is passed to ``faulted`` and ends the link.
     """
 
     def __init__(self, machine: Machine | Sliced, link: Link, faulted: Callable[[BoardFault], None]) -> None:
@@ -31,7 +31,7 @@ class Bridge:
         self._asleep = True
         self._stopped, self._stop = os.pipe()
         if link == "pty":
-            # This end of the client's side stays open, so that the line outlives its clients.
+            # The client's side stays open here too, so that the line outlives its clients.
             line, client = os.openpty()
             tty.setraw(client)
             os.set_blocking(line, False)
@@ -45,7 +45,7 @@ class Bridge:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the link, once the board's slice is over."""
+        """Closes the link after the board's current slice."""
         os.close(self._stop)
         self._thread.join()
 
@@ -66,15 +66,15 @@ class Bridge:
             os.close(self._stopped)
 
     def _talk(self, line: int) -> None:
-        """Until the client leaves, or the bridge is closed. A board that is at work hears what comes after its slice."""
+        """Serves a client until it leaves, or the bridge is closed. A busy board gets input after its current slice."""
         while (ready := self._ready(line, wait=self._asleep)) is not None:
             try:
                 data = os.read(line, AT_ONCE) if ready else b""
                 if ready and not data:
                     return
-                said, self._asleep = self._advance(data)
-                self._write(line, said)
-            except OSError:  # the client left in the middle of it
+                output, self._asleep = self._advance(data)
+                self._write(line, output)
+            except OSError:  # the client left meanwhile
                 return
 
     def _clients(self, listener: socket.socket) -> Generator[int, None, None]:
@@ -87,7 +87,7 @@ class Bridge:
                     yield client.fileno()
 
     def _ready(self, file: int, wait: bool = True) -> bool | None:
-        """Whether ``file`` has input, for which it waits if ``wait``; None once the bridge is to close."""
+        """Whether ``file`` has input, after waiting for it if ``wait``; None if the bridge is closing."""
         return self._poll(file, select.POLLIN, None if wait else 0)
 
     def _write(self, line: int, data: bytes) -> None:
@@ -95,7 +95,7 @@ class Bridge:
             data = data[os.write(line, data) :]
 
     def _poll(self, file: int, event: int, seconds: float | None) -> bool | None:
-        """Whether ``file`` is ready within ``seconds`` (None: however long it takes); None once the bridge is to close."""
+        """Whether ``file`` is ready within ``seconds`` (None: no timeout); None if the bridge is closing."""
         poll = select.poll()
         poll.register(file, event)
         poll.register(self._stopped, select.POLLIN)

@@ -75,28 +75,32 @@ def test_pins_are_numbered_as_their_vendors_do() -> None:
 
 BAD = [
     ('port = "stm32f4"', 'port = "stm32g9"', "there is no port 'stm32g9' in firmware/ports"),
-    ('core = "cortex-m4f"', 'core = "z80"', "core is 'z80', which is none of cortex-m0plus"),
+    ('core = "cortex-m4f"', 'core = "z80"', "core is 'z80', not one of cortex-m0plus"),
     ("clock = 168_000_000", 'clock = "fast"', "clock: Input should be a valid integer (is 'fast')"),
     ("clock = 168_000_000", "clock = true", "clock: Input should be a valid integer (is True)"),
     ("clock = 168_000_000", "clock = -1", "clock: Input should be greater than or equal to 0 (is -1)"),
     ("clock = 168_000_000", "", "clock: is missing"),
     ("buffer = 1024", "buffer = 100", "buffer: Input should be greater than or equal to 512 (is 100)"),
     ("stack = 4_096", "stack = 4_097", "memory.stack: Input should be a multiple of 8 (is 4097)"),
-    ("stack = 4_096", "stack = 200_000", "memory: stack is 200,000, and the RAM has 131,072 bytes"),
+    ("stack = 4_096", "stack = 200_000", "memory: stack is 200,000 bytes, but the RAM has only 131,072"),
     (
         "identity = 0x0807_fff0",
         "identity = 0x0808_0000",
-        "slot 0 at 0x08080000 to 0x080a0000 is not in the flash from 0x08080010",
+        "slot 0 at 0x08080000 to 0x080a0000 is outside the flash left for it, 0x08080010",
     ),
-    ("stack = 4", "application = 0x0700_0000\nstack = 4", "application at 0x07000000 to 0x0807fff0 is not in the flash"),
-    ("origin = 0x080a_0000", "origin = 0x0900_0000", "slot 1 at 0x09000000 to 0x09020000 is not in the flash"),
-    ("origin = 0x080a_0000, size = 131_072", "origin = 0x080a_0000, size = 65_536", "the two slots are not of one size"),
+    (
+        "stack = 4",
+        "application = 0x0700_0000\nstack = 4",
+        "application at 0x07000000 to 0x0807fff0 is outside the flash left for it",
+    ),
+    ("origin = 0x080a_0000", "origin = 0x0900_0000", "slot 1 at 0x09000000 to 0x09020000 is outside the flash left for it"),
+    ("origin = 0x080a_0000, size = 131_072", "origin = 0x080a_0000, size = 65_536", "the two slots differ in size"),
     (
         "origin = 0x080a_0000",
         "origin = 0x080c_0000",
-        "inference at 0x080c0000 to 0x08100000 is not in the flash from 0x080e0000",
+        "inference at 0x080c0000 to 0x08100000 is outside the flash left for it, 0x080e0000",
     ),
-    ("size = 262_144 }", "size = 262_152 }", "inference at 0x080c0000 to 0x08100008 is not in the flash"),
+    ("size = 262_144 }", "size = 262_152 }", "inference at 0x080c0000 to 0x08100008 is outside the flash left for it"),
     ("size = 262_144 }", "size = 262_140 }", "memory.inference.size: Input should be a multiple of 8 (is 262140)"),
     ("origin = 0x080c_0000, size", "size", "memory.inference.origin: is missing"),
     ("inference =", "inferences =", "memory.inferences: is a key that tinyfl does not know"),
@@ -108,7 +112,7 @@ BAD = [
     ("serial = 1 }", "serial = 1, kvm = 1 }", "emulators.qemu.kvm: is a key that tinyfl does not know"),
     ("[checked]", "[tested]", "tested: is a key that tinyfl does not know"),
     ('name = "stm32f405"', 'name = "other"', "the board is called 'other', the file 'stm32f405'"),
-    ("[memory]", "[memory", "Take"),
+    ("[memory]", "[memory", "Use"),
 ]
 
 

@@ -335,8 +335,8 @@ def test_build_prints_what_the_firmware_takes(tinyfl: Command, built: Path) -> N
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [
-        ('#include "source.h"\nint x = adc;\n', errors.BuildError, "light.c cannot be built:\n.*'adc'"),
-        ("int tinyfl_sources[80000];\n", errors.DoesNotFit, "bytes of RAM before any network, 4,096 of them stack"),
+        ('#include "source.h"\nint x = adc;\n', errors.BuildError, "building light.c failed:\n.*'adc'"),
+        ("int tinyfl_sources[80000];\n", errors.DoesNotFit, "bytes of RAM without a network, 4,096 of them stack"),
     ],
 )
 def test_a_source_that_cannot_be_built_in_is_refused(
@@ -408,7 +408,7 @@ FLEET_OF_FIVE = """task = "sine"\n[[fleet]]\nnative = 3\n[[fleet]]\nboard = "pos
     ("words", "says"),
     [
         (["build", "--board", "nosuch"], "no board is called 'nosuch'. There are: cy8ckit-062s2, microbit-v2, "),
-        (["build", "--board", "mps2-an386", "--source", "absent.c"], "--source absent.c is no C file"),
+        (["build", "--board", "mps2-an386", "--source", "absent.c"], "--source absent.c is not a C file"),
         (["run", "--task", "sine", "--devices", "1", "--board", "nosuch"], "no board is called 'nosuch'"),
         (["run", "--engine", "qemu"], "--engine and --toolchain are for emulated boards"),
         (["run", "--toolchain", "gcc"], "--engine and --toolchain are for emulated boards"),
@@ -417,7 +417,7 @@ FLEET_OF_FIVE = """task = "sine"\n[[fleet]]\nnative = 3\n[[fleet]]\nboard = "pos
         (["run", "--task", "sine", "--board", "posix", "--engine", "qemu"], "engine qemu does not run posix"),
         (["run", "--task", "sine", "--port", NOBODY, "--devices", "2"], "2 devices, but the fleet's parts have 1"),
         (["run", "fleet.toml", "--devices", "6"], "6 devices, but the fleet's parts have 5"),
-        (["run", "--task", "sine", "--port", "nonsense://1"], "nonsense://1 is no link"),
+        (["run", "--task", "sine", "--port", "nonsense://1"], "nonsense://1 is not a link"),
         (["run", "--seconds", "0"], "--seconds"),
         (["emulate", "--board", "nosuch"], "no board is called 'nosuch'"),
         (["emulate", "--board", "posix", "--engine", "unicorn"], "engine unicorn does not run posix"),

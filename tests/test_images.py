@@ -98,10 +98,10 @@ def test_each_format_is_written_as_it_is_made(pico: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_no_firmware_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="is no firmware"):
+    with pytest.raises(BuildError, match="is not a firmware ELF"):
         images.flat(tmp_path / "missing.elf")
     (tmp_path / "text.elf").write_text("hello")
-    with pytest.raises(BuildError, match="is no firmware"):
+    with pytest.raises(BuildError, match="is not a firmware ELF"):
         images.flat(tmp_path / "text.elf")
 
 

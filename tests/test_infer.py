@@ -90,7 +90,7 @@ def test_what_cannot_be_inferred_from_is_refused_with_what_to_do(model: Path, tm
     (tmp_path / "cut.tflite").write_bytes(model.read_bytes()[:500])
     x, out = tmp_path / "x.npy", tmp_path / "y.npy"
     wrong: list[tuple[type[TinyflError], str, dict[str, Any]]] = [
-        (ConfigError, "nothing to infer from", {}),
+        (ConfigError, "there is no input", {}),
         (ConfigError, "go together", {"input": x}),
         (ConfigError, "the model needs", {"input": x, "output": out}),
         (DataError, "numpy.save", {"input": tmp_path / "text.npy", "output": out}),

@@ -1,4 +1,4 @@
-/* What the board says of itself. */
+/* The board's description and status. */
 #include "commands.h"
 
 #ifndef TINYFL_VERSION
@@ -19,7 +19,7 @@ int tinyfl_echo(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *r
     return 0;
 }
 
-/* The agent restarts the board once the reply is out. */
+/* The agent restarts the board after the reply. */
 int tinyfl_reset(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     (void)agent, (void)request;
@@ -44,11 +44,11 @@ static void put_number(tinyfl_writer *reply, const char *key, uint64_t value)
     tinyfl_put_uint(reply, value);
 }
 
-/* A hash, or no bytes where there is nothing to hash. */
-static void put_hash(tinyfl_writer *reply, const char *key, const uint8_t *hash, int there)
+/* A hash, or no bytes if nothing is `present`. */
+static void put_hash(tinyfl_writer *reply, const char *key, const uint8_t *hash, int present)
 {
     tinyfl_put_text(reply, key);
-    tinyfl_put_bytes(reply, hash, there ? TINYFL_SHA256_BYTES : 0);
+    tinyfl_put_bytes(reply, hash, present ? TINYFL_SHA256_BYTES : 0);
 }
 
 static void put_texts(tinyfl_writer *reply, const char *key, const char *const *texts, size_t count)
@@ -99,7 +99,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     return 0;
 }
 
-/* Bytes of stack that no longer hold the paint. */
+/* Bytes of stack whose paint is gone. */
 static size_t stack_used(const tinyfl_port *port)
 {
     const uint32_t *word = port->stack_low;

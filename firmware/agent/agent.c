@@ -36,7 +36,7 @@ static tinyfl_writer writer(tinyfl_agent *agent)
     return (tinyfl_writer){.bytes = agent->reply + HEADER, .room = TINYFL_BUFFER - HEADER};
 }
 
-/* Sends what has been written, as the reply to the request with this header. */
+/* Sends the body as the reply to the request with this header. */
 static void send(tinyfl_agent *agent, const uint8_t header[HEADER], const tinyfl_writer *body)
 {
     memcpy(agent->reply, header, HEADER);
@@ -77,7 +77,7 @@ static void answer(tinyfl_agent *agent, const uint8_t *message, size_t count)
         return;
     const uint8_t operation = message[0] & 7;
     if (message[0] >> 3 > 1 || (operation != READ && operation != WRITE))
-        return; /* a reply, or a version to come: not for us */
+        return; /* a reply, or a future version: not for us */
 
     const tinyfl_map request = {message + HEADER, count - HEADER};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {

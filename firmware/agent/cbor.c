@@ -14,7 +14,7 @@ typedef struct {
     uint64_t value; /* the argument: a number, a length, or a float's bits */
 } head;
 
-/* The next item's head; 0 where it is malformed or the end is reached. */
+/* Reads the next item's head; 0 if it is malformed, or at the end. */
 static int take(reader *r, head *h)
 {
     if (r->at == r->end)
@@ -39,7 +39,7 @@ static int take(reader *r, head *h)
 
 static int is_break(const head *h) { return h->major == SIMPLE && h->info == INDEFINITE; }
 
-/* Past the contents of a definite string. */
+/* Skips the contents of a definite string. */
 static int pass(reader *r, uint64_t count)
 {
     if (count > (size_t)(r->end - r->at))
@@ -48,7 +48,7 @@ static int pass(reader *r, uint64_t count)
     return 1;
 }
 
-/* Past one item, whatever it holds. `left` counts what each open array, map or string still needs; an item of indefinite
+/* Skips one item with its contents. `left` counts the missing items of each open array, map or string; an item of indefinite
  * length needs a break. */
 static int skip(reader *r)
 {
@@ -76,7 +76,7 @@ static int skip(reader *r)
                 return 0;
         } else if (h.major >= BYTES && h.major <= TAG) {
             const uint64_t items = h.major == TAG ? 1 : h.value;
-            /* Every item takes a byte at least, so longer claims are false, and twice a true one fits. */
+            /* An item has at least one byte, so a larger count is false; twice a true one cannot overflow. */
             if (++depth == DEPTH || (h.info != INDEFINITE && items > (size_t)(r->end - r->at)))
                 return 0;
             left[depth] = h.info == INDEFINITE ? open : h.major == MAP ? 2 * items : items;
@@ -85,7 +85,7 @@ static int skip(reader *r)
     return 1;
 }
 
-/* Opens the map: how many pairs it claims, or INDEFINITE's all ones. */
+/* Opens the map: returns its declared number of pairs, or all ones for INDEFINITE. */
 static int enter(reader *r, uint64_t *pairs)
 {
     head h;
@@ -95,7 +95,7 @@ static int enter(reader *r, uint64_t *pairs)
     return 1;
 }
 
-/* The next key of the map; 0 at the map's end, -1 where it is malformed. */
+/* Reads the map's next key; 0 at the map's end, -1 if it is malformed. */
 static int next_key(reader *r, uint64_t *pairs, tinyfl_string *key)
 {
     head h;
@@ -131,7 +131,7 @@ int tinyfl_map_check(const tinyfl_map *map)
     }
 }
 
-/* The value of `key`: its head, with the reader past it. */
+/* Finds the value of `key`: its head, with the reader after it. */
 static int find(const tinyfl_map *map, const char *key, reader *r, head *h)
 {
     *r = (reader){map->bytes, map->bytes + map->count};
@@ -180,11 +180,11 @@ static float from_half(uint32_t bits)
     return float_of(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-/* A double as the nearest float, ties to even, by its bits: a board need not have doubles. */
+/* Rounds a double to the nearest float, ties to even, by its bits: a board may lack doubles. */
 static float from_double(uint64_t bits)
 {
     const uint32_t sign = (uint32_t)(bits >> 32) & 0x80000000u;
-    const int exponent = (int)(bits >> 52 & 0x7ff) - 896; /* biased as a float's */
+    const int exponent = (int)(bits >> 52 & 0x7ff) - 896; /* with a float's bias */
     uint64_t fraction = bits & 0xfffffffffffffu;
     if (exponent >= 255)
         return float_of(sign | 0x7f800000u | (exponent == 1151 && fraction ? 0x400000u : 0u));
@@ -192,14 +192,14 @@ static float from_double(uint64_t bits)
         return float_of(sign);
     int drop = 29;
     uint32_t kept = exponent > 0 ? (uint32_t)exponent << 23 : 0;
-    if (exponent <= 0) { /* subnormal: the leading one is written out */
+    if (exponent <= 0) { /* subnormal: the leading one is explicit */
         fraction |= (uint64_t)1 << 52;
         drop += 1 - exponent;
     }
     kept += (uint32_t)(fraction >> drop);
     const uint64_t rest = fraction & (((uint64_t)1 << drop) - 1), half = (uint64_t)1 << (drop - 1);
     if (rest > half || (rest == half && (kept & 1)))
-        kept++; /* may carry into the exponent, as it should */
+        kept++; /* may correctly carry into the exponent */
     return float_of(sign | kept);
 }
 

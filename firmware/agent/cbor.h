@@ -1,11 +1,11 @@
-/* As much CBOR (RFC 8949) as SMP needs: reading one map by its keys, and writing one. */
+/* The part of CBOR (RFC 8949) that SMP needs: reads a map by its keys, and writes one. */
 #ifndef TINYFL_CBOR_H
 #define TINYFL_CBOR_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* A map in memory. Only ask a map that tinyfl_map_check has found well. */
+/* A map in memory. Read only maps accepted by tinyfl_map_check. */
 typedef struct {
     const uint8_t *bytes;
     size_t count;
@@ -17,16 +17,16 @@ typedef struct {
     size_t count;
 } tinyfl_string;
 
-/* 1 where the bytes are exactly one well-formed map with text keys, or nothing at all; else 0. */
+/* 1 if the bytes are exactly one well-formed map with text keys, or empty; else 0. */
 int tinyfl_map_check(const tinyfl_map *map);
 
-/* Each is 1 where the map has `key` with a value of this type, else 0. */
+/* Each returns 1 if the map has `key` with a value of this type, else 0. */
 int tinyfl_get_uint(const tinyfl_map *map, const char *key, uint64_t most, uint64_t *value);
-int tinyfl_get_float(const tinyfl_map *map, const char *key, float *value); /* doubles round to nearest; integers serve too */
+int tinyfl_get_float(const tinyfl_map *map, const char *key, float *value); /* converts doubles and integers */
 int tinyfl_get_bytes(const tinyfl_map *map, const char *key, tinyfl_string *value);
 int tinyfl_get_text(const tinyfl_map *map, const char *key, tinyfl_string *value);
 
-/* Writes into the caller's room; what does not fit sets `full` and is not written. */
+/* Writes into the caller's buffer; an item that does not fit sets `full` and is not written. */
 typedef struct {
     uint8_t *bytes;
     size_t room, count;
@@ -40,7 +40,7 @@ void tinyfl_put_string(tinyfl_writer *writer, tinyfl_string text);
 void tinyfl_put_uint(tinyfl_writer *writer, uint64_t value);
 void tinyfl_put_int(tinyfl_writer *writer, int32_t value);
 void tinyfl_put_float(tinyfl_writer *writer, float value);
-/* Room for a byte string, to be filled in; NULL where it does not fit. */
+/* Reserves a byte string for the caller to fill; NULL if it does not fit. */
 uint8_t *tinyfl_put_room(tinyfl_writer *writer, size_t count);
 void tinyfl_put_bytes(tinyfl_writer *writer, const void *bytes, size_t count);
 

@@ -4,7 +4,7 @@ uint16_t tinyfl_crc16(const uint8_t *bytes, size_t count)
 {
     uint32_t crc = 0;
     for (size_t i = 0; i < count; i++) {
-        /* The polynomial x^16 + x^12 + x^5 + 1, a byte at a time, with no table. */
+        /* The polynomial x^16 + x^12 + x^5 + 1, byte by byte, without a table. */
         uint32_t x = (crc >> 8 ^ bytes[i]) & 0xffu;
         x ^= x >> 4;
         crc = (crc << 8 ^ x << 12 ^ x << 5 ^ x) & 0xffffu;
@@ -20,7 +20,7 @@ static void put(tinyfl_frame *frame, uint8_t byte)
         frame->lost = 1;
 }
 
-/* The frame has ended: its message's length if it is whole. */
+/* Ends the frame: returns its message's length if it is complete. */
 static size_t finish(tinyfl_frame *frame)
 {
     const size_t count = frame->count;
@@ -61,7 +61,7 @@ void tinyfl_frame_write(uint8_t *message, size_t count, void (*write)(const uint
         write(message + at, run);
         at += run;
         if (run < 254)
-            at++; /* past the zero that the run's code stands for, or past the end */
+            at++; /* past the zero implied by the run's code, or past the end */
         else if (at == count)
             break;
     }

@@ -1,7 +1,7 @@
-/* Inference: an int8 program in its slot, where it also runs, and what it makes of an input (SPEC.md, program and slots).
+/* Inference: runs an int8 program in place, in its slot (SPEC.md, program and slots).
  *
- * It works in the upper end of the agent's arena, as far down as it needs. What the learner takes from below is the
- * learner's: where the two would meet, there is no predicting until they do not. */
+ * Its working memory is the upper end of the agent's arena. The learner, at the lower end, takes precedence: while the two
+ * would overlap, predictions are refused. */
 #include "commands.h"
 
 enum { MAGIC = 4, COUNT = 4, HASH = 8, HEADER = 40 };
@@ -10,7 +10,7 @@ static const tinyfl_slot *slot_of(const tinyfl_agent *agent) { return &agent->po
 
 static const uint8_t *program_in(const tinyfl_agent *agent) { return slot_of(agent)->bytes + HEADER; }
 
-/* Bytes of the largest program that the slot holds. */
+/* Maximum bytes of a program in the slot. */
 static uint32_t room(const tinyfl_agent *agent)
 {
     return slot_of(agent)->count > HEADER ? slot_of(agent)->count - HEADER : 0;
@@ -29,7 +29,7 @@ static void drop_program(tinyfl_agent *agent)
     tinyfl_drop_prediction(agent);
 }
 
-/* Opens the upload's whole program. 0 or a refusal. */
+/* Opens the completely uploaded program. 0 or a refusal. */
 static int open_program(tinyfl_agent *agent)
 {
     if (!tinyfl_upload_whole(agent->port, &agent->program_upload, program_in(agent)))
@@ -53,7 +53,7 @@ void tinyfl_load_program(tinyfl_agent *agent)
         drop_program(agent);
 }
 
-/* Erases the slot for the program that the block announces. 0 or a refusal. */
+/* Erases the slot for the program announced by the block. 0 or a refusal. */
 static int start_program(tinyfl_agent *agent, const tinyfl_block *block)
 {
     if (block->count > room(agent))
@@ -65,7 +65,7 @@ static int start_program(tinyfl_agent *agent, const tinyfl_block *block)
     return 0;
 }
 
-/* Makes the slot with its whole program valid: the header, and its first word last. 0 or a refusal. */
+/* Validates the slot with its complete program by writing the header, its first word last. 0 or a refusal. */
 static int finish_program(tinyfl_agent *agent)
 {
     const tinyfl_port *port = agent->port;
@@ -81,7 +81,7 @@ static int finish_program(tinyfl_agent *agent)
     return 0;
 }
 
-/* Takes of the block what flash takes: whole words, the program's last filled up. 0 or a refusal. */
+/* Writes the block's whole words to flash, padding the program's last word. 0 or a refusal. */
 static int take_program(tinyfl_agent *agent, const tinyfl_block *block)
 {
     const tinyfl_port *port = agent->port;
@@ -119,14 +119,14 @@ int tinyfl_program_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     return tinyfl_put_offset(reply, agent->program_upload.done);
 }
 
-/* Where the program works; NULL where the learner is there already. */
+/* The program's working memory; NULL if it overlaps the learner's. */
 static uint8_t *program_arena(const tinyfl_agent *agent)
 {
     const size_t start = (agent->arena_bytes - agent->program.arena_bytes) / sizeof(uint64_t) * sizeof(uint64_t);
     return start >= tinyfl_learner_end(agent) ? agent->arena + start : NULL;
 }
 
-/* Takes more of the input, and runs the program once that is whole. 0 or a refusal. */
+/* Adds to the input, and runs the program once it is complete. 0 or a refusal. */
 static int take_input(tinyfl_agent *agent, uint8_t *arena, tinyfl_string data)
 {
     const tinyfl_program *program = &agent->program;

@@ -1,4 +1,4 @@
-/* The firmware: the agent in all the memory that the linker has left over. */
+/* The firmware: the agent, with the RAM left by the linker as its arena. */
 #include "agent.h"
 
 extern uint8_t tinyfl_arena[], tinyfl_arena_end[];

@@ -1,8 +1,7 @@
-/* What the network does now: its outputs, its loss on labelled samples. Nothing is learnt. */
+/* The current network's outputs, and its loss on labelled samples, without learning. */
 #include "commands.h"
 
-/* Readies the stream of floats `feed` for a block at `off`. 1 where the block is the next, 0 where it is not, or minus a
- * refusal. */
+/* Prepares the stream of floats `feed` for a block at `off`. 1 if the block is the next one, 0 if not, or minus a refusal. */
 static int open_stream(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, tinyfl_string *data)
 {
     uint64_t off;
@@ -28,7 +27,7 @@ static uint32_t largest(const float *values, uint32_t count)
     return best;
 }
 
-/* Measures the sample in x and y. The output takes the place of its target, once that has been compared. */
+/* Measures the sample in x and y. The output overwrites the target, after the comparison. */
 static int measure(tinyfl_agent *agent)
 {
     const uint32_t outputs = agent->outputs;

@@ -1,4 +1,4 @@
-/* The plan and the weights: how they come in, where they lie, how the weights leave. */
+/* The plan and the weights: upload, layout in the arena, download. */
 #include "commands.h"
 
 #define MAX_PLAN_BYTES (8 + sizeof(tinyfl_layer) * TINYFL_MAX_LAYERS)
@@ -17,7 +17,7 @@ int tinyfl_has_weights(const tinyfl_agent *agent)
     return agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT;
 }
 
-/* Lays the arena out behind the plan's bytes, as SPEC.md says; the gradient last, which only mini-batches use. */
+/* Lays out the arena after the plan's bytes, as in SPEC.md; the gradient, for mini-batches only, comes last. */
 static int lay_out(tinyfl_agent *agent, size_t plan)
 {
     const size_t weights = tinyfl_weights_bytes(agent), memory = tinyfl_learner_bytes(&agent->plan);
@@ -65,7 +65,7 @@ int tinyfl_take_weights(tinyfl_agent *agent)
     return 0;
 }
 
-/* Takes the block if it is the next one. 1 where it was the last, 0, or minus a refusal. */
+/* Copies the block if it is the next one. 1 if it was the last, 0, or minus a refusal. */
 static int take_block(const tinyfl_port *port, tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into)
 {
     const int next = tinyfl_upload_next(upload, block);
@@ -99,7 +99,7 @@ int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
     const int last = take_block(agent->port, upload, &b, agent->arena);
     const int refusal = last < 0 ? -last : last ? tinyfl_take_plan(agent, upload->count) : 0;
     if (refusal) {
-        if (last) /* all of it came, and it is of no use */
+        if (last) /* complete, but invalid */
             tinyfl_drop_plan(agent);
         return refusal;
     }

@@ -1,4 +1,4 @@
-/* What the agent knows of a chip, and all that it knows. A port fills this in; registers stay in firmware/ports. */
+/* The agent's only interface to a chip. A port fills it in; registers stay in firmware/ports. */
 #ifndef TINYFL_PORT_H
 #define TINYFL_PORT_H
 
@@ -7,10 +7,10 @@
 
 #define TINYFL_ID_BYTES 12 /* the longest unique id, STM32's 96 bits */
 
-/* Memory that outlives power, mapped for reading. */
+/* Non-volatile memory, mapped for reading. */
 typedef struct {
     const uint8_t *bytes;
-    uint32_t count; /* 0: the board has none */
+    uint32_t count; /* 0: no slot */
 } tinyfl_slot;
 
 /* Two slots of one size for models, one for a program. */
@@ -19,14 +19,14 @@ enum { TINYFL_PROGRAM_SLOT = 2, TINYFL_SLOTS = 3 };
 typedef struct {
     const char *board;           /* the manifest's name (boards/NAME.toml) */
     uint32_t clock;              /* Hz; 0: unknown */
-    uint8_t id[TINYFL_ID_BYTES]; /* unique among boards, whatever port they hang on */
+    uint8_t id[TINYFL_ID_BYTES]; /* unique among boards, independent of the port */
     uint8_t id_bytes;
 
     int (*read)(void); /* the next byte received, or -1 at once */
-    void (*idle)(void); /* sleeps until a byte may be there; may return early */
-    void (*write)(const uint8_t *bytes, size_t count); /* returns when the last byte is on its way */
-    void (*alive)(void); /* called at every turn of the agent and in long work: feeds the watchdog, where there is one */
-    void (*reset)(void); /* restarts the board, after the last byte has left it */
+    void (*idle)(void); /* sleeps until a byte may have arrived; may return early */
+    void (*write)(const uint8_t *bytes, size_t count); /* returns once the last byte is in transit */
+    void (*alive)(void); /* called at every turn of the agent and during long work: feeds the watchdog, if any */
+    void (*reset)(void); /* restarts the board, after sending the last byte */
 
     /* Flash rules: erase sets all of a slot's bytes to one value, 0xff on most chips; program writes erased bytes only; offset
      * and count are multiples of 4. Both return 0 or -1. */
@@ -34,7 +34,7 @@ typedef struct {
     int (*erase)(int slot);
     int (*program)(int slot, uint32_t offset, const uint8_t *bytes, size_t count);
 
-    /* The stack, painted with TINYFL_PAINT before main: from its lowest word up to where it starts. NULL: unknown. */
+    /* The stack, painted with TINYFL_PAINT before main, from its lowest word to its start. NULL: unknown. */
     const uint32_t *stack_low, *stack_high;
 } tinyfl_port;
 

@@ -1,4 +1,4 @@
-/* A round: the inner loop on this board, over fed samples or its own. */
+/* A round: the inner loop on this board, over fed samples or those of its own source. */
 #include "commands.h"
 
 size_t tinyfl_sample_bytes(const tinyfl_agent *agent)
@@ -18,7 +18,7 @@ size_t tinyfl_fill(tinyfl_agent *agent, tinyfl_string data, size_t whole)
 
 static uint64_t samples_in_all(const tinyfl_round *round) { return (uint64_t)round->samples * round->passes; }
 
-/* One sample forward and back; weights move after every `batch`, and after a pass's last. */
+/* One sample forward and backward; weights move after every `batch` samples, and at the end of a pass. */
 static int learn(tinyfl_agent *agent, float *before)
 {
     const tinyfl_round *round = &agent->round;
@@ -111,7 +111,7 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
     return round->source ? 0 : TINYFL_REFUSED_SOURCE;
 }
 
-/* Every field but the padding between them. */
+/* Compares all fields, but not the padding between them. */
 static int same_round(const tinyfl_round *a, const tinyfl_round *b)
 {
     return a->stream.seed == b->stream.seed && a->stream.device == b->stream.device && a->stream.round == b->stream.round &&

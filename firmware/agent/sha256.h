@@ -1,4 +1,4 @@
-/* SHA-256 (FIPS 180-4), in pieces. */
+/* Incremental SHA-256 (FIPS 180-4). */
 #ifndef TINYFL_SHA256_H
 #define TINYFL_SHA256_H
 
@@ -17,7 +17,7 @@ void tinyfl_sha256_start(tinyfl_sha256 *hash);
 void tinyfl_sha256_add(tinyfl_sha256 *hash, const void *bytes, size_t count);
 void tinyfl_sha256_end(tinyfl_sha256 *hash, uint8_t digest[TINYFL_SHA256_BYTES]);
 
-/* All at once. */
+/* In one call. */
 void tinyfl_sha256_of(const void *bytes, size_t count, uint8_t digest[TINYFL_SHA256_BYTES]);
 
 #endif

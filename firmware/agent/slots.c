@@ -1,4 +1,4 @@
-/* Model slots: two of them, the newest stays while the other is written, and a slot counts once its first word is there
+/* The two model slots: the newest stays while the other is written, and a slot is valid once its first word is written
  * (SPEC.md, slots). */
 #include "commands.h"
 
@@ -27,7 +27,7 @@ static void hash_parts(const tinyfl_port *port, const uint8_t *header, const voi
     tinyfl_sha256_end(&sum, hash);
 }
 
-/* The slot's sequence, 0 where it is not whole. */
+/* The slot's sequence number; 0 if the slot is invalid. */
 static uint32_t valid(const tinyfl_port *port, int which)
 {
     const uint8_t *slot = port->slots[which].bytes;
@@ -42,7 +42,7 @@ static uint32_t valid(const tinyfl_port *port, int which)
     return memcmp(hash, slot + HASH, sizeof hash) == 0 ? tinyfl_word_at(slot + SEQUENCE) : 0;
 }
 
-/* Loads the slot's model; 0 where it is of no use here. */
+/* Loads the slot's model; 0 if it cannot be used. */
 static int load(tinyfl_agent *agent, int which)
 {
     const uint8_t *slot = agent->port->slots[which].bytes;
@@ -79,7 +79,7 @@ void tinyfl_committed(const tinyfl_agent *agent, uint8_t hash[TINYFL_SHA256_BYTE
     tinyfl_sha256_of(slot + HEADER + tinyfl_word_at(slot + PLAN), tinyfl_word_at(slot + WEIGHTS), hash);
 }
 
-/* Erases the slot and writes all of it but its first word, then that. */
+/* Erases the slot, and writes all of it, the first word last. */
 static int write_slot(const tinyfl_agent *agent, int which, uint32_t sequence)
 {
     const tinyfl_port *port = agent->port;
@@ -97,8 +97,8 @@ static int write_slot(const tinyfl_agent *agent, int which, uint32_t sequence)
     return sequence != 0 && valid(port, which) == sequence ? 0 : TINYFL_REFUSED_FLASH;
 }
 
-/* Does the newest slot hold this very plan and these weights? */
-static int held(const tinyfl_agent *agent)
+/* Whether the newest slot already has this plan and these weights. */
+static int is_committed(const tinyfl_agent *agent)
 {
     if (agent->newest < 0)
         return 0;
@@ -117,12 +117,12 @@ int tinyfl_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
         return TINYFL_REFUSED_STATE;
     if (memcmp(sha.bytes, agent->hash, sizeof agent->hash) != 0)
         return TINYFL_REFUSED_BASE;
-    /* What learning has carried out of the guard's bounds would not start again. */
+    /* Weights beyond the guard's bounds could not be loaded again. */
     if (tinyfl_take_weights(agent) != 0)
         return TINYFL_REFUSED_NUMERIC;
     if (HEADER + agent->plan_upload.count + tinyfl_weights_bytes(agent) > agent->port->slots[0].count)
         return TINYFL_REFUSED_MEMORY;
-    if (!held(agent)) {
+    if (!is_committed(agent)) {
         const int other = agent->newest == 0;
         const int refusal = write_slot(agent, other, agent->sequence + 1);
         if (refusal)

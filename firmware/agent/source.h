@@ -1,11 +1,11 @@
-/* A source of samples on the board itself: a sensor, say. Write one, name it in tinyfl_sources, and build it in with
- * `tinyfl build --source FILE`; a coordinator then asks for it by name. Samples fed over the link need none. */
+/* A source of samples on the board, such as a sensor. Write one, add it to tinyfl_sources, and build it in with
+ * `tinyfl build --source FILE`; a coordinator then requests it by name. Samples fed over the link need no source. */
 #ifndef TINYFL_SOURCE_H
 #define TINYFL_SOURCE_H
 
 #include "tinyfl.h"
 
-/* What the coordinator asked for. */
+/* The coordinator's request. */
 typedef struct {
     uint64_t seed;
     uint32_t device, round;
@@ -14,15 +14,15 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    /* Sample `index` of this round: fill x and y. TINYFL_OK, or a negative code, which ends the round on this board.
-     * Asked for in order; with several passes an index comes again and must give the same sample. */
+    /* Fills x and y with sample `index` of this round. TINYFL_OK, or a negative code, which ends the round on this board.
+     * Called in order; with several passes an index recurs, and must give the same sample. */
     int (*sample)(const tinyfl_stream *stream, uint32_t index, float *x, float *y);
 } tinyfl_source;
 
-/* Ends with a NULL name. The built-in table holds "sine", the task of firmware/core; a table of your own replaces it. */
+/* Ends with a NULL name. The built-in table has "sine", the task in firmware/core; your own table replaces it. */
 extern const tinyfl_source tinyfl_sources[];
 
-/* The built-in source, for a table that keeps it. */
+/* The built-in source, for use in your own table. */
 extern int tinyfl_sine_source(const tinyfl_stream *stream, uint32_t index, float *x, float *y);
 
 #endif

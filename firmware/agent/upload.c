@@ -1,4 +1,4 @@
-/* What comes and goes in blocks (SPEC.md, wire). */
+/* Transfers in blocks (SPEC.md, wire). */
 #include "commands.h"
 
 int tinyfl_block_read(const tinyfl_map *request, uint64_t most, tinyfl_block *block)
@@ -30,10 +30,10 @@ int tinyfl_upload_next(const tinyfl_upload *upload, const tinyfl_block *block)
 
 void tinyfl_hash_add(const tinyfl_port *port, tinyfl_sha256 *hash, const void *bytes, size_t count)
 {
-    enum { MEAL = 1 << 14 };
+    enum { CHUNK = 1 << 14 };
     const uint8_t *from = bytes;
     for (size_t part; count > 0; from += part, count -= part) {
-        part = count < MEAL ? count : MEAL;
+        part = count < CHUNK ? count : CHUNK;
         port->alive();
         tinyfl_sha256_add(hash, from, part);
     }
@@ -59,8 +59,8 @@ int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off)
 
 int tinyfl_put_part(tinyfl_writer *reply, uint64_t off, const uint8_t *bytes, size_t count, uint64_t from)
 {
-    enum { AROUND = 32 }; /* bytes of the map about the data, at most */
-    const size_t left = count - (size_t)from, room = reply->room - AROUND;
+    enum { OVERHEAD = 32 }; /* maximum bytes of the map around the data */
+    const size_t left = count - (size_t)from, room = reply->room - OVERHEAD;
     tinyfl_put_map(reply, 3);
     tinyfl_put_text(reply, "off");
     tinyfl_put_uint(reply, off);

@@ -29,7 +29,7 @@ static void activate(real *y, size_t count, uint8_t activation)
     }
 }
 
-/* Puts delta = gradient x act' in the place of the activation's own output y, from which act' comes. */
+/* Replaces an activation's output y by delta = gradient x act', with act' computed from y. */
 static void through_activation(real *y, const real *gradient, size_t count, uint8_t activation)
 {
     switch (activation) {

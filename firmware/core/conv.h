@@ -1,6 +1,6 @@
-/* Convolutions. At each output position the part of the window that lies on the input is, for each row of the kernel, one
- * stretch of values and one stretch of the kernel's rows: a dense layer's arithmetic, and its order (SPEC.md, forward,
- * backward). Blocks of independent sums are held in registers, as in dense.h. */
+/* Convolutions. At each output position, each kernel row within the input is one contiguous run of values and of weights: a
+ * dense layer's arithmetic, in its order (SPEC.md, forward, backward). Blocks of independent sums stay in registers, as in
+ * dense.h. */
 #ifndef TINYFL_CONV_H
 #define TINYFL_CONV_H
 
@@ -31,7 +31,7 @@ TINYFL_INLINE tinyfl_cover window_at(const conv *c, size_t row, size_t column)
                            span(column, l->width, l->kernel_width, l->stride_width, c->columns.before)};
 }
 
-/* Row `ky` of a window: where it starts on the input and in the kernel, counted in columns. */
+/* Row `ky` of a window: its start on the input and in the kernel, in columns. */
 TINYFL_INLINE size_t input_at(const tinyfl_layer *l, const tinyfl_cover *v, size_t ky)
 {
     return (v->rows.at + ky - v->rows.first) * l->width + v->columns.at;
@@ -87,7 +87,7 @@ TINYFL_INLINE void conv_back_block(const real *w, const real *delta, size_t outp
         back[k] = sum[k];
 }
 
-/* back, zeroed by the caller, += W delta at every place of every window */
+/* back, zeroed by the caller, += W delta at every tap of every window */
 static void conv_back(const conv *c, const real *delta, real *back)
 {
     const tinyfl_layer *l = c->shape;
@@ -107,7 +107,7 @@ static void conv_back(const conv *c, const real *delta, real *back)
         }
 }
 
-/* The positions whose windows have place `k` of the kernel on the input, along one side: from `first` to before `end`. */
+/* The output positions whose windows have tap `k` of the kernel on the input, along one side: `first` to `end` - 1. */
 typedef struct {
     size_t first, end;
 } tinyfl_reach;
@@ -119,7 +119,7 @@ TINYFL_INLINE tinyfl_reach reach(tinyfl_side s, size_t size, size_t stride, size
     return (tinyfl_reach){first, end < s.count ? end : s.count};
 }
 
-/* Over which positions a weight's gradient is summed: rows, columns, and the first of them on the input. */
+/* The output positions over which a weight's gradient is summed: rows, columns, and the first position on the input. */
 typedef struct {
     tinyfl_reach rows, columns;
     size_t at;
@@ -131,7 +131,7 @@ TINYFL_INLINE tinyfl_field field(const conv *c, size_t ky, size_t kx)
     const tinyfl_reach rows = reach(c->rows, l->height, l->stride_height, ky);
     const tinyfl_reach columns = reach(c->columns, l->width, l->stride_width, kx);
     if (rows.first >= rows.end || columns.first >= columns.end)
-        return (tinyfl_field){{0, 0}, {0, 0}, 0}; /* this place never lies on the input */
+        return (tinyfl_field){{0, 0}, {0, 0}, 0}; /* this tap is never on the input */
     const size_t row = rows.first * l->stride_height + ky - c->rows.before;
     const size_t column = columns.first * l->stride_width + kx - c->columns.before;
     return (tinyfl_field){rows, columns, row * l->width + column};
@@ -154,7 +154,7 @@ TINYFL_INLINE void conv_sum_block(const conv *c, const tinyfl_field *f, const re
     }
 }
 
-/* What the sums are for: weights move down by them, or a gradient goes on from what it holds. */
+/* The use of the sums: subtract them from the weights, or add them to a gradient. */
 enum { CONV_MOVE, CONV_GATHER };
 
 TINYFL_INLINE real start(real held, const int what)
@@ -182,7 +182,7 @@ TINYFL_INLINE void conv_weights_block(const conv *c, const tinyfl_field *f, cons
         into[k] = result(into[k], sum[k], what);
 }
 
-/* The same for the bias, whose input is 1 everywhere. */
+/* As conv_weights_block, for the bias, whose input is 1 everywhere. */
 TINYFL_INLINE void conv_bias(const conv *c, const real *delta, real *into, const int what)
 {
     const size_t outputs = c->shape->outputs, count = c->rows.count * c->columns.count;
@@ -194,8 +194,8 @@ TINYFL_INLINE void conv_bias(const conv *c, const real *delta, real *into, const
     }
 }
 
-/* CONV_MOVE: w -= the sum over positions of delta x, with a delta that has been multiplied by the rate; CONV_GATHER: the same
- * sum, of the plain delta, goes on from what is in `into`, which has the layout of the weights. */
+/* CONV_MOVE: w -= the sum over positions of delta x, with the delta already multiplied by the rate; CONV_GATHER: adds the same
+ * sum, of the plain delta, to `into`, which has the layout of the weights. */
 TINYFL_INLINE void conv_weights(const conv *c, const real *x, const real *delta, real *into, const int what)
 {
     const tinyfl_layer *l = c->shape;

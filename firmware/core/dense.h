@@ -2,7 +2,7 @@
  * input order (forward) or output order (backward); every faster form must keep this order (SPEC.md, arithmetic).
  *
  * Each nest works on a block of independent sums side by side, held in registers: with a block of 1 it is the plain loop,
- * and the tail of every layer is computed so. tests/firmware holds both equal to a version written apart. */
+ * which also computes the tail of every layer. tests/firmware compares both with an independent version. */
 #ifndef TINYFL_DENSE_H
 #define TINYFL_DENSE_H
 
@@ -18,7 +18,7 @@ typedef struct {
     real *b; /* (outputs) */
 } dense;
 
-/* What a backward sweep does with each weight it passes. */
+/* The action of a backward sweep on each weight. */
 enum { DENSE_DELTA = 1, DENSE_UPDATE = 2 };
 
 TINYFL_INLINE void dense_forward_block(const dense *l, const real *x, real *y, size_t first, const int block)
@@ -56,7 +56,7 @@ TINYFL_INLINE void dense_backward_block(const dense *l, const real *x, const rea
     for (size_t j = 0; j < l->outputs; j++) {
         const real d = delta[j], step = rate * d;
         real *w = l->w + first * l->outputs + j;
-        /* All loads before the first store: rows a multiple of 4 KiB apart would else wait for each other. */
+        /* All loads before the first store: otherwise rows a multiple of 4 KiB apart would wait for each other. */
         for (int k = 0; k < block; k++)
             old[k] = w[(size_t)k * l->outputs];
         for (int k = 0; k < block; k++) {
@@ -71,7 +71,7 @@ TINYFL_INLINE void dense_backward_block(const dense *l, const real *x, const rea
             back[first + (size_t)k] = sum[k];
 }
 
-/* back = W delta, from the weights as they were; w -= (rate delta) x and b -= rate delta; each where asked for. */
+/* back = W delta, from the old weights; w -= (rate delta) x and b -= rate delta; each if requested. */
 TINYFL_INLINE void dense_backward(const dense *l, const real *x, const real *delta, float rate, real *back, const int what)
 {
     size_t i = 0;

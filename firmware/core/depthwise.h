@@ -1,4 +1,4 @@
-/* Depthwise convolutions: output channel j has a kernel of its own over input channel j / multiplier. */
+/* Depthwise convolutions: output channel j has its own kernel over input channel j / multiplier. */
 #ifndef TINYFL_DEPTHWISE_H
 #define TINYFL_DEPTHWISE_H
 
@@ -6,7 +6,7 @@
 
 TINYFL_INLINE size_t multiplier_of(const tinyfl_layer *l) { return (size_t)l->outputs / l->channels; }
 
-/* y = b + W x, each channel by itself; w is (kernel height, kernel width, channels, multiplier) */
+/* y = b + W x, for each channel separately; w is (kernel height, kernel width, channels, multiplier) */
 static void depthwise_forward(const conv *c, const real *x, real *y)
 {
     const tinyfl_layer *l = c->shape;
@@ -27,7 +27,7 @@ static void depthwise_forward(const conv *c, const real *x, real *y)
         }
 }
 
-/* back, zeroed by the caller, += W delta at every place of every window */
+/* back, zeroed by the caller, += W delta at every tap of every window */
 static void depthwise_back(const conv *c, const real *delta, real *back)
 {
     const tinyfl_layer *l = c->shape;

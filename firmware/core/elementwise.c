@@ -1,4 +1,4 @@
-/* Ops that go over a grid of values one by one, and those that reduce one. */
+/* Element-wise ops over a grid of values, and reductions. */
 #include "fixed.h"
 #include "program_ops.h"
 
@@ -7,7 +7,7 @@ static int32_t scaled(const tinyfl_op *op, int operand, int32_t value)
     return rescale(value, op->as.grid.multiplier[operand], op->shift[operand]);
 }
 
-/* Both inputs are first brought to the same scale, with 20 bits to spare. */
+/* Both inputs are first rescaled to a common scale, with 20 extra bits. */
 static int8_t add(const tinyfl_op *op, int8_t a, int8_t b)
 {
     const int32_t left = scaled(op, 0, (a - op->zero[0]) * (1 << 20));
@@ -44,7 +44,7 @@ static void row(const tinyfl_op *op, const int8_t *a, const int8_t *b, int8_t *o
     }
 }
 
-/* Sums and products fill the output densely; a copy and a table have their own strides there: b's. */
+/* Sums and products write a contiguous output; copies and tables use b's strides for it. */
 static void rows(const tinyfl_op *op, const int8_t *a, const int8_t *b, int8_t *out)
 {
     const tinyfl_grid *g = &op->as.grid;
@@ -78,7 +78,7 @@ static void mean(const tinyfl_op *op, const int8_t *a, int8_t *out)
         }
 }
 
-/* exp(a - most) in units of 2^-31; 0 where they differ by more than counts, which is the second multiplier. */
+/* exp(a - most) in units of 2^-31; 0 if the difference exceeds the second multiplier. */
 static int32_t exponential(const tinyfl_op *op, int32_t a, int32_t most)
 {
     const int32_t difference = most - a;

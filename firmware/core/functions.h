@@ -1,11 +1,11 @@
 /* exp, log, tanh, sin and 1/sqrt from +, -, x, / and integer operations alone, so that every compiler, processor and
- * lane gives the same bits (SPEC.md, functions). NaN comes out as NaN. Errors are given against exact values. */
+ * lane gives the same bits (SPEC.md, functions). NaN gives NaN. Errors are relative to exact values. */
 #ifndef TINYFL_FUNCTIONS_H
 #define TINYFL_FUNCTIONS_H
 
 #include "real.h"
 
-/* e^x, within 1 ulp; x is first bounded to [-87, 88]. */
+/* e^x, within 1 ulp; x is first clipped to [-87, 88]. */
 TINYFL_INLINE real real_exp(real x)
 {
     const mask number = x == x;
@@ -27,7 +27,7 @@ TINYFL_INLINE real real_exp(real x)
     return where(number, p * from_bits((word)(n + 127) << 23), x);
 }
 
-/* The natural logarithm, within 1 ulp, of a normal positive number. */
+/* The natural logarithm of a normal positive number, within 1 ulp. */
 TINYFL_INLINE real real_log(real x)
 {
     const word bits = bits_of(x);
@@ -89,7 +89,7 @@ TINYFL_INLINE real real_sin(real x)
     return where(inside, from_bits(bits_of(p) ^ ((word)n << 31)), from_bits(word_of(0x7fc00000u)));
 }
 
-/* x^-1/2 of a normal positive number, within 3 ulp: a first guess from the exponent, then four Newton steps. */
+/* x^-1/2 of a normal positive number, within 3 ulp: an estimate from the exponent, then four Newton steps. */
 TINYFL_INLINE real real_rsqrt(real x)
 {
     real y = from_bits(word_of(0x5f3759dfu) - (bits_of(x) >> 1));

@@ -8,7 +8,7 @@
 
 static int aligned(const void *pointer) { return pointer && (uintptr_t)pointer % sizeof(real) == 0; }
 
-/* The guard: NaN and infinity are not below any limit either. */
+/* The guard: NaN and infinity fail it too. */
 static mask below(const real *values, size_t count, float limit)
 {
     mask ok = every();
@@ -66,7 +66,7 @@ static void layer_forward(const tinyfl_layer *l, real *weights, const real *x, r
         average_pool_forward(&c, x, y);
 }
 
-/* The gradient with respect to the layer's input, from weights as they are. */
+/* The gradient with respect to the layer's input, from the current weights. */
 static void layer_back(const conv *c, const real *x, const real *delta, real *back)
 {
     memset(back, 0, inputs_of(c->shape) * sizeof *back);
@@ -86,8 +86,8 @@ static void layer_back(const conv *c, const real *x, const real *delta, real *ba
     }
 }
 
-/* Moves the layer's weights down by rate x gradient, or adds the gradient to `gradient`, where that is not NULL. The delta
- * is used up. */
+/* Subtracts rate x gradient from the layer's weights or, if `gradient` is not NULL, adds the gradient to it. Overwrites the
+ * delta. */
 static void layer_learn(const conv *c, const real *x, real *delta, float rate, real *gradient)
 {
     const size_t count = outputs_of(c->shape);
@@ -106,7 +106,7 @@ static void layer_learn(const conv *c, const real *x, real *delta, float rate, r
     }
 }
 
-/* Both of the above for a dense layer, in one sweep over its weights; `back` NULL: not asked for. */
+/* Both of the above for a dense layer, in one sweep over its weights; `back` may be NULL. */
 static void dense_learn(const tinyfl_layer *l, real *weights, const real *x, const real *delta, float rate, real *back,
                         real *gradient)
 {
@@ -122,7 +122,7 @@ static void dense_learn(const tinyfl_layer *l, real *weights, const real *x, con
         dense_accumulate(&d, x, delta, gradient);
 }
 
-/* Fills the memory with outputs, as plan.h says, and returns the last layer's; `ok` loses the lanes that fail the guard. */
+/* Fills the memory with outputs (plan.h), and returns the last layer's; clears the lanes in `ok` that fail the guard. */
 static real *forward(const tinyfl_learner *learner, const real *x, mask *ok)
 {
     const size_t first = first_kept(learner->lowest);
@@ -143,11 +143,11 @@ static real *forward(const tinyfl_learner *learner, const real *x, mask *ok)
     return y;
 }
 
-/* Where a gradient of `count` reals lies. */
+/* The location of a gradient of `count` reals. */
 static real *gradient_at(const tinyfl_learner *learner, size_t count) { return learner->memory + learner->reals - count; }
 
-/* The loss and, in its place, its gradient with respect to the output, clipped: all that is checked before any weight moves.
- * `ok` loses the lanes that fail. */
+/* The loss and, in place of the output, its clipped gradient: the last check before any weight moves. Clears the lanes in `ok`
+ * that fail. */
 static real loss_gradient(const tinyfl_learner *learner, const real *output, const real *y, mask *ok)
 {
     const size_t count = outputs_of(&learner->plan->layers[learner->plan->count - 1]);
@@ -160,12 +160,12 @@ static real loss_gradient(const tinyfl_learner *learner, const real *output, con
     return loss;
 }
 
-/* From the output, which lies at `y`, down to the lowest layer that learns: move its weights (gradient NULL), or add to the
- * gradient. Returns the lanes whose deltas all stayed below the limit. */
+/* From the output at `y` down to the lowest layer that learns: moves weights (gradient NULL), or adds to the gradient. Returns
+ * the lanes whose deltas all stayed below the limit. */
 static mask backward(const tinyfl_learner *learner, const real *x, real *y, float rate, real *gradient)
 {
     const tinyfl_plan *plan = learner->plan;
-    const float limit = TINYFL_LIMIT / (rate > 1.0f ? rate : 1.0f); /* bounds delta and rate x delta alike */
+    const float limit = TINYFL_LIMIT / (rate > 1.0f ? rate : 1.0f); /* bounds both delta and rate x delta */
     real *weights = learner->weights + learner->count;
     mask ok = every();
     for (size_t i = plan->count; i-- > learner->lowest;) {
@@ -206,7 +206,7 @@ TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const real *x, real *output
     return TINYFL_OK;
 }
 
-/* Forward and the loss with its gradient; `ok` are the lanes that may go on, `output` is where the output lies. */
+/* Forward pass, loss and its gradient; `ok` are the lanes that continue, `output` is the location of the output. */
 static int look(const tinyfl_learner *learner, const real *x, const real *y, real *loss, mask *ok, real **output)
 {
     if (!learner || !aligned(x) || !aligned(y) || (loss && !aligned(loss)))
@@ -234,7 +234,7 @@ TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const real *x, const rea
     return code;
 }
 
-/* One sample forward and backward; weights move where gradient is NULL. */
+/* One sample forward and backward; weights move if gradient is NULL. */
 static int learn(tinyfl_learner *learner, const real *x, const real *y, float rate, real *gradient, real *loss)
 {
     mask ok;

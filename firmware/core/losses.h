@@ -1,4 +1,4 @@
-/* Losses with their gradients, and the bound on a gradient's norm. */
+/* Losses and their gradients, and the clipping of a gradient's norm. */
 #ifndef TINYFL_LOSSES_H
 #define TINYFL_LOSSES_H
 
@@ -47,7 +47,7 @@ static real sigmoid_cross_entropy(const real *output, const real *y, size_t coun
     return loss / outputs;
 }
 
-/* The loss of an output against its target, and the gradient with respect to the output. */
+/* The loss of an output for its target, and the gradient with respect to the output. */
 static real loss_of(uint8_t loss, const real *output, const real *y, size_t count, real *gradient)
 {
     switch (loss) {

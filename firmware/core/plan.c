@@ -1,4 +1,4 @@
-/* What a plan says, checked, and what it takes of memory. */
+/* Checks a plan, and computes its memory. */
 #include "plan.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -24,12 +24,12 @@ TINYFL_API int tinyfl_plan_read(tinyfl_plan *plan, const void *bytes, size_t cou
     return code;
 }
 
-/* Does the layer make sense by itself? */
+/* Whether the layer is consistent by itself. */
 static int sound(const tinyfl_layer *l)
 {
     if (l->height == 0 || l->width == 0 || l->channels == 0 || l->outputs == 0 || l->kernel_height == 0 ||
         l->kernel_width == 0 || l->stride_height == 0 || l->stride_width == 0 || l->kind > TINYFL_AVERAGE_POOL ||
-        l->activation > TINYFL_SIGMOID || l->learns > 1 || l->same > 1 || positions(l) == 0)
+        l->activation >= TINYFL_ACTIVATIONS || l->learns > 1 || l->same > 1 || positions(l) == 0)
         return 0;
     switch (l->kind) {
     case TINYFL_DENSE:
@@ -44,7 +44,7 @@ static int sound(const tinyfl_layer *l)
     }
 }
 
-/* Is size x size x size above the bound? Each is below 2^16, so none of the products wraps. */
+/* Whether size x size x size exceeds the bound. Each factor is below 2^16, so no product wraps. */
 static int above(size_t rows, size_t columns, size_t channels, size_t bound)
 {
     return rows * columns > bound || (uint64_t)(rows * columns) * channels > bound;
@@ -111,7 +111,7 @@ TINYFL_API size_t tinyfl_learner_reals(const tinyfl_plan *plan)
         most = larger_of(most, outputs_of(&plan->layers[i]) + outputs_of(&plan->layers[i + 1]));
     for (size_t i = first; i < plan->count; i++) {
         kept += outputs_of(&plan->layers[i]);
-        /* The gradient with respect to the output below, made while this layer's delta is there; or the loss's. */
+        /* The gradient with respect to the output below, computed while this layer's delta exists; or the loss's. */
         if (i > lowest)
             most = larger_of(most, kept + outputs_of(&plan->layers[i - 1]));
         if (i + 1u == plan->count)

@@ -1,18 +1,18 @@
-/* Where a learner keeps the outputs of layers in its memory (SPEC.md, plan). Nothing here checks the plan. */
+/* The layout of layers' outputs in a learner's memory (SPEC.md, plan). The plan must be checked already. */
 #ifndef TINYFL_PLAN_H
 #define TINYFL_PLAN_H
 
 #include "shape.h"
 
-/* The lowest layer that learns; the last where none does. */
+/* The lowest layer that learns; the last layer if none does. */
 TINYFL_API size_t tinyfl_lowest(const tinyfl_plan *plan);
 
-/* The first layer whose output the backward sweep needs: the lowest that learns has it as its input. Outputs from there on lie
- * one after the other from the start of the memory; those below, which only the layer above reads, take turns at its end and
- * its start. */
+/* The first layer whose output the backward sweep needs, as the input of the lowest layer that learns. Outputs from there on
+ * are stored in sequence from the start of the memory; earlier ones, read only by the next layer, alternate between its end
+ * and its start. */
 TINYFL_INLINE size_t first_kept(size_t lowest) { return lowest > 0 ? lowest - 1 : 0; }
 
-/* Reals of memory. Each gradient lies at the end, over outputs that the sweep has passed. */
+/* Reals of memory. Each gradient is at the end, over outputs that the sweep no longer needs. */
 TINYFL_API size_t tinyfl_learner_reals(const tinyfl_plan *plan);
 
 #endif

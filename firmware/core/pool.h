@@ -1,4 +1,4 @@
-/* Pools. The largest value of a window is its first of that size; an average counts only what lies on the input. */
+/* Pools. Of equal maxima in a window the first counts; an average covers only values on the input. */
 #ifndef TINYFL_POOL_H
 #define TINYFL_POOL_H
 
@@ -25,7 +25,7 @@ static void max_pool_forward(const conv *c, const real *x, real *y)
         }
 }
 
-/* back, zeroed by the caller: the first place of the largest value takes the delta. */
+/* back, zeroed by the caller: the first maximum gets the delta. */
 static void max_pool_back(const conv *c, const real *x, const real *delta, real *back)
 {
     const tinyfl_layer *l = c->shape;

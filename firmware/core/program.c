@@ -4,7 +4,7 @@
 
 enum { HEADER = 48, VERSION = 1, MAGIC = 0x494c4654 /* TFLI */ };
 
-#define TOO_MANY ((uint64_t)1 << 32) /* beyond every limit; sums of some of it stay far from overflow */
+#define TOO_MANY ((uint64_t)1 << 32) /* above every limit; a few of them can be added without overflow */
 
 static uint32_t word_at(const unsigned char *bytes)
 {
@@ -15,7 +15,7 @@ static int finite_above_zero(uint32_t bits) { return bits > 0 && bits < 0x7f8000
 
 static int aligned(const void *pointer) { return pointer && (uintptr_t)pointer % 4 == 0; }
 
-/* A product that stops at TOO_MANY. */
+/* A product that saturates at TOO_MANY. */
 static uint64_t times(uint64_t a, uint32_t b)
 {
     const uint64_t product = a * b;
@@ -27,7 +27,7 @@ static const tinyfl_op *op_at(const tinyfl_program *program, size_t index)
     return (const tinyfl_op *)(const void *)(program->bytes + HEADER + index * sizeof(tinyfl_op));
 }
 
-/* Whether `count` bytes from where the operand lies are all there. */
+/* Whether `count` bytes from the operand's offset exist. */
 static int in_arena(const tinyfl_program *program, uint32_t operand, uint64_t count)
 {
     return operand + count <= program->arena_bytes;
@@ -60,13 +60,13 @@ static int channels_ok(const tinyfl_program *program, uint32_t at, uint32_t coun
     return 1;
 }
 
-/* Bytes from the first of an image to its last. */
+/* Bytes from the first byte of an image to its last. */
 static uint64_t image_bytes(const uint16_t size[2], uint32_t channels, uint32_t pixel)
 {
     return times((uint64_t)size[0] * size[1] - 1, pixel) + channels;
 }
 
-/* Each window begins inside the image or in the padding before it, and reaches past that padding. */
+/* Whether each window begins in the image or in the padding before it, and extends past that padding. */
 static int geometry_ok(const tinyfl_window *w)
 {
     for (int i = 0; i < 2; i++) {
@@ -79,7 +79,7 @@ static int geometry_ok(const tinyfl_window *w)
     return w->in_channels && w->out_channels && w->in_channels <= w->in_pixel && w->out_channels <= w->out_pixel;
 }
 
-/* For each output pixel; 0 where weights or channels are not all there, or a pool is none. */
+/* Steps for each output pixel; 0 for missing weights or channels, or an invalid pool. */
 static uint64_t pixel_work(const tinyfl_program *program, const tinyfl_op *op)
 {
     const tinyfl_window *w = &op->as.window;
@@ -160,7 +160,7 @@ static uint64_t grid_work(const tinyfl_program *program, const tinyfl_op *op)
     return readable(program, op->a, a) && in_arena(program, op->out, out) ? elements : 0;
 }
 
-/* Steps of the inner loop; 0 where the op may not run. */
+/* Steps of the inner loop; 0 for an invalid op. */
 static uint64_t op_work(const tinyfl_program *program, const tinyfl_op *op)
 {
     if (!readable(program, op->b, 0))

@@ -1,4 +1,4 @@
-/* The core's own view of a program: its records, as SPEC.md lays them out, and what runs them. Not for callers. */
+/* Internal to the core: a program's records, as laid out in SPEC.md, and the functions that run them. */
 #ifndef TINYFL_PROGRAM_OPS_H
 #define TINYFL_PROGRAM_OPS_H
 
@@ -8,7 +8,7 @@ enum {
     TINYFL_OP_CONV,
     TINYFL_OP_DEPTHWISE,
     TINYFL_OP_MAX_POOL,
-    TINYFL_OP_AVERAGE_POOL, /* kinds up to here take a window, the others a grid */
+    TINYFL_OP_AVERAGE_POOL, /* kinds up to here have a window, the others a grid */
     TINYFL_OP_ADD,
     TINYFL_OP_MULTIPLY,
     TINYFL_OP_COPY,
@@ -20,19 +20,19 @@ enum {
     TINYFL_OP_KINDS,
 };
 
-#define TINYFL_CONSTANT 0x80000000u /* set in where an operand lies: from the program's start, not the arena's */
+#define TINYFL_CONSTANT 0x80000000u /* flag of an operand's offset: from the program's start, not the arena's */
 #define TINYFL_MAX_SOFTMAX 4095     /* values in a row: more could overflow the sum of exponentials */
 
-/* What an output channel adds and is scaled by. */
+/* Bias and scale of an output channel. */
 typedef struct __attribute__((may_alias)) {
     int32_t bias, multiplier, shift;
 } tinyfl_channel;
 
-/* A window over an image; pairs are rows, columns. A pixel's bytes may be more than its channels: those of a wider image. */
+/* A window over an image; pairs are (rows, columns). A pixel may have more bytes than channels, as part of a wider image. */
 typedef struct {
     uint16_t in[2], out[2], kernel[2], stride[2], dilation[2], pad[2];
     uint32_t in_channels, out_channels, in_pixel, out_pixel;
-    uint32_t channels; /* where the tinyfl_channel of each output channel lie: a constant, without its mark */
+    uint32_t channels; /* offset of the output channels' tinyfl_channel records: a constant, without TINYFL_CONSTANT */
 } tinyfl_window;
 
 /* Up to four dimensions, the innermost last, with the bytes from one element to the next. */
@@ -56,14 +56,14 @@ typedef struct __attribute__((may_alias)) {
 
 typedef char tinyfl_op_has_84_bytes[sizeof(tinyfl_op) == 84 ? 1 : -1];
 
-/* The output's last step: its zero point, and the fused activation. */
+/* The output's last step: zero point and fused activation. */
 TINYFL_INLINE int8_t tinyfl_op_output(const tinyfl_op *op, int32_t value)
 {
     value = (int32_t)((uint32_t)value + (uint32_t)op->zero[2]);
     return value < op->low ? op->low : value > op->high ? op->high : (int8_t)value;
 }
 
-/* Run one op, which has been checked. They read and write no more than its dimensions and strides say. */
+/* Each runs one checked op, accessing only the bytes given by its dimensions and strides. */
 void tinyfl_op_window(const tinyfl_op *op, const int8_t *in, const int8_t *weights, const tinyfl_channel *channels,
                       int8_t *out);
 void tinyfl_op_grid(const tinyfl_op *op, const int8_t *a, const int8_t *b, int8_t *out);

@@ -1,11 +1,11 @@
 /* The number type of the core.
  *
  * On a board `real` is float. On a host it may be a vector of 4, 8 or 16 floats whose lanes are different devices in
- * lockstep: the same operations in the same order per lane, so each lane holds the very bits that a board would.
- * Set TINYFL_LANES before including. Arithmetic is written with the plain operators; what depends on data goes
- * through the few functions below, since a vector comparison gives a mask and C has no ?: over it.
+ * lockstep: the same operations in the same order per lane, so each lane is bit-identical to a board.
+ * Set TINYFL_LANES before including. Arithmetic uses plain operators; data-dependent choices use the
+ * functions below, since a vector comparison gives a mask, for which C has no ?:.
  *
- *   word    32 bits, unsigned, per lane        mask    a comparison's answer: combine with &, never with &&
+ *   word    32 bits, unsigned, per lane        mask    a comparison's result: combine with &, never with &&
  */
 #ifndef TINYFL_REAL_H
 #define TINYFL_REAL_H

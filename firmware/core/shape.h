@@ -1,10 +1,10 @@
-/* Sizes of layers, and where a window lies on a layer's input. */
+/* Sizes of layers, and positions of windows on a layer's input. */
 #ifndef TINYFL_SHAPE_H
 #define TINYFL_SHAPE_H
 
 #include "tinyfl.h"
 
-/* How many windows fit along one side, and by how much the first lies before the input, as TensorFlow pads. */
+/* Number of windows along one side, and padding before the input, as in TensorFlow. */
 typedef struct {
     size_t count, before;
 } tinyfl_side;
@@ -27,14 +27,14 @@ TINYFL_INLINE tinyfl_side columns_of(const tinyfl_layer *l)
     return side(l->width, l->kernel_width, l->stride_width, l->same);
 }
 
-/* Part of a kernel along one side: from `first` to before `end` of its places lie on the input, the first of them at `at`. */
+/* Part of a kernel along one side: its taps from `first` to `end` - 1 are on the input, the first of them at `at`. */
 typedef struct {
     size_t first, end, at;
 } tinyfl_span;
 
 TINYFL_INLINE tinyfl_span span(size_t index, size_t size, size_t kernel, size_t stride, size_t before)
 {
-    const size_t start = index * stride; /* of the window, counted from `before` places ahead of the input */
+    const size_t start = index * stride; /* of the window, counted from `before` positions ahead of the input */
     const size_t first = start < before ? before - start : 0;
     const size_t left = size + before - start;
     return (tinyfl_span){first, left < kernel ? left : kernel, start + first - before};

@@ -1,4 +1,4 @@
-/* Ops that slide a window over an image: convolutions and pools. A dense layer is a convolution with a window of one pixel. */
+/* Ops with a sliding window over an image: convolutions and pools. A dense layer is a convolution with a one-pixel window. */
 #include "fixed.h"
 #include "program_ops.h"
 
@@ -6,14 +6,14 @@
 #include <arm_acle.h>
 #endif
 
-/* The taps of a window that lie inside the image; the others add nothing. */
+/* The taps of a window inside the image; the others contribute nothing. */
 typedef struct {
     size_t first[2], count[2]; /* rows and columns */
     size_t step[2];            /* bytes from a tap to the one below, and to the right */
     const int8_t *in;          /* the pixel under the first */
 } taps;
 
-/* Taps in one direction, for the output's row or column `at`; gives where the first one lies, or 0 where none does. */
+/* Taps in one direction, for the output's row or column `at`; returns the position of the first one, or 0 if there is none. */
 static size_t taps_along(const tinyfl_window *w, int direction, uint32_t at, taps *t)
 {
     const int dilation = w->dilation[direction], kernel = w->kernel[direction];
@@ -39,7 +39,7 @@ TINYFL_INLINE int32_t four_at(const int8_t *bytes)
 
 TINYFL_INLINE int32_t turned(int32_t four) { return (int32_t)((uint32_t)four >> 8 | (uint32_t)four << 24); }
 
-/* Four products, two in an instruction: the same sum in another order, and it wraps around as well. */
+/* Four products, two per instruction: the same sum in another order, which also wraps around. */
 TINYFL_INLINE uint32_t dot_of_four(int32_t even, int32_t odd, const int8_t *w, uint32_t sum)
 {
     const int32_t four = four_at(w);
@@ -48,7 +48,7 @@ TINYFL_INLINE uint32_t dot_of_four(int32_t even, int32_t odd, const int8_t *w, u
 #endif
 
 /* Adds to four dot products of the same run of inputs, so that each is loaded once; rows of weights are `apart` bytes apart. A
- * function of its own, so that all it needs fits the registers. */
+ * separate function, so that all its values fit into registers. */
 static __attribute__((noinline)) void dot(const int8_t *x, const int8_t *w, size_t apart, size_t count, int32_t zero,
                                           uint32_t sum[4])
 {
@@ -85,14 +85,14 @@ static void conv(const tinyfl_op *op, const taps *t, const int8_t *weights, cons
 {
     const tinyfl_window *w = &op->as.window;
     const size_t depth = w->in_channels, row = w->kernel[1] * depth, volume = w->kernel[0] * row;
-    /* Taps side by side in memory are one run. */
+    /* Taps contiguous in memory form one run. */
     const int joined = t->step[1] == depth && t->count[1] > 0;
     const size_t run = joined ? depth * t->count[1] : depth, runs = joined ? 1 : t->count[1];
     const size_t count = w->out_channels, lanes = count < 4 ? 1 : 4;
     weights += t->first[0] * row + t->first[1] * depth;
     for (size_t o = 0; o < count; o += lanes) {
         if (o + lanes > count)
-            o = count - lanes; /* some channels twice, which is no dearer than a loop for what is left */
+            o = count - lanes; /* some channels twice, as cheap as a loop over the remaining ones */
         uint32_t sum[4] = {0, 0, 0, 0};
         for (size_t y = 0; y < t->count[0]; y++)
             for (size_t x = 0; x < runs; x++)
@@ -148,7 +148,7 @@ static void pool(const tinyfl_op *op, const taps *t, int8_t *out)
                 sum = wrap_add(sum, x);
                 most = x > most ? x : most;
             }
-        if (op->kind == TINYFL_OP_AVERAGE_POOL) /* rounded to the nearest, a half away from 0 */
+        if (op->kind == TINYFL_OP_AVERAGE_POOL) /* rounded to nearest, halves away from 0 */
             most = wrap_add(sum, sum > 0 ? count / 2 : -(count / 2)) / count;
         out[c] = tinyfl_op_output(op, most);
     }

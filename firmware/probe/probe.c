@@ -1,4 +1,4 @@
-/* A source for measuring what a network costs: x and y are small numbers that are made in next to no time. */
+/* A source for measuring a network's cost: x and y are small numbers, generated in negligible time. */
 #include "source.h"
 
 static int probe(const tinyfl_stream *stream, uint32_t index, float *x, float *y)

@@ -1,7 +1,7 @@
-"""Faults on a link: frames lost, doubled, damaged, cut or held up, and boards that restart, always at the same frame.
+"""Faults on a link: lost, duplicated, damaged, truncated or delayed frames, and restarts, reproducible frame by frame.
 
-A fault names a frame by its direction and its number since the start, over all connections to the board; so the same scenario
-does the same things to the same frames, however the bytes come in pieces.
+A fault identifies a frame by its direction and its number since the start, over all connections to the board. A scenario thus
+affects the same frames in every run, however the bytes are split.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to frame number ``frame`` (from 0) of a direction.
+    """A fault of frame number ``frame`` (from 0) in a direction.
 
-    drop       it is lost
-    duplicate  it comes twice
-    flip       one bit of it is inverted: number ``at`` of its bits, its closing zero's included
-    truncate   its first ``at`` bytes come, and its closing zero does not
-    delay      it comes only when the next one does, just before it
-    silence    nothing comes any more, from this frame on
-    reset      it is lost, and the board restarts
+    drop       the frame is lost
+    duplicate  the frame arrives twice
+    flip       bit number ``at`` of the frame, closing zero included, is inverted
+    truncate   only the first ``at`` bytes arrive, without the closing zero
+    delay      the frame arrives just before the next one
+    silence    this frame and all later ones are lost
+    reset      the frame is lost, and the board restarts
     """
 
     direction: Direction
@@ -38,20 +38,20 @@ class Fault:
 
 
 class _Line:
-    """One direction of a link: whole frames in, what becomes of them out."""
+    """One direction of a link, with its faults."""
 
     def __init__(self, faults: dict[int, Fault], reset: Callable[[], None]) -> None:
         self._faults, self._reset = faults, reset
-        self._piece, self._held = b"", b""
+        self._partial, self._delayed = b"", b""
         self._frame = 0
         self._silent = False
 
     def pass_on(self, data: bytes) -> bytes:
-        """What arrives of ``data``. A frame arrives once it is whole; an empty one, which says nothing, is not counted."""
-        *frames, self._piece = (self._piece + data).split(b"\0")
-        return b"".join(self._fate(frame + b"\0") if frame else b"\0" for frame in frames)
+        """Returns the bytes that arrive. A frame arrives once it is complete; empty frames are not counted."""
+        *frames, self._partial = (self._partial + data).split(b"\0")
+        return b"".join(self._apply_fault(frame + b"\0") if frame else b"\0" for frame in frames)
 
-    def _fate(self, frame: bytes) -> bytes:
+    def _apply_fault(self, frame: bytes) -> bytes:
         fault = self._faults.get(self._frame)
         self._frame += 1
         kind = fault.kind if fault else None
@@ -64,9 +64,9 @@ class _Line:
         if self._silent or kind in ("drop", "reset"):
             return b""
         if kind == "delay":
-            self._held += frame
+            self._delayed += frame
             return b""
-        before, self._held = self._held, b""
+        before, self._delayed = self._delayed, b""
         return before + (_damaged(frame, fault) if fault else frame)
 
 
@@ -82,7 +82,7 @@ def _damaged(frame: bytes, fault: Fault) -> bytes:
 
 
 class FaultyWire:
-    """A wire whose frames pass through two lines."""
+    """A wire with faults in both directions."""
 
     def __init__(self, wire: Wire, to_board: _Line, to_host: _Line) -> None:
         self._wire, self._to_board, self._to_host = wire, to_board, to_host
@@ -102,14 +102,14 @@ class FaultyWire:
 
 
 def faulty(opener: Opener, faults: Sequence[Fault], reset: Callable[[], None] | None = None) -> Opener:
-    """``opener``, with ``faults`` on its wires; ``reset`` restarts the board.
+    """Adds ``faults`` to the wires of ``opener``; ``reset`` restarts the board.
 
-    Raises ValueError where a fault needs ``reset`` and there is none, or where two are about the same frame.
+    Raises ValueError for a reset fault without ``reset``, or two faults of the same frame.
     """
     if reset is None and any(fault.kind == "reset" for fault in faults):
-        raise ValueError("a fault restarts the board, and there is no way to")
+        raise ValueError("a fault restarts the board, but no reset function is given")
     if len({(fault.direction, fault.frame) for fault in faults}) < len(faults):
-        raise ValueError("two faults are about the same frame")
+        raise ValueError("two faults have the same frame")
     to_board, to_host = (
         _Line({fault.frame: fault for fault in faults if fault.direction == direction}, reset or (lambda: None))
         for direction in DIRECTIONS

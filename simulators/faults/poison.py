@@ -1,8 +1,8 @@
-"""Poisoned devices: a grid that alters what some devices answer, on its way to the server.
+"""Poisoned devices: a grid that alters the replies of some devices on their way to the server.
 
 scaled         phi' = theta + 1000 (phi - theta), or another ``factor``
 sign-flipped   phi' = theta - 10 (phi - theta), or another factor
-nan            phi', but for its shape, is nothing but NaN
+nan            phi' has the right shape, but only NaN
 wrong-shape    phi' lacks its last weight
 """
 
@@ -24,19 +24,19 @@ FACTORS: dict[Attack, float] = {"scaled": 1000.0, "sign-flipped": -10.0}
 
 
 def draw_poisoned(seed: int, count: int, fleet_size: int) -> frozenset[int]:
-    """``count`` devices of a fleet, always the same for the same arguments."""
+    """Draws ``count`` devices of a fleet, deterministically."""
     everyone: U32 = np.arange(fleet_size, dtype=np.uint32)
     words = core.random(seed, Stream.task, everyone, 0xBAD, words=1)[:, 0]
     return frozenset(np.argsort(words, kind="stable")[:count].tolist())
 
 
 class PoisonedGrid(FleetAddresses):
-    """``grid``, on which the devices ``poisoned`` answer as ``attack`` says. Behind gateways that answer with means
-    they can only be scaled or flipped: a gateway leaves the others out itself."""
+    """A ``grid`` with an ``attack`` by the devices ``poisoned``. Behind gateways that reply with means, only scaling and
+    flipping are possible: a gateway excludes the other attacks itself."""
 
     def __init__(self, grid: FleetGrid, poisoned: Collection[int], attack: Attack, factor: float | None = None) -> None:
         if grid.gateways is not None and attack not in FACTORS:
-            raise ValueError(f"a gateway itself leaves {attack} out: take {' or '.join(FACTORS)}, or single devices")
+            raise ValueError(f"a gateway itself excludes {attack}: use {' or '.join(FACTORS)}, or single devices")
         self.grid, self.poisoned, self.attack = grid, frozenset(poisoned), attack
         self.factor = FACTORS.get(attack, 1.0) if factor is None else factor
         self.nodes = grid.nodes
@@ -52,23 +52,23 @@ class PoisonedGrid(FleetAddresses):
         sent = list(messages)
         for message, reply in zip(sent, self.grid.send_and_receive(sent, timeout=timeout), strict=True):
             if reply.has_content() and not self.poisoned.isdisjoint(self.devices_at(message.metadata.dst_node_id)):
-                asked = read_request(message.content, message.metadata.message_type, self.grid.defaults)
-                if not asked.measure:
-                    reply.content = self._poison(message.metadata.dst_node_id, reply.content, asked)
+                request = read_request(message.content, message.metadata.message_type, self.grid.defaults)
+                if not request.measure:
+                    reply.content = self._poison(message.metadata.dst_node_id, reply.content, request)
             yield reply
 
-    def _poison(self, node: int, content: RecordDict, asked: Request) -> RecordDict:
-        cohort = cohort_at(self.devices_at(node), asked.told)
-        updates = read_updates(asked.theta, content, cohort.tolist())
+    def _poison(self, node: int, content: RecordDict, request: Request) -> RecordDict:
+        cohort = cohort_at(self.devices_at(node), request.told)
+        updates = read_updates(request.theta, content, cohort.tolist())
         phi: F32 = updates.mean().astype(np.float32)
         if self.grid.gateways is None:
-            phi = self._altered(phi, asked.theta)
+            phi = self._altered(phi, request.theta)
         else:
-            theirs = cohort[np.isin(cohort, list(self.poisoned))]
-            if not len(theirs):
+            poisoned = cohort[np.isin(cohort, list(self.poisoned))]
+            if not len(poisoned):
                 return content
-            own = self.grid.fleet.run_each(theirs, asked.told.round, asked.theta, asked.told.inner).phi
-            phi = (phi + (self._altered(own, asked.theta) - own).sum(axis=0) / len(cohort)).astype(np.float32)
+            own = self.grid.fleet.run_each(poisoned, request.told.round, request.theta, request.told.inner).phi
+            phi = (phi + (self._altered(own, request.theta) - own).sum(axis=0) / len(cohort)).astype(np.float32)
         return RecordDict({**content, "arrays": theta_record(phi)})
 
     def _altered(self, phi: F32, theta: F32) -> F32:

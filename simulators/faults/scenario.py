@@ -1,11 +1,11 @@
-"""A scenario: which faults strike which boards, read from a TOML file.
+"""A scenario: the faults of each board, read from a TOML file.
 
 [[fault]]
 board = 2                 # counted from 0 within its part of the fleet
 direction = "to-board"    # or to-host
 frame = 5                 # from 0, since the start
 kind = "flip"             # drop, duplicate, flip, truncate, delay, silence, reset
-at = 17                   # of flip (a bit) and truncate (bytes that are kept)
+at = 17                   # for flip (the bit) and truncate (bytes kept)
 """
 
 import tomllib
@@ -22,7 +22,7 @@ DAMAGES = ("flip", "truncate")
 
 @dataclass(frozen=True)
 class Scenario:
-    """The faults of each board; a board that it does not name has none."""
+    """The faults of each board; other boards have none."""
 
     faults: dict[int, tuple[Fault, ...]]
 
@@ -32,9 +32,9 @@ class Scenario:
 
 
 def load_scenario(path: Path, boards: int) -> Scenario:
-    """The scenario in ``path``, for a fleet of ``boards``.
+    """Reads the scenario in ``path``, for a fleet of ``boards``.
 
-    Raises ConfigError if there is no such file, or it is no scenario.
+    Raises ConfigError for a missing or malformed file.
     """
     try:
         tables = tomllib.loads(path.read_text())
@@ -44,13 +44,15 @@ def load_scenario(path: Path, boards: int) -> Scenario:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
     entries = tables.get("fault")
     if set(tables) != {"fault"} or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{path} is no scenario: it holds [[fault]] tables, each with board, direction, frame and kind.")
+        raise ConfigError(f"{path} is not a scenario. Give only [[fault]] tables, each with board, direction, frame and kind.")
     faults: dict[int, tuple[Fault, ...]] = {}
     for number, entry in enumerate(entries, 1):
         board, fault = _read(f"{path}, fault {number}", entry, boards)
         for other in faults.get(board, ()):
             if (other.direction, other.frame) == (fault.direction, fault.frame):
-                raise ConfigError(f"{path}, fault {number}: board {board} has another fault at frame {fault.frame} already.")
+                raise ConfigError(
+                    f"{path}, fault {number}: board {board} already has a fault at frame {fault.frame}. Keep one of them."
+                )
         faults[board] = (*faults.get(board, ()), fault)
     return Scenario(faults)
 

@@ -1,4 +1,4 @@
-"""The native fleet: simulated devices that learn by the board's own C source, a whole cohort in one call."""
+"""The native fleet: simulated devices that learn with the same C source as boards, a whole cohort in one call."""
 
 from dataclasses import dataclass, field
 
@@ -12,12 +12,12 @@ from tinyfl.networks import Network
 from tinyfl.tasks import Task
 
 MAX_AT_ONCE = 1 << 16
-"""Devices a call: bounds the memory of samples gathered from a table. Sums are exact, so cutting changes nothing."""
+"""Maximum devices per call: bounds the memory of samples from a table. Sums are exact, so splitting changes nothing."""
 
 
 @dataclass(frozen=True)
 class NativeFleet:
-    """``size`` devices of ``task``, each with ``network``."""
+    """A fleet of ``size`` devices of ``task``, each with ``network``."""
 
     task: Task
     network: Network
@@ -30,7 +30,7 @@ class NativeFleet:
         return False
 
     def close(self) -> None:
-        """Ends a round that is under way in another thread."""
+        """Stops a round in another thread."""
         self._stop.set()
 
     def _train(self, cohort: U32, round: int, theta: F32, inner: Inner, each: bool) -> Trained:
@@ -57,19 +57,19 @@ class NativeFleet:
             share = cohort[start : start + MAX_AT_ONCE]
             trained = self._train(share, round, theta, inner, each=False)
             failed = trained.code != Code.ok
-            well = trained.loss[~failed]
-            left = absent(share[failed], _reasons(trained.code[failed]))
-            part = Updates(theta, trained.sum, len(well), mean_loss(well), left)
+            losses = trained.loss[~failed]
+            left_out = absent(share[failed], _reasons(trained.code[failed]))
+            part = Updates(theta, trained.sum, len(losses), mean_loss(losses), left_out)
             result = part if result is None else result + part
         return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
-        """The same with each device's update kept apart."""
+        """Like ``run``, with each device's update kept separately."""
         trained = self._train(cohort, round, theta, inner, each=True)
         assert trained.updates is not None
         return Phis(trained.updates, trained.loss, _reasons(trained.code))
 
 
 def _reasons(codes: I32) -> tuple[str, ...]:
-    """The name of each code, empty where all is well."""
+    """The name of each code; empty for ok."""
     return tuple("" if code == Code.ok else Code(code).name for code in codes.tolist())

@@ -1,4 +1,4 @@
-/* Devices in lockstep, one a lane. Built as one unit with the core, so that the compiler sees through it.
+/* Devices in lockstep, one per lane. Built as one unit with the core, for inlining.
  * TINYFL_LANES gives the width and TINYFL_ENGINE the name of the table below. */
 #define TINYFL_API static __attribute__((unused))
 
@@ -22,7 +22,7 @@ TINYFL_INLINE fixed fixed_of_mask(mask m) { return __builtin_convertvector(m, fi
 TINYFL_INLINE void drop_lane(mask *m, int index) { (*m)[index] = 0; }
 #endif
 
-/* The devices in the lanes. A group at the end of a cohort repeats its last device in the lanes left over. */
+/* The devices in the lanes. The last group of a cohort repeats its last device in unused lanes. */
 typedef struct {
     size_t first;
     int used;
@@ -30,7 +30,7 @@ typedef struct {
     tinyfl_sine sine;
 } group;
 
-static group group_at(const tinyfl_source *source, const uint32_t *devices, size_t first, size_t count)
+static group group_at(const tinyfl_native_source *source, const uint32_t *devices, size_t first, size_t count)
 {
     group g = {.first = first, .used = count - first < TINYFL_LANES ? (int)(count - first) : TINYFL_LANES};
     if (source->kind == TINYFL_SINE) {
@@ -41,8 +41,8 @@ static group group_at(const tinyfl_source *source, const uint32_t *devices, size
     return g;
 }
 
-/* Sample `index` of each lane's device; `samples` is how many each device has in this call. */
-static void sample(const tinyfl_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
+/* Sample `index` of each lane's device; `samples` is the number per device in this call. */
+static void sample(const tinyfl_native_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
                    size_t inputs, size_t outputs, real *x, real *y)
 {
     if (source->kind == TINYFL_SINE) {
@@ -70,7 +70,7 @@ typedef struct {
     real *weights, *gradient, *x, *y, *output;
 } bench;
 
-/* Lays the group's working memory out and loads theta into every lane. */
+/* Lays out the group's working memory, and loads theta into every lane. */
 static int bench_set(bench *b, const tinyfl_plan *plan, const float *theta, float clip, void *memory)
 {
     b->count = tinyfl_plan_weights(plan);
@@ -86,8 +86,8 @@ static int bench_set(bench *b, const tinyfl_plan *plan, const float *theta, floa
     return tinyfl_learner_init(&b->learner, plan, b->weights, b->output + b->outputs, tinyfl_learner_bytes(plan), clip);
 }
 
-/* Adds the good lanes' changes to the sum, lane by lane, in units of 2^-32: a double of 1.5 x 2^20 has just these units,
- * so adding it rounds a change to them (to nearest, ties to even) and leaves their number in the low bits. */
+/* Adds the successful lanes' changes to the sum, lane by lane, in units of 2^-32: a double of 1.5 x 2^20 has exactly this unit,
+ * so adding it rounds a change to it (to nearest, ties to even), with the number of units in the low bits. */
 static void add_changes(const bench *b, const float *theta, mask good, fixed *sum)
 {
     const double shift = 1572864.0;
@@ -102,7 +102,7 @@ static void add_changes(const bench *b, const float *theta, mask good, fixed *su
     }
 }
 
-/* The inner loop: `passes` over the round's samples. Returns TINYFL_OK while any lane is well. */
+/* The inner loop: `passes` over the round's samples. Returns TINYFL_OK while any lane is valid. */
 static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g, real *loss)
 {
     for (uint32_t pass = 0; pass < c->passes; pass++)
@@ -138,8 +138,8 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
         code = inner_loop(&b, c, &g, &loss);
     }
 
-    mask well = code == TINYFL_OK ? b.learner.alive : none();
-    mask good = well;
+    mask ok = code == TINYFL_OK ? b.learner.alive : none();
+    mask good = ok;
     for (size_t i = 0; i < b.count; i++)
         good &= magnitude(b.weights[i] - c->theta[i]) < TINYFL_MAX_CHANGE;
     loss = loss / ((float)c->samples * (float)c->passes);
@@ -150,9 +150,9 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
         }
         const size_t device = first + (size_t)l;
         const int learnt = lane_of_mask(good, l);
-        c->loss[device] = lane_of_mask(well, l) ? lane(loss, l) : __builtin_inff();
+        c->loss[device] = lane_of_mask(ok, l) ? lane(loss, l) : __builtin_inff();
         c->code[device] = learnt                  ? TINYFL_OK
-                          : lane_of_mask(well, l) ? TINYFL_EOVERSIZED
+                          : lane_of_mask(ok, l) ? TINYFL_EOVERSIZED
                           : code == TINYFL_OK     ? TINYFL_ENUMERIC
                                                   : code;
         if (c->updates)
@@ -189,16 +189,16 @@ static int right(const bench *b, int l)
     return guess == truth;
 }
 
-/* Loss and accuracy on the query set, at checkpoint k; `well` says whether the group has not failed as a whole. */
-static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t k, int well)
+/* Loss and accuracy on the query set, at checkpoint k; `ok` is 0 if the whole group has failed. */
+static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t k, int ok)
 {
     real loss = real_of(0.0f);
     float hits[TINYFL_LANES] = {0};
-    for (uint32_t q = 0; q < a->queries && well; q++) {
+    for (uint32_t q = 0; q < a->queries && ok; q++) {
         real value;
         sample(&a->query, g, 0, a->queries, q, b->inputs, b->outputs, b->x, b->y);
-        well = !tinyfl_stopped(a->stop) && tinyfl_evaluate(&b->learner, b->x, b->y, &value, b->output) == TINYFL_OK;
-        if (!well)
+        ok = !tinyfl_stopped(a->stop) && tinyfl_evaluate(&b->learner, b->x, b->y, &value, b->output) == TINYFL_OK;
+        if (!ok)
             break;
         loss += value;
         for (int l = 0; l < g->used; l++) {
@@ -212,7 +212,7 @@ static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t
     }
     for (int l = 0; l < g->used; l++) {
         const size_t at = k * a->count + g->first + (size_t)l;
-        const int fine = well && lane_of_mask(b->learner.alive, l) && lane(loss, l) < __builtin_inff();
+        const int fine = ok && lane_of_mask(b->learner.alive, l) && lane(loss, l) < __builtin_inff();
         a->loss[at] = fine ? lane(loss, l) / (float)a->queries : __builtin_inff();
         if (a->accuracy)
             a->accuracy[at] = fine ? hits[l] / (float)a->queries : 0.0f;
@@ -241,8 +241,9 @@ static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
 }
 
 #if TINYFL_LANES == 1
-TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_source *source, const uint32_t *devices, size_t count, uint32_t round,
-                                        uint32_t samples, uint32_t inputs, uint32_t outputs, float *x, float *y)
+TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,
+                                        uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
+                                        float *y)
 {
     if (!source || !devices || !x || !y)
         return TINYFL_EINVAL;

@@ -1,4 +1,4 @@
-/* One width of the core: engine.c is compiled once for each, and native.c chooses among them at run time. */
+/* One width of the core: engine.c is compiled once for each, and native.c selects one at run time. */
 #ifndef TINYFL_ENGINE_H
 #define TINYFL_ENGINE_H
 
@@ -16,7 +16,7 @@ typedef struct {
 
 static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_explicit(stop, memory_order_relaxed); }
 
-/* Reals of memory that train and adapt want: weights, gradient, learner and one sample. */
+/* Reals of memory for train and adapt: weights, gradient, learner and one sample. */
 size_t tinyfl_engine_reals(const tinyfl_plan *plan);
 
 #endif

@@ -1,4 +1,4 @@
-/* Threads over groups of devices, and the choice of the widest engine that this processor runs. */
+/* Threads over groups of devices, and selection of the widest engine for this processor. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -49,7 +49,7 @@ typedef struct {
     const tinyfl_plan *plan;
     size_t count;
     atomic_size_t next;  /* first device of the next group */
-    atomic_int failed;   /* TINYFL_EMEMORY where a thread had none to work in, TINYFL_ESTOPPED where one saw that */
+    atomic_int failed;   /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop` */
     pthread_mutex_t lock; /* guards cohort->sum */
 } work;
 
@@ -117,7 +117,7 @@ static int run(work *w, int threads)
     return atomic_load(&w->failed);
 }
 
-/* A small call is cut narrower, until every thread has a group: at half the width a group takes about half the time. */
+/* Narrows the lanes of a small call until every thread has a group: at half the width a group takes about half the time. */
 static int width(size_t count, int lanes, int threads)
 {
     while (lanes > 4 && count <= (size_t)lanes * (size_t)(threads - 1))

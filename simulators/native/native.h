@@ -1,7 +1,7 @@
-/* The native fleet: whole cohorts of simulated devices in one call, by the very source that runs on a board.
+/* The native fleet: whole cohorts of simulated devices in one call, with the same source as on a board.
  *
- * Host code (it allocates and makes threads). Arrays are flat, C order, and the caller's. A call that cannot be carried
- * out returns a negative code of tinyfl.h, and what it has written means nothing. */
+ * Host code (it allocates memory and creates threads). Arrays are flat, in C order, and owned by the caller. A call that fails
+ * returns a negative code of tinyfl.h, and leaves undefined output. */
 #ifndef TINYFL_NATIVE_H
 #define TINYFL_NATIVE_H
 
@@ -11,38 +11,38 @@
 
 #define TINYFL_ESTOPPED (-6) /* the call's `stop` was set */
 
-/* Where samples come from. `devices` of the call below are rows 0, 1, ... of `rows` and `labels`, not device numbers. */
+/* The origin of a call's samples. A call's devices are rows 0, 1, ... of `rows` and `labels`, not device numbers. */
 typedef struct {
     enum { TINYFL_SINE, TINYFL_TABLE } kind;
-    uint64_t seed;        /* sine: with the device's number and the round it makes every sample */
-    const float *table;   /* table: all inputs that any device may draw, (rows of the table, inputs) */
-    const int32_t *rows;  /* (devices, samples): which row each sample is */
+    uint64_t seed;        /* sine: determines every sample, with the device's number and the round */
+    const float *table;   /* table: the inputs of all devices, (rows of the table, inputs) */
+    const int32_t *rows;  /* (devices, samples): the row of each sample */
     const int32_t *labels;/* (devices, samples): its class; or NULL ... */
     const float *targets; /* ... with (rows of the table, outputs) */
     const float *gain;    /* (devices): multiplies the device's inputs; NULL: 1 */
-} tinyfl_source;
+} tinyfl_native_source;
 
 /* One round on a cohort. */
 typedef struct {
     const tinyfl_plan *plan;
     const float *theta; /* (weights) */
-    tinyfl_source source;
-    const uint32_t *devices; /* (count): their numbers */
+    tinyfl_native_source source;
+    const uint32_t *devices; /* (count): device numbers */
     size_t count;
     uint32_t round, samples, batch, passes;
     float rate, clip;
-    int64_t *sum;   /* (weights): the sum over good devices of (phi - theta) 2^32, added to; exact in any order */
-    float *updates; /* (count, weights): each phi, theta where it is left out; or NULL */
-    float *loss;    /* (count): mean loss over the round's samples, each before it was learnt from; infinite on failure */
-    int32_t *code;  /* (count): TINYFL_OK, or why the device's update is left out of the sum */
-    const atomic_int *stop; /* looked at before every sample: not 0 ends the call with TINYFL_ESTOPPED */
+    int64_t *sum;   /* (weights): += the sum over successful devices of (phi - theta) 2^32; exact in any order */
+    float *updates; /* (count, weights): each phi, or theta if it is left out; or NULL */
+    float *loss;    /* (count): mean loss over the round's samples, each before learning from it; infinite on failure */
+    int32_t *code;  /* (count): TINYFL_OK, or the reason why the device's update is left out of the sum */
+    const atomic_int *stop; /* checked before every sample: a value other than 0 ends the call with TINYFL_ESTOPPED */
 } tinyfl_cohort;
 
 /* Adaptation of one initialisation to many devices, measured on their query sets. */
 typedef struct {
     const tinyfl_plan *plan;
     const float *theta;
-    tinyfl_source support, query; /* tables */
+    tinyfl_native_source support, query; /* tables */
     size_t count;
     uint32_t shots, queries; /* samples in each device's support and query set */
     uint32_t stream;         /* 0: a step is one full-batch step; 1: one pass, sample by sample */
@@ -58,7 +58,7 @@ typedef struct {
 
 #define TINYFL_EXPORT __attribute__((visibility("default")))
 
-/* The most lanes this processor runs: 16, 8 or 4. */
+/* The maximum number of lanes on this processor: 16, 8 or 4. */
 TINYFL_EXPORT int tinyfl_native_lanes(void);
 
 /* lanes: 16, 8, 4 or 1, at most tinyfl_native_lanes; threads: 1 or more. */
@@ -66,8 +66,9 @@ TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, in
 TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int lanes, int threads);
 
 /* Samples 0 .. samples - 1 of each device in this round: x (count, samples, inputs), y (count, samples, outputs). */
-TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_source *source, const uint32_t *devices, size_t count, uint32_t round,
-                                        uint32_t samples, uint32_t inputs, uint32_t outputs, float *x, float *y);
+TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,
+                                        uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
+                                        float *y);
 
 /* The sine task's function of each device: y (count, points) at x (points). */
 TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, size_t count, const float *x, size_t points,

@@ -1,4 +1,4 @@
-/* Runs an int8 program over a batch, by the very source that runs on a board. */
+/* Runs an int8 program over a batch, with the same source as on a board. */
 #include <stdlib.h>
 
 #include "native.h"

@@ -18,25 +18,23 @@ from tinyfl.system.files import private_folder
 
 PROGRAM = "qemu-system-arm"
 DEADLINE = 30.0
-"""Seconds within which QEMU must start and answer."""
+"""Timeout for QEMU's start and its answers, in seconds."""
 
-# A UART of one byte takes the host's bytes one by one, each by way of QEMU's main loop. A multiplexed character device hands on
-# up to 32 at once, which takes about half the time; its escape character is set to what no byte is.
+# A one-byte UART takes the host's bytes one by one, each through QEMU's main loop. A multiplexed character device passes up to
+# 32 at once, in about half the time; its escape character is set to a value outside a byte.
 MULTIPLEXED, NO_ESCAPE = "mux=on", "0x100"
 
 
 class QemuBoard:
-    """Board ``serial`` of kind ``board`` with the firmware in the ELF file ``elf``, from the start of the process on.
+    """Board ``serial`` of kind ``board``, running the firmware in the ELF file ``elf`` in a QEMU process.
 
-    ``url`` is what pyserial's ``serial_for_url`` opens; one client at a time. QEMU ends with this process, however that ends.
-    Raises InstallError without QEMU, ConfigError for a board that it does not emulate, BoardFault if it does not start.
+    ``url`` is for pyserial's ``serial_for_url``; one client at a time. QEMU ends with this process, however that ends.
+    Raises InstallError without QEMU, ConfigError for a board without a QEMU machine, BoardFault if QEMU does not start.
     """
 
     def __init__(self, elf: Path, board: Board, serial: int, link: Link = "tcp") -> None:
         if board.qemu is None or board.memory is None:
-            raise ConfigError(
-                f"{board.name} names no QEMU machine. Give its manifest [emulators] qemu, or take another engine."
-            )
+            raise ConfigError(f"{board.name} has no QEMU machine. Give its manifest [emulators] qemu, or use another engine.")
         if shutil.which(PROGRAM) is None:
             raise InstallError(f"{PROGRAM} is not installed: apt-get install qemu-system-arm (macOS: brew install qemu)")
         self.board, self.serial = board, serial
@@ -44,36 +42,36 @@ class QemuBoard:
         folder = self._up.enter_context(private_folder("tinyfl-qemu-"))
         identity, self._errors = folder / "identity", folder / "errors"
         identity.write_bytes(b"TFLI" + serial.to_bytes(8, "big") + bytes(4))
-        self._control, theirs = socket.socketpair()
+        self._control, peer = socket.socketpair()
         self._control.settimeout(DEADLINE)
-        with socket.create_server(("127.0.0.1", 0)) as listener, theirs, self._errors.open("wb") as errors:
+        with socket.create_server(("127.0.0.1", 0)) as listener, peer, self._errors.open("wb") as errors:
             uart = f"socket,fd={listener.fileno()},server=on,wait=off,nodelay=on" if link == "tcp" else "pty"
-            control = f"socket,fd={theirs.fileno()}"
+            control = f"socket,fd={peer.fileno()}"
             self._child = Child(
                 [PROGRAM, "-kernel", str(elf), *_options(board.qemu, board.memory.identity, identity, uart, control)],
                 stderr=errors,
-                pass_fds=(listener.fileno(), theirs.fileno()),
+                pass_fds=(listener.fileno(), peer.fileno()),
             )
             port = listener.getsockname()[1]
         self._replies = self._control.makefile()
         try:
             self._reply("QMP")
-            self._ask("qmp_capabilities")
+            self._execute("qmp_capabilities")
             self.url = f"socket://127.0.0.1:{port}" if link == "tcp" else self._pty()
         except BaseException:
             self.close()
             raise
 
     def reset(self) -> None:
-        """As by the reset pin. Memory stays, but the program and the identity record are put anew."""
-        self._ask("system_reset")
+        """Resets the board as by its reset pin. Memory stays, but program and identity record are reloaded."""
+        self._execute("system_reset")
 
     def kill(self) -> None:
-        """Ends the board as by pulling its plug."""
+        """Ends the board as by a power failure."""
         self._child.kill()
 
     def close(self) -> None:
-        """Ends the board and lets go of everything."""
+        """Ends the board and releases all resources."""
         self.kill()
         self._replies.close()
         self._control.close()
@@ -86,10 +84,10 @@ class QemuBoard:
         self.close()
 
     def _pty(self) -> str:
-        devices = {device["label"]: device["filename"] for device in self._ask("query-chardev")}
+        devices = {device["label"]: device["filename"] for device in self._execute("query-chardev")}
         return str(devices["uart-base"]).removeprefix("pty:")
 
-    def _ask(self, command: str) -> Any:
+    def _execute(self, command: str) -> Any:
         try:
             self._control.sendall(json.dumps({"execute": command}).encode())
         except OSError as error:
@@ -97,7 +95,7 @@ class QemuBoard:
         return self._reply("return")
 
     def _reply(self, key: str) -> Any:
-        """The next message with ``key``; events are passed over."""
+        """The next message with ``key``; events are ignored."""
         while True:
             try:
                 message = json.loads(self._replies.readline())
@@ -107,8 +105,8 @@ class QemuBoard:
                 return message[key]
 
     def _failed(self, error: Exception) -> BoardFault:
-        said = self._errors.read_text(errors="replace").strip() or str(error)
-        return BoardFault(f"QEMU does not run board {self.serial} ({self.board.name}): {said.splitlines()[0]}")
+        output = self._errors.read_text(errors="replace").strip() or str(error)
+        return BoardFault(f"QEMU does not run board {self.serial} ({self.board.name}): {output.splitlines()[0]}")
 
 
 def _options(qemu: Qemu, identity_at: int, identity: Path, uart: str, control: str) -> Iterator[str]:

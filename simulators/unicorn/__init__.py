@@ -1,4 +1,4 @@
-"""Emulated boards in this process: the ELF that is flashed, run by unicorn.
+"""Emulated boards in this process: unicorn runs the same ELF as a real board.
 
 Raises InstallError on import if unicorn is not installed.
 """

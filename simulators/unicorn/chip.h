@@ -1,4 +1,4 @@
-/* What the models of the chips share: fields of registers, the line to the host, and an end to a core's run. */
+/* Common code of the chips' models: register fields, the line to the host, and stopping the core. */
 #ifndef TINYFL_CHIP_H
 #define TINYFL_CHIP_H
 
@@ -7,7 +7,7 @@
 /* A field's value, from the mask of its bits. */
 static inline uint32_t field(uint32_t value, uint32_t mask) { return (value & mask) / (mask & -mask); }
 
-/* Stops the core. Callbacks after that belong to instructions that hardware would not have executed. */
+/* Stops the core. Later callbacks belong to instructions that hardware would not have executed. */
 static inline void halt(tinyfl_machine *m, void *engine, uint32_t why)
 {
     if (!m->now.halt)
@@ -15,14 +15,14 @@ static inline void halt(tinyfl_machine *m, void *engine, uint32_t why)
     m->stop(engine);
 }
 
-/* The watchdog bites unless this is called again within so many seconds of the chip's time. */
+/* Restarts the watchdog, which resets the chip after this many seconds of the chip's time. */
 static inline void feed(tinyfl_machine *m, double seconds)
 {
     m->now.watchdog = m->now.instructions + 1 + (uint64_t)(seconds * m->hertz);
 }
 
-/* Whether a UART at so many baud and the other end of the link understand each other: up to 2 % off, of the 5 % that shift a
- * byte's last bit by a half, which both ends and the edges share. At any other rate the models hear and say nothing. */
+/* Whether a UART at this baud rate matches the link: at most 2 % off, of the 5 % that shift a byte's last bit by a half, shared
+ * by both ends and the edges. At any other rate the models receive and send nothing. */
 static inline int understood(const tinyfl_machine *m, double baud)
 {
     return baud > 0.98 * m->baud && baud < 1.02 * m->baud;
@@ -40,7 +40,7 @@ static inline void send(tinyfl_machine *m, void *engine, uint64_t value)
         halt(m, engine, TINYFL_HALT_OVERFLOW);
 }
 
-/* Counts an event of the slots' memory. Whether power goes in the middle of it. */
+/* Counts an event of the slots' memory. Returns whether power is cut in the middle of it. */
 static inline int cut(tinyfl_machine *m, void *engine)
 {
     if (++m->now.slot_events != m->now.cut_at)
@@ -62,8 +62,7 @@ static inline void program(tinyfl_machine *m, void *engine, uint64_t offset, uns
         bytes[i] &= (uint8_t)(value >> 8 * i);
 }
 
-/* Erases flash from offset `start` to `end`. An erase that is cut leaves half of it erased and the rest neither one thing nor
- * the other. */
+/* Erases flash from offset `start` to `end`. A cut erase leaves half of it erased and the rest undefined. */
 static inline void erase(tinyfl_machine *m, void *engine, uint32_t start, uint32_t end)
 {
     if (cut(m, engine)) {

@@ -1,4 +1,4 @@
-"""A firmware image: what an ELF file puts into memory, and where its symbols are."""
+"""A firmware image: the segments and symbols of an ELF file."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Image:
     functions: tuple[tuple[int, str], ...]
 
     def near(self, address: int) -> str:
-        """An address as a person reads it: ``0x0000012c (agent_turn + 8)``."""
+        """Formats an address for people: ``0x0000012c (agent_turn + 8)``."""
         at = bisect_right(self.functions, (address, "\uffff")) - 1
         if at < 0:
             return f"{address:#010x}"
@@ -26,9 +26,9 @@ class Image:
 
 
 def load_image(path: Path) -> Image:
-    """The image in the ELF file at ``path``, read once for as many boards as run it.
+    """Loads the image in the ELF file at ``path``, once for all boards that run it.
 
-    Raises RunError if there is no such file, InstallError without pyelftools.
+    Raises RunError if the file is missing or invalid, InstallError without pyelftools.
     """
     try:
         stamp = path.stat()
@@ -49,7 +49,7 @@ def _load(path: Path, modified: int, size: int) -> Image:
         try:
             elf = ELFFile(file)
         except ELFError as error:
-            raise RunError(f"{path} is not an ELF file ({error}). Build it anew: tinyfl build") from error
+            raise RunError(f"{path} is not an ELF file ({error}). Rebuild it: tinyfl build") from error
         segments = tuple((s["p_paddr"], s.data()) for s in elf.iter_segments("PT_LOAD") if s["p_filesz"])
         table = elf.get_section_by_name(".symtab")
         found = list(table.iter_symbols()) if isinstance(table, SymbolTableSection) else []

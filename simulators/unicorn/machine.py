@@ -1,10 +1,10 @@
-"""One emulated board in this process: unicorn runs the instructions, peripherals.c is what surrounds the core.
+"""One emulated board in this process: unicorn executes the instructions, peripherals.c models the peripherals.
 
-The board runs only inside ``advance`` and ``exchange``, so a fleet of them needs no threads; with threads they run in parallel,
-as Python's lock is released while a board runs. A board is one thread's at a time: others wait.
+The board runs only inside ``advance`` and ``exchange``, so a fleet needs no threads; with threads boards run in parallel, since
+Python's lock is released meanwhile. A board serves one thread at a time: others wait.
 
-It runs in slices of so many instructions, whatever it executes, so a board that does not end can be left at any time. Where a
-slice ends changes nothing of what the board does.
+It runs in slices of a fixed number of instructions, so that a board in an endless loop can be stopped too. The ends of slices
+do not affect the board's behaviour.
 """
 
 import ctypes
@@ -34,20 +34,20 @@ from tinyfl.simulators.unicorn.peripherals import (
 )
 
 SLICE = 2_000_000
-"""Instructions, which take about a hundredth of a second."""
+"""Instructions per slice, about a hundredth of a second."""
 
 MAX_INSTRUCTIONS = 20_000_000_000
-"""In one exchange: minutes of a board's time. A board that asks for more has run away."""
+"""Maximum instructions in one exchange: minutes of a board's time. A board that needs more is in an endless loop."""
 
 NOWHERE = 0xFFFFFFFE
 OUTPUT_ROOM = 1 << 16
 IDLE_WAKES = 16
-"""Times in a row that a board may go to sleep again and take nothing of its waiting input."""
+"""Maximum number of consecutive wake-ups in which a board takes none of its pending input."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All of a board between two exchanges. Good for the machine that made it."""
+    """The complete state of a board between two exchanges, for the machine that took it."""
 
     core: Any
     registers: bytes
@@ -59,18 +59,18 @@ class Snapshot:
 class Machine:
     """Board ``serial`` of kind ``board``, started with the firmware in the ELF file ``elf``.
 
-    ``instructions`` counts what it has executed, ``slot_events`` words written and sectors or pages erased in its slots;
-    ``boot_seconds`` is what it took this computer to bring it up. Raises BoardFault if it does not come up.
+    ``instructions`` counts executed instructions, ``slot_events`` words written and sectors or pages erased in its slots;
+    ``boot_seconds`` is the host's time for the boot. Raises BoardFault if the boot fails.
     """
 
     def __init__(self, elf: Path, board: Board, serial: int, *, budget: int = MAX_INSTRUCTIONS) -> None:
         started = time.perf_counter()
         if board.memory is None:
-            raise ConfigError(f"{board.name} is a process of this machine, not a chip to emulate: give --engine process.")
+            raise ConfigError(f"{board.name} is a process on this machine, not a chip to emulate: give --engine process.")
         self.board, self.serial, self.budget = board, serial, budget
         self.memory = board.memory
         self._lock = threading.Lock()
-        self._unread, self._told = b"", 0
+        self._unread, self._delivered = b"", 0
         self.image = load_image(elf)
         self._flash = ctypes.create_string_buffer(self.memory.flash.size)
         self._ram = ctypes.create_string_buffer(self.memory.ram.size)
@@ -99,58 +99,58 @@ class Machine:
         self.boot_seconds = time.perf_counter() - started
 
     def advance(self, data: bytes = b"") -> tuple[bytes, bool]:
-        """Feeds ``data`` to the board's UART and runs the board until it sleeps with all of its input taken, or for a slice.
-        Returns what it sent, and whether it sleeps; where it does not, the next call goes on. What it sends is kept back until
-        it sleeps, or has sent nothing for a whole slice, so that the next request finds it as it would be without slices.
+        """Feeds ``data`` to the board's UART and runs the board until it sleeps without pending input, or for a slice. Returns
+        (output, asleep); if not asleep, the next call continues. Output is held back until the board sleeps, or has sent
+        nothing for a whole slice, so that the next request finds the board in the same state as without slices.
 
-        Without power nothing runs and nothing comes back. Raises BoardFault if the board crashes, does not take its input, or
-        sends more than 64 KiB before it sleeps; it then stays as it is until reset.
+        Without power nothing runs and the output is empty. Raises BoardFault if the board crashes, does not take its input, or
+        sends more than 64 KiB before it sleeps; it then stays halted until reset.
         """
         with self._lock:
             return self._advance(data)
 
     def exchange(self, data: bytes) -> bytes:
-        """Feeds ``data`` to the board's UART, runs the board until it sleeps with all of it taken, and returns what it sent.
+        """Feeds ``data`` to the board's UART, runs the board until it sleeps without pending input, and returns its output.
 
-        Raises BoardFault as ``advance``, and if the board runs away.
+        Raises BoardFault as ``advance`` does, and if the board exceeds its budget of instructions.
         """
         with self._lock:
             return self._exchange(data)
 
     def _exchange(self, data: bytes) -> bytes:
-        most = self.instructions + self.budget
-        said, asleep = self._advance(data)
+        limit = self.instructions + self.budget
+        output, asleep = self._advance(data)
         while not asleep:
-            if self.instructions >= most:
+            if self.instructions >= limit:
                 raise self._faulted(f"did not sleep within {self.budget:,} instructions")
             more, asleep = self._advance(b"")
-            said += more
-        return said
+            output += more
+        return output
 
     def _advance(self, data: bytes) -> tuple[bytes, bool]:
         if self._fault:
             raise BoardFault(self._fault)
         state, sent_before = self._state, self._state.sent
         data = self._unread + data
-        held = ctypes.create_string_buffer(data, len(data))
-        state.input, state.input_bytes, state.taken = ctypes.addressof(held), len(data), 0
+        buffer = ctypes.create_string_buffer(data, len(data))
+        state.input, state.input_bytes, state.taken = ctypes.addressof(buffer), len(data), 0
         state.budget = state.now.instructions + SLICE
         asleep = self._run_until_asleep()
         self._unread = data[state.taken :]
-        said = b""
+        output = b""
         if asleep or state.sent == sent_before:
-            said, self._told = ctypes.string_at(self._output, state.sent)[self._told :], state.sent
+            output, self._delivered = ctypes.string_at(self._output, state.sent)[self._delivered :], state.sent
         if asleep:
-            self._forget()
-        return said, asleep
+            self._clear_line()
+        return output, asleep
 
     def reset(self) -> None:
-        """As by the reset pin: the program starts again; RAM and flash stay."""
+        """Resets the board as by its reset pin: the program restarts; RAM and flash stay."""
         with self._lock:
             self._boot()
 
     def power_cycle(self) -> None:
-        """Power off and on again: flash stays, RAM comes up with what this board's RAM comes up with."""
+        """Cycles the power: flash stays, RAM gets this board's own random content."""
         with self._lock:
             ctypes.memmove(self._ram, random.Random(self.serial).randbytes(len(self._ram)), len(self._ram))
             self.powered = True
@@ -158,43 +158,43 @@ class Machine:
             self._boot()
 
     def cut_power_after(self, slot_events: int) -> None:
-        """Power goes in the middle of the slot write or erase that comes after ``slot_events`` more whole ones."""
+        """Cuts the power in the middle of the slot write or erase that follows ``slot_events`` further complete ones."""
         self._state.now.cut_at = self.slot_events + slot_events + 1
 
     def snapshot(self) -> Snapshot:
-        """All of the board, to come back to. Call it between exchanges."""
+        """Takes a snapshot of the board. Call it between exchanges."""
         return Snapshot(self._core.context_save(), bytes(self._state.now), self._flash.raw, self._ram.raw, self.powered)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Brings the board back to where it was at ``snapshot``, counters included."""
+        """Restores the state of a snapshot, including counters."""
         self._core.context_restore(snapshot.core)
         self._state.now = peripherals.Registers.from_buffer_copy(snapshot.registers)
         ctypes.memmove(self._flash, snapshot.flash, len(self._flash))
         ctypes.memmove(self._ram, snapshot.ram, len(self._ram))
         self.powered, self._fault = snapshot.powered, ""
-        self._forget()
+        self._clear_line()
 
     @property
     def instructions(self) -> int:
-        """Instructions executed so far; those of one exchange are the difference across it."""
+        """Number of instructions executed so far."""
         return int(self._state.now.instructions)
 
     @property
     def slot_events(self) -> int:
-        """Words written and sectors or pages erased in the slots so far."""
+        """Number of words written and sectors or pages erased in the slots so far."""
         return int(self._state.now.slot_events)
 
     def symbol(self, name: str) -> int:
         """The address of a function or variable of the firmware.
 
-        Raises KeyError if it has none of this name.
+        Raises KeyError for an unknown name.
         """
         return int(self.image.symbols[name])
 
     def read_memory(self, address: int, count: int) -> bytes:
-        """``count`` bytes of flash or RAM.
+        """Reads ``count`` bytes of flash or RAM.
 
-        Raises ValueError outside of them.
+        Raises ValueError for other addresses.
         """
         for origin, memory in ((self.memory.flash.origin, self._flash), (self.memory.ram.origin, self._ram)):
             at = address - origin
@@ -203,26 +203,26 @@ class Machine:
         raise ValueError(f"{count} bytes at {address:#010x} are not in this board's flash or RAM")
 
     def _program(self) -> None:
-        """Flash as it leaves the factory and the programmer: erased, then the firmware and the identity record."""
+        """Fills flash as at the factory: erased, then programmed with the firmware and the identity record."""
         ctypes.memset(self._flash, 0xFF, len(self._flash))
         identity = struct.pack(">4sQI", b"TFLI", self.serial, 0)
         for address, data in (*self.image.segments, (self.memory.identity, identity)):
             at = address - self.memory.flash.origin
             if at < 0 or at + len(data) > len(self._flash):
                 raise ConfigError(
-                    f"the firmware has {len(data):,} bytes at {address:#010x}, where {self.board.name} has no flash."
+                    f"the firmware has {len(data):,} bytes at {address:#010x}, outside the flash of {self.board.name}."
                 )
             ctypes.memmove(ctypes.addressof(self._flash) + at, data, len(data))
 
     def _boot(self) -> None:
-        self._forget()
+        self._clear_line()
         self._restart()
         self._exchange(b"")
 
-    def _forget(self) -> None:
-        """Drops what is on the line, in both directions."""
+    def _clear_line(self) -> None:
+        """Drops pending bytes in both directions."""
         self._unread = b""
-        self._told = self._state.sent = 0
+        self._delivered = self._state.sent = 0
 
     def _restart(self) -> None:
         peripherals.library().tinyfl_machine_reset(ctypes.byref(self._state))
@@ -230,13 +230,13 @@ class Machine:
         self._fault = ""
 
     def _start(self) -> None:
-        """Where the chip says that a core starts: a boot ROM, or one core for the other, may have a say in it."""
+        """Starts the core at the chip's entry point, which a boot ROM or another core may set."""
         self._core.context_restore(self._as_reset)
         self._core.reg_write(UC_ARM_REG_SP, self._state.now.stack)
         self._core.reg_write(UC_ARM_REG_PC, self._state.now.entry)
 
     def _run_until_asleep(self) -> bool:
-        """False where the slice is over first."""
+        """Runs until the board sleeps; returns False at the end of the slice."""
         state, wakes = self._state, 0
         while self.powered and wakes < IDLE_WAKES:
             taken = state.taken
@@ -245,7 +245,7 @@ class Machine:
                 state.now.halt = 0
                 return False
             if state.now.halt == HALT_RESET:
-                state.taken = state.input_bytes  # what arrives while a board restarts is lost
+                state.taken = state.input_bytes  # bytes that arrive during a restart are lost
                 self._restart()
             elif state.now.halt == HALT_START:
                 state.now.halt = 0
@@ -266,7 +266,7 @@ class Machine:
         except UcError as error:
             raise self._faulted(f"crashed ({error})") from error
         if self._state.now.halt == HALT_CRASH:
-            raise self._faulted("crashed (it set up its clock or its flash so that no code can be read)")
+            raise self._faulted("crashed (its settings of clock or flash make code unreadable)")
         if self._state.now.halt == HALT_OVERFLOW:
             raise self._faulted(f"sent more than {OUTPUT_ROOM:,} bytes at once")
 

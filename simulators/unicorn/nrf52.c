@@ -1,12 +1,12 @@
 /* From Nordic's product specification of the nRF52833, and of the UART's receiver also after BabbleSim's model of it; addresses
- * and bits from the port's registers.h, which is held against Nordic's SVD files. Alike in the nRF52840. */
+ * and bits from the port's registers.h, which is checked against Nordic's SVD files. The same for the nRF52840. */
 #include "../../firmware/ports/nrf52/registers.h"
 
 #include <string.h>
 
 #include "chip.h"
 
-/* Either oscillator gives the core its 64 MHz, so the crystal is on as soon as it is asked for. */
+/* Either oscillator gives the core its 64 MHz, so the crystal starts at once. */
 uint64_t tinyfl_nrf52_clock_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
@@ -32,8 +32,8 @@ void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint
         clock[CLOCK_TASKS_HFCLKSTART / 4] = 0;
 }
 
-/* Pins, by 32 a port: a word of OUT for each port, and PIN_CNF of each pin, in chip[]. DIR is PIN_CNF's lowest bit seen from
- * another side. What is not in registers.h, no driver here uses. */
+/* Pins, by 32 a port: a word of OUT for each port, and PIN_CNF of each pin, in chip[]. DIR is another view of PIN_CNF's lowest
+ * bit. No driver here uses registers that are not in registers.h. */
 enum { OUT = 32, PIN_CNF = 64, PIN_CNF_DIR = 1, PIN_CNF_INPUT_OFF = 2 };
 enum { P0_OUT = P0_OUTSET - 4, P0_OUTCLR = P0_OUTSET + 4, P0_DIR = P0_DIRSET - 4, P0_DIRCLR = P0_DIRSET + 4 };
 enum { P1_AT = P1_BASE - P0_BASE, PIN_CNF_END = P0_PIN_CNF0 + 4 * 32 };
@@ -94,9 +94,9 @@ static int pin_is_ready(const tinyfl_machine *m, int receives)
                     : (config & PIN_CNF_DIR) && (m->now.chip[OUT + pin / 32] >> pin % 32 & 1);
 }
 
-/* The UART without DMA. Of a task's register is kept whether it is under way. What has arrived and was not read lies in
- * chip[FIFO], oldest first, chip[FILLED] bytes of it; the first is what RXD shows. chip[DRIVEN] says whether the transmitter's
- * pin was ready when the UART took it over: where it was not, the line fell, and the first byte is another. */
+/* The UART without DMA. A task's register tells whether it is active. Unread bytes are in chip[FIFO], oldest first,
+ * chip[FILLED] of them; RXD is the first. chip[DRIVEN] tells whether the transmitter's pin was ready when the UART took it
+ * over: if not, the line fell, and the first byte is corrupted. */
 enum { FIFO = 0, FIFO_BYTES = 6, FILLED = 6, DRIVEN = 7, INTERRUPT = 2, ISPR = 0x200 };
 
 static int enabled(const tinyfl_machine *m) { return m->now.uart[UART_ENABLE / 4] == UART_ENABLE_ENABLE__ENABLED; }
@@ -108,7 +108,7 @@ static int runs(const tinyfl_machine *m, uint32_t task, uint32_t pin)
            (receives || m->now.chip[DRIVEN]) && understood(m, m->now.uart[UART_BAUDRATE / 4] * 16e6 / 4294967296.0);
 }
 
-/* The interrupt's line is up while an event is whose bit in INTEN is set: bit n belongs to the event at 0x100 + 4 n. */
+/* The interrupt's line is high while any event enabled in INTEN is set: bit n belongs to the event at 0x100 + 4 n. */
 static void drive_interrupt(tinyfl_machine *m)
 {
     for (uint32_t n = 0; n < 32; n++)
@@ -116,7 +116,7 @@ static void drive_interrupt(tinyfl_machine *m)
             m->now.system[ISPR / 4] |= 1u << INTERRUPT;
 }
 
-/* Moves the FIFO's oldest byte out. The next, if there is one, is then in RXD, which is an event of its own. */
+/* Removes the FIFO's oldest byte. The next, if any, is then in RXD, which is another event. */
 static uint8_t pop(tinyfl_machine *m)
 {
     uint32_t *fifo = m->now.chip + FIFO, *filled = m->now.chip + FILLED;
@@ -127,7 +127,7 @@ static uint8_t pop(tinyfl_machine *m)
     return byte;
 }
 
-/* A byte comes in on the line, whether there is room for it or not: the oldest makes way. */
+/* A byte arrives on the line; in a full FIFO it replaces the oldest. */
 void tinyfl_nrf52_uart_arrive(tinyfl_machine *m, uint8_t byte)
 {
     uint32_t *fifo = m->now.chip + FIFO, *filled = m->now.chip + FILLED, *uart = m->now.uart;
@@ -144,7 +144,7 @@ void tinyfl_nrf52_uart_arrive(tinyfl_machine *m, uint8_t byte)
     drive_interrupt(m);
 }
 
-/* The host waits where there is no room: nothing here takes the UART's interrupt while the core is at work. */
+/* The host waits for a full FIFO: the UART's interrupt is not handled while the core works. */
 static void receive(tinyfl_machine *m)
 {
     while (input_waits(m) && m->now.chip[FILLED] < FIFO_BYTES && runs(m, UART_TASKS_STARTRX, UART_PSEL_RXD))
@@ -167,7 +167,7 @@ uint64_t tinyfl_nrf52_uart_read(void *engine, uint64_t offset, unsigned size, vo
     return m->now.uart[(offset == UART_INTENCLR ? UART_INTENSET : offset) / 4];
 }
 
-/* A task starts only what is enabled. Without flow control, to suspend is to stop both ways. */
+/* A task starts only an enabled UART. Without flow control, suspend stops both directions. */
 static void uart_task(tinyfl_machine *m, uint64_t task)
 {
     uint32_t *uart = m->now.uart;
@@ -179,7 +179,7 @@ static void uart_task(tinyfl_machine *m, uint64_t task)
         uart[UART_TASKS_STARTTX / 4] = 0;
 }
 
-/* What is not enabled forgets what it was doing, and what it had received. Pins are chosen only while it is off. */
+/* When disabled, the UART drops its activity and received bytes. Pins can be selected only while it is off. */
 static void uart_configure(tinyfl_machine *m, uint64_t offset, uint32_t value)
 {
     uint32_t *uart = m->now.uart;
@@ -242,7 +242,7 @@ uint64_t tinyfl_nrf52_wdt_read(void *engine, uint64_t offset, unsigned size, voi
     return offset >= WDT_RUNSTATUS && offset <= WDT_CONFIG ? *wdt(m, offset) : 0;
 }
 
-/* Every reload register that is enabled must ask before the counter starts anew. */
+/* All enabled reload registers must be written before the counter restarts. */
 void tinyfl_nrf52_wdt_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
@@ -280,7 +280,7 @@ uint64_t tinyfl_nrf52_nvmc_read(void *engine, uint64_t offset, unsigned size, vo
     return offset == NVMC_CONFIG || offset == NVMC_ICACHECNF ? m->now.flash[offset / 4] : 0;
 }
 
-/* A page's address with ones below does not name a page. */
+/* An address that is not a page's start is invalid. */
 static void erase_page(tinyfl_machine *m, void *engine, uint32_t address)
 {
     const uint32_t start = address - m->flash_origin;
@@ -304,7 +304,7 @@ void tinyfl_nrf52_nvmc_write(void *engine, uint64_t offset, unsigned size, uint6
         erase_page(m, engine, (uint32_t)value);
 }
 
-/* What is not a whole word, or comes while writing is not enabled, is not taken. */
+/* Only whole words are written, and only while writing is enabled. */
 void tinyfl_nrf52_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;

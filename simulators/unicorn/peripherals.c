@@ -19,7 +19,7 @@ void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *user)
     } else if (address - m->ram_origin < m->ram_bytes) {
         code = m->ram + (address - m->ram_origin);
     } else {
-        m->budget--; /* a loop in a ROM, whose instructions do not count, comes to an end too */
+        m->budget--; /* also ends a loop in a ROM, whose instructions do not count */
     }
     uint64_t count = 0;
     for (uint32_t at = 0; code && at < size; count++)
@@ -42,7 +42,7 @@ uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *u
     if (m->now.away)
         halt(m, engine, TINYFL_HALT_CRASH);
     const uint64_t value = load(slot_byte(m, offset), size);
-    return m->now.stale ? ~value : value; /* whatever it was, it was something else */
+    return m->now.stale ? ~value : value; /* stale data: any other value */
 }
 
 /* Offsets in the system control space (ARMv7-M architecture reference, B3). */

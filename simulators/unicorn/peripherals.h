@@ -1,24 +1,24 @@
-/* What surrounds an emulated core: UART, system control, flash. Callbacks of unicorn's memory-mapped I/O, with a
+/* Peripherals of an emulated core: UART, system control, flash. Callbacks of unicorn's memory-mapped I/O, with a
  * tinyfl_machine as user data; simulators/unicorn/peripherals.py attaches them.
  *
- * A model follows the chip's reference manual and not the port's code: what hardware would refuse, it refuses. Time does not
- * pass in it: a byte written is sent at once, and an erase is done when its busy flag has been read a few times. */
+ * A model follows the chip's reference manual, not the port's code: it refuses what hardware refuses. Time does not pass: a
+ * byte is sent at once, and an erase ends after a few reads of its busy flag. */
 #ifndef TINYFL_PERIPHERALS_H
 #define TINYFL_PERIPHERALS_H
 
 #include <stdint.h>
 
-/* Why the core was stopped; 0: it sleeps, or has run into a fault of its own. */
+/* The reason for a stop of the core; 0: it sleeps, or has faulted by itself. */
 enum {
     TINYFL_HALT_RESET = 1,    /* the program asked for a system reset */
     TINYFL_HALT_POWER = 2,    /* power was cut */
-    TINYFL_HALT_BUDGET = 3,   /* `budget` instructions are used up: nothing is lost, and the core may go on */
-    TINYFL_HALT_OVERFLOW = 4, /* more bytes sent than `output` holds */
-    TINYFL_HALT_START = 5,    /* a core starts at `entry`, with nothing reset */
-    TINYFL_HALT_CRASH = 6,    /* the program did what leaves a chip with nothing to execute */
+    TINYFL_HALT_BUDGET = 3,   /* `budget` instructions are used up: nothing is lost, and the core can continue */
+    TINYFL_HALT_OVERFLOW = 4, /* more bytes sent than fit into `output` */
+    TINYFL_HALT_START = 5,    /* a core starts at `entry`, without a reset */
+    TINYFL_HALT_CRASH = 6,    /* the program left the chip without executable code */
 };
 
-/* Registers that are more than memory, as a snapshot keeps them. */
+/* The peripherals' state, as in a snapshot. */
 typedef struct {
     uint64_t instructions; /* executed since power first came on */
     uint64_t slot_events;  /* words written and sectors or pages erased in the slots' memory */
@@ -27,33 +27,33 @@ typedef struct {
     uint32_t uart[384];    /* by the registers' offsets / 4, here and below */
     uint32_t flash[384];   /* the flash controller */
     uint32_t flash_key;    /* STM32F4's unlock sequence: 0 none, 1 the first key, 2 a wrong one: locked until reset */
-    uint32_t flash_busy;   /* reads of the controller's status that still show it busy */
+    uint32_t flash_busy;   /* remaining status reads that report busy */
     uint32_t clock[384];   /* STM32F4: RCC. nRF52: CLOCK */
-    uint32_t chip[1024];   /* what else a chip's model keeps */
+    uint32_t chip[1024];   /* further state of a chip's model */
     uint32_t system[1024]; /* the system control space, 0xe000e000 */
     uint32_t stack, entry; /* where the core starts */
-    uint64_t watchdog;     /* the count of instructions, which stand for cycles, at which it resets the chip; 0: off */
-    uint32_t away;         /* flash is no memory now: no code or data can be read there */
-    uint32_t stale;        /* a cache may hold what slots were before */
+    uint64_t watchdog;     /* the count of instructions (as cycles) at which it resets the chip; 0: off */
+    uint32_t away;         /* flash is not readable as memory now */
+    uint32_t stale;        /* a cache may hold old contents of slots */
 } tinyfl_registers;
 
 typedef struct tinyfl_machine {
     int (*stop)(void *engine);                     /* uc_emu_stop */
     void (*reset)(struct tinyfl_machine *machine); /* the chip's, or NULL */
-    const uint8_t *input;      /* what the host sends ... */
+    const uint8_t *input;      /* from the host ... */
     uint64_t input_bytes, taken;
     uint8_t *output; /* ... and the board */
     uint64_t output_room, sent;
-    uint64_t budget; /* the count of instructions from which on the core is stopped, at the start of a block */
+    uint64_t budget; /* the count of instructions at which the core is stopped, at the start of a block */
     uint8_t *flash, *ram;
     uint32_t flash_origin, flash_bytes, ram_origin, ram_bytes;
     uint32_t vectors;      /* the application's table of vectors */
-    uint32_t slots_origin; /* where slot memory starts, which is flash to its end */
-    uint32_t uart;         /* where the registers of the link's UART are */
+    uint32_t slots_origin; /* start of slot memory, which extends to the end of flash */
+    uint32_t uart;         /* base address of the link's UART */
     uint32_t baud;         /* of the link */
-    uint32_t pins[2];      /* of the link, transmit and receive: the port's number times 32, and the pin's in it */
-    uint32_t hertz;        /* of the core, by the manifest */
-    uint64_t serial;       /* the chip's own number, where it has one */
+    uint32_t pins[2];      /* of the link, transmit and receive: 32 x port + pin */
+    uint32_t hertz;        /* of the core, from the manifest */
+    uint64_t serial;       /* the chip's own number, if it has one */
     tinyfl_registers now;
 } tinyfl_machine;
 
@@ -133,15 +133,15 @@ TINYFL_EXPORT void tinyfl_psoc6_sflash_write(void *engine, uint64_t offset, unsi
 TINYFL_EXPORT void tinyfl_psoc6_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 TINYFL_EXPORT void tinyfl_psoc6_reset(tinyfl_machine *machine);
 
-/* The system control space: memory, but for the reset request and interrupts' set and clear registers. */
+/* The system control space: plain memory, except the reset request and the interrupts' set and clear registers. */
 TINYFL_EXPORT uint64_t tinyfl_system_read(void *engine, uint64_t offset, unsigned size, void *machine);
 TINYFL_EXPORT void tinyfl_system_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 
 /* Reads of slot memory. */
 TINYFL_EXPORT uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *machine);
 
-/* Block hook: counts the block's instructions, exactly. A core that has used up its budget stops before the block, which counts
- * once the core goes on and executes it. */
+/* Block hook: counts the block's instructions exactly. A core without budget stops before the block, which counts when the core
+ * continues and executes it. */
 TINYFL_EXPORT void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *machine);
 
 #endif

@@ -1,4 +1,4 @@
-"""ctypes' view of peripherals.h, structure for structure, and how a chip's models are put around a core."""
+"""The structures of peripherals.h in ctypes, and the attachment of a chip's models to a core."""
 
 import ctypes
 import weakref
@@ -77,8 +77,8 @@ class State(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Models:
-    """What surrounds the core: pages as (address, model), registers that are mere memory as (address, bytes), who sees a write
-    to slot memory, what resets the registers; models of more than a page as (address, bytes, model), and a ROM at 0."""
+    """A chip's models: pages as (address, model), registers without function as (address, bytes), the function for writes to
+    slot memory, the function that resets the registers, models of several pages as (address, bytes, model), and a ROM at 0."""
 
     pages: tuple[tuple[int, str], ...]
     memory: tuple[tuple[int, int], ...]
@@ -89,9 +89,9 @@ class Models:
 
 
 def models(name: str, uart: int) -> Models:
-    """The models that a manifest calls ``name``, with the UART's registers at ``uart``.
+    """The models with a manifest's name ``name``, and the UART's registers at ``uart``.
 
-    Raises ConfigError if there are none of this name.
+    Raises ConfigError for an unknown name.
     """
     system = (0xE000E000, "system")
     own: tuple[tuple[int, str], ...]
@@ -119,7 +119,7 @@ def models(name: str, uart: int) -> Models:
 
 
 def pins(board: Board) -> Any:
-    """The link's pins, transmit and receive, as the models count them: 32 a port."""
+    """The link's pins, transmit and receive, as numbered in the models: 32 per port."""
     numbers = (pin_number(pin) for pin in board.links[0].pins)
     return (ctypes.c_uint32 * 2)(*(32 * port + pin for port, pin in numbers))
 
@@ -134,18 +134,18 @@ def library() -> Any:
 
 
 def build_core(board: Board, state: State) -> Uc:
-    """A core with the board's memory map around it. ``state`` and the memory it points to must outlive it.
+    """Builds a core with the board's memory map. ``state`` and the memory it points to must outlive it.
 
-    Raises ConfigError if the manifest names no unicorn model, or one that there is not.
+    Raises ConfigError if the manifest has no unicorn model, or an unknown one.
     """
     if board.unicorn is None or board.memory is None or board.unicorn.core not in CORES:
-        raise ConfigError(f"{board.name} names no unicorn core. Give its manifest [emulators] unicorn with one of {[*CORES]}.")
+        raise ConfigError(f"{board.name} has no unicorn core. Give its manifest [emulators] unicorn with one of {[*CORES]}.")
     flash, slots = board.memory.flash, board.memory.slots
     chip = models(board.unicorn.peripherals, board.links[0].registers)
     core = Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, CORES[board.unicorn.core])
-    for held in vars(core).values():
-        if isinstance(held, weakref.finalize):
-            held.atexit = False  # when Python ends, a thread may still be in a slice; the memory goes with the process
+    for value in vars(core).values():
+        if isinstance(value, weakref.finalize):
+            value.atexit = False  # at exit a thread may still run a slice; the process frees the memory
     state.stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p)
     state.reset = _address(chip.reset) if chip.reset else None
     core.mem_map_ptr(flash.origin, slots[0].origin - flash.origin, uc.UC_PROT_READ | uc.UC_PROT_EXEC, state.flash)

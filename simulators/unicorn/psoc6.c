@@ -1,9 +1,9 @@
 /* From the descriptions in Infineon's mtb-pdl-cat1 (headers of its registers, notes in its drivers) and of OpenOCD's driver for
  * the chip's smaller kin; addresses and bits from the port's registers.h, which says where each was read. Where those leave
- * open what the chip does with something wrong, the model does nothing, and whoever waits for it waits.
+ * the effect of an error open, the model does nothing, and a program that waits for it waits forever.
  *
- * The Cortex-M0+ runs first, on the same emulated core. Once it enables the Cortex-M4, that starts, and the M0+ is not seen
- * again: what it does then, serving calls of the boot ROM, is in psoc6_rom.c. */
+ * The Cortex-M0+ runs first, on the same emulated core. Once it enables the Cortex-M4, that starts, and the M0+ is no longer
+ * emulated: its later work, serving calls of the boot ROM, is in psoc6_rom.c. */
 #include "../../firmware/ports/psoc6/registers.h"
 
 #include "psoc6.h"
@@ -36,7 +36,7 @@ static uint32_t *kept(tinyfl_machine *m, uint32_t address)
 
 static uint32_t srss(const tinyfl_machine *m, uint32_t offset) { return m->now.clock[(offset - SRSS_WDT_CTL) / 4]; }
 
-/* Its power: by a key, and what it starts with is where the table of vectors is said to be. */
+/* Its power, set with a key; it starts from the table of vectors at the configured address. */
 static void m4_write(tinyfl_machine *m, void *engine, uint32_t value)
 {
     const uint32_t mode = value & CPUSS_CM4_PWR_CTL_PWR_MODE, was = m->now.flash[M4_MODE];
@@ -55,7 +55,7 @@ static void m4_write(tinyfl_machine *m, void *engine, uint32_t value)
 
 enum { OSCILLATOR_MEGAHERTZ = 8, MAX_MEGAHERTZ = 100 };
 
-/* The PLL's frequency in MHz; 0 where it does not lock: off, not from the internal oscillator, or out of its bounds. */
+/* The PLL's frequency in MHz; 0 if it does not lock: off, not from the internal oscillator, or out of its bounds. */
 static uint32_t pll(const tinyfl_machine *m)
 {
     const uint32_t config = srss(m, SRSS_CLK_PLL_CONFIG), from = srss(m, SRSS_CLK_PATH_SELECT + 4);
@@ -69,7 +69,7 @@ static uint32_t pll(const tinyfl_machine *m)
     return turns < 200 || turns > 400 ? 0 : turns / output;
 }
 
-/* What HF0 runs at in MHz; 0: nothing. Of the FLL's path the model knows the oscillator alone. */
+/* HF0's frequency in MHz; 0: none. On the FLL's path only the oscillator is modelled. */
 static uint32_t hf0(const tinyfl_machine *m)
 {
     const uint32_t root = srss(m, SRSS_CLK_ROOT_SELECT), path = field(root, SRSS_CLK_ROOT_SELECT_ROOT_MUX);
@@ -82,8 +82,8 @@ static uint32_t hf0(const tinyfl_machine *m)
     return (bypassed ? OSCILLATOR_MEGAHERTZ : pll(m)) >> field(root, SRSS_CLK_ROOT_SELECT_ROOT_DIV);
 }
 
-/* After every change of what HF0 is made of. Without a clock, too fast for flash's wait states (one for each 25 MHz), or for
- * those of RAM and ROM, which the model leaves as they are, the cores fetch what is not there. */
+/* After every change of HF0's source. Without a clock, too fast for flash's wait states (one for each 25 MHz), or for
+ * those of RAM and ROM, which the model does not change, the cores fetch invalid code. */
 static void clocked_anew(tinyfl_machine *m, void *engine)
 {
     const uint32_t megahertz = hf0(m), states = m->now.flash[FLASH_STATES] & FLASHC_FLASH_CTL_MAIN_WS;
@@ -91,7 +91,7 @@ static void clocked_anew(tinyfl_machine *m, void *engine)
         halt(m, engine, TINYFL_HALT_CRASH);
 }
 
-/* The watchdog, whose counter is taken as one of 32,768 Hz that never was reset. */
+/* The watchdog, with a counter at 32,768 Hz that is never reset. */
 
 static uint32_t ticks(const tinyfl_machine *m)
 {
@@ -107,7 +107,7 @@ static void feed_wdt(tinyfl_machine *m)
         feed(m, ((ahead ? ahead : period) + 2 * period) / 32768.0);
 }
 
-/* Locked, only the lock itself is taken, which opens by two writes. */
+/* When locked, only the lock itself is writable; two writes open it. */
 static void wdt_write(tinyfl_machine *m, uint32_t offset, uint32_t value)
 {
     uint32_t *control = m->now.clock, lock = *control & SRSS_WDT_CTL_WDT_LOCK;
@@ -123,7 +123,7 @@ static void wdt_write(tinyfl_machine *m, uint32_t offset, uint32_t value)
         feed_wdt(m);
 }
 
-/* The PLL's dividers stay while it is on; HF0 is always on. */
+/* The PLL's dividers are fixed while it is on; HF0 is always on. */
 static void srss_write(tinyfl_machine *m, void *engine, uint32_t offset, uint32_t value)
 {
     const uint32_t dividers =
@@ -145,7 +145,7 @@ static void srss_write(tinyfl_machine *m, void *engine, uint32_t offset, uint32_
     clocked_anew(m, engine);
 }
 
-/* Of a divider, EN is what a command makes it. */
+/* A divider's EN is set by commands only. */
 static void divider_command(tinyfl_machine *m, uint32_t value)
 {
     const uint32_t number = field(value, PERI_DIV_CMD_DIV_SEL), aligned = PERI_DIV_CMD_PA_TYPE_SEL | PERI_DIV_CMD_PA_DIV_SEL;
@@ -169,7 +169,7 @@ static int pin_is(const tinyfl_machine *m, uint32_t pin, uint32_t mode)
     return (select & HSIOM_PRT_PORT_SEL0_IO0_SEL) == HSIOM_PRT_PORT_SEL0_IO0_SEL__UART && (config & 15) == mode;
 }
 
-/* What a divider makes of the peripherals' clock; 0: nothing. */
+/* A divider's output from the peripherals' clock; 0: none. */
 static double scb_hertz(const tinyfl_machine *m, uint32_t number)
 {
     const uint32_t divider = number < DIVIDERS ? m->now.flash[DIVIDER_AT + number] : 0;
@@ -218,7 +218,7 @@ static uint32_t scb_read(tinyfl_machine *m, uint32_t offset)
     }
 }
 
-/* What it is set to can only be changed while it is off. */
+/* Its settings can be changed only while it is off. */
 static void scb_write(tinyfl_machine *m, void *engine, uint32_t offset, uint32_t value)
 {
     uint32_t *scb = m->now.chip;
@@ -235,7 +235,7 @@ static void scb_write(tinyfl_machine *m, void *engine, uint32_t offset, uint32_t
 
 /* Everything from 0x40000000 on. */
 
-/* Looks at flash's caches after they were told to empty themselves. */
+/* Checks flash's caches after a command to invalidate them. */
 enum { CACHE_READS = 2 };
 
 static int caches_empty(tinyfl_machine *m)
@@ -297,14 +297,14 @@ void tinyfl_psoc6_write(void *engine, uint64_t offset, unsigned size, uint64_t w
         clocked_anew(m, engine);
 }
 
-/* Flash is no memory to write to. */
+/* Flash is not writable as memory. */
 void tinyfl_psoc6_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     (void)offset, (void)size, (void)value;
     halt(user, engine, TINYFL_HALT_CRASH);
 }
 
-/* The die's lot, wafer and place are made of the serial number, its date is not. */
+/* The die's lot, wafer and position are derived from the serial number, its date is not. */
 uint64_t tinyfl_psoc6_sflash_read(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;

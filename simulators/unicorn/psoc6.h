@@ -1,4 +1,4 @@
-/* What the files of the PSoC 62's model share. */
+/* Declarations shared by the files of the PSoC 62's model. */
 #ifndef TINYFL_PSOC6_H
 #define TINYFL_PSOC6_H
 
@@ -6,12 +6,12 @@
 
 #include "chip.h"
 
-/* Where registers are kept: SCB's page is chip[], SRSS from its watchdog on clock[], pins are uart[], the others flash[]. */
+/* Storage of the registers: SCB's page is chip[], SRSS from its watchdog on clock[], pins are uart[], the others flash[]. */
 enum { SCB_WORDS = 1024, SRSS_WORDS = 384, HSIOM_WORDS = 96, GPIO_WORDS = 288 };
 enum { IPC_AT = 0, IPC_STRUCTS = 16, IPC_WORDS = 128, SELECT_AT = 128, SELECTS = 64, DIVIDER_AT = 192, DIVIDERS = 4 };
 enum { M4_DIVIDER = 196, M4_VECTORS, BUS_DIVIDERS, M4_MODE, FLASH_STATES, FLASH_COMMAND, ROM_ANSWER, ROM_BLOCK };
 
-/* NULL where a memory has not got so many bytes from an address on. */
+/* NULL if a memory has fewer bytes from the address on. */
 static inline uint8_t *psoc6_memory(uint8_t *bytes, uint32_t origin, uint32_t size, uint32_t address, uint32_t count)
 {
     const uint32_t at = address - origin;

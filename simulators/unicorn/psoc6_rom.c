@@ -1,6 +1,6 @@
-/* What the PSoC 62's boot ROM does with flash when a structure of IPC calls it, from where psoc6.c is. An erased bit is 0, and
- * programming only sets bits. While it works flash is no memory, and after that caches have what flash was before, until they
- * are emptied (the notes on Cy_Flash_WriteRow in Infineon's driver). */
+/* The PSoC 62's boot ROM: flash functions called through IPC, from the same sources as psoc6.c. An erased bit is 0, and
+ * programming only sets bits. Meanwhile flash is not readable, and afterwards caches hold its old contents until they are
+ * invalidated (the notes on Cy_Flash_WriteRow in Infineon's driver). */
 #include "../../firmware/ports/psoc6/registers.h"
 #include "psoc6.h"
 
@@ -24,15 +24,15 @@ static void program_row(tinyfl_machine *m, void *engine, uint32_t start, const u
         m->flash[start + i] |= data[i];
 }
 
-/* The offset of what the ROM is to work on, or -1. */
+/* The offset in flash of the ROM's operand, or -1. */
 static int64_t place(const tinyfl_machine *m, uint32_t address, uint32_t bytes)
 {
     const uint32_t start = address - m->flash_origin;
     return start % bytes || start >= m->flash_bytes ? (int64_t)-1 : start;
 }
 
-/* What the ROM answers; 0: nothing, ever. A row's data must be in RAM: the ROM would fault. What does not block asks for an
- * interrupt's handler that is not here. */
+/* The ROM's answer; 0: none, ever. A row's data must be in RAM, or the ROM would fault. Non-blocking calls would need an
+ * interrupt handler, which is not modelled. */
 static uint32_t rom_answer(tinyfl_machine *m, void *engine, const uint32_t block[4])
 {
     const uint32_t opcode = block[0] & 0xff000000u, erases = opcode == ROM_ERASE_SECTOR || opcode == ROM_ERASE_ROW;

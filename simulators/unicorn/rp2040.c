@@ -1,5 +1,5 @@
-/* The RP2040's buses, resets, clocks, pads, UARTs and watchdog, after the descriptions in its SDK's register headers and what is
- * remembered of its data sheet; addresses and bits from the port's registers.h. */
+/* The RP2040's buses, resets, clocks, pads, UARTs and watchdog, from the descriptions in its SDK's register headers and
+ * from memory of its data sheet; addresses and bits from the port's registers.h. */
 #include "../../firmware/ports/rp2040/registers.h"
 #include "rp2040.h"
 
@@ -45,7 +45,7 @@ void rp2040_reset_peripheral(tinyfl_machine *m, unsigned peripheral)
     }
 }
 
-/* Clocks, in MHz; 0: stands still. */
+/* Clocks, in MHz; 0: stopped. */
 
 static double crystal(const tinyfl_machine *m)
 {
@@ -53,7 +53,7 @@ static double crystal(const tinyfl_machine *m)
     return on && m->now.chip[CELLS * XOSC + TURNS] >= READS_TO_READY ? 12 : 0;
 }
 
-/* What the PLL turns at if it locks. */
+/* The PLL's frequency if it locks. */
 static double pll_turns(const tinyfl_machine *m)
 {
     const uint32_t divider = field(cell(m, PLL_SYS, PLL_SYS_CS), PLL_SYS_CS_REFDIV);
@@ -100,7 +100,7 @@ static double clk_peri(const tinyfl_machine *m)
                : 0;
 }
 
-/* UARTs. A divisor, which is kept in 64ths, counts once the line's settings have been written after it. */
+/* UARTs. A divisor, in 64ths, takes effect once the line's settings are written after it. */
 
 /* TX is on pins 0, 12, 16 and 28 of UART0, and 4 below or above of UART1; RX is beside it. */
 static int has_pin(const tinyfl_machine *m, unsigned uart, unsigned receives)
@@ -214,7 +214,7 @@ static void peripheral_write(tinyfl_machine *m, void *engine, unsigned periphera
     const double turned = pll_turns(m);
     cells(m, peripheral)[offset / 4] = value;
     if (pll_turns(m) < turned || pll_turns(m) > turned)
-        (void)ready(m, PLL_SYS, 0, 0); /* it locks anew */
+        (void)ready(m, PLL_SYS, 0, 0); /* it must lock again */
     for (unsigned other = 0; other < KEPT; other++)
         if (peripheral == RESETS && rp2040_held(m, other))
             rp2040_reset_peripheral(m, other);
@@ -228,7 +228,7 @@ uint64_t tinyfl_rp2040_read(void *engine, uint64_t offset, unsigned size, void *
     return m->now.halt ? 0 : peripheral_read(m, (unsigned)(offset >> 14), offset & 0xffc) >> 8 * (offset & 3);
 }
 
-/* What is narrower than a word comes on all lanes. */
+/* A narrow write appears on all byte lanes. */
 void tinyfl_rp2040_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
@@ -256,7 +256,7 @@ void tinyfl_rp2040_sio_write(void *engine, uint64_t offset, unsigned size, uint6
     (void)engine, (void)offset, (void)size, (void)value, (void)machine;
 }
 
-/* The chip as it comes up, and then what the ROM does. */
+/* The chip's state after power-on, then the ROM's actions. */
 void tinyfl_rp2040_reset(tinyfl_machine *m)
 {
     cells(m, RESETS)[RESETS_RESET / 4] = EVERY_RESET;

@@ -1,4 +1,4 @@
-/* What the files of the RP2040's model share. */
+/* Declarations shared by the files of the RP2040's model. */
 #ifndef TINYFL_RP2040_H
 #define TINYFL_RP2040_H
 
@@ -14,8 +14,8 @@ enum {
 enum { CELLS = 64, TURNS = 63, LATCHED_DIVISOR = 62 }; /* the last words of a peripheral's are the model's */
 enum { READS_TO_READY = 4 };
 
-/* In flash[]: the SSI's registers, then the model's of the SSI and of the flash chip, what the ROM was called with and what it
- * answers, and the page that the chip is about to write. */
+/* In flash[]: the SSI's registers, the model's state of the SSI and of the flash chip, the ROM's arguments and results, and the
+ * page to be written by the chip. */
 enum { FIFO = 64, FIFO_COUNT = 80, SELECTED, COMMAND, INDEX, ADDRESS, WRITE_ENABLED, CALLED, RESULT = 92, PAGE = 96 };
 enum { PAGE_BYTES = 256 };
 
@@ -26,18 +26,18 @@ static inline uint32_t cell(const tinyfl_machine *m, unsigned peripheral, uint32
     return m->now.chip[CELLS * peripheral + offset / 4];
 }
 
-/* rp2040.c: whether RESETS holds a peripheral; its registers as after that; the core's clock in MHz, 0 if it stands still. */
+/* rp2040.c: whether RESETS holds a peripheral; its registers as after that; the core's clock in MHz, 0 if it is stopped. */
 int rp2040_held(const tinyfl_machine *m, unsigned peripheral);
 void rp2040_reset_peripheral(tinyfl_machine *m, unsigned peripheral);
 double rp2040_clk_sys(const tinyfl_machine *m);
 
-/* rp2040_flash.c: to be called after whatever may have changed the flash chip's select line, the way to read it or the clock;
- * a byte to the SSI; and one from it. */
+/* rp2040_flash.c: to be called after any possible change of the flash chip's select line, the read mode or the clock; a byte to
+ * the SSI; and one from it. */
 void rp2040_settle(tinyfl_machine *m, void *engine);
 void rp2040_ssi_put(tinyfl_machine *m, uint8_t byte);
 uint8_t rp2040_ssi_get(tinyfl_machine *m);
 
-/* rp2040_rom.c: what the boot ROM does when the chip comes up. */
+/* rp2040_rom.c: the boot ROM's actions at power-on. */
 void rp2040_boot(tinyfl_machine *m);
 
 #endif

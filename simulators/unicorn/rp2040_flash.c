@@ -1,8 +1,8 @@
-/* The RP2040's SSI and the flash chip behind it, a W25Q16JV, after the SDK's register headers, what the boot ROM's source makes
- * of them, and what is remembered of both data sheets; addresses and bits from the port's registers.h.
+/* The RP2040's SSI and the flash chip behind it, a W25Q16JV, from the SDK's register headers, their use in the boot ROM's
+ * source, and from memory of both data sheets; addresses and bits from the port's registers.h.
  *
- * Flash is a chip that understands commands byte by byte. It is memory only while the SSI is set up to make a serial read
- * (command 03h) of every access; other ways to read, by four lines, are not modelled. */
+ * The flash chip takes commands byte by byte. It is readable as memory only while the SSI turns every access into a serial
+ * read (command 03h); reads over four lines are not modelled. */
 #include "../../firmware/ports/rp2040/registers.h"
 #include "rp2040.h"
 
@@ -10,7 +10,7 @@ enum { FIFO_WORDS = 16 };
 
 /* Flash: the chip. */
 
-/* A page that is cut has half of the bytes that there were to write. */
+/* A cut page write has written half of its bytes. */
 static void chip_programs(tinyfl_machine *m, void *engine)
 {
     const uint8_t *page = (const uint8_t *)&m->now.flash[PAGE];
@@ -30,7 +30,7 @@ static void chip_erases(tinyfl_machine *m, void *engine, uint32_t bytes)
     erase(m, engine, start, start + bytes);
 }
 
-/* Commands that change anything do so when the chip is let go, after as many bytes as they have. */
+/* Commands that write take effect when the chip is deselected, with exactly their number of bytes. */
 static void chip_let_go(tinyfl_machine *m, void *engine)
 {
     uint32_t *chip = m->now.flash;
@@ -71,7 +71,7 @@ static uint8_t chip_exchange(tinyfl_machine *m, uint8_t byte)
         if (index < 4)
             chip[ADDRESS] = chip[ADDRESS] << 8 | byte;
         else if (chip[COMMAND] == 0x02)
-            ((uint8_t *)&chip[PAGE])[(chip[ADDRESS] + index - 4) % PAGE_BYTES] = byte; /* it never leaves its page */
+            ((uint8_t *)&chip[PAGE])[(chip[ADDRESS] + index - 4) % PAGE_BYTES] = byte; /* wraps around within its page */
         else if (chip[COMMAND] == 0x03)
             return m->flash[(chip[ADDRESS] + index - 4) % m->flash_bytes];
     }
@@ -116,7 +116,7 @@ static int ssi_reads_memory(const tinyfl_machine *m)
            rp2040_clk_sys(m) / (ssi[XIP_SSI_BAUDR / 4] & ~1u) <= 50 && !m->now.flash_busy;
 }
 
-/* After whatever may have changed the chip's select line, the way to read it or the clock. */
+/* After any possible change of the chip's select line, the read mode or the clock. */
 void rp2040_settle(tinyfl_machine *m, void *engine)
 {
     const uint32_t selected = wired(m) && override_of(m) == IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__LOW;
@@ -163,7 +163,7 @@ uint64_t tinyfl_rp2040_ssi_read(void *engine, uint64_t offset, unsigned size, vo
     }
 }
 
-/* While it is on, it takes no other settings. */
+/* Its settings cannot be changed while it is on. */
 void tinyfl_rp2040_ssi_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;

@@ -1,9 +1,9 @@
-/* What the RP2040's boot ROM does, after its published source. */
+/* The RP2040's boot ROM, from its published source. */
 #include "../../firmware/ports/rp2040/registers.h"
 #include "rp2040.h"
 
-/* The boot ROM. Its functions are the model's: they leave their arguments at the door, the page behind the ROM, where a chip
- * has nothing. */
+/* The boot ROM. Its functions are implemented in the model: each writes its arguments to the page after the ROM (the "door"),
+ * which is empty on the chip. */
 enum { LOOKUP, CONNECT, LEAVE_XIP, ERASE, PROGRAM, FLUSH };
 enum { DOOR_CALL = 16, DOOR_RESULT = 20 };
 enum { ROM_DEAD = 0x1c, ROM_START = 0x20, ROM_TABLE = 0x40, ROM_STUBS = 0x80, STUB_BYTES = 20 };
@@ -56,7 +56,7 @@ static void rom_leave_xip(tinyfl_machine *m, void *engine)
     rom_select(m, engine, IO_QSPI_GPIO_QSPI_SS_CTRL_OUTOVER__NORMAL);
 }
 
-/* Sends a command, an address where there is one (below 2^24), then data. What comes back last. */
+/* Sends a command, an address if there is one (below 2^24), then data; returns the last byte received. */
 static uint8_t rom_command(tinyfl_machine *m, void *engine, uint8_t command, uint32_t address, const uint8_t *data,
                            size_t count)
 {
@@ -94,7 +94,7 @@ static void rom_erase(tinyfl_machine *m, void *engine, uint32_t address, uint32_
     }
 }
 
-/* From RAM: what lies in flash cannot be read now. */
+/* From RAM: flash cannot be read now. */
 static void rom_program(tinyfl_machine *m, void *engine, uint32_t address, uint32_t from, uint32_t count)
 {
     from -= m->ram_origin;

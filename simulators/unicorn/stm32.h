@@ -1,4 +1,4 @@
-/* What the models of STM32's families share. registers.h is the family's. */
+/* Common code of the models of the STM32 families. registers.h is the family's. */
 #ifndef TINYFL_STM32_MODEL_H
 #define TINYFL_STM32_MODEL_H
 

@@ -1,12 +1,12 @@
-/* From ST's reference manual RM0090, sections 7.3 (RCC), 8.4 (GPIO), 3.9 (flash), 21.4 (IWDG), 30.6 (USART); addresses and bits from the
- * port's registers.h, which is held against ST's SVD files. */
+/* From ST's reference manual RM0090, sections 7.3 (RCC), 8.4 (GPIO), 3.9 (flash), 21.4 (IWDG), 30.6 (USART); addresses and
+ * bits from the port's registers.h, which is checked against ST's SVD files. */
 #include "../../firmware/ports/stm32f4/registers.h"
 
 #include "stm32.h"
 
 enum { RCC_BYTES = 0x90, OSCILLATOR_MEGAHERTZ = 16 };
 
-/* The PLL's frequency in MHz; 0 where it does not lock: off, not from the internal oscillator, or out of its bounds. */
+/* The PLL's frequency in MHz; 0 if it does not lock: off, not from the internal oscillator, or out of its bounds. */
 static uint32_t pll(const tinyfl_machine *m)
 {
     const uint32_t config = m->now.clock[RCC_PLLCFGR / 4];
@@ -26,8 +26,8 @@ static uint64_t rcc_read(const tinyfl_machine *m, uint64_t offset)
     return value;
 }
 
-/* The core takes the PLL once that is ready. With too few wait states (one for each 30 MHz, section 3.5.1) it fetches what is
- * not there. */
+/* The core takes the PLL once that is ready. With too few wait states (one for each 30 MHz, section 3.5.1) it fetches invalid
+ * code. */
 static void rcc_write(tinyfl_machine *m, void *engine, uint64_t offset, uint32_t value)
 {
     uint32_t *clock = m->now.clock;
@@ -55,7 +55,7 @@ double stm32_usart_hertz(const tinyfl_machine *m)
     return megahertz * 1e6 / (1u << core_shift << (bus < 4 ? 0 : bus - 3));
 }
 
-/* GPIO. Of a port the model keeps what is written while its clock is on. */
+/* GPIO. A port keeps only writes made while its clock is on. */
 enum { GPIO_PORT_BYTES = GPIOB_BASE - GPIOA_BASE };
 
 static int gpio_clocked(const tinyfl_machine *m, uint32_t port)
@@ -117,7 +117,7 @@ void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, ui
         m->now.uart[offset / 4] = (uint32_t)value;
 }
 
-/* Its own oscillator is of 17 to 47 kHz: who feeds it in time at the fastest always does. */
+/* Its own oscillator is between 17 and 47 kHz: the model uses the fastest, so that feeding in time is always in time. */
 #define FASTEST_OSCILLATOR 47000.0
 
 uint64_t tinyfl_stm32f4_iwdg_read(void *engine, uint64_t offset, unsigned size, void *user)
@@ -199,7 +199,7 @@ static void flash_unlock(tinyfl_machine *m, uint32_t key)
     }
 }
 
-/* A core stores aligned words, which never leave a row of 128 bits, so the alignment error cannot come up. */
+/* A core stores aligned words, which never cross a row of 128 bits, so the alignment error cannot occur. */
 void tinyfl_stm32f4_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;

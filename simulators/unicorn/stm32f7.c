@@ -4,7 +4,7 @@
 
 #include "stm32.h"
 
-/* Of ISR the overrun is kept: until it is cleared, no byte comes in. */
+/* ISR keeps the overrun: until it is cleared, no byte is received. */
 static int byte_waits(const tinyfl_machine *m)
 {
     return usart_runs(m, USART_CR1_RE) && input_waits(m) && !(m->now.uart[USART_ISR / 4] & USART_ISR_ORE);
@@ -24,7 +24,7 @@ uint64_t tinyfl_stm32f7_usart_read(void *engine, uint64_t offset, unsigned size,
     return m->now.uart[offset / 4];
 }
 
-/* While it is on, CR1 alone of its settings can be changed. */
+/* While it is on, only CR1 of its settings can be changed. */
 void tinyfl_stm32f7_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;

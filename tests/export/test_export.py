@@ -271,7 +271,7 @@ def test_of_weights_apart_from_their_run_only_the_agreement_is_known(run: Callab
     assert value(result, "float32", CORE) == 1
     assert 0.8 < value(result, "int8", TFLM) <= 1
     assert Path(result["card"]).parent == tmp_path / "kitchen-exported"
-    assert "How often the model is right is not known here" in Path(result["card"]).read_text()
+    assert "accuracy is unknown here" in Path(result["card"]).read_text()
     with pytest.raises(ConfigError, match="Give the run's directory"):
         export(alone, adapted=1)
     shutil.copy(run("npz") / "initialisation.npz", alone)
@@ -325,7 +325,7 @@ def test_tflite_runtime_is_left_out_with_the_reason_where_it_cannot_run(monkeypa
     )
     monkeypatch.setattr(np, "__version__", "2.4.6")
     runs, missing = available(int8=True)
-    assert missing == {"tflite-runtime 2.14.0": "needs numpy below 2, and this is 2.4.6"}
+    assert missing == {"tflite-runtime 2.14.0": "needs numpy below 2, but 2.4.6 is installed"}
     assert not any("runtime" in name for name in runs)
 
 

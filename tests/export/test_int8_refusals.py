@@ -101,21 +101,24 @@ POOL = {"table": "Pool2DOptions", "padding": PADDING["valid"], "strideH": 1, "st
 CASES: dict[str, tuple[bytes, str]] = {
     "operator": (one("GATHER_ND"), r"operator 0 \(GATHER_ND\): it is not supported. Known are ADD,"),
     "custom operator": (changed(custom), r"operator 0 \(Mine\): a custom operator is not supported"),
-    "version": (one("RELU", 9), r"\(RELU\): its version 9 is not known, 3 is the newest"),
+    "version": (one("RELU", 9), r"\(RELU\): its version 9 is not supported; the newest is 3"),
     "float": (
         one("RELU", x={"dtype": "FLOAT32", "scale": None}),
-        "of type FLOAT32, and INT8 is needed. Convert the model with full",
+        "of type FLOAT32, but INT8 is needed. Convert the model with full",
     ),
-    "int16": (one("RELU", y={"dtype": "INT16"}), "of type INT16, and INT8 is needed"),
+    "int16": (one("RELU", y={"dtype": "INT16"}), "of type INT16, but INT8 is needed"),
     "int16 input": (one("RELU", x={"dtype": "INT16"}), "its input t0 is INT16: int8 or float32 of a fixed size is needed"),
     "scales": (one("RELU", x={"scale": [0.1, 0.2]}), "t0 needs one scale and one zero point"),
     "zero point": (one("RELU", x={"zero": 200}), "the zero point 200"),
     "scale": (one("RELU", x={"scale": float("nan")}), "has the scale nan"),
-    "factor": (one("RELU", x={"scale": 1e30}, y={"scale": 1e-30}), "ask for a factor of 1e\\+60, and less than 2\\^30"),
+    "factor": (
+        one("RELU", x={"scale": 1e30}, y={"scale": 1e-30}),
+        "ask for a factor of 1e\\+60, but it must be less than 2\\^30",
+    ),
     "sparse": (changed(sparse), "t0 is INT8, sparse"),
     "dynamic": (changed(dynamic), "of a size known only at run time: give the model a batch of 1"),
-    "inputs": (changed(lambda f: f.graph.inputs.append(1)), "it has 2 inputs, and 1 is supported"),
-    "outputs": (changed(lambda f: f.graph.outputs.append(0)), "it has 2 outputs, and 1 is supported"),
+    "inputs": (changed(lambda f: f.graph.inputs.append(1)), "it has 2 inputs, but only 1 is supported"),
+    "outputs": (changed(lambda f: f.graph.outputs.append(0)), "it has 2 outputs, but only 1 is supported"),
     "subgraphs": (changed(lambda f: f.model.subgraphs.append(f.graph)), "it has 2 subgraphs"),
     "schema": (changed(lambda f: setattr(f.model, "version", 4)), "its schema has version 4"),
     "weights' zero point": (dense({"zero": 3}), r"\(FULLY_CONNECTED\): its weights t2 have a zero point"),
@@ -123,24 +126,24 @@ CASES: dict[str, tuple[bytes, str]] = {
     "weights not constant": (dense({"data": None}), "its weights t2 are INT8, not constant"),
     "weights' scales": (dense({"scale": [0.1] * 4, "axis": 1}), "need one good scale, or one for each output channel"),
     "shuffled weights": (dense(weightsFormat=1), "its weights are shuffled"),
-    "bias": (dense(bias={"dtype": "FLOAT32"}), r"its bias t3 must be 3 constants of type INT32, and is FLOAT32"),
+    "bias": (dense(bias={"dtype": "FLOAT32"}), r"its bias t3 must be 3 constants of type INT32, but is FLOAT32"),
     "activation": (dense(fusedActivationFunction=4), "its fused activation"),
-    "pool": (one("MAX_POOL_2D", 2, x={"zero": 3}, **POOL), "differ in scale or zero point, which a pool cannot bring together"),
-    "window": (one("MAX_POOL_2D", 2, **POOL | {"filterWidth": 9}), "reaches over 9 pixels, and its input has only 4"),
+    "pool": (one("MAX_POOL_2D", 2, x={"zero": 3}, **POOL), "differ in scale or zero point, which is not supported for a pool"),
+    "window": (one("MAX_POOL_2D", 2, **POOL | {"filterWidth": 9}), "covers 9 pixels, but its input has only 4"),
     "softmax": (one("SOFTMAX", 2, table="SoftmaxOptions", beta=1.0), "must have the scale 1/256 and the zero point -128"),
-    "logistic": (one("LOGISTIC", y={"zero": -128}), "must have the scale 1/256 and the zero point -128, and has 0.1"),
-    "tanh": (one("TANH"), "must have the scale 1/128 and the zero point 0, and has 0.1"),
-    "relu6": (one("RELU6", y={"scale": 0.2}), "differ in scale or zero point, which it cannot bring together. Take RELU"),
+    "logistic": (one("LOGISTIC", y={"zero": -128}), "must have the scale 1/256 and the zero point -128, but has 0.1"),
+    "tanh": (one("TANH"), "must have the scale 1/128 and the zero point 0, but has 0.1"),
+    "relu6": (one("RELU6", y={"scale": 0.2}), "differ in scale or zero point, which is not supported. Use RELU"),
     "concatenation": (joined([(1, 2), (1, 2)], [0.1, 0.2], 1), r"\(CONCATENATION\): its inputs and its output differ in scale"),
     "axis": (joined([(1, 2), (1, 2)], [0.1, 0.1], 2), "do not join along axis 2"),
-    "mean": (mean((2, 2, 2, 2, 2), [0, 2, 4], (2, 2)), "are too scattered: take the mean in two steps"),
+    "mean": (mean((2, 2, 2, 2, 2), [0, 2, 4], (2, 2)), "are too scattered: compute the mean in two steps"),
     "axes": (mean((2, 2), [3], (2, 2)), "do not fit its input"),
     "dense rows": (dense_of_rows(), r"\(3, 4\) do not fit its input \(1, 2, 6\)"),
-    "constant output": (reshaped_constant(), "its output t2 is not what an operator computes"),
+    "constant output": (reshaped_constant(), "its output t2 is not computed by any operator"),
     "alpha": (one("LEAKY_RELU", table="LeakyReluOptions", alpha=float("inf")), "ask for a factor of inf"),
-    "shapes": (wide_sum((3,)), "do not fit each other"),
-    "shape": (mean((2, 2), [0], (3,)), "has the shape \\(3,\\), and \\(2,\\) is what it computes"),
-    "dimensions": (wide_sum(), r"\(ADD\): it goes over 5 separate dimensions, and 4 are supported"),
+    "shapes": (wide_sum((3,)), "cannot be broadcast together"),
+    "shape": (mean((2, 2), [0], (3,)), "has the shape \\(3,\\), but the operator computes \\(2,\\)"),
+    "dimensions": (wide_sum(), r"\(ADD\): it goes over 5 separate dimensions, but only 4 are supported"),
 }
 
 
@@ -167,7 +170,7 @@ def test_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model\.tflite cannot be read: No such file"):
         load_program(path)
     path.write_bytes(b"not a model")
-    with pytest.raises(DataError, match=r"model\.tflite: it is no \.tflite file"):
+    with pytest.raises(DataError, match=r"model\.tflite: it is not a \.tflite file"):
         load_program(path)
     path.write_bytes(changed(lambda f: None))
     assert load_program(path).ops == ("RELU",)
@@ -178,6 +181,6 @@ def test_inputs_of_another_shape_or_type_are_refused() -> None:
     for x in (np.zeros((2, 5), np.int8), np.zeros(4, np.int8), np.zeros((2, 2, 2), np.float32)):
         with pytest.raises(ConfigError, match=r"the model needs \(n, 4\)"):
             run_native(program, x)
-    with pytest.raises(ConfigError, match="the input is int64, and the model needs int8 or float32"):
+    with pytest.raises(ConfigError, match="the input is int64, but the model needs int8 or float32"):
         quantized(program.input, np.zeros((2, 4), np.int64))
     assert run_native(program, np.zeros((0, 4), np.int8)).shape == (0, 4)

@@ -15,7 +15,7 @@ from tinyfl.cli import app
 from tinyfl.devices import inventory
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import run
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, UP_TO_DATE, Job
 
 MICROBIT = boards.load("microbit-v2")
@@ -69,7 +69,7 @@ def test_a_board_that_still_runs_the_old_firmware_is_a_failure(workbench: Workbe
     assert done.what == FAILED
     assert done.detail == (
         f"the board still runs {OLD}; {VERSION} was written. It did not restart, or the new firmware went elsewhere: press its "
-        "reset button and look at `tinyfl devices`; if the version stays, flash with another --method."
+        "reset button and run `tinyfl devices`; if the version stays, flash with another --method."
     )
     assert done.retry == "tinyfl flash --board nucleo-f401re --probe 066D"
     with pytest.raises(FlashError, match=r"1 of 1 boards could not be flashed: nucleo-f401re 07 \(failed\)"):
@@ -93,7 +93,7 @@ def test_a_board_that_does_not_answer_afterwards_is_a_failure(workbench: Workben
     assert done.what == FAILED
     assert done.detail == (
         f"it was written, but nothing answered at {url} (USB serial number 066D) at 115,200 baud within 1.5 s. Press the "
-        f"board's reset button, and look at `tinyfl devices --port {url}`; check that this port is wired to the pins of "
+        f"board's reset button and run `tinyfl devices --port {url}`; check that this port is wired to the pins in "
         "`tinyfl boards show nucleo-f401re`."
     )
 
@@ -147,13 +147,13 @@ def test_of_several_boards_one_must_be_named(workbench: Workbench) -> None:
     with pytest.raises(ConfigError) as refused:
         run.flash(FlashSelection((F401,)))
     assert str(refused.value) == (
-        "2 connected boards may be meant. Give --all for all of them, or take one of\n"
+        "2 connected boards match. Give --all for all of them, or use one of\n"
         "  tinyfl flash --board nucleo-f401re --probe S1\n  tinyfl flash --board nucleo-f401re --probe S2"
     )
     (done,) = run.flash(FlashSelection((F401,), probes=("S2",)))
     assert done.id == "02" and "still runs" in done.detail
     assert "adapter serial S2" in run.commands(FlashSelection((F401,), probes=("S2",)))[1]
-    with pytest.raises(ConfigError, match="which boards are meant"):
+    with pytest.raises(ConfigError, match="no boards are selected"):
         run.flash(FlashSelection())
 
 
@@ -188,7 +188,7 @@ def test_a_board_of_another_kind_is_not_written(workbench: Workbench) -> None:
     openocd = workbench.tool("openocd")
     (done,) = run.flash(FlashSelection((F401,), ports=(url,)))
     assert done.what == FAILED and openocd.calls == []
-    assert "the board there says it is nucleo-f446re, not nucleo-f401re. Nothing was written." in done.detail
+    assert "by its description the board is nucleo-f446re, not nucleo-f401re. Nothing was written." in done.detail
     (missed,) = run.flash(FlashSelection((F401,)))
     assert missed.what == OFFLINE
 
@@ -274,7 +274,7 @@ def test_a_dry_run_prints_what_would_run_and_opens_no_port(workbench: Workbench)
 
 
 def test_boards_that_are_not_flashed_are_refused(workbench: Workbench) -> None:
-    with pytest.raises(ConfigError, match=r"mps2-an386 is not flashed: its manifest has no \[\[flash\]\]"):
+    with pytest.raises(ConfigError, match=r"mps2-an386 cannot be flashed: its manifest has no \[\[flash\]\]"):
         run.flash(FlashSelection((boards.load("mps2-an386"),)))
     with pytest.raises(ConfigError, match="microbit-v2 has no flash method 'bossac'; its manifest has copy, pyocd"):
         run.flash(FlashSelection((MICROBIT,)), Job(method="bossac"))

@@ -11,7 +11,7 @@ from workbench import FakeBoard, Workbench
 
 from tinyfl.building import boards
 from tinyfl.flash import drives, run
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED
 
 SIZE = 40_031
@@ -80,8 +80,8 @@ def test_a_drive_that_is_read_only(workbench: Workbench) -> None:
     (done,) = run.flash(MICROBIT)
     assert done.what == FAILED
     assert done.detail == (
-        f"the drive at {path} is read-only. Plug the board in anew; if it stays so, its file system is damaged or its probe "
-        "protects it: remount it (mount -o remount,rw) or flash with another --method."
+        f"the drive at {path} is read-only. Unplug the board and plug it in again; if the drive stays read-only, its file "
+        "system is damaged or its probe protects it: remount it (mount -o remount,rw) or flash with another --method."
     )
 
 
@@ -91,9 +91,8 @@ def test_a_drive_that_is_full(workbench: Workbench) -> None:
     (done,) = run.flash(MICROBIT)
     assert done.what == FAILED
     assert done.detail == (
-        f"the drive at {path} is full: 0 of {SIZE:,} bytes fit. Is it the board's own? Plug the board in anew, which "
-        f"empties its "
-        "drive, and flash again."
+        f"the drive at {path} is full: 0 of {SIZE:,} bytes fit. Check that it is the board's drive, unplug the board and plug "
+        "it in again, which empties the drive, and flash again."
     )
 
 
@@ -118,9 +117,9 @@ def test_a_board_that_is_unplugged_in_the_middle_and_flashed_again(
         with pytest.raises(drives.FlashError) as failed:
             drives.copy(image, drive)
     assert str(failed.value) == (
-        f"the drive at {path} went away after 16,384 of {SIZE:,} bytes (Input/output error). Check the cable, put the "
-        "board into its bootloader again, and flash again. The firmware there is lost; a drive that erases the whole chip "
-        "takes the board's models too."
+        f"the drive at {path} disappeared after 16,384 of {SIZE:,} bytes (Input/output error). Check the cable, put the "
+        "board into its bootloader again, and flash again. The board's firmware is lost and, if the drive erases the whole "
+        "chip, so are its models."
     )
     assert (path / "microbit-v2.hex").stat().st_size == 16_384  # what a second try must mend
     board = FakeBoard()

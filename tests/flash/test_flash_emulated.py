@@ -18,7 +18,7 @@ from workbench import Tool, version_in
 
 from tinyfl.building import boards, images
 from tinyfl.flash import run
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, Job
 from tinyfl.fleets import emulation
 from tinyfl.simulators.bridge import Bridge
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_tool_too(emulated: Emulated, openocd: Tool) -> None:
     running.send_signal(signal.SIGINT)
     _, complaints = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert f"stopped. Being written, and to be flashed again: stm32f405 {emulated.port}." in complaints
+    assert f"stopped. Flash these again, they were being written: stm32f405 {emulated.port}." in complaints
     wait_for_end(children)
 
 

@@ -11,7 +11,7 @@ from workbench import OLD, FakeBoard, Workbench
 
 from tinyfl.building import boards
 from tinyfl.flash import run
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, UNVERIFIED, Job
 
 RULE = (
@@ -21,7 +21,7 @@ INSTALL = (
     "tinyfl doctor --udev-rules | sudo tee /etc/udev/rules.d/70-tinyfl.rules && sudo udevadm control --reload && sudo udevadm "
     "trigger"
 )
-PLUG = "Check cable and power, plug the board in anew, and flash again."
+PLUG = "Check cable and power, plug the board in again, and flash again."
 
 # Each: the board, the method, what the tool says, and the first lines of what the person then reads.
 FAILURES = {
@@ -29,19 +29,19 @@ FAILURES = {
         "microbit-v2", "pyocd",
         "No connected debug probe matches unique ID '9904'\n0000590 E No target device available [load_cmd]",
         "pyocd finds no debug probe 9904. Check that the board is plugged in with a cable that carries data; `tinyfl devices` "
-        "shows what is there, `tinyfl doctor` whether you may use it.",
+        "lists the connected boards, `tinyfl doctor` checks permissions.",
     ),
     "pyocd: two probes": (
         "microbit-v2", "pyocd", "More than one debug probe matches unique ID '99':\nBBC | 9904\nBBC | 9905",
-        "more than one probe or board fits. Say which with --probe ID; `tinyfl devices` lists them.",
+        "more than one probe or board matches. Select one with --probe ID; `tinyfl devices` lists them.",
     ),
     "pyocd: no permission": (
         "microbit-v2", "pyocd",
         "0000344 W [Errno 13] Access denied (insufficient permissions) while trying to interrogate a USB device (VID=0d28 "
         "PID=0204)."
         " This can probably be remedied with a udev rule. [pyusb_v2_backend]\nNo connected debug probes",
-        "you may not use the USB device 0d28:0204. Install the udev rules of all boards, and plug this one in anew:\n"
-        f"  {INSTALL}\nor write this one's alone into that file:\n  {RULE.format('0d28', '0204')}",
+        "no permission to use the USB device 0d28:0204. Install the udev rules for all boards, and plug this one in again:\n"
+        f"  {INSTALL}\nor write only this board's rule into that file:\n  {RULE.format('0d28', '0204')}",
     ),
     "pyocd: in use": (
         "microbit-v2", "pyocd",
@@ -52,14 +52,13 @@ FAILURES = {
         "microbit-v2", "pyocd",
         "0000883 W NRF52833 APPROTECT enabled: not automatically unlocking [target_nRF52]\n"
         "0000901 C No cores were discovered! [__main__]",
-        "the chip is locked (APPROTECT), and nothing was written. To unlock it erases all of its flash, models and weights "
+        "the chip is locked (APPROTECT), and nothing was written. Unlocking it erases all of its flash, models and weights "
         "included:\n  pyocd erase --mass --target nrf52833 --uid 9904\nThen flash again.",
     ),
     "pyocd: wrong target": (
         "microbit-v2", "pyocd", "0001021 C no memory region defined for address 0x00000000 [__main__]",
-        "by what the tool sees, the chip there is not the nRF52833 of microbit-v2. Check which board hangs on the probe "
-        "9904, and "
-        "name it with --board.",
+        "according to the tool, the chip is not the nRF52833 of microbit-v2. Check which board is connected to the probe "
+        "9904, and give it with --board.",
     ),
     "pyocd: too old": (
         "microbit-v2", "pyocd",
@@ -69,19 +68,19 @@ FAILURES = {
     "pyocd: unplugged": (
         "microbit-v2", "pyocd",
         "[======                ]  31%\n0003100 C Error: [Errno 19] No such device (it may have been disconnected) [__main__]",
-        f"the connection to the board broke off. {PLUG}",
+        f"the connection to the board was lost. {PLUG}",
     ),
     "pyocd: no contact": (
         "microbit-v2", "pyocd",
         "0000777 C SWD/JTAG communication failure (No ACK); check USB cable, reduce debugger clock [__main__]",
         "the probe 9904 does not reach the chip. Check that the board has power and that SWDIO, SWCLK and ground are "
         "connected; "
-        "then hold its reset button while flashing starts, and let go.",
+        "then hold its reset button while flashing starts, and release it.",
     ),
     "pyocd: flash does not take it": (
         "microbit-v2", "pyocd", "0004100 C flash program page failure (address 0x00001000; result code 0x67) [__main__]",
-        "the chip does not take what is written (flash program page failure). Is it the nRF52833 of microbit-v2? If it "
-        "is, flash again, holding its reset button at the start.",
+        "the chip rejects the data (flash program page failure). Check that it is the nRF52833 of microbit-v2. If "
+        "so, flash again, holding its reset button at the start.",
     ),
     "openocd: no probe": (
         "nucleo-f401re", "openocd",
@@ -89,18 +88,18 @@ FAILURES = {
         "command invoked",
         "openocd finds no debug probe 9904. Check that the board is plugged in with a cable that carries data; `tinyfl "
         "devices` "
-        "shows what is there, `tinyfl doctor` whether you may use it.",
+        "lists the connected boards, `tinyfl doctor` checks permissions.",
     ),
     "openocd: another probe": (
         "pico", "openocd", "Error: unable to find a matching CMSIS-DAP device\n** OpenOCD init failed **",
         "openocd finds no debug probe 9904. Check that the board is plugged in with a cable that carries data; `tinyfl "
         "devices` "
-        "shows what is there, `tinyfl doctor` whether you may use it.",
+        "lists the connected boards, `tinyfl doctor` checks permissions.",
     ),
     "openocd: no permission": (
         "nucleo-f401re", "openocd", "Error: libusb_open() failed with LIBUSB_ERROR_ACCESS\nError: open failed",
-        "you may not use the USB device 0483:374b. Install the udev rules of all boards, and plug this one in anew:\n"
-        f"  {INSTALL}\nor write this one's alone into that file:\n  {RULE.format('0483', '374b')}",
+        "no permission to use the USB device 0483:374b. Install the udev rules for all boards, and plug this one in again:\n"
+        f"  {INSTALL}\nor write only this board's rule into that file:\n  {RULE.format('0483', '374b')}",
     ),
     "openocd: in use": (
         "nucleo-f401re", "openocd", "Error: libusb_claim_interface() failed with LIBUSB_ERROR_BUSY\nError: open failed",
@@ -110,95 +109,93 @@ FAILURES = {
         "nucleo-f401re", "openocd",
         "Info : device id = 0x10006433\nInfo : flash size = 512 kbytes\nError: stm32x device protected\n"
         "Error: failed erasing sectors 0 to 2\n** Programming Failed **",
-        "the chip is locked (read-out protection), and nothing was written. To unlock it erases all of its flash, models and "
+        "the chip is locked (read-out protection), and nothing was written. Unlocking it erases all of its flash, models and "
         "weights included:\n  openocd -f board/st_nucleo_f4.cfg -c 'adapter serial 9904' -c 'init; reset halt; stm32f2x "
         "unlock 0; "
         "reset halt; exit'\nThen flash again.",
     ),
     "openocd: protected": (
         "pico", "openocd", "** Programming Started **\nError: failed erasing sectors 0 to 2\n** Programming Failed **",
-        "the flash there could not be erased. Either power is weak, or the chip is protected against writing; to undo that "
-        "erases all of its flash, models and weights included:\n  the chip's manual says how; tinyfl knows no command for this "
+        "erasing the flash failed. Either power is weak, or the chip is write-protected; removing the protection "
+        "erases all of its flash, models and weights included:\n  see the chip's manual; tinyfl has no command for this "
         "method\nThen flash again.",
     ),
     "openocd: wrong target": (
         "nucleo-f401re", "openocd", "Warn : UNEXPECTED idcode: 0x0bc11477\nError: expected 1 of 1: 0x2ba01477",
-        "by what the tool sees, the chip there is not the STM32F401RE of nucleo-f401re. Check which board hangs on the "
-        "probe 9904, "
-        "and name it with --board.",
+        "according to the tool, the chip is not the STM32F401RE of nucleo-f401re. Check which board is connected to the "
+        "probe 9904, and give it with --board.",
     ),
     "openocd: verify": (
         "nucleo-f401re", "openocd",
         "** Verify Started **\nError: checksum mismatch - attempting binary compare\ndiff 0 address 0x08000000. Was 0xff "
         "instead "
         "of 0x00\n** Verify Failed **",
-        "what was read back is not what was written. Flash again; if it stays so, the flash is worn out or power is weak.",
+        "the data read back differ from those written. Flash again; if that repeats, the flash is worn out or power is weak.",
     ),
     "openocd: unplugged": (
         "pico", "openocd", "** Programming Started **\nError: CMSIS-DAP command CMD_INFO failed.",
-        f"the connection to the board broke off. {PLUG}",
+        f"the connection to the board was lost. {PLUG}",
     ),
     "openocd: no power": (
         "nucleo-f401re", "openocd", "Error: init mode failed (unable to connect to the target)\n** OpenOCD init failed **",
         "the probe 9904 does not reach the chip. Check that the board has power and that SWDIO, SWCLK and ground are "
         "connected; "
-        "then hold its reset button while flashing starts, and let go.",
+        "then hold its reset button while flashing starts, and release it.",
     ),
     "openocd: too old": (
         "nucleo-f401re", "openocd", "embedded:startup.tcl:28: Error: Can't find board/st_nucleo_f4.cfg\nin procedure 'script'",
-        "OpenOCD of this machine is older than 0.12, or lacks board/st_nucleo_f4.cfg. Install OpenOCD 0.12 or later.",
+        "OpenOCD on this machine is older than 0.12, or lacks board/st_nucleo_f4.cfg. Install OpenOCD 0.12 or later.",
     ),
     "dfu-util: no device": (
         "stm32f405", "dfu-util",
         "dfu-util 0.11\n\nCopyright 2005-2009 Weston Schmidt, Harald Welte and OpenMoko Inc.\ndfu-util: Warning: Invalid DFU "
         "suffix signature\ndfu-util: No DFU capable USB device available",
-        "no board is in DFU mode. Hold BOOT (or BOOT0) of stm32f405 while you press and let go reset, and flash again.",
+        "no board is in DFU mode. Hold BOOT (or BOOT0) of stm32f405 while you press and release reset, and flash again.",
     ),
     "dfu-util: two": (
         "stm32f405", "dfu-util",
         "dfu-util: More than one DFU capable USB device found! Try `--list' and specify the serial number or disconnect "
         "all but one",
-        "more than one probe or board fits. Say which with --probe ID; `tinyfl devices` lists them.",
+        "more than one probe or board matches. Select one with --probe ID; `tinyfl devices` lists them.",
     ),
     "dfu-util: no permission": (
         "stm32f405", "dfu-util",
         "dfu-util: Cannot open DFU device 0483:df11 found on devnum 3 (LIBUSB_ERROR_ACCESS)\ndfu-util: No DFU capable USB "
         "device "
         "available",
-        "you may not use the USB device 0483:df11. Install the udev rules of all boards, and plug this one in anew:\n"
-        f"  {INSTALL}\nor write this one's alone into that file:\n  {RULE.format('0483', 'df11')}",
+        "no permission to use the USB device 0483:df11. Install the udev rules for all boards, and plug this one in again:\n"
+        f"  {INSTALL}\nor write only this board's rule into that file:\n  {RULE.format('0483', 'df11')}",
     ),
     "dfu-util: locked": (
         "stm32f405", "dfu-util", "Erase   \t[                         ]   0%            0 bytes\nERASE_PAGE not correctly "
         "executed",
-        "the flash there could not be erased. Either power is weak, or the chip is protected against writing; to undo that "
+        "erasing the flash failed. Either power is weak, or the chip is write-protected; removing the protection "
         "erases all of its flash, models and weights included:\n  dfu-util --alt 0 --dfuse-address "
         "0x08000000:unprotect:force\nThen flash again.",
     ),
     "dfu-util: wrong target": (
         "stm32f405", "dfu-util", "dfu-util: Last page at 0x08010d5f is not writeable",
-        "by what the tool sees, the chip there is not the STM32F405RG of stm32f405. Check which board hangs on the probe "
-        "9904, and "
-        "name it with --board.",
+        "according to the tool, the chip is not the STM32F405RG of stm32f405. Check which board is connected to the probe "
+        "9904, and give it with --board.",
     ),
     "dfu-util: unplugged": (
         "stm32f405", "dfu-util", 'Download\t[=======     ]  31%\nError during special command "SET_ADDRESS" get_status',
-        f"the connection to the board broke off. {PLUG}",
+        f"the connection to the board was lost. {PLUG}",
     ),
     "bossac: no bootloader": (
         "nano-33-ble", "bossac", "No device found on /dev/ttyACM0",
-        "no bootloader answers there. Press the reset button of nano-33-ble twice, quickly: a light pulses when the bootloader "
+        "no bootloader answers there. Press the reset button of nano-33-ble twice, quickly: an LED pulses while the bootloader "
         "runs. Then flash again.",
     ),
     "bossac: Debian's": (
         "nano-33-ble", "bossac", "Device unsupported",
-        "this bossac does not know the nRF52840. It takes Arduino's, which comes with Arduino's board package for nano-33-ble; "
-        "Debian's bossa-cli serves Atmel's chips only. Or take another --method.",
+        "this bossac does not know the nRF52840. Install Arduino's, which comes with Arduino's board package for nano-33-ble "
+        "(Debian's bossa-cli supports Atmel's chips only), or use another --method.",
     ),
-    "bossac: unplugged": ("nano-33-ble", "bossac", "SAM-BA operation failed", f"the connection to the board broke off. {PLUG}"),
+    "bossac: unplugged": ("nano-33-ble", "bossac", "SAM-BA operation failed", f"the connection to the board was lost. {PLUG}"),
     "bossac: verify": (
         "nano-33-ble", "bossac", "Verify failed\nPage errors: 3\nByte errors: 517",
-        "what was read back is not what was written. Flash again; if it stays so, the flash is worn out or power is weak.",
+        "the data read back differ from those written. Flash again; if that repeats, the flash is worn out or power is weak.",
     ),
     "unknown": ("nucleo-f401re", "openocd", "one\ntwo\nthree\nfour\nGremlins in the works", "openocd failed."),
 }  # fmt: skip
@@ -219,10 +216,10 @@ def test_a_tool_that_fails_is_explained(workbench: Workbench, failure: str) -> N
     workbench.tool(method).does(says, code=1)
     (done,) = run.flash(plugged(workbench, name), Job(method=method))
     log = workbench.folder / "cache" / name / f"flash-{done.id}.log"
-    meaning, _, rest = done.detail.partition(f"\n  {method} said:\n")
+    meaning, _, rest = done.detail.partition(f"\n  last lines of {method}:\n")
     assert (done.what, done.method, meaning) == (FAILED, method, explained)
     *lines, where = rest.splitlines()
-    assert where == f"  all of it: {log}" and log.read_text().strip() == says.strip()
+    assert where == f"  full log: {log}" and log.read_text().strip() == says.strip()
     assert lines[-1].strip() in says and 1 <= len(lines) <= 4
     assert done.retry == f"tinyfl flash --board {name} --probe 9904 --method {method}"
 
@@ -240,8 +237,8 @@ def test_a_tool_that_hangs_is_ended(workbench: Workbench, monkeypatch: pytest.Mo
     (done,) = run.flash(plugged(workbench, "nucleo-f401re"))
     assert done.what == FAILED
     assert done.detail.startswith(
-        "openocd was not done after 0.5 s and was ended. Plug the board in anew, and flash again; by hand, to see where it "
-        "waits:\n  openocd -f board/st_nucleo_f4.cfg -c 'adapter serial 9904'"
+        "openocd did not finish within 0.5 s and was stopped. Plug the board in again, and flash again; or run it by hand, to "
+        "see where it hangs:\n  openocd -f board/st_nucleo_f4.cfg -c 'adapter serial 9904'"
     )
 
 
@@ -249,7 +246,7 @@ def test_what_is_not_there_is_said_for_each_method(workbench: Workbench) -> None
     workbench.plug("ttyACM0", FakeBoard(), serial="9904")
     (done,) = run.flash(FlashSelection((boards.load("microbit-v2"),)))
     assert done.detail == (
-        "there is no way to flash it as things are:\n  copy: no drive called MICROBIT is mounted. Plug the board in.\n"
+        "no flash method is available:\n  copy: no drive called MICROBIT is mounted. Plug the board in.\n"
         "  pyocd: pyocd is not installed. Install it: pip install 'tinyfl[flash]'"
     )
 
@@ -290,7 +287,7 @@ def test_the_verdict_on_the_drive_is_read(workbench: Workbench) -> None:
     assert done.what == FAILED
     assert done.detail == (
         "the board's drive refused the firmware: the probe cannot stop the chip. Unplug the board, wait, plug it in, and flash "
-        f"again.\n  {workbench.folder / 'media/MICROBIT/FAIL.TXT'} said: error: The interface firmware FAILED to "
+        f"again.\n  {workbench.folder / 'media/MICROBIT/FAIL.TXT'}: error: The interface firmware FAILED to "
         f"reset/halt the "
         "target MCU type: target"
     )

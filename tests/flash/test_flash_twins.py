@@ -14,7 +14,7 @@ from tinyfl.devices import connected
 from tinyfl.devices.connected import Probe
 from tinyfl.errors import ConfigError
 from tinyfl.flash import methods, run
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, FlashResult, Job
 
 F401, F405, PICO, MICRO, NANO = map(boards.load, ("nucleo-f401re", "stm32f405", "pico", "microbit-v2", "nano-33-ble"))
@@ -65,7 +65,7 @@ def test_one_of_them_is_named_by_its_socket_or_its_drive(workbench: Workbench, s
 
 def test_none_of_them_is_guessed_and_what_is_said_can_be_typed(workbench: Workbench) -> None:
     copied = picos(workbench, EVERY_RP2040)
-    with pytest.raises(ConfigError, match=f"2 things on USB are called {EVERY_RP2040}.*--probe: 1-1, 1-2"):
+    with pytest.raises(ConfigError, match=f"2 USB devices have the name {EVERY_RP2040}.*--probe: 1-1, 1-2"):
         run.flash(FlashSelection((PICO,), probes=(EVERY_RP2040,)))
     with pytest.raises(ConfigError) as several:
         run.flash(FlashSelection((PICO,)))
@@ -96,7 +96,7 @@ def test_a_drive_that_is_another_by_now_is_not_written(workbench: Workbench, mon
     really = run.writing.image
     monkeypatch.setattr(run.writing, "image", lambda *args: (workbench.remount("RPI-RP2"), really(*args))[1])
     (done,) = run.flash(FlashSelection((PICO,)))
-    assert done.what == FAILED and "went away, and nothing was written" in done.detail and copied == []
+    assert done.what == FAILED and "disappeared, and nothing was written" in done.detail and copied == []
 
 
 def two(workbench: Workbench, usb: str, kind: str, serial: str = "0001", drive: str = "") -> list[FakeBoard]:
@@ -135,7 +135,7 @@ def test_of_two_micro_bits_each_has_its_own_drive_and_verdict(workbench: Workben
     workbench.on_copy = taken
     done = run.flash(FlashSelection((MICRO,), everything=True))
     assert [(each.id, each.what) for each in done] == [("01", FLASHED), ("02", FAILED)]
-    assert "MICROBIT1/FAIL.TXT said" in done[1].detail and done[1].retry == "tinyfl flash --board microbit-v2 --probe 1-2"
+    assert "MICROBIT1/FAIL.TXT: " in done[1].detail and done[1].retry == "tinyfl flash --board microbit-v2 --probe 1-2"
 
 
 @pytest.mark.parametrize("serial", ["STM32FxSTM32", ""])
@@ -174,7 +174,7 @@ def test_a_tool_that_knows_probes_by_their_serial_number_only_is_not_asked_to_gu
     used = workbench.tool(tool)
     done = run.flash(FlashSelection((PICO,), everything=True), Job(method=tool))
     assert [each.what for each in done] == [FAILED, FAILED] and used.calls == []
-    assert f"{tool} tells such probes apart by their serial numbers only, and 2 have 0001. Unplug the others." in done[0].detail
+    assert f"{tool} selects such probes only by serial number, and 2 have 0001. Unplug the others." in done[0].detail
 
 
 def test_by_a_socket_the_tools_are_told_so(tmp_path: Path) -> None:
@@ -231,8 +231,8 @@ def test_a_board_that_is_another_once_the_firmware_is_built_is_not_written(
     monkeypatch.setattr("tinyfl.fleets.emulation.firmware", built)
     (done,) = run.flash(FlashSelection((F401,)))
     assert done.what == FAILED and openocd.calls == []
-    assert "Nothing was written. Put the cables right" in done.detail
-    assert ("another board, 02, answers by now" in done.detail) == (then == "another")
+    assert "Nothing was written. Swap the cables back" in done.detail
+    assert ("another board, 02, now answers" in done.detail) == (then == "another")
 
 
 OWN = Path(__file__).parents[2] / "boards" / "stm32f405.toml"
@@ -261,7 +261,7 @@ def test_a_board_of_an_own_manifest_is_found_by_what_is_saved(workbench: Workben
     Path("devices.toml").write_text(table(url, 'manifest = "my-board.toml"'))
     (done,) = run.flash(asked)
     assert (done.board, done.what, done.retry) == ("my-board", FAILED, "tinyfl flash --id 05")
-    assert "there is no way to flash it as things are" in done.detail  # it is known what it is
+    assert "no flash method is available" in done.detail  # it is known what it is
     lines = run.commands(asked)
     assert lines[0].startswith("# my-board (") and "by openocd" in lines[1]
 
@@ -271,9 +271,9 @@ def test_a_board_of_an_own_manifest_is_found_by_what_is_saved(workbench: Workben
     [
         (
             'manifest = "gone.toml"',
-            r"devices.toml names gone.toml as the manifest of board 05. gone.toml is no board's manifest",
+            r"devices.toml names gone.toml as the manifest of board 05. gone.toml is not a valid board manifest",
         ),
-        ("", "no board that comes with tinyfl is called 'my-board'. Give its manifest's path to --board, or write it into"),
+        ("", "no built-in board is called 'my-board'. Give the path of its manifest with --board, or write it into"),
     ],
 )
 @pytest.mark.parametrize("asked", WAYS, ids=["--tag", "--id", "--all"])
@@ -340,4 +340,4 @@ def test_a_port_that_is_unclear_ends_no_other(workbench: Workbench) -> None:
     own_kind = workbench.plug("ttyUSB1", FakeBoard(b"\6", "a\x1b[2Jb", VERSION), usb=STRANGER)
     done = run.flash(FlashSelection(ports=(odd, well, own_kind, "carrier://roof", "/dev/null")))
     assert [each.what for each in done] == [FAILED, "up to date", FAILED, OFFLINE, OFFLINE]
-    assert "Say it with --board NAME" in done[0].detail and "\x1b" not in done[2].detail
+    assert "Give it with --board NAME" in done[0].detail and "\x1b" not in done[2].detail

@@ -17,7 +17,7 @@ from tinyfl.devices import connected
 from tinyfl.devices.connected import Probe
 from tinyfl.errors import ConfigError
 from tinyfl.flash import run
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, Job
 
 F401, F405, F446, NANO, PICO = map(boards.load, ("nucleo-f401re", "stm32f405", "nucleo-f446re", "nano-33-ble", "pico"))
@@ -49,7 +49,7 @@ def test_no_command_names_a_board_that_was_guessed(workbench: Workbench, monkeyp
     assert (done.board, done.what, done.retry) == (ANY_NUCLEO, FAILED, "tinyfl flash --board NAME --probe S1")
     assert CliRunner().invoke(app, shlex.split(done.retry)[1:]).exit_code and not openocd.calls
     (line,) = run.commands(FlashSelection(everything=True))
-    assert line == f"# {ANY_NUCLEO} (S1): it will be asked what it is. Where it does not answer, say so: --board NAME"
+    assert line == f"# {ANY_NUCLEO} (S1): it will be queried for its kind. If it does not answer, give its kind: --board NAME"
     assert run.commands(FlashSelection(ports=(url,))) == [line]
     (mine,) = run.flash(FlashSelection((F401,)))
     assert mine.board == "nucleo-f401re" and len(openocd.calls) == 1  # the user's word
@@ -58,7 +58,7 @@ def test_no_command_names_a_board_that_was_guessed(workbench: Workbench, monkeyp
 def test_a_port_of_no_known_kind_is_asked_and_a_dry_run_says_so(workbench: Workbench) -> None:
     url = workbench.plug("ttyUSB0", FakeBoard(b"\5", "stm32f405", VERSION), usb=STRANGER, serial="A1")
     (line,) = run.commands(FlashSelection(ports=(url,)))
-    assert line.startswith(f"# a board ({url}): it will be asked what it is.")
+    assert line.startswith(f"# a board ({url}): it will be queried for its kind.")
     (done,) = run.flash(FlashSelection(ports=(url,)))
     assert (done.board, done.id) == ("stm32f405", "05")
     assert run.commands(FlashSelection(everything=True)) == ["# no board is connected"]
@@ -70,7 +70,7 @@ def test_another_boards_probe_is_not_taken(workbench: Workbench, method: str) ->
     openocd = written(workbench)
     (done,) = run.flash(FlashSelection((F405,)), Job(method=method))
     assert done.what == OFFLINE and openocd.calls == []
-    assert ("other boards' (NUC)" if method else "One that only openocd sees: --method openocd") in done.detail
+    assert ("other boards (NUC)" if method else "For one that only openocd sees: --method openocd") in done.detail
     assert not [line for line in run.commands(FlashSelection((F405,)), Job(method=method)) if not line.startswith("#")]
     (none,) = run.flash(FlashSelection((F401,)), Job(method=method))
     assert none.what == OFFLINE and openocd.calls == []
@@ -108,7 +108,7 @@ def test_one_probe_serves_one_board_at_a_time(workbench: Workbench, monkeypatch:
     openocd.writes(really)
     one, other = run.flash(FlashSelection((F405,), ports=tuple(urls)))
     assert (one.what, other.what, len(openocd.calls)) == (FLASHED, FAILED, 1)
-    assert other.detail.startswith("LINK is used for stm32f405 05 already. Nothing was written.")
+    assert other.detail.startswith("LINK is already used for stm32f405 05. Nothing was written.")
     assert other.retry == f"tinyfl flash --board stm32f405 --port {urls[1]}"
 
 
@@ -176,7 +176,7 @@ def test_two_boards_with_one_id_are_not_one(workbench: Workbench) -> None:
     urls = [workbench.plug(f"ttyACM{i}", FakeBoard(b"\5", "nucleo-f401re"), usb=NUCLEO, serial=f"S{i}") for i in (0, 1)]
     openocd = written(workbench)
     for asked in (FlashSelection(everything=True), FlashSelection(ids=("05",))):
-        with pytest.raises(ConfigError, match=re.escape(f"two boards say they are 05, at {urls[0]} and {urls[1]}.")):
+        with pytest.raises(ConfigError, match=re.escape(f"two boards report the id 05, at {urls[0]} and {urls[1]}.")):
             run.flash(asked)
     assert openocd.calls == []
     (done,) = run.flash(FlashSelection(ports=(urls[1],)))
@@ -200,7 +200,7 @@ def test_what_has_no_serial_number_is_given_none(workbench: Workbench, monkeypat
     workbench.plug("", None, usb=NUCLEO, serial="S1")
     (unheard,) = run.flash(FlashSelection((F401,), probes=("S1",)))
     assert "nothing answered at the serial port of USB serial number S1" in unheard.detail
-    assert "look at `tinyfl devices`;" in unheard.detail
+    assert "run `tinyfl devices`;" in unheard.detail
 
 
 @pytest.mark.parametrize("where", ["--probe", "--port"])

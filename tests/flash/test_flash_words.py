@@ -17,7 +17,7 @@ from tinyfl.cli import app
 from tinyfl.devices.connected import usb_devices
 from tinyfl.errors import ConfigError, DoesNotFit, Interrupted
 from tinyfl.flash import run, ways
-from tinyfl.flash.finding import FlashSelection
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, Job
 from tinyfl.fleets import emulation
 from tinyfl.link.wire import SerialWire
@@ -49,7 +49,7 @@ def test_a_model_that_is_gone_is_told(workbench: Workbench, erases: bool) -> Non
 
     workbench.on_copy = taken
     (done,) = run.flash(FlashSelection((MICROBIT_V2,)))
-    lost = "the board's {} is gone: tinyfl push {} --id ab puts it back."
+    lost = "the board's {} is lost. To restore it: tinyfl push {} --id ab"
     told = [lost.format("model", "RUN"), lost.format("int8 model", "MODEL.tflite")] if erases else []
     assert (done.what, done.detail.splitlines()) == (FLASHED, told)
 
@@ -135,7 +135,7 @@ def test_ctrl_c_names_what_was_being_written(workbench: Workbench) -> None:
     workbench.plug("ttyACM0", FakeBoard(b"\1", "nucleo-f401re"), usb=NUCLEO, serial="S1")
     openocd = workbench.tool("openocd")
     openocd.writes(lambda argv: interrupt(0.2).join() or threading.Event().wait(30))  # type: ignore[func-returns-value]
-    with pytest.raises(Interrupted, match="Being written, and to be flashed again: nucleo-f401re 01"):
+    with pytest.raises(Interrupted, match="Flash these again, they were being written: nucleo-f401re 01"):
         run.flash(FlashSelection((F401,)))
 
 
@@ -168,7 +168,7 @@ def test_a_method_that_is_none_and_one_that_the_board_lacks(workbench: Workbench
     assert run.commands(FlashSelection(everything=True), Job(method="openocd")) == [f"# microbit-v2 (M): {lacks}"]
     url = workbench.plug("ttyUSB0", FakeBoard(b"\7", "mps2-an386"), usb=STRANGER)
     (emulated,) = run.flash(FlashSelection(ports=(url,)), Job(force=True))
-    assert "mps2-an386 is not flashed" in emulated.detail
+    assert "mps2-an386 cannot be flashed" in emulated.detail
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_method_that_is_none_and_one_that_the_board_lacks(workbench: Workbench
     [
         (["--wait", "-3"], "--wait"),
         (["--baud", "-7"], "--baud"),
-        (["--id", "zz"], "--id 'zz' is no board's id"),
+        (["--id", "zz"], "--id 'zz' is not a board's id"),
         (["--tag", "lab", "--devices", "nope.toml"], "there is no file nope.toml"),
     ],
 )
@@ -187,7 +187,9 @@ def test_options_that_are_none_are_refused(workbench: Workbench, options: list[s
 
 def test_a_folder_that_cannot_be_built_in_is_said(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyfl.fleets.emulation.firmware", really_built)
-    with pytest.raises(ConfigError, match=r"nothing can be built in /proc/x/microbit-v2 \(.*Give --out a folder"):
+    with pytest.raises(
+        ConfigError, match=r"cannot write to the build folder /proc/x/microbit-v2 \(.*Give --out a writable folder"
+    ):
         run.commands(FlashSelection((MICROBIT_V2,)), Job(out=Path("/proc/x")))
 
 

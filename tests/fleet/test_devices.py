@@ -135,5 +135,5 @@ def test_a_board_that_was_flashed_and_lies_is_said_to(desk: Desk) -> None:
     from tinyfl.flash.verify import verify
 
     url = desk.plug("ttyACM0", Liar(b"\1", DescribeReply, "clock", LIES["10^20,000,000"]).exchange)
-    with pytest.raises(FlashError, match="it cannot be asked: the board's answer to Describe cannot be read: it has the tag 4"):
+    with pytest.raises(FlashError, match="cannot be verified: the board's answer to Describe cannot be read: it has the tag 4"):
         asyncio.run(verify(connected.port(url), None, within=0.5))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from tinyfl.errors import ConfigError, Dead
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(watching, "RECONNECT_SECONDS", 0.01)
 
 
 def test_it_tells_what_the_board_is_and_how_it_stands_until_ctrl_c(desk: Desk) -> None:
@@ -114,7 +114,7 @@ def test_a_port_at_which_another_board_answers_says_so(desk: Desk) -> None:
 
     monitor(url, tell, interval=0.01)
     assert [line.what for line in said] == ["connected", "status", "gone", "another board", "status"]
-    assert "ab was watched until now. To follow one board and no other, give --id." in said[3].detail
+    assert "it replaces ab. To monitor a certain board only, give --id." in said[3].detail
 
 
 def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
@@ -124,11 +124,11 @@ def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
         raise AssertionError(line)
 
     for which in ({"url": ""}, {"url": url, "id": "ab"}):
-        with pytest.raises(ConfigError, match="which board"):
+        with pytest.raises(ConfigError, match="no board is selected"):
             monitor(**which, tell=never)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--interval is 0 s"):
         monitor(url, never, interval=0)
-    with pytest.raises(Dead, match="no board with the id 77 was found"):
+    with pytest.raises(Dead, match="no board has the id 77"):
         monitor("", never, id="77")
     with pytest.raises(Dead, match="cannot be opened"):
         monitor("/dev/there-is-no-such-port", never)
@@ -136,7 +136,7 @@ def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
         monitor(url, never)
     desk.unplug("ttyACM0")
     Path("devices.toml").write_text(f"[[device]]\nid = 'ab'\nport = '{desk.plug('ttyUSB0', silent, usb='10c4:ea60')}'\n")
-    with pytest.raises(Dead, match=r"board ab does not answer\. Where it may be: nothing answers"):
+    with pytest.raises(Dead, match=r"board ab does not answer\. At its possible port: nothing answers"):
         monitor("", never, id="ab")
 
 

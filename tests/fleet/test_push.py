@@ -210,10 +210,10 @@ def test_a_board_that_comes_late_is_waited_for(desk: Desk, pushing: Callable[...
 
 def devices_of(*boards: Double) -> list[Any]:
     from tinyfl.devices.connected import Device, Port
-    from tinyfl.link.board import Description, _like
+    from tinyfl.link.board import Description, _as
     from tinyfl.link.messages import Describe  # noqa: F401  the field names are those of its reply
 
-    described = [_like(Description, type("Reply", (), board.describe())) for board in boards]
+    described = [_as(Description, type("Reply", (), board.describe())) for board in boards]
     return [Device(Port(f"/dev/none{i}"), "free", "", each, 115_200) for i, each in enumerate(described)]
 
 
@@ -223,7 +223,7 @@ def test_the_wait_ends(desk: Desk, pushing: Callable[..., Pushed], tmp_path: Pat
     (outcome,) = pushing(Selection(), wait=0.05, devices=path).boards
     assert (outcome.id, outcome.what) == ("0a", "offline") and "cannot be opened" in outcome.detail
     nobody = pushing(Selection())
-    with pytest.raises(LinkError, match="none of the boards that are meant was found"):
+    with pytest.raises(LinkError, match="none of the selected boards was found"):
         push.demand_all(nobody)
 
 
@@ -255,7 +255,7 @@ def test_a_selection_leaves_the_others_alone(desk: Desk, pushing: Callable[..., 
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no model to push"):
+    with pytest.raises(ConfigError, match="not a model to push"):
         push.load("mlp-8")
 
 

@@ -218,7 +218,7 @@ def test_weights_from_another_place_are_corrupt() -> None:
         await ready(board)
         await board.weights()
 
-    with pytest.raises(Corrupt, match=r"from byte 0, got .* from 4"):
+    with pytest.raises(Corrupt, match=r"from offset 0, got .* from 4"):
         on(Skipping(), script)
 
 

@@ -57,8 +57,8 @@ def test_any_bytes_are_a_map_or_a_value_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("a1 61 61 c2 41 01", "the tag 2"), ("a1 61 61 c4 82 1a 01312d00 01", "the tag 4"), ("a1 01 02", "no text"),
-        ("a2 61 61 00 61 61 00", "comes twice"), ("a1 61 61 7f 61 61 ff", "the head 0x7f"), ("a1 61 61", "too early"),
+        ("a1 61 61 c2 41 01", "the tag 2"), ("a1 61 61 c4 82 1a 01312d00 01", "the tag 4"), ("a1 01 02", "not a text"),
+        ("a2 61 61 00 61 61 00", "duplicate"), ("a1 61 61 7f 61 61 ff", "the head 0x7f"), ("a1 61 61", "too early"),
         ("bf 61 61 00", "too early"), ("a0 00", "1 bytes follow"), ("80", "is list, not a map"), ("", "too early"),
         ("a1 61 61 f7", "the head 0xf7"), ("a1 61 61 ff", "the head 0xff"), ("a1 61 61 9b ffffffffffffffff 00", "too early"),
         ("a1 61 61" + "81" * 8 + "00", "more than 8 levels"),

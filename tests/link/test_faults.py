@@ -161,7 +161,7 @@ def test_scenario_is_read(tmp_path: Path) -> None:
     ("before", "after", "says"),
     [
         ("[[fault]]", "[[fault", "is not TOML"),
-        ("[[fault]]", "[[faults]]", "is no scenario"),
+        ("[[fault]]", "[[faults]]", "is not a scenario"),
         ('kind = "flip"', 'kind = "melt"', "fault 1: kind is 'melt'"),
         ('kind = "flip"', "", "fault 1: kind is None"),
         ('direction = "to-board"', 'direction = "up"', "fault 1: direction is 'up'"),
@@ -170,7 +170,7 @@ def test_scenario_is_read(tmp_path: Path) -> None:
         ('kind = "drop"', 'kind = "drop"\nat = 1', "fault 2: drop has no 'at'"),
         ("frame = 5", "frame = true", "fault 1: frame is True"),
         ("board = 1", "board = 2", "there is no board 2"),
-        ('"to-host"', '"to-board"', "another fault at frame 5"),
+        ('"to-host"', '"to-board"', "already has a fault at frame 5"),
     ],
 )
 def test_a_scenario_that_is_none_is_refused(tmp_path: Path, before: str, after: str, says: str) -> None:

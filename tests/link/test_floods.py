@@ -140,7 +140,7 @@ def test_an_answer_longer_than_the_boards_buffer_is_none() -> None:
         await board.put_weights(NETWORK.initial_weights(0))
         await board.weights()
 
-    with pytest.raises(Corrupt, match=r"an answer has 1,0\d\d bytes, and the board's buffer 512"):
+    with pytest.raises(Corrupt, match=r"an answer has 1,0\d\d bytes, but the board's buffer only 512"):
         asyncio.run(script())
 
 
@@ -153,5 +153,5 @@ def test_floats_that_are_none_are_corrupt() -> None:
         board = await LinkedBoard.connect(MachineWire(Odd()).open)
         await board.infer(np.zeros(1, np.float32))
 
-    with pytest.raises(Corrupt, match="5 bytes arrived, which are no floats"):
+    with pytest.raises(Corrupt, match="5 bytes arrived, not a multiple of 4"):
         asyncio.run(script())

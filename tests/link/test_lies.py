@@ -199,7 +199,7 @@ def test_a_defect_of_tinyfl_costs_only_the_board_that_shows_it(
     reasons, events = play([Double(b"A"), Double(b"B"), Double(b"C")])
     assert sorted(reasons) == ["", "", "defect"]
     (said,) = (event for event in events if event.what == "left out")
-    assert said.detail.startswith("defect: tinyfl failed at what the board did (ZeroDivisionError: \ufffd[31mred ")
+    assert said.detail.startswith("defect: tinyfl failed to handle the board's behaviour (ZeroDivisionError: \ufffd[31mred ")
     assert "Traceback" in caplog.text
 
 

@@ -105,7 +105,7 @@ async def too_long(board: LinkedBoard) -> None:
     await board.predict(bytes(31))
 
 
-@pytest.mark.parametrize(("script", "says"), [(too_short, "29 bytes are not the whole input"), (too_long, "of its range")])
+@pytest.mark.parametrize(("script", "says"), [(too_short, "29 bytes are not the complete input"), (too_long, "of its range")])
 def test_an_input_of_another_length_is_refused(
     new_board: Callable[[], Any], made: Callable[..., bytes], script: Script, says: str
 ) -> None:
@@ -134,7 +134,7 @@ def test_an_output_from_another_place_is_corrupt(made: Callable[..., bytes]) -> 
         await board.put_program(made(1000))
         await board.predict(bytes(1000))
 
-    with pytest.raises(Corrupt, match=r"from byte 448, got .* from 452"):
+    with pytest.raises(Corrupt, match=r"from offset 448, got .* from 452"):
         on(Skipping(), script)
 
 

@@ -210,7 +210,7 @@ def test_a_port_that_is_not_there_is_dead(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["carrier-pigeon://roof", "cp2110://1", "alt:///dev/null?class=Nope"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(NoLink, match=r"is no link \(.*Give a serial port, a pty's path, socket://host:port or rfc2217://"):
+    with pytest.raises(NoLink, match=r"is not a link \(.*Give a serial port, a pty's path, socket://host:port or rfc2217://"):
         asyncio.run(SerialWire.open(url))
 
 
@@ -219,7 +219,7 @@ def test_what_is_no_serial_port_is_said_so(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(Dead, match=r"is no serial port \(.*Give a serial port"):
+    with pytest.raises(Dead, match=r"is not a serial port \(.*Give a serial port"):
         asyncio.run(SerialWire.open(str(tmp_path / name)))
 
 

@@ -50,7 +50,7 @@ def test_a_killed_board_is_gone(firmware: Callable[[str], Path]) -> None:
 def test_what_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BoardFault, match=r"nothing\.elf"):
         QemuBoard(tmp_path / "nothing.elf", boards.load("mps2-an386"), 1)
-    with pytest.raises(ConfigError, match="names no QEMU machine"):
+    with pytest.raises(ConfigError, match="has no QEMU machine"):
         QemuBoard(tmp_path / "nothing.elf", boards.load("posix"), 1)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InstallError, match="apt-get install qemu-system-arm"):

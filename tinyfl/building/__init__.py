@@ -1,1 +1,1 @@
-"""Firmware: boards' manifests, compilers, images, and what they take of flash and RAM."""
+"""Firmware: board manifests, compilers, images, and their use of flash and RAM."""

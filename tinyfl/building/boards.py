@@ -1,6 +1,6 @@
-"""Boards: what `boards/*.toml` say, checked.
+"""Boards: the manifests in `boards/*.toml`, validated.
 
-The classes are the manifest's schema, field for field; boards/schema.json is made of them (`tinyfl boards schema`).
+The classes are the manifest's schema, field for field; boards/schema.json is generated from them (`tinyfl boards schema`).
 """
 
 import re
@@ -25,18 +25,18 @@ UsbId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")]
 
 def _readable(text: str) -> str:
     if plain(text) != text:
-        raise ValueError("it is not one line of at most 300 characters that can be seen")
+        raise ValueError("give one line of at most 300 printable characters")
     return text
 
 
 Text = Annotated[str, AfterValidator(_readable)]
-"""For people."""
+"""One line of text for people."""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""For a tool's command line, or of a folder of ours."""
+"""An argument for a command-line tool, or the name of a folder of tinyfl."""
 Script = Annotated[str, StringConstraints(pattern=r"^[^{}\\]+$"), AfterValidator(_readable)]
-"""A file that OpenOCD takes with -f, and puts between Tcl's braces."""
+"""A file for OpenOCD's -f, safe between Tcl's braces."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,31}$")]
-"""Of a drive."""
+"""A drive's volume label."""
 Pin = Annotated[str, StringConstraints(pattern=r"^(P[A-K]\d{1,2}|P\d{1,2}[._]\d{1,2}|GP\d{1,2})$")]
 
 
@@ -51,7 +51,7 @@ class _Table(BaseModel):
 
 
 class Region(_Table):
-    """``size`` bytes from the address ``origin``."""
+    """``size`` bytes, starting at the address ``origin``."""
 
     origin: Address
     size: Bytes
@@ -66,14 +66,14 @@ class Region(_Table):
 
 
 class Memory(_Table):
-    """A chip's memory. In flash lie, in this order: what a bootloader needs up to ``application``, the firmware, the identity
-    record (IDENTITY_BYTES at ``identity``), two slots for models, one for a program (firmware/SPEC.md, slots). ``stack`` bytes
-    lie at the bottom of RAM."""
+    """A chip's memory. Flash holds, in this order: the bootloader, up to ``application``; the firmware; the identity record
+    (IDENTITY_BYTES at ``identity``); two slots for models and one for a program (firmware/SPEC.md, slots). The stack takes the
+    lowest ``stack`` bytes of RAM."""
 
     flash: Region
     ram: Region
     application: Address = Field(default_factory=lambda fields: fields["flash"].origin)
-    """Where the firmware starts; the start of flash, if not given."""
+    """Start address of the firmware; default: the start of flash."""
     stack: Annotated[int, Field(ge=1024, multiple_of=8)]
     identity: Address
     slots: tuple[Region, Region]
@@ -82,9 +82,9 @@ class Memory(_Table):
     @model_validator(mode="after")
     def _has_room(self) -> "Memory":
         if self.stack >= self.ram.size:
-            raise ValueError(f"stack is {self.stack:,}, and the RAM has {self.ram.size:,} bytes")
+            raise ValueError(f"stack is {self.stack:,} bytes, but the RAM has only {self.ram.size:,}")
         if self.slots[0].size != self.slots[1].size:
-            raise ValueError("the two slots are not of one size")
+            raise ValueError("the two slots differ in size")
         ends = [("application", self.application, self.identity), ("identity", self.identity, self.identity + IDENTITY_BYTES)]
         ends += [(f"slot {i}", slot.origin, slot.end) for i, slot in enumerate(self.slots)]
         ends += [("inference", self.inference.origin, self.inference.end)]
@@ -92,21 +92,22 @@ class Memory(_Table):
         for name, start, end in ends:
             if not at <= start < end <= self.flash.end:
                 raise ValueError(
-                    f"{name} at {start:#010x} to {end:#010x} is not in the flash from {at:#010x} to {self.flash.end:#010x}; "
-                    "in order must come application, identity, slot 0, slot 1, inference"
+                    f"{name} at {start:#010x} to {end:#010x} is outside the flash left for it, "
+                    f"{at:#010x} to {self.flash.end:#010x}; "
+                    "the order is application, identity, slot 0, slot 1, inference"
                 )
             at = end
         return self
 
     @property
     def program(self) -> Region:
-        """The flash that a program may take."""
+        """The flash available to the firmware."""
         return Region(origin=self.application, size=self.identity - self.application)
 
 
 class Link(_Table):
-    """A UART: its name, the address of its registers, its interrupt's number, the baud that the firmware sets, the pins
-    (transmit, receive), what turns it into a serial port of the host, and that port's USB ids."""
+    """A UART: its name, base address, interrupt number, baud rate and pins (transmit, receive); the bridge to the host's serial
+    port, and that port's USB ids."""
 
     uart: Text
     registers: Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -118,7 +119,7 @@ class Link(_Table):
 
 
 class Usb(_Table):
-    """USB ids of the board's bootloader, and of the debug probe that it carries."""
+    """USB ids of the board's bootloader and of its on-board debug probe."""
 
     bootloader: tuple[UsbId, ...] = ()
     probe: tuple[UsbId, ...] = ()
@@ -130,14 +131,14 @@ class Pyocd(_Table):
 
 
 class Openocd(_Table):
-    """``config``: the files that OpenOCD is given with -f, in its own scripts' folder."""
+    """``config``: files for OpenOCD's -f, relative to its scripts folder."""
 
     method: Literal["openocd"]
     config: Annotated[tuple[Script, ...], Field(min_length=1)]
 
 
 class Copy(_Table):
-    """A file dropped on the drive with the label ``drive``. ``family`` is the one of UF2."""
+    """Copying a file to the drive with the label ``drive``. ``family``: the chip's UF2 family id."""
 
     method: Literal["copy"]
     drive: Label
@@ -147,12 +148,12 @@ class Copy(_Table):
     @model_validator(mode="after")
     def _has_a_family(self) -> "Copy":
         if self.format == "uf2" and not self.family:
-            raise ValueError("uf2 needs a family, by which a bootloader knows its chip's files")
+            raise ValueError("uf2 needs a family: the id by which a bootloader recognises files for its chip")
         return self
 
 
 class Bossac(_Table):
-    """``offset``: from the start of flash, where the bootloader ends."""
+    """``offset``: bytes from the start of flash to the end of the bootloader."""
 
     method: Literal["bossac"]
     offset: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
@@ -168,21 +169,21 @@ FlashMethod = Annotated[Pyocd | Openocd | Copy | Bossac | DfuUtil, Field(discrim
 
 
 class Power(_Table):
-    """``milliwatts`` of the chip while it computes at ``clock``, and where that figure comes from."""
+    """``milliwatts``: the chip's power while it computes at ``clock``; ``source``: the origin of that figure."""
 
     milliwatts: Annotated[float, Field(gt=0, lt=1e6)]
     source: Text
 
 
 class Qemu(_Table):
-    """The machine that emulates the board, and which of its ``-serial`` options is the link, from 0."""
+    """The QEMU machine, and the index of its ``-serial`` option for the link, from 0."""
 
     machine: Name
     serial: Annotated[int, Field(ge=0, lt=16)]
 
 
 class Unicorn(_Table):
-    """The CPU model and the model of the peripherals that emulate the board in simulators/unicorn."""
+    """The CPU model, and the model of the peripherals in simulators/unicorn."""
 
     core: Name
     peripherals: Name
@@ -194,7 +195,7 @@ class Emulators(_Table):
 
 
 class Checked(_Table):
-    """What each kind of figure was held against, in words, and whether the firmware ever ran on the board itself."""
+    """The reference against which each kind of figure was checked, in words; ``silicon``: the firmware ran on a real board."""
 
     silicon: bool
     memory: Text
@@ -204,18 +205,18 @@ class Checked(_Table):
 
 
 class Board(_Table):
-    """One manifest. ``memory`` is None, and ``links`` empty, where the core is the host: a process has its own."""
+    """One manifest. For the core ``host``, a process, ``memory`` is None and ``links`` is empty."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     title: Text
     port: Name
-    """Its folder in firmware/ports."""
+    """Folder in firmware/ports."""
     chip: Text
     core: Text
     clock: Annotated[int, Field(ge=0, lt=1 << 32)]
-    """Hz that the firmware sets; 0: unknown."""
+    """Clock set by the firmware, in Hz; 0: unknown."""
     buffer: Annotated[int, Field(ge=512, le=65_535)]
-    """Bytes of the longest message, header included."""
+    """Maximum length of a message in bytes, header included."""
     memory: Memory | None = None
     links: Annotated[tuple[Link, ...], Field(alias="link")] = ()
     usb: Usb = Usb()
@@ -225,16 +226,16 @@ class Board(_Table):
     checked: Checked | None = None
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "Board":
+    def _is_complete(self) -> "Board":
         if self.core not in (*CORES, "host"):
-            raise ValueError(f"core is {self.core!r}, which is none of {', '.join(CORES)}, host")
+            raise ValueError(f"core is {self.core!r}, not one of {', '.join(CORES)}, host")
         if not (data("firmware") / "ports" / self.port).is_dir():
             raise ValueError(f"there is no port {self.port!r} in firmware/ports")
         if self.core != "host":
-            lacks = [key for key, there in (("[memory]", self.memory), ("[[link]]", self.links)) if not there]
-            lacks += [] if self.checked else ["[checked]"]
-            if lacks:
-                raise ValueError(f"a chip needs {', '.join(lacks)} too")
+            required = {"[memory]": self.memory, "[[link]]": self.links, "[checked]": self.checked}
+            absent = [key for key, value in required.items() if not value]
+            if absent:
+                raise ValueError(f"a chip also needs {', '.join(absent)}")
         return self
 
     @property
@@ -247,12 +248,12 @@ class Board(_Table):
 
     @property
     def milliwatts(self) -> float:
-        """0: unknown."""
+        """Power in milliwatts; 0: unknown."""
         return self.power.milliwatts if self.power else 0.0
 
 
 def pin_number(pin: str) -> tuple[int, int]:
-    """A pin's port and number: ``PB7`` is (1, 7), ``P1.08`` and ``P1_8`` are (1, 8), ``GP5`` is (0, 5)."""
+    """Parses a pin into port and number: ``PB7`` is (1, 7), ``P1.08`` and ``P1_8`` are (1, 8), ``GP5`` is (0, 5)."""
     letters, first, second = re.findall(r"^(GP|P[A-K]?)(\d+)(?:[._](\d+))?$", pin)[0]
     if second:
         return int(first), int(second)
@@ -260,10 +261,10 @@ def pin_number(pin: str) -> tuple[int, int]:
 
 
 def data(folder: str) -> Path:
-    """A folder of the package's data, ``boards`` or ``firmware``: beside the modules or, in an editable install, at the
-    top of the clone.
+    """Finds a folder of package data, ``boards`` or ``firmware``: beside the modules or, in an editable install, at the top
+    of the clone.
 
-    Raises InstallError if it is in neither place.
+    Raises InstallError if the folder is missing.
     """
     here = Path(__file__).parents[1]
     for path in (here / folder, here.parent / folder):
@@ -273,22 +274,22 @@ def data(folder: str) -> Path:
 
 
 def names() -> list[str]:
-    """All boards of the package, in order."""
+    """Names of the built-in boards, sorted."""
     return sorted(path.stem for path in data("boards").glob("*.toml"))
 
 
 def load(name: str) -> Board:
-    """The board called ``name``, or the one of a manifest of your own, by its path (``my-board.toml``).
+    """Loads a board by its name, or by the path of a manifest (``my-board.toml``).
 
-    Raises ConfigError for a name that is none, or a manifest that is malformed or contradicts itself.
+    Raises ConfigError for an unknown name, and for a malformed or contradictory manifest.
     """
     return read_manifest(Path(name)) if name.endswith(".toml") else named(name)
 
 
 def named(name: str) -> Board:
-    """The board of the package that is called ``name``: for a name that a board itself gives, which is no path.
+    """Loads a built-in board by its name; never a path, so safe for a name reported by a board.
 
-    Raises ConfigError for a name that is none.
+    Raises ConfigError for an unknown name.
     """
     if name not in names():
         raise ConfigError(f"no board is called {name!r}. There are: {', '.join(names())}; or give a manifest's path (.toml).")
@@ -296,27 +297,27 @@ def named(name: str) -> Board:
 
 
 def select(text: str) -> list[Board]:
-    """The boards of ``text``: names and paths with commas between, or ``all`` of the package."""
+    """Loads the boards in ``text``: comma-separated names and paths, or ``all`` built-in boards."""
     return [load(name.strip()) for name in (names() if text == "all" else text.split(","))]
 
 
 def read_manifest(path: Path) -> Board:
-    """The board whose manifest is at ``path``.
+    """Loads the manifest at ``path``.
 
-    Raises ConfigError with everything that is wrong with it.
+    Raises ConfigError with all its defects.
     """
-    board, wrong = check(path)
+    board, defects = check(path)
     if board is None:
-        raise ConfigError(f"{path} is no board's manifest:\n  " + "\n  ".join(wrong))
+        raise ConfigError(f"{path} is not a valid board manifest:\n  " + "\n  ".join(defects))
     return board
 
 
 def check(path: Path) -> tuple[Board | None, list[str]]:
-    """The board whose manifest is at ``path``, or None and all that is wrong with it, a line each."""
+    """Validates the manifest at ``path``: the board, or None and the list of its defects, one line each."""
     try:
         table = tomllib.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
-        return None, [f"{error}. Take {data('boards') / 'stm32f405.toml'} as a pattern."]
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: tables nested too deep
+        return None, [f"{error}. Use {data('boards') / 'stm32f405.toml'} as a template."]
     try:
         board = Board.model_validate(_tuples(table))
     except ValidationError as error:
@@ -327,24 +328,24 @@ def check(path: Path) -> tuple[Board | None, list[str]]:
 
 
 def missing(board: Board) -> list[str]:
-    """What a manifest may lack, and what then does not work, a line each."""
-    ids = any(link.usb for link in board.links)
-    lacks = [
-        (not board.flash, "[[flash]]: tinyfl flash has no way to flash it"),
-        (not ids, "usb in [[link]]: tinyfl devices does not tell its port from others; name it with --port"),
+    """Optional parts absent from the manifest, and the effect of each, one line each."""
+    has_usb_ids = any(link.usb for link in board.links)
+    optional = [
+        (not board.flash, "[[flash]]: tinyfl flash cannot flash it"),
+        (not has_usb_ids, "usb in [[link]]: tinyfl devices cannot recognise its port; name the port with --port"),
         (not board.power, "[power]: tinyfl plan gives no energy"),
         (not board.qemu and not board.unicorn, "[emulators]: it cannot be emulated"),
     ]
-    return [text for absent, text in lacks if absent] if board.memory else []
+    return [text for absent, text in optional if absent] if board.memory else []
 
 
 def _tuples(value: Any) -> Any:
-    """TOML's lists as what a strict schema takes for a tuple."""
+    """Converts TOML's lists to tuples, for a strict schema."""
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def schema() -> dict[str, Any]:
-    """The manifest's JSON Schema, which editors know how to use."""
+    """The manifest's JSON Schema, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Board.model_json_schema(by_alias=True)

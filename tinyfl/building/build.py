@@ -1,4 +1,4 @@
-"""Firmware for a board: compiled, linked and measured."""
+"""Compiles, links and measures a board's firmware."""
 
 import hashlib
 import os
@@ -21,14 +21,14 @@ from tinyfl.system.child import run
 FIRST_ERRORS = 8
 LOCK, OBJECTS = "lock", "objects"
 
-# Pages of 64 KiB, which lld takes otherwise, would put the ELF's own headers into RAM where that is not so aligned.
+# With lld's default of 64 KiB pages, ELF headers would land in a RAM that is not aligned to 64 KiB.
 PAGES = "-Wl,-z,max-page-size=4096"
 
 
 @dataclass(frozen=True)
 class Firmware:
-    """A linked firmware. ``version`` is what the board will say that it runs: the package's, and a digest of all that was
-    compiled. ``size`` is None where the board is a process of this machine."""
+    """A linked firmware. ``version``, which the board reports, is the package's version and a digest of all compiled input.
+    ``size`` is None for a board that is a process on this machine."""
 
     elf: Path
     board: Board
@@ -37,7 +37,7 @@ class Firmware:
     size: Footprint | None
 
     def summary(self) -> dict[str, Any]:
-        """For JSON: bytes by section and by part, beside what the board has."""
+        """For JSON: bytes used by section and by part, and bytes available."""
         result: dict[str, Any] = {"board": self.board.name, "toolchain": self.toolchain}
         result |= {"version": self.version, "elf": str(self.elf)}
         if self.size and self.board.memory:
@@ -63,48 +63,48 @@ class _Unit:
 
 
 def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Sequence[Path] = ()) -> Firmware:
-    """Builds ``board``'s firmware in the folder ``out``, with ``sources`` of the user's own in it; what has not changed since
-    is not compiled again. A board that is a process of this machine takes the host's compiler.
+    """Builds ``board``'s firmware in the folder ``out``, with the user's ``sources``; unchanged files are not recompiled. A
+    board that is a process on this machine uses the host's compiler.
 
-    Builds of several processes in one folder wait for each other.
+    Concurrent builds in one folder wait for each other.
 
-    Raises ConfigError for a source that is none or a folder that cannot be written, InstallError without the toolchain,
+    Raises ConfigError for a source that is not a C file or a folder that is not writable, InstallError without the toolchain,
     BuildError with the compiler's first errors, DoesNotFit with the numbers.
     """
     for source in sources:
         if not source.is_file() or source.suffix != ".c":
-            raise ConfigError(f"--source {source} is no C file. Give the path of a .c file (firmware/agent/source.h).")
-    command, release = compiler(board.core, toolchain)
-    named = toolchain if board.memory else "cc"
-    units = list(_units(board, named, sources))
+            raise ConfigError(f"--source {source} is not a C file. Give the path of a .c file (firmware/agent/source.h).")
+    command, compiler_version = compiler(board.core, toolchain)
+    toolchain_name = toolchain if board.memory else "cc"
+    units = list(_units(board, toolchain_name, sources))
     folders = list(dict.fromkeys(unit.source.parent for unit in units))
     flags = [*target(board.core, toolchain), *COMMON, *_defines(board)]
     included = [path for folder in folders for path in sorted(folder.glob("*.h"))]
-    version = _version([release, *flags, *(flag for unit in units for flag in unit.flags)], units, included)
-    units = [_telling(unit, version) for unit in units]
+    version = _version([compiler_version, *flags, *(flag for unit in units for flag in unit.flags)], units, included)
+    units = [_with_version(unit, version) for unit in units]
     flags += [f"-I{folder}" for folder in folders]
-    headers = _digest(release, *included)
+    headers = _digest(compiler_version, *included)
 
     out = out.resolve()
     elf, objects = out / f"{board.name}.elf", out / OBJECTS
-    with locks.alone(_made(out), f"another build is under way in {out}") as alone:
+    with locks.alone(_prepared(out), f"another build is under way in {out}") as alone:
         pool = ThreadPoolExecutor()
         try:
-            made = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
+            compiled = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # whoever is interrupted does not wait for the rest
-        _link(board, command, target(board.core, toolchain), made, elf)
-        for stale in set(objects.glob("*.o")) - set(made) if alone else ():
+            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the rest
+        _link(board, command, target(board.core, toolchain), compiled, elf)
+        for stale in set(objects.glob("*.o")) - set(compiled) if alone else ():
             stale.unlink(missing_ok=True)
-        parts = {path: unit.part for path, unit in zip(made, units, strict=True)}
+        parts = {path: unit.part for path, unit in zip(compiled, units, strict=True)}
         size = footprint(elf, board.memory, parts) if board.memory else None
-    return Firmware(elf, board, named, version, size)
+    return Firmware(elf, board, toolchain_name, version, size)
 
 
-def _made(out: Path) -> Path:
-    """The folder, with a place for objects and a lock; the lock.
+def _prepared(out: Path) -> Path:
+    """Creates the folder, its folder for objects and its lock; returns the lock.
 
-    Raises ConfigError where it cannot be written.
+    Raises ConfigError if the folder is not writable.
     """
     lock = out / LOCK
     try:
@@ -112,8 +112,8 @@ def _made(out: Path) -> Path:
         if not lock.exists():
             lock.touch()
     except OSError as error:
-        cure = cache.CURE if cache.place() in out.parents else "Give --out a folder that you may write to."
-        raise ConfigError(f"nothing can be built in {out} ({error}). {cure}") from error
+        cure = cache.CURE if cache.place() in out.parents else "Give --out a writable folder."
+        raise ConfigError(f"cannot write to the build folder {out} ({error}). {cure}") from error
     return lock
 
 
@@ -124,7 +124,7 @@ def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_U
         if board.memory or source.name != "main.c":  # a process has its own main
             yield _Unit(source, "agent", (*OURS, *SMALL))
     for folder in sorted((firmware / "ports").iterdir()):
-        if board.port.startswith(folder.name):  # stm32f4's, and what the families of stm32 share
+        if board.port.startswith(folder.name):  # stm32f4's, and the common code of the STM32 families
             yield from (_Unit(source, "port", (*OURS, *SMALL)) for source in _c_files(folder))
     if board.memory:
         for source in _c_files(firmware / "ports" / "cortex_m"):
@@ -134,7 +134,7 @@ def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_U
 
 
 def _version(flags: Sequence[str], units: Sequence[_Unit], headers: Sequence[Path]) -> str:
-    """The package's version, and a digest of what the firmware is made of that is the same in every folder."""
+    """The package's version and a digest of the firmware's sources, independent of their location."""
     digest = hashlib.sha256("\0".join(flags).encode())
     for path in (*(unit.source for unit in units), *headers):
         digest.update(f"\0{path.name}\0".encode())
@@ -142,8 +142,8 @@ def _version(flags: Sequence[str], units: Sequence[_Unit], headers: Sequence[Pat
     return f"{__version__}+{digest.hexdigest()[:8]}"
 
 
-def _telling(unit: _Unit, version: str) -> _Unit:
-    """The one source that tells the version is told it, so that the others need not be compiled for it."""
+def _with_version(unit: _Unit, version: str) -> _Unit:
+    """Defines the version for about.c only, so that a new version recompiles nothing else."""
     if (unit.part, unit.source.name) != ("agent", "about.c"):
         return unit
     return replace(unit, flags=(*unit.flags, f'-DTINYFL_VERSION="{version}"'))
@@ -176,7 +176,7 @@ def _digest(text: str, *files: Path) -> str:
 
 
 def _compile(unit: _Unit, command: Sequence[str], headers: str, folder: Path) -> Path:
-    """The object of ``unit``. Its name holds a digest of all that went into it, so one that exists need not be made."""
+    """Compiles ``unit`` to an object. Its name contains a digest of all input, so an existing object is up to date."""
     digest = _digest(headers + "\0".join(command), unit.source)[:16]
     output = folder / f"{unit.part}-{unit.source.stem}-{digest}.o"
     if not output.exists():
@@ -194,11 +194,11 @@ def _link(board: Board, compiler: Sequence[str], target: Sequence[str], objects:
         scripts = [script, regions]
         command += ["-g", "-nostdlib", "-T", str(script), "-Wl,--gc-sections", "-Wl,-e,Reset_Handler", PAGES]
         command += ["-lgcc"] if "ziglang" not in compiler else ["-rtlib=compiler-rt"]
-    made_from, digest = elf.with_suffix(".digest"), _digest("\0".join(command), *scripts)
-    # The ELF itself is part of its digest, so that another build's is never taken for this one.
-    if not (elf.exists() and made_from.exists() and made_from.read_text() == _digest(digest, elf)):
+    record, digest = elf.with_suffix(".digest"), _digest("\0".join(command), *scripts)
+    # The digest covers the ELF itself, so that another build's ELF is never mistaken for this one.
+    if not (elf.exists() and record.exists() and record.read_text() == _digest(digest, elf)):
         _replace(elf, command, f"{board.name}'s firmware", board.memory)
-        made_from.write_text(_digest(digest, elf))
+        record.write_text(_digest(digest, elf))
 
 
 def _regions(memory: Memory) -> str:
@@ -212,40 +212,40 @@ def _regions(memory: Memory) -> str:
 
 
 def _replace(output: Path, command: Sequence[str], what: str, memory: Memory | None = None) -> None:
-    """Runs a compiler or linker; ``output`` appears whole or not at all."""
+    """Runs a compiler or linker; writes ``output`` atomically."""
     partial = output.with_name(f"{output.name}.{os.getpid()}")
-    # In the output's folder, where both linkers find memory.ld (zig keeps -L to itself).
-    environment = {**(_kept_by_zig(output.parent) if "ziglang" in command else {}), **os.environ}
+    # Run in the output's folder, where both linkers find memory.ld (zig does not pass -L on).
+    environment = {**(_zig_cache(output.parent) if "ziglang" in command else {}), **os.environ}
     done = run([*command, "-o", str(partial)], output.parent, environment)
     if done.returncode == 0:
         partial.replace(output)
         return
     partial.unlink(missing_ok=True)
     if memory:
-        _refuse_what_does_not_fit(done.stderr, what, memory)
+        _raise_if_too_large(done.stderr, what, memory)
     errors = [line for line in done.stderr.splitlines() if "error:" in line or "undefined" in line] or done.stderr.splitlines()
-    raise BuildError(f"{what} cannot be built:\n" + "\n".join(errors[:FIRST_ERRORS]))
+    raise BuildError(f"building {what} failed:\n" + "\n".join(errors[:FIRST_ERRORS]))
 
 
-def _kept_by_zig(built: Path) -> dict[str, str]:
-    """Where zig keeps what it may need again, by itself in the home: in the cache, or beside what is ``built``."""
-    folder = str(cache.folder("zig") if cache.place() else built / "zig")
-    return {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
+def _zig_cache(folder: Path) -> dict[str, str]:
+    """Moves zig's cache from the home folder to tinyfl's cache or, without one, into the build's ``folder``."""
+    path = str(cache.folder("zig") if cache.place() else folder / "zig")
+    return {"ZIG_GLOBAL_CACHE_DIR": path, "ZIG_LOCAL_CACHE_DIR": path}
 
 
-def _refuse_what_does_not_fit(said: str, what: str, memory: Memory) -> None:
+def _raise_if_too_large(stderr: str, what: str, memory: Memory) -> None:
     over = {"FLASH": 0, "RAM": 0}
-    for region, count in re.findall(r"region [`'](\w+)'.*?overflowed by (\d+) bytes", said):
+    for region, count in re.findall(r"region [`'](\w+)'.*?overflowed by (\d+) bytes", stderr):
         over[region] = max(over[region], int(count))
     if over["FLASH"]:
         room = memory.program.size
         raise DoesNotFit(
-            f"{what} takes {room + over['FLASH']:,} bytes of flash; a program may take {room:,} of them, {over['FLASH']:,} "
-            "less. Leave a --source out, or give its tables to a larger board."
+            f"{what} takes {room + over['FLASH']:,} bytes of flash; the board has {room:,} for it, {over['FLASH']:,} "
+            "too few. Leave a --source out, or use a board with more flash."
         )
     if over["RAM"]:
         room = memory.ram.size
         raise DoesNotFit(
-            f"{what} takes {room + over['RAM']:,} bytes of RAM before any network, {memory.stack:,} of them stack; the board "
-            f"has {room:,}, {over['RAM']:,} less. Make the static variables of your --source smaller."
+            f"{what} takes {room + over['RAM']:,} bytes of RAM without a network, {memory.stack:,} of them stack; the board "
+            f"has {room:,}, {over['RAM']:,} too few. Make the static variables of your --source smaller."
         )

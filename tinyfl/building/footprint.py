@@ -1,4 +1,4 @@
-"""What a linked firmware takes of flash and RAM, by section and by part."""
+"""Flash and RAM of a linked firmware, by section and by part."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -10,24 +10,24 @@ from tinyfl.building.boards import Memory
 from tinyfl.errors import InstallError
 
 REST = "compiler"
-"""The part that no source of ours defines: the compiler's runtime, its unnamed constants, and padding."""
+"""The part outside our sources: the compiler's runtime, its unnamed constants, and padding."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes. Of RAM, ``.stack`` belongs to no part; what no section takes is the agent's ``arena``."""
+    """Sizes in bytes. ``.stack`` belongs to no part; RAM outside all sections is the agent's ``arena``."""
 
     flash: Mapping[str, int]
     """By section."""
     ram: Mapping[str, int]
     """By section."""
     parts: Mapping[str, tuple[int, int]]
-    """(flash, RAM) of core, agent, port, each source of the user's, and the rest."""
+    """(flash, RAM) of the core, agent, port, user's sources and rest."""
     arena: int
 
 
 def footprint(elf: Path, memory: Memory, objects: Mapping[Path, str]) -> Footprint:
-    """Of the firmware ``elf`` for a chip with ``memory``, linked from ``objects``, each of which belongs to a named part.
+    """Measures the firmware ``elf`` of a chip with ``memory``; ``objects`` maps each linked object to its part.
 
     Raises InstallError without pyelftools.
     """
@@ -52,8 +52,8 @@ def footprint(elf: Path, memory: Memory, objects: Mapping[Path, str]) -> Footpri
     rest = parts[REST]
     rest[0] += sum(flash.values()) - sum(part[0] for part in parts.values())
     rest[1] += sum(ram.values()) - ram.get(".stack", 0) - sum(part[1] for part in parts.values())
-    named = _addresses(elf)
-    arena = named.get("tinyfl_arena_end", 0) - named.get("tinyfl_arena", 0)
+    addresses = _addresses(elf)
+    arena = addresses.get("tinyfl_arena_end", 0) - addresses.get("tinyfl_arena", 0)
     return Footprint(flash, ram, {part: (pair[0], pair[1]) for part, pair in parts.items()}, arena)
 
 
@@ -68,7 +68,7 @@ def _elf(path: Path) -> Any:
 
 
 def _sections(path: Path) -> Iterator[tuple[str, int, bool, int]]:
-    """(name, size, whether flash stores it, address) of what a firmware loads."""
+    """(name, size, stored in flash, address) of each allocated section."""
     for section in _elf(path).iter_sections():
         header = section.header
         if header.sh_flags & 2 and header.sh_size:  # SHF_ALLOC
@@ -76,7 +76,7 @@ def _sections(path: Path) -> Iterator[tuple[str, int, bool, int]]:
 
 
 def _symbols(path: Path) -> Iterator[tuple[str, int, str]]:
-    """(name, size, section) of functions and variables."""
+    """(name, size, section) of each function and variable."""
     elf = _elf(path)
     for symbol in elf.get_section_by_name(".symtab").iter_symbols():
         index = symbol.entry.st_shndx

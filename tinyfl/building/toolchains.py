@@ -1,4 +1,4 @@
-"""Toolchains: what compiles firmware, and with which flags for which core."""
+"""Toolchains: the compilers for firmware, and their flags for each core."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from tinyfl.errors import ConfigError, InstallError
 Toolchain = Literal["zig", "gcc"]
 TOOLCHAINS: tuple[Toolchain, ...] = ("zig", "gcc")
 
-# gcc's flags, and zig's target and processor, whose bare names would mean soft float (thumb-freestanding-eabi has none).
+# gcc's flags, zig's target, and zig's processor with its FPU, since thumb-freestanding-eabi alone means soft float.
 CORES = {
     "cortex-m0plus": (["-mcpu=cortex-m0plus", "-masm-syntax-unified"], "thumb-freestanding-eabi", "cortex_m0plus"),
     "cortex-m3": (["-mcpu=cortex-m3"], "thumb-freestanding-eabi", "cortex_m3"),
@@ -32,7 +32,7 @@ CORES = {
     ),
 }
 
-# Multiply and add stay apart, so that every target computes the same bits (firmware/SPEC.md, arithmetic).
+# No fused multiply-add, so that every target computes the same bits (firmware/SPEC.md, arithmetic).
 COMMON = [
     "-std=c99",
     "-g",
@@ -44,41 +44,41 @@ COMMON = [
     "-Wextra",
 ]
 OURS = ["-Wconversion", "-Werror"]
-# Agent and port are not where the time goes. The core's blocks (core/dense.h) pay once their loops are unrolled to registers,
-# which gcc does at -O3 alone; zig does it at -O2 too, but there unrolls all else to 20,000 bytes, and spills a block of 8.
+# Speed matters in the core only. Its blocks (core/dense.h) are fast once their loops are unrolled into registers. gcc does so
+# at -O3 only; zig at -O2 already, but it unrolls everything else too, to 20,000 bytes, and spills a block of 8.
 # Instructions of one SGD step of 1-32-32-1 (relu) on a Cortex-M4F, and bytes of the core:
 #   gcc  -Os 33,457 and 5,034; -O2 32,933 and 6,864; -O3 15,058 and 7,772
 #   zig  -Os 43,176 and 5,978; -O2 18,132 and 20,430; -Os, unrolled 18,128 and 6,906; the same with blocks of 4 16,549 and 6,148
 SMALL = ("-Os",)
 FAST = {"gcc": ("-O3",), "zig": ("-Os", "-mllvm", "-unroll-threshold=400", "-DTINYFL_BLOCK=4"), "cc": ("-O3",)}
-# memcpy and its kin must not be recognised in their own loops.
+# The compiler must not replace the loops inside memcpy and the like by calls to themselves.
 LITERAL = {"gcc": ("-O2", "-fno-builtin", "-fno-tree-loop-distribute-patterns"), "zig": ("-O2", "-fno-builtin")}
 FREESTANDING = ["-mthumb", "-ffreestanding", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
 
 
 def compiler(core: str, toolchain: Toolchain) -> tuple[list[str], str]:
-    """The command that compiles for ``core``, and what tells its version from another.
+    """The compiler command for ``core``, and the compiler's version.
 
-    Raises ConfigError for a toolchain that is none, InstallError if it is not there.
+    Raises ConfigError for an unknown toolchain, InstallError if it is not installed.
     """
     if toolchain not in TOOLCHAINS:
         raise ConfigError(f"no toolchain is called {toolchain!r}. There are: {', '.join(TOOLCHAINS)}.")
     if core == "host":
         name, cure = "cc", "apt-get install gcc libc6-dev"
     elif toolchain == "gcc":
-        name, cure = "arm-none-eabi-gcc", "apt-get install gcc-arm-none-eabi, or take --toolchain zig"
+        name, cure = "arm-none-eabi-gcc", "apt-get install gcc-arm-none-eabi, or use --toolchain zig"
     elif util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc"], metadata.version("ziglang")
     else:
         raise InstallError("ziglang, the default toolchain, is not installed. Run: pip install 'tinyfl[firmware]'")
     path = shutil.which(name)
     if not path:
-        raise InstallError(f"{name} is not on the path. Run: {cure}.")
+        raise InstallError(f"{name} is not on the PATH. Run: {cure}.")
     return [path], subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
 
 
 def target(core: str, toolchain: Toolchain) -> list[str]:
-    """The flags that choose ``core``."""
+    """Compiler flags for ``core``."""
     if core == "host":
         return []
     gcc, triple, processor = CORES[core]

@@ -40,7 +40,7 @@ def flash(
     from tinyfl.building import boards
     from tinyfl.cli.show import flash as show
     from tinyfl.flash import run
-    from tinyfl.flash.finding import FlashSelection
+    from tinyfl.flash.targets import FlashSelection
 
     words = tuple(board or ())
     kinds = tuple(map(boards.load, words))

@@ -128,8 +128,8 @@ class SineSource:
         del devices
         return 0
 
-    def _c(self) -> binding.Source:
-        return binding.Source(kind=0, seed=self.seed)
+    def _c(self) -> binding.NativeSource:
+        return binding.NativeSource(kind=0, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ class TableSource:
             _demand(self.gain, np.float32, (devices,), "gain")
         return self.samples
 
-    def _c(self) -> binding.Source:
-        return binding.Source(
+    def _c(self) -> binding.NativeSource:
+        return binding.NativeSource(
             kind=1,
             table=_address(self.table),
             rows=_address(self.rows),

@@ -16,7 +16,7 @@ class Plan(ctypes.Structure):
     _fields_ = (("layers", ctypes.c_void_p), ("count", ctypes.c_uint16), ("loss", ctypes.c_uint8))
 
 
-class Source(ctypes.Structure):
+class NativeSource(ctypes.Structure):
     _fields_ = (
         ("kind", ctypes.c_int),
         ("seed", ctypes.c_uint64),
@@ -32,7 +32,7 @@ class Cohort(ctypes.Structure):
     _fields_ = (
         ("plan", ctypes.POINTER(Plan)),
         ("theta", ctypes.c_void_p),
-        ("source", Source),
+        ("source", NativeSource),
         ("devices", ctypes.c_void_p),
         ("count", ctypes.c_size_t),
         ("round", ctypes.c_uint32),
@@ -53,8 +53,8 @@ class Adaptation(ctypes.Structure):
     _fields_ = (
         ("plan", ctypes.POINTER(Plan)),
         ("theta", ctypes.c_void_p),
-        ("support", Source),
-        ("query", Source),
+        ("support", NativeSource),
+        ("query", NativeSource),
         ("count", ctypes.c_size_t),
         ("shots", ctypes.c_uint32),
         ("queries", ctypes.c_uint32),
@@ -94,7 +94,7 @@ def declare(lib: Any) -> Any:
     pointer, size, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64
     lib.tinyfl_native_train.argtypes = [ctypes.POINTER(Cohort), ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(Adaptation), ctypes.c_int, ctypes.c_int]
-    lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(Source), pointer, size, u32, u32, u32, u32, pointer, pointer]
+    lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(NativeSource), pointer, size, u32, u32, u32, u32, pointer, pointer]
     lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
     lib.tinyfl_native_random.argtypes = [u64, u32, pointer, size, u32, size, pointer]
     for name in ("weights", "inputs", "outputs"):

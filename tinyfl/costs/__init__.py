@@ -1,8 +1,8 @@
-"""What a model costs on a board before anything is flashed: RAM, flash, instructions, seconds and millijoules.
+"""The cost of a model on a board, before flashing: RAM, flash, instructions, seconds and millijoules.
 
-Bytes are exact: the linked firmware's, and the plan's own. Instructions are counted in emulation where the board has an
-emulator and the model fits, else estimated from the network's multiplications. Seconds rest on CYCLES_PER_INSTRUCTION, which
-no silicon has confirmed; millijoules are those seconds at the board's power while it computes.
+Bytes are exact, from the linked firmware and the plan. Instructions are counted in emulation if the board has an emulator and
+the model fits, else estimated from the network's multiplications. Seconds assume CYCLES_PER_INSTRUCTION, not yet confirmed on
+silicon; millijoules are seconds times the board's power while it computes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,23 +30,23 @@ BITS_PER_BYTE = 10
 """On a UART: 8 bits, a start and a stop bit."""
 
 MESSAGE_BYTES = 64
-"""Of a block's message and its reply that are not data: headers, CBOR's keys, checksums, framing."""
+"""Overhead of a block's message and its reply, in bytes: headers, CBOR keys, checksums, framing."""
 
-# Instructions for each multiplication (dense and convolution, depthwise) and for each output of a layer; of a forward pass,
-# and of a step of learning. Fitted to three networks on mps2 boards with zig; networks of other shapes may be off by half.
+# Instructions per multiplication (dense and convolution; depthwise) and per output of a layer: forward pass, then learning
+# step. Fitted to three networks on mps2 boards with zig; for other shapes the error may reach 50 %.
 _FLOAT_UNIT = ((3.2, 10.0, 61.0), (11.6, 38.0, 100.0))
-_INT8 = 4.0  # for each step of a program's inner loops
+_INT8 = 4.0  # per step of a program's inner loops
 _SOFT_FLOAT = ((110.0, 344.0, 0.0), (326.0, 800.0, 0.0))
 
 
-_PROCESS = "{} is a process of this machine, with as much memory as it wants. Name a chip's board."
+_PROCESS = "{} is a process on this machine, without a memory limit. Name a board with a chip."
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes of one kind of memory: what each part takes, and what there is."""
+    """One kind of memory, in bytes: the size of each part, and the bytes available."""
 
     parts: Mapping[str, int]
     available: int
@@ -62,7 +62,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Operation:
-    """Something a board does, and what it takes. ``measured``: counted in emulation; millijoules None: power unknown."""
+    """An operation and its cost. ``measured``: counted in emulation; ``millijoules`` is None if the power is unknown."""
 
     what: str
     instructions: int
@@ -73,20 +73,20 @@ class Operation:
 
 @dataclass(frozen=True)
 class Cost:
-    """A model on a board."""
+    """The cost of a model on a board."""
 
     model: str
     board: str
     ram: Room
     flash: Room
     slot: Room
-    """The flash that a committed model takes."""
+    """Flash for a committed model."""
     work: Sequence[Operation]
     link_bytes: int
-    """Down and up in a round."""
+    """Bytes of a round, down and up."""
     link_seconds: float
     from_slot: bool = False
-    """Whether it runs from its slot, and must fit it."""
+    """The model runs from its slot, so it must fit there."""
 
     @property
     def rooms(self) -> tuple[Room, Room, Room]:
@@ -94,7 +94,7 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether it runs there. What learns runs in RAM, and needs its slot only to be committed."""
+        """Whether the model runs on the board. A learning model runs in RAM; it needs its slot only for a commit."""
         return self.ram.fits and self.flash.fits and (self.slot.fits or not self.from_slot)
 
     def as_json(self) -> dict[str, Any]:
@@ -109,9 +109,9 @@ class Cost:
 
 
 def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: int = 1, toolchain: Toolchain = "zig") -> Cost:
-    """What ``network`` costs on ``board`` to learn with, in rounds of ``samples``.
+    """The cost of learning with ``network`` on ``board``, in rounds of ``samples``.
 
-    Raises ConfigError for a board that is a process of this machine, and what building its firmware raises.
+    Raises ConfigError for a board that is a process on this machine, and the errors of ``build``.
     """
     from tinyfl.costs.counted import instructions
     from tinyfl.fleets.emulation import firmware
@@ -119,14 +119,14 @@ def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: i
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
     if samples < 1 or batch < 1:
-        raise ConfigError(f"rounds of {samples} samples in batches of {batch}. Give 1 or more of both.")
-    made = firmware(board, toolchain)
-    ram = _ram(network, made, batch)
+        raise ConfigError(f"rounds of {samples} samples in batches of {batch}: both must be at least 1.")
+    built = firmware(board, toolchain)
+    ram = _ram(network, built, batch)
     slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
     counts = _if_emulated(board, lambda: instructions(network, board, batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
     down_and_up = 2 * _one_way(4 * network.parameters, board)
-    sizes = made.size
+    sizes = built.size
     assert sizes is not None
     return Cost(
         network.name,
@@ -145,29 +145,29 @@ def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: i
 
 
 def inference(program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig") -> Cost:
-    """What an int8 ``program``, called ``name``, costs on ``board`` to infer with, from its slot.
+    """The cost of inference with an int8 ``program``, called ``name``, from its slot on ``board``.
 
-    Raises as ``learning`` does.
+    Raises the errors of ``learning_cost``.
     """
     from tinyfl.costs.counted import instructions_of_program
     from tinyfl.fleets.emulation import firmware
 
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
-    made = firmware(board, toolchain)
-    ram = Room({**_fixed(made), "arena": program.arena_bytes}, board.memory.ram.size)
+    built = firmware(board, toolchain)
+    ram = Room({**_fixed(built), "arena": program.arena_bytes}, board.memory.ram.size)
     slot = Room({"header": PROGRAM_HEADER, "program": len(program.content)}, board.memory.inference.size)
     counted = (
         _if_emulated(board, lambda: instructions_of_program(program, board, toolchain)) if ram.fits and slot.fits else None
     )
     count = counted if counted is not None else ceil(_INT8 * program.work)
     payload = sum(_one_way(end.bytes, board) for end in (program.input, program.output))
-    assert made.size
+    assert built.size
     return Cost(
         name,
         board.name,
         ram,
-        Room(dict(made.size.flash), board.memory.program.size),
+        Room(dict(built.size.flash), board.memory.program.size),
         slot,
         (_work("infer", count, board, counted is not None),),
         payload,
@@ -177,7 +177,7 @@ def inference(program: "Program", board: Board, *, name: str, toolchain: Toolcha
 
 
 def _if_emulated(board: Board, count: Callable[[], T]) -> T | None:
-    """What ``count`` gives; None where the board, or this installation, has no emulator."""
+    """The result of ``count``; None if the board or this installation has no emulator."""
     if board.unicorn is None:
         return None
     try:
@@ -186,9 +186,9 @@ def _if_emulated(board: Board, count: Callable[[], T]) -> T | None:
         return None
 
 
-def _fixed(made: Firmware) -> dict[str, int]:
-    """Of RAM, what a model does not change. Padding aligns the arena."""
-    memory, size = made.board.memory, made.size
+def _fixed(built: Firmware) -> dict[str, int]:
+    """RAM in use whatever the model. Padding aligns the arena."""
+    memory, size = built.board.memory, built.size
     assert memory is not None
     assert size is not None
     agent = sum(size.ram.values()) - memory.stack
@@ -196,13 +196,13 @@ def _fixed(made: Firmware) -> dict[str, int]:
     return {"stack": memory.stack, "agent": agent, **({"padding": padding} if padding else {})}
 
 
-def _ram(network: Network, made: Firmware, batch: int) -> Room:
-    assert made.board.memory is not None
+def _ram(network: Network, built: Firmware, batch: int) -> Room:
+    assert built.board.memory is not None
     weights, plan = 4 * network.parameters, len(network.plan.bytes)
-    parts = {**_fixed(made), "plan": plan, "weights": weights}
+    parts = {**_fixed(built), "plan": plan, "weights": weights}
     parts["activations and deltas"] = network.ram_bytes() - weights
     parts["sample"] = 4 * (network.inputs + network.outputs)
-    return Room({**parts, "gradient": weights} if batch > 1 else parts, made.board.memory.ram.size)
+    return Room({**parts, "gradient": weights} if batch > 1 else parts, built.board.memory.ram.size)
 
 
 def _estimated(network: Network, board: Board) -> tuple[int, int]:
@@ -223,28 +223,28 @@ def _work(what: str, instructions: int, board: Board, measured: bool) -> Operati
 
 
 def _one_way(payload: int, board: Board) -> int:
-    """Bytes on the link, in blocks as large as the board's messages."""
+    """Bytes on the link for a payload, in blocks of the board's message size."""
     return payload + MESSAGE_BYTES * ceil(payload / (board.buffer - MESSAGE_BYTES))
 
 
 def on_boards(
     model: "Network | Program", board: str, *, name: str, freeze: int, samples: int, batch: int, toolchain: Toolchain
 ) -> list[Cost]:
-    """The costs of ``model`` on these boards (boards.select), or on ``all`` chips' boards.
+    """The costs of ``model`` on these boards (boards.select), or on ``all`` boards with a chip.
 
-    Raises ConfigError for an option that does not go with the model, and what building the firmware raises.
+    Raises ConfigError for an option that does not apply to the model, and the errors of ``build``.
     """
-    chosen = [each for each in boards.select(board) if each.memory or board != "all"]
+    selection = [each for each in boards.select(board) if each.memory or board != "all"]
     if isinstance(model, Network):
         network = model.frozen(freeze)
-        return [learning_cost(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in chosen]
+        return [learning_cost(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in selection]
     if freeze:
-        raise ConfigError("an int8 model does not learn: leave --freeze out.")
-    return [inference(model, each, name=name, toolchain=toolchain) for each in chosen]
+        raise ConfigError("an int8 model cannot learn: leave --freeze out.")
+    return [inference(model, each, name=name, toolchain=toolchain) for each in selection]
 
 
 def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, batch: int) -> None:
-    """Raises DoesNotFit, with what would fit, where ``model`` fits none of the boards of ``costs``."""
+    """Raises DoesNotFit, with a cure, if ``model`` fits none of the boards in ``costs``."""
     if any(cost.fits for cost in costs):
         return
     if isinstance(model, Network):
@@ -262,7 +262,7 @@ def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
 
 
 def _cure(network: Network, cost: Cost, room: int, batch: int) -> str:
-    """What would fit ``room``, or where this would."""
+    """Settings that fit into ``room`` bytes, or boards that fit the network."""
     cures = []
     if batch > 1 and network.arena_bytes(1) <= room:
         cures.append(f"in batches of 1 ({network.arena_bytes(1):,} bytes)")
@@ -278,21 +278,21 @@ def _cure(network: Network, cost: Cost, room: int, batch: int) -> str:
 
 
 def _more_ram(name: str, cost: Cost) -> int:
-    """Bytes that a board has more than that of ``cost``; agents take about the same on all."""
+    """Bytes of RAM of a board beyond those of ``cost``'s board; the agent takes about the same on all."""
     memory = boards.load(name).memory
     return memory.ram.size - memory.stack - cost.ram.available + cost.ram.parts["stack"] if memory else 0
 
 
 def _refusal_of_program(program: "Program", cost: Cost) -> DoesNotFit:
-    others = [name for name in boards.names() if (there := boards.load(name)).memory and _takes(there, program, cost)]
+    others = [name for name in boards.names() if (board := boards.load(name)).memory and _fits(board, program, cost)]
     where = f"It fits on {', '.join(others)}." if others else "Give a smaller model."
     fixed = cost.ram.available - cost.ram.taken + program.arena_bytes
     return DoesNotFit(
-        f"the model needs {program.arena_bytes:,} bytes of RAM and {cost.slot.taken:,} of flash in its slot; {cost.board} has "
+        f"the model needs {program.arena_bytes:,} bytes of RAM and a slot of {cost.slot.taken:,} bytes; {cost.board} has "
         f"{fixed:,} and {cost.slot.available:,}. {where}"
     )
 
 
-def _takes(board: Board, program: "Program", cost: Cost) -> bool:
+def _fits(board: Board, program: "Program", cost: Cost) -> bool:
     assert board.memory is not None
     return _more_ram(board.name, cost) >= cost.ram.taken - cost.ram.available and cost.slot.taken <= board.memory.inference.size

@@ -1,5 +1,5 @@
-"""What a network costs on a board, counted in emulation: the firmware that is flashed runs it, and its instructions are
-counted. Only its source of samples is another, firmware/probe."""
+"""Instructions of a network on a board, counted in emulation: the emulator runs the firmware that would be flashed, with
+another source of samples (firmware/probe)."""
 
 import asyncio
 import hashlib
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from tinyfl.int8.native import Program
 
 
-LONGEST = 600.0
-"""Seconds that the emulation of one request may take."""
+TIMEOUT = 600.0
+"""Timeout for the emulation of one request, in seconds."""
 
 
 def instructions_of_program(program: "Program", board: Board, toolchain: Toolchain) -> int:
-    """Instructions of one inference on ``board``, the message that brings the last of the input included.
+    """Instructions of one inference on ``board``, including the message with the last input.
 
-    Raises InstallError without the emulator, LinkError where the board does not do it.
+    Raises InstallError without the emulator, LinkError if the board fails.
     """
     from tinyfl.simulators.unicorn import Machine
 
@@ -33,43 +33,43 @@ def instructions_of_program(program: "Program", board: Board, toolchain: Toolcha
     class Counted:
         def advance(self, data: bytes) -> tuple[bytes, bool]:
             before = machine.instructions
-            said, asleep = machine.advance(data)
+            output, asleep = machine.advance(data)
             counts[-1] += machine.instructions - before
             counts.extend([0] * asleep)
-            return said, asleep
+            return output, asleep
 
     async def once() -> None:
-        there = await LinkedBoard.connect(MachineWire(Counted()).open)
-        await there.put_program(program.content, LONGEST)
+        emulated = await LinkedBoard.connect(MachineWire(Counted()).open)
+        await emulated.put_program(program.content, TIMEOUT)
         counts[:] = [0]
-        await there.predict(bytes(program.input.bytes), LONGEST)
+        await emulated.predict(bytes(program.input.bytes), TIMEOUT)
 
     asyncio.run(once())
     return max(counts)
 
 
 def instructions(network: Network, board: Board, batch: int, toolchain: Toolchain) -> tuple[int, int]:
-    """Instructions of one sample on ``board``, made by the probe: a forward pass with its loss, and learning from it in batches
-    of ``batch``, guards included.
+    """Instructions per sample of the probe on ``board``: (forward pass with loss, learning step in batches of ``batch``),
+    guards included.
 
-    Raises InstallError without the emulator, LinkError where the board does not do it.
+    Raises InstallError without the emulator, LinkError if the board fails.
     """
     from tinyfl.simulators.unicorn import Machine
 
-    made = firmware(board, toolchain, sources=[data("firmware") / "probe" / "probe.c"])
-    machine = Machine(made.elf, board, 1)
+    built = firmware(board, toolchain, sources=[data("firmware") / "probe" / "probe.c"])
+    machine = Machine(built.elf, board, 1)
 
     async def one_sample(of: Network) -> int:
-        """From rounds of one and of three batches."""
-        there = await LinkedBoard.connect(MachineWire(machine).open)
-        await there.put_plan(of.plan.bytes)
+        """The difference between rounds of three batches and of one, per sample."""
+        emulated = await LinkedBoard.connect(MachineWire(machine).open)
+        await emulated.put_plan(of.plan.bytes)
         counts = []
         for samples in (batch, 3 * batch):
             theta = of.initial_weights(0)
-            await there.put_weights(theta)
+            await emulated.put_weights(theta)
             base = hashlib.sha256(floats(theta)).digest()
             before = machine.instructions
-            await there.train(Round(0, 0, 0, samples, batch, 1, 1e-4, 0.0, base, "probe"), LONGEST)
+            await emulated.train(Round(0, 0, 0, samples, batch, 1, 1e-4, 0.0, base, "probe"), TIMEOUT)
             counts.append(machine.instructions - before)
         return int(counts[1] - counts[0]) // (2 * batch)
 

@@ -1,4 +1,4 @@
-"""What a user names as a model: a run, a file, or a network by its name."""
+"""Loads a model by a user's name for it: a run, a file, or a network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Network | Program":
-    """The model that ``name`` says: an int8 .tflite; a .keras or .h5 file; a run's directory or an .npz that tinyfl wrote; a
+    """Loads the model ``name``: an int8 .tflite; a .keras or .h5 file; a run's directory or an .npz of tinyfl; a
     reference network; or a network's name, which needs ``shape`` and ``outputs``.
 
-    Raises ConfigError for a name that is none, and what reading its file raises.
+    Raises ConfigError for an unknown name, and the errors of reading the file.
     """
     path = Path(name)
     own = name in REFERENCE or is_file(name) or path.suffix in (".tflite", ".npz") or path.is_dir()
@@ -39,19 +39,19 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
         raise ConfigError(f"there is no run, file or network {name}. See: tinyfl plan --help, docs/models.md.")
     if shape is None or outputs < 1:
         raise ConfigError(
-            f"network {name} needs --shape and --outputs, such as --shape 28x28x1 --outputs 5. Without them name one of "
+            f"network {name} needs --shape and --outputs, such as --shape 28x28x1 --outputs 5. Or name one of "
             f"{', '.join(REFERENCE)}, a run's directory, or a .keras, .h5 or .tflite file."
         )
     return network(name, shape, outputs, Loss.softmax_cross_entropy, Activation.leaky_relu)
 
 
 def read_shape(text: str) -> Shape:
-    """A shape as the command line has it: 43, 49x40 or 28x28x1.
+    """Parses a shape from the command line: 43, 49x40 or 28x28x1.
 
-    Raises ConfigError for another.
+    Raises ConfigError for a malformed shape.
     """
     sizes = text.split("x")
     if not all(size.isdecimal() and int(size) for size in sizes) or len(sizes) > 3:
-        raise ConfigError(f"--shape {text} is no shape. Give inputs, such as 43, or rows, columns and channels: 28x28x1.")
+        raise ConfigError(f"--shape {text} is not a shape. Give inputs, such as 43, or rows, columns and channels: 28x28x1.")
     shape = tuple(map(int, sizes))
     return (*shape, 1) if len(shape) == 2 else shape

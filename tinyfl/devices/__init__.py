@@ -1,1 +1,1 @@
-"""Boards that are connected: their ports, who answers there, and what is done with them."""
+"""Connected boards: ports, inventory, monitor, and pushing models to them."""

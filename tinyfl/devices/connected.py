@@ -1,4 +1,4 @@
-"""What is connected to this machine: boards on serial ports, each asked to describe itself, and debug probes."""
+"""Detects boards on this machine's serial ports, by their own descriptions, and debug probes."""
 
 import asyncio
 import json
@@ -33,10 +33,10 @@ from tinyfl.link.defects import one_device
 from tinyfl.link.wire import SerialWire
 
 ASK_SECONDS = 2.0
-"""What a board may take to describe itself, at each speed that is tried."""
+"""Timeout for a board's description, in seconds, at each baud rate."""
 
 MAX_THREADS = 64
-"""Ports that open at once."""
+"""Maximum number of ports opened at once."""
 
 PYOCD_SECONDS = 20.0
 
@@ -47,9 +47,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Device:
-    """What is at a port. ``state`` is "free" where a board answered, and the port can be had; "busy" where another process has
-    it; "silent" where nothing answers; "unknown" where its USB ids fit no board, so that it was not asked; or "denied", "gone",
-    "refused", "corrupt" and "defect". ``detail`` says more, in words."""
+    """A port and the board behind it. ``state`` is "free" (a board answered), "busy" (another process has the port open),
+    "silent" (no answer), "unknown" (the USB ids match no board, so nothing was sent), or "denied", "gone", "refused", "corrupt"
+    or "defect". ``detail`` explains the state."""
 
     port: Port
     state: str
@@ -59,17 +59,17 @@ class Device:
 
     @property
     def id(self) -> str:
-        """The board's unique id in hexadecimal; empty where it did not answer."""
+        """The board's unique id in hexadecimal; empty without an answer."""
         return self.description.id.hex() if self.description else ""
 
     @property
     def boards(self) -> tuple[str, ...]:
-        """The board's kind, or the kinds that it may be by its USB ids."""
+        """The board's kind, or the kinds that match the port's USB ids."""
         return (self.description.board,) if self.description else self.port.boards
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data; null is what is not known."""
-        said = self.description
+        """As plain data; null: unknown."""
+        description = self.description
         return {
             "port": self.port.url,
             "usb": self.port.usb or None,
@@ -81,18 +81,17 @@ class Device:
             "boards": list(self.boards),
             "id": self.id or None,
             "baud": self.baud or None,
-            "firmware": said.firmware if said else None,
-            "plan": (said.plan.hex() or None) if said else None,
-            "model": (said.model.hex() or None) if said else None,
-            "inference": (said.inference.hex() or None) if said else None,
+            "firmware": description.firmware if description else None,
+            "plan": (description.plan.hex() or None) if description else None,
+            "model": (description.model.hex() or None) if description else None,
+            "inference": (description.inference.hex() or None) if description else None,
         }
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A debug probe: its unique id (as a rule its USB serial number; empty where it has none), what it calls itself, its USB
-    ids, the boards whose manifests have these, or the chip that it says it sits beside, and the socket that it is plugged into
-    (empty: unknown)."""
+    """A debug probe: its unique id (usually its USB serial number; empty: none), its product name, its USB ids, the boards that
+    match these ids or its reported target chip, and its USB socket (empty: unknown)."""
 
     id: str
     name: str
@@ -107,8 +106,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Usb:
-    """A USB device: its ids ("0483:df11"), its serial number, what it calls itself, its device file (None: not known), and the
-    socket that it is plugged into ("1-1.2")."""
+    """A USB device: its ids ("0483:df11"), serial number, product name, device file (None: unknown) and socket ("1-1.2")."""
 
     id: str
     serial: str = ""
@@ -122,28 +120,28 @@ class Usb:
 
 
 def connected_devices(urls: Sequence[str] = (), baud: int = 0, within: float = ASK_SECONDS) -> list[Device]:
-    """What is at every serial port, all asked at once, each for at most ``within`` seconds at each of its speeds.
+    """Queries all serial ports at once, each for at most ``within`` seconds at each of its baud rates.
 
-    Ports whose USB ids fit no board are listed and not talked to, unless ``urls`` has them. Of ptys and sockets only those in
-    ``urls`` are known. ``baud`` is the speed of those in ``urls``; 0: as their boards' manifests have it.
+    Ports with USB ids of no known board are listed but not opened, unless they are in ``urls``. Ptys and sockets are queried
+    only if they are in ``urls``. ``baud`` applies to ``urls``; 0: from the board's manifest.
     """
-    now = serial_ports()
-    return in_loop(look([port(url, baud, now) for url in urls], within))
+    present = serial_ports()
+    return in_loop(look([port(url, baud, present) for url in urls], within))
 
 
 async def look(named: Collection[Port] = (), within: float = ASK_SECONDS, skip: Collection[Port] = ()) -> list[Device]:
-    """The same for ports rather than urls, leaving out those in ``skip``."""
-    once = {each.url: each for each in named}
-    urls, left_out = set(once), {each.url for each in skip}
+    """Like ``connected_devices``, for ports instead of urls, without those in ``skip``."""
+    unique = {each.url: each for each in named}
+    urls, skipped = set(unique), {each.url for each in skip}
     others = [each for each in serial_ports() if each.url not in urls]
-    asked = [each for each in (*once.values(), *others) if each.url not in left_out]
+    ports = [each for each in (*unique.values(), *others) if each.url not in skipped]
     opened = await asyncio.to_thread(open_ports)
-    return list(await asyncio.gather(*(_ask(each, within, each.url in urls, opened) for each in asked)))
+    return list(await asyncio.gather(*(_query(each, within, each.url in urls, opened) for each in ports)))
 
 
-async def _ask(port: Port, within: float, named: bool, opened: Mapping[str, Sequence[Holder]]) -> Device:
+async def _query(port: Port, within: float, named: bool, opened: Mapping[str, Sequence[Holder]]) -> Device:
     if not named and not port.boards:
-        return Device(port, "unknown", "fits no board's manifest, so it was not asked")
+        return Device(port, "unknown", "its USB ids match no board's manifest, so it was not queried")
     try:
         with one_device():
             demand_free(port, opened)
@@ -155,9 +153,9 @@ async def _ask(port: Port, within: float, named: bool, opened: Mapping[str, Sequ
 
 
 async def connect(port: Port, within: float = ASK_SECONDS) -> tuple[LinkedBoard, int]:
-    """The board at ``port`` and the speed at which it answers: each of the port's speeds is tried for ``within`` seconds.
+    """Connects to the board at ``port``, trying each of the port's baud rates for ``within`` seconds; returns (board, baud).
 
-    Raises what ``LinkedBoard.connect`` does at the last of them.
+    Raises the error of ``LinkedBoard.connect`` at the last baud rate.
     """
     for baud in port.bauds[:-1]:
         with suppress(LinkError):
@@ -166,21 +164,21 @@ async def connect(port: Port, within: float = ASK_SECONDS) -> tuple[LinkedBoard,
 
 
 def explained(port: Port, error: LinkError) -> str:
-    """Why the board at ``port`` is not reached, in words, with who has the port where that can be seen."""
+    """Explains why the board at ``port`` is not reachable, naming the process that has the port open if it is visible."""
     kind = trouble(error)
-    who = " and ".join(map(str, holders(port.url)))
+    processes = " and ".join(map(str, holders(port.url)))
     if kind == "busy":
-        return f"{named(port)} is in use by {who or 'another process'}. End it, or wait for it."
+        return f"{named(port)} is in use by {processes or 'another process'}. End it, or wait for it."
     if kind == "denied":
-        return f"this user may not open {named(port)}. See: tinyfl doctor"
-    if kind == "silent" and who:
-        return f"nothing answers, and {who} has {port.url} open too and may take the answers. End it."
+        return f"no permission to open {named(port)}. See: tinyfl doctor"
+    if kind == "silent" and processes:
+        return f"no answer; {processes} has {port.url} open too and may receive the answers. End it."
     return str(error)
 
 
 def probes(usb: Iterable[Usb] | None = None) -> list[Probe]:
-    """The debug probes: those that pyocd finds, where it is installed, and the USB devices that a manifest names as a probe.
-    ``usb`` is what is connected, if that is known."""
+    """Finds debug probes: those of pyocd, if it is installed, and USB devices that a manifest lists as a probe.
+    ``usb``: the connected devices, if already known."""
     found = []
     for device in usb_devices() if usb is None else usb:
         if kinds := tuple(board.name for board in package_boards() if device.id in board.usb.probe):
@@ -195,20 +193,20 @@ def probes(usb: Iterable[Usb] | None = None) -> list[Probe]:
 
 
 def usb_devices() -> list[Usb]:
-    """What is connected by USB; seen on Linux only."""
+    """The connected USB devices; on Linux only."""
     found = []
     for folder in sorted(USB_DEVICES.glob("*")):
         names = ("idVendor", "idProduct", "serial", "product", "busnum", "devnum")
         vendor, product, serial, name, bus, number = (_line(folder / name) for name in names)
-        if vendor and product:  # not an interface of a device, or one that has just gone
-            known = bus.isdecimal() and number.isdecimal()
-            node = USB_NODES / f"{int(bus):03}" / f"{int(number):03}" if known else None
+        if vendor and product:  # not an interface, and not just unplugged
+            numbered = bus.isdecimal() and number.isdecimal()
+            node = USB_NODES / f"{int(bus):03}" / f"{int(number):03}" if numbered else None
             found.append(Usb(f"{vendor}:{product}", serial_number(serial), plain(name, MAX_USB_CHARS), node, folder.name))
     return found
 
 
 def _line(file: Path) -> str:
-    """The text of one of sysfs's files; empty where there is none, or the device has just gone."""
+    """The text of a file in sysfs; empty if the file or its device does not exist."""
     try:
         return file.read_text(errors="replace").strip()
     except OSError:
@@ -216,20 +214,20 @@ def _line(file: Path) -> str:
 
 
 def _pyocd_probes() -> list[Probe]:
-    """What ``pyocd json --probes`` lists. Empty where pyocd is not installed, or not well (``tinyfl doctor`` tells)."""
+    """The list of ``pyocd json --probes``. Empty if pyocd is not installed or fails (see ``tinyfl doctor``)."""
     tool = find_tool("pyocd")
     if tool is None:
         return []
     try:
-        said = subprocess.run([tool, "json", "--probes"], capture_output=True, text=True, timeout=PYOCD_SECONDS, check=True)
-        listed = [(each["unique_id"], each["info"], each["target"]) for each in json.loads(said.stdout)["boards"]]
+        done = subprocess.run([tool, "json", "--probes"], capture_output=True, text=True, timeout=PYOCD_SECONDS, check=True)
+        listed = [(each["unique_id"], each["info"], each["target"]) for each in json.loads(done.stdout)["boards"]]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return []
     return [Probe(serial_number(id), plain(info), "", _with_target(target)) for id, info, target in listed]
 
 
 def _with_target(target: str) -> tuple[str, ...]:
-    """The boards whose chip pyocd calls ``target``."""
+    """The boards whose chip has pyocd's name ``target``."""
     from tinyfl.building.boards import Pyocd
 
     return tuple(
@@ -240,12 +238,12 @@ def _with_target(target: str) -> tuple[str, ...]:
 
 
 def find_tool(name: str) -> str | None:
-    """Where the program ``name`` is: on the path, or beside this Python, as pip installs it."""
+    """Finds the program ``name``: on the PATH or, as pip installs it, beside this Python."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 def in_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Runs ``work`` in a loop of its own, in which many ports may open at once."""
+    """Runs ``work`` in a new event loop, with threads to open up to MAX_THREADS ports at once."""
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS))
         return runner.run(work)

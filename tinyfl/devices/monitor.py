@@ -1,6 +1,6 @@
-"""What one board says, live: its description, then its status at intervals, across restarts and unplugged cables.
+"""Monitors one board live: its description, then its status at intervals, across restarts and unplugged cables.
 
-A port serves one at a time, so nobody else can speak to the board meanwhile, and a round that others run is not watched.
+A port has one user at a time: no other process can use the board meanwhile, so a round of another process cannot be monitored.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from tinyfl.errors import ConfigError, Dead, LinkError
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
 
 INTERVAL = 1.0
-"""Seconds from one status to the next."""
+"""Default interval between statuses, in seconds."""
 
-AGAIN_SECONDS = 0.5
-"""Between two tries to reach a board that is gone."""
+RECONNECT_SECONDS = 0.5
+"""Interval between attempts to reconnect to a lost board."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """A line of the monitor: at ``time`` (seconds since 1970) "connected", with the board's description; "status"; "gone", with
-    the reason; or "another board", with its description, where one answers that is not the one that was watched."""
+    """A line of the monitor, at ``time`` (seconds since 1970): "connected", with the board's description; "status"; "gone",
+    with the reason; or "another board", with the description of a board that answered in place of the monitored one."""
 
     time: float
     what: str
@@ -38,7 +38,7 @@ class Said:
     detail: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """As plain data: bytes in hexadecimal, the state by its name."""
+        """As plain data: bytes in hexadecimal, the state as its name."""
         line: dict[str, Any] = {"time": round(self.time, 3), "what": self.what, "port": self.port}
         if self.description:
             line |= {"description": _plain(asdict(self.description))}
@@ -56,14 +56,14 @@ def monitor(
     interval: float = INTERVAL,
     devices: Path | None = None,
 ) -> None:
-    """Tells all that the board at the port ``url`` says, or the board ``id`` wherever it is, until Ctrl-C.
+    """Monitors the board at the port ``url``, or the board ``id`` at any port, until Ctrl-C, passing each line to ``tell``.
 
-    Raises ConfigError for neither or both of them, and LinkError where the board is not there to begin with.
+    Raises ConfigError unless exactly one of ``url`` and ``id`` is given, LinkError if the board does not answer at the start.
     """
     if bool(url) == bool(id):
-        raise ConfigError("which board? Give its port, such as /dev/ttyACM0, or --id ID.")
+        raise ConfigError("no board is selected. Give either its port, such as /dev/ttyACM0, or --id ID.")
     if not 0.01 <= interval <= 3600:
-        raise ConfigError(f"--interval is {interval:g} s, not 0.01 to 3,600.")
+        raise ConfigError(f"--interval {interval:g} is out of range. Give 0.01 to 3,600 seconds.")
     with suppress(KeyboardInterrupt):
         in_loop(_watch(url, id, baud, interval, devices, tell))
 
@@ -72,10 +72,10 @@ async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | 
     at = port(url, baud) if url else (await _search(id, baud, devices)).port
     try:
         demand_free(at, open_ports())
-        board, spoken = await connect(at)
+        board, answered_at = await connect(at)
     except LinkError as error:
         raise type(error)(explained(at, error)) from error
-    first = at = replace(at, bauds=(spoken,))
+    first = at = replace(at, bauds=(answered_at,))
     tell(Said(time.time(), "connected", at.url, description=board.description))
     while True:
         watched = board.description.id
@@ -85,24 +85,24 @@ async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | 
             tell(Said(time.time(), "gone", at.url, detail=explained(at, error)))
         finally:
             await board.close()
-        board, at = await _again(first, watched if id else None)
+        board, at = await _reconnect(first, watched if id else None)
         same = board.description.id == watched
-        why = "" if same else f"{watched.hex()} was watched until now. To follow one board and no other, give --id."
+        why = "" if same else f"it replaces {watched.hex()}. To monitor a certain board only, give --id."
         tell(Said(time.time(), "connected" if same else "another board", at.url, description=board.description, detail=why))
 
 
 async def _listen(board: LinkedBoard, at: Port, interval: float, tell: Callable[[Said], None]) -> None:
-    """Tells how the board stands until it is gone, which raises LinkError."""
+    """Reports the board's status until it is lost; then raises LinkError."""
     while True:
         tell(Said(time.time(), "status", at.url, status=await board.status()))
         await asyncio.sleep(interval)
 
 
-async def _again(first: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
-    """The board that was at ``first`` again, wherever it is by now; waits for it. With ``id`` it is not another than that, and
-    is looked for at all ports like its own, also where their serial numbers do not tell them apart."""
+async def _reconnect(first: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
+    """Waits for the board last seen at ``first``, wherever it reappears. With ``id``, accepts only that board, and searches all
+    ports with the same USB ids, even if they share a serial number."""
     while True:
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(RECONNECT_SECONDS)
         for at in await asyncio.to_thread(_places, first, id is not None):
             with suppress(LinkError):
                 board, _ = await connect(at)
@@ -112,7 +112,7 @@ async def _again(first: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:
 
 
 def _places(first: Port, everywhere: bool) -> list[Port]:
-    """Where the board that was at ``first`` may be; ``everywhere``: other ports like its own too, that nobody has open."""
+    """Ports where the board last seen at ``first`` may be; ``everywhere`` adds unopened ports with the same USB ids."""
     here = where(first) or first
     if not everywhere or not first.usb:
         return [here]
@@ -124,21 +124,21 @@ def _places(first: Port, everywhere: bool) -> list[Port]:
 
 
 async def _search(id: str, baud: int, devices: Path | None) -> Device:
-    """The device with this id, or the beginning of one. Raises Dead where it is not found."""
+    """Finds the device with this id, or beginning of an id. Raises Dead if it is not found."""
     saved = inventory.read_inventory(devices)
     places = inventory.ports_of(saved)
     found = await look([replace(each, bauds=(baud,)) if baud else each for each in places], ASK_SECONDS)
     chosen = inventory.select(inventory.selection(ids=[id]), found, saved)
-    if chosen.there:
-        return chosen.there[0]
-    _, perhaps = chosen.missing[0]
-    if perhaps:
-        raise Dead(f"board {id} does not answer. Where it may be: {perhaps.detail}")
-    raise Dead(f"no board with the id {id} was found at any port. See: tinyfl devices")
+    if chosen.present:
+        return chosen.present[0]
+    _, possible = chosen.missing[0]
+    if possible:
+        raise Dead(f"board {id} does not answer. At its possible port: {possible.detail}")
+    raise Dead(f"no board has the id {id} at any port. See: tinyfl devices")
 
 
 def state_name(status: Status) -> str:
-    """The state's name, or its number if it is one that this version does not know."""
+    """The state's name, or its number if this version does not know it."""
     return BoardState(status.state).name if status.state in list(BoardState) else str(status.state)
 
 

@@ -1,9 +1,10 @@
-"""Serial ports: which there are, which boards they may be of, who has them open, and where a board went after a restart.
+"""Serial ports: the ports present, the boards that may be at them, the processes that have them open, and the new port of a
+board after a restart.
 
-A port's name means nothing: Linux numbers ports as they appear, and a board that restarts may come back under another name.
-What stays is the socket that it is plugged into and, where a cable is moved, the USB serial number of the board or of its
-bridge; but some makers give all of theirs the same one, which then says nothing. Boards without USB facts (ptys,
-``socket://host:port``) are given by their url, which is theirs for good.
+A port's name does not identify it: Linux numbers ports as they appear, and a board may return under another name after a
+restart. The USB socket stays the same and, if a cable is moved, so does the USB serial number of the board or its bridge,
+though some makers give all their devices the same number. Ports without USB data (ptys, ``socket://host:port``) are
+identified by their url.
 """
 
 import asyncio
@@ -24,22 +25,21 @@ if TYPE_CHECKING:
     from tinyfl.building.boards import Board
 
 BAUD = 115_200
-"""Of ports that no manifest knows."""
+"""Baud rate for ports without a manifest."""
 
-LOOK_SECONDS = 0.1
-"""Between two looks at what ports there are."""
+POLL_SECONDS = 0.1
+"""Interval between two readings of the list of ports."""
 
 PTY_MAJORS = range(136, 144)
-"""The numbers of Linux's drivers for ptys, 256 each in old kernels; all in the first in later ones."""
+"""Linux's major device numbers for ptys: 256 ptys each in old kernels, all in the first in later ones."""
 
-LOOKS = 5
-"""A list of ports that was read while one of them vanished is read again, so often."""
+LIST_ATTEMPTS = 5
+"""Attempts to read the list of ports, since a port that vanishes meanwhile causes an error."""
 
 
 @dataclass(frozen=True)
 class Spot:
-    """What tells a thing on USB from others: the socket that it is plugged into ("1-1.2"), its serial number, and of a drive
-    the path where it is mounted. What is not known is empty."""
+    """Identifies a USB device: its socket ("1-1.2"), its serial number and, for a drive, its mount point. Empty: unknown."""
 
     socket: str = ""
     serial: str = ""
@@ -49,22 +49,21 @@ class Spot:
         return bool(self.socket or self.serial or self.path)
 
     def same(self, other: "Spot") -> bool:
-        """Whether both are one thing: by the first of these facts that is known of both."""
+        """Whether both are the same device, by the first field known of both."""
         facts = ((self.socket, other.socket), (self.serial, other.serial), (self.path, other.path))
         return next((ours == theirs for ours, theirs in facts if ours and theirs), False)
 
     def word(self, things: "Iterable[Spot]") -> str:
-        """What a command line calls it among ``things``: its serial number, unless another has that; its socket; its path."""
+        """Its name on a command line, unique among ``things``: serial number, unless shared; else socket; else path."""
         shared = any(each.serial == self.serial and not each.same(self) for each in things)
         return (self.serial if not shared else "") or self.socket or self.path or self.serial
 
 
 @dataclass(frozen=True)
 class Port:
-    """Where a board may be: what pyserial opens (``url``); of USB ports the ids as "0483:374b", the serial number, what the
-    thing calls itself and where it is plugged in ("1-1.2", behind a colon its interface); the speeds to try, likeliest first;
-    and whether the serial number is ``shared``: things in other sockets have it too. What is not known is empty, the url of a
-    port that is yet to come too."""
+    """A port of a board: the ``url`` for pyserial; for USB its ids ("0483:374b"), serial number, product name and location (the
+    socket "1-1.2", then after a colon the interface); the baud rates to try, likeliest first; and whether devices in other
+    sockets have the same serial number (``shared``). Empty: unknown, as is the url of a port yet to appear."""
 
     url: str
     usb: str = ""
@@ -76,12 +75,12 @@ class Port:
 
     @property
     def boards(self) -> tuple[str, ...]:
-        """The boards whose manifests have these USB ids."""
+        """Names of the boards with these USB ids in their manifests."""
         return tuple(board.name for board in package_boards() if any(self.usb in link.usb for link in board.links))
 
     @property
     def socket(self) -> str:
-        """Where it is plugged in, whichever of its interfaces this is."""
+        """The USB socket, without the interface."""
         return self.location.partition(":")[0]
 
     @property
@@ -90,7 +89,7 @@ class Port:
 
     @property
     def interface(self) -> str:
-        """Which of several interfaces this is, such as "1.2"."""
+        """The USB interface, such as "1.2"."""
         return self.location.partition(":")[2]
 
 
@@ -107,31 +106,31 @@ class Holder:
 
 @cache
 def package_boards() -> tuple["Board", ...]:
-    """The boards that come with tinyfl."""
+    """The built-in boards."""
     from tinyfl.building import boards
 
     return tuple(map(boards.load, boards.names()))
 
 
 def speeds(usb: str, kinds: "Iterable[Board]" = ()) -> tuple[int, ...]:
-    """The speeds of ports with these USB ids, those of ``kinds`` first, then as the package's manifests have them."""
+    """Baud rates for ports with these USB ids: those of ``kinds`` first, then those of the built-in boards."""
     fitting = [link.baud for board in (*kinds, *package_boards()) for link in board.links if usb in link.usb]
     return tuple(dict.fromkeys(fitting)) or (BAUD,)
 
 
 def serial_ports() -> list[Port]:
-    """The serial ports that this machine has now, in order of their names."""
+    """The serial ports of this machine, sorted by name."""
     from serial.tools import list_ports
 
     found = []
-    for look in range(LOOKS):
+    for attempt in range(LIST_ATTEMPTS):
         try:
             found = sorted(list_ports.comports())
             break
-        except (OSError, TypeError, ValueError):  # what pyserial raises if a port vanishes as it reads the port's facts
-            if look == LOOKS - 1:
+        except (OSError, TypeError, ValueError):  # raised by pyserial if a port vanishes meanwhile
+            if attempt == LIST_ATTEMPTS - 1:
                 raise
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     ports = [
         Port(
             url=info.device,
@@ -149,16 +148,16 @@ def serial_ports() -> list[Port]:
     return [replace(each, shared=each.serial != "" and len(sockets[each.serial]) > 1) for each in ports]
 
 
-def port(url: str, baud: int = 0, now: Sequence[Port] | None = None) -> Port:
-    """The port that a user calls ``url``, with its USB facts where it has any (``now``: the ports there are, if that is known);
-    links such as those of /dev/serial/by-id are followed. ``baud``, if given, is the only speed to try."""
+def port(url: str, baud: int = 0, present: Sequence[Port] | None = None) -> Port:
+    """The port ``url``, with its USB data if any (``present``: the list of ports, if already read). Follows links, such
+    as those in /dev/serial/by-id. ``baud``, if given, is the only baud rate to try."""
     names = (url, real(url))
-    found = next((each for each in (serial_ports() if now is None else now) if each.url in names), Port(url))
+    found = next((each for each in (serial_ports() if present is None else present) if each.url in names), Port(url))
     return replace(found, bauds=(baud,)) if baud else found
 
 
 def real(url: str) -> str:
-    """The one name of a port that has several: links are followed, and a Mac's /dev/tty.NAME is its /dev/cu.NAME."""
+    """Resolves a port's aliases to one name: follows links, and turns a Mac's /dev/tty.NAME into /dev/cu.NAME."""
     if "://" in url or "\0" in url:
         return url
     path = os.path.realpath(url)
@@ -166,33 +165,33 @@ def real(url: str) -> str:
 
 
 def where(port: Port, usb: Collection[str] = ()) -> Port | None:
-    """Where the board that was at ``port`` is now, if it is there: in its socket, or else wherever its USB serial number is,
-    unless several have that. Of a board with several ports it is the same one.
+    """Finds the current port of the board last seen at ``port``: in its socket or, unless several devices share it, by its USB
+    serial number; for a board with several ports, on the same interface. None if it is not there.
 
-    ``usb`` are the ids it is expected under, such as its bootloader's; then what is in its socket counts whatever its serial
-    number is, since not all bootloaders give one, or the same. With none given they are those it had.
+    ``usb``: the ids to expect, such as its bootloader's (default: the old ids). With other ids the serial number in the socket
+    is ignored, since a bootloader may report another or none.
     """
     if not port.usb:
         return port if "://" in port.url or os.access(port.url, os.F_OK) else None
     ids = {each.lower() for each in usb} or {port.usb}
     itself = port.usb in ids
-    there = [each for each in serial_ports() if each.usb in ids]
-    same = [each for each in there if (each.socket == port.socket if port.socket else each.url == port.url)]
+    present = [each for each in serial_ports() if each.usb in ids]
+    same = [each for each in present if (each.socket == port.socket if port.socket else each.url == port.url)]
     same = [each for each in same if each.serial == port.serial or not itself]
     if not same and port.serial and not port.shared:
-        same = [each for each in there if each.serial == port.serial and not each.shared]
+        same = [each for each in present if each.serial == port.serial and not each.shared]
     if itself and port.interface:
         same = [each for each in same if each.interface == port.interface]
     same.sort(key=lambda each: (each.interface != port.interface, each.url != port.url))
     if itself and port.url and len(same) > 1 and same[0].url != port.url:
-        return None  # several of one thing's ports, and no telling which
+        return None  # ambiguous: several ports of one device
     return replace(same[0], bauds=port.bauds) if same else None
 
 
 async def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
-    """The same, waiting for up to ``within`` seconds until the board is there. Raises Dead if it does not come.
+    """Like ``where``, but waits up to ``within`` seconds for the board. Raises Dead if it does not appear.
 
-    A board that was just told to restart may not be gone yet: opening what is returned may fail, and asking again then helps.
+    Right after a restart command the old port may still exist, so that opening the result fails: call this again.
     """
     deadline = time.monotonic() + within
     while (found := await asyncio.to_thread(where, port, usb)) is None:
@@ -201,13 +200,12 @@ async def follow(port: Port, within: float, usb: Collection[str] = ()) -> Port:
             what = f"no USB device with the serial number {plain(port.serial)}" if by_serial else f"nothing at {named(port)}"
             ids = f" as {' or '.join(sorted(usb))}" if usb else ""
             raise Dead(f"{what} came back within {within:g} s{ids}. Press the board's reset button, or plug it in again.")
-        await asyncio.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+        await asyncio.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
     return found
 
 
 def named(port: Port) -> str:
-    """What a user may call the port: its url, and where USB facts are known its serial number, or its socket where others have
-    that number too."""
+    """A name of the port for messages: its url and its USB serial number, or its socket if the number is shared."""
     serial = f"USB serial number {plain(port.serial)}" if port.serial and not port.shared else ""
     if not port.url:
         return f"the serial port of {serial}" if serial else f"the serial port in USB socket {port.socket}"
@@ -216,8 +214,8 @@ def named(port: Port) -> str:
 
 
 def trouble(error: LinkError) -> str:
-    """Why a board is not reached, in a word: "busy" (another process has the port), "denied" (no permission), "gone" (no such
-    port), "silent" (nothing answers), or the error's own reason."""
+    """Classifies a failure to reach a board: "busy" (another process has the port), "denied" (no permission), "gone" (no such
+    port), "silent" (no answer), or the error's own reason."""
     if not isinstance(error, Dead):
         return error.reason
     cause = error.__cause__
@@ -228,15 +226,15 @@ def trouble(error: LinkError) -> str:
 
 
 def holders(url: str) -> list[Holder]:
-    """The other processes that have the port open, as ``open_ports`` knows them."""
+    """The other processes that have the port open (see ``open_ports``)."""
     return open_ports().get(real(url), [])
 
 
 def open_ports() -> dict[str, list[Holder]]:
-    """The other processes that have each port open, as far as this user may see, those that lock it first.
+    """For each port, the other processes that have it open, those with a lock first, as far as this user may see.
 
-    Of a pty those that lock it, or whose terminal it is: whoever serves a pty may have it open. A pty's number is used again,
-    so one that was a board's may be a person's terminal by now. Empty where the system has no /proc.
+    For a pty only processes that lock it, or whose terminal it is, since its server may have it open too. Linux reuses pty
+    numbers, so a board's former pty may now be someone's terminal. Empty on a system without /proc.
     """
     found: dict[str, list[tuple[bool, Holder]]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -244,7 +242,7 @@ def open_ports() -> dict[str, list[Holder]]:
             try:
                 opened = _opened(folder)
                 holder = Holder(int(folder.name), plain((folder / "comm").read_text(errors="replace")))
-            except OSError:  # ended meanwhile, or another user's
+            except OSError:  # ended, or another user's
                 continue
             for device, locked in opened.items():
                 found.setdefault(device, []).append((not locked, holder))
@@ -255,15 +253,15 @@ def open_ports() -> dict[str, list[Holder]]:
 
 
 def demand_free(port: Port, opened: Mapping[str, Sequence[Holder]]) -> None:
-    """Raises Dead, a "busy" one, where another process has the port open, be it without a lock: to open it then would change
-    its speed under that process, and take what it is to read."""
-    if who := opened.get(real(port.url)):
+    """Raises Dead ("busy") if another process has the port open, even without a lock: opening it too would change the baud rate
+    for that process, and steal its input."""
+    if processes := opened.get(real(port.url)):
         busy = BlockingIOError(errno.EAGAIN, "open elsewhere")
-        raise Dead(f"{named(port)} is in use by {' and '.join(map(str, who))}. End it, or wait for it.") from busy
+        raise Dead(f"{named(port)} is in use by {' and '.join(map(str, processes))}. End it, or wait for it.") from busy
 
 
 def _opened(process: Path) -> dict[str, bool]:
-    """The ports that a process has open, and whether it locks them."""
+    """The ports a process has open, mapped to whether it locks them."""
     opened: dict[str, bool] = {}
     for file in (process / "fd").iterdir():
         device = str(file.readlink())

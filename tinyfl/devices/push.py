@@ -1,8 +1,8 @@
-"""A model to many boards at once: a run's weights to their model slots, or an int8 program to its slot.
+"""Pushes a model to many boards at once: a run's weights to their model slots, or an int8 program to its slot.
 
-What is there already is left alone, and a board that fails stops no other. A cut at any moment leaves a board with its old
-model or with the new one: weights reach flash only by a commit, and a program counts only once it is whole (firmware/SPEC.md,
-slots). A program's slot holds one, so a board whose new program does not come whole has none until it is pushed again.
+Boards that have the model already are skipped, and a failing board does not stop the others. An interruption at any moment
+leaves a board with its old model or the new one: weights reach flash only by a commit, and a program is valid only once it is
+complete (firmware/SPEC.md, slots). The program's slot holds one program, so an incomplete one leaves the board without any.
 """
 
 import asyncio
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from tinyfl.int8.native import Program
 
 ATTEMPTS = 3
-"""For each board that is there: one that restarts in the middle gets the model anew."""
+"""Attempts per board that answers: a board that restarts meanwhile gets the model again."""
 
 BACK_SECONDS = 10.0
-"""What a board that restarted may take to be back."""
+"""Timeout for a board's return after a restart."""
 
 PAUSE_SECONDS = 1.0
-"""Between two looks for boards that are waited for."""
+"""Interval between searches for missing boards."""
 
 PUSHED, UP_TO_DATE, OFFLINE, FAILED, DOES_NOT_FIT = "pushed", "up to date", "offline", "failed", "does not fit"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's plan and weights (parameters,) float32, with the bytes of RAM that a board needs to learn from them."""
+    """A network's plan, its weights (parameters,) float32, and the bytes of RAM that learning needs on a board."""
 
     plan: bytes
     theta: "F32"
@@ -49,7 +49,7 @@ class Weights:
 
     @property
     def sha256(self) -> bytes:
-        """What a board calls its model."""
+        """The digest by which a board reports its model."""
         return sha256(floats(self.theta)).digest()
 
     def is_on(self, described: Description) -> bool:
@@ -57,12 +57,12 @@ class Weights:
         return described.model == self.sha256 and described.plan == sha256(self.plan).digest()
 
     def demand_fit(self, described: Description) -> None:
-        """Raises DoesNotFit where the board has no room for it."""
+        """Raises DoesNotFit if the board is too small for the model."""
         _demand(described, WEIGHTS_HEADER + len(self.plan) + 4 * self.theta.size, described.slot, "flash in a model's slot")
         _demand(described, self.arena, described.arena, "RAM to learn")
 
     async def write(self, board: LinkedBoard) -> None:
-        """Into the slot that is not the newest."""
+        """Writes to the older of the two slots."""
         if (await board.status()).state == BoardState.learning:
             await board.abort()
         within = WORK_SECONDS + 4 * self.theta.size / SLOWEST
@@ -79,19 +79,19 @@ class Int8:
 
     @property
     def sha256(self) -> bytes:
-        """What a board calls its inference."""
+        """The digest by which a board reports its program."""
         return sha256(self.program.content).digest()
 
     def is_on(self, described: Description) -> bool:
-        """Whether the board has just this program."""
+        """Whether the board has this program."""
         return described.inference == self.sha256
 
     def demand_fit(self, described: Description) -> None:
-        """Raises DoesNotFit where the board has no room for it."""
+        """Raises DoesNotFit if the board is too small for the model."""
         demand_room(self.program, described)
 
     async def write(self, board: LinkedBoard) -> None:
-        """Into the program's slot."""
+        """Writes to the program's slot."""
         await put_program(board, self.program)
 
 
@@ -100,8 +100,8 @@ Model = Weights | Int8
 
 @dataclass(frozen=True)
 class PushResult:
-    """What became of one board: "pushed", "up to date", "offline" (did not answer), "failed", or "does not fit"; ``detail``
-    says why. ``board`` is its kind; what is not known is empty."""
+    """The result for one board: "pushed", "up to date", "offline" (did not answer), "failed", or "does not fit"; ``detail``
+    explains it. ``board`` is its kind. Empty: unknown."""
 
     id: str
     board: str
@@ -118,7 +118,7 @@ class PushResult:
 
 @dataclass(frozen=True)
 class Pushed:
-    """A model's SHA-256 (hexadecimal), its kind ("weights" or "int8"), and what became of each board."""
+    """The model, its SHA-256 (hexadecimal) and kind ("weights" or "int8"), and the result for each board."""
 
     model: str
     kind: str
@@ -136,9 +136,9 @@ class Pushed:
 
 
 def load(name: str) -> Model:
-    """The model that ``name`` says: a finished run's directory, an .npz file of weights, or an int8 .tflite file.
+    """Loads the model ``name``: a finished run's directory, an .npz file of weights, or an int8 .tflite file.
 
-    Raises ConfigError, DataError or RunError where it is none.
+    Raises ConfigError, DataError or RunError for anything else.
     """
     path = Path(name)
     if path.suffix == ".tflite":
@@ -150,12 +150,12 @@ def load(name: str) -> Model:
 
         start = Initialisation.load(path)
         return Weights(start.network.plan.bytes, start.theta, start.network.arena_bytes())
-    raise ConfigError(f"{name} is no model to push. Give a finished run's directory, its .npz, or an int8 .tflite file.")
+    raise ConfigError(f"{name} is not a model to push. Give a finished run's directory, its .npz, or an int8 .tflite file.")
 
 
 def push(
     name: str,
-    asked: Selection,
+    request: Selection,
     *,
     urls: Sequence[str] = (),
     baud: int = 0,
@@ -163,72 +163,75 @@ def push(
     devices: Path | None = None,
     tell: Callable[[PushResult], None] = lambda outcome: None,
 ) -> Pushed:
-    """The model ``name`` to the boards that are meant, side by side. ``tell`` is called as each is done with.
+    """Pushes the model ``name`` to the selected boards in parallel, and calls ``tell`` with each result.
 
-    Boards are looked for at all ports that may have one, at those of the devices in the file ``devices`` (None:
-    devices.toml, if there is one), and at ``urls``, for which ``baud`` is (0: as their manifests have it). Those that are not
-    there, or fail, are tried again for ``wait`` seconds. Raises ConfigError for a selection that nothing can meet, and what
-    ``load`` raises; what becomes of boards is in the result.
+    Searches all ports that may have a board, the ports of the devices in the file ``devices`` (None: devices.toml, if it
+    exists), and ``urls``, at ``baud`` (0: from the manifest). Boards that are missing or fail are tried again for ``wait``
+    seconds. Raises ConfigError for an impossible selection, and the errors of ``load``; failures of boards are in the result.
     """
     model = load(name)
-    saved, now = inventory.read_inventory(devices), serial_ports()
-    outcomes = in_loop(_Push(model, asked, saved, [port(url, baud, now) for url in urls], tell).run(wait, devices))
+    saved, present = inventory.read_inventory(devices), serial_ports()
+    outcomes = in_loop(_Push(model, request, saved, [port(url, baud, present) for url in urls], tell).run(wait, devices))
     return Pushed(name, "int8" if isinstance(model, Int8) else "weights", model.sha256.hex(), outcomes)
 
 
 def demand_all(pushed: Pushed) -> None:
-    """Raises LinkError where boards were left without the model or none was found, or DoesNotFit where all that were left are
-    too small for it."""
+    """Raises LinkError if boards are left without the model or none was found, or DoesNotFit if all of those are too small."""
     left = pushed.left
     if not pushed.boards:
         raise LinkError(
-            "none of the boards that are meant was found. See: tinyfl devices. Boards on ptys, sockets and USB adapters are "
-            "found where --port names them, or once tinyfl devices --port PORT --save has."
+            "none of the selected boards was found. See: tinyfl devices. For boards on ptys, sockets and USB adapters, give "
+            "--port, or save them first: tinyfl devices --port PORT --save"
         )
     if not left:
         return
     what = f"{len(left)} of {len(pushed.boards)} boards are without the model: "
     what += ", ".join(f"{each.id or each.port} ({each.what})" for each in left)
     if all(each.what == DOES_NOT_FIT for each in left):
-        raise DoesNotFit(f"{what}. Take a smaller model, or larger boards.")
-    raise LinkError(f"{what}. See to them and push again: boards that have it are skipped. --wait SECONDS waits for them.")
+        raise DoesNotFit(f"{what}. Use a smaller model, or larger boards.")
+    raise LinkError(
+        f"{what}. Check them and push again: boards with the model are skipped. --wait SECONDS waits for missing boards."
+    )
 
 
 class _Push:
-    """One push under way."""
+    """A push in progress."""
 
     def __init__(
         self,
         model: Model,
-        asked: Selection,
+        request: Selection,
         saved: Sequence[Saved],
         named: Sequence[Port],
         tell: Callable[[PushResult], None],
     ) -> None:
-        self._model, self._asked, self._saved, self._named, self._tell = model, asked, saved, named, tell
+        self._model, self._request, self._saved, self._named, self._tell = model, request, saved, named, tell
         self._finished: dict[str, tuple[Device, PushResult]] = {}
-        self._told: dict[tuple[str, str], str] = {}
+        self._reported: dict[tuple[str, str], str] = {}
 
     async def run(self, wait: float, devices: Path | None) -> tuple[PushResult, ...]:
-        """What became of each board, those that are done with first."""
+        """The result for each board, finished ones first."""
         deadline = time.monotonic() + wait
         while True:
-            chosen = inventory.select(self._asked, await self._look(), self._saved, devices)
-            worked = await asyncio.gather(*(self._one(each) for each in chosen.there if each.id not in self._finished))
-            left = [each for each in worked if each.id not in self._finished] + _not_there(chosen)
+            chosen = inventory.select(self._request, await self._look(), self._saved, devices)
+            worked = await asyncio.gather(*(self._one(each) for each in chosen.present if each.id not in self._finished))
+            left = [each for each in worked if each.id not in self._finished] + _absent(chosen)
             for each in left:
-                self._say(each)
+                self._report(each)
             over = time.monotonic() + PAUSE_SECONDS >= deadline
             if over or (self._finished and not left):
                 return (*(outcome for _, outcome in self._finished.values()), *left)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _look(self) -> list[Device]:
-        """What is there, with boards that are done with as they were found."""
+        """The devices present; finished boards as they were found."""
         finished = [device for device, _ in self._finished.values()]
         named = {each.url: each for each in [*inventory.ports_of(self._saved), *self._named]}
         found = await look(list(named.values()), skip=[each.port for each in finished])
-        return [*finished, *(each for each in found if each.id not in self._finished)]  # one may have changed its port
+        return [
+            *finished,
+            *(each for each in found if each.id not in self._finished),
+        ]  # a finished one may have another port now
 
     async def _one(self, device: Device) -> PushResult:
         began = time.monotonic()
@@ -242,21 +245,21 @@ class _Push:
         outcome = PushResult(device.id, device.boards[0], device.port.url, what, detail, round(time.monotonic() - began, 3))
         if what != FAILED:
             self._finished[device.id] = device, outcome
-        self._say(outcome)
+        self._report(outcome)
         return outcome
 
-    def _say(self, outcome: PushResult) -> None:
-        """Tells what is new."""
+    def _report(self, outcome: PushResult) -> None:
+        """Reports a board's result if it is new."""
         who = outcome.id, outcome.port
-        if self._told.get(who) != outcome.what:
-            self._told[who] = outcome.what
+        if self._reported.get(who) != outcome.what:
+            self._reported[who] = outcome.what
             self._tell(outcome)
 
 
 async def put(model: Model, device: Device) -> str:
-    """``model`` to one board that answered, wherever it is by now: PUSHED, or UP_TO_DATE where it had it.
+    """Pushes ``model`` to one board that answered, following it to a new port: PUSHED, or UP_TO_DATE if it had it.
 
-    Raises LinkError if that fails ATTEMPTS times, and DoesNotFit.
+    Raises LinkError after ATTEMPTS failures, and DoesNotFit.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -275,21 +278,21 @@ async def _put(model: Model, device: Device, at: Port) -> str:
         described = board.description
         if described.id.hex() != device.id:
             raise Refused(
-                f"another board, {described.id.hex()}, answers at {named(at)}, where {device.id} was. Nothing was written. "
-                "Put the cables right, or leave out --port, so that boards are looked for by their ids."
+                f"another board, {described.id.hex()}, answers at {named(at)}, in place of {device.id}. Nothing was written. "
+                "Swap the cables back, or leave out --port, so that boards are found by their ids."
             )
         if model.is_on(described):
             return UP_TO_DATE
         model.demand_fit(described)
         await model.write(board)
         if not model.is_on(await board.describe()):
-            raise Corrupt(f"board {device.id} took the model, and then describes another.")
+            raise Corrupt(f"board {device.id} accepted the model, but then reports another.")
     finally:
         await board.close()
     return PUSHED
 
 
-def _not_there(chosen: Chosen) -> list[PushResult]:
+def _absent(chosen: Chosen) -> list[PushResult]:
     outcomes = []
     for saved, at in chosen.missing:
         why = at.detail if at else "not found at any port"
@@ -300,13 +303,13 @@ def _not_there(chosen: Chosen) -> list[PushResult]:
 
 
 def _absence(at: Device | None) -> str:
-    """A board that answers, but not as it should, is there."""
+    """FAILED for a board that answered wrongly, OFFLINE for one that did not answer."""
     return FAILED if at and at.state in ("refused", "corrupt") else OFFLINE
 
 
-def _demand(described: Description, takes: int, has: int, what: str) -> None:
-    if takes > has:
+def _demand(described: Description, needed: int, available: int, what: str) -> None:
+    if needed > available:
         raise DoesNotFit(
-            f"the model takes {takes:,} bytes of {what}; board {described.id.hex()} ({described.board}) has {has:,}. "
-            "Take a smaller model, or a larger board."
+            f"the model needs {needed:,} bytes of {what}; board {described.id.hex()} ({described.board}) has {available:,}. "
+            "Use a smaller model, or a larger board."
         )

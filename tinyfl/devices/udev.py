@@ -1,4 +1,4 @@
-"""Linux's rules for who may use a USB device: which the boards need, and whether the system has them."""
+"""Linux's udev rules: those that give users access to the boards' USB devices, and a check of the installed ones."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 FILE = "/etc/udev/rules.d/70-tinyfl.rules"
-"""Where the rules belong: uaccess works from files that come before 73-seat-late.rules only."""
+"""Path of the rules; uaccess works only in files sorted before 73-seat-late.rules."""
 
 FOLDERS = tuple(Path(root) / "udev/rules.d" for root in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"))
 
@@ -18,8 +18,8 @@ _GRANT = re.compile(r'TAG\s*\+?=\s*"uaccess"|MODE\s*:?=\s*"0?66[0-7]"')
 
 
 def rules(probes: Iterable[str], ports: Iterable[str] = ()) -> str:
-    """The text of a rules file that lets the user at the keyboard, and the group plugdev, use the USB devices with the ids
-    ``probes`` (as "0483:374b"), and keeps ModemManager from talking to the serial ports of those with the ids ``ports``."""
+    """The text of a rules file that gives the user at the keyboard, and the group plugdev, access to the USB devices with the
+    ids ``probes`` (such as "0483:374b"), and keeps ModemManager off the serial ports of devices with the ids ``ports``."""
     lines = [
         f"# {FILE}: debug probes, bootloaders and serial ports of the boards that tinyfl knows",
         'ACTION=="remove", GOTO="tinyfl_end"',
@@ -32,7 +32,7 @@ def rules(probes: Iterable[str], ports: Iterable[str] = ()) -> str:
 
 
 def without_rule(ids: Iterable[str], folders: Sequence[Path] | None = None) -> list[str]:
-    """The USB ids that no rule of this system lets a user use."""
+    """The USB ids to which no installed rule gives users access."""
     granted = [
         grant
         for folder in (FOLDERS if folders is None else folders)
@@ -48,7 +48,7 @@ def _ids(id: str) -> str:
 
 
 def _grants(file: Path) -> list[partial[bool]]:
-    """For each rule of a file that lets users use something, whether it fits an id."""
+    """For each rule of a file that gives users access, a function to test whether it matches an id."""
     try:
         text = file.read_text(errors="replace").replace("\\\n", " ")
     except OSError:

@@ -1,1 +1,1 @@
-"""Networks that leave tinyfl and come to it: Keras models, TFLite files, and programs for the core."""
+"""Exports networks as TFLite files and C arrays, and measures and runs them."""

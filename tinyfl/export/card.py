@@ -1,4 +1,4 @@
-"""The model card: what ``tinyfl.export.model.export`` found out, in words."""
+"""The model card: the results of ``tinyfl.export.model.export`` as Markdown."""
 
 from math import prod
 from pathlib import Path
@@ -10,9 +10,9 @@ from tinyfl.export.measure import CORE
 SHARES = ("accuracy", "labels right")
 _DATA = {
     "digits": "scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a device sees five of the ten, "
-    "under its own numbering, turned and lit its own way",
+    "with its own numbering, rotation and brightness",
     "sine": "sine waves of random amplitude and phase; a device is one wave",
-    "omniglot": "Omniglot's characters, 28 x 28 pixels; a device sees five of them, under its own numbering",
+    "omniglot": "Omniglot's characters, 28 x 28 pixels; a device sees five of them, with its own numbering",
     "npz": "a user's own samples by device",
 }
 
@@ -44,7 +44,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _code(words: object) -> str:
-    """Words from outside between backticks, of which they may have none."""
+    """Encloses untrusted words in backticks, replacing backticks in them."""
     return f"`{plain(words).replace('`', chr(39))}`"
 
 
@@ -52,17 +52,17 @@ def _purpose(facts: dict[str, Any]) -> str:
     if facts["adapted"] is not None:
         return f"Weights adapted to test device {facts['adapted']:,} of the run {_code(facts['run'])}, for that device alone."
     if facts["learnt"] is None:
-        return f"The weights in {_code(facts['run'])}, apart from the run that they come from."
+        return f"The weights in {_code(facts['run'])}, without their run."
     return (
-        f"The initialisation of the run {_code(facts['run'])}: where devices start to adapt from. "
-        "As it is, without adaptation, it is not what the run was for."
+        f"The initialisation of the run {_code(facts['run'])}: from which devices start to adapt. "
+        "It is not meant for use without adaptation."
     )
 
 
 def _measured(facts: dict[str, Any]) -> list[str]:
     lines = []
     for case in facts["measured"]:
-        least = min(row["devices"] for row in case["rows"])
+        devices = min(row["devices"] for row in case["rows"])
         lines += [f"On {case['on']}:", ""]
         rows = [
             [row["numbers"], row["by"], figure(row["value"], row["ci95"], facts["metric"]), drop(row, facts["metric"])]
@@ -71,7 +71,7 @@ def _measured(facts: dict[str, Any]) -> list[str]:
         lines += _table(["numbers", "run by", facts["metric"], "worse than the core in float32 by"], rows)
         lines += [
             "",
-            f"{case['rows'][0]['samples']:,} samples of each" + ("; 95 % intervals over devices." if least > 1 else "."),
+            f"{case['rows'][0]['samples']:,} samples of each" + ("; 95 % intervals over devices." if devices > 1 else "."),
             "",
         ]
     lines += [f"Not run: {markdown(name)} ({markdown(why)})." for name, why in facts["not_run"].items()]
@@ -79,7 +79,7 @@ def _measured(facts: dict[str, Any]) -> list[str]:
 
 
 def figure(value: float | None, ci95: float | None, metric: str) -> str:
-    """A share in per cent, or an error, with the half-width of its interval."""
+    """Formats a share in per cent, or an error, with the half-width of its interval."""
     if value is None:
         return "not finite"
     if metric not in SHARES:
@@ -88,7 +88,7 @@ def figure(value: float | None, ci95: float | None, metric: str) -> str:
 
 
 def drop(row: dict[str, Any], metric: str) -> str:
-    """By how much a row is worse than the core in float32: as points of a per cent, or as an error."""
+    """Formats a row's loss against the core in float32: in percentage points, or as an error."""
     if (row["numbers"], row["by"]) == ("float32", CORE):
         return ""
     worse = figure(row["drop"], row["drop_ci95"], metric)
@@ -116,8 +116,8 @@ def _ends(facts: dict[str, Any]) -> list[str]:
             "Both are in the C files, and in the run's initialisation.npz."
         )
     meaning = {
-        "softmax_cross_entropy": "logits, the largest of which is the answer; softmax makes probabilities of them",
-        "sigmoid_cross_entropy": "logits, each above 0 for yes; sigmoid makes probabilities of them",
+        "softmax_cross_entropy": "logits: the largest is the answer; softmax turns them into probabilities",
+        "sigmoid_cross_entropy": "logits, each above 0 for yes; sigmoid turns them into probabilities",
         "mean_squared_error": "values",
     }[facts["loss"]]
     lines.append(f"- Output: 1 x {facts['outputs']:,}, {meaning}.")
@@ -130,14 +130,14 @@ def _ends(facts: dict[str, Any]) -> list[str]:
         lines.append(f"- Classes, in order: {', '.join(map(markdown, facts['classes']))}.")
     if facts["int8"]:
         lines += [
-            f"- int8 {end} q stands for {facts['int8'][end]['scale']:.9g} x (q - {facts['int8'][end]['zero']}).".replace(
+            f"- int8 {end} q represents {facts['int8'][end]['scale']:.9g} x (q - {facts['int8'][end]['zero']}).".replace(
                 "- -", "+ "
             )
             for end in ("input", "output")
         ]
         lines.append(
             f"- The ranges of int8 numbers are those of {facts['representative_samples']:,} samples of training devices; "
-            "what lies beyond saturates."
+            "values beyond saturate."
         )
     return lines
 
@@ -184,19 +184,17 @@ def _learnt(facts: dict[str, Any]) -> list[str]:
 
 def _limits(facts: dict[str, Any]) -> list[str]:
     lines = [
-        "- All figures are from the machine that wrote this and from samples of the task above; none is from a board, "
-        "and none says how the model does on other data.",
+        "- All figures were measured on the machine that wrote this card, on samples of the task above; none on a board, "
+        "and none on other data.",
     ]
     if facts["learnt"] is None:
-        lines.append("- How often the model is right is not known here, only how often it answers as the core does in float32.")
+        lines.append("- The model's accuracy is unknown here, only its agreement with the core in float32.")
     elif facts["adapted"] is not None:
         lines.append("- One device's figures say nothing about another's.")
     else:
         lines.append(
-            "- After adaptation every device has weights, ranges and int8 files of its own; those here are not theirs."
+            "- After adaptation every device has its own weights, ranges and int8 files, which differ from those here."
         )
     if facts["task"] == "npz":
-        lines.append(
-            "- What the samples leave out, the model has not learnt; see to that the devices are like those it will meet."
-        )
+        lines.append("- The model has learnt only from these samples: check that their devices resemble those of its use.")
     return lines

@@ -1,4 +1,4 @@
-"""TFLite files out of networks, by TensorFlow's converter."""
+"""Converts networks to TFLite files, with TensorFlow's converter."""
 
 import numpy as np
 
@@ -13,15 +13,15 @@ SAMPLES, MAX_DEVICES = 500, 100
 
 
 def convert(network: Network, theta: F32, representative: F32 | None = None) -> bytes:
-    """A .tflite file of ``network`` with weights ``theta``: float32, or, with ``representative`` inputs (samples, *shape)
-    float32, whose ranges it takes, int8 throughout, input and output too.
+    """Converts ``network`` with weights ``theta`` to a .tflite file: float32 or, with ``representative`` inputs (samples,
+    *shape) float32 for the ranges, int8 throughout, including input and output.
 
-    It takes (1, *shape) and gives (1, outputs), as the core does: logits where the loss is a cross-entropy. The same arguments
-    give the same bytes. Raises ConfigError for what TensorFlow cannot run, InstallError without it.
+    Input (1, *shape), output (1, outputs) as in the core: logits for a cross-entropy loss. The same arguments give the same
+    bytes. Raises ConfigError for a network that TensorFlow cannot run, InstallError without TensorFlow.
     """
     tf = tensorflow_part("tensorflow")
     model = to_keras(network, theta)
-    # Constants in place of variables: the converter then has nothing to freeze, and one graph of fixed shapes.
+    # Constants instead of variables, so that the converter has nothing to freeze and one graph of fixed shapes.
     weights = [tf.constant(v) for v in model.trainable_variables], [tf.constant(v) for v in model.non_trainable_variables]
 
     run = tf.function(lambda x: model.stateless_call(*weights, x, training=False)[0])
@@ -38,7 +38,7 @@ def convert(network: Network, theta: F32, representative: F32 | None = None) -> 
 
 
 def representative_set(task: Task, network: Network) -> F32:
-    """Inputs that training devices of ``task`` see, from up to 100 devices: float32 (about 500, *network.shape)."""
+    """Inputs of up to 100 training devices of ``task``: float32 (about 500, *network.shape)."""
     devices = numbers(0, min(task.fleet_size or MAX_DEVICES, MAX_DEVICES))
     each = -(-SAMPLES // len(devices))
     x, _ = core.samples(task.stream(devices, 0, each), network.plan, devices, 0, each)

@@ -1,4 +1,4 @@
-"""An int8 model over a batch of inputs, or over a task, wherever it is to run."""
+"""Runs an int8 model on a batch of inputs, or on a task: on this machine or on a board."""
 
 from collections.abc import Callable
 from math import prod
@@ -18,10 +18,10 @@ from tinyfl.system.files import read_array, write_whole
 from tinyfl.tasks import Episodes, Task, load_task
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
-"""From inputs (n, *shape) to raw outputs (n, *shape)."""
+"""Maps inputs (n, *shape) to raw outputs (n, *shape)."""
 
 MAX_DEVICES = 100
-"""Of a task, where no one device is asked for."""
+"""Maximum number of a task's test devices, unless one is selected."""
 
 
 def infer(
@@ -38,16 +38,15 @@ def infer(
     """Runs the int8 .tflite ``model`` ``on`` this machine (native), an emulated board (emulated:BOARD) or one on a port
     (port:PORT).
 
-    ``input`` is an .npy file of a batch (n, *shape): raw values, or float32, which is quantised; ``output`` takes the raw
-    outputs. ``task``, a task's name or a finished run's directory, measures the accuracy on test devices' query sets; with a
-    run on that of its test device ``device`` alone, as ``tinyfl export --adapted`` numbers them. A run's data are standardised
-    as the run's were; those of a task by its name are taken as they are. Returns plain data. Raises
-    ConfigError, DataError, and what bringing up the board raises.
+    ``input`` is an .npy file with a batch (n, *shape): raw values, or float32, which is quantised; ``output`` is the file for
+    raw outputs. ``task``, a task's name or a finished run's directory, measures the accuracy on test devices' query sets; for a
+    run ``device`` selects one test device, numbered as for ``tinyfl export --adapted``. A run's data are standardised as in the
+    run, a named task's data are not. Returns plain data. Raises ConfigError, DataError, and the errors of starting a board.
     """
     if input is None and task is None:
-        raise ConfigError("there is nothing to infer from: give --input X.npy --output Y.npy, or --task.")
+        raise ConfigError("there is no input. Give --input X.npy --output Y.npy, or --task.")
     if (input is None) != (output is None):
-        raise ConfigError("--input and --output go together: what comes in, and where the outputs go.")
+        raise ConfigError("--input and --output go together: give both files.")
     program = load_program(model)
     run = _runner(program, on, toolchain)
     result: dict[str, Any] = {"model": str(model), "on": on, "bytes": len(program.content)}
@@ -84,23 +83,23 @@ def _batch(path: Path) -> NDArray[Any]:
 def _write(path: Path, y: NDArray[Any]) -> None:
     import io
 
-    held = io.BytesIO()
-    np.save(held, y, allow_pickle=False)
-    write_whole(path, held.getvalue())
+    buffer = io.BytesIO()
+    np.save(buffer, y, allow_pickle=False)
+    write_whole(path, buffer.getvalue())
 
 
 def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes]:
-    """The test devices of a task or a run, or one of the run's."""
+    """The test devices of a task or a run, or one of a run's test devices."""
     if not Path(task).is_dir():
         if device is not None:
-            raise ConfigError(f"--device {device} is one of a run's test devices: give the run's directory as --task.")
-        made = load_task(task, data, 0, standardise=False)  # a model from elsewhere takes inputs as they are
-        return made, made.episodes("test", MAX_DEVICES, 1)
+            raise ConfigError(f"--device {device} needs a run's test devices: give the run's directory as --task.")
+        loaded = load_task(task, data, 0, standardise=False)  # a foreign model expects raw inputs
+        return loaded, loaded.episodes("test", MAX_DEVICES, 1)
     from tinyfl.runs.finished import origin
 
     source = origin(Path(task), data)
     if source.run is None:
-        raise ConfigError(f"{task} holds no finished run. Give a run's directory, or a task's name.")
+        raise ConfigError(f"{task} has no finished run. Give a run's directory, or a task's name.")
     episodes = source.task.episodes("test", source.run.config.tasks, source.run.row["shots"])
     if device is None:
         return source.task, episodes
@@ -111,12 +110,12 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
 
 
 def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict[str, Any]:
-    """The model on the episodes' query sets."""
+    """Measures the model on the episodes' query sets."""
     values, outputs = prod(program.input.shape), prod(program.output.shape)
     if (values, outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
-            f"the model has {values:,} inputs and {outputs:,} outputs, and task {task.name} has {prod(task.shape):,} and "
-            f"{task.outputs:,}. Give the task that the model is for."
+            f"the model has {values:,} inputs and {outputs:,} outputs, but task {task.name} has {prod(task.shape):,} and "
+            f"{task.outputs:,}. Give the task of the model."
         )
     query, owner = episodes.query, episodes.device
     gain = np.float32(1) if query.gain is None else query.gain[:, None, None]
@@ -130,8 +129,8 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
         unit = 1.0 if standard is None else standard.target_scale
         scores = ((unit * (_real(y, program) - truth)) ** 2).mean(axis=(1, 2))
     elif task.loss is Loss.sigmoid_cross_entropy:
-        even = 0.5 if _ends_in_probabilities(program) else 0.0
-        scores = ((_real(y, program) > even) == (truth > 0.5)).mean(axis=(1, 2))
+        threshold = 0.5 if _ends_in_probabilities(program) else 0.0
+        scores = ((_real(y, program) > threshold) == (truth > 0.5)).mean(axis=(1, 2))
     else:
         scores = (y.argmax(axis=2) == truth.argmax(axis=2)).mean(axis=1)
     name = "loss" if task.loss is Loss.mean_squared_error else "accuracy"
@@ -140,12 +139,12 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
 
 
 def _ends_in_probabilities(program: Program) -> bool:
-    """Whether a sigmoid is the network's last function: QUANTIZE and DEQUANTIZE change only how its values are given."""
+    """Whether the network ends in a sigmoid, apart from QUANTIZE and DEQUANTIZE, which only change the representation."""
     last = [name for name in program.ops if name not in ("DEQUANTIZE", "QUANTIZE")][-1:]
     return last == ["LOGISTIC"]
 
 
 def _real(y: NDArray[Any], program: Program) -> F32:
-    """What raw outputs stand for."""
+    """Dequantises raw outputs."""
     real: F32 = (y.astype(np.float32) - np.float32(program.output.zero)) * np.float32(program.output.scale)
     return real

@@ -1,4 +1,4 @@
-"""Those that run a .tflite file on this machine, each by the name that a model card has."""
+"""The interpreters of .tflite files on this machine, by their names in a model card."""
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -13,12 +13,12 @@ from tinyfl.int8.native import quantized, run_native
 from tinyfl.system.installed import quiet, tensorflow_part
 
 Run = Callable[[bytes, F32], F32]
-"""From a model and inputs float32 (rows, *shape) to outputs float32 (rows, outputs), each row by itself. An int8 model gets
-every input quantised alike, whoever runs it."""
+"""Maps a model and inputs float32 (rows, *shape) to outputs float32 (rows, outputs), row by row. All interpreters get equally
+quantised inputs for an int8 model."""
 
 
 def available(int8: bool) -> tuple[dict[str, Run], dict[str, str]]:
-    """Those that can run a model on this machine, and why the others cannot.
+    """The available interpreters, and the reasons why others are not.
 
     Raises InstallError without ai-edge-litert, which comes with TensorFlow.
     """
@@ -34,14 +34,14 @@ def available(int8: bool) -> tuple[dict[str, Run], dict[str, str]]:
             runtime = tensorflow_part("tflite_runtime.interpreter").Interpreter
             runs[name] = lambda model, x: _interpreted(runtime, model, x)
         else:
-            missing[name] = f"needs numpy below 2, and this is {np.__version__}"
+            missing[name] = f"needs numpy below 2, but {np.__version__} is installed"
     if int8:
         runs["tinyfl's core, as TFLM"] = _core
     return runs, missing
 
 
 def _core(model: bytes, x: F32) -> F32:
-    """An int8 model by the core, whose outputs have the bits of TensorFlow Lite Micro's."""
+    """Runs an int8 model in the core, bit-identical to TensorFlow Lite Micro."""
     program = compile_tflite(model)
     y = run_native(program, x)
     return _real(y.reshape(len(x), -1), program.output.scale, program.output.zero)
@@ -49,17 +49,17 @@ def _core(model: bytes, x: F32) -> F32:
 
 def _interpreted(interpreter: Any, model: bytes, x: F32) -> F32:
     with quiet():
-        running = interpreter(model_content=model)
-        running.allocate_tensors()
-    (given,), (taken,) = running.get_input_details(), running.get_output_details()
-    int8 = given["dtype"] == np.int8
+        instance = interpreter(model_content=model)
+        instance.allocate_tensors()
+    (input,), (output,) = instance.get_input_details(), instance.get_output_details()
+    int8 = input["dtype"] == np.int8
     rows = []
     for row in quantized(compile_tflite(model).input, x) if int8 else x:
-        running.set_tensor(given["index"], row[None])
-        running.invoke()
-        rows.append(running.get_tensor(taken["index"]).ravel())
+        instance.set_tensor(input["index"], row[None])
+        instance.invoke()
+        rows.append(instance.get_tensor(output["index"]).ravel())
     y = np.stack(rows)
-    return _real(y, *taken["quantization"]) if int8 else y
+    return _real(y, *output["quantization"]) if int8 else y
 
 
 def _real(y: NDArray[Any], scale: float, zero: int) -> F32:

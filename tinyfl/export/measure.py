@@ -1,4 +1,4 @@
-"""How well a model does once it has left: the same samples through the core in float32 and through what runs the file."""
+"""Measures an exported model: the same samples through the core in float32 and through each interpreter of the file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,8 +26,8 @@ CORE = "tinyfl's core"
 
 @dataclass(frozen=True)
 class Probe:
-    """Weights to measure, and samples to measure them on: ``x`` float32 (rows, *shape), the truth ``y`` float32
-    (rows, outputs). Probes of one ``device`` count as one."""
+    """Weights, and samples to measure them on: ``x`` float32 (rows, *shape), the truth ``y`` float32 (rows, outputs). Probes of
+    one ``device`` count as one."""
 
     device: int
     theta: F32
@@ -37,8 +37,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean over devices and the half-width of its 95 % interval, and by how much that is worse than the core in float32 on
-    the same samples, with the half-width of that."""
+    """A mean over devices with the half-width of its 95 % interval, and its ``drop`` against the core in float32 on the same
+    samples, with its half-width."""
 
     numbers: str
     """float32 or int8."""
@@ -49,7 +49,7 @@ class Measured:
     drop_ci95: float
     devices: int
     samples: int
-    """Of each device."""
+    """Samples per device."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -57,10 +57,10 @@ class Measured:
 
 
 def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: float) -> tuple[list[Probe], list[Probe]]:
-    """The query sets of ``episodes``, with ``theta`` as it is and as it is after LEADING_STEPS full-batch steps on each support
+    """Probes on the query sets of ``episodes``: with ``theta`` itself, and after LEADING_STEPS full-batch steps on each support
     set.
 
-    Raises TrainingError where a device diverges.
+    Raises TrainingError if a device diverges.
     """
     adapted = core.adapt(
         network.plan,
@@ -77,7 +77,7 @@ def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: 
     if not np.isfinite(adapted.loss).all():
         diverged = int((~np.isfinite(adapted.loss[-1])).sum())
         raise TrainingError(
-            f"adaptation diverges at rate {rate:g} on {diverged:,} of {len(episodes.device):,} devices; nothing was written. "
+            f"adaptation diverged at rate {rate:g} on {diverged:,} of {len(episodes.device):,} devices; nothing was written. "
             "Start a run with a smaller --adapt-lr, or a --clip."
         )
     count = len(episodes.device)
@@ -88,7 +88,7 @@ def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: 
 
 
 def imitation(network: Network, theta: F32, x: F32) -> Probe:
-    """A probe whose truth is what the core answers in float32, for weights of which no other truth is known."""
+    """A probe with the core's float32 outputs as truth, for weights without other truth."""
     y = _core(network, theta, x)
     return Probe(0, theta, x, (y > 0).astype(np.float32) if network.loss is Loss.sigmoid_cross_entropy else y)
 
@@ -100,8 +100,9 @@ def measure(
     tick: Callable[[], None],
     unit: F64 | float = 1.0,
 ) -> list[Measured]:
-    """A row for the core in float32, and one for each of ``models``' files of a theta, by "float32" or "int8", and each that
-    runs it. ``tick`` is called after each probe. Errors of outputs are counted in ``unit``s, one or one an output."""
+    """Measures the core in float32, and each file of ``models`` (from a theta to files by "float32" or "int8") in each
+    interpreter: one row each. ``tick`` is called after each probe. ``unit`` scales outputs for errors: one value, or one per
+    output."""
     scores: dict[tuple[str, str], list[float]] = {}
     for probe in chosen:
         outputs = {("float32", CORE): _core(network, probe.theta, probe.x)}

@@ -1,4 +1,4 @@
-"""A trained network leaves: TFLite files, the same as C arrays, and a model card that says what was measured."""
+"""Exports a trained network: TFLite files, the same as C arrays, and a model card with measurements."""
 
 import hashlib
 from collections.abc import Callable
@@ -30,12 +30,12 @@ KINDS: tuple[Kind, ...] = ("float32", "int8")
 CARD = "model-card.md"
 
 DEVICES = 20
-"""Test devices that adapt and are measured, each with files of its own."""
+"""Number of test devices to adapt and measure, each with its own files."""
 
 
 @dataclass(frozen=True)
 class _Case:
-    """What is measured, in words, and its probes."""
+    """A description of what is measured, and its probes."""
 
     on: str
     probes: list[Probe]
@@ -53,26 +53,27 @@ def export(
     """Writes the network at ``run``, a finished run's directory or an .npz file of weights, as TFLite files and C arrays of
     ``kinds``, and measures them.
 
-    With ``adapted`` the weights are those that the evaluation's test device of this number, from 0, reaches with its support
-    set, and its query set measures them. Else the initialisation itself is written, and measured on 20 test devices as it is
-    and, as it is meant to be used, after each has adapted: then every device's weights are converted and run for themselves.
-    Of weights apart from a run only this is known: how often the files answer as the core does in float32.
+    With ``adapted``, exports the weights of the evaluation's test device of this number, from 0, after adaptation to its
+    support set, and measures them on its query set. Otherwise exports the initialisation, and measures it on 20 test devices
+    without and with adaptation; each device's adapted weights are then converted and run separately. Weights without a run are
+    measured only by their agreement with the core in float32.
 
-    ``data``: the task's file, if not where the run had it. ``out``: a folder; else "exported" in the run's directory.
-    ``progress`` is told how many models of how many are measured. Returns what the card says, as plain data.
-    Raises ConfigError, DataError, RunError or TrainingError with what to do, InstallError without TensorFlow.
+    ``data``: the task's file, if it has moved. ``out``: a folder; default: "exported" in the run's directory. ``progress`` is
+    called with the numbers of measured models and of all. Returns the card's contents as plain data.
+    Raises ConfigError, DataError, RunError or TrainingError with a cure, InstallError without TensorFlow.
     """
     available(int8=True)
     source = origin(Path(run), None if data is None else Path(data))
     network = source.start.network
     inputs = representative_set(source.task, network)
     theta, cases = _cases(source, adapted, inputs)
-    made: dict[bytes, dict[str, bytes]] = {}
+    converted: dict[bytes, dict[str, bytes]] = {}
 
     def models(weights: F32) -> dict[str, bytes]:
-        if weights.tobytes() not in made:
-            made[weights.tobytes()] = {kind: convert(network, weights, inputs if kind == "int8" else None) for kind in kinds}
-        return made[weights.tobytes()]
+        key = weights.tobytes()
+        if key not in converted:
+            converted[key] = {kind: convert(network, weights, inputs if kind == "int8" else None) for kind in kinds}
+        return converted[key]
 
     done, total = 0, sum(len(case.probes) for case in cases)
 
@@ -105,31 +106,31 @@ def export(
 
 
 def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[_Case]]:
-    """The weights that are written, and what is measured."""
+    """The weights to write, and the cases to measure."""
     start, network = source.start, source.start.network
     if source.run is None:
         if adapted is not None:
-            raise ConfigError(f"{source.path} is apart from its run, and --adapted needs the run. Give the run's directory.")
-        on = f"{len(inputs):,} samples of training devices, where right is what the core answers in float32"
+            raise ConfigError(f"--adapted needs the run of {source.path}. Give the run's directory.")
+        on = f"{len(inputs):,} samples of training devices, with the core's answer in float32 as the truth"
         return start.theta, [_Case(on, [imitation(network, start.theta, inputs)])]
 
     row = source.run.row
     episodes = source.task.episodes("test", source.run.config.tasks, row["shots"])
-    known = int(episodes.device.max()) + 1
-    if adapted is not None and not 0 <= adapted < known:
-        raise ConfigError(f"--adapted {adapted}: there are test devices 0 to {known - 1:,}. Give one of them.")
+    devices = int(episodes.device.max()) + 1
+    if adapted is not None and not 0 <= adapted < devices:
+        raise ConfigError(f"--adapted {adapted}: there are test devices 0 to {devices - 1:,}. Give one of them.")
     if adapted is None:
-        chosen = np.unique(np.linspace(0, len(episodes.device) - 1, DEVICES).astype(int))
+        selection = np.unique(np.linspace(0, len(episodes.device) - 1, DEVICES).astype(int))
     else:
-        chosen = np.flatnonzero(episodes.device == adapted)[:1]
-    before, after = probes(network, start.theta, episodes.chosen(chosen), row["adapt_lr"], start.clip)
+        selection = np.flatnonzero(episodes.device == adapted)[:1]
+    before, after = probes(network, start.theta, episodes.chosen(selection), row["adapt_lr"], start.clip)
     steps = f"{LEADING_STEPS} full-batch steps at rate {row['adapt_lr']:g} on {row['shots']} shots"
     if adapted is not None:
         return after[0].theta, [_Case(f"test device {adapted:,}, after {steps}", after)]
-    devices = f"{len(set(episodes.device[chosen].tolist())):,} test devices"
+    measured = f"{len(set(episodes.device[selection].tolist())):,} test devices"
     return start.theta, [
-        _Case(f"{devices}, as exported: before any adaptation", before),
-        _Case(f"{devices}, each with its own model after {steps}", after),
+        _Case(f"{measured}, as exported: before any adaptation", before),
+        _Case(f"{measured}, each with its own model after {steps}", after),
     ]
 
 
@@ -140,7 +141,7 @@ def _folder(source: Origin, adapted: int | None) -> Path:
 
 
 def _files(source: Origin, theta: F32, models: dict[str, bytes]) -> dict[str, bytes]:
-    """What is written, by name."""
+    """The files to write, by name."""
     start, files = source.start, {}
     for kind, model in models.items():
         name = f"{file_name(f'{start.task}-{start.network.name}')}-{kind}"
@@ -155,7 +156,7 @@ def _file(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _facts(source: Origin, theta: F32, adapted: int | None) -> dict[str, Any]:
-    """Where the weights come from, and what the network takes and gives."""
+    """The origin of the weights, and the network's inputs and outputs."""
     start, network = source.start, source.start.network
     return {
         "run": str(source.path),
@@ -207,7 +208,7 @@ def _layers(network: Network) -> list[dict[str, Any]]:
 
 
 def _int8(models: dict[str, bytes]) -> dict[str, Any] | None:
-    """What an int8 model's numbers stand for, and what it takes in the core."""
+    """An int8 model's scales, and its bytes in the core."""
     if "int8" not in models:
         return None
     program = compile_tflite(models["int8"])

@@ -1,1 +1,1 @@
-"""Firmware onto boards: which, how, by which tool, why it failed, and whether it runs."""
+"""Flashes firmware to boards: selection, methods, tools, explanation of failures, and verification."""

@@ -1,4 +1,4 @@
-"""The drives that boards show: found by their label, written to, and asked afterwards how it went."""
+"""Boards' USB drives: finds them by label, copies an image, and reads the result."""
 
 import asyncio
 import errno
@@ -19,21 +19,21 @@ BLOCKS = Path("/sys/dev/block")
 VOLUMES = Path("/Volumes")
 
 BLOCK = 1 << 14
-"""Bytes written at a time: a bootloader takes what comes in order."""
+"""Bytes per write: a bootloader needs them in order."""
 
 MAX_VERDICT_CHARS = 600
-"""Bytes of a drive's FAIL.TXT that are read: DAPLink's is a line or two."""
+"""Maximum length read of a drive's FAIL.TXT; DAPLink's has a line or two."""
 
 VERDICT_SECONDS = 15.0
-"""What a drive may take to come back after a file, with FAIL.TXT on it or without."""
+"""Timeout for a drive's return after a copy."""
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Drive:
-    """A mounted drive: where, whether it may be written to, the USB serial number of what it is part of (empty: unknown), the
-    number of this mount, which another mount at the same place does not have, and the USB socket of what it is part of."""
+    """A mounted drive: its path, whether it is writable, its device's USB serial number (empty: unknown), the number of this
+    mount (a later mount at the same path has another), and its device's USB socket."""
 
     path: Path
     writable: bool
@@ -47,10 +47,10 @@ class Drive:
 
 
 def mounted(label: str) -> list[Drive]:
-    """The mounted drives with this label. Where two have the same, desktops mount the second at a path with a digit behind."""
+    """Finds the mounted drives with this label. Desktops append a digit to the path of a second one."""
     if sys.platform == "darwin":
-        there = [path for path in sorted(VOLUMES.glob(f"{label}*")) if _called(path.name, label)]
-        return [Drive(path, os.access(path, os.W_OK), "", str(path.stat().st_dev)) for path in there]
+        paths = [path for path in sorted(VOLUMES.glob(f"{label}*")) if _called(path.name, label)]
+        return [Drive(path, os.access(path, os.W_OK), "", str(path.stat().st_dev)) for path in paths]
     found = []
     device = _device(label)
     for line in _lines(MOUNTS):
@@ -64,13 +64,13 @@ def mounted(label: str) -> list[Drive]:
 
 
 def unmounted(label: str) -> str:
-    """The device of a drive with this label that is there but not mounted; empty if there is none, or none can be seen."""
+    """The device of an unmounted drive with this label; empty if none is visible."""
     return "" if mounted(label) else _device(label)
 
 
 def copy(image: Path, drive: Drive) -> None:
-    """Copies ``image`` to ``drive`` and waits until it is there, or until the drive has gone, which a board that restarts with
-    its last block does; whether it has all of it, the board must tell.
+    """Copies ``image`` to ``drive``, and waits for completion or for the drive to vanish, as it does when a board restarts
+    after the last block. Only a query of the board shows whether the copy is complete.
 
     Raises FlashError with cause and cure.
     """
@@ -90,51 +90,49 @@ def copy(image: Path, drive: Drive) -> None:
 
 
 def trouble(error: OSError, path: Path, written: int, size: int) -> str:
-    """What went wrong with the drive at ``path`` after ``written`` of ``size`` bytes, and the cure."""
+    """Explains a failure of the drive at ``path`` after ``written`` of ``size`` bytes, with the cure."""
     if error.errno == errno.EROFS:
         return read_only(path)
     if error.errno == errno.ENOSPC:
         return (
-            f"the drive at {path} is full: {written:,} of {size:,} bytes fit. Is it the board's own? Plug the board in "
-            "anew, which empties its drive, and flash again."
+            f"the drive at {path} is full: {written:,} of {size:,} bytes fit. Check that it is the board's drive, "
+            "unplug the board and plug it in again, which empties the drive, and flash again."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return (
-            f"you may not write to {path} ({error.strerror}). Mount it as yourself: udisksctl mount -b DEVICE; or remount it."
-        )
+        return f"no permission to write to {path} ({error.strerror}). Mount it as your user: udisksctl mount -b DEVICE"
     if error.errno in (errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOENT):
         return (
-            f"the drive at {path} went away after {written:,} of {size:,} bytes ({error.strerror}). Check the cable, put the "
-            "board into its bootloader again, and flash again. The firmware there is lost; a drive that erases the whole chip "
-            "takes the board's models too."
+            f"the drive at {path} disappeared after {written:,} of {size:,} bytes ({error.strerror}). Check the cable, put the "
+            "board into its bootloader again, and flash again. The board's firmware is lost and, if the drive erases the whole "
+            "chip, so are its models."
         )
-    return f"the drive at {path} cannot be written ({error}). Plug the board in anew, and flash again."
+    return f"writing to the drive at {path} failed ({error}). Unplug the board, plug it in again, and flash again."
 
 
 def read_only(path: Path) -> str:
-    """The message of a drive that is mounted read-only."""
+    """The message for a read-only drive."""
     return (
-        f"the drive at {path} is read-only. Plug the board in anew; if it stays so, its file system is damaged or its probe "
-        "protects it: remount it (mount -o remount,rw) or flash with another --method."
+        f"the drive at {path} is read-only. Unplug the board and plug it in again; if the drive stays read-only, its file "
+        "system is damaged or its probe protects it: remount it (mount -o remount,rw) or flash with another --method."
     )
 
 
 async def verdict(label: str, drive: Drive, failed_before: bool) -> str:
-    """What the drive of a debug probe says of the file copied to it: the text of its FAIL.TXT, or nothing.
+    """The verdict of a debug probe's drive on the file copied to it: the text of its FAIL.TXT, or nothing.
 
-    Waits until the drive has gone and come back, as DAPLink's and ST-Link's does when all is written, or VERDICT_SECONDS
-    are over: where nobody mounts drives by themselves it does not come back, and the board must tell. A FAIL.TXT stays until
-    a file is taken, so that one of ``failed_before`` counts only on a drive that has come back.
+    Waits until the drive has vanished and returned, as those of DAPLink and ST-Link do after a copy, at most VERDICT_SECONDS:
+    without automatic mounting it does not return, and the board must be queried. An old FAIL.TXT (``failed_before``) stays
+    until a copy succeeds, so it counts only once the drive has returned.
     """
     deadline = time.monotonic() + VERDICT_SECONDS
     while True:
         same = [each for each in mounted(label) if each.spot.same(drive.spot)]
         for each in same:
-            if (each.mount != drive.mount or not failed_before) and (said := verdict_now(each)):
-                return said
+            if (each.mount != drive.mount or not failed_before) and (text := verdict_now(each)):
+                return text
         if any(each.mount != drive.mount for each in same) or time.monotonic() >= deadline:
             return ""
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def verdict_now(drive: Drive) -> str:
@@ -147,7 +145,7 @@ def verdict_now(drive: Drive) -> str:
 
 
 def _own(path: str, flags: int) -> int:
-    """Opens a file of the drive itself: no link that leads away from it, nor a pipe on which one would wait."""
+    """Opens a regular file of the drive: no link to elsewhere, no pipe that would block."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
@@ -156,7 +154,7 @@ def _called(name: str, label: str) -> bool:
 
 
 def _device(label: str) -> str:
-    """The device that has this label; udev writes odd characters as \\x20."""
+    """The device with this label; udev escapes special characters, as in \\x20."""
     try:
         names = {re.sub(r"\\x([0-9a-f]{2})", lambda hit: chr(int(hit[1], 16)), path.name): path for path in LABELS.iterdir()}
         return os.path.realpath(names[label])
@@ -165,7 +163,7 @@ def _device(label: str) -> str:
 
 
 def _usb(number: str) -> tuple[str, str]:
-    """The socket and the serial number of the USB device that the block device with this number ("8:1") is part of."""
+    """The socket and serial number of the USB device with this block device ("8:1")."""
     try:
         folder = (BLOCKS / number).resolve(strict=True)
     except OSError:
@@ -178,11 +176,13 @@ def _usb(number: str) -> tuple[str, str]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]  # a label may hold any other line's end
+        return [
+            line for line in os.fsdecode(file.read_bytes()).split("\n") if line
+        ]  # a label may contain other line separators
     except OSError:
         return []
 
 
 def _plain(text: str) -> str:
-    """A path as mountinfo writes it, with its octal escapes undone."""
+    """Decodes the octal escapes of a path in mountinfo."""
     return re.sub(r"\\([0-7]{3})", lambda hit: chr(int(hit[1], 8)), text)

@@ -1,4 +1,4 @@
-"""Ways of writing a firmware to a board, as pure functions: from manifest, image and place to what a shell would run."""
+"""Flash methods as pure functions: from manifest, image and place to a shell command."""
 
 import shutil
 import sys
@@ -19,23 +19,23 @@ INSTALL = {
     "dfu-util": "apt-get install dfu-util",
     "bossac": "Arduino's bossac, which comes with its board package (Debian's bossa-cli does not know the nRF52840)",
 }
-"""How each tool is had."""
+"""How to install each tool."""
 
 NAMES = ("pyocd", "openocd", "copy", "bossac", "dfu-util")
-"""Of all methods."""
+"""Names of all methods."""
 
 ARDUINO = (Path(".arduino15"), Path("Library/Arduino15"))
-"""Where, in the user's home, Arduino keeps its board packages."""
+"""Arduino's folders for board packages in the user's home."""
 
 TOUCH_BAUD = 1200
-"""Opening a port at this speed and closing it starts Arduino's bootloaders."""
+"""Baud rate that starts Arduino's bootloaders when a port is opened at it and closed."""
 
-# OpenOCD listens to nobody: several run side by side.
+# No server ports, so that several OpenOCD processes run in parallel.
 QUIET = ("gdb_port disabled", "tcl_port disabled", "telnet_port disabled")
 
 
 def image_format(method: FlashMethod) -> Format:
-    """The kind of image that the method takes: hex, bin or uf2."""
+    """The method's image format: hex, bin or uf2."""
     if isinstance(method, Copy):
         return method.format
     return "hex" if isinstance(method, Pyocd | Openocd) else "bin"
@@ -44,57 +44,56 @@ def image_format(method: FlashMethod) -> Format:
 def command(
     method: FlashMethod, image: Path, place: str, bootloader: Sequence[str] = (), by_socket: bool = False
 ) -> tuple[str, ...]:
-    """What writes ``image`` at ``place``: a probe's id, a drive's path, the port of a bootloader, or the serial number of a
-    device in DFU mode; where that is empty, the tool takes what there is. ``by_socket``: it is the USB socket of a probe or
-    device. ``bootloader`` are the USB ids of DFU mode."""
+    """The command that writes ``image`` at ``place``: a probe's id, a drive's path, a bootloader's port, or the serial number
+    of a device in DFU mode; empty: any device. ``by_socket``: ``place`` is the USB socket of a probe or device. ``bootloader``
+    are the USB ids in DFU mode."""
     if isinstance(method, Pyocd):
-        # A locked chip is an error, and is not erased without being asked.
+        # A locked chip is an error: it is never erased without the user's consent.
         return ("pyocd", "flash", "--no-wait", "--target", method.target, *_uid(place), "-O", "auto_unlock=false", str(image))
     if isinstance(method, Openocd):
         files = [part for file in method.config for part in ("-f", file)]
         probe = (f"{_openocd_name(by_socket)} {tcl(place)}",) if place else ()
         _demand_braced(image)
-        said = [part for line in (*probe, *QUIET, f"program {tcl(image)} verify reset exit") for part in ("-c", line)]
-        return ("openocd", *files, *said)
+        commands = [part for line in (*probe, *QUIET, f"program {tcl(image)} verify reset exit") for part in ("-c", line)]
+        return ("openocd", *files, *commands)
     if isinstance(method, Bossac):
         offset = (f"--offset={method.offset:#x}",) if method.offset else ()
         return ("bossac", f"--port={place or 'PORT'}", "-U", "-e", "-w", "-v", *offset, "-R", str(image))
     if isinstance(method, DfuUtil):
         device = ("--device", bootloader[0]) if bootloader else ()
-        # Of two serial numbers with a comma between, the second is that in DFU mode.
-        which = ("--path", place) if by_socket else ("--serial", f",{place}" if "," in place else place)
-        serial = which if place else ()
+        # dfu-util takes NORMAL,DFU: the serial number after the comma is the one in DFU mode.
+        selector = ("--path", place) if by_socket else ("--serial", f",{place}" if "," in place else place)
+        serial = selector if place else ()
         at = f"{method.address:#010x}:leave"
         return ("dfu-util", *device, *serial, "--alt", str(method.alt), "--dfuse-address", at, "--download", str(image))
     return ("cp", str(image), f"{place}/")
 
 
 def _uid(place: str) -> tuple[str, ...]:
-    """pyocd's option for one probe; joined where it would read the serial number as an option."""
+    """pyocd's option for one probe; joined with '=' if the serial number looks like an option."""
     return (f"--uid={place}",) if place.startswith("-") else ("--uid", place) if place else ()
 
 
 def _openocd_name(by_socket: bool) -> str:
-    """OpenOCD's command by which a probe is chosen."""
+    """OpenOCD's command for selecting a probe."""
     return "adapter usb location" if by_socket else "adapter serial"
 
 
 def _demand_braced(image: Path) -> None:
-    """Raises ConfigError for a path that OpenOCD's ``program`` would take apart: it puts the path between braces, and reads
-    that as Tcl once more."""
+    """Raises ConfigError for a path that breaks OpenOCD's ``program``, which puts it between braces and parses it as Tcl
+    again."""
     depths = list(accumulate({"{": 1, "}": -1}.get(character, 0) for character in str(image)))
     if "\\" in str(image) or min(depths) < 0 or depths[-1]:
-        raise ConfigError(f"OpenOCD cannot take the path {image}. Give --out a folder without braces and backslashes.")
+        raise ConfigError(f"OpenOCD cannot parse the path {image}. Give --out a folder without braces and backslashes.")
 
 
 def touch(port: str) -> tuple[str, ...]:
-    """What a shell would run to start an Arduino's bootloader (tinyfl opens the port itself)."""
+    """The shell command that starts an Arduino's bootloader (tinyfl opens the port itself)."""
     return ("stty", "-f" if sys.platform == "darwin" else "-F", port, str(TOUCH_BAUD))
 
 
 def erases(method: FlashMethod) -> str:
-    """What the method does to more of the flash than the firmware's own; empty where it leaves that alone. What the drives of
-    debug probes do is their own affair."""
+    """The method's effect on flash outside the firmware; empty if none. Drives of debug probes do as they choose."""
     if isinstance(method, Bossac):
         return "erases all of the flash, models and weights included"
     if isinstance(method, Copy) and method.format != "uf2":
@@ -103,7 +102,7 @@ def erases(method: FlashMethod) -> str:
 
 
 def unlock(method: FlashMethod, place: str, by_socket: bool = False) -> str:
-    """The command that unlocks a chip, which erases it; empty where there is none."""
+    """The command that unlocks, and erases, a chip; empty if there is none."""
     if isinstance(method, Pyocd):
         return shell("pyocd", "erase", "--mass", "--target", method.target, *_uid(place))
     if isinstance(method, Openocd):
@@ -116,7 +115,7 @@ def unlock(method: FlashMethod, place: str, by_socket: bool = False) -> str:
     return ""
 
 
-# By a part of the config file's name. Each of these erases the whole flash.
+# By part of the config file's name. Each erases the whole flash.
 UNLOCKS = {
     "nrf52": "init; nrf52_recover; exit",
     "f4": "init; reset halt; stm32f2x unlock 0; reset halt; exit",
@@ -125,7 +124,7 @@ UNLOCKS = {
 
 
 def tool(name: str) -> str:
-    """Where the tool is; empty if it is not installed. Arduino's own bossac comes before the system's."""
+    """The path of the tool; empty if it is not installed. Arduino's bossac takes precedence over the system's."""
     if name in ("copy", "cp"):
         return "cp"
     if name == "bossac" and (home := cache.home()):
@@ -136,6 +135,6 @@ def tool(name: str) -> str:
 
 
 def located(argv: Sequence[str]) -> tuple[str, ...]:
-    """The command with its tool's path where the shell would not find it by its name, or would find another."""
+    """The command, with its tool's path unless the shell finds the same tool by name."""
     path = tool(argv[0])
     return tuple(argv) if not path or path == shutil.which(argv[0]) or path == "cp" else (path, *argv[1:])

@@ -1,4 +1,4 @@
-"""Whether a board runs what was written to it: it is asked, once its serial port is back."""
+"""Verifies that a board runs the firmware written to it, by a query once its serial port is back."""
 
 import asyncio
 import time
@@ -8,26 +8,26 @@ from tinyfl.devices.connected import connect, explained
 from tinyfl.devices.ports import Port, follow, named, trouble, where
 from tinyfl.errors import FlashError, LinkError, Refused
 from tinyfl.errors.words import shell
-from tinyfl.flash.finding import Target
+from tinyfl.flash.targets import Target
 from tinyfl.link.board import Description
 
 BACK_SECONDS = 20.0
-"""What a board may take to be back and answer."""
+"""Timeout for a board's return and its answer."""
 
 SETTLE_SECONDS = 3.0
-"""For so long a board that still has its old firmware may be about to restart."""
+"""Time for which an answer from the old firmware may precede the restart."""
 
 ANSWER_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 
-UNTOUCHED = "Nothing was written. Put the cables right, and flash again."
+UNTOUCHED = "Nothing was written. Swap the cables back, and flash again."
 
 
 async def verify(port: Port, firmware: Firmware, id: str = "", within: float = BACK_SECONDS) -> Description:
-    """What the board at ``port`` says of itself, once it runs ``firmware``. It is followed by its USB serial number.
+    """Waits until the board at ``port`` runs ``firmware``, following it by its USB serial number; returns its description.
 
-    Raises FlashError where it does not come back or does not answer within ``within`` seconds, says another version or kind,
-    or is another board than that with ``id`` (empty: unknown).
+    Raises FlashError if it does not return and answer within ``within`` seconds, reports another version or kind, or has
+    another id than ``id`` (empty: any).
     """
     began = time.monotonic()
     problem = ""
@@ -36,11 +36,11 @@ async def verify(port: Port, firmware: Firmware, id: str = "", within: float = B
             at = await follow(port, within - passed)
             board, _ = await connect(at, ANSWER_SECONDS)
         except Refused as error:
-            problem = f"the firmware there is not the one that was written: {error}"
+            problem = f"the board runs another firmware than the one written: {error}"
             settled = passed > SETTLE_SECONDS
         except LinkError as error:
             away = trouble(error) in ("silent", "gone")
-            problem = "" if away else f"it was written, but it cannot be asked: {explained(port, error)}"
+            problem = "" if away else f"it was written, but cannot be verified: {explained(port, error)}"
             settled = False
         else:
             await board.close()
@@ -54,49 +54,49 @@ async def verify(port: Port, firmware: Firmware, id: str = "", within: float = B
 
 
 async def demand_same(target: Target) -> None:
-    """Raises FlashError where another board answers by now at the target's port, or none: a build takes its time, and cables
-    are moved meanwhile. Of a board that never answered nothing is known."""
+    """Raises FlashError if another board, or none, now answers at the target's port: cables may be moved during a build. A
+    board that never answered is not checked."""
     if not target.port or not target.described:
         return
-    was, at = target.described.id.hex(), await asyncio.to_thread(where, target.port)
+    expected, at = target.described.id.hex(), await asyncio.to_thread(where, target.port)
     try:
         board, _ = await connect(at or target.port)
     except LinkError as error:
         raise FlashError(
-            f"board {was} answered, and does not any more: {explained(at or target.port, error)} {UNTOUCHED}"
+            f"board {expected} answered before, but not now: {explained(at or target.port, error)} {UNTOUCHED}"
         ) from error
     await board.close()
-    if (now := board.description.id.hex()) != was:
-        raise FlashError(f"another board, {now}, answers by now at {named(at or target.port)}, where {was} was. {UNTOUCHED}")
+    if (id := board.description.id.hex()) != expected:
+        raise FlashError(f"another board, {id}, now answers at {named(at or target.port)}, in place of {expected}. {UNTOUCHED}")
 
 
 def difference(described: Description, firmware: Firmware, id: str = "") -> str:
-    """In what the board is not what was written, with what to do; empty if it is."""
+    """The difference between the board's description and the firmware written, with a cure; empty if none."""
     if id and described.id.hex() != id:
         return (
-            f"another board answers: {described.id.hex()}, where {id} was. What was written went to whichever of the two is at "
-            "the probe, drive or bootloader. Put the cables right, and flash again."
+            f"another board answers: {described.id.hex()}, in place of {id}. The firmware went to the one of the two at the "
+            "probe, drive or bootloader. Swap the cables back, and flash again."
         )
     if described.board != firmware.board.name:
         return (
-            f"the board says it is {described.board}, and {firmware.board.name}'s firmware was written. The serial port is "
-            "another board's (name the right one with --port), or nothing was written: flash again with another --method."
+            f"the board reports the kind {described.board}, but {firmware.board.name}'s firmware was written. Either the "
+            "serial port is another board's (give the right one with --port), or nothing was written: try another --method."
         )
     if described.firmware != firmware.version:
         return (
             f"the board still runs {described.firmware}; {firmware.version} was written. It did not restart, or the new "
-            "firmware went elsewhere: press its reset button and look at `tinyfl devices`; if the version stays, flash with "
+            "firmware went elsewhere: press its reset button and run `tinyfl devices`; if the version stays, flash with "
             "another --method."
         )
     return ""
 
 
 def silent(port: Port, firmware: Firmware, within: float) -> str:
-    """The message of a board that did not answer after it was written."""
+    """The message for a board that does not answer after writing."""
     board = firmware.board
     baud = f" at {port.bauds[0]:,} baud"
     look = shell("tinyfl", "devices", "--port", port.url) if port.url else "tinyfl devices"
     return (
-        f"it was written, but nothing answered at {named(port)}{baud} within {within:g} s. Press the board's reset button, and "
-        f"look at `{look}`; check that this port is wired to the pins of `tinyfl boards show {board.name}`."
+        f"it was written, but nothing answered at {named(port)}{baud} within {within:g} s. Press the board's reset button and "
+        f"run `{look}`; check that this port is wired to the pins in `tinyfl boards show {board.name}`."
     )

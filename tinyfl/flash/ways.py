@@ -1,4 +1,4 @@
-"""The ways to write to a board now: each method of its manifest, with the place where it would write or what is in the way."""
+"""Ways to write to a board: each method of its manifest, with the place to write to or the obstacle."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from tinyfl.flash import drives, methods
 from tinyfl.flash.drives import Drive
 
 ST = "0483:"
-"""USB ids of ST-Links: of the probes that boards here have, OpenOCD heeds a USB socket with these alone."""
+"""USB vendor id of ST-Links, the only supported probes that OpenOCD can select by USB socket."""
 
 UNKNOWN = Spot()
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is connected to this machine now."""
+    """The devices connected to this machine."""
 
     ports: tuple[Port, ...] = ()
     probes: tuple[Probe, ...] = ()
@@ -29,9 +29,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Way:
-    """A method and where it would write: ``place`` is a probe's id, the path of a mounted drive, a bootloader's port or serial
-    number or, where ``by_socket``, the USB socket of one that no serial number tells from others. ``obstacle`` says why it
-    cannot be had, ``touch`` is the port that must be touched at 1200 baud first, and ``spot`` what is known of the place."""
+    """A method and the place to write to: a probe's id, the path of a mounted drive, a bootloader's port or serial number or,
+    with ``by_socket``, the USB socket of a device without a unique serial number. ``obstacle`` is why the method is
+    unavailable, ``touch`` the port to touch at 1200 baud first, and ``spot`` the USB identity of the place."""
 
     method: FlashMethod
     place: str = ""
@@ -43,8 +43,8 @@ class Way:
 
 
 def seen(before: Seen | None = None) -> Seen:
-    """What is connected. ``before`` is what was a moment ago: where ports and USB devices are as they were, probes are not
-    looked for anew, since pyocd takes its time."""
+    """Lists the connected devices. ``before`` is an earlier result: if ports and USB devices are unchanged it is returned,
+    since searching for probes with pyocd is slow."""
     ports, usb = tuple(serial_ports()), tuple(usb_devices())
     if before and (before.ports, before.usb) == (ports, usb):
         return before
@@ -52,119 +52,123 @@ def seen(before: Seen | None = None) -> Seen:
 
 
 def demand_method(board: Board, only: str = "") -> None:
-    """Raises ConfigError for a board that is not flashed, or not by the method ``only``."""
+    """Raises ConfigError for a board that cannot be flashed, or not by the method ``only``."""
     if not board.flash:
         raise ConfigError(
-            f"{board.name} is not flashed: its manifest has no [[flash]]. To run it: tinyfl emulate --board {board.name}"
+            f"{board.name} cannot be flashed: its manifest has no [[flash]]. To run it:  tinyfl emulate --board {board.name}"
         )
-    has = [method.method for method in board.flash]
-    if only and only not in has:
-        raise ConfigError(f"{board.name} has no flash method {only!r}; its manifest has {', '.join(has)}.")
+    available = [method.method for method in board.flash]
+    if only and only not in available:
+        raise ConfigError(f"{board.name} has no flash method {only!r}; its manifest has {', '.join(available)}.")
 
 
-def ways(board: Board, now: Seen, port: Port | None = None, spots: Sequence[Spot] = (), only: str = "") -> list[Way]:
-    """The methods of ``board`` in its manifest's order, or the one called ``only``.
+def ways(board: Board, present: Seen, port: Port | None = None, spots: Sequence[Spot] = (), only: str = "") -> list[Way]:
+    """The methods of ``board`` in the order of its manifest, or only the one called ``only``.
 
-    ``port`` is the board's serial port, where one is known, and ``spots`` what is known of its probe, drive and bootloader
-    (none: whatever fits the board is taken).
+    ``port`` is the board's serial port, if known; ``spots`` are those of its probe, drive and bootloader (none: any that match
+    the board).
     """
-    chosen = [method for method in board.flash if only in ("", method.method)]
-    return [_way(method, board, now, port, spots, bool(only)) for method in chosen]
+    selected = [method for method in board.flash if only in ("", method.method)]
+    return [_way(method, board, present, port, spots, bool(only)) for method in selected]
 
 
 def first(found: Sequence[Way]) -> Way:
-    """The first way with nothing in it. Raises FlashError with what is in each."""
+    """The first way without an obstacle. Raises FlashError with all obstacles."""
     for way in found:
         if not way.obstacle:
             return way
-    raise FlashError("there is no way to flash it as things are:\n" + obstacles(found))
+    raise FlashError("no flash method is available:\n" + obstacles(found))
 
 
 def obstacles(found: Sequence[Way]) -> str:
-    """What is in the way of each method that cannot be had, a line each."""
+    """The obstacle of each unavailable method, one line each."""
     return "\n".join(f"  {way.method.method}: {way.obstacle}" for way in found if way.obstacle)
 
 
-def _way(method: FlashMethod, board: Board, now: Seen, port: Port | None, spots: Sequence[Spot], forced: bool) -> Way:
+def _way(method: FlashMethod, board: Board, present: Seen, port: Port | None, spots: Sequence[Spot], forced: bool) -> Way:
     if not methods.tool(method.method):
         return Way(method, obstacle=f"{method.method} is not installed. Install it: {methods.INSTALL[method.method]}")
     if isinstance(method, Copy):
         return _drive(method, spots)
     if isinstance(method, Bossac):
-        return _bootloader(method, board, now, port, spots)
+        return _bootloader(method, board, present, port, spots)
     if isinstance(method, DfuUtil):
-        return _dfu(method, board, now, spots, forced)
-    return _probe(method, board, now, spots, forced)
+        return _dfu(method, board, present, spots, forced)
+    return _probe(method, board, present, spots, forced)
 
 
-def _dfu(method: DfuUtil, board: Board, now: Seen, spots: Sequence[Spot], forced: bool) -> Way:
-    there = [each for each in now.usb if each.id in board.usb.bootloader]
-    device, obstacle = _one(there, spots, "device in DFU mode")
+def _dfu(method: DfuUtil, board: Board, present: Seen, spots: Sequence[Spot], forced: bool) -> Way:
+    matching = [each for each in present.usb if each.id in board.usb.bootloader]
+    device, obstacle = _one(matching, spots, "device in DFU mode")
     if device:
-        return _told_apart(Way(method, spot=device.spot), [each.spot for each in there])
-    lacks = "" if there or forced else f"no {board.name} is in DFU mode. Hold BOOT (or BOOT0) while you press reset."
-    return Way(method, obstacle=obstacle or lacks)
+        return _addressed(Way(method, spot=device.spot), [each.spot for each in matching])
+    missing = "" if matching or forced else f"no {board.name} is in DFU mode. Hold BOOT (or BOOT0) while you press reset."
+    return Way(method, obstacle=obstacle or missing)
 
 
-def _probe(method: FlashMethod, board: Board, now: Seen, spots: Sequence[Spot], forced: bool) -> Way:
-    """By a debug probe: the board's own, one that is no board's own where the board has none, or whatever ``spots`` names."""
-    named = [each for each in now.probes if _is_one_of(each, spots)]
-    own = [each for each in now.probes if fits(each, board)]
-    loose = [each for each in now.probes if not each.boards] if external(board) else []
-    probe, obstacle = _one(named or own or loose, spots, "debug probe")
+def _probe(method: FlashMethod, board: Board, present: Seen, spots: Sequence[Spot], forced: bool) -> Way:
+    """The way by a debug probe: one at ``spots``, the board's own or, for a board without one, a separate probe."""
+    selected = [each for each in present.probes if _is_one_of(each, spots)]
+    own = [each for each in present.probes if fits(each, board)]
+    loose = [each for each in present.probes if not each.boards] if external(board) else []
+    probe, obstacle = _one(selected or own or loose, spots, "debug probe")
     if obstacle:
         return Way(method, obstacle=obstacle)
     if probe:
-        way = _told_apart(Way(method, spot=probe.spot), [each.spot for each in now.probes])
+        way = _addressed(Way(method, spot=probe.spot), [each.spot for each in present.probes])
         if ":" in way.place and not way.by_socket and isinstance(method, Pyocd):
-            why = f"pyocd would read the serial number {plain(probe.id)} as a kind of probe and another's number"
-            return replace(way, obstacle=f"{why}. Take another --method.")
+            why = f"pyocd would parse the serial number {plain(probe.id)} as a probe's kind and serial number"
+            return replace(way, obstacle=f"{why}. Use another --method.")
         if not way.by_socket or (way.place and isinstance(method, Openocd) and probe.usb.startswith(ST)):
             return way
-        if len(now.probes) == 1:
+        if len(present.probes) == 1:
             return Way(method, spot=probe.spot)
-        lacks = f"{sum(each.id == probe.id for each in now.probes)} have {plain(probe.id)}" if probe.id else "this one has none"
-        why = f"{method.method} tells such probes apart by their serial numbers only, and {lacks}. Unplug the others."
+        missing = (
+            f"{sum(each.id == probe.id for each in present.probes)} have {plain(probe.id)}" if probe.id else "this one has none"
+        )
+        why = f"{method.method} selects such probes only by serial number, and {missing}. Unplug the others."
         return Way(method, obstacle=why)
     if not forced:
-        seen_by_tool = f" One that only {method.method} sees: --method {method.method}." if external(board) else ""
-        lacks = f"no debug probe for {board.name} is connected, or you may not use it (tinyfl doctor).{seen_by_tool}"
-        return Way(method, obstacle=lacks)
-    if now.probes and not spots:  # the tool would take the first that it finds
-        others = ", ".join(each.id or each.name for each in now.probes)
-        return Way(method, obstacle=f"the debug probes here are other boards' ({others}). Say which is meant with --probe ID.")
+        seen_by_tool = f" For one that only {method.method} sees: --method {method.method}." if external(board) else ""
+        missing = (
+            f"no debug probe for {board.name} is connected, or you have no permission to use it (tinyfl doctor).{seen_by_tool}"
+        )
+        return Way(method, obstacle=missing)
+    if present.probes and not spots:  # the tool would use the first it finds
+        others = ", ".join(each.id or each.name for each in present.probes)
+        return Way(method, obstacle=f"the debug probes belong to other boards ({others}). Select one with --probe ID.")
     return Way(method, spots[0].serial if spots else "", spot=spots[0] if spots else Spot())
 
 
 def fits(probe: Probe, board: Board) -> bool:
-    """Whether the probe is one that ``board`` carries, or pyocd says so."""
+    """Whether the probe is on-board on ``board``, or pyocd reports its target."""
     return board.name in probe.boards or probe.usb in board.usb.probe
 
 
 def external(board: Board) -> bool:
-    """Whether the board has no probe of its own, so that any probe may hang on it."""
+    """Whether the board has no on-board probe, so that any probe may be connected to it."""
     return not board.usb.probe or bool(board.usb.bootloader)
 
 
-def _told_apart(way: Way, others: Sequence[Spot]) -> Way:
-    """``way`` to what is at its spot, by its serial number if that tells it from ``others``, else by its socket."""
+def _addressed(way: Way, others: Sequence[Spot]) -> Way:
+    """Sets the place of ``way`` from its spot: the serial number if it is unique among ``others``, else the socket."""
     place = way.spot.word(others)
     return replace(way, place=place, by_socket=place != way.spot.serial or not place)
 
 
-def _bootloader(method: Bossac, board: Board, now: Seen, port: Port | None, spots: Sequence[Spot]) -> Way:
-    there = [each for each in now.ports if each.usb in board.usb.bootloader]
-    own, obstacle = _one(there, spots, "bootloader's port")
+def _bootloader(method: Bossac, board: Board, present: Seen, port: Port | None, spots: Sequence[Spot]) -> Way:
+    matching = [each for each in present.ports if each.usb in board.usb.bootloader]
+    own, obstacle = _one(matching, spots, "bootloader's port")
     if own:
         return Way(method, own.url, spot=own.spot)
     maker = {usb[:4] for usb in board.usb.bootloader}
-    if not there and port and port.usb[:4] in maker:
+    if not matching and port and port.usb[:4] in maker:
         return Way(method, port.url, touch=port, spot=port.spot)
-    lacks = (
-        f"no bootloader of {board.name} is connected. Press its reset button twice, quickly, so that a light pulses; or name "
-        "the port of the sketch that runs there with --port."
+    missing = (
+        f"no bootloader of {board.name} is connected. Press its reset button twice, quickly, until an LED pulses; or give "
+        "the port of its running sketch with --port."
     )
-    return Way(method, obstacle=obstacle or lacks)
+    return Way(method, obstacle=obstacle or missing)
 
 
 def _drive(method: Copy, spots: Sequence[Spot]) -> Way:
@@ -190,13 +194,13 @@ def _is_one_of(thing: _Plugged, spots: Iterable[Spot]) -> bool:
 
 
 def _one(things: Sequence[T], spots: Sequence[Spot], what: str) -> tuple[T | None, str]:
-    """The one of ``things`` that is at one of ``spots``, or else None and what is in the way, if anything is there. What has
-    neither a socket nor a serial number may be any board's."""
+    """The only one of ``things`` at one of ``spots``, or None and the obstacle (empty if there are no things). A thing without
+    socket and serial number may belong to any board."""
     exact = [each for each in things if _is_one_of(each, spots)]
     same = exact or [each for each in things if not spots or not (each.spot.socket or each.spot.serial)]
     if len(same) == 1:
         return same[0], ""
     names = ", ".join(plain(each.spot.word(other.spot for other in things)) or "one without a serial number" for each in things)
     if same:
-        return None, f"there is more than one {what} ({names}). Say which with --probe."
-    return None, f"the {what} there ({names}) is another board's. Say which is meant with --probe." if things else ""
+        return None, f"there is more than one {what} ({names}). Select one with --probe."
+    return None, f"the {what} ({names}) belongs to another board. Select one with --probe." if things else ""

@@ -1,1 +1,1 @@
-"""Int8 models: TFLite files compiled to the core's programs, and run here or on a board."""
+"""Int8 models: compiles TFLite files to the core's programs, and runs them on this machine or on a board."""

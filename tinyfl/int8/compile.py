@@ -1,4 +1,4 @@
-"""Compiles an int8 .tflite to a program for the core, whose outputs have the very bits that TensorFlow Lite Micro's have."""
+"""Compiles an int8 .tflite to a program for the core, with outputs bit-identical to those of TensorFlow Lite Micro."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from tinyfl.int8.program import MAX_BYTES, Operand, Program, TensorInfo, pack
 from tinyfl.int8.tflite import AGAIN, MAX_ENTRIES, Model, Operator, Tensor, read_tflite
 
 
-class Known(NamedTuple):
-    """An operator that is lowered: by what, its last version that is known, how many inputs it may have, and the table of its
-    options where one is read."""
+class Lowering(NamedTuple):
+    """A supported operator: its lowering function, the newest supported version, the maximum number of inputs, and the table of
+    its options, if any."""
 
     lower: Callable[[Draft, Operator], None]
     version: int
@@ -22,36 +22,36 @@ class Known(NamedTuple):
     options: str = ""
 
 
-LOWERED: MappingProxyType[str, Known] = MappingProxyType(
+LOWERED: MappingProxyType[str, Lowering] = MappingProxyType(
     {
-        "ADD": Known(grids.add, 5, 2, "AddOptions"),
-        "AVERAGE_POOL_2D": Known(windows.average_pool_2d, 3, 1, "Pool2DOptions"),
-        "CONCATENATION": Known(grids.concatenation, 4, MAX_ENTRIES, "ConcatenationOptions"),
-        "CONV_2D": Known(windows.conv_2d, 8, 3, "Conv2DOptions"),
-        "DEPTHWISE_CONV_2D": Known(windows.depthwise_conv_2d, 7, 3, "DepthwiseConv2DOptions"),
-        "DEQUANTIZE": Known(grids.dequantize, 6, 1),
-        "FULLY_CONNECTED": Known(windows.fully_connected, 13, 3, "FullyConnectedOptions"),
-        "LEAKY_RELU": Known(grids.leaky_relu, 2, 1, "LeakyReluOptions"),
-        "LOGISTIC": Known(grids.logistic, 3, 1),
-        "MAX_POOL_2D": Known(windows.max_pool_2d, 3, 1, "Pool2DOptions"),
-        "MEAN": Known(grids.mean, 3, 2, "ReducerOptions"),
-        "MUL": Known(grids.mul, 7, 2, "MulOptions"),
-        "PAD": Known(grids.pad, 4, 2),
-        "QUANTIZE": Known(grids.quantize, 4, 1),
-        "RELU": Known(grids.relu, 3, 1),
-        "RELU6": Known(grids.relu6, 3, 1),
-        "RESHAPE": Known(grids.reshape, 1, 2),
-        "SOFTMAX": Known(grids.softmax, 3, 1, "SoftmaxOptions"),
-        "TANH": Known(grids.tanh, 3, 1),
+        "ADD": Lowering(grids.add, 5, 2, "AddOptions"),
+        "AVERAGE_POOL_2D": Lowering(windows.average_pool_2d, 3, 1, "Pool2DOptions"),
+        "CONCATENATION": Lowering(grids.concatenation, 4, MAX_ENTRIES, "ConcatenationOptions"),
+        "CONV_2D": Lowering(windows.conv_2d, 8, 3, "Conv2DOptions"),
+        "DEPTHWISE_CONV_2D": Lowering(windows.depthwise_conv_2d, 7, 3, "DepthwiseConv2DOptions"),
+        "DEQUANTIZE": Lowering(grids.dequantize, 6, 1),
+        "FULLY_CONNECTED": Lowering(windows.fully_connected, 13, 3, "FullyConnectedOptions"),
+        "LEAKY_RELU": Lowering(grids.leaky_relu, 2, 1, "LeakyReluOptions"),
+        "LOGISTIC": Lowering(grids.logistic, 3, 1),
+        "MAX_POOL_2D": Lowering(windows.max_pool_2d, 3, 1, "Pool2DOptions"),
+        "MEAN": Lowering(grids.mean, 3, 2, "ReducerOptions"),
+        "MUL": Lowering(grids.mul, 7, 2, "MulOptions"),
+        "PAD": Lowering(grids.pad, 4, 2),
+        "QUANTIZE": Lowering(grids.quantize, 4, 1),
+        "RELU": Lowering(grids.relu, 3, 1),
+        "RELU6": Lowering(grids.relu6, 3, 1),
+        "RESHAPE": Lowering(grids.reshape, 1, 2),
+        "SOFTMAX": Lowering(grids.softmax, 3, 1, "SoftmaxOptions"),
+        "TANH": Lowering(grids.tanh, 3, 1),
     }
 )
-"""By the schema's names."""
+"""Supported operators, by their names in the schema."""
 
 
 def compile_tflite(content: bytes) -> Program:
-    """The program for a .tflite file's ``content``.
+    """Compiles the ``content`` of a .tflite file.
 
-    Raises DataError for what is damaged, or beyond the int8 engine; the message names the operator.
+    Raises DataError for a damaged file or an unsupported operator; the message names the operator.
     """
     model = read_tflite(content)
     draft = Draft(model)
@@ -70,7 +70,7 @@ def compile_tflite(content: bytes) -> Program:
 
 def _end(numbers: tuple[int, ...], model: Model, of: str) -> Tensor:
     if len(numbers) != 1:
-        raise DataError(f"it has {len(numbers)} {of}s, and 1 is supported.")
+        raise DataError(f"it has {len(numbers)} {of}s, but only 1 is supported.")
     tensor = model.tensors[numbers[0]]
     if tensor.odd or tensor.data is not None or tensor.dtype not in ("INT8", "FLOAT32"):
         raise DataError(
@@ -83,8 +83,8 @@ def _end(numbers: tuple[int, ...], model: Model, of: str) -> Tensor:
 
 
 def _lower(draft: Draft, operator: Operator) -> bool:
-    """Whether it does anything when the program runs. What computes integers computes shapes, as Keras does before a RESHAPE;
-    the file says what they come to, and whoever else would read the integers is refused."""
+    """Lowers an operator; returns whether it added ops. Integer operators are skipped: they compute shapes, as Keras does
+    before a RESHAPE, and the file has their results; any other reader of the integers is refused."""
     if operator.outputs and all(draft.model.tensors[i].dtype in ("INT32", "INT64") for i in operator.outputs):
         return False
     if operator.custom or operator.name not in LOWERED:
@@ -92,12 +92,12 @@ def _lower(draft: Draft, operator: Operator) -> bool:
     known = LOWERED[operator.name]
     if not 1 <= operator.version <= known.version:
         raise DataError(
-            f"its version {operator.version} is not known, {known.version} is the newest. Convert with an older TensorFlow."
+            f"its version {operator.version} is not supported; the newest is {known.version}. Convert with an older TensorFlow."
         )
     if len(operator.inputs) > known.inputs:
-        raise DataError(f"it has {len(operator.inputs)} inputs, and {known.inputs} are supported.")
+        raise DataError(f"it has {len(operator.inputs)} inputs, but only {known.inputs} are supported.")
     if known.options and operator.options != known.options:
-        raise DataError(f"its options are {operator.options or 'missing'}, and {known.options} are needed. {AGAIN}")
+        raise DataError(f"its options are {operator.options or 'missing'}, but {known.options} are needed. {AGAIN}")
     if operator.odd:
         raise DataError(f"it has {operator.odd}, which are not supported. {AGAIN}")
     ops = len(draft.ops)
@@ -109,10 +109,10 @@ def _finished(draft: Draft, source: Tensor, target: Tensor, names: list[str]) ->
     model = draft.model
     start, end = draft.places[model.inputs[0]], draft.places.get(model.outputs[0], Operand(None))
     if start.buffer is None or end.buffer is None:
-        raise DataError(f"its output {target.name} is not what an operator computes. The file is damaged.")
+        raise DataError(f"its output {target.name} is not computed by any operator. The file is damaged.")
     offsets, arena = memory.place_buffers(_lifetimes(draft, start.buffer, end.buffer))
     if max(arena, len(draft.constants)) > MAX_BYTES:
-        raise DataError(f"it needs an arena of {arena:,} bytes, and {MAX_BYTES:,} are supported. Take a smaller model.")
+        raise DataError(f"it needs an arena of {arena:,} bytes, but only {MAX_BYTES:,} are supported. Use a smaller model.")
     ends = [(_info(source), start), (_info(target), end)]
     content = pack(draft.ops, bytes(draft.constants), arena, ends, offsets.__getitem__)
     return Program(content, ends[0][0], ends[1][0], arena, tuple(names), draft.work)

@@ -1,4 +1,4 @@
-"""A program in the making: what lowering an operator of a .tflite needs to know, and where it puts what it makes."""
+"""A draft of a program: input and output of the lowering of .tflite operators."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from tinyfl.int8.tflite import Model, Operator, Tensor
 
 MAX_OPS = 1024
 ROOM = HEADER_BYTES + MAX_OPS * OP_BYTES
-"""What a program may need besides its constants."""
+"""Maximum bytes of a program without its constants."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """An int8 or float32 tensor, and where it lies."""
+    """An int8 or float32 tensor, and its location."""
 
     tensor: Tensor
     at: Operand
@@ -45,36 +45,36 @@ class Draft:
     ops: list[Op] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
     buffers: list[int] = field(default_factory=list)
-    """The size of each, in bytes."""
+    """Size of each buffer, in bytes."""
     places: dict[int, Operand] = field(default_factory=dict)
-    """Of tensors that have been computed."""
+    """Locations of the tensors computed so far."""
     work: int = 0
     known: dict[bytes, int] = field(default_factory=dict)
-    """Where each constant begins."""
+    """Offset of each constant."""
 
     def value(self, operator: Operator, index: int, dtype: str = "INT8") -> Value:
-        """Input ``index``, which an earlier operator has computed or which is a constant."""
+        """Input ``index``: the result of an earlier operator, or a constant."""
         number = _numbered(operator.inputs, index, "input")
         tensor = self._checked(number, dtype)
         if number in self.places:
             return Value(tensor, self.places[number])
         if tensor.data is None:
-            raise DataError(f"its input {tensor.name} is neither a constant nor what an operator before it computes.")
+            raise DataError(f"its input {tensor.name} is neither a constant nor the result of an earlier operator.")
         return Value(tensor, self.constant(tensor.data.tobytes()))
 
     def declared(self, operator: Operator) -> tuple[int, ...]:
-        """The shape of the only output, as the file has it."""
+        """The shape of the only output, according to the file."""
         return self._checked(_numbered(operator.outputs, 0, "output"), "INT8").shape
 
     def result(self, operator: Operator, shape: Sequence[int], dtype: str = "INT8", at: Operand | None = None) -> Value:
-        """The only output, which must have ``shape``; in a new buffer, or ``at`` a place that is there."""
+        """The only output, which must have ``shape``; in a new buffer, or ``at`` an existing location."""
         if len(operator.outputs) != 1:
-            raise DataError(f"it has {len(operator.outputs)} outputs, and 1 is supported.")
+            raise DataError(f"it has {len(operator.outputs)} outputs, but only 1 is supported.")
         number = operator.outputs[0]
         tensor = self._checked(number, dtype)
         if tensor.shape != tuple(shape):
             raise DataError(
-                f"its output has the shape {tensor.shape}, and {tuple(shape)} is what it computes. The file is damaged."
+                f"its output has the shape {tensor.shape}, but the operator computes {tuple(shape)}. The file is damaged."
             )
         if number in self.places or tensor.data is not None:
             raise DataError(f"its output {tensor.name} is computed twice, or a constant. The file is damaged.")
@@ -86,7 +86,7 @@ class Draft:
         return Operand(len(self.buffers) - 1)
 
     def tensor(self, operator: Operator, index: int) -> Tensor | None:
-        """Input ``index``, whatever it is; None where it is left out."""
+        """Input ``index`` of any kind; None if it is left out."""
         if index >= len(operator.inputs) or operator.inputs[index] == -1:
             return None
         return self.model.tensors[operator.inputs[index]]
@@ -99,22 +99,22 @@ class Draft:
         return tensor.data.astype(np.int64)
 
     def constant(self, content: bytes) -> Operand:
-        """``content`` among the constants, where it is kept once; its offset is a multiple of 4."""
+        """Adds ``content`` to the constants, without duplicates, at a multiple of 4 bytes."""
         if content not in self.known:
             self.constants += bytes(-len(self.constants) % 4)
             self.known[content] = len(self.constants)
             self.constants += content
             if len(self.constants) > MAX_BYTES - ROOM:
-                raise DataError(f"the constants up to it take more than {MAX_BYTES - ROOM:,} bytes. Take a smaller model.")
+                raise DataError(f"the constants up to it exceed {MAX_BYTES - ROOM:,} bytes. Use a smaller model.")
         return Operand(None, self.known[content])
 
     def add(self, op: Op) -> None:
         self.ops.append(op)
         self.work += op.work
         if len(self.ops) > MAX_OPS:
-            raise DataError(f"the model takes more than {MAX_OPS:,} ops. Take a smaller one, or a batch of 1.")
+            raise DataError(f"the model needs more than {MAX_OPS:,} ops. Use a smaller one, or a batch of 1.")
         if self.work > MAX_WORK:
-            raise DataError(f"the model up to it takes more than {MAX_WORK:,} steps. Take a smaller one.")
+            raise DataError(f"the model up to it needs more than {MAX_WORK:,} steps. Use a smaller one.")
 
     def _checked(self, number: int, dtype: str) -> Tensor:
         tensor = self.model.tensors[number]
@@ -122,7 +122,7 @@ class Draft:
             raise DataError(f"tensor {tensor.name} is {tensor.odd}, which is not supported.")
         if tensor.dtype != dtype:
             raise DataError(
-                f"tensor {tensor.name} is of type {tensor.dtype}, and {dtype} is needed. Convert the model with full integer "
+                f"tensor {tensor.name} is of type {tensor.dtype}, but {dtype} is needed. Convert the model with full integer "
                 "quantisation (TFLITE_BUILTINS_INT8) and int8 or float32 input and output."
             )
         if dtype == "INT8":
@@ -148,12 +148,12 @@ def per_tensor(tensor: Tensor) -> None:
 
 
 def good_scales(scales: NDArray[np.float32]) -> bool:
-    """Above 0, finite and not subnormal."""
+    """Whether all scales are positive, finite and not subnormal."""
     return all(isfinite(s) and s >= np.finfo(np.float32).tiny for s in scales.tolist())
 
 
 def clamp(operator: Operator, output: Value) -> tuple[int, int]:
-    """The output's least and most under the operator's fused activation."""
+    """The minimum and maximum of the output under the operator's fused activation."""
     from tflite import ActivationFunctionType as Fused
 
     activation = operator.option("FusedActivationFunction")
@@ -165,31 +165,31 @@ def clamp(operator: Operator, output: Value) -> tuple[int, int]:
 
 
 def nearest(real: float, value: Value) -> int:
-    """The integer that stands for ``real`` in the scale of ``value``, as TFLM rounds it; it may lie outside int8."""
+    """Quantises ``real`` in the scale of ``value``, rounded as in TFLM; the result may lie outside int8."""
     steps = min(max(real / value.scale, -1e6), 1e6)
     return value.zero + int(np.copysign(np.floor(abs(np.float32(steps)) + np.float64(0.5)), steps))
 
 
 def overlap(x: Value, lead: int) -> tuple[tuple[int, int], ...]:
-    """For Op.over: that the output may lie over ``x``, if it starts ``lead`` bytes before; nothing where x is a constant."""
+    """For Op.over: lets the output overlap ``x`` if it starts ``lead`` bytes before; empty for a constant x."""
     return () if x.at.buffer is None else ((x.at.buffer, lead),)
 
 
 def multipliers(a: float, b: float, out: float) -> tuple[Three, Three]:
-    """Multipliers and shifts."""
+    """Fixed-point multipliers and shifts of three real factors."""
     (m0, m1, m2), (s0, s1, s2) = (part.tolist() for part in fixed.quantize_multiplier(np.array([a, b, out])))
     return (m0, m1, m2), (s0, s1, s2)
 
 
 def dense(shape: Sequence[int]) -> list[int]:
-    """Strides of a tensor that lies in one piece."""
+    """Strides of a contiguous tensor."""
     return [prod(shape[i + 1 :]) for i in range(len(shape))]
 
 
 def merged(dims: Sequence[int], *strides: Sequence[int]) -> tuple[Four, list[Four]]:
-    """At most four dimensions that visit the same elements in the same order.
+    """Merges dimensions to at most four that visit the same elements in the same order.
 
-    Raises DataError if it takes more.
+    Raises DataError if more are needed.
     """
     rows: list[tuple[int, ...]] = []
     for row in zip(dims, *strides, strict=True):
@@ -200,7 +200,7 @@ def merged(dims: Sequence[int], *strides: Sequence[int]) -> tuple[Four, list[Fou
         else:
             rows.append(row)
     if len(rows) > 4:
-        raise DataError(f"it goes over {len(rows)} separate dimensions, and 4 are supported. Reshape its inputs.")
+        raise DataError(f"it goes over {len(rows)} separate dimensions, but only 4 are supported. Reshape its inputs.")
     rows = [(1, *(0 for _ in strides))] * (4 - len(rows)) + rows
     columns = [four(column) for column in zip(*rows, strict=True)]
     return columns[0], columns[1:]

@@ -1,4 +1,4 @@
-"""The fixed-point arithmetic of TensorFlow Lite Micro that a program has precomputed: multipliers and tables, exactly
+"""The fixed-point arithmetic of TensorFlow Lite Micro, bit by bit, for a program's precomputed multipliers and tables
 (firmware/SPEC.md, program). Integers are int64 arrays that hold 32-bit values."""
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ I64 = NDArray[np.int64]
 MAX_SHIFT = 30
 _ONE = (1 << 31) - 1
 INPUTS: I64 = np.arange(-128, 128, dtype=np.int64)
-"""What an int8 input may be: the rows of a table."""
+"""All int8 inputs: the rows of a table."""
 
 
 def quantize_multiplier(real: float | NDArray[np.float64]) -> tuple[I64, I64]:
-    """Multipliers and shifts with which real x = multiplier x 2^(shift - 31), multipliers of 31 bits.
+    """Multipliers and shifts such that real = multiplier x 2^(shift - 31), with multipliers of 31 bits.
 
     Raises DataError unless real is below 2^30.
     """
     if not np.all(np.less(real, 2.0**MAX_SHIFT)):
-        raise DataError(f"its scales ask for a factor of {np.max(real):.3g}, and less than 2^{MAX_SHIFT} is supported.")
+        raise DataError(f"its scales ask for a factor of {np.max(real):.3g}, but it must be less than 2^{MAX_SHIFT}.")
     fraction, exponent = np.frexp(np.asarray(real, np.float64))
     multiplier = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
     shift = exponent.astype(np.int64)
@@ -33,12 +33,12 @@ def quantize_multiplier(real: float | NDArray[np.float64]) -> tuple[I64, I64]:
 
 
 def high_multiply(a: I64 | int, b: I64 | int) -> I64:
-    """As numbers in [-1, 1) their product, to the nearest."""
+    """The product of a and b as numbers in [-1, 1), rounded to nearest."""
     return (np.asarray(a, np.int64) * b + (1 << 30)) >> 31
 
 
 def round_shift(a: I64, bits: int) -> I64:
-    """a / 2^bits to the nearest, a half away from 0."""
+    """a / 2^bits, rounded to nearest, halves away from 0."""
     half = (1 << bits) >> 1
     return np.where(a < 0, -((half - a) >> bits), (a + half) >> bits)
 
@@ -51,7 +51,7 @@ def rescale(a: I64, multiplier: int, shift: int) -> I64:
 
 
 def exp_of_negative(a: I64, integer_bits: int) -> I64:
-    """exp(a) of a <= 0 in units of 2^(integer_bits - 31), in units of 2^-31."""
+    """exp(a), in units of 2^-31, for a <= 0 in units of 2^(integer_bits - 31)."""
     fraction_bits = 31 - integer_bits
     quarter = 1 << (fraction_bits - 2)
     part = (a & (quarter - 1)) - quarter
@@ -67,7 +67,7 @@ def exp_of_negative(a: I64, integer_bits: int) -> I64:
 
 
 def reciprocal(a: I64) -> I64:
-    """2 / (1 + a) of a in [0, 1), a in units of 2^-31, the result in units of 2^-29, by Newton's method."""
+    """2 / (1 + a), in units of 2^-29, for a in [0, 1) in units of 2^-31, by Newton's method."""
     half = (a + _ONE + 1) >> 1
     x = 1515870810 + high_multiply(half, -1010580540)
     for _ in range(3):
@@ -76,13 +76,13 @@ def reciprocal(a: I64) -> I64:
 
 
 def logistic(a: I64) -> I64:
-    """Of a in units of 2^-27, in units of 2^-31."""
+    """logistic(a), in units of 2^-31, for a in units of 2^-27."""
     positive = np.minimum(reciprocal(exp_of_negative(-np.abs(a), 4)) * 2, _ONE)
     return np.where(a == 0, 1 << 30, np.where(a > 0, positive, _ONE - positive))
 
 
 def tanh(a: I64) -> I64:
-    """Of a in units of 2^-27, in units of 2^-31."""
+    """tanh(a), in units of 2^-31, for a in units of 2^-27."""
     positive = np.minimum((reciprocal(exp_of_negative(-np.abs(a), 5)) - (1 << 29)) * 4, _ONE)
     return np.where(a == 0, 0, np.where(a > 0, positive, -positive))
 
@@ -110,7 +110,7 @@ def tanh_table(scale: float, zero: int) -> bytes:
 
 
 def rescale_table(real: float, zero_in: int, zero_out: int, *, below: float | None = None, low: int = -128) -> bytes:
-    """q -> zero_out + real (q - zero_in), at least ``low``; ``below`` is the factor for q below zero_in, if it is another."""
+    """q -> zero_out + real (q - zero_in), at least ``low``; ``below``, if given, is the factor for q < zero_in."""
     x = INPUTS - zero_in
     factors = [real, real if below is None else below]
     multiplier, shift = quantize_multiplier(np.abs(factors))
@@ -121,5 +121,5 @@ def rescale_table(real: float, zero_in: int, zero_out: int, *, below: float | No
 
 
 def clip_table(low: int, high: int) -> bytes:
-    """q -> q, but at least ``low`` and at most ``high``; below ``low`` wins."""
+    """q -> q, clipped to [``low``, ``high``]; if low > high, any q <= high gives low, and a greater one high."""
     return _int8(np.where(high < INPUTS, high, np.maximum(INPUTS, low)))

@@ -1,4 +1,4 @@
-"""Operators that go over a grid of values, lowered to ops: sums, products, copies, functions of one value, means."""
+"""Lowers operators over a grid of values: sums, products, copies, functions of one value, means."""
 
 from collections.abc import Callable
 from math import prod
@@ -43,7 +43,7 @@ def _joint(a: Value, b: Value) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(a.shape, b.shape)
     except ValueError as error:
-        raise DataError(f"its inputs {a.shape} and {b.shape} do not fit each other. The file is damaged.") from error
+        raise DataError(f"its inputs {a.shape} and {b.shape} cannot be broadcast together. The file is damaged.") from error
 
 
 def _broadcast(shape: tuple[int, ...], to: tuple[int, ...]) -> list[int]:
@@ -64,7 +64,7 @@ def concatenation(draft: Draft, operator: Operator) -> None:
     first = parts[0].shape
     y = draft.result(operator, (*first[:axis], sum(p.shape[axis] for p in parts), *first[axis + 1 :]))
     if any((p.scale, p.zero) != (y.scale, y.zero) for p in parts):
-        raise DataError("its inputs and its output differ in scale or zero point, which it cannot bring together.")
+        raise DataError("its inputs and its output differ in scale or zero point, which is not supported.")
     line = prod(y.shape[axis:])
     at = y.at
     for part in parts:
@@ -76,7 +76,7 @@ def concatenation(draft: Draft, operator: Operator) -> None:
 
 
 def pad(draft: Draft, operator: Operator) -> None:
-    """The whole output filled, then the input copied into it."""
+    """Fills the output, then copies the input into it."""
     x = draft.value(operator, 0)
     margins = draft.integers(operator, 1, "paddings")
     if margins.size != 2 * len(x.shape) or margins.min(initial=0) < 0 or margins.max(initial=0) > 1 << 28:
@@ -92,7 +92,7 @@ def pad(draft: Draft, operator: Operator) -> None:
 
 
 def reshape(draft: Draft, operator: Operator) -> None:
-    """Nothing: the output is the input under another shape."""
+    """Adds no op: the output is the input under another shape."""
     x = draft.value(operator, 0)
     shape = draft.declared(operator)
     if prod(shape) != prod(x.shape):
@@ -105,7 +105,7 @@ def softmax(draft: Draft, operator: Operator) -> None:
     y = draft.result(operator, x.shape)
     depth = x.shape[-1] if x.shape else 1
     if depth > MAX_SOFTMAX:
-        raise DataError(f"it goes over {depth:,} values, and {MAX_SOFTMAX:,} are supported.")
+        raise DataError(f"it goes over {depth:,} values, but only {MAX_SOFTMAX:,} are supported.")
     _demand_steps(y, 256, -128)
     real = min(float(operator.option("Beta")) * x.scale * 2.0**26, 2.0**31 - 1)
     if not real > 1:
@@ -134,7 +134,7 @@ def mean(draft: Draft, operator: Operator) -> None:
         for chosen in ([i for i in range(rank) if i not in axes], sorted(axes))
     )
     if max(kept[0][:2] + reduced[0][:2]) > 1:
-        raise DataError(f"its axes {sorted(axes)} of {x.shape} are too scattered: take the mean in two steps.")
+        raise DataError(f"its axes {sorted(axes)} of {x.shape} are too scattered: compute the mean in two steps.")
     grid = Grid(
         four((*kept[0][2:], *reduced[0][2:])),
         four((*kept[1][0][2:], *reduced[1][0][2:])),
@@ -149,10 +149,10 @@ def relu(draft: Draft, operator: Operator) -> None:
 
 def relu6(draft: Draft, operator: Operator) -> None:
     def table(x: Value, y: Value) -> bytes:
-        if (x.scale, x.zero) != (y.scale, y.zero):  # TFLM would copy what lies in range as it is
+        if (x.scale, x.zero) != (y.scale, y.zero):  # TFLM would copy values in range without rescaling
             raise DataError(
-                "its input and output differ in scale or zero point, which it cannot bring together. Take RELU in its place, "
-                "or put it right after a layer with weights that nothing else reads: the converter makes one of both."
+                "its input and output differ in scale or zero point, which is not supported. Use RELU instead, or put it "
+                "right after a layer with weights that has no other reader: the converter then fuses both."
             )
         return fixed.clip_table(x.zero, min(nearest(6, x), 127))
 
@@ -185,10 +185,10 @@ def tanh(draft: Draft, operator: Operator) -> None:
 
 
 def _demand_steps(y: Value, steps: int, zero: int) -> None:
-    """Raises DataError unless ``y`` has the scale 1/``steps`` and the zero point ``zero``, which TFLM takes for granted."""
+    """Raises DataError unless ``y`` has the scale 1/``steps`` and the zero point ``zero``, as TFLM assumes."""
     if y.scale != 1 / steps or y.zero != zero:
         raise DataError(
-            f"its output must have the scale 1/{steps} and the zero point {zero}, and has {y.scale} and {y.zero}. {AGAIN}"
+            f"its output must have the scale 1/{steps} and the zero point {zero}, but has {y.scale} and {y.zero}. {AGAIN}"
         )
 
 

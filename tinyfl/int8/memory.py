@@ -1,4 +1,4 @@
-"""Where buffers lie in one arena: those that are never needed at the same time share bytes."""
+"""Places buffers in one arena: buffers with disjoint lifetimes share bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,19 +8,20 @@ ALIGNMENT = 4
 
 @dataclass(frozen=True)
 class Buffer:
-    """``size`` bytes, needed from the op that writes it, ``first``, to the last that reads it, both included."""
+    """``size`` bytes, live from the op ``first`` that writes it to the op ``last`` that reads it last, both included."""
 
     size: int
     first: int
     last: int
     over: Mapping[int, int] = field(default_factory=dict)
-    """Buffers that the op which writes this one is the last to read, and over which it may lie: it then starts at least so many
-    bytes before, since an op that goes through its input and output in order leaves behind it what it has read."""
+    """Buffers that this one may overlap, since the op that writes this one is their last reader, mapped to the minimum number
+    of bytes by which this one must start earlier: an op that runs through input and output in order no longer needs what it has
+    read."""
 
 
 def place_buffers(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
-    """The offset of each buffer, and the bytes of the arena. The best of a few orders in which buffers are placed, each at the
-    lowest place that is free for as long as it is needed."""
+    """Offset of each buffer, and bytes of the arena. Tries several orders of placement, each buffer at the lowest offset that
+    is free during its lifetime, and returns the best."""
     size = [_aligned(buffer.size) for buffer in buffers]
     span = [buffer.last - buffer.first for buffer in buffers]
     numbers = range(len(buffers))
@@ -43,12 +44,12 @@ def _placed(buffers: Sequence[Buffer], size: list[int], order: list[int]) -> tup
 
 
 def _lowest(i: int, buffers: Sequence[Buffer], size: list[int], offsets: dict[int, int]) -> int:
-    """The lowest place that is free among the ends of those in the way and the arena's start."""
-    mine = buffers[i]
-    forbidden = sorted(  # from where, and up to where, this one may not begin
-        (offsets[j] - _room(i, j, buffers, size) + 1, offsets[j] + _room(j, i, buffers, size))
+    """The lowest free offset: the arena's start, or the end of a conflicting buffer."""
+    buffer = buffers[i]
+    forbidden = sorted(  # ranges of offsets at which the buffer may not begin
+        (offsets[j] - _distance(i, j, buffers, size) + 1, offsets[j] + _distance(j, i, buffers, size))
         for j in offsets
-        if buffers[j].first <= mine.last and mine.first <= buffers[j].last
+        if buffers[j].first <= buffer.last and buffer.first <= buffers[j].last
     )
     lowest = 0
     for begin, end in forbidden:
@@ -58,8 +59,8 @@ def _lowest(i: int, buffers: Sequence[Buffer], size: list[int], offsets: dict[in
     return lowest
 
 
-def _room(i: int, j: int, buffers: Sequence[Buffer], size: list[int]) -> int:
-    """How far before ``j`` ``i`` must begin, if it does so at all."""
+def _distance(i: int, j: int, buffers: Sequence[Buffer], size: list[int]) -> int:
+    """Minimum distance from the start of ``i`` to that of ``j``, if ``i`` begins before ``j``."""
     lead = buffers[i].over.get(j, size[i])
     return min(size[i], _aligned(max(lead, 0)))
 

@@ -1,4 +1,4 @@
-"""Int8 inference on this machine, by the very source that runs on a board."""
+"""Int8 inference on this machine, with the same C source as on a board."""
 
 import ctypes
 from pathlib import Path
@@ -17,9 +17,9 @@ __all__ = ["Program", "TensorInfo", "load_program", "quantized", "run_native"]
 
 
 def load_program(path: Path) -> Program:
-    """The int8 .tflite file ``path``, compiled for the core.
+    """Compiles the int8 .tflite file ``path`` for the core.
 
-    Raises DataError if it cannot be read, is damaged, or asks for what the core does not do, by name.
+    Raises DataError if it cannot be read, is damaged, or has an unsupported operator, which is named.
     """
     try:
         with path.open("rb") as file:
@@ -33,36 +33,36 @@ def load_program(path: Path) -> Program:
 
 
 def run_native(program: Program, x: NDArray[Any]) -> NDArray[Any]:
-    """Raw outputs, (n, *program.output.shape) of its dtype, for ``x``, (n, *program.input.shape): of the input's dtype, or
-    float32 for an int8 input, which is then quantised.
+    """Runs a program: raw outputs, (n, *program.output.shape) of its dtype, for ``x``, (n, *program.input.shape) of the input's
+    dtype, or float32 for an int8 input, which is then quantised.
 
     Raises ConfigError for another shape or dtype.
     """
-    ready = np.ascontiguousarray(quantized(program.input, x))
-    y = np.empty((len(ready), *program.output.shape), program.output.dtype)
+    inputs = np.ascontiguousarray(quantized(program.input, x))
+    y = np.empty((len(inputs), *program.output.shape), program.output.dtype)
     run = library().tinyfl_native_program_run
     run.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
     content = ctypes.create_string_buffer(program.content, len(program.content))
-    code = run(content, len(program.content), ready.ctypes.data, y.ctypes.data, len(ready))
+    code = run(content, len(program.content), inputs.ctypes.data, y.ctypes.data, len(inputs))
     if code:
         raise DataError(f"the core refuses the program ({code}). It is damaged: compile the model again.")
     return y
 
 
 def quantized(info: TensorInfo, x: NDArray[Any]) -> NDArray[Any]:
-    """``x``, (n, *info.shape), as the tensor's raw values; float32 becomes int8 as TFLM's QUANTIZE has it, NaN the least.
+    """Converts ``x``, (n, *info.shape), to the tensor's raw values: float32 to int8 as in TFLM's QUANTIZE, NaN to the minimum.
 
     Raises ConfigError for another shape or dtype.
     """
     if x.shape[1:] != info.shape or x.ndim != len(info.shape) + 1:
-        raise ConfigError(f"the input has the shape {x.shape}, and the model needs (n, {', '.join(map(str, info.shape))}).")
+        raise ConfigError(f"the input has the shape {x.shape}, but the model needs (n, {', '.join(map(str, info.shape))}).")
     if x.dtype == info.dtype:
         return x
     if x.dtype != np.float32 or info.dtype != "int8":
-        raise ConfigError(f"the input is {x.dtype}, and the model needs {info.dtype}{' or float32' * (info.dtype == 'int8')}.")
+        raise ConfigError(f"the input is {x.dtype}, but the model needs {info.dtype}{' or float32' * (info.dtype == 'int8')}.")
     with np.errstate(over="ignore", invalid="ignore"):
         steps = np.fmin(np.fmax(x / np.float32(info.scale), np.float32(-512)), np.float32(512))
-    whole = np.trunc(steps)
-    whole += (steps - whole >= 0.5).astype(np.float32) - (steps - whole <= -0.5).astype(np.float32)
-    values: NDArray[np.int8] = np.clip(whole + info.zero, -128, 127).astype(np.int8)
+    rounded = np.trunc(steps)
+    rounded += (steps - rounded >= 0.5).astype(np.float32) - (steps - rounded <= -0.5).astype(np.float32)
+    values: NDArray[np.int8] = np.clip(rounded + info.zero, -128, 127).astype(np.int8)
     return values

@@ -1,4 +1,4 @@
-"""Int8 inference on a board: the program goes to the board's slot, and inputs through it one by one."""
+"""Int8 inference on a board: sends the program to the board's slot, then the inputs one by one."""
 
 import asyncio
 from functools import partial
@@ -15,25 +15,26 @@ from tinyfl.link.messages import PROGRAM_HEADER
 from tinyfl.link.wire import Opener, SerialWire
 
 SLOWEST = 4_000
-"""Bytes a second that a program is given to reach its slot; 115,200 baud do twice that."""
+"""Minimum transfer rate to a slot, in bytes per second, for the timeout; 115,200 baud are twice as fast."""
 
 
 def run_on_board(
     program: Program, x: NDArray[Any], board: str, *, engine: str = "", toolchain: Toolchain = "zig"
 ) -> NDArray[Any]:
-    """As ``tinyfl.int8.native.run_native``, on an emulated board of this kind, which ends with the call.
+    """Like ``tinyfl.int8.native.run_native``, on an emulated board of this kind, stopped at the end.
 
-    Raises DoesNotFit for a program that has no room there, and what ``tinyfl.fleets.emulation.started`` and a link raise.
+    Raises DoesNotFit for a program too large for the board, and the errors of ``tinyfl.fleets.emulation.started`` and of a
+    link.
     """
     from tinyfl.fleets.emulation import started
 
-    ready = quantized(program.input, x)
+    inputs = quantized(program.input, x)
     with started(board, engine=engine, toolchain=toolchain) as (running,):
-        return asyncio.run(_outputs(program, ready, running.opener))
+        return asyncio.run(_outputs(program, inputs, running.opener))
 
 
 def run_on_port(program: Program, x: NDArray[Any], port: str) -> NDArray[Any]:
-    """The same on the board behind ``port``, a device's name or a url of pyserial's."""
+    """Like ``run_on_board``, on the board at ``port``: a device's name or a url for pyserial."""
     return asyncio.run(_outputs(program, quantized(program.input, x), partial(SerialWire.open, port)))
 
 
@@ -46,25 +47,25 @@ async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray
         for row in x:
             rows.append(await board.predict(row.tobytes()))
             if len(rows[-1]) != program.output.bytes:
-                raise Corrupt(f"an output of the board has {len(rows[-1])} bytes, not {program.output.bytes}.")
+                raise Corrupt(f"an output from the board has {len(rows[-1])} bytes, not {program.output.bytes}.")
     finally:
         await board.close()
     return np.frombuffer(b"".join(rows), program.output.dtype).reshape(len(x), *program.output.shape)
 
 
 async def put_program(board: LinkedBoard, program: Program) -> None:
-    """``program`` into the board's slot, in the time that its length needs."""
+    """Writes ``program`` to the board's slot, with a timeout in proportion to its length."""
     await board.put_program(program.content, WORK_SECONDS + len(program.content) / SLOWEST)
 
 
 def demand_room(program: Program, described: Description) -> None:
-    """Raises DoesNotFit where the board has no room for ``program``."""
-    for takes, has, what in (
+    """Raises DoesNotFit if the board is too small for ``program``."""
+    for needed, available, what in (
         (len(program.content) + PROGRAM_HEADER, described.store, "flash in the program's slot"),
         (program.arena_bytes, described.arena, "RAM to run"),
     ):
-        if takes > has:
+        if needed > available:
             raise DoesNotFit(
-                f"the model takes {takes:,} bytes of {what}; board {described.id.hex()} ({described.board}) has {has:,}. "
-                "Take a smaller model, or a larger board."
+                f"the model needs {needed:,} bytes of {what}; board {described.id.hex()} ({described.board}) has "
+                f"{available:,}. Use a smaller model, or a larger board."
             )

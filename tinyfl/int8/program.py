@@ -1,4 +1,5 @@
-"""Programs: int8 networks as the core runs them, and their bytes (firmware/SPEC.md, program; firmware/core/program_ops.h)."""
+"""Programs: int8 networks compiled for the core, and their encoding (firmware/SPEC.md, program;
+firmware/core/program_ops.h)."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 VERSION = 1
 CONSTANT = 1 << 31
-"""Set in where an operand lies: from the program's start, not the arena's."""
+"""Flag of an operand's offset: from the program's start, not the arena's."""
 MAX_BYTES = 1 << 28
 MAX_WORK = (1 << 32) - 1
 MAX_SOFTMAX = 4095
@@ -46,8 +47,8 @@ class OpKind(IntEnum):
 
 @dataclass(frozen=True)
 class Operand:
-    """Where an op reads or writes: bytes from the start of a buffer, which gets its place in the arena later, or from the
-    start of the constants."""
+    """The location of an op's input or output: an offset in bytes from the start of a buffer, which is placed in the arena
+    later, or from the start of the constants."""
 
     buffer: int | None
     offset: int = 0
@@ -58,7 +59,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Window:
-    """Pairs are rows, columns."""
+    """A sliding window. Pairs are (rows, columns)."""
 
     inside: Pair
     outside: Pair
@@ -71,12 +72,12 @@ class Window:
     in_pixel: int
     out_pixel: int
     channels: int = 0
-    """Where bias, multiplier and shift of each output channel begin among the constants."""
+    """Offset, in the constants, of each output channel's bias, multiplier and shift."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The innermost dimension last; strides in bytes."""
+    """A grid of up to four dimensions, the innermost last; strides in bytes."""
 
     dims: Four
     a_strides: Four = (0, 0, 0, 0)
@@ -86,7 +87,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Op:
-    """One record. Zero points and shifts are those of a, b and the output."""
+    """An op. Zero points and shifts are for a, b and the output."""
 
     kind: OpKind
     body: Window | Grid
@@ -98,11 +99,11 @@ class Op:
     low: int = -128
     high: int = 127
     over: tuple[tuple[int, int], ...] = ()
-    """Input buffers over which the output may lie once they are not needed any more, if it starts so many bytes before."""
+    """Input buffers that the output may overlap after their last use, and the bytes by which it must then start earlier."""
 
     @property
     def work(self) -> int:
-        """Steps of the inner loop, as the core counts them."""
+        """Steps of the inner loop, counted as in the core."""
         body = self.body
         if isinstance(body, Grid):
             return prod(body.dims[:2] if self.kind is OpKind.softmax else body.dims)
@@ -121,7 +122,7 @@ class TensorInfo:
     dtype: str
     """int8 or float32."""
     scale: float
-    """int8 values q stand for scale x (q - zero); of float32 it is 1."""
+    """An int8 value q represents scale x (q - zero); 1 for float32."""
     zero: int
 
     @cached_property
@@ -131,22 +132,22 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Program:
-    """An int8 network, compiled. ``content`` is what a board keeps and runs."""
+    """A compiled int8 network. ``content`` are the bytes that a board stores and runs."""
 
     content: bytes
     input: TensorInfo
     output: TensorInfo
     arena_bytes: int
     ops: tuple[str, ...]
-    """What the .tflite calls those that do something."""
+    """The .tflite's names of the operators that produced ops."""
     work: int
-    """Steps of all inner loops, about a multiply and an add each."""
+    """Steps of all inner loops, about one multiply-add each."""
 
 
 def pack(
     ops: Sequence[Op], constants: bytes, arena: int, ends: Sequence[tuple[TensorInfo, Operand]], place: Callable[[int], int]
 ) -> bytes:
-    """The program's bytes. ``ends`` are its input and output, and ``place`` tells where in the arena a buffer lies."""
+    """Encodes a program. ``ends`` are its input and output; ``place`` maps a buffer to its offset in the arena."""
     start = HEADER_BYTES + OP_BYTES * len(ops)
 
     def at(operand: Operand) -> int:

@@ -1,5 +1,5 @@
-"""A .tflite file as plain data. Nothing in it is trusted: every length and index is checked, so that reading ends soon and
-takes little more memory than the file."""
+"""Reads a .tflite file into plain data. Nothing in it is trusted: every length and index is checked, so that time and memory
+stay in proportion to the file."""
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from tinyfl.errors.words import plain
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {"INT8": np.dtype(np.int8), "INT32": np.dtype("<i4"), "FLOAT32": np.dtype("<f4")}
 )
-"""Of the types that a tensor may have, those that a program needs."""
+"""The tensor types used by programs."""
 
 MAX_BYTES = 1 << 28
 MAX_DIMENSIONS = 8
@@ -46,25 +46,25 @@ FIELDS: Mapping[str, int] = MappingProxyType(
         "Tensor": 10,
     }
 )
-"""How many fields each table has in the schema that is known here. A later field may change what the others mean."""
+"""Number of fields of each table in the supported schema. A later field may change the meaning of the others."""
 
 MAX_LATER = 128
-"""Bytes of a table's offsets to later fields that are looked through."""
+"""Maximum bytes checked of a table's offsets to later fields."""
 
 NEWER = "of a newer schema"
 AGAIN = "Convert the model again with TensorFlow's converter."
 
 BUILTIN_CODE = 10
-"""Where an operator code keeps its number. The tflite package's own accessor returns the deprecated field instead."""
+"""Slot of an operator code's number. The tflite package's accessor returns the deprecated field instead."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """Real values are scale x (q - zero): one scale and zero point, or one for each index along ``axis``."""
+    """Quantisation: real value = scale x (q - zero), with one scale and zero point, or one for each index along ``axis``."""
 
     scales: NDArray[np.float32]
     zeros: NDArray[np.int64]
-    """As many as the file has, which may be none."""
+    """As in the file; may be empty."""
     axis: int
 
 
@@ -74,12 +74,12 @@ class Tensor:
     shape: tuple[int, ...]
     """Each at least 1; a batch of unknown size is 1."""
     dtype: str
-    """As the file's schema calls it: INT8, FLOAT32, ..."""
+    """The type's name in the schema: INT8, FLOAT32, ..."""
     quantization: Quantization | None
     data: NDArray[Any] | None
-    """Of a constant: flat, with as many elements as ``shape`` says."""
+    """The values of a constant, flat; None otherwise."""
     odd: str
-    """What no ordinary tensor is ("sparse", "a variable", ...), or nothing."""
+    """An unsupported property ("sparse", "a variable", ...), or empty."""
 
     @property
     def size(self) -> int:
@@ -89,18 +89,18 @@ class Tensor:
 @dataclass(frozen=True)
 class Operator:
     name: str
-    """As the schema calls it: CONV_2D, ...; a custom one's own name."""
+    """The name in the schema: CONV_2D, ...; or a custom operator's name."""
     custom: bool
     version: int
     inputs: tuple[int, ...]
-    """Tensors; -1 for one left out."""
+    """Indices of tensors; -1 for one left out."""
     outputs: tuple[int, ...]
     options: str
-    """The table of its options, as the schema calls it (Conv2DOptions, ...); empty without one."""
+    """The name of its options' table in the schema (Conv2DOptions, ...); empty without options."""
     option: Callable[[str], Any]
-    """An option by its name in the schema (StrideW, Padding, ...). Raises DataError where the file has none such."""
+    """Returns an option by its name in the schema (StrideW, Padding, ...). Raises DataError if the file lacks it."""
     odd: str
-    """What no ordinary operator has ("custom options", ...), or nothing."""
+    """An unsupported property ("custom options", ...), or empty."""
 
 
 @dataclass(frozen=True)
@@ -112,27 +112,27 @@ class Model:
 
 
 def read_tflite(content: bytes) -> Model:
-    """The first and only subgraph of a .tflite file's ``content``.
+    """Reads the only subgraph from the ``content`` of a .tflite file.
 
-    Raises DataError if it is not one, is damaged, or has several subgraphs.
+    Raises DataError for another or a damaged file, or for several subgraphs.
     """
     import tflite
 
     if len(content) > MAX_BYTES:
-        raise DataError(f"it has {len(content):,} bytes, and a model may have {MAX_BYTES:,}.")
+        raise DataError(f"it has {len(content):,} bytes, but a model may have at most {MAX_BYTES:,}.")
     if len(content) < 8 or content[4:8] != b"TFL3":
-        raise DataError("it is no .tflite file: it does not begin with a TFL3 header.")
-    with _damage_named():
+        raise DataError("it is not a .tflite file: it does not begin with a TFL3 header.")
+    with _demand_undamaged():
         model = tflite.Model.GetRootAs(content)
         if model.Version() != 3:
-            raise DataError(f"its schema has version {model.Version()}, and 3 is known. Convert the model again.")
+            raise DataError(f"its schema has version {model.Version()}, but only 3 is supported. Convert the model again.")
         if model.SubgraphsLength() != 1:
-            raise DataError(f"it has {model.SubgraphsLength()} subgraphs, and 1 is supported: no control flow.")
+            raise DataError(f"it has {model.SubgraphsLength()} subgraphs, but only 1 is supported: no control flow.")
         buffers = [*_tables(content, model.BuffersLength(), model.Buffers)]
         codes = [_code(code) for code in _tables(content, model.OperatorCodesLength(), model.OperatorCodes)]
         graph = model.Subgraphs(0)
         if graph.OperatorsLength() > MAX_OPERATORS:
-            raise DataError(f"it has {graph.OperatorsLength():,} operators, and {MAX_OPERATORS:,} are supported.")
+            raise DataError(f"it has {graph.OperatorsLength():,} operators, but only {MAX_OPERATORS:,} are supported.")
         tensors = tuple(_tensor(t, buffers, content) for t in _tables(content, graph.TensorsLength(), graph.Tensors))
         operators = tuple(_operator(o, codes, len(tensors)) for o in _tables(content, graph.OperatorsLength(), graph.Operators))
         inputs, outputs = _vector(graph, "Inputs"), _vector(graph, "Outputs")
@@ -142,8 +142,8 @@ def read_tflite(content: bytes) -> Model:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
-    """What the schema's accessors raise on offsets that lead nowhere."""
+def _demand_undamaged() -> Iterator[None]:
+    """Turns errors of the schema's accessors, from invalid offsets, into DataError."""
     try:
         yield
     except (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError) as error:
@@ -151,16 +151,16 @@ def _damage_named() -> Iterator[None]:
 
 
 def _tables(content: bytes, count: int, at: Callable[[int], Any]) -> Iterator[Any]:
-    """Tables of a vector, whose entries take 4 bytes each."""
+    """Iterates over a vector of tables; an entry has 4 bytes."""
     if count > len(content) // 4:
         raise DataError(f"it is damaged: {count:,} entries in a file of {len(content):,} bytes. Copy the file again.")
     return map(at, range(count))
 
 
 def _vector(table: Any, name: str) -> tuple[int, ...]:
-    """A vector of integers; numpy checks its length against the file. Many tables may share one, hence a bound of their own."""
+    """Reads a vector of integers; numpy checks its length against the file. Tables may share a vector, hence MAX_ENTRIES."""
     if getattr(table, f"{name}Length")() > MAX_ENTRIES:
-        raise DataError(f"a tensor or operator has more than {MAX_ENTRIES:,} {name}. Take a smaller model.")
+        raise DataError(f"a tensor or operator has more than {MAX_ENTRIES:,} {name}. Use a smaller model.")
     values = getattr(table, f"{name}AsNumpy")()
     return () if isinstance(values, int) else tuple(values.tolist())
 
@@ -172,7 +172,7 @@ def _index(value: int, count: int, of: str) -> int:
 
 
 def _newer(table: Any, kind: str) -> bool:
-    """Whether ``table`` has a field that the schema known here lacks."""
+    """Whether ``table`` has a field that the supported schema lacks."""
     start = table.Pos - table.Get(SOffsetTFlags, table.Pos)
     end = start + table.Get(VOffsetTFlags, start)
     later = table.Bytes[start + 4 + 2 * FIELDS[kind] : end]
@@ -180,7 +180,7 @@ def _newer(table: Any, kind: str) -> bool:
 
 
 def _code(code: Any) -> tuple[str, bool, int]:
-    """Name, whether it is custom, and version."""
+    """(name, custom, version) of an operator code."""
     import tflite
 
     if _newer(code._tab, "OperatorCode"):
@@ -222,12 +222,12 @@ def _tensor(tensor: Any, buffers: list[Any], content: bytes) -> Tensor:
         ),
         "quantised by another rule than scale and zero point": _quantized_otherwise(tensor.Quantization()),
     }
-    odd = [what for what, is_so in oddities.items() if is_so]
+    odd = [what for what, present in oddities.items() if present]
     raw = buffer.DataAsNumpy()
     data = None
     if dtype in DTYPES and not isinstance(raw, int) and raw.size:
         if raw.size != prod(shape) * DTYPES[dtype].itemsize:
-            raise DataError(f"tensor {name} has {raw.size:,} bytes of data, and its shape {shape} asks for another number.")
+            raise DataError(f"tensor {name} has {raw.size:,} bytes of data, which do not match its shape {shape}.")
         data = np.frombuffer(raw, DTYPES[dtype])
     elif not isinstance(raw, int) and raw.size:
         odd.append(f"a constant of type {dtype}")
@@ -235,7 +235,7 @@ def _tensor(tensor: Any, buffers: list[Any], content: bytes) -> Tensor:
 
 
 def _quantized_otherwise(quantization: Any) -> bool:
-    """By blocks, for example, or along several axes."""
+    """Whether another scheme is used, such as blocks or several axes."""
     return quantization is not None and (quantization.DetailsType() != 0 or _newer(quantization._tab, "QuantizationParameters"))
 
 
@@ -258,12 +258,12 @@ def _operator(operator: Any, codes: list[tuple[str, bool, int]], tensors: int) -
         "custom options": operator.CustomOptionsLength() or operator.LargeCustomOptionsSize(),
         "intermediate tensors": operator.IntermediatesLength(),
     }
-    odd = ", ".join(what for what, is_so in oddities.items() if is_so)
+    odd = ", ".join(what for what, present in oddities.items() if present)
     return Operator(name, custom, version, inputs, outputs, options, _option(options, table), odd)
 
 
 def _options(operator: Any) -> tuple[str, Any]:
-    """The kind of its options' table, as the schema calls it, and that table; "" and None without one."""
+    """The name of the operator's options table in the schema, and the table; "" and None without one."""
     import tflite
 
     table = operator.BuiltinOptions()
@@ -277,7 +277,7 @@ def _option(kind: str, table: Any) -> Callable[[str], Any]:
     import tflite
 
     def option(name: str) -> Any:
-        with _damage_named():
+        with _demand_undamaged():
             options = getattr(tflite, kind)()
             options.Init(table.Bytes, table.Pos)
             return getattr(options, name)()

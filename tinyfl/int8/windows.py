@@ -1,4 +1,4 @@
-"""Operators that slide a window over an image, lowered to ops: convolutions, dense layers and pools."""
+"""Lowers operators that slide a window over an image: convolutions, dense layers and pools."""
 
 from dataclasses import replace
 from itertools import product
@@ -14,7 +14,7 @@ from tinyfl.int8.program import Op, Operand, OpKind, Pair, Window
 from tinyfl.int8.tflite import AGAIN, Operator, Tensor
 
 MAX_SIZE = 65_535
-"""Of a window's numbers that a record keeps in 16 bits."""
+"""Maximum of a window's 16-bit numbers."""
 
 
 def conv_2d(draft: Draft, operator: Operator) -> None:
@@ -40,9 +40,9 @@ def depthwise_conv_2d(draft: Draft, operator: Operator) -> None:
 
 
 def fully_connected(draft: Draft, operator: Operator) -> None:
-    """A convolution with a window of one pixel, over as many pixels as the input has rows."""
+    """Lowers a dense layer to a convolution with a window of one pixel, over one pixel per row of the input."""
     if operator.option("WeightsFormat") != 0:
-        raise DataError("its weights are shuffled, and only the default format is supported.")
+        raise DataError("its weights are shuffled, but only the default format is supported.")
     x = draft.value(operator, 0)
     weights = _weights(draft, operator, rank=2, axis=0)
     count, depth = weights.shape
@@ -70,10 +70,10 @@ def _pool(draft: Draft, operator: Operator, kind: OpKind) -> None:
     kernel = operator.option("FilterHeight"), operator.option("FilterWidth")
     window = _window(operator, _pair(inside), kernel, depth, depth, dilated=False)
     if prod(kernel) > 1 << 24:
-        raise DataError(f"its window of {kernel} is too large: 2^24 taps are supported.")
+        raise DataError(f"its window of {kernel} is too large: at most 2^24 taps are supported.")
     y = draft.result(operator, (batch, *window.outside, depth))
     if abs(x.scale - y.scale) > 1e-6 or x.zero != y.zero:
-        raise DataError("its input and output differ in scale or zero point, which a pool cannot bring together.")
+        raise DataError("its input and output differ in scale or zero point, which is not supported for a pool.")
     _emit(draft, operator, kind, window, x, y, None, batch)
 
 
@@ -88,7 +88,7 @@ def _emit(
     batch: int = 1,
     groups: int = 1,
 ) -> None:
-    """An op for each image of a batch and each group of channels; a pool is one without weights."""
+    """Adds an op for each image of a batch and each group of channels; without weights for a pool."""
     low, high = clamp(operator, y)
     zeros, channels, at = (0, 0, 0), 0, Operand(None)
     if weights is not None:
@@ -106,8 +106,8 @@ def _emit(
 
 
 def _lead(window: Window) -> int:
-    """How many bytes before its input an output must begin, so that a pixel, once written, never covers what it or a later one
-    is still read from. The most is found at a row's ends, or where its windows leave the padding."""
+    """Minimum number of bytes by which the output must begin before its input, so that a written pixel never covers input still
+    to be read. The maximum over all pixels is at a row's ends, or where its windows leave the padding."""
     (_, width), (rows, columns) = window.inside, window.outside
     top = np.maximum(np.arange(rows + 1, dtype=np.int64) * window.stride[0] - window.pad[0], 0) * width * window.in_pixel
     leaving = window.pad[1] // window.stride[1]
@@ -122,7 +122,7 @@ def _lead(window: Window) -> int:
 def _image(draft: Draft, operator: Operator) -> Value:
     x = draft.value(operator, 0)
     if len(x.shape) != 4:
-        raise DataError(f"its input has the shape {x.shape}, and (batch, rows, columns, channels) is needed.")
+        raise DataError(f"its input has the shape {x.shape}, but (batch, rows, columns, channels) is needed.")
     return x
 
 
@@ -141,7 +141,7 @@ def _window(operator: Operator, inside: Pair, kernel: Pair, depth: int, count: i
         reach = (taps - 1) * apart + 1
         out = -(-(size if padding == Padding.SAME else size - reach + 1) // step)
         if out < 1:
-            raise DataError(f"its window reaches over {reach} pixels, and its input has only {size}.")
+            raise DataError(f"its window covers {reach} pixels, but its input has only {size}.")
         outside.append(out)
         pad.append(max((out - 1) * step + reach - size, 0) // 2 if padding == Padding.SAME else 0)
     return Window(inside, _pair(outside), kernel, stride, dilation, _small(*_pair(pad), least=0), depth, count, depth, count)
@@ -161,7 +161,7 @@ def _small(rows: int, columns: int, least: int = 1) -> Pair:
 
 
 def _weights(draft: Draft, operator: Operator, *, rank: int, axis: int) -> Tensor:
-    """Constant int8 weights with one scale, or one for each channel, and no zero point."""
+    """Checks the weights: constant int8, one scale or one for each channel, and no zero point."""
     weights = draft.tensor(operator, 1)
     if weights is None or len(weights.shape) != rank:
         raise DataError(f"its weights are missing, or not of rank {rank}. The file is damaged.")
@@ -183,7 +183,7 @@ def _weights(draft: Draft, operator: Operator, *, rank: int, axis: int) -> Tenso
         )
     if q.zeros.any():
         raise DataError(
-            f"its weights {weights.name} have a zero point, and int8 weights must be symmetric. Convert the model again."
+            f"its weights {weights.name} have a zero point, but int8 weights must be symmetric. Convert the model again."
         )
     return weights
 
@@ -194,15 +194,15 @@ def _data(weights: Tensor) -> NDArray[np.int8]:
 
 
 def _channels(draft: Draft, operator: Operator, x: Value, weights: Tensor, y: Value) -> int:
-    """Puts bias, multiplier and shift of each output channel among the constants; where."""
+    """Adds bias, multiplier and shift of each output channel to the constants; returns their offset."""
     count = y.shape[-1]
     bias = draft.tensor(operator, 2)
     if bias is not None and (bias.dtype != "INT32" or bias.data is None or bias.size != count or bias.odd):
-        raise DataError(f"its bias {bias.name} must be {count} constants of type INT32, and is {bias.dtype} {bias.shape}.")
+        raise DataError(f"its bias {bias.name} must be {count} constants of type INT32, but is {bias.dtype} {bias.shape}.")
     assert weights.quantization is not None
     scales = weights.quantization.scales
     real = x.scale * scales.astype(np.float64)
-    if scales.size == 1 and operator.name == "FULLY_CONNECTED":  # here TFLM multiplies floats, and compares
+    if scales.size == 1 and operator.name == "FULLY_CONNECTED":  # as in TFLM: a product of floats, then a comparison
         real = real.astype(np.float32).astype(np.float64)
         if bias is not None and bias.quantization is not None:
             _demand_scale(bias.quantization.scales, real, y.scale)
@@ -213,7 +213,7 @@ def _channels(draft: Draft, operator: Operator, x: Value, weights: Tensor, y: Va
 
 
 def _demand_scale(bias: NDArray[np.float32], sums: NDArray[np.float64], step: float) -> None:
-    """Raises DataError where a bias has another scale than the ``sums`` that it begins: more than a fiftieth of an output's
+    """Raises DataError if the scale of a bias differs from that of the ``sums`` by more than a fiftieth of the output's
     ``step``."""
     if not (np.abs(bias - sums) <= 0.02 * step).all():
-        raise DataError(f"its bias has the scale {bias[0]}, and the product of its input and weights {sums[0]}. {AGAIN}")
+        raise DataError(f"its bias has the scale {bias[0]}, but the product of input and weights has {sums[0]}. {AGAIN}")

@@ -2,5 +2,5 @@
 
 import logging
 
-# What smpclient logs are frames that it drops, which are asked for again; a board may send any number of them.
+# smpclient logs the frames it drops, which are requested again; a board may send any number of them.
 logging.getLogger("smpclient").addHandler(logging.NullHandler())

@@ -1,7 +1,7 @@
-"""The CBOR of an answer, read strictly: one map of texts to plain values (firmware/SPEC.md, wire; RFC 8949).
+"""A strict CBOR decoder for boards' replies: one map from texts to plain values (firmware/SPEC.md, wire; RFC 8949).
 
-A general decoder makes of a few bytes whatever their tags ask for: numbers of a million digits, dates, patterns, one list
-inside itself. A board needs none of that, so an answer that has a tag is refused before anything is made of it.
+In a general decoder, tags can turn a few bytes into numbers of a million digits, dates, patterns or a list that contains
+itself. Boards need no tags, so a reply with a tag is refused before it is evaluated.
 """
 
 import struct
@@ -13,17 +13,17 @@ INDEFINITE = 31
 BREAK = SIMPLE << 5 | INDEFINITE
 
 DEPTH = 8
-"""Maps and arrays that may lie in each other, as in the agent's own reader."""
+"""Maximum nesting of maps and arrays, as in the agent's reader."""
 
-WORDS = {20: False, 21: True, 22: None}
+CONSTANTS = {20: False, 21: True, 22: None}
 FLOATS = {25: ">e", 26: ">f", 27: ">d"}
 
 
 def decode(data: bytes) -> dict[str, Plain]:
-    """The one map that ``data`` is. Integers have 64 bits and a sign at most.
+    """Decodes ``data``, which must be one map. Integers have at most 64 bits and a sign.
 
-    Raises ValueError for what is not plain: tags, texts and bytes in pieces, keys that come twice or are no texts, simple
-    values but false, true and null, and more than DEPTH levels; and for what ends too early or too late.
+    Raises ValueError for tags, texts and bytes in chunks, duplicate or non-text keys, simple values other than false, true and
+    null, more than DEPTH levels, and for truncated or trailing data.
     """
     reader = _Reader(data)
     value = reader.item(DEPTH)
@@ -39,7 +39,7 @@ class _Reader:
         self._data, self.at = data, 0
 
     def item(self, depth: int) -> Plain:
-        """The next item, which may have ``depth`` levels."""
+        """Reads the next item, of at most ``depth`` levels."""
         first = self._take(1)[0]
         kind, info = first >> 5, first & 31
         if kind == SIMPLE:
@@ -62,7 +62,7 @@ class _Reader:
         return self._data[self.at - count : self.at]
 
     def _number(self, kind: int, info: int) -> int:
-        """The number in an item's head; -1 for an array or a map that goes on until it is ended."""
+        """Reads the number in an item's head; -1 for an array or a map of indefinite length."""
         if info < 24:
             return info
         if info < 28:
@@ -72,15 +72,15 @@ class _Reader:
         raise ValueError(f"it has the head {kind << 5 | info:#x}")
 
     def _simple(self, info: int) -> Plain:
-        if info in WORDS:
-            return WORDS[info]
+        if info in CONSTANTS:
+            return CONSTANTS[info]
         if info not in FLOATS:
             raise ValueError(f"it has the head {SIMPLE << 5 | info:#x}")
         (number,) = struct.unpack(FLOATS[info], self._take(struct.calcsize(FLOATS[info])))
         return float(number)
 
     def _more(self, count: int, done: int) -> bool:
-        """Whether another item follows in an array or a map of ``count``, of which ``done`` are read."""
+        """Whether another item follows in an array or map of ``count`` items, after ``done`` items."""
         if count >= 0:
             return done < count
         if self._data[self.at : self.at + 1] != bytes([BREAK]):
@@ -99,6 +99,6 @@ class _Reader:
         while self._more(count, len(pairs)):
             key = self.item(0)
             if not isinstance(key, str) or key in pairs:
-                raise ValueError("a key is no text, or comes twice")
+                raise ValueError("a key is not a text, or a duplicate")
             pairs[key] = self.item(depth)
         return pairs

@@ -1,4 +1,4 @@
-"""What tinyfl itself gets wrong at what a board does."""
+"""Isolates tinyfl's own defects to the device that triggers them."""
 
 import logging
 from collections.abc import Iterator
@@ -12,15 +12,14 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def one_device() -> Iterator[None]:
-    """What goes wrong within costs one device and no other: an error that tinyfl did not raise on purpose becomes a Defect, and
-    is logged with its traceback."""
+    """Confines errors to one device: an unexpected exception is logged with its traceback, and raised as Defect."""
     try:
         yield
     except TinyflError:
         raise
     except Exception as error:
         what = f"{type(error).__name__}: {plain(error)}"
-        log.error("tinyfl failed at what a board did: %s", what, exc_info=True)
+        log.error("tinyfl failed to handle a board's behaviour: %s", what, exc_info=True)
         raise Defect(
-            f"tinyfl failed at what the board did ({what}). Report it, with the traceback on standard error."
+            f"tinyfl failed to handle the board's behaviour ({what}). Report it, with the traceback on standard error."
         ) from error

@@ -1,6 +1,6 @@
 """The messages of tinyfl's group 65, exactly as in firmware/SPEC.md (wire): ``smp`` encodes, ``smpclient`` frames them.
 
-What a board says becomes a message in ``answer`` and nowhere else, within the bounds that stand at its fields.
+Only ``answer`` turns a board's bytes into a message, and it enforces the bounds of the fields.
 """
 
 from enum import IntEnum
@@ -17,18 +17,17 @@ from tinyfl.link import cbor
 GROUP = 65
 
 PROTOCOL = 2
-"""The version of these messages, as ``describe`` names it."""
+"""The version of these messages, reported in ``describe``."""
 
 CORE = 1
-"""The version of the arithmetic, as ``describe`` names it."""
+"""The version of the arithmetic, reported in ``describe``."""
 
 WEIGHTS_HEADER, PROGRAM_HEADER = 48, 40
-"""Bytes of a slot that are not the model's own: of one with a plan and weights, and of one with a program (firmware/SPEC.md,
-slots)."""
+"""Bytes of a slot's header: for a plan and weights, and for a program (firmware/SPEC.md, slots)."""
 
 
 class Refusal(IntEnum):
-    """Why a board refuses a request."""
+    """A board's reason for refusing a request."""
 
     invalid = 2
     plan = 3
@@ -46,20 +45,20 @@ REFUSED = {
     Refusal.invalid: "a field is missing, of the wrong type, or out of its range",
     Refusal.plan: "the core refuses the plan or the program",
     Refusal.memory: "the arena or the slot is too small",
-    Refusal.state: "not now: no plan, no weights, no program, or a round is under way",
-    Refusal.stale: "stale: the weights there do not have the hash of this round's base",
-    Refusal.hash: "what arrived does not have the hash announced",
-    Refusal.numeric: "the guard: a value is not finite or too large",
-    Refusal.size: "the reply would not fit the buffer",
+    Refusal.state: "wrong state: no plan, no weights, no program, or a round in progress",
+    Refusal.stale: "stale: the board's weights do not have the hash of this round's base",
+    Refusal.hash: "the received data do not have the announced hash",
+    Refusal.numeric: "the guard: a value is not finite, or too large",
+    Refusal.size: "the reply does not fit into the buffer",
     Refusal.flash: "the slot could not be erased or written",
     Refusal.source: "no source has this name, or it failed",
 }
-"""SPEC.md's words for each."""
+"""Explanations of each refusal (firmware/SPEC.md)."""
 
 
 def _hash(data: bytes) -> bytes:
     if len(data) not in (0, 32):
-        raise ValueError("a hash has 32 bytes, or none")
+        raise ValueError("a hash must have 32 bytes, or none")
     return data
 
 
@@ -67,7 +66,7 @@ Count = Annotated[int, Field(ge=0, lt=1 << 32)]
 Byte = Annotated[int, Field(ge=0, lt=1 << 8)]
 Signed = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
 Buffer = Annotated[int, Field(ge=512, le=Header.SIZE + 0xFFFF)]
-"""As short as SPEC.md allows, and as long as a header can say."""
+"""From SPEC.md's minimum to the maximum of a header's length field."""
 Word = Annotated[str, Field(max_length=256)]
 Words = Annotated[list[Word], Field(max_length=64)]
 Id = Annotated[bytes, Field(min_length=1, max_length=16)]
@@ -83,7 +82,7 @@ class _ErrorV2(error.ErrorV2[Refusal]):
 
 
 class _Reply:
-    """Keys that this version does not know are ignored; no value is taken for one of another type."""
+    """Unknown keys are ignored; values are not converted between types."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
     _GROUP_ID: ClassVar[int] = GROUP
@@ -113,7 +112,7 @@ class DescribeReply(message.ReadResponse, _Reply):
     plan: Hash
     model: Hash
     store: Count = 0
-    """Since protocol 2, as the next: a board of protocol 1 is still read, and refused for what it is."""
+    """This and the next since protocol 2; the default lets a board of protocol 1 be decoded, and refused for its version."""
     inference: Hash = b""
 
 
@@ -305,13 +304,13 @@ class PredictRead(message.ReadRequest, _Request):
 
 
 _OWN = message.Response.model_fields.keys()
-"""What smp keeps in a message beside the board's fields."""
+"""smp's own fields in a message."""
 
 
 def answer(request: SMPRequest[TRep, TEr1, TEr2], data: bytes) -> TRep | TEr1 | TEr2:
-    """The reply to ``request`` that ``data`` is, or the error, as its fields say; its header is known to be right.
+    """Decodes ``data`` as the reply to ``request``, or as an error; its header is already checked.
 
-    Raises Corrupt where it is neither.
+    Raises Corrupt for malformed data.
     """
     try:
         fields = cbor.decode(data[Header.SIZE :])

@@ -19,73 +19,72 @@ from tinyfl.errors import Corrupt, Dead, NoLink, TinyflError
 from tinyfl.errors.words import plain
 
 FIRST_PATIENCE = 0.25
-"""Seconds that a board may take to answer, beside those that the line takes."""
+"""Time for a board's answer, in seconds, in addition to the time on the line."""
 
-LONGEST_EXCHANGE = 2 * 1024 * 10
-"""Bits on the line of a request and a reply, as long as boards' buffers are as a rule."""
+EXCHANGE_BITS = 2 * 1024 * 10
+"""Bits on the line of a request and a reply of the usual buffer size."""
 
 MAX_READ = 1 << 12
-"""Bytes that are taken from a port at a time, so that one that never falls silent leaves time for the others."""
+"""Maximum bytes per read, so that a port that never falls silent leaves time for the others."""
 
 CLOSE_SECONDS = 2.0
-"""A port that is stuck is left to itself after these."""
+"""Timeout for closing a port; a stuck one is abandoned."""
 
+READ_SECONDS = 0.1
+"""Timeout of a read in a reader thread, before it checks whether the port was closed."""
 
-LISTEN_SECONDS = 0.1
-"""What a thread that reads a port waits at a time, before it looks whether the port is still wanted."""
-
-GIVE = "Give a serial port, a pty's path, socket://host:port or rfc2217://host:port."
+HINT = "Give a serial port, a pty's path, socket://host:port or rfc2217://host:port."
 
 
 class Silent(Exception):
-    """Nothing will come: the board sleeps, and has said all that it has to say."""
+    """No more bytes will come: the board sleeps, and has sent everything."""
 
 
 class Wire(Protocol):
-    """Bytes both ways. Once the far end is gone, every method but ``close`` raises Dead."""
+    """A byte stream in both directions. Once the far end is gone, every method but ``close`` raises Dead."""
 
     patience: float
-    """Seconds without an answer after which a request may be lost; infinite where ``receive`` raises Silent instead."""
+    """Seconds without an answer before a request is sent again; infinite if ``receive`` raises Silent instead."""
 
     async def send(self, data: bytes) -> None:
-        """Sends ``data``; returns once it is on its way."""
+        """Sends ``data``; returns once it is in transit."""
 
     async def receive(self) -> bytes:
-        """The next bytes, at least one; waits for them. Raises Silent where none will ever come."""
+        """Waits for the next bytes, at least one, and returns them. Raises Silent if none will ever come."""
 
     async def close(self) -> None:
-        """Lets the port go. No method is called after it."""
+        """Releases the port. No method may be called after it."""
 
 
 Opener = Callable[[], Awaitable[Wire]]
-"""Makes a connection to one board, as often as it is called. Raises Dead where nothing is there."""
+"""Opens a connection to one board at each call. Raises Dead if there is no board."""
 
 
 class SerialWire:
-    """Whatever pyserial opens: a serial port, the path of a pty, ``socket://host:port``, ``rfc2217://host:port``.
+    """A link opened by pyserial: a serial port, the path of a pty, ``socket://host:port``, ``rfc2217://host:port``.
 
-    Waits on the file descriptor in the event loop. DTR and RTS stay low, so that opening resets no board."""
+    Waits on the file descriptor in the event loop. DTR and RTS stay low, so that opening does not reset the board."""
 
     timeouts: tuple[float | None, float | None] = (0, 0)
-    """Of the port, for reading and for writing."""
+    """The port's timeouts for reading and for writing."""
 
     def __init__(self, port: serial.SerialBase) -> None:
         self._port = port
-        self.patience = FIRST_PATIENCE + LONGEST_EXCHANGE / port.baudrate
+        self.patience = FIRST_PATIENCE + EXCHANGE_BITS / port.baudrate
 
     @classmethod
     async def open(cls, url: str, baud: int = 115200) -> "SerialWire":
-        """Opens ``url`` for this process alone. Raises Dead where that fails, NoLink for an address that is none; whatever
-        pyserial's handler of the address raises comes out as one of them."""
+        """Opens ``url`` exclusively. Raises Dead if that fails, NoLink for an invalid address; any error of pyserial's handler
+        is raised as one of these."""
         try:
             port = serial.serial_for_url(_address(url), do_not_open=True, baudrate=baud, exclusive=True)
             kind = ThreadedWire if type(port).fileno is io.IOBase.fileno else cls
             port.timeout, port.write_timeout = kind.timeouts
             port.dtr = port.rts = False
         except OSError as error:
-            raise Dead(_unopened(url, error)) from error
+            raise Dead(_open_failure(url, error)) from error
         except Exception as error:
-            raise NoLink(f"{plain(url)} is no link ({_said(error)}). {GIVE}") from error
+            raise NoLink(f"{plain(url)} is not a link ({_reason(error)}). {HINT}") from error
         opening = asyncio.ensure_future(asyncio.to_thread(port.open))
         try:
             await asyncio.shield(opening)
@@ -96,7 +95,7 @@ class SerialWire:
             )
             raise
         except Exception as error:
-            raise Dead(_unopened(url, error)) from error
+            raise Dead(_open_failure(url, error)) from error
         return kind(port)
 
     async def send(self, data: bytes) -> None:
@@ -121,7 +120,7 @@ class SerialWire:
         await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(self._port.close))], timeout=CLOSE_SECONDS)
 
     async def _ready(self, writing: bool) -> None:
-        """Waits until the port can be written, or read."""
+        """Waits until the port is ready for writing, or for reading."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         watch, unwatch = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
         watch(self._port.fileno(), ready.set)
@@ -131,21 +130,21 @@ class SerialWire:
             unwatch(self._port.fileno())
 
     def _gone(self, error: Exception) -> Dead:
-        return Dead(f"{plain(self._port.port)} is gone: {_said(error)}.")
+        return Dead(f"{plain(self._port.port)} is gone: {_reason(error)}.")
 
 
 class ThreadedWire(SerialWire):
-    """A port that has no file descriptor to wait on, such as ``rfc2217://host:port``: a thread of its own reads it, so that
-    a wait that is given up loses nothing. Such ports know no deadline for writing."""
+    """A port without a file descriptor to wait on, such as ``rfc2217://host:port``. Its own thread reads it, so that a
+    cancelled wait loses nothing. Such ports have no timeout for writing."""
 
-    timeouts = (LISTEN_SECONDS, None)
+    timeouts = (READ_SECONDS, None)
 
     def __init__(self, port: serial.SerialBase) -> None:
         super().__init__(port)
         self._loop = asyncio.get_running_loop()
-        self._heard: asyncio.Queue[bytes | Exception] = asyncio.Queue()
-        self._over = False
-        threading.Thread(target=self._listen, name=f"tinyfl-{port.port}", daemon=True).start()
+        self._received: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self._closed = False
+        threading.Thread(target=self._read, name=f"tinyfl-{port.port}", daemon=True).start()
 
     async def send(self, data: bytes) -> None:
         try:
@@ -154,46 +153,48 @@ class ThreadedWire(SerialWire):
             raise self._gone(error) from error
 
     async def receive(self) -> bytes:
-        heard = await self._heard.get()
-        if isinstance(heard, Exception):
-            self._heard.put_nowait(heard)  # for whoever asks again
-            raise self._gone(heard) from heard
-        return heard
+        item = await self._received.get()
+        if isinstance(item, Exception):
+            self._received.put_nowait(item)  # for the next call
+            raise self._gone(item) from item
+        return item
 
     async def close(self) -> None:
-        self._over = True
+        self._closed = True
         await super().close()
 
-    def _listen(self) -> None:
-        """Reads until the port is closed here or gone there."""
+    def _read(self) -> None:
+        """Reads until the port is closed, or gone."""
         try:
-            while not self._over:
+            while not self._closed:
                 if data := self._port.read(self._port.in_waiting or 1):
-                    self._tell(bytes(data))
-        except Exception as error:  # handlers raise what they like
-            self._tell(error)
+                    self._deliver(bytes(data))
+        except Exception as error:  # pyserial's handlers raise any type
+            self._deliver(error)
 
-    def _tell(self, heard: bytes | Exception) -> None:
+    def _deliver(self, item: bytes | Exception) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._heard.put_nowait, heard)
+            self._loop.call_soon_threadsafe(self._received.put_nowait, item)
 
 
 def _address(url: str) -> str:
-    """As pyserial is to have it: RFC 2217 servers of ports without DTR and RTS, such as ptys, do not answer when these are
-    set, and pyserial otherwise waits for that answer and gives up."""
+    """The address for pyserial. RFC 2217 servers of ports without DTR and RTS, such as ptys, do not confirm these; pyserial
+    must be told not to wait for the confirmation."""
     if not url.startswith("rfc2217://") or "ign_set_control" in url:
         return url
     return url + ("&" if "?" in url else "?") + "ign_set_control"
 
 
-def _unopened(url: str, error: Exception) -> str:
+def _open_failure(url: str, error: Exception) -> str:
     first = error.__context__
     if isinstance(first, OSError | termios.error) and first.args[:1] in ((errno.ENOTTY,), (errno.EISDIR,)):
-        return f"{plain(url)} is no serial port ({_said(error)}). {GIVE}"
-    return f"{plain(url)} cannot be opened ({_said(error)}). Check the cable, the name and who else has it open."
+        return f"{plain(url)} is not a serial port ({_reason(error)}). {HINT}"
+    return (
+        f"{plain(url)} cannot be opened ({_reason(error)}). Check the cable, the name, and whether another process has it open."
+    )
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return plain(error) or type(error).__name__
 
 
@@ -201,43 +202,43 @@ class Machine(Protocol):
     """An emulated board in this process."""
 
     def exchange(self, data: bytes) -> bytes:
-        """Feeds ``data`` to the board's UART, runs it until it sleeps with its input used up, and returns what it sent."""
+        """Feeds ``data`` to the board's UART, runs the board until it sleeps without input, and returns its output."""
 
 
 @runtime_checkable
 class Sliced(Protocol):
-    """One that gives way while it works."""
+    """An emulated board that runs in slices."""
 
     def advance(self, data: bytes) -> tuple[bytes, bool]:
-        """As ``exchange``, for a moment at most; also returns whether the board sleeps. If not, the next call goes on."""
+        """Like ``exchange``, but for a short time only; returns (output, asleep). If not asleep, the next call continues."""
 
 
 Advance = Callable[[bytes], tuple[bytes, bool]]
 
 
 def slices(machine: Machine | Sliced) -> Advance:
-    """``machine``'s work in slices, or in whole exchanges where it has none."""
+    """The ``advance`` of a machine; one without slices runs whole exchanges."""
     return machine.advance if isinstance(machine, Sliced) else lambda data: (machine.exchange(data), True)
 
 
 class MachineWire:
-    """A machine's UART, one wire for all of its life; ``open`` is its opener.
+    """A machine's UART, one wire for its lifetime; ``open`` is its opener.
 
-    The machine runs in a thread, slice after slice, while the wire is open. In between it hears what was sent meanwhile, as a
-    board does whose UART fills a buffer. Closed, it stands still where it is."""
+    While the wire is open, the machine runs in a thread, slice by slice. Bytes sent meanwhile reach it between slices, as in a
+    UART's buffer. When the wire is closed, the machine stops where it is."""
 
     patience = float("inf")
 
     def __init__(self, machine: Machine | Sliced) -> None:
         self._advance = slices(machine)
         self._unsent: deque[bytes] = deque()
-        self._heard = bytearray()
+        self._received = bytearray()
         self._open = False
         self._slice: asyncio.Task[None] | None = None
 
     async def open(self) -> Wire:
-        """The wire itself, with nothing heard."""
-        self._heard.clear()
+        """Returns the wire itself, with empty buffers."""
+        self._received.clear()
         self._unsent.clear()
         self._open = True
         if self._slice is not None and self._slice.done():
@@ -250,14 +251,14 @@ class MachineWire:
             self._slice = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        """A slice; unless the board sleeps then, and has nothing to hear, another follows."""
-        said, asleep = await asyncio.to_thread(self._advance, self._unsent.popleft() if self._unsent else b"")
-        self._heard += said
+        """Runs a slice, and then another unless the board sleeps and has no input."""
+        output, asleep = await asyncio.to_thread(self._advance, self._unsent.popleft() if self._unsent else b"")
+        self._received += output
         if self._open and (self._unsent or not asleep):
             self._slice = asyncio.create_task(self._run())
 
     async def receive(self) -> bytes:
-        while not self._heard:
+        while not self._received:
             if (slice := self._slice) is None:
                 raise Silent
             try:
@@ -266,34 +267,35 @@ class MachineWire:
                 raise Dead(str(error)) from error
             if slice is self._slice:
                 break
-        if not self._heard:
+        if not self._received:
             raise Silent
-        data = bytes(self._heard)
-        self._heard.clear()
+        data = bytes(self._received)
+        self._received.clear()
         return data
 
     async def close(self) -> None:
-        """Leaves the machine as it is, once its slice is over."""
+        """Stops the machine after the current slice."""
         self._open = False
 
 
 class WireTransport(SMPTransport):
-    """SMP over a wire, in frames of COBS and CRC-16. ``mtu`` is the longest message, until ``initialize`` says otherwise.
+    """SMP over a wire, in frames of COBS and CRC-16. ``mtu`` is the maximum length of a message until ``initialize`` changes
+    it.
 
-    A frame starts with a delimiter too, so that whatever a fault left in the board's receiver ends there."""
+    A frame also starts with a delimiter, which ends any partial frame that a fault left in the board's receiver."""
 
     def __init__(self, wire: Wire, mtu: int = 512) -> None:
         self._wire, self._mtu, self._framing = wire, mtu, Cobs()
 
     async def connect(self, address: str, timeout_s: float) -> None:
-        """The wire is open already."""
+        """Does nothing: the wire is already open."""
 
     async def disconnect(self) -> None:
         await self._wire.close()
 
     async def send(self, data: bytes) -> None:
         if len(data) > self.max_unencoded_size:
-            raise ValueError(f"a message of {len(data)} bytes; the board takes {self.max_unencoded_size}")
+            raise ValueError(f"a message of {len(data)} bytes exceeds the board's maximum of {self.max_unencoded_size}")
         for frame in self._framing.encode(data):
             await self._wire.send(b"\0" + frame)
 
@@ -303,16 +305,16 @@ class WireTransport(SMPTransport):
         return message
 
     async def send_and_receive(self, data: bytes) -> bytes:
-        """The answer to ``data``. Whatever else arrives, such as a late answer to an earlier request, is passed over.
+        """Sends a request and returns its answer. Other messages, such as late answers to earlier requests, are ignored.
 
-        Raises Corrupt for one that is longer than the board's buffer.
+        Raises Corrupt for an answer longer than the board's buffer.
         """
         await self.send(data)
         while not _answers(message := await self.receive(), data):
             pass
-        most = self._smp_server_transport_buffer_size or len(message)
-        if len(message) > most:
-            raise Corrupt(f"an answer has {len(message):,} bytes, and the board's buffer {most:,}.")
+        limit = self._smp_server_transport_buffer_size or len(message)
+        if len(message) > limit:
+            raise Corrupt(f"an answer has {len(message):,} bytes, but the board's buffer only {limit:,}.")
         return message
 
     @property
@@ -321,7 +323,7 @@ class WireTransport(SMPTransport):
 
 
 def _answers(message: bytes, request: bytes) -> bool:
-    """Whether ``message`` is whole and has the request's version, group, sequence and command, and the reply's operation."""
+    """Whether ``message`` is complete, with the request's version, group, sequence and command, and the reply's operation."""
     return (
         len(message) >= Header.SIZE
         and message[0] == request[0] + 1

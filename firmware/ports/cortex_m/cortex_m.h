@@ -1,5 +1,5 @@
-/* What the ports of Cortex-M chips share. The build defines, from the board's manifest: TINYFL_BOARD, TINYFL_CLOCK,
- * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 2, and of
+/* Common code of the ports to Cortex-M chips. The build defines, from the board's manifest: TINYFL_BOARD, TINYFL_CLOCK,
+ * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 2, and for
  * its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT, TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT,
  * TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
 #ifndef TINYFL_CORTEX_M_H
@@ -10,8 +10,8 @@
 
 #define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
 
-/* The 16 bytes at TINYFL_ID_RECORD, programmed apart from the firmware: "TFLI", a serial number (8 bytes), 4 of 0. If they
- * are there, takes the number as the board's id. */
+/* Reads the 16 bytes at TINYFL_ID_RECORD, programmed separately from the firmware: "TFLI", a serial number (8 bytes), 4 bytes
+ * of 0. If they exist, the number becomes the board's id. */
 static inline int tinyfl_identity(tinyfl_port *port)
 {
     const uint8_t *record = (const uint8_t *)(uintptr_t)TINYFL_ID_RECORD;
@@ -22,7 +22,7 @@ static inline int tinyfl_identity(tinyfl_port *port)
     return 1;
 }
 
-/* Every origin and size of a slot is a multiple of what this is one of. */
+/* Origins and sizes of slots are multiples of this word's size. */
 #define TINYFL_SLOT_BITS \
     (TINYFL_SLOT_0 | TINYFL_SLOT_0_BYTES | TINYFL_SLOT_1 | TINYFL_SLOT_1_BYTES | TINYFL_SLOT_2 | TINYFL_SLOT_2_BYTES)
 
@@ -37,7 +37,7 @@ static inline volatile uint32_t *tinyfl_slot_words(int slot)
     return (volatile uint32_t *)(uintptr_t)tinyfl_slots[slot].bytes;
 }
 
-/* 0 where the whole slot reads as erased, else -1. */
+/* 0 if the whole slot reads as erased, else -1. */
 static inline int tinyfl_slot_erased(int slot)
 {
     for (uint32_t i = 0; i < tinyfl_slots[slot].count / 4; i++)
@@ -46,8 +46,8 @@ static inline int tinyfl_slot_erased(int slot)
     return 0;
 }
 
-/* Writes words to a slot that is open for it: only what is erased, and each is read back, for where there is no flash
- * controller (QEMU's STM32F405 has none) nothing reports the failure. `done` waits until a word is in: 0 or -1. */
+/* Writes words to an unlocked slot: only to erased ones, with read-back, since without a flash controller (as in QEMU's
+ * STM32F405) nothing reports a failure. `done` waits for the end of a word's write: 0 or -1. */
 static inline int tinyfl_slot_program(int slot, uint32_t offset, const uint8_t *bytes, size_t count, int (*done)(void))
 {
     volatile uint32_t *at = tinyfl_slot_words(slot) + offset / 4;
@@ -73,10 +73,10 @@ static inline int tinyfl_slot_program(int slot, uint32_t offset, const uint8_t *
 #define VTOR 0xE000ED08u
 #define AIRCR 0xE000ED0Cu
 
-/* receive.c: what has come in waits in a ring, which the UART's interrupt fills. A port gives the first, calls the second at
- * the end of its start, and has the next two as its `read` and `idle`. */
+/* receive.c: a ring of received bytes, filled by the UART's interrupt. A port defines the first, calls the second at the end of
+ * its start, and uses the next two as its `read` and `idle`. */
 
-/* The UART's next byte, or -1. Also clears whatever keeps the interrupt's line up, an overrun among it. */
+/* The UART's next byte, or -1. Also clears all causes of the interrupt, such as an overrun. */
 int tinyfl_uart_take(void);
 
 void tinyfl_receive_start(void);
@@ -84,8 +84,8 @@ int tinyfl_receive(void);
 void tinyfl_receive_idle(void);
 void tinyfl_uart_interrupt(void);
 
-/* From now on a core that sleeps wakes every 2^24 of its cycles, so that the agent's turn feeds the watchdog. The handler
- * does not: a board must prove that its main loop runs. */
+/* Wakes a sleeping core every 2^24 of its cycles, so that the agent's turn feeds the watchdog. The handler does not feed it:
+ * a board must prove that its main loop runs. */
 static inline void tinyfl_tick_start(void)
 {
     REGISTER(SYST_RVR) = 0xFFFFFFu;

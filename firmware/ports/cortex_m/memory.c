@@ -1,4 +1,4 @@
-/* memcpy and its kin, by words where both sides are aligned. Built with -fno-builtin and without loop recognition, which
+/* memcpy and the like, by words if both sides are aligned. Built with -fno-builtin and without loop recognition, which
  * would turn each into a call to itself. */
 #include <stddef.h>
 #include <stdint.h>

@@ -1,18 +1,18 @@
-/* Bytes that have come in. The UART's interrupt puts them into a ring while the core learns or hashes; where no interrupt
- * comes (an emulator without them), the look into an empty ring does the same. So one binary serves on both. */
+/* Received bytes. The UART's interrupt puts them into a ring while the core learns or hashes; on an emulator without
+ * interrupts, reading from an empty ring does the same, so that one binary runs on both. */
 #include "cortex_m.h"
 
-/* What may arrive while the agent is at work: requests to look at it or to stop it. Frames of a full buffer come only when
- * it waits, and then they are read as they come. */
+/* Space for bytes that arrive while the agent works: status and abort requests. Long frames arrive only while it waits, and are
+ * then read immediately. */
 enum { RING = 512 };
 
 static volatile uint8_t ring[RING];
-static volatile uint32_t put, got; /* bytes ever; their difference is what waits */
+static volatile uint32_t put, got; /* total bytes; their difference is the number in the ring */
 
 static inline void mask(void) { __asm volatile("cpsid i" ::: "memory"); }
 static inline void unmask(void) { __asm volatile("cpsie i" ::: "memory"); }
 
-/* The UART's bit in one of the NVIC's registers, where to write 1 is to act and 0 does nothing. */
+/* The UART's bit in one of the NVIC's registers, in which writing 1 acts and 0 has no effect. */
 static inline void set(uint32_t nvic)
 {
     REGISTER(nvic + TINYFL_UART_INTERRUPT / 32 * 4) = 1u << TINYFL_UART_INTERRUPT % 32;
@@ -24,8 +24,8 @@ static void look(void)
         ring[put++ % RING] = (uint8_t)byte;
 }
 
-/* Once the ring is full the rest stays in the UART, until the agent has emptied the ring: on a line nothing holds the sender
- * back, so bytes are lost there and their frame's CRC tells; but an emulator waits, and is not to be outrun. */
+/* When the ring is full, bytes stay in the UART until the agent has emptied the ring: on a real line the sender does not wait,
+ * so bytes are lost, which their frame's CRC detects; an emulator waits. */
 void tinyfl_uart_interrupt(void)
 {
     look();
@@ -44,8 +44,8 @@ int tinyfl_receive(void)
     return got == put ? -1 : ring[got++ % RING];
 }
 
-/* Masked, an interrupt that is pending still ends the wait. Its flag is cleared before the look: a byte that comes earlier is
- * seen by the look, one that comes later is pending. */
+/* A pending interrupt ends the wait even if masked. Its flag is cleared before the check: the check sees earlier bytes, and a
+ * later byte is pending. */
 void tinyfl_receive_idle(void)
 {
     mask();

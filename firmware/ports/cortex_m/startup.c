@@ -6,14 +6,14 @@ extern uint8_t tinyfl_data[], tinyfl_data_end[], tinyfl_data_load[], tinyfl_bss[
 int main(void);
 void Reset_Handler(void);
 
-/* Naked, since the stack may be what is broken. A board that has faulted stays here until its watchdog, or a person, resets
- * it; it does not sleep, since some watchdogs sleep too. */
+/* Naked, since the stack may be broken. A faulted board stays here until its watchdog, or a person, resets it; it does not
+ * sleep, since some watchdogs sleep too. */
 __attribute__((naked)) static void fault(void) { __asm volatile("b .\n"); }
 
-/* Wakes the core, which is all that it is for (cortex_m.h). */
+/* Only wakes the core (cortex_m.h). */
 static void tick(void) {}
 
-/* Aligned as VTOR asks of a table of so many words. */
+/* Aligned as VTOR requires for a table of this size. */
 #define TABLE_BYTES (TINYFL_UART_INTERRUPT < 48 ? 256 : 1024)
 
 __attribute__((section(".vectors"), used, aligned(TABLE_BYTES))) static const struct {
@@ -49,9 +49,9 @@ __attribute__((used, noreturn)) static void begin(void)
         fault();
 }
 
-/* In assembly up to the first use of the stack, which is painted here, and so that no floating-point instruction can come
- * before the FPU is on: coprocessors 10 and 11 in CPACR. A bootloader may have left interrupts on, and a stack and a table
- * of vectors of its own. */
+/* In assembly up to the first use of the stack, which is painted here, and so that no floating-point instruction precedes
+ * enabling the FPU (coprocessors 10 and 11 in CPACR). A bootloader may have left interrupts on, and its own stack and vector
+ * table. */
 __attribute__((naked)) void Reset_Handler(void)
 {
     __asm volatile(

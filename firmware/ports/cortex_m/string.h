@@ -1,4 +1,4 @@
-/* All of libc that the firmware uses (memory.c). Here so that it needs no libc's headers. */
+/* The libc functions used by the firmware (memory.c), so that it needs no libc headers. */
 #ifndef TINYFL_STRING_H
 #define TINYFL_STRING_H
 
@@ -9,7 +9,7 @@ void *memmove(void *to, const void *from, size_t count);
 void *memset(void *at, int byte, size_t count);
 int memcmp(const void *a, const void *b, size_t count);
 
-/* As builtins, for a freestanding compiler knows no other: so a copy of four bytes is an instruction and not a call. */
+/* As builtins, which a freestanding compiler does not assume: a copy of four bytes is then an instruction, not a call. */
 #define memcpy __builtin_memcpy
 #define memmove __builtin_memmove
 #define memset __builtin_memset

@@ -26,7 +26,7 @@ static void uart_write(const uint8_t *bytes, size_t count)
     }
 }
 
-/* The UART does not tell when its shift register is empty: that takes ten bits from when the buffer is. */
+/* The UART does not report an empty shift register: that takes ten bit times after the buffer is empty. */
 static void restart(void)
 {
     while (UART_STATE & TX_FULL) {
@@ -72,7 +72,7 @@ const tinyfl_port *tinyfl_port_start(void)
     tinyfl_identity(&port);
     UART_BAUDDIV = DIVISOR;
     UART_CTRL = TX_ENABLE | RX_ENABLE | RX_INTERRUPT;
-    (void)UART_DATA; /* drops what is left from before a reset, and has QEMU deliver what it held back until now */
+    (void)UART_DATA; /* drops a byte from before a reset, and lets QEMU deliver the bytes held back until now */
     tinyfl_receive_start();
     return &port;
 }

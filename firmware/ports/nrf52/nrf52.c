@@ -1,6 +1,6 @@
 /* nRF52833 and nRF52840 by their registers (Nordic's product specifications): UART0, the one without DMA, on any two pins;
  * slots in pages of flash. The instruction cache, which is on, holds no data, so slots are read as they are. A bootloader may
- * have run before: what it can have left on in the peripherals used here is turned off, or, of a watchdog, fed. */
+ * have run before: its settings of the peripherals used here are turned off; a running watchdog is fed. */
 #include "cortex_m.h"
 #include "registers.h"
 
@@ -17,7 +17,7 @@
 #error "these chips run at 64 MHz"
 #endif
 
-/* In units of 16 MHz / 2^32, of which the lowest 12 bits do not count. */
+/* In units of 16 MHz / 2^32; the lowest 12 bits have no effect. */
 #define BAUDRATE ((uint32_t)((((uint64_t)TINYFL_BAUD << 32) / 16000000u + 0x800u) & 0xFFFFF000u))
 
 #define PAGE_BYTES 0x1000u
@@ -29,18 +29,18 @@
 #define LONGEST (TINYFL_CLOCK / 8 / 4) /* turns of 8 cycles or more: 0.25 s, thrice a page's erase */
 #define WATCHDOG_SECONDS 8u
 
-/* The event is cleared before the byte is taken, which brings the next byte and its event up. An overrun stops nothing, and the
- * frame's CRC tells of it. */
+/* The event is cleared before the byte is taken, which brings the next byte and its event up. An overrun stops nothing; the
+ * frame's CRC detects it. */
 int tinyfl_uart_take(void)
 {
     if (!UART(EVENTS_RXDRDY))
         return -1;
     UART(EVENTS_RXDRDY) = 0;
-    (void)UART(EVENTS_RXDRDY); /* the write is through */
+    (void)UART(EVENTS_RXDRDY); /* waits for the write */
     return (int)(UART(RXD) & 0xff);
 }
 
-/* When the event comes, the byte has left. */
+/* The event means that the byte has been sent. */
 static void uart_write(const uint8_t *bytes, size_t count)
 {
     while (count--) {
@@ -51,7 +51,7 @@ static void uart_write(const uint8_t *bytes, size_t count)
     }
 }
 
-/* Every reload register that is enabled must be written: more than ours, if a bootloader started the watchdog. */
+/* Every enabled reload register must be written: more than ours if a bootloader started the watchdog. */
 static void alive(void)
 {
     for (uint32_t i = 0; i < 8; i++)
@@ -59,8 +59,8 @@ static void alive(void)
             REGISTER(WDT_BASE + WDT_RR0 + 4 * i) = WDT_RR0_RR__RELOAD;
 }
 
-/* Once started it can be neither changed nor stopped, not even by a reset that software asks for. It counts while the core is
- * awake: SysTick stands still while this core sleeps, so nothing would wake a board that waits for its host. */
+/* Once started it can be neither changed nor stopped, not even by a software reset. It counts only while the core is awake:
+ * SysTick stops while this core sleeps, so nothing would wake a board that waits for its host. */
 static void watchdog_start(void)
 {
     if (!(WDT(RUNSTATUS) & WDT_RUNSTATUS_RUNSTATUS)) {
@@ -75,7 +75,7 @@ static void watchdog_start(void)
 static int flash_done(void)
 {
     uint32_t turns = 0;
-    __asm volatile("dsb" ::: "memory"); /* the store is through */
+    __asm volatile("dsb" ::: "memory"); /* waits for the store */
     while (!(NVMC(READY) & NVMC_READY_READY))
         if (++turns == LONGEST)
             return -1;
@@ -104,8 +104,8 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     return code;
 }
 
-/* The core runs at 64 MHz from the start; the crystal is what makes the baud rate exact. Without one the board may be
- * heard yet, for the oscillator inside is off by a few per cent at most. */
+/* The core runs at 64 MHz from the start; the crystal makes the baud rate exact. Without one the link may still work, since the
+ * internal oscillator is off by a few per cent at most. */
 static void clock_start(void)
 {
     const uint32_t crystal = CLOCK_HFCLKSTAT_SRC__XTAL | CLOCK_HFCLKSTAT_STATE__RUNNING;
@@ -115,7 +115,7 @@ static void clock_start(void)
     NVMC(ICACHECNF) = NVMC_ICACHECNF_CACHEEN;
 }
 
-/* Pins are chosen while the UART is off, and so is the one with DMA that shares its registers. */
+/* Pins can be selected only while the UART, and the one with DMA that shares its registers, is off. */
 static void uart_start(void)
 {
     UART(ENABLE) = 0;
@@ -123,7 +123,7 @@ static void uart_start(void)
     UART(SHORTS) = 0;
     PORT(TINYFL_TX_PORT, OUTSET) = 1u << TINYFL_TX_PIN; /* an idle line is high */
     PORT(TINYFL_TX_PORT, DIRSET) = 1u << TINYFL_TX_PIN;
-    PORT(TINYFL_RX_PORT, PIN_CNF0 + 4 * TINYFL_RX_PIN) = P0_PIN_CNF0_PULL__PULLUP; /* an open line is no byte */
+    PORT(TINYFL_RX_PORT, PIN_CNF0 + 4 * TINYFL_RX_PIN) = P0_PIN_CNF0_PULL__PULLUP; /* so that an open line sends no byte */
     UART(PSEL_RTS) = UART(PSEL_CTS) = UART_PSEL_RXD_CONNECT__DISCONNECTED;
     UART(PSEL_TXD) = TINYFL_TX_PORT * UART_PSEL_RXD_PORT | TINYFL_TX_PIN;
     UART(PSEL_RXD) = TINYFL_RX_PORT * UART_PSEL_RXD_PORT | TINYFL_RX_PIN;
@@ -136,8 +136,8 @@ static void uart_start(void)
     UART(TASKS_STARTTX) = 1;
 }
 
-/* From these steps on a chip closes its debug port at every reset, unless what a probe wrote into UICR says that it stays
- * open, and firmware passes that on. Without, a second flash would find the chip locked, and could only erase it. */
+/* From these revisions on a chip closes its debug port at every reset, unless a probe's setting in UICR keeps it open and the
+ * firmware applies it. Otherwise a second flash would find the chip locked, and could only erase it. */
 static void debug_start(void)
 {
     const uint32_t part = REGISTER(CHIP_PART), step = REGISTER(CHIP_STEP);

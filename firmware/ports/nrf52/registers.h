@@ -1,6 +1,6 @@
 /* nRF52833 and nRF52840 by the names of Nordic's SVD files (nrf52833.svd, nrf52840.svd), against which
- * tests/firmware/test_registers.py holds every line: X_BASE is a peripheral's address, X_Y a register's offset in it, X_Y_Z a
- * field's bits, X_Y_Z__V a value of it in its place. What both chips have alike is all that is here. A register of an array
+ * tests/firmware/test_registers.py checks every line: X_BASE is a peripheral's address, X_Y a register's offset in it, X_Y_Z a
+ * field's bits, X_Y_Z__V a value of it in its place. Only registers common to both chips are here. A register of an array
  * is its first; P1 has the registers of P0. */
 #ifndef TINYFL_NRF52_REGISTERS_H
 #define TINYFL_NRF52_REGISTERS_H

@@ -28,7 +28,7 @@
 #define SLOT_BYTES (1u << 19)
 #define PROGRAM_BYTES (1u << 20)
 #define ALL_SLOTS (2 * SLOT_BYTES + PROGRAM_BYTES)
-#define PATIENCE 1000 /* ms that a client may leave what is written unread; then it is dropped, as by a cable */
+#define PATIENCE 1000 /* ms for a client to read; then the bytes are dropped, as on a cable */
 
 static int in = -1, out = -1, listener = -1;
 static tinyfl_slot slots[TINYFL_SLOTS] = {{NULL, SLOT_BYTES}, {NULL, SLOT_BYTES}, {NULL, PROGRAM_BYTES}};
@@ -50,7 +50,7 @@ static void hang_up(void)
     in = out = -1;
 }
 
-/* Takes the next client in, if there is one. */
+/* Accepts the next client, if there is one. */
 static void answer_call(void)
 {
     const int yes = 1;
@@ -123,7 +123,7 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     return kept();
 }
 
-static void alive(void) {} /* whoever started the process watches it */
+static void alive(void) {} /* the parent process watches it */
 
 static tinyfl_port port = {
     .board = TINYFL_BOARD,
@@ -154,7 +154,7 @@ static void use_serial(const char *text)
         port.id[i] = (uint8_t)(serial >> (56 - 8 * i));
 }
 
-/* All slots in a file, or in memory that is lost; what is new is as flash that was never written. */
+/* All slots in a file, or in volatile memory; new slots read as erased flash. */
 static void use_slots(const char *path)
 {
     static uint8_t lost[ALL_SLOTS];

@@ -1,6 +1,6 @@
-/* What the Cortex-M0+ runs, which starts first: it starts the Cortex-M4 and sleeps. It wakes for the boot ROM's calls alone, by
- * its NMI, whose handler is in the ROM and takes the stack below. So this must stay asleep and not in deep sleep, where the
- * clocks stop. Instructions are those of ARMv6-M. */
+/* The program of the Cortex-M0+, which starts first: it starts the Cortex-M4 and sleeps. It wakes only for calls of the
+ * boot ROM, by its NMI, whose handler is in the ROM and uses the stack below. So it must stay in sleep, not in deep sleep,
+ * where the clocks stop. Instructions are those of ARMv6-M. */
 #include <stdint.h>
 
 #include "registers.h"

@@ -28,7 +28,7 @@ static int rises(uint32_t address, uint32_t bits, uint32_t wanted, uint32_t turn
     return 1;
 }
 
-/* The boot code, or a debugger, may have left an FLL or a PLL on; what runs cannot be set. */
+/* The boot code, or a debugger, may have left an FLL or a PLL on, which cannot be configured while running. */
 static void oscillator_start(void)
 {
     SRSS(CLK_FLL_CONFIG3) = (SRSS(CLK_FLL_CONFIG3) & ~SRSS_CLK_FLL_CONFIG3_BYPASS_SEL) | SRSS_CLK_FLL_CONFIG3_BYPASS_SEL__INPUT;
@@ -42,7 +42,7 @@ static void oscillator_start(void)
     CPUSS(CM0_CLOCK_CTL) = 0;
 }
 
-/* The clock of the core in Hz: what the manifest asks for, or the oscillator's where the PLL does not lock. The PLL takes half
+/* The clock of the core in Hz: the manifest's, or the oscillator's if the PLL does not lock. The PLL takes half
  * of 8 MHz, makes three times the clock of it, which must be 200 to 400 MHz, and divides it by 3. Up to 100 MHz the core's
  * voltage and the wait states of RAM and ROM are enough as they are after reset; flash needs one for each 25 MHz. Peripherals
  * and the Cortex-M0+ run at half the clock. */
@@ -64,7 +64,7 @@ static uint32_t clock_start(void)
     return TINYFL_CLOCK;
 }
 
-/* The interrupt's line is up as long as the flag is, and that is set again while a byte waits. */
+/* The interrupt's line is high as long as the flag, which is set again while a byte is waiting. */
 int tinyfl_uart_take(void)
 {
     SCB(INTR_RX) = SCB_INTR_RX_NOT_EMPTY | SCB_INTR_RX_OVERFLOW;
@@ -89,7 +89,7 @@ static void restart(void)
     tinyfl_system_reset();
 }
 
-/* It bites when a counter of 16 bits at about 32 kHz has come to MATCH for the third time since it was fed: after 4 to 6 s. */
+/* It resets the chip when a 16-bit counter at about 32 kHz reaches MATCH for the third time since feeding: after 4 to 6 s. */
 static void alive(void)
 {
     SRSS(SRSS_INTR) = SRSS_SRSS_INTR_WDT_MATCH;
@@ -109,9 +109,9 @@ static void watchdog_start(void)
 
 #define LONGEST_CALL (TINYFL_CLOCK / 8 * 2) /* turns of 8 cycles or more: 2 s, where 16 ms are needed */
 
-static volatile uint32_t call[4]; /* what the ROM is asked, and its answer in the first */
+static volatile uint32_t call[4]; /* the ROM's arguments, and its answer in the first */
 
-/* Has the ROM work, and waits. In RAM, with interrupts off: until it is done, flash is not to be read. */
+/* Calls the ROM, and waits. In RAM, with interrupts off, since flash must not be read meanwhile. */
 __attribute__((noinline, section(".in_ram"))) static int rom_works(void)
 {
     uint32_t turns = LONGEST_CALL;
@@ -119,7 +119,7 @@ __attribute__((noinline, section(".in_ram"))) static int rom_works(void)
     IPC(NOTIFY) = IPC_STRUCT_NOTIFY_INTR_NOTIFY__ROM;
     while (IPC(LOCK_STATUS) & IPC_STRUCT_LOCK_STATUS_ACQUIRED && turns)
         turns--;
-    FLASHC(FLASH_CMD) = FLASHC_FLASH_CMD_INV; /* what caches and buffers hold is old */
+    FLASHC(FLASH_CMD) = FLASHC_FLASH_CMD_INV; /* caches and buffers are stale */
     while (FLASHC(FLASH_CMD) & FLASHC_FLASH_CMD_INV && turns)
         turns--;
     __asm volatile("cpsie i" ::: "memory");
@@ -152,9 +152,9 @@ static int erase(int slot)
     return 0;
 }
 
-/* Adds bytes to a row, which the ROM erases and writes anew. A cut in that loses what the row held, and no more than the slot
- * that is being written: that counts once its first word is there, which is written last, and all else is under its hash. (Of
- * a reset in the midst of it the vendor says that flash may change anywhere; the other slot's hash would tell.) */
+/* Adds bytes to a row, which the ROM erases and rewrites. A power cut meanwhile loses the row, but only in the slot being
+ * written, which becomes valid with its first word, written last, and has a hash over the rest. (After a reset meanwhile,
+ * according to the vendor, flash may change anywhere; the other slot's hash would detect it.) */
 static int write_row(const uint8_t *at, uint32_t within, const uint8_t *bytes, uint32_t count)
 {
     static uint32_t row[ROW_BYTES / 4];
@@ -182,7 +182,7 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     return 0;
 }
 
-/* Gives a pin to the UART. What it drives it drives high until then. */
+/* Connects a pin to the UART; an output is driven high until then. */
 static void pin_start(uint32_t port, uint32_t pin, uint32_t mode)
 {
     const uint32_t gpio = GPIO_BASE + GPIO_PRT_BYTES * port;
@@ -193,9 +193,9 @@ static void pin_start(uint32_t port, uint32_t pin, uint32_t mode)
     REGISTER(gpio + GPIO_PRT_CFG) = (REGISTER(gpio + GPIO_PRT_CFG) & ~(15u << 4 * pin)) | mode << 4 * pin;
 }
 
-enum { SAMPLES = 8 }; /* of a bit */
+enum { SAMPLES = 8 }; /* per bit */
 
-/* Divider 0 of the fractional ones makes the SCB's clock; it divides by whole numbers and 32nds. */
+/* Fractional divider 0 provides the SCB's clock; it divides by multiples of 1/32. */
 static void uart_clock_start(uint32_t clock)
 {
     const uint32_t number = (TINYFL_UART - SCB0_BASE) / (SCB1_BASE - SCB0_BASE);

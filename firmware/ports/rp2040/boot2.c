@@ -1,8 +1,8 @@
 /* The first 256 bytes of flash. The boot ROM copies them to RAM and starts them there, if their CRC is right: they make flash
- * readable as memory. Then they start the application or, if they were called, return.
+ * readable as memory. Then they start the application, or return if they were called.
  *
- * Every read of the bus becomes a serial read (command 03h), which all flash chips know as they come: slower than four lines
- * would be, but the cache in between holds what a learner runs. */
+ * Every read of the bus becomes a serial read (command 03h), which all flash chips support by default: slower than four
+ * lines, but the cache holds a learner's code. */
 #include "cortex_m.h"
 #include "registers.h"
 
@@ -14,19 +14,19 @@ __attribute__((naked, used, section(".boot"))) static void boot2(void)
     __asm volatile("   .balign 4\n"
                    "0: ldr r3, 2f\n"
                    "   movs r1, #0\n"
-                   "   str r1, [r3, %[enable]]\n" /* off while it is told how to read */
+                   "   str r1, [r3, %[enable]]\n" /* off during configuration */
                    "   movs r2, %[divider]\n"
                    "   str r2, [r3, %[baud]]\n"
                    "   ldr r2, 3f\n"
                    "   str r2, [r3, %[control]]\n"
-                   "   str r1, [r3, %[frames]]\n" /* one frame of 32 bits a read */
+                   "   str r1, [r3, %[frames]]\n" /* one frame of 32 bits per read */
                    "   ldr r2, 4f\n"
                    "   movs r0, %[format]\n"
                    "   str r2, [r3, r0]\n"
                    "   movs r1, #1\n"
                    "   str r1, [r3, %[enable]]\n"
                    "   mov r0, lr\n"
-                   "   cmp r0, #0\n" /* what the ROM leaves there */
+                   "   cmp r0, #0\n" /* the value left there by the ROM */
                    "   beq 1f\n"
                    "   bx lr\n"
                    "1: ldr r0, 5f\n"

@@ -7,7 +7,7 @@
 #ifndef TINYFL_RP2040_REGISTERS_H
 #define TINYFL_RP2040_REGISTERS_H
 
-/* Where the peripherals begin, and aliases of each: what is written there changes only these bits of the register. */
+/* The peripherals' base, and aliases of each peripheral: writes there change only the given bits of the register. */
 #define PERIPHERALS_BASE 0x40000000u
 #define ALIAS_SET 0x2000u
 #define ALIAS_CLEAR 0x3000u

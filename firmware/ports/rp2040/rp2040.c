@@ -1,5 +1,5 @@
 /* RP2040 by its registers: UART0 or UART1, and slots in the flash chip beside it, by the functions of the boot ROM. While flash
- * is erased, written or asked for its number it is no memory: what runs then lies in RAM, with interrupts off. */
+ * is erased, written or asked for its number it is not readable: the code for that is in RAM, with interrupts off. */
 #include "cortex_m.h"
 #include "registers.h"
 
@@ -12,7 +12,7 @@
 #define CLEAR(address) REGISTER((address) + ALIAS_CLEAR)
 
 #define CRYSTAL 12000000u
-#define RING_OSCILLATOR 6500000u /* which the chip starts from: 1.8 to 12 MHz */
+#define RING_OSCILLATOR 6500000u /* the clock after reset: 1.8 to 12 MHz */
 #define CLOCK_TURNS 200000u      /* of 8 cycles or more: a tenth of a second, where milliseconds are needed */
 
 /* The PLL makes 12 MHz x the clock's MHz, which must be 750 to 1600 MHz, and divides it by 6 and by 2. */
@@ -48,10 +48,10 @@ static void restart_blocks(uint32_t blocks)
     (void)turns_to(RESETS_BASE + RESETS_RESET_DONE, blocks, blocks);
 }
 
-/* The clock of the core and of the UART in Hz: what the manifest asks for, or what runs where crystal or PLL do not. */
+/* The clock of the core and of the UART in Hz: the manifest's, or a fallback if crystal or PLL fail. */
 static uint32_t clock_start(void)
 {
-    CLEAR(CLOCKS_BASE + CLOCKS_CLK_SYS_CTRL) = CLOCKS_CLK_SYS_CTRL_SRC; /* whoever came before may have left the PLL on */
+    CLEAR(CLOCKS_BASE + CLOCKS_CLK_SYS_CTRL) = CLOCKS_CLK_SYS_CTRL_SRC; /* a bootloader may have left the PLL on */
     (void)turns_to(CLOCKS_BASE + CLOCKS_CLK_SYS_SELECTED, 1, 1);
     CLEAR(CLOCKS_BASE + CLOCKS_CLK_REF_CTRL) = CLOCKS_CLK_REF_CTRL_SRC;
     (void)turns_to(CLOCKS_BASE + CLOCKS_CLK_REF_SELECTED, 1, 1);
@@ -78,7 +78,7 @@ static uint32_t clock_start(void)
     return turns_to(CLOCKS_BASE + CLOCKS_CLK_SYS_SELECTED, 2, 2) ? TINYFL_CLOCK : CRYSTAL;
 }
 
-/* The receive FIFO keeps its two interrupts up until it is empty, so there is nothing else to clear. */
+/* The receive FIFO keeps its two interrupts up until it is empty, so nothing else needs clearing. */
 int tinyfl_uart_take(void)
 {
     return UART(UARTFR) & UART_UARTFR_RXFE ? -1 : (int)(UART(UARTDR) & UART_UARTDR_DATA);
@@ -93,7 +93,7 @@ static void uart_write(const uint8_t *bytes, size_t count)
     }
 }
 
-/* Gives a pin to the UART, pulled up: an open line is no byte. */
+/* Connects a pin to the UART, pulled up, so that an open line sends no byte. */
 static void pin_start(uint32_t pin)
 {
     REGISTER(PADS_BANK0_BASE + PADS_BANK0_GPIO0 + 4 * pin + ALIAS_CLEAR) = PADS_BANK0_GPIO0_PDE;
@@ -108,7 +108,7 @@ static void uart_start(uint32_t clock)
     restart_blocks(RESETS_RESET_IO_BANK0 | RESETS_RESET_PADS_BANK0 | UART_RESET);
     UART(UARTIBRD) = divisor / 64;
     UART(UARTFBRD) = divisor % 64;
-    UART(UARTLCR_H) = UART_UARTLCR_H_WLEN__8 | UART_UARTLCR_H_FEN; /* takes over the divisor too */
+    UART(UARTLCR_H) = UART_UARTLCR_H_WLEN__8 | UART_UARTLCR_H_FEN; /* also applies the divisor */
     UART(UARTIFLS) = UART_UARTIFLS_RXIFLSEL__EIGHTH;
     UART(UARTIMSC) = UART_UARTIMSC_RXIM | UART_UARTIMSC_RTIM;
     UART(UARTCR) = UART_UARTCR_UARTEN | UART_UARTCR_TXE | UART_UARTCR_RXE;
@@ -116,19 +116,19 @@ static void uart_start(uint32_t clock)
     pin_start(TINYFL_RX_PIN);
 }
 
-/* In microseconds, each of which the chip counts twice (erratum RP2040-E1): 8 s, and 24 bits hold 8.4. */
+/* In microseconds, which the chip counts twice (erratum RP2040-E1): 8 s; the maximum of 24 bits is 8.4 s. */
 static void alive(void) { WATCHDOG(LOAD) = 2 * 8000000u; }
 
 static void watchdog_start(void)
 {
     REGISTER(PSM_BASE + PSM_WDSEL) = PSM_WDSEL__ALL & ~(PSM_WDSEL_ROSC | PSM_WDSEL_XOSC);
-    WATCHDOG(SCRATCH4) = 0; /* no word for the ROM to start anything but flash */
+    WATCHDOG(SCRATCH4) = 0; /* makes the ROM start from flash only */
     WATCHDOG(TICK) = CRYSTAL / 1000000 | WATCHDOG_TICK_ENABLE;
     alive();
     SET(WATCHDOG_BASE + WATCHDOG_CTRL) = WATCHDOG_CTRL_ENABLE;
 }
 
-/* The core's own reset would leave the rest of the chip as it is. */
+/* The core's own reset would not reset the rest of the chip. */
 static void restart(void)
 {
     for (uint32_t turns = 0; (UART(UARTFR) & UART_UARTFR_BUSY) && turns < TINYFL_CLOCK / TINYFL_BAUD * 40; turns++) {
@@ -138,7 +138,7 @@ static void restart(void)
         __asm volatile("dsb" ::: "memory");
 }
 
-/* The functions of the boot ROM, and boot2 in RAM, which makes flash memory again. */
+/* The functions of the boot ROM, and boot2 in RAM, which makes flash readable again. */
 static struct {
     void (*connect)(void), (*leave_xip)(void), (*flush)(void), (*enter_xip)(void);
     void (*erase)(uint32_t offset, size_t count, uint32_t block, uint8_t command);
@@ -147,7 +147,7 @@ static struct {
 
 static uint32_t boot2[BOOT2_BYTES / 4];
 
-/* The asm hides from gcc that the address is near 0, where it would see NULL. */
+/* The asm hides from gcc that the address is near 0, which it would take for NULL. */
 static uintptr_t rom_pointer(uintptr_t address)
 {
     __asm("" : "+r"(address));
@@ -171,7 +171,7 @@ static void rom_start(void)
     rom.enter_xip = (void (*)(void))((uintptr_t)boot2 | 1);
 }
 
-/* Code that .data carries to RAM. It may call nothing but other such code and the ROM, and read no constants from flash. */
+/* Code in .data, so in RAM. It may call only such code and the ROM, and must not read constants from flash. */
 #define IN_RAM __attribute__((noinline, section(".in_ram")))
 
 static uint32_t interrupts_off(void)
@@ -201,7 +201,7 @@ IN_RAM static void erase_block(uint32_t offset)
     rom.enter_xip();
 }
 
-/* A command, four bytes of nothing, and then comes the number; 13 bytes, and the FIFO takes 16. */
+/* A command, four dummy bytes, then the number: 13 bytes; the FIFO holds 16. */
 IN_RAM static void read_id(uint8_t *id)
 {
     volatile uint32_t *const select = &REGISTER(IO_QSPI_BASE + IO_QSPI_GPIO_QSPI_SS_CTRL);
@@ -236,7 +236,7 @@ static int erase(int slot)
     return tinyfl_slot_erased(slot);
 }
 
-/* Page by page; what is 0xff in a page leaves flash as it is there. */
+/* Page by page; bytes of 0xff leave flash unchanged. */
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
     static uint8_t page[PAGE];

@@ -61,7 +61,7 @@ static int oscillator_start(void)
     return becomes(RCC_BASE + RCC_CR, RCC_CR_PLLRDY, 0, OSCILLATOR_TURNS);
 }
 
-/* The clock of the core in Hz: what the manifest asks for, or the oscillator's where the PLL does not come up. The PLL makes
+/* The clock of the core in Hz: the manifest's, or the oscillator's if the PLL fails. The PLL makes
  * N x 2 MHz, which must be 192 MHz or more, and divides it by P: 2 or 4. Flash needs a wait state for each 30 MHz. */
 static uint32_t clock_start(void)
 {
@@ -87,7 +87,7 @@ static void restart(void)
 
 static void alive(void) { IWDG(KR) = 0xAAAA; }
 
-/* Its own oscillator, which it starts, is of 17 to 47 kHz: 1000 turns of 256 are 5 to 15 s. It cannot be stopped again. */
+/* It starts its own oscillator, between 17 and 47 kHz: 1000 turns of 256 are 5 to 15 s. It cannot be stopped again. */
 static void watchdog_start(void)
 {
     IWDG(KR) = 0xCCCC;
@@ -98,7 +98,7 @@ static void watchdog_start(void)
     alive();
 }
 
-/* A Cortex-M7 may otherwise look at the status before its store has reached the flash, or store before it has control. */
+/* Otherwise a Cortex-M7 may read the status before its store has reached the flash, or store before it has control. */
 static void barrier(void) { __asm volatile("dsb" ::: "memory"); }
 
 /* A slot full of words, or a sector's erase, takes seconds. */
@@ -135,7 +135,7 @@ static int erase(int slot)
     return code == 0 ? tinyfl_slot_erased(slot) : code;
 }
 
-/* Whole words, which need a supply of 2.7 V or more. */
+/* Whole words, which need a supply of at least 2.7 V. */
 static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count)
 {
     int code = flash_open();
@@ -148,12 +148,12 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
     return code;
 }
 
-/* Gives a pin to the USART, pulled up: an open line is no byte. */
+/* Connects a pin to the USART, pulled up, so that an open line sends no byte. */
 static void pin_start(uint32_t port, uint32_t pin)
 {
     const uint32_t half = pin < 8 ? GPIO_AFRL : GPIO_AFRH, place = pin % 8 * 4;
     RCC(AHB1ENR) |= RCC_AHB1ENR_GPIOAEN << port;
-    (void)RCC(AHB1ENR); /* a clock takes two cycles to come on */
+    (void)RCC(AHB1ENR); /* a clock starts within two cycles */
     GPIO(port, half) = (GPIO(port, half) & ~(15u << place)) | ALTERNATE_FUNCTION << place;
     GPIO(port, GPIO_PUPDR) = (GPIO(port, GPIO_PUPDR) & ~(3u << 2 * pin)) | 1u << 2 * pin;
     GPIO(port, GPIO_MODER) = (GPIO(port, GPIO_MODER) & ~(3u << 2 * pin)) | 2u << 2 * pin;

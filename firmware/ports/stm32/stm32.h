@@ -1,4 +1,4 @@
-/* What the families of STM32 have alike (stm32.c), and what each of them gives to it (ports/stm32f4, ports/stm32f7).
+/* Common code of the STM32 families (stm32.c), and the functions each family provides (ports/stm32f4, ports/stm32f7).
  * registers.h is the family's. */
 #ifndef TINYFL_STM32_H
 #define TINYFL_STM32_H
@@ -12,10 +12,10 @@
 #define IWDG(register) REGISTER(IWDG_BASE + IWDG_##register)
 #define GPIO(port, register) REGISTER(GPIOA_BASE + (GPIOB_BASE - GPIOA_BASE) * (port) + (register))
 
-/* A family's, beside tinyfl_uart_take (cortex_m.h). */
-void tinyfl_cache_start(void);            /* that of instructions; data are not cached, or a slot's would go stale */
-void tinyfl_usart_start(uint32_t divisor); /* of the bus's clock; its pins and its clock are on */
+/* Provided by each family, in addition to tinyfl_uart_take (cortex_m.h). */
+void tinyfl_cache_start(void);            /* the instruction cache; data are not cached, or a slot's would be stale */
+void tinyfl_usart_start(uint32_t divisor); /* divisor of the bus's clock; its pins and its clock are on */
 void tinyfl_usart_write(const uint8_t *bytes, size_t count);
-int tinyfl_usart_sent(void); /* whether the last byte has left */
+int tinyfl_usart_sent(void); /* whether the last byte has been sent */
 
 #endif

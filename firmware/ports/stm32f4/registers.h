@@ -1,4 +1,4 @@
-/* STM32F4 by the names of ST's SVD files, against which tests/firmware/test_registers.py holds every line: X_BASE is a
+/* STM32F4 by the names of ST's SVD files, against which tests/firmware/test_registers.py checks every line: X_BASE is a
  * peripheral's address, X_Y a register's offset in it, X_Y_Z a field's bits, X_Y_Z__V a value of it in its place. What F401,
  * F405 and F446 have alike is all that is here. */
 #ifndef TINYFL_STM32F4_REGISTERS_H

@@ -2,10 +2,10 @@
 #include "registers.h"
 #include "stm32.h"
 
-/* The other cache and the prefetch, which a bootloader may have turned on, go off. */
+/* Turns off the data cache and the prefetch, which a bootloader may have turned on. */
 void tinyfl_cache_start(void) { FLASH(ACR) = (FLASH(ACR) & FLASH_ACR_LATENCY) | FLASH_ACR_ICEN; }
 
-/* Reading SR and then DR takes a byte, and clears an overrun. */
+/* Reading SR and then DR removes a byte, and clears an overrun. */
 int tinyfl_uart_take(void)
 {
     const uint32_t status = USART(SR);

@@ -16,7 +16,7 @@ void tinyfl_cache_start(void)
     settle();
 }
 
-/* Reading RDR takes a byte; an overrun is cleared apart. */
+/* Reading RDR removes a byte; an overrun is cleared separately. */
 int tinyfl_uart_take(void)
 {
     const uint32_t status = USART(ISR);
@@ -36,7 +36,7 @@ void tinyfl_usart_write(const uint8_t *bytes, size_t count)
 
 int tinyfl_usart_sent(void) { return (USART(ISR) & USART_ISR_TC) != 0; }
 
-/* The divisor can be set only while the USART is off; two stop bits or flow control may be left from a bootloader. */
+/* The divisor can be set only while the USART is off; a bootloader may have left two stop bits or flow control. */
 void tinyfl_usart_start(uint32_t divisor)
 {
     USART(CR1) = 0;
