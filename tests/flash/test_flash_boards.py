@@ -15,8 +15,8 @@ from tinyfl.cli import app
 from tinyfl.devices import inventory
 from tinyfl.errors import ConfigError, FlashError
 from tinyfl.flash import run
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, UP_TO_DATE, Job
+from tinyfl.flash.targets import FlashSelection
 
 MICROBIT = boards.load("microbit-v2")
 F401 = boards.load("nucleo-f401re")

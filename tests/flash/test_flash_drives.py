@@ -11,8 +11,8 @@ from workbench import FakeBoard, Workbench
 
 from tinyfl.building import boards
 from tinyfl.flash import drives, run
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED
+from tinyfl.flash.targets import FlashSelection
 
 SIZE = 40_031
 """Bytes of the image that a fake build makes."""

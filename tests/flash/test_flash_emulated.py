@@ -18,8 +18,8 @@ from workbench import Tool, version_in
 
 from tinyfl.building import boards, images
 from tinyfl.flash import run
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, UP_TO_DATE, Job
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.fleets import emulation
 from tinyfl.simulators.bridge import Bridge
 

@@ -11,8 +11,8 @@ from workbench import OLD, FakeBoard, Workbench
 
 from tinyfl.building import boards
 from tinyfl.flash import run
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, UNVERIFIED, Job
+from tinyfl.flash.targets import FlashSelection
 
 RULE = (
     'SUBSYSTEM=="usb|hidraw", ATTRS{{idVendor}}=="{}", ATTRS{{idProduct}}=="{}", MODE="0660", GROUP="plugdev", TAG+="uaccess"'

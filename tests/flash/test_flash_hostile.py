@@ -17,8 +17,8 @@ from tinyfl.devices.ports import serial_ports
 from tinyfl.errors import ConfigError
 from tinyfl.flash import drives, methods, run
 from tinyfl.flash.drives import MAX_VERDICT_CHARS, Drive
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED
+from tinyfl.flash.targets import FlashSelection
 
 MANIFESTS = boards.data("boards")
 STEERS = "\x1b]0;t\x07\x1b[2J\u202e"

@@ -14,8 +14,8 @@ from tinyfl.devices import connected
 from tinyfl.devices.connected import Probe
 from tinyfl.errors import ConfigError
 from tinyfl.flash import methods, run
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, FlashResult, Job
+from tinyfl.flash.targets import FlashSelection
 
 F401, F405, PICO, MICRO, NANO = map(boards.load, ("nucleo-f401re", "stm32f405", "pico", "microbit-v2", "nano-33-ble"))
 EVERY_RP2040 = "E0C9125B0D9B"

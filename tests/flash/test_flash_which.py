@@ -17,8 +17,8 @@ from tinyfl.devices import connected
 from tinyfl.devices.connected import Probe
 from tinyfl.errors import ConfigError
 from tinyfl.flash import run
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, OFFLINE, UNVERIFIED, Job
+from tinyfl.flash.targets import FlashSelection
 
 F401, F405, F446, NANO, PICO = map(boards.load, ("nucleo-f401re", "stm32f405", "nucleo-f446re", "nano-33-ble", "pico"))
 ANY_NUCLEO = "nucleo-f401re or nucleo-f446re or stm32f746-discovery"

@@ -17,8 +17,8 @@ from tinyfl.cli import app
 from tinyfl.devices.connected import usb_devices
 from tinyfl.errors import ConfigError, DoesNotFit, Interrupted
 from tinyfl.flash import run, ways
-from tinyfl.flash.targets import FlashSelection
 from tinyfl.flash.run import FAILED, FLASHED, Job
+from tinyfl.flash.targets import FlashSelection
 from tinyfl.fleets import emulation
 from tinyfl.link.wire import SerialWire
 
