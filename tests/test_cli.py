@@ -379,7 +379,7 @@ def test_ports_with_no_board_end_the_run_which_can_be_resumed(tinyfl: Command, m
     monkeypatch.setattr(rounds, "SHORT_ROUND_PAUSES", (0.0,))
     said = tinyfl("run", *ON_BOARDS, "--port", NOBODY, "--out", "run")
     assert (said.code, said.out) == (errors.TrainingError.exit_code, "")
-    assert re.search(r"round 1 had 0 of the 1 updates .*'dead': 1.*tinyfl run --resume run$", said.err.strip())
+    assert re.search(r"round 1 had 0 of the 1 required updates.*'dead': 1.*tinyfl run --resume run$", said.err.strip())
     Path("simulated.toml").write_text("[[fleet]]\nnative = 1\n")
     assert tinyfl("run", "simulated.toml", "--resume", "run", "--json").json["rounds"] == 3
 

@@ -209,7 +209,7 @@ def test_a_networks_hostile_name_is_cut_and_made_plain(run: Path, tmp_path: Path
     [
         ("round", -1, "round: "),
         ("round", 1.5, "round: "),
-        ("round", 9, "is of another run"),
+        ("round", 9, "is from another run"),
         ("theta", np.zeros(13, ">f8"), "theta is not one row"),
         ("theta", np.full(13, np.inf, np.float32), "theta is not one row"),
         ("left_out", "[]", "left_out: "),

@@ -158,7 +158,7 @@ def test_a_strangers_app_is_refused_before_any_of_it_is_unpacked(loop: Any, stra
         assert node.answered() == [(message.metadata.message_id, True)]
         assert node.sent[0].error.code == ErrorCode.INVALID_FAB
         for words in (told[0], node.sent[0].error.reason):
-            assert "it brings files of its own (evil/client.py)" in words
+            assert "it has files of its own (evil/client.py)" in words
 
 
 def test_a_superlink_that_is_away_is_told_once_and_so_is_its_return() -> None:

@@ -111,18 +111,18 @@ class Gateway:
         self._defect = text
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
-        asked = read_request(content, message_type, {})
-        same = options, asked.told, asked.measure, asked.network, asked.theta.tobytes()
+        request = read_request(content, message_type, {})
+        same = options, request.told, request.measure, request.network, request.theta.tobytes()
         if self._last and self._last[0] == same:
-            self._tell(f"round {asked.told.round + 1}: asked again, and answered from memory")
+            self._tell(f"round {request.told.round + 1}: asked again, and answered from memory")
             return self._last[1]
         self._events.clear()
         began = time.monotonic()
-        said = answer(self._fleet_of(options, asked.network), self._site.devices, asked)
+        said = answer(self._fleet_of(options, request.network), self._site.devices, request)
         seconds = time.monotonic() - began
         if isinstance(said, Error):
             return said
-        self._note(asked.told.round, said, seconds)
+        self._note(request.told.round, said, seconds)
         said["events"] = events_record(self._events, seconds)
         if not any(event.what == "left out" for event in self._events):
             self._last = same, said
