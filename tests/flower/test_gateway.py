@@ -171,7 +171,7 @@ def test_nodes_without_a_gateway_simulate_their_share(parts: int) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('task = "sine"\n[[fleet]]\nnative = 1\n', "the rest comes with each run"),
+        ('task = "sine"\n[[fleet]]\nnative = 1\n', "each run gives the rest"),
         ("first = 1\n", "no .*part"),
         ("first = -1\n[[fleet]]\nnative = 1\n", "whole number"),
         ("[[fleet]]\nnative = 0\n", "no device"),

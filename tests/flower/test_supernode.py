@@ -197,12 +197,12 @@ def _from(answers: list[Any]) -> Callable[[], Any]:
 FAILING = """
 import sys, threading
 from types import SimpleNamespace
-from tinyfl.flower import supernode_main
+from tinyfl.deployment import supernode_main
 def fails(**_): raise ValueError("the SuperLink answered 500")
 loop = SimpleNamespace(_pull_and_store_message=fails, _push_messages=None)
-tell = supernode_main._telling()
+tell = supernode_main._line_writer()
 print("a child's words")
-supernode_main.say_failures(loop, tell)
+supernode_main.report_failures(loop, tell)
 if sys.argv[1] == "thread":
     threading.Thread(target=fails).start()
     threading.Event().wait(60)
