@@ -279,9 +279,9 @@ def test_adaptation_by_streaming_takes_the_streaming_rate(tinyfl: Command, learn
 @pytest.mark.parametrize(
     ("change", "words", "says"),
     [
-        ({"x": np.ones((60, 3))}, [], r"3 inputs a row, and the initialisation is for 4"),
+        ({"x": np.ones((60, 3))}, [], r"3 inputs per row, but the initialisation takes 4"),
         ({"x": np.full((60, 4), np.nan)}, [], r"array x has nan in row 0, column 0"),
-        ({"y": np.arange(60)}, [], r"array y has 3 in row 3, and the initialisation knows the classes 0, 1, 2"),
+        ({"y": np.arange(60)}, [], r"array y has 3 in row 3, but the initialisation knows the classes 0, 1, 2"),
         ({"y": np.zeros(5)}, [], r"array y is \(5,\), but x has 60 rows"),
         ({}, ["--shots", "61"], r"60 rows, too few for 61 shots. Give --shots 1 to 60"),
         ({}, ["--shots", "0"], r"too few for 0 shots"),

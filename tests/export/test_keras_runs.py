@@ -138,7 +138,7 @@ def test_the_loss_that_a_file_was_made_for_says_what_y_holds(
         (2, "softmax", "categorical_crossentropy", YES + 0.5, {}, DataError, r"array y is float64 .* and has [01]\.5 in row 0"),
         (2, "softmax", None, YES + 0.5, {"targets": "values"}, ConfigError, "targets are values to predict.*no activation"),
         (1, "linear", None, COUNTS, {}, ConfigError, "y has 38 classes, one output each; or, .* give --targets values"),
-        (3, "linear", "mse", YES, {}, ConfigError, "3 outputs, .* where y are classes, give --targets classes"),
+        (3, "linear", "mse", YES, {}, ConfigError, "3 outputs, .* if y are classes, give --targets classes"),
         (2, "tanh", None, YES, {}, ConfigError, "ends in tanh, and the task's classes .* one output a class"),
         (2, "sigmoid", "binary_crossentropy", YES, {}, ConfigError, "ends in sigmoid, and the task's classes"),
     ],
