@@ -73,7 +73,7 @@ def test_a_classifier_with_one_output_starts_with_its_own_answers(
     probability = 1 / (1 + np.exp(-answers(file, X).ravel())) if activation == "linear" else answers(file, X).ravel()
     np.testing.assert_allclose(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])), probability, atol=1e-6)
     assert run.evaluation[0]["accuracy"] is not None
-    assert any("one output, of yes or no, became two" in note for note in run.result["notes"])
+    assert any("single yes-or-no output became two" in note for note in run.result["notes"])
 
 
 def test_a_files_weights_start_from_inputs_as_they_are_and_are_called_the_users(
