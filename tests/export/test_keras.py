@@ -211,7 +211,7 @@ IMAGE = (8, 8, 2)
         (IMAGE, [L.Conv2D(2, 3), L.BatchNormalization(axis=1)], "axis"),
         (IMAGE, [L.Flatten()], "no layer of its own"),
         ((4, 3), [L.Dense(2)], "begin with a Reshape"),
-        ((None, None, 2), [L.Conv2D(2, 3)], "not all is known"),
+        ((None, None, 2), [L.Conv2D(2, 3)], "not fully known"),
     ],
 )  # fmt: skip
 def test_what_a_network_cannot_have_is_named(shape: tuple[int, ...], layers: list[Any], said: str) -> None:
@@ -272,7 +272,7 @@ def test_code_and_layers_of_others_in_a_file_are_refused_and_not_run(
     monkeypatch.setenv("TINYFL_TEST", "not run")
     with pytest.raises(ConfigError, match=r"Lambda.*not executed"):
         from_keras(tmp_path / f"code{suffix}")
-    with pytest.raises(ConfigError, match="Own is not of Keras"):
+    with pytest.raises(ConfigError, match="Own is not part of Keras"):
         from_keras(tmp_path / f"own{suffix}")
     assert os.environ["TINYFL_TEST"] == "not run"
 

@@ -139,8 +139,8 @@ def test_the_loss_that_a_file_was_made_for_says_what_y_holds(
         (2, "softmax", None, YES + 0.5, {"targets": "values"}, ConfigError, "targets are values to predict.*no activation"),
         (1, "linear", None, COUNTS, {}, ConfigError, "y has 38 classes, one output each; or, .* give --targets values"),
         (3, "linear", "mse", YES, {}, ConfigError, "3 outputs, .* if y are classes, give --targets classes"),
-        (2, "tanh", None, YES, {}, ConfigError, "ends in tanh, and the task's classes .* one output a class"),
-        (2, "sigmoid", "binary_crossentropy", YES, {}, ConfigError, "ends in sigmoid, and the task's classes"),
+        (2, "tanh", None, YES, {}, ConfigError, "ends in tanh, but the task's classes .* one output per class"),
+        (2, "sigmoid", "binary_crossentropy", YES, {}, ConfigError, "ends in sigmoid, but the task's classes"),
     ],
 )
 def test_what_a_file_and_y_cannot_do_together_is_said_of_both(
