@@ -64,13 +64,13 @@ def guard(loop: Any, why_refused: Callable[[bytes], str], tell: Tell) -> None:
         run_id: int | None = pull(get_fab=to_be_checked, trusted_entities={"tinyfl": ""}, **rest)
         return run_id
 
-    def known(fab: Any, _: object) -> bool:
+    def is_allowed(fab: Any, _: object) -> bool:
         if why := why_refused(fab.content):
             tell(f"refused: {why}")
             loop.FAB_VERIFICATION_ERROR = Error(ErrorCode.INVALID_FAB, plain(f"this gateway says: {why}", 600))
         return not why
 
-    loop._pull_and_store_message, loop._verify_fab = pull_known, known
+    loop._pull_and_store_message, loop._verify_fab = pull_known, is_allowed
 
 
 def keep_step(loop: Any) -> None:
@@ -80,20 +80,20 @@ def keep_step(loop: Any) -> None:
     from flwr.common.constant import ErrorCode, Status, SubStatus
 
     pull, push = loop._pull_and_store_message, loop._push_messages
-    at_hand: list[Any] = []
+    current: list[Any] = []
 
     def open_tasks(state: Any, run_id: int) -> list[int]:
         return [task.task_id for task in state.get_tasks(run_ids=[run_id]) if task.status.status != Status.FINISHED]
 
     def pull_whole(*, state: Any, object_store: Any, receive: Callable[[], Any], **rest: Any) -> int | None:
-        def noted() -> Any:
+        def receive_and_note() -> Any:
             got = receive()
-            at_hand[:] = [got[0]] if got else []
+            current[:] = [got[0]] if got else []
             return got
 
-        run_id: int | None = pull(state=state, object_store=object_store, receive=noted, **rest)
-        if run_id is None and at_hand:
-            metadata = at_hand.pop().metadata
+        run_id: int | None = pull(state=state, object_store=object_store, receive=receive_and_note, **rest)
+        if run_id is None and current:
+            metadata = current.pop().metadata
             state.delete_messages(message_ids=[metadata.message_id])
             object_store.delete(metadata.message_id)
             for task in open_tasks(state, metadata.run_id):
@@ -101,14 +101,16 @@ def keep_step(loop: Any) -> None:
         return run_id
 
     def push_own(*, state: Any, object_store: Any, **rest: Any) -> None:
-        (message,) = at_hand
+        (message,) = current
         answered = False
         while not answered:
-            working = open_tasks(state, message.metadata.run_id)  # before the check for replies: a task ends after its reply
+            open_before = open_tasks(
+                state, message.metadata.run_id
+            )  # before the check for replies: a task ends after its reply
             if _answers(state):
                 push(state=state, object_store=object_store, **rest)
                 answered = message.metadata.message_id not in state.msg_store  # removed with its own reply
-            elif not working:
+            elif not open_before:
                 why = Error(ErrorCode.CLIENT_APP_CRASHED, "the gateway's process for this message ended without a reply")
                 loop._insert_message(Message(why, reply_to=message), state, object_store)
             else:
@@ -134,14 +136,14 @@ def watch(connection: Any, address: str, tell: Tell) -> None:
         failed, succeeded = invoker.on_backoff, invoker.on_success
         away: list[float] = []
 
-        def on_backoff(tried: Any) -> None:
-            failed(tried)
-            if not away and (tried.tries > 1 or isinstance(tried.exception, TimeoutException)):
-                away.append(time.monotonic() - tried.elapsed_time)
-                tell(f"the SuperLink at {address} cannot be reached ({plain(tried.exception, 100)}); trying until it can")
+        def on_backoff(attempt: Any) -> None:
+            failed(attempt)
+            if not away and (attempt.tries > 1 or isinstance(attempt.exception, TimeoutException)):
+                away.append(time.monotonic() - attempt.elapsed_time)
+                tell(f"the SuperLink at {address} cannot be reached ({plain(attempt.exception, 100)}); trying until it can")
 
-        def on_success(tried: Any) -> None:
-            succeeded(tried)
+        def on_success(attempt: Any) -> None:
+            succeeded(attempt)
             if away:
                 tell(f"the SuperLink at {address} answers again, after {time.monotonic() - away.pop():.0f} s")
 

@@ -151,7 +151,7 @@ def _why_not_alone(entries: list[zipfile.ZipInfo]) -> str:
 
 
 def _why_other_tables(table: Mapping[str, Any]) -> str:
-    """The key or table of the pyproject.toml that a known app does not have or lacks; empty if there is none."""
+    """The difference from a known app's tables and keys; empty if there is none."""
     for place, keys in KEYS.items():
         inner: Any = table
         for key in filter(None, place.split(".")):
@@ -165,7 +165,7 @@ def _why_other_tables(table: Mapping[str, Any]) -> str:
 
 
 def _why_other_values(project: Mapping[str, Any], app: Mapping[str, Any]) -> str:
-    """The value that differs from a known app's; empty if none does."""
+    """The difference from a known app's values; empty if there is none."""
     if app.get("components") != COMPONENTS:
         return f"it names other components than tinyfl's ({plain(app.get('components'), 200)})"
     if others := [each for each in project.get("dependencies", []) if not _is_tinyfl(each)]:

@@ -336,7 +336,7 @@ def _apart(devices: Sequence[int], reply: RecordDict | Error, request: Request) 
     if isinstance(reply, Error):
         return reply
     try:
-        of, phis = read_apart(reply, request, devices)
-        return dict(zip(of.tolist(), one_by_one(of, phis, request), strict=True))
+        order, phis = read_apart(reply, request, devices)
+        return dict(zip(order.tolist(), one_by_one(order, phis, request), strict=True))
     except Corrupt as error:
         return Error(Trouble.silent, str(error))

@@ -99,7 +99,7 @@ class Federation:
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
-        self.grid, self.unit, self._now = grid, unit, _Snapshot(start)
+        self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
@@ -109,24 +109,24 @@ class Federation:
         from tinyfl.aggregators import aggregator, privacy_spent
 
         self._restore()
-        self.directory.trim(self._now.state.round)
+        self.directory.trim(self._snapshot.state.round)
         self._began = self._saved_at = self._round_began = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
-            self._aggregator = aggregator(self.config, self._now.state.round)
+            self._aggregator = aggregator(self.config, self._snapshot.state.round)
             with telling(self._status):
                 try:
                     self._rounds()
                 except KeyboardInterrupt:
                     self._save()
                     raise
-        left_out = self._now.left_out
+        left_out = self._snapshot.left_out
         if sum(left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
                 f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
-        return Outcome(self._now.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
+        return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
 
     def _status(self) -> str:
         return f"stopped after round {self._saved_round:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
@@ -137,7 +137,7 @@ class Federation:
 
         strategy = FleetStrategy(
             self.algorithm,
-            self._now.state,
+            self._snapshot.state,
             cohort=self.config.cohort,
             fleet_size=self.config.devices,
             seed=self.config.seed,
@@ -148,8 +148,8 @@ class Federation:
             on_short=self._on_short,
             on_event=self.on_event,
         )
-        while left := self.config.rounds - self._now.state.round:
-            strategy.start(self.grid, theta_record(self._now.state.theta), num_rounds=left)
+        while left := self.config.rounds - self._snapshot.state.round:
+            strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
@@ -167,14 +167,14 @@ class Federation:
                     f"{path} was changed since the run started, so it cannot be resumed. "
                     "Restore it, or start a new run with another --out."
                 )
-        shape = self._now.state.theta.shape
+        shape = self._snapshot.state.theta.shape
         if checkpoint.state.theta.shape != shape or checkpoint.state.round > self.config.rounds:
             raise RunError(
                 f"{self.directory.path / CHECKPOINT} is from another run: theta is {checkpoint.state.theta.shape} after "
                 f"{checkpoint.state.round:,} rounds, but this run's is {shape}, with {self.config.rounds:,} "
                 "rounds in all. Restore this run's own checkpoint, or start a new run with another --out."
             )
-        self._now = _Snapshot(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
+        self._snapshot = _Snapshot(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
         self._saved_round = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
 
@@ -183,17 +183,17 @@ class Federation:
 
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
-        left_out = self._now.left_out.copy()
+        left_out = self._snapshot.left_out.copy()
         for reason, count in updates.left_out.items():
             known = reason in left_out or len(left_out) < MAX_REASONS
             left_out[reason if known else "other"] += count
-        losses = (*self._now.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
-        now = _Snapshot(state, left_out, losses)
+        losses = (*self._snapshot.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
+        snapshot = _Snapshot(state, left_out, losses)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
-            self._record(now)
-            now = replace(now, losses=())
-        self._now = now  # in one step: an interrupt finds the run before this round or after it
+            self._record(snapshot)
+            snapshot = replace(snapshot, losses=())
+        self._snapshot = snapshot  # in one step: an interrupt finds the run before this round or after it
         self._short = 0
         # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
@@ -208,7 +208,7 @@ class Federation:
             raise ConfigError(last_words(self.directory.path, updates.absent))
         if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
-                f"none of the {len(updates.absent)} boards in round {self._now.state.round + 1:,} has room to learn "
+                f"none of the {len(updates.absent)} boards in round {self._snapshot.state.round + 1:,} has room to learn "
                 f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "
                 "Choose a smaller --network, or --batch 1."
             )
@@ -217,8 +217,8 @@ class Federation:
             smaller = ", or give a smaller --minimum" if updates.devices else ""
             cure = alone or f"{self._cure(updates.absent)}{smaller}; then go on with: {self.directory.again}"
             raise TrainingError(
-                f"round {self._now.state.round + 1:,} had {updates.devices} of the {self.config.minimum} required updates, "
-                f"{self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
+                f"round {self._snapshot.state.round + 1:,} had {updates.devices} of the {self.config.minimum} required "
+                f"updates, {self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
             )
         time.sleep(SHORT_ROUND_PAUSES[self._short])
         self._short += 1
@@ -234,9 +234,11 @@ class Federation:
     def _save(self) -> None:
         self._metrics.save()
         self._log.save()
-        now = self._now
-        self.directory.save_checkpoint(Checkpoint(now.state, *self.hashes, now.left_out, self._seconds(), now.losses))
-        self._saved_round, self._saved_at = now.state.round, time.monotonic()
+        snapshot = self._snapshot
+        self.directory.save_checkpoint(
+            Checkpoint(snapshot.state, *self.hashes, snapshot.left_out, self._seconds(), snapshot.losses)
+        )
+        self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()
 
     def _log_round(self, updates: Updates, counts: bool) -> None:
         """Logs the round that has just ended: its cohort, the absent devices by reason, and its seconds by node."""
@@ -245,9 +247,9 @@ class Federation:
         for device in sorted(updates.absent):
             absent.setdefault(updates.absent[device], []).append(device)
         record = {
-            "round": self._now.state.round + 1,
+            "round": self._snapshot.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self._now.state.round, config.cohort, config.devices).tolist()),
+            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices).tolist()),
             "updates": updates.devices,
             "absent": {reason: spans(devices) for reason, devices in absent.items()},
             "seconds": round(now - self._round_began, 4),
@@ -256,12 +258,12 @@ class Federation:
         self._log.add(record)
         self._round_began = now
 
-    def _record(self, now: _Snapshot) -> None:
-        done, loss = now.state.round, float(np.mean(now.losses)) if now.losses else float("nan")
+    def _record(self, snapshot: _Snapshot) -> None:
+        done, loss = snapshot.state.round, float(np.mean(snapshot.losses)) if snapshot.losses else float("nan")
         record = {
             "round": done,
             "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(now.left_out),
+            "left_out": dict(snapshot.left_out),
         }
         self._metrics.add(record)
         if self.progress:

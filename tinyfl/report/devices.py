@@ -111,20 +111,22 @@ def _images(task: Task, comparison: Comparison) -> Picture:
     support, query = episodes.support, episodes.query
     assert support.labels is not None
     assert query.labels is not None
-    ways, shown = comparison.net.outputs, min(QUERIES, query.samples)
+    ways, count_shown = comparison.net.outputs, min(QUERIES, query.samples)
     gain = np.ones(IMAGE_DEVICES, np.float32) if support.gain is None else support.gain
     brightest = float((gain[:, None, None] * query.table[query.rows]).max())
     predictions = np.where(np.isfinite(adapted.loss)[..., None], adapted.outputs.argmax(axis=-1), -1)
     figure = canvas(1.32 * IMAGE_DEVICES)
     for d, ax in enumerate(figure.subplots(IMAGE_DEVICES, 1)):
-        _image_axes(ax, ways, shown)
+        _image_axes(ax, ways, count_shown)
         right = f"{100 * adapted.accuracy[1, d]:.0f} % of {query.samples} right"
         ax.text(0, 1.1, f"test device {d + 1} learns from")
-        ax.text(ways + 0.6, 1.1, f"then answers, {right}" + (f"; the first {shown}:" if shown < query.samples else ""))
+        ax.text(
+            ways + 0.6, 1.1, f"then answers, {right}" + (f"; the first {count_shown}:" if count_shown < query.samples else "")
+        )
         for i in range(ways):
             _image(ax, i, gain[d] / brightest * support.table[support.rows[d, i]])
             ax.text(i + 0.45, -0.12, _letter(support.labels[d, i]), ha="center", va="top", fontweight="bold")
-        for i in range(shown):
+        for i in range(count_shown):
             _image(ax, ways + 0.6 + i, gain[d] / brightest * query.table[query.rows[d, i]])
             for line, answer in enumerate(predictions[:, d, i]):
                 _answer(ax, ways + 1.05 + i, line, answer, right=answer == query.labels[d, i])
@@ -157,9 +159,9 @@ def _answer(ax: "Axes", x: float, line: int, label: int, *, right: bool) -> None
     )  # fmt: skip
 
 
-def _image_axes(ax: "Axes", ways: int, shown: int) -> None:
+def _image_axes(ax: "Axes", ways: int, count_shown: int) -> None:
     ax.set_axis_off()
-    ax.set_xlim(-0.05, ways + shown + 0.6)
+    ax.set_xlim(-0.05, ways + count_shown + 0.6)
     ax.set_ylim(-0.85, 1.35)
     for line, text in enumerate(("before", "after")):
         ax.text(ways + 0.5, -0.12 - 0.34 * line, text, ha="right", va="top", color=GREY, fontsize=7.5)
@@ -195,13 +197,13 @@ def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     ax.set_yticks(y, names, fontsize=7.5)
     _device_axes(ax, len(order), classifies, np.concatenate([before, after, baseline]))
     legend(figure, ax)
-    chosen = f"All {len(count)} held-out devices"
+    selection = f"All {len(count)} held-out devices"
     if len(order) < len(count):
-        chosen = f"{len(order)} of the {len(count):,} held-out devices, evenly from worst to best"
+        selection = f"{len(order)} of the {len(count):,} held-out devices, evenly from worst to best"
     return Picture(
         png(figure),
-        f"{chosen}, best on top; numbered in the order of their names. Each adapts on {comparison.shots:,} of its own samples "
-        f"for {LEADING_STEPS} full-batch steps; mean over {counted(int(count.min()), 'draw')} of those samples.",
+        f"{selection}, best on top; numbered in the order of their names. Each adapts on {comparison.shots:,} of its own "
+        f"samples for {LEADING_STEPS} full-batch steps; mean over {counted(int(count.min()), 'draw')} of those samples.",
     )
 
 

@@ -30,11 +30,11 @@ def tensorflow_part(module: str) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Discards the process's stderr, for the output of C++ code. Python exceptions still propagate."""
-    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)

@@ -165,11 +165,11 @@ class Monitor:
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         if self._description:
-            message = self._description
-            table.add_row("board", f"{message.board} {message.id.hex()}")
-            table.add_row("firmware", message.firmware + (f", {message.clock / 1e6:g} MHz" if message.clock else ""))
-            table.add_row("arena", f"{message.arena:,} bytes")
-            table.add_row("committed", f"model {_hash(message.model)}, int8 {_hash(message.inference)}")
+            described = self._description
+            table.add_row("board", f"{described.board} {described.id.hex()}")
+            table.add_row("firmware", described.firmware + (f", {described.clock / 1e6:g} MHz" if described.clock else ""))
+            table.add_row("arena", f"{described.arena:,} bytes")
+            table.add_row("committed", f"model {_hash(described.model)}, int8 {_hash(described.inference)}")
         if self._status:
             table.add_row(time.strftime("%H:%M:%S", self._clock), _status_line(self._status))
         return Group(table, Text(self._state, self._style), Text("Ctrl-C ends.", "dim"))

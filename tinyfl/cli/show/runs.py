@@ -132,7 +132,7 @@ def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
 
 
 def exported(result: dict[str, Any]) -> None:
-    """What was written, and what it reaches."""
+    """The files of an export, and their measured results."""
     from tinyfl.export.card import drop, figure
 
     console = Terminal()
