@@ -97,8 +97,8 @@ def test_a_damaged_file_is_refused_or_read_right(tmp_path: Path, save: Callable[
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (npy("<f4", (1 << 40,), bytes(16)), "takes 4,398,046,511,104 bytes, and 16 are there"),
-        (npy("<f4", (3,), bytes(16)), "takes 12 bytes, and 16 are there"),
+        (npy("<f4", (1 << 40,), bytes(16)), "takes 4,398,046,511,104 bytes, but the file has 16"),
+        (npy("<f4", (3,), bytes(16)), "takes 12 bytes, but the file has 16"),
         (npy("<f4", (-4,), b""), "but numbers or text are needed"),
         (npy("|O", (1,), b"cos\nsystem\n(S'touch PWNED'\ntR."), "but numbers or text are needed"),
         (npy("<M8[s]", (1,), bytes(8)), "but numbers or text are needed"),
@@ -121,7 +121,7 @@ def test_an_array_that_nobody_asked_for_is_not_read(tmp_path: Path, monkeypatch:
     path = zipped(tmp_path / "own.npz", x=npy("<f4", (4,), bytes(16)), spare=spare, broken=b"no array")
     monkeypatch.setattr(files, "memory", lambda: 1 << 10)
     assert read_arrays(path, ("x",), ("absent",)).keys() == {"x"}
-    with pytest.raises(DataError, match=r"too large for this machine's memory \(4,194,304 bytes, of which 240 may be taken"):
+    with pytest.raises(DataError, match=r"too large for this machine's memory \(it takes 4,194,304 bytes; 240 may be used"):
         read_arrays(path, ("x",), ("spare",))
     with pytest.raises(DataError, match=r"lacks the array 'y'; it has broken, spare, x\."):
         read_arrays(path, ("x", "y"))

@@ -100,25 +100,32 @@ def simulate(
     with directory.locked():
         if resume is None:
             directory.start(job.config)
-        start = State(0, job.start)
         for note in job.notes:
             (on_note or str)(note)
-
-        def report_event(event: Event) -> None:
-            event = replace(event, board=plain(event.board), detail=plain(event.detail))
-            directory.log_event(event)
-            if on_event:
-                on_event(event)
-
         go_on = f"Go on with: {directory.again}"
         with telling(lambda: f"stopped. {go_on}"):
-            work = Training(job.task, job.network, engine, job.config.seconds)
-            with (over or here)(job.config, work, report_event) as (grid, boards):
-                standard = job.task.standardisation
-                unit = standard.squared_unit if standard else 1.0
-                outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, report_event, unit).run()
+            outcome, boards = _train(directory, job, over or here, on_event)
         with telling(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
-            return _finish(directory, job, start.theta, outcome, boards)
+            return _finish(directory, job, outcome, boards)
+
+
+def _train(
+    directory: RunDirectory, job: _Job, place: Place, on_event: Callable[[Event], None] | None
+) -> tuple[Outcome, Boards]:
+    """Runs the rounds on the grid of ``place``, and logs the boards' events. Returns the outcome and the boards."""
+
+    def report_event(event: Event) -> None:
+        event = replace(event, board=plain(event.board), detail=plain(event.detail))
+        directory.log_event(event)
+        if on_event:
+            on_event(event)
+
+    config, standard = job.config, job.task.standardisation
+    unit = standard.squared_unit if standard else 1.0
+    start, work = State(0, job.start), Training(job.task, job.network, job.engine, config.seconds)
+    with place(config, work, report_event) as (grid, boards):
+        outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
+    return outcome, boards
 
 
 @contextmanager
@@ -222,12 +229,12 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     }
 
 
-def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
+def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
     """Evaluates, and writes initialisation.npz, result.json and the report."""
     from tinyfl.report.page import write_report
 
     theta = outcome.state.theta
-    rows = _evaluate(job, {"learnt": theta, "start": start})
+    rows = _evaluate(job, {"learnt": theta, "start": job.start})
     result = {**_result(job, outcome, rows, boards), "run": str(directory.path)}
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)
@@ -246,5 +253,5 @@ def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, bo
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)
-    write_report(directory, job.config, job.task, job.network, theta, start, result)
+    write_report(directory, job.config, job.task, job.network, theta, job.start, result)
     return Run(directory.path, result, theta)

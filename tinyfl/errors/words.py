@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MOST = 300
+MAX_LINE_CHARS = 300
 """Maximum length of an untrusted text on one line, in characters."""
 
 MAX_MESSAGE_CHARS = 8000
@@ -28,7 +28,7 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories of characters that control a terminal, reverse the direction of text, or are invisible."""
 
 
-def plain(words: object, most: int = MOST) -> str:
+def plain(words: object, most: int = MAX_LINE_CHARS) -> str:
     """``words`` on one line of at most ``most`` characters: white space becomes spaces, and control and invisible characters
     are replaced."""
     text = _text(words)

@@ -36,7 +36,7 @@ MAX_THREADS = 64
 MAX_DETAIL = 500
 """Maximum length of an event's detail, in characters."""
 
-LARGEST = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 SINE = "sine"
 
@@ -154,7 +154,7 @@ class LinkFleet:
             core.fixed(phi, work.theta)
         except ValueError as error:
             return self._left_out(device, work, core.Code.oversized.name, f"{error}.", loss)
-        if not abs(loss) <= LARGEST:
+        if not abs(loss) <= MAX_FLOAT32:
             self._report(device, work, "no loss", f"the update counts, but its loss, {loss:g}, is left out of the round's mean")
             loss = float("nan")
         return phi, loss, ""

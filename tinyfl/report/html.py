@@ -10,7 +10,7 @@ from math import isfinite
 from string import Template
 
 from tinyfl import __version__
-from tinyfl.errors.words import MOST, plain, visible
+from tinyfl.errors.words import MAX_LINE_CHARS, plain, visible
 
 MAX_PARAGRAPH_CHARS = 1000
 
@@ -56,7 +56,7 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def text(words: object, most: int = MOST) -> str:
+def text(words: object, most: int = MAX_LINE_CHARS) -> str:
     """Untrusted text, escaped for HTML."""
     return html.escape(plain(words, most))
 

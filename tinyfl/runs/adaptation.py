@@ -111,13 +111,7 @@ def adapt(
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
     device = _samples(Path(data), start)
-    support_size = device.samples if shots is None else shots
-    if not 0 < support_size <= device.samples:
-        raise DataError(
-            f"{data} has {device.samples} rows, too few for {support_size} shots. Give --shots 1 to {device.samples}."
-        )
-    support = _rows(device, slice(0, support_size))
-    query = _rows(device, slice(support_size, None)) if support_size < device.samples else device
+    support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
@@ -135,13 +129,25 @@ def adapt(
         "network": start.network.name,
         "mode": mode,
         "adapt_lr": rate,
-        "shots": support_size,
+        "shots": support.samples,
         "measured_on": "the rest" if query is not device else "the same samples",
         "samples_measured": query.samples,
         "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
-        "device_ram_bytes": start.network.ram_bytes(support_size if mode == "batch" else 1),
+        "device_ram_bytes": start.network.ram_bytes(support.samples if mode == "batch" else 1),
         "out": str(out) if out is not None else None,
     }
+
+
+def _support_and_query(path: Path, device: TableSource, shots: int | None) -> tuple[TableSource, TableSource]:
+    """The first ``shots`` rows of ``device`` and the rest; without a rest or with None, all rows twice.
+
+    Raises DataError for too few rows.
+    """
+    count = device.samples if shots is None else shots
+    if not 0 < count <= device.samples:
+        raise DataError(f"{path} has {device.samples} rows, too few for {count} shots. Give --shots 1 to {device.samples}.")
+    support = _rows(device, slice(0, count))
+    return support, _rows(device, slice(count, None)) if count < device.samples else device
 
 
 def _curve(
