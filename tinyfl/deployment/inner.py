@@ -16,11 +16,11 @@ def inner(module: str, *names: str) -> Any:
     Raises InstallError for another version of flwr, or a missing name.
     """
     if version("flwr") != FLWR:
-        raise InstallError(f"tinyfl knows the inner parts of flwr {FLWR}, not of {version('flwr')}: pip install flwr=={FLWR}")
+        raise InstallError(f"tinyfl needs flwr {FLWR} exactly, not {version('flwr')}: pip install flwr=={FLWR}")
     try:
         found = import_module(module)
         for name in names:
             getattr(found, name)
     except (ImportError, AttributeError) as error:
-        raise InstallError(f"flwr lacks an inner part that it should have ({error}): pip install flwr=={FLWR}") from error
+        raise InstallError(f"flwr lacks a private module or name ({error}): pip install flwr=={FLWR}") from error
     return found

@@ -160,10 +160,10 @@ class Npz:
             row = int(unseen.argmax())
             raise DataError(
                 f"{self.path}: array y has class {labels[row]} in row {row}, which no training device has. Leave those rows "
-                "out, or hold out other devices with the array split; or, where y are values to predict, give --targets values."
+                "out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
             )
         if len(np.unique(trained)) < 2:
-            raise DataError(f"{self.path}: array y has one class only, {trained[0]}. There is nothing to tell apart.")
+            raise DataError(f"{self.path}: array y has one class only, {trained[0]}. There is nothing to classify.")
         return np.searchsorted(classes, labels).astype(np.int32)
 
     def _source(self, rows: I64) -> TableSource:
