@@ -21,7 +21,7 @@ def checked_inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
         raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
     rows = _rows(x)
     refuse_non_finite(
-        path, "x", rows, "Fill missing values, for example with the training devices' mean, or leave those rows out"
+        path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out"
     )
     return rows
 
