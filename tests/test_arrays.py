@@ -97,12 +97,12 @@ def test_a_damaged_file_is_refused_or_read_right(tmp_path: Path, save: Callable[
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (npy("<f4", (1 << 40,), bytes(16)), "takes 4,398,046,511,104 bytes, and 16 are there"),
-        (npy("<f4", (3,), bytes(16)), "takes 12 bytes, and 16 are there"),
-        (npy("<f4", (-4,), b""), "where numbers or text are needed"),
-        (npy("|O", (1,), b"cos\nsystem\n(S'touch PWNED'\ntR."), "where numbers or text are needed"),
-        (npy("<M8[s]", (1,), bytes(8)), "where numbers or text are needed"),
-        (npy("<U0", (1 << 60,), b""), "where numbers or text are needed"),
+        (npy("<f4", (1 << 40,), bytes(16)), "takes 4,398,046,511,104 bytes, but the file has 16"),
+        (npy("<f4", (3,), bytes(16)), "takes 12 bytes, but the file has 16"),
+        (npy("<f4", (-4,), b""), "but numbers or text are needed"),
+        (npy("|O", (1,), b"cos\nsystem\n(S'touch PWNED'\ntR."), "but numbers or text are needed"),
+        (npy("<M8[s]", (1,), bytes(8)), "but numbers or text are needed"),
+        (npy("<U0", (1 << 60,), b""), "but numbers or text are needed"),
         (b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, "is not an .npz file of plain arrays"),
         (b"\x93NUMPY\x09\x00", "is not an .npz file of plain arrays"),
         (b"", "is not an .npz file of plain arrays"),
@@ -121,7 +121,7 @@ def test_an_array_that_nobody_asked_for_is_not_read(tmp_path: Path, monkeypatch:
     path = zipped(tmp_path / "own.npz", x=npy("<f4", (4,), bytes(16)), spare=spare, broken=b"no array")
     monkeypatch.setattr(files, "memory", lambda: 1 << 10)
     assert read_arrays(path, ("x",), ("absent",)).keys() == {"x"}
-    with pytest.raises(DataError, match=r"too large for this machine's memory \(4,194,304 bytes, of which 240 may be taken"):
+    with pytest.raises(DataError, match=r"too large for this machine's memory \(it takes 4,194,304 bytes; 240 may be used"):
         read_arrays(path, ("x",), ("spare",))
     with pytest.raises(DataError, match=r"lacks the array 'y'; it has broken, spare, x\."):
         read_arrays(path, ("x", "y"))
@@ -134,7 +134,7 @@ def test_a_keras_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path: 
     with zipfile.ZipFile(tmp_path / "m.keras", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("model.weights.h5", bytes(1 << 20))
     monkeypatch.setattr(files, "memory", lambda: 1 << 20)
-    with pytest.raises(DataError, match=r"m\.keras cannot be read as a Keras model \(1,048,576 bytes are packed in it"):
+    with pytest.raises(DataError, match=r"m\.keras cannot be read as a Keras model \(it unpacks to 1,048,576 bytes"):
         from_keras(tmp_path / "m.keras")
 
 

@@ -279,9 +279,9 @@ def test_adaptation_by_streaming_takes_the_streaming_rate(tinyfl: Command, learn
 @pytest.mark.parametrize(
     ("change", "words", "says"),
     [
-        ({"x": np.ones((60, 3))}, [], r"3 inputs a row, and the initialisation is for 4"),
+        ({"x": np.ones((60, 3))}, [], r"3 inputs per row, but the initialisation takes 4"),
         ({"x": np.full((60, 4), np.nan)}, [], r"array x has nan in row 0, column 0"),
-        ({"y": np.arange(60)}, [], r"array y has 3 in row 3, and the initialisation knows the classes 0, 1, 2"),
+        ({"y": np.arange(60)}, [], r"array y has 3 in row 3, but the initialisation knows the classes 0, 1, 2"),
         ({"y": np.zeros(5)}, [], r"array y is \(5,\), but x has 60 rows"),
         ({}, ["--shots", "61"], r"60 rows, too few for 61 shots. Give --shots 1 to 60"),
         ({}, ["--shots", "0"], r"too few for 0 shots"),
@@ -381,7 +381,7 @@ def test_ports_with_no_board_end_the_run_which_can_be_resumed(tinyfl: Command, m
     monkeypatch.setattr(rounds, "SHORT_ROUND_PAUSES", (0.0,))
     said = tinyfl("run", *ON_BOARDS, "--port", NOBODY, "--out", "run")
     assert (said.code, said.out) == (errors.TrainingError.exit_code, "")
-    assert re.search(r"round 1 had 0 of the 1 updates .*'dead': 1.*tinyfl run --resume run$", said.err.strip())
+    assert re.search(r"round 1 had 0 of the 1 required updates.*'dead': 1.*tinyfl run --resume run$", said.err.strip())
     Path("simulated.toml").write_text("[[fleet]]\nnative = 1\n")
     assert tinyfl("run", "simulated.toml", "--resume", "run", "--json").json["rounds"] == 3
 

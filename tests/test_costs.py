@@ -147,7 +147,7 @@ def test_the_verb_prints_costs_and_refuses_by_exit_code(
     for words, what in (
         (("plan", "conv-4-8"), "needs --shape and --outputs"),
         (("plan", "conv-4-8", "--shape", "12y12", "--outputs", "5"), "is not a shape"),
-        (("plan", "conv-4-8", "--shape", "12", "--outputs", "5"), "wants rows and columns"),
+        (("plan", "conv-4-8", "--shape", "12", "--outputs", "5"), "needs rows and columns"),
         (("plan", "conv-omniglot", "--board", "posix"), "Name a board with a chip"),
         (("plan", "conv-omniglot", "--board", "nowhere"), "no board is called"),
         (("plan", "conv-omniglot", "--freeze", "6"), "Give --freeze 0 to 5"),

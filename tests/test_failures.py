@@ -45,12 +45,16 @@ def test_a_part_whose_devices_all_fail_is_named_at_the_end_of_a_run(tmp_path: Pa
 
 
 def test_a_run_with_no_update_fails_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"/dev/nowhere-1 cannot be opened.* See to what .*events.jsonl names; then go on"):
+    with pytest.raises(
+        TrainingError, match=r"/dev/nowhere-1 cannot be opened.* Check the devices listed in .*events.jsonl; then go on"
+    ):
         simulate(fleet=[{"ports": NOWHERE["ports"][:1]}], cohort=1, out=tmp_path / "run", **RUN)
 
 
 def test_a_run_whose_part_fails_ends_as_its_minimum_asks(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"had 2 of the 3 updates .*cannot be opened.* or give a smaller --minimum"):
+    with pytest.raises(
+        TrainingError, match=r"had 2 of the 3 required updates.*cannot be opened.* or give a smaller --minimum"
+    ):
         simulate(fleet=[{"native": 2}, NOWHERE], cohort=4, minimum=3, out=tmp_path / "run", **RUN)
 
 

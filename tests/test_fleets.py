@@ -225,7 +225,7 @@ def test_too_few_updates_stop_the_run_which_then_goes_on(tmp_path: Path, monkeyp
     options: dict[str, Any] = {"task": "sine", "network": "mlp-6", "cohort": 2, "rounds": 4, "tasks": 2, "minimum": 2}
     with emulate("posix", 2, link="tcp") as boards:
         gone = [{"ports": [boards[0].url, "socket://127.0.0.1:1"]}]
-        with pytest.raises(TrainingError, match=r"round 1 had 1 of the 2 updates .* 3 times in a row .*'dead': 1"):
+        with pytest.raises(TrainingError, match=r"round 1 had 1 of the 2 required updates.* 3 times in a row .*'dead': 1"):
             tinyfl.simulate(fleet=gone, out=tmp_path / "run", **options)
         there = [{"ports": [board.url for board in boards]}]
         run = tinyfl.simulate(fleet=there, resume=tmp_path / "run")

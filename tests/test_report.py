@@ -244,7 +244,7 @@ def test_without_its_data_a_rebuilt_page_lacks_only_the_devices(run: Callable[..
     page.rebuild(path)
     after = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
     assert after == before[:2]
-    assert f"needs the data that the run was made with. {data}" in words(path)
+    assert f"needs the data of the run. {data}" in words(path)
 
 
 def test_a_comparison_shows_every_run_and_bolds_the_best(run: Callable[..., Path], tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_is_of_another_run_is_refused(
     run: Path, finished: dict[str, Path], take: Callable[[Path], object], named: str, swapped: str
 ) -> None:
     shutil.copy(finished["other"] / swapped, run / swapped)
-    with pytest.raises(RunError, match=r"are of different runs.*Put back what belongs together.*tinyfl run --resume"):
+    with pytest.raises(RunError, match=r"are from different runs.*Restore the files that belong together.*tinyfl run --resume"):
         take(run)
     (run / "result.json").unlink()
     with pytest.raises(RunError, match="has not finished"):
@@ -176,7 +176,7 @@ WRONG_ARRAYS: list[tuple[str, Any, str]] = [
     ("clip", -1.0, "clip: "),
     ("adapt_lr_batch", np.nan, "adapt_lr_batch: "),
     ("adapt_lr_stream", 0.0, "adapt_lr_stream: "),
-    ("mean", np.zeros(1, "c8"), "no initialisation that tinyfl wrote"),
+    ("mean", np.zeros(1, "c8"), "no initialisation written by tinyfl"),
     ("mean", np.zeros((1, 1), np.float32), "mean is not"),
     ("scale", np.zeros(1, np.float32), "scale is not 1 finite numbers above 0"),
     ("classes", np.arange(4), "classes is int64"),
@@ -210,7 +210,7 @@ def test_a_networks_hostile_name_is_cut_and_made_plain(run: Path, tmp_path: Path
     [
         ("round", -1, "round: "),
         ("round", 1.5, "round: "),
-        ("round", 9, "is of another run"),
+        ("round", 9, "is from another run"),
         ("theta", np.zeros(13, ">f8"), "theta is not one row"),
         ("theta", np.full(13, np.inf, np.float32), "theta is not one row"),
         ("left_out", "[]", "left_out: "),

@@ -9,20 +9,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyfl.errors.words import MAX_NAME_CHARS, MOST, file_name, markdown, message, plain, serial_number, shell, tcl, visible
+from tinyfl.errors.words import (
+    MAX_LINE_CHARS,
+    MAX_NAME_CHARS,
+    file_name,
+    markdown,
+    message,
+    plain,
+    serial_number,
+    shell,
+    tcl,
+    visible,
+)
 from tinyfl.report import html
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-@given(st.text(st.characters(), max_size=2 * MOST))
+@given(st.text(st.characters(), max_size=2 * MAX_LINE_CHARS))
 def test_nothing_that_steers_or_hides_is_shown_and_the_length_is_bounded(words: str) -> None:
     shown = plain(words)
-    assert len(shown) <= MOST
+    assert len(shown) <= MAX_LINE_CHARS
     assert not {unicodedata.category(character) for character in shown} & HIDDEN
 
 
-@given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=MOST))
+@given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=MAX_LINE_CHARS))
 def test_ordinary_words_stay_as_they_are(words: str) -> None:
     assert plain(words) == words
 
@@ -46,7 +57,7 @@ def test_a_number_that_python_does_not_print_is_named() -> None:
 
 
 def test_long_words_are_cut_and_say_so() -> None:
-    assert plain("a" * 100_000) == "a" * (MOST - 1) + "…"
+    assert plain("a" * 100_000) == "a" * (MAX_LINE_CHARS - 1) + "…"
 
 
 @given(st.text(st.characters(), max_size=50))

@@ -1,4 +1,4 @@
-"""Whether this machine has what tinyfl needs: each thing is well, or has a cure. Nothing is ever installed or changed."""
+"""Checks of this machine for tinyfl's requirements, each with a cure if it fails. Nothing is ever installed or changed."""
 
 import grp
 import os
@@ -22,19 +22,19 @@ from tinyfl.flash import methods
 from tinyfl.system import cache
 
 SECONDS = 10.0
-"""What a tool may take to say its version."""
+"""Time limit for a tool to print its version, in seconds."""
 
 PACKAGES = {
     "ziglang": "tinyfl build: the C compiler for boards",
-    "pyelftools": "tinyfl build: what firmware takes of flash and RAM",
+    "pyelftools": "tinyfl build: the firmware's use of flash and RAM",
     "unicorn": "emulated boards",
 }
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, "ok", "missing" or "broken", what was found, and the cure. What is not ``needed`` by tinyfl
-    itself serves ``purpose``."""
+    """One check: its name, its state "ok", "missing" or "broken", the finding, and the cure. A part that is not ``needed`` by
+    tinyfl itself serves ``purpose``."""
 
     group: str
     name: str
@@ -50,20 +50,20 @@ class Check:
 
 
 def doctor() -> list[Check]:
-    """Everything, in order."""
+    """Runs all checks, in order."""
     ports = serial_ports()
     return [*_python(), *_packages(), *_tools(), *_permissions(ports), *_ports(ports)]
 
 
 def demand_needed(checks: Iterable[Check]) -> None:
-    """Raises InstallError where something is missing that the package itself needs."""
-    lacks = [check for check in checks if check.needed and not check.ok]
-    if lacks:
-        raise InstallError(f"this installation lacks {', '.join(check.name for check in lacks)}. {lacks[0].cure}")
+    """Raises InstallError if a part needed by the package itself is missing."""
+    missing = [check for check in checks if check.needed and not check.ok]
+    if missing:
+        raise InstallError(f"this installation lacks {', '.join(check.name for check in missing)}. {missing[0].cure}")
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
-    """As plain data."""
+    """The checks as plain data."""
     return {"checks": [asdict(check) for check in checks], "ok": all(check.ok for check in checks if check.needed)}
 
 
@@ -83,17 +83,17 @@ def _python() -> list[Check]:
 
 
 def _part(name: str, find: Callable[[], Any]) -> Check:
-    """A part of the installation that ``find`` returns, or raises a TinyflError for."""
+    """Checks a part of the installation: ``find`` returns it, or raises a TinyflError."""
     try:
         found = find()
     except TinyflError as error:
         return Check("tinyfl", name, "missing", cure=str(error), needed=True)
-    said = f"{len(found)} manifests" if isinstance(found, list) else str(found) if isinstance(found, Path) else "loads"
-    return Check("tinyfl", name, "ok", said, needed=True)
+    output = f"{len(found)} manifests" if isinstance(found, list) else str(found) if isinstance(found, Path) else "loads"
+    return Check("tinyfl", name, "ok", output, needed=True)
 
 
 def _cache() -> Check:
-    """Where firmware is built that no --out says where to, and what compilers and libraries keep goes."""
+    """Checks the folder for firmware built without --out, and for the caches of compilers and libraries."""
     place, missed = cache.place(), cache.missed()
     if place is None:
         return Check("tinyfl", "cache", "broken", missed or cache.NOTHING, cache.CURE, needed=True)
@@ -123,35 +123,37 @@ def _tools() -> list[Check]:
 
 
 def _flashes(method: str) -> str:
-    """The boards that are flashed by this method, and which have no other."""
-    able = [board for board in boards.select("all") if method in {each.method for each in board.flash}]
-    names = [board.name if len(board.flash) > 1 else f"{board.name} (its only way)" for board in able]
+    """The boards that can be flashed by this method, with those that have no other."""
+    flashable = [board for board in boards.select("all") if method in {each.method for each in board.flash}]
+    names = [board.name if len(board.flash) > 1 else f"{board.name} (its only way)" for board in flashable]
     return "flashing " + (", ".join(names) or "no board that comes with tinyfl")
 
 
-def _tool(group: str, name: str, ask: Sequence[str], package: str, purpose: str) -> Check:
+def _tool(group: str, name: str, arguments: Sequence[str], package: str, purpose: str) -> Check:
     tool = find_tool(name)
     if tool is None:
         cure = f"Install {package} with the system's packages (Debian: sudo apt install {package})."
         return Check(group, name, "missing", cure=cure, purpose=purpose)
-    said, code = _run([tool, *ask], SECONDS)
-    well = code == 0
-    found = next((text for text in said.splitlines() if re.search(r"\d+\.\d+", text)), tool)
-    cure = "" if well else f"{tool} does not run: {said[-200:] or 'it says nothing'}. Install it again."
-    return Check(group, name, "ok" if well else "broken", found.strip(), cure, purpose)
+    output, code = _run([tool, *arguments], SECONDS)
+    works = code == 0
+    found = next((text for text in output.splitlines() if re.search(r"\d+\.\d+", text)), tool)
+    cure = "" if works else f"{tool} does not run: {output[-200:] or 'no output'}. Reinstall it."
+    return Check(group, name, "ok" if works else "broken", found.strip(), cure, purpose)
 
 
 def _bossac() -> Check:
-    """The one that knows the Nano's chip."""
+    """Checks for Arduino's version of bossac, which supports the Nano's chip."""
     purpose, cure = _flashes("bossac"), f"Install {methods.INSTALL['bossac']}."
     tool = methods.tool("bossac")
     if not tool:
         return Check("flash", "bossac", "missing", cure=cure, purpose=purpose)
-    said, _ = _run([tool, "--help"], SECONDS)  # which it calls a mistake
-    release = re.search(r"Version \d\S*", said)
-    well = "arduino" in tool.lower() or (release is not None and "arduino" in release[0])
+    output, _ = _run([tool, "--help"], SECONDS)  # exits with an error code
+    release = re.search(r"Version \d\S*", output)
+    works = "arduino" in tool.lower() or (release is not None and "arduino" in release[0])
     found = f"{tool}, {release[0] if release else 'of no version'}"
-    return Check("flash", "bossac", "ok" if well else "broken", found, "" if well else f"It is not Arduino's. {cure}", purpose)
+    return Check(
+        "flash", "bossac", "ok" if works else "broken", found, "" if works else f"It is not Arduino's. {cure}", purpose
+    )
 
 
 def _pyocd() -> Check:
@@ -159,19 +161,19 @@ def _pyocd() -> Check:
     tool = find_tool("pyocd")
     if tool is None:
         return Check("flash", "pyocd", "missing", cure="pip install 'tinyfl[flash]'", purpose=purpose)
-    said, code = _run([tool, "--version"], PYOCD_SECONDS)
+    output, code = _run([tool, "--version"], PYOCD_SECONDS)
     if code:
-        return Check("flash", "pyocd", "broken", tool, f"It does not run: {said[-200:]}. Install it again.", purpose)
-    listed, code = _run([tool, "json", "--probes"], PYOCD_SECONDS)
-    problem = re.search(r'"error"\s*:\s*"([^"]*)"', listed)
+        return Check("flash", "pyocd", "broken", tool, f"It does not run: {output[-200:]}. Reinstall it.", purpose)
+    probes, code = _run([tool, "json", "--probes"], PYOCD_SECONDS)
+    problem = re.search(r'"error"\s*:\s*"([^"]*)"', probes)
     if problem or code:
-        cure = f"It cannot look for probes: {problem[1] if problem else listed[-200:]}. As a rule libusb is missing."
-        return Check("flash", "pyocd", "broken", said.strip(), cure, purpose)
-    return Check("flash", "pyocd", "ok", said.strip(), "", purpose)
+        cure = f"It cannot list probes: {problem[1] if problem else probes[-200:]}. Usually libusb is missing."
+        return Check("flash", "pyocd", "broken", output.strip(), cure, purpose)
+    return Check("flash", "pyocd", "ok", output.strip(), "", purpose)
 
 
 def _run(command: Sequence[str], seconds: float) -> tuple[str, int]:
-    """What a tool says and its exit code; -1 where it does not run, or not end in time."""
+    """A tool's output and its exit code; -1 if it does not run, or does not end in time."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=seconds, stdin=subprocess.DEVNULL
@@ -222,16 +224,16 @@ def _probe_rules() -> Check:
     closed = sorted({each.id for each in connected if each.node and not os.access(each.node, os.R_OK | os.W_OK)})
     if closed:
         return Check("permissions", "udev rules", "broken", f"{', '.join(closed)} may not be used", udev.INSTALL, purpose)
-    lacks = udev.without_rule(set(probes) - {each.id for each in connected})
-    if not lacks:
+    missing = udev.without_rule(set(probes) - {each.id for each in connected})
+    if not missing:
         return Check("permissions", "udev rules", "ok", f"for all {len(probes)} probes and bootloaders", purpose=purpose)
-    found = f"none names {', '.join(lacks)} (one by product name, such as *CMSIS-DAP*, may serve too)"
+    found = f"none names {', '.join(missing)} (one by product name, such as *CMSIS-DAP*, may serve too)"
     return Check("permissions", "udev rules", "missing", found, udev.INSTALL, purpose)
 
 
 def _modem_manager() -> Check:
-    """ModemManager may talk to a new serial port, in the middle of what others say there."""
-    purpose = "boards that are left in peace as they are plugged in"
+    """Checks for ModemManager, which may write to a new serial port and disturb other programs' messages."""
+    purpose = "newly connected boards that are left alone"
     running = any(_comm(folder) == "ModemManager" for folder in Path("/proc").glob("[0-9]*"))
     if not running:
         return Check("permissions", "ModemManager", "ok", "does not run", purpose=purpose)
@@ -248,7 +250,7 @@ def _comm(folder: Path) -> str:
 
 
 def _ports(ports: Sequence[Port]) -> list[Check]:
-    """The ports there are, and whether devices.toml can be read, if there is one."""
+    """Lists the ports, and checks that devices.toml, if it exists, can be read."""
     from tinyfl.devices import inventory
 
     fitting = [f"{port.url} ({' or '.join(port.boards)})" for port in ports if port.boards]

@@ -1,4 +1,4 @@
-"""The Fleet seam: devices that run rounds, wherever they are."""
+"""The Fleet interface: devices that run rounds, simulated or real."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,14 +14,14 @@ from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
 
 PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
-"""The cure where a board is not the one that it should be."""
+"""The cure for a board in the wrong place."""
 
 
 @dataclass(frozen=True)
 class Phis:
-    """Updates kept apart: phi float32 (devices, parameters), and each device's mean loss float32 (devices,), which need not be
-    finite, and the reason why it is left out, empty where it is not; its phi is then theta. ``ids`` are the unique ids of
-    devices that are boards, empty where a board was never there; simulated devices have none."""
+    """Separate updates: phi float32 (devices, parameters), each device's mean loss float32 (devices,), possibly non-finite, and
+    the reason for leaving it out (empty if it counts; otherwise its phi is theta). ``ids`` are the boards' unique ids, empty
+    for a board that never answered; simulated devices have none."""
 
     phi: F32
     loss: F32
@@ -29,12 +29,13 @@ class Phis:
     ids: tuple[str, ...] = ()
 
     def mean_loss(self) -> float:
-        """Over the devices that count."""
+        """The mean loss of the devices that count."""
         return mean_loss(self.loss[[not reason for reason in self.reasons]])
 
 
 class Fleet(Protocol):
-    """``size`` devices; 0 to ``size`` - 1, unless the fleet is a part of another. ``boards``: they are boards, with ids."""
+    """``size`` devices: 0 to ``size`` - 1, unless the fleet is a part of another. ``boards`` tells whether they are boards,
+    with ids."""
 
     @property
     def size(self) -> int: ...
@@ -46,13 +47,13 @@ class Fleet(Protocol):
         """One round on the devices ``cohort``, summed exactly. Devices that fail are left out and counted."""
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
-        """The same with each device's update kept apart."""
+        """One round on the devices ``cohort``, with separate updates."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a device in a round: ``what`` is connected, back, left out or no loss (its update counts, and its loss is
-    no figure); ``board`` is its unique id, where known."""
+    """An event of a device in a round: ``what`` is connected, back, left out or no loss (the update counts, but its loss is not
+    finite); ``board`` is the board's unique id, if known."""
 
     round: int
     device: int
@@ -62,11 +63,11 @@ class Event:
 
 
 class MixedFleet:
-    """A fleet of fleets, which work side by side. Its parts share one numbering: the first part's devices are numbered from
-    ``first``, the next goes on from there, and every part goes by these numbers.
+    """A fleet of fleets, which work in parallel. Its parts share one numbering: the first part's devices are numbered from
+    ``first``, and each next part continues from there.
 
-    A board counts as one device, whichever parts it answers in: as the one that ``ids`` names (id to device), else as the one
-    that it first answered as, the lowest of them where they are several. Elsewhere it is refused."""
+    A board counts as one device across all parts: the one given by ``ids`` (id to device), else the first that it answered as,
+    or the lowest of several. As any other device it is refused."""
 
     def __init__(
         self,
@@ -80,17 +81,19 @@ class MixedFleet:
         self._edges = np.cumsum([first, *(part.size for part in parts)])
         self.size = int(self._edges[-1]) - first
         self.boards = any(part.boards for part in parts)
-        self._whose = dict(ids or {})
-        self._tell = on_event or (lambda event: None)
+        self._device_of = dict(ids or {})
+        self._on_event = on_event or (lambda event: None)
 
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
         """One round on the devices ``cohort``, ascending, summed exactly."""
         nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
         parts = self._in_parts(False, cohort, round, theta, inner)
-        return sum((summed(share, theta, said) if isinstance(said, Phis) else said for share, said in parts), start=nothing)
+        return sum(
+            (summed(share, theta, result) if isinstance(result, Phis) else result for share, result in parts), start=nothing
+        )
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
-        """The same with each device's update kept apart."""
+        """One round on the devices ``cohort``, ascending, with separate updates."""
         parts = self._in_parts(True, cohort, round, theta, inner)
         return Phis(
             np.concatenate([p.phi for _, p in parts]),
@@ -100,7 +103,7 @@ class MixedFleet:
         )
 
     def _in_parts(self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner) -> list[tuple[U32, Any]]:
-        """Each part's share of ``cohort`` with its Phis, or with its Updates where they are simulated and not ``apart``."""
+        """Each part's share of ``cohort`` with its Phis, or with its Updates if it is simulated and ``apart`` is False."""
         cuts = np.searchsorted(cohort, self._edges)
         shares = [(part, cohort[a:b]) for part, a, b in zip(self.parts, cuts, cuts[1:], strict=False) if b > a]
         pool = ThreadPoolExecutor(max(len(shares), 1))
@@ -110,47 +113,48 @@ class MixedFleet:
                 for part, share in shares
             ]
             return [
-                (share, self._once(share, round, theta, job.result())) for (_, share), job in zip(shares, jobs, strict=True)
+                (share, self._without_duplicates(share, round, theta, job.result()))
+                for (_, share), job in zip(shares, jobs, strict=True)
             ]
         finally:
-            pool.shutdown(wait=False)  # whoever is interrupted does not wait for the rest
+            pool.shutdown(wait=False)  # after an interrupt, do not wait for the rest
 
-    def _once(self, share: U32, round: int, theta: F32, said: Phis | Updates) -> Phis | Updates:
-        """``said`` without the boards that are devices of another part."""
-        if isinstance(said, Updates) or not said.ids:
-            return said
-        phi, reasons = said.phi.copy(), list(said.reasons)
-        for i, (device, id) in enumerate(zip(share.tolist(), said.ids, strict=True)):
-            whose = self._whose.setdefault(id, device) if id else device
-            if whose != device and not reasons[i]:
+    def _without_duplicates(self, share: U32, round: int, theta: F32, result: Phis | Updates) -> Phis | Updates:
+        """A part's result without the boards that are devices of another part."""
+        if isinstance(result, Updates) or not result.ids:
+            return result
+        phi, reasons = result.phi.copy(), list(result.reasons)
+        for i, (device, id) in enumerate(zip(share.tolist(), result.ids, strict=True)):
+            owner = self._device_of.setdefault(id, device) if id else device
+            if owner != device and not reasons[i]:
                 phi[i], reasons[i] = theta, Refused.reason
-                why = f"{Refused.reason}: board {id} answers, which is device {whose} already. {PUT_RIGHT}"
-                self._tell(Event(round, device, id, "left out", why))
-        return replace(said, phi=phi, reasons=tuple(reasons))
+                why = f"{Refused.reason}: board {id} answers, which is device {owner} already. {PUT_RIGHT}"
+                self._on_event(Event(round, device, id, "left out", why))
+        return replace(result, phi=phi, reasons=tuple(reasons))
 
 
 def summed(cohort: U32, theta: F32, phis: Phis) -> Updates:
     """The updates of ``cohort`` in one exact sum."""
-    well = [i for i, reason in enumerate(phis.reasons) if not reason]
+    usable = [i for i, reason in enumerate(phis.reasons) if not reason]
     total = np.zeros(len(theta), np.int64)
-    for i in well:
+    for i in usable:
         total += core.fixed(phis.phi[i], theta)
-    return Updates(theta, total, len(well), phis.mean_loss(), absent(cohort, phis.reasons))
+    return Updates(theta, total, len(usable), phis.mean_loss(), absent(cohort, phis.reasons))
 
 
 def mean_loss(losses: F32) -> float:
-    """The mean of those that are finite; NaN if there are none."""
+    """The mean of the finite losses; NaN if there are none."""
     finite = losses[np.isfinite(losses)]
     return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
 
 
 def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:
-    """The devices of ``cohort`` that have a reason, one for each device and empty where all is well."""
+    """The devices of ``cohort`` with a non-empty reason, and that reason."""
     return {device: reason for device, reason in zip(cohort.tolist(), reasons, strict=True) if reason}
 
 
 def spans(devices: Iterable[int]) -> str:
-    """Ascending numbers in short, for people and logs: 0-7,9."""
+    """Ascending numbers as ranges, for people and logs: 0-7,9."""
     ends: list[list[int]] = []
     for device in devices:
         if ends and device == ends[-1][1] + 1:
@@ -161,9 +165,9 @@ def spans(devices: Iterable[int]) -> str:
 
 
 def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
-    """The devices of a round: the first ``size`` different ones that the generator names, ascending, uint32 (size,).
+    """Draws the devices of a round: the generator's first ``size`` distinct ones, ascending, uint32 (size,).
 
-    A function of its arguments alone, so gateways that never speak to each other draw the same cohort.
+    A function of its arguments alone, so gateways draw the same cohort without communication.
     Raises ConfigError if the fleet has fewer devices.
     """
     if size > core.MAX_SUMMED:

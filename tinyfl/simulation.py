@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
 
 Place = Callable[[Config, Training, Callable[[Event], None]], AbstractContextManager[tuple["FleetAddresses", Boards]]]
-"""Brings up the grid on which a run's rounds go, and says what boards it has."""
+"""Opens the grid of a run's rounds, and lists its boards."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _Job(Learner):
-    """The same with the config that names it, and how it is done."""
+    """A run to do: the learner with its config, algorithm and engine."""
 
     config: Config
     algorithm: Algorithm
@@ -73,13 +73,13 @@ def simulate(
     over: "Place | None" = None,
     **options: Any,
 ) -> Run:
-    """Runs a fleet and evaluates what it learnt; every option is a field of tinyfl.config.Config. Without ``fleet`` all devices
-    are simulated.
+    """Trains on a fleet and evaluates the result; every option is a field of tinyfl.config.Config. Without ``fleet`` all
+    devices are simulated.
 
-    ``resume`` goes on with the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only
-    the speed. ``on_event`` is told what becomes of boards, from another thread; ``on_note``, before the first round, what was
-    made of the user's data and network. ``over`` brings up the grid of the rounds; without, the whole fleet is of this machine.
-    Raises a TinyflError that says what to do.
+    ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only the
+    speed. ``on_event`` receives the boards' events, from another thread; ``on_note``, before the first round, the changes to
+    the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet is on this machine.
+    Raises a TinyflError with a cure.
     """
     engine = Engine(threads, lanes)
     try:
@@ -92,38 +92,45 @@ def simulate(
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         directory = RunDirectory(Path(resume))
-        held = directory.config()
-        job = _prepare(_resumed(held, options, file), engine, report)
+        saved = directory.config()
+        job = _prepare(_resumed(saved, options, file), engine, report)
     else:
         job = _prepare(resolve(options, file), engine, report)
         directory = RunDirectory(Path(out) if out else free_directory(job.config))
     with directory.locked():
         if resume is None:
             directory.start(job.config)
-        start = State(0, job.start)
         for note in job.notes:
             (on_note or str)(note)
-
-        def tell(event: Event) -> None:
-            event = replace(event, board=plain(event.board), detail=plain(event.detail))
-            directory.log_event(event)
-            if on_event:
-                on_event(event)
-
         go_on = f"Go on with: {directory.again}"
         with telling(lambda: f"stopped. {go_on}"):
-            work = Training(job.task, job.network, engine, job.config.seconds)
-            with (over or here)(job.config, work, tell) as (grid, boards):
-                standard = job.task.standardisation
-                unit = standard.squared_unit if standard else 1.0
-                outcome = Federation(directory, job.config, job.algorithm, grid, start, job.progress, tell, unit).run()
+            outcome, boards = _train(directory, job, over or here, on_event)
         with telling(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
-            return _finish(directory, job, start.theta, outcome, boards)
+            return _finish(directory, job, outcome, boards)
+
+
+def _train(
+    directory: RunDirectory, job: _Job, place: Place, on_event: Callable[[Event], None] | None
+) -> tuple[Outcome, Boards]:
+    """Runs the rounds on the grid of ``place``, and logs the boards' events. Returns the outcome and the boards."""
+
+    def report_event(event: Event) -> None:
+        event = replace(event, board=plain(event.board), detail=plain(event.detail))
+        directory.log_event(event)
+        if on_event:
+            on_event(event)
+
+    config, standard = job.config, job.task.standardisation
+    unit = standard.squared_unit if standard else 1.0
+    start, work = State(0, job.start), Training(job.task, job.network, job.engine, config.seconds)
+    with place(config, work, report_event) as (grid, boards):
+        outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
+    return outcome, boards
 
 
 @contextmanager
 def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> Iterator[tuple["FleetAddresses", Boards]]:
-    """The grid of the fleet that ``config`` names, on this machine, and its boards."""
+    """The grid of the config's fleet on this machine, and its boards."""
     from tinyfl.flower.grid import FleetGrid
 
     with assembled(config.parts, work, on_event) as (fleet, boards):
@@ -131,43 +138,43 @@ def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> I
 
 
 def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
-    """Loads what the config names, and finds out before any round what would fail after the last."""
+    """Loads the config's task and network, and checks before the first round what would fail after the last."""
     config, learner = fitted(config)
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
     return _Job(**vars(learner), config=config, algorithm=config.build(), engine=engine, progress=progress)
 
 
-def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config:
-    """``held``, the config of the run that goes on, with what it may do otherwise this time.
+def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Config:
+    """``saved``, the config of the resumed run, with the changes allowed on resuming.
 
-    Raises RunError where ``options`` or ``file`` ask for another run, or an older tinyfl took the data otherwise.
+    Raises RunError if ``options`` or ``file`` describe another run, or an older tinyfl scaled the data differently.
     """
-    if held.older:
+    if saved.older:
         raise RunError(
-            "an older tinyfl started this run, and scaled its data otherwise: it cannot be resumed. "
+            "an older tinyfl started this run, and scaled its data differently: it cannot be resumed. "
             "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
         )
     given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
-    asked = fitted(resolve({**vars(held), **given}))[0]
-    for key, value in vars(asked).items():
-        if key not in MAY_CHANGE and value != getattr(held, key):
+    requested = fitted(resolve({**vars(saved), **given}))[0]
+    for key, value in vars(requested).items():
+        if key not in MAY_CHANGE and value != getattr(saved, key):
             raise RunError(
-                f"the run was started with {key} {getattr(held, key)!r} and cannot be resumed with {value!r}. "
+                f"the run was started with {key} {getattr(saved, key)!r} and cannot be resumed with {value!r}. "
                 "Leave the option out, or start a new run with another --out."
             )
-    return asked
+    return requested
 
 
 def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
     """The rows of each theta, all on the same episodes."""
     curves = len(thetas) * len(evaluation.MODES) * len(job.config.shots)
-    drawn = 0
+    done = 0
 
     def tick() -> None:
-        nonlocal drawn
-        drawn += 1
-        job.progress(Progress("evaluating", drawn, curves))
+        nonlocal done
+        done += 1
+        job.progress(Progress("evaluating", done, curves))
 
     job.progress(Progress("evaluating", 0, curves))
     return {
@@ -222,12 +229,12 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     }
 
 
-def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
+def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
     """Evaluates, and writes initialisation.npz, result.json and the report."""
     from tinyfl.report.page import write_report
 
     theta = outcome.state.theta
-    rows = _evaluate(job, {"learnt": theta, "start": start})
+    rows = _evaluate(job, {"learnt": theta, "start": job.start})
     result = {**_result(job, outcome, rows, boards), "run": str(directory.path)}
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)
@@ -246,5 +253,5 @@ def _finish(directory: RunDirectory, job: _Job, start: F32, outcome: Outcome, bo
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)
-    write_report(directory, job.config, job.task, job.network, theta, start, result)
+    write_report(directory, job.config, job.task, job.network, theta, job.start, result)
     return Run(directory.path, result, theta)

@@ -282,7 +282,7 @@ def test_of_weights_apart_from_their_run_only_the_agreement_is_known(run: Callab
 def test_weights_beside_another_runs_config_are_refused(run: Callable[[str], Path]) -> None:
     path = run("digits")
     shutil.copy(run("sine") / "initialisation.npz", path)
-    with pytest.raises(RunError, match="of different runs"):
+    with pytest.raises(RunError, match="from different runs"):
         export(path)
 
 

@@ -224,18 +224,18 @@ IMAGE = (8, 8, 2)
         (IMAGE, lambda: [L.Conv2D(2, 3), L.ReLU(6)], "largest value"),
         (IMAGE, lambda: [L.Conv2D(2, 3, activation="relu"), L.Activation("tanh")], "tanh follows relu"),
         (IMAGE, lambda: [L.Conv2D(2, 3), L.MaxPooling2D(), L.ReLU()], "relu follows a pooling"),
-        (IMAGE, lambda: [L.ReLU(), L.Conv2D(2, 3)], "before any layer"),
+        (IMAGE, lambda: [L.ReLU(), L.Conv2D(2, 3)], "does not follow a layer"),
         (IMAGE, lambda: [L.Conv2D(2, 3, activation="softmax")], r"softmax is taken over the last axis of \(6, 6, 2\)"),
-        (IMAGE, lambda: [L.Flatten(), L.Dense(3, activation="softmax"), L.Dense(2)], "softmax is for the end"),
+        (IMAGE, lambda: [L.Flatten(), L.Dense(3, activation="softmax"), L.Dense(2)], "softmax is only for the end"),
         (IMAGE, lambda: [L.Dense(3)], "last axis of .*Flatten"),
         (IMAGE, lambda: [L.Conv2D(2, 3), L.Reshape((9, 8, 1)), L.Conv2D(2, 3)], "which a Reshape made"),
-        (IMAGE, lambda: [L.BatchNormalization()], "before any layer"),
+        (IMAGE, lambda: [L.BatchNormalization()], "does not follow a layer"),
         (IMAGE, lambda: [L.Conv2D(2, 3, activation="relu"), L.BatchNormalization()], "linear activation"),
         (IMAGE, lambda: [L.Conv2D(2, 3), L.Flatten(), L.BatchNormalization()], "cannot be folded"),
         (IMAGE, lambda: [L.Conv2D(2, 3), L.BatchNormalization(axis=1)], "axis"),
         (IMAGE, lambda: [L.Flatten()], "no layer of its own"),
         ((4, 3), lambda: [L.Dense(2)], "begin with a Reshape"),
-        ((None, None, 2), lambda: [L.Conv2D(2, 3)], "not all is known"),
+        ((None, None, 2), lambda: [L.Conv2D(2, 3)], "not fully known"),
     ],
 )  # fmt: skip
 def test_what_a_network_cannot_have_is_named(shape: tuple[int, ...], layers: Callable[[], list[Any]], said: str) -> None:
@@ -250,7 +250,7 @@ def test_what_a_network_cannot_have_is_named(shape: tuple[int, ...], layers: Cal
         ("linear", lambda: lambda truth, y: truth - y, "lambda"),
         ("linear", "categorical_crossentropy", "from_logits=False"),
         ("softmax", CROSS_ENTROPY, "from_logits=True"),
-        ("softmax", "mse", "softmax is for the end"),
+        ("softmax", "mse", "softmax is only for the end"),
         ("tanh", CROSS_ENTROPY, "ends in tanh"),
         ("sigmoid", cross_entropy(), "ends in sigmoid"),
         ("softmax", cross_entropy(label_smoothing=0.1), "label_smoothing"),
@@ -296,7 +296,7 @@ def test_code_and_layers_of_others_in_a_file_are_refused_and_not_run(
     monkeypatch.setenv("TINYFL_TEST", "not run")
     with pytest.raises(ConfigError, match=r"Lambda.*not executed"):
         from_keras(tmp_path / f"code{suffix}")
-    with pytest.raises(ConfigError, match="Own is not of Keras"):
+    with pytest.raises(ConfigError, match="Own is not part of Keras"):
         from_keras(tmp_path / f"own{suffix}")
     assert os.environ["TINYFL_TEST"] == "not run"
 

@@ -79,7 +79,7 @@ def test_a_classifier_with_one_output_starts_with_its_own_answers(
     probability = 1 / (1 + np.exp(-answers(file, X).ravel())) if activation == "linear" else answers(file, X).ravel()
     np.testing.assert_allclose(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])), probability, atol=1e-6)
     assert run.evaluation[0]["accuracy"] is not None
-    assert any("one output, of yes or no, became two" in note for note in run.result["notes"])
+    assert any("single yes-or-no output became two" in note for note in run.result["notes"])
 
 
 def test_a_files_weights_start_from_inputs_as_they_are_and_are_called_the_users(
@@ -144,9 +144,9 @@ def test_the_loss_that_a_file_was_made_for_says_what_y_holds(
         (2, "softmax", "categorical_crossentropy", YES + 0.5, {}, DataError, r"array y is float64 .* and has [01]\.5 in row 0"),
         (2, "softmax", None, YES + 0.5, {"targets": "values"}, ConfigError, "targets are values to predict.*no activation"),
         (1, "linear", None, COUNTS, {}, ConfigError, "y has 38 classes, one output each; or, .* give --targets values"),
-        (3, "linear", "mse", YES, {}, ConfigError, "3 outputs, .* where y are classes, give --targets classes"),
-        (2, "tanh", None, YES, {}, ConfigError, "ends in tanh, and the task's classes .* one output a class"),
-        (2, "sigmoid", "binary_crossentropy", YES, {}, ConfigError, "ends in sigmoid, and the task's classes"),
+        (3, "linear", "mse", YES, {}, ConfigError, "3 outputs, .* if y are classes, give --targets classes"),
+        (2, "tanh", None, YES, {}, ConfigError, "ends in tanh, but the task's classes .* one output per class"),
+        (2, "sigmoid", "binary_crossentropy", YES, {}, ConfigError, "ends in sigmoid, but the task's classes"),
     ],
 )
 def test_what_a_file_and_y_cannot_do_together_is_said_of_both(

@@ -121,7 +121,7 @@ def test_behind_gateways_poison_moves_even_the_trimmed_mean() -> None:
 @pytest.mark.parametrize("gateways", [1, 4])
 def test_an_aggregator_over_gateways_is_refused_from_python_too(gateways: int) -> None:
     ours = FleetStrategy(FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, aggregator=FedMedian())
-    with pytest.raises(ConfigError, match="FedMedian would see sums over gateways"):
+    with pytest.raises(ConfigError, match="FedMedian would get sums from gateways"):
         ours.start(FleetGrid(FLEET, gateways), theta_record(START), num_rounds=1)
 
 

@@ -40,7 +40,7 @@ def test_the_example_app_is_known_as_flower_bundles_it_whatever_its_settings(tmp
 
 @pytest.mark.parametrize("file", ["evil.py", "tinyfl/__init__.py", "README.md", "sitecustomize.py", ".info/more", "a/"])
 def test_an_app_with_a_file_of_its_own_is_refused_by_that_files_name(file: str) -> None:
-    assert f"brings files of its own ({file})" in why_refused(bundle(files={file: "x"}), NONE)
+    assert f"has files of its own ({file})" in why_refused(bundle(files={file: "x"}), NONE)
 
 
 @pytest.mark.parametrize(

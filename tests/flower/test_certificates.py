@@ -72,7 +72,7 @@ def day(days: int) -> str:
             f"the certificate of the SuperLink at 127.0.0.1:.* expired on {day(-10)}. Where the keys are, tinyfl keys",
         ),
         (40, 30, 30, f"ca.crt expired on {day(-10)}. Make another CA"),
-        (-2, 365, 3650, "is not valid yet, and it is .* by the clock of this machine. Set the clock"),
+        (-2, 365, 3650, "is not valid yet; the clock of this machine says .* UTC. Set the clock"),
     ],
     ids=["well", "expired", "CA expired", "of tomorrow"],
 )

@@ -96,7 +96,7 @@ def test_a_node_that_stays_away_is_left_out_and_named_and_its_devices_with_it(qu
     assert set(came[0].absent) <= set(range(8, 16))
     assert set(came[0].absent.values()) == {"node-error"}
     assert came[0].devices + len(came[0].absent) == COHORT
-    assert [event.detail for event in events] == ["node-error: b, devices 8 to 15: no answer, asked 1 times"]
+    assert [event.detail for event in events] == ["node-error: b, devices 8 to 15: no reply to 1 requests"]
 
 
 def test_a_short_round_is_done_again_and_counts_once(quick: None) -> None:
@@ -155,7 +155,7 @@ def test_nodes_of_one_name_are_told_apart_by_their_devices(quick: None) -> None:
 
 def test_a_node_that_knows_nothing_of_tinyfl_is_named_in_the_roll_call(quick: None) -> None:
     stranger = {3: lambda message: RecordDict({"hello": ConfigRecord({"name": "x"})})}
-    with pytest.raises(TrainingError, match=r"devices 0 to 23 .* Node 3: which devices a node serves cannot be read"):
+    with pytest.raises(TrainingError, match=r"devices 0 to 23 .* Node 3: the reply to the roll call cannot be read"):
         call_roll(FlakyGrid(stranger), SIZE, within=0.1)
     assert len(call_roll(FlakyGrid({**stranger, **three_nodes()}), SIZE, within=1)) == 3, "others do without it"
 

@@ -77,7 +77,7 @@ def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
     assert "no task is called 'cooking'" in str(bad.reason)
     assert "mlp-8-tanh has 3 inputs and 1 outputs, and task sine has 1 and 1" in str(misfit.reason)  # type: ignore[union-attr]
     assert "network odd: not a plan" in str(no_plan.reason)  # type: ignore[union-attr]
-    assert "must be of one version on all machines" in str(no_shape.reason)  # type: ignore[union-attr]
+    assert "Install the same version of tinyfl on all machines" in str(no_shape.reason)  # type: ignore[union-attr]
     assert isinstance(well, RecordDict)
     with pytest.raises(LinkError, match="does not answer"):
         ask(str(tmp_path / "nobody"), MessageType.TRAIN, content, RUN_CONFIG)
@@ -171,7 +171,7 @@ def test_nodes_without_a_gateway_simulate_their_share(parts: int) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('task = "sine"\n[[fleet]]\nnative = 1\n', "the rest comes with each run"),
+        ('task = "sine"\n[[fleet]]\nnative = 1\n', "each run gives the rest"),
         ("first = 1\n", "no .*part"),
         ("first = -1\n[[fleet]]\nnative = 1\n", "whole number"),
         ("[[fleet]]\nnative = 0\n", "no device"),

@@ -391,7 +391,7 @@ def test_a_ca_of_another_deployment_is_refused(folder: Path, tmp_path: Path) -> 
 
 def test_a_ca_certificate_without_its_key_is_refused(folder: Path) -> None:
     (folder / "ca.key").unlink()
-    refused(folder, "without its ca.key. Put ca.key beside it, or begin in another folder")
+    refused(folder, "has no ca.key beside it. Put ca.key there, or use another folder")
 
 
 def test_a_lost_ca_certificate_is_made_again_from_its_key(folder: Path) -> None:

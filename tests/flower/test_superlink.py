@@ -383,7 +383,7 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tinyfl keys"):
         setting(tmp_path, keys=tmp_path / "absent").check()
     (tmp_path / "superlink.key").write_text("no key")
-    with pytest.raises(ConfigError, match="cannot be used together"):
+    with pytest.raises(ConfigError, match="do not belong together"):
         setting(tmp_path, keys=tmp_path).check()
 
 
@@ -417,13 +417,13 @@ def test_a_task_reads_its_token_from_an_input_that_has_no_name() -> None:
 
 def test_only_so_many_tasks_are_at_hand_and_only_of_the_kinds_of_a_known_app() -> None:
     tasks, kinds = Tasks(), {"flwr-serverapp", "flwr-clientapp", "flwr-agentapp", "flwr-model", "flwr-simulation"}
-    assert tasks.wanted(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
+    assert tasks.eligible(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
     running = [tasks.popen([sys.executable, "-c", "import time; time.sleep(600)", "--token", "x"]) for _ in range(MAX_TASKS)]
     try:
-        assert tasks.wanted(kinds) == (set(), set())
+        assert tasks.eligible(kinds) == (set(), set())
         running[0].kill()
         running[0].wait()
-        assert tasks.wanted(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
+        assert tasks.eligible(kinds) == ({"flwr-serverapp", "flwr-clientapp"}, set())
     finally:
         for process in running:
             process.kill()

@@ -163,7 +163,7 @@ def test_a_strangers_app_is_refused_before_any_of_it_is_unpacked(loop: Any, stra
         assert node.answered() == [(message.metadata.message_id, True)]
         assert node.sent[0].error.code == ErrorCode.INVALID_FAB
         for words in (told[0], node.sent[0].error.reason):
-            assert "it brings files of its own (evil/client.py)" in words
+            assert "it has files of its own (evil/client.py)" in words
 
 
 def test_a_superlink_that_is_away_is_told_once_and_so_is_its_return() -> None:
@@ -205,9 +205,9 @@ from types import SimpleNamespace
 from tinyfl.deployment import supernode_main
 def fails(**_): raise ValueError("the SuperLink answered 500")
 loop = SimpleNamespace(_pull_and_store_message=fails, _push_messages=None)
-tell = supernode_main._telling()
+tell = supernode_main._line_writer()
 print("a child's words")
-supernode_main.say_failures(loop, tell)
+supernode_main.report_failures(loop, tell)
 if sys.argv[1] == "thread":
     threading.Thread(target=fails).start()
     threading.Event().wait(60)

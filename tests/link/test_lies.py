@@ -172,7 +172,7 @@ def test_a_run_with_a_loss_that_is_no_figure_has_the_figures_of_the_others(tmp_p
 
 
 def test_boards_that_are_all_too_small_end_a_run_at_once_with_the_code_of_that(tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFit, match=r"none of the 3 boards that round 1 asked has room to learn mlp-3.*events\.jsonl"):
+    with pytest.raises(DoesNotFit, match=r"none of the 3 boards in round 1 has room to learn mlp-3.*events\.jsonl"):
         run(tmp_path / "run", [Double(bytes([65 + i]), arena=64) for i in range(3)])
     assert sum("has 64. Choose a smaller --network" in line["detail"] for line in lines(tmp_path / "run/events.jsonl")) == 3
 

@@ -1,7 +1,7 @@
 """Strategies of Flower's that aggregate devices' updates: what a config's ``robust``, ``noise`` and ``update_clip`` ask for.
 
-An aggregator makes one phi out of the phis of a cohort; the algorithm takes its outer step towards that. Whatever comes after
-the noise of a private aggregator costs no more privacy.
+An aggregator combines the phis of a cohort into one; the algorithm takes its outer step towards it. Computation after the noise
+of a private aggregator costs no further privacy.
 """
 
 from collections.abc import Container, Iterable
@@ -24,14 +24,14 @@ from tinyfl.core import F32
 from tinyfl.errors import InstallError
 
 ALL: dict[str, Any] = {"fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
-"""An aggregator asks every node that it is shown, and waits for no more."""
+"""Options that make an aggregator use every node that it sees, and wait for no more."""
 
 
 def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
-    """The aggregator that ``config`` asks for, None for the exact mean. With noise it accounts for what privacy is spent, the
-    ``rounds_done`` before it included.
+    """The aggregator of ``config``; None for the exact mean. With noise it accounts for the privacy spent, including the
+    ``rounds_done`` before.
 
-    Raises InstallError where there is nothing to account with.
+    Raises InstallError if dp-accounting is missing.
     """
     if not config.robust and not config.update_clip:
         return None
@@ -43,21 +43,20 @@ def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
 
 
 def shown_record(phi: F32, *, devices: int, loss: float) -> RecordDict:
-    """What an aggregator is shown of a node's update: under one name and with the weight of the node's devices, whatever the
-    node said, since Flower ends the run over one that differs; and in float64, since Krum's distances are small differences
-    of large squares."""
+    """A node's update as an aggregator sees it: with a fixed array name and the weight of the node's devices, since Flower ends
+    the run if a node's differ; and in float64, since Krum's distances are small differences of large squares."""
     arrays = ArrayRecord({"theta": Array(phi.astype(np.float64))})
     return RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": devices, "loss": loss})})
 
 
 def privacy_spent(aggregator: Strategy | None) -> dict[str, Any] | None:
-    """What ``aggregator`` has spent so far, as JSON: epsilon, at which delta, over how many releases. None without noise."""
+    """The privacy spent by ``aggregator`` so far, as JSON: epsilon, delta, and the number of releases. None without noise."""
     spent = aggregator.privacy_spent() if isinstance(aggregator, _Clipping) else None
     return {"epsilon": spent.epsilon, "delta": spent.delta, "releases": spent.num_releases} if spent else None
 
 
 def target_delta(devices: int) -> float:
-    """The delta at which epsilon is told: 1e-5, or well below one in ``devices`` where that is less."""
+    """The delta for which epsilon is reported: 1e-5, or well below 1 / ``devices`` if that is less."""
     return float(min(1e-5, devices**-1.1))
 
 
@@ -72,7 +71,7 @@ def _robust(config: Config) -> FedAvg:
 
 
 def _accountant(config: Config, rounds_done: int) -> Any:
-    """An accountant of rounds as if each device took part in each: cohorts are no secret, anyone with the seed draws them."""
+    """An accountant that assumes every device in every round: cohorts are not secret, anyone with the seed can draw them."""
     from flwr.supercore.privacy_accounting import GaussianPrivacyEvent, NeighboringRelation, PrivacyConfig, SamplingMethod
     from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 
@@ -80,35 +79,35 @@ def _accountant(config: Config, rounds_done: int) -> Any:
     try:
         accountant = RdpAccountant(PrivacyConfig(target_delta(config.devices), config.devices, relation, sampling))
     except ImportError as error:
-        raise InstallError("--noise needs dp-accounting to say what it buys: pip install 'tinyfl[dp]'.") from error
+        raise InstallError("--noise needs dp-accounting to account for privacy: pip install 'tinyfl[dp]'.") from error
     if rounds_done:
         accountant.compose(GaussianPrivacyEvent(config.noise, config.cohort, config.devices), rounds_done)
     return accountant
 
 
 class _Clipping(DifferentialPrivacyServerSideFixedClipping):
-    """Flower's clipping, but for two things. It divides by an update's norm, and one that is nothing but zeros would end the
-    run. And its noise is made for a whole cohort, of which it wants every update: here a device that is absent counts with an
-    update of zeros, which is what the accountant's neighbouring fleet has in its place."""
+    """Flower's clipping with two changes. It divides by an update's norm, so an update of zeros would end the run; here it gets
+    a tiny change. And its noise is scaled for a complete cohort; here an absent device counts as an update of zeros, as in the
+    accountant's neighbouring fleet."""
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
-        self._asked = list(super().configure_train(server_round, arrays, config, grid))
-        return self._asked
+        self._requests = list(super().configure_train(server_round, arrays, config, grid))
+        return self._requests
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        listed = list(replies)
-        if listed and self.accountant:
-            listed += self._of_absent({reply.metadata.src_node_id for reply in listed})
+        all_replies = list(replies)
+        if all_replies and self.accountant:
+            all_replies += self._zero_updates({reply.metadata.src_node_id for reply in all_replies})
         theta = self.current_arrays.to_numpy_ndarrays()
-        for reply in listed:
+        for reply in all_replies:
             for key, record in reply.content.array_records.items() if reply.has_content() else ():
                 phi = [array.astype(np.float64) for array in record.to_numpy_ndarrays()]
                 if all(map(np.array_equal, phi, theta)):
                     phi[0].flat[0] += max(np.spacing(abs(phi[0].flat[0])), 1e-30)
                     reply.content[key] = ArrayRecord({name: Array(array) for name, array in zip(record, phi, strict=True)})
-        return super().aggregate_train(server_round, listed)
+        return super().aggregate_train(server_round, all_replies)
 
-    def _of_absent(self, there: Container[int]) -> Iterable[Message]:
+    def _zero_updates(self, present: Container[int]) -> Iterable[Message]:
         (theta,) = self.current_arrays.to_numpy_ndarrays()
-        absent = (message for message in self._asked if message.metadata.dst_node_id not in there)
+        absent = (message for message in self._requests if message.metadata.dst_node_id not in present)
         return [Message(shown_record(theta, devices=1, loss=0.0), reply_to=message) for message in absent]

@@ -1,7 +1,7 @@
-"""Federated algorithms: pure functions of (state, updates), with no I/O, no Flower and no C in them.
+"""Federated algorithms: pure functions of (state, updates), without I/O, Flower or C.
 
-One file each. The seam is small: ``inner(round)`` says what a device does in a round, ``outer(state, updates)`` makes the
-new state from what came back. docs/your-own.md writes one.
+One file each. The interface is small: ``inner(round)`` gives a device's inner loop, ``outer(state, updates)`` the new state
+after a round. docs/your-own.md writes one.
 """
 
 from collections import Counter
@@ -19,8 +19,8 @@ from tinyfl.errors import ConfigError
 
 @dataclass(frozen=True)
 class Inner:
-    """What a device does in a round: ``passes`` over ``samples`` samples of its stream, an SGD step of rate ``lr`` after
-    every ``batch`` of them. ``clip`` bounds the norm of the loss's gradient at the output; 0: no bound."""
+    """A device's inner loop in a round: ``passes`` over ``samples`` samples of its stream, with an SGD step of learning rate
+    ``lr`` after every ``batch`` of them. ``clip`` bounds the norm of the loss's gradient at the output; 0: no bound."""
 
     samples: int
     batch: int
@@ -30,13 +30,13 @@ class Inner:
 
     @property
     def steps(self) -> int:
-        """SGD steps in a round."""
+        """Number of SGD steps in a round."""
         return self.passes * -(-self.samples // self.batch)
 
 
 @dataclass(frozen=True)
 class State:
-    """The server between rounds: how many rounds are done, and the initialisation theta, float32 (parameters,)."""
+    """The server between rounds: the number of rounds done, and the initialisation theta, float32 (parameters,)."""
 
     round: int
     theta: F32
@@ -48,8 +48,8 @@ class State:
 
 @dataclass(frozen=True)
 class Updates:
-    """What came back from a cohort: the exact sum over ``devices`` devices of phi - theta, in units of 2^-32; the mean loss of
-    those whose loss is finite, NaN if there are none; and the devices whose update does not count, each with the reason."""
+    """The updates of a cohort: the exact sum of phi - theta over ``devices`` devices, in units of 2^-32; the mean of their
+    finite losses, NaN if there are none; and the devices whose update does not count, each with the reason."""
 
     theta: F32
     sum: I64
@@ -59,7 +59,7 @@ class Updates:
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """How many devices are absent, by reason."""
+        """The number of absent devices by reason."""
         return dict(Counter(self.absent.values()))
 
     def mean(self) -> NDArray[np.float64]:
@@ -67,10 +67,10 @@ class Updates:
         return self.theta + self.sum * (UNIT / max(self.devices, 1))
 
     def __add__(self, other: "Updates") -> "Updates":
-        """Updates of two parts of a cohort, together. Exact, so a cohort may be cut in any way."""
+        """The combined updates of two parts of a cohort. Exact, so any partition of a cohort gives the same result."""
         devices = self.devices + other.devices
-        known = [u for u in (self, other) if u.devices and isfinite(u.loss)]
-        loss = sum(u.loss * u.devices for u in known) / sum(u.devices for u in known) if known else float("nan")
+        finite = [u for u in (self, other) if u.devices and isfinite(u.loss)]
+        loss = sum(u.loss * u.devices for u in finite) / sum(u.devices for u in finite) if finite else float("nan")
         return replace(self, sum=self.sum + other.sum, devices=devices, loss=loss, absent={**self.absent, **other.absent})
 
 
@@ -78,15 +78,15 @@ class Algorithm(Protocol):
     """A federated algorithm."""
 
     def inner(self, round: int) -> Inner:
-        """What each device of round ``round`` (from 0) does."""
+        """The inner loop of each device in round ``round`` (from 0)."""
 
     def outer(self, state: State, updates: Updates) -> State:
-        """The state after the round that brought ``updates``."""
+        """The state after a round with these ``updates``."""
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:
-    """Raises ConfigError where ``inner`` makes fewer than 2 steps: one step is joint training, whatever it is called, and
-    cannot meta-learn (Nichol et al. 2018, section 5)."""
+    """Raises ConfigError if ``inner`` has fewer than 2 steps: one step is joint training, under any name, and cannot meta-learn
+    (Nichol et al. 2018, section 5)."""
     if inner.steps < 2:
         raise ConfigError(
             f"{name} with {inner.steps} inner step (samples {inner.samples}, batch {inner.batch}) is joint training and "

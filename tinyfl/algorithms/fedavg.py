@@ -1,4 +1,4 @@
-"""FedAvg (McMahan et al. 2017; arXiv:1602.05629), algorithm 1, for devices with equally many samples a round.
+"""FedAvg (McMahan et al. 2017; arXiv:1602.05629), algorithm 1, for devices with the same number of samples per round.
 
 phi_i <- SGD(theta; the samples of device i in mini-batches)
 theta <- theta + step * mean_i (phi_i - theta)             step = 1 is the paper's mean of models

@@ -1,7 +1,7 @@
-"""Joint training: one model for the samples of all devices together, the baseline that does not meta-learn.
+"""Joint training: one model for the samples of all devices, the baseline without meta-learning.
 
-Every device of the cohort takes one step on one batch from the same theta and the server takes the mean, which is one step
-of SGD on the whole cohort's samples at once (FedSGD; McMahan et al. 2017, section 2).
+Every device of the cohort takes one step on one batch from the same theta, and the server averages the results: one SGD step on
+the samples of the whole cohort (FedSGD; McMahan et al. 2017, section 2).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Reptile (Nichol, Achiam, Schulman 2018; arXiv:1803.02999), algorithms 1 (serial) and 2 (batched).
 
-Each device makes k steps of SGD on mini-batches; the server follows the mean of the devices part of the way:
+Each device takes k SGD steps on mini-batches; the server moves part of the way towards the mean of the devices:
 
     phi_i <- SGD(theta; k mini-batches of device i)
     theta <- theta + epsilon_t * mean_i (phi_i - theta)       epsilon_t falls linearly to 0

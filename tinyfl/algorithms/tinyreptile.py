@@ -1,12 +1,12 @@
 """TinyReptile: federated meta-learning by online learning (Ren, Anicic, Runkler; IJCNN 2023; arXiv:2304.05201).
 
-One device a round learns from its stream, a sample at a time, and drops each sample; the server follows part of the way:
+One device per round learns from its stream, one sample at a time, and drops each sample; the server follows part of the way:
 
     phi   <- theta;   for (x, y) in stream:  phi <- phi - beta * grad L(phi; x, y)
     theta <- theta + alpha_t * (phi - theta)          alpha_t falls linearly to 0
 
-With a larger cohort the server follows the mean of the devices. A reconstruction: the paper's abstract and introduction
-fix the idea, its pseudocode and settings were not to be had.
+With a larger cohort the server follows the mean of the devices. A reconstruction from the paper's abstract and introduction;
+its pseudocode and hyperparameters are not public.
 """
 
 from dataclasses import dataclass

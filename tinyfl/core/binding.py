@@ -1,6 +1,6 @@
-"""ctypes' view of simulators/native/native.h, structure for structure, and the compiled library itself.
+"""The ctypes structures of simulators/native/native.h, and the compiled library.
 
-Only tinyfl.core uses it: C trusts pointers and row numbers, and that is where they are checked.
+Only tinyfl.core uses them: C trusts pointers and row numbers, and tinyfl.core checks these.
 """
 
 import ctypes
@@ -73,14 +73,14 @@ class Adaptation(ctypes.Structure):
 
 @cache
 def library() -> Any:
-    """The compiled core.
+    """Loads the compiled core.
 
-    Raises InstallError if it is not beside this package.
+    Raises InstallError if it is not installed with this package.
     """
     import tinyfl
 
     name = "libtinyfl.dylib" if sys.platform == "darwin" else "libtinyfl.so"
-    # In an editable install the package is the clone's and the library lies in site-packages.
+    # In an editable install the package is in the clone, and the library in site-packages.
     for folder in [*map(Path, tinyfl.__path__), *(Path(entry) / "tinyfl" for entry in sys.path)]:
         if (folder / name).is_file():
             return declare(ctypes.CDLL(str(folder / name)))

@@ -7,9 +7,9 @@ from tinyfl.core import I64, U32
 
 
 def distinct(words: U32, available: NDArray[np.integer], count: int) -> I64:
-    """``count`` different numbers below ``available[d]`` for each device d, in random order: int64 (devices, count).
+    """``count`` distinct numbers below ``available[d]`` for each device d, in random order: int64 (devices, count).
 
-    ``words`` uint32 (devices, at least the largest of ``available``) are the randomness; ties fall to the lower number.
+    ``words`` uint32 (devices, at least the maximum of ``available``) are the randomness; on a tie the lower number comes first.
     """
     keys = words.astype(np.uint64)
     keys[np.arange(words.shape[1]) >= np.asarray(available)[:, None]] = 1 << 32

@@ -1,1 +1,1 @@
-"""A federation on many machines: the SuperLink, gateways, their keys, and runs that are handed in."""
+"""A federation on many machines: the SuperLink, gateways, their keys, and submitted runs."""

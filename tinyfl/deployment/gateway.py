@@ -1,8 +1,8 @@
-"""A gateway: a process that keeps a fleet up and lets a SuperNode serve it to a federation.
+"""A gateway: a process that keeps a fleet open and serves it to a federation through a SuperNode.
 
-The SuperNode is Flower's own, a child of the gateway. Flower starts a new process for each message; that one asks the gateway
-(tinyfl.flower.ipc), which answers with its boards. They stay open from round to round and from run to run. A SuperNode that
-dies is started again, with the boards as they are.
+The SuperNode is Flower's own, a child of the gateway. Flower starts a new process for each message, which forwards it to the
+gateway (tinyfl.flower.ipc). The boards stay open across rounds and runs. A SuperNode that dies is restarted; the boards are
+unaffected.
 """
 
 import threading
@@ -32,15 +32,15 @@ from tinyfl.runs.learner import learner_of, refuse_misfit
 from tinyfl.tasks import targets_for
 
 CLOSE_SECONDS = 0.5
-"""What a round at work may take to end where the gateway closes."""
+"""Time for a round in progress to end when the gateway closes, in seconds."""
 
 KEYS = {"first", "data", "fleet"}
 
 
 @dataclass(frozen=True)
 class Holding:
-    """What a gateway has: the parts of its fleet, the number of its first device, and, where its devices' samples are a file
-    on this machine, that file."""
+    """A gateway's fleet: its parts, the number of its first device, and the file of its devices' samples ("" if they are not
+    in a file on this machine)."""
 
     parts: tuple[Part, ...]
     first: int
@@ -48,107 +48,106 @@ class Holding:
 
 
 def read_holding(file: Path, first: int | None = None) -> Holding:
-    """The gateway's fleet in a TOML file; ``first`` stands in for the file's.
+    """Reads a gateway's fleet from a TOML file; ``first`` overrides the file's.
 
-    Raises ConfigError where it is none.
+    Raises ConfigError for an invalid file.
     """
     table = read_toml(file)
     if unknown := sorted(set(table) - KEYS):
         raise ConfigError(
-            f"{file} has {unknown[0]!r}. A gateway's file has {', '.join(sorted(KEYS))}; the rest comes with each run."
+            f"{file} has {unknown[0]!r}. A gateway's file has {', '.join(sorted(KEYS))}; each run gives the rest."
         )
     parts = read_parts(table.get("fleet", ()))
     if not parts:
         raise ConfigError(f"{file} has no [[fleet]] part. Write one for each kind of device there (docs/federation.md).")
     number, data = table.get("first", 0) if first is None else first, table.get("data", "")
     if type(number) is not int or number < 0 or not isinstance(data, str):
-        raise ConfigError(f"{file}: first is a whole number from 0, and data a path.")
+        raise ConfigError(f"{file}: first must be a whole number from 0, and data a path.")
     return Holding(parts, number, str(Path(data).resolve()) if data else "")
 
 
 class Gateway:
-    """Answers for the devices of ``site``, one message after another. A run may read files of this machine where ``allowed``
-    has their folder; ``data`` are the site's own. ``tell`` gets a line for each round, for people."""
+    """Answers messages for the devices of ``site``, one at a time. A run may read this machine's files in the folders of
+    ``allowed``; ``data`` is the site's own file. ``tell`` receives a line of text for each round."""
 
     def __init__(self, name: str, site: Site, allowed: Allowed, data: str = "", tell: Callable[[str], None] = print) -> None:
-        self.name, self._site, self._allowed, self._data, self._tell = name, site, allowed, data, tell
-        self._turn = threading.Lock()
+        self.name, self._site, self._allowed, self._data, self._log = name, site, allowed, data, tell
+        self._lock = threading.Lock()
         self._events: list[Event] = []
-        self._up = ExitStack()
+        self._resources = ExitStack()
         self._run: tuple[dict[str, Any], Network | None] | None = None
         self._fleet: Fleet
-        self._last: tuple[Any, RecordDict] | None = None
+        self._last_reply: tuple[Any, RecordDict] | None = None
         self._defect = ""
 
     def __call__(self, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
-        """The answer to a message of a run with this run config; an Error where this gateway cannot do its part, whatever the
-        reason is."""
+        """The reply to a message, given its run's config; an Error if this gateway cannot do its part, for any reason."""
         if message_type == MessageType.QUERY:
             return shard_record(self.name, self._site.devices, self._site.boards)
-        with self._turn:
+        with self._lock:
             try:
                 return self._answer(message_type, content, of_the_config(run_config))
             except TinyflError as error:
-                self._tell(f"cannot do its part: {plain(error, MAX_REPORTED)}")
+                self._log(f"cannot do its part: {plain(error, MAX_REPORTED)}")
                 return Error(Trouble.failed, plain(error, MAX_REPORTED))
-            except Exception as error:  # a defect of ours, or of a library: the gateway goes on, and the log has all of it
-                self._tell_defect(error)
+            except Exception as error:  # a defect here or in a library: the gateway goes on, and logs the traceback
+                self._log_defect(error)
                 return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")
 
     def close(self) -> None:
-        """Lets the boards' ports go. A round at work is not waited for: it ends with the process."""
-        if self._turn.acquire(timeout=CLOSE_SECONDS):
+        """Closes the boards' ports. A round in progress is not awaited: it ends with the process."""
+        if self._lock.acquire(timeout=CLOSE_SECONDS):
             try:
-                self._up.close()
+                self._resources.close()
             finally:
-                self._turn.release()
+                self._lock.release()
 
-    def _tell_defect(self, error: Exception) -> None:
-        """Tells where a defect is, once for as long as it is the same."""
+    def _log_defect(self, error: Exception) -> None:
+        """Logs a defect's traceback, once while it stays the same."""
         lines = [plain(line) for part in traceback.format_exception(error) for line in part.splitlines() if line.strip(" ~^")]
         text = "\n  ".join(lines)
-        self._tell("the same defect again" if text == self._defect else f"a defect in this gateway:\n  {text}")
+        self._log("the same defect again" if text == self._defect else f"a defect in this gateway:\n  {text}")
         self._defect = text
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
-        asked = read_request(content, message_type, {})
-        same = options, asked.told, asked.measure, asked.network, asked.theta.tobytes()
-        if self._last and self._last[0] == same:
-            self._tell(f"round {asked.told.round + 1}: asked again, and answered from memory")
-            return self._last[1]
+        request = read_request(content, message_type, {})
+        key = options, request.told, request.measure, request.network, request.theta.tobytes()
+        if self._last_reply and self._last_reply[0] == key:
+            self._log(f"round {request.told.round + 1}: requested again, answered from memory")
+            return self._last_reply[1]
         self._events.clear()
         began = time.monotonic()
-        said = answer(self._fleet_of(options, asked.network), self._site.devices, asked)
+        reply = answer(self._fleet_of(options, request.network), self._site.devices, request)
         seconds = time.monotonic() - began
-        if isinstance(said, Error):
-            return said
-        self._note(asked.told.round, said, seconds)
-        said["events"] = events_record(self._events, seconds)
+        if isinstance(reply, Error):
+            return reply
+        self._log_round(request.told.round, reply, seconds)
+        reply["events"] = events_record(self._events, seconds)
         if not any(event.what == "left out" for event in self._events):
-            self._last = same, said
-        return said
+            self._last_reply = key, reply
+        return reply
 
-    def _note(self, round: int, said: RecordDict, seconds: float) -> None:
-        updates: Any = said.metric_records["metrics"]["devices"]
+    def _log_round(self, round: int, reply: RecordDict, seconds: float) -> None:
+        updates: Any = reply.metric_records["metrics"]["devices"]
         lost = "".join(f"; device {event.device} {event.what}: {event.detail}" for event in self._events)
-        self._tell(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
+        self._log(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
 
     def _fleet_of(self, options: dict[str, Any], network: Network | None) -> Fleet:
-        """The site's devices, with what a run with these options learns; kept until another comes."""
+        """The site's devices, set up for a run with these options; reused until the options change."""
         if (options, network) != self._run:
-            self._up.close()
+            self._resources.close()
             self._run = None
             own = {"data": self._data} if self._data else {}
-            came = {**own, **({"network": network} if network else {})}  # no file of the run's is opened for these
-            refuse_paths({key: value for key, value in options.items() if key not in came}, self._allowed)
+            given = {**own, **({"network": network} if network else {})}  # no file of the run is opened for these
+            refuse_paths({key: value for key, value in options.items() if key not in given}, self._allowed)
             config = resolve({**options, **own})
             if network is None:
                 learner = learner_of(config)
                 task, net = learner.task, learner.network
-            else:  # the coordinator's, which knows what y holds
+            else:  # the coordinator's, which knows the kind of targets
                 task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
-                refuse_misfit(net, task, net.name)  # of a coordinator whose data are of another shape
+                refuse_misfit(net, task, net.name)  # the coordinator's data may have another shape
             work = Training(task, net, FASTEST, config.seconds)
-            self._fleet = self._up.enter_context(training(self._site, work, self._events.append))
+            self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
             self._run = options, network
         return self._fleet

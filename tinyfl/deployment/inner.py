@@ -1,4 +1,4 @@
-"""Flower's inner parts, which have no public name: the SuperLink, the SuperNode and the SuperExec need some of them."""
+"""Access to Flower's private modules, needed for the SuperLink, the SuperNode and the SuperExec."""
 
 from importlib import import_module
 from importlib.metadata import version
@@ -7,20 +7,20 @@ from typing import Any
 from tinyfl.errors import InstallError
 
 FLWR = "1.41.0"
-"""The flwr whose inner parts these are."""
+"""The version of flwr whose private modules are used."""
 
 
 def inner(module: str, *names: str) -> Any:
-    """The module of Flower's, which has ``names``.
+    """Imports a private module of Flower's and checks that it has ``names``.
 
-    Raises InstallError where it is of another version, or lacks one.
+    Raises InstallError for another version of flwr, or a missing name.
     """
     if version("flwr") != FLWR:
-        raise InstallError(f"tinyfl knows the inner parts of flwr {FLWR}, not of {version('flwr')}: pip install flwr=={FLWR}")
+        raise InstallError(f"tinyfl needs flwr {FLWR} exactly, not {version('flwr')}: pip install flwr=={FLWR}")
     try:
         found = import_module(module)
         for name in names:
             getattr(found, name)
     except (ImportError, AttributeError) as error:
-        raise InstallError(f"flwr lacks an inner part that it should have ({error}): pip install flwr=={FLWR}") from error
+        raise InstallError(f"flwr lacks a private module or name ({error}): pip install flwr=={FLWR}") from error
     return found

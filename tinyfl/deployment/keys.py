@@ -1,13 +1,14 @@
 """The certificates and keys of a Flower deployment: a CA, the SuperLink's TLS certificate, and a key for each node.
 
-    ca.key         signs superlink.crt, and serves nothing else
-    ca.crt         what the gateways and the flwr command trust
-    superlink.key  with superlink.crt, whom the SuperLink shows itself to be
-    NAME.key       whom a node shows itself to be; in OpenSSH's format, as flower-supernode reads it
-    NAME.pub       what the SuperLink is told of the node: flwr supernode register
+    ca.key         signs superlink.crt, and has no other use
+    ca.crt         trusted by the gateways and the flwr command
+    superlink.key  with superlink.crt, the SuperLink's identity
+    NAME.key       a node's identity, in OpenSSH's format for flower-supernode
+    NAME.pub       registers the node at the SuperLink: flwr supernode register
 
-All is planned before anything is written, and a private key goes before what is made from it. A file is written under another
-name and then linked, so a cut leaves it whole or absent, and the next run goes on. Only superlink.crt is ever replaced.
+All files are planned before any is written, and a private key is written before the files derived from it. A file is written
+under a temporary name and then linked, so an interruption leaves it complete or absent, and the next run continues. Only
+superlink.crt is ever replaced.
 """
 
 import fcntl
@@ -32,12 +33,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tinyfl.errors import ConfigError, RunError
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
-"""Names that superlink.crt always has: the SuperLink's own processes reach it so."""
+"""Names that superlink.crt always has, for the SuperLink's own processes."""
 CA_DAYS = 3650
 SOON = timedelta(days=30)
-"""A superlink.crt with less time left is issued anew."""
+"""A superlink.crt with less validity left is issued anew."""
 SKEW = timedelta(hours=1)
-"""How far the clock of another machine may be behind."""
+"""Maximum lag of another machine's clock."""
 OURS = ("ca", "superlink")
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -50,8 +51,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MadeKeys:
-    """What ``folder`` now holds. ``made`` and ``kept`` are files; ``host`` is the name to reach the SuperLink by; ``hosts``
-    are all that superlink.crt has, until ``until``."""
+    """The contents of ``folder``. ``made`` and ``kept`` are files; ``host`` is the SuperLink's address for gateways; ``hosts``
+    are all names in superlink.crt, which is valid until ``until``."""
 
     folder: Path
     made: tuple[str, ...]
@@ -63,25 +64,26 @@ class MadeKeys:
 
 
 def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: int = 365) -> MadeKeys:
-    """Makes what ``folder`` lacks for a SuperLink that is reached as ``hosts``, and for ``nodes``; keeps what is there.
+    """Makes the missing files in ``folder`` for a SuperLink with the addresses ``hosts``, and for ``nodes``; keeps existing
+    files.
 
-    Raises ConfigError for a name that cannot be, and RunError for a folder that cannot be used. Neither changes what is there,
-    and where the disk fails midway, the next run goes on.
+    Raises ConfigError for an invalid name, and RunError for an unusable folder; both leave existing files unchanged. After a
+    disk error, the next run continues.
     """
     if not 1 <= days <= CA_DAYS:
-        raise ConfigError(f"superlink.crt cannot be for {days:,} days: give 1 to {CA_DAYS:,}.")
+        raise ConfigError(f"superlink.crt cannot be valid for {days:,} days: give 1 to {CA_DAYS:,}.")
     hosts, nodes = tuple(map(host_name, hosts)), tuple(dict.fromkeys(map(node_name, nodes)))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            there, new = {path.name for path in folder.iterdir()}, Files()
+            existing, new = {path.name for path in folder.iterdir()}, Files()
             signer, ca = _authority(folder, new)
             certificate = _superlink(folder, new, signer, ca, hosts, days)
             for node in nodes:
                 _node(folder, new, node)
-            (folder / TEMPORARY).unlink(missing_ok=True)  # of a run that was cut
+            (folder / TEMPORARY).unlink(missing_ok=True)  # from an interrupted run
             for name, data in new.items():
                 _write(folder / name, data)
                 os.fsync(descriptor)
@@ -91,14 +93,14 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: in
         raise RunError(f"{folder} cannot be used ({error}). Give a folder on a local disk that you may write to.") from error
     files = [f"{name}.{end}" for name in OURS for end in ("key", "crt")]
     files += [f"{name}.{end}" for name in nodes for end in ("key", "pub")]
-    kept = tuple(name for name in files if name in there and name not in new)
-    every = tuple(_names(certificate))
-    host = (*hosts, *(name for name in every if name not in LOCAL), LOCAL[0])[0]
-    return MadeKeys(folder, tuple(new), kept, nodes, host, every, certificate.not_valid_after_utc)
+    kept = tuple(name for name in files if name in existing and name not in new)
+    all_names = tuple(_names(certificate))
+    host = (*hosts, *(name for name in all_names if name not in LOCAL), LOCAL[0])[0]
+    return MadeKeys(folder, tuple(new), kept, nodes, host, all_names, certificate.not_valid_after_utc)
 
 
 def host_name(text: str) -> str:
-    """``text`` as a certificate has it. Raises ConfigError if it is neither a DNS name nor a machine's IP address."""
+    """``text`` in a certificate's notation. Raises ConfigError if it is neither a DNS name nor a machine's IP address."""
     try:
         address = ip_address(text)
         if not address.is_unspecified and "%" not in text:
@@ -111,7 +113,7 @@ def host_name(text: str) -> str:
 
 
 def node_name(text: str) -> str:
-    """``text``, if files can be called so. Raises ConfigError if not."""
+    """``text``, if it is valid in file names. Raises ConfigError if not."""
     if not NODE.fullmatch(text) or text.lower() in OURS:
         raise ConfigError(
             f"--node {text!r}: give 1 to 64 letters, digits, '.', '-' or '_', a letter or digit first; "
@@ -125,7 +127,7 @@ def _now() -> datetime:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Puts a whole file there, over none but superlink.crt; a .key for its owner's eyes only."""
+    """Writes a file atomically, replacing only superlink.crt; a .key is readable by its owner only."""
     new = path.with_name(TEMPORARY)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if path.suffix == ".key" else 0o644), "wb") as file:
         file.write(data)
@@ -139,33 +141,33 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _read(path: Path, parse: Callable[[bytes], T]) -> T | None:
-    """The file at ``path``, parsed; None if there is none. Raises RunError if it cannot be."""
+    """Parses the file at ``path``; None if it does not exist. Raises RunError if it is unusable."""
     try:
         return parse(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise RunError(f"{path} cannot be used ({error}). Put back the right file, or begin in another folder.") from error
+        raise RunError(f"{path} cannot be used ({error}). Restore the right file, or use another folder.") from error
 
 
 def _read_key(path: Path, load: Callable[[bytes, None], object] = serialization.load_pem_private_key) -> Key | None:
     key = _read(path, lambda data: load(data, None))
     if key is not None and not isinstance(key, Key):
-        raise RunError(f"{path} is no EC key. Put back the right file, or begin in another folder.")
+        raise RunError(f"{path} is no EC key. Restore the right file, or use another folder.")
     return key
 
 
 def _certificate(data: bytes) -> Certificate:
     certificate = x509.load_pem_x509_certificate(data)
     certificate.public_key()
-    _names(certificate)  # both raise ValueError for what is damaged within
+    _names(certificate)  # both raise ValueError for a damaged certificate
     return certificate
 
 
 def _demand_pair(path: Path, public: object, key: Key | None) -> None:
-    """Raises RunError if ``path`` has the public half of another key than the one beside it."""
+    """Raises RunError if the public key in ``path`` does not belong to ``key``."""
     if key and public != key.public_key():
-        raise RunError(f"{path} does not belong to the {path.stem}.key beside it. Put back the right one, or move both away.")
+        raise RunError(f"{path} does not belong to the {path.stem}.key beside it. Restore the right one, or move both away.")
 
 
 def _fresh(new: Files, name: str, form: PrivateFormat = PrivateFormat.PKCS8) -> Key:
@@ -178,7 +180,7 @@ def _authority(folder: Path, new: Files) -> tuple[Key, Certificate]:
     path = folder / "ca.crt"
     ca, key = _read(path, _certificate), _read_key(folder / "ca.key")
     if ca and not key:
-        raise RunError(f"{path} is there without its ca.key. Put ca.key beside it, or begin in another folder.")
+        raise RunError(f"{path} has no ca.key beside it. Put ca.key there, or use another folder.")
     key = key or _fresh(new, "ca.key")
     if not ca:
         ca = _issue("tinyfl CA", key.public_key(), CA_DAYS, key)
@@ -187,13 +189,13 @@ def _authority(folder: Path, new: Files) -> tuple[Key, Certificate]:
     begin, end = ca.not_valid_before_utc, ca.not_valid_after_utc
     if not begin <= _now() < end:
         raise RunError(
-            f"{path} is valid from {begin:%F} to {end:%F}, not on {_now():%F}. Set the clock, or begin in another folder."
+            f"{path} is valid from {begin:%F} to {end:%F}, not on {_now():%F}. Set the clock, or use another folder."
         )
     return key, ca
 
 
 def _superlink(folder: Path, new: Files, signer: Key, ca: Certificate, hosts: Sequence[str], days: int) -> Certificate:
-    """The SuperLink's certificate. Of one that is there, the key may be with the SuperLink already."""
+    """The SuperLink's certificate, new or kept. An existing one's key may already be on the SuperLink's machine."""
     path = folder / "superlink.crt"
     old, key = _read(path, _certificate), _read_key(folder / "superlink.key")
     public = old.public_key() if old else (key or _fresh(new, "superlink.key")).public_key()
@@ -202,10 +204,10 @@ def _superlink(folder: Path, new: Files, signer: Key, ca: Certificate, hosts: Se
         if old:
             old.verify_directly_issued_by(ca)
     except (ValueError, TypeError, InvalidSignature) as error:
-        raise RunError(f"{path} is not signed by the CA beside it. Put back the right CA, or move {path} away.") from error
-    had = _names(old) if old else []
-    names = list(dict.fromkeys((*had, *hosts, *LOCAL)))
-    if old and names == had and old.not_valid_after_utc >= min(_now() + SOON, ca.not_valid_after_utc):
+        raise RunError(f"{path} is not signed by the CA beside it. Restore the right CA, or move {path} away.") from error
+    old_names = _names(old) if old else []
+    names = list(dict.fromkeys((*old_names, *hosts, *LOCAL)))
+    if old and names == old_names and old.not_valid_after_utc >= min(_now() + SOON, ca.not_valid_after_utc):
         return old
     issued = _issue("tinyfl SuperLink", public, days, signer, ca, names)
     new[path.name] = issued.public_bytes(Encoding.PEM)
@@ -213,7 +215,7 @@ def _superlink(folder: Path, new: Files, signer: Key, ca: Certificate, hosts: Se
 
 
 def _node(folder: Path, new: Files, name: str) -> None:
-    """A node that has its .pub is kept: its key may be with the gateway already."""
+    """Makes a node's keys. A node with a .pub is kept: its key may already be on the gateway's machine."""
     path = folder / f"{name}.pub"
     key = _read_key(folder / f"{name}.key", serialization.load_ssh_private_key)
     public = _read(path, serialization.load_ssh_public_key)
@@ -227,7 +229,7 @@ def _node(folder: Path, new: Files, name: str) -> None:
 def _issue(
     subject: str, public: Public, days: int, signer: Key, ca: Certificate | None = None, names: Sequence[str] = ()
 ) -> Certificate:
-    """A server's certificate by ``ca``, which it does not outlive; without one, a CA's own."""
+    """A server's certificate issued by ``ca``, valid no longer than the CA; without ``ca``, a self-signed CA certificate."""
     now, root, identifier = _now(), ca is None, x509.SubjectKeyIdentifier.from_public_key
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     until = now + timedelta(days=days)
@@ -236,7 +238,7 @@ def _issue(
         until = min(until, ca.not_valid_after_utc)
         by = next((each.value for each in ca.extensions if isinstance(each.value, x509.SubjectKeyIdentifier)), by)
     builder = x509.CertificateBuilder(ca.subject if ca else name, name, public, x509.random_serial_number(), now - SKEW, until)
-    # of a server: digital signatures; of a CA: certificates and revocations
+    # a server: digital signatures; a CA: certificates and revocations
     usage = x509.KeyUsage(not root, False, False, False, False, root, root, False, False)
     builder = builder.add_extension(usage, critical=True)
     builder = builder.add_extension(x509.BasicConstraints(root, 0 if root else None), critical=True)
@@ -256,6 +258,6 @@ def _alternative(name: str) -> x509.GeneralName:
 
 
 def _names(certificate: Certificate) -> list[str]:
-    """The DNS names and IP addresses that the certificate is for."""
+    """The DNS names and IP addresses in the certificate."""
     found = (each.value for each in certificate.extensions if isinstance(each.value, x509.SubjectAlternativeName))
     return [str(each.value) for names in found for each in names if isinstance(each, x509.DNSName | x509.IPAddress)]

@@ -1,10 +1,10 @@
-"""A SuperLink that strangers cannot hand code to: Flower's own, whole on this machine, and its Fleet API alone on the network.
+"""A SuperLink closed to strangers' code: all of Flower's APIs on this machine, but only its Fleet API on the network.
 
-    --port          gateways, from anywhere: /v1/fleet/ and nothing else
+    --port          gateways, from anywhere: only /v1/fleet/
     --local-port    runs, from this machine: all of Flower's APIs, on 127.0.0.1
 
-Both are served by this process, over one Flower app, so no request is read twice in two ways. An app runs only where the allow
-list knows it (tinyfl.flower.allowed): the submitter of another is told why, and its bytes never leave the database.
+This process serves both, over one Flower app, so each request is parsed once. An app runs only if it is in the allow list
+(tinyfl.flower.allowed): the submitter of another gets the reason, and its bytes never leave the database.
 """
 
 import asyncio
@@ -42,26 +42,26 @@ from tinyfl.system.files import private_folder
 
 LOCAL = "127.0.0.1"
 
-ONLY_FLEET = "only gateways are served here; hand runs in on the SuperLink's own machine, at its local port"
-"""What whoever asks the public port for anything else is told."""
+ONLY_FLEET = "only gateways are served here; submit runs on the SuperLink's own machine, at its local port"
+"""The public port's response to any other request."""
 
 FLEET = re.compile(r"/v1/fleet/[a-z-]+")
-"""Paths that the public port serves. Flower's routes have no other characters."""
+"""Paths served at the public port. Flower's routes have no other characters."""
 
 STRANGERS_BYTES, NODES_BYTES = 1 << 16, 1 << 26
-"""Size of a request's body, in bytes, before Flower knows whose it is, and where its key is a registered node's."""
+"""Maximum size of a request's body, in bytes: from an unknown sender, and with the key of a registered node."""
 
 GOODBYE_SECONDS = 1
-"""What open requests may take once the SuperLink ends."""
+"""Time for open requests to finish when the SuperLink ends, in seconds."""
 
 GRPC = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API")
-"""Environment variables by which Flower would open further ports, to everyone."""
+"""Environment variables that make Flower open further ports, to everyone."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a SuperLink is served: gateways at ``host``:``port`` ("" is every address of this machine), runs at ``local_port`` of
-    the loopback; ``keys`` is the folder that tinyfl keys made, None where there is no TLS."""
+    """Settings of a SuperLink: gateways connect to ``host``:``port`` ("" is every address of this machine), runs to
+    ``local_port`` of the loopback; ``keys`` is the folder of tinyfl keys, None without TLS."""
 
     host: str
     port: int
@@ -70,13 +70,13 @@ class Setting:
     keys: Path | None
 
     def check(self) -> None:
-        """Raises ConfigError for what cannot be."""
+        """Raises ConfigError for invalid settings."""
         if self.port == self.local_port:
-            raise ConfigError(f"--port and --local-port are both {self.port}. Give two.")
+            raise ConfigError(f"--port and --local-port are both {self.port}. Give two different ports.")
         if self.keys is None:
             if not loopback(self.host):
                 raise ConfigError(
-                    f"--insecure is for gateways on this machine, and {self.host or 'every address'} is open to others. Make "
+                    f"--insecure is for gateways on this machine, but {self.host or 'every address'} is open to others. Make "
                     "keys (tinyfl keys) and give --keys."
                 )
             return
@@ -87,11 +87,11 @@ class Setting:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.keys / "superlink.crt", self.keys / "superlink.key")
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
-                f"{self.keys}: superlink.crt and superlink.key cannot be used together ({error}). Put the right ones there."
+                f"{self.keys}: superlink.crt and superlink.key do not belong together ({error}). Put the right ones there."
             ) from error
 
     def tls(self) -> dict[str, Any]:
-        """The options of Flower's programs, and of uvicorn, for TLS."""
+        """The TLS options of Flower's programs and of uvicorn."""
         files = {"ssl_certfile": "superlink.crt", "ssl_keyfile": "superlink.key"}
         return {option: str(self.keys / name) for option, name in files.items()} if self.keys else {}
 
@@ -99,29 +99,29 @@ class Setting:
 def serve_superlink(setting: Setting, allowed: Allowed, ended: threading.Event, tell: Callable[[str], None]) -> None:
     """Serves until ``ended`` is set.
 
-    Raises ConfigError for what cannot be, LinkError where a port is taken or Flower's SuperLink ends by itself, InstallError
-    where Flower is another than this is written for.
+    Raises ConfigError for invalid settings, LinkError if a port is taken or Flower's SuperLink ends by itself, InstallError for
+    another version of Flower.
     """
     setting.check()
     for name in GRPC:
         os.environ.pop(name, None)
-    with ExitStack() as up:
-        public = up.enter_context(_listening(setting.host, setting.port, "--host or --port"))
-        local = up.enter_context(_listening(LOCAL, setting.local_port, "--local-port"))
-        folder = up.enter_context(private_folder("tinyfl-superlink-"))
+    with ExitStack() as stack:
+        public = stack.enter_context(_listening(setting.host, setting.port, "--host or --port"))
+        local = stack.enter_context(_listening(LOCAL, setting.local_port, "--local-port"))
+        folder = stack.enter_context(private_folder("tinyfl-superlink-"))
         prepare_environment(folder)
         _make_private(setting.database)
         secret = folder / "secret"
         secret.write_text(secrets.token_hex(32))
         app = _flower(setting, secret, allowed)
-        whole = _Server(_config(setting, app))
+        complete = _Server(_config(setting, app))
         fleet = _Server(_config(setting, FleetOnly(app, _nodes_of(app)), lifespan="off", ws="none", http="h11"))
         tell(f"gateways at {setting.host or 'every address'}, port {setting.port}; runs at {LOCAL}:{setting.local_port}")
-        asyncio.run(_serve(((whole, local), (fleet, public)), _superexec(setting, secret), ended))
+        asyncio.run(_serve(((complete, local), (fleet, public)), _superexec(setting, secret), ended))
 
 
 async def _serve(servers: Sequence[tuple["_Server", socket.socket]], command: Sequence[str], ended: threading.Event) -> None:
-    """Both servers, and the process that starts a run's coordinator, until ``ended`` is set or one of them ends."""
+    """Runs both servers, and the process that starts coordinators, until ``ended`` is set or one of them ends."""
     serving = [asyncio.create_task(server.serve(sockets=[listening])) for server, listening in servers]
     why = ""
     with Child(command, stdout=sys.stdout.fileno()) as superexec:
@@ -135,19 +135,19 @@ async def _serve(servers: Sequence[tuple["_Server", socket.socket]], command: Se
             server.should_exit = True
     await asyncio.gather(*serving)
     if why:
-        raise LinkError(f"{why}. The lines above say more; start it again with the same command.")
+        raise LinkError(f"{why}. See the lines above; start it again with the same command.")
 
 
 class _Server(uvicorn.Server):
-    """One of two in a process, which leaves signals to whoever started both."""
+    """One of two servers in a process; signals are handled by the caller."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
 
 
 class FleetOnly:
-    """Of Flower's app, what gateways need. ``is_node`` says whether a request is signed with the key of a registered node; of
-    any other only a short body is read, since Flower reads a body before it looks at the signature."""
+    """The part of Flower's app for gateways. ``is_node`` tells whether a request is signed with the key of a registered node;
+    other requests are limited to a short body, since Flower reads the body before it checks the signature."""
 
     def __init__(self, app: ASGIApp, is_node: Callable[[Scope], bool]) -> None:
         self._app, self._is_node = app, is_node
@@ -159,9 +159,9 @@ class FleetOnly:
     async def _refused(self, scope: Scope) -> ASGIApp | None:
         if scope["type"] != "http" or scope["method"] != "POST" or not FLEET.fullmatch(scope["path"]):
             return _refusal(ONLY_FLEET, 403)
-        named = dict(scope["headers"])
-        length = named.get(b"content-length", b"")
-        if b"transfer-encoding" in named or not re.fullmatch(rb"\d{1,15}", length):
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        if b"transfer-encoding" in headers or not re.fullmatch(rb"\d{1,15}", length):
             return _refusal("a request needs a Content-Length", 411)
         size = int(length)
         if size <= STRANGERS_BYTES or (size <= NODES_BYTES and await run_in_threadpool(self._is_node, scope)):
@@ -180,16 +180,18 @@ def _config(setting: Setting, app: ASGIApp, **options: Any) -> uvicorn.Config:
 
 
 def _flower(setting: Setting, secret: Path, allowed: Allowed) -> Any:
-    """Flower's app, which takes known apps only."""
+    """Creates Flower's app, restricted to known apps."""
     cli = inner("flwr.superlink.cli.flower_superlink", "_parse_superlink_lifespan_config", "SuperLinkLifespan")
     handlers = inner("flwr.superlink.servicer.control.control_handlers", "get_fab_config")
     errors = inner("flwr.supercore.error", "FlowerError", "ApiErrorCode")
-    words = ["flower-superlink", "--host", LOCAL, "--port", str(setting.local_port), "--database", str(setting.database)]
-    words += ["--disable-runtime-dependency-installation"]
-    words += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
-    words += ["--enable-supernode-auth", "--ssl-ca-certfile", str(setting.keys / "ca.crt")] if setting.keys else ["--insecure"]
-    words += [word for option, file in setting.tls().items() for word in (f"--{option.replace('_', '-')}", file)]
-    given, sys.argv = sys.argv, words  # Flower makes its settings of the command line alone
+    arguments = ["flower-superlink", "--host", LOCAL, "--port", str(setting.local_port), "--database", str(setting.database)]
+    arguments += ["--disable-runtime-dependency-installation"]
+    arguments += ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
+    arguments += (
+        ["--enable-supernode-auth", "--ssl-ca-certfile", str(setting.keys / "ca.crt")] if setting.keys else ["--insecure"]
+    )
+    arguments += [argument for option, file in setting.tls().items() for argument in (f"--{option.replace('_', '-')}", file)]
+    given, sys.argv = sys.argv, arguments  # Flower reads its settings from the command line only
     try:
         config = cli._parse_superlink_lifespan_config()
     finally:
@@ -216,22 +218,22 @@ def _flower(setting: Setting, secret: Path, allowed: Allowed) -> Any:
             demand_known(fab.content)
         return fab
 
-    handlers.get_fab_config = read_known  # of each app that a request brings or names
-    state.get_fab = fetch_known  # for each process that is to run one, here or at a gateway
+    handlers.get_fab_config = read_known  # for each app in a request
+    state.get_fab = fetch_known  # for each process that runs an app, here or at a gateway
     return app
 
 
 def _nodes_of(app: Any) -> Callable[[Scope], bool]:
-    """Whether a request to ``app`` is signed with the key of a registered node, as Flower itself finds it."""
+    """A test whether a request to ``app`` is signed with the key of a registered node, by Flower's own check."""
     node_auth = inner("flwr.superlink.routers.fleet.node_auth", "authenticate_node", "FLEET_HTTP_PUBLIC_KEY_HEADER")
-    asks = inner("flwr.proto.fleet_pb2", "ActivateNodeRequest").ActivateNodeRequest
+    request_type = inner("flwr.proto.fleet_pb2", "ActivateNodeRequest").ActivateNodeRequest
     registered = app.state.linkstate_factory.state().get_node_id_by_public_key
 
     def is_node(scope: Scope) -> bool:
         request = Request({**scope, "state": {}})
         try:
             key = b64decode(request.headers[node_auth.FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
-            request.state.protobuf_request = asks(public_key=key)
+            request.state.protobuf_request = request_type(public_key=key)
             node_auth.authenticate_node(request)
         except (HTTPException, KeyError, ValueError):
             return False
@@ -254,27 +256,27 @@ def _superexec(setting: Setting, secret: Path) -> list[str]:
 
 
 def _listening(host: str, port: int, option: str) -> socket.socket:
-    """A socket at ``host``, or, where that is empty, at every address. Raises LinkError where it cannot be had."""
+    """Opens a listening socket at ``host``, or at every address if that is empty. Raises LinkError on failure."""
     everywhere = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if everywhere or ":" in host else socket.AF_INET
     try:
-        made = socket.create_server((host, port), family=family, dualstack_ipv6=everywhere)
+        listening = socket.create_server((host, port), family=family, dualstack_ipv6=everywhere)
     except OSError as error:
         raise LinkError(
-            f"nothing can be served at {host or 'every address'}, port {port} ({error.strerror or error}). End what listens "
-            f"there, or give another {option}."
+            f"nothing can be served at {host or 'every address'}, port {port} ({error.strerror or error}). End the "
+            f"program that listens there, or give another {option}."
         ) from error
-    # As asyncio does with sockets that it makes; without, each answer waits 40 ms.
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+    # As asyncio does with its own sockets; without it, each reply is delayed by 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _make_private(database: Path) -> None:
-    """Takes from others the database that an earlier SuperLink left to them: it holds the tokens of runs."""
+    """Makes an existing database private, since it holds the tokens of runs."""
     for path in (database.with_name(database.name + end) for end in ("", "-wal", "-shm")):
         try:
             path.chmod(0o600)
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise ConfigError(f"{path} cannot be made private ({error}). Give a --database of your own.") from error
+            raise ConfigError(f"{path} cannot be made private ({error}). Give a --database that you own.") from error

@@ -1,4 +1,4 @@
-"""A gateway's SuperNode: Flower's own, as a program of ours (supernode_main), a child that is started again when it dies."""
+"""A gateway's SuperNode: Flower's own, run by supernode_main as a child process that is restarted when it dies."""
 
 import json
 import os
@@ -23,31 +23,31 @@ from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder
 
 TASK_POLL = "0.1"
-"""Seconds from one look for work of Flower's SuperExec to the next; its own default is 1."""
+"""Polling interval of Flower's SuperExec, in seconds; its default is 1."""
 
 REFUSED = "Failed to activate SuperNode"
-"""What Flower says where a key is not registered, and also for a minute after a SuperNode with this key was killed, until two
-of its heartbeats are missed."""
+"""Flower's message for an unregistered key, and also for a minute after a SuperNode with this key was killed, until two of its
+heartbeats are missed."""
 
 CONNECTED = "SuperNode ID:"
-"""What Flower says once a SuperNode is in the federation: whatever ends it then, another try makes sense."""
+"""Flower's message when a SuperNode has joined the federation: after any later failure, another try makes sense."""
 
 REFUSED_SECONDS, RETRY_SECONDS, PAUSE_SECONDS = 90.0, 5.0, 1.0
 
 GOODBYE_SECONDS = 2.0
-"""What a SuperNode may take to tell the SuperLink that it leaves. A gateway ends within 5."""
+"""Time for a SuperNode to sign off from the SuperLink, in seconds. A gateway ends within 5."""
 
-LONGEST_PATH = 100
-"""Of a Unix socket, in bytes, on all systems."""
+MAX_SOCKET_PATH = 100
+"""Maximum length of a Unix socket's path on all systems, in bytes."""
 
 LAST_LINES = 12
-"""Of the SuperNode's log, in the message that it failed."""
+"""Number of lines of the SuperNode's log quoted in an error."""
 
 
 @dataclass(frozen=True)
 class SuperLink:
-    """Where a federation is: ``host:port``, the CA's certificate that its own is held against, and the key by which this node
-    is known there; both None where ``insecure``, which is for this machine alone."""
+    """A federation's SuperLink: its address ``host:port``, the CA's certificate that verifies it, and this node's private key;
+    both None if ``insecure``, which is for this machine only."""
 
     address: str
     root_certificates: Path | None = None
@@ -55,17 +55,17 @@ class SuperLink:
     insecure: bool = False
 
     def check(self) -> tuple[str, ...]:
-        """Words on certificates that expire soon. Raises ConfigError for what cannot be, and for a SuperLink whose certificate
-        has expired or is not of this CA or for this host. One that does not answer is no error: it may come later."""
+        """Warnings about certificates that expire soon. Raises ConfigError for invalid options, and for a SuperLink whose
+        certificate has expired, or is from another CA or for another host. No answer is no error: it may start later."""
         host, port = self._parts()
         if self.insecure:
             if not loopback(host):
                 raise ConfigError(
-                    f"--insecure is for a SuperLink on this machine, and {host} is another. Make keys (tinyfl keys) and give "
+                    f"--insecure is for a SuperLink on this machine, but {host} is another. Make keys (tinyfl keys) and give "
                     "--root-certificates and --key."
                 )
             if self.key or self.root_certificates:
-                raise ConfigError("--insecure has neither certificates nor a key. Leave it out, or them.")
+                raise ConfigError("--insecure excludes --root-certificates and --key. Leave it out, or them.")
             return ()
         if self.root_certificates is None or self.key is None:
             raise ConfigError(
@@ -74,15 +74,15 @@ class SuperLink:
             )
         for path in (self.root_certificates, self.key):
             if not path.is_file():
-                raise ConfigError(f"{path}: no such file. Copy it here from where tinyfl keys wrote it.")
+                raise ConfigError(f"{path}: no such file. Copy it here from the folder of tinyfl keys.")
         return certificates.check(self.address, host, port, self.root_certificates)
 
     def arguments(self) -> list[str]:
         """The options of flower-supernode."""
-        to = ["--superlink", self.address]
+        options = ["--superlink", self.address]
         if self.insecure:
-            return [*to, "--insecure"]
-        return [*to, "--root-certificates", str(self.root_certificates), "--auth-supernode-private-key", str(self.key)]
+            return [*options, "--insecure"]
+        return [*options, "--root-certificates", str(self.root_certificates), "--auth-supernode-private-key", str(self.key)]
 
     def _parts(self) -> tuple[str, int]:
         host, _, port = self.address.rpartition(":")
@@ -92,27 +92,27 @@ class SuperLink:
 
 
 def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Event, tell: Callable[[str], None]) -> None:
-    """Has a SuperNode serve ``answer`` to the federation until ``ended`` is set. It runs the apps that this machine's allow
-    list lets it (tinyfl.flower.allowed).
+    """Runs a SuperNode that serves ``answer`` to the federation until ``ended`` is set. It runs only apps in this machine's
+    allow list (tinyfl.flower.allowed).
 
-    Raises LinkError where the SuperLink refuses it, ConfigError where its certificate is not what it must be, InstallError
-    where another version of Flower's is installed.
+    Raises LinkError if the SuperLink refuses the key, ConfigError for a bad certificate, InstallError for another version of
+    Flower.
     """
     flower()
-    for word in superlink.check():
-        tell(word)
-    with private_folder("tinyfl-gateway-") as folder, ExitStack() as first:
+    for warning in superlink.check():
+        tell(warning)
+    with private_folder("tinyfl-gateway-") as folder, ExitStack() as stack:
         path = folder / "socket"
-        if len(str(path)) > LONGEST_PATH:
-            raise ConfigError(f"{path} is too long for a socket's path. Give TMPDIR a shorter folder.")
+        if len(str(path)) > MAX_SOCKET_PATH:
+            raise ConfigError(f"{path} is too long for a socket's path. Set TMPDIR to a shorter folder.")
         closed = threading.Event()
-        listener = first.enter_context(closing(Listener(str(path), family="AF_UNIX")))
-        first.callback(closed.set)
+        listener = stack.enter_context(closing(Listener(str(path), family="AF_UNIX")))
+        stack.callback(closed.set)
         threading.Thread(target=serve, args=(listener, answer, closed), name="tinyfl-gateway", daemon=True).start()
         prepare_environment(folder)
         refused = 0.0
         while not ended.is_set():
-            why = _one_life(superlink, _command(superlink, folder), folder / "supernode.log", ended, tell)
+            why = _run_once(superlink, _command(superlink, folder), folder / "supernode.log", ended, tell)
             if REFUSED in why:
                 refused = refused or time.monotonic()
                 if time.monotonic() - refused > REFUSED_SECONDS:
@@ -127,27 +127,27 @@ def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Even
                 ended.wait(RETRY_SECONDS)
             elif why:
                 refused = 0.0
-                tell(f"{why}; it is started again, the boards are as they were")
+                tell(f"{why}; restarting it, the boards are unaffected")
                 ended.wait(PAUSE_SECONDS)
                 _wait_for_certificate(superlink, ended, tell)
 
 
 def _wait_for_certificate(superlink: SuperLink, ended: threading.Event, tell: Callable[[str], None]) -> None:
-    """Comes back once the SuperLink's certificate is in order, or ``ended`` is set; says once what is wrong with it."""
-    told = ""
+    """Waits until the SuperLink's certificate is valid, or ``ended`` is set; reports each fault once."""
+    reported = ""
     while not ended.is_set():
         try:
             superlink.check()
             return
         except ConfigError as error:
-            if str(error) != told:
-                told = str(error)
-                tell(f"{told} Then this gateway goes on by itself.")
+            if str(error) != reported:
+                reported = str(error)
+                tell(f"{reported} This gateway then continues by itself.")
         ended.wait(RETRY_SECONDS)
 
 
 def _command(superlink: SuperLink, folder: Path) -> list[str]:
-    """What starts a SuperNode whose runtime API listens at a free port; all that it goes by is in ``folder``."""
+    """The command of a SuperNode whose runtime API listens at a free port; its files are in ``folder``."""
     port, secret, given = str(free_port()), folder / "secret", folder / "arguments"
     secret.write_text(secrets.token_hex(32))
     arguments = [
@@ -159,29 +159,31 @@ def _command(superlink: SuperLink, folder: Path) -> list[str]:
 
 
 def prepare_environment(folder: Path) -> None:
-    """What Flower's processes here go by: this installation's programs, and a home of their own, since Flower takes an app that
-    was unpacked before for the same by eight digits of its sum. What they write is for this user alone."""
+    """Sets the environment of Flower's processes: this installation's programs, and a separate home, since Flower recognises
+    an app that it has unpacked before by only eight digits of its hash. Their files are private to this user."""
     os.umask(0o077)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.environ["FLWR_HOME"] = str(folder)
     os.environ.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", TASK_POLL)
 
 
-def _one_life(superlink: SuperLink, command: list[str], log: Path, ended: threading.Event, tell: Callable[[str], None]) -> str:
-    """From a SuperNode's start to its end, and why it ended; empty where ``ended`` is set. What it says meanwhile is told.
+def _run_once(superlink: SuperLink, command: list[str], log: Path, ended: threading.Event, tell: Callable[[str], None]) -> str:
+    """Runs a SuperNode to its end and returns the reason; empty if ``ended`` is set. Its output is passed to ``tell``.
 
-    Raises ConfigError or LinkError where it failed in a way that another try does not mend.
+    Raises ConfigError or LinkError for a failure that would recur.
     """
     with log.open("wb") as output, Child(command, stdout=subprocess.PIPE, stderr=output) as node:
-        said = threading.Thread(target=_pass_on, args=(node.process, tell), name="tinyfl-supernode", daemon=True)
-        said.start()
+        output_thread = threading.Thread(
+            target=_forward_output, args=(node.process, tell), name="tinyfl-supernode", daemon=True
+        )
+        output_thread.start()
         while node.process.poll() is None:
             if ended.wait(0.2):
                 node.process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     node.process.wait(GOODBYE_SECONDS)
                 return ""
-        said.join(PAUSE_SECONDS)
+        output_thread.join(PAUSE_SECONDS)
         code = node.process.returncode
     if code < 0:
         return f"the SuperNode was ended by signal {-code}"
@@ -195,7 +197,7 @@ def _one_life(superlink: SuperLink, command: list[str], log: Path, ended: thread
     raise LinkError(f"the SuperNode ended with code {code}:\n" + "\n".join(lines[-LAST_LINES:]))
 
 
-def _pass_on(process: subprocess.Popen[bytes], tell: Callable[[str], None]) -> None:
+def _forward_output(process: subprocess.Popen[bytes], tell: Callable[[str], None]) -> None:
     assert process.stdout is not None
     with suppress(ValueError):  # it is closed with the child
         for line in process.stdout:

@@ -1,17 +1,17 @@
-"""A gateway's SuperNode: Flower's own program, which runs known apps only and does not fall silent.
+"""A gateway's SuperNode: Flower's own program, changed to run known apps only and to fail visibly.
 
     python -P -m tinyfl.deployment.supernode_main ARGUMENTS
 
-ARGUMENTS is a file with those of `flower-supernode`, a JSON list, for its user's eyes only: no key stands in a command line.
-What a person should know goes to standard output, a line each; Flower's own log goes to standard error. What differs:
+ARGUMENTS is a private file with the arguments of `flower-supernode` as a JSON list, so that no key is in a command line.
+Messages for people go to standard output, one per line; Flower's log goes to standard error. The changes:
 
-- An app that may not run here is refused before any of it is unpacked.
-- A message whose run has ended is dropped, with its task. Flower keeps both; the process of that task waits for the rest of the
-  message, and its late answer is then taken for the answer to the next message, and so on for good.
-- After a message comes its own answer, or an error where its process ended without one.
-- Whatever fails for good ends the program: Flower's SuperExec, a thread, the loop itself. The gateway starts it again.
+- A refused app is rejected before it is unpacked.
+- A message whose run has ended is dropped, with its task. Flower keeps both; the task's process waits for the rest of the
+  message, and its late reply is taken for the reply to the next message, and so on without end.
+- Each message is followed by its own reply, or by an error if its process ended without one.
+- Any permanent failure ends the program: of Flower's SuperExec, a thread, or the loop itself. The gateway restarts it.
 
-All of this is done to inner parts of Flower's.
+All of these patch Flower's private modules.
 """
 
 import json
@@ -32,15 +32,15 @@ from tinyfl.errors.words import plain
 from tinyfl.flower.allowed import allowed_here, why_refused
 
 POLL_SECONDS = 0.1
-"""From one look for an answer to the next."""
+"""Polling interval for a reply, in seconds."""
 
 Tell = Callable[[str], None]
 
 
 def flower() -> tuple[Any, Any]:
-    """Flower's modules of the SuperNode's loop and of its connection.
+    """Flower's modules with the SuperNode's loop and its connection.
 
-    Raises InstallError where they are of another version, or lack what is needed.
+    Raises InstallError for another version, or a missing name.
     """
     parts = ("_pull_and_store_message", "_push_messages", "_insert_message", "_verify_fab", "FAB_VERIFICATION_ERROR")
     loop = inner("flwr.supernode.start_client_internal", *parts)
@@ -48,8 +48,8 @@ def flower() -> tuple[Any, Any]:
 
 
 def guard(loop: Any, why_refused: Callable[[bytes], str], tell: Tell) -> None:
-    """From now on the SuperNode answers a message of an app that ``why_refused`` gives a reason against with that reason, and
-    neither unpacks nor starts it. Flower has a place for this, where it checks an app's signatures."""
+    """Patches the loop to reject a message of an app for which ``why_refused`` gives a reason, without unpacking or starting
+    it. The check takes the place of Flower's check of an app's signatures."""
     from flwr.app import Error
     from flwr.common.constant import ErrorCode
     from flwr.supercore.fab import Fab
@@ -61,54 +61,57 @@ def guard(loop: Any, why_refused: Callable[[bytes], str], tell: Tell) -> None:
             fab = get_fab(name, run)
             return Fab(fab.hash_str, fab.content, {"valid_license": "none, but Flower asks for one"})
 
-        said: int | None = pull(get_fab=to_be_checked, trusted_entities={"tinyfl": ""}, **rest)
-        return said
+        run_id: int | None = pull(get_fab=to_be_checked, trusted_entities={"tinyfl": ""}, **rest)
+        return run_id
 
-    def known(fab: Any, _: object) -> bool:
+    def is_allowed(fab: Any, _: object) -> bool:
         if why := why_refused(fab.content):
             tell(f"refused: {why}")
             loop.FAB_VERIFICATION_ERROR = Error(ErrorCode.INVALID_FAB, plain(f"this gateway says: {why}", 600))
         return not why
 
-    loop._pull_and_store_message, loop._verify_fab = pull_known, known
+    loop._pull_and_store_message, loop._verify_fab = pull_known, is_allowed
 
 
 def keep_step(loop: Any) -> None:
-    """From now on a message is followed by its own answer, and one whose run has ended leaves nothing behind."""
+    """Patches the loop so that each message is followed by its own reply, and a message of an ended run leaves nothing
+    behind."""
     from flwr.app import Error, Message
     from flwr.common.constant import ErrorCode, Status, SubStatus
 
     pull, push = loop._pull_and_store_message, loop._push_messages
-    at_hand: list[Any] = []
+    current: list[Any] = []
 
     def open_tasks(state: Any, run_id: int) -> list[int]:
         return [task.task_id for task in state.get_tasks(run_ids=[run_id]) if task.status.status != Status.FINISHED]
 
     def pull_whole(*, state: Any, object_store: Any, receive: Callable[[], Any], **rest: Any) -> int | None:
-        def noted() -> Any:
+        def receive_and_note() -> Any:
             got = receive()
-            at_hand[:] = [got[0]] if got else []
+            current[:] = [got[0]] if got else []
             return got
 
-        run_id: int | None = pull(state=state, object_store=object_store, receive=noted, **rest)
-        if run_id is None and at_hand:
-            asked = at_hand.pop().metadata
-            state.delete_messages(message_ids=[asked.message_id])
-            object_store.delete(asked.message_id)
-            for task in open_tasks(state, asked.run_id):
+        run_id: int | None = pull(state=state, object_store=object_store, receive=receive_and_note, **rest)
+        if run_id is None and current:
+            metadata = current.pop().metadata
+            state.delete_messages(message_ids=[metadata.message_id])
+            object_store.delete(metadata.message_id)
+            for task in open_tasks(state, metadata.run_id):
                 state.finish_task(task, sub_status=SubStatus.FAILED, details="its run has ended")
         return run_id
 
     def push_own(*, state: Any, object_store: Any, **rest: Any) -> None:
-        (message,) = at_hand
+        (message,) = current
         answered = False
         while not answered:
-            working = open_tasks(state, message.metadata.run_id)  # before the look for answers: a task ends after its answer
+            open_before = open_tasks(
+                state, message.metadata.run_id
+            )  # before the check for replies: a task ends after its reply
             if _answers(state):
                 push(state=state, object_store=object_store, **rest)
-                answered = message.metadata.message_id not in state.msg_store  # it leaves with its own answer
-            elif not working:
-                why = Error(ErrorCode.CLIENT_APP_CRASHED, "the gateway's process for this message ended without an answer")
+                answered = message.metadata.message_id not in state.msg_store  # removed with its own reply
+            elif not open_before:
+                why = Error(ErrorCode.CLIENT_APP_CRASHED, "the gateway's process for this message ended without a reply")
                 loop._insert_message(Message(why, reply_to=message), state, object_store)
             else:
                 time.sleep(POLL_SECONDS)
@@ -117,13 +120,13 @@ def keep_step(loop: Any) -> None:
 
 
 def _answers(state: Any) -> bool:
-    """Whether answers wait to be sent."""
+    """Whether replies wait to be sent."""
     with state.lock_msg_store:
         return any(each.message.metadata.reply_to_message_id and not each.is_retrieved for each in state.msg_store.values())
 
 
 def watch(connection: Any, address: str, tell: Tell) -> None:
-    """From now on ``tell`` is told when the SuperLink at ``address`` cannot be reached, and when it is back: once each."""
+    """Patches the connection to report when the SuperLink at ``address`` cannot be reached, and when it is back: once each."""
     from httpx import TimeoutException
 
     make = connection.make_simple_http_retry_invoker
@@ -133,14 +136,14 @@ def watch(connection: Any, address: str, tell: Tell) -> None:
         failed, succeeded = invoker.on_backoff, invoker.on_success
         away: list[float] = []
 
-        def on_backoff(tried: Any) -> None:
-            failed(tried)
-            if not away and (tried.tries > 1 or isinstance(tried.exception, TimeoutException)):
-                away.append(time.monotonic() - tried.elapsed_time)
-                tell(f"the SuperLink at {address} cannot be reached ({plain(tried.exception, 100)}); trying until it can")
+        def on_backoff(attempt: Any) -> None:
+            failed(attempt)
+            if not away and (attempt.tries > 1 or isinstance(attempt.exception, TimeoutException)):
+                away.append(time.monotonic() - attempt.elapsed_time)
+                tell(f"the SuperLink at {address} cannot be reached ({plain(attempt.exception, 100)}); trying until it can")
 
-        def on_success(tried: Any) -> None:
-            succeeded(tried)
+        def on_success(attempt: Any) -> None:
+            succeeded(attempt)
             if away:
                 tell(f"the SuperLink at {address} answers again, after {time.monotonic() - away.pop():.0f} s")
 
@@ -150,33 +153,33 @@ def watch(connection: Any, address: str, tell: Tell) -> None:
     connection.make_simple_http_retry_invoker = watched
 
 
-def say_failures(loop: Any, tell: Tell) -> None:
-    """From now on what ends Flower's loop is told, and a thread that fails ends the program as the loop does."""
+def report_failures(loop: Any, tell: Tell) -> None:
+    """Patches the loop to report the exception that ends it, and to end the program when a thread fails."""
 
-    def said(part: Callable[..., Any]) -> Callable[..., Any]:
-        def told(**given: Any) -> Any:
+    def reporting(part: Callable[..., Any]) -> Callable[..., Any]:
+        def reported(**given: Any) -> Any:
             try:
                 return part(**given)
             except Exception as error:
                 tell(f"the SuperNode failed: {plain(repr(error))}")
                 raise
 
-        return told
+        return reported
 
     def end(failed: threading.ExceptHookArgs) -> None:
         if failed.exc_type is SystemExit:
             return
         traceback.print_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
         tell(f"a part of the SuperNode failed: {plain(repr(failed.exc_value))}")
-        os.kill(os.getpid(), signal.SIGTERM)  # the SuperLink is told, and other threads end
+        os.kill(os.getpid(), signal.SIGTERM)  # Flower's handler signs off from the SuperLink and ends the other threads
 
-    loop._pull_and_store_message, loop._push_messages = said(loop._pull_and_store_message), said(loop._push_messages)
+    loop._pull_and_store_message, loop._push_messages = reporting(loop._pull_and_store_message), reporting(loop._push_messages)
     threading.excepthook = end
 
 
 def start_superexec(port: str, secret: str) -> None:
-    """Starts Flower's SuperExec, which starts a process for each message; without it none would be answered. It asks the
-    runtime API at ``port``, which knows it by the ``secret`` in a file."""
+    """Starts Flower's SuperExec, which starts a process for each message. It polls the runtime API at ``port``, with the
+    ``secret`` in a file as authentication."""
     process = subprocess.Popen(
         [
             sys.executable, "-P", "-m", "tinyfl.deployment.superexec", "--insecure",
@@ -191,8 +194,8 @@ def start_superexec(port: str, secret: str) -> None:
     threading.Thread(target=wait, name="superexec", daemon=True).start()
 
 
-def _telling() -> Tell:
-    """What writes lines to standard output; whatever else is printed, here or by a child, goes to standard error."""
+def _line_writer() -> Tell:
+    """A function that writes lines to standard output; all other output, here or from a child, goes to standard error."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -203,9 +206,9 @@ def _telling() -> Tell:
 
 
 def main(file: Path) -> None:
-    """The program. It comes back only where Flower's loop has failed."""
+    """Runs the program. Returns only if Flower's loop has failed."""
     os.umask(0o077)
-    tell, arguments, allowed = _telling(), json.loads(file.read_text()), allowed_here()
+    tell, arguments, allowed = _line_writer(), json.loads(file.read_text()), allowed_here()
     given = dict(pairwise(arguments))
     loop, connection = flower()
     from flwr.supernode.cli import flower_supernode
@@ -213,7 +216,7 @@ def main(file: Path) -> None:
     guard(loop, lambda app: why_refused(app, allowed), tell)
     keep_step(loop)
     watch(connection, given["--superlink"], tell)
-    say_failures(loop, tell)
+    report_failures(loop, tell)
     start_superexec(given["--port"], given["--superexec-auth-secret-file"])
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
@@ -222,4 +225,4 @@ def main(file: Path) -> None:
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
     sys.stderr.flush()
-    os._exit(1)  # a server thread of Flower's would keep it alive, and silent
+    os._exit(1)  # a server thread of Flower's would keep the process alive

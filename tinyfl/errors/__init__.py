@@ -1,41 +1,41 @@
-"""Everything tinyfl raises on purpose: one tree, one exit code for each kind (docs/exit-codes.md); and Ctrl-C, apart.
+"""The exceptions of tinyfl: one tree with an exit code for each kind (docs/exit-codes.md); and, separately, Ctrl-C.
 
-A message says what is wrong with the numbers in it, then what to do.
+A message states the problem with its numbers, then the cure.
 """
 
 
 class TinyflError(Exception):
-    """Base of all. The command line prints the message and leaves with ``exit_code``."""
+    """Base class. The command line prints the message and exits with ``exit_code``."""
 
     exit_code = 1
 
 
 class ConfigError(TinyflError):
-    """An option or a config file asks for what cannot be done."""
+    """An option or a config file is invalid."""
 
     exit_code = 2
 
 
 class DataError(TinyflError):
-    """A data set is missing, malformed or too small for what is asked."""
+    """A data set is missing, malformed or too small for the settings."""
 
     exit_code = 3
 
 
 class RunError(TinyflError):
-    """A run directory is in use, already taken, damaged, or not of this config."""
+    """A run directory is in use, taken, damaged, or from another config."""
 
     exit_code = 4
 
 
 class TrainingError(TinyflError):
-    """Training went wrong: no device of the cohort sent a usable update."""
+    """Training failed: no device of the cohort sent a usable update."""
 
     exit_code = 5
 
 
 class InstallError(TinyflError):
-    """The installation lacks a part, such as the compiled core."""
+    """A part of the installation is missing, such as the compiled core."""
 
     exit_code = 6
 
@@ -47,20 +47,20 @@ class BuildError(TinyflError):
 
 
 class LinkError(TinyflError):
-    """A board cannot be reached, or does not do what it was asked. ``reason`` is what a round counts it under."""
+    """A board cannot be reached, or does not carry out a request. ``reason`` is its key in a round's counts."""
 
     exit_code = 8
     reason = "link"
 
 
 class Dead(LinkError):
-    """The port is gone, or nothing on it answers."""
+    """The port is gone, or does not answer."""
 
     reason = "dead"
 
 
 class NoLink(Dead):
-    """The address is none that can be opened, however often it is tried."""
+    """The address can never be opened; a retry does not help."""
 
     exit_code = 2
     reason = "no-link"
@@ -73,7 +73,7 @@ class Late(LinkError):
 
 
 class Corrupt(LinkError):
-    """What arrived does not have its hash, or cannot be read."""
+    """Received data have a wrong hash, or cannot be read."""
 
     reason = "corrupt"
 
@@ -91,13 +91,13 @@ class Numeric(LinkError):
 
 
 class Refused(LinkError):
-    """The board refused a request, or is of a kind that this version cannot speak to."""
+    """The board refused a request, or speaks a protocol that this version does not support."""
 
     reason = "refused"
 
 
 class Oversized(LinkError):
-    """An update that no device can have made: a change, or a sum of changes, beyond the core's bound."""
+    """An impossible update: a change, or a sum of changes, beyond the core's bound."""
 
     reason = "oversized"
 
@@ -109,25 +109,25 @@ class TooSmall(LinkError):
 
 
 class Defect(LinkError):
-    """tinyfl itself failed at what this board did."""
+    """A defect of tinyfl, triggered by this board."""
 
     reason = "defect"
 
 
 class FlashError(TinyflError):
-    """A board could not be flashed, or does not run what was written."""
+    """A board could not be flashed, or does not run the written firmware."""
 
     exit_code = 9
 
 
 class DoesNotFit(TinyflError):
-    """A board has too little flash or RAM for what is asked."""
+    """A board has too little flash or RAM for the request."""
 
     exit_code = 12
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with how far the work came and the command that goes on. No TinyflError and no Exception, so that nobody who
-    passes over errors passes over this."""
+    """Ctrl-C, with the progress so far and the command to resume. Not a TinyflError and not an Exception, so that no handler of
+    errors swallows it."""
 
     exit_code = 130

@@ -1,8 +1,8 @@
-"""Words from outside, made fit to show.
+"""Makes untrusted text safe to show.
 
-A board, a probe, a drive, a file, a gateway, a run directory and another library's exception may all say anything. What they
-say passes ``plain`` before it reaches a terminal, a log or a message. In a file's name, a shell, Tcl and Markdown it is quoted
-by their own rules, which stand here too; HTML's are in tinyfl.report.html, the terminal's in tinyfl.cli.show.terminal.
+A board, a probe, a drive, a file, a gateway, a run directory or another library's exception may contain any text. It passes
+``plain`` before it reaches a terminal, a log or a message. The quoting rules for file names, shells, Tcl and Markdown are here
+too; those for HTML are in tinyfl.report.html, those for the terminal in tinyfl.cli.show.terminal.
 """
 
 import re
@@ -11,51 +11,51 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MOST = 300
-"""Characters of one word from outside that are shown."""
+MAX_LINE_CHARS = 300
+"""Maximum length of an untrusted text on one line, in characters."""
 
 MAX_MESSAGE_CHARS = 8000
 
 MAX_NAME_CHARS = 80
-"""Characters of a file's name that are made of words from outside: a file system takes 255 bytes."""
+"""Maximum length of untrusted text in a file's name, in characters: a file system takes 255 bytes."""
 
 MAX_USB_CHARS = 126
-"""Characters of a text that a USB device can give."""
+"""Maximum length of a USB device's text, in characters."""
 
 REPLACEMENT = "\ufffd"
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode's categories of characters that steer a terminal, turn the direction of text, or cannot be seen."""
+"""Unicode categories of characters that control a terminal, reverse the direction of text, or are invisible."""
 
 
-def plain(words: object, most: int = MOST) -> str:
-    """``words`` on one line of at most ``most`` characters: white space becomes spaces, and characters that steer a terminal
-    or hide are replaced."""
+def plain(words: object, most: int = MAX_LINE_CHARS) -> str:
+    """``words`` on one line of at most ``most`` characters: white space becomes spaces, and control and invisible characters
+    are replaced."""
     text = _text(words)
     shown = "".join(map(_plain, text[: most + 1])).strip()
     return shown[: most - 1] + "…" if len(text) > most else shown
 
 
 def serial_number(words: object) -> str:
-    """What a USB device says its serial number is; nothing where that is no text that a person could give with --probe."""
+    """A USB device's serial number; empty if it cannot be typed as a value of --probe."""
     text = words.strip() if isinstance(words, str) else ""
     return text if plain(text, MAX_USB_CHARS) == text else ""
 
 
 def visible(text: str) -> str:
-    """``text`` with its line breaks and tabs, and what else steers a terminal or hides replaced."""
+    """``text`` with other control and invisible characters than line breaks and tabs replaced."""
     return re.sub(r"[^\n\t]+", lambda hit: hit[0] if hit[0].isprintable() else "".join(map(_plain, hit[0])), text)
 
 
 def message(words: object, most: int = MAX_MESSAGE_CHARS) -> str:
-    """An error's message, which may have several lines. Where it is too long, its middle is left out: the cure stands last."""
+    """An error's message, possibly of several lines. If it is too long, its middle is cut: the cure is at the end."""
     text = _text(words)
     half = most // 2
     return visible(f"{text[:half]} […] {text[-half:]}" if len(text) > most else text)
 
 
 def file_name(words: object, most: int = MAX_NAME_CHARS) -> str:
-    """``words`` as a part of a file's name: ASCII letters and digits, dots inside, hyphens for all else; perhaps nothing."""
+    """``words`` as a part of a file's name: ASCII letters, digits and inner dots, hyphens for all else; possibly empty."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", _text(words)[:most]).strip("-.")
 
 
@@ -65,35 +65,37 @@ def shell(*words: object) -> str:
 
 
 def tcl(word: object) -> str:
-    """``word`` as one word of a Tcl command, in which nothing is substituted."""
+    """``word`` as one word of a Tcl command, without substitution."""
     quoted = re.sub(r"[^A-Za-z0-9_./:,@%+=-]", lambda hit: _TCL.get(hit[0], f"\\{hit[0]}"), str(word))
     return quoted or "{}"
 
 
 _TCL = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-"""A backslash before a line's end does not stand for that line's end."""
+"""Escapes of characters that a backslash alone does not quote."""
 
 
 def markdown(words: object) -> str:
-    """``words`` as text inside a line of Markdown."""
+    """``words`` as inline text of Markdown."""
     return re.sub(r"([\\`*_\[\]<>&|~])", r"\\\1", plain(words))
 
 
-def problem(found: Mapping[str, Any]) -> str:
-    """One of pydantic's problems with a file: where, what, and what stands there."""
-    where = plain(".".join(map(str, found["loc"])) or "the file", MAX_NAME_CHARS)
-    if found["type"] == "missing":
+def problem(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a file as text: the key, the problem and the value."""
+    where = plain(".".join(map(str, error["loc"])) or "the file", MAX_NAME_CHARS)
+    if error["type"] == "missing":
         return f"{where}: is missing"
-    if found["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return f"{where}: is a key that tinyfl does not know. Leave it out."
-    said, given = plain(found["msg"].removeprefix("Value error, ")), found["input"]
-    return f"{where}: {said}" + ("" if isinstance(given, Mapping) else f" (is {plain(_text(given, repr), MAX_NAME_CHARS)})")
+    text, given = plain(error["msg"].removeprefix("Value error, ")), error["input"]
+    return f"{where}: {text}" + (
+        "" if isinstance(given, Mapping) else f" (is {plain(_text(given, repr), MAX_NAME_CHARS)})"
+    )
 
 
 def _text(words: object, form: Callable[[object], str] = str) -> str:
     try:
         return form(words)
-    except Exception as error:  # a foreign object may fail at this too, as an integer of 5,000 digits does
+    except Exception as error:  # str() may fail, as for an integer of 5,000 digits
         return f"{type(words).__name__} that cannot be shown ({type(error).__name__})"
 
 

@@ -1,1 +1,1 @@
-"""Fleets brought up: simulated devices, emulated boards, boards on ports, and all of them mixed."""
+"""Fleets of simulated devices, emulated boards, boards on ports, and mixtures of them."""

@@ -1,6 +1,6 @@
-"""A fleet, brought up: simulated devices, emulated boards and boards on ports as one.
+"""Assembly of a fleet from simulated devices, emulated boards and boards on ports.
 
-Boards come up once, and whatever learns on them comes and goes: a gateway keeps them through many runs.
+Boards are started once and used for many trainings: a gateway keeps them across runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from tinyfl.simulators.native import NativeFleet
 
 Boards = list[dict[str, Any]]
-"""A record of each board for the run's JSON: device, id (null where only the port is known), board or port, engine, and the
-seconds it took to start."""
+"""A record of each board for the run's JSON: device, id (null if only the port is known), board or port, engine, and the
+seconds of its start."""
 
 
 @dataclass(frozen=True)
 class Station:
-    """A part of a fleet that is up: its first device's number, and what opens its boards; none for simulated devices."""
+    """A started part of a fleet: its first device's number, and the openers of its boards; none for simulated devices."""
 
     part: Part
     first: int
@@ -35,7 +35,7 @@ class Station:
 
 @dataclass(frozen=True)
 class Site:
-    """All parts of a fleet that is up, in their order, and its boards. Its devices are ``devices``."""
+    """A started fleet: all parts in their order, the records of its boards, and the numbers of its ``devices``."""
 
     stations: tuple[Station, ...]
     boards: Boards
@@ -48,7 +48,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Training:
-    """What a fleet's devices learn: ``task`` by ``network``; a board may take ``seconds`` for its part of a round."""
+    """A fleet's training: the task, the network, and the ``seconds`` that a board has for its part of a round."""
 
     task: Task
     network: Network
@@ -58,14 +58,14 @@ class Training:
 
 @contextmanager
 def opened(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
-    """The parts' boards, up as long as the context lasts; the first device has the number ``first``.
+    """Starts the parts' boards while the context lasts; the first device has the number ``first``.
 
-    Raises ConfigError, InstallError or BuildError where a part cannot be brought up.
+    Raises ConfigError, InstallError or BuildError if a part cannot be started.
     """
-    with ExitStack() as up:
+    with ExitStack() as stack:
         stations, boards = [], []
         for part in parts:
-            openers, records = _boards(up, part, first)
+            openers, records = _boards(stack, part, first)
             stations.append(Station(part, first, tuple(openers)))
             boards += [{"device": first + i, **record} for i, record in enumerate(records)]
             first += part.size
@@ -74,13 +74,13 @@ def opened(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
 
 @contextmanager
 def training(site: Site, work: Training, on_event: Callable[[Event], None]) -> Iterator[Fleet]:
-    """The site's devices as a fleet that does ``work``, as long as the context lasts; boards stay up after it.
+    """The site's devices as a fleet for ``work``, while the context lasts; boards keep running after it.
 
-    Raises InstallError where a part cannot.
+    Raises InstallError if a part's simulator is not installed.
     """
-    with ExitStack() as up:
+    with ExitStack() as stack:
         fleets = [
-            _linked(up, station, work, on_event) if station.openers else _native(up, station.part, work)
+            _linked(stack, station, work, on_event) if station.openers else _native(stack, station.part, work)
             for station in site.stations
         ]
         ids = {board["id"]: board["device"] for board in site.boards if board["id"]}
@@ -89,51 +89,51 @@ def training(site: Site, work: Training, on_event: Callable[[Event], None]) -> I
 
 @contextmanager
 def assembled(parts: Sequence[Part], work: Training, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
-    """The fleet of ``parts``, and its boards: both of the above, for one run."""
+    """Starts ``parts`` and trains on them, for one run: ``opened`` and ``training`` combined."""
     with opened(parts) as site, training(site, work, on_event) as fleet:
         yield fleet, site.boards
 
 
 def simulated(task: Task, network: Network, devices: int, engine: Engine = FASTEST) -> "NativeFleet":
-    """A simulated fleet of its own.
+    """A fleet of simulated devices only.
 
-    Raises InstallError where the simulator is not installed.
+    Raises InstallError if the simulator is not installed.
     """
     try:
         from tinyfl.simulators.native import NativeFleet
     except ModuleNotFoundError as error:
         raise InstallError(
-            "tinyfl.simulators is not there: Python took the clone's tinyfl/ for the installed package. "
-            "Start it outside the clone, or run `pip install -e .` in it."
+            "tinyfl.simulators is missing: Python imported the clone's tinyfl/ instead of the installed package. "
+            "Start Python outside the clone, or run `pip install -e .` in it."
         ) from error
     return NativeFleet(task, network, devices, engine)
 
 
-def _native(up: ExitStack, part: Part, work: Training) -> Fleet:
+def _native(stack: ExitStack, part: Part, work: Training) -> Fleet:
     native = simulated(work.task, work.network, part.native, work.engine)
-    up.callback(native.close)
+    stack.callback(native.close)
     return native
 
 
-def _linked(up: ExitStack, station: Station, work: Training, on_event: Callable[[Event], None]) -> Fleet:
+def _linked(stack: ExitStack, station: Station, work: Training, on_event: Callable[[Event], None]) -> Fleet:
     from tinyfl.fleets.linked import LinkFleet
 
     fleet = LinkFleet(station.openers, work.task, work.network, first=station.first, seconds=work.seconds, on_event=on_event)
-    up.enter_context(fleet)
+    stack.enter_context(fleet)
     return fleet
 
 
-def _boards(up: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
+def _boards(stack: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
     if part.native:
         return [], []
-    return _emulated(up, part, first) if part.board else _on_ports(part)
+    return _emulated(stack, part, first) if part.board else _on_ports(part)
 
 
-def _emulated(up: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
-    """Boards with the ids from ``first`` + 1 on, so that no two of a fleet are alike."""
+def _emulated(stack: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
+    """Boards with ids from ``first`` + 1 on, unique within the fleet."""
     from tinyfl.fleets import emulation
 
-    running = up.enter_context(
+    running = stack.enter_context(
         emulation.started(part.board, part.count, engine=part.engine, toolchain=part.toolchain, first=first + 1)
     )
     openers = [board.opener for board in running]

@@ -1,4 +1,4 @@
-"""Emulated boards, in this process or served on ptys and TCP ports, until they are no longer needed."""
+"""Emulated boards as context managers: in this process, or served on ptys and TCP ports."""
 
 import asyncio
 import hashlib
@@ -28,14 +28,14 @@ from tinyfl.system.child import Child
 
 LINKS: tuple[Link, ...] = get_args(Link)
 START_SECONDS = 30.0
-"""What an emulated board may take to its first answer."""
+"""Time limit for an emulated board's first reply, in seconds."""
 MAX_BOARDS = 1000
 
 
 @dataclass(frozen=True)
 class Running:
-    """An emulated board: its id (16 hexadecimal digits), its engine, what opens its link, what restarts it as its reset pin
-    would (a process has none), and the seconds from nothing to its first answer."""
+    """An emulated board: its id (16 hexadecimal digits), its engine, the opener of its link, its reset pin (a process has
+    none), and the seconds from its start to its first reply."""
 
     id: str
     engine: str
@@ -46,7 +46,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Served:
-    """An emulated board that others talk to: its id, its kind, and what pyserial's ``serial_for_url`` opens."""
+    """An emulated board for other programs: its id, its kind, and its url for pyserial's ``serial_for_url``."""
 
     id: str
     board: str
@@ -57,19 +57,19 @@ class Served:
 def started(
     name: str, count: int = 1, *, engine: str = "", toolchain: Toolchain = "zig", first: int = 1
 ) -> Iterator[list[Running]]:
-    """``count`` boards of kind ``name`` for this process alone, with the ids from ``first`` on, as long as the context lasts.
+    """Runs ``count`` boards of kind ``name`` for this process, with ids from ``first`` on, while the context lasts.
 
-    The firmware is built in the user's cache. Raises ConfigError, InstallError, and what ``build`` does.
+    Builds the firmware in the user's cache. Raises ConfigError, InstallError, and the errors of ``build``.
     """
     board, engine = _chosen(name, count, engine, first)
     elf = firmware(board, toolchain).elf
     _allow_files()
     with ExitStack() as running:
         with asyncio.Runner() as loop:
-            # Links are closed at the end and all at once: pyserial takes 0.3 s to close a socket.
-            made = [_start(running, loop, elf, board, serial, engine) for serial in range(first, first + count)]
-            loop.run(_close([link for _, link in made]))
-        yield [each for each, _ in made]
+            # Links are closed together at the end: pyserial takes 0.3 s to close a socket.
+            started_boards = [_start(running, loop, elf, board, serial, engine) for serial in range(first, first + count)]
+            loop.run(_close([link for _, link in started_boards]))
+        yield [each for each, _ in started_boards]
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def emulate(
     first: int = 1,
     out: Path | None = None,
 ) -> Iterator[list[Served]]:
-    """The same, each served on a link of its own; built in ``out``, where given."""
+    """Serves ``count`` boards of kind ``name``, each on its own link; builds the firmware in ``out``, if given."""
     board, engine = _chosen(name, count, engine, first)
     kind = next((each for each in LINKS if each == link), None)
     if kind is None:
@@ -96,9 +96,9 @@ def emulate(
 
 
 def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]:
-    """The board and its engine.
+    """Loads the board and chooses its engine.
 
-    Raises ConfigError where there is none, or the numbers are out of range.
+    Raises ConfigError for an unknown board or engine, or numbers out of range.
     """
     board = load(name)
     engine = engine or ("process" if board.core == "host" else "unicorn")
@@ -107,17 +107,17 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
     if (engine == "process") != (board.core == "host"):
         raise ConfigError(f"engine {engine} does not run {board.name}. posix takes process, chips unicorn or qemu.")
     if not 1 <= count <= MAX_BOARDS:
-        raise ConfigError(f"{count:,} boards, not 1 to {MAX_BOARDS:,}. A larger fleet is for tinyfl simulate.")
+        raise ConfigError(f"{count:,} boards, not 1 to {MAX_BOARDS:,}. For a larger fleet, use tinyfl simulate.")
     if not 0 <= first <= (1 << 64) - count:
         raise ConfigError(f"--first {first} leaves no ids of 64 bits for {count:,} boards.")
     return board, engine
 
 
 def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, sources: Sequence[Path] = ()) -> Firmware:
-    """Builds the firmware in the folder ``out``, or in the user's cache, where only what is the same shares a folder: an
-    installation's build of this manifest with these sources.
+    """Builds the firmware in the folder ``out``, or in the user's cache, in a folder for this installation, manifest and
+    sources.
 
-    Raises ConfigError where the folder cannot be had, and what ``build`` does.
+    Raises ConfigError for an unusable folder, and the errors of ``build``.
     """
     if out is None:
         what = [__file__, board.model_dump_json(), *(str(path.resolve()) for path in sources)]
@@ -127,17 +127,17 @@ def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, source
 
 
 def _allow_files() -> None:
-    """Each board takes a handful of open files; a process may have more of them than it has at first."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 8 * MAX_BOARDS if most == resource.RLIM_INFINITY else min(8 * MAX_BOARDS, most)
-    if now != resource.RLIM_INFINITY and now < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
+    """Raises this process's limit of open files, since each board needs several."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = 8 * MAX_BOARDS if hard == resource.RLIM_INFINITY else min(8 * MAX_BOARDS, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _start(
     running: ExitStack, loop: asyncio.Runner, elf: Path, board: Board, serial: int, engine: str
 ) -> tuple[Running, LinkedBoard]:
-    """Starts one board, which ends with ``running``, and waits for its first answer on a link that is still open."""
+    """Starts one board, which ends with ``running``, and waits for its first reply; returns it with its open link."""
     began = time.perf_counter()
     if engine == "unicorn":
         from tinyfl.simulators.unicorn import Machine
@@ -160,11 +160,11 @@ async def _close(links: Sequence[LinkedBoard]) -> None:
 
 
 def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str, link: Link) -> str:
-    """Starts one board, which ends with ``running``: its url."""
+    """Starts one board, which ends with ``running``, and returns its url."""
     if engine == "unicorn":
         from tinyfl.simulators.unicorn import Machine
 
-        return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _say)).url)
+        return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _report_fault)).url)
     if engine == "qemu":
         from tinyfl.simulators.qemu import QemuBoard
 
@@ -178,9 +178,9 @@ def _process(running: ExitStack, elf: Path, serial: int, link: Link) -> str:
     assert child.process.stdout is not None
     url = str(child.process.stdout.readline().decode().strip())
     if not url:
-        raise BoardFault(f"{elf} ended before it said where it listens.")
+        raise BoardFault(f"{elf} ended before it printed its address.")
     return url
 
 
-def _say(fault: BoardFault) -> None:
+def _report_fault(fault: BoardFault) -> None:
     print(f"tinyfl: {fault}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""A fleet of boards at the far ends of wires, all of a cohort at once: the Fleet seam over links.
+"""A fleet of boards on wires, with the whole cohort in parallel: the Fleet interface over links.
 
-A board learns by the same source as the native fleet, so a round has the same bits wherever it runs. A board that fails, or
-makes tinyfl fail, is left out with its reason and connected anew at its next round, so one that comes back joins again, and
-one that stays dead costs a probe, beside the others.
+Boards run the same source as the native fleet, so a round gives the same bits everywhere. A board that fails, or makes tinyfl
+fail, is left out with its reason and reconnected at its next round: a board that returns rejoins, and a dead one costs only a
+probe in parallel to the others.
 """
 
 import asyncio
@@ -28,22 +28,22 @@ from tinyfl.networks import Network
 from tinyfl.tasks import Task
 
 PROBE_SECONDS = 3.0
-"""What a board may take to answer at the start of a round."""
+"""Time limit for a board's first reply in a round, in seconds."""
 
 MAX_THREADS = 64
-"""Ports that open, and emulated boards that run, at once."""
+"""Maximum number of ports opening and emulated boards running concurrently."""
 
 MAX_DETAIL = 500
-"""Characters of an event's words."""
+"""Maximum length of an event's detail, in characters."""
 
-LARGEST = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 SINE = "sine"
 
 
 @dataclass
-class _Seat:
-    """A device of the fleet: how to reach its board, and the board while it is there."""
+class _Slot:
+    """A device of the fleet: the opener of its link, and its board while connected."""
 
     opener: Opener
     board: LinkedBoard | None = None
@@ -51,22 +51,22 @@ class _Seat:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A round, the same for all devices."""
+class _RoundWork:
+    """A round's parameters, the same for all devices."""
 
     round: int
     theta: F32
     base: bytes
     inner: Inner
-    known: dict[int, asyncio.Event]
-    """Set for each device once it is known which board is there, if any."""
+    identified: dict[int, asyncio.Event]
+    """Set for each device once its board, if any, is identified."""
 
 
 class LinkFleet:
-    """Device ``first`` + i is the board behind ``openers[i]``; once reached, each may take ``seconds`` for its part of a round.
+    """Device ``first`` + i is the board behind ``openers[i]``; a connected board has ``seconds`` for its part of a round.
 
-    A board counts as one device: the one that it was first, or the lowest of those that it is at once. ``on_event`` is called
-    from the fleet's own thread. Close the fleet, or use it in a ``with``, to let the ports go.
+    A board counts as one device: the first that it answered as, or the lowest of several in the same round. ``on_event`` is
+    called from the fleet's own thread. Close the fleet, or use it in a ``with``, to close the ports.
     """
 
     boards = True
@@ -84,8 +84,8 @@ class LinkFleet:
         self.size, self.task, self.network, self.seconds = len(openers), task, network, seconds
         self._plan = network.plan.bytes
         self._plan_sha = sha256(self._plan).digest()
-        self._seats = {first + i: _Seat(opener) for i, opener in enumerate(openers)}
-        self._tell = on_event or (lambda event: None)
+        self._slots = {first + i: _Slot(opener) for i, opener in enumerate(openers)}
+        self._on_event = on_event or (lambda event: None)
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS))
         self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
@@ -96,16 +96,16 @@ class LinkFleet:
         return summed(cohort, theta, self.run_each(cohort, round, theta, inner))
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
-        """The same with each device's update kept apart."""
-        work = _Work(round, theta, sha256(floats(theta)).digest(), inner, {int(d): asyncio.Event() for d in cohort})
+        """One round on the devices ``cohort``, with separate updates."""
+        work = _RoundWork(round, theta, sha256(floats(theta)).digest(), inner, {int(d): asyncio.Event() for d in cohort})
         outcomes = self._wait(self._cohort(work))
         phi = np.stack([outcome[0] for outcome in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
         loss = np.array([outcome[1] for outcome in outcomes], np.float32)
-        ids = tuple(self._seats[device].id for device in work.known)
+        ids = tuple(self._slots[device].id for device in work.identified)
         return Phis(phi, loss, tuple(o[2] for o in outcomes), ids)
 
     def close(self) -> None:
-        """Lets the ports go; the boards stay as they are."""
+        """Closes the ports; the boards keep their state."""
         self._wait(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -127,76 +127,78 @@ class LinkFleet:
     async def _close(self) -> None:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        await asyncio.gather(*(_let_go(seat) for seat in self._seats.values()))
+        await asyncio.gather(*(_disconnect(slot) for slot in self._slots.values()))
 
-    async def _cohort(self, work: _Work) -> list[tuple[F32, float, str]]:
+    async def _cohort(self, work: _RoundWork) -> list[tuple[F32, float, str]]:
         """(phi, loss, reason) of each device, in the cohort's order."""
-        outcomes = await asyncio.gather(*(self._device(device, work) for device in work.known), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._device(device, work) for device in work.identified), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
-    async def _device(self, device: int, work: _Work) -> tuple[F32, float, str]:
-        """What becomes of one device. Nothing that its board does ends the round for others."""
-        seat = self._seats[device]
+    async def _device(self, device: int, work: _RoundWork) -> tuple[F32, float, str]:
+        """(phi, loss, reason) of one device. No failure of its board ends the round for others."""
+        slot = self._slots[device]
         try:
             with one_device():
-                new = seat.board is None
-                board = await self._reached(device, work)
+                new = slot.board is None
+                board = await self._connected(device, work)
                 async with limit(self.seconds):
                     await self._prepare(board, new, work)
                     phi, loss = await self._learn(board, device, work)
         except LinkError as error:
-            await _let_go(seat)
-            return self._without(device, work, error.reason, str(error))
+            await _disconnect(slot)
+            return self._left_out(device, work, error.reason, str(error))
         try:
             core.fixed(phi, work.theta)
         except ValueError as error:
-            return self._without(device, work, core.Code.oversized.name, f"{error}.", loss)
-        if not abs(loss) <= LARGEST:
-            self._say(device, work, "no loss", f"the update counts; its loss, {loss:g}, is left out of the round's")
+            return self._left_out(device, work, core.Code.oversized.name, f"{error}.", loss)
+        if not abs(loss) <= MAX_FLOAT32:
+            self._report(device, work, "no loss", f"the update counts, but its loss, {loss:g}, is left out of the round's mean")
             loss = float("nan")
         return phi, loss, ""
 
-    def _say(self, device: int, work: _Work, what: str, detail: str) -> None:
-        self._tell(Event(work.round, device, self._seats[device].id, what, plain(detail, MAX_DETAIL)))
+    def _report(self, device: int, work: _RoundWork, what: str, detail: str) -> None:
+        self._on_event(Event(work.round, device, self._slots[device].id, what, plain(detail, MAX_DETAIL)))
 
-    def _without(self, device: int, work: _Work, reason: str, why: str, loss: float = float("inf")) -> tuple[F32, float, str]:
-        self._say(device, work, "left out", f"{reason}: {why}")
+    def _left_out(
+        self, device: int, work: _RoundWork, reason: str, why: str, loss: float = float("inf")
+    ) -> tuple[F32, float, str]:
+        self._report(device, work, "left out", f"{reason}: {why}")
         return work.theta, loss, reason
 
-    async def _reached(self, device: int, work: _Work) -> LinkedBoard:
-        """The device's board, there and described."""
-        seat, within = self._seats[device], min(PROBE_SECONDS, self.seconds)
+    async def _connected(self, device: int, work: _RoundWork) -> LinkedBoard:
+        """Connects the device's board, or checks that the same board is still there."""
+        slot, within = self._slots[device], min(PROBE_SECONDS, self.seconds)
         try:
-            if seat.board is None:
-                seat.board = await LinkedBoard.connect(seat.opener, within)
-                for lower in (known for other, known in work.known.items() if other < device):
-                    await lower.wait()  # of two that are one board, chance does not decide which counts
-                self._greet(seat, device, work)
-            elif (await seat.board.describe(within)).id.hex() != seat.id:
-                raise Refused(f"another board answers where {seat.id} was. {PUT_RIGHT}")
+            if slot.board is None:
+                slot.board = await LinkedBoard.connect(slot.opener, within)
+                for lower in (identified for other, identified in work.identified.items() if other < device):
+                    await lower.wait()  # if two devices reach the same board, always the lower one counts
+                self._identify(slot, device, work)
+            elif (await slot.board.describe(within)).id.hex() != slot.id:
+                raise Refused(f"another board answers where {slot.id} was. {PUT_RIGHT}")
         finally:
-            work.known[device].set()
-        return seat.board
+            work.identified[device].set()
+        return slot.board
 
-    def _greet(self, seat: _Seat, device: int, work: _Work) -> None:
-        """Takes note of who answers. Raises Refused where that is another board than before, or one that has a seat."""
-        assert seat.board is not None
-        described = seat.board.description
+    def _identify(self, slot: _Slot, device: int, work: _RoundWork) -> None:
+        """Records the id of a connected board. Raises Refused for another board than before, or another device's board."""
+        assert slot.board is not None
+        described = slot.board.description
         id = described.id.hex()
-        taken = [number for number, other in self._seats.items() if other is not seat and other.id == id]
-        if taken or (seat.id and seat.id != id):
-            whose = f"which is device {taken[0]} already" if taken else f"where {seat.id} was before"
-            raise Refused(f"board {id} answers, {whose}. {PUT_RIGHT}")
-        what, seat.id = "back" if seat.id else "connected", id
-        self._say(device, work, what, f"{described.board}, firmware {described.firmware}")
+        others = [number for number, other in self._slots.items() if other is not slot and other.id == id]
+        if others or (slot.id and slot.id != id):
+            which = f"which is device {others[0]} already" if others else f"where {slot.id} was before"
+            raise Refused(f"board {id} answers, {which}. {PUT_RIGHT}")
+        what, slot.id = "back" if slot.id else "connected", id
+        self._report(device, work, what, f"{described.board}, firmware {described.firmware}")
 
-    async def _prepare(self, board: LinkedBoard, new: bool, work: _Work) -> None:
-        """Gives the board the network's plan and, where it was reached anew, ends what it has under way.
+    async def _prepare(self, board: LinkedBoard, new: bool, work: _RoundWork) -> None:
+        """Sends the board the network's plan, and aborts any unfinished round on a ``new`` connection.
 
-        Raises TooSmall, before anything is sent, where it has no room.
+        Raises TooSmall, before sending anything, if the board has too little memory.
         """
         described, need = board.description, self.network.arena_bytes(work.inner.batch)
         if need > described.arena:
@@ -209,27 +211,28 @@ class LinkFleet:
         if described.plan != self._plan_sha:
             await board.put_plan(self._plan)
 
-    async def _learn(self, board: LinkedBoard, device: int, work: _Work) -> tuple[F32, float]:
+    async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> tuple[F32, float]:
         """phi and the mean loss of one device's round."""
         await board.put_weights(work.theta, self.seconds)
-        asked, samples = await self._asked(board.description, device, work)
-        status = await board.train(asked, self.seconds)
+        request, samples = await self._request(board.description, device, work)
+        status = await board.train(request, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
-        _demand_round(status, asked)
+        _demand_round(status, request)
         phi = await board.weights(status, self.seconds)
         if phi.shape != work.theta.shape:
-            raise Corrupt(f"{phi.size} weights came back, not {work.theta.size}.")
+            raise Corrupt(f"the board returned {phi.size} weights, not {work.theta.size}.")
         if not np.isfinite(phi).all():
-            raise Numeric("weights came back that are not finite.")
+            raise Numeric("the board returned non-finite weights.")
         return phi, status.loss
 
-    async def _asked(self, described: Description, device: int, work: _Work) -> tuple[Round, F32 | None]:
-        """The round for one device; and the samples (all passes, inputs + outputs) to feed, unless it makes its own."""
+    async def _request(self, described: Description, device: int, work: _RoundWork) -> tuple[Round, F32 | None]:
+        """The round for one device, and its samples float32 (samples of all passes, inputs + outputs); None if the board
+        generates them."""
         inner, one = work.inner, np.array([device], np.uint32)
         source = self.task.stream(one, work.round, inner.samples)
-        here = isinstance(source, SineSource) and SINE in described.sources
-        asked = Round(
+        on_board = isinstance(source, SineSource) and SINE in described.sources
+        request = Round(
             round=work.round,
             device=device,
             seed=source.seed if isinstance(source, SineSource) else 0,
@@ -239,29 +242,29 @@ class LinkFleet:
             rate=inner.lr,
             clip=inner.clip,
             base=work.base,
-            source=SINE if here else "",
+            source=SINE if on_board else "",
         )
-        if here:
-            return asked, None
+        if on_board:
+            return request, None
 
-        def made() -> F32:
+        def generated() -> F32:
             x, y = core.samples(source, self.network.plan, one, work.round, inner.samples)
             return np.tile(np.concatenate([x[0], y[0]], axis=1), (inner.passes, 1))
 
-        return asked, await asyncio.to_thread(made)  # it may take a while, and the fleet's deadlines go on
+        return request, await asyncio.to_thread(generated)  # slow work, in a thread, since the fleet's deadlines go on
 
 
-def _demand_round(status: Status, asked: Round) -> None:
-    """Raises Stale unless ``status`` is of the round asked for, and the round is done."""
-    whole = asked.samples * asked.passes
-    if (status.state, status.round, status.base, status.done) != (BoardState.learnt, asked.round, asked.base, whole):
+def _demand_round(status: Status, request: Round) -> None:
+    """Raises Stale unless ``status`` reports the requested round as done."""
+    total = request.samples * request.passes
+    if (status.state, status.round, status.base, status.done) != (BoardState.learnt, request.round, request.base, total):
         raise Stale(
-            f"the board has learnt from {status.done} samples in round {status.round}, from {status.base.hex()[:8]} on; asked "
-            f"were {whole} in round {asked.round}, from {asked.base.hex()[:8]} on."
+            f"the board has learnt from {status.done} samples in round {status.round}, starting at {status.base.hex()[:8]}; "
+            f"requested were {total} in round {request.round}, starting at {request.base.hex()[:8]}."
         )
 
 
-async def _let_go(seat: _Seat) -> None:
-    board, seat.board = seat.board, None
+async def _disconnect(slot: _Slot) -> None:
+    board, slot.board = slot.board, None
     if board is not None:
         await board.close()

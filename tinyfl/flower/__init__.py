@@ -1,6 +1,6 @@
-"""All that knows Flower: our strategy, and the grid that puts a fleet behind Flower's addresses.
+"""The interface to Flower: the strategy, and the grid that maps Flower's node ids to a fleet.
 
-Flower's telemetry and update check are off: nothing reaches out to the network by itself.
+Flower's telemetry and update check are off: there is no network traffic without the user's command.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""What the operator of a machine lets runs do there. A SuperLink and a gateway read the same file:
+"""The allow list of a machine's operator, read by a SuperLink and a gateway alike:
 
-    apps = ["9f86d081884c7d65…"]      # Flower apps with code of their own that may run: the SHA-256 of each bundle
-    folders = ["runs", "/srv/data"]   # where the paths in a run's settings may lead
+    apps = ["9f86d081884c7d65…"]      # Flower apps with their own code that may run: the SHA-256 of each bundle
+    folders = ["runs", "/srv/data"]   # folders for the paths in a run's settings
 
-An app that brings no code needs no entry. It is known by its content: a pyproject.toml that names tinyfl's two components, and
-no other file.
+An app without code needs no entry. It is recognised by its content: a pyproject.toml with tinyfl's two components, and no other
+file.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from tinyfl.errors.words import plain
 from tinyfl.networks import is_file
 
 VARIABLE = "TINYFL_ALLOWED"
-"""The environment variable that names the file, for Flower's programs, which have no option for it."""
+"""The environment variable with the file's path, for Flower's programs, which have no option for it."""
 
 DEFAULT_FOLDERS = ("runs",)
-"""The folders where the operator names none: those of the working directory."""
+"""The default folders, relative to the working directory."""
 
 PATHS = ("out", "resume", "data", "network")
-"""Settings of a run that may be a path; a network is one only where it is a file."""
+"""Settings of a run that may be paths; a network is a path only if it is a file."""
 
 COMPONENTS = {"serverapp": "tinyfl.flower.server_app:app", "clientapp": "tinyfl.flower.client_app:app"}
 
@@ -46,28 +46,28 @@ KEYS = {
     "tool.flwr": {"app"},
     "tool.flwr.app": {"publisher", "components", "config", "fab-exclude"},
 }
-"""What a known app's pyproject.toml may have, table by table. Others tell Flower, or the installer it starts, what to do."""
+"""Keys allowed in a known app's pyproject.toml, by table. Other keys could control Flower or its installer."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-"""Publisher, name and version, of which Flower makes the folder that the app is unpacked to."""
+"""Publisher, name and version: Flower builds the app's folder name from them."""
 
 MAX_BYTES = 1 << 16
-"""Size of a known app's file, in bytes, unpacked."""
+"""Maximum size of a known app's file, unpacked, in bytes."""
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """``apps`` are the SHA-256 of bundles, in lower-case hexadecimal; ``folders`` are whole paths."""
+    """``apps`` are the SHA-256 sums of bundles, in lower-case hexadecimal; ``folders`` are absolute paths."""
 
     apps: frozenset[str]
     folders: tuple[Path, ...]
 
 
 def read_allowed(file: Path | None = None) -> Allowed:
-    """The allow list in ``file``, a TOML file whose relative folders start at its own; without one, no app and
+    """Reads the allow list ``file``, in TOML; its folders are relative to its own. Without a file: no apps, and
     DEFAULT_FOLDERS.
 
-    Raises ConfigError where it is none.
+    Raises ConfigError for an invalid file.
     """
     table = read_toml(file) if file else {}
     if unknown := sorted(set(table) - {"apps", "folders"}):
@@ -83,7 +83,7 @@ def read_allowed(file: Path | None = None) -> Allowed:
 
 
 def allowed_here() -> Allowed:
-    """The allow list that VARIABLE names, of a process that Flower started."""
+    """Reads the allow list named by VARIABLE, in a process started by Flower."""
     file = os.environ.get(VARIABLE)
     return read_allowed(Path(file) if file else None)
 
@@ -93,38 +93,38 @@ def _texts(value: object) -> bool:
 
 
 def why_refused(app: bytes, allowed: Allowed) -> str:
-    """Why the Flower app whose bundle is ``app`` may not run here, with what the operator can do; empty where it may.
+    """The reason why the Flower app in the bundle ``app`` may not run here, with the operator's cure; empty if it may.
 
-    Nothing of it is executed, unpacked or written.
+    Nothing is executed, unpacked or written.
     """
     name = hashlib.sha256(app).hexdigest()
     if name in allowed.apps:
         return ""
     try:
         why = _why_unknown(app)
-    except Exception as error:  # zipfile and tomllib raise many kinds for damaged input; what cannot be read is not known
+    except Exception as error:  # zipfile and tomllib raise many kinds for damaged input; an unreadable app is unknown
         why = f"it cannot be read ({plain(error, 100) or type(error).__name__})"
     return why and (
-        f"this app may not run here: {why}. An app runs where it names tinyfl's components and brings nothing of its own, or "
-        f'where the operator has put apps = ["{name}"] into the allow list.'
+        f"this app may not run here: {why}. An app runs if it names tinyfl's components and has no files of its own, or "
+        f'if the operator adds apps = ["{name}"] to the allow list.'
     )
 
 
 def refuse_paths(options: Mapping[str, Any], allowed: Allowed) -> None:
-    """Raises ConfigError where ``options`` of a run name a path outside the allowed folders, symbolic links resolved."""
+    """Raises ConfigError if ``options`` of a run have a path outside the allowed folders, after resolving symbolic links."""
     paths = {key: str(options[key]) for key in PATHS if options.get(key)}
     if "network" in paths and not is_file(paths["network"]):
         del paths["network"]
     for key, value in paths.items():
         try:
             path = Path(value).resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a circle of links, or a character that no path has
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, or an invalid character
             raise ConfigError(f"{key} is {plain(value)!r}, which is no path ({plain(error)}). Give another.") from error
         if not any(path.is_relative_to(folder) for folder in allowed.folders):
             named = ", ".join(map(str, allowed.folders)) or "none"
             raise ConfigError(
                 f"{key} is {plain(value)}, which is outside the folders that a run may use on that machine ({named}). Give a "
-                f'path inside one of them, or have its operator add folders = ["{plain(path.parent)}"] to the allow list.'
+                f'path inside one of them, or ask its operator to add folders = ["{plain(path.parent)}"] to the allow list.'
             )
 
 
@@ -136,22 +136,22 @@ def _why_unknown(app: bytes) -> str:
     if content.decode() != f"{PYPROJECT},{hashlib.sha256(pyproject).hexdigest()},{8 * len(pyproject)}":
         return f"its {CONTENT} does not describe its {PYPROJECT} alone"
     table = tomllib.loads(pyproject.decode())
-    return _why_other_tables(table) or _why_other_words(table["project"], table["tool"]["flwr"]["app"])
+    return _why_other_tables(table) or _why_other_values(table["project"], table["tool"]["flwr"]["app"])
 
 
 def _why_not_alone(entries: list[zipfile.ZipInfo]) -> str:
     if others := sorted({entry.orig_filename for entry in entries} - {PYPROJECT, CONTENT}):
-        return f"it brings files of its own ({plain(', '.join(others), 200)})"
+        return f"it has files of its own ({plain(', '.join(others), 200)})"
     if len(entries) != 2 or len({entry.filename for entry in entries}) != 2:
-        return f"it holds {len(entries)} entries where {PYPROJECT} and {CONTENT} belong once each"
+        return f"it has {len(entries)} entries instead of one {PYPROJECT} and one {CONTENT}"
     if not all(stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG) for entry in entries):
-        return "it holds an entry that is no plain file"
+        return "it has an entry that is not a regular file"
     most = max(entry.file_size for entry in entries)
-    return f"it holds a file of {most:,} bytes, and {MAX_BYTES:,} are the most" if most > MAX_BYTES else ""
+    return f"it has a file of {most:,} bytes; the maximum is {MAX_BYTES:,}" if most > MAX_BYTES else ""
 
 
 def _why_other_tables(table: Mapping[str, Any]) -> str:
-    """Why a table of the pyproject.toml has what a known app's has not."""
+    """The difference from a known app's tables and keys; empty if there is none."""
     for place, keys in KEYS.items():
         inner: Any = table
         for key in filter(None, place.split(".")):
@@ -164,8 +164,8 @@ def _why_other_tables(table: Mapping[str, Any]) -> str:
     return ""
 
 
-def _why_other_words(project: Mapping[str, Any], app: Mapping[str, Any]) -> str:
-    """Why the values are not those of a known app."""
+def _why_other_values(project: Mapping[str, Any], app: Mapping[str, Any]) -> str:
+    """The difference from a known app's values; empty if there is none."""
     if app.get("components") != COMPONENTS:
         return f"it names other components than tinyfl's ({plain(app.get('components'), 200)})"
     if others := [each for each in project.get("dependencies", []) if not _is_tinyfl(each)]:
@@ -177,9 +177,9 @@ def _why_other_words(project: Mapping[str, Any], app: Mapping[str, Any]) -> str:
 
 
 def _is_tinyfl(dependency: str) -> bool:
-    """Whether a dependency is tinyfl by name, from wherever this machine installs packages."""
+    """Whether a dependency is tinyfl, from this machine's package source."""
     try:
-        asked = Requirement(dependency)
+        requirement = Requirement(dependency)
     except InvalidRequirement:
         return False
-    return asked.name == "tinyfl" and asked.url is None
+    return requirement.name == "tinyfl" and requirement.url is None

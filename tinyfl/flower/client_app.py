@@ -1,7 +1,7 @@
-"""The ClientApp of the package: under a gateway it hands each message on to it; anywhere else it simulates its share.
+"""The package's ClientApp: it forwards each message to its gateway; without a gateway it simulates its part of the fleet.
 
-Flower may start a process for each message. So everything that must outlive one, boards above all, is in the gateway, and this
-app only knows where that listens: in its node's config, ``gateway="/path/of/a/socket"``. A node without one, as in Flower's
+Flower may start a process for each message, so everything that must outlive a message, above all the boards, is in the gateway.
+This app only needs its address, from the node config: ``gateway="/path/of/a/socket"``. A node without one, as in Flower's
 simulation engine, serves part ``partition-id`` of ``num-partitions`` of a simulated fleet.
 """
 
@@ -20,7 +20,7 @@ app = ClientApp()
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Which devices are here."""
+    """This node's devices."""
     return _reply(message, context)
 
 
@@ -32,7 +32,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """The loss of this node's part, with nothing learnt."""
+    """The loss on this node's part, without learning."""
     return _reply(message, context)
 
 
@@ -43,7 +43,7 @@ def _reply(message: Message, context: Context) -> Message:
             answer = ask(str(socket), message.metadata.message_type, message.content, context.run_config)
         else:
             answer = _simulated(message, context)
-    except LinkError as error:  # its gateway is away, and may be back when it is asked again
+    except LinkError as error:  # the gateway is away, and may be back for the next request
         answer = Error(Trouble.silent, str(error))
     except TinyflError as error:
         answer = Error(Trouble.failed, str(error))
@@ -66,7 +66,7 @@ def _simulated(message: Message, context: Context) -> RecordDict | Error:
 
 @lru_cache(maxsize=1)
 def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
-    """The whole simulated fleet of a run; a process that stays, as Ray's do, makes it once."""
+    """The complete simulated fleet of a run; built once in a long-lived process, such as Ray's."""
     from tinyfl.config import resolve
     from tinyfl.fleets.assembly import simulated
     from tinyfl.flower.allowed import allowed_here, refuse_paths

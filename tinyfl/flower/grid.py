@@ -1,8 +1,7 @@
-"""Grids whose nodes are parts of one fleet, and the one that works in this process.
+"""Grids whose nodes are parts of one fleet, and the grid that works in this process.
 
-With ``gateways`` n, node k of 1 .. n serves a contiguous shard of the devices and answers with one sum or mean for all of
-them, so that messages cost per gateway. With ``gateways`` None each device is a node, for strategies that look at single
-updates.
+With ``gateways`` n, node k of 1 .. n serves a contiguous shard of the devices and replies with one sum or mean over them, so
+messages cost per gateway. With ``gateways`` None each device is a node, for strategies that inspect single updates.
 """
 
 from abc import abstractmethod
@@ -21,11 +20,11 @@ from tinyfl.flower.node import answer, one_by_one, read_request
 try:
     from flwr.supercore.task_identity import TaskIdentity
 except ImportError as error:
-    raise InstallError("tinyfl needs flwr 1.41.0, whose messages it can address: pip install flwr==1.41.0") from error
+    raise InstallError("tinyfl needs flwr 1.41.0 to address messages: pip install flwr==1.41.0") from error
 
 
 def shard(size: int, parts: int, part: int) -> range:
-    """The devices of part number ``part`` (from 0) of a fleet of ``size`` devices, cut evenly."""
+    """The devices of part ``part`` (from 0) of ``parts`` equal parts of a fleet of ``size`` devices."""
     return range(size * part // parts, size * (part + 1) // parts)
 
 
@@ -36,31 +35,31 @@ class FleetAddresses(Grid):
 
     @abstractmethod
     def devices_at(self, node: int) -> range:
-        """The devices that a node serves."""
+        """The devices of a node."""
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
-        """Of the last messages, by node: the ``seconds`` to its answer, and those of its devices' ``work``. Empty where all
-        is in this process."""
+        """Seconds of the last exchange by node: ``seconds`` until its reply, ``work`` of its devices. Empty within one
+        process."""
         return {}
 
     def parts(self) -> Mapping[str, range]:
-        """The machines that the devices are on, by name. Empty where all is in this process."""
+        """The devices of each machine, by its name. Empty within one process."""
         return {}
 
     def get_node_ids(self) -> Sequence[int]:
         return range(1, self.nodes + 1)
 
     def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        """What the nodes of ``messages`` answer, in their order; all messages ask for the same."""
+        """The nodes' replies to ``messages``, in their order; all messages request the same work."""
         raise NotImplementedError
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Has each message's round run on its node and returns the replies, in the messages' order."""
+        """Runs each message's round on its node and returns the replies, in the messages' order."""
         sent = list(messages)
         replies: dict[int, Message] = {}
         for same in _same_work(sent).values():
             answers = self.answers([sent[i] for i in same])
-            replies.update({i: Message(said, reply_to=sent[i]) for i, said in zip(same, answers, strict=True)})
+            replies.update({i: Message(content, reply_to=sent[i]) for i, content in zip(same, answers, strict=True)})
         return [replies[i] for i in range(len(sent))]
 
     def set_run(self, run: Run) -> None:
@@ -76,21 +75,21 @@ class FleetAddresses(Grid):
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError("this grid answers at once: use send_and_receive")
+        raise NotImplementedError("this grid replies at once: use send_and_receive")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        raise NotImplementedError("this grid answers at once: use send_and_receive")
+        raise NotImplementedError("this grid replies at once: use send_and_receive")
 
 
 class FleetGrid(FleetAddresses):
-    """The grid of one fleet. ``defaults`` fill in what a message's config does not say (as in evaluate messages)."""
+    """The grid of one fleet. ``defaults`` are used for keys that a message's config lacks (as in evaluate messages)."""
 
     def __init__(self, fleet: Fleet, gateways: int | None = 1, defaults: ConfigRecord | None = None) -> None:
         if gateways is not None and not 0 < gateways <= fleet.size:
             raise ConfigError(f"{gateways} gateways for {fleet.size:,} devices: give --nodes 1 to {fleet.size:,}, or devices.")
         self.fleet, self.gateways, self.defaults = fleet, gateways, defaults or ConfigRecord()
         self.nodes = gateways or fleet.size
-        # Message() asks this process-wide identity, which Flower's own runners would have set.
+        # Message() reads this process-wide identity, which Flower's own runners set.
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 
     def devices_at(self, node: int) -> range:
@@ -100,17 +99,21 @@ class FleetGrid(FleetAddresses):
         return self._of_devices(messages) if self.gateways is None else self._of_gateways(messages)
 
     def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        asked = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
-        return [answer(self.fleet, self.devices_at(message.metadata.dst_node_id), asked) for message in messages]
+        request = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
+        return [answer(self.fleet, self.devices_at(message.metadata.dst_node_id), request) for message in messages]
 
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        asked = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
+        request = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
-        return one_by_one(devices, self.fleet.run_each(devices, asked.told.round, asked.theta, asked.told.inner), asked)
+        return one_by_one(
+            devices,
+            self.fleet.run_each(devices, request.told.round, request.theta, request.told.inner),
+            request,
+        )
 
 
 def _same_work(messages: Sequence[Message]) -> dict[tuple[int, int, str], list[int]]:
-    """The numbers of the messages that ask for the same, by what they share."""
+    """The indices of messages with the same content and type, in groups."""
     groups: dict[tuple[int, int, str], list[int]] = {}
     for i, message in enumerate(messages):
         content = message.content

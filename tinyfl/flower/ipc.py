@@ -1,6 +1,6 @@
-"""From Flower's process for a message to the gateway's: one request, one answer, over a socket of this machine.
+"""Requests from Flower's process for a message to the gateway's, over a Unix socket: one request, one reply.
 
-The socket lies in a folder that only its user may enter. What goes over it are Flower's own records, in Flower's own bytes.
+The socket is in a folder that only its user may enter. Messages are Flower's records in Flower's serialisation.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,40 +17,40 @@ from flwr.proto.recorddict_pb2 import RecordDict as Bytes
 from tinyfl.errors import LinkError
 
 WORK_SECONDS, GRACE_SECONDS = 60.0, 60.0
-"""What an answer may take where the run config does not say, and beside that."""
+"""Time limit of a reply if the run config sets none, and the allowance added to it."""
 
 ENVELOPE = "tinyfl"
-"""The ConfigRecord beside a message's own: its type, or what went wrong."""
+"""The ConfigRecord added to a message: its type, or an error."""
 
 RUN_CONFIG = "tinyfl-run-config"
 
 Answer = Callable[[str, RecordDict, Mapping[str, Any]], RecordDict | Error]
-"""Answers a message of a type, of a run with a run config."""
+"""Replies to a message, given its type, its content and the run config."""
 
 
 def ask(socket: str, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
-    """The gateway's answer to a message.
+    """Sends a message to the gateway at ``socket`` and returns its reply.
 
-    Raises LinkError where no gateway listens at ``socket``, or it ends before it has answered.
+    Raises LinkError if no gateway listens there, or it ends before it replies.
     """
-    asked = RecordDict({**content, ENVELOPE: ConfigRecord({"type": message_type}), RUN_CONFIG: ConfigRecord({**run_config})})
+    request = RecordDict({**content, ENVELOPE: ConfigRecord({"type": message_type}), RUN_CONFIG: ConfigRecord({**run_config})})
     limit = float(run_config.get("seconds") or WORK_SECONDS) + GRACE_SECONDS
     try:
         with Client(socket, family="AF_UNIX") as connection:
-            connection.send_bytes(_packed(asked))
+            connection.send_bytes(_packed(request))
             if not connection.poll(limit):
-                raise LinkError(f"the gateway at {socket} has not answered within {limit:g} s.")
-            said = _unpacked(connection.recv_bytes())
+                raise LinkError(f"the gateway at {socket} did not reply within {limit:g} s.")
+            reply = _unpacked(connection.recv_bytes())
     except (OSError, EOFError) as error:
         raise LinkError(f"the gateway at {socket} does not answer ({error!r}). Start it again: tinyfl gateway.") from error
-    if ENVELOPE in said:
-        trouble: Any = said.config_records[ENVELOPE]
+    if ENVELOPE in reply:
+        trouble: Any = reply.config_records[ENVELOPE]
         return Error(int(trouble["code"]), str(trouble["reason"]))
-    return said
+    return reply
 
 
 def serve(listener: Listener, answer: Answer, closed: Event) -> None:
-    """Answers whoever asks, each in a thread of its own, until the listener is closed, which ``closed`` says beforehand."""
+    """Serves each connection in its own thread until the listener is closed; set ``closed`` before that."""
     while True:
         try:
             connection = listener.accept()
@@ -59,7 +59,7 @@ def serve(listener: Listener, answer: Answer, closed: Event) -> None:
         except OSError:
             if closed.is_set():
                 return
-            sleep(0.1)  # too many open files, say: whoever asks waits
+            sleep(0.1)  # for example too many open files: clients wait
             continue
         Thread(target=_serve_one, args=(connection, answer), daemon=True).start()
 
@@ -67,14 +67,14 @@ def serve(listener: Listener, answer: Answer, closed: Event) -> None:
 def _serve_one(connection: Connection, answer: Answer) -> None:
     with connection:
         try:
-            asked = _unpacked(connection.recv_bytes())
-            message_type: Any = asked.config_records.pop(ENVELOPE)["type"]
-            said = answer(message_type, asked, asked.config_records.pop(RUN_CONFIG))
-            if isinstance(said, Error):
-                said = RecordDict({ENVELOPE: ConfigRecord({"code": said.code, "reason": str(said.reason)})})
-            connection.send_bytes(_packed(said))
+            request = _unpacked(connection.recv_bytes())
+            message_type: Any = request.config_records.pop(ENVELOPE)["type"]
+            reply = answer(message_type, request, request.config_records.pop(RUN_CONFIG))
+            if isinstance(reply, Error):
+                reply = RecordDict({ENVELOPE: ConfigRecord({"code": reply.code, "reason": str(reply.reason)})})
+            connection.send_bytes(_packed(reply))
         except (OSError, EOFError):
-            return  # whoever asked is gone, and asks again
+            return  # the client is gone, and will ask again
 
 
 def _packed(record: RecordDict) -> bytes:

@@ -1,7 +1,7 @@
-"""What a node of the federation answers: its devices' part of a round, in one message.
+"""A node's reply: its devices' part of a round, in one message.
 
-A gateway answers with one sum or mean for all of its devices. Where a message names devices, or a node is a single one, each
-update is kept apart, for strategies that look at them one by one.
+A gateway replies with one sum or mean over all of its devices. If a message lists devices, or a node is a single device, the
+updates stay separate, for strategies that inspect each one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ from tinyfl.flower.messages import (
 from tinyfl.networks import Network
 
 APART = "apart"
-"""The ConfigRecord of updates that are kept apart: their devices, losses and reasons."""
+"""The ConfigRecord of separate updates: their devices, losses and reasons."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A message to a node, read: theta float32 (parameters,), what to do from there, and whether only to ``measure``; the
-    network, where the message has it, else it is the run config's."""
+    """A parsed message to a node: theta float32 (parameters,), its instructions, whether to ``measure`` the loss only, and the
+    network; without one, the run config gives it."""
 
     theta: F32
     told: Instructions
@@ -47,91 +47,93 @@ class Request:
 
 
 def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Request:
-    """What a message asks for; ``defaults`` fill in what its config does not say.
+    """Parses a message; ``defaults`` are used for keys that its config lacks.
 
-    Raises ConfigError where instructions are missing, or a network is none.
+    Raises ConfigError for missing instructions or an invalid network.
     """
     arrays, config = content["arrays"], content["config"]
     assert isinstance(arrays, ArrayRecord)
     assert isinstance(config, ConfigRecord)
-    told = read_instructions({**defaults, **config})
+    instructions = read_instructions({**defaults, **config})
     measure = message_type == MessageType.EVALUATE
     if measure:
-        # A rate of 0 learns nothing and measures the loss on the devices' own streams.
-        told = replace(told, inner=replace(told.inner, lr=0.0))
-    return Request(read_theta(arrays), told, measure, read_network(content))
+        # With a learning rate of 0 the weights stay, and the loss on the devices' own streams is measured.
+        instructions = replace(instructions, inner=replace(instructions.inner, lr=0.0))
+    return Request(read_theta(arrays), instructions, measure, read_network(content))
 
 
-def cohort_at(devices: range, told: Instructions) -> U32:
-    """The devices of the round's cohort that are among ``devices``, ascending."""
-    cohort = draw_cohort(told.seed, told.round, told.cohort, told.fleet_size)
+def cohort_at(devices: range, instructions: Instructions) -> U32:
+    """The round's cohort within ``devices``, in ascending order."""
+    cohort = draw_cohort(instructions.seed, instructions.round, instructions.cohort, instructions.fleet_size)
     first, last = np.searchsorted(cohort, [devices.start, devices.stop])
     return cohort[first:last]
 
 
-def answer(fleet: Fleet, devices: range, asked: Request) -> RecordDict | Error:
-    """The answer of a node that serves the part ``devices`` of ``fleet``."""
-    told = asked.told
-    if told.devices:
-        named: U32 = np.array(told.devices, np.uint32)
-        return _apart(named, fleet.run_each(named, told.round, asked.theta, told.inner), told)
-    return _content(fleet.run(cohort_at(devices, told), told.round, asked.theta, told.inner), asked)
+def answer(fleet: Fleet, devices: range, request: Request) -> RecordDict | Error:
+    """The reply of a node that serves the ``devices`` of ``fleet``."""
+    instructions = request.told
+    if instructions.devices:
+        named: U32 = np.array(instructions.devices, np.uint32)
+        return _apart(named, fleet.run_each(named, instructions.round, request.theta, instructions.inner), instructions)
+    return _content(fleet.run(cohort_at(devices, instructions), instructions.round, request.theta, instructions.inner), request)
 
 
-def one_by_one(cohort: U32, phis: Phis, asked: Request) -> list[RecordDict | Error]:
-    """The answer of each device of ``cohort``, as if it were a node of its own."""
+def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:
+    """The reply of each device of ``cohort``, as if each were a node."""
     answers = []
     for i in range(len(cohort)):
-        total, reason = np.zeros(len(asked.theta), np.int64), phis.reasons[i]
+        total, reason = np.zeros(len(request.theta), np.int64), phis.reasons[i]
         try:
-            total = total if reason else core.fixed(phis.phi[i], asked.theta)
-        except ValueError:  # of a node elsewhere, which should have seen to it
+            total = total if reason else core.fixed(phis.phi[i], request.theta)
+        except ValueError:  # from a remote node, which should have checked it
             reason = (Code.oversized if np.isfinite(phis.phi[i]).all() else Code.numeric).name
         without = absent(cohort[i : i + 1], (reason,))
-        answers.append(_content(Updates(asked.theta, total, int(not reason), float(phis.loss[i]), without), asked))
+        answers.append(_content(Updates(request.theta, total, int(not reason), float(phis.loss[i]), without), request))
     return answers
 
 
-def read_apart(content: RecordDict, asked: Request, named: Sequence[int]) -> tuple[U32, Phis]:
-    """The updates of the devices ``named`` in an answer that keeps them apart, in its order.
+def read_apart(content: RecordDict, request: Request, named: Sequence[int]) -> tuple[U32, Phis]:
+    """Reads the separate updates of the devices ``named`` from a reply, in its order.
 
-    Raises Corrupt where it is not of that shape.
+    Raises Corrupt if the reply has another shape.
     """
-    with corrupt("the answer's updates, kept apart,"):
-        said: Any = content.config_records[APART]
-        devices: U32 = np.array(said["devices"], np.uint32)
+    with corrupt("the reply's separate updates"):
+        record: Any = content.config_records[APART]
+        devices: U32 = np.array(record["devices"], np.uint32)
         if sorted(devices.tolist()) != sorted(named):
-            raise Corrupt(f"the answer is not for the {len(named):,} devices that were asked.")
+            raise Corrupt(f"the reply is not from the {len(named):,} requested devices.")
         phi = np.ascontiguousarray(content.array_records["arrays"]["phis"].numpy(), np.float32)
-        loss: F32 = np.array(said["losses"], np.float32)
-        reasons = tuple(reason and read_reason(reason) for reason in said["reasons"])
-    if (phi.shape, loss.shape, len(reasons)) != ((len(named), len(asked.theta)), (len(named),), len(named)):
-        raise Corrupt(f"the answer holds {phi.shape} weights of {len(devices)} devices.")
+        loss: F32 = np.array(record["losses"], np.float32)
+        reasons = tuple(reason and read_reason(reason) for reason in record["reasons"])
+    if (phi.shape, loss.shape, len(reasons)) != ((len(named), len(request.theta)), (len(named),), len(named)):
+        raise Corrupt(f"the reply holds weights of shape {phi.shape} for {len(devices)} devices.")
     return devices, Phis(phi, loss, reasons)
 
 
-def _content(updates: Updates, asked: Request) -> RecordDict | Error:
-    told = asked.told
-    metrics = metrics_record(updates, told.inner.samples * told.inner.passes)
-    if asked.measure:
+def _content(updates: Updates, request: Request) -> RecordDict | Error:
+    instructions = request.told
+    metrics = metrics_record(updates, instructions.inner.samples * instructions.inner.passes)
+    if request.measure:
         return RecordDict({"metrics": metrics})
-    if told.exact:
+    if instructions.exact:
         return RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics, **absent_record(updates)})
     if not updates.devices:
         why = ", ".join(updates.left_out) or "none asked"
-        return Error(Trouble.no_update, f"{why}: no device of the cohort here sent a usable update")
+        return Error(Trouble.no_update, f"{why}: no usable update from this node's devices in the cohort")
     arrays = theta_record(updates.mean().astype(np.float32))
     return RecordDict({"arrays": arrays, "metrics": metrics, **absent_record(updates)})
 
 
-def _apart(devices: U32, phis: Phis, told: Instructions) -> RecordDict:
-    well = sum(not reason for reason in phis.reasons)
-    samples = told.inner.samples * told.inner.passes
-    said = {"devices": devices.tolist(), "losses": phis.loss.astype(float).tolist(), "reasons": list(phis.reasons)}
+def _apart(devices: U32, phis: Phis, instructions: Instructions) -> RecordDict:
+    usable = sum(not reason for reason in phis.reasons)
+    samples = instructions.inner.samples * instructions.inner.passes
+    record = {"devices": devices.tolist(), "losses": phis.loss.astype(float).tolist(), "reasons": list(phis.reasons)}
     return RecordDict(
         {
             "arrays": ArrayRecord({"phis": Array(phis.phi)}),
-            "metrics": metrics_record(Updates(np.empty(0, np.float32), np.empty(0, np.int64), well, phis.mean_loss()), samples),
-            APART: ConfigRecord(said),
+            "metrics": metrics_record(
+                Updates(np.empty(0, np.float32), np.empty(0, np.int64), usable, phis.mean_loss()), samples
+            ),
+            APART: ConfigRecord(record),
         }
     )

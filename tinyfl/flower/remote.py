@@ -1,8 +1,8 @@
-"""A fleet on nodes elsewhere, as one grid: over any grid of Flower's own, its SuperLink's or its simulation engine's.
+"""A fleet on remote nodes as one grid, over a grid of Flower's: its SuperLink's or its simulation engine's.
 
-Whoever runs the rounds sees devices or gateways by their numbers, as on a grid in this process. Underneath is one message to
-each Flower node and round. A node that was away is asked again, within the round, as soon as it is back: a node's part of a
-round is a function of the message alone, so an answer that comes twice is the same, and counts once.
+The strategy addresses devices or gateways by number, as on a local grid. Each Flower node gets one message per round. A node
+that was away gets it again within the round, as soon as it is back: its part of a round is a function of the message alone, so
+a repeated reply is identical, and counts once.
 """
 
 import time
@@ -26,28 +26,28 @@ from tinyfl.flower.node import Request, one_by_one, read_apart, read_request
 from tinyfl.networks import Network
 
 ROLL_SECONDS = 120.0
-"""What nodes may take to be there, all of them, when a run starts."""
+"""Time for all nodes to connect when a run starts."""
 
 GRACE_SECONDS = 60.0
-"""What Flower may take for a message, there and back, beside the work: processes that start, and fixed pauses."""
+"""Flower's overhead for a message and its reply: the start of processes, and fixed pauses."""
 
 SENDS = 5
-"""Times that a node is asked within a round."""
+"""Maximum number of requests to a node per round."""
 
 MAX_NAMED = 8
-"""Nodes whose trouble is told where a roll call fails."""
+"""Maximum number of nodes whose errors are listed when a roll call fails."""
 
 POLL_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 0.1, 1.0, 3.0
-"""From one look for answers to the next; for nodes that are back; and from a failure to the next try."""
+"""Intervals between polls for replies, between polls for returning nodes, and from a failure to the next try."""
 
 
 UNREACHABLE = (HTTPError, OSError)
-"""What Flower raises where its own SuperLink is away."""
+"""Exceptions from Flower when its SuperLink is away."""
 
 
 @dataclass(frozen=True)
 class RemoteNode:
-    """A Flower node and the devices it serves, as it said in the roll call; ``name`` is for people."""
+    """A Flower node, its devices and its boards, from the roll call; ``name`` is for people."""
 
     node: int
     name: str
@@ -56,81 +56,82 @@ class RemoteNode:
 
 
 def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[RemoteNode, ...]:
-    """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits for those that are not there yet.
+    """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits until all are connected.
 
-    A node that does not say which devices it serves has none of them. Raises ConfigError where two serve the same devices, or
-    one serves others; TrainingError for devices that nobody serves.
+    A node without a valid reply serves no devices. Raises ConfigError if two nodes serve the same device, or a node serves one
+    outside the fleet; TrainingError if devices have no node.
     """
     post = Post(grid)
-    seats: dict[int, RemoteNode] = {}
+    remotes: dict[int, RemoteNode] = {}
     deadline = time.monotonic() + within
     trouble: dict[int, str] = {}
     while True:
-        asked = {node: RecordDict({"config": ConfigRecord()}) for node in grid.get_node_ids() if node not in seats}
-        answers = post.exchange(asked, MessageType.QUERY, min(deadline, time.monotonic() + GRACE_SECONDS))
+        requests = {node: RecordDict({"config": ConfigRecord()}) for node in grid.get_node_ids() if node not in remotes}
+        answers = post.exchange(requests, MessageType.QUERY, min(deadline, time.monotonic() + GRACE_SECONDS))
         for node, content in answers.items():
             try:
                 if not isinstance(content, Error):
-                    seats[node] = _seat(node, content)
+                    remotes[node] = _remote(node, content)
                 elif content.code != Trouble.silent or node not in trouble:
                     trouble[node] = str(content.reason)
-            except Corrupt as error:  # a node of another program, or one that lies: it has no seat
+            except Corrupt as error:  # a node of another program, or a lying one: it serves no devices
                 trouble[node] = f"{error} Run tinyfl's ClientApp there, of this version."
-        in_order = sorted(seats.values(), key=lambda seat: seat.devices.start)
+        in_order = sorted(remotes.values(), key=lambda remote: remote.devices.start)
         _refuse_overlaps(in_order, fleet_size)
-        if sum(len(seat.devices) for seat in in_order) == fleet_size:
+        if sum(len(remote.devices) for remote in in_order) == fleet_size:
             _refuse_twins(in_order)
-            return _told_apart(in_order)
+            return _with_unique_names(in_order)
         if time.monotonic() >= deadline:
             missing = ", ".join(_gaps(in_order, fleet_size))
-            said = [(node, text) for node, text in trouble.items() if node not in seats]
-            why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in said[:MAX_NAMED])
+            errors = [(node, text) for node, text in trouble.items() if node not in remotes]
+            why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in errors[:MAX_NAMED])
             raise TrainingError(
                 f"devices {missing} of {fleet_size:,} have no node after {within:g} s.{why} Start their gateways "
-                "(tinyfl gateway), or see that their --first and the run's devices are right."
+                "(tinyfl gateway), or check their --first and the run's devices."
             )
         time.sleep(LOOK_SECONDS)
 
 
-def _seat(node: int, content: RecordDict) -> RemoteNode:
+def _remote(node: int, content: RecordDict) -> RemoteNode:
     name, devices, boards = read_shard(content)
     return RemoteNode(node, name or f"node {node}", devices, boards)
 
 
-def _told_apart(seats: Sequence[RemoteNode]) -> tuple[RemoteNode, ...]:
-    """The seats, those of one name with their devices in it."""
-    names = Counter(seat.name for seat in seats)
+def _with_unique_names(remotes: Sequence[RemoteNode]) -> tuple[RemoteNode, ...]:
+    """The nodes, with their devices added to names that occur twice."""
+    names = Counter(remote.name for remote in remotes)
     return tuple(
-        replace(seat, name=f"{seat.name} ({_range(seat.devices)})") if names[seat.name] > 1 else seat for seat in seats
+        replace(remote, name=f"{remote.name} ({_range(remote.devices)})") if names[remote.name] > 1 else remote
+        for remote in remotes
     )
 
 
-def _refuse_overlaps(seats: Sequence[RemoteNode], fleet_size: int) -> None:
-    for one, other in pairwise(seats):
+def _refuse_overlaps(remotes: Sequence[RemoteNode], fleet_size: int) -> None:
+    for one, other in pairwise(remotes):
         if other.devices.start < one.devices.stop:
             raise ConfigError(
                 f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first of its own: "
                 f"{one.name} has devices {_range(one.devices)}."
             )
-    if seats and seats[-1].devices.stop > fleet_size:
+    if remotes and remotes[-1].devices.stop > fleet_size:
         raise ConfigError(
-            f"{seats[-1].name} serves devices {_range(seats[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
+            f"{remotes[-1].name} serves devices {_range(remotes[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
             "Give the run more devices, or the gateway another --first."
         )
 
 
-def _refuse_twins(seats: Sequence[RemoteNode]) -> None:
-    """Raises ConfigError where two boards of the fleet have one id, as far as the nodes know their boards."""
+def _refuse_twins(remotes: Sequence[RemoteNode]) -> None:
+    """Raises ConfigError if two boards of the fleet, as reported by the nodes, have the same id."""
     whose: dict[str, str] = {}
-    for seat in seats:
-        for board in seat.boards:
-            id, at = plain(board.get("id") or ""), f"device {plain(board.get('device'))} of {seat.name}"
+    for remote in remotes:
+        for board in remote.boards:
+            id, at = plain(board.get("id") or ""), f"device {plain(board.get('device'))} of {remote.name}"
             if id and whose.setdefault(id, at) != at:
                 raise ConfigError(f"board {id} is {whose[id]} and {at}, and a board counts once. Leave it out of one of them.")
 
 
-def _gaps(seats: Sequence[RemoteNode], fleet_size: int) -> list[str]:
-    edges = [0, *(edge for seat in seats for edge in (seat.devices.start, seat.devices.stop)), fleet_size]
+def _gaps(remotes: Sequence[RemoteNode], fleet_size: int) -> list[str]:
+    edges = [0, *(edge for remote in remotes for edge in (remote.devices.start, remote.devices.stop)), fleet_size]
     return [_range(range(a, b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
 
 
@@ -139,200 +140,203 @@ def _range(devices: range) -> str:
 
 
 @dataclass
-class _Sent:
-    """A node that is being asked: how often so far, when it was last started, and what went wrong, if anything."""
+class _Pending:
+    """A request to a node: the number of sends, the node's last start, the last error, and the time of the next send."""
 
     content: RecordDict
     sends: int = 0
     started: str = ""
     trouble: Error | None = None
-    again: float = field(default=float("inf"))
+    retry_at: float = field(default=float("inf"))
 
 
 class Post:
-    """Messages to Flower nodes and their answers, patiently."""
+    """Exchanges messages with Flower nodes, with retries."""
 
     def __init__(self, grid: Grid) -> None:
-        self._grid, self._singly = grid, False
+        self._grid, self._one_by_one = grid, False
         self.seconds: dict[int, float] = {}
-        """To each node's answer, in the last exchange."""
+        """Seconds until each node's reply in the last exchange."""
 
     def exchange(
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
-        """The answer of each node to its content. A node that was restarted since it was asked, or whose message got lost, is
-        asked again once it is there; one that says that it cannot do its part is believed. What has not come by ``deadline``
-        (of time.monotonic) is an error."""
+        """The reply of each node to its content. A node that restarted, or whose message was lost, gets the content again once
+        it is connected; the code ``failed`` is final. A reply missing at ``deadline`` (of time.monotonic) is an error."""
         began, self.seconds = time.monotonic(), {}
-        asked = {node: _Sent(content) for node, content in contents.items()}
+        requests = {node: _Pending(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
         sent: dict[str, int] = {}
-        self._send(asked, asked, message_type, deadline, sent)
+        self._send(requests, requests, message_type, deadline, sent)
         looked = time.monotonic()
-        while len(answers) < len(asked) and (now := time.monotonic()) < deadline:
-            singly = self._singly
-            for id, said in self._pulled(list(sent)):
+        while len(answers) < len(requests) and (now := time.monotonic()) < deadline:
+            one_by_one_before = self._one_by_one
+            for id, reply in self._pulled(list(sent)):
                 node = sent.pop(id, None)
                 if node is None or node in answers:
                     continue
                 self.seconds[node] = now - began
-                if not isinstance(said, Error) or said.code == Trouble.failed or asked[node].sends == SENDS:
-                    answers[node] = said
+                if not isinstance(reply, Error) or reply.code == Trouble.failed or requests[node].sends == SENDS:
+                    answers[node] = reply
                 else:
-                    asked[node].trouble, asked[node].again = said, now + RETRY_SECONDS
-            if self._singly != singly:  # the whole batch is lost, others' answers too, which they have in memory
+                    requests[node].trouble, requests[node].retry_at = reply, now + RETRY_SECONDS
+            if (
+                self._one_by_one != one_by_one_before
+            ):  # the whole batch is lost; the other nodes still have their replies in memory
                 for node in sent.values():
-                    asked[node].again = now
+                    requests[node].retry_at = now
             if now - looked >= LOOK_SECONDS:
-                looked, there = now, self._started()
+                looked, connected = now, self._started()
                 due = [
                     node
-                    for node, each in asked.items()
-                    if node not in answers and node in there and (each.again <= now or each.started != there[node])
+                    for node, each in requests.items()
+                    if node not in answers and node in connected and (each.retry_at <= now or each.started != connected[node])
                 ]
-                self._send([node for node in due if asked[node].sends < SENDS], asked, message_type, deadline, sent)
+                self._send([node for node in due if requests[node].sends < SENDS], requests, message_type, deadline, sent)
             time.sleep(POLL_SECONDS)
-        return {node: answers.get(node) or each.trouble or _silence(each) for node, each in asked.items()}
+        return {node: answers.get(node) or each.trouble or _silence(each) for node, each in requests.items()}
 
     def _pulled(self, sent: Sequence[str]) -> Iterator[tuple[str, RecordDict | Error]]:
-        """What has come for the messages ``sent``, each with the one that it answers. Flower takes a whole batch of answers
-        apart, and loses all where one is damaged; from then on they are fetched one by one."""
-        if not self._singly:
+        """The replies to the messages ``sent``, each with its message's id. Flower parses a batch at once, and one damaged
+        reply loses the batch; from then on replies are fetched one by one."""
+        if not self._one_by_one:
             try:
                 yield from map(_opened, self._grid.pull_messages(sent))
             except UNREACHABLE:
                 raise
             except Exception:
-                self._singly = True
-        if self._singly:
+                self._one_by_one = True
+        if self._one_by_one:
             for id in sent:
                 try:
                     yield from map(_opened, self._grid.pull_messages([id]))
                 except UNREACHABLE:
                     raise
                 except Exception as error:
-                    yield id, Error(Trouble.silent, f"an answer that cannot be taken apart: {plain(repr(error), 100)}")
+                    yield id, Error(Trouble.silent, f"an unreadable reply: {plain(repr(error), 100)}")
 
     def _send(
-        self, nodes: Iterable[int], asked: Mapping[int, _Sent], message_type: str, deadline: float, sent: dict[str, int]
+        self, nodes: Iterable[int], requests: Mapping[int, _Pending], message_type: str, deadline: float, sent: dict[str, int]
     ) -> None:
         if not (nodes := list(nodes)):
             return
         started = self._started()
         left = max(1.0, deadline - time.monotonic())
-        messages = [Message(asked[node].content, node, message_type, ttl=left) for node in nodes]
+        messages = [Message(requests[node].content, node, message_type, ttl=left) for node in nodes]
         for node, id in zip(nodes, self._grid.push_messages(messages), strict=True):
-            each = asked[node]
-            each.sends, each.started, each.again = each.sends + 1, started.get(node, ""), float("inf")
+            each = requests[node]
+            each.sends, each.started, each.retry_at = each.sends + 1, started.get(node, ""), float("inf")
             if id:
                 sent[id] = node
             else:
-                each.again = time.monotonic() + RETRY_SECONDS
+                each.retry_at = time.monotonic() + RETRY_SECONDS
 
     def _started(self) -> Mapping[int, str]:
-        """When each node that is there was last started, as Flower puts it."""
+        """The time of each connected node's last start, in Flower's notation."""
         return {info.node_id: str(info.last_activated_at) for info in self._grid.get_nodes()}
 
 
 def _opened(reply: Message) -> tuple[str, RecordDict | Error]:
-    """The number of the message that ``reply`` answers, and what it says."""
-    said = read_error(reply.error) if reply.has_error() else reply.content if reply.has_content() else RecordDict()
-    return reply.metadata.reply_to_message_id, said
+    """The id of the message that ``reply`` answers, and the reply's content."""
+    content = read_error(reply.error) if reply.has_error() else reply.content if reply.has_content() else RecordDict()
+    return reply.metadata.reply_to_message_id, content
 
 
-def _silence(each: _Sent) -> Error:
-    return Error(Trouble.silent, f"no answer, asked {each.sends} times")
+def _silence(each: _Pending) -> Error:
+    return Error(Trouble.silent, f"no reply to {each.sends} requests")
 
 
 class RemoteGrid(FleetAddresses):
-    """The grid of the fleet on ``seats``, over Flower's ``grid``: each seat is a node, or, with ``each_device``, each device. A
-    node may take ``seconds`` for its part of a round, and what Flower takes. Messages tell nodes the ``network``, so that a
-    model from a file need not be there."""
+    """The grid of the fleet on ``remotes``, over Flower's ``grid``, with a node for each of them or, with ``each_device``, for
+    each device. A remote node has ``seconds`` for its part of a round, plus Flower's overhead. Messages carry the ``network``,
+    so nodes need no copy of a model file."""
 
     def __init__(
         self,
         grid: Grid,
-        seats: Sequence[RemoteNode],
+        remotes: Sequence[RemoteNode],
         network: Network,
         *,
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        self._post, self.seats, self._each_device = Post(grid), tuple(seats), each_device
+        self._post, self.remotes, self._each_device = Post(grid), tuple(remotes), each_device
         self._network = network_record(network)
-        self._seconds, self._tell = seconds, on_event or (lambda event: None)
+        self._seconds, self._report = seconds, on_event or (lambda event: None)
         self._spent: dict[str, Mapping[str, float]] = {}
-        self._starts = [seat.devices.start for seat in self.seats]
-        self.nodes = self.seats[-1].devices.stop if each_device else len(self.seats)
+        self._starts = [remote.devices.start for remote in self.remotes]
+        self.nodes = self.remotes[-1].devices.stop if each_device else len(self.remotes)
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         return self._spent
 
     def parts(self) -> Mapping[str, range]:
-        return {seat.name: seat.devices for seat in self.seats}
+        return {remote.name: remote.devices for remote in self.remotes}
 
     def devices_at(self, node: int) -> range:
-        return range(node - 1, node) if self._each_device else self.seats[node - 1].devices
+        return range(node - 1, node) if self._each_device else self.remotes[node - 1].devices
 
     def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         return self._of_devices(messages) if self._each_device else self._of_gateways(messages)
 
     def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        seats = [message.metadata.dst_node_id - 1 for message in messages]
-        answers = self._exchange(dict(zip(seats, (message.content for message in messages), strict=True)), messages[0])
-        return [answers[seat] for seat in seats]
+        remotes = [message.metadata.dst_node_id - 1 for message in messages]
+        answers = self._exchange(dict(zip(remotes, (message.content for message in messages), strict=True)), messages[0])
+        return [answers[remote] for remote in remotes]
 
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
-        """One message to each seat, which names its devices, and each device's answer out of what comes back."""
-        asked = read_request(messages[0].content, messages[0].metadata.message_type, {})
+        """Sends one message to each remote node, with its devices, and splits the replies by device."""
+        request = read_request(messages[0].content, messages[0].metadata.message_type, {})
         devices = [message.metadata.dst_node_id - 1 for message in messages]
-        by_seat: dict[int, list[int]] = {}
+        by_remote: dict[int, list[int]] = {}
         for device in devices:
-            by_seat.setdefault(int(np.searchsorted(self._starts, device, "right")) - 1, []).append(device)
+            by_remote.setdefault(int(np.searchsorted(self._starts, device, "right")) - 1, []).append(device)
         content, answers = messages[0].content, dict[int, RecordDict | Error]()
         contents = {
-            seat: RecordDict(
+            remote: RecordDict(
                 {"arrays": content["arrays"], "config": ConfigRecord({**content.config_records["config"], "devices": named})}
             )
-            for seat, named in by_seat.items()
+            for remote, named in by_remote.items()
         }
-        for seat, said in self._exchange(contents, messages[0]).items():
-            apart = _apart(by_seat[seat], said, replace(asked, told=replace(asked.told, devices=())))
-            if not isinstance(said, Error) and isinstance(apart, Error):
-                self._tell_trouble(asked.told.round, self.seats[seat], apart)
-            answers.update(dict.fromkeys(by_seat[seat], apart) if isinstance(apart, Error) else apart)
+        for remote, reply in self._exchange(contents, messages[0]).items():
+            apart = _apart(by_remote[remote], reply, replace(request, told=replace(request.told, devices=())))
+            if not isinstance(reply, Error) and isinstance(apart, Error):
+                self._report_trouble(request.told.round, self.remotes[remote], apart)
+            answers.update(dict.fromkeys(by_remote[remote], apart) if isinstance(apart, Error) else apart)
         return [answers[device] for device in devices]
 
-    def _tell_trouble(self, round: int, at: RemoteNode, error: Error) -> None:
+    def _report_trouble(self, round: int, at: RemoteNode, error: Error) -> None:
         why = f"node-error: {at.name}, devices {_range(at.devices)}: {error.reason}"
-        self._tell(Event(round, at.devices.start, "", "left out", why))
+        self._report(Event(round, at.devices.start, "", "left out", why))
 
     def _exchange(self, contents: Mapping[int, RecordDict], message: Message) -> Mapping[int, RecordDict | Error]:
-        """Each seat's answer; what it says of its boards, and whatever went wrong, is told."""
+        """The reply of each remote node. Reports its events and errors."""
         deadline = time.monotonic() + self._seconds + GRACE_SECONDS
-        by_node = {self.seats[seat].node: RecordDict({**content, NETWORK: self._network}) for seat, content in contents.items()}
+        by_node = {
+            self.remotes[remote].node: RecordDict({**content, NETWORK: self._network}) for remote, content in contents.items()
+        }
         answers = self._post.exchange(by_node, message.metadata.message_type, deadline)
         round = int(message.content["config"].get("round", 0))  # type: ignore[arg-type]
         self._spent = {}
-        for at in (self.seats[seat] for seat in contents):
-            said = answers[at.node]
-            if isinstance(said, Error):
-                self._tell_trouble(round, at, said)
+        for at in (self.remotes[remote] for remote in contents):
+            reply = answers[at.node]
+            if isinstance(reply, Error):
+                self._report_trouble(round, at, reply)
                 continue
-            events, work = read_events(said, at.devices, round)
+            events, work = read_events(reply, at.devices, round)
             for event in events:
-                self._tell(event)
+                self._report(event)
             self._spent[at.name] = {"seconds": self._post.seconds[at.node], "work": work}
-        return {seat: answers[self.seats[seat].node] for seat in contents}
+        return {remote: answers[self.remotes[remote].node] for remote in contents}
 
 
-def _apart(devices: Sequence[int], said: RecordDict | Error, asked: Request) -> Mapping[int, RecordDict | Error] | Error:
-    """Each device's answer out of its seat's; an Error where that has none for them."""
-    if isinstance(said, Error):
-        return said
+def _apart(devices: Sequence[int], reply: RecordDict | Error, request: Request) -> Mapping[int, RecordDict | Error] | Error:
+    """Splits a remote node's reply by device; an Error if it is unreadable."""
+    if isinstance(reply, Error):
+        return reply
     try:
-        of, phis = read_apart(said, asked, devices)
-        return dict(zip(of.tolist(), one_by_one(of, phis, asked), strict=True))
+        order, phis = read_apart(reply, request, devices)
+        return dict(zip(order.tolist(), one_by_one(order, phis, request), strict=True))
     except Corrupt as error:
         return Error(Trouble.silent, str(error))

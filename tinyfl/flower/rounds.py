@@ -1,4 +1,4 @@
-"""The rounds of a run over Flower, with its metrics, its checkpoints and what stops it."""
+"""The rounds of a run over Flower: metrics, checkpoints, and the conditions that end it."""
 
 import logging
 import os
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = float(os.environ.get("TINYFL_CHECKPOINT_SECONDS", "2"))
 SHORT_ROUND_PAUSES = (1.0, 3.0, 10.0)
-"""Seconds before a round that brought too few updates is tried again; after as many tries the run stops."""
+"""Pauses in seconds before a round with too few updates is repeated; after the last one the run stops."""
 
 MAX_REPORTED = 3
-"""Parts of a fleet whose last words are in the message that ends a run."""
+"""Maximum number of a fleet's parts quoted in the message that ends a run."""
 
 MAX_REASONS = 32
-"""Reasons that are counted apart, since nodes name them; more are counted as ``other``."""
+"""Maximum number of reasons with counts of their own, since nodes choose them; the rest count as ``other``."""
 
 METRICS_RECORDS = 500
-"""About how many records a run writes to metrics.jsonl, whatever its length."""
+"""Approximate number of records in metrics.jsonl, for a run of any length."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, for whoever shows it. ``loss`` is the cohorts' mean since the last one shown."""
+    """The progress of a run, for display. ``loss`` is the cohorts' mean since the last report."""
 
     stage: str
     done: int
@@ -50,8 +50,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the rounds ended with: the last state, the seconds they took, how many devices were left out, by reason, what
-    privacy was spent, where noise was made, and the parts of the fleet that sent nothing at all."""
+    """The result of the rounds: the last state, their seconds, the number of devices left out by reason, the privacy spent if
+    noise was added, and the parts of the fleet that never sent an update."""
 
     state: State
     seconds: float
@@ -61,8 +61,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Standing:
-    """A run between two rounds: the state, how many devices were left out, by reason, and the losses of the rounds since the
+class _Snapshot:
+    """A run between two rounds: the state, the number of devices left out by reason, and the losses of the rounds since the
     last record in metrics.jsonl."""
 
     state: State
@@ -72,7 +72,7 @@ class _Standing:
 
 @contextmanager
 def _flower_quiet() -> Iterator[None]:
-    """Flower logs every round, and warns of what we mean."""
+    """Silences Flower, which logs every round and warns about intended settings."""
     log = logging.getLogger("flwr")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -83,7 +83,8 @@ def _flower_quiet() -> Iterator[None]:
 
 
 class Federation:
-    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Losses are told in ``unit``s."""
+    """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Reported losses are multiplied by
+    ``unit``."""
 
     def __init__(
         self,
@@ -98,37 +99,37 @@ class Federation:
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
-        self.grid, self.unit, self._now = grid, unit, _Standing(start)
+        self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
-        self._kept = self._short = 0
+        self._saved_round = self._short = 0
 
     def run(self) -> Outcome:
-        """Goes on from the checkpoint to the last round. An interrupt leaves a checkpoint of the last whole one."""
+        """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round."""
         from tinyfl.aggregators import aggregator, privacy_spent
 
         self._restore()
-        self.directory.trim(self._now.state.round)
-        self._began = self._saved = self._turned = time.monotonic()
+        self.directory.trim(self._snapshot.state.round)
+        self._began = self._saved_at = self._round_began = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
-            self._aggregator = aggregator(self.config, self._now.state.round)
-            with telling(self._how_far):
+            self._aggregator = aggregator(self.config, self._snapshot.state.round)
+            with telling(self._status):
                 try:
                     self._rounds()
                 except KeyboardInterrupt:
                     self._save()
                     raise
-        left_out = self._now.left_out
+        left_out = self._snapshot.left_out
         if sum(left_out.values()) >= self.config.rounds * self.config.cohort:
             raise TrainingError(
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
-                f"{diverged(left_out, self.config) or self._see_to(range(self.config.devices)) + '.'}"
+                f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
-        return Outcome(self._now.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
+        return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
 
-    def _how_far(self) -> str:
-        return f"stopped after round {self._kept:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
+    def _status(self) -> str:
+        return f"stopped after round {self._saved_round:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
 
     def _rounds(self) -> None:
         from tinyfl.flower.messages import theta_record
@@ -136,7 +137,7 @@ class Federation:
 
         strategy = FleetStrategy(
             self.algorithm,
-            self._now.state,
+            self._snapshot.state,
             cohort=self.config.cohort,
             fleet_size=self.config.devices,
             seed=self.config.seed,
@@ -147,8 +148,8 @@ class Federation:
             on_short=self._on_short,
             on_event=self.on_event,
         )
-        while left := self.config.rounds - self._now.state.round:
-            strategy.start(self.grid, theta_record(self._now.state.theta), num_rounds=left)
+        while left := self.config.rounds - self._snapshot.state.round:
+            strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
@@ -157,24 +158,24 @@ class Federation:
         if checkpoint.config_sha256 != self.hashes[0]:
             raise RunError(
                 f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
-                "Put it back, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
+                "Restore it, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
             )
         held = {self.config.data: checkpoint.data_sha256, self.config.network: checkpoint.network_sha256}
         for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):
             if before != now:
                 raise RunError(
                     f"{path} was changed since the run started, so it cannot be resumed. "
-                    "Put it back, or start a new run with another --out."
+                    "Restore it, or start a new run with another --out."
                 )
-        shape = self._now.state.theta.shape
+        shape = self._snapshot.state.theta.shape
         if checkpoint.state.theta.shape != shape or checkpoint.state.round > self.config.rounds:
             raise RunError(
-                f"{self.directory.path / CHECKPOINT} is of another run: theta is {checkpoint.state.theta.shape} after "
-                f"{checkpoint.state.round:,} rounds, and this one's is {shape}, with {self.config.rounds:,} "
-                "rounds in all. Put its own back, or start the run anew with another --out."
+                f"{self.directory.path / CHECKPOINT} is from another run: theta is {checkpoint.state.theta.shape} after "
+                f"{checkpoint.state.round:,} rounds, but this run's is {shape}, with {self.config.rounds:,} "
+                "rounds in all. Restore this run's own checkpoint, or start a new run with another --out."
             )
-        self._now = _Standing(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
-        self._kept = checkpoint.state.round
+        self._snapshot = _Snapshot(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
+        self._saved_round = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
 
     def _seconds(self) -> float:
@@ -182,85 +183,87 @@ class Federation:
 
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
-        left_out = self._now.left_out.copy()
+        left_out = self._snapshot.left_out.copy()
         for reason, count in updates.left_out.items():
             known = reason in left_out or len(left_out) < MAX_REASONS
             left_out[reason if known else "other"] += count
-        losses = (*self._now.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
-        now = _Standing(state, left_out, losses)
+        losses = (*self._snapshot.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
+        snapshot = _Snapshot(state, left_out, losses)
         every = max(1, self.config.rounds // METRICS_RECORDS)
         if state.round % every == 0 or state.round == self.config.rounds:
-            self._record(now)
-            now = replace(now, losses=())
-        self._now = now  # all at once: an interrupt finds the run before this round or after it
+            self._record(snapshot)
+            snapshot = replace(snapshot, losses=())
+        self._snapshot = snapshot  # in one step: an interrupt finds the run before this round or after it
         self._short = 0
-        # What noise has been added to is kept before anyone sees it, so that no round is done again with other noise.
-        due = bool(self.config.noise) or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
+        due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
         if due or state.round == self.config.rounds:
             self._save()
 
     def _on_short(self, updates: Updates) -> None:
-        """A round with too few updates: once more after a pause, as often as there are pauses."""
+        """Pauses before a round with too few updates is repeated; after the last pause, ends the run."""
         self._log_round(updates, counts=False)
         self._save()
         if not updates.devices and set(updates.left_out) == {NoLink.reason}:
             raise ConfigError(last_words(self.directory.path, updates.absent))
         if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
-                f"none of the {len(updates.absent)} boards that round {self._now.state.round + 1:,} asked has room to learn "
+                f"none of the {len(updates.absent)} boards in round {self._snapshot.state.round + 1:,} has room to learn "
                 f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "
                 "Choose a smaller --network, or --batch 1."
             )
         if self._short == len(SHORT_ROUND_PAUSES):
             alone = "" if updates.devices else diverged(updates.left_out, self.config)
             smaller = ", or give a smaller --minimum" if updates.devices else ""
-            cure = alone or f"{self._see_to(updates.absent)}{smaller}; then go on with: {self.directory.again}"
+            cure = alone or f"{self._cure(updates.absent)}{smaller}; then go on with: {self.directory.again}"
             raise TrainingError(
-                f"round {self._now.state.round + 1:,} had {updates.devices} of the {self.config.minimum} updates that it "
-                f"needs, {self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
+                f"round {self._snapshot.state.round + 1:,} had {updates.devices} of the {self.config.minimum} required "
+                f"updates, {self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"
             )
         time.sleep(SHORT_ROUND_PAUSES[self._short])
         self._short += 1
 
-    def _see_to(self, absent: Collection[int]) -> str:
-        """What was last said of a few parts of the fleet with ``absent`` devices, and what helps."""
+    def _cure(self, absent: Collection[int]) -> str:
+        """The last events of a few parts of the fleet with ``absent`` devices, and a cure."""
         folder = self.directory.path
         parts = self.parts.values() or [range(self.config.devices)]
-        said = {last_words(folder, {device for device in absent if device in part}) for part in parts} - {""}
-        words = "".join(f"{each.rstrip('.')}. " for each in sorted(said)[:MAX_REPORTED])
-        return f"{words}See to what {folder}/events.jsonl names"
+        last = {last_words(folder, {device for device in absent if device in part}) for part in parts} - {""}
+        words = "".join(f"{each.rstrip('.')}. " for each in sorted(last)[:MAX_REPORTED])
+        return f"{words}Check the devices listed in {folder}/events.jsonl"
 
     def _save(self) -> None:
         self._metrics.save()
         self._log.save()
-        now = self._now
-        self.directory.save_checkpoint(Checkpoint(now.state, *self.hashes, now.left_out, self._seconds(), now.losses))
-        self._kept, self._saved = now.state.round, time.monotonic()
+        snapshot = self._snapshot
+        self.directory.save_checkpoint(
+            Checkpoint(snapshot.state, *self.hashes, snapshot.left_out, self._seconds(), snapshot.losses)
+        )
+        self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()
 
     def _log_round(self, updates: Updates, counts: bool) -> None:
-        """Who took part in the round that has just ended, who did not and why, and where its seconds went."""
+        """Logs the round that has just ended: its cohort, the absent devices by reason, and its seconds by node."""
         now, config = time.monotonic(), self.config
         absent: dict[str, list[int]] = {}
         for device in sorted(updates.absent):
             absent.setdefault(updates.absent[device], []).append(device)
         record = {
-            "round": self._now.state.round + 1,
+            "round": self._snapshot.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self._now.state.round, config.cohort, config.devices).tolist()),
+            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices).tolist()),
             "updates": updates.devices,
             "absent": {reason: spans(devices) for reason, devices in absent.items()},
-            "seconds": round(now - self._turned, 4),
+            "seconds": round(now - self._round_began, 4),
             "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
         }
         self._log.add(record)
-        self._turned = now
+        self._round_began = now
 
-    def _record(self, now: _Standing) -> None:
-        done, loss = now.state.round, float(np.mean(now.losses)) if now.losses else float("nan")
+    def _record(self, snapshot: _Snapshot) -> None:
+        done, loss = snapshot.state.round, float(np.mean(snapshot.losses)) if snapshot.losses else float("nan")
         record = {
             "round": done,
             "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(now.left_out),
+            "left_out": dict(snapshot.left_out),
         }
         self._metrics.add(record)
         if self.progress:

@@ -1,8 +1,8 @@
-"""The ServerApp of the package: a run of tinyfl whose devices are on Flower's nodes, configured by the run config.
+"""The package's ServerApp: a run of tinyfl with its devices on Flower's nodes, configured by the run config.
 
-The run directory is the coordinator's, on the machine of the SuperLink: a run that was cut off goes on with
-``resume = "DIRECTORY"`` in the run config, from its last finished round. Whoever hands a run in chooses its paths, but only
-inside the folders of that machine's allow list.
+The run directory is on the coordinator's machine, next to the SuperLink. An interrupted run resumes from its last finished
+round with ``resume = "DIRECTORY"`` in the run config. The submitter chooses a run's paths, within the folders of that
+machine's allow list.
 """
 
 import os
@@ -31,30 +31,32 @@ from tinyfl.runs.directory import RunDirectory, free_directory
 app = ServerApp()
 
 ORPHAN_SECONDS = 3.0
-"""What Flower may take to end a coordinator whose SuperLink is gone, in its own way."""
+"""Time for Flower to end a coordinator whose SuperLink is gone, in seconds."""
 
 FREE_SECONDS = 60.0
-"""What a coordinator that was cut off may take to end."""
+"""Time for an interrupted coordinator to end, in seconds."""
 
 MAX_NAMED = 8
-"""Nodes that are listed when a run starts."""
+"""Maximum number of nodes listed at the start of a run."""
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Runs what the run config says, over all nodes of the federation.
+    """Runs the run config over all nodes of the federation.
 
-    Raises RuntimeError with the message and exit code of whatever went wrong, which Flower shows as the run's status.
+    Raises RuntimeError with the message and exit code of any failure, which Flower shows as the run's status.
     """
     Thread(target=_end_with, args=(os.getppid(),), name="tinyfl-orphan", daemon=True).start()
     try:
-        options = _inside(from_run_config(context.run_config), allowed_here())
+        options = _confined(from_run_config(context.run_config), allowed_here())
         least = 1
         if "resume" in options:
             _wait_until_free(Path(options["resume"]))
             least = RunDirectory(Path(options["resume"])).config().minimum
         options["minimum"] = max(1, options.get("minimum", least))
-        run = tinyfl.simulate(over=partial(over_nodes, grid), progress=_say, on_event=_say_event, on_note=_say_note, **options)
+        run = tinyfl.simulate(
+            over=partial(over_nodes, grid), progress=_on_progress, on_event=_on_event, on_note=_on_note, **options
+        )
     except TinyflError as error:
         raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
     for part, why in run.result["failed"].items():
@@ -62,10 +64,10 @@ def main(grid: Grid, context: Context) -> None:
     print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
 
 
-def _inside(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
-    """``options``, with a directory for a run that has none.
+def _confined(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
+    """``options``, with a run directory if they have none.
 
-    Raises ConfigError for a path outside the allowed folders, also one that the resumed run was started with.
+    Raises ConfigError for a path outside the allowed folders, including the paths of a resumed run's config.
     """
     if not {"out", "resume"} & set(options) and allowed.folders:
         options = {**options, "out": str(free_directory(resolve(options), allowed.folders[0]))}
@@ -76,8 +78,8 @@ def _inside(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process some seconds after the one that started it, its SuperLink's. Flower raises a signal then, which a main
-    thread that waits for an answer never sees, and the run's directory would stay locked. Checkpoints are written whole."""
+    """Ends this process a few seconds after its parent, the SuperLink's process. A main thread that waits for a reply misses
+    Flower's own signal, and would keep the run directory locked. Checkpoints are written atomically."""
     while os.getppid() == parent:
         time.sleep(1)
     time.sleep(ORPHAN_SECONDS)
@@ -85,7 +87,7 @@ def _end_with(parent: int) -> None:
 
 
 def _wait_until_free(path: Path) -> None:
-    """A coordinator dies with its SuperLink, but some seconds after it, and holds its run's directory until then."""
+    """Waits for the lock of a run directory: a coordinator holds it for some seconds after its SuperLink has ended."""
     deadline = time.monotonic() + FREE_SECONDS
     while path.is_dir():
         try:
@@ -101,27 +103,27 @@ def _wait_until_free(path: Path) -> None:
 def over_nodes(
     grid: Grid, config: Config, work: Training, on_event: Callable[[Event], None]
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
-    """The grid of the nodes that are there, all of the run's devices among them."""
-    seats = call_roll(grid, config.devices)
-    for seat in seats[:MAX_NAMED]:
-        print(f"{seat.name}: devices {seat.devices.start} to {seat.devices.stop - 1}, {len(seat.boards)} boards", flush=True)
-    if len(seats) > MAX_NAMED:
-        print(f"and {len(seats) - MAX_NAMED} more nodes", flush=True)
-    boards = [dict(board) for seat in seats for board in seat.boards]
+    """The grid of the connected nodes, which together serve all devices of the run."""
+    nodes = call_roll(grid, config.devices)
+    for node in nodes[:MAX_NAMED]:
+        print(f"{node.name}: devices {node.devices.start} to {node.devices.stop - 1}, {len(node.boards)} boards", flush=True)
+    if len(nodes) > MAX_NAMED:
+        print(f"and {len(nodes) - MAX_NAMED} more nodes", flush=True)
+    boards = [dict(board) for node in nodes for board in node.boards]
     each_device = config.gateways is None
-    yield RemoteGrid(grid, seats, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards
+    yield RemoteGrid(grid, nodes, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards
 
 
-def _say(progress: Progress) -> None:
+def _on_progress(progress: Progress) -> None:
     if progress.stage != "learning" and progress.done:
         return
     loss = f", loss {progress.loss:.4g}" if progress.loss == progress.loss else ""
     print(f"{progress.stage}: {progress.done:,} of {progress.total:,}{loss}", flush=True)
 
 
-def _say_note(note: str) -> None:
+def _on_note(note: str) -> None:
     print(note, flush=True)
 
 
-def _say_event(event: Event) -> None:
+def _on_event(event: Event) -> None:
     print(f"round {event.round + 1}, device {event.device}: {event.what}: {event.detail}", flush=True)

@@ -1,6 +1,6 @@
-"""A run's settings in Flower's run config, which is flat, has no lists, and must name every key that may be overridden.
+"""A run's settings in Flower's run config, which is flat, has no lists, and must list every key that may be overridden.
 
-A setting that is the empty text is unset. ``shots`` is one text, such as "1,5"; the rest is as in tinyfl.config.Config.
+An empty string means unset. ``shots`` is one string, such as "1,5"; the other settings are as in tinyfl.config.Config.
 """
 
 from collections.abc import Mapping
@@ -11,26 +11,26 @@ from tinyfl.config import Config
 from tinyfl.errors import ConfigError
 
 OF_THE_NODES = ("fleet",)
-"""Fields of a Config that a federation's nodes know, each for itself."""
+"""Fields of a Config that each node of a federation sets for itself."""
 
 OF_THE_RUN = ("out", "resume")
-"""Where a run is kept, and the run that goes on."""
+"""The run directory, and the run to resume."""
 
 
 def keys() -> tuple[str, ...]:
-    """The settings that a run config may have."""
+    """The keys of a run config."""
     return (*(field.name for field in fields(Config) if field.name not in OF_THE_NODES), *OF_THE_RUN)
 
 
 def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are set, as options of tinyfl.simulate.
+    """Reads a run config's settings, as options of tinyfl.simulate.
 
-    Raises ConfigError for an unknown one.
+    Raises ConfigError for an unknown key.
     """
     options = {key.replace("-", "_"): value for key, value in run_config.items() if value != ""}
     for key in options:
         if key not in keys():
-            raise ConfigError(f"the run config has {key!r}, which tinyfl does not know. There are {', '.join(sorted(keys()))}.")
+            raise ConfigError(f"the run config has {key!r}, which tinyfl does not know. It knows {', '.join(sorted(keys()))}.")
     if isinstance(shots := options.get("shots"), str):
         if not all(number.strip().isdecimal() for number in shots.split(",")):
             raise ConfigError(f'shots is {shots!r}. Give whole numbers, such as shots = "1,5".')
@@ -39,11 +39,11 @@ def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_the_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are fields of the Config: all that a node goes by."""
+    """The settings that are fields of the Config: all that a node uses."""
     return {key: value for key, value in from_run_config(run_config).items() if key not in OF_THE_RUN}
 
 
 def to_run_config(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The run config of ``options``, with every key; the inverse of from_run_config."""
+    """Writes ``options`` as a run config with every key; the inverse of from_run_config."""
     values = {**options, "shots": ",".join(map(str, options.get("shots") or ()))}
     return {key.replace("_", "-"): "" if values.get(key) is None else values[key] for key in keys()}

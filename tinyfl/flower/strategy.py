@@ -24,19 +24,19 @@ from tinyfl.flower.messages import (
 )
 
 NODE_ERROR = "node-error"
-"""The reason of devices whose node answered with an error, or not at all."""
+"""The reason for absence of devices whose node replied with an error, or not at all."""
 
 
 class FleetStrategy(Strategy):
     """Runs ``algorithm`` from ``state`` on, over gateways that each serve a part of the fleet or, with ``each_device``,
-    over nodes that are single devices. ``on_round`` is told the new state and what came back.
+    over one node per device. ``on_round`` receives the new state and the round's updates.
 
-    An ``aggregator``, a strategy of Flower's such as FedTrimmedAvg, makes one phi out of the devices' own, and the algorithm
-    takes its outer step towards that; without one, updates are summed exactly. Over gateways, which send sums, a round with
-    an aggregator raises ConfigError.
+    An ``aggregator``, a Flower strategy such as FedTrimmedAvg, combines the devices' phis into one, and the algorithm takes
+    its outer step towards it; without one, updates are summed exactly. Over gateways, which send sums, a round with an
+    aggregator raises ConfigError.
 
-    A round that brings fewer than ``minimum`` updates does not count: ``on_short`` is told what came back, and the next one
-    is the same round again. ``on_event`` is told of replies that cannot be read."""
+    A round with fewer than ``minimum`` updates does not count: ``on_short`` receives its updates, and the round is repeated.
+    ``on_event`` receives an event for each unreadable reply."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class FleetStrategy(Strategy):
         self.aggregator, self.minimum, self.on_round, self.on_short = aggregator, minimum, on_round, on_short
         self.on_event = on_event
         self._last: tuple[Inner, ConfigRecord] | None = None
-        self._asked: Mapping[int, Sequence[int]] = {}
+        self._requested: Mapping[int, Sequence[int]] = {}
 
-    def _told(self) -> ConfigRecord:
-        """This round's instructions; made anew only where the inner loop changes, since Flower checks every key."""
+    def _train_config(self) -> ConfigRecord:
+        """This round's instructions; rebuilt only when the inner loop changes, since Flower checks every key."""
         inner = self.algorithm.inner(self.state.round)
         if self._last is None or self._last[0] != inner:
             exact = self.aggregator is None
@@ -77,28 +77,29 @@ class FleetStrategy(Strategy):
         config: ConfigRecord,
         grid: Grid,
     ) -> Iterable[Message]:
-        """Asks every gateway, or every device of the cohort, for its part of the round."""
-        self._asked = self._cohort_by_node(grid)
+        """The messages of a round, to each gateway or to each device of the cohort."""
+        self._requested = self._cohort_by_node(grid)
         if self.aggregator is not None:
             self._refuse_sums()
-            messages = list(self.aggregator.configure_train(server_round, arrays, self._told(), _Cohort(list(self._asked))))
-            chosen = [message.metadata.dst_node_id for message in messages]  # an aggregator may ask for fewer
-            self._asked = {node: self._asked[node] for node in chosen}
+            messages = list(
+                self.aggregator.configure_train(server_round, arrays, self._train_config(), _Cohort(list(self._requested)))
+            )
+            chosen = [message.metadata.dst_node_id for message in messages]  # an aggregator may sample fewer
+            self._requested = {node: self._requested[node] for node in chosen}
             return messages
-        record = RecordDict({"arrays": arrays, "config": self._told()})
-        return [Message(record, node, MessageType.TRAIN) for node in self._asked]
+        record = RecordDict({"arrays": arrays, "config": self._train_config()})
+        return [Message(record, node, MessageType.TRAIN) for node in self._requested]
 
     def _refuse_sums(self) -> None:
-        """Raises ConfigError where a node would answer an aggregator for several devices."""
-        if any(len(devices) > 1 for devices in self._asked.values()):
+        """Raises ConfigError if a node would reply to an aggregator for several devices."""
+        if any(len(devices) > 1 for devices in self._requested.values()):
             raise ConfigError(
-                f"{type(self.aggregator).__name__} would see sums over gateways, and one poisoned update poisons a sum. "
+                f"{type(self.aggregator).__name__} would get sums from gateways, and one poisoned update poisons a sum. "
                 "Give FleetStrategy each_device=True, over FleetGrid(fleet, gateways=None)."
             )
 
     def _cohort_by_node(self, grid: Grid) -> Mapping[int, Sequence[int]]:
-        """The nodes that this round asks, each with the devices of the cohort that it serves. Of nodes that are none of ours,
-        each is one device."""
+        """The nodes of this round, each with its devices of the cohort. A node that is not tinyfl's counts as one device."""
         nodes = grid.get_node_ids()
         in_order = nodes if isinstance(nodes, Sequence) else sorted(nodes)
         if not isinstance(grid, FleetAddresses) and not self.each_device:
@@ -116,15 +117,15 @@ class FleetStrategy(Strategy):
         server_round: int,
         replies: Iterable[Message],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Adds the exact sums, or asks the aggregator, and takes the algorithm's outer step. Nodes that answer with an
-        error, or with what cannot be an update, are left out."""
+        """Adds the exact sums, or calls the aggregator, and takes the algorithm's outer step. Nodes with an error or an invalid
+        update are left out."""
         usable: list[Message] = []
         updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
-        silent = dict(self._asked)
+        silent = dict(self._requested)
         for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):  # float sums depend on their order
             devices = silent.pop(reply.metadata.src_node_id, None)
             if devices is None:
-                continue  # not asked, or answered already
+                continue  # not requested, or a second reply
             read = self._read(reply, devices)
             updates = updates + read
             if read.devices:
@@ -133,7 +134,7 @@ class FleetStrategy(Strategy):
             updates = updates + self._without(devices, NODE_ERROR)
         if self.aggregator is not None:
             if updates.devices < self.minimum:
-                # Of a round that does not count, an aggregator is shown nothing.
+                # An aggregator sees no updates of a round that does not count.
                 self.aggregator.aggregate_train(server_round, [])
             else:
                 updates = self._aggregated(self.aggregator, server_round, usable, updates)
@@ -148,7 +149,7 @@ class FleetStrategy(Strategy):
         return theta_record(self.state.theta), metrics_record(updates, inner.samples * inner.passes)
 
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
-        """What one reply brings."""
+        """The updates in one reply."""
         if reply.has_error():
             why = str(reply.error.reason).partition(":")[0]
             return self._without(devices, read_reason(why) if reply.error.code == Trouble.no_update else NODE_ERROR)
@@ -170,7 +171,7 @@ class FleetStrategy(Strategy):
         return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=absent)
 
     def _aggregated(self, aggregator: Strategy, server_round: int, usable: list[Message], updates: Updates) -> Updates:
-        """The updates with the aggregator's phi in the place of their mean, or none where it has none to give."""
+        """The updates with the aggregator's phi instead of their mean; no updates if it returns none."""
         theta = self.state.theta
         arrays, _ = aggregator.aggregate_train(server_round, usable)
         if arrays is None:
@@ -179,7 +180,7 @@ class FleetStrategy(Strategy):
             total = core.fixed(read_phi(theta, RecordDict({"arrays": arrays})), theta) * updates.devices
         except (LinkError, ValueError) as error:
             raise TrainingError(
-                f"what {type(aggregator).__name__} made of round {self.state.round + 1:,} is no update ({error}). "
+                f"{type(aggregator).__name__}'s result for round {self.state.round + 1:,} is no valid update ({error}). "
                 "Give less --noise, a smaller --update-clip, or another aggregator."
             ) from error
         return Updates(theta, total, updates.devices, updates.loss, updates.absent)
@@ -191,24 +192,24 @@ class FleetStrategy(Strategy):
         config: ConfigRecord,
         grid: Grid,
     ) -> Iterable[Message]:
-        """None: evaluation is on unseen devices, after adaptation (tinyfl.runs.evaluation)."""
+        """No messages: evaluation uses unseen devices, after adaptation (tinyfl.runs.evaluation)."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         return None
 
     def summary(self) -> None:
-        """Nothing to add to Flower's log: the run directory holds the config."""
+        """Adds nothing to Flower's log: the run directory holds the config."""
 
 
 class _Cohort(FleetAddresses):
-    """What an aggregator sees of a grid: the nodes of this round's cohort, so that it draws none of its own."""
+    """The grid as an aggregator sees it: only the nodes of this round's cohort, so that it samples no other."""
 
     def __init__(self, nodes: Sequence[int]) -> None:
         self._nodes = nodes
 
     def devices_at(self, node: int) -> range:
-        raise NotImplementedError("an aggregator asks for nodes only")
+        raise NotImplementedError("an aggregator needs node ids only")
 
     def get_node_ids(self) -> Sequence[int]:
         return self._nodes

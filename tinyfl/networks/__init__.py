@@ -1,4 +1,4 @@
-"""Networks: layers with a shape to take and a loss to learn by, and those that have a name."""
+"""Networks: layers with an input shape and a loss, and the named networks."""
 
 import re
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind,
 
 @dataclass(frozen=True)
 class Network:
-    """Layers from an input of ``shape`` to a loss. Its weights are one flat float32 array, theta: per layer the kernel as
-    Keras lays it out, then the bias (firmware/SPEC.md, theta)."""
+    """Layers from an input of ``shape`` to a loss. The weights are one flat float32 array, theta: for each layer the kernel in
+    Keras's layout, then the bias (firmware/SPEC.md, theta)."""
 
     name: str
     shape: Shape
@@ -37,12 +37,12 @@ class Network:
 
     @property
     def classifies(self) -> bool:
-        """Whether outputs are classes, so that there is an accuracy beside the loss."""
+        """Whether outputs are classes, so that accuracy is defined."""
         return self.loss is Loss.softmax_cross_entropy
 
     @cached_property
     def placed(self) -> tuple[Placed, ...]:
-        """The layers, each on its input.
+        """The layers with their input shapes.
 
         Raises ConfigError for a layer that does not fit its input.
         """
@@ -67,7 +67,7 @@ class Network:
 
     @property
     def weighted(self) -> int:
-        """Layers that have weights."""
+        """Number of layers with weights."""
         return sum(layer.weights > 0 for layer in self.placed)
 
     @property
@@ -85,25 +85,25 @@ class Network:
         return self.plan.ram_bytes(batch)
 
     def arena_bytes(self, batch: int = 1) -> int:
-        """What a board keeps while it learns in batches of ``batch`` samples: the plan, weights, the learner's memory, one
+        """Bytes of a board's arena to learn in batches of ``batch`` samples: the plan, weights, the learner's memory, one
         sample and, for mini-batches, a gradient."""
         return len(self.plan.bytes) + self.ram_bytes(batch) + 4 * (self.inputs + self.outputs)
 
     def initial_weights(self, seed: int) -> F32:
-        """A random theta, float32 (parameters,): of dense layers kernel and bias uniform in +-1/sqrt(fan-in), of convolutions
-        the kernel in +-sqrt(6/fan-in) (He et al. 2015, arXiv:1502.01852, section 2.2), the bias 0."""
+        """A random theta, float32 (parameters,): kernel and bias of dense layers uniform in +-1/sqrt(fan-in), the kernel of
+        convolutions in +-sqrt(6/fan-in) (He et al. 2015, arXiv:1502.01852, section 2.2), with a bias of 0."""
         parts = [np.empty(0, np.float32)]
         for number, layer in enumerate(self.placed):
             words = core.random(seed, core.Stream.weights, np.array([number], np.uint32), words=layer.weights)[0]
             limit = np.float32(np.sqrt((1 if layer.kind is Kind.dense else 6) / layer.fan_in))
-            drawn = limit * (np.float32(2) * core.uniform(words) - np.float32(1))
+            values = limit * (np.float32(2) * core.uniform(words) - np.float32(1))
             if layer.kind is not Kind.dense and layer.weights:
-                drawn[-layer.channels :] = 0
-            parts.append(drawn)
+                values[-layer.channels :] = 0
+            parts.append(values)
         return np.concatenate(parts)
 
     def split(self, theta: F32) -> Iterator[tuple[F32, F32]]:
-        """(kernel, bias) of each layer with weights, in order, shaped as Keras has them."""
+        """(kernel, bias) of each layer with weights, in order, in Keras's shapes."""
         at = 0
         for layer in self.placed:
             if layer.weights:
@@ -112,9 +112,9 @@ class Network:
                 at += layer.weights
 
     def frozen(self, count: int) -> "Network":
-        """This network with its first ``count`` layers of weights frozen.
+        """This network with its first ``count`` layers with weights frozen.
 
-        Raises ConfigError where it has fewer.
+        Raises ConfigError if it has fewer.
         """
         try:
             return replace(self, layers=layers.frozen(self.layers, count))
@@ -123,32 +123,32 @@ class Network:
 
 
 def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
-    """The network whose plan is ``bytes``.
+    """Decodes the network with the plan ``bytes``.
 
-    Raises ConfigError for bytes that are no plan of such an input.
+    Raises ConfigError for bytes that are not a plan for an input of ``shape``.
     """
     try:
-        core.Plan(bytes)  # refuses what decode would stumble over
+        core.Plan(bytes)  # rejects bytes that decode cannot handle
         placed, loss = plan.decode(bytes)
-        made = Network(plain(name, MAX_NAME_CHARS), shape, tuple(map(layers.layer_of, placed)), loss)
-        if made.plan.bytes != bytes:
-            raise ValueError(f"its plan is not one of an input of {shape}")
+        result = Network(plain(name, MAX_NAME_CHARS), shape, tuple(map(layers.layer_of, placed)), loss)
+        if result.plan.bytes != bytes:
+            raise ValueError(f"its plan is not for an input of {shape}")
     except ValueError as error:
-        raise ConfigError(f"network {plain(name)}: {error}. Take a file that tinyfl wrote.") from error
-    return made
+        raise ConfigError(f"network {plain(name)}: {error}. Take a file written by tinyfl.") from error
+    return result
 
 
 FILES = (".keras", ".h5")
-"""Endings of files that hold a Keras model."""
+"""Extensions of Keras models' files."""
 
 
 def is_file(name: str) -> bool:
-    """Whether a network's name is that of a file."""
+    """Whether a network's name is a file."""
     return name.endswith(FILES)
 
 
 def starts_from(name: str) -> str:
-    """What to call the weights that a run with a network of this name starts from."""
+    """A name for the initial weights of a run with this network."""
     return "your weights" if is_file(name) else "random start"
 
 
@@ -163,13 +163,13 @@ REFERENCE = {
     "conv-omniglot": ("conv-16-32-32-32-leaky-relu", (28, 28, 1), 5),
     "dsconv-keywords": ("dsconv-16-32-64-64-leaky-relu", (49, 40, 1), 10),
 }
-"""Networks for characters and for keywords that learn within 256 KiB of RAM: name, shape of the input, outputs."""
+"""Networks for characters and keywords that learn within 256 KiB of RAM: name, input shape, outputs."""
 
 
 def reference(name: str) -> Network:
-    """A network of REFERENCE, to classify with.
+    """A network of REFERENCE, as a classifier.
 
-    Raises ConfigError for a name that is none.
+    Raises ConfigError for an unknown name.
     """
     if name not in REFERENCE:
         raise ConfigError(f"no reference network is called {name!r}. There are {', '.join(REFERENCE)}.")
@@ -178,15 +178,15 @@ def reference(name: str) -> Network:
 
 
 def is_named(name: str) -> bool:
-    """Whether ``name`` begins as that of a family or a reference network does."""
+    """Whether ``name`` is a reference network, or begins with a family's name."""
     return name in REFERENCE or name.split("-")[0] in FAMILIES
 
 
 def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activation) -> Network:
-    """The network called ``name``: ``mlp-64-64`` has two hidden layers of 64; ``mlp-64-64-tanh`` names their activation,
-    which else is ``activation``. The output layer is dense and linear. For the others see FAMILIES and REFERENCE.
+    """The network ``name``: ``mlp-64-64`` has two hidden layers of 64; ``mlp-64-64-tanh`` also gives their activation, else it
+    is ``activation``. The output layer is dense and linear. For the others see FAMILIES and REFERENCE.
 
-    Raises ConfigError for a name that is none, or a network that the core cannot run.
+    Raises ConfigError for an unknown name, or a network that the core cannot run.
     """
     choices = "|".join(a.name for a in Activation).replace("_", "-")
     name = REFERENCE[name][0] if name in REFERENCE else name
@@ -200,13 +200,13 @@ def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activ
         )
     family, widths = match[1], [int(width) for width in match[2].split("-")[1:]]
     if family != "mlp" and len(shape) != 3:
-        raise ConfigError(f"network {name} wants rows and columns, and the inputs are {shape[0]:,} in a row. Take mlp-64.")
+        raise ConfigError(f"network {name} needs rows and columns, but the inputs are {shape[0]:,} in a row. Take mlp-64.")
     chosen = Activation[match[3].replace("-", "_")] if match[3] else activation
     full_name = "-".join([family, *map(str, widths), *([chosen.name.replace("_", "-")] if widths else [])])
     hidden = _FAMILY[family](widths, chosen)
-    made = Network(full_name, shape, (*hidden, Dense(outputs, Activation.identity)), loss)
-    made.plan  # noqa: B018 (the core refuses here what it cannot run)
-    return made
+    result = Network(full_name, shape, (*hidden, Dense(outputs, Activation.identity)), loss)
+    result.plan  # noqa: B018 (raises if the core cannot run it)
+    return result
 
 
 def _dense(widths: list[int], activation: Activation) -> Iterator[Layer]:

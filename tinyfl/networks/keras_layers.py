@@ -1,4 +1,4 @@
-"""What a Keras model's layers are in a network: one chain, each layer with what follows it and belongs to it."""
+"""Reads a Keras model's layers as a chain, each combined with the activation and normalisation that follow it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -39,8 +39,8 @@ KNOWN = (
 
 @dataclass(frozen=True)
 class KerasPart:
-    """A layer that is being read. Activation and normalisation may follow in Keras layers of their own, so the activation is
-    Keras's name, and ``layer`` has none yet."""
+    """A layer during reading. Activation and normalisation may follow as separate Keras layers, so ``activation`` is Keras's
+    name, and ``layer`` has none yet."""
 
     where: str
     layer: Layer
@@ -50,14 +50,14 @@ class KerasPart:
 
 
 def _chain(model: Any) -> Iterator[Any]:
-    """The layers of ``model`` in order, those of models inside it among them.
+    """The layers of ``model`` in order, including those of nested models.
 
-    Raises ConfigError where they are no chain.
+    Raises ConfigError if they are not a chain.
     """
     kind = type(model).__name__
     if kind not in ("Sequential", "Functional") or not of_keras(model):
         raise ConfigError(
-            f"model {model.name} is a {kind}, whose layers Keras does not tell. Build it as keras.Sequential([...])."
+            f"model {model.name} is a {kind}, whose layers Keras does not list. Build it as keras.Sequential([...])."
         )
     if kind == "Functional":
         before = None
@@ -79,7 +79,7 @@ def _chain(model: Any) -> Iterator[Any]:
 
 
 def _sources(node: Any) -> Iterator[str]:
-    """The names of the layers whose outputs stand in a node of a functional model's config."""
+    """The names of the layers whose outputs are inputs of a node in a functional model's config."""
     if isinstance(node, dict):
         if "keras_history" in node:
             yield node["keras_history"][0]
@@ -103,7 +103,9 @@ def read_layers(model: Any) -> tuple[Shape, list[KerasPart]]:
     """The shape of the input, and the parts of the model."""
     layers = list(_chain(model))
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ConfigError(f"model {model.name} has not one input and one output of known shape. Begin with keras.Input(shape).")
+        raise ConfigError(
+            f"model {model.name} does not have one input and one output of known shape. Begin with keras.Input(shape)."
+        )
     if model.inputs[0].dtype != "float32":
         raise ConfigError(f"model {model.name} takes {model.inputs[0].dtype}. Give it float32 inputs: convert the data before.")
     shape = given = at = _known(model.name, model.inputs[0].shape[1:])
@@ -124,7 +126,7 @@ def read_layers(model: Any) -> tuple[Shape, list[KerasPart]]:
         if kind in _FOLLOW:
             if not parts:
                 raise ConfigError(
-                    f"{where} stands before any layer that it could belong to. Put it after one, or leave it out."
+                    f"{where} does not follow a layer that it could belong to. Put it after one, or leave it out."
                 )
             parts[-1] = _FOLLOW[kind](where, layer, parts[-1], at)
         if kind not in _RESHAPES and parts and parts[-1].activation == "softmax" and prod(after) != after[-1]:
@@ -137,12 +139,12 @@ def read_layers(model: Any) -> tuple[Shape, list[KerasPart]]:
 
 def _known(where: str, shape: Any) -> Shape:
     if any(size is None for size in shape):
-        raise ConfigError(f"{where} has the shape {tuple(shape)}, in which not all is known. Give keras.Input whole numbers.")
+        raise ConfigError(f"{where} has the shape {tuple(shape)}, which is not fully known. Give keras.Input whole numbers.")
     return tuple(map(int, shape))
 
 
 def _fits(where: str, kind: str, given: Shape, at: Shape) -> None:
-    """Refuses a layer whose input in Keras has the shape ``at``, where a network gives it ``given``."""
+    """Raises ConfigError if a layer's input shape in Keras, ``at``, differs from the network's, ``given``."""
     if len(given) not in (1, 3):
         raise ConfigError(
             f"the model's input has the shape {given}. A network takes (inputs,) or (rows, columns, channels): "
@@ -158,7 +160,7 @@ def _fits(where: str, kind: str, given: Shape, at: Shape) -> None:
 
 
 def _activation(where: str, value: Any) -> str:
-    """Keras's name of an activation, which may be a function or a layer."""
+    """Keras's name of an activation, given as a function or a layer."""
     keras = tensorflow_part("keras")
     kind = type(value).__name__
     name = getattr(value, "__name__", kind)
@@ -167,13 +169,13 @@ def _activation(where: str, value: Any) -> str:
     if kind == "Softmax" and value.axis in (-1, (-1,), [-1]):
         return "softmax"
     if kind in ("ReLU", "LeakyReLU"):
-        plain = kind == "LeakyReLU" or (value.max_value is None and not value.threshold)
+        simple = kind == "LeakyReLU" or (value.max_value is None and not value.threshold)
         slope = float(value.negative_slope or 0)
-        if plain and slope == 0:
+        if simple and slope == 0:
             return "relu"
-        if plain and np.isclose(slope, LEAK, rtol=1e-6):
+        if simple and np.isclose(slope, LEAK, rtol=1e-6):
             return "leaky_relu"
-        name = f"{kind} with a slope of {slope:g}" if plain else f"{kind} with a threshold or a largest value"
+        name = f"{kind} with a slope of {slope:g}" if simple else f"{kind} with a threshold or a largest value"
     elif value is keras.activations.leaky_relu:
         name = "leaky_relu with Keras's slope of 0.2"
     elif name in ("softmax", *ACTIVATIONS) and value is getattr(keras.activations, name):
@@ -192,8 +194,8 @@ def _bias(layer: Any, outputs: int) -> F32:
     return _array(layer.bias) if layer.use_bias else np.zeros(outputs, np.float32)
 
 
-def _plain(where: str, layer: Any) -> None:
-    """Refuses what the core's convolutions and pools cannot do."""
+def _refuse_options(where: str, layer: Any) -> None:
+    """Raises ConfigError for options that the core's convolutions and pools lack."""
     if layer.data_format != "channels_last":
         raise ConfigError(f"{where} has data_format {layer.data_format}. Build it with channels_last.")
     if set(getattr(layer, "dilation_rate", (1,))) != {1}:
@@ -203,26 +205,26 @@ def _plain(where: str, layer: Any) -> None:
 
 
 def _dense(where: str, layer: Any) -> list[KerasPart]:
-    made = Dense(layer.units, Activation.identity, layer.trainable)
-    return [KerasPart(where, made, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.units))]
+    built = Dense(layer.units, Activation.identity, layer.trainable)
+    return [KerasPart(where, built, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.units))]
 
 
 def _conv(where: str, layer: Any) -> list[KerasPart]:
-    _plain(where, layer)
+    _refuse_options(where, layer)
     same = layer.padding == "same"
-    made = Conv(layer.filters, layer.kernel_size, layer.strides, same, Activation.identity, layer.trainable)
-    return [KerasPart(where, made, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.filters))]
+    built = Conv(layer.filters, layer.kernel_size, layer.strides, same, Activation.identity, layer.trainable)
+    return [KerasPart(where, built, _activation(where, layer.activation), _array(layer.kernel), _bias(layer, layer.filters))]
 
 
 def _depthwise(where: str, layer: Any) -> list[KerasPart]:
-    _plain(where, layer)
+    _refuse_options(where, layer)
     kernel, same = _array(layer.kernel), layer.padding == "same"
-    made = DepthwiseConv(layer.kernel_size, layer.strides, same, layer.depth_multiplier, Activation.identity, layer.trainable)
-    return [KerasPart(where, made, _activation(where, layer.activation), kernel, _bias(layer, prod(kernel.shape[2:])))]
+    built = DepthwiseConv(layer.kernel_size, layer.strides, same, layer.depth_multiplier, Activation.identity, layer.trainable)
+    return [KerasPart(where, built, _activation(where, layer.activation), kernel, _bias(layer, prod(kernel.shape[2:])))]
 
 
 def _separable(where: str, layer: Any) -> list[KerasPart]:
-    _plain(where, layer)
+    _refuse_options(where, layer)
     first, second = _array(layer.depthwise_kernel), _array(layer.pointwise_kernel)
     identity, same = Activation.identity, layer.padding == "same"
     depthwise = DepthwiseConv(layer.kernel_size, layer.strides, same, layer.depth_multiplier, identity, layer.trainable)
@@ -234,17 +236,17 @@ def _separable(where: str, layer: Any) -> list[KerasPart]:
 
 
 def _pool(where: str, layer: Any) -> list[KerasPart]:
-    _plain(where, layer)
+    _refuse_options(where, layer)
     none = np.empty(0, np.float32)
     kind = type(layer).__name__
     average = "Average" in kind
-    whole = kind.startswith("Global")
-    made = Pool(average, None) if whole else Pool(average, layer.pool_size, layer.strides, layer.padding == "same")
-    return [KerasPart(where, made, "linear", none, none)]
+    global_pool = kind.startswith("Global")
+    built = Pool(average, None) if global_pool else Pool(average, layer.pool_size, layer.strides, layer.padding == "same")
+    return [KerasPart(where, built, "linear", none, none)]
 
 
 def _activated(where: str, layer: Any, part: KerasPart, _: Shape) -> KerasPart:
-    """``part`` with the activation that follows it."""
+    """``part`` with a following activation."""
     name = _activation(where, layer)
     if name == "linear":
         return part
@@ -254,7 +256,7 @@ def _activated(where: str, layer: Any, part: KerasPart, _: Shape) -> KerasPart:
 
 
 def _normalised(where: str, layer: Any, part: KerasPart, at: Shape) -> KerasPart:
-    """``part`` with the normalisation that follows it in its weights."""
+    """``part`` with a following normalisation folded into its weights."""
     if isinstance(part.layer, Pool) or part.activation != "linear" or at[-1] != part.bias.size:
         raise ConfigError(
             f"{where} does not follow a layer with weights and a linear activation, so it cannot be folded into them. "

@@ -1,7 +1,7 @@
-"""What a network is made of: layers as plain data, and what each becomes once the shape of its input is known.
+"""Layers of a network as plain data, and their records in a plan, which depend on the input shape.
 
-Shapes are (height, width, channels), or (inputs,) for what has no rows and columns; values lie in that order, as Keras has
-them. So flattening is nothing: a layer only asks that its input has as many values as it wants.
+Shapes are (height, width, channels), or (inputs,) without rows and columns; values are in that order, as in Keras. Flattening
+is therefore a no-op: a layer only requires the right number of input values.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 class Activation(IntEnum):
-    """The core's activations, by its numbers."""
+    """The core's activations, with its numbers."""
 
     identity = 0
     relu = 1
@@ -23,7 +23,7 @@ class Activation(IntEnum):
 
 
 class Loss(IntEnum):
-    """The core's losses, by its numbers."""
+    """The core's losses, with its numbers."""
 
     mean_squared_error = 0
     softmax_cross_entropy = 1
@@ -31,7 +31,7 @@ class Loss(IntEnum):
 
 
 class Kind(IntEnum):
-    """The core's layers, by its numbers."""
+    """The core's layers, with its numbers."""
 
     dense = 0
     conv = 1
@@ -42,7 +42,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Dense:
-    """``units`` outputs of all inputs."""
+    """A dense layer: ``units`` outputs, each of all inputs."""
 
     units: int
     activation: Activation = Activation.relu
@@ -51,8 +51,8 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv:
-    """``filters`` channels, each of all input channels under a ``kernel`` (rows, columns) that moves by ``stride``; ``same``
-    pads as TensorFlow's SAME does, else VALID."""
+    """A convolution: ``filters`` output channels, each of all input channels, with ``kernel`` and ``stride`` (rows, columns);
+    padding as in TensorFlow's SAME if ``same``, else VALID."""
 
     filters: int
     kernel: tuple[int, int] = (3, 3)
@@ -64,7 +64,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class DepthwiseConv:
-    """``multiplier`` output channels of each input channel by itself."""
+    """A depthwise convolution: ``multiplier`` output channels of each input channel."""
 
     kernel: tuple[int, int] = (3, 3)
     stride: tuple[int, int] = (1, 1)
@@ -76,7 +76,7 @@ class DepthwiseConv:
 
 @dataclass(frozen=True)
 class Pool:
-    """The largest value or the average under a window of ``size``; ``size`` None: all rows and columns."""
+    """Max or average pooling over a window of ``size`` (rows, columns); ``size`` None: all rows and columns."""
 
     average: bool = False
     size: tuple[int, int] | None = (2, 2)
@@ -89,7 +89,7 @@ Layer = Dense | Conv | DepthwiseConv | Pool
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer on its input: the record of a plan (firmware/SPEC.md, plan). A dense layer has one row and one column, and its
+    """A layer with its input shape: a record of a plan (firmware/SPEC.md, plan). A dense layer has one row, one column, and its
     inputs as channels."""
 
     kind: Kind
@@ -98,13 +98,13 @@ class Placed:
     same: bool
     input: tuple[int, int, int]
     channels: int
-    """Of the output."""
+    """Channels of the output."""
     kernel: tuple[int, int]
     stride: tuple[int, int]
 
     @property
     def output(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """Shape of the output: (height, width, channels)."""
         rows, columns = (
             -(-size // step) if self.same else (size - kernel) // step + 1
             for size, kernel, step in zip(self.input[:2], self.kernel, self.stride, strict=True)
@@ -118,7 +118,7 @@ class Placed:
 
     @property
     def kernel_shape(self) -> Shape:
-        """Of the kernel as Keras lays it out; empty for a layer without weights."""
+        """Shape of the kernel in Keras's layout; empty for a layer without weights."""
         if self.kind is Kind.dense:
             return self.input[2], self.channels
         if self.kind is Kind.conv:
@@ -129,7 +129,7 @@ class Placed:
 
     @property
     def weights(self) -> int:
-        """Kernel and bias, counted in floats."""
+        """Number of floats in kernel and bias."""
         return prod(self.kernel_shape) + self.channels if self.kernel_shape else 0
 
     @property
@@ -139,7 +139,7 @@ class Placed:
 
 
 def place(shape: Shape, layers: Iterable[Layer]) -> Iterator[Placed]:
-    """Each layer on its input, the first on ``shape``.
+    """The layers with their input shapes, the first with ``shape``.
 
     Raises ValueError for a layer that does not fit its input.
     """
@@ -165,7 +165,7 @@ def _placed(at: tuple[int, int, int], layer: Layer) -> Placed:
 
 
 def layer_of(placed: Placed) -> Layer:
-    """The layer that was placed."""
+    """The layer of a record; the inverse of ``place``."""
     if placed.kind is Kind.dense:
         return Dense(placed.channels, placed.activation, placed.learns)
     if placed.kind is Kind.conv:
@@ -173,20 +173,21 @@ def layer_of(placed: Placed) -> Layer:
     if placed.kind is Kind.depthwise:
         multiplier = placed.channels // placed.input[2]
         return DepthwiseConv(placed.kernel, placed.stride, placed.same, multiplier, placed.activation, placed.learns)
-    whole = (placed.kernel, placed.stride, placed.same) == (placed.input[:2], (1, 1), False)
+    global_pool = (placed.kernel, placed.stride, placed.same) == (placed.input[:2], (1, 1), False)
     average = placed.kind is Kind.average_pool
-    return Pool(average, None) if whole else Pool(average, placed.kernel, placed.stride, placed.same)
+    return Pool(average, None) if global_pool else Pool(average, placed.kernel, placed.stride, placed.same)
 
 
 def frozen(layers: tuple[Layer, ...], count: int) -> tuple[Layer, ...]:
-    """``layers``, of which the first ``count`` that have weights do not learn.
+    """``layers`` with the first ``count`` layers with weights frozen.
 
-    Raises ValueError where there are fewer.
+    Raises ValueError if there are fewer.
     """
     weighted = [i for i, layer in enumerate(layers) if not isinstance(layer, Pool)]
     if not 0 <= count <= len(weighted):
         raise ValueError(f"{count} layers cannot be frozen: it has {len(weighted)} with weights")
-    chosen = set(weighted[:count])
+    frozen_indices = set(weighted[:count])
     return tuple(
-        replace(layer, learns=False) if i in chosen and not isinstance(layer, Pool) else layer for i, layer in enumerate(layers)
+        replace(layer, learns=False) if i in frozen_indices and not isinstance(layer, Pool) else layer
+        for i, layer in enumerate(layers)
     )

@@ -1,4 +1,4 @@
-"""The bytes of a plan, a network as a board takes it (firmware/SPEC.md, plan)."""
+"""The binary format of a plan, a network for a board (firmware/SPEC.md, plan)."""
 
 import struct
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ _HEADER, _LAYER = struct.Struct("<4sBBH"), struct.Struct("<BBBBHHHHBBBB")
 
 
 def encode(layers: Sequence[Placed], loss: Loss) -> bytes:
-    """The plan that a host sends and a slot keeps.
+    """Encodes a plan, for a board's slot.
 
-    Raises ValueError for a number that has no room in it.
+    Raises ValueError for a number too large for its field.
     """
     try:
         return _HEADER.pack(b"TFLP", VERSION, loss, len(layers)) + b"".join(
@@ -26,9 +26,9 @@ def encode(layers: Sequence[Placed], loss: Loss) -> bytes:
 
 
 def decode(plan: bytes) -> tuple[list[Placed], Loss]:
-    """The layers and the loss of a plan.
+    """Decodes the layers and the loss of a plan.
 
-    Raises ValueError for bytes that are none.
+    Raises ValueError for bytes that are not a plan.
     """
     try:
         magic, version, loss, count = _HEADER.unpack_from(plan)

@@ -1,1 +1,1 @@
-"""The page that a run leaves: figures, tables, and the verdict."""
+"""A run's report page: figures, tables, and the verdict."""

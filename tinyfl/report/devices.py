@@ -1,4 +1,4 @@
-"""The figure of what some unseen devices do before and after adaptation, as the task can be drawn."""
+"""The figure of some unseen devices before and after adaptation, drawn to suit the task."""
 
 from dataclasses import dataclass
 from math import isqrt
@@ -23,8 +23,8 @@ SINE_DEVICES, IMAGE_DEVICES, QUERIES, MAX_DUMBBELLS = 6, 4, 10, 30
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to adapt for a figure: both initialisations, each with its own rate, as the evaluation adapts them; the one that a
-    run started from is ``called`` so."""
+    """The adaptations for a figure: both initialisations, each with its own rate, as in the evaluation; ``called`` is the name
+    of the one that the run started from."""
 
     net: Network
     theta: F32
@@ -37,7 +37,7 @@ class Comparison:
     called: str = "random start"
 
     def run(self, episodes: Episodes, *, outputs: bool) -> tuple[core.Adapted, core.Adapted]:
-        """The learnt initialisation and the one it started from, each before and after LEADING_STEPS full-batch steps."""
+        """Adapts the learnt and the starting initialisation; results before and after LEADING_STEPS full-batch steps."""
         learnt, start = (
             core.adapt(
                 self.net.plan, theta, episodes.support, episodes.query, (0, LEADING_STEPS),
@@ -50,29 +50,29 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as PNG bytes, and what it shows."""
+    """A figure as PNG bytes, and its caption."""
 
     png: bytes
     caption: str
 
 
-def device_figures(task: Task, what: Comparison) -> Picture:
-    """What some unseen devices do before and after adaptation, as far as the task can be drawn."""
+def device_figures(task: Task, comparison: Comparison) -> Picture:
+    """The figure of some unseen devices before and after adaptation, drawn to suit the task."""
     from tinyfl.tasks.episodic import Episodic
     from tinyfl.tasks.sine import Sine
 
     with styled():
         if isinstance(task, Sine):
-            return _functions(task, what)
+            return _functions(task, comparison)
         if isinstance(task, Episodic) and len(task.shape) == 3 and task.shape[0] == task.shape[1] and task.shape[2] == 1:
-            return _images(task, what)
-        return _dumbbells(task, what)
+            return _images(task, comparison)
+        return _dumbbells(task, comparison)
 
 
-def _functions(task: Task, what: Comparison) -> Picture:
+def _functions(task: Task, comparison: Comparison) -> Picture:
     """Each device's function, its support points, and the network's function before and after."""
-    episodes = task.episodes("test", SINE_DEVICES, what.shots)
-    learnt, start = what.run(episodes, outputs=True)
+    episodes = task.episodes("test", SINE_DEVICES, comparison.shots)
+    learnt, start = comparison.run(episodes, outputs=True)
     support, query = episodes.support, episodes.query
     assert support.targets is not None
     assert query.targets is not None
@@ -81,54 +81,56 @@ def _functions(task: Task, what: Comparison) -> Picture:
     for d, ax in enumerate(grid.flat):
         x = query.table[query.rows[d], 0]
         ax.plot(x, query.targets[query.rows[d], 0], color="#b6bcc6", lw=4.5, label="true function")
-        for adapted, k, label, look in (
-            (start, 1, f"{what.called}, {LEADING_STEPS} steps", {"color": ORANGE, "lw": 1.2, "ls": "-."}),
+        for adapted, k, label, style in (
+            (start, 1, f"{comparison.called}, {LEADING_STEPS} steps", {"color": ORANGE, "lw": 1.2, "ls": "-."}),
             (learnt, 0, "learnt, before adapting", {"color": BLUE, "lw": 1.2, "ls": ":"}),
             (learnt, 1, f"learnt, {LEADING_STEPS} steps", {"color": BLUE, "lw": 1.9}),
         ):
             assert adapted.outputs is not None
             diverged = not np.isfinite(adapted.loss[k, d])
-            ax.plot(x, np.full(len(x), np.nan) if diverged else adapted.outputs[k, d, :, 0], label=label, **look)
+            ax.plot(x, np.full(len(x), np.nan) if diverged else adapted.outputs[k, d, :, 0], label=label, **style)
         rows = support.rows[d]
         ax.plot(support.table[rows, 0], support.targets[rows, 0], "o", color=INK, ms=3.8, label="its samples")
-        fate = "" if np.isfinite(learnt.loss[1, d]) else ": diverged"
-        ax.set_title(f"test device {d + 1}{fate}", color=GREY)
+        note = "" if np.isfinite(learnt.loss[1, d]) else ": diverged"
+        ax.set_title(f"test device {d + 1}{note}", color=GREY)
     bound = 1.15 * float(np.abs(query.targets).max())
-    grid.flat[0].set_ylim(-bound, bound)  # an unlucky curve may leave the picture, and must not flatten the others
+    grid.flat[0].set_ylim(-bound, bound)  # an outlying curve may leave the picture, but must not flatten the others
     legend(figure, grid.flat[0])
     return Picture(
         png(figure),
-        f"The first {SINE_DEVICES} unseen test devices, not hand-picked. Each adapts on its {what.shots:,} "
+        f"The first {SINE_DEVICES} unseen test devices, not hand-picked. Each adapts on its {comparison.shots:,} "
         f"samples (dots) for {LEADING_STEPS} full-batch steps.",
     )
 
 
-def _images(task: Task, what: Comparison) -> Picture:
-    """Support images with the device's own labels; query images with the labels given before and after."""
-    episodes = task.episodes("test", IMAGE_DEVICES, what.shots)
-    adapted, _ = what.run(episodes, outputs=True)
+def _images(task: Task, comparison: Comparison) -> Picture:
+    """Support images with the device's own labels; query images with the predictions before and after."""
+    episodes = task.episodes("test", IMAGE_DEVICES, comparison.shots)
+    adapted, _ = comparison.run(episodes, outputs=True)
     assert adapted.outputs is not None
     support, query = episodes.support, episodes.query
     assert support.labels is not None
     assert query.labels is not None
-    ways, shown = what.net.outputs, min(QUERIES, query.samples)
+    ways, count_shown = comparison.net.outputs, min(QUERIES, query.samples)
     gain = np.ones(IMAGE_DEVICES, np.float32) if support.gain is None else support.gain
     brightest = float((gain[:, None, None] * query.table[query.rows]).max())
-    given = np.where(np.isfinite(adapted.loss)[..., None], adapted.outputs.argmax(axis=-1), -1)
+    predictions = np.where(np.isfinite(adapted.loss)[..., None], adapted.outputs.argmax(axis=-1), -1)
     figure = canvas(1.32 * IMAGE_DEVICES)
     for d, ax in enumerate(figure.subplots(IMAGE_DEVICES, 1)):
-        _image_axes(ax, ways, shown)
+        _image_axes(ax, ways, count_shown)
         right = f"{100 * adapted.accuracy[1, d]:.0f} % of {query.samples} right"
         ax.text(0, 1.1, f"test device {d + 1} learns from")
-        ax.text(ways + 0.6, 1.1, f"then answers, {right}" + (f"; the first {shown}:" if shown < query.samples else ""))
+        ax.text(
+            ways + 0.6, 1.1, f"then answers, {right}" + (f"; the first {count_shown}:" if count_shown < query.samples else "")
+        )
         for i in range(ways):
             _image(ax, i, gain[d] / brightest * support.table[support.rows[d, i]])
             ax.text(i + 0.45, -0.12, _letter(support.labels[d, i]), ha="center", va="top", fontweight="bold")
-        for i in range(shown):
+        for i in range(count_shown):
             _image(ax, ways + 0.6 + i, gain[d] / brightest * query.table[query.rows[d, i]])
-            for line, answer in enumerate(given[:, d, i]):
+            for line, answer in enumerate(predictions[:, d, i]):
                 _answer(ax, ways + 1.05 + i, line, answer, right=answer == query.labels[d, i])
-    one = "" if what.shots == 1 else f" of {what.shots:,}"
+    one = "" if comparison.shots == 1 else f" of {comparison.shots:,}"
     return Picture(
         png(figure),
         f"The first {IMAGE_DEVICES} unseen test devices, not hand-picked. Left: the samples each one adapts on, one{one} of "
@@ -143,65 +145,65 @@ def _image(ax: "Axes", left: float, pixels: F32) -> None:
 
 
 def _letter(label: int) -> str:
-    """A device's own label, in letters, since digits would read as what the image shows; a dash where it diverged."""
+    """A device's own label as a letter, since a digit could be mistaken for the image's content; a dash if it diverged."""
     if label < 0:
         return "–"
     return chr(ord("A") + label) if label < 26 else str(label)
 
 
 def _answer(ax: "Axes", x: float, line: int, label: int, *, right: bool) -> None:
-    """A label given before (line 0) or after (line 1) adaptation; a mark says it to those who see no colours."""
+    """A prediction before (line 0) or after (line 1) adaptation; a mark repeats the colour's meaning."""
     ax.text(
         x, -0.12 - 0.34 * line, f"{_letter(label)} {'✓' if right else '✗'}", ha="center", va="top",
         color=GREEN if right else VERMILION, fontweight="bold" if line else "normal",
     )  # fmt: skip
 
 
-def _image_axes(ax: "Axes", ways: int, shown: int) -> None:
+def _image_axes(ax: "Axes", ways: int, count_shown: int) -> None:
     ax.set_axis_off()
-    ax.set_xlim(-0.05, ways + shown + 0.6)
+    ax.set_xlim(-0.05, ways + count_shown + 0.6)
     ax.set_ylim(-0.85, 1.35)
     for line, text in enumerate(("before", "after")):
         ax.text(ways + 0.5, -0.12 - 0.34 * line, text, ha="right", va="top", color=GREY, fontsize=7.5)
 
 
-def _dumbbells(task: Task, what: Comparison) -> Picture:
-    """Each held-out device's result before and after, beside what it reaches from the weights that the run started from."""
-    episodes = task.episodes("test", what.tasks, what.shots)
+def _dumbbells(task: Task, comparison: Comparison) -> Picture:
+    """Each held-out device's result before and after, beside its result from the run's initial weights."""
+    episodes = task.episodes("test", comparison.tasks, comparison.shots)
     count = np.bincount(episodes.device)
-    classifies = what.net.classifies
+    classifies = comparison.net.classifies
 
     def of_device(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         return np.bincount(episodes.device, weights=values.astype(np.float64)) / count
 
-    learnt, start = what.run(episodes, outputs=needs_outputs(task.standardisation))
+    learnt, start = comparison.run(episodes, outputs=needs_outputs(task.standardisation))
 
-    def judged(adapted: core.Adapted) -> NDArray[np.floating[Any]]:
+    def result_of(adapted: core.Adapted) -> NDArray[np.floating[Any]]:
         return adapted.accuracy if classifies else in_units(adapted, episodes.query, task.standardisation)
 
-    before, after, began = (of_device(judged(a)[k]) for a, k in ((learnt, 0), (learnt, 1), (start, 1)))
+    before, after, baseline = (of_device(result_of(a)[k]) for a, k in ((learnt, 0), (learnt, 1), (start, 1)))
     order = np.argsort(after if classifies else -after, kind="stable")
     if len(order) > MAX_DUMBBELLS:
         order = order[np.linspace(0, len(order) - 1, MAX_DUMBBELLS).round().astype(int)]
-    before, after, began = (np.where(np.isfinite(v), v, np.nan)[order] for v in (before, after, began))
+    before, after, baseline = (np.where(np.isfinite(v), v, np.nan)[order] for v in (before, after, baseline))
     figure = canvas(1.3 + 0.19 * len(order))
     ax = figure.add_subplot()
     y = np.arange(len(order))
     ax.hlines(y, before, after, color=BLUE, alpha=0.35, lw=2)
-    ax.plot(began, y, "|", color=ORANGE, ms=9, mew=2, label=f"{what.called}, {LEADING_STEPS} steps")
+    ax.plot(baseline, y, "|", color=ORANGE, ms=9, mew=2, label=f"{comparison.called}, {LEADING_STEPS} steps")
     ax.plot(before, y, "o", mfc="white", mec=BLUE, ms=5.5, label="learnt, before adapting")
     ax.plot(after, y, "o", color=BLUE, ms=6, label=f"learnt, {LEADING_STEPS} steps")
     names = [f"device {n + 1}" + ("" if np.isfinite(value) else ": diverged") for n, value in zip(order, after, strict=True)]
     ax.set_yticks(y, names, fontsize=7.5)
-    _device_axes(ax, len(order), classifies, np.concatenate([before, after, began]))
+    _device_axes(ax, len(order), classifies, np.concatenate([before, after, baseline]))
     legend(figure, ax)
-    chosen = f"All {len(count)} held-out devices"
+    selection = f"All {len(count)} held-out devices"
     if len(order) < len(count):
-        chosen = f"{len(order)} of the {len(count):,} held-out devices, evenly from worst to best"
+        selection = f"{len(order)} of the {len(count):,} held-out devices, evenly from worst to best"
     return Picture(
         png(figure),
-        f"{chosen}, best on top; numbered in the order of their names. Each adapts on {what.shots:,} of its own samples for "
-        f"{LEADING_STEPS} full-batch steps; mean over {counted(int(count.min()), 'draw')} of those samples.",
+        f"{selection}, best on top; numbered in the order of their names. Each adapts on {comparison.shots:,} of its own "
+        f"samples for {LEADING_STEPS} full-batch steps; mean over {counted(int(count.min()), 'draw')} of those samples.",
     )
 
 

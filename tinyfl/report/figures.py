@@ -1,7 +1,7 @@
-"""The figures of a report, as PNG bytes: how the fleet learnt, and how unseen devices adapt.
+"""The figures of a report as PNG bytes: the learning curve, and the adaptation of unseen devices.
 
-Drawn on Figure objects, without pyplot, so that nothing global is left behind; on white, which suits light and dark pages.
-Colours are Okabe and Ito's, and no figure rests on colour alone.
+Drawn on Figure objects, without pyplot and its global state; on white, which suits light and dark pages. Colours are Okabe and
+Ito's, and no figure relies on colour alone.
 """
 
 import io
@@ -26,29 +26,29 @@ BLUE, SKY, ORANGE, GREEN, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#00795A"
 INK, GREY, FAINT = "#24292f", "#6b7280", "#e5e7eb"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", SKY, "#000000", "#8a8000")
 DASHES = ("-", "--", "-.", ":")
-"""Runs of a comparison differ in colour first, then in dashes."""
+"""Line styles of a comparison, used when the colours repeat."""
 
 WIDTH = 9.2
 DPI = 150
 MAX_LABEL_CHARS = 60
-"""Characters: a legend must not be wider than the page."""
+"""Maximum length of a label, in characters, so that a legend fits the page."""
 MODES = {"batch": "full-batch steps", "stream": "passes over the stream"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Adaptation rows of one initialisation, as result.json holds them, and how to draw them."""
+    """Adaptation rows of one initialisation, in the format of result.json, and their line style."""
 
     label: str
     rows: Sequence[Mapping[str, Any]]
     colour: str
     dashes: str = "-"
     figures: bool = False
-    """Whether the result after LEADING_STEPS is written beside its point."""
+    """Whether to write the result after LEADING_STEPS beside its point."""
 
 
 def styled() -> AbstractContextManager[None]:
-    """The look of everything drawn inside; matplotlib's own settings come back afterwards."""
+    """Sets the style of all drawing inside; restores matplotlib's settings afterwards."""
     cache.lend()
     from matplotlib import rc_context
 
@@ -72,28 +72,28 @@ def canvas(height: float) -> "Figure":
 
 
 def png(figure: "Figure") -> bytes:
-    """The finished figure."""
+    """Renders a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
 def legend(figure: "Figure", ax: "Axes") -> None:
-    """The legend of ``ax`` above all, in one row if it fits. Labels may be a user's: nothing in them is markup."""
+    """Draws the legend of ``ax`` above the figure, in one row if it fits. Labels may come from a user: markup is off."""
     handles, labels = ax.get_legend_handles_labels()
     columns = len(labels) if sum(len(label) + 7 for label in labels) < 125 else 2
-    made = figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.3)
-    for text in made.get_texts():
+    drawn = figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.3)
+    for text in drawn.get_texts():
         text.set_parse_math(False)
 
 
 def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """JSON numbers as floats; null, which stands for what is not finite, as nan."""
+    """JSON numbers as floats; null, which means non-finite, as nan."""
     return np.array([np.nan if value is None or not isfinite(value) else value for value in values], np.float64)
 
 
 def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """Moving average over ``reach`` values to both sides that skips nan. It reaches no further ahead than back, so that
+    """Moving average over ``reach`` values on both sides, without nan. Near the start the window shrinks on both sides, so that
     the steep start of a curve is not flattened."""
     at = np.arange(len(values))
     back = np.minimum(at, reach)
@@ -101,12 +101,12 @@ def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
     known = np.isfinite(values)
     total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0))])
     count = np.concatenate([[0], np.cumsum(known)])
-    among = count[high] - count[low]
-    return np.where(among > 0, (total[high] - total[low]) / np.maximum(among, 1), np.nan)
+    count_between = count[high] - count[low]
+    return np.where(count_between > 0, (total[high] - total[low]) / np.maximum(count_between, 1), np.nan)
 
 
 def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool) -> bytes:
-    """The devices' loss in training, over the rounds: each record faint, and a moving average of them."""
+    """The devices' training loss over the rounds: each record in a faint line, and a moving average."""
     with styled():
         figure = canvas(2.9)
         ax = figure.add_subplot()
@@ -128,7 +128,7 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool
 
 
 def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> bytes:
-    """Accuracy, or loss where there is none, over adaptation steps: a panel for each mode and number of shots."""
+    """Accuracy, or loss for regression, over adaptation steps: a panel for each mode and number of shots."""
     key = metric(curves[0].rows)
     shots = sorted({row["shots"] for curve in curves for row in curve.rows})
     floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
@@ -154,25 +154,25 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
 
 
 def metric(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What rows are judged by: accuracy where the task has it."""
+    """The key of the rows' metric: accuracy for classification, else loss."""
     return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
 
 
 def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """One line with its band; a row without a number is marked at the top as diverged."""
+    """Draws one line with its band; a row without a number is marked at the top as diverged."""
     steps = np.array([row["steps"] for row in rows], np.float64)
     value, half = numbers([row[key] for row in rows]), numbers([row[f"{key}_ci95"] for row in rows])
-    label = f" {curve.label}" if curve.label.startswith("_") else curve.label  # which would hide it
+    label = f" {curve.label}" if curve.label.startswith("_") else curve.label  # matplotlib hides labels that start with _
     low = np.maximum(value - half, value / 100 if key == "loss" else 0)
     ax.fill_between(steps, low, value + half, color=curve.colour, alpha=0.18, lw=0)
     ax.plot(steps, value, color=curve.colour, ls=curve.dashes, lw=1.8, marker="o", ms=4, label=label)
     first = steps == 0
     ax.plot(steps[first], value[first], ls="", marker="o", ms=4.5, mfc="white", mec=curve.colour, zorder=4)
-    gone = steps[np.isnan(numbers([row["loss"] for row in rows]))]
-    if gone.size:
+    diverged = steps[np.isnan(numbers([row["loss"] for row in rows]))]
+    if diverged.size:
         where = ax.get_xaxis_transform()
-        ax.plot(gone, np.full(len(gone), 0.96), ls="", marker="x", color=curve.colour, transform=where, clip_on=False)
-        ax.text(gone[0], 0.9, "diverged", color=curve.colour, transform=where, ha="center", va="top", fontsize=7.5)
+        ax.plot(diverged, np.full(len(diverged), 0.96), ls="", marker="x", color=curve.colour, transform=where, clip_on=False)
+        ax.text(diverged[0], 0.9, "diverged", color=curve.colour, transform=where, ha="center", va="top", fontsize=7.5)
     at = steps == LEADING_STEPS
     if curve.figures and np.isfinite(value[at]).any():
         text = f"{100 * value[at][0]:.1f} %" if key == "accuracy" else f"{value[at][0]:.3g}"
@@ -195,7 +195,7 @@ def _adaptation_axes(ax: "Axes", key: str) -> None:
 
 
 def logarithmic(ax: "Axes", which: Literal["x", "y"], values: NDArray[np.float64]) -> None:
-    """A logarithmic axis with plain numbers on it, if the finite ones of ``values`` allow it."""
+    """Makes an axis logarithmic, with plain numbers, if all finite ``values`` are positive."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     known = values[np.isfinite(values)]

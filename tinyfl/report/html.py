@@ -1,6 +1,6 @@
-"""The look of a page: its skeleton and style, what it is built from, and how numbers read on it.
+"""The building blocks of a page: its skeleton, its style, HTML elements, and number formats.
 
-One file, whole in itself: no script, no font and no picture comes from elsewhere.
+A page is one self-contained file, without external scripts, fonts or images.
 """
 
 import base64
@@ -10,13 +10,13 @@ from math import isfinite
 from string import Template
 
 from tinyfl import __version__
-from tinyfl.errors.words import MOST, plain, visible
+from tinyfl.errors.words import MAX_LINE_CHARS, plain, visible
 
 MAX_PARAGRAPH_CHARS = 1000
 
 
 def known(value: float | None) -> bool:
-    """Whether a number of result.json is one: null stands for what is not finite."""
+    """Whether a number of result.json is finite: null means non-finite."""
     return value is not None and isfinite(value)
 
 
@@ -26,7 +26,7 @@ def percent(value: float, half: float | None = None) -> str:
 
 
 def loss(value: float | None, half: float | None = None) -> str:
-    """A loss to as many places as its interval supports; null is what diverged."""
+    """A loss, rounded as its interval supports; null means diverged."""
     if value is None or not isfinite(value):
         return "diverged"
     if half is None or not isfinite(half) or half <= 0:
@@ -38,7 +38,7 @@ def loss(value: float | None, half: float | None = None) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as a person reads them: 4,612 is 4.6 KB."""
+    """Bytes in readable units: 4,612 is 4.6 KB."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break
@@ -56,18 +56,18 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def text(words: object, most: int = MOST) -> str:
-    """Words from outside as HTML, where none of them is markup."""
+def text(words: object, most: int = MAX_LINE_CHARS) -> str:
+    """Untrusted text, escaped for HTML."""
     return html.escape(plain(words, most))
 
 
 def pre(text: str) -> str:
-    """Lines from outside as HTML, likewise."""
+    """Untrusted lines, escaped for HTML, in a <pre>."""
     return f"<pre>{html.escape(visible(text))}</pre>"
 
 
 def table(head: str, body: str, kind: str = "") -> str:
-    """A table that scrolls by itself where the window is narrow; ``head`` and ``body`` are rows of HTML."""
+    """A table that scrolls horizontally in a narrow window; ``head`` and ``body`` are rows of HTML."""
     top = f"<thead>{head}</thead>" if head else ""
     return f'<div class="wide"><table class="{kind}">{top}<tbody>{body}</tbody></table></div>'
 
@@ -88,7 +88,7 @@ def section(title: str, content: str) -> str:
 
 
 def image(png: bytes, alt: str, caption: str) -> str:
-    """A figure that the page carries in itself."""
+    """A figure with an embedded image."""
     data = base64.b64encode(png).decode()
     return (
         f'<figure><img alt="{text(alt)}" src="data:image/png;base64,{data}">'
@@ -97,7 +97,7 @@ def image(png: bytes, alt: str, caption: str) -> str:
 
 
 def whole(title: str, body: Sequence[str], kind: str = "") -> bytes:
-    """The finished page of ``body``, pieces of HTML; ``kind`` broad is for wide tables."""
+    """A complete page from ``body``, pieces of HTML; ``kind`` "broad" is for wide tables."""
     return _PAGE.substitute(title=text(title), style=_STYLE, kind=kind, body="\n".join(body), version=text(__version__)).encode(
         errors="replace"
     )

@@ -1,4 +1,4 @@
-"""A run as one page to read and pass on: report.html, whole in itself, with its figures as PNGs beside it."""
+"""A run's report: report.html, a self-contained page, and its figures as separate PNGs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ Result = Mapping[str, Any]
 REPORT = "report.html"
 
 SHOTS_PER_CLASS = ("digits", "omniglot")
-"""Tasks whose shots count for each class, not in all. The page of a run whose data have gone needs it, too."""
+"""Tasks whose shots are counted per class, not in total. The page of a run without its data needs this, too."""
 
 MAX_PER_LINE = 1000
-"""Characters of a verdict or a note."""
+"""Maximum length of a verdict or a note, in characters."""
 
 BAUDS = (115_200, 1_000_000)
 BITS_PER_BYTE = 10
@@ -40,35 +40,35 @@ BITS_PER_BYTE = 10
 def write_report(
     directory: RunDirectory, config: Config, task: Task, net: Network, theta: F32, start: F32, result: dict[str, Any]
 ) -> Path:
-    """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is what it learnt,
-    ``start`` the weights it began from. Returns the page's path."""
-    learnt, began = leading(result["evaluation"]), leading(result["baseline"])
-    what = Comparison(
-        net, theta, start, learnt["adapt_lr"], began["adapt_lr"], learnt["shots"], config.tasks, config.clip,
+    """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is the learnt, ``start``
+    the initial weights. Returns the page's path."""
+    learnt, baseline = leading(result["evaluation"]), leading(result["baseline"])
+    comparison = Comparison(
+        net, theta, start, learnt["adapt_lr"], baseline["adapt_lr"], learnt["shots"], config.tasks, config.clip,
         starts_from(config.network),
     )  # fmt: skip
-    return _write(directory, config, net, result, device_figures(task, what))
+    return _write(directory, config, net, result, device_figures(task, comparison))
 
 
 def rebuild(path: Path) -> Path:
-    """Writes the page of the finished run in ``path`` anew, from its files alone. Returns the page's path.
+    """Rewrites the page of the finished run in ``path`` from its files alone. Returns the page's path.
 
-    Where the user's data file has gone or was changed, the figure of single devices is left out, and the page says so.
+    If the user's data file is missing or has changed, the figure of single devices is left out, with a note on the page.
     Raises RunError if the run has not finished.
     """
     directory = RunDirectory(path)
-    result, config, held = directory.result(), directory.config(), Initialisation.load(path)
+    result, config, initialisation = directory.result(), directory.config(), Initialisation.load(path)
     try:
         _refuse_other_files(directory, config)
-        task = config.load_task(held.standard)
-        start = _start(config, task, held.network)
+        task = config.load_task(initialisation.standard)
+        start = _start(config, task, initialisation.network)
     except (DataError, ConfigError, InstallError, OSError) as error:
-        return _write(directory, config, held.network, result, error)
-    return write_report(directory, config, task, held.network, held.theta, start, result)
+        return _write(directory, config, initialisation.network, result, error)
+    return write_report(directory, config, task, initialisation.network, initialisation.theta, start, result)
 
 
 def _start(config: Config, task: Task, net: Network) -> F32:
-    """The weights that a run began from."""
+    """A run's initial weights."""
     if not is_file(config.network):
         return net.initial_weights(config.seed)
     from tinyfl.networks.keras import from_keras
@@ -77,26 +77,26 @@ def _start(config: Config, task: Task, net: Network) -> F32:
 
 
 def _refuse_other_files(directory: RunDirectory, config: Config) -> None:
-    """Raises DataError where the run's data or its network's file have gone, or are others."""
+    """Raises DataError if the run's data or network file is missing or has changed."""
     from tinyfl.runs.directory import data_sha256, network_sha256
 
     checkpoint, network = directory.checkpoint(), config.network if is_file(config.network) else ""
-    for path, now in ((config.data, data_sha256), (network, network_sha256)):
+    for path, file_hash in ((config.data, data_sha256), (network, network_sha256)):
         if path and not Path(path).is_file():
             raise DataError(f"{path}: no such file.")
         before = checkpoint and (checkpoint.data_sha256 if path == config.data else checkpoint.network_sha256)
-        if path and before and before != now(config):
+        if path and before and before != file_hash(config):
             raise DataError(f"{path} was changed since the run.")
 
 
 def compare(paths: Sequence[Path], out: Path) -> Path:
-    """Writes one page at ``out`` with finished runs of one task side by side. Returns its path.
+    """Writes one page at ``out`` that compares finished runs of one task. Returns its path.
 
     Raises ConfigError for runs of different tasks or data, RunError for a run that has not finished.
     """
     if not paths:
         raise ConfigError("no runs to compare. Give two or more run directories: tinyfl report runs/a runs/b.")
-    results = _alike(paths)
+    results = _comparable(paths)
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
@@ -111,7 +111,7 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
         for i, (name, result) in enumerate(zip(names, results, strict=True))
     ]
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
-    floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, where it has one
+    floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, if it has one
     picture = figures.adaptation(curves, floor)
     body = [
         html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
@@ -125,8 +125,8 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _alike(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The results of the runs in ``paths``, which must be of one task on the same data."""
+def _comparable(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Reads the results of the runs in ``paths``, which must be of one task on the same data."""
     directories = [RunDirectory(path) for path in paths]
     results = [directory.result() for directory in directories]
     points = [directory.checkpoint() for directory in directories]
@@ -137,14 +137,14 @@ def _alike(paths: Sequence[Path]) -> list[dict[str, Any]]:
             other = "other data"
         if other:
             raise ConfigError(
-                f"{paths[0]} is a run of task {first} and {path} of {other}: their figures do not compare. Compare runs of "
-                f"one task on the same data, and give the others a page of their own: {shell('tinyfl', 'report', path)}."
+                f"{paths[0]} is a run of task {first} and {path} of {other}: their figures are not comparable. Compare runs "
+                f"of one task on the same data, and report the others separately: {shell('tinyfl', 'report', path)}."
             )
     return results
 
 
 def _write(directory: RunDirectory, config: Config, net: Network, result: Result, picture: Picture | Exception) -> Path:
-    """Writes the page and its figures; ``picture``, of single devices, may be the reason why there is none."""
+    """Writes the page and its figures; ``picture`` is the figure of single devices, or the reason for its absence."""
     classifies = metric(result["evaluation"]) == "accuracy"
     unit = "cross-entropy" if classifies else "mean squared error"
     curves = [
@@ -159,8 +159,8 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     for name, png in pngs.items():
         directory.save(name, png)
     learning_note = (
-        f"Loss ({unit}) of the devices on their own samples, each measured before it is learnt from. Every device starts its "
-        "round from the initialisation, so this falls as the initialisation becomes quicker to learn from."
+        f"Loss ({unit}) of the devices on their own samples, each measured before the step on it. Every device starts its "
+        "round from the initialisation, so this falls as devices learn faster from the initialisation."
     )
     adapted = html.image(adaptation, "Adaptation curves with 95 % intervals.", _adaptation_caption([result]))
     title = f"{result['task']} · {result['algorithm']}"
@@ -182,14 +182,14 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
 
 
 def _verdict(result: Result) -> str:
-    """The first words of the page, where the run does not come up to its floor."""
+    """The warning at the top of the page if the run is worse than its floor."""
     words = result.get("verdict", "")
     return f'<p class="verdict">{html.text(words, MAX_PER_LINE)}</p>' if words else ""
 
 
 def _notes(config: Config, result: Result) -> str:
-    """What was made of the user's data and network, and what is to be had without one."""
-    notes = result.get("notes") or [f"task {config.task}, which brings its own data"]
+    """The changes to the user's data and network, and the results without a network."""
+    notes = result.get("notes") or [f"task {config.task}, with its own data"]
     lines = [*notes, f"start: {starts_from(config.network)}", *without_a_network(result)]
     return "<ul>" + "".join(f"<li>{html.text(line, MAX_PER_LINE)}</li>" for line in dict.fromkeys(lines)) + "</ul>"
 
@@ -226,7 +226,7 @@ def _headline(config: Config, result: Result, net: Network) -> str:
 
 
 def _value(row: Row) -> str:
-    """What was reached, to as many places as its interval supports, without the interval."""
+    """A row's result, rounded as its interval supports, without the interval."""
     return reached(row).partition(" ±")[0]
 
 
@@ -250,8 +250,8 @@ def _adaptation_caption(results: Sequence[Result]) -> str:
     devices = max(row["tasks"] for result in results for row in result["evaluation"])
     return (
         f"Mean over {counted(devices, 'unseen device')}; bands are 95 % intervals. The hollow points at 0 steps are from "
-        "before any adaptation and no measure of meta-learning, which looks for weights from which a few steps lead far, not "
-        "for weights that are good already."
+        "before any adaptation and are no measure of meta-learning, which seeks weights that improve a lot in a few steps, not "
+        "weights that are good already."
     )
 
 
@@ -259,17 +259,17 @@ def _devices(picture: Picture | Exception) -> str:
     if isinstance(picture, Picture):
         return html.image(picture.png, "Unseen devices before and after adaptation.", picture.caption)
     why = html.text(picture, html.MAX_PARAGRAPH_CHARS)
-    return f'<p class="note">Left out: this figure needs the data that the run was made with. {why}</p>'
+    return f'<p class="note">Left out: this figure needs the data of the run. {why}</p>'
 
 
 def _needs(config: Config, net: Network, result: Result) -> str:
     inner = config.build().inner(0)
     support = leading(result["evaluation"])["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
     down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
-    whole = "weights, activations and deltas"
+    memory = "weights, activations and deltas"
     rows = [
-        ("RAM to learn in a round", html.size(result["device_ram_bytes"]), whole + ("; a gradient" * (inner.batch > 1))),
-        ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(support)), whole + ("; a gradient" * (support > 1))),
+        ("RAM to learn in a round", html.size(result["device_ram_bytes"]), memory + ("; a gradient" * (inner.batch > 1))),
+        ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(support)), memory + ("; a gradient" * (support > 1))),
         ("Samples each round", f"{inner.samples:,}", f"{counted(inner.steps, 'SGD step')}, batch {inner.batch:,}"),
         ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
         ("Down to a device, each round", html.size(down), "float32 weights"),
@@ -287,11 +287,11 @@ def _needs(config: Config, net: Network, result: Result) -> str:
 
 def _evaluation(config: Config, result: Result) -> str:
     classifies = metric(result["evaluation"]) == "accuracy"
-    of_each = ["rate", "loss", *(["accuracy"] if classifies else [])]
-    group = f'<th colspan="{len(of_each)}" class="group">'
+    columns = ["rate", "loss", *(["accuracy"] if classifies else [])]
+    group = f'<th colspan="{len(columns)}" class="group">'
     head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}{starts_from(config.network)}</th><th></th></tr>'
     head += '<tr><th class="l">mode</th>'
-    head += "".join(f"<th>{name}</th>" for name in ("shots", "steps", *of_each, *of_each, "devices")) + "</tr>"
+    head += "".join(f"<th>{name}</th>" for name in ("shots", "steps", *columns, *columns, "devices")) + "</tr>"
     body = ""
     for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
         texts = [f"{learnt['shots']:,}", f"{learnt['steps']:,}"]
@@ -330,7 +330,7 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
 
 
 def _kinds(result: Result) -> str:
-    """How many devices were simulated, and how many were boards of which kind."""
+    """The numbers of simulated devices and of boards of each kind."""
     boards = Counter(board.get("board", "at a port") for board in result.get("boards", []))
     simulated = result["devices"] - boards.total()
     kinds = [f"{simulated:,} simulated"] if simulated else []
@@ -365,7 +365,7 @@ def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
 
 
 def _best(rows: Sequence[Row]) -> Row | None:
-    """The row of the highest accuracy, or of the lowest loss where there is none; None if all diverged."""
+    """The row with the highest accuracy, or for regression with the lowest loss; None if all diverged."""
     key = metric(rows)
     usable = [row for row in rows if html.known(row[key])]
     return max(usable, key=lambda row: row[key] if key == "accuracy" else -row[key]) if usable else None

@@ -1,6 +1,6 @@
-"""What a finished run comes to, in words: above all whether it beats what needs no network.
+"""The verdict on a finished run in words: above all whether it beats the methods without a network.
 
-``result`` is a run's JSON throughout; rows of its evaluation and floor are as tinyfl.runs.evaluation makes them.
+``result`` is a run's JSON throughout; the rows of its evaluation and floor come from tinyfl.runs.evaluation.
 """
 
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ _WORDS = {
 
 
 def method(floor: Row) -> str:
-    """What a row of the floor is called; one of an older tinyfl has no name."""
+    """The method of a row of the floor; rows of an older tinyfl do not name it."""
     return str(floor.get("method", NEAREST_MEAN))
 
 
 def reached(row: Row) -> str:
-    """What a row is judged by: accuracy where the task has it, loss elsewhere."""
+    """A row's result as text: accuracy for classification, else loss."""
     if row.get("accuracy") is not None:
         return html.percent(row["accuracy"], row["accuracy_ci95"])
     return html.loss(row["loss"], row["loss_ci95"])
 
 
 def leading(rows: list[Row], shots: int | None = None) -> Row:
-    """The row that reports lead with: with the fewest ``shots``, if none are asked for."""
+    """The row after LEADING_STEPS full-batch steps, for ``shots`` or, with None, for the fewest."""
     return next(
         row for row in rows
         if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS) and shots in (None, row["shots"])
@@ -42,7 +42,7 @@ def leading(rows: list[Row], shots: int | None = None) -> Row:
 
 
 def verdict(result: Row, config: Config) -> str:
-    """Where a run does not come up to its floor: by how much, and what has helped. Else empty."""
+    """A warning if a run is worse than its floor: the difference, and a cure. Else empty."""
     worse = result["worse_than_floor"]
     if not worse:
         return ""
@@ -56,17 +56,17 @@ def verdict(result: Row, config: Config) -> str:
 
 
 def _advice(result: Row, config: Config, floor: Row) -> str:
-    """What has helped such runs (bench/floors.py)."""
+    """A cure that has helped such runs (bench/floors.py)."""
     if (config.task == OWN_DATA and not config.standardise) or diverged(result["left_out"], config):
         return config.calmer
     outliers = config.task == OWN_DATA and method(floor) == SUPPORT_MEAN
     return f"Give more --rounds than {config.rounds:,}, or leave --inner-lr to its default" + (
-        ", or leave rows out whose y is an error: one value far off sets the unit of all." if outliers else "."
+        ", or remove rows with a wrong y: a single outlier determines the scale of all." if outliers else "."
     )
 
 
 def without_a_network(result: Row) -> list[str]:
-    """What is to be had without one, where the table does not say it; and of values to predict how much of that is left."""
+    """Results without a network that the table lacks; for regression also the remaining share of the error (R²)."""
     rows = {(row["shots"], method(row)): row for row in result["floor"]}
     lines = [f"majority, {html.counted(s, 'shot')}: {reached(row)}" for (s, name), row in rows.items() if name == MAJORITY]
     for (shots, name), floor in rows.items():

@@ -1,1 +1,1 @@
-"""Run directories: what a run writes, and what is made of it afterwards."""
+"""Run directories: the files of a run, its evaluation, and later adaptation."""

@@ -1,4 +1,4 @@
-"""One new device: a saved initialisation adapts to its data, here as it would on the board."""
+"""Adaptation of a saved initialisation to the data of one new device, computed as on the board."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tinyfl.errors.words import plain
 from tinyfl.networks import Network, from_plan
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.evaluation import STEPS, in_units, needs_outputs
-from tinyfl.runs.records import Saved, checked, values
+from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
 from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.tasks.standard import Standardisation
@@ -23,15 +23,15 @@ FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
     "mean", "scale", "classes",
 )  # fmt: skip
-"""What a saved initialisation holds, with what was done to targets where it is of regression; the weights of an adapted device
-are saved in the same form."""
+"""Arrays of a saved initialisation; for regression also OF_TARGETS. The weights of an adapted device are saved in the same
+format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
 
 @dataclass(frozen=True)
 class Initialisation:
-    """A saved theta, float32 (parameters,), with the network it is for and what was done to inputs and labels."""
+    """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels."""
 
     theta: F32
     network: Network
@@ -42,26 +42,28 @@ class Initialisation:
 
     @classmethod
     def load(cls, path: Path) -> "Initialisation":
-        """The initialisation at ``path``, a file or a run directory.
+        """Reads the initialisation at ``path``, a file or a run directory.
 
-        Raises RunError if there is none, if it is damaged, or if it is not of the run whose directory it lies in.
+        Raises RunError if there is none, if it is damaged, or if it does not belong to the run of its directory.
         """
-        file = _file(path)
+        file = _npz(path)
         if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
         try:
-            held = read_arrays(file, FIELDS, (*OF_TARGETS, "config_sha256"))
+            arrays = read_arrays(file, FIELDS, (*OF_TARGETS, "config_sha256"))
         except DataError as error:
-            raise RunError(f"{file} is no initialisation that tinyfl wrote: {error}") from error
+            raise RunError(f"{file} is no initialisation written by tinyfl: {error}") from error
         numbers = ("theta", "plan", "shape", "mean", "scale", "classes", *OF_TARGETS)
-        saved = checked(Saved, values({name: held[name] for name in held if name not in numbers}), file, COPY)
-        net = _network(file, saved.network, held["shape"], held["plan"])
-        theta = held["theta"]
+        saved = checked(
+            InitialisationRecord, values({name: arrays[name] for name in arrays if name not in numbers}), file, COPY
+        )
+        net = _network(file, saved.network, arrays["shape"], arrays["plan"])
+        theta = arrays["theta"]
         if theta.dtype != np.float32 or theta.shape != (net.parameters,) or not np.isfinite(theta).all():
             form = f"{theta.dtype} {theta.shape}"
             raise RunError(f"{file} is damaged: theta is not {net.parameters:,} finite float32 numbers but {form}. {COPY}")
         try:
-            standard = Standardisation.read(held, net.inputs, net.outputs)
+            standard = Standardisation.read(arrays, net.inputs, net.outputs)
         except ValueError as error:
             raise RunError(f"{file} is damaged: {error}. {COPY}") from error
         if (directory := RunDirectory(file.parent)).holds(file):
@@ -82,7 +84,7 @@ def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Netw
         raise RunError(f"{file} is damaged: {error}") from error
 
 
-def _file(path: Path) -> Path:
+def _npz(path: Path) -> Path:
     return path / INITIALISATION if path.is_dir() else path
 
 
@@ -98,9 +100,9 @@ def adapt(
 ) -> dict[str, Any]:
     """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
 
-    The first ``shots`` rows are learnt from and the rest measured; where ``shots`` is None all are learnt from, and measured.
-    ``out`` takes the adapted weights. Returns loss and accuracy before and after, as plain data.
-    Raises DataError where the data do not fit the initialisation, TrainingError where the adaptation diverges.
+    Learns from the first ``shots`` rows and measures on the rest; with ``shots`` None, learns from and measures on all rows.
+    Writes the adapted weights to ``out``. Returns loss and accuracy before and after, as plain data.
+    Raises DataError if the data do not fit the initialisation, TrainingError if the adaptation diverges.
     """
     start = Initialisation.load(Path(run))
     if mode not in ("batch", "stream"):
@@ -109,11 +111,7 @@ def adapt(
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
     device = _samples(Path(data), start)
-    learnt = device.samples if shots is None else shots
-    if not 0 < learnt <= device.samples:
-        raise DataError(f"{data} has {device.samples} rows, too few for {learnt} shots. Give --shots 1 to {device.samples}.")
-    support = _rows(device, slice(0, learnt))
-    query = _rows(device, slice(learnt, None)) if learnt < device.samples else device
+    support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
@@ -124,26 +122,38 @@ def adapt(
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
         assert adapted.weights is not None
-        held = read_arrays(_file(Path(run)), FIELDS, OF_TARGETS)
-        write_whole(Path(out), npz(**{**held, "theta": adapted.weights[0]}))
+        arrays = read_arrays(_npz(Path(run)), FIELDS, OF_TARGETS)
+        write_whole(Path(out), npz(**{**arrays, "theta": adapted.weights[0]}))
     return {
         "run": str(run),
         "network": start.network.name,
         "mode": mode,
         "adapt_lr": rate,
-        "shots": learnt,
+        "shots": support.samples,
         "measured_on": "the rest" if query is not device else "the same samples",
         "samples_measured": query.samples,
         "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
-        "device_ram_bytes": start.network.ram_bytes(learnt if mode == "batch" else 1),
+        "device_ram_bytes": start.network.ram_bytes(support.samples if mode == "batch" else 1),
         "out": str(out) if out is not None else None,
     }
+
+
+def _support_and_query(path: Path, device: TableSource, shots: int | None) -> tuple[TableSource, TableSource]:
+    """The first ``shots`` rows of ``device`` and the rest; without a rest or with None, all rows twice.
+
+    Raises DataError for too few rows.
+    """
+    count = device.samples if shots is None else shots
+    if not 0 < count <= device.samples:
+        raise DataError(f"{path} has {device.samples} rows, too few for {count} shots. Give --shots 1 to {device.samples}.")
+    support = _rows(device, slice(0, count))
+    return support, _rows(device, slice(count, None)) if count < device.samples else device
 
 
 def _curve(
     adapted: core.Adapted, losses: NDArray[np.floating[Any]], checkpoints: list[int], net: Network
 ) -> list[dict[str, Any]]:
-    """The one device's loss and accuracy at each checkpoint; None where JSON has no number for it."""
+    """The device's loss and accuracy at each checkpoint; None for a non-finite loss."""
     return [
         {
             "steps": step,
@@ -155,18 +165,18 @@ def _curve(
 
 
 def _samples(path: Path, start: Initialisation) -> TableSource:
-    """All samples of the device in the file at ``path``, standardised as the run's were.
+    """Reads all samples of the device in the file at ``path``, standardised like the run's.
 
-    Raises DataError where they do not fit the initialisation.
+    Raises DataError if they do not fit the initialisation.
     """
     arrays = read_arrays(path, ("x", "y"))
     x = checked_inputs(path, arrays["x"])
     if x.shape[1] != start.network.inputs:
         raise DataError(
-            f"{path}: array x has {x.shape[1]} inputs a row, and the initialisation is for {start.network.inputs}. "
-            "Give the same inputs, in the same order, as the run was trained on."
+            f"{path}: array x has {x.shape[1]} inputs per row, but the initialisation takes {start.network.inputs}. "
+            "Give the same inputs, in the same order, as in the run's data."
         )
-    labels, targets = _truth(path, arrays["y"], len(x), start)
+    labels, targets = _labels_or_targets(path, arrays["y"], len(x), start)
     table = start.standard.apply(x)
     refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
     rows = np.arange(len(x), dtype=np.int32)[None]
@@ -174,20 +184,20 @@ def _samples(path: Path, start: Initialisation) -> TableSource:
 
 
 def _rows(device: TableSource, chosen: slice) -> TableSource:
-    """Some of a device's samples."""
+    """A slice of a device's samples."""
     rows = np.ascontiguousarray(device.rows[:, chosen])
     labels = None if device.labels is None else np.ascontiguousarray(device.labels[:, chosen])
     return replace(device, rows=rows, labels=labels)
 
 
-def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple[core.I32 | None, F32 | None]:
-    """Labels or targets of a device's rows, as the network numbers them."""
+def _labels_or_targets(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple[core.I32 | None, F32 | None]:
+    """Labels (rows,) in the network's numbering, or targets float32 (rows, outputs), of a device's rows."""
     if y.shape[:1] != (rows,):
-        raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry a row.")
+        raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry per row.")
     if not start.network.classifies:
         values = checked_values(path, y)
         if values.shape[1] != start.network.outputs:
-            raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} numbers a row.")
+            raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} numbers per row.")
         return None, start.standard.targets(values)
     classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
     labels, _ = labels_in(path, y, "classes")
@@ -196,7 +206,7 @@ def _truth(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple
     if unknown.any():
         row = int(unknown.argmax())
         raise DataError(
-            f"{path}: array y has {labels[row]} in row {row}, and the initialisation knows the classes "
+            f"{path}: array y has {labels[row]} in row {row}, but the initialisation knows the classes "
             f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
         )
     return np.searchsorted(classes, labels).astype(np.int32), None

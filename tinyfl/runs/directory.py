@@ -1,8 +1,8 @@
 """Run directories: config.toml, metrics.jsonl, rounds.jsonl, events.jsonl, checkpoint/, initialisation.npz, result.json,
 report.html.
 
-One run at a time holds the directory's lock, which the operating system drops even after kill -9. A checkpoint is one file
-that is replaced whole, so a cut at any moment leaves the old one or the new one.
+One run at a time holds the directory's lock, which the operating system releases even after kill -9. A checkpoint is one file,
+replaced atomically, so an interruption leaves the old one or the new one.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
 from tinyfl.networks import is_file
-from tinyfl.runs.records import Metric, Point, Result, Round, checked, values
+from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
@@ -34,16 +34,16 @@ CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
 )  # fmt: skip
 
 
-HELD = (
+CHECKPOINT_FIELDS = (
     "theta", "round", "config_sha256", "data_sha256", "network_sha256", "left_out", "seconds", "losses",
 )  # fmt: skip
-"""What a checkpoint's file has."""
+"""Arrays of a checkpoint's file."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run between two rounds: the state, the hashes of config, data and a network that is a file, and what is counted so
-    far. ``losses`` are those of the rounds since the last record in metrics.jsonl."""
+    """A run between two rounds: the state, the hashes of config, data and network file, and the counts so far. ``losses`` are
+    those of the rounds since the last record in metrics.jsonl."""
 
     state: State
     config_sha256: str
@@ -55,26 +55,26 @@ class Checkpoint:
 
 
 class RunDirectory:
-    """A run's files at ``path``. Whatever cannot be written raises a RunError that says how the run goes on."""
+    """A run's files at ``path``. A failed write raises a RunError with the command that resumes the run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._unlogged: RunError | None = None
+        self._log_error: RunError | None = None
 
     @property
     def again(self) -> str:
-        """The command that goes on with this run."""
+        """The command that resumes this run."""
         return shell("tinyfl", "run", "--resume", self.path)
 
     @property
     def _cure(self) -> str:
-        return f"See that it has room and that you may write there, then go on with: {self.again}"
+        return f"Make sure that it has room and that you may write there, then go on with: {self.again}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the directory for this process.
+        """Holds the directory's lock for this process.
 
-        Raises RunError if another run does.
+        Raises RunError if another run holds it.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class RunDirectory:
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def config(self) -> Config:
-        """The run's config.
+        """Reads the run's config.
 
         Raises RunError if there is none, or it is malformed.
         """
@@ -114,7 +114,7 @@ class RunDirectory:
         try:
             return resolve({}, self.path / CONFIG)
         except ConfigError as error:
-            raise RunError(f"{self.path / CONFIG} is damaged: {error} Put it back as the run had it.") from error
+            raise RunError(f"{self.path / CONFIG} is damaged: {error} Restore the run's own.") from error
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
@@ -131,71 +131,71 @@ class RunDirectory:
                 losses=checkpoint.losses,
             ),
         )
-        if self._unlogged:
-            raise self._unlogged
+        if self._log_error:
+            raise self._log_error
 
     def checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint; None if there is none yet.
+        """Reads the last checkpoint; None if there is none yet.
 
         Raises RunError if it cannot be read.
         """
-        path, anew = self.path / CHECKPOINT, "Start the run anew with another --out."
+        path, cure = self.path / CHECKPOINT, "Start the run anew with another --out."
         if not path.exists():
             return None
         try:
-            held = read_arrays(path, HELD)
+            arrays = read_arrays(path, CHECKPOINT_FIELDS)
         except DataError as error:
-            raise RunError(f"{path} is damaged. {anew}") from error
-        theta, losses = held.pop("theta"), held.pop("losses")
-        point = checked(Point, values(held), path, anew)
+            raise RunError(f"{path} is damaged. {cure}") from error
+        theta, losses = arrays.pop("theta"), arrays.pop("losses")
+        record = checked(CheckpointRecord, values(arrays), path, cure)
         if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
             raise RunError(
-                f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {anew}"
+                f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {cure}"
             )
         if losses.ndim != 1 or losses.dtype != np.float64:
-            raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {anew}")
+            raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {cure}")
         return Checkpoint(
-            State(point.round, theta),
-            point.config_sha256,
-            point.data_sha256,
-            point.network_sha256,
-            point.left_out,
-            point.seconds,
+            State(record.round, theta),
+            record.config_sha256,
+            record.data_sha256,
+            record.network_sha256,
+            record.left_out,
+            record.seconds,
             tuple(losses.tolist()),
         )
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; a last line that was cut off is left out."""
+        """Reads the records of metrics.jsonl, without a truncated last line."""
         return [record.model_dump() for _, record in self._records(METRICS, Metric)]
 
     def trim(self, rounds: int) -> None:
-        """Drops the records past ``rounds``, which a resumed run writes again."""
+        """Drops the records after round ``rounds``, which a resumed run writes again."""
         for name, kind in ((METRICS, Metric), (ROUNDS, Round)):
             kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
             self.save(name, b"".join(line + b"\n" for line in kept))
 
     def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
-        """The lines of a file and what they say, without one that was cut off."""
+        """The lines of a file and their records, without a truncated last line."""
         path, records = self.path / name, []
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
             records.append((line, checked(kind, line, path, "Put it back, or start the run anew with another --out.")))
         return records
 
     def log(self, name: str) -> "Log":
-        """A file that lines are added to."""
+        """Opens a file for appending lines."""
         return Log(self.path / name, self._cure)
 
     def log_event(self, event: Event) -> None:
-        """Adds a line to events.jsonl, whole whichever thread writes it. Where it cannot be written, the next checkpoint says
-        so: a board is not to blame for a full disk."""
+        """Appends a line to events.jsonl, atomically across threads. A failed write is raised at the next checkpoint: a board
+        is not to blame for a full disk."""
         try:
             with self.log(EVENTS) as log:
                 log.add({"time": round(time.time(), 3), **asdict(event)})
         except RunError as error:
-            self._unlogged = error
+            self._log_error = error
 
     def result(self) -> dict[str, Any]:
-        """The finished run's JSON.
+        """Reads the finished run's JSON.
 
         Raises RunError if the run has not finished.
         """
@@ -203,13 +203,13 @@ class RunDirectory:
         if not path.is_file():
             self.config()
             raise RunError(f"{self.path} has not finished. Go on with it: {self.again}")
-        anew = f"Write it anew: {self.again}"
-        result = checked(Result, path.read_bytes(), path, anew)
+        cure = f"Write it anew: {self.again}"
+        result = checked(Result, path.read_bytes(), path, cure)
         config = self.config()
         if result.config_sha256 != config.sha256() and not config.older:
             raise RunError(
-                f"{path} and the {CONFIG} beside it are of different runs, or {CONFIG} was changed, or is of another version "
-                f"of tinyfl. Put back what belongs together. {anew}"
+                f"{path} and the {CONFIG} beside it are from different runs, or {CONFIG} was changed, or is from another "
+                f"version of tinyfl. Restore the files that belong together. {cure}"
             )
         return result.model_dump(exclude_unset=True)
 
@@ -218,13 +218,13 @@ class RunDirectory:
         return file.name == INITIALISATION and (self.path / CONFIG).is_file()
 
     def demand_own(self, config_sha256: str, theta: F32) -> None:
-        """Raises RunError where an initialisation, its config's hash and theta, is not of the run that ended here."""
+        """Raises RunError if an initialisation's config hash and theta are not those of this directory's finished run."""
         result = self.result()
         if (config_sha256, theta_sha256(theta)) != (result["config_sha256"], result["theta_sha256"]):
             raise RunError(
-                f"{self.path / INITIALISATION} and the {RESULT} beside it are of different runs: theta "
-                f"{theta_sha256(theta)[:16]} here, {result['theta_sha256'][:16]} there. Put back what belongs together, or "
-                f"write both anew: {self.again}"
+                f"{self.path / INITIALISATION} and the {RESULT} beside it are from different runs: theta "
+                f"{theta_sha256(theta)[:16]} here, {result['theta_sha256'][:16]} there. Restore the files that belong "
+                f"together, or write both anew: {self.again}"
             )
 
     def save_initialisation(self, **arrays: Any) -> None:
@@ -236,12 +236,12 @@ class RunDirectory:
         self.save(RESULT, (json.dumps(result, indent=2) + "\n").encode())
 
     def save(self, name: str, data: bytes) -> None:
-        """Writes a file of this name, whole."""
+        """Writes a file of this name atomically."""
         write_whole(self.path / name, data, self._cure)
 
 
 class Log:
-    """Lines that are added to the file at ``path``, each at once. Raises RunError, with the ``cure``, where one cannot be."""
+    """Appends lines to the file at ``path``, each immediately. Raises RunError with the ``cure`` if a write fails."""
 
     def __init__(self, path: Path, cure: str) -> None:
         self._path, self._cure = path, cure
@@ -249,14 +249,14 @@ class Log:
             self._file = path.open("ab", buffering=0)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """One more line."""
+        """Appends a line."""
         line = json.dumps(record).encode() + b"\n"
         with writing(self._path, self._cure):
-            while line:  # a disk that is almost full takes a part first
+            while line:  # an almost full disk takes a part first
                 line = line[self._file.write(line) :]
 
     def save(self) -> None:
-        """Waits until all lines are on disk."""
+        """Flushes all lines to disk."""
         with writing(self._path, self._cure):
             os.fsync(self._file.fileno())
 
@@ -268,17 +268,17 @@ class Log:
 
 
 def theta_sha256(theta: F32) -> str:
-    """What a run's theta is known by."""
+    """The SHA-256 that identifies a theta."""
     return hashlib.sha256(theta.tobytes()).hexdigest()
 
 
 def data_sha256(config: Config) -> str:
-    """Hash of the user's data file; empty for tasks that bring their own."""
+    """Hash of the user's data file; empty for built-in tasks."""
     return _sha256(config.data)
 
 
 def network_sha256(config: Config) -> str:
-    """Hash of the file that the network is; empty for one by its name."""
+    """Hash of the network's file; empty for a built-in network."""
     return _sha256(config.network if is_file(config.network) else "")
 
 
@@ -290,7 +290,7 @@ def _sha256(path: str) -> str:
 
 
 def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
-    """TASK-ALGORITHM-SEED in ``folder``, or the first of -2, -3, ... that is free."""
+    """TASK-ALGORITHM-SEED in ``folder``, with the first free suffix -2, -3, ... if it exists."""
     base = folder / f"{config.task}-{config.algorithm}-{config.seed}"
     path, number = base, 1
     while path.exists():

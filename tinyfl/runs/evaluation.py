@@ -1,7 +1,7 @@
-"""How well an initialisation adapts: loss and accuracy on unseen devices after a few steps on their support sets.
+"""Evaluation of an initialisation: loss and accuracy on unseen devices after a few steps on their support sets.
 
 Two modes, each with its own adaptation rate: ``batch`` (a step = one full-batch step on the support set) and ``stream`` (a
-step = one pass over it, sample by sample). Rates are chosen on validation devices, for every initialisation by itself.
+step = one pass over it, sample by sample). Rates are chosen on validation devices, separately for each initialisation.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ LEADING_STEPS = 10
 """Rates are chosen for the result after this many steps, and reports lead with it."""
 
 MAJORITY, NEAREST_MEAN, SUPPORT_MEAN = "majority", "nearest class mean", "support mean"
-"""What needs no network and no training: the floor that a learned initialisation has to beat."""
+"""Methods without network or training: the floor that a learned initialisation has to beat."""
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 VALIDATION_EPISODES = 200
@@ -36,9 +36,9 @@ VALIDATION_EPISODES = 200
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval. ``accuracy`` is None for
-    regression, whose loss is in the units of the user's targets; a loss is infinite where a device diverged. ``shots`` as asked
-    for, ``steps`` taken at rate ``adapt_lr``."""
+    """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval, after ``steps`` at learning
+    rate ``adapt_lr`` on ``shots``. ``accuracy`` is None for regression, whose loss is in the units of the user's targets; the
+    loss is infinite if a device diverged."""
 
     mode: Mode
     shots: int
@@ -56,18 +56,18 @@ class Row:
 
 
 def finite(data: dict[str, Any]) -> dict[str, Any]:
-    """``data`` with None, which JSON has, for floats that are not finite."""
+    """``data`` with None instead of non-finite floats, which JSON lacks."""
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()}
 
 
 def needs_outputs(standard: Standardisation | None) -> bool:
-    """Whether ``in_units`` needs the outputs: where several have units of their own."""
+    """Whether ``in_units`` needs the outputs: if there are several, each with its own unit."""
     return standard is not None and standard.of_targets and len(standard.target_scale) > 1
 
 
 def in_units(adapted: core.Adapted, query: TableSource, standard: Standardisation | None) -> NDArray[np.floating[Any]]:
-    """The loss at each checkpoint and on each device, (checkpoints, devices): of values to predict the mean squared error in
-    the units of the user's targets."""
+    """The loss at each checkpoint on each device, (checkpoints, devices); for regression the mean squared error in the units of
+    the user's targets."""
     if standard is None or not standard.of_targets:
         return adapted.loss
     if not needs_outputs(standard):
@@ -79,7 +79,7 @@ def in_units(adapted: core.Adapted, query: TableSource, standard: Standardisatio
 
 
 def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> tuple[float, float, int]:
-    """The mean over devices of each device's mean, the half-width of its 95 % interval (Student's t), and the devices.
+    """The mean of the devices' means, the half-width of its 95 % interval (Student's t), and the number of devices.
 
     values (episodes,), device (episodes,). The half-width is nan for a single device.
     """
@@ -94,13 +94,13 @@ def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.inte
 
 
 def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int, clip: float, engine: Engine) -> float:
-    """The rate of RATES that serves ``theta`` best on validation devices after LEADING_STEPS: by accuracy where the task has
-    it, by loss where not; the lower rate where two are equal.
+    """The best rate of RATES for ``theta`` on validation devices after LEADING_STEPS: by accuracy for classification, else by
+    loss; the lower rate on a tie.
 
     Raises TrainingError if every rate diverges.
     """
     episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
-    best, chosen = -np.inf, 0.0
+    best, best_rate = -np.inf, 0.0
     for rate in RATES:
         adapted = core.adapt(
             network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
@@ -108,15 +108,15 @@ def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int
         )  # fmt: skip
         score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
         if score > best and np.isfinite(adapted.loss).any():
-            best, chosen = score, rate
-    if not chosen:
+            best, best_rate = score, rate
+    if not best_rate:
         standard = task.standardisation
         cure = "a smaller --inner-lr" if standard is None or standard.of_inputs else "--standardise"
         raise TrainingError(
             f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
-            f"the data are not usable. Look at the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
+            f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
         )
-    return chosen
+    return best_rate
 
 
 def measure(
@@ -131,9 +131,10 @@ def measure(
     engine: Engine = FASTEST,
     tick: Callable[[], None] | None = None,
 ) -> list[Row]:
-    """Rows for both modes, each of ``shots`` and each of STEPS on ``tasks`` test devices (fewer where the data have fewer).
+    """Rows for both modes, each of ``shots`` and each of STEPS, on ``tasks`` test devices, or as many as the data have.
 
-    ``adapt_lr`` None: chosen on validation devices for each mode and number of shots. ``tick`` is called after each curve.
+    With ``adapt_lr`` None the rate is chosen on validation devices for each mode and number of shots. ``tick`` is called after
+    each curve.
     """
     rows: list[Row] = []
     for shot in shots:
@@ -174,8 +175,8 @@ def _rows(
 
 
 def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:
-    """What is to be had on the same episodes without any network, a row for each number of shots and method: the majority class
-    of the support set and the nearest class mean on its raw inputs, or the mean of its values."""
+    """The results of methods without a network on the same episodes, a row for each number of shots and method: the majority
+    class of the support set and the nearest class mean on its raw inputs, or the mean of its values."""
     rows = []
     for shot in shots:
         episodes = task.episodes("test", tasks, shot)
@@ -187,7 +188,7 @@ def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -
 
 
 def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
-    """Each trivial method, what it is measured by, and its values (episodes,)."""
+    """Each trivial method, its metric, and its values (episodes,)."""
     support, query = episodes.support, episodes.query
     if network.classifies:
         assert support.labels is not None
@@ -200,15 +201,15 @@ def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple
     elif network.loss is Loss.mean_squared_error:
         assert support.targets is not None
         assert query.targets is not None
-        known = support.targets[support.rows].mean(axis=1, keepdims=True, dtype=np.float64)
-        errors = query.targets[query.rows] - known
+        support_mean = support.targets[support.rows].mean(axis=1, keepdims=True, dtype=np.float64)
+        errors = query.targets[query.rows] - support_mean
         if task.standardisation is not None:
             errors *= task.standardisation.target_scale
         yield SUPPORT_MEAN, "loss", (errors**2).mean(axis=(1, 2))
 
 
 def worse_than_floor(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a result's floor that its own, LEADING_STEPS full-batch steps on as many shots, do not come up to."""
+    """The rows of a result's floor that beat its evaluation after LEADING_STEPS full-batch steps on as many shots."""
     leading = {row["shots"]: row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS)}
 
     def beats(floor: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
-"""Which parts of a fleet sent nothing in a whole run, and why.
+"""The parts of a fleet that sent no update in a whole run, and the reasons.
 
-Both are read from the run's own rounds.jsonl and events.jsonl, so that a run that was resumed knows too.
+Both are read from the run's rounds.jsonl and events.jsonl, which also cover the time before a resume.
 """
 
 import json
@@ -14,40 +14,40 @@ from tinyfl.errors.words import plain
 from tinyfl.runs.directory import EVENTS, ROUNDS
 
 MAX_BYTES = 1 << 22
-"""Of the end of events.jsonl, in which a part's last words are looked for."""
+"""Size of the end of events.jsonl that is searched for a part's last event, in bytes."""
 
 
 def failed(folder: Path, parts: Mapping[str, range]) -> dict[str, str]:
-    """The ``parts`` of a fleet, name to devices, that were asked in rounds of the run in ``folder`` and sent no update in any;
-    each with what people are told of it."""
-    asked = dict.fromkeys(parts, 0)
+    """The ``parts`` of a fleet (name to devices) that had devices in the cohorts of the run in ``folder`` but sent no update;
+    each with a message for people."""
+    rounds_of = dict.fromkeys(parts, 0)
     for record in _records(folder / ROUNDS) if parts else ():
-        if not asked:
+        if not rounds_of:
             break  # each has sent one
-        for name in list(asked):
-            of = _common(record["cohort"], parts[name])
-            if of > sum(_common(absent, parts[name]) for absent in record["absent"].values()):
-                del asked[name]
+        for name in list(rounds_of):
+            count = _common(record["cohort"], parts[name])
+            if count > sum(_common(absent, parts[name]) for absent in record["absent"].values()):
+                del rounds_of[name]
             else:
-                asked[name] += of > 0
-    return {name: _told(folder, parts[name], rounds) for name, rounds in asked.items() if rounds}
+                rounds_of[name] += count > 0
+    return {name: _message(folder, parts[name], rounds) for name, rounds in rounds_of.items() if rounds}
 
 
-def _told(folder: Path, devices: range, rounds: int) -> str:
-    whose = f"device {devices.start}" if len(devices) == 1 else f"devices {devices.start} to {devices.stop - 1}"
+def _message(folder: Path, devices: range, rounds: int) -> str:
+    which = f"device {devices.start}" if len(devices) == 1 else f"devices {devices.start} to {devices.stop - 1}"
     when = "the one round that asked for it" if rounds == 1 else f"any of the {rounds:,} rounds that asked for one"
     why = last_words(folder, devices)
-    return f"{whose}, no update in {when}{why and f' ({why})'}"
+    return f"{which}, no update in {when}{why and f' ({why})'}"
 
 
 def last_words(folder: Path, devices: Container[int]) -> str:
-    """Why one of ``devices`` was last left out, as events.jsonl has it; empty where it says nothing."""
+    """The last reason in events.jsonl for leaving out one of ``devices``; empty if there is none."""
     found = [record for record in _records(folder / EVENTS) if record["what"] == "left out" and record["device"] in devices]
     return plain(found[-1]["detail"]) if found else ""
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file, or of its end where it is large."""
+    """The complete lines of a file; of a large file, those at its end."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -57,17 +57,17 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 yield json.loads(line)
             except ValueError:
-                continue  # cut at its beginning or end
+                continue  # truncated at its start or end
 
 
 def _common(spans: str, devices: range) -> int:
-    """How many of ``devices`` are among those of ``spans``, as in 0-7,9 (tinyfl.fleet.spans)."""
+    """The number of ``devices`` within ``spans``, such as 0-7,9 (tinyfl.fleet.spans)."""
     ends = [[int(end) for end in span.split("-")] for span in spans.split(",") if span]
     return sum(max(0, min(pair[-1] + 1, devices.stop) - max(pair[0], devices.start)) for pair in ends)
 
 
 def diverged(left_out: Mapping[str, int], config: Config) -> str:
-    """What helps where devices are left out because they diverge, and for no other reason; empty where it is something else."""
+    """The cure if devices are left out only because they diverge; empty if there is any other reason."""
     if left_out and set(left_out) <= {Code.numeric.name, Code.oversized.name}:
         return f"the inner loop diverges. {config.calmer}"
     return ""

@@ -1,4 +1,4 @@
-"""What is exported, and where it comes from: a finished run, or weights in an .npz file that tinyfl wrote."""
+"""The origin of an export: a finished run, or an .npz file of weights written by tinyfl."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,14 +9,14 @@ from tinyfl.errors import DataError
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS
-from tinyfl.runs.records import Made, checked, values
+from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Task, load_task
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Weights with the task they were learnt on. ``run`` is None for weights apart from a run."""
+    """Weights and the task they were learnt on. ``run`` is None for weights outside a run directory."""
 
     path: Path
     start: Initialisation
@@ -28,7 +28,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its config, its JSON, and the hash of the files that it read (empty without)."""
+    """A finished run: its config, its JSON, and the hash of its data file (empty without one)."""
 
     config: Config
     result: dict[str, Any]
@@ -36,22 +36,24 @@ class Finished:
 
     @property
     def row(self) -> dict[str, Any]:
-        """What the run is led with where it has most shots: full-batch steps, LEADING_STEPS of them."""
+        """The row for the most shots, after LEADING_STEPS full-batch steps."""
         rows = [row for row in self.result["evaluation"] if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS)]
         return max(rows, key=lambda row: int(row["shots"]))
 
 
 def origin(run: Path, data: Path | None) -> Origin:
-    """The origin at ``run``: a finished run's directory or its initialisation.npz, or another .npz file of weights. ``data`` is
-    the task's file, where it needs one and no longer lies where the run had it.
+    """Reads the origin at ``run``: a finished run's directory or its initialisation.npz, or another .npz file of weights.
+    ``data`` is the path of the task's file if it has moved since the run.
 
-    Raises RunError where there is none or the run has not finished, DataError where the data are not the run's.
+    Raises RunError if there is none or the run has not finished, DataError if the data are not the run's.
     """
     start = Initialisation.load(run)
     directory = run if run.is_dir() else run.parent
     file = run / INITIALISATION if run.is_dir() else run
-    made = checked(Made, values(read_arrays(file, ("seed", "config_sha256"))), file, "Take the file as tinyfl wrote it.")
-    seed, config_sha256 = made.seed, made.config_sha256
+    provenance = checked(
+        Provenance, values(read_arrays(file, ("seed", "config_sha256"))), file, "Take the file as tinyfl wrote it."
+    )
+    seed, config_sha256 = provenance.seed, provenance.config_sha256
     if not RunDirectory(directory).holds(file):
         return Origin(file, start, load_task(start.task, data, seed, standard=start.standard), seed, config_sha256, None)
     run_directory = RunDirectory(directory)
@@ -63,9 +65,9 @@ def origin(run: Path, data: Path | None) -> Origin:
 
 
 def _data_of_run(directory: RunDirectory, config: Config) -> str:
-    """The hash of what the run read.
+    """The hash of the run's data file.
 
-    Raises DataError where that has gone or was changed.
+    Raises DataError if the file is missing or has changed.
     """
     from tinyfl.runs.directory import data_sha256
 
@@ -73,7 +75,7 @@ def _data_of_run(directory: RunDirectory, config: Config) -> str:
     try:
         found = data_sha256(config)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}, and the run read it. Put it back.") from error
+        raise DataError(f"{error.filename}: {error.strerror}; the run was trained on this file. Put it back.") from error
     if checkpoint is not None and checkpoint.data_sha256 != found:
-        raise DataError(f"{config.data}: changed since the run. Give the run's own: --data FILE.")
+        raise DataError(f"{config.data} was changed since the run. Give the run's own file: --data FILE.")
     return found

@@ -1,4 +1,4 @@
-"""What a run learns: its task, the network for it, and the weights that it starts from."""
+"""A run's learner: its task, its network, and the initial weights."""
 
 from dataclasses import dataclass, replace
 from math import prod
@@ -14,8 +14,8 @@ from tinyfl.tasks import Task, targets_for
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns: a task, a network for it, and the weights that it starts from, float32 (parameters,). ``notes`` say in words
-    what was made of the user's data and network."""
+    """A task, a network for it, and the initial weights, float32 (parameters,). ``notes`` describe the changes to the user's
+    data and network, for people."""
 
     task: Task
     network: Network
@@ -24,9 +24,9 @@ class Learner:
 
 
 def learner_of(config: Config) -> Learner:
-    """The config's task and network, which starts from the weights of its file, if it is one.
+    """The config's task and network; a network from a file starts from the file's weights.
 
-    Raises ConfigError where the network does not take the task's inputs, or give its outputs.
+    Raises ConfigError if the network's inputs or outputs differ from the task's.
     """
     if is_file(config.network):
         learner = _of_file(config)
@@ -42,7 +42,7 @@ def learner_of(config: Config) -> Learner:
 
 
 def _of_file(config: Config) -> Learner:
-    """The same for a Keras file, which also says what the targets are, where the config does not."""
+    """The learner of a Keras file, which also determines the targets if the config does not."""
     from tinyfl.networks.keras import LOSSES, compiled_with, from_keras, load, targets_of
 
     model = load(Path(config.network))
@@ -51,43 +51,43 @@ def _of_file(config: Config) -> Learner:
     refuse_misfit(net, task, config.network)
     notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], compiled_with(model)
     if model.output_shape[-1] == 1 and net.classifies:
-        notes.append("network: its one output, of yes or no, became two, one a class, which give the same answers")
+        notes.append("network: its single yes-or-no output became two, one per class, with the same answers")
     elif compiled and LOSSES.get(compiled) is not task.loss:
-        notes.append(f"loss: {task.loss.name}, in place of {plain(compiled)}, which the file was compiled with")
+        notes.append(f"loss: {task.loss.name}, instead of {plain(compiled)}, which the file was compiled with")
     return Learner(task, net, start, tuple(notes))
 
 
 def refuse_misfit(net: Network, task: Task, called: str) -> None:
-    """Raises ConfigError for a network, ``called`` so, that does not take the task's inputs, or give its outputs."""
+    """Raises ConfigError if the inputs or outputs of a network, named ``called`` in the message, differ from the task's."""
     if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
-            f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, and task {task.name} has "
-            f"{prod(task.shape):,} and {task.outputs:,}. Give a model of those{_other_targets(net, task)}."
+            f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, but task {task.name} has "
+            f"{prod(task.shape):,} and {task.outputs:,}. Give a model with those{_other_targets(net, task)}."
         )
 
 
 def _other_targets(net: Network, task: Task) -> str:
-    """What else may help where a network has other outputs than the user's file has classes, or values."""
+    """A further cure if the network's outputs differ in number from the file's classes or values."""
     if task.name != OWN_DATA or net.inputs != prod(task.shape):
         return ""
     if net.classifies:
-        return f": y has {task.outputs:,} classes, one output each; or, where y are values to predict, give --targets values"
-    return "; or, where y are classes, give --targets classes"
+        return f": y has {task.outputs:,} classes, one output each; or, if y are values to predict, give --targets values"
+    return "; or, if y are classes, give --targets classes"
 
 
 def fitted(config: Config) -> tuple[Config, Learner]:
-    """The config with what only the data can tell, and what learns by it.
+    """The config completed from the data, and its learner.
 
-    Raises ConfigError where the user asked for more devices than there are.
+    Raises ConfigError if the config asks for more devices than the data have.
     """
     learner = learner_of(config)
     task = learner.task
     devices = config.devices or task.fleet_size
     if not devices:
-        raise ConfigError(f"task {config.task} has as many devices as asked for, and none were. Give --devices.")
+        raise ConfigError(f"task {config.task} has no number of devices of its own. Give --devices.")
     if task.fleet_size is not None and devices > task.fleet_size:
         raise ConfigError(
-            f"{devices:,} devices, but the data have {task.fleet_size:,} that train. Leave --devices out to use them all."
+            f"{devices:,} devices, but the data have {task.fleet_size:,} for training. Leave --devices out to use them all."
         )
     if config.cohort > devices:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
@@ -97,5 +97,5 @@ def fitted(config: Config) -> tuple[Config, Learner]:
     data = str(Path(config.data).resolve()) if config.data else ""
     fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
     targets = targets_for(task.loss) if config.task == OWN_DATA else ""
-    settled = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
-    return settled, learner
+    completed = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
+    return completed, learner

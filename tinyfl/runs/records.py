@@ -1,6 +1,6 @@
-"""What the files of a run directory hold. A directory may be a stranger's, so they are checked as they are read.
+"""Schemas of the files in a run directory, checked on reading, since a directory may come from a stranger.
 
-Keys that this version does not know are kept, and whoever shows them must not trust them.
+Unknown keys are kept but unchecked: do not trust them when showing them.
 """
 
 from collections.abc import Mapping
@@ -16,52 +16,52 @@ from tinyfl.errors.words import problem
 from tinyfl.runs.evaluation import LEADING_STEPS, NEAREST_MEAN
 
 MAX_PROBLEMS = 3
-"""Of a file, that are told."""
+"""Maximum number of problems listed per file."""
 
-MOST = 1e150
-"""No loss comes near it, in whatever unit."""
+MAX_LOSS = 1e150
+"""Upper bound of a loss in any unit."""
 
 Count = Annotated[int, Field(ge=0, lt=1 << 96)]
-Some = Annotated[int, Field(ge=1, lt=1 << 96)]
-Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1, lt=1 << 96)]
+Number = Annotated[float, Field(ge=0, le=MAX_LOSS, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, lt=LIMIT, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileHash = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
-"""Empty where there is no file."""
+"""Empty without a file."""
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
 
-class Reached(_Record):
+class EvaluationRow(_Record):
     """A row of the evaluation (tinyfl.runs.evaluation.Row)."""
 
     mode: Literal["batch", "stream"]
-    shots: Some
+    shots: Positive
     steps: Count
     adapt_lr: Rate
     loss: Number | None
     loss_ci95: Number | None
     accuracy: Share | None
     accuracy_ci95: Number | None
-    tasks: Some
+    tasks: Positive
 
 
-class Floor(_Record):
-    """What a method without a network reaches: an accuracy, or the loss of the support mean."""
+class FloorRow(_Record):
+    """A row of the floor: the accuracy of a method without a network, or the loss of the support mean."""
 
-    shots: Some
+    shots: Positive
     method: str = NEAREST_MEAN
     accuracy: Share | None
     accuracy_ci95: Number | None
     loss: Number | None = None
     loss_ci95: Number | None = None
-    tasks: Some
+    tasks: Positive
 
 
-class OneBoard(_Record):
+class BoardRecord(_Record):
     board: str = "at a port"
 
 
@@ -71,38 +71,40 @@ class Result(_Record):
     task: str
     algorithm: str
     network: str
-    parameters: Some
-    devices: Some
-    cohort: Some
-    rounds: Some
-    device_rounds: Some
+    parameters: Positive
+    devices: Positive
+    cohort: Positive
+    rounds: Positive
+    device_rounds: Positive
     device_rounds_per_s: Number
     seconds: Number
-    sample_gradients: Some
+    sample_gradients: Positive
     seed: Count
     bytes_down: Count
     bytes_up: Count
-    device_ram_bytes: Some
+    device_ram_bytes: Positive
     start: str = "random start"
     notes: list[str] = []
     left_out: dict[str, Count]
     failed: dict[str, str] = {}
     privacy: dict[str, Any] | None = None
-    boards: list[OneBoard] = []
+    boards: list[BoardRecord] = []
     theta_sha256: Hash
     config_sha256: Hash
-    evaluation: list[Reached]
-    baseline: list[Reached]
-    floor: list[Floor]
-    worse_than_floor: list[Floor] = []
+    evaluation: list[EvaluationRow]
+    baseline: list[EvaluationRow]
+    floor: list[FloorRow]
+    worse_than_floor: list[FloorRow] = []
     verdict: str = ""
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "Result":
-        learnt, random = ([(row.mode, row.shots, row.steps) for row in rows] for rows in (self.evaluation, self.baseline))
-        if learnt != random:
+    def _is_complete(self) -> "Result":
+        rows_after, rows_baseline = (
+            [(row.mode, row.shots, row.steps) for row in rows] for rows in (self.evaluation, self.baseline)
+        )
+        if rows_after != rows_baseline:
             raise ValueError("evaluation and baseline do not have the same rows")
-        if not any((mode, steps) == ("batch", LEADING_STEPS) for mode, _, steps in learnt):
+        if not any((mode, steps) == ("batch", LEADING_STEPS) for mode, _, steps in rows_after):
             raise ValueError(f"evaluation has no row of mode batch and {LEADING_STEPS} steps")
         return self
 
@@ -114,12 +116,12 @@ class Round(_Record):
 
 
 class Metric(Round):
-    """A line of metrics.jsonl. ``loss`` is null where it is not finite."""
+    """A line of metrics.jsonl. ``loss`` is null if it is not finite."""
 
     loss: Number | None
 
 
-class Point(_Record):
+class CheckpointRecord(_Record):
     """The numbers and texts of a checkpoint."""
 
     round: Count
@@ -130,8 +132,8 @@ class Point(_Record):
     seconds: Number
 
 
-class Saved(_Record):
-    """The numbers and texts of an initialisation. ``config_sha256`` is empty where an adaptation wrote it."""
+class InitialisationRecord(_Record):
+    """The numbers and texts of an initialisation. ``config_sha256`` is empty in one written by an adaptation."""
 
     network: str
     task: str
@@ -141,8 +143,8 @@ class Saved(_Record):
     config_sha256: FileHash = ""
 
 
-class Made(_Record):
-    """What run an initialisation is of."""
+class Provenance(_Record):
+    """The run of an initialisation."""
 
     seed: Count
     config_sha256: Hash
@@ -152,18 +154,18 @@ Kind = TypeVar("Kind", bound=_Record)
 
 
 def values(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Arrays of a single value as that value; of others the shape, which is right in no record."""
+    """Scalar arrays as their values; other arrays as their shape, which no record accepts."""
     return {name: array.shape or array.item() for name, array in arrays.items()}
 
 
 def checked(kind: type[Kind], content: bytes | dict[str, Any], path: Path, cure: str) -> Kind:
-    """The ``content`` of the file at ``path``, JSON or a table, as a record of this ``kind``.
+    """Parses the ``content`` of the file at ``path``, JSON or a table, as a record of this ``kind``.
 
-    Raises RunError with what is wrong with it, by name, and the ``cure``.
+    Raises RunError with the invalid keys and the ``cure``.
     """
     try:
         return kind.model_validate(content) if isinstance(content, dict) else kind.model_validate_json(content)
     except ValidationError as error:
-        wrong = [problem(each) for each in error.errors(include_url=False)]
-        more = f"; and {len(wrong) - MAX_PROBLEMS:,} more" if len(wrong) > MAX_PROBLEMS else ""
-        raise RunError(f"{path} is damaged: {'; '.join(wrong[:MAX_PROBLEMS])}{more}. {cure}") from error
+        problems = [problem(each) for each in error.errors(include_url=False)]
+        more = f"; and {len(problems) - MAX_PROBLEMS:,} more" if len(problems) > MAX_PROBLEMS else ""
+        raise RunError(f"{path} is damaged: {'; '.join(problems[:MAX_PROBLEMS])}{more}. {cure}") from error

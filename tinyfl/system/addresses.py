@@ -5,7 +5,7 @@ import socket
 
 
 def loopback(host: str) -> bool:
-    """Whether ``host`` is this machine alone."""
+    """Whether ``host`` is a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -13,7 +13,7 @@ def loopback(host: str) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens at."""
+    """A free TCP port of the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

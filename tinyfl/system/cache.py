@@ -1,7 +1,6 @@
-"""Where things are kept that can be made again: firmware, and what compilers and libraries keep for themselves.
+"""The cache folder for reproducible files: firmware, and the caches of compilers and libraries.
 
-Not everybody has a home: a container may run as a user whom its system does not know, a service without HOME, and either in a
-home that may not be written.
+There may be no home: a container may run as an unknown user, a service without HOME, and either with a read-only home.
 """
 
 import os
@@ -15,7 +14,7 @@ from types import MappingProxyType
 from tinyfl.errors import ConfigError
 
 LENT: Mapping[str, str] = MappingProxyType({"KERAS_HOME": "keras", "MPLCONFIGDIR": "matplotlib"})
-"""What tells a library where it keeps its files, and the folder of the cache that it may have."""
+"""The environment variable with a library's folder, and the cache folder lent to it."""
 
 NOTHING = "there is neither a home nor a temporary directory"
 CURE = "Set XDG_CACHE_HOME to a folder that you may write to."
@@ -31,59 +30,59 @@ def home() -> Path | None:
 
 
 def place() -> Path | None:
-    """The cache, which need not be there yet: ``tinyfl`` in $XDG_CACHE_HOME, else in ``.cache`` in the home; where that cannot
-    be written, a folder in the temporary directory that no other user may enter. None where that cannot be had either."""
+    """The cache's path, which may not exist yet: ``tinyfl`` in $XDG_CACHE_HOME, else in ``.cache`` in the home; if that is not
+    writable, a private folder in the temporary directory. None if that is impossible, too."""
     return next((path for path, usable in _places() if usable), None)
 
 
 def missed() -> str:
-    """Why it is in no better place, in words; empty where there is none."""
+    """The reason for not using a better place, as text; empty if the best one is used."""
     tried = [str(path) for path, _ in takewhile(lambda each: not each[1], _places())]
     return f"{' and '.join(tried)} cannot be written" if tried else ""
 
 
 def folder(*names: str) -> Path:
-    """The folder ``names`` of the cache, made if need be.
+    """The folder ``names`` of the cache, created if needed.
 
-    Raises ConfigError where it cannot be had.
+    Raises ConfigError if it cannot be created.
     """
     where = place()
     if where is None:
         raise ConfigError(f"there is no place for what tinyfl builds: {missed() or NOTHING}. {CURE}")
-    made = where.joinpath(*names)
+    path = where.joinpath(*names)
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         where.mkdir(mode=0o700, exist_ok=True)
-        if place() != where:  # somebody else has made it in the meantime
+        if place() != where:  # another user has created it in the meantime
             raise PermissionError("it is not yours")
-        made.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"tinyfl's cache {where} cannot be used ({error}). {CURE}") from error
-    return made
+    return path
 
 
 def writable(path: Path) -> bool:
-    """Whether the folder can be written, or made."""
-    there = next((each for each in (path, *path.parents) if os.access(each, os.F_OK)), path)
-    return os.access(there, os.W_OK | os.X_OK) and there.is_dir()
+    """Whether the folder can be written or created."""
+    nearest = next((each for each in (path, *path.parents) if os.access(each, os.F_OK)), path)
+    return os.access(nearest, os.W_OK | os.X_OK) and nearest.is_dir()
 
 
 def lend() -> None:
-    """Gives the libraries of LENT, before they are imported, folders of the cache where there is no home that they could write
-    to, and nobody has said where else."""
-    at = home()
-    for variable, name in LENT.items() if not (at and writable(at)) else ():
+    """Gives the libraries of LENT folders in the cache, if the home is not writable and their variables are unset. Call it
+    before their import."""
+    home_path = home()
+    for variable, name in LENT.items() if not (home_path and writable(home_path)) else ():
         if variable not in os.environ:
             os.environ[variable] = str(folder(name))
 
 
 def _places() -> Iterator[tuple[Path, bool]]:
-    """Where the cache may be, best first, and whether it can be there."""
-    given, at = Path(os.environ.get("XDG_CACHE_HOME", "")), home()
-    if given.is_absolute():  # else it is to be ignored, says the XDG Base Directory Specification
+    """Possible places for the cache, best first, and whether each is usable."""
+    given, home_path = Path(os.environ.get("XDG_CACHE_HOME", "")), home()
+    if given.is_absolute():  # relative paths are ignored, as the XDG Base Directory Specification requires
         yield given / "tinyfl", writable(given / "tinyfl")
-    elif at:
-        yield at / ".cache" / "tinyfl", writable(at / ".cache" / "tinyfl")
+    elif home_path:
+        yield home_path / ".cache" / "tinyfl", writable(home_path / ".cache" / "tinyfl")
     try:
         temporary = Path(tempfile.gettempdir()) / f"tinyfl-{os.getuid()}"
     except FileNotFoundError:
@@ -92,7 +91,7 @@ def _places() -> Iterator[tuple[Path, bool]]:
 
 
 def _private(path: Path) -> bool:
-    """Whether only this user may enter the folder, or it is not there yet."""
+    """Whether only this user may enter the folder, or it does not exist yet."""
     try:
         found = path.lstat()
     except FileNotFoundError:

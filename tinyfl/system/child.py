@@ -1,4 +1,4 @@
-"""Processes that end with this one, however that ends."""
+"""Child processes that end with this process, even if it is killed."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ DEADLINE = 30.0
 
 
 class Child:
-    """A running ``command``, and the processes that it starts in its session. It gets no input and is not of this terminal, so
-    Ctrl-C is left to whoever started it."""
+    """A running ``command`` and its own children, in a session of their own: without input, and without this terminal's Ctrl-C,
+    which the caller handles."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Child:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        with held_back():  # so that none is left without its watch
+        with held_back():  # so that no process is left without its watchdog
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -40,8 +40,8 @@ class Child:
                 env=env,
                 start_new_session=True,
             )
-            # The watch's input ends when this process does, even by kill -9.
-            self._watch = subprocess.Popen(
+            # The watchdog's input ends when this process does, even by kill -9.
+            self._watchdog = subprocess.Popen(
                 ["sh", "-c", 'read -r line; kill -s KILL -- "-$0"', str(self.process.pid)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -50,11 +50,11 @@ class Child:
             )
 
     def kill(self) -> None:
-        """Ends the process and those of its session at once. The watch goes next, while nobody else can have their number."""
+        """Kills the process and its session. The watchdog ends before the process is reaped, while its id cannot be reused."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self._watch.kill()
-        self._watch.communicate(timeout=DEADLINE)
+        self._watchdog.kill()
+        self._watchdog.communicate(timeout=DEADLINE)
         self.process.wait(DEADLINE)
         for stream in (self.process.stdout, self.process.stderr):
             if stream:
@@ -70,7 +70,7 @@ class Child:
 def run(
     command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs ``command`` in the folder ``cwd``, with the environment ``env``, to its end: its code, and what it says."""
+    """Runs ``command`` to its end in the folder ``cwd``, with the environment ``env``; returns its exit code and output."""
     with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env) as child:
-        said = [words.decode(errors="replace") for words in child.process.communicate()]
-    return subprocess.CompletedProcess(command, child.process.returncode, *said)
+        output = [stream.decode(errors="replace") for stream in child.process.communicate()]
+    return subprocess.CompletedProcess(command, child.process.returncode, *output)

@@ -1,4 +1,4 @@
-"""What comes with extras: imported where it is needed, and kept from chatting."""
+"""Optional dependencies: imported on demand, and silenced."""
 
 import importlib
 import os
@@ -10,13 +10,13 @@ from tinyfl.errors import InstallError
 from tinyfl.system import cache
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
-"""oneDNN reorders sums, and says so."""
+"""oneDNN is off: it reorders sums, and prints a notice."""
 
 
 def tensorflow_part(module: str) -> Any:
-    """``module``: tensorflow, keras, or what is installed with them.
+    """Imports ``module``: tensorflow, keras, or one installed with them.
 
-    Raises InstallError where it cannot be imported.
+    Raises InstallError if it cannot be imported.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -29,12 +29,12 @@ def tensorflow_part(module: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what C++ code prints off the process's stderr. Python exceptions come through."""
-    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    """Discards the process's stderr, for the output of C++ code. Python exceptions still propagate."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)

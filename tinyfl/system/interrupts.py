@@ -1,4 +1,4 @@
-"""Interrupts: what whoever makes one is told, and what they must not come between."""
+"""Interrupts: the message after one, and sections protected from one."""
 
 import signal
 import threading
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from tinyfl.errors import Interrupted
 
-_told: list[Callable[[], str]] = []
+_messages: list[Callable[[], str]] = []
 
 
 @contextmanager
 def telling(words: Callable[[], str]) -> Iterator[None]:
-    """Within, a KeyboardInterrupt becomes an Interrupted with ``words``, unless it has its own."""
-    _told.append(words)
+    """Turns a KeyboardInterrupt inside into an Interrupted with ``words``, unless it already is one."""
+    _messages.append(words)
     try:
         yield
     except Interrupted:
@@ -21,34 +21,34 @@ def telling(words: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         raise Interrupted(words()) from stop
     finally:
-        _told.remove(words)
+        _messages.remove(words)
 
 
 def told_now() -> str:
-    """The words of the innermost work under way; empty where none has any."""
-    return _told[-1]() if _told else ""
+    """The message of the innermost ``telling`` context; empty outside of any."""
+    return _messages[-1]() if _messages else ""
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Within, a signal that would interrupt waits: for steps that belong together, which take a moment."""
-    came: list[int] = []
-    main = threading.current_thread() is threading.main_thread()  # no other is interrupted, or may say how
+    """Delays interrupting signals until the end of the context, for short steps that belong together."""
+    received: list[int] = []
+    main = threading.current_thread() is threading.main_thread()  # only the main thread gets signals, and may set handlers
     handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if main}
-    held = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in held:
-        signal.signal(number, lambda number, _: came.append(number))
+    original = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in original:
+        signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        for number, handler in held.items():
+        for number, handler in original.items():
             signal.signal(number, handler)
-        for late in came[:1]:
-            held[late](late, None)
+        for number in received[:1]:
+            original[number](number, None)
 
 
 def ended_by_signal() -> threading.Event:
-    """What the first SIGINT or SIGTERM sets from now on, for a process that serves until then and ends in its own way."""
+    """An event that is set by the first SIGINT or SIGTERM, for a server that then ends in its own way."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

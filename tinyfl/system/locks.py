@@ -1,4 +1,4 @@
-"""One process at a time, by locks that end with the process that has them, however it ends."""
+"""Mutual exclusion of processes, by locks that are released when their process ends in any way."""
 
 import fcntl
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 @contextmanager
 def alone(path: Path, waiting: str) -> Iterator[bool]:
-    """Holds the folder or file at ``path`` against processes that would hold it too: they say that they wait, and what for
-    (``waiting``). False where it cannot be held: it is not there, or on a file system without locks."""
+    """Holds an exclusive lock on the folder or file at ``path``; other processes wait, and print ``waiting``. Yields False if
+    it cannot be locked: it does not exist, or is on a file system without locks."""
     try:
         descriptor = _opened(path)
     except OSError:
@@ -25,7 +25,7 @@ def alone(path: Path, waiting: str) -> Iterator[bool]:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR)  # as network file systems need it
+        return os.open(path, os.O_RDWR)  # required by network file systems
     except OSError:  # a folder, or another user's
         return os.open(path, os.O_RDONLY)
 

@@ -1,7 +1,7 @@
-"""Tasks: where devices' samples come from. One file each; docs/your-own.md writes one.
+"""Tasks: the sources of devices' samples. One file each; docs/your-own.md writes one.
 
-A task gives device *i* its stream, support set and query set, reproducibly from (seed, i), for whole cohorts at once and
-with no Python per device: as row numbers into a table, or as a formula that the core itself computes.
+A task gives device *i* its stream, support set and query set, reproducibly from (seed, i). It works on whole cohorts, without
+Python code per device: as row numbers into a table, or as a formula computed by the core.
 """
 
 from dataclasses import dataclass, replace
@@ -20,50 +20,50 @@ Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
 
 TARGETS = ("", "classes", "values")
-"""What a user's targets are; empty: what they look like."""
+"""Kinds of targets in a user's file; empty: detect the kind."""
 
 
 def targets_for(loss: Loss) -> str:
-    """What targets are that a network learns by ``loss``."""
+    """The kind of targets for a network with this ``loss``."""
     return "values" if loss is Loss.mean_squared_error else "classes"
 
 
 FIRST_VALIDATION_DEVICE = 1 << 30
 FIRST_TEST_DEVICE = 1 << 31
-"""Where the numbers of unseen devices start, for tasks that make devices out of numbers; a fleet stays below both."""
+"""First numbers of unseen devices, for tasks that generate devices from numbers; a fleet stays below both."""
 
 
 @dataclass(frozen=True)
 class Episodes:
     """Few-shot problems on unseen devices: row e of ``support`` and ``query`` is episode e, on device ``device[e]``
-    (int32). Devices, not episodes, are what an interval is taken over."""
+    (int32). Confidence intervals are over devices, not episodes."""
 
     support: TableSource
     query: TableSource
     device: I32
 
     def chosen(self, rows: NDArray[np.integer[Any]]) -> "Episodes":
-        """Some of the episodes."""
+        """A subset of the episodes."""
 
         def part(source: TableSource) -> TableSource:
-            picked: dict[str, Any] = {
+            arrays: dict[str, Any] = {
                 name: None if (array := getattr(source, name)) is None else np.ascontiguousarray(array[rows])
                 for name in ("rows", "labels", "gain")
             }
-            return replace(source, **picked)
+            return replace(source, **arrays)
 
         return Episodes(part(self.support), part(self.query), self.device[rows])
 
 
 class Task(Protocol):
-    """Where samples come from."""
+    """A source of samples."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def shape(self) -> Shape:
-        """Of one input: (inputs,), or (height, width, channels)."""
+        """Shape of one input: (inputs,), or (height, width, channels)."""
 
     @property
     def outputs(self) -> int: ...
@@ -73,23 +73,23 @@ class Task(Protocol):
 
     @property
     def activation(self) -> Activation:
-        """Of hidden layers, where the network's name does not say."""
+        """Default activation of hidden layers, if the network's name gives none."""
 
     @property
     def fleet_size(self) -> int | None:
-        """How many devices train, where the data fix it; None: as many as asked for."""
+        """Number of training devices in the data; None for any number."""
 
     @property
     def standardisation(self) -> Standardisation | None:
-        """What was done to the user's data; None for tasks that bring their own."""
+        """The standardisation of the user's data; None for tasks with their own data."""
 
     def stream(self, devices: U32, round: int, samples: int) -> Source:
-        """The samples that each device takes in a round: fresh ones each round."""
+        """The samples of each device in a round, drawn anew each round."""
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
-        """Up to ``count`` few-shot problems on devices that do not train.
+        """Up to ``count`` few-shot problems on devices outside training.
 
-        Raises DataError where there are too few samples for the shots.
+        Raises DataError if a device has too few samples for the shots.
         """
 
 
@@ -101,10 +101,10 @@ def load_task(
     targets: str = "",
     standard: Standardisation | None = None,
 ) -> Task:
-    """The task called ``name``; ``data`` is the user's file, where it needs one.
+    """Loads the task ``name``; ``data`` is the user's file, if the task needs one.
 
-    Of the task npz alone: whether to ``standardise`` inputs and values; what ``targets`` are; and ``standard``, which stands in
-    for both where it is known what an earlier run did.
+    Only for the task npz: whether to ``standardise`` inputs and values, the kind of ``targets``, and ``standard``, an earlier
+    run's standardisation, which overrides both.
     Raises ConfigError for an unknown name or a missing file, DataError for a malformed one.
     """
     if name in ("npz", "omniglot") and data is None:

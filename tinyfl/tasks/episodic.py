@@ -1,4 +1,4 @@
-"""N-way tasks: each device sees a few of many classes, under its own label order and with its own gain.
+"""N-way tasks: each device sees a few of many classes, with its own label order and gain.
 
 Classes come in groups (the four rotations of the digits); a device draws its classes from one group.
 """
@@ -44,7 +44,7 @@ class Episodic:
     ways: int
     groups: int
     gains: tuple[float, float]
-    """The range that a device's gain is drawn from."""
+    """Range of a device's gain."""
     train: ClassPool
     validation: ClassPool
     test: ClassPool
@@ -79,7 +79,7 @@ class Episodic:
         fewest = int(pool.count.min())
         if fewest < shots + 1:
             raise DataError(
-                f"task {self.name} has only {fewest} {split} samples of some class, too few for {shots} shots and a query. "
+                f"task {self.name} has a class with only {fewest} {split} samples, too few for {shots} shots and a query. "
                 + (f"Use --shots {fewest - 1} or fewer." if fewest > 1 else "Give every class more samples.")
             )
         devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
@@ -92,7 +92,7 @@ class Episodic:
         picks = picks.reshape(count, self.ways, shots + queries).transpose(0, 2, 1)
 
         def part(rows: I64) -> TableSource:
-            """Rows (devices, samples per class, ways), class after class within each sample number."""
+            """A source from rows (devices, samples per class, ways), ordered by sample number, then by class."""
             labels = np.broadcast_to(np.arange(self.ways, dtype=np.int32), rows.shape).reshape(count, -1)
             flat_rows = rows.reshape(count, -1).astype(np.int32)
             return TableSource(pool.table, flat_rows, labels=np.ascontiguousarray(labels), gain=gain)

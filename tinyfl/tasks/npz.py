@@ -1,7 +1,7 @@
-"""Bring your own data: a task from an .npz file with ``x``, ``y`` and ``device`` (docs/tasks.md).
+"""The user's own data: a task from an .npz file with ``x``, ``y`` and ``device`` (docs/tasks.md).
 
-Few-shot within each device: a device adapts on some of its own samples and is measured on the rest. Inputs, and values to
-predict, are standardised by the mean and deviation of the training devices, which travel with the initialisation.
+Few-shot within each device: a device adapts on some of its own samples and is measured on the rest. Inputs and values to
+predict are standardised by the mean and deviation of the training devices, which are saved with the initialisation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,19 +26,19 @@ from tinyfl.tasks.standard import Standardisation, centred, spread
 MAX_QUERIES = 50
 HELD_OUT = 0.2
 VALIDATION = 0.15
-"""Shares of the devices that test where the file does not say, and of the rest that choose adaptation rates."""
+"""Share of test devices if the file gives none, and share of the rest for choosing adaptation rates."""
 
 NEEDED, OPTIONAL = ("x", "y", "device"), ("split",)
 FAR = 10
-"""In deviations: a value to predict that is as far off is named, as it may be an error."""
+"""Distance from the mean, in deviations, beyond which a value to predict is reported as a possible error."""
 
 NAMED = 8
-"""Classes, inputs or arrays that a note names; of more it says how many."""
+"""Maximum number of classes, inputs or arrays listed in a note; more are counted."""
 
 
 class Npz:
-    """The task of one file. ``standard`` is what an earlier run did to such data; without, it is worked out from the training
-    devices. ``targets`` says what y holds, where that is not what it looks like."""
+    """The task of one file. ``standard`` is the standardisation of an earlier run; without it, it is computed from the training
+    devices. ``targets`` is the kind of y; empty to detect it."""
 
     name = "npz"
     activation = Activation.relu
@@ -61,12 +61,12 @@ class Npz:
         order = np.argsort(owner, kind="stable")
         if standard is not None:
             targets = "classes" if len(standard.classes) else "values"
-        labels, look = labels_in(path, y, targets)
+        labels, notation = labels_in(path, y, targets)
         values = checked_values(path, y) if labels is None else None
         if standard is None:
             standard = _inputs_of(x[trains], standardise)
             if labels is not None:
-                standard = _with_classes(standard, labels[trains], look, y.shape)
+                standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
             standard = replace(standard, notes=(*standard.notes, *_unused(array_names(path))))
@@ -89,14 +89,14 @@ class Npz:
         self.fleet_size: int | None = len(self._members["train"])
 
     def _owners(self, rows: int, y: NDArray[Any], device: NDArray[Any]) -> tuple[NDArray[Any], I64]:
-        """The devices' names, and whose each row is, as an index into them."""
+        """The devices' names, and each row's device as an index into them."""
         for name, array in (("y", y), ("device", device)):
             if array.shape[:1] != (rows,):
                 raise DataError(
-                    f"{self.path}: array {name} is {array.shape}, but x has {rows:,} rows. Give {name} one entry a row."
+                    f"{self.path}: array {name} is {array.shape}, but x has {rows:,} rows. Give {name} one entry per row."
                 )
         if device.ndim != 1:
-            raise DataError(f"{self.path}: array device is {device.shape}, not ({rows},): one device name or number a row.")
+            raise DataError(f"{self.path}: array device is {device.shape}, not ({rows},): one device name or number per row.")
         if device.dtype.kind == "f" and not np.isfinite(device).all():
             row = int((~np.isfinite(device)).argmax())
             raise DataError(
@@ -106,8 +106,8 @@ class Npz:
         return names, owner
 
     def _split(self, names: NDArray[Any], split: NDArray[Any] | None) -> None:
-        """Decides which devices train, which choose rates and which test."""
-        everyone = np.arange(len(names))
+        """Splits the devices into those for training, for choosing rates and for testing."""
+        devices = np.arange(len(names))
         if split is None:
             keys = core.random(self.seed, Stream.task, numbers(0, 1), words=len(names))
             held_out = np.sort(distinct(keys, np.array([len(names)]), max(1, round(HELD_OUT * len(names))))[0])
@@ -125,8 +125,8 @@ class Npz:
                     f"{self.path}: array split holds out device {unknown[0]!r}, which array device does not have. "
                     "List devices to hold out by the names or numbers used in device."
                 )
-            held_out = everyone[np.isin(names, split)]
-        rest = np.setdiff1d(everyone, held_out)
+            held_out = devices[np.isin(names, split)]
+        rest = np.setdiff1d(devices, held_out)
         if len(rest) < 2 or not len(held_out):
             raise DataError(
                 f"{self.path}: {len(names)} devices, {len(held_out)} of them held out, leave {len(rest)} to train and choose "
@@ -137,7 +137,7 @@ class Npz:
         self._members = {"test": held_out, "validation": np.sort(validation), "train": np.setdiff1d(rest, validation)}
 
     def _with_values(self, standard: Standardisation, y: NDArray[Any], standardise: bool) -> Standardisation:
-        """``standard`` for the values ``y`` (rows, outputs) of the training devices."""
+        """``standard``, extended for the values ``y`` (rows, outputs) of the training devices."""
         mean, scale, varies = spread(y)
         if not varies.any():
             raise DataError(f"{self.path}: array y is {y[0, 0]} on all training devices. There is nothing to learn.")
@@ -148,20 +148,22 @@ class Npz:
         off = np.abs(centred(y, mean)) / scale
         row, column = np.unravel_index(off.argmax(), off.shape)
         if off[row, column] > FAR:
-            notes.append(f"y: {y[row, column]:g} is {off[row, column]:.0f} deviations off; one such value sets the unit of all")
+            notes.append(
+                f"y: {y[row, column]:g} is {off[row, column]:.0f} deviations off; one such value determines the scale of all"
+            )
         return replace(standard, target_mean=mean, target_scale=scale, notes=(*standard.notes, *notes))
 
     def _numbered(self, labels: NDArray[Any], trained: NDArray[Any], classes: NDArray[Any]) -> I32:
-        """Classes as numbers from 0 in the order of ``classes``, all of which must be among the ``trained`` ones."""
+        """Classes as indices into ``classes``. Raises DataError for a class that no training device has."""
         unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
             row = int(unseen.argmax())
             raise DataError(
                 f"{self.path}: array y has class {labels[row]} in row {row}, which no training device has. Leave those rows "
-                "out, or hold out other devices with the array split; or, where y are values to predict, give --targets values."
+                "out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
             )
         if len(np.unique(trained)) < 2:
-            raise DataError(f"{self.path}: array y has one class only, {trained[0]}. There is nothing to tell apart.")
+            raise DataError(f"{self.path}: array y has one class only, {trained[0]}. There is nothing to classify.")
         return np.searchsorted(classes, labels).astype(np.int32)
 
     def _source(self, rows: I64) -> TableSource:
@@ -170,12 +172,12 @@ class Npz:
         return TableSource(self._table, rows.astype(np.int32), labels=labels, targets=self._targets)
 
     def _shuffled(self, device: I64, words: U32) -> I64:
-        """Each device's rows in random order, then rows that mean nothing: (devices, most rows of any)."""
+        """Each device's rows in random order, padded with meaningless rows: (devices, most rows of any)."""
         order = distinct(words, self._count[device], words.shape[1])
         return self._first[device][:, None] + order
 
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
-        """A fresh order of each device's own rows every round, from the start again where they are fewer than samples."""
+        """Each device's own rows in a new order every round, repeated if they are fewer than ``samples``."""
         device = self._members["train"][devices]
         most = int(self._count[device].max())
         words = core.random(self.seed, Stream.sample, devices, round, words=most)
@@ -183,47 +185,47 @@ class Npz:
         return self._source(np.take_along_axis(self._shuffled(device, words), at, axis=1))
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
-        """Several draws of each held-out device's support set; the query set is from the rest of its rows."""
+        """Several draws of each held-out device's support set, with the query set from its other rows."""
         members = self._members[split][:count]
         spare = self._count[members] - shots
         if spare.min() < 1:
-            poor = members[int(spare.argmin())]
-            fewer = f"Use --shots {self._count[poor] - 1} or fewer, or leave" if self._count[poor] > 1 else "Leave"
+            smallest = members[int(spare.argmin())]
+            fewer = f"Use --shots {self._count[smallest] - 1} or fewer, or leave" if self._count[smallest] > 1 else "Leave"
             raise DataError(
-                f"{self.path}: device {self._names[poor]} ({split}) has {self._count[poor]} samples, too few for {shots} "
-                f"shots and a query. {fewer} the device out."
+                f"{self.path}: device {self._names[smallest]} ({split}) has {self._count[smallest]} samples, too few for "
+                f"{shots} shots and a query. {fewer} the device out."
             )
         draws = max(1, count // len(members))
         device = np.repeat(members, draws)
         queries = min(MAX_QUERIES, int(spare.max()))
         words = core.random(self.seed, Stream.support, numbers(0, len(device)), words=int(self._count[device].max()))
         rows = self._shuffled(device, words)
-        # A device with fewer spare samples than queries is asked some of them again.
+        # A device with fewer spare samples than queries repeats some of them.
         at = shots + np.arange(queries) % (self._count[device] - shots)[:, None]
         owner = np.repeat(np.arange(len(members), dtype=np.int32), draws)
         return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)
 
 
 def _inputs_of(x: NDArray[Any], standardise: bool) -> Standardisation:
-    """What is to be done to inputs, from those of the training devices, ``x`` (rows, inputs)."""
+    """The standardisation of inputs, from those of the training devices, ``x`` (rows, inputs)."""
     standard = Standardisation.none(x.shape[1], 1)
     if not standardise:
         return replace(standard, notes=("x: as it is in the file (--standardise changes that)",))
     mean, scale, varies = spread(x)
     notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
     if not varies.all():
-        still = _named(np.flatnonzero(~varies))
-        notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {still}")
+        constant = _named(np.flatnonzero(~varies))
+        notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {constant}")
     return replace(standard, mean=mean, scale=scale, notes=tuple(notes))
 
 
-def _with_classes(standard: Standardisation, labels: NDArray[Any], look: str, shape: tuple[int, ...]) -> Standardisation:
-    """``standard`` for the training devices' ``labels``, which look so in an array of this shape."""
-    classes = np.arange(shape[1]) if look == ONE_HOT else np.unique(labels)
-    note = f"y: {len(classes):,} classes, {look}: {_named(classes)} (--targets values learns them as values)"
-    plain_outputs = Standardisation.none(len(standard.mean), len(classes))
+def _with_classes(standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...]) -> Standardisation:
+    """``standard``, extended for the training devices' ``labels``; ``notation`` is their notation in an array of this shape."""
+    classes = np.arange(shape[1]) if notation == ONE_HOT else np.unique(labels)
+    note = f"y: {len(classes):,} classes, {notation}: {_named(classes)} (--targets values learns them as values)"
+    unscaled = Standardisation.none(len(standard.mean), len(classes))
     notes = (*standard.notes, note)
-    return replace(plain_outputs, mean=standard.mean, scale=standard.scale, classes=classes, notes=notes)
+    return replace(unscaled, mean=standard.mean, scale=standard.scale, classes=classes, notes=notes)
 
 
 def _unused(arrays: Iterable[str]) -> list[str]:

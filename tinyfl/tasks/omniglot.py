@@ -1,7 +1,7 @@
 """The Omniglot task: 5-way, from a user's ``omniglot28.npz`` (docs/tasks.md gives its arrays).
 
-Characters of 26 background alphabets train, with quarter turns as further classes; 4 background alphabets choose
-adaptation rates; the evaluation alphabets test (Lake, Salakhutdinov, Tenenbaum, Science 2015).
+Training uses characters of 26 background alphabets, with quarter turns as further classes; 4 background alphabets serve to
+choose adaptation rates; the evaluation alphabets are for testing (Lake, Salakhutdinov, Tenenbaum, Science 2015).
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ VALIDATION_ALPHABETS = 4
 
 
 def omniglot(path: Path, seed: int) -> Episodic:
-    """The task from ``path``.
+    """Loads the task from ``path``.
 
-    Raises DataError where an array is missing or has the wrong shape.
+    Raises DataError if an array is missing or has the wrong shape.
     """
     arrays = read_arrays(path, ("bits", "cls", "alphabet", "alphabet_split"))
     bits, characters, alphabet = arrays["bits"], arrays["cls"], arrays["alphabet"]
@@ -42,9 +42,9 @@ def omniglot(path: Path, seed: int) -> Episodic:
         classes = len(names)
         if classes < WAYS:
             raise DataError(f"{path}: alphabets {alphabets.tolist()} have {classes} characters; {WAYS} or more are needed.")
-        turned = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 784) for turn in range(turns)]
+        rotated = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 784) for turn in range(turns)]
         numbers = [turn * classes + labels for turn in range(turns)]
-        return ClassPool.of(np.concatenate(turned), np.concatenate(numbers).astype(np.int32), turns * classes)
+        return ClassPool.of(np.concatenate(rotated), np.concatenate(numbers).astype(np.int32), turns * classes)
 
     return Episodic(
         "omniglot",

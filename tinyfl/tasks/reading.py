@@ -1,4 +1,4 @@
-"""The arrays x and y of a user's file: what they are, and what is wrong with them, with the row."""
+"""Checks of the arrays x and y in a user's file, with the faulty row in each error."""
 
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,23 @@ ONE_HOT = "one-hot rows"
 
 
 def checked_inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
-    """``x`` as (rows, inputs), of its own dtype: what is learnt from it is worked out in float64.
+    """``x`` as (rows, inputs), in its own dtype; the standardisation computes in float64.
 
-    Raises DataError where it is not numeric, or holds a NaN or an infinity.
+    Raises DataError if it is not numeric, or has a NaN or an infinity.
     """
     if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
         raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
     rows = _rows(x)
-    refuse_non_finite(path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
+    refuse_non_finite(
+        path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out"
+    )
     return rows
 
 
 def shape_of(path: Path, x: NDArray[Any]) -> Shape:
-    """Of one sample of ``x``: (inputs,), or (height, width, channels) where it has rows and columns.
+    """Shape of one sample of ``x``: (inputs,), or (height, width, channels) if it has rows and columns.
 
-    Raises DataError where it has more.
+    Raises DataError for more dimensions.
     """
     if x.ndim > 4:
         raise DataError(f"{path}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
@@ -35,10 +37,10 @@ def shape_of(path: Path, x: NDArray[Any]) -> Shape:
 
 
 def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
-    """The class of each row (rows,), and what classes look like in ``y``: whole numbers, also in an array of floats, truth
-    values or one-hot rows. None where it holds something else, or ``targets`` says that it holds values.
+    """The class of each row (rows,), and the notation of classes in ``y``: whole numbers (of int or float dtype), truth values
+    or one-hot rows. None if ``y`` holds values, by its content or by ``targets``.
 
-    Raises DataError where it must be classes and is not, or can be neither.
+    Raises DataError if ``y`` should hold classes but does not, or can hold neither.
     """
     column = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     kind = y.dtype.kind
@@ -46,7 +48,7 @@ def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] |
         return None, ""
     if column.ndim == 1 and kind in "iub":
         return column, "truth values" if kind == "b" else "whole numbers"
-    if column.ndim == 1 and kind == "f" and _whole(column):
+    if column.ndim == 1 and kind == "f" and _are_whole_numbers(column):
         return column.astype(np.int64), "whole numbers in an array of floats"
     if y.ndim == 2 and kind in "fiub" and _one_hot(y):
         return y.argmax(axis=1), ONE_HOT
@@ -60,7 +62,7 @@ def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] |
 
 
 def _first_odd(y: NDArray[Any]) -> str:
-    """Where numbers are no classes, for a message."""
+    """The first row that is no class, for a message."""
     if y.dtype.kind not in "fiub" or y.size == 0:
         return ""
     rows = _rows(y)
@@ -73,16 +75,16 @@ def _one_hot(y: NDArray[Any]) -> bool:
     return bool(((y == 0) | (y == 1)).all() and (np.count_nonzero(y, axis=1) == 1).all())
 
 
-def _whole(y: NDArray[Any]) -> bool:
-    """Whether floats are whole numbers by choice, and not because they are so large that there are no others."""
+def _are_whole_numbers(y: NDArray[Any]) -> bool:
+    """Whether all floats are whole numbers, and small enough for their dtype to hold fractions."""
     finite = bool(np.isfinite(y).all())
     return finite and bool((y == np.rint(y)).all()) and float(np.abs(y).max(initial=0)) < 1 / float(np.finfo(y.dtype).eps)
 
 
 def checked_values(path: Path, y: NDArray[Any]) -> NDArray[Any]:
-    """Values to predict as (rows, outputs), of their own dtype.
+    """Values to predict as (rows, outputs), in their own dtype.
 
-    Raises DataError where they are not numbers, or not finite.
+    Raises DataError if they are not numbers, or not finite.
     """
     if y.dtype.kind not in "fiub" or not y.size:
         raise DataError(f"{path}: array y is {y.dtype} {y.shape}, not numbers (samples,) or (samples, outputs).")
@@ -97,7 +99,7 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def refuse_non_finite(path: Path, name: str, rows: NDArray[Any], cure: str) -> None:
-    """Raises DataError where ``rows`` (rows, columns) hold a NaN or an infinity, with the first one's place and ``cure``."""
+    """Raises DataError if ``rows`` (rows, columns) have a NaN or an infinity, with its position and the ``cure``."""
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         row = int(bad.argmax())

@@ -1,7 +1,7 @@
 """The sine task: device d has y = a sin(x + p), a ~ U[0.1, 5], p ~ U[0, 2 pi], x ~ U[-5, 5].
 
 Amplitudes and x of Finn et al. 2017 (arXiv:1703.03400, section 5.1), phases of Nichol et al. 2018 (arXiv:1803.02999): its
-losses are not comparable with MAML's, whose phases end at pi. The core makes every sample itself, on a board as here.
+losses are not comparable with MAML's, whose phases end at pi. The core generates every sample, here and on a board.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, S
 from tinyfl.tasks.standard import Standardisation
 
 GRID = np.linspace(-5, 5, 50, dtype=np.float32)
-"""Where query sets are measured."""
+"""The x of query sets."""
 
 
 class Sine:

@@ -1,7 +1,7 @@
-"""What is done to a user's data before they are learnt from, and again to those of a new device: one place for all of tinyfl.
+"""Standardisation of a user's data, for training and for new devices alike.
 
-All of it is in float64, and float32 only what the network is given: a time in seconds since 1970 or a position in degrees has
-no digits left once it is rounded to float32 first.
+Computed in float64 and rounded to float32 only at the end: a time in seconds since 1970 or a position in degrees would lose its
+significant digits in float32.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from tinyfl.core import F32
 F64 = NDArray[np.float64]
 
 ROUNDING = 4
-"""In last digits of a float64: a column of floats that varies by no more does not vary. Arithmetic alone makes as much."""
+"""Rounding error, in units in the last place of a float64: a column that varies by no more counts as constant."""
 
 EXACT = 2.0**62
-"""64-bit whole numbers below it are subtracted as whole numbers."""
+"""Bound below which 64-bit whole numbers are subtracted as whole numbers."""
 
 
 @dataclass(frozen=True)
 class Standardisation:
-    """A network's inputs are (x - mean) / scale, float64 (inputs,); its outputs stand for target_mean + target_scale * output,
-    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``notes`` say in
-    words what was made of the file."""
+    """A network's inputs are (x - mean) / scale, float64 (inputs,); its outputs mean target_mean + target_scale * output,
+    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``notes`` describe
+    the changes to the file's data, for people."""
 
     mean: F64
     scale: F64
@@ -37,84 +37,84 @@ class Standardisation:
 
     @classmethod
     def none(cls, inputs: int, outputs: int) -> "Standardisation":
-        """Of data that are taken as they are."""
+        """The identity: data unchanged."""
         return cls(np.zeros(inputs), np.ones(inputs), np.empty(0, np.int64), np.zeros(outputs), np.ones(outputs))
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]], inputs: int, outputs: int) -> "Standardisation":
-        """What ``arrays`` made; where it is of a tinyfl that left targets as they were, so are these.
+        """Reads the result of ``arrays``; targets are unchanged in files of a tinyfl that did not standardise them.
 
-        Raises ValueError with the name of an array that is not finite, or of another shape or type.
+        Raises ValueError with the name of an array that is not finite, or has the wrong shape or type.
         """
-        plain = cls.none(inputs, outputs)
-        held: dict[str, F64] = {}
+        identity = cls.none(inputs, outputs)
+        fields: dict[str, F64] = {}
         for name in ("mean", "scale", "target_mean", "target_scale"):
-            expected: F64 = getattr(plain, name)
+            expected: F64 = getattr(identity, name)
             given = arrays.get(name, expected)
             usable = given.dtype.kind == "f" and given.shape == expected.shape and np.isfinite(given).all()
             if not usable or (name in ("scale", "target_scale") and not (given > 0).all()):
                 positive = " above 0" if name.endswith("scale") else ""
                 raise ValueError(f"{name} is not {expected.size:,} finite numbers{positive} but {given.dtype} {given.shape}")
-            held[name] = given.astype(np.float64)
+            fields[name] = given.astype(np.float64)
         if arrays["classes"].shape not in ((0,), (outputs,)):
-            raise ValueError(f"{outputs:,} outputs, and classes is {arrays['classes'].dtype} {arrays['classes'].shape}")
-        return cls(held["mean"], held["scale"], arrays["classes"], held["target_mean"], held["target_scale"])
+            raise ValueError(f"{outputs:,} outputs, but classes is {arrays['classes'].dtype} {arrays['classes'].shape}")
+        return cls(fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """As a file holds it."""
+        """The arrays for a file; the inverse of ``read``."""
         names = ("mean", "scale", "classes", "target_mean", "target_scale")
         return {name: getattr(self, name) for name in names}
 
     @property
     def of_inputs(self) -> bool:
-        """Whether inputs are changed at all."""
+        """Whether inputs are changed."""
         return bool((self.mean != 0).any() or (self.scale != 1).any())
 
     @property
     def of_targets(self) -> bool:
-        """Whether targets are."""
+        """Whether targets are changed."""
         return bool((self.target_mean != 0).any() or (self.target_scale != 1).any())
 
     @property
     def squared_unit(self) -> float:
-        """What a mean squared error of 1 in the network's units is in the user's; of several outputs, where all are as far off
-        for their deviation."""
+        """A mean squared error of 1 in the network's units, converted to the user's; for several outputs, if each has the same
+        error relative to its deviation."""
         return float((self.target_scale**2).mean())
 
     def apply(self, x: NDArray[Any]) -> F32:
-        """Inputs ``x`` (rows, inputs), of any numeric dtype, as the network takes them."""
+        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype."""
         return _applied(x, self.mean, self.scale)
 
     def targets(self, y: NDArray[Any]) -> F32:
-        """Regression targets ``y`` (rows, outputs), likewise."""
+        """Standardises regression targets ``y`` (rows, outputs), of any numeric dtype."""
         return _applied(y, self.target_mean, self.target_scale)
 
 
 def _applied(x: NDArray[Any], mean: F64, scale: F64) -> F32:
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by whoever asks, with its row
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses non-finite results, with their row
         values = centred(x, mean)
         values /= scale
         return values.astype(np.float32)
 
 
 def centred(x: NDArray[Any], mean: F64) -> F64:
-    """``x`` (rows, columns), of any numeric dtype, less ``mean`` (columns,). Whole numbers of 64 bits, which float64 does not
-    hold beyond 2^53, are subtracted as such."""
+    """``x`` (rows, columns), of any numeric dtype, minus ``mean`` (columns,). 64-bit whole numbers, which float64 cannot hold
+    beyond 2^53, are subtracted as whole numbers."""
     difference = x.astype(np.float64)
     difference -= mean
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
         near = (np.abs(difference) < EXACT) & (np.abs(mean) < EXACT)
-        whole = np.where(np.abs(mean) < EXACT, np.rint(mean), 0)
-        exact = x.astype(np.int64) - whole.astype(np.int64)
-        difference = np.where(near, exact - (mean - whole), difference)
+        rounded = np.where(np.abs(mean) < EXACT, np.rint(mean), 0)
+        exact = x.astype(np.int64) - rounded.astype(np.int64)
+        difference = np.where(near, exact - (mean - rounded), difference)
     return difference
 
 
 def spread(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
-    """Mean and scale of each column of ``x`` (rows, columns), and whether it varies at all.
+    """Mean and scale of each column of ``x`` (rows, columns), and whether it varies.
 
-    The scale is the standard deviation. Of a column that does not vary it is the size of its value, or 1 for smaller ones: then
-    another value on another device is no outlier of a million deviations.
+    The scale is the standard deviation. For a constant column it is the magnitude of its value, but at least 1, so that another
+    value on another device does not become an outlier of a million deviations.
     """
     low, high = x.min(axis=0), x.max(axis=0)
     varies = low != high
@@ -123,11 +123,11 @@ def spread(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
     with np.errstate(over="ignore", invalid="ignore"):
         if x.dtype.kind == "f":
             varies &= high - low > ROUNDING * np.spacing(size)
-        unit = _power(size)
+        unit = _power_of_two(size)
         mean = (x / unit).mean(axis=0) * unit
         rest = centred(x, mean)
-        # In units of its own, so that squares neither overflow nor vanish.
-        unit = _power(np.abs(rest).max(axis=0))
+        # Scaled, so that squares neither overflow nor underflow.
+        unit = _power_of_two(np.abs(rest).max(axis=0))
         rest /= unit
         off = rest.mean(axis=0)
         mean = mean + off * unit
@@ -136,8 +136,8 @@ def spread(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
     return mean, np.where(varies, deviation, np.maximum(np.abs(mean), 1)), varies
 
 
-def _power(size: F64) -> F64:
-    """The power of two at or below each ``size``; 1 where that is 0 or not finite. To divide by it rounds nothing."""
+def _power_of_two(size: F64) -> F64:
+    """The power of two at or below each ``size``; 1 for 0 and non-finite sizes. Division by it is exact."""
     usable = np.isfinite(size) & (size > 0)
     exponent = np.frexp(np.where(usable, size, 1))[1] - 1
     power: F64 = np.where(usable, np.ldexp(1.0, exponent), 1.0)

@@ -1,1 +1,1 @@
-"""What the verbs show on a terminal."""
+"""The commands' output on a terminal."""

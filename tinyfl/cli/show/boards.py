@@ -1,4 +1,4 @@
-"""What a person sees of boards and their firmware in a terminal."""
+"""Terminal output for boards and their firmware."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def boards(found: "Sequence[Board]") -> None:
-    """All boards, one a row; their chips are for `tinyfl boards show`."""
+    """A table of boards, one per row; `tinyfl boards show` shows their chips."""
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("board", "core"):
         table.add_column(name, no_wrap=True)
@@ -36,14 +36,16 @@ def boards(found: "Sequence[Board]") -> None:
             " ".join(dict.fromkeys(method.method for method in board.flash)),
             " ".join(engines) or ("process" if memory is None else ""),
         )
-    sold = [board for board in found if board.flash]
-    tried = [board.name for board in sold if board.checked and board.checked.silicon]
+    commercial = [board for board in found if board.flash]
+    run_on = [board.name for board in commercial if board.checked and board.checked.silicon]
     Terminal().print(table)
-    Terminal().print(f"Of {len(sold)} boards that are sold, {len(tried)} ran this firmware so far. {', '.join(tried)}".rstrip())
+    Terminal().print(
+        f"Of {len(commercial)} commercial boards, {len(run_on)} have run this firmware so far. {', '.join(run_on)}".rstrip()
+    )
 
 
 def board(shown: "Board") -> None:
-    """One board: what its manifest says, a line each."""
+    """The manifest of one board, one item per line."""
     Terminal().print(Text.assemble((shown.title, "bold"), f" ({shown.name})"))
     table = Table(box=SIMPLE, show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -69,7 +71,7 @@ def board(shown: "Board") -> None:
     if shown.power:
         table.add_row("power", f"{shown.power.milliwatts:g} mW ({shown.power.source})")
     if shown.checked:
-        table.add_row("silicon", "the firmware ran on it" if shown.checked.silicon else "the firmware never ran on it")
+        table.add_row("silicon", "the firmware has run on it" if shown.checked.silicon else "the firmware has never run on it")
         for name, how in shown.checked.model_dump(exclude={"silicon"}).items():
             table.add_row(f"{name} checked", how or "nothing said")
     Terminal().print(table)
@@ -81,14 +83,14 @@ def _plain(value: object) -> str:
     return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
-def firmware(made: "Sequence[Firmware]") -> None:
-    """What firmware takes of its board, in bytes: of one board by section and by part, of several a row each."""
+def firmware(builds: "Sequence[Firmware]") -> None:
+    """The memory use of firmware, in bytes: for one board by section and by part, for several one row each."""
     console = Terminal()
-    if len(made) > 1:
-        console.print(_sizes(made))
-        console.print(f"{made[0].elf.parent.parent}", soft_wrap=True)
+    if len(builds) > 1:
+        console.print(_sizes(builds))
+        console.print(f"{builds[0].elf.parent.parent}", soft_wrap=True)
         return
-    one = made[0]
+    one = builds[0]
     if one.size and one.board.memory:
         console.print(_parts(one, one.size, one.board.memory))
         console.print(f"{one.size.arena:,} bytes of RAM are left for plan, weights and learner.")
@@ -112,12 +114,12 @@ def _parts(one: "Firmware", size: "Footprint", memory: "Memory") -> Table:
     return table
 
 
-def _sizes(made: "Sequence[Firmware]") -> Table:
-    table = Table(title=f"firmware by {made[0].toolchain}, in bytes", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+def _sizes(builds: "Sequence[Firmware]") -> Table:
+    table = Table(title=f"firmware by {builds[0].toolchain}, in bytes", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("board", no_wrap=True)
     for name in ("flash", "of", "RAM", "of", "left to learn"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in made:
+    for one in builds:
         if one.size is None or one.board.memory is None:
             table.add_row(one.board.name)
             continue

@@ -1,4 +1,4 @@
-"""What a person sees of connected boards in a terminal."""
+"""Terminal output for connected boards."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ HASH_DIGITS = 8
 
 
 def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[str, Saved]") -> None:
-    """Ports with their boards, then probes. Below, why ports are not free."""
+    """Tables of ports with their boards and of probes; below, the reasons for ports that are not free."""
     console = Terminal()
     if found:
         table = Table(box=SIMPLE)
@@ -48,7 +48,7 @@ def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[st
             if each.detail and each.state != "unknown":
                 console.print(f"{each.port.url}: {each.detail}", highlight=False, soft_wrap=True)
     else:
-        console.print("No serial port is there. A board on a pty, a socket or another machine's port: --port URL.")
+        console.print("No serial port found. For a board on a pty, a socket or another machine's port, give --port URL.")
     if probes:
         table = Table(box=SIMPLE)
         for name in ("probe", "id", "USB", "socket", "boards"):
@@ -57,11 +57,11 @@ def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[st
             table.add_row(*map(Text, (probe.name, probe.id, probe.usb, probe.location, " or ".join(probe.boards))))
         console.print(table)
     if any(each.state == "unknown" for each in found):
-        console.print("unknown: fits no board's USB ids and was not talked to; --port NAME does.")
+        console.print("unknown: matches no board's USB ids and was not contacted; --port NAME contacts it.")
 
 
 def _kinds(device: "Device") -> str:
-    """What the board is, or may be, or what the port calls itself."""
+    """The board's name, its possible names, or the port's product name."""
     if device.description:
         return device.description.board
     return " or\n".join(device.boards) + "?" if device.boards else device.port.product
@@ -72,14 +72,14 @@ def _hash(digest: bytes) -> str:
 
 
 def outcome(one: "PushResult") -> None:
-    """A line as soon as it is known what becomes of a board."""
+    """Prints one board's result as soon as it is known."""
     who = " ".join(part for part in (one.id, one.board) if part)
     detail = f": {one.detail}" if one.detail else ""
     Terminal(stderr=True).print(f"{who} at {one.port or 'no port'} {one.what}{detail}", highlight=False, soft_wrap=True)
 
 
 def pushed(result: "Pushed") -> None:
-    """What became of each board."""
+    """A table of all boards' results."""
     console = Terminal()
     table = Table(title=f"{result.model} · {result.kind} {result.sha256[:HASH_DIGITS]}", box=SIMPLE)
     for name in ("id", "board", "port", "", "seconds"):
@@ -91,7 +91,7 @@ def pushed(result: "Pushed") -> None:
 
 
 def checks(found: "Sequence[Check]") -> None:
-    """Each line well, or with its cure."""
+    """A table of checks, the failed ones with their cure."""
     console = Terminal()
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name in ("state", "name", "found"):
@@ -103,27 +103,27 @@ def checks(found: "Sequence[Check]") -> None:
             table.add_row("", Text(group, "bold"), "")
         absent = not check.ok and not check.needed
         mark = Text("ok", "green") if check.ok else Text("–", "yellow") if absent else Text("✗", "red")
-        said = Text(check.found if check.ok else " ".join(part for part in (check.state, check.found) if part))
+        message = Text(check.found if check.ok else " ".join(part for part in (check.state, check.found) if part))
         if not check.ok:
-            said.append(f"\n{check.cure}", "bold")
-            said.append(f"\nfor {check.purpose}" if check.purpose else "", "dim")
-        table.add_row(mark, f"  {check.name}", said)
+            message.append(f"\n{check.cure}", "bold")
+            message.append(f"\nfor {check.purpose}" if check.purpose else "", "dim")
+        table.add_row(mark, f"  {check.name}", message)
     console.print(table)
     left = [check for check in found if not check.ok]
     needed = [check for check in left if check.needed]
     if not left:
         console.print("All is well.")
     elif not needed:
-        console.print("tinyfl has what it needs. What is marked – serves only the purpose that it names.")
+        console.print("tinyfl has what it needs. Parts marked – are needed only for the purpose given.")
 
 
 class Monitor:
-    """Shows what a board says: live in a terminal, a line each where the output goes elsewhere."""
+    """Shows a board's messages: live in a terminal, else one per line."""
 
     def __init__(self) -> None:
         self._console = Terminal()
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
-        self._said: Description | None = None
+        self._description: Description | None = None
         self._status: Status | None = None
         self._state, self._style = "", "dim"
         self._clock = time.localtime()
@@ -137,44 +137,46 @@ class Monitor:
         if self._live:
             self._live.stop()
 
-    def tell(self, said: "Said") -> None:
-        """The next thing said."""
-        self._said, self._status = said.description or self._said, said.status
-        self._clock = time.localtime(said.time)
-        if said.what != "status":
-            self._style = "bold red" if said.what == "another board" else "dim"
-            at = f"{said.port} {said.what}"
-            self._state = at + (f": {said.detail}" if said.detail else "") + (": waiting for it" if said.what == "gone" else "")
+    def tell(self, message: "Said") -> None:
+        """Shows the next message."""
+        self._description, self._status = message.description or self._description, message.status
+        self._clock = time.localtime(message.time)
+        if message.what != "status":
+            self._style = "bold red" if message.what == "another board" else "dim"
+            at = f"{message.port} {message.what}"
+            self._state = (
+                at + (f": {message.detail}" if message.detail else "") + (": waiting for it" if message.what == "gone" else "")
+            )
         if self._live:
             self._live.update(self._screen())
         else:
-            self._console.print(self._line(said), highlight=False, soft_wrap=True)
+            self._console.print(self._line(message), highlight=False, soft_wrap=True)
 
-    def _line(self, said: "Said") -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(said.time))
-        if said.status:
-            return f"{clock} {_standing(said.status)}"
-        who = f" {said.description.board} {said.description.id.hex()}" if said.description else ""
-        firmware = f", firmware {said.description.firmware}" if said.description else ""
-        return f"{clock} {said.port} {said.what}{who}{firmware}{': ' + said.detail if said.detail else ''}"
+    def _line(self, message: "Said") -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(message.time))
+        if message.status:
+            return f"{clock} {_status_line(message.status)}"
+        who = f" {message.description.board} {message.description.id.hex()}" if message.description else ""
+        firmware = f", firmware {message.description.firmware}" if message.description else ""
+        return f"{clock} {message.port} {message.what}{who}{firmware}{': ' + message.detail if message.detail else ''}"
 
     def _screen(self) -> Group:
         table = Table(box=SIMPLE, show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        if self._said:
-            said = self._said
-            table.add_row("board", f"{said.board} {said.id.hex()}")
-            table.add_row("firmware", said.firmware + (f", {said.clock / 1e6:g} MHz" if said.clock else ""))
-            table.add_row("arena", f"{said.arena:,} bytes")
-            table.add_row("committed", f"model {_hash(said.model)}, int8 {_hash(said.inference)}")
+        if self._description:
+            described = self._description
+            table.add_row("board", f"{described.board} {described.id.hex()}")
+            table.add_row("firmware", described.firmware + (f", {described.clock / 1e6:g} MHz" if described.clock else ""))
+            table.add_row("arena", f"{described.arena:,} bytes")
+            table.add_row("committed", f"model {_hash(described.model)}, int8 {_hash(described.inference)}")
         if self._status:
-            table.add_row(time.strftime("%H:%M:%S", self._clock), _standing(self._status))
+            table.add_row(time.strftime("%H:%M:%S", self._clock), _status_line(self._status))
         return Group(table, Text(self._state, self._style), Text("Ctrl-C ends.", "dim"))
 
 
-def _standing(status: "Status") -> str:
-    """A board's status in a line."""
+def _status_line(status: "Status") -> str:
+    """A board's status on one line."""
     from tinyfl.devices.monitor import state_name
 
     parts = [state_name(status)]

@@ -1,4 +1,4 @@
-"""What a person sees of flashing in a terminal."""
+"""Terminal output for flashing."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ STYLES = {FLASHED: "green", UP_TO_DATE: "dim", FAILED: "red"}
 
 
 def outcome(one: FlashResult) -> None:
-    """A board that is done with, on stderr while others are not."""
+    """Prints one board's result on stderr, while others are in progress."""
     Terminal(stderr=True).print(f"{one.who}: {one.what}", highlight=False, soft_wrap=True)
 
 
 def outcomes(all: Sequence[FlashResult]) -> None:
-    """What became of each board; below, why some were not flashed, and the commands that try them again."""
+    """A table of all boards' results; below, the reasons for failures, and the commands to retry."""
     console = Terminal()
     table = Table(box=SIMPLE)
     for column in ("board", "id", "what", "by", "firmware"):

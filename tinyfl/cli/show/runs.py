@@ -1,4 +1,4 @@
-"""What a person sees in a terminal: a progress bar while a run works, a short table when it is done."""
+"""Terminal output for runs: a progress bar during a run, and a short table at its end."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tinyfl.cli.show.terminal import Terminal
 from tinyfl.fleet import Event
-from tinyfl.flower.rounds import Progress as Standing
+from tinyfl.flower.rounds import Progress as ProgressReport
 from tinyfl.report import html
 from tinyfl.report.verdict import method, without_a_network
 from tinyfl.runs.evaluation import LEADING_STEPS
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], None]], T]) -> T:
-    """Calls ``work`` with functions to report progress and events to, and shows them on stderr."""
+def with_progress(work: Callable[[Callable[[ProgressReport], None], Callable[[Event], None]], T]) -> T:
+    """Calls ``work`` with functions that show progress and events on stderr."""
     bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -34,37 +34,37 @@ def with_progress(work: Callable[[Callable[[Standing], None], Callable[[Event], 
     )
     line = bar.add_task("learning", total=None, figures="")
 
-    def report(standing: Standing) -> None:
+    def report(progress: ProgressReport) -> None:
         bar.start()
         figures = ""
-        if standing.stage == "learning":
-            figures = f"loss {standing.loss:.4g} · {standing.device_rounds_per_s:,.0f} device-rounds/s"
-        bar.update(line, description=standing.stage, completed=standing.done, total=standing.total, figures=figures)
+        if progress.stage == "learning":
+            figures = f"loss {progress.loss:.4g} · {progress.device_rounds_per_s:,.0f} device-rounds/s"
+        bar.update(line, description=progress.stage, completed=progress.done, total=progress.total, figures=figures)
 
-    told: dict[int, str] = {}
+    reported: dict[int, str] = {}
 
-    def tell(event: Event) -> None:
-        """Boards that go, come back or have no loss, once each; events.jsonl has every round."""
-        if event.what == "connected" or event.what == told.get(event.device):
+    def on_event(event: Event) -> None:
+        """Shows boards that go, return or have no loss, once each; events.jsonl has every round."""
+        if event.what == "connected" or event.what == reported.get(event.device):
             return
-        told[event.device] = event.what
+        reported[event.device] = event.what
         who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
         bar.console.print(f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", highlight=False, soft_wrap=True)
 
     try:
-        return work(report, tell)
+        return work(report, on_event)
     finally:
         bar.stop()
 
 
 def note(words: str) -> None:
-    """What was made of a user's data and network, before the work begins."""
+    """Prints a note on the changes to the user's data or network, before the run begins."""
     Terminal(stderr=True).print(words, highlight=False, soft_wrap=True)
 
 
 def run(result: dict[str, Any]) -> None:
-    """A finished run: what an unseen device reaches, beside what it starts from and the floor; first of all, where it does not
-    come up to that."""
+    """A finished run: an unseen device's results, beside the initial weights' and the floor's; first a warning if the run is
+    worse than its floor."""
     console = Terminal()
     if words := result.get("verdict"):
         console.print(words, style="bold red", highlight=False, soft_wrap=True)
@@ -116,7 +116,7 @@ def adaptation(result: dict[str, Any]) -> None:
 
 
 def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
-    """Calls ``work`` with a function to tell how many of how many are done, and shows that on stderr."""
+    """Calls ``work`` with a function of (done, total) that shows progress on stderr."""
     bar = Progress(SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Terminal(stderr=True))
     line = bar.add_task(what, total=None)
 
@@ -132,7 +132,7 @@ def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
 
 
 def exported(result: dict[str, Any]) -> None:
-    """What was written, and what it reaches."""
+    """The files of an export, and their measured results."""
     from tinyfl.export.card import drop, figure
 
     console = Terminal()
@@ -153,7 +153,7 @@ def exported(result: dict[str, Any]) -> None:
 
 
 def costs(found: "Sequence[Cost]") -> None:
-    """What a model costs, a board a row; what does not fit is marked."""
+    """A table of a model's costs, one board per row, with marks for what does not fit."""
     from tinyfl.costs import CYCLES_PER_INSTRUCTION
 
     console = Terminal()
@@ -205,7 +205,7 @@ def _seconds(seconds: float) -> str:
 
 
 def inference(result: dict[str, Any]) -> None:
-    """What an int8 model made of a batch or a task."""
+    """The results of an int8 model on a batch or a task."""
     console = Terminal()
     console.print(f"{result['model']} on {result['on']}: {result['bytes']:,} bytes, {result['arena_bytes']:,} of RAM to run in")
     if "output" in result:
@@ -215,11 +215,11 @@ def inference(result: dict[str, Any]) -> None:
         row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
         console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
         if result["task"] == "npz" and not result["standardised"]:
-            console.print("Inputs are as they are in the file; to standardise them as a run did, give its directory as --task.")
+            console.print("Inputs are unchanged from the file; to standardise them like a run's, give its directory as --task.")
 
 
 def emulated(boards: "Sequence[Served]") -> None:
-    """Emulated boards and where they answer."""
+    """A table of emulated boards and their urls."""
     table = Table("id", "board", "url")
     for board in boards:
         table.add_row(board.id, board.board, board.url)

@@ -1,4 +1,4 @@
-"""The terminal, for words of any kind: none of them is markup, and what would steer it is replaced."""
+"""A terminal that is safe for untrusted text: markup is off, and control characters are replaced."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from tinyfl.errors.words import visible
 
 
 class Terminal(Console):
-    """rich's console, for lines, tables and bars. Rich steers by the style and control of segments, never by their text."""
+    """rich's console, for lines, tables and bars. Its control codes are in segments' style and control, never in their text."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
