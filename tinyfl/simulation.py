@@ -1,5 +1,6 @@
 """A run from config to report: rounds on a fleet, then evaluation on unseen devices."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Algorithm, State
-from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
+from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.errors.words import plain
@@ -81,6 +83,8 @@ def simulate(
     made of the user's data and network. ``over`` brings up the grid of the rounds; without, the whole fleet is of this machine.
     Raises a TinyflError that says what to do.
     """
+    for old in RENAMED.keys() & options:
+        warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
     engine = Engine(threads, lanes)
     try:
         engine.resolved()
@@ -148,7 +152,8 @@ def _resumed(held: Config, options: dict[str, Any], file: Path | None) -> Config
             "an older tinyfl started this run, and scaled its data otherwise: it cannot be resumed. "
             "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
         )
-    given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
+    chosen = {key: value for key, value in options.items() if value is not None}
+    given = {**(read_settings(file) if file else {}), **renamed(chosen)}
     asked = fitted(resolve({**vars(held), **given}))[0]
     for key, value in vars(asked).items():
         if key not in MAY_CHANGE and value != getattr(held, key):

@@ -27,8 +27,8 @@ Ports = Annotated[
 ]
 Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
 Wait = Annotated[float, typer.Option(min=0, help="Wait so many seconds for boards that are not there.")]
-Devices = Annotated[
-    Path | None, typer.Option("--devices", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
+Inventory = Annotated[
+    Path | None, typer.Option("--inventory", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 

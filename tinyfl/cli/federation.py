@@ -56,7 +56,7 @@ def superlink(
 def gateway(
     superlink: Annotated[str, typer.Option(help="The SuperLink's HOST:PORT.")],
     fleet: Annotated[Path, typer.Option(help="A TOML file with the [[fleet]] parts that are here.")],
-    first: Annotated[
+    first_device: Annotated[
         int | None, typer.Option(min=0, help="The number of the first device here. Default: the file's, or 0.")
     ] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="The certificate of the federation's CA: ca.crt.")] = None,
@@ -73,7 +73,7 @@ def gateway(
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
-    holding, allowed = read_holding(fleet, first), _allowed(allow)
+    holding, allowed = read_holding(fleet, first_device), _allowed(allow)
     with opened(holding.parts, holding.first) as site:
         ended = ended_by_signal()
         called = name or (key.stem if key else fleet.stem)

@@ -19,7 +19,7 @@ from typing import Any
 import tomlkit
 
 from tinyfl import errors
-from tinyfl.config import Config, read_toml, resolve
+from tinyfl.config import Config, read_settings, read_toml, renamed, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file
@@ -51,7 +51,7 @@ def run_on(
     """
     _demand_home()
     settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
-    again = f"tinyfl run --resume {folder} --superlink {superlink}"
+    again = f"tinyfl run --resume {folder} --federation {superlink}"
     began = time.time()
     with telling(lambda: f"stopped while the run was handed in. Where it runs all the same: flwr list {superlink}, flwr stop"):
         number = _handed_in(superlink, settings)
@@ -130,10 +130,11 @@ def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> t
 def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """What the file and the options say, with whole paths, since the coordinator starts elsewhere; ConfigError where that is of
     the nodes."""
-    given = {**(read_toml(config) if config else {}), **{key: value for key, value in options.items() if value is not None}}
+    chosen = {key: value for key, value in options.items() if value is not None}
+    given = {**(read_settings(config) if config else {}), **renamed(chosen)}
     for key in OF_THE_NODES:
         if given.pop(key, None):
-            raise ConfigError(f"with --superlink the {key} is at the gateways: leave it out, and give each gateway its own.")
+            raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")
     return {key: _whole(key, value) for key, value in given.items()}
 
 

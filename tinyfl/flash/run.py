@@ -83,7 +83,7 @@ class Job:
         given += [("--force",)] if self.force else []
         given += [("--out", str(self.out))] if self.out else []
         given += [("--baud", str(asked.baud))] if asked.baud else []
-        given += [("--devices", str(devices))] if devices else []
+        given += [("--inventory", str(devices))] if devices else []
         return shell("tinyfl", "flash", *where, *(word for option in given for word in option))
 
 

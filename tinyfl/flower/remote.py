@@ -87,7 +87,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
             why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in said[:MAX_NAMED])
             raise TrainingError(
                 f"devices {missing} of {fleet_size:,} have no node after {within:g} s.{why} Start their gateways "
-                "(tinyfl gateway), or see that their --first and the run's devices are right."
+                "(tinyfl gateway), or see that their --first-device and the run's devices are right."
             )
         time.sleep(LOOK_SECONDS)
 
@@ -109,13 +109,13 @@ def _refuse_overlaps(seats: Sequence[RemoteNode], fleet_size: int) -> None:
     for one, other in pairwise(seats):
         if other.devices.start < one.devices.stop:
             raise ConfigError(
-                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first of its own: "
-                f"{one.name} has devices {_range(one.devices)}."
+                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first-device of its "
+                f"own: {one.name} has devices {_range(one.devices)}."
             )
     if seats and seats[-1].devices.stop > fleet_size:
         raise ConfigError(
             f"{seats[-1].name} serves devices {_range(seats[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
-            "Give the run more devices, or the gateway another --first."
+            "Give the run more devices, or the gateway another --first-device."
         )
 
 

@@ -4,14 +4,13 @@ A setting that is the empty text is unset. ``shots`` is one text, such as "1,5";
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
-from tinyfl.config import Config
+from tinyfl.config.settings import SETTINGS, renamed
 from tinyfl.errors import ConfigError
 
-OF_THE_NODES = ("fleet",)
-"""Fields of a Config that a federation's nodes know, each for itself."""
+OF_THE_NODES = tuple(name for name, each in SETTINGS.items() if not each.panel)
+"""Settings that are structures: the fleet, which a federation's nodes know, each for itself."""
 
 OF_THE_RUN = ("out", "resume")
 """Where a run is kept, and the run that goes on."""
@@ -19,7 +18,7 @@ OF_THE_RUN = ("out", "resume")
 
 def keys() -> tuple[str, ...]:
     """The settings that a run config may have."""
-    return (*(field.name for field in fields(Config) if field.name not in OF_THE_NODES), *OF_THE_RUN)
+    return (*(name for name in SETTINGS if name not in OF_THE_NODES), *OF_THE_RUN)
 
 
 def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError for an unknown one.
     """
-    options = {key.replace("-", "_"): value for key, value in run_config.items() if value != ""}
+    options = renamed({key.replace("-", "_"): value for key, value in run_config.items() if value != ""})
     for key in options:
         if key not in keys():
             raise ConfigError(f"the run config has {key!r}, which tinyfl does not know. There are {', '.join(sorted(keys()))}.")
