@@ -109,8 +109,8 @@ def _refuse_overlaps(seats: Sequence[RemoteNode], fleet_size: int) -> None:
     for one, other in pairwise(seats):
         if other.devices.start < one.devices.stop:
             raise ConfigError(
-                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first-device of its "
-                f"own: {one.name} has devices {_range(one.devices)}."
+                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first-device of "
+                f"its own: {one.name} has devices {_range(one.devices)}."
             )
     if seats and seats[-1].devices.stop > fleet_size:
         raise ConfigError(
