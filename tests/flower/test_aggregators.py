@@ -89,7 +89,7 @@ def test_scaled_updates_move_the_mean_and_no_aggregator() -> None:
 
 
 @pytest.mark.parametrize(("attack", "reason"), [("nan", "numeric"), ("wrong-shape", "corrupt")])
-@pytest.mark.parametrize("aggregator", ["", "median", "trimmed-mean", "krum"])
+@pytest.mark.parametrize("robust", ["", "median", "trimmed-mean", "krum"])
 def test_what_is_no_update_is_left_out_by_name(robust: str, attack: str, reason: str) -> None:
     poisoned = cohort()[2:5]
     _, updates = after_a_poisoned_round(robust, attack, poisoned)
