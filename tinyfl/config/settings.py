@@ -45,10 +45,8 @@ class Setting:
     """None: tinyfl.config.defaults has one for each task or algorithm, or resolve works it out."""
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
-    noun: str = ""
-    """What a choice is, for messages; empty: the setting's name."""
-    unset: str = ""
-    """What else may be done than to choose, for messages."""
+    refusal: str = "no {name} is called {value!r}. There are {choices}."
+    """Of what is none of the choices."""
     read: Callable[[Any], Any] | None = None
     """From what is given to a value of the type, where values of other types are fine too."""
     may_change: bool = False
@@ -73,8 +71,7 @@ class Setting:
     def demand_choice(self, value: Any) -> None:
         """Raises ConfigError where ``value`` is none of the choices."""
         if value not in (self.default, *self.choices):
-            there = ", ".join(self.choices) + (f", or {self.unset}" if self.unset else "")
-            raise ConfigError(f"no {self.noun or self.name} is called {value!r}. There are {there}.")
+            raise ConfigError(self.refusal.format(name=self.name, value=value, choices=", ".join(self.choices)))
 
 
 def setting(help: str, panel: str = "", **more: Any) -> Any:
@@ -107,7 +104,7 @@ class Settings:
         tasks=("npz",))
     targets: str = setting(
         "npz: y holds classes, or values to predict. Default: what it looks like.", TASK, tasks=("npz",), default="",
-        choices=("classes", "values"), noun="kind of targets", unset="leave --targets out")
+        choices=("classes", "values"), refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", choices=ALGORITHMS)
     network: str = setting("mlp-32, conv-16-32, dsconv-16-32, a .keras or .h5 file.", LEARNING, common=True)
@@ -130,7 +127,8 @@ class Settings:
     nodes: str = setting("Flower nodes: N gateways, or devices.", FLEET, common=True, metavar="N", default="1", read=plain)
     aggregator: str = setting(
         f"In the place of the mean: {_one_of(AGGREGATORS)}; with --nodes devices.", AGGREGATION, common=True, default="",
-        choices=AGGREGATORS, unset="none for the mean", formerly="robust")
+        choices=AGGREGATORS, refusal="no {name} is called {value!r}. There are {choices}, or none for the mean.",
+        formerly="robust")
     tolerate: float = setting("With --aggregator: share of poisoned devices to withstand.", AGGREGATION, default=0.2)
     noise: float = setting(
         "Privacy: noise on a round's sum, in units of --update-clip; with --nodes devices.", AGGREGATION, default=0.0,
