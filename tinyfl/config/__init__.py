@@ -96,7 +96,7 @@ class Config(Settings):
         return math.ceil(self.tolerate * self.cohort)
 
     def to_toml(self) -> str:
-        """As a config file that ``load`` reads back."""
+        """As a config file that ``resolve`` reads back."""
         return tomli_w.dumps(self._table())
 
     def sha256(self) -> str:
@@ -107,7 +107,7 @@ class Config(Settings):
         of_then = {
             SETTINGS[name].formerly or name: value
             for name, value in hashed.items()
-            if not (SETTINGS[name].newer and value == SETTINGS[name].default)
+            if not (SETTINGS[name].newer and getattr(self, name) == SETTINGS[name].default)
         }
         return hashlib.sha256(tomli_w.dumps(of_then).encode()).hexdigest()
 
@@ -191,7 +191,7 @@ def _checked(values: Mapping[str, Any]) -> Config:
     config = Config(**{name: _read(each, values[name]) for name, each in SETTINGS.items()})
     for name, each in SETTINGS.items():
         _demand_in_range(each, getattr(config, name))
-    if config.algorithm in ("tinyreptile", "joint") and config.batch != 1:
+    if config.batch != 1 and config.algorithm not in SETTINGS["batch"].algorithms:
         raise ConfigError(f"{config.algorithm} has no --batch: leave it out, or say --algorithm reptile.")
     if config.task != OWN_DATA and (config.standardise or config.targets):
         raise ConfigError(
