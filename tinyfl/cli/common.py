@@ -18,6 +18,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PORT, LOCAL_PORT = 8000, 8001
+"""Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
+
 Compiler = Annotated[Toolchain, typer.Option(help="zig (from tinyfl\\[firmware]) or gcc (arm-none-eabi-gcc).")]
 Kinds = Annotated[list[str] | None, typer.Option("--board", help="A kind of board, or a manifest's path; may repeat.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="A board by its unique id, or the id's beginning; may repeat.")]
