@@ -242,7 +242,7 @@ def trials(bench: Bench, verb: str) -> Trial:
     if verb == "gateway":
         return of_a_service(bench, bench.gateway(), "boards up", 10)
     far = [*NEAR, "--devices", "3", "--cohort", "3", "--rounds", "3", "--nodes", "1"]
-    return of_a_run(bench, [*far, "--superlink", "lab"], local=far)
+    return of_a_run(bench, [*far, "--federation", "lab"], local=far)
 
 
 VERBS = ("run", "simulate", "push", "emulate", "gateway", "superlink")

@@ -85,8 +85,8 @@ class Site:
     def gateway(self, number: int, fleet: str = "whole.toml") -> None:
         name = GATEWAYS[number]
         self.start(
-            name, "tinyfl", "gateway", "--superlink", f"127.0.0.1:{self.port}", "--fleet", fleet, "--first", str(8 * number),
-            "--root-certificates", "keys/ca.crt", "--key", f"keys/{name}.key",
+            name, "tinyfl", "gateway", "--superlink", f"127.0.0.1:{self.port}", "--fleet", fleet,
+            "--first-device", str(8 * number), "--root-certificates", "keys/ca.crt", "--key", f"keys/{name}.key",
         )  # fmt: skip
 
     def all(self) -> None:
@@ -99,7 +99,7 @@ class Site:
             self.gateway(number, "mixed.toml" if number == 2 else "whole.toml")
 
     def run(self, name: str) -> None:
-        self.start(name, "tinyfl", "run", *RUN, "--out", f"runs/{name}", "--superlink", "lab")
+        self.start(name, "tinyfl", "run", *RUN, "--out", f"runs/{name}", "--federation", "lab")
 
     def log(self, name: str) -> str:
         path = self.folder / f"{name}.log"
@@ -168,7 +168,7 @@ def kills(parts: list[str]) -> None:
             code = deployed.running[name].process.wait(900)
             resumed = ""
             if code:
-                again = ["run", "--resume", f"runs/{name}", "--superlink", "lab"]
+                again = ["run", "--resume", f"runs/{name}", "--federation", "lab"]
                 say("tinyfl", *again, folder=deployed.folder)
                 resumed = f", stopped with exit code {code}, then: tinyfl {' '.join(again)}"
             short = sum(not each["counts"] for each in deployed.rounds(name))

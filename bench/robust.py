@@ -37,7 +37,7 @@ logging.getLogger("flwr").setLevel(logging.ERROR)
 SEEDS = range(5)
 SETTINGS: dict[str, Any] = {"task": "digits", "nodes": "devices", "samples": 64, "outer_step": 3.0, "rounds": 60, "tasks": 500}
 POISON: dict[str, Any] = {**SETTINGS, "devices": 100, "cohort": 100}
-LARGER: dict[str, Any] = {**POISON, "devices": 1000, "robust": "trimmed-mean"}
+LARGER: dict[str, Any] = {**POISON, "devices": 1000, "aggregator": "trimmed-mean"}
 NOISE: dict[str, Any] = {**SETTINGS, "devices": 1000, "cohort": 500, "update_clip": 2.8}
 NOISES = [(clip, noise) for clip in (0.0, 0.5) for noise in (0.0, 1.0, 4.0, 10.0)]
 """--clip and --noise. The clip keeps devices from diverging under noise; chosen on seed 100."""
@@ -114,13 +114,12 @@ def poison(pool: ProcessPoolExecutor) -> None:
 
     attacks: tuple[Attack | None, ...] = (None, *ATTACKS)
     work = {
-        (attack, name or "mean"): start({**POISON, "robust": name}, attack) for attack in attacks for name in ("", *AGGREGATORS)
+        (attack, name or "mean"): start({**POISON, "aggregator": name}, attack)
+        for attack in attacks
+        for name in ("", *AGGREGATORS)
     }
-    alone = {
-        **POISON,
-        "robust": "krum",
-        "outer_step": 1.0,
-    }  # krum follows one device, for which an outer step of 3 is too large
+    # krum follows one device, for which an outer step of 3 is too large
+    alone = {**POISON, "aggregator": "krum", "outer_step": 1.0}
     work |= {(attack, "krum, outer step 1"): start(alone, attack) for attack in attacks[:2]}
     larger = {tolerate: start({**LARGER, "tolerate": tolerate}, "scaled") for tolerate in (0.2, 0.35)}
     print("| 20 of 100 devices | aggregator | 1 shot | 5 shots | left out of 6,000 updates, range over seeds |")

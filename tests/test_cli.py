@@ -388,7 +388,7 @@ def test_ports_with_no_board_end_the_run_which_can_be_resumed(tinyfl: Command, m
 
 @pytest.mark.usefixtures("host_compiler")
 def test_emulate_prints_one_json_object_and_ends_with_a_signal() -> None:
-    command = [sys.executable, "-m", "tinyfl.cli", "emulate", "--board", "posix", "--count", "2", "--first", "9", "--json"]
+    command = [sys.executable, "-m", "tinyfl.cli", "emulate", "--board", "posix", "--count", "2", "--first-id", "9", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -37,7 +37,7 @@ PAGES = [
 FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 TESTED_APART = ("tasks.md", "your-own.md", "fleets.md", "firmware.md", "models.md")
 ABOUT_BOARDS = ("build", "devices", "doctor", "emulate", "flash", "gateway", "plan", "run", "superlink")
-"""Verbs that the pages use for boards, and with --superlink for federations, which test_deployment.py runs."""
+"""Verbs that the pages use for boards, and with --federation for federations, which test_deployment.py runs."""
 
 
 @dataclass(frozen=True)
@@ -420,7 +420,7 @@ def test_the_readmes_boards_are_built_and_learn() -> None:
     with emulating(*served) as urls:
         ports = {f"/dev/ttyACM{number}": url for number, url in enumerate(urls)}
         for words in words_of("README.md", "run"):
-            if "--superlink" in words:
+            if "--federation" in words:
                 continue
             run_quickly([ports.get(word, word) for word in words])
     for run, devices in (("runs/boards", 4), ("runs/ports", 2)):

@@ -52,9 +52,7 @@ def test_a_run_with_no_update_fails_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_part_fails_ends_as_its_minimum_asks(tmp_path: Path) -> None:
-    with pytest.raises(
-        TrainingError, match=r"had 2 of the 3 required updates.*cannot be opened.* or give a smaller --minimum"
-    ):
+    with pytest.raises(TrainingError, match=r"had 2 of the 3 required updates.*cannot be opened.* or give a smaller --minimum"):
         simulate(fleet=[{"native": 2}, NOWHERE], cohort=4, minimum=3, out=tmp_path / "run", **RUN)
 
 

@@ -1,5 +1,6 @@
 """A run from config to report: rounds on a fleet, then evaluation on unseen devices."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Algorithm, State
-from tinyfl.config import MAY_CHANGE, Config, read_toml, resolve
+from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.errors.words import plain
@@ -81,6 +83,8 @@ def simulate(
     the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet is on this machine.
     Raises a TinyflError with a cure.
     """
+    for old in RENAMED.keys() & options:
+        warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
     engine = Engine(threads, lanes)
     try:
         engine.resolved()
@@ -155,7 +159,8 @@ def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Confi
             "an older tinyfl started this run, and scaled its data differently: it cannot be resumed. "
             "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
         )
-    given = {**(read_toml(file) if file else {}), **{k: v for k, v in options.items() if v is not None}}
+    chosen = {key: value for key, value in options.items() if value is not None}
+    given = {**(read_settings(file) if file else {}), **renamed(chosen)}
     requested = fitted(resolve({**vars(saved), **given}))[0]
     for key, value in vars(requested).items():
         if key not in MAY_CHANGE and value != getattr(saved, key):

@@ -148,7 +148,7 @@ def test_what_is_tried_again_is_the_same_command(workbench: Workbench) -> None:
     (done,) = run.flash(FlashSelection((F405,), ports=(url,), probes=("P",), baud=9600), job, devices=Path("other.toml"))
     assert done.what == FAILED and done.retry == (
         f"tinyfl flash --board stm32f405 --probe P --port {url} --method openocd --toolchain gcc --source own.c --force "
-        "--out o --baud 9600 --devices other.toml"
+        "--out o --baud 9600 --inventory other.toml"
     )
     (none,) = run.flash(FlashSelection(everything=True), Job(force=True), devices=Path("other.toml"))
     assert done.retry.split()[2:] != none.retry.split()[2:]
@@ -177,7 +177,7 @@ def test_a_method_that_is_none_and_one_that_the_board_lacks(workbench: Workbench
         (["--wait", "-3"], "--wait"),
         (["--baud", "-7"], "--baud"),
         (["--id", "zz"], "--id 'zz' is not a board's id"),
-        (["--tag", "lab", "--devices", "nope.toml"], "there is no file nope.toml"),
+        (["--tag", "lab", "--inventory", "nope.toml"], "there is no file nope.toml"),
     ],
 )
 def test_options_that_are_none_are_refused(workbench: Workbench, options: list[str], says: str) -> None:

@@ -112,7 +112,7 @@ def test_a_file_that_is_named_must_be_there_and_is_the_one_that_is_blamed(desk: 
         inventory.read_inventory(path)
     with pytest.raises(ConfigError, match=f"Give devices tags in {path}"):
         inventory.select(Selection(tags=("lab",)), [], [], path)
-    saved = CliRunner().invoke(app, ["devices", "--save", "--devices", str(path)])
+    saved = CliRunner().invoke(app, ["devices", "--save", "--inventory", str(path)])
     assert saved.exit_code == 0 and f"saved in {path}: nothing" in saved.stdout
 
 

@@ -45,14 +45,14 @@ def test_poisoned_devices_within_tolerance_move_no_weight_past_the_honest_device
     with np.errstate(all="ignore"):
         contents = [content(phi) for phi in (*poison, *honest)]
     for robust in ("trimmed-mean", "median"):
-        strategy = aggregator(config(devices=len(contents), cohort=len(contents), robust=robust, tolerate=tolerate))
+        strategy = aggregator(config(devices=len(contents), cohort=len(contents), aggregator=robust, tolerate=tolerate))
         theta, _ = aggregated(strategy, np.zeros(2, np.float32), contents)
         assert (theta >= honest.min(axis=0) - 1e-5).all()
         assert (theta <= honest.max(axis=0) + 1e-5).all()
 
 
 def test_one_poisoned_device_more_than_tolerated_moves_the_trimmed_mean() -> None:
-    strategy = aggregator(config(devices=10, cohort=10, robust="trimmed-mean", tolerate=0.2))
+    strategy = aggregator(config(devices=10, cohort=10, aggregator="trimmed-mean", tolerate=0.2))
     for bad, moved in ((2, False), (3, True)):
         rows = [np.full(2, 900.0)] * bad + [np.full(2, i / 10) for i in range(10 - bad)]
         theta, _ = aggregated(strategy, np.zeros(2, np.float32), list(map(content, rows)))
@@ -63,7 +63,7 @@ def after_a_poisoned_round(robust: str, attack: Any, poisoned: Iterable[int]) ->
     seen: list[Updates] = []
     ours = FleetStrategy(
         FOLLOW, State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True,
-        aggregator=aggregator(config(robust=robust)), on_round=lambda _, updates: seen.append(updates),
+        aggregator=aggregator(config(aggregator=robust)), on_round=lambda _, updates: seen.append(updates),
     )  # fmt: skip
     ours.start(PoisonedGrid(FleetGrid(FLEET, None), frozenset(poisoned), attack), theta_record(START), num_rounds=1)
     return ours.state.theta, seen[0]
@@ -137,7 +137,9 @@ def test_an_aggregator_over_gateways_is_refused_from_python_too(gateways: int) -
     ],
     ids=str,
 )
-@pytest.mark.parametrize("asked", [{"robust": "krum"}, {"robust": "median"}, {"update_clip": 9.0, "noise": 1e-6}], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{"aggregator": "krum"}, {"aggregator": "median"}, {"update_clip": 9.0, "noise": 1e-6}], ids=str
+)
 def test_no_device_ends_a_round_or_gains_weight_by_what_it_says_of_itself(asked: dict[str, Any], odd: dict[str, Any]) -> None:
     theta, rows = phis(20)
     plain = list(map(content, rows))
@@ -152,8 +154,8 @@ def test_no_device_ends_a_round_or_gains_weight_by_what_it_says_of_itself(asked:
 def test_a_device_that_names_its_weights_otherwise_takes_part() -> None:
     theta, rows = phis(20)
     other = RecordDict({"mine": ArrayRecord({"w": Array(rows[-1].astype(np.float64))}), "m": MetricRecord({"loss": 1.0})})
-    expected, _ = aggregated(aggregator(config(robust="krum")), theta, list(map(content, rows)))
-    got, updates = aggregated(aggregator(config(robust="krum")), theta, [*map(content, rows[:-1]), other])
+    expected, _ = aggregated(aggregator(config(aggregator="krum")), theta, list(map(content, rows)))
+    got, updates = aggregated(aggregator(config(aggregator="krum")), theta, [*map(content, rows[:-1]), other])
     assert updates.devices == 20
     assert np.array_equal(got, expected)
 
@@ -198,7 +200,7 @@ def test_judges_phi_is_that_of_an_independent_computation(seed: int) -> None:
     }
     np.testing.assert_allclose(expected["trimmed-mean"], np.sort(exact, axis=0)[4:-4].mean(axis=0))
     for robust, phi in expected.items():
-        got, _ = aggregated(aggregator(config(robust=robust)), theta, list(map(content, rows)))
+        got, _ = aggregated(aggregator(config(aggregator=robust)), theta, list(map(content, rows)))
         assert np.abs(got - phi).max() < 1e-6, robust
 
 
@@ -206,19 +208,19 @@ def test_krum_chooses_right_among_updates_that_are_small_beside_theta() -> None:
     rng = np.random.default_rng(0)
     theta = np.full(2000, 30.0, np.float32)  # squares of 1.8 million, and distances of a hundredth
     rows = (theta + rng.normal(0, 1e-4, (20, 2000)) * np.linspace(1, 3, 20)[:, None]).astype(np.float32)
-    got, _ = aggregated(aggregator(config(robust="krum")), theta, list(map(content, rows)))
+    got, _ = aggregated(aggregator(config(aggregator="krum")), theta, list(map(content, rows)))
     assert np.abs(got - krum_of_the_paper(rows.astype(np.float64), 4)).max() < 1e-6
 
 
 def test_a_trimmed_mean_that_trims_nothing_is_the_exact_mean() -> None:
     theta, rows = phis(20)
     contents = list(map(content, rows))
-    none, _ = aggregated(aggregator(config(robust="trimmed-mean", tolerate=0)), theta, contents)
+    none, _ = aggregated(aggregator(config(aggregator="trimmed-mean", tolerate=0)), theta, contents)
     exact, _ = aggregated(None, theta, contents)
     assert np.abs(none - exact).max() < 1e-6
 
 
-@pytest.mark.parametrize("asked", [{"robust": "trimmed-mean"}, {"robust": "krum"}, {"update_clip": 1.0}], ids=str)
+@pytest.mark.parametrize("asked", [{"aggregator": "trimmed-mean"}, {"aggregator": "krum"}, {"update_clip": 1.0}], ids=str)
 def test_an_aggregated_run_is_repeatable_whatever_order_flower_asks_in(asked: dict[str, Any]) -> None:
     def run() -> tuple[bytes, list[float]]:
         losses: list[float] = []
@@ -236,10 +238,10 @@ def test_an_aggregated_run_is_repeatable_whatever_order_flower_asks_in(asked: di
 @pytest.mark.parametrize(
     "asked",
     [
-        {"robust": "median"},
-        {"robust": "trimmed-mean"},
-        {"robust": "krum"},
-        {"robust": "krum", "update_clip": 1.0},
+        {"aggregator": "median"},
+        {"aggregator": "trimmed-mean"},
+        {"aggregator": "krum"},
+        {"aggregator": "krum", "update_clip": 1.0},
         {"update_clip": 1.0, "noise": 0.1},
     ],
     ids=str,
@@ -269,21 +271,21 @@ def test_an_aggregator_may_ask_fewer_devices_than_the_cohort() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"robust": "median", "nodes": "4"}, "from 1.0 to 2,000. Give --nodes devices"),
+        ({"aggregator": "median", "nodes": "4"}, "from 1.0 to 2,000. Give --nodes devices"),
         ({"noise": 1.0, "update_clip": 1.0, "nodes": "1"}, "Give --nodes devices"),
-        ({"robust": "mode"}, "There are median, trimmed-mean, krum"),
-        ({"robust": "median", "noise": 1.0, "update_clip": 1.0}, "Leave one of them out"),
+        ({"aggregator": "mode"}, "There are median, trimmed-mean, krum"),
+        ({"aggregator": "median", "noise": 1.0, "update_clip": 1.0}, "Leave one of them out"),
         ({"noise": 1.0}, "with --update-clip NORM"),
-        ({"robust": "krum", "tolerate": 0.5}, "Give 0 to below 0.5"),
+        ({"aggregator": "krum", "tolerate": 0.5}, "Give 0 to below 0.5"),
         ({"tolerate": -0.1}, "Give 0 to below 0.5"),
         ({"tolerate": float("nan")}, "Give 0 to below 0.5"),
         ({"noise": -1.0, "update_clip": 1.0}, "--noise"),
         ({"noise": float("inf"), "update_clip": 1.0}, "--noise"),
         ({"update_clip": -1.0}, "--update-clip"),
-        ({"robust": "krum", "cohort": 10, "tolerate": 0.4}, "with 11 devices or more, and this one has 10"),
-        ({"robust": "median", "cohort": 2}, "Give --cohort 3 or more"),
-        ({"robust": "trimmed-mean", "cohort": 4}, "Give --cohort 5 or more"),
-        ({"robust": "median", "devices": 2, "cohort": None}, "Give --cohort 3 or more"),
+        ({"aggregator": "krum", "cohort": 10, "tolerate": 0.4}, "with 11 devices or more, and this one has 10"),
+        ({"aggregator": "median", "cohort": 2}, "Give --cohort 3 or more"),
+        ({"aggregator": "trimmed-mean", "cohort": 4}, "Give --cohort 5 or more"),
+        ({"aggregator": "median", "devices": 2, "cohort": None}, "Give --cohort 3 or more"),
     ],
     ids=str,
 )
@@ -294,15 +296,15 @@ def test_what_no_aggregator_could_do_is_refused_with_the_cure(options: dict[str,
 
 
 def test_a_cohort_as_large_as_a_refusal_asks_for_is_accepted() -> None:
-    assert aggregator(config(robust="trimmed-mean", cohort=5)) is not None
-    assert aggregator(config(robust="krum", cohort=11, tolerate=0.36)) is not None
-    assert aggregator(config(robust="median", cohort=3)) is not None
+    assert aggregator(config(aggregator="trimmed-mean", cohort=5)) is not None
+    assert aggregator(config(aggregator="krum", cohort=11, tolerate=0.36)) is not None
+    assert aggregator(config(aggregator="median", cohort=3)) is not None
 
 
 def test_what_aggregates_is_part_of_what_decides_theta() -> None:
     plain = config()
     asked: tuple[dict[str, Any], ...] = (
-        {"robust": "median"}, {"robust": "krum"}, {"robust": "krum", "tolerate": 0.3}, {"update_clip": 1.0},
+        {"aggregator": "median"}, {"aggregator": "krum"}, {"aggregator": "krum", "tolerate": 0.3}, {"update_clip": 1.0},
         {"update_clip": 1.0, "noise": 1.0}, {"update_clip": 1.0, "noise": 2.0},
     )  # fmt: skip
     assert len({plain.sha256(), *(config(**options).sha256() for options in asked)}) == 1 + len(asked)

@@ -110,7 +110,7 @@ def test_the_page_on_federations_does_what_it_says(federation: Callable[[str], s
         pattern = f"flwr-serverapp.*{federation('127.0.0.1:8001')}"
         (coordinator,) = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
         os.kill(int(coordinator), signal.SIGKILL)
-    resumed = in_foreground("tinyfl run --resume runs/lab --superlink lab --json")
+    resumed = in_foreground("tinyfl run --resume runs/lab --federation lab --json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["theta_sha256"] == expected
     rounds = [json.loads(row) for row in Path("runs/lab/rounds.jsonl").read_text().splitlines()]
@@ -125,13 +125,13 @@ def test_the_page_on_federations_does_what_it_says(federation: Callable[[str], s
     assert result("runs/app")["theta_sha256"] == expected, done.stdout + done.stderr
 
     # What cannot be done ends with the kind of error that it is.
-    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 5 --superlink lab --out runs/bad")
+    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 5 --federation lab --out runs/bad")
     assert (failed.returncode, "cohort of 5" in failed.stderr) == (2, True), failed.stderr
-    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 4 --superlink lab --out elsewhere")
+    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 4 --federation lab --out elsewhere")
     assert (failed.returncode, "outside the folders that a run may use" in failed.stderr) == (2, True), failed.stderr
 
     # At the gateways' port there is no way in, and the page says where there is one.
     config = Path("home/config.toml")
     config.write_text(config.read_text().replace(federation("127.0.0.1:8001"), federation("127.0.0.1:8000")))
-    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 4 --superlink lab --out runs/never")
+    failed = in_foreground("tinyfl run --task sine --devices 4 --cohort 4 --federation lab --out runs/never")
     assert (failed.returncode, "ssh -N -L 8001:127.0.0.1:8001" in failed.stderr) == (8, True), failed.stderr

@@ -237,5 +237,5 @@ def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(
 
     said = {"run": "/there/runs/lab", "status": "finished:completed"}
     monkeypatch.setattr("tinyfl.deployment.submit.run_on", lambda *_, **__: said)
-    app(["run", "--superlink", "lab"], standalone_mode=False)
+    app(["run", "--federation", "lab"], standalone_mode=False)
     assert capsys.readouterr().out == "finished:completed; its directory is where the SuperLink runs: /there/runs/lab\n"

@@ -92,7 +92,7 @@ def test_a_resumed_run_accounts_for_the_rounds_before() -> None:
 
 def test_without_noise_there_is_nothing_to_account_for() -> None:
     assert privacy_spent(aggregator(config())) is None
-    assert privacy_spent(aggregator(config(robust="median"))) is None
+    assert privacy_spent(aggregator(config(aggregator="median"))) is None
     assert privacy_spent(aggregator(config(update_clip=1.0))) is None
     assert aggregator(config()) is None
 

@@ -147,7 +147,7 @@ def test_the_command_serves_boards_until_a_signal(tmp_path: Path, end: signal.Si
 @pytest.mark.usefixtures("qemu")
 def test_the_command_prints_a_table(firmware: Callable[[str], Path], tmp_path: Path) -> None:
     out = str(firmware("mps2-an386").parent)
-    options = ["--board", "mps2-an386", "--engine", "qemu", "--link", "tcp", "--first", "7", "--out", out]
+    options = ["--board", "mps2-an386", "--engine", "qemu", "--link", "tcp", "--first-id", "7", "--out", out]
     with run(tmp_path, *options) as emulating:
         assert emulating.stdout is not None
         line = next(line for line in emulating.stdout if "0000000000000007" in line)
@@ -164,7 +164,7 @@ def test_the_command_prints_a_table(firmware: Callable[[str], Path], tmp_path: P
         ({"link": "usb"}, "no link is called 'usb'"),
         ({"engine": "process"}, "engine process does not run mps2-an386"),
         ({"count": 0}, "0 boards"),
-        ({"first": -1}, "--first -1"),
+        ({"first": -1}, "--first-id -1"),
     ],
 )
 def test_what_cannot_be_emulated_is_refused(options: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""Strategies of Flower's that aggregate devices' updates: what a config's ``robust``, ``noise`` and ``update_clip`` ask for.
+"""Flower's strategies that aggregate devices' updates: what a config's ``aggregator``, ``noise`` and ``update_clip`` ask for.
 
 An aggregator combines the phis of a cohort into one; the algorithm takes its outer step towards it. Computation after the noise
 of a private aggregator costs no further privacy.
@@ -33,7 +33,7 @@ def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
 
     Raises InstallError if dp-accounting is missing.
     """
-    if not config.robust and not config.update_clip:
+    if not config.aggregator and not config.update_clip:
         return None
     strategy = _robust(config)
     if not config.update_clip:
@@ -61,11 +61,11 @@ def target_delta(devices: int) -> float:
 
 
 def _robust(config: Config) -> FedAvg:
-    if config.robust == "median":
+    if config.aggregator == "median":
         return FedMedian(**ALL)
-    if config.robust == "trimmed-mean":
+    if config.aggregator == "trimmed-mean":
         return FedTrimmedAvg(beta=config.tolerate, **ALL)
-    if config.robust == "krum":
+    if config.aggregator == "krum":
         return Krum(num_malicious_nodes=config.poisoned, **ALL)
     return FedAvg(**ALL)
 

@@ -23,12 +23,16 @@ def main() -> None:
     import errno
     import sys
 
+    from tinyfl.cli import renamed
     from tinyfl.cli.common import tell
     from tinyfl.errors import RunError, TinyflError
     from tinyfl.errors.words import message, plain
 
+    words, hints = renamed.current(sys.argv[1:])
+    for hint in hints:
+        tell(hint)
     try:
-        _verbs()(prog_name="tinyfl")
+        _verbs()(words, prog_name="tinyfl")
     except TinyflError as error:
         if ending.interrupted(error):
             raise

@@ -18,6 +18,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+PORT, LOCAL_PORT = 8000, 8001
+"""Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
+
 Compiler = Annotated[Toolchain, typer.Option(help="zig (from tinyfl\\[firmware]) or gcc (arm-none-eabi-gcc).")]
 Kinds = Annotated[list[str] | None, typer.Option("--board", help="A kind of board, or a manifest's path; may repeat.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="A board by its unique id, or the id's beginning; may repeat.")]
@@ -27,8 +30,8 @@ Ports = Annotated[
 ]
 Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
 Wait = Annotated[float, typer.Option(min=0, help="Wait so many seconds for boards that are not there.")]
-Devices = Annotated[
-    Path | None, typer.Option("--devices", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
+Inventory = Annotated[
+    Path | None, typer.Option("--inventory", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 

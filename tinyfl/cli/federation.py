@@ -5,25 +5,20 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinyfl.cli.common import Json, app, tell
+from tinyfl.cli.common import LOCAL_PORT, PORT, Json, app, tell
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyfl.deployment.keys import MadeKeys
     from tinyfl.flower.allowed import Allowed
 
-PORT, LOCAL_PORT = 8000, 8001
-"""Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
 Allow = Annotated[
     Path | None,
     typer.Option(envvar="TINYFL_ALLOWED", help="A TOML file: the apps and folders that runs may use. Default: no app, runs/."),
 ]
-CONNECTION = "lab"
-"""What the printed commands call the SuperLink in Flower's config.toml."""
 
 
 @app.command()
@@ -56,7 +51,7 @@ def superlink(
 def gateway(
     superlink: Annotated[str, typer.Option(help="The SuperLink's HOST:PORT.")],
     fleet: Annotated[Path, typer.Option(help="A TOML file with the [[fleet]] parts that are here.")],
-    first: Annotated[
+    first_device: Annotated[
         int | None, typer.Option(min=0, help="The number of the first device here. Default: the file's, or 0.")
     ] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="The certificate of the federation's CA: ca.crt.")] = None,
@@ -73,7 +68,7 @@ def gateway(
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
-    holding, allowed = read_holding(fleet, first), _allowed(allow)
+    holding, allowed = read_holding(fleet, first_device), _allowed(allow)
     with opened(holding.parts, holding.first) as site:
         ended = ended_by_signal()
         called = name or (key.stem if key else fleet.stem)
@@ -105,68 +100,11 @@ def keys(
     json: Json = False,
 ) -> None:
     """Make the certificates and keys of a Flower deployment, and print the commands that use them."""
+    from tinyfl.cli.show import keys as show
     from tinyfl.deployment.keys import make_keys
 
     made = make_keys(folder, host or (), node or ())
-    steps = _steps(made)
     if json:
-        typer.echo(jsonlib.dumps(_as_json(made) | steps))
+        typer.echo(jsonlib.dumps(show.as_json(made)))
     else:
-        _show(made, steps)
-
-
-def _as_json(made: "MadeKeys") -> dict[str, Any]:
-    return {
-        "folder": str(made.folder), "made": made.made, "kept": made.kept, "nodes": made.nodes,
-        "hosts": made.hosts, "valid_until": made.until.isoformat(),
-    }  # fmt: skip
-
-
-def _steps(made: "MadeKeys") -> dict[str, Any]:
-    """What comes next, as text to be pasted: the SuperLink, Flower's config.toml beside it, registration, and each gateway."""
-    import shlex
-
-    import tomli_w
-
-    from tinyfl.deployment.keys import LOCAL
-
-    address = f"[{made.host}]:{PORT}" if ":" in made.host else f"{made.host}:{PORT}"
-    superlink = ["tinyfl", "superlink", "--keys", str(made.folder)]
-    superlink += ["--host", "127.0.0.1"] if made.host in LOCAL else []
-    entry = {"address": f"127.0.0.1:{LOCAL_PORT}", "root-certificates": str((made.folder / "ca.crt").resolve())}
-    register = [["flwr", "supernode", "register", str(made.folder / f"{node}.pub"), CONNECTION] for node in made.nodes]
-    gateway = ["tinyfl", "gateway", "--superlink", address, "--fleet", "fleet.toml", "--root-certificates", "ca.crt", "--key"]
-    return {
-        "superlink": shlex.join(superlink),
-        "config": tomli_w.dumps({"superlink": {CONNECTION: entry}}),
-        "register": [shlex.join(words) for words in register],
-        "gateways": {node: shlex.join([*gateway, f"{node}.key"]) for node in made.nodes},
-    }
-
-
-def _show(made: "MadeKeys", steps: dict[str, Any]) -> None:
-    """The files, where each goes, and the commands."""
-    nodes = made.nodes or ("NAME",)
-    lines = [
-        f"made in {made.folder}: {' '.join(made.made) or 'nothing, since all is there'}",
-        *([f"kept as they were: {' '.join(made.kept)}"] if made.kept else []),
-        f"superlink.crt is for {', '.join(made.hosts)}, until {made.until:%Y-%m-%d}.",
-        "",
-        "Where the files go; no .key may be seen by others:",
-        "  ca.key stays offline. It signs the next superlink.crt, and serves nothing else.",
-        "  superlink.key and superlink.crt stay with the SuperLink, and ca.crt with them.",
-        *(f"  {node}.key goes to the machine of gateway {node}, with ca.crt." for node in nodes),
-        "",
-        "Start the SuperLink. Its database keeps the nodes and runs that it knows through a restart:",
-        f"  {steps['superlink']}",
-        "",
-        "On the same machine, where nodes are registered and runs handed in, add to ~/.flwr/config.toml:",
-        *(f"  {line}" for line in steps["config"].splitlines()),
-        "",
-    ]
-    if made.nodes:
-        lines += ["Register each node, once:", *(f"  {line}" for line in steps["register"]), ""]
-        lines += ["On each gateway's machine:", *(f"  {line}" for line in steps["gateways"].values())]
-    else:
-        lines += [f"No node has a key yet: tinyfl keys {made.folder} --node lab-a"]
-    typer.echo("\n".join(lines))
+        show.keys(made)

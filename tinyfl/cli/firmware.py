@@ -100,7 +100,7 @@ def emulate(
     engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
     link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
     toolchain: Compiler = "zig",
-    first: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
+    first_id: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
     json: Json = False,
 ) -> None:
@@ -108,7 +108,7 @@ def emulate(
     from tinyfl.cli.show import runs as show
     from tinyfl.fleets import emulation
 
-    up = emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first, out=out)
+    up = emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first_id, out=out)
     with up as running, suppress(KeyboardInterrupt):  # from when anyone is told that the boards are up, and may end them
         if json:
             typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))

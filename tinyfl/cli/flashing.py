@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.common import Baud, Compiler, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
+from tinyfl.cli.common import Baud, Compiler, Ids, Inventory, Json, Kinds, Ports, Tags, Wait, app, say
 
 
 @app.command()
@@ -33,7 +33,7 @@ def flash(
     out: Annotated[
         Path | None, typer.Option(help="Where to build, a folder for each board. Default: the user's cache.")
     ] = None,
-    devices: Devices = None,
+    file: Inventory = None,
     json: Json = False,
 ) -> None:
     """Build firmware, write it to connected boards side by side, and ask each what it runs. Boards that have it are skipped."""
@@ -49,10 +49,10 @@ def flash(
     )
     job = run.Job(method, toolchain, tuple(source or ()), force, out)
     if dry_run:
-        lines = run.commands(asked, job, devices=devices)
+        lines = run.commands(asked, job, devices=file)
         say(jsonlib.dumps({"commands": lines}) if json else "\n".join(lines))
         return
-    outcomes = run.flash(asked, job, wait=wait, devices=devices, tell=show.outcome)
+    outcomes = run.flash(asked, job, wait=wait, devices=file, tell=show.outcome)
     if json:
         typer.echo(jsonlib.dumps({"boards": [each.as_json() for each in outcomes]}))
     else:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.common import Baud, Devices, Ids, Json, Kinds, Ports, Tags, Wait, app, say
+from tinyfl.cli.common import Baud, Ids, Inventory, Json, Kinds, Ports, Tags, Wait, app, say
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 
@@ -17,7 +17,7 @@ def devices(
     seconds: Annotated[float, typer.Option(min=0.1, max=60, help="What a board may take to answer.")] = 2.0,
     save: Annotated[bool, typer.Option("--save", help="Write the boards that answer to devices.toml.")] = False,
     tag: Annotated[list[str] | None, typer.Option(help="With --save: give them this tag; may repeat.")] = None,
-    file: Devices = None,
+    file: Inventory = None,
     json: Json = False,
 ) -> None:
     """List serial ports and debug probes, with the boards that answer there; resets none of them."""
@@ -58,7 +58,7 @@ def push(
     port: Ports = None,
     baud: Baud = 0,
     wait: Wait = 0.0,
-    file: Devices = None,
+    file: Inventory = None,
     json: Json = False,
 ) -> None:
     """Put a model into boards' flash, side by side: a run's weights to learn from, or an int8 program to infer with."""
@@ -81,7 +81,7 @@ def monitor(
     id: Annotated[str, typer.Option(help="The board with this id, or the beginning of one, wherever it is.")] = "",
     baud: Baud = 0,
     interval: Annotated[float, typer.Option(help="Seconds from one status to the next.")] = 1.0,
-    file: Devices = None,
+    file: Inventory = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line on stdout.")] = False,
 ) -> None:
     """Show what one board says, live, across restarts and unplugged cables, until Ctrl-C."""

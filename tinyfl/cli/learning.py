@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.common import Json, app, say
+from tinyfl.cli import renamed
+from tinyfl.cli.common import Json, app, say, tell
+from tinyfl.cli.options import Command, HelpAll, given, option, with_settings
+from tinyfl.config.settings import FLEET, RUN
 from tinyfl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,75 +18,38 @@ if TYPE_CHECKING:
     from tinyfl.flower.rounds import Progress
 
 
-@app.command("simulate", help="Simulate a fleet that learns together; adapt the result to unseen devices. Bare: real digits.")
-@app.command("run", help="Run federated rounds on a fleet of simulated devices, emulated boards and boards on ports, mixed.")
+@app.command(
+    "simulate",
+    cls=Command,
+    help="Simulate a fleet that learns together; adapt the result to unseen devices. Bare: real digits.",
+)
+@app.command(
+    "run", cls=Command, help="Run federated rounds on a fleet of simulated devices, emulated boards and boards on ports, mixed."
+)
+@with_settings
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML file with these options, such as a run's config.toml.")] = None,
-    task: Annotated[str | None, typer.Option(help="digits, sine, npz or omniglot. Bare: digits.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Your .npz file, for npz and omniglot.")] = None,
-    algorithm: Annotated[str | None, typer.Option(help="tinyreptile, reptile, fedavg or joint.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="Such as mlp-64-64, conv-16-32-32-32, dsconv-16-32-64, or a .keras or .h5 file.")
-    ] = None,
-    standardise: Annotated[
-        bool | None,
-        typer.Option(
-            "--standardise/--no-standardise",
-            help="npz: inputs and values as deviations from the training devices' mean. Default: unless weights are a file's.",
-        ),
-    ] = None,
-    targets: Annotated[
-        str | None, typer.Option(help="npz: y holds classes, or values to predict. Default: what it looks like.")
-    ] = None,
-    freeze: Annotated[int | None, typer.Option(help="The first so many layers with weights do not learn.")] = None,
-    devices: Annotated[int | None, typer.Option(help="Size of the fleet.")] = None,
-    board: Annotated[str | None, typer.Option(help="Emulate all devices as boards of this kind, such as mps2-an386.")] = None,
-    engine: Annotated[str | None, typer.Option(help="With --board: unicorn, qemu or process.")] = None,
-    toolchain: Annotated[str | None, typer.Option(help="With --board: zig or gcc.")] = None,
-    port: Annotated[list[str] | None, typer.Option(help="A port with a board, a device of the fleet; may repeat.")] = None,
-    minimum: Annotated[int | None, typer.Option(help="Updates that a round needs to count.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="What a board may take for its part of a round.")] = None,
-    cohort: Annotated[int | None, typer.Option(help="Devices a round; 1 is the algorithm's serial form.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples a device takes in a round.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Samples an inner step, for reptile and fedavg.")] = None,
-    inner_lr: Annotated[float | None, typer.Option(help="Learning rate on the devices.")] = None,
-    outer_step: Annotated[float | None, typer.Option(help="How far the server follows, at first.")] = None,
-    clip: Annotated[float | None, typer.Option(help="Bound on the norm of the loss's gradient; 0: none.")] = None,
-    adapt_lr: Annotated[
-        float | None, typer.Option(help="Adaptation rate in the evaluation; 0: chosen on validation devices.")
-    ] = None,
-    shots: Annotated[list[int] | None, typer.Option(help="Samples to adapt on (per class in N-way tasks); may repeat.")] = None,
-    tasks: Annotated[int | None, typer.Option(help="Unseen devices to evaluate on.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same theta.")] = None,
-    nodes: Annotated[str | None, typer.Option(help="Flower nodes: a number of gateways, or devices.")] = None,
-    robust: Annotated[
-        str | None,
-        typer.Option(help="An aggregator in the place of the mean: median, trimmed-mean or krum; with --nodes devices."),
-    ] = None,
-    tolerate: Annotated[float | None, typer.Option(help="With --robust: share of poisoned devices to withstand.")] = None,
-    noise: Annotated[
-        float | None, typer.Option(help="Privacy: noise on a round's sum, in units of --update-clip; with --nodes devices.")
-    ] = None,
-    update_clip: Annotated[float | None, typer.Option(help="Bound on the norm of a device's whole update; 0: none.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads; 0: all processors. Changes no result.")] = 0,
-    lanes: Annotated[int, typer.Option(help="Devices in lockstep, 16, 8, 4 or 1; 0: the most. Changes no result.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Run directory. Default: a free one in runs/.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this directory.")] = None,
-    superlink: Annotated[str, typer.Option(help="Run on the federation of this SuperLink in Flower's configuration.")] = "",
-    json: Json = False,
+    board: Annotated[str | None, option("Emulate all as this board, such as mps2-an386.", FLEET, "NAME")] = None,
+    engine: Annotated[str | None, option("With --board: unicorn, qemu or process.", FLEET, "NAME", common=False)] = None,
+    toolchain: Annotated[str | None, option("With --board: zig or gcc.", FLEET, "NAME", common=False)] = None,
+    port: Annotated[list[str] | None, option("A port with a board, a device of the fleet; may repeat.", FLEET, "PORT")] = None,
+    federation: Annotated[str, option("Run on the federation of this name in Flower's configuration.", FLEET, "NAME")] = "",
+    out: Annotated[Path | None, option("Run directory. Default: a free one in runs/.", RUN, "FOLDER")] = None,
+    resume: Annotated[Path | None, option("Go on with the run in this directory.", RUN, "FOLDER")] = None,
+    threads: Annotated[int, option("Threads; 0: all processors. Changes no result.", RUN, "N", common=False)] = 0,
+    lanes: Annotated[
+        int, option("Devices in lockstep, 16, 8, 4 or 1; 0: the most. Changes no result.", RUN, "N", common=False)
+    ] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=RUN)] = False,
+    help_all: HelpAll = False,
+    **settings: Any,
 ) -> None:
-    options: dict[str, Any] = {
-        "task": task, "data": str(data) if data else None, "standardise": standardise, "targets": targets,
-        "algorithm": algorithm, "network": network, "freeze": freeze,
-        "devices": devices, "cohort": cohort, "rounds": rounds, "samples": samples, "batch": batch,
-        "inner_lr": inner_lr, "outer_step": outer_step, "clip": clip, "adapt_lr": adapt_lr,
-        "shots": tuple(shots) if shots else None, "tasks": tasks, "seed": seed, "nodes": nodes,
-        "robust": robust, "tolerate": tolerate, "noise": noise, "update_clip": update_clip,
-        "minimum": minimum, "seconds": seconds, "fleet": _fleet(devices, board, engine, toolchain, port),
-    }  # fmt: skip
     from tinyfl.cli.show import runs as show
     from tinyfl.simulation import simulate
+
+    for hint in renamed.in_file(config) if config else ():
+        tell(hint)
+    options = {**given(settings), "fleet": _fleet(settings["devices"], board, engine, toolchain, port)}
 
     def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
         return simulate(
@@ -91,10 +57,10 @@ def run(
             on_note=show.note, **options,
         )  # fmt: skip
 
-    if superlink:
+    if federation:
         from tinyfl.deployment.submit import run_on
 
-        result = run_on(superlink, config=config, resume=resume, out=out, options=options)
+        result = run_on(federation, config=config, resume=resume, out=out, options=options)
     else:
         result = show.with_progress(work).result
     if json:

@@ -6,31 +6,30 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from tinyfl.algorithms import Algorithm
+from tinyfl.config.defaults import OF_AN_ALGORITHM, defaults
 from tinyfl.config.roster import Part, read_parts
+from tinyfl.config.settings import AGGREGATORS, ALGORITHMS, MAY_CHANGE, OWN_DATA, SETTINGS, TASKS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
-from tinyfl.errors.words import plain
-from tinyfl.networks import is_file
-from tinyfl.tasks import FIRST_VALIDATION_DEVICE, TARGETS, Task, load_task
-from tinyfl.tasks.standard import Standardisation
 
-ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
-TASKS = ("digits", "sine", "npz", "omniglot")
-AGGREGATORS = ("median", "trimmed-mean", "krum")
-"""What may stand in for the mean (tinyfl.aggregators)."""
+if TYPE_CHECKING:
+    from tinyfl.algorithms import Algorithm
+    from tinyfl.tasks import Task
+    from tinyfl.tasks.standard import Standardisation
 
-OWN_DATA = "npz"
-"""The task that takes the user's data as they come, so that it matters what is made of them."""
+__all__ = [
+    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "OWN_DATA", "TASKS", "Config", "read_settings", "read_toml", "renamed",
+    "resolve",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """What decides a run's result. ``nodes`` is a number of gateways or "devices"; ``adapt_lr`` 0: chosen on validation
     devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own, and then ``standardise`` and ``targets`` mean
     nothing; the first ``freeze`` layers do not learn.
@@ -38,35 +37,7 @@ class Config:
     The last three decide it only where a device fails: a round counts with ``minimum`` updates, a board may take ``seconds``
     for its part, and ``fleet`` says where the devices are (none: all are simulated here)."""
 
-    task: str
-    data: str
-    standardise: bool
-    targets: str
-    algorithm: str
-    network: str
-    devices: int
-    cohort: int
-    rounds: int
-    samples: int
-    batch: int
-    inner_lr: float
-    outer_step: float
-    clip: float
-    adapt_lr: float
-    freeze: int
-    shots: tuple[int, ...]
-    tasks: int
-    seed: int
-    nodes: str
-    robust: str
-    tolerate: float
-    noise: float
-    update_clip: float
-    minimum: int
-    seconds: float
-    fleet: tuple[Part, ...]
-
-    def build(self) -> Algorithm:
+    def build(self) -> "Algorithm":
         """The algorithm.
 
         Raises ConfigError where it cannot meta-learn as configured.
@@ -84,11 +55,13 @@ class Config:
             return FedAvg(self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
         return Joint(self.samples, self.inner_lr, self.clip)
 
-    def load_task(self, standard: Standardisation | None = None) -> Task:
+    def load_task(self, standard: "Standardisation | None" = None) -> "Task":
         """The task, with its data; ``standard`` is what an earlier run did to them.
 
         Raises ConfigError or DataError where they are not usable.
         """
+        from tinyfl.tasks import load_task
+
         data = Path(self.data) if self.data else None
         return load_task(self.task, data, self.seed, self.standardise, self.targets, standard)
 
@@ -100,6 +73,8 @@ class Config:
     @property
     def calmer(self) -> str:
         """What has helped where learning diverges."""
+        from tinyfl.networks import is_file
+
         if self.task != OWN_DATA or self.standardise:
             return f"Start a new run with a smaller --inner-lr than {self.inner_lr:g}."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
@@ -121,7 +96,7 @@ class Config:
         return math.ceil(self.tolerate * self.cohort)
 
     def to_toml(self) -> str:
-        """As a config file that ``load`` reads back."""
+        """As a config file that ``resolve`` reads back."""
         return tomli_w.dumps(self._table())
 
     def sha256(self) -> str:
@@ -129,39 +104,15 @@ class Config:
         hashed = replace(self, data="", minimum=0, seconds=0.0, fleet=())._table()
         if not self.targets:  # of a task that brings its own data, or of a tinyfl that had these settings not yet
             del hashed["standardise"], hashed["targets"]
-        return hashlib.sha256(tomli_w.dumps(hashed).encode()).hexdigest()
+        of_then = {
+            SETTINGS[name].formerly or name: value
+            for name, value in hashed.items()
+            if not (SETTINGS[name].newer and getattr(self, name) == SETTINGS[name].default)
+        }
+        return hashlib.sha256(tomli_w.dumps(of_then).encode()).hexdigest()
 
     def _table(self) -> dict[str, Any]:
         return {**asdict(self), "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet]}
-
-
-MAY_CHANGE = ("minimum", "seconds", "fleet")
-"""What a resumed run may do otherwise: it goes on to the same theta."""
-
-
-# Tuned on validation devices of other seeds, at equal sample gradients for each task: bench/tune.py.
-_BY_ALGORITHM: dict[str, dict[str, Any]] = {
-    "tinyreptile": {"samples": 32, "batch": 1, "inner_lr": 0.01, "outer_step": 1.0},
-    "reptile": {"samples": 50, "batch": 10, "inner_lr": 0.05, "outer_step": 1.0},
-    "fedavg": {"samples": 40, "batch": 8, "inner_lr": 0.05, "outer_step": 1.0},
-    "joint": {"samples": 32, "batch": 1, "inner_lr": 0.05, "outer_step": 1.0},
-}
-_BY_TASK: dict[str, dict[str, Any]] = {
-    "digits": {"network": "mlp-64-64", "devices": 1000, "cohort": 10, "rounds": 4000, "shots": (1, 5)},
-    "sine": {"network": "mlp-64-64", "devices": 10000, "cohort": 1, "rounds": 31250, "shots": (10,)},
-    "npz": {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
-    "omniglot": {"network": "conv-omniglot", "devices": 10000, "cohort": 8, "rounds": 5000, "shots": (1, 5)},
-}
-_TUNED: dict[tuple[str, str], dict[str, Any]] = {
-    ("digits", "tinyreptile"): {"inner_lr": 0.1},
-    ("digits", "reptile"): {"inner_lr": 0.5, "rounds": 2560},
-    ("digits", "fedavg"): {"inner_lr": 0.2, "rounds": 3200},
-    ("digits", "joint"): {"inner_lr": 0.2, "cohort": 4, "rounds": 10000},
-    ("sine", "reptile"): {"inner_lr": 0.03, "rounds": 20000},
-    ("sine", "fedavg"): {"inner_lr": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
-    ("sine", "joint"): {"inner_lr": 0.003},
-    ("omniglot", "tinyreptile"): {"inner_lr": 0.05, "samples": 50},
-}
 
 
 def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
@@ -170,30 +121,24 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
 
     Raises ConfigError for an unknown key, a wrong type, or numbers out of range.
     """
-    table = read_toml(file) if file else {}
-    if options.get("algorithm") not in (None, table.get("algorithm")):
-        table = {k: v for k, v in table.items() if k not in ("samples", "batch", "inner_lr", "outer_step", "cohort", "rounds")}
-    given = {**table, **{k: v for k, v in options.items() if v is not None}}
-    known = {field.name for field in fields(Config)}
+    table = read_settings(file) if file else {}
+    options = renamed({key: value for key, value in options.items() if value is not None})
+    if options.get("algorithm", table.get("algorithm")) != table.get("algorithm"):
+        table = {key: value for key, value in table.items() if key not in OF_AN_ALGORITHM}
+    given = {**table, **options}
     for key in given:
-        if key not in known:
+        if key not in SETTINGS:
             where = f"{file}: " if file else ""
-            raise ConfigError(f"{where}no setting is called {key!r}. There are {', '.join(sorted(known))}.")
-    task, algorithm = given.get("task", "digits"), given.get("algorithm", "tinyreptile")
-    if task not in TASKS:
-        raise ConfigError(f"no task is called {task!r}. There are {', '.join(TASKS)}.")
-    if algorithm not in ALGORITHMS:
-        raise ConfigError(f"no algorithm is called {algorithm!r}. There are {', '.join(ALGORITHMS)}.")
+            raise ConfigError(f"{where}no setting is called {key!r}. There are {', '.join(sorted(SETTINGS))}.")
+    values = defaults(given.get("task", "digits"), given.get("algorithm", "tinyreptile"))
     if "fleet" in given:
         given = _with_fleet(given)
-    values: dict[str, Any] = {
-        "task": task, "algorithm": algorithm, "data": "", "devices": 0, "clip": 0.0, "adapt_lr": 0.0, "freeze": 0,
-        "tasks": 2000, "seed": 0, "nodes": "1", "robust": "", "tolerate": 0.2, "noise": 0.0, "update_clip": 0.0,
-        "minimum": 0, "seconds": 60.0, "fleet": (),
-        "targets": "", **_BY_ALGORITHM[algorithm], **_BY_TASK[task], **_TUNED.get((task, algorithm), {}), **given,
-    }  # fmt: skip
-    # A network of the user's file was trained on inputs as they are.
-    values.setdefault("standardise", task == OWN_DATA and not is_file(str(values["network"])))
+    values |= given
+    if "standardise" not in values:
+        from tinyfl.networks import is_file
+
+        # A network of the user's file was trained on inputs as they are.
+        values["standardise"] = values["task"] == OWN_DATA and not is_file(str(values["network"]))
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
@@ -230,39 +175,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
 
 
-def _checked(values: dict[str, Any]) -> Config:
-    for field in fields(Config):
-        value = values[field.name]
-        if field.name == "shots":
-            values["shots"] = _shots(value)
-        elif field.name == "fleet":
-            pass  # read before
-        elif field.name == "nodes":
-            values["nodes"] = plain(value)
-        elif field.name == "data":
-            values["data"] = str(value)
-        elif field.type is float and isinstance(value, int) and not isinstance(value, bool):
-            values[field.name] = float(min(max(value, -(10**300)), 10**300))
-        elif not isinstance(value, field.type) or (isinstance(value, bool) and field.type is not bool):  # type: ignore[arg-type]
-            raise ConfigError(f"{field.name} is {value!r}, not {field.type.__name__}.")  # type: ignore[union-attr]
-    config = Config(**values)
-    bounds: dict[str, tuple[float, float]] = {
-        "devices": (0, FIRST_VALIDATION_DEVICE), "cohort": (1, 1 << 20), "rounds": (1, 1 << 31), "samples": (1, 1 << 24),
-        "batch": (1, 1 << 24), "inner_lr": (1e-12, 1e6), "outer_step": (1e-12, 1e6), "clip": (0, 1e12),
-        "adapt_lr": (0, 1e6), "freeze": (0, 64), "tasks": (2, 1 << 24), "seed": (0, (1 << 63) - 1), "minimum": (0, 1 << 20),
-        "seconds": (0.1, 1e6), "noise": (0, 1e6), "update_clip": (0, 1e6),
-    }  # fmt: skip
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            raise ConfigError(f"{name} is {value:,}, out of its range {low:,} to {high:,}. Give --{name.replace('_', '-')}.")
-    if config.algorithm in ("tinyreptile", "joint") and config.batch != 1:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in ``path``, by the names of today.
+
+    Raises ConfigError where they cannot be read.
+    """
+    return renamed(read_toml(path))
+
+
+def _checked(values: Mapping[str, Any]) -> Config:
+    """The config of these values.
+
+    Raises ConfigError where one is of another type, out of range, or does not go with another.
+    """
+    config = Config(**{name: _read(each, values[name]) for name, each in SETTINGS.items()})
+    for name, each in SETTINGS.items():
+        _demand_in_range(each, getattr(config, name))
+    if config.batch != 1 and config.algorithm not in SETTINGS["batch"].algorithms:
         raise ConfigError(f"{config.algorithm} has no --batch: leave it out, or say --algorithm reptile.")
-    for name in ("data", "network"):
-        if "\0" in getattr(config, name):
-            raise ConfigError(f"{name} is {getattr(config, name)!r}, and no name or path has a zero in it. Give --{name}.")
-    if config.targets not in TARGETS:
-        raise ConfigError(f"targets is {config.targets!r}. Give --targets classes or values, or leave it out.")
     if config.task != OWN_DATA and (config.standardise or config.targets):
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
@@ -272,45 +202,59 @@ def _checked(values: dict[str, Any]) -> Config:
     return config
 
 
+def _read(setting: Setting, value: Any) -> Any:
+    """``value`` as the setting's type; ConfigError where it is of another."""
+    if setting.read:
+        return setting.read(value)
+    kind = setting.kind
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(min(max(value, -(10**300)), 10**300))
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{setting.name} is {value!r}, not {kind.__name__}.")
+    return value
+
+
+def _demand_in_range(setting: Setting, value: Any) -> None:
+    """Raises ConfigError where ``value`` is out of the setting's range, or none of its choices."""
+    name, (low, high) = setting.name, setting.bounds or (-math.inf, math.inf)
+    if setting.bounds and not low <= value <= high:
+        raise ConfigError(f"{name} is {value:,}, out of its range {low:,} to {high:,}. Give {setting.option}.")
+    if setting.choices:
+        setting.demand_choice(value)
+    elif isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name} is {value!r}, and no name or path has a zero in it. Give {setting.option}.")
+
+
 def _check_aggregator(config: Config) -> None:
     """Raises ConfigError where an aggregator, or noise, could not do what it is for."""
-    if config.robust not in ("", *AGGREGATORS):
-        raise ConfigError(
-            f"no aggregator is called {config.robust!r}. There are {', '.join(AGGREGATORS)}, or none for the mean."
-        )
     if not 0 <= config.tolerate < 0.5:
         raise ConfigError(
             f"tolerate is {config.tolerate:g}, and no aggregator withstands half of a cohort. Give 0 to below 0.5."
         )
     cohort, bad, cut = config.cohort, config.poisoned, int(config.tolerate * config.cohort)
-    if config.robust and config.noise:
-        raise ConfigError("--robust with --noise: what noise buys is known for the plain mean alone. Leave one of them out.")
+    if config.aggregator and config.noise:
+        raise ConfigError(
+            "--aggregator with --noise: what noise buys is known for the plain mean alone. Leave one of them out."
+        )
     if config.noise and not config.update_clip:
         raise ConfigError("--noise is in units of the most that a device can add: say what that is with --update-clip NORM.")
-    if (config.robust or config.update_clip) and config.nodes != "devices":
+    if (config.aggregator or config.update_clip) and config.nodes != "devices":
         raise ConfigError(
-            f"{f'--robust {config.robust}' if config.robust else '--update-clip'} would see only sums over gateways, and one "
-            "poisoned update poisons a sum: a trial with 20 of 100 poisoned devices behind 4 gateways moved the trimmed mean "
-            "from 1.0 to 2,000. Give --nodes devices."
+            f"{f'--aggregator {config.aggregator}' if config.aggregator else '--update-clip'} would see only sums over "
+            "gateways, and one poisoned update poisons a sum: a trial with 20 of 100 poisoned devices behind 4 gateways moved "
+            "the trimmed mean from 1.0 to 2,000. Give --nodes devices."
         )
-    if config.robust and cohort < 3:
+    if config.aggregator and cohort < 3:
         raise ConfigError(
-            f"--robust {config.robust} goes by the majority, and {cohort} devices have none. Give --cohort 3 or more."
+            f"--aggregator {config.aggregator} goes by the majority, and {cohort} devices have none. Give --cohort 3 or more."
         )
-    if config.robust == "krum" and cohort < 2 * bad + 3:
+    if config.aggregator == "krum" and cohort < 2 * bad + 3:
         raise ConfigError(
             f"krum withstands {bad} of a cohort with {2 * bad + 3} devices or more, and this one has {cohort}. "
             "Give a larger --cohort, or a smaller --tolerate."
         )
-    if config.robust == "trimmed-mean" and config.tolerate and not cut:
+    if config.aggregator == "trimmed-mean" and config.tolerate and not cut:
         raise ConfigError(
             f"the trimmed mean of {cohort} devices at --tolerate {config.tolerate:g} cuts off none of them. "
             f"Give --cohort {math.ceil(1 / config.tolerate)} or more, or a larger --tolerate."
         )
-
-
-def _shots(value: Any) -> tuple[int, ...]:
-    items = value if isinstance(value, list | tuple) else [value]
-    if not items or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 10_000 for n in items):
-        raise ConfigError(f"shots is {value!r}. Give whole numbers from 1 to 10,000, such as --shots 1 --shots 5.")
-    return tuple(sorted(set(items)))

@@ -19,7 +19,7 @@ from typing import Any
 import tomlkit
 
 from tinyfl import errors
-from tinyfl.config import Config, read_toml, resolve
+from tinyfl.config import Config, read_settings, read_toml, renamed, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file
@@ -52,7 +52,7 @@ def run_on(
     """
     _demand_home()
     settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
-    again = f"tinyfl run --resume {folder} --superlink {superlink}"
+    again = f"tinyfl run --resume {folder} --federation {superlink}"
     began = time.time()
     with telling(
         lambda: f"stopped while the run was being submitted. If it runs all the same: flwr list {superlink}, flwr stop"
@@ -133,12 +133,11 @@ def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> t
 def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in the file and the options, with absolute paths, since the coordinator starts elsewhere. Raises ConfigError
     for a setting of the nodes."""
-    given = {**(read_toml(config) if config else {}), **{key: value for key, value in options.items() if value is not None}}
+    chosen = {key: value for key, value in options.items() if value is not None}
+    given = {**(read_settings(config) if config else {}), **renamed(chosen)}
     for key in OF_THE_NODES:
         if given.pop(key, None):
-            raise ConfigError(
-                f"with --superlink the {key} is at the gateways: leave it out here, and give each gateway its own."
-            )
+            raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")
     return {key: _absolute(key, value) for key, value in given.items()}
 
 

@@ -109,7 +109,7 @@ def read_inventory(path: Path | None = None) -> tuple[Saved, ...]:
     Raises ConfigError for a malformed file, or a missing one at ``path``.
     """
     if path and not path.exists():
-        raise ConfigError(f"there is no file {path}. To write one: {shell('tinyfl', 'devices', '--save', '--devices', path)}")
+        raise ConfigError(f"there is no file {path}. To write one: {shell('tinyfl', 'devices', '--save', '--inventory', path)}")
     return _devices(_text(path or DEVICES), path or DEVICES)
 
 

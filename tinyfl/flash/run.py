@@ -84,7 +84,7 @@ class Job:
         options += [("--force",)] if self.force else []
         options += [("--out", str(self.out))] if self.out else []
         options += [("--baud", str(request.baud))] if request.baud else []
-        options += [("--devices", str(devices))] if devices else []
+        options += [("--inventory", str(devices))] if devices else []
         return shell("tinyfl", "flash", *where, *(word for option in options for word in option))
 
 

@@ -109,7 +109,7 @@ def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]
     if not 1 <= count <= MAX_BOARDS:
         raise ConfigError(f"{count:,} boards, not 1 to {MAX_BOARDS:,}. For a larger fleet, use tinyfl simulate.")
     if not 0 <= first <= (1 << 64) - count:
-        raise ConfigError(f"--first {first} leaves no ids of 64 bits for {count:,} boards.")
+        raise ConfigError(f"--first-id {first} leaves no ids of 64 bits for {count:,} boards.")
     return board, engine
 
 

@@ -87,7 +87,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
             why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in errors[:MAX_NAMED])
             raise TrainingError(
                 f"devices {missing} of {fleet_size:,} have no node after {within:g} s.{why} Start their gateways "
-                "(tinyfl gateway), or check their --first and the run's devices."
+                "(tinyfl gateway), or check their --first-device and the run's devices."
             )
         time.sleep(LOOK_SECONDS)
 
@@ -110,13 +110,13 @@ def _refuse_overlaps(remotes: Sequence[RemoteNode], fleet_size: int) -> None:
     for one, other in pairwise(remotes):
         if other.devices.start < one.devices.stop:
             raise ConfigError(
-                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first of its own: "
-                f"{one.name} has devices {_range(one.devices)}."
+                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first-device of "
+                f"its own: {one.name} has devices {_range(one.devices)}."
             )
     if remotes and remotes[-1].devices.stop > fleet_size:
         raise ConfigError(
             f"{remotes[-1].name} serves devices {_range(remotes[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
-            "Give the run more devices, or the gateway another --first."
+            "Give the run more devices, or the gateway another --first-device."
         )
 
 

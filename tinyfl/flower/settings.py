@@ -4,22 +4,21 @@ An empty string means unset. ``shots`` is one string, such as "1,5"; the other s
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
-from tinyfl.config import Config
+from tinyfl.config.settings import SETTINGS, renamed
 from tinyfl.errors import ConfigError
 
-OF_THE_NODES = ("fleet",)
-"""Fields of a Config that each node of a federation sets for itself."""
+OF_THE_NODES = tuple(name for name, each in SETTINGS.items() if not each.panel)
+"""Settings that are structures: the fleet, which a federation's nodes know, each for itself."""
 
 OF_THE_RUN = ("out", "resume")
 """The run directory, and the run to resume."""
 
 
 def keys() -> tuple[str, ...]:
-    """The keys of a run config."""
-    return (*(field.name for field in fields(Config) if field.name not in OF_THE_NODES), *OF_THE_RUN)
+    """The settings that a run config may have."""
+    return (*(name for name in SETTINGS if name not in OF_THE_NODES), *OF_THE_RUN)
 
 
 def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError for an unknown key.
     """
-    options = {key.replace("-", "_"): value for key, value in run_config.items() if value != ""}
+    options = renamed({key.replace("-", "_"): value for key, value in run_config.items() if value != ""})
     for key in options:
         if key not in keys():
             raise ConfigError(f"the run config has {key!r}, which tinyfl does not know. It knows {', '.join(sorted(keys()))}.")

@@ -1,0 +1,92 @@
+"""The options of `tinyfl run`: one for each setting (tinyfl.config.settings), and a help that shows a part of them."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperCommand
+
+from tinyfl.config.defaults import defaults
+from tinyfl.config.settings import SETTINGS, Setting
+
+METAVARS = {int: "N", float: "X", str: "NAME"}
+ASKED = f"{__name__}.asked"
+"""Where a context keeps the words of the command line, by option."""
+
+
+def option(help: str, panel: str, metavar: str | None = None, *, common: bool = True) -> Any:
+    """An option in a panel of the help, which the short help lists where it is ``common``."""
+    return typer.Option(help=help, rich_help_panel=panel, metavar=metavar, hidden=not common)
+
+
+def _show_all(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option(
+        "--help-all", is_eager=True, callback=_show_all, help="Show all options. For a task's own: --help --task npz."
+    ),
+]
+
+
+def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
+    """``verb`` as typer is to see it: with an option for each setting in the place of ``**settings``, which come last."""
+    first, *own, _ = (each.replace(kind=each.KEYWORD_ONLY) for each in inspect.signature(verb).parameters.values())
+    parameters = [first, *(_parameter(each) for each in SETTINGS.values() if each.panel), *own]
+    verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    verb.__annotations__ = {each.name: each.annotation for each in parameters}
+    return verb
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given, of all that typer passes on."""
+    return {key: value for key, value in settings.items() if value is not None and value != []}
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    kind: Any = list[int] if setting.kind == tuple[int, ...] else setting.kind
+    shown = option(setting.help, setting.panel, setting.metavar or METAVARS.get(kind), common=setting.common)
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
+    )
+
+
+class Command(TyperCommand):
+    """A command whose help lists the common options, beside --task or --algorithm their own too, and at --help-all all."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ASKED], _, _ = self.make_parser(ctx).parse_args(list(args))
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        asked = ctx.meta[ASKED]
+        usual = defaults(asked.get("task", "digits"), asked.get("algorithm", "tinyreptile"))
+        shown = copy(self)
+        shown.params = [_shown(param, asked, usual) for param in self.params]
+        super(Command, shown).format_help(ctx, formatter)
+
+
+def _shown(param: click.Parameter, asked: Mapping[str, Any], usual: Mapping[str, Any]) -> Any:
+    """``param`` as the help has it: with its default for this task and algorithm; hidden where nobody asked for it."""
+    shown: Any = copy(param)
+    setting = SETTINGS.get(shown.name)
+    if setting:
+        value = usual.get(setting.name)
+        shown.hidden = not _of_interest(setting, asked)
+        shown.default = f"{value:g}" if isinstance(value, float) else None if value == "" else value
+    if "help_all" in asked:
+        shown.hidden = False
+    return shown
+
+
+def _of_interest(setting: Setting, asked: Mapping[str, Any]) -> bool:
+    """Whether it is common, or of the task or algorithm that is asked for; not where it is of another."""
+    named = [(asked[key], only) for key, only in (("task", setting.tasks), ("algorithm", setting.algorithms)) if key in asked]
+    return all(name in only for name, only in named if only) and (setting.common or any(only for _, only in named))

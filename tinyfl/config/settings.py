@@ -1,0 +1,162 @@
+"""Every setting of a run, one entry each. Its option, help, bounds, default and key in files and in Flower are derived from it.
+
+Settings with a default for each task or algorithm have it in tinyfl.config.defaults. Nothing here loads NumPy, since the help
+of `tinyfl run` is made of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from tinyfl.config.roster import Part
+from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
+
+ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
+TASKS = ("digits", "sine", "npz", "omniglot")
+AGGREGATORS = ("median", "trimmed-mean", "krum")
+"""What may replace the mean (tinyfl.aggregators)."""
+
+OWN_DATA = "npz"
+"""The task that takes the user's data as they come, so that it matters what is made of them."""
+
+TASK, LEARNING, FLEET, EVALUATION = "Task", "Learning", "Fleet", "Evaluation"
+AGGREGATION, RUN = "Aggregation and privacy", "Run"
+"""Panels of the help."""
+
+MAX_DEVICES = 1 << 30
+"""From there on devices are for validation and tests (tinyfl.tasks)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its name and type."""
+
+    help: str
+    panel: str = ""
+    """Of the help; empty: a structure, which is no option and not in Flower's flat run config."""
+    common: bool = False
+    """Whether the short help lists it."""
+    metavar: str = ""
+    tasks: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ()
+    """The only tasks and algorithms that it concerns; empty: all."""
+    default: Any = None
+    """None: tinyfl.config.defaults has one for each task or algorithm, or resolve works it out."""
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    refusal: str = "no {name} is called {value!r}. There are {choices}."
+    """Of what is none of the choices."""
+    read: Callable[[Any], Any] | None = None
+    """From what is given to a value of the type, where values of other types are fine too."""
+    may_change: bool = False
+    """Whether a resumed run may have another value: it decides the result only where a device fails."""
+    newer: bool = False
+    """Whether there are runs from before it: the hash leaves it out at its default, so that theirs stay as they were."""
+    formerly: str = ""
+    """Its former name, which files may still have and hashes keep."""
+    name: str = ""
+    kind: Any = None
+    """The name and the type of its field."""
+
+    @property
+    def option(self) -> str:
+        """On the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def concerns(self, task: str, algorithm: str) -> bool:
+        """Whether it means anything to this task and this algorithm."""
+        return task in (self.tasks or TASKS) and algorithm in (self.algorithms or ALGORITHMS)
+
+    def demand_choice(self, value: Any) -> None:
+        """Raises ConfigError where ``value`` is none of the choices."""
+        if value not in (self.default, *self.choices):
+            raise ConfigError(self.refusal.format(name=self.name, value=value, choices=", ".join(self.choices)))
+
+
+def setting(help: str, panel: str = "", **more: Any) -> Any:
+    """A field of Settings."""
+    return field(metadata={"setting": Setting(help, panel, **more)})
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _shots(value: Any) -> tuple[int, ...]:
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 10_000 for n in items):
+        raise ConfigError(f"shots is {value!r}. Give whole numbers from 1 to 10,000, such as --shots 1 --shots 5.")
+    return tuple(sorted(set(items)))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run, in the order of its config.toml."""
+
+    # fmt: off
+    task: str = setting(f"{_one_of(TASKS)}.", TASK, common=True, default="digits", choices=TASKS)
+    data: str = setting(
+        "Your .npz file, for npz and omniglot.", TASK, common=True, metavar="FILE", tasks=("npz", "omniglot"), default="",
+        read=str)
+    standardise: bool = setting(
+        "npz: inputs and values as deviations from the training devices' mean. Default: unless weights are a file's.", TASK,
+        tasks=("npz",))
+    targets: str = setting(
+        "npz: y holds classes, or values to predict. Default: what it looks like.", TASK, tasks=("npz",), default="",
+        choices=("classes", "values"), refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
+    algorithm: str = setting(
+        f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", choices=ALGORITHMS)
+    network: str = setting("mlp-32, conv-16-32, dsconv-16-32, a .keras or .h5 file.", LEARNING, common=True)
+    devices: int = setting(
+        "Size of the fleet; 0: all that the data have.", FLEET, common=True, default=0, bounds=(0, MAX_DEVICES))
+    cohort: int = setting("Devices a round.", LEARNING, common=True, bounds=(1, 1 << 20))
+    rounds: int = setting("Rounds.", LEARNING, common=True, bounds=(1, 1 << 31))
+    samples: int = setting("Samples a device takes in a round.", LEARNING, algorithms=ALGORITHMS, bounds=(1, 1 << 24))
+    batch: int = setting("Samples an inner step.", LEARNING, algorithms=("reptile", "fedavg"), bounds=(1, 1 << 24))
+    inner_lr: float = setting("Learning rate on the devices.", LEARNING, algorithms=ALGORITHMS, bounds=(1e-12, 1e6))
+    outer_step: float = setting(
+        "How far the server follows, at first.", LEARNING, algorithms=("tinyreptile", "reptile", "fedavg"), bounds=(1e-12, 1e6))
+    clip: float = setting("Bound on the norm of the loss's gradient; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))
+    adapt_lr: float = setting("Adaptation rate; 0: chosen on validation devices.", EVALUATION, default=0.0, bounds=(0, 1e6))
+    freeze: int = setting("The first N layers with weights do not learn.", LEARNING, default=0, bounds=(0, 64))
+    shots: tuple[int, ...] = setting(
+        "Samples to adapt on (per class in N-way tasks); may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
+    tasks: int = setting("Unseen devices to evaluate on.", EVALUATION, common=True, default=2000, bounds=(2, 1 << 24))
+    seed: int = setting("The same seed gives the same theta.", LEARNING, common=True, default=0, bounds=(0, (1 << 63) - 1))
+    nodes: str = setting("Flower nodes: N gateways, or devices.", FLEET, common=True, metavar="N", default="1", read=plain)
+    aggregator: str = setting(
+        f"In the place of the mean: {_one_of(AGGREGATORS)}; with --nodes devices.", AGGREGATION, common=True, default="",
+        choices=AGGREGATORS, refusal="no {name} is called {value!r}. There are {choices}, or none for the mean.",
+        formerly="robust")
+    tolerate: float = setting("With --aggregator: share of poisoned devices to withstand.", AGGREGATION, default=0.2)
+    noise: float = setting(
+        "Privacy: noise on a round's sum, in units of --update-clip; with --nodes devices.", AGGREGATION, default=0.0,
+        bounds=(0, 1e6))
+    update_clip: float = setting(
+        "Bound on the norm of a device's whole update; 0: none.", AGGREGATION, default=0.0, bounds=(0, 1e6))
+    minimum: int = setting("Updates that a round needs to count.", FLEET, default=0, bounds=(0, 1 << 20), may_change=True)
+    seconds: float = setting(
+        "What a board may take for its part of a round.", FLEET, default=60.0, bounds=(0.1, 1e6), may_change=True)
+    fleet: tuple[Part, ...] = setting(
+        "The [[fleet]] tables of a file (docs/fleets.md).", default=(), read=tuple, may_change=True)
+    # fmt: on
+
+
+SETTINGS = {each.name: replace(each.metadata["setting"], name=each.name, kind=each.type) for each in fields(Settings)}
+RENAMED = {each.formerly: each.name for each in SETTINGS.values() if each.formerly}
+"""Former names of settings, with those of today."""
+
+MAY_CHANGE = tuple(each.name for each in SETTINGS.values() if each.may_change)
+"""What a resumed run may do otherwise: it goes on to the same theta."""
+
+
+def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the names of today.
+
+    Raises ConfigError where one is there by its former name too.
+    """
+    for old, new in RENAMED.items():
+        if old in given and new in given:
+            raise ConfigError(f"{old} is now {new}, and both are given. Leave {old} out.")
+    return {RENAMED.get(key, key): value for key, value in given.items()}
