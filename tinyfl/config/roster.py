@@ -114,11 +114,11 @@ def _check(part: Part, given: set[str]) -> None:
 
 def _refuse_repeats(name: str, texts: Iterable[str]) -> None:
     """Whoever is in a fleet twice, be it a port under two names, would keep itself out."""
-    from tinyfl.devices.ports import real
+    from tinyfl.system.addresses import real_port
 
     seen: dict[str, str] = {}
     for text in texts:
-        one = real(text) if name == "ports" else text
+        one = real_port(text) if name == "ports" else text
         if one in seen:
             same = f", which is {seen[one]!r} too" if seen[one] != text else ""
             raise ConfigError(f"{name} in [[fleet]] has {text!r} more than once{same}. Leave one of them.")

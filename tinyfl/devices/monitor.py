@@ -14,9 +14,10 @@ from typing import Any
 
 from tinyfl.devices import inventory
 from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, in_loop, look
-from tinyfl.devices.ports import Port, demand_free, open_ports, port, real, serial_ports, where
+from tinyfl.devices.ports import Port, demand_free, open_ports, port, serial_ports, where
 from tinyfl.errors import ConfigError, Dead, LinkError
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
+from tinyfl.system.addresses import real_port
 
 INTERVAL = 1.0
 """Default interval between statuses, in seconds."""
@@ -118,7 +119,7 @@ def _places(first: Port, everywhere: bool) -> list[Port]:
         return [here]
     opened = open_ports()
     others = [
-        each for each in serial_ports() if each.usb == first.usb and each.url != here.url and real(each.url) not in opened
+        each for each in serial_ports() if each.usb == first.usb and each.url != here.url and real_port(each.url) not in opened
     ]
     return [here, *(replace(each, bauds=first.bauds) for each in others)]
 

@@ -10,7 +10,6 @@ identified by their url.
 import asyncio
 import errno
 import os
-import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tinyfl.errors import Dead, LinkError, TinyflError
 from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
+from tinyfl.system.addresses import real_port
 
 if TYPE_CHECKING:
     from tinyfl.building.boards import Board
@@ -151,17 +151,9 @@ def serial_ports() -> list[Port]:
 def port(url: str, baud: int = 0, present: Sequence[Port] | None = None) -> Port:
     """The port ``url``, with its USB data if any (``present``: the list of ports, if already read). Follows links, such
     as those in /dev/serial/by-id. ``baud``, if given, is the only baud rate to try."""
-    names = (url, real(url))
+    names = (url, real_port(url))
     found = next((each for each in (serial_ports() if present is None else present) if each.url in names), Port(url))
     return replace(found, bauds=(baud,)) if baud else found
-
-
-def real(url: str) -> str:
-    """Resolves a port's aliases to one name: follows links, and turns a Mac's /dev/tty.NAME into /dev/cu.NAME."""
-    if "://" in url or "\0" in url:
-        return url
-    path = os.path.realpath(url)
-    return path.replace("/dev/tty.", "/dev/cu.", 1) if sys.platform == "darwin" else path
 
 
 def where(port: Port, usb: Collection[str] = ()) -> Port | None:
@@ -227,7 +219,7 @@ def trouble(error: LinkError) -> str:
 
 def holders(url: str) -> list[Holder]:
     """The other processes that have the port open (see ``open_ports``)."""
-    return open_ports().get(real(url), [])
+    return open_ports().get(real_port(url), [])
 
 
 def open_ports() -> dict[str, list[Holder]]:
@@ -255,7 +247,7 @@ def open_ports() -> dict[str, list[Holder]]:
 def demand_free(port: Port, opened: Mapping[str, Sequence[Holder]]) -> None:
     """Raises Dead ("busy") if another process has the port open, even without a lock: opening it too would change the baud rate
     for that process, and steal its input."""
-    if processes := opened.get(real(port.url)):
+    if processes := opened.get(real_port(port.url)):
         busy = BlockingIOError(errno.EAGAIN, "open elsewhere")
         raise Dead(f"{named(port)} is in use by {' and '.join(map(str, processes))}. End it, or wait for it.") from busy
 

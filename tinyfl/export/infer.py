@@ -24,6 +24,20 @@ MAX_DEVICES = 100
 """Maximum number of a task's test devices, unless one is selected."""
 
 
+def run_on_board(
+    program: Program, x: NDArray[Any], board: str, *, engine: str = "", toolchain: Toolchain = "zig"
+) -> NDArray[Any]:
+    """Like ``tinyfl.int8.on_board.run_over``, on an emulated board of this kind, stopped at the end.
+
+    Also raises the errors of ``tinyfl.fleets.emulation.started``.
+    """
+    from tinyfl.fleets.emulation import started
+    from tinyfl.int8.on_board import run_over
+
+    with started(board, engine=engine, toolchain=toolchain) as (running,):
+        return run_over(program, x, running.opener)
+
+
 def infer(
     model: Path,
     *,
@@ -65,8 +79,6 @@ def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
     if on == "native":
         return lambda x: run_native(program, x)
     if place == "emulated" and name:
-        from tinyfl.int8.on_board import run_on_board
-
         return lambda x: run_on_board(program, x, name, toolchain=toolchain)
     if place == "port" and name:
         from tinyfl.int8.on_board import run_on_port

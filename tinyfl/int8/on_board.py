@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import Corrupt, DoesNotFit
 from tinyfl.int8.native import Program, quantized
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
@@ -18,24 +17,17 @@ SLOWEST = 4_000
 """Minimum transfer rate to a slot, in bytes per second, for the timeout; 115,200 baud are twice as fast."""
 
 
-def run_on_board(
-    program: Program, x: NDArray[Any], board: str, *, engine: str = "", toolchain: Toolchain = "zig"
-) -> NDArray[Any]:
-    """Like ``tinyfl.int8.native.run_native``, on an emulated board of this kind, stopped at the end.
+def run_over(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
+    """Like ``tinyfl.int8.native.run_native``, on the board behind ``opener``.
 
-    Raises DoesNotFit for a program too large for the board, and the errors of ``tinyfl.fleets.emulation.started`` and of a
-    link.
+    Raises DoesNotFit for a program too large for the board, and the errors of a link.
     """
-    from tinyfl.fleets.emulation import started
-
-    inputs = quantized(program.input, x)
-    with started(board, engine=engine, toolchain=toolchain) as (running,):
-        return asyncio.run(_outputs(program, inputs, running.opener))
+    return asyncio.run(_outputs(program, quantized(program.input, x), opener))
 
 
 def run_on_port(program: Program, x: NDArray[Any], port: str) -> NDArray[Any]:
-    """Like ``run_on_board``, on the board at ``port``: a device's name or a url for pyserial."""
-    return asyncio.run(_outputs(program, quantized(program.input, x), partial(SerialWire.open, port)))
+    """Like ``run_over``, on the board at ``port``: a device's name or a url for pyserial."""
+    return run_over(program, x, partial(SerialWire.open, port))
 
 
 async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:

@@ -1,7 +1,9 @@
-"""Addresses of this machine."""
+"""Addresses and ports of this machine."""
 
 import ipaddress
+import os
 import socket
+import sys
 
 
 def loopback(host: str) -> bool:
@@ -17,3 +19,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def real_port(url: str) -> str:
+    """Resolves a port's aliases to one name: follows links, and turns a Mac's /dev/tty.NAME into /dev/cu.NAME."""
+    if "://" in url or "\0" in url:
+        return url
+    path = os.path.realpath(url)
+    return path.replace("/dev/tty.", "/dev/cu.", 1) if sys.platform == "darwin" else path
