@@ -268,6 +268,7 @@ def test_a_cut_at_any_write_leaves_the_program_whole_or_none_and_the_models_alon
         assert predict(built, X) == programs.outputs(CONTENT, X)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:

@@ -37,6 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
 
 
+@pytest.mark.usefixtures("tensorflow")
 @pytest.mark.parametrize("nodes", ["1", "devices"])
 def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp_path: Path, nodes: str) -> None:
     import keras
