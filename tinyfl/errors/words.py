@@ -87,9 +87,7 @@ def problem(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where}: is a key that tinyfl does not know. Leave it out."
     text, given = plain(error["msg"].removeprefix("Value error, ")), error["input"]
-    return f"{where}: {text}" + (
-        "" if isinstance(given, Mapping) else f" (is {plain(_text(given, repr), MAX_NAME_CHARS)})"
-    )
+    return f"{where}: {text}" + ("" if isinstance(given, Mapping) else f" (is {plain(_text(given, repr), MAX_NAME_CHARS)})")
 
 
 def _text(words: object, form: Callable[[object], str] = str) -> str:

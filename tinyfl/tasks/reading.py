@@ -20,9 +20,7 @@ def checked_inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
         raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
     rows = _rows(x)
-    refuse_non_finite(
-        path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out"
-    )
+    refuse_non_finite(path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
     return rows
 
 
