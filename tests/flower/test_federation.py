@@ -97,7 +97,7 @@ def test_a_node_that_stays_away_is_left_out_and_named_and_its_devices_with_it(qu
     assert set(came[0].absent) <= set(range(8, 16))
     assert set(came[0].absent.values()) == {"node-error"}
     assert came[0].devices + len(came[0].absent) == COHORT
-    assert [event.detail for event in events] == ["node-error: b, devices 8 to 15: no reply to 1 requests"]
+    assert [event.detail for event in events] == ["node-error: b, devices 8 to 15: no reply after 1 request"]
 
 
 def test_a_short_round_is_done_again_and_counts_once(quick: None) -> None:

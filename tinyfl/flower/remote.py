@@ -243,7 +243,7 @@ def _opened(reply: Message) -> tuple[str, RecordDict | Error]:
 
 
 def _silence(each: _Pending) -> Error:
-    return Error(Trouble.silent, f"no reply to {each.sends} requests")
+    return Error(Trouble.silent, f"no reply after {each.sends} request{'s' * (each.sends != 1)}")
 
 
 class RemoteGrid(FleetAddresses):
