@@ -126,7 +126,7 @@ def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
     for which in ({"url": ""}, {"url": url, "id": "ab"}):
         with pytest.raises(ConfigError, match="no board is selected"):
             monitor(**which, tell=never)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="--interval is 0 s"):
+    with pytest.raises(ConfigError, match="--interval 0 is out of range"):
         monitor(url, never, interval=0)
     with pytest.raises(Dead, match="no board has the id 77"):
         monitor("", never, id="77")
