@@ -529,6 +529,10 @@ def test_help_and_import_load_nothing_heavy(code: str) -> None:
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
 
 
+def test_help_explains_arguments(tinyfl: Command) -> None:
+    assert "A finished run's directory" in tinyfl("adapt", "--help").out
+
+
 @pytest.mark.parametrize("module", ["simulation", "runs.adaptation", "cli", "report.page"])
 def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> None:
     code = f"import tinyfl, tinyfl.{module}, tinyfl.cli.show.runs\ntinyfl.simulate.__call__, tinyfl.adapt.__call__"
