@@ -398,6 +398,7 @@ def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, l
         resolve({key: value for key, value in given.items() if value != ()}).build()
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
     arrays = np.load(own_data)
     mine = arrays["device"] == 7
