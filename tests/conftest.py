@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tinyfl.system import cache
+
+settings.register_profile("tinyfl", deadline=None)  # a busy machine is no error
+settings.load_profile("tinyfl")
 
 # A shell starts its background jobs with Ctrl-C ignored, and the commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

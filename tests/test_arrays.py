@@ -41,7 +41,7 @@ def zipped(path: Path, **members: bytes) -> Path:
     return path
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     hnp.arrays(
         st.sampled_from([np.dtype(d) for d in ("<f4", ">f4", "<f8", ">f8", "|u1", "<i8", ">i2", "|b1", "<U3", ">U3", "|S2")]),

@@ -153,7 +153,7 @@ def test_the_generator_gives_the_published_vector() -> None:
 
 
 @given(seed=st.integers(0, 2**64 - 1), round=st.integers(0, 2**32 - 1), words=st.integers(1, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_more_words_of_the_generator_start_with_the_fewer(seed: int, round: int, words: int) -> None:
     few = core.random(seed, Stream.task, numbers(3, 4), round, words=words)
     many = core.random(seed, Stream.task, numbers(3, 4), round, words=words + 7)
@@ -201,7 +201,7 @@ def test_arrays_that_do_not_fit_are_refused_before_c_sees_them(why: str) -> None
     samples=st.integers(-1, 3), batch=st.integers(-1, 3), passes=st.integers(-1, 2),
     rate=st.floats(width=32), clip=st.floats(width=32), threads=st.integers(1, 300), lanes=st.integers(-2, 20),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_hostile_numbers_are_refused_or_run(
     samples: int, batch: int, passes: int, rate: float, clip: float, threads: int, lanes: int
 ) -> None:

@@ -108,7 +108,7 @@ shapes: st.SearchStrategy[tuple[int, ...]] = st.tuples(st.integers(1, 8), st.int
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example((2, 2, 1), [Pool(), Dense(2)], Loss.mean_squared_error)  # the whole input, as a pool of no size has it
 @example((3, 2, 1), [Pool(size=None)], Loss.mean_squared_error)
 @given(shapes, st.lists(layers, min_size=1, max_size=5), st.sampled_from(list(Loss)))

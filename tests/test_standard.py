@@ -60,7 +60,7 @@ def standardised(x: np.ndarray) -> np.ndarray:
     return replace(Standardisation.none(x.shape[1], 1), mean=mean, scale=scale).apply(x)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-1e12, 1e12), st.floats(-150, 150).map(lambda e: 10.0**e), st.integers(0, 1000))
 def test_inputs_in_any_units_are_the_same_numbers_to_the_digits_that_the_file_has(shift: float, unit: float, seed: int) -> None:
     from sklearn.preprocessing import StandardScaler

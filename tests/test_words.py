@@ -82,14 +82,14 @@ def test_a_part_of_a_file_name_leads_nowhere_else(words: str) -> None:
 words_for_tools = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(words_for_tools, min_size=8, max_size=8))
 def test_a_shell_reads_just_the_words(words: list[str]) -> None:
     said = subprocess.run(["/bin/sh", "-c", shell("printf", "%s\\0", *words)], capture_output=True, check=True).stdout
     assert said.decode().split("\0")[:-1] == words
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.lists(words_for_tools, min_size=40, max_size=40))
 def test_tcl_reads_just_the_words(words: list[str]) -> None:
     """By OpenOCD, whose own Tcl it is."""

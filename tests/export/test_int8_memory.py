@@ -21,7 +21,7 @@ def buffers(draw: st.DrawFn) -> list[Buffer]:
     return made
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(buffers())
 def test_no_two_that_are_needed_together_share_a_byte(made: list[Buffer]) -> None:
     offsets, total = place_buffers(made)
@@ -45,7 +45,7 @@ def test_a_chain_takes_its_two_largest_neighbours() -> None:
 _PAIRS = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.tuples(st.integers(1, 7), st.integers(1, 7)), _PAIRS, _PAIRS, _PAIRS, st.booleans(), st.integers(1, 3), st.integers(1, 3)
 )

@@ -112,7 +112,7 @@ def networks(draw: st.DrawFn) -> bytes:
     return chain.content(source)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(networks(), SEEDS)
 def test_random_networks(content: bytes, seed: int) -> None:
     tflm.assert_equal(content, seed=seed)

@@ -13,7 +13,7 @@ pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip
 import tflm
 from ops import ALL_INPUTS, IMAGES, SEEDS, ZEROS, Chain, one_function, scales
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 
 
 def begun(draw: st.DrawFn, seed: int) -> Chain:
@@ -29,7 +29,7 @@ def test_convolution(data: st.DataObject, shape: tuple[int, ...], seed: int) -> 
     tflm.assert_equal(chain.content(x), seed=seed)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.data(), st.integers(1, 4), st.integers(1, 3), SEEDS)
 def test_convolution_in_groups(data: st.DataObject, groups: int, depth: int, seed: int) -> None:
     chain = begun(data.draw, seed)

@@ -72,7 +72,7 @@ def chain(shape: tuple[int, ...], *layers: Any, **compiled: Any) -> Any:
     return model
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(nets.networks())
 def test_a_random_network_comes_back_from_keras_as_it_was_and_has_the_same_outputs_there(network: Network) -> None:
     theta = nets.weights(network)

@@ -400,7 +400,7 @@ def test_floats_of_every_width_give_the_same_rate(ready: Board) -> None:
     assert phis == {floats(learnt_by_reference(sine(8))[0])}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.floats(allow_nan=False, width=64))
 def test_a_double_is_rounded_as_the_reference_rounds_it(built: Board, value: float) -> None:
     """Through clip, which the board takes where it is in range, and by what learning with it gives."""
@@ -536,7 +536,7 @@ def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(ready: Board) -
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:
     built.start(data.draw(st.sampled_from([64, 200, 300, 1 << 16])))

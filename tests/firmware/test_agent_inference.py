@@ -269,7 +269,7 @@ def test_a_cut_at_any_write_leaves_the_program_whole_or_none_and_the_models_alon
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:
     built.start(data.draw(st.sampled_from([64, 210, 300, 400, 1 << 16])))

@@ -49,7 +49,7 @@ def test_a_cohort_of_the_native_fleet_learns_as_the_spec_says(lanes: int, batch:
     np.testing.assert_array_equal(trained.sum, sum(core.fixed(phi, THETA) for phi in trained.updates))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     networks() | st.sampled_from([(layers, i % 3) for i, layers in enumerate(SMALL.values())]),
     st.integers(0, 1 << 32), st.sampled_from(LANES), st.integers(1, 3), st.sampled_from([0.0, 0.3]),
@@ -127,7 +127,7 @@ TARGETS = np.zeros((4, 1), np.float32)
 integers = st.integers(-(2**33), 2**33)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(integers, min_size=6, max_size=6))
 def test_rows_outside_the_table_are_refused(values: list[int]) -> None:
     rows = np.array(values, np.int64).astype(np.int32).reshape(3, 2)
@@ -142,7 +142,7 @@ def test_rows_outside_the_table_are_refused(values: list[int]) -> None:
             core.adapt(PLAN, THETA, source, source, [1], stream=True, rate=0.1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(integers)
 def test_labels_outside_the_outputs_are_refused(label: int) -> None:
     plan = core.Plan(plan_bytes([dense(1, 3, IDENTITY)], SOFTMAX_CROSS_ENTROPY))
@@ -202,7 +202,7 @@ def test_a_call_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
         core.train(**(call | change))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(networks(), st.data())
 def test_a_plan_is_one_that_the_core_can_run_or_is_refused(net: tuple[list[Layer], int], data: st.DataObject) -> None:
     held = bytearray(plan_bytes(*net))

@@ -130,7 +130,7 @@ def test_the_generator_gives_the_published_vector_for_zeros(core: Any) -> None:
 words = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**64 - 1), words, words, words, words)
 def test_the_generator_is_threefry_of_the_documented_counter_and_key(
     core: Any, seed: int, stream: int, device: int, round: int, index: int
@@ -146,7 +146,7 @@ def test_uniform_lies_from_0_to_below_1_and_takes_the_upper_24_bits(core: Any) -
     assert given[4] == 1 - 2.0**-24
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**64 - 1), words, words, words)
 def test_sine_samples_have_the_bits_of_the_spec(core: Any, seed: int, device: int, round: int, index: int) -> None:
     out = np.zeros(4, np.float32)

@@ -102,7 +102,7 @@ big = st.floats(-(2.0**50), 2.0**50, width=32)
 rates = st.one_of(st.sampled_from([0.01, 1.0, 1e6, 1e15]), st.floats(0, 2.0**49, width=32))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(big, big, big, big, big, rates), min_size=1, max_size=20), st.sampled_from([0.0, 1.0, 1e12]))
 def test_no_weight_becomes_infinite_under_hostile_but_finite_samples(
     core: Any, samples: list[tuple[float, ...]], clip: float
@@ -123,7 +123,7 @@ windowed = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(windowed), st.lists(st.tuples(big, big, big, big, big, rates), min_size=1, max_size=20),
     st.sampled_from([0.0, 1.0, 1e12]),
@@ -196,7 +196,7 @@ def test_plans_that_contradict_themselves_are_refused(core: Any) -> None:
     assert core.tinyfl_plan_weights(plan_of([dense(4095, 4095, 0), dense(4095, 1, 0)], 0)) == 1 << 24
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(networks(), st.data())
 def test_a_plans_bytes_are_taken_just_if_the_page_takes_them(
     core: Any, net: tuple[list[Layer], int], data: st.DataObject

@@ -14,7 +14,7 @@ FENCE = 16
 MARK = np.frombuffer(b"\xa5\x5a\xa5\x7f", np.float32)[0]  # a NaN that no arithmetic makes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(networks(), st.integers(0, 1 << 32))
 def test_a_learner_writes_to_the_last_float_of_its_memory_and_not_beyond(
     core: Any, net: tuple[list[Layer], int], seed: int

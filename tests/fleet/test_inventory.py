@@ -180,7 +180,7 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(LINES, max_size=12).map("\n".join) | st.text(max_size=40) | st.binary(max_size=40))
 def test_any_file_is_read_and_added_to_or_refused_and_left_alone(desk: Desk, tmp_path: Path, text: Any) -> None:
     path = tmp_path / "devices.toml"
@@ -204,7 +204,7 @@ def test_any_file_is_read_and_added_to_or_refused_and_left_alone(desk: Desk, tmp
     assert repr(new) == repr(old)  # NaN is not equal to itself
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.dictionaries(st.sampled_from(["id", "board", "tags", "port", "usb-serial", "baud", "x"]), VALUES))
 def test_any_device_is_read_or_refused(values: dict[str, Any]) -> None:
     try:

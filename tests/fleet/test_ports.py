@@ -139,7 +139,7 @@ def test_a_macs_two_names_of_a_port_are_one(desk: Desk, monkeypatch: pytest.Monk
     assert ports.port("/dev/tty.usbmodem1", present=now) == ports.port("/dev/cu.usbmodem1", present=now) == now[0]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=DESKS, after=DESKS)
 def test_whatever_is_moved_a_port_is_followed_to_its_own_thing_or_nowhere(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: dict[str, str]

@@ -37,7 +37,7 @@ def poisoned_rounds(draw: st.DrawFn) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 @given(poisoned_rounds())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_poisoned_devices_within_tolerance_move_no_weight_past_the_honest_devices(
     drawn: tuple[float, np.ndarray, np.ndarray],
 ) -> None:

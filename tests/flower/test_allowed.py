@@ -110,7 +110,7 @@ def test_a_strange_bundle_is_refused(kind: str) -> None:
         assert why_refused(STRANGE[kind], NONE)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, len(bundle()) - 1), st.integers(0, 255)), max_size=3), st.integers(0, 40))
 def test_what_flower_unpacks_of_a_known_app_is_its_settings_alone(
     tmp_path: Path, changes: list[tuple[int, int]], cut: int

@@ -169,7 +169,7 @@ answers = st.dictionaries(
 
 
 @given(made_up=answers, each_device=st.booleans(), keep=st.sets(st.sampled_from(["arrays", "metrics"])))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_whatever_a_node_makes_up_the_round_ends_and_the_others_count(
     made_up: dict[str, Any], each_device: bool, keep: set[str]
 ) -> None:
@@ -190,7 +190,7 @@ def test_whatever_a_node_makes_up_the_round_ends_and_the_others_count(
 
 
 @given(made_up=answers)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_whatever_a_stranger_says_in_the_roll_call_the_others_have_their_seats(made_up: dict[str, Any]) -> None:
     stranger = {1: lambda message: RecordDict({**made_up, "shard": made_up.get("shard", ConfigRecord())})}
     seats = call_roll(FlakyGrid({**stranger, **three_nodes()}), SIZE, within=5)

@@ -127,7 +127,7 @@ def test_an_absent_device_counts_in_a_private_round_with_an_update_of_nothing() 
 
 
 @given(st.sets(st.integers(0, 9), max_size=9), st.integers(0, 9), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_device_more_or_less_moves_what_a_private_round_releases_by_the_clip_at_most(
     absent: set[int], device: int, seed: int
 ) -> None:

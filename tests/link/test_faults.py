@@ -120,7 +120,7 @@ def test_every_fault_at_every_frame_of_an_emulated_board(machine: Any, kind: Any
     machine.restore(fresh)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(
         st.builds(Fault, st.sampled_from(DIRECTIONS), st.integers(0, 30), st.sampled_from(KINDS), st.integers(0, 4000)),
