@@ -2,7 +2,7 @@
 
 import cbor2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyfl.link import cbor
@@ -20,7 +20,6 @@ def levels(value: object) -> int:
     return 0 if inner is None else 1 + max(map(levels, inner), default=0)
 
 
-@settings(deadline=None)
 @given(MAPS.filter(lambda value: levels(value) <= cbor.DEPTH), st.booleans())
 def test_plain_values_are_read_as_they_were_written(value: dict[str, object], canonical: bool) -> None:
     assert repr(cbor.decode(cbor2.dumps(value, canonical=canonical))) == repr(
@@ -28,7 +27,6 @@ def test_plain_values_are_read_as_they_were_written(value: dict[str, object], ca
     )
 
 
-@settings(deadline=None)
 @given(MAPS, st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=9)), max_size=3))
 def test_what_is_read_of_damaged_bytes_is_what_another_decoder_reads_of_them(
     value: dict[str, object], damage: list[tuple[int, bytes]]
@@ -44,7 +42,6 @@ def test_what_is_read_of_damaged_bytes_is_what_another_decoder_reads_of_them(
     assert repr(held) == repr(cbor2.loads(bytes(data)))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_map_or_a_value_error(data: bytes) -> None:
     try:

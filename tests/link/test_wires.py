@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import serial
 from double import Double, cobs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from serial import rfc2217
 
@@ -395,13 +395,11 @@ messages = st.lists(st.binary(min_size=1, max_size=600), max_size=5)
 cuts = st.lists(st.integers(0, 5000), max_size=20)
 
 
-@settings(deadline=None)
 @given(messages, cuts)
 def test_messages_arrive_whole_however_the_bytes_are_cut(sent: list[bytes], cuts: list[int]) -> None:
     assert asyncio.run(all_of(Pieces(cut(b"".join(map(framed, sent)), cuts)))) == sent
 
 
-@settings(deadline=None)
 @given(messages, st.binary(max_size=300), cuts)
 def test_noise_costs_no_message_after_its_first_zero(sent: list[bytes], noise: bytes, cuts: list[int]) -> None:
     data = noise + b"\0" + b"".join(map(framed, sent))
@@ -409,7 +407,6 @@ def test_noise_costs_no_message_after_its_first_zero(sent: list[bytes], noise: b
     assert heard[len(heard) - len(sent) :] == sent
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=6), cuts)
 def test_a_request_finds_its_answer_in_any_noise(noise: list[bytes], cuts: list[int]) -> None:
     request = bytes([8, 0, 0, 1, 0, 65, 7, 0, 0xA0])
