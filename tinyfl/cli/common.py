@@ -29,7 +29,7 @@ Ports = Annotated[
     list[str] | None, typer.Option("--port", help="The serial port of a board: a name, a pty, socket://…; may repeat.")
 ]
 Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
-Wait = Annotated[float, typer.Option(min=0, help="Wait so many seconds for boards that are not there.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for absent boards.")]
 Inventory = Annotated[
     Path | None, typer.Option("--inventory", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
 ]
@@ -58,7 +58,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def tinyfl(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     """Train a fleet of microcontrollers together."""

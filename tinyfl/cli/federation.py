@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Allow = Annotated[
     Path | None,
-    typer.Option(envvar="TINYFL_ALLOWED", help="A TOML file: the apps and folders that runs may use. Default: no app, runs/."),
+    typer.Option(
+        envvar="TINYFL_ALLOWED", help="A TOML file: the apps and folders that runs may use. Default: tinyfl's app, runs/."
+    ),
 ]
 
 
@@ -27,13 +29,13 @@ def superlink(
     host: Annotated[str, typer.Option(help="Where to listen for gateways. Default: every address of this machine.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen for gateways.")] = PORT,
     local_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Where runs are handed in, on this machine alone.")
+        int, typer.Option(min=1, max=65535, help="Where runs are submitted, from this machine only.")
     ] = LOCAL_PORT,
-    database: Annotated[Path, typer.Option(help="Where its nodes and runs are kept through a restart.")] = Path("superlink.db"),
+    database: Annotated[Path, typer.Option(help="File of its nodes and runs, kept through a restart.")] = Path("superlink.db"),
     allow: Allow = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for gateways on this machine.")] = False,
 ) -> None:
-    """Start Flower's SuperLink, serve gateways on the network and take runs from this machine alone, until Ctrl-C."""
+    """Run Flower's server, the SuperLink, for gateways on the network and runs from this machine only, until Ctrl-C."""
     from tinyfl.deployment.superlink import Setting, serve_superlink
     from tinyfl.system.interrupts import ended_by_signal
 
@@ -50,17 +52,17 @@ def superlink(
 @app.command()
 def gateway(
     superlink: Annotated[str, typer.Option(help="The SuperLink's HOST:PORT.")],
-    fleet: Annotated[Path, typer.Option(help="A TOML file with the [[fleet]] parts that are here.")],
+    fleet: Annotated[Path, typer.Option(help="A TOML file of this machine's part of the fleet.")],
     first_device: Annotated[
         int | None, typer.Option(min=0, help="The number of the first device here. Default: the file's, or 0.")
     ] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="The certificate of the federation's CA: ca.crt.")] = None,
     key: Annotated[Path | None, typer.Option(help="This gateway's own key.")] = None,
-    name: Annotated[str, typer.Option(help="What people call this gateway. Default: the key's name.")] = "",
+    name: Annotated[str, typer.Option(help="A name for this gateway. Default: the key's.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for a SuperLink on this machine.")] = False,
     allow: Allow = None,
 ) -> None:
-    """Keep boards, emulated or real, and simulated devices up, and serve them to a Flower federation until Ctrl-C."""
+    """Serve this machine's boards, emulated or real, and simulated devices to a SuperLink, until Ctrl-C."""
     from tinyfl.deployment.gateway import Gateway, read_holding
     from tinyfl.deployment.supernode import SuperLink, serve_federation
     from tinyfl.fleets.assembly import opened
@@ -92,14 +94,14 @@ def _allowed(file: Path | None) -> "Allowed":
 
 @app.command()
 def keys(
-    folder: Annotated[Path, typer.Argument(help="Where the files go. What is there is kept, and what lacks is added.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files. Adds missing ones, and keeps the others.")],
     host: Annotated[
-        list[str] | None, typer.Option(help="A DNS name or IP address that gateways reach the SuperLink by; may repeat.")
+        list[str] | None, typer.Option(help="The SuperLink's DNS name or IP address, for gateways; may repeat.")
     ] = None,
-    node: Annotated[list[str] | None, typer.Option(help="The name of a gateway that is to have a key; may repeat.")] = None,
+    node: Annotated[list[str] | None, typer.Option(help="Name of a gateway, to make its key; may repeat.")] = None,
     json: Json = False,
 ) -> None:
-    """Make the certificates and keys of a Flower deployment, and print the commands that use them."""
+    """Make the certificates and keys of a SuperLink and its gateways, and print the commands that use them."""
     from tinyfl.cli.show import keys as show
     from tinyfl.deployment.keys import make_keys
 

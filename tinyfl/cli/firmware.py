@@ -12,13 +12,13 @@ import typer
 from tinyfl.cli.common import Compiler, Json, app, say
 from tinyfl.errors.words import shell
 
-boards_app = typer.Typer(help="List, show and check boards' manifests.", no_args_is_help=True)
+boards_app = typer.Typer(help="List, show and check board manifests (TOML files).", no_args_is_help=True)
 app.add_typer(boards_app, name="boards")
 
 
 @boards_app.command("list")
 def boards_list(json: Json = False) -> None:
-    """All boards that come with tinyfl."""
+    """List tinyfl's own boards."""
     from tinyfl.building import boards
     from tinyfl.cli.show import boards as show
 
@@ -33,7 +33,7 @@ def boards_list(json: Json = False) -> None:
 def boards_show(
     board: Annotated[str, typer.Argument(help="A board's name, or a manifest's path.")], json: Json = False
 ) -> None:
-    """One board: its memory, its links, how it is flashed, and what was checked."""
+    """Show one board: its memory, links and flash methods, and what was checked."""
     from tinyfl.building import boards
     from tinyfl.cli.show import boards as show
 
@@ -48,7 +48,7 @@ def boards_show(
 def boards_check(
     manifest: Annotated[Path, typer.Argument(help="A manifest of your own, such as my-board.toml.")], json: Json = False
 ) -> None:
-    """Say what is missing from a manifest, or wrong with it, all at once."""
+    """Report everything missing from a manifest, or wrong in it."""
     from tinyfl.building import boards
 
     board, wrong = boards.check(manifest)
@@ -80,7 +80,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Where to build, a folder for each board.")] = Path("build/firmware"),
     json: Json = False,
 ) -> None:
-    """Build a board's firmware, and show what it takes of flash and RAM."""
+    """Build the firmware of boards, and show its flash and RAM."""
     from tinyfl.building import boards
     from tinyfl.building import build as builder
     from tinyfl.cli.show import boards as show
@@ -100,11 +100,11 @@ def emulate(
     engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
     link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
     toolchain: Compiler = "zig",
-    first_id: Annotated[int, typer.Option(help="Id of the first board; the others count on from it.")] = 1,
+    first_id: Annotated[int, typer.Option(help="Id of the first board; the others' follow.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
     json: Json = False,
 ) -> None:
-    """Run emulated boards with the firmware that is flashed, each on a pty or TCP port of its own, until Ctrl-C."""
+    """Run emulated boards with their real firmware, each on its own pty or TCP port, until Ctrl-C."""
     from tinyfl.cli.show import runs as show
     from tinyfl.fleets import emulation
 

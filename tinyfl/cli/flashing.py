@@ -23,10 +23,10 @@ def flash(
     baud: Baud = 0,
     method: Annotated[
         str,
-        typer.Option(help="pyocd, openocd, copy, bossac or dfu-util. Default: the first of the manifest's that can be had."),
+        typer.Option(help="pyocd, openocd, copy, bossac or dfu-util. Default: the first available one of the manifest's."),
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and touch no board.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Flash what is up to date too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and touch no board.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Flash boards that are up to date, too.")] = False,
     wait: Wait = 0.0,
     toolchain: Compiler = "zig",
     source: Annotated[list[Path] | None, typer.Option(help="A C file with sources of samples; may repeat.")] = None,
@@ -36,7 +36,7 @@ def flash(
     file: Inventory = None,
     json: Json = False,
 ) -> None:
-    """Build firmware, write it to connected boards side by side, and ask each what it runs. Boards that have it are skipped."""
+    """Build firmware, write it to connected boards in parallel, and verify it. Skips boards that already run it."""
     from tinyfl.building import boards
     from tinyfl.cli.show import flash as show
     from tinyfl.flash import run

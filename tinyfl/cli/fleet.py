@@ -14,13 +14,13 @@ from tinyfl.errors.words import plain
 def devices(
     port: Ports = None,
     baud: Baud = 0,
-    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="What a board may take to answer.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Time limit for a board's answer.")] = 2.0,
     save: Annotated[bool, typer.Option("--save", help="Write the boards that answer to devices.toml.")] = False,
     tag: Annotated[list[str] | None, typer.Option(help="With --save: give them this tag; may repeat.")] = None,
     file: Inventory = None,
     json: Json = False,
 ) -> None:
-    """List serial ports and debug probes, with the boards that answer there; resets none of them."""
+    """List serial ports and debug probes, with the boards that answer. Resets none."""
     from dataclasses import asdict
 
     from tinyfl.cli.show import devices as show
@@ -61,7 +61,7 @@ def push(
     file: Inventory = None,
     json: Json = False,
 ) -> None:
-    """Put a model into boards' flash, side by side: a run's weights to learn from, or an int8 program to infer with."""
+    """Write a model to the flash of connected boards: a run's weights to learn from, or an int8 model to infer with."""
     from tinyfl.cli.show import devices as show
     from tinyfl.devices import inventory
     from tinyfl.devices import push as pushing
@@ -80,11 +80,11 @@ def monitor(
     port: Annotated[str, typer.Argument(help="The board's port; or give --id.")] = "",
     id: Annotated[str, typer.Option(help="The board with this id, or the beginning of one, wherever it is.")] = "",
     baud: Baud = 0,
-    interval: Annotated[float, typer.Option(help="Seconds from one status to the next.")] = 1.0,
+    interval: Annotated[float, typer.Option(help="Seconds between two statuses.")] = 1.0,
     file: Inventory = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")] = False,
 ) -> None:
-    """Show what one board says, live, across restarts and unplugged cables, until Ctrl-C."""
+    """Show one board's messages live, through restarts and unplugged cables, until Ctrl-C."""
     from tinyfl.cli.show import devices as show
     from tinyfl.devices import monitor as watching
 
@@ -105,7 +105,7 @@ def doctor(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check what tinyfl needs on this machine: each thing is well, or has its cure. Changes nothing."""
+    """Check this machine for all that tinyfl needs, with a cure for each problem. Changes nothing."""
     from tinyfl import doctor as checking
     from tinyfl.cli.show import devices as show
     from tinyfl.devices import udev

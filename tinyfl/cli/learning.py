@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 @app.command(
     "simulate",
     cls=Command,
-    help="Simulate a fleet that learns together; adapt the result to unseen devices. Bare: real digits.",
+    help="Train a simulated fleet, and evaluate it: another name for run. Without options: handwritten digits.",
 )
 @app.command(
-    "run", cls=Command, help="Run federated rounds on a fleet of simulated devices, emulated boards and boards on ports, mixed."
+    "run", cls=Command, help="Train a fleet of simulated devices, emulated boards and boards on ports, and evaluate it."
 )
 @with_settings
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML file with these options, such as a run's config.toml.")] = None,
-    board: Annotated[str | None, option("Emulate all as this board, such as mps2-an386.", FLEET, "NAME")] = None,
+    board: Annotated[str | None, option("Emulate each device as this board: mps2-an386, ...", FLEET, "NAME")] = None,
     engine: Annotated[str | None, option("With --board: unicorn, qemu or process.", FLEET, "NAME", common=False)] = None,
     toolchain: Annotated[str | None, option("With --board: zig or gcc.", FLEET, "NAME", common=False)] = None,
-    port: Annotated[list[str] | None, option("A port with a board, a device of the fleet; may repeat.", FLEET, "PORT")] = None,
-    federation: Annotated[str, option("Run on the federation of this name in Flower's configuration.", FLEET, "NAME")] = "",
-    out: Annotated[Path | None, option("Run directory. Default: a free one in runs/.", RUN, "FOLDER")] = None,
-    resume: Annotated[Path | None, option("Go on with the run in this directory.", RUN, "FOLDER")] = None,
+    port: Annotated[list[str] | None, option("Serial port of a board in the fleet; may repeat.", FLEET, "PORT")] = None,
+    federation: Annotated[str, option("Run on this federation of Flower's configuration.", FLEET, "NAME")] = "",
+    out: Annotated[Path | None, option("Run directory. Default: a new one in runs/.", RUN, "FOLDER")] = None,
+    resume: Annotated[Path | None, option("Continue the run in this directory.", RUN, "FOLDER")] = None,
     threads: Annotated[int, option("Threads; 0: all processors. Changes no result.", RUN, "N", common=False)] = 0,
     lanes: Annotated[
-        int, option("Devices in lockstep, 16, 8, 4 or 1; 0: the most. Changes no result.", RUN, "N", common=False)
+        int, option("Devices in lockstep (SIMD): 16, 8, 4 or 1; 0: the most. Changes no result.", RUN, "N", common=False)
     ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=RUN)] = False,
     help_all: HelpAll = False,
@@ -91,10 +91,10 @@ def _fleet(
 def adapt(
     run: Annotated[Path, typer.Argument(help="A finished run's directory, or its initialisation.npz.")],
     data: Annotated[Path, typer.Option(help="The new device's samples: an .npz file with x and y.")],
-    mode: Annotated[str, typer.Option(help="batch (full-batch steps) or stream (passes, a sample at a time).")] = "batch",
+    mode: Annotated[str, typer.Option(help="batch (full-batch steps) or stream (passes, one sample at a time).")] = "batch",
     steps: Annotated[int, typer.Option(min=0, max=1_000_000, help="Adaptation steps.")] = 10,
     shots: Annotated[int | None, typer.Option(help="Learn from the first SHOTS rows, measure on the rest.")] = None,
-    adapt_lr: Annotated[float | None, typer.Option(help="Rate. Default: the run's own choice.")] = None,
+    adapt_lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the run's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the adapted weights here (.npz).")] = None,
     json: Json = False,
 ) -> None:
@@ -115,7 +115,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Where to write a comparison. Default: comparison.html.")] = None,
     json: Json = False,
 ) -> None:
-    """Write one run's page anew, or several runs side by side in one table and plot."""
+    """Rewrite the report of one run, or compare several runs in one table and plot."""
     from tinyfl.report import page as pages
 
     if len(runs) == 1 and out is not None:

@@ -17,13 +17,13 @@ def plan(
     board: Annotated[str, typer.Option(help="Boards' names or manifests' paths, with commas between, or all.")] = "all",
     shape: Annotated[str | None, typer.Option(help="For a network's name: its input, such as 28x28x1.")] = None,
     outputs: Annotated[int, typer.Option(help="For a network's name: its outputs.")] = 0,
-    freeze: Annotated[int, typer.Option(help="The first so many layers with weights do not learn.")] = 0,
-    samples: Annotated[int, typer.Option(help="Samples of a round.")] = 32,
-    batch: Annotated[int, typer.Option(help="Samples an inner step.")] = 1,
+    freeze: Annotated[int, typer.Option(help="The first N layers with weights do not learn.")] = 0,
+    samples: Annotated[int, typer.Option(help="Samples in each round.")] = 32,
+    batch: Annotated[int, typer.Option(help="Samples in each inner step.")] = 1,
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
-    """What a model costs on a board, before anything is flashed: RAM, flash, instructions, seconds and millijoules."""
+    """Show a model's cost on boards before flashing: RAM, flash, instructions, seconds and millijoules."""
     from tinyfl import costs
     from tinyfl.cli.show import runs as show
     from tinyfl.costs.models import load_model, read_shape
@@ -40,16 +40,16 @@ def plan(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run's directory, or an .npz file of weights.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Only int8. Bare: both.")] = False,
-    float32: Annotated[bool, typer.Option("--float", help="Only float32. Bare: both.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Only int8. Default: both.")] = False,
+    float32: Annotated[bool, typer.Option("--float", help="Only float32. Default: both.")] = False,
     adapted: Annotated[
-        int | None, typer.Option(metavar="DEVICE", help="The weights to which this test device, from 0, adapts.")
+        int | None, typer.Option(metavar="DEVICE", help="Adapt the weights to this test device first; counts from 0.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The task's file, if not where the run had it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The task's file, if it has moved since the run.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files. Default: exported, in the run's directory.")] = None,
     json: Json = False,
 ) -> None:
-    """Write a trained network as TFLite files and C arrays, with a model card of what they reach."""
+    """Write a trained network as TFLite files and C arrays, with a model card of their accuracy."""
     from tinyfl.cli.show import runs as show
     from tinyfl.export import model
 
@@ -67,17 +67,17 @@ def export(
 def infer(
     model: Annotated[Path, typer.Argument(help="An int8 .tflite file.")],
     input: Annotated[Path | None, typer.Option(help="A batch of inputs (.npy): raw int8, or float32 to be quantised.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the raw outputs go (.npy).")] = None,
+    output: Annotated[Path | None, typer.Option(help="File for the raw outputs (.npy).")] = None,
     on: Annotated[str, typer.Option(help="native, emulated:BOARD, or port:PORT.")] = "native",
     task: Annotated[
         str | None, typer.Option(help="Measure the accuracy on test devices of this task, or of this finished run.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The task's .npz file.")] = None,
-    device: Annotated[int | None, typer.Option(help="On this test device of the run, as export --adapted numbers it.")] = None,
+    device: Annotated[int | None, typer.Option(help="Only this test device, numbered as in export --adapted.")] = None,
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
-    """Run an int8 model over a batch or a task: here, on an emulated board, or on a board on a port."""
+    """Run an int8 model on a batch of inputs or on a task: on this machine, an emulated board, or a board on a port."""
     from tinyfl.cli.show import runs as show
     from tinyfl.export.infer import infer as run_inference
 

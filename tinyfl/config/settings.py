@@ -97,47 +97,50 @@ class Settings:
     # fmt: off
     task: str = setting(f"{_one_of(TASKS)}.", TASK, common=True, default="digits", choices=TASKS)
     data: str = setting(
-        "Your .npz file, for npz and omniglot.", TASK, common=True, metavar="FILE", tasks=("npz", "omniglot"), default="",
+        "Your .npz file, for tasks npz and omniglot.", TASK, common=True, metavar="FILE", tasks=("npz", "omniglot"), default="",
         read=str)
     standardise: bool = setting(
-        "npz: inputs and values as deviations from the training devices' mean. Default: unless weights are a file's.", TASK,
-        tasks=("npz",))
+        "npz: scale inputs and values by the training devices' mean and deviation. Default: yes, unless --network is a file.",
+        TASK, tasks=("npz",))
     targets: str = setting(
-        "npz: y holds classes, or values to predict. Default: what it looks like.", TASK, tasks=("npz",), default="",
+        "npz: what y holds, classes or values. Default: guessed from y.", TASK, tasks=("npz",), default="",
         choices=("classes", "values"), refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", choices=ALGORITHMS)
-    network: str = setting("mlp-32, conv-16-32, dsconv-16-32, a .keras or .h5 file.", LEARNING, common=True)
+    network: str = setting("Such as mlp-32, conv-16-32 or dsconv-16-32; or a .keras or .h5 file.", LEARNING, common=True)
     devices: int = setting(
-        "Size of the fleet; 0: all that the data have.", FLEET, common=True, default=0, bounds=(0, MAX_DEVICES))
-    cohort: int = setting("Devices a round.", LEARNING, common=True, bounds=(1, 1 << 20))
-    rounds: int = setting("Rounds.", LEARNING, common=True, bounds=(1, 1 << 31))
-    samples: int = setting("Samples a device takes in a round.", LEARNING, algorithms=ALGORITHMS, bounds=(1, 1 << 24))
-    batch: int = setting("Samples an inner step.", LEARNING, algorithms=("reptile", "fedavg"), bounds=(1, 1 << 24))
+        "Devices in the fleet; 0: all those in the data.", FLEET, common=True, default=0, bounds=(0, MAX_DEVICES))
+    cohort: int = setting("Devices in each round.", LEARNING, common=True, bounds=(1, 1 << 20))
+    rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, 1 << 31))
+    samples: int = setting("Samples of a device in each round.", LEARNING, algorithms=ALGORITHMS, bounds=(1, 1 << 24))
+    batch: int = setting("Samples in each inner step.", LEARNING, algorithms=("reptile", "fedavg"), bounds=(1, 1 << 24))
     inner_lr: float = setting("Learning rate on the devices.", LEARNING, algorithms=ALGORITHMS, bounds=(1e-12, 1e6))
     outer_step: float = setting(
-        "How far the server follows, at first.", LEARNING, algorithms=("tinyreptile", "reptile", "fedavg"), bounds=(1e-12, 1e6))
+        "The server's step towards the mean, at first.", LEARNING, algorithms=("tinyreptile", "reptile", "fedavg"),
+        bounds=(1e-12, 1e6))
     clip: float = setting("Bound on the norm of the loss's gradient; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))
-    adapt_lr: float = setting("Adaptation rate; 0: chosen on validation devices.", EVALUATION, default=0.0, bounds=(0, 1e6))
+    adapt_lr: float = setting(
+        "Learning rate of adaptation; 0: chosen on validation devices.", EVALUATION, default=0.0, bounds=(0, 1e6))
     freeze: int = setting("The first N layers with weights do not learn.", LEARNING, default=0, bounds=(0, 64))
     shots: tuple[int, ...] = setting(
         "Samples to adapt on (per class in N-way tasks); may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
     tasks: int = setting("Unseen devices to evaluate on.", EVALUATION, common=True, default=2000, bounds=(2, 1 << 24))
-    seed: int = setting("The same seed gives the same theta.", LEARNING, common=True, default=0, bounds=(0, (1 << 63) - 1))
-    nodes: str = setting("Flower nodes: N gateways, or devices.", FLEET, common=True, metavar="N", default="1", read=plain)
+    seed: int = setting("The same seed gives the same weights.", LEARNING, common=True, default=0, bounds=(0, (1 << 63) - 1))
+    nodes: str = setting(
+        "Flower nodes: N gateways; or devices, one node each.", FLEET, common=True, metavar="N", default="1", read=plain)
     aggregator: str = setting(
-        f"In the place of the mean: {_one_of(AGGREGATORS)}; with --nodes devices.", AGGREGATION, common=True, default="",
+        f"Instead of the mean: {_one_of(AGGREGATORS)}; needs --nodes devices.", AGGREGATION, common=True, default="",
         choices=AGGREGATORS, refusal="no {name} is called {value!r}. There are {choices}, or none for the mean.",
         formerly="robust")
     tolerate: float = setting("With --aggregator: share of poisoned devices to withstand.", AGGREGATION, default=0.2)
     noise: float = setting(
-        "Privacy: noise on a round's sum, in units of --update-clip; with --nodes devices.", AGGREGATION, default=0.0,
+        "Privacy: noise on a round's sum, in units of --update-clip; needs --nodes devices.", AGGREGATION, default=0.0,
         bounds=(0, 1e6))
     update_clip: float = setting(
         "Bound on the norm of a device's whole update; 0: none.", AGGREGATION, default=0.0, bounds=(0, 1e6))
-    minimum: int = setting("Updates that a round needs to count.", FLEET, default=0, bounds=(0, 1 << 20), may_change=True)
+    minimum: int = setting("Least number of updates in a valid round.", FLEET, default=0, bounds=(0, 1 << 20), may_change=True)
     seconds: float = setting(
-        "What a board may take for its part of a round.", FLEET, default=60.0, bounds=(0.1, 1e6), may_change=True)
+        "Time limit for a board's part of a round.", FLEET, default=60.0, bounds=(0.1, 1e6), may_change=True)
     fleet: tuple[Part, ...] = setting(
         "The [[fleet]] tables of a file (docs/fleets.md).", default=(), read=tuple, may_change=True)
     # fmt: on

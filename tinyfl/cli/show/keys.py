@@ -37,7 +37,7 @@ def keys(made: MadeKeys) -> None:
         "Start the SuperLink. Its database keeps the nodes and runs that it knows through a restart:",
         f"  {steps['superlink']}",
         "",
-        "On the same machine, where nodes are registered and runs handed in, add to ~/.flwr/config.toml:",
+        "On the same machine, where nodes are registered and runs submitted, add to ~/.flwr/config.toml:",
         *(f"  {line}" for line in steps["config"].splitlines()),
         "",
     ]
