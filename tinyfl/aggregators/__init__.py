@@ -4,7 +4,7 @@ An aggregator combines the phis of a cohort into one; the algorithm takes its ou
 of a private aggregator costs no further privacy.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,14 @@ def target_delta(devices: int) -> float:
 
 
 def _robust(config: Config) -> FedAvg:
-    if config.aggregator == "median":
-        return FedMedian(**ALL)
-    if config.aggregator == "trimmed-mean":
-        return FedTrimmedAvg(beta=config.tolerate, **ALL)
-    if config.aggregator == "krum":
-        return Krum(num_malicious_nodes=config.poisoned, **ALL)
-    return FedAvg(**ALL)
+    if not config.aggregator:
+        return FedAvg(**ALL)
+    made: dict[str, Callable[[], FedAvg]] = {
+        "median": lambda: FedMedian(**ALL),
+        "trimmed-mean": lambda: FedTrimmedAvg(beta=config.tolerate, **ALL),
+        "krum": lambda: Krum(num_malicious_nodes=config.poisoned, **ALL),
+    }
+    return made[config.aggregator]()
 
 
 def _accountant(config: Config, rounds_done: int) -> Any:

@@ -50,9 +50,13 @@ def main() -> None:
 
 
 def _verbs() -> Any:
-    """The application, with all verbs."""
-    from tinyfl.cli import federation, firmware, flashing, fleet, learning, models  # noqa: F401  each adds its verbs
+    """The application, with all verbs in the order of the help."""
+    from importlib import import_module
+
     from tinyfl.cli.common import app
+
+    for module in ("learning", "models", "firmware", "flashing", "fleet", "federation"):
+        import_module(f"tinyfl.cli.{module}")
 
     return app
 
