@@ -13,6 +13,7 @@ from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.networks.keras import from_keras
 from tinyfl.networks.layers import Loss
 from tinyfl.report import figures
+from tinyfl.report import page as report
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulation import Run
 
@@ -102,10 +103,10 @@ def test_a_files_weights_start_from_inputs_as_they_are_and_are_called_the_users(
         assert "random" not in words.lower().replace("random.png", "")
     assert "start: your weights, from own.keras" in page
     assert "x: as it is in the file" in page
-    page.rebuild(run.path)
+    report.rebuild(run.path)
     assert (run.path / "report.html").read_text() == page, "the rebuilt page starts from the file's weights too"
     file.write_bytes(file.read_bytes() + b"more")
-    page.rebuild(run.path)
+    report.rebuild(run.path)
     assert "own.keras was changed since the run" in (run.path / "report.html").read_text()
 
 
@@ -113,12 +114,12 @@ def test_a_files_weights_start_from_inputs_as_they_are_and_are_called_the_users(
     ("units", "activation", "loss", "y", "options", "accuracy", "says"),
     [
         (1, "linear", "mse", COUNTS, {}, False, "values to predict"),
-        (1, "linear", "mae", COUNTS, {}, False, "mean_squared_error, in place of mean_absolute_error"),
+        (1, "linear", "mae", COUNTS, {}, False, "mean_squared_error, instead of mean_absolute_error"),
         (1, "linear", None, COUNTS, {"targets": "values"}, False, "values to predict"),
         (2, "softmax", "categorical_crossentropy", np.eye(2)[YES], {}, True, "one-hot rows"),
         (2, "softmax", None, YES.astype(float), {}, True, "in an array of floats"),
         (2, "linear", "mse", np.eye(2)[YES], {}, False, "values to predict"),
-        (2, "linear", "mse", YES, {"targets": "classes"}, True, "softmax_cross_entropy, in place of mean_squared_error"),
+        (2, "linear", "mse", YES, {"targets": "classes"}, True, "softmax_cross_entropy, instead of mean_squared_error"),
     ],
 )
 def test_the_loss_that_a_file_was_made_for_says_what_y_holds(

@@ -75,7 +75,7 @@ def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
         well = ask(socket, MessageType.TRAIN, content, RUN_CONFIG)
     assert isinstance(bad, Error)
     assert "no task is called 'cooking'" in str(bad.reason)
-    assert "mlp-8-tanh has 3 inputs and 1 outputs, and task sine has 1 and 1" in str(misfit.reason)  # type: ignore[union-attr]
+    assert "mlp-8-tanh has 3 inputs and 1 outputs, but task sine has 1 and 1" in str(misfit.reason)  # type: ignore[union-attr]
     assert "network odd: not a plan" in str(no_plan.reason)  # type: ignore[union-attr]
     assert "Install the same version of tinyfl on all machines" in str(no_shape.reason)  # type: ignore[union-attr]
     assert isinstance(well, RecordDict)

@@ -398,7 +398,7 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_another_flwr_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner_parts, "version", lambda _: "1.42.0")
-    with pytest.raises(InstallError, match=r"not of 1\.42\.0: pip install flwr==1\.41\.0"):
+    with pytest.raises(InstallError, match=r"not 1\.42\.0: pip install flwr==1\.41\.0"):
         superlink._flower(setting(tmp_path), tmp_path, Allowed(frozenset(), ()))
     monkeypatch.undo()
     for part in ("flwr.superlink.cli.flower_superlink", "flwr.supercore.error"):

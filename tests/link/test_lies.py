@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_figure_is_left_out_and_said(lie: str) -> None:
     assert (updates.devices, updates.loss) == (3, honest.loss)
     (said,) = (event for event in events if event.what == "no loss")
     assert said.device == 1
-    assert said.detail.endswith("is left out of the round's")
+    assert said.detail.endswith("is left out of the round's mean")
 
 
 def run(path: Path, boards: list[Any], nodes: str = "1") -> Outcome:
