@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers(tmp_path: Path, toolchain
     large = source(tmp_path / "mine.c", flash=70_000)
     with pytest.raises(DoesNotFit, match=r"bytes of flash; the board has 262,128 for it, [\d,]+ too few") as refused:
         build.build(board, tmp_path, toolchain=toolchain, sources=[large])
-    over = int(str(refused.value).split("of them, ")[1].split(" ")[0].replace(",", ""))
+    over = int(str(refused.value).split("for it, ")[1].split(" ")[0].replace(",", ""))
     assert abs(over - (least + 280_000 - 262_128)) < 64
     assert made.elf.exists()
 
