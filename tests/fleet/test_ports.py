@@ -134,7 +134,7 @@ def test_of_an_adapter_with_several_ports_none_stands_for_another(desk: Desk) ->
 
 
 def test_a_macs_two_names_of_a_port_are_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyfl.devices.ports.sys.platform", "darwin")
+    monkeypatch.setattr("tinyfl.system.addresses.sys.platform", "darwin")
     now = [ports.Port("/dev/cu.usbmodem1", usb=MICROBIT, serial="A")]
     assert ports.port("/dev/tty.usbmodem1", present=now) == ports.port("/dev/cu.usbmodem1", present=now) == now[0]
 
