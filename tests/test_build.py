@@ -215,9 +215,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers(tmp_path: Path, toolchain
     assert abs(over - (least + 280_000 - 262_128)) < 64
     assert made.elf.exists()
 
-    with pytest.raises(
-        DoesNotFit, match=r"takes 2\d\d,\d{3} bytes of RAM without a network, 4,096 of them stack.*has 262,144"
-    ):
+    with pytest.raises(DoesNotFit, match=r"takes 2\d\d,\d{3} bytes of RAM without a network, 4,096 of them stack.*has 262,144"):
         build.build(board, tmp_path, toolchain=toolchain, sources=[source(tmp_path / "mine.c", ram=64_500)])
 
 
