@@ -22,8 +22,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 HERE = Path(__file__).parent
 SLOW_PATHS = (
-    "simulators/", "export/test_int8_emulated.py", "firmware/test_builds.py", "link/test_faults.py", "link/test_lies.py",
-    "test_build.py", "test_costs.py", "test_disk_full.py", "test_types.py",
+    "simulators/", "export/test_int8_emulated.py", "firmware/test_builds.py", "link/test_faults.py",
+    "link/test_lies.py", "test_build.py", "test_costs.py", "test_disk_full.py", "test_types.py",
 )  # fmt: skip
 SLOW_FIXTURES = {"tensorflow", "emulators", "machine", "serve", "pico", "served"}
 
@@ -40,8 +40,8 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Marks the slow tests, by path and by fixture: they emulate boards, build firmware or the package, load TensorFlow, start a
-    SuperLink, or try every fault in turn.
+    """Marks the slow tests, by path and by fixture: they emulate boards, build firmware or the package, load TensorFlow, start
+    a SuperLink, or try every fault in turn.
 
     One that is slow for a reason of its own says so itself: @pytest.mark.slow. The others are the quick lane.
     """
