@@ -464,7 +464,7 @@ def begun(process: Path, tmp_path: Path) -> Path:
 
 def test_a_build_waits_for_another_in_its_folder_and_goes_on_when_that_one_is_killed(begun: Path) -> None:
     hold = "import sys, time; from pathlib import Path; from tinyfl.system import locks\n"
-    hold += "with locks.alone(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
+    hold += "with locks.exclusive(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
     (begun / build.LOCK).touch()
     with subprocess.Popen([sys.executable, "-c", hold, str(begun / build.LOCK)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"

@@ -25,7 +25,7 @@ from tinyfl.networks import network
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.learner import learner_of
 from tinyfl.simulation import here
-from tinyfl.system.interrupts import held_back
+from tinyfl.system.interrupts import signals_deferred
 from tinyfl.tasks.sine import Sine
 
 TINY = {"task": "sine", "network": "mlp-2", "devices": 4, "cohort": 2, "rounds": 4, "tasks": 2, "adapt_lr": 0.01}
@@ -46,7 +46,7 @@ import hashlib, os, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from tinyfl import cli
 from tinyfl.cli import ending
-from tinyfl.system.interrupts import held_back, telling
+from tinyfl.system.interrupts import interrupt_message, signals_deferred
 def end(): os.kill(os.getpid(), {int(end)})
 {script}
 cli.command()
@@ -75,7 +75,7 @@ sys.meta_path.insert(0, Loading)
 def test_a_signal_that_a_library_turns_into_an_error_of_its_own(ended: Any) -> None:
     found, code, said = ended("""
 def main():
-    with telling(lambda: "go on so"):
+    with interrupt_message(lambda: "go on so"):
         try:
             end()
             time.sleep(60)
@@ -91,7 +91,7 @@ def test_work_that_does_not_hear_signals_is_cut_off(ended: Any, grace: float, si
     found, code, said = ended(f"""
 ending.GRACE_SECONDS = {grace}
 def main():
-    with telling(lambda: "go on so"):
+    with interrupt_message(lambda: "go on so"):
         for number in range({signals}):
             threading.Timer(0.2 + 0.5 * number, end).start()
         {DEAF}
@@ -105,7 +105,7 @@ def test_a_signal_that_was_held_back_is_one_signal(ended: Any) -> None:
 ending.GRACE_SECONDS = 600
 def main():
     try:
-        with held_back():
+        with signals_deferred():
             end()
             time.sleep(0.1)
     finally:
@@ -252,7 +252,7 @@ def test_a_round_in_a_thread_is_ended_by_whoever_closes_the_fleet(tmp_path: Path
 
 def test_an_interrupt_waits_for_steps_that_belong_together() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), held_back():
+    with pytest.raises(KeyboardInterrupt), signals_deferred():
         os.kill(os.getpid(), signal.SIGINT)
         done.append("both")
     assert done == ["both"]

@@ -22,7 +22,7 @@ from tinyfl.cli.show import flash as show_flash
 from tinyfl.cli.show import runs as show
 from tinyfl.devices.connected import Device, Probe
 from tinyfl.devices.inventory import Saved
-from tinyfl.devices.monitor import Said
+from tinyfl.devices.monitor import Line
 from tinyfl.devices.ports import Port
 from tinyfl.devices.push import Pushed, PushResult
 from tinyfl.doctor import Check
@@ -94,9 +94,9 @@ INFERRED = {"model": EVIL, "on": EVIL, "bytes": 1, "arena_bytes": 1, "output": E
 
 def monitored() -> None:
     with show_fleet.Monitor() as shown:
-        shown.tell(Said(0.0, "connected", EVIL, description=DESCRIBED))
-        shown.tell(Said(0.0, "status", EVIL, status=Status(9, 1, b"", 1, 1.0, 0, b"", 0)))
-        shown.tell(Said(0.0, "gone", EVIL, detail=EVIL))
+        shown.tell(Line(0.0, "connected", EVIL, description=DESCRIBED))
+        shown.tell(Line(0.0, "status", EVIL, status=Status(9, 1, b"", 1, 1.0, 0, b"", 0)))
+        shown.tell(Line(0.0, "gone", EVIL, detail=EVIL))
 
 
 def one_board() -> None:

@@ -13,7 +13,7 @@ from tinyfl.core import F32, U32, Stream
 from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
 
-PUT_RIGHT = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
+BOARD_CURE = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
 """The cure for a board in the wrong place."""
 
 
@@ -128,7 +128,7 @@ class MixedFleet:
             owner = self._device_of.setdefault(id, device) if id else device
             if owner != device and not reasons[i]:
                 phi[i], reasons[i] = theta, Refused.reason
-                why = f"{Refused.reason}: board {id} answers, which is device {owner} already. {PUT_RIGHT}"
+                why = f"{Refused.reason}: board {id} answers, which is device {owner} already. {BOARD_CURE}"
                 self._on_event(Event(round, device, id, "left out", why))
         return replace(result, phi=phi, reasons=tuple(reasons))
 

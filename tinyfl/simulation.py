@@ -24,7 +24,7 @@ from tinyfl.runs import evaluation
 from tinyfl.runs.directory import RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.learner import Learner, fitted
-from tinyfl.system.interrupts import telling
+from tinyfl.system.interrupts import interrupt_message
 from tinyfl.tasks import SPLITS
 from tinyfl.tasks.standard import Standardisation
 
@@ -106,10 +106,10 @@ def simulate(
             directory.start(job.config)
         for note in job.notes:
             (on_note or str)(note)
-        go_on = f"Go on with: {directory.again}"
-        with telling(lambda: f"stopped. {go_on}"):
+        go_on = f"Go on with: {directory.resume_command}"
+        with interrupt_message(lambda: f"stopped. {go_on}"):
             outcome, boards = _train(directory, job, over or here, on_event)
-        with telling(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
+        with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
             return _finish(directory, job, outcome, boards)
 
 

@@ -58,7 +58,7 @@ class PoisonedGrid(FleetAddresses):
             yield reply
 
     def _poison(self, node: int, content: RecordDict, request: Request) -> RecordDict:
-        cohort = cohort_at(self.devices_at(node), request.told)
+        cohort = cohort_at(self.devices_at(node), request.instructions)
         updates = read_updates(request.theta, content, cohort.tolist())
         phi: F32 = updates.mean().astype(np.float32)
         if self.grid.gateways is None:
@@ -67,7 +67,7 @@ class PoisonedGrid(FleetAddresses):
             poisoned = cohort[np.isin(cohort, list(self.poisoned))]
             if not len(poisoned):
                 return content
-            own = self.grid.fleet.run_each(poisoned, request.told.round, request.theta, request.told.inner).phi
+            own = self.grid.fleet.run_each(poisoned, request.instructions.round, request.theta, request.instructions.inner).phi
             phi = (phi + (self._altered(own, request.theta) - own).sum(axis=0) / len(cohort)).astype(np.float32)
         return RecordDict({**content, "arrays": theta_record(phi)})
 

@@ -13,7 +13,7 @@ from desk import Desk, held, silent
 from double import Double
 
 from tinyfl.devices import monitor as watching
-from tinyfl.devices.monitor import Said, monitor
+from tinyfl.devices.monitor import Line, monitor
 from tinyfl.errors import ConfigError, Dead
 
 
@@ -24,9 +24,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_tells_what_the_board_is_and_how_it_stands_until_ctrl_c(desk: Desk) -> None:
     url = desk.plug("ttyACM0", Double(b"\xab").exchange)
-    said: list[Said] = []
+    said: list[Line] = []
 
-    def tell(line: Said) -> None:
+    def tell(line: Line) -> None:
         said.append(line)
         if len(said) == 4:
             raise KeyboardInterrupt
@@ -42,9 +42,9 @@ def test_a_board_that_comes_back_under_another_name_is_watched_on(desk: Desk) ->
     board = Double(b"\xab")
     desk.plug("ttyACM0", Double(b"\1").exchange, serial="other")
     desk.plug("ttyACM1", board.exchange, serial="A")
-    said: list[Said] = []
+    said: list[Line] = []
 
-    def tell(line: Said) -> None:
+    def tell(line: Line) -> None:
         said.append(line)
         if len(said) == 2:
             desk.unplug("ttyACM1")
@@ -61,11 +61,11 @@ def test_a_board_that_comes_back_under_another_name_is_watched_on(desk: Desk) ->
 
 def test_by_id_no_other_board_takes_its_place(desk: Desk) -> None:
     """A port without USB facts has another board now; by its id, only the first one is watched."""
-    board, other, said = Double(b"\xab"), Double(b"\1"), list[Said]()
+    board, other, said = Double(b"\xab"), Double(b"\1"), list[Line]()
     now = [board, board, board, other, other, other, board]
     url = desk.plug("ttyACM0", lambda data: (now.pop(0) if len(now) > 1 else board).exchange(data))
 
-    def tell(line: Said) -> None:
+    def tell(line: Line) -> None:
         said.append(line)
         if line.what == "status" and len(said) == 2:
             desk.unplug("ttyACM0")
@@ -85,9 +85,9 @@ def test_behind_twins_a_board_is_watched_on_by_its_id(desk: Desk, socket: str) -
     desk.plug("ttyUSB0", Double(b"\1").exchange, usb=usb, serial="0001", location="1-1")
     url = desk.plug("ttyUSB1", board.exchange, usb=usb, serial="0001", location="1-2")
     Path("devices.toml").write_text(f"[[device]]\nid = 'ab'\nport = '{url}'\nusb-serial = '0001'\n")
-    said: list[Said] = []
+    said: list[Line] = []
 
-    def tell(line: Said) -> None:
+    def tell(line: Line) -> None:
         said.append(line)
         if len(said) == 2:
             desk.unplug("ttyUSB1")
@@ -104,7 +104,7 @@ def test_behind_twins_a_board_is_watched_on_by_its_id(desk: Desk, socket: str) -
 def test_a_port_at_which_another_board_answers_says_so(desk: Desk) -> None:
     url, said = desk.plug("ttyACM0", Double(b"\xab").exchange), []
 
-    def tell(line: Said) -> None:
+    def tell(line: Line) -> None:
         said.append(line)
         if len(said) == 2:
             desk.unplug("ttyACM0")
@@ -120,7 +120,7 @@ def test_a_port_at_which_another_board_answers_says_so(desk: Desk) -> None:
 def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
     url = desk.plug("ttyACM0", Double(b"\xab").exchange)
 
-    def never(line: Said) -> None:
+    def never(line: Line) -> None:
         raise AssertionError(line)
 
     for which in ({"url": ""}, {"url": url, "id": "ab"}):

@@ -87,7 +87,7 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
 
     out = out.resolve()
     elf, objects = out / f"{board.name}.elf", out / OBJECTS
-    with locks.alone(_prepared(out), f"another build is under way in {out}") as alone:
+    with locks.exclusive(_prepared(out), f"another build is under way in {out}") as alone:
         pool = ThreadPoolExecutor()
         try:
             compiled = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))

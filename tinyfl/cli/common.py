@@ -49,8 +49,8 @@ def tell(text: str) -> None:
         return
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(on: bool) -> None:
+    if on:
         typer.echo(__version__)
         raise typer.Exit
 

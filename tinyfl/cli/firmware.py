@@ -109,7 +109,7 @@ def emulate(
     from tinyfl.fleets import emulation
 
     up = emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first_id, out=out)
-    with up as running, suppress(KeyboardInterrupt):  # from when anyone is told that the boards are up, and may end them
+    with up as running, suppress(KeyboardInterrupt):  # from the moment that their addresses are printed
         if json:
             typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))
         else:

@@ -44,15 +44,15 @@ def flash(
 
     words = tuple(board or ())
     kinds = tuple(map(boards.load, words))
-    asked = FlashSelection(
+    selection = FlashSelection(
         kinds, tuple(id or ()), tuple(tag or ()), everything, tuple(probe or ()), tuple(port or ()), baud, words
     )
     job = run.Job(method, toolchain, tuple(source or ()), force, out)
     if dry_run:
-        lines = run.commands(asked, job, devices=file)
+        lines = run.commands(selection, job, devices=file)
         say(jsonlib.dumps({"commands": lines}) if json else "\n".join(lines))
         return
-    outcomes = run.flash(asked, job, wait=wait, devices=file, tell=show.outcome)
+    outcomes = run.flash(selection, job, wait=wait, devices=file, tell=show.outcome)
     if json:
         typer.echo(jsonlib.dumps({"boards": [each.as_json() for each in outcomes]}))
     else:

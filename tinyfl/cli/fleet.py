@@ -66,8 +66,8 @@ def push(
     from tinyfl.devices import inventory
     from tinyfl.devices import push as pushing
 
-    asked = inventory.selection(board or (), id or (), tag or (), port or (), everything=all)
-    done = pushing.push(model, asked, urls=port or (), baud=baud, wait=wait, devices=file, tell=show.outcome)
+    selection = inventory.selection(board or (), id or (), tag or (), port or (), everything=all)
+    done = pushing.push(model, selection, urls=port or (), baud=baud, wait=wait, devices=file, tell=show.outcome)
     if json:
         typer.echo(jsonlib.dumps(done.as_json()))
     else:
@@ -88,8 +88,8 @@ def monitor(
     from tinyfl.cli.show import devices as show
     from tinyfl.devices import monitor as watching
 
-    def line(said: watching.Said) -> None:
-        print(jsonlib.dumps(said.as_json()), flush=True)
+    def line(entry: watching.Line) -> None:
+        print(jsonlib.dumps(entry.as_json()), flush=True)
 
     if json:
         watching.monitor(port, line, id=id, baud=baud, interval=interval, devices=file)

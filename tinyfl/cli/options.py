@@ -13,8 +13,8 @@ from tinyfl.config.defaults import defaults
 from tinyfl.config.settings import SETTINGS, Setting
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
-ASKED = f"{__name__}.asked"
-"""Where a context keeps the words of the command line, by option."""
+GIVEN = f"{__name__}.given"
+"""The key under which a context keeps the parsed command line."""
 
 
 def option(help: str, panel: str, metavar: str | None = None, *, common: bool = True) -> Any:
@@ -22,8 +22,8 @@ def option(help: str, panel: str, metavar: str | None = None, *, common: bool = 
     return typer.Option(help=help, rich_help_panel=panel, metavar=metavar, hidden=not common)
 
 
-def _show_all(ctx: typer.Context, asked: bool) -> None:
-    if asked:
+def _show_all(ctx: typer.Context, on: bool) -> None:
+    if on:
         typer.echo(ctx.get_help())
         raise typer.Exit
 
@@ -37,7 +37,7 @@ HelpAll = Annotated[
 
 
 def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
-    """``verb`` as typer is to see it: with an option for each setting in the place of ``**settings``, which come last."""
+    """``verb`` as typer is to see it: with an option for each setting instead of ``**settings``, which come last."""
     first, *own, _ = (each.replace(kind=each.KEYWORD_ONLY) for each in inspect.signature(verb).parameters.values())
     parameters = [first, *(_parameter(each) for each in SETTINGS.values() if each.panel), *own]
     verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -62,31 +62,31 @@ class Command(TyperCommand):
     """A command whose help lists the common options, beside --task or --algorithm their own too, and at --help-all all."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[ASKED], _, _ = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta[GIVEN], _, _ = self.make_parser(ctx).parse_args(list(args))
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        asked = ctx.meta[ASKED]
-        usual = defaults(asked.get("task", "digits"), asked.get("algorithm", "tinyreptile"))
+        line = ctx.meta[GIVEN]
+        usual = defaults(line.get("task", "digits"), line.get("algorithm", "tinyreptile"))
         shown = copy(self)
-        shown.params = [_shown(param, asked, usual) for param in self.params]
+        shown.params = [_shown(param, line, usual) for param in self.params]
         super(Command, shown).format_help(ctx, formatter)
 
 
-def _shown(param: click.Parameter, asked: Mapping[str, Any], usual: Mapping[str, Any]) -> Any:
-    """``param`` as the help has it: with its default for this task and algorithm; hidden where nobody asked for it."""
+def _shown(param: click.Parameter, line: Mapping[str, Any], usual: Mapping[str, Any]) -> Any:
+    """``param`` for the help: with its default for this task and algorithm, and hidden if it is not of interest."""
     shown: Any = copy(param)
     setting = SETTINGS.get(shown.name)
     if setting:
-        value = usual.get(setting.name)
-        shown.hidden = not _of_interest(setting, asked)
+        value = setting.default if setting.name in line else usual.get(setting.name)
+        shown.hidden = not _of_interest(setting, line)
         shown.default = f"{value:g}" if isinstance(value, float) else None if value == "" else value
-    if "help_all" in asked:
+    if "help_all" in line:
         shown.hidden = False
     return shown
 
 
-def _of_interest(setting: Setting, asked: Mapping[str, Any]) -> bool:
-    """Whether it is common, or of the task or algorithm that is asked for; not where it is of another."""
-    named = [(asked[key], only) for key, only in (("task", setting.tasks), ("algorithm", setting.algorithms)) if key in asked]
+def _of_interest(setting: Setting, line: Mapping[str, Any]) -> bool:
+    """Whether it is common, or of the task or algorithm on the command line; False if it belongs to another."""
+    named = [(line[key], only) for key, only in (("task", setting.tasks), ("algorithm", setting.algorithms)) if key in line]
     return all(name in only for name, only in named if only) and (setting.common or any(only for _, only in named))

@@ -1,4 +1,4 @@
-"""Options and settings that have another name now. The former one still works, and a line says the new one."""
+"""Options and settings with a new name. The former name still works, and a line on stderr gives the new one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,25 +13,25 @@ OPTIONS: dict[str, dict[str, str]] = {
     "emulate": {"--first": "--first-id"},
     "gateway": {"--first": "--first-device"},
 }  # fmt: skip
-"""For each verb, its former options and what they are called now."""
+"""For each verb, its former options and their new names."""
 
 
 def current(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line by the names of today, and a line for each former name in them."""
-    now = OPTIONS.get(words[0], {}) if words else {}
+    """A command line with new names only, and a hint for each former name in it."""
+    names = OPTIONS.get(words[0], {}) if words else {}
     end = words.index("--") if "--" in words else len(words)
-    said, hints = list(words), list[str]()
+    renamed, hints = list(words), list[str]()
     for place, word in enumerate(words[:end]):
         old, equals, value = word.partition("=")
-        if old in now:
-            said[place] = now[old] + equals + value
-            hints.append(f"tinyfl: {old} is now {now[old]}")
-    return said, list(dict.fromkeys(hints))
+        if old in names:
+            renamed[place] = names[old] + equals + value
+            hints.append(f"tinyfl: {old} is now {names[old]}")
+    return renamed, list(dict.fromkeys(hints))
 
 
 def in_file(config: Path) -> list[str]:
-    """A line for each setting in a user's file that stands there by its former name."""
+    """A hint for each former name in a user's file."""
     from tinyfl.config import read_toml
 
-    there = read_toml(config)
-    return [f"tinyfl: {config}: {old} is now {new}" for old, new in RENAMED.items() if old in there]
+    table = read_toml(config)
+    return [f"tinyfl: {config}: {old} is now {new}" for old, new in RENAMED.items() if old in table]

@@ -111,9 +111,9 @@ class Gateway:
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         request = read_request(content, message_type, {})
-        key = options, request.told, request.measure, request.network, request.theta.tobytes()
+        key = options, request.instructions, request.measure, request.network, request.theta.tobytes()
         if self._last_reply and self._last_reply[0] == key:
-            self._log(f"round {request.told.round + 1}: requested again, answered from memory")
+            self._log(f"round {request.instructions.round + 1}: requested again, answered from memory")
             return self._last_reply[1]
         self._events.clear()
         began = time.monotonic()
@@ -121,7 +121,7 @@ class Gateway:
         seconds = time.monotonic() - began
         if isinstance(reply, Error):
             return reply
-        self._log_round(request.told.round, reply, seconds)
+        self._log_round(request.instructions.round, reply, seconds)
         reply["events"] = events_record(self._events, seconds)
         if not any(event.what == "left out" for event in self._events):
             self._last_reply = key, reply

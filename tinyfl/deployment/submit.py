@@ -25,7 +25,7 @@ from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.system import cache
-from tinyfl.system.interrupts import telling
+from tinyfl.system.interrupts import interrupt_message
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
 EXIT = re.compile(r"\(exit (\d+): (\w+)\)")
@@ -54,11 +54,11 @@ def run_on(
     settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
     again = f"tinyfl run --resume {folder} --federation {superlink}"
     began = time.time()
-    with telling(
+    with interrupt_message(
         lambda: f"stopped while the run was being submitted. If it runs all the same: flwr list {superlink}, flwr stop"
     ):
         number = _submitted(superlink, settings)
-    with telling(lambda: f"the SuperLink stops the run after its last finished round. Go on with: {again}"):
+    with interrupt_message(lambda: f"the SuperLink stops the run after its last finished round. Go on with: {again}"):
         try:
             ended = _followed(superlink, number, again)
         except KeyboardInterrupt:

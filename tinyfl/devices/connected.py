@@ -29,7 +29,7 @@ from tinyfl.devices.ports import (  # fmt: skip
 from tinyfl.errors import LinkError
 from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
 from tinyfl.link.board import Description, LinkedBoard
-from tinyfl.link.defects import one_device
+from tinyfl.link.defects import confined
 from tinyfl.link.wire import SerialWire
 
 ASK_SECONDS = 2.0
@@ -143,7 +143,7 @@ async def _query(port: Port, within: float, named: bool, opened: Mapping[str, Se
     if not named and not port.boards:
         return Device(port, "unknown", "its USB ids match no board's manifest, so it was not queried")
     try:
-        with one_device():
+        with confined():
             demand_free(port, opened)
             board, baud = await connect(port, within)
     except LinkError as error:

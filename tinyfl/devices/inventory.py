@@ -216,7 +216,7 @@ def save(found: Sequence[Device], tags: Sequence[str] = (), path: Path | None = 
     for tag in tags:
         if not TAG.fullmatch(tag):
             raise ConfigError(f"{tag!r} is not a tag: give at most 64 letters, digits, and (after the first) . _ -.")
-    with locks.alone(path.parent, f"another tinyfl is writing {path}"):
+    with locks.exclusive(path.parent, f"another tinyfl is writing {path}"):
         text = _text(path)
         before = {each.id: each for each in _devices(text, path)}
         updated = [_saved(device, before.get(device.id), tags, path) for device in found if device.id]

@@ -27,7 +27,7 @@ RECONNECT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Said:
+class Line:
     """A line of the monitor, at ``time`` (seconds since 1970): "connected", with the board's description; "status"; "gone",
     with the reason; or "another board", with the description of a board that answered in place of the monitored one."""
 
@@ -50,7 +50,7 @@ class Said:
 
 def monitor(
     url: str,
-    tell: Callable[[Said], None],
+    tell: Callable[[Line], None],
     *,
     id: str = "",
     baud: int = 0,
@@ -69,7 +69,7 @@ def monitor(
         in_loop(_watch(url, id, baud, interval, devices, tell))
 
 
-async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | None, tell: Callable[[Said], None]) -> None:
+async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | None, tell: Callable[[Line], None]) -> None:
     at = port(url, baud) if url else (await _search(id, baud, devices)).port
     try:
         demand_free(at, open_ports())
@@ -77,25 +77,25 @@ async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | 
     except LinkError as error:
         raise type(error)(explained(at, error)) from error
     first = at = replace(at, bauds=(answered_at,))
-    tell(Said(time.time(), "connected", at.url, description=board.description))
+    tell(Line(time.time(), "connected", at.url, description=board.description))
     while True:
         watched = board.description.id
         try:
             await _listen(board, at, interval, tell)
         except LinkError as error:
-            tell(Said(time.time(), "gone", at.url, detail=explained(at, error)))
+            tell(Line(time.time(), "gone", at.url, detail=explained(at, error)))
         finally:
             await board.close()
         board, at = await _reconnect(first, watched if id else None)
         same = board.description.id == watched
         why = "" if same else f"it replaces {watched.hex()}. To monitor a certain board only, give --id."
-        tell(Said(time.time(), "connected" if same else "another board", at.url, description=board.description, detail=why))
+        tell(Line(time.time(), "connected" if same else "another board", at.url, description=board.description, detail=why))
 
 
-async def _listen(board: LinkedBoard, at: Port, interval: float, tell: Callable[[Said], None]) -> None:
+async def _listen(board: LinkedBoard, at: Port, interval: float, tell: Callable[[Line], None]) -> None:
     """Reports the board's status until it is lost; then raises LinkError."""
     while True:
-        tell(Said(time.time(), "status", at.url, status=await board.status()))
+        tell(Line(time.time(), "status", at.url, status=await board.status()))
         await asyncio.sleep(interval)
 
 

@@ -20,7 +20,7 @@ from tinyfl.devices.ports import Port, follow, named, port, serial_ports
 from tinyfl.errors import ConfigError, Corrupt, DoesNotFit, LinkError, Refused
 from tinyfl.int8.on_board import SLOWEST, demand_room, put_program
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
-from tinyfl.link.defects import one_device
+from tinyfl.link.defects import confined
 from tinyfl.link.messages import WEIGHTS_HEADER
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class _Push:
     async def _one(self, device: Device) -> PushResult:
         began = time.monotonic()
         try:
-            with one_device():
+            with confined():
                 what, detail = await put(self._model, device), ""
         except DoesNotFit as error:
             what, detail = DOES_NOT_FIT, str(error)

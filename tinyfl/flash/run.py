@@ -23,7 +23,7 @@ from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.fleets import emulation
 from tinyfl.link.board import Description
-from tinyfl.system.interrupts import telling
+from tinyfl.system.interrupts import interrupt_message
 
 AT_ONCE = 8
 """Maximum number of boards written in parallel."""
@@ -104,7 +104,7 @@ def flash(
     """
     _demand_methods(request, job)
     flashing = _Flash(request, job, devices, tell)
-    with telling(flashing.progress):
+    with interrupt_message(flashing.progress):
         return in_loop(flashing.run(wait))
 
 

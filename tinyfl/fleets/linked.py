@@ -20,9 +20,9 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
-from tinyfl.fleet import PUT_RIGHT, Event, Phis, summed
+from tinyfl.fleet import BOARD_CURE, Event, Phis, summed
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
-from tinyfl.link.defects import one_device
+from tinyfl.link.defects import confined
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.tasks import Task
@@ -141,7 +141,7 @@ class LinkFleet:
         """(phi, loss, reason) of one device. No failure of its board ends the round for others."""
         slot = self._slots[device]
         try:
-            with one_device():
+            with confined():
                 new = slot.board is None
                 board = await self._connected(device, work)
                 async with limit(self.seconds):
@@ -178,7 +178,7 @@ class LinkFleet:
                     await lower.wait()  # if two devices reach the same board, always the lower one counts
                 self._identify(slot, device, work)
             elif (await slot.board.describe(within)).id.hex() != slot.id:
-                raise Refused(f"another board answers where {slot.id} was. {PUT_RIGHT}")
+                raise Refused(f"another board answers where {slot.id} was. {BOARD_CURE}")
         finally:
             work.identified[device].set()
         return slot.board
@@ -191,7 +191,7 @@ class LinkFleet:
         others = [number for number, other in self._slots.items() if other is not slot and other.id == id]
         if others or (slot.id and slot.id != id):
             which = f"which is device {others[0]} already" if others else f"where {slot.id} was before"
-            raise Refused(f"board {id} answers, {which}. {PUT_RIGHT}")
+            raise Refused(f"board {id} answers, {which}. {BOARD_CURE}")
         what, slot.id = "back" if slot.id else "connected", id
         self._report(device, work, what, f"{described.board}, firmware {described.firmware}")
 

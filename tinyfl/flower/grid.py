@@ -107,7 +107,7 @@ class FleetGrid(FleetAddresses):
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
         return one_by_one(
             devices,
-            self.fleet.run_each(devices, request.told.round, request.theta, request.told.inner),
+            self.fleet.run_each(devices, request.instructions.round, request.theta, request.instructions.inner),
             request,
         )
 

@@ -41,7 +41,7 @@ class Request:
     network; without one, the run config gives it."""
 
     theta: F32
-    told: Instructions
+    instructions: Instructions
     measure: bool
     network: Network | None = None
 
@@ -71,7 +71,7 @@ def cohort_at(devices: range, instructions: Instructions) -> U32:
 
 def answer(fleet: Fleet, devices: range, request: Request) -> RecordDict | Error:
     """The reply of a node that serves the ``devices`` of ``fleet``."""
-    instructions = request.told
+    instructions = request.instructions
     if instructions.devices:
         named: U32 = np.array(instructions.devices, np.uint32)
         return _apart(named, fleet.run_each(named, instructions.round, request.theta, instructions.inner), instructions)
@@ -111,7 +111,7 @@ def read_apart(content: RecordDict, request: Request, named: Sequence[int]) -> t
 
 
 def _content(updates: Updates, request: Request) -> RecordDict | Error:
-    instructions = request.told
+    instructions = request.instructions
     metrics = metrics_record(updates, instructions.inner.samples * instructions.inner.passes)
     if request.measure:
         return RecordDict({"metrics": metrics})

@@ -300,9 +300,9 @@ class RemoteGrid(FleetAddresses):
             for remote, named in by_remote.items()
         }
         for remote, reply in self._exchange(contents, messages[0]).items():
-            apart = _apart(by_remote[remote], reply, replace(request, told=replace(request.told, devices=())))
+            apart = _apart(by_remote[remote], reply, replace(request, instructions=replace(request.instructions, devices=())))
             if not isinstance(reply, Error) and isinstance(apart, Error):
-                self._report_trouble(request.told.round, self.remotes[remote], apart)
+                self._report_trouble(request.instructions.round, self.remotes[remote], apart)
             answers.update(dict.fromkeys(by_remote[remote], apart) if isinstance(apart, Error) else apart)
         return [answers[device] for device in devices]
 

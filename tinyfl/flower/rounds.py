@@ -18,7 +18,7 @@ from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, T
 from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
-from tinyfl.system.interrupts import telling
+from tinyfl.system.interrupts import interrupt_message
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -113,7 +113,7 @@ class Federation:
         self._began = self._saved_at = self._round_began = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
             self._aggregator = aggregator(self.config, self._snapshot.state.round)
-            with telling(self._status):
+            with interrupt_message(self._status):
                 try:
                     self._rounds()
                 except KeyboardInterrupt:
@@ -129,7 +129,9 @@ class Federation:
         return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
 
     def _status(self) -> str:
-        return f"stopped after round {self._saved_round:,} of {self.config.rounds:,}. Go on with: {self.directory.again}"
+        return (
+            f"stopped after round {self._saved_round:,} of {self.config.rounds:,}. Go on with: {self.directory.resume_command}"
+        )
 
     def _rounds(self) -> None:
         from tinyfl.flower.messages import theta_record
@@ -215,7 +217,7 @@ class Federation:
         if self._short == len(SHORT_ROUND_PAUSES):
             alone = "" if updates.devices else diverged(updates.left_out, self.config)
             smaller = ", or give a smaller --minimum" if updates.devices else ""
-            cure = alone or f"{self._cure(updates.absent)}{smaller}; then go on with: {self.directory.again}"
+            cure = alone or f"{self._cure(updates.absent)}{smaller}; then go on with: {self.directory.resume_command}"
             raise TrainingError(
                 f"round {self._snapshot.state.round + 1:,} had {updates.devices} of the {self.config.minimum} required "
                 f"updates, {self._short + 1} times in a row (left out: {dict(updates.left_out)}): {cure}"

@@ -23,7 +23,7 @@ from tinyfl.core import F32, Code
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
 from tinyfl.errors.words import plain
 from tinyfl.link import messages
-from tinyfl.link.defects import one_device
+from tinyfl.link.defects import confined
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.wire import Opener, Silent, Wire, WireTransport
 
@@ -142,7 +142,7 @@ class LinkedBoard:
         Raises Dead without an answer, Refused for a board of another protocol or core.
         """
         try:
-            with one_device():
+            with confined():
                 async with limit(within):
                     board = cls(await opener())
                     try:
@@ -310,7 +310,7 @@ class LinkedBoard:
 
     async def _request(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
         """Returns the board's reply, repeating the request after increasing waits until the deadline."""
-        with one_device():
+        with confined():
             return await self._reply(request, within)
 
     async def _reply(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:

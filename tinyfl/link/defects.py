@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def one_device() -> Iterator[None]:
+def confined() -> Iterator[None]:
     """Confines errors to one device: an unexpected exception is logged with its traceback, and raised as Defect."""
     try:
         yield

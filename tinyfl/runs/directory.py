@@ -62,13 +62,13 @@ class RunDirectory:
         self._log_error: RunError | None = None
 
     @property
-    def again(self) -> str:
+    def resume_command(self) -> str:
         """The command that resumes this run."""
         return shell("tinyfl", "run", "--resume", self.path)
 
     @property
     def _cure(self) -> str:
-        return f"Make sure that it has room and that you may write there, then go on with: {self.again}"
+        return f"Make sure that it has room and that you may write there, then go on with: {self.resume_command}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -100,7 +100,7 @@ class RunDirectory:
         Raises RunError if the directory already holds one.
         """
         if (self.path / CONFIG).exists():
-            raise RunError(f"{self.path} already holds a run. Go on with it: {self.again}; or give another --out.")
+            raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def config(self) -> Config:
@@ -202,8 +202,8 @@ class RunDirectory:
         path = self.path / RESULT
         if not path.is_file():
             self.config()
-            raise RunError(f"{self.path} has not finished. Go on with it: {self.again}")
-        cure = f"Write it anew: {self.again}"
+            raise RunError(f"{self.path} has not finished. Go on with it: {self.resume_command}")
+        cure = f"Write it anew: {self.resume_command}"
         result = checked(Result, path.read_bytes(), path, cure)
         config = self.config()
         if result.config_sha256 != config.sha256() and not config.older:
@@ -224,7 +224,7 @@ class RunDirectory:
             raise RunError(
                 f"{self.path / INITIALISATION} and the {RESULT} beside it are from different runs: theta "
                 f"{theta_sha256(theta)[:16]} here, {result['theta_sha256'][:16]} there. Restore the files that belong "
-                f"together, or write both anew: {self.again}"
+                f"together, or write both anew: {self.resume_command}"
             )
 
     def save_initialisation(self, **arrays: Any) -> None:

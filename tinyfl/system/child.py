@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from tinyfl.system.interrupts import held_back
+from tinyfl.system.interrupts import signals_deferred
 
 DEADLINE = 30.0
 """Seconds within which a process must end."""
@@ -29,7 +29,7 @@ class Child:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        with held_back():  # so that no process is left without its watchdog
+        with signals_deferred():  # so that no process is left without its watchdog
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

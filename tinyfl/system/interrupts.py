@@ -11,7 +11,7 @@ _messages: list[Callable[[], str]] = []
 
 
 @contextmanager
-def telling(words: Callable[[], str]) -> Iterator[None]:
+def interrupt_message(words: Callable[[], str]) -> Iterator[None]:
     """Turns a KeyboardInterrupt inside into an Interrupted with ``words``, unless it already is one."""
     _messages.append(words)
     try:
@@ -24,13 +24,13 @@ def telling(words: Callable[[], str]) -> Iterator[None]:
         _messages.remove(words)
 
 
-def told_now() -> str:
-    """The message of the innermost ``telling`` context; empty outside of any."""
+def current_message() -> str:
+    """The message of the innermost ``interrupt_message`` context; empty outside of any."""
     return _messages[-1]() if _messages else ""
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def signals_deferred() -> Iterator[None]:
     """Delays interrupting signals until the end of the context, for short steps that belong together."""
     received: list[int] = []
     main = threading.current_thread() is threading.main_thread()  # only the main thread gets signals, and may set handlers

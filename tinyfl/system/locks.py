@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def alone(path: Path, waiting: str) -> Iterator[bool]:
+def exclusive(path: Path, waiting: str) -> Iterator[bool]:
     """Holds an exclusive lock on the folder or file at ``path``; other processes wait, and print ``waiting``. Yields False if
     it cannot be locked: it does not exist, or is on a file system without locks."""
     try:

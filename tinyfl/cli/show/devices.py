@@ -15,7 +15,7 @@ from tinyfl.cli.show.terminal import Terminal
 if TYPE_CHECKING:
     from tinyfl.devices.connected import Device, Probe
     from tinyfl.devices.inventory import Saved
-    from tinyfl.devices.monitor import Said
+    from tinyfl.devices.monitor import Line
     from tinyfl.devices.push import Pushed, PushResult
     from tinyfl.doctor import Check
     from tinyfl.link.board import Description, Status
@@ -137,7 +137,7 @@ class Monitor:
         if self._live:
             self._live.stop()
 
-    def tell(self, message: "Said") -> None:
+    def tell(self, message: "Line") -> None:
         """Shows the next message."""
         self._description, self._status = message.description or self._description, message.status
         self._clock = time.localtime(message.time)
@@ -152,7 +152,7 @@ class Monitor:
         else:
             self._console.print(self._line(message), highlight=False, soft_wrap=True)
 
-    def _line(self, message: "Said") -> str:
+    def _line(self, message: "Line") -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(message.time))
         if message.status:
             return f"{clock} {_status_line(message.status)}"
