@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 PORT, LOCAL_PORT = 8000, 8001
-"""Where a SuperLink listens by default: for gateways, and, on its own machine, for whoever hands runs in."""
+"""Where a SuperLink listens by default: for gateways, and, on its own machine, for submitted runs."""
 
 Compiler = Annotated[Toolchain, typer.Option(help="zig (from tinyfl\\[firmware]) or gcc (arm-none-eabi-gcc).")]
 Kinds = Annotated[list[str] | None, typer.Option("--board", help="A kind of board, or a manifest's path; may repeat.")]

@@ -16,7 +16,7 @@ EXPIRED, NOT_YET = 10, 9
 """OpenSSL's codes, X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
 
 NEW_CERTIFICATE = (
-    "Where the keys are, tinyfl keys FOLDER issues superlink.crt anew; copy it to the SuperLink's machine, and restart the "
+    "Where the keys are, tinyfl keys FOLDER issues a new superlink.crt; copy it to the SuperLink's machine, and restart the "
     "SuperLink. Gateways keep their files."
 )
 NEW_CA = (

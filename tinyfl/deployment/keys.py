@@ -36,7 +36,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names that superlink.crt always has, for the SuperLink's own processes."""
 CA_DAYS = 3650
 SOON = timedelta(days=30)
-"""A superlink.crt with less validity left is issued anew."""
+"""A superlink.crt with less validity left is replaced."""
 SKEW = timedelta(hours=1)
 """Maximum lag of another machine's clock."""
 OURS = ("ca", "superlink")

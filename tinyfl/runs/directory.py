@@ -139,7 +139,7 @@ class RunDirectory:
 
         Raises RunError if it cannot be read.
         """
-        path, cure = self.path / CHECKPOINT, "Start the run anew with another --out."
+        path, cure = self.path / CHECKPOINT, "Start the run again with another --out."
         if not path.exists():
             return None
         try:
@@ -178,7 +178,7 @@ class RunDirectory:
         """The lines of a file and their records, without a truncated last line."""
         path, records = self.path / name, []
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
-            records.append((line, checked(kind, line, path, "Put it back, or start the run anew with another --out.")))
+            records.append((line, checked(kind, line, path, "Put it back, or start the run again with another --out.")))
         return records
 
     def log(self, name: str) -> "Log":
@@ -203,7 +203,7 @@ class RunDirectory:
         if not path.is_file():
             self.config()
             raise RunError(f"{self.path} has not finished. Go on with it: {self.resume_command}")
-        cure = f"Write it anew: {self.resume_command}"
+        cure = f"Write it again: {self.resume_command}"
         result = checked(Result, path.read_bytes(), path, cure)
         config = self.config()
         if result.config_sha256 != config.sha256() and not config.older:
@@ -224,7 +224,7 @@ class RunDirectory:
             raise RunError(
                 f"{self.path / INITIALISATION} and the {RESULT} beside it are from different runs: theta "
                 f"{theta_sha256(theta)[:16]} here, {result['theta_sha256'][:16]} there. Restore the files that belong "
-                f"together, or write both anew: {self.resume_command}"
+                f"together, or write both again: {self.resume_command}"
             )
 
     def save_initialisation(self, **arrays: Any) -> None:

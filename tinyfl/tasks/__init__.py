@@ -84,7 +84,7 @@ class Task(Protocol):
         """The standardisation of the user's data; None for tasks with their own data."""
 
     def stream(self, devices: U32, round: int, samples: int) -> Source:
-        """The samples of each device in a round, drawn anew each round."""
+        """The samples of each device in a round, drawn again in each round."""
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Up to ``count`` few-shot problems on devices outside training.
