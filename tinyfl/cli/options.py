@@ -67,7 +67,8 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         line = ctx.meta[GIVEN]
-        usual = defaults(line.get("task", "digits"), line.get("algorithm", "tinyreptile"))
+        named = {key: SETTINGS[key].default for key in ("task", "algorithm")}
+        usual = {**defaults(line.get("task"), line.get("algorithm")), **named}
         shown = copy(self)
         shown.params = [_shown(param, line, usual) for param in self.params]
         super(Command, shown).format_help(ctx, formatter)
@@ -78,7 +79,7 @@ def _shown(param: click.Parameter, line: Mapping[str, Any], usual: Mapping[str, 
     shown: Any = copy(param)
     setting = SETTINGS.get(shown.name)
     if setting:
-        value = setting.default if setting.name in line else usual.get(setting.name)
+        value = usual.get(setting.name)
         shown.hidden = not _of_interest(setting, line)
         shown.default = f"{value:g}" if isinstance(value, float) else None if value == "" else value
     if "help_all" in line:
@@ -88,5 +89,5 @@ def _shown(param: click.Parameter, line: Mapping[str, Any], usual: Mapping[str, 
 
 def _of_interest(setting: Setting, line: Mapping[str, Any]) -> bool:
     """Whether it is common, or of the task or algorithm on the command line; False if it belongs to another."""
-    named = [(line[key], only) for key, only in (("task", setting.tasks), ("algorithm", setting.algorithms)) if key in line]
-    return all(name in only for name, only in named if only) and (setting.common or any(only for _, only in named))
+    own = ("task" in line and setting.tasks) or ("algorithm" in line and setting.algorithms)
+    return setting.concerns(line.get("task"), line.get("algorithm")) and bool(setting.common or own)

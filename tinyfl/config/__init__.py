@@ -130,7 +130,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
         if key not in SETTINGS:
             where = f"{file}: " if file else ""
             raise ConfigError(f"{where}no setting is called {key!r}. There are {', '.join(sorted(SETTINGS))}.")
-    values = defaults(given.get("task", "digits"), given.get("algorithm", "tinyreptile"))
+    values = defaults(given.get("task"), given.get("algorithm"))
     if "fleet" in given:
         given = _with_fleet(given)
     values |= given

@@ -32,11 +32,13 @@ OF_AN_ALGORITHM = {key for table in (*BY_ALGORITHM.values(), *BY_BOTH.values()) 
 """The settings of which another algorithm needs others."""
 
 
-def defaults(task: str, algorithm: str) -> dict[str, Any]:
+def defaults(task: str | None = None, algorithm: str | None = None) -> dict[str, Any]:
     """The settings of a run that says nothing but its task and algorithm; without those that resolve works out.
 
     Raises ConfigError where there is no such task or algorithm.
     """
+    task = SETTINGS["task"].default if task is None else task
+    algorithm = SETTINGS["algorithm"].default if algorithm is None else algorithm
     SETTINGS["task"].demand_choice(task)
     SETTINGS["algorithm"].demand_choice(algorithm)
     plain = {name: each.default for name, each in SETTINGS.items() if each.default is not None}

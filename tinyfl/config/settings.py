@@ -64,9 +64,9 @@ class Setting:
         """On the command line."""
         return f"--{self.name.replace('_', '-')}"
 
-    def concerns(self, task: str, algorithm: str) -> bool:
-        """Whether it means anything to this task and this algorithm."""
-        return task in (self.tasks or TASKS) and algorithm in (self.algorithms or ALGORITHMS)
+    def concerns(self, task: str | None, algorithm: str | None) -> bool:
+        """Whether it means anything to this task and this algorithm; None: any."""
+        return task in (None, *(self.tasks or TASKS)) and algorithm in (None, *(self.algorithms or ALGORITHMS))
 
     def demand_choice(self, value: Any) -> None:
         """Raises ConfigError where ``value`` is none of the choices."""
