@@ -1,6 +1,5 @@
 """The documentation holds: its code runs, its commands parse, its links resolve, its tables are the code's own."""
 
-import ast
 import json
 import re
 import shlex
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from test_rooms import arrows, modules, room
 
 import tinyfl
 from tinyfl.algorithms import Inner, State, Updates
@@ -361,27 +361,13 @@ def test_paths_that_the_pages_on_code_name_exist(page: str) -> None:
         assert not test or f"def {test}(" in there.read_text(), f"{page} names {path}::{test}"
 
 
-def imported_rooms(path: Path) -> Iterator[str]:
-    """The rooms of the package that the module at ``path`` imports from."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tinyfl":
-            inner = node.module.split(".")[1:]
-            yield from inner[:1] or (alias.name for alias in node.names if alias.name != "__version__")
-
-
 def test_rooms_import_what_the_map_lets_them_import() -> None:
     rows = {row[0]: set(row[2].split(", ")) for row in table(ROOT / "docs" / "CODE.md", "room | what it is for | may import")}
     of_all = set(list(rows)[:3])
-    rooms = {
-        path.stem: [*path.rglob("*.py")] if path.is_dir() else [path]
-        for path in (ROOT / "tinyfl").iterdir()
-        if path.is_dir() or path.suffix == ".py"
-    }
-    rooms["simulators"] = [*(ROOT / "simulators").rglob("*.py")]
-    assert rows.keys() == {room for room, files in rooms.items() if files} - {"__init__"}
-    for number, (room, may) in enumerate(rows.items()):
-        used = {other for path in rooms[room] for other in imported_rooms(path)} - {room}
-        assert room == "cli" or used <= may | (of_all if number > 3 else set()), room
+    assert rows.keys() == {room(name) for name in modules()} - {"tinyfl"}
+    for number, (name, may) in enumerate(rows.items()):
+        used = arrows()[name].keys() - {"tinyfl"}
+        assert name == "cli" or used <= may | (of_all if number > 3 else set()), name
 
 
 @pytest.mark.parametrize(("page", "line"), list(commands()))

@@ -2,7 +2,7 @@
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import tinyfl
@@ -10,10 +10,11 @@ import tinyfl
 PACKAGE = Path(tinyfl.__file__).parent
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the package, the simulators included, by its name."""
     found = {}
-    for top, name in ((PACKAGE, "tinyfl"), (Path(*tinyfl.__path__).parent / "simulators", "tinyfl.simulators")):
+    for top, name in ((PACKAGE, "tinyfl"), (PACKAGE / "simulators", "tinyfl.simulators")):
         for path in top.rglob("*.py"):
             if top == PACKAGE and path.is_relative_to(PACKAGE / "simulators"):
                 continue
@@ -22,18 +23,26 @@ def modules() -> dict[str, Path]:
     return found
 
 
-MODULES = modules()
+@cache
+def tree(name: str) -> ast.Module:
+    """The syntax tree of the module."""
+    return ast.parse(modules()[name].read_text())
 
 
-def imports(name: str) -> Iterator[str]:
+def imported(node: ast.AST) -> list[str]:
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [name if name in modules() else node.module for name in names]
+    return []
+
+
+@cache
+def imports(name: str) -> tuple[str, ...]:
     """The modules that ``name`` imports, anywhere in it."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
+    return tuple(other for node in ast.walk(tree(name)) for other in imported(node))
 
 
 def room(module: str) -> str:
@@ -41,21 +50,20 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else module
 
 
+@cache
 def arrows() -> dict[str, dict[str, list[str]]]:
     """For each room the rooms that it imports, with the imports behind each arrow."""
     found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name in MODULES:
+    for name in modules():
         for other in imports(name):
             if other.split(".")[0] == "tinyfl" and room(other) != room(name):
                 found[room(name)][room(other)].append(f"{name} -> {other}")
     return found
 
 
-ARROWS = arrows()
-
-
 def test_no_two_rooms_import_each_other() -> None:
-    pairs = [[*ARROWS[a][b], *ARROWS[b][a]] for a in ARROWS for b in ARROWS[a] if a in ARROWS.get(b, {})]
+    found = arrows()
+    pairs = [[*found[a][b], *found[b][a]] for a in found for b in found[a] if a in found.get(b, {})]
     assert not pairs
 
 
@@ -64,13 +72,12 @@ def test_no_circle_of_modules() -> None:
     graph = {
         name: {
             other
-            for node in ast.parse(path.read_text()).body
-            if isinstance(node, ast.ImportFrom) and node.module
-            for alias in node.names
-            for other in [f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in MODULES else node.module]
-            if other in MODULES and not name.startswith(f"{other}.")
+            for node in tree(name).body
+            if isinstance(node, ast.ImportFrom)
+            for other in imported(node)
+            if other in modules() and not name.startswith(f"{other}.")
         }
-        for name, path in MODULES.items()
+        for name in modules()
     }
     done: set[str] = set()
 
@@ -86,28 +93,30 @@ def test_no_circle_of_modules() -> None:
 
 
 def test_nobody_imports_the_command_line() -> None:
-    assert not [name for name in ARROWS if "cli" in ARROWS[name]]
+    assert not [name for name in arrows() if "cli" in arrows()[name]]
 
 
 def test_only_the_command_line_and_a_run_make_reports() -> None:
-    assert {name for name in ARROWS if "report" in ARROWS[name]} <= {"cli", "simulation"}
+    assert {name for name in arrows() if "report" in arrows()[name]} <= {"cli", "simulation"}
 
 
 def test_only_rooms_of_federations_import_flower() -> None:
-    users = {room(name) for name in MODULES for other in imports(name) if other.split(".")[0] == "flwr"}
+    users = {room(name) for name in modules() for other in imports(name) if other.split(".")[0] == "flwr"}
     assert users <= {"flower", "deployment", "aggregators", "simulators"}
 
 
 def test_algorithms_are_pure() -> None:
-    assert set(ARROWS["algorithms"]) <= {"core", "errors"}
+    assert set(arrows()["algorithms"]) <= {"core", "errors"}
 
 
 def test_only_links_devices_and_flash_know_ports() -> None:
-    users = {room(name) for name in MODULES for other in imports(name) if other.split(".")[0] in ("serial", "smp", "smpclient")}
+    users = {
+        room(name) for name in modules() for other in imports(name) if other.split(".")[0] in ("serial", "smp", "smpclient")
+    }
     assert users <= {"link", "devices", "flash", "simulators"}
 
 
 def test_every_room_says_what_it_is_for() -> None:
-    rooms = [name for name, path in MODULES.items() if path.name == "__init__.py" or name.count(".") == 1]
-    silent = [name for name in rooms if not ast.get_docstring(ast.parse(MODULES[name].read_text()))]
+    rooms = [name for name, path in modules().items() if path.name == "__init__.py" or name.count(".") == 1]
+    silent = [name for name in rooms if not ast.get_docstring(tree(name))]
     assert silent in ([], ["tinyfl.cli.__main__"])
