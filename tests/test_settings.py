@@ -26,8 +26,9 @@ from tinyfl.config.defaults import BY_ALGORITHM, BY_BOTH, BY_TASK, defaults
 from tinyfl.config.settings import ALGORITHMS, MAX_DEVICES, SETTINGS, TASKS, Setting
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.flower.settings import from_run_config, keys, to_run_config
+from tinyfl.networks.layers import Loss
 from tinyfl.runs.directory import RunDirectory
-from tinyfl.tasks import FIRST_VALIDATION_DEVICE, TARGETS
+from tinyfl.tasks import FIRST_VALIDATION_DEVICE, targets_for
 
 OPTIONS = {name: each for name, each in SETTINGS.items() if each.panel}
 PAIRS = list(product(TASKS, ALGORITHMS))
@@ -117,7 +118,7 @@ def test_the_help_of_a_task_and_an_algorithm_lists_theirs_with_their_defaults(ta
     assert not set(shown) & {SETTINGS[name].option for name in others}
     for name in ("inner_lr", "samples", "rounds", "cohort", "network"):
         value = getattr(usual, name)
-        assert f"[default: {value:g}]" if isinstance(value, float) else f"[default: {value}]" in shown[SETTINGS[name].option]
+        assert f"[default: {value:{'g' if isinstance(value, float) else ''}}]" in shown[SETTINGS[name].option]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,12 @@ def test_the_help_of_a_task_or_an_algorithm_alone_lists_theirs(words: list[str],
     assert not set(lacks) & set(shown)
 
 
+def test_the_help_gives_defaults_whatever_stands_beside_it() -> None:
+    shown = listed(help_of("run", "--task", "npz", "--rounds", "7", "--help"))
+    assert "[default: digits]" in shown["--task"]
+    assert "[default: 10000]" in shown["--rounds"]
+
+
 def test_the_help_of_no_task_and_the_one_of_a_wrong_option_say_so(tinyfl_says: Callable[..., str]) -> None:
     assert "no task is called 'nope'. There are digits" in tinyfl_says("run", "--help", "--task", "nope")
     assert "No such option" in tinyfl_says("run", "--help", "--nope")
@@ -152,7 +159,8 @@ def test_the_tables_of_defaults_are_of_settings_and_whole() -> None:
 
 def test_what_the_table_says_of_tasks_is_what_tasks_say() -> None:
     assert MAX_DEVICES == FIRST_VALIDATION_DEVICE
-    assert ("", *SETTINGS["targets"].choices) == TARGETS
+    assert ("", *SETTINGS["targets"].choices) == ("", "classes", "values")
+    assert set(SETTINGS["targets"].choices) == {targets_for(loss) for loss in Loss}
 
 
 @pytest.mark.parametrize("name", [name for name, each in SETTINGS.items() if each.bounds])

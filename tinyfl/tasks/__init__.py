@@ -19,9 +19,6 @@ from tinyfl.tasks.standard import Standardisation
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
 
-TARGETS = ("", "classes", "values")
-"""Kinds of targets in a user's file; empty: detect the kind."""
-
 
 def targets_for(loss: Loss) -> str:
     """The kind of targets for a network with this ``loss``."""
