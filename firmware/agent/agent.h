@@ -15,6 +15,10 @@
 #include "source.h"
 #include "tinyfl.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #ifndef TINYFL_BUFFER
 #define TINYFL_BUFFER 1024 /* maximum length of a message, header included; at least 512 */
 #endif
@@ -108,5 +112,9 @@ void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena
 
 /* Reads received bytes, answers a request, learns from one sample, or sleeps. */
 void tinyfl_agent_turn(tinyfl_agent *agent);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A map in memory. Read only maps accepted by tinyfl_map_check. */
 typedef struct {
     const uint8_t *bytes;
@@ -43,5 +47,9 @@ void tinyfl_put_float(tinyfl_writer *writer, float value);
 /* Reserves a byte string for the caller to fill; NULL if it does not fit. */
 uint8_t *tinyfl_put_room(tinyfl_writer *writer, size_t count);
 void tinyfl_put_bytes(tinyfl_writer *writer, const void *bytes, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TINYFL_CRC_BYTES 2
 
 /* Decodes frames byte by byte. `bytes` is the caller's buffer for the longest message with its CRC. */
@@ -23,5 +27,9 @@ size_t tinyfl_frame_take(tinyfl_frame *frame, uint8_t byte);
 void tinyfl_frame_write(uint8_t *message, size_t count, void (*write)(const uint8_t *bytes, size_t count));
 
 uint16_t tinyfl_crc16(const uint8_t *bytes, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -2,6 +2,8 @@
  *
  * Its working memory is the upper end of the agent's arena. The learner, at the lower end, takes precedence: while the two
  * would overlap, predictions are refused. */
+#include <string.h>
+
 #include "commands.h"
 
 enum { MAGIC = 4, COUNT = 4, HASH = 8, HEADER = 40 };

@@ -1,4 +1,6 @@
 /* The plan and the weights: upload, layout in the arena, download. */
+#include <string.h>
+
 #include "commands.h"
 
 #define MAX_PLAN_BYTES (8 + sizeof(tinyfl_layer) * TINYFL_MAX_LAYERS)

@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TINYFL_ID_BYTES 12 /* the longest unique id, STM32's 96 bits */
 
 /* Non-volatile memory, mapped for reading. */
@@ -42,5 +46,9 @@ typedef struct {
 
 /* Starts clock, UART and flash, and describes the board. Called once, first. */
 const tinyfl_port *tinyfl_port_start(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

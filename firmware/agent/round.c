@@ -1,4 +1,6 @@
 /* A round: the inner loop on this board, over fed samples or those of its own source. */
+#include <string.h>
+
 #include "commands.h"
 
 size_t tinyfl_sample_bytes(const tinyfl_agent *agent)

@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TINYFL_SHA256_BYTES 32
 
 typedef struct {
@@ -19,5 +23,9 @@ void tinyfl_sha256_end(tinyfl_sha256 *hash, uint8_t digest[TINYFL_SHA256_BYTES])
 
 /* In one call. */
 void tinyfl_sha256_of(const void *bytes, size_t count, uint8_t digest[TINYFL_SHA256_BYTES]);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

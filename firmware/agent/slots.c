@@ -1,5 +1,7 @@
 /* The two model slots: the newest stays while the other is written, and a slot is valid once its first word is written
  * (SPEC.md, slots). */
+#include <string.h>
+
 #include "commands.h"
 
 enum { MAGIC = 4, SEQUENCE = 4, PLAN = 8, WEIGHTS = 12, HASH = 16, HEADER = 48 };

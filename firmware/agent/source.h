@@ -5,6 +5,10 @@
 
 #include "tinyfl.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* The coordinator's request. */
 typedef struct {
     uint64_t seed;
@@ -24,5 +28,9 @@ extern const tinyfl_source tinyfl_sources[];
 
 /* The built-in source, for use in your own table. */
 extern int tinyfl_sine_source(const tinyfl_stream *stream, uint32_t index, float *x, float *y);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

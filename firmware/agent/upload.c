@@ -1,4 +1,6 @@
 /* Transfers in blocks (SPEC.md, wire). */
+#include <string.h>
+
 #include "commands.h"
 
 int tinyfl_block_read(const tinyfl_map *request, uint64_t most, tinyfl_block *block)

@@ -3,7 +3,6 @@
 #define TINYFL_ACTIVATIONS_H
 
 #include "functions.h"
-#include "tinyfl.h"
 
 static void activate(real *y, size_t count, uint8_t activation)
 {

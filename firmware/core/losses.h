@@ -3,7 +3,6 @@
 #define TINYFL_LOSSES_H
 
 #include "functions.h"
-#include "tinyfl.h"
 
 static real mean_squared_error(const real *output, const real *y, size_t count, real *gradient)
 {

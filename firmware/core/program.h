@@ -7,6 +7,10 @@
 
 #include "tinyfl.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TINYFL_MAX_PROGRAM (1u << 28) /* bytes of a program, and of an arena */
 #define TINYFL_MAX_WORK 0xffffffffu   /* steps of all inner loops together, about one multiply-add each */
 
@@ -43,5 +47,9 @@ TINYFL_API int tinyfl_program_open(tinyfl_program *program, const void *bytes, s
  *   arena  at least program->arena_bytes, aligned to 4
  * TINYFL_EINVAL: a null pointer, or a misaligned arena. TINYFL_EMEMORY: the arena is too small. */
 TINYFL_API int tinyfl_program_run(const tinyfl_program *program, void *arena, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

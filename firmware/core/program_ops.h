@@ -3,6 +3,7 @@
 #define TINYFL_PROGRAM_OPS_H
 
 #include "program.h"
+#include "real.h"
 
 enum {
     TINYFL_OP_CONV,

@@ -1,4 +1,4 @@
-#include "tinyfl.h"
+#include "real.h"
 
 TINYFL_INLINE void mix(word *a, word *b, int rotation)
 {
@@ -36,3 +36,5 @@ TINYFL_API void tinyfl_random(uint64_t seed, uint32_t stream, word device, uint3
     out[2] = x2;
     out[3] = x3;
 }
+
+TINYFL_API tinyfl_real tinyfl_uniform(tinyfl_word bits) { return uniform(bits); }

@@ -1,4 +1,4 @@
-/* The number type of the core.
+/* The number type inside the core, with short names; never included by a public header.
  *
  * On a board `real` is float. On a host it may be a vector of 4, 8 or 16 floats whose lanes are different devices in
  * lockstep: the same operations in the same order per lane, so each lane is bit-identical to a board.
@@ -11,26 +11,23 @@
 #define TINYFL_REAL_H
 
 #include <float.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "tinyfl.h"
 
 #if FLT_EVAL_METHOD == 1 || FLT_EVAL_METHOD == 2
 #error "float is computed with excess precision here (x87), which gives other bits: build for SSE or another target"
 #endif
 
-#ifndef TINYFL_LANES
-#define TINYFL_LANES 1
-#endif
-
 #define TINYFL_INLINE static inline __attribute__((always_inline, unused))
+
+typedef tinyfl_real real;
+typedef tinyfl_word word;
+typedef tinyfl_mask mask;
 
 #if TINYFL_LANES == 1
 
-typedef float real;
-typedef uint32_t word;
 typedef int32_t whole;
-typedef int mask;
 
 TINYFL_INLINE real where(mask m, real yes, real no) { return m ? yes : no; }
 TINYFL_INLINE int any(mask m) { return m; }
@@ -47,10 +44,7 @@ TINYFL_INLINE void set_word(word *value, int index, uint32_t to) { (void)index; 
 
 #else
 
-typedef float real __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
-typedef uint32_t word __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
-typedef int32_t whole __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
-typedef whole mask;
+typedef mask whole;
 
 TINYFL_INLINE real where(mask m, real yes, real no) { return (real)((m & (mask)yes) | (~m & (mask)no)); }
 TINYFL_INLINE int any(mask m)
@@ -86,6 +80,9 @@ TINYFL_INLINE real from_bits(word bits)
     memcpy(&value, &bits, sizeof value);
     return value;
 }
+
+/* A float in [0, 1) from the upper 24 bits of a word. */
+TINYFL_INLINE real uniform(word bits) { return to_real((whole)(bits >> 8)) * 5.9604644775390625e-8f; }
 
 TINYFL_INLINE real magnitude(real value) { return from_bits(bits_of(value) & word_of(0x7fffffffu)); }
 TINYFL_INLINE real larger(real a, real b) { return where(a > b, a, b); }

@@ -2,7 +2,7 @@
 #ifndef TINYFL_SHAPE_H
 #define TINYFL_SHAPE_H
 
-#include "tinyfl.h"
+#include "real.h"
 
 /* Number of windows along one side, and padding before the input, as in TensorFlow. */
 typedef struct {

@@ -1,12 +1,11 @@
 #include "functions.h"
-#include "tinyfl.h"
 
 TINYFL_API tinyfl_sine tinyfl_sine_of(uint64_t seed, word device)
 {
     word bits[4];
     tinyfl_random(seed, TINYFL_STREAM_TASK, device, 0, 0, bits);
-    return (tinyfl_sine){.amplitude = 0.1f + 4.9f * tinyfl_uniform(bits[0]),
-                         .phase = 6.28318530718f * tinyfl_uniform(bits[1])};
+    return (tinyfl_sine){.amplitude = 0.1f + 4.9f * uniform(bits[0]),
+                         .phase = 6.28318530718f * uniform(bits[1])};
 }
 
 TINYFL_API real tinyfl_sine_at(tinyfl_sine sine, real x) { return sine.amplitude * real_sin(x + sine.phase); }
@@ -16,6 +15,6 @@ TINYFL_API void tinyfl_sine_sample(tinyfl_sine sine, uint64_t seed, word device,
 {
     word bits[4];
     tinyfl_random(seed, TINYFL_STREAM_SAMPLE, device, round, index / 4, bits);
-    *x = 10.0f * tinyfl_uniform(bits[index % 4]) - 5.0f;
+    *x = 10.0f * uniform(bits[index % 4]) - 5.0f;
     *y = tinyfl_sine_at(sine, *x);
 }

@@ -6,10 +6,31 @@
 #ifndef TINYFL_H
 #define TINYFL_H
 
-#include "real.h"
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #ifndef TINYFL_API
 #define TINYFL_API
+#endif
+
+#ifndef TINYFL_LANES
+#define TINYFL_LANES 1
+#endif
+
+/* The number type: float in your program. The host's simulator builds the core with more lanes; there it is a vector of floats, each
+ * of another device (real.h). */
+#if TINYFL_LANES == 1
+typedef float tinyfl_real;
+typedef uint32_t tinyfl_word;
+typedef int tinyfl_mask;
+#else
+typedef float tinyfl_real __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
+typedef uint32_t tinyfl_word __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
+typedef int32_t tinyfl_mask __attribute__((vector_size(4 * TINYFL_LANES), may_alias));
 #endif
 
 enum {
@@ -67,12 +88,12 @@ typedef struct {
 /* Fields are private to the core; the caller only provides the memory. */
 typedef struct {
     const tinyfl_plan *plan;
-    real *weights, *memory;
+    tinyfl_real *weights, *memory;
     size_t count;  /* of weights */
     size_t reals;  /* of memory */
     size_t lowest; /* the lowest layer that learns */
     float clip;
-    mask alive;
+    tinyfl_mask alive;
 } tinyfl_learner;
 
 /* Reads and checks a plan. Its layers must be aligned to 2 bytes, and stay in place. TINYFL_OK, TINYFL_EINVAL or
@@ -97,14 +118,15 @@ TINYFL_API size_t tinyfl_learner_bytes(const tinyfl_plan *plan);
  *   memory   tinyfl_learner_bytes bytes, aligned as a real
  *   clip     bounds the Euclidean norm of the loss's gradient at the output; 0: no bound
  * TINYFL_ENUMERIC: a weight is not finite, or not below TINYFL_LIMIT in magnitude. */
-TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *plan, real *weights, void *memory,
+TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *plan, tinyfl_real *weights, void *memory,
                                    size_t bytes, float clip);
 
 /* The network's output for x: `inputs` reals in, `outputs` reals out (logits for softmax cross-entropy). */
-TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const real *x, real *output);
+TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const tinyfl_real *x, tinyfl_real *output);
 
 /* The loss on one sample and, if `output` is not NULL, the network's output for it, without learning. */
-TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const real *x, const real *y, real *loss, real *output);
+TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const tinyfl_real *x, const tinyfl_real *y, tinyfl_real *loss,
+                               tinyfl_real *output);
 
 /* One step of SGD on one sample. Each layer's weights move as soon as its input's delta is known, so no gradient is stored.
  *   x, y   `inputs` and `outputs` reals; y is one-hot, or a distribution, for softmax cross-entropy
@@ -114,18 +136,24 @@ TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const real *x, const rea
  * unchanged; or a deeper delta fails it, weights may have moved, and the learner refuses to continue until it is initialised
  * again. With several lanes the call succeeds while any lane is valid; a failed lane stays invalid until then, with an
  * infinite loss. */
-TINYFL_API int tinyfl_learn(tinyfl_learner *learner, const real *x, const real *y, float rate, real *loss);
+TINYFL_API int tinyfl_learn(tinyfl_learner *learner, const tinyfl_real *x, const tinyfl_real *y, float rate,
+                            tinyfl_real *loss);
 
 /* Mini-batches: adds the gradient of one sample to `gradient` (as many reals as weights, zeroed by the caller). Fails as
  * tinyfl_learn does. */
-TINYFL_API int tinyfl_accumulate(tinyfl_learner *learner, const real *x, const real *y, real *gradient, real *loss);
+TINYFL_API int tinyfl_accumulate(tinyfl_learner *learner, const tinyfl_real *x, const tinyfl_real *y, tinyfl_real *gradient,
+                                 tinyfl_real *loss);
 
 /* Then takes one step, weights -= (rate / samples) gradient, and zeroes the gradient for the next batch. */
-TINYFL_API int tinyfl_step(tinyfl_learner *learner, real *gradient, float rate, uint32_t samples);
+TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float rate, uint32_t samples);
 
 /* The random generator: Threefry-4x32-20 (Salmon, Moraes, Dror, Shaw, SC'11). A pure function of its arguments:
  * four words for each (seed, stream, device, round, index). */
-TINYFL_API void tinyfl_random(uint64_t seed, uint32_t stream, word device, uint32_t round, uint32_t index, word out[4]);
+TINYFL_API void tinyfl_random(uint64_t seed, uint32_t stream, tinyfl_word device, uint32_t round, uint32_t index,
+                              tinyfl_word out[4]);
+
+/* Converts a word to a float in [0, 1), from its upper 24 bits. */
+TINYFL_API tinyfl_real tinyfl_uniform(tinyfl_word bits);
 
 /* The use of each stream, so that no two purposes share numbers. */
 enum {
@@ -137,19 +165,20 @@ enum {
     TINYFL_STREAM_QUERY = 5,
 };
 
-/* Converts a word to a float in [0, 1), from its upper 24 bits. */
-TINYFL_INLINE real tinyfl_uniform(word bits) { return to_real((whole)(bits >> 8)) * 5.9604644775390625e-8f; }
-
 /* The sine task (Finn et al. 2017, section 5.1, with the phase over a whole turn as in Nichol et al. 2018): device d has
  * y = a sin(x + p) with a in [0.1, 5), p in [0, 2 pi). */
 typedef struct {
-    real amplitude, phase;
+    tinyfl_real amplitude, phase;
 } tinyfl_sine;
 
-TINYFL_API tinyfl_sine tinyfl_sine_of(uint64_t seed, word device);
-TINYFL_API real tinyfl_sine_at(tinyfl_sine sine, real x);
+TINYFL_API tinyfl_sine tinyfl_sine_of(uint64_t seed, tinyfl_word device);
+TINYFL_API tinyfl_real tinyfl_sine_at(tinyfl_sine sine, tinyfl_real x);
 /* Sample `index` of the device's stream in this round: x in [-5, 5), y. */
-TINYFL_API void tinyfl_sine_sample(tinyfl_sine sine, uint64_t seed, word device, uint32_t round, uint32_t index, real *x,
-                                   real *y);
+TINYFL_API void tinyfl_sine_sample(tinyfl_sine sine, uint64_t seed, tinyfl_word device, uint32_t round, uint32_t index,
+                                   tinyfl_real *x, tinyfl_real *y);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

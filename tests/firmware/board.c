@@ -1,6 +1,7 @@
 /* A board in memory for the tests: the agent over two buffers, and slots with the rules of flash. */
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "agent.h"
 

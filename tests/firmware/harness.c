@@ -18,7 +18,7 @@ OVER(over_tanh, real_tanh(x))
 OVER(over_sigmoid, real_sigmoid(x))
 OVER(over_sin, real_sin(x))
 OVER(over_rsqrt, real_rsqrt(x))
-OVER(over_uniform, tinyfl_uniform(bits_of(x)))
+OVER(over_uniform, uniform(bits_of(x)))
 
 size_t learner_size(void);
 size_t learner_size(void) { return sizeof(tinyfl_learner); }
