@@ -82,7 +82,7 @@ def instructions(name: str, toolchain: str, activation: str) -> float:
         for round, samples in enumerate((32, 32, 132)):
             theta = net.initial_weights(round)
             before = machine.instructions
-            assert fleet.run(np.zeros(1, np.uint32), 0, theta, Inner(samples, 1, 1, 0.01)).devices == 1
+            assert fleet.run(np.zeros(1, np.uint32), 0, theta, Inner(samples=samples, rate=0.01)).devices == 1
             counts.append(machine.instructions - before)
     return (counts[2] - counts[1]) / 100
 

@@ -39,7 +39,7 @@ from tinyfl.tasks import load_task
 COHORT, SIZE, PAIRS = 1000, 100_000, 15
 TASK = load_task("sine", None, 0)
 NET = network("mlp-32-32-tanh", (1,), 1, TASK.loss, TASK.activation)
-INNER = Inner(samples=32, batch=1, passes=1, lr=0.02)
+INNER = Inner(samples=32, rate=0.02)
 
 
 def call(engine: Engine, cohort: int = COHORT) -> float:

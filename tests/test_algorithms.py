@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinyfl import core
-from tinyfl.algorithms import Algorithm, State, Updates
+from tinyfl.algorithms import Algorithm, Inner, State, Updates
 from tinyfl.algorithms.fedavg import FedAvg
 from tinyfl.algorithms.joint import Joint
 from tinyfl.algorithms.reptile import Reptile
@@ -65,7 +65,7 @@ def test_joint_training_is_sgd_on_the_whole_cohorts_samples() -> None:
     pooled = core.TableSource(
         x.reshape(32, -1), np.arange(32, dtype=np.int32)[None], labels=y.reshape(32, -1).argmax(axis=1).astype(np.int32)[None]
     )
-    one = core.train(net.plan, theta, pooled, numbers(0, 1), 0, samples=32, batch=32, rate=0.1, each=True)
+    one = core.train(net.plan, theta, pooled, numbers(0, 1), 0, Inner(samples=32, batch=32, rate=0.1).to_bytes(), each=True)
     assert one.updates is not None
     np.testing.assert_allclose(state.theta, one.updates[0], atol=1e-6)
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyfl import core
+from tinyfl.algorithms import Inner
 from tinyfl.core import Code, Engine, Plan, SineSource, Stream, TableSource, Trained
+from tinyfl.errors import ConfigError
 from tinyfl.networks import Network, network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.tasks import load_task, numbers
@@ -18,11 +20,9 @@ SINE = network("mlp-9-17-tanh", (1,), 1, Loss.mean_squared_error, Activation.tan
 LANES = [n for n in (1, 4, 8, 16) if n <= core.library().tinyfl_native_lanes()]
 
 
-def train(net: Network, count: int, engine: Engine, **options: float) -> Trained:
-    settings = {"samples": 20, "batch": 1, "rate": 0.05, **options}
-    return core.train(
-        net.plan, net.initial_weights(3), SineSource(7), numbers(100, count), 2, each=True, engine=engine, **settings
-    )
+def train(net: Network, count: int, engine: Engine, **options: Any) -> Trained:
+    inner = Inner(**{"samples": 20, "rate": 0.05, **options}).to_bytes()
+    return core.train(net.plan, net.initial_weights(3), SineSource(7), numbers(100, count), 2, inner, each=True, engine=engine)
 
 
 def digest(trained: Trained) -> str:
@@ -32,7 +32,7 @@ def digest(trained: Trained) -> str:
 
 
 @pytest.mark.parametrize("options", [{}, {"batch": 6}, {"passes": 3}, {"clip": 0.5}])
-def test_lanes_and_threads_change_no_bit(options: dict[str, float]) -> None:
+def test_lanes_and_threads_change_no_bit(options: dict[str, Any]) -> None:
     answers = {digest(train(SINE, 37, Engine(threads, lanes), **options)) for lanes in LANES for threads in (1, 2, 5)}
     assert len(answers) == 1
 
@@ -41,15 +41,10 @@ def test_lanes_change_no_bit_of_a_table_task() -> None:
     task = load_task("digits", None, 0)
     net = network("mlp-20", task.shape, task.outputs, task.loss, task.activation)
     devices = numbers(0, 21)
+    theta, source, inner = net.initial_weights(0), task.stream(devices, 4, 10), Inner(samples=10, rate=0.1).to_bytes()
     answers = {
-        digest(
-            core.train(
-                net.plan, net.initial_weights(0), task.stream(devices, 4, 10), devices, 4,
-                samples=10, rate=0.1, each=True, engine=Engine(2, lanes),
-            )
-        )
-        for lanes in LANES
-    }  # fmt: skip
+        digest(core.train(net.plan, theta, source, devices, 4, inner, each=True, engine=Engine(2, lanes))) for lanes in LANES
+    }
     assert len(answers) == 1
 
 
@@ -72,7 +67,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("options", [{}, {"batch": 3}, {"clip": 0.5, "passes": 2}])
 @pytest.mark.parametrize("frozen", [0, 1])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_lanes_and_threads_change_no_bit_of_a_convolutional_network(name: str, frozen: int, options: dict[str, float]) -> None:
+def test_lanes_and_threads_change_no_bit_of_a_convolutional_network(name: str, frozen: int, options: dict[str, Any]) -> None:
     """One device of 21 draws a NaN half way and is out; its neighbours must not notice."""
     net = Network(name, (6, 7, 2), CONVOLUTIONS[name], Loss.softmax_cross_entropy).frozen(frozen)
     rng = np.random.default_rng(1)
@@ -86,7 +81,7 @@ def test_lanes_and_threads_change_no_bit_of_a_convolutional_network(name: str, f
         for threads in (1, 2, 5):
             trained = core.train(
                 net.plan, net.initial_weights(1), source, numbers(0, 21), 0,
-                **{"samples": 5, "rate": 0.05, **options}, each=True, engine=Engine(threads, lanes),
+                Inner(**{"samples": 5, "rate": 0.05, **options}).to_bytes(), each=True, engine=Engine(threads, lanes),
             )  # fmt: skip
             assert np.flatnonzero(trained.code).tolist() == [3]
             assert trained.updates is not None
@@ -112,11 +107,11 @@ def test_an_update_is_oversized_by_its_change_as_a_float_as_in_the_core() -> Non
 
 def test_a_device_learns_from_the_samples_that_samples_names() -> None:
     devices, theta = numbers(5, 6), SINE.initial_weights(0)
-    made = core.train(SINE.plan, theta, SineSource(1), devices, 9, samples=12, rate=0.05, each=True)
+    made = core.train(SINE.plan, theta, SineSource(1), devices, 9, Inner(samples=12, rate=0.05).to_bytes(), each=True)
     x, y = core.samples(SineSource(1), SINE.plan, devices, 9, 12)
     rows = np.arange(72, dtype=np.int32).reshape(6, 12)
     fed = TableSource(x.reshape(-1, 1), rows, targets=y.reshape(-1, 1))
-    gathered = core.train(SINE.plan, theta, fed, devices, 9, samples=12, rate=0.05, each=True)
+    gathered = core.train(SINE.plan, theta, fed, devices, 9, Inner(samples=12, rate=0.05).to_bytes(), each=True)
     assert digest(made) == digest(gathered)
 
 
@@ -127,7 +122,9 @@ def test_a_device_that_diverges_is_named_and_left_out_of_the_sum() -> None:
     y = np.array([[1], [1], [1], [1], [1e6]], np.float32)
     source = TableSource(x, np.arange(5, dtype=np.int32)[:, None], targets=y)
     for lanes in LANES:
-        trained = core.train(net.plan, theta, source, numbers(0, 5), 0, samples=1, rate=0.1, each=True, engine=Engine(1, lanes))
+        trained = core.train(
+            net.plan, theta, source, numbers(0, 5), 0, Inner(samples=1, rate=0.1).to_bytes(), each=True, engine=Engine(1, lanes)
+        )
         assert [Code(code) for code in trained.code] == [Code.ok, Code.numeric, Code.numeric, Code.ok, Code.oversized]
         assert trained.updates is not None
         assert (trained.sum == core.fixed(trained.updates[0], theta) + core.fixed(trained.updates[3], theta)).all()
@@ -139,7 +136,7 @@ def test_a_frozen_layer_keeps_its_weights_and_the_others_learn() -> None:
     )  # fmt: skip
     net = Network("frozen", (1,), layers, Loss.mean_squared_error)
     plan, theta = net.plan, net.initial_weights(0)
-    trained = core.train(plan, theta, SineSource(0), numbers(0, 3), 0, samples=5, rate=0.1, each=True)
+    trained = core.train(plan, theta, SineSource(0), numbers(0, 3), 0, Inner(samples=5, rate=0.1).to_bytes(), each=True)
     assert trained.updates is not None
     moved = (trained.updates != theta).any(axis=0)
     assert not moved[:16].any()
@@ -173,7 +170,7 @@ def test_ram_is_weights_outputs_and_room_for_one_gradient() -> None:
     net = network("mlp-32-32-tanh", (1,), 1, Loss.mean_squared_error, Activation.tanh)
     assert net.parameters == 1153
     assert net.ram_bytes() == 4 * (1153 + 65 + 32)
-    assert net.ram_bytes(batch=8) == 4 * (2 * 1153 + 65 + 32)
+    assert net.ram_bytes(Inner(samples=8, batch=8, rate=0.1)) == 4 * (2 * 1153 + 65 + 32)
 
 
 ONES, ROWS = np.ones((3, 1), np.float32), np.zeros((2, 4), np.int32)
@@ -194,7 +191,14 @@ BAD_TABLES: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("why", BAD_TABLES)
 def test_arrays_that_do_not_fit_are_refused_before_c_sees_them(why: str) -> None:
     with pytest.raises(ValueError):
-        core.train(SINE.plan, SINE.initial_weights(0), TableSource(*BAD_TABLES[why]), numbers(0, 2), 0, samples=4, rate=0.1)
+        core.train(
+            SINE.plan,
+            SINE.initial_weights(0),
+            TableSource(*BAD_TABLES[why]),
+            numbers(0, 2),
+            0,
+            Inner(samples=4, rate=0.1).to_bytes(),
+        )
 
 
 @given(
@@ -208,10 +212,15 @@ def test_hostile_numbers_are_refused_or_run(
     theta = SINE.initial_weights(0)
     try:
         trained = core.train(
-            SINE.plan, theta, SineSource(0), numbers(0, 3), 0,
-            samples=samples, batch=batch, passes=passes, rate=rate, clip=clip, engine=Engine(threads, lanes),
-        )  # fmt: skip
-    except (ValueError, OverflowError):
+            SINE.plan,
+            theta,
+            SineSource(0),
+            numbers(0, 3),
+            0,
+            Inner(samples=samples, batch=batch, passes=passes, rate=rate, clip=clip).to_bytes(),
+            engine=Engine(threads, lanes),
+        )
+    except (ValueError, ConfigError):
         return
     assert set(trained.code.tolist()) <= {0, int(Code.invalid), int(Code.numeric), int(Code.oversized)}
     assert (trained.code == 0).any() or not trained.sum.any()

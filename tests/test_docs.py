@@ -169,7 +169,7 @@ def test_a_server_that_remembers_more_than_theta_keeps_it_in_a_subclass_of_state
 
     class Momentum:
         def inner(self, round: int) -> Inner:
-            return Inner(samples=8, batch=1, passes=1, lr=0.01)
+            return Inner(samples=8, rate=0.01)
 
         def outer(self, state: State, updates: Updates) -> State:
             assert isinstance(state, Moving)

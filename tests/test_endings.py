@@ -16,13 +16,14 @@ import pytest
 
 import tinyfl
 from tinyfl import core
-from tinyfl.algorithms import State
+from tinyfl.algorithms import Inner, State
 from tinyfl.config import resolve
 from tinyfl.errors import Interrupted
 from tinyfl.fleets.assembly import Training
 from tinyfl.flower import rounds as federation
 from tinyfl.networks import network
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.evaluation import inner_loop
 from tinyfl.runs.learner import learner_of
 from tinyfl.simulation import here
 from tinyfl.system.interrupts import signals_deferred
@@ -213,16 +214,21 @@ NET = network("mlp-4", (1,), 1, TASK.loss, TASK.activation)
 def endless(stop: core.Stop | None = None) -> core.Trained:
     """A round of hours."""
     return core.train(
-        NET.plan, NET.initial_weights(0), core.SineSource(1), np.arange(64, dtype=np.uint32), 0,
-        samples=(1 << 31) - 1, rate=0.001, stop=stop,
-    )  # fmt: skip
+        NET.plan,
+        NET.initial_weights(0),
+        core.SineSource(1),
+        np.arange(64, dtype=np.uint32),
+        0,
+        Inner(samples=(1 << 31) - 1, rate=0.001).to_bytes(),
+        stop=stop,
+    )
 
 
 def hard(_: core.Stop | None = None) -> core.Adapted:
     """As much of adaptation."""
     table = np.zeros((1, 1), np.float32)
     source = core.TableSource(table, np.zeros((64, 1000), np.int32), targets=table)
-    return core.adapt(NET.plan, NET.initial_weights(0), source, source, [1 << 31], stream=True, rate=0.0)
+    return core.adapt(NET.plan, NET.initial_weights(0), source, source, [1 << 31], inner_loop("stream", 1000, 1 << 31, 0.0))
 
 
 @pytest.mark.parametrize("work", [endless, hard])

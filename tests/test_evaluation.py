@@ -42,7 +42,14 @@ def test_adaptation_is_gradient_descent_on_the_support_set(stream: bool) -> None
     net = network("mlp-12-tanh", (1,), 1, Loss.mean_squared_error, Activation.tanh)
     theta, episodes = net.initial_weights(1), task.episodes("test", 20, 8)
     adapted = core.adapt(
-        net.plan, theta, episodes.support, episodes.query, (0, 3, 20), stream=stream, rate=0.02, weights=True, outputs=True
+        net.plan,
+        theta,
+        episodes.support,
+        episodes.query,
+        (0, 3, 20),
+        evaluation.inner_loop("stream" if stream else "batch", 8, 20, 0.02),
+        weights=True,
+        outputs=True,
     )
     assert adapted.weights is not None
     assert adapted.outputs is not None
@@ -61,7 +68,13 @@ def test_accuracy_is_the_share_of_right_argmaxes() -> None:
     net = network("mlp-8", (64,), 5, task.loss, task.activation)
     episodes = task.episodes("test", 30, 1)
     adapted = core.adapt(
-        net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 5), stream=False, rate=0.5, outputs=True
+        net.plan,
+        net.initial_weights(0),
+        episodes.support,
+        episodes.query,
+        (0, 5),
+        evaluation.inner_loop("batch", 5, 5, 0.5),
+        outputs=True,
     )
     assert adapted.outputs is not None
     right = (adapted.outputs.argmax(axis=3) == episodes.query.labels).mean(axis=2)
@@ -73,13 +86,15 @@ def test_a_device_that_diverges_has_infinite_loss_and_does_not_spoil_its_neighbo
     net = network("mlp-8-relu", (1,), 1, Loss.mean_squared_error, Activation.relu)
     episodes = task.episodes("test", 40, 10)
     adapted = core.adapt(
-        net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 40), stream=True, rate=0.12,
+        net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 40),
+        evaluation.inner_loop("stream", 10, 40, 0.12),
         weights=True, outputs=True,
     )  # fmt: skip
     assert np.isfinite(adapted.loss[0]).all()
     diverged = ~np.isfinite(adapted.loss[1])
     alone = core.adapt(
-        net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 40), stream=True, rate=0.12,
+        net.plan, net.initial_weights(0), episodes.support, episodes.query, (0, 40),
+        evaluation.inner_loop("stream", 10, 40, 0.12),
         weights=True, outputs=True, engine=core.Engine(1, 1),
     )  # fmt: skip
     for ours, theirs in ((adapted.loss, alone.loss), (adapted.weights, alone.weights), (adapted.outputs, alone.outputs)):
@@ -111,7 +126,9 @@ def test_the_rate_is_chosen_for_each_initialisation_by_itself() -> None:
     rate = evaluation.choose_rate(task, net, theta, "batch", 1, 0.0, core.FASTEST)
     episodes = task.episodes("validation", evaluation.VALIDATION_EPISODES, 1)
     score = {
-        r: core.adapt(net.plan, theta, episodes.support, episodes.query, (10,), stream=False, rate=r).accuracy.mean()
+        r: core.adapt(
+            net.plan, theta, episodes.support, episodes.query, (10,), evaluation.inner_loop("batch", 5, 10, r)
+        ).accuracy.mean()
         for r in evaluation.RATES
     }
     assert score[rate] == max(score.values())

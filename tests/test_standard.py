@@ -19,6 +19,7 @@ from tinyfl.networks.layers import Loss
 from tinyfl.runs import evaluation
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.evaluation import inner_loop
 from tinyfl.simulation import Run
 from tinyfl.tasks import load_task, numbers
 from tinyfl.tasks.npz import Npz
@@ -159,7 +160,15 @@ def test_the_loss_of_several_outputs_is_that_of_their_own_units(written: Callabl
     net = network("mlp-8", task.shape, 2, task.loss, task.activation)
     theta, episodes = net.initial_weights(0), task.episodes("test", 2, 5)
     rows = evaluation.measure(task, net, theta, shots=(5,), tasks=2, adapt_lr=0.05)
-    adapted = core.adapt(net.plan, theta, episodes.support, episodes.query, (10,), stream=False, rate=0.05, outputs=True)
+    adapted = core.adapt(
+        net.plan,
+        theta,
+        episodes.support,
+        episodes.query,
+        (10,),
+        inner_loop("batch", episodes.support.samples, 10, 0.05),
+        outputs=True,
+    )
     assert adapted.outputs is not None
     assert task.standardisation is not None
     predicted = task.standardisation.target_mean + task.standardisation.target_scale * adapted.outputs[0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinyfl import core
+from tinyfl.algorithms import Inner
 from tinyfl.core import F32, TableSource
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Loss, Placed, Pool
@@ -149,7 +150,9 @@ def test_twenty_steps_end_where_tensorflow_ends(network: Network) -> None:
     theta = network.initial_weights(seed=1)
     x, y = samples(network)
     source = TableSource(x, np.arange(STEPS, dtype=np.int32)[None], targets=y)
-    ours = core.train(network.plan, theta, source, np.zeros(1, np.uint32), 0, samples=STEPS, rate=RATE, each=True)
+    ours = core.train(
+        network.plan, theta, source, np.zeros(1, np.uint32), 0, Inner(samples=STEPS, rate=RATE).to_bytes(), each=True
+    )
     assert ours.updates is not None
     phi = ours.updates[0].astype(np.float64)
     theirs = trained_by_tensorflow(network, theta, x, y)

@@ -18,15 +18,29 @@ BOARD_CURE = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
 
 
 @dataclass(frozen=True)
+class Saved:
+    """How far a run is saved, for what its devices keep: ``run`` is the run's number, ``rounds`` the number of rounds in its
+    last checkpoint. To a block of an earlier round a resumed run never goes back."""
+
+    run: int = 0
+    rounds: int = 0
+
+
+UNSAVED = Saved()
+
+
+@dataclass(frozen=True)
 class Phis:
     """Separate updates: phi float32 (devices, parameters), each device's mean loss float32 (devices,), possibly non-finite, and
     the reason for leaving it out (empty if it counts; otherwise its phi is theta). ``ids`` are the boards' unique ids, empty
-    for a board that never answered; simulated devices have none."""
+    for a board that never answered; simulated devices have none. ``kept_from`` is as in Updates, for each device; empty if
+    nothing is kept."""
 
     phi: F32
     loss: F32
     reasons: tuple[str, ...]
     ids: tuple[str, ...] = ()
+    kept_from: tuple[int, ...] = ()
 
     def mean_loss(self) -> float:
         """The mean loss of the devices that count."""
@@ -43,10 +57,10 @@ class Fleet(Protocol):
     @property
     def boards(self) -> bool: ...
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
         """One round on the devices ``cohort``, summed exactly. Devices that fail are left out and counted."""
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
         """One round on the devices ``cohort``, with separate updates."""
 
 
@@ -84,32 +98,33 @@ class MixedFleet:
         self._device_of = dict(ids or {})
         self._on_event = on_event or (lambda event: None)
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
         """One round on the devices ``cohort``, ascending, summed exactly."""
         nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
-        parts = self._in_parts(False, cohort, round, theta, inner)
+        parts = self._in_parts(False, cohort, round, theta, inner, saved)
         return sum(
             (summed(share, theta, result) if isinstance(result, Phis) else result for share, result in parts), start=nothing
         )
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
         """One round on the devices ``cohort``, ascending, with separate updates."""
-        parts = self._in_parts(True, cohort, round, theta, inner)
+        parts = self._in_parts(True, cohort, round, theta, inner, saved)
         return Phis(
             np.concatenate([p.phi for _, p in parts]),
             np.concatenate([p.loss for _, p in parts]),
             tuple(reason for _, p in parts for reason in p.reasons),
             tuple(id for share, p in parts for id in p.ids or [""] * len(share)),
+            tuple(kept for _, p in parts for kept in p.kept_from),
         )
 
-    def _in_parts(self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner) -> list[tuple[U32, Any]]:
+    def _in_parts(self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved) -> list[tuple[U32, Any]]:
         """Each part's share of ``cohort`` with its Phis, or with its Updates if it is simulated and ``apart`` is False."""
         cuts = np.searchsorted(cohort, self._edges)
         shares = [(part, cohort[a:b]) for part, a, b in zip(self.parts, cuts, cuts[1:], strict=False) if b > a]
         pool = ThreadPoolExecutor(max(len(shares), 1))
         try:
             jobs: list[Future[Any]] = [
-                pool.submit(part.run_each if apart or part.boards else part.run, share, round, theta, inner)
+                pool.submit(part.run_each if apart or part.boards else part.run, share, round, theta, inner, saved)
                 for part, share in shares
             ]
             return [
@@ -139,7 +154,7 @@ def summed(cohort: U32, theta: F32, phis: Phis) -> Updates:
     total = np.zeros(len(theta), np.int64)
     for i in usable:
         total += core.fixed(phis.phi[i], theta)
-    return Updates(theta, total, len(usable), phis.mean_loss(), absent(cohort, phis.reasons))
+    return Updates(theta, total, len(usable), phis.mean_loss(), absent(cohort, phis.reasons), kept_from(cohort, phis))
 
 
 def mean_loss(losses: F32) -> float:
@@ -151,6 +166,15 @@ def mean_loss(losses: F32) -> float:
 def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:
     """The devices of ``cohort`` with a non-empty reason, and that reason."""
     return {device: reason for device, reason in zip(cohort.tolist(), reasons, strict=True) if reason}
+
+
+def kept_from(cohort: U32, phis: Phis) -> Mapping[int, int]:
+    """What the devices of ``cohort`` that count started from, as in Updates."""
+    return {
+        device: kept
+        for device, kept, reason in zip(cohort.tolist(), phis.kept_from, phis.reasons, strict=bool(phis.kept_from))
+        if not reason
+    }
 
 
 def spans(devices: Iterable[int]) -> str:

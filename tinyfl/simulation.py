@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyfl.algorithms import Algorithm, State
+from tinyfl.algorithms import State, WithLayers, with_layers
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
@@ -57,7 +57,7 @@ class _Job(Learner):
     """A run to do: the learner with its config, algorithm and engine."""
 
     config: Config
-    algorithm: Algorithm
+    algorithm: WithLayers
     engine: Engine
     progress: Callable[[Progress], None]
 
@@ -146,7 +146,8 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     config, learner = fitted(config)
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
-    return _Job(**vars(learner), config=config, algorithm=config.build(), engine=engine, progress=progress)
+    algorithm = with_layers(config.build(), learner.network.weighted_layers)
+    return _Job(**vars(learner), config=config, algorithm=algorithm, engine=engine, progress=progress)
 
 
 def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Config:
@@ -191,6 +192,7 @@ def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
             tasks=job.config.tasks,
             adapt_lr=job.config.adapt_lr or None,
             clip=job.config.clip,
+            adaptation=job.algorithm.adaptation,
             engine=job.engine,
             tick=tick,
         )
@@ -203,7 +205,6 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     config, net = job.config, job.network
     inner = job.algorithm.inner(0)
     device_rounds = config.rounds * config.cohort
-    payload = device_rounds * 4 * net.parameters
     return {
         "task": config.task,
         "algorithm": config.algorithm,
@@ -215,13 +216,13 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "device_rounds": device_rounds,
         "device_rounds_per_s": device_rounds / outcome.seconds,
         "seconds": outcome.seconds,
-        "sample_gradients": device_rounds * inner.samples * inner.passes,
+        "sample_gradients": device_rounds * inner.total,
         "seed": config.seed,
         "start": starts_from(config.network),
         "notes": list(job.notes),
-        "bytes_down": payload,
-        "bytes_up": payload,
-        "device_ram_bytes": net.ram_bytes(inner.batch),
+        "bytes_down": device_rounds * 4 * net.parameters,
+        "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
+        "device_ram_bytes": net.ram_bytes(inner),
         "left_out": dict(outcome.left_out),
         "failed": dict(outcome.failed),
         "privacy": dict(outcome.privacy) if outcome.privacy else None,

@@ -61,6 +61,7 @@ static void put_texts(tinyfl_writer *reply, const char *key, const char *const *
 
 static const char *const layers[] = {"dense", "conv", "depthwise", "max-pool", "average-pool"};
 static const char *const dtypes[] = {"float32", "int8"};
+static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local", "kept"};
 
 int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
@@ -72,7 +73,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     uint8_t model[TINYFL_SHA256_BYTES];
     tinyfl_committed(agent, model);
 
-    tinyfl_put_map(reply, 17);
+    tinyfl_put_map(reply, 18);
     put_number(reply, "protocol", TINYFL_PROTOCOL);
     tinyfl_put_text(reply, "firmware");
     tinyfl_put_text(reply, TINYFL_VERSION);
@@ -88,6 +89,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     put_number(reply, "slot", port->slots[0].count);
     put_texts(reply, "layers", layers, sizeof layers / sizeof layers[0]);
     put_texts(reply, "dtypes", dtypes, sizeof dtypes / sizeof dtypes[0]);
+    put_texts(reply, "inner", inner, sizeof inner / sizeof inner[0]);
     tinyfl_put_text(reply, "sources");
     tinyfl_put_array(reply, sources);
     for (size_t i = 0; i < sources; i++)
@@ -117,16 +119,17 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     const uint64_t done = agent->state == TINYFL_EMPTY     ? agent->plan_upload.done
                           : agent->state == TINYFL_PLANNED ? agent->weights_upload.done
                                                            : agent->done;
-    tinyfl_put_map(reply, 8);
+    tinyfl_put_map(reply, 9);
     put_number(reply, "state", agent->state);
     put_number(reply, "round", agent->round.stream.round);
     put_hash(reply, "base", agent->round.base, rounds);
     put_number(reply, "done", done);
     tinyfl_put_text(reply, "loss");
-    tinyfl_put_float(reply, agent->done > 0 ? agent->loss / (float)agent->done : 0.0f);
+    tinyfl_put_float(reply, agent->done > 0 ? agent->loop.loss / (float)agent->done : 0.0f);
     tinyfl_put_text(reply, "code");
     tinyfl_put_int(reply, agent->state == TINYFL_FAILED ? agent->code : 0);
-    put_hash(reply, "weights", agent->hash, tinyfl_has_weights(agent));
+    put_hash(reply, "weights", agent->hash, agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT);
+    put_number(reply, "kept", agent->kept_from);
     put_number(reply, "stack", stack_used(agent->port));
     return 0;
 }

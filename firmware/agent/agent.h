@@ -23,7 +23,7 @@ extern "C" {
 #define TINYFL_BUFFER 1024 /* maximum length of a message, header included; at least 512 */
 #endif
 #define TINYFL_WINDOW 1   /* maximum number of pending requests of a host */
-#define TINYFL_PROTOCOL 2 /* of SPEC.md's messages */
+#define TINYFL_PROTOCOL 3 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
 #define TINYFL_EABORTED (-6) /* the code in a status after abort, in addition to the core's codes */
 
@@ -53,11 +53,21 @@ typedef enum {
 /* A host's request for a round. */
 typedef struct {
     tinyfl_stream stream;
-    uint32_t samples, batch, passes;
-    float rate, clip;
+    tinyfl_inner inner;
+    uint64_t run;   /* whose state this is */
+    uint32_t saved; /* rounds of the run's last checkpoint */
     uint8_t base[TINYFL_SHA256_BYTES];
     const tinyfl_source *source; /* NULL: samples are fed */
 } tinyfl_round;
+
+/* What the device keeps from round to round of a run: a block of floats in the arena, and its copy as of the run's last
+ * checkpoint. Each carries its round, counted from 1; 0: none. */
+typedef struct {
+    uint64_t run, layers;
+    float *blocks; /* the block, then the copy */
+    size_t count;  /* floats of each */
+    uint32_t round, copied;
+} tinyfl_kept;
 
 /* An upload in blocks: announced size and hash, and bytes received. */
 typedef struct {
@@ -78,14 +88,17 @@ typedef struct {
     tinyfl_upload plan_upload, weights_upload;
     tinyfl_plan plan; /* its layers, and all pointers below, are in the arena */
     uint32_t inputs, outputs;
-    float *weights, *x, *y, *gradient;
+    float *weights, *x, *y;
     void *memory;
     tinyfl_learner learner;
-    uint8_t hash[TINYFL_SHA256_BYTES]; /* of the weights, in states ready and learnt */
+    uint8_t hash[TINYFL_SHA256_BYTES]; /* of the weights, in state ready, or of the update, in state learnt */
 
     tinyfl_round round;
-    uint64_t done; /* samples learnt from */
-    float loss;    /* their sum */
+    tinyfl_loop loop;
+    tinyfl_kept kept;
+    uint32_t kept_from; /* the round of the block that the round started from; 0: reset */
+    uint8_t partial;    /* in state learnt: the update is not all weights, and has taken their place */
+    uint64_t done;      /* samples learnt from */
     int code;
 
     tinyfl_feed feed;

@@ -50,6 +50,8 @@ size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
 /* Bytes of the arena, from its start, currently used by the plan and the learner. */
 size_t tinyfl_learner_end(const tinyfl_agent *agent);
 int tinyfl_has_weights(const tinyfl_agent *agent);
+/* Bytes that weights read sends: of all weights, or of a round's update. */
+size_t tinyfl_update_bytes(const tinyfl_agent *agent);
 
 /* round.c */
 tinyfl_command tinyfl_train, tinyfl_samples, tinyfl_abort;

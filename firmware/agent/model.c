@@ -11,28 +11,36 @@ void tinyfl_drop_plan(tinyfl_agent *agent)
 {
     agent->state = TINYFL_EMPTY;
     agent->plan_upload = agent->weights_upload = (tinyfl_upload){0};
+    agent->kept = (tinyfl_kept){0};
     agent->feed = TINYFL_NO_STREAM;
 }
 
 int tinyfl_has_weights(const tinyfl_agent *agent)
 {
-    return agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT;
+    return agent->state == TINYFL_READY || (agent->state == TINYFL_LEARNT && !agent->partial);
 }
 
-/* Lays out the arena after the plan's bytes, as in SPEC.md; the gradient, for mini-batches only, comes last. */
+size_t tinyfl_update_bytes(const tinyfl_agent *agent)
+{
+    if (agent->state != TINYFL_LEARNT || !agent->partial)
+        return tinyfl_weights_bytes(agent);
+    return tinyfl_layers_weights(&agent->plan, ~agent->round.inner.local) * sizeof(float);
+}
+
+/* Lays out the arena after the plan's bytes, as in SPEC.md. */
 static int lay_out(tinyfl_agent *agent, size_t plan)
 {
     const size_t weights = tinyfl_weights_bytes(agent), memory = tinyfl_learner_bytes(&agent->plan);
     const size_t inputs = agent->inputs * sizeof(float), outputs = agent->outputs * sizeof(float);
     /* Each part is at most 2^27 bytes, so the sums cannot wrap. */
-    const size_t x = plan + weights + memory, gradient = x + inputs + outputs;
-    if (gradient > agent->arena_bytes)
+    const size_t x = plan + weights + memory;
+    if (x + inputs + outputs > agent->arena_bytes)
         return TINYFL_REFUSED_MEMORY;
     agent->weights = (void *)(agent->arena + plan);
     agent->memory = agent->arena + plan + weights;
     agent->x = (void *)(agent->arena + x);
     agent->y = (void *)(agent->arena + x + inputs);
-    agent->gradient = weights <= agent->arena_bytes - gradient ? (void *)(agent->arena + gradient) : NULL;
+    agent->kept = (tinyfl_kept){.blocks = agent->y + agent->outputs};
     return 0;
 }
 
@@ -40,9 +48,8 @@ size_t tinyfl_learner_end(const tinyfl_agent *agent)
 {
     if (agent->state == TINYFL_EMPTY)
         return agent->plan_upload.count;
-    const int gradient = agent->state == TINYFL_LEARNING && agent->round.batch > 1;
-    const float *end = gradient ? agent->gradient + tinyfl_plan_weights(&agent->plan) : agent->y + agent->outputs;
-    return (size_t)((const uint8_t *)end - agent->arena);
+    const size_t loop = agent->state == TINYFL_LEARNING ? tinyfl_loop_bytes(&agent->plan, &agent->round.inner) : 0;
+    return (size_t)((const uint8_t *)(agent->kept.blocks + 2 * agent->kept.count) - agent->arena) + loop;
 }
 
 int tinyfl_take_plan(tinyfl_agent *agent, size_t count)
@@ -144,9 +151,9 @@ int tinyfl_weights_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
 int tinyfl_weights_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     uint64_t off;
-    if (!tinyfl_has_weights(agent))
+    if (agent->state != TINYFL_READY && agent->state != TINYFL_LEARNT)
         return TINYFL_REFUSED_STATE;
-    const size_t bytes = tinyfl_weights_bytes(agent);
+    const size_t bytes = tinyfl_update_bytes(agent);
     if (!tinyfl_get_uint(request, "off", bytes, &off))
         return TINYFL_REFUSED_INVALID;
     return tinyfl_put_part(reply, off, (const uint8_t *)agent->weights, bytes, off);

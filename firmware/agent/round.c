@@ -18,47 +18,45 @@ size_t tinyfl_fill(tinyfl_agent *agent, tinyfl_string data, size_t whole)
     return taken;
 }
 
-static uint64_t samples_in_all(const tinyfl_round *round) { return (uint64_t)round->samples * round->passes; }
-
-/* One sample forward and backward; weights move after every `batch` samples, and at the end of a pass. */
-static int learn(tinyfl_agent *agent, float *before)
-{
-    const tinyfl_round *round = &agent->round;
-    if (round->batch == 1)
-        return tinyfl_learn(&agent->learner, agent->x, agent->y, round->rate, before);
-    const int code = tinyfl_accumulate(&agent->learner, agent->x, agent->y, agent->gradient, before);
-    const uint32_t index = (uint32_t)(agent->done % round->samples), filled = index % round->batch + 1;
-    if (code == TINYFL_OK && (filled == round->batch || index + 1 == round->samples))
-        return tinyfl_step(&agent->learner, agent->gradient, round->rate, filled);
-    return code;
-}
-
 static void fail(tinyfl_agent *agent, int code)
 {
     agent->state = TINYFL_FAILED;
     agent->code = code;
 }
 
+/* The round's end: what is kept goes to its block, and what is returned to the place of the weights. */
+static void finish(tinyfl_agent *agent)
+{
+    const tinyfl_inner *inner = &agent->round.inner;
+    const float *gradient = tinyfl_loop_gradient(&agent->loop);
+    if (agent->round.inner.kept) {
+        tinyfl_layers_gather(&agent->plan, inner->local, agent->weights, agent->kept.blocks);
+        agent->kept.round = agent->round.stream.round + 1;
+    }
+    agent->partial = gradient || inner->local;
+    if (agent->partial)
+        tinyfl_layers_gather(&agent->plan, ~inner->local, gradient ? gradient : agent->weights, agent->weights);
+    agent->state = TINYFL_LEARNT;
+    tinyfl_sha256_of(agent->weights, tinyfl_update_bytes(agent), agent->hash);
+}
+
 /* Learns from the sample in x and y, and drops it. */
 static void take_sample(tinyfl_agent *agent)
 {
-    float before;
-    const int code = learn(agent, &before);
+    const int code = tinyfl_loop_learn(&agent->loop, agent->x, agent->y);
     if (code != TINYFL_OK) {
         fail(agent, code);
         return;
     }
-    agent->loss += before;
-    if (++agent->done < samples_in_all(&agent->round))
-        return;
-    tinyfl_sha256_of(agent->weights, tinyfl_weights_bytes(agent), agent->hash);
-    agent->state = TINYFL_LEARNT;
+    agent->done++;
+    if (tinyfl_loop_done(&agent->loop))
+        finish(agent);
 }
 
 void tinyfl_round_step(tinyfl_agent *agent)
 {
     const tinyfl_round *round = &agent->round;
-    const uint32_t index = (uint32_t)(agent->done % round->samples);
+    const uint32_t index = (uint32_t)tinyfl_loop_index(&agent->loop);
     const int code = round->source->sample(&round->stream, index, agent->x, agent->y);
     if (code == TINYFL_OK)
         take_sample(agent);
@@ -79,32 +77,27 @@ static const tinyfl_source *source_called(tinyfl_string name)
     return NULL;
 }
 
-static int get_u32(const tinyfl_map *request, const char *key, uint32_t least, uint32_t *value)
+static int get_u32(const tinyfl_map *request, const char *key, uint32_t *value)
 {
     uint64_t number;
-    if (!tinyfl_get_uint(request, key, UINT32_MAX, &number) || number < least)
+    if (!tinyfl_get_uint(request, key, UINT32_MAX, &number))
         return 0;
     *value = (uint32_t)number;
     return 1;
 }
 
-static int get_rate(const tinyfl_map *request, const char *key, float *value)
-{
-    return tinyfl_get_float(request, key, value) && *value >= 0.0f && *value < TINYFL_LIMIT;
-}
-
 static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tinyfl_round *round)
 {
-    tinyfl_string base, source;
+    tinyfl_string base, source, inner;
     memset(round, 0, sizeof *round);
     round->stream.inputs = agent->inputs;
     round->stream.outputs = agent->outputs;
-    if (!get_u32(request, "round", 0, &round->stream.round) || !get_u32(request, "device", 0, &round->stream.device) ||
-        !tinyfl_get_uint(request, "seed", UINT64_MAX, &round->stream.seed) ||
-        !get_u32(request, "samples", 1, &round->samples) || !get_u32(request, "batch", 1, &round->batch) ||
-        !get_u32(request, "passes", 1, &round->passes) || !get_rate(request, "rate", &round->rate) ||
-        !get_rate(request, "clip", &round->clip) || !tinyfl_get_bytes(request, "base", &base) ||
-        base.count != sizeof round->base || !tinyfl_get_text(request, "source", &source))
+    if (!get_u32(request, "round", &round->stream.round) || !get_u32(request, "device", &round->stream.device) ||
+        !tinyfl_get_uint(request, "seed", UINT64_MAX, &round->stream.seed) || !tinyfl_get_bytes(request, "inner", &inner) ||
+        tinyfl_inner_read(&round->inner, inner.bytes, inner.count) != TINYFL_OK ||
+        !tinyfl_get_uint(request, "run", UINT64_MAX, &round->run) || !get_u32(request, "saved", &round->saved) ||
+        !tinyfl_get_bytes(request, "base", &base) || base.count != sizeof round->base ||
+        !tinyfl_get_text(request, "source", &source))
         return TINYFL_REFUSED_INVALID;
     memcpy(round->base, base.bytes, sizeof round->base);
     if (source.count == 0)
@@ -113,33 +106,78 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
     return round->source ? 0 : TINYFL_REFUSED_SOURCE;
 }
 
-/* Compares all fields, but not the padding between them. */
+static int same_inner(const tinyfl_inner *a, const tinyfl_inner *b)
+{
+    return a->count == b->count && a->returns == b->returns && a->kept == b->kept && a->local == b->local &&
+           memcmp(a->phases, b->phases, sizeof a->phases) == 0;
+}
+
+/* Compares what a round computes: all fields but `saved`, and not the padding between them. */
 static int same_round(const tinyfl_round *a, const tinyfl_round *b)
 {
     return a->stream.seed == b->stream.seed && a->stream.device == b->stream.device && a->stream.round == b->stream.round &&
-           a->samples == b->samples && a->batch == b->batch && a->passes == b->passes &&
-           memcmp(&a->rate, &b->rate, sizeof a->rate) == 0 && memcmp(&a->clip, &b->clip, sizeof a->clip) == 0 &&
-           memcmp(a->base, b->base, sizeof a->base) == 0 && a->source == b->source;
+           same_inner(&a->inner, &b->inner) && a->run == b->run && memcmp(a->base, b->base, sizeof a->base) == 0 &&
+           a->source == b->source;
+}
+
+/* Brings the block to the state before this round, and the copy up to the run's last checkpoint. */
+static void recall(tinyfl_kept *kept, const tinyfl_round *round)
+{
+    const size_t bytes = kept->count * sizeof *kept->blocks;
+    float *copy = kept->blocks + kept->count;
+    if (kept->round > round->stream.round) { /* of a round that an interrupted coordinator repeats */
+        kept->round = kept->copied > round->stream.round ? 0 : kept->copied;
+        if (kept->round)
+            memcpy(kept->blocks, copy, bytes);
+    } else if (kept->round <= round->saved) {
+        memcpy(copy, kept->blocks, bytes);
+        kept->copied = kept->round;
+    }
+}
+
+/* Claims memory behind the sample for what the round keeps and for its inner loop. What is kept belongs to one run. 0 or a
+ * refusal. */
+static int claim(tinyfl_agent *agent, const tinyfl_round *round)
+{
+    const tinyfl_inner *inner = &round->inner;
+    tinyfl_kept kept = agent->kept;
+    if (kept.run != round->run || (inner->kept && kept.layers != inner->local))
+        kept = (tinyfl_kept){.run = round->run,
+                             .layers = inner->local,
+                             .blocks = kept.blocks,
+                             .count = inner->kept ? tinyfl_layers_weights(&agent->plan, inner->local) : 0};
+    const size_t start = (size_t)((uint8_t *)kept.blocks - agent->arena), loop = tinyfl_loop_bytes(&agent->plan, inner);
+    /* Each part is at most 2^27 bytes, so the sum cannot wrap. */
+    if (2 * kept.count * sizeof *kept.blocks + loop > agent->arena_bytes - start)
+        return TINYFL_REFUSED_MEMORY;
+    if (kept.count > agent->kept.count || loop > 0)
+        tinyfl_drop_prediction(agent);
+    agent->kept = kept;
+    return 0;
 }
 
 static int start_round(tinyfl_agent *agent, const tinyfl_round *round)
 {
-    if (memcmp(round->base, agent->hash, sizeof round->base) != 0)
+    if (!tinyfl_has_weights(agent) || memcmp(round->base, agent->hash, sizeof round->base) != 0)
         return TINYFL_REFUSED_BASE;
-    if (round->batch > 1 && !agent->gradient)
-        return TINYFL_REFUSED_MEMORY;
+    const int refusal = claim(agent, round);
+    if (refusal)
+        return refusal;
     if (tinyfl_learner_init(&agent->learner, &agent->plan, agent->weights, agent->memory,
-                            tinyfl_learner_bytes(&agent->plan), round->clip) != TINYFL_OK)
+                            tinyfl_learner_bytes(&agent->plan), 0.0f) != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
-    if (round->batch > 1) {
-        tinyfl_drop_prediction(agent);
-        memset(agent->gradient, 0, tinyfl_weights_bytes(agent));
+    tinyfl_kept *kept = &agent->kept;
+    if (round->inner.kept) {
+        recall(kept, round);
+        if (kept->round)
+            tinyfl_layers_scatter(&agent->plan, kept->layers, kept->blocks, agent->weights);
     }
+    agent->kept_from = round->inner.kept ? kept->round : 0;
     agent->round = *round;
+    tinyfl_loop_init(&agent->loop, &agent->round.inner, &agent->learner, kept->blocks + 2 * kept->count);
     agent->state = TINYFL_LEARNING;
     agent->feed = round->source ? TINYFL_NO_STREAM : TINYFL_SAMPLES;
     agent->fed = agent->done = 0;
-    agent->loss = 0.0f;
     return 0;
 }
 
@@ -174,7 +212,7 @@ int tinyfl_samples(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer
         return TINYFL_REFUSED_STATE;
     if (agent->state == TINYFL_LEARNING && off == agent->fed) {
         const size_t whole = tinyfl_sample_bytes(agent);
-        const uint64_t missing = (samples_in_all(&agent->round) - agent->done) * whole - agent->fed % whole;
+        const uint64_t missing = (tinyfl_inner_total(&agent->round.inner) - agent->done) * whole - agent->fed % whole;
         if (data.count > missing)
             return TINYFL_REFUSED_INVALID;
         while (data.count > 0 && agent->state == TINYFL_LEARNING) {

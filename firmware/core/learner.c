@@ -38,6 +38,8 @@ TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *p
                                 .count = count,
                                 .reals = reals,
                                 .lowest = tinyfl_lowest(plan),
+                                .bottom = tinyfl_lowest(plan),
+                                .layers = TINYFL_EVERY_LAYER,
                                 .clip = clip,
                                 .alive = alive};
     return TINYFL_OK;
@@ -108,18 +110,52 @@ static void layer_learn(const conv *c, const real *x, real *delta, float rate, r
 
 /* Both of the above for a dense layer, in one sweep over its weights; `back` may be NULL. */
 static void dense_learn(const tinyfl_layer *l, real *weights, const real *x, const real *delta, float rate, real *back,
-                        real *gradient)
+                        real *gradient, int moves)
 {
     const dense d = dense_at(l, weights);
-    const int moves = l->learns && !gradient;
-    if (back && moves)
+    const int updates = moves && !gradient;
+    if (back && updates)
         dense_backward(&d, x, delta, rate, back, DENSE_DELTA | DENSE_UPDATE);
     else if (back)
         dense_backward(&d, x, delta, rate, back, DENSE_DELTA);
-    else if (moves)
+    else if (updates)
         dense_backward(&d, x, delta, rate, back, DENSE_UPDATE);
-    if (l->learns && gradient)
+    if (moves && gradient)
         dense_accumulate(&d, x, delta, gradient);
+}
+
+/* Moves `count` weights, from `weights` on, towards their values at the start. */
+static void pull_back(const tinyfl_learner *learner, real *weights, size_t count, float rate)
+{
+    const float share = rate * learner->pull;
+    const real *start = learner->start + (weights - learner->weights);
+    for (size_t i = 0; i < count; i++)
+        weights[i] -= share * (weights[i] - start[i]);
+}
+
+/* Layer i in the sweep back: the gradient with respect to its input, if `back` is not NULL, from the weights before its step;
+ * then the step, or its part of the gradient. */
+static void layer_step(const tinyfl_learner *learner, size_t i, real *weights, const real *x, real *delta, float rate,
+                       real *back, real *gradient)
+{
+    const tinyfl_layer *l = &learner->plan->layers[i];
+    const int moves = tinyfl_moves(learner, i), pulled = moves && !gradient && learner->pull > 0.0f;
+    if (l->kind == TINYFL_DENSE) {
+        if (pulled) {
+            dense_learn(l, weights, x, delta, rate, back, NULL, 0);
+            pull_back(learner, weights, layer_weights(l), rate);
+            back = NULL;
+        }
+        dense_learn(l, weights, x, delta, rate, back, gradient, moves);
+        return;
+    }
+    const conv c = conv_at(l, weights);
+    if (back)
+        layer_back(&c, x, delta, back);
+    if (pulled)
+        pull_back(learner, weights, layer_weights(l), rate);
+    if (moves)
+        layer_learn(&c, x, delta, rate, gradient);
 }
 
 /* Fills the memory with outputs (plan.h), and returns the last layer's; clears the lanes in `ok` that fail the guard. */
@@ -160,7 +196,7 @@ static real loss_gradient(const tinyfl_learner *learner, const real *output, con
     return loss;
 }
 
-/* From the output at `y` down to the lowest layer that learns: moves weights (gradient NULL), or adds to the gradient. Returns
+/* From the output at `y` down to the lowest layer that moves: moves weights (gradient NULL), or adds to the gradient. Returns
  * the lanes whose deltas all stayed below the limit. */
 static mask backward(const tinyfl_learner *learner, const real *x, real *y, float rate, real *gradient)
 {
@@ -168,7 +204,7 @@ static mask backward(const tinyfl_learner *learner, const real *x, real *y, floa
     const float limit = TINYFL_LIMIT / (rate > 1.0f ? rate : 1.0f); /* bounds both delta and rate x delta */
     real *weights = learner->weights + learner->count;
     mask ok = every();
-    for (size_t i = plan->count; i-- > learner->lowest;) {
+    for (size_t i = plan->count; i-- > learner->bottom;) {
         const tinyfl_layer *l = &plan->layers[i];
         const size_t count = outputs_of(l);
         weights -= layer_weights(l);
@@ -177,18 +213,9 @@ static mask backward(const tinyfl_learner *learner, const real *x, real *y, floa
         if (!any(ok & learner->alive))
             break;
         const real *in = i > 0 ? y - inputs_of(l) : x;
-        real *back = i > learner->lowest ? gradient_at(learner, inputs_of(l)) : NULL;
-        real *into = gradient ? gradient + (weights - learner->weights) : NULL;
-        if (l->kind == TINYFL_DENSE) {
-            dense_learn(l, weights, in, y, rate, back, into);
-        } else {
-            const conv c = conv_at(l, weights);
-            if (back)
-                layer_back(&c, in, y, back);
-            if (l->learns)
-                layer_learn(&c, in, y, rate, into);
-        }
-        if (i > learner->lowest)
+        real *back = i > learner->bottom ? gradient_at(learner, inputs_of(l)) : NULL;
+        layer_step(learner, i, weights, in, y, rate, back, gradient ? gradient + (weights - learner->weights) : NULL);
+        if (i > learner->bottom)
             y -= inputs_of(l);
     }
     return ok;
@@ -261,21 +288,51 @@ TINYFL_API int tinyfl_accumulate(tinyfl_learner *learner, const real *x, const r
     return learn(learner, x, y, 1.0f, gradient, loss);
 }
 
-TINYFL_API int tinyfl_step(tinyfl_learner *learner, real *gradient, float rate, uint32_t samples)
+/* Check 4 of the guard; then only the lanes that pass it go on. */
+static int scaled_below_limit(tinyfl_learner *learner, const real *gradient, float scale)
 {
-    if (!learner || !aligned(gradient) || samples == 0 || !(rate >= 0.0f && rate < TINYFL_LIMIT))
-        return TINYFL_EINVAL;
-    const size_t count = learner->count;
-    const float scale = rate / (float)samples;
     mask ok = learner->alive;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < learner->count; i++)
         ok &= magnitude(scale * gradient[i]) < TINYFL_LIMIT;
     if (!any(ok))
         return TINYFL_ENUMERIC;
     learner->alive = ok;
-    for (size_t i = 0; i < count; i++) {
+    return TINYFL_OK;
+}
+
+static void pull_layers_back(const tinyfl_learner *learner, float rate)
+{
+    real *weights = learner->weights;
+    for (size_t i = 0; i < learner->plan->count; i++) {
+        const size_t count = layer_weights(&learner->plan->layers[i]);
+        if (tinyfl_moves(learner, i))
+            pull_back(learner, weights, count, rate);
+        weights += count;
+    }
+}
+
+TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float rate, uint32_t samples)
+{
+    if (!learner || !aligned(gradient) || samples == 0 || !(rate >= 0.0f && rate < TINYFL_LIMIT))
+        return TINYFL_EINVAL;
+    const float scale = rate / (float)samples;
+    const int code = scaled_below_limit(learner, gradient, scale);
+    if (code != TINYFL_OK)
+        return code;
+    if (learner->pull > 0.0f)
+        pull_layers_back(learner, rate);
+    for (size_t i = 0; i < learner->count; i++) {
         learner->weights[i] -= scale * gradient[i];
         gradient[i] = real_of(0.0f);
     }
     return TINYFL_OK;
+}
+
+TINYFL_API int tinyfl_mean_gradient(tinyfl_learner *learner, real *gradient, uint32_t samples)
+{
+    const float scale = 1.0f / (float)samples;
+    const int code = scaled_below_limit(learner, gradient, scale);
+    for (size_t i = 0; code == TINYFL_OK && i < learner->count; i++)
+        gradient[i] = scale * gradient[i];
+    return code;
 }

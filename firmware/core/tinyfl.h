@@ -21,8 +21,8 @@ extern "C" {
 #define TINYFL_LANES 1
 #endif
 
-/* The number type: float in your program. The host's simulator builds the core with more lanes; there it is a vector of floats, each
- * of another device (real.h). */
+/* The number type: float in your program. In the host's simulator, which builds the core with more lanes, it is a vector of
+ * floats, each of another device (real.h). */
 #if TINYFL_LANES == 1
 typedef float tinyfl_real;
 typedef uint32_t tinyfl_word;
@@ -85,16 +85,50 @@ typedef struct {
     uint8_t loss; /* tinyfl_loss */
 } tinyfl_plan;
 
+/* A phase of an inner loop: its record, byte for byte (SPEC.md, inner loop). */
+typedef struct {
+    uint32_t samples, batch, passes; /* 1 or more each; a step after every `batch` samples, and at the end of a pass */
+    float rate;                      /* learning rate, at least 0 and below TINYFL_LIMIT */
+    float clip;                      /* bounds the Euclidean norm of the loss's gradient at the output; 0: no bound */
+    float pull;                      /* adds the gradient of pull / 2 x |w - w at the start|^2; rate x pull at most 1 */
+    uint64_t layers;                 /* bit i: layer i of the plan may move */
+} tinyfl_phase;
+
+typedef enum { TINYFL_CHANGE, TINYFL_GRADIENT } tinyfl_returns;
+
+#define TINYFL_MAX_PHASES 4
+#define TINYFL_EVERY_LAYER UINT64_MAX
+
+/* An inner loop: what a device does in a round. Each phase goes on with the samples after those of the phase before. */
+typedef struct {
+    uint8_t count;   /* of phases */
+    uint8_t returns; /* tinyfl_returns: the change of the weights, or the mean gradient of the last phase, at its start */
+    uint8_t kept;    /* 1: local layers go on from the device's last round instead of the given weights */
+    uint64_t local;  /* bit i: layer i is not returned */
+    tinyfl_phase phases[TINYFL_MAX_PHASES];
+} tinyfl_inner;
+
 /* Fields are private to the core; the caller only provides the memory. */
 typedef struct {
     const tinyfl_plan *plan;
     tinyfl_real *weights, *memory;
-    size_t count;  /* of weights */
-    size_t reals;  /* of memory */
-    size_t lowest; /* the lowest layer that learns */
-    float clip;
+    size_t count;           /* of weights */
+    size_t reals;           /* of memory */
+    size_t lowest, bottom;  /* the lowest layer that learns, and the lowest that moves in this phase */
+    uint64_t layers;        /* of this phase */
+    float clip, pull;
+    const tinyfl_real *start; /* of the pull */
     tinyfl_mask alive;
 } tinyfl_learner;
+
+typedef struct {
+    const tinyfl_inner *inner;
+    tinyfl_learner *learner;
+    tinyfl_real *gradient, *start;
+    uint32_t phase, pass, sample; /* of the next step */
+    uint32_t first;               /* index of the phase's first sample */
+    tinyfl_real loss;             /* sum over samples, each before learning from it */
+} tinyfl_loop;
 
 /* Reads and checks a plan. Its layers must be aligned to 2 bytes, and stay in place. TINYFL_OK, TINYFL_EINVAL or
  * TINYFL_EPLAN. */
@@ -146,6 +180,36 @@ TINYFL_API int tinyfl_accumulate(tinyfl_learner *learner, const tinyfl_real *x, 
 
 /* Then takes one step, weights -= (rate / samples) gradient, and zeroes the gradient for the next batch. */
 TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float rate, uint32_t samples);
+
+/* Reads and checks an inner loop. TINYFL_OK or TINYFL_EINVAL. */
+TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t count);
+TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner);
+
+/* Samples of all phases, and steps of learning from one: each sample as often as its phase has passes. */
+TINYFL_API uint64_t tinyfl_inner_samples(const tinyfl_inner *inner);
+TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner);
+
+/* Bytes of memory beyond the learner's: a gradient for mini-batches or to return, and a copy of the weights for a pull. */
+TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner);
+
+/* Prepares an inner loop of an initialised learner, over tinyfl_loop_bytes of memory, aligned as a real. All three must stay
+ * in place. TINYFL_OK or TINYFL_EINVAL. */
+TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, tinyfl_learner *learner, void *memory);
+
+/* Whether all phases are done; else the index, from 0, of the next sample. */
+TINYFL_API int tinyfl_loop_done(const tinyfl_loop *loop);
+TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop);
+
+/* Learns from the next sample. Fails as tinyfl_learn does. */
+TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const tinyfl_real *y);
+
+/* After the last sample: the mean gradient of the last phase, or NULL if the loop returns the change. */
+TINYFL_API const tinyfl_real *tinyfl_loop_gradient(const tinyfl_loop *loop);
+
+/* The weights of some layers, together: their number, and copies out of all weights (`into` may be `all`) and back. */
+TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers);
+TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, const tinyfl_real *all, tinyfl_real *into);
+TINYFL_API void tinyfl_layers_scatter(const tinyfl_plan *plan, uint64_t layers, const tinyfl_real *from, tinyfl_real *all);
 
 /* The random generator: Threefry-4x32-20 (Salmon, Moraes, Dror, Shaw, SC'11). A pure function of its arguments:
  * four words for each (seed, stream, device, round, index). */

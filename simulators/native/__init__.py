@@ -1,29 +1,35 @@
 """The native fleet: simulated devices that learn with the same C source as boards, a whole cohort in one call."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Stop, Trained
-from tinyfl.fleet import Phis, absent, mean_loss
+from tinyfl.fleet import UNSAVED, Phis, Saved, absent, mean_loss
 from tinyfl.networks import Network
+from tinyfl.simulators.native.kept import Kept
 from tinyfl.tasks import Task
 
 MAX_AT_ONCE = 1 << 16
 """Maximum devices per call: bounds the memory of samples from a table. Sums are exact, so splitting changes nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class NativeFleet:
-    """A fleet of ``size`` devices of ``task``, each with ``network``."""
+    """A fleet of ``size`` devices of ``task``, each with ``network``, numbered from ``first``. What they keep from round to
+    round is in the file ``memory``, or in RAM without one."""
 
     task: Task
     network: Network
     size: int
     engine: Engine = FASTEST
+    first: int = 0
+    memory: Path | None = None
     _stop: Stop = field(default_factory=Stop, init=False, repr=False, compare=False)
+    _kept: Kept | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def boards(self) -> bool:
@@ -33,41 +39,55 @@ class NativeFleet:
         """Stops a round in another thread."""
         self._stop.set()
 
-    def _train(self, cohort: U32, round: int, theta: F32, inner: Inner, each: bool) -> Trained:
-        return core.train(
+    def _train(
+        self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved, each: bool
+    ) -> tuple[Trained, tuple[int, ...]]:
+        """The round's result, and what the devices started from (see Phis); empty if they keep nothing."""
+        kept = self._blocks(inner, saved) if inner.kept else None
+        own, since = kept.load(cohort, round, saved) if kept else (None, np.empty(0, np.uint32))
+        trained = core.train(
             self.network.plan,
             theta,
             self.task.stream(cohort, round, inner.samples),
             cohort,
             round,
-            samples=inner.samples,
-            batch=inner.batch,
-            passes=inner.passes,
-            rate=inner.lr,
-            clip=inner.clip,
+            inner.to_bytes(),
+            kept=own,
             each=each,
             engine=self.engine,
             stop=self._stop,
         )
+        if kept and own is not None:
+            learnt = np.isin(trained.code, (Code.ok, Code.oversized))
+            kept.store(cohort[learnt], round, own[learnt])
+        return trained, tuple(since.tolist())
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+    def _blocks(self, inner: Inner, saved: Saved) -> Kept:
+        """The blocks of this run, for the layers that ``inner`` keeps."""
+        if self._kept is None or (self._kept.run, self._kept.layers) != (saved.run, inner.local):
+            floats = self.network.plan.weights_of(inner.local)
+            self._kept = Kept.opened(saved, inner.local, self.first, self.size, floats, self.memory)
+        return self._kept
+
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
         """One round on the devices ``cohort``, summed exactly."""
         result: Updates | None = None
         for start in range(0, len(cohort), MAX_AT_ONCE):
             share = cohort[start : start + MAX_AT_ONCE]
-            trained = self._train(share, round, theta, inner, each=False)
+            trained, since = self._train(share, round, theta, inner, saved, each=False)
             failed = trained.code != Code.ok
             losses = trained.loss[~failed]
             left_out = absent(share[failed], _reasons(trained.code[failed]))
-            part = Updates(theta, trained.sum, len(losses), mean_loss(losses), left_out)
+            kept_from = dict(zip(share.tolist(), since, strict=True)) if since else {}
+            part = Updates(theta, trained.sum, len(losses), mean_loss(losses), left_out, kept_from)
             result = part if result is None else result + part
         return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
         """Like ``run``, with each device's update kept separately."""
-        trained = self._train(cohort, round, theta, inner, each=True)
+        trained, since = self._train(cohort, round, theta, inner, saved, each=True)
         assert trained.updates is not None
-        return Phis(trained.updates, trained.loss, _reasons(trained.code))
+        return Phis(trained.updates, trained.loss, _reasons(trained.code), kept_from=since)
 
 
 def _reasons(codes: I32) -> tuple[str, ...]:

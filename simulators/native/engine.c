@@ -6,6 +6,7 @@
 #include "../../firmware/core/sine.c"
 #include "../../firmware/core/plan.c"
 #include "../../firmware/core/learner.c"
+#include "../../firmware/core/inner.c"
 #include "engine.h"
 
 #if TINYFL_LANES == 1
@@ -66,24 +67,31 @@ static void sample(const tinyfl_native_source *source, const group *g, uint32_t 
 
 typedef struct {
     tinyfl_learner learner;
+    tinyfl_loop loop;
     size_t count, inputs, outputs;
-    real *weights, *gradient, *x, *y, *output;
+    real *weights, *x, *y, *output;
 } bench;
 
 /* Lays out the group's working memory, and loads theta into every lane. */
-static int bench_set(bench *b, const tinyfl_plan *plan, const float *theta, float clip, void *memory)
+static int bench_set(bench *b, const tinyfl_plan *plan, const float *theta, void *memory)
 {
     b->count = tinyfl_plan_weights(plan);
     b->inputs = tinyfl_plan_inputs(plan);
     b->outputs = tinyfl_plan_outputs(plan);
     b->weights = memory;
-    b->gradient = b->weights + b->count;
-    b->x = b->gradient + b->count;
+    b->x = b->weights + b->count;
     b->y = b->x + b->inputs;
     b->output = b->y + b->outputs;
     for (size_t i = 0; i < b->count; i++)
         b->weights[i] = real_of(theta[i]);
-    return tinyfl_learner_init(&b->learner, plan, b->weights, b->output + b->outputs, tinyfl_learner_bytes(plan), clip);
+    return tinyfl_learner_init(&b->learner, plan, b->weights, b->output + b->outputs, tinyfl_learner_bytes(plan), 0.0f);
+}
+
+/* Begins the inner loop, behind the learner's memory. */
+static int begin(bench *b, const tinyfl_inner *inner)
+{
+    real *learner = b->output + b->outputs;
+    return tinyfl_loop_init(&b->loop, inner, &b->learner, learner + b->learner.reals);
 }
 
 /* Adds the successful lanes' changes to the sum, lane by lane, in units of 2^-32: a double of 1.5 x 2^20 has exactly this unit,
@@ -102,47 +110,80 @@ static void add_changes(const bench *b, const float *theta, mask good, fixed *su
     }
 }
 
-/* The inner loop: `passes` over the round's samples. Returns TINYFL_OK while any lane is valid. */
-static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g, real *loss)
+/* Loads each lane's own weights of the local layers from `kept`, if its first is not NaN; or stores those of the lanes in
+ * `ok`. */
+static void exchange_kept(const bench *b, const tinyfl_cohort *c, const group *g, int store, mask ok)
 {
-    for (uint32_t pass = 0; pass < c->passes; pass++)
-        for (uint32_t s = 0; s < c->samples; s++) {
-            real before;
-            if (tinyfl_stopped(c->stop))
-                return TINYFL_ESTOPPED;
-            sample(&c->source, g, c->round, c->samples, s, b->inputs, b->outputs, b->x, b->y);
-            int code;
-            if (c->batch == 1) {
-                code = tinyfl_learn(&b->learner, b->x, b->y, c->rate, &before);
-            } else {
-                code = tinyfl_accumulate(&b->learner, b->x, b->y, b->gradient, &before);
-                const uint32_t filled = s % c->batch + 1;
-                if (code == TINYFL_OK && (filled == c->batch || s + 1 == c->samples))
-                    code = tinyfl_step(&b->learner, b->gradient, c->rate, filled);
+    const size_t kept = tinyfl_layers_weights(c->plan, c->inner.local);
+    for (int l = 0; l < g->used; l++) {
+        float *own = c->kept + (g->first + (size_t)l) * kept;
+        real *weights = b->weights;
+        if (kept == 0 || (store ? !lane_of_mask(ok, l) : own[0] != own[0]))
+            continue;
+        for (size_t i = 0; i < c->plan->count; i++) {
+            const size_t count = layer_weights(&c->plan->layers[i]);
+            for (size_t k = 0; c->inner.local >> i & 1 && k < count; k++) {
+                if (store)
+                    *own++ = lane(weights[k], l);
+                else
+                    set_lane(&weights[k], l, *own++);
             }
-            if (code != TINYFL_OK)
-                return code;
-            *loss += before;
+            weights += count;
         }
-    return TINYFL_OK;
+    }
+}
+
+/* Turns the weights into the update: theta in local layers, and theta - gradient where the gradient is returned. */
+static void finish(const bench *b, const tinyfl_cohort *c)
+{
+    const real *gradient = tinyfl_loop_gradient(&b->loop);
+    size_t at = 0;
+    for (size_t i = 0; i < c->plan->count; i++) {
+        const size_t end = at + layer_weights(&c->plan->layers[i]);
+        const int local = c->inner.local >> i & 1;
+        for (; at < end; at++)
+            if (local)
+                b->weights[at] = real_of(c->theta[at]);
+            else if (gradient)
+                b->weights[at] = c->theta[at] - gradient[at];
+    }
+}
+
+/* The inner loop. Returns TINYFL_OK while any lane is valid. */
+static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g)
+{
+    const uint32_t samples = (uint32_t)tinyfl_inner_samples(&c->inner);
+    int code = begin(b, &c->inner);
+    while (code == TINYFL_OK && !tinyfl_loop_done(&b->loop)) {
+        if (tinyfl_stopped(c->stop))
+            return TINYFL_ESTOPPED;
+        sample(&c->source, g, c->round, samples, (uint32_t)tinyfl_loop_index(&b->loop), b->inputs, b->outputs, b->x, b->y);
+        code = tinyfl_loop_learn(&b->loop, b->x, b->y);
+    }
+    return code;
 }
 
 static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
 {
     const group g = group_at(&c->source, c->devices, first, c->count);
     bench b;
-    real loss = real_of(0.0f);
-    int code = bench_set(&b, c->plan, c->theta, c->clip, memory);
-    if (code == TINYFL_OK) {
-        memset(b.gradient, 0, b.count * sizeof(real));
-        code = inner_loop(&b, c, &g, &loss);
-    }
+    int code = bench_set(&b, c->plan, c->theta, memory);
+    if (code == TINYFL_OK && c->inner.kept)
+        exchange_kept(&b, c, &g, 0, none());
+    if (code == TINYFL_OK)
+        code = inner_loop(&b, c, &g);
+    const mask ok = code == TINYFL_OK ? b.learner.alive : none();
+    if (code == TINYFL_OK && c->inner.kept)
+        exchange_kept(&b, c, &g, 1, ok);
+    if (code == TINYFL_OK && (c->inner.local || c->inner.returns == TINYFL_GRADIENT))
+        finish(&b, c);
 
-    mask ok = code == TINYFL_OK ? b.learner.alive : none();
     mask good = ok;
     for (size_t i = 0; i < b.count; i++)
         good &= magnitude(b.weights[i] - c->theta[i]) < TINYFL_MAX_CHANGE;
-    loss = loss / ((float)c->samples * (float)c->passes);
+    real loss = real_of(0.0f);
+    if (code == TINYFL_OK)
+        loss = b.loop.loss / (float)tinyfl_inner_total(&c->inner);
     for (int l = 0; l < TINYFL_LANES; l++) {
         if (l >= g.used) {
             drop_lane(&good, l);
@@ -162,18 +203,16 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
     add_changes(&b, c->theta, good, sum);
 }
 
-static int one_step(bench *b, const tinyfl_adaptation *a, const group *g)
+/* One pass over the support set. */
+static int one_pass(bench *b, const tinyfl_adaptation *a, const group *g)
 {
     int code = TINYFL_OK;
     for (uint32_t s = 0; s < a->shots && code == TINYFL_OK; s++) {
         if (tinyfl_stopped(a->stop))
             return TINYFL_ESTOPPED;
         sample(&a->support, g, 0, a->shots, s, b->inputs, b->outputs, b->x, b->y);
-        code = a->stream ? tinyfl_learn(&b->learner, b->x, b->y, a->rate, NULL)
-                         : tinyfl_accumulate(&b->learner, b->x, b->y, b->gradient, NULL);
+        code = tinyfl_loop_learn(&b->loop, b->x, b->y);
     }
-    if (code == TINYFL_OK && !a->stream)
-        code = tinyfl_step(&b->learner, b->gradient, a->rate, a->shots);
     return code;
 }
 
@@ -225,12 +264,13 @@ static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
 {
     const group g = group_at(&a->support, NULL, first, a->count);
     bench b;
-    int code = bench_set(&b, a->plan, a->theta, a->clip, memory);
-    memset(b.gradient, 0, b.count * sizeof(real));
+    int code = bench_set(&b, a->plan, a->theta, memory);
+    if (code == TINYFL_OK)
+        code = begin(&b, &a->inner);
     uint32_t step = 0;
     for (size_t k = 0; k < a->checkpoints; k++) {
         for (; step < a->steps[k] && code == TINYFL_OK; step++)
-            code = one_step(&b, a, &g);
+            code = one_pass(&b, a, &g);
         measure(&b, a, &g, k, code == TINYFL_OK);
     }
     if (a->weights)
@@ -290,14 +330,27 @@ TINYFL_EXPORT int tinyfl_native_read(tinyfl_plan *plan, const void *bytes, size_
     return tinyfl_plan_read(plan, bytes, count);
 }
 
-TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, uint32_t batch)
+TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner) { return tinyfl_inner_check(inner); }
+
+TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *bytes, size_t count)
 {
-    return tinyfl_learner_bytes(plan) + tinyfl_plan_weights(plan) * sizeof(float) * (batch > 1 ? 2 : 1);
+    return tinyfl_inner_read(inner, bytes, count);
+}
+
+TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint64_t layers)
+{
+    return tinyfl_layers_weights(plan, layers);
+}
+
+TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inner *inner)
+{
+    const size_t kept = inner->kept ? tinyfl_layers_weights(plan, inner->local) : 0;
+    return tinyfl_learner_bytes(plan) + (tinyfl_plan_weights(plan) + 2 * kept) * sizeof(float) + tinyfl_loop_bytes(plan, inner);
 }
 
 size_t tinyfl_engine_reals(const tinyfl_plan *plan)
 {
-    return 2 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + tinyfl_plan_inputs(plan) +
+    return 3 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + tinyfl_plan_inputs(plan) +
            2 * tinyfl_plan_outputs(plan);
 }
 #endif

@@ -16,7 +16,7 @@ typedef struct {
 
 static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_explicit(stop, memory_order_relaxed); }
 
-/* Reals of memory for train and adapt: weights, gradient, learner and one sample. */
+/* Reals of memory for train and adapt: weights, learner, one sample, and at most a gradient and a copy of the weights. */
 size_t tinyfl_engine_reals(const tinyfl_plan *plan);
 
 #endif

@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine.h"
 
@@ -129,7 +130,7 @@ int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 {
     const tinyfl_engine *engine = engine_of(c && c->count > 1 && threads > 0 ? width(c->count, lanes, threads) : 1);
     if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop || threads < 1 ||
-        c->samples == 0 || c->batch == 0 || c->passes == 0)
+        tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
         return TINYFL_EINVAL;
     const int code = tinyfl_native_check(c->plan);
     if (code != TINYFL_OK)
@@ -142,7 +143,8 @@ int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)
 {
     const tinyfl_engine *engine = engine_of(a && threads > 0 ? width(a->count, lanes, threads) : lanes);
     if (!engine || !a || !a->theta || !a->steps || !a->loss || !a->stop || threads < 1 || a->shots == 0 ||
-        a->queries == 0 || a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
+        a->queries == 0 || tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->support.kind != TINYFL_TABLE ||
+        a->query.kind != TINYFL_TABLE)
         return TINYFL_EINVAL;
     const int code = tinyfl_native_check(a->plan);
     if (code != TINYFL_OK)

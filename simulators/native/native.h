@@ -22,17 +22,20 @@ typedef struct {
     const float *gain;    /* (devices): multiplies the device's inputs; NULL: 1 */
 } tinyfl_native_source;
 
-/* One round on a cohort. */
+/* One round on a cohort. phi is a device's weights after it, with theta's in local layers; or theta - gradient, if the gradient
+ * is returned. */
 typedef struct {
     const tinyfl_plan *plan;
     const float *theta; /* (weights) */
     tinyfl_native_source source;
     const uint32_t *devices; /* (count): device numbers */
     size_t count;
-    uint32_t round, samples, batch, passes;
-    float rate, clip;
+    uint32_t round;
+    tinyfl_inner inner;
     int64_t *sum;   /* (weights): += the sum over successful devices of (phi - theta) 2^32; exact in any order */
     float *updates; /* (count, weights): each phi, or theta if it is left out; or NULL */
+    float *kept;    /* (count, weights of the local layers): each device's own, NaN where it has none; replaced by those after a
+                       successful round; or NULL */
     float *loss;    /* (count): mean loss over the round's samples, each before learning from it; infinite on failure */
     int32_t *code;  /* (count): TINYFL_OK, or the reason why the device's update is left out of the sum */
     const atomic_int *stop; /* checked before every sample: a value other than 0 ends the call with TINYFL_ESTOPPED */
@@ -45,9 +48,8 @@ typedef struct {
     tinyfl_native_source support, query; /* tables */
     size_t count;
     uint32_t shots, queries; /* samples in each device's support and query set */
-    uint32_t stream;         /* 0: a step is one full-batch step; 1: one pass, sample by sample */
-    float rate, clip;
-    const uint32_t *steps; /* (checkpoints), ascending */
+    tinyfl_inner inner;      /* every phase on all of the support set */
+    const uint32_t *steps;   /* (checkpoints), ascending: numbers of passes over the support set, of all phases together */
     size_t checkpoints;
     float *loss;     /* (checkpoints, count): mean over the query set; infinite once the device diverged */
     float *accuracy; /* (checkpoints, count): share of argmax right; or NULL */
@@ -85,7 +87,12 @@ TINYFL_EXPORT size_t tinyfl_native_weights(const tinyfl_plan *plan);
 TINYFL_EXPORT size_t tinyfl_native_inputs(const tinyfl_plan *plan);
 TINYFL_EXPORT size_t tinyfl_native_outputs(const tinyfl_plan *plan);
 
-/* Bytes of RAM that one device needs to learn: weights, tinyfl_learner_bytes and, if batch > 1, a gradient. */
-TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, uint32_t batch);
+TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner);
+TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *bytes, size_t count);
+TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint64_t layers);
+
+/* Bytes of RAM that one device needs for the inner loop: weights, tinyfl_learner_bytes, tinyfl_loop_bytes, and two blocks of
+ * what it keeps. */
+TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 #endif

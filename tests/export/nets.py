@@ -8,6 +8,7 @@ from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Layer, Loss, Pool, Shape
+from tinyfl.runs.evaluation import inner_loop
 
 _ACTIVATIONS = st.sampled_from(Activation)
 _SIDE = st.integers(1, 3)
@@ -27,7 +28,7 @@ def outputs(network: Network, theta: F32, x: F32) -> F32:
     """The core's outputs (rows, outputs) for ``x`` (rows, *shape)."""
     rows = np.arange(len(x), dtype=np.int32)[None]
     source = TableSource(x.reshape(len(x), -1), rows, targets=np.zeros((len(x), network.outputs), np.float32))
-    adapted = core.adapt(network.plan, theta, source, source, (0,), stream=False, rate=0, outputs=True)
+    adapted = core.adapt(network.plan, theta, source, source, (0,), inner_loop("batch", source.samples, 1, 0.0), outputs=True)
     assert adapted.outputs is not None
     return adapted.outputs[0, 0]
 

@@ -29,6 +29,7 @@ from tinyfl.networks import Network
 from tinyfl.networks.keras import to_keras
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.evaluation import inner_loop
 from tinyfl.tasks import load_task
 from tinyfl.tasks.standard import Standardisation
 
@@ -184,7 +185,13 @@ def test_an_adapted_device_is_the_one_of_the_evaluation(run: Callable[[str], Pat
     start, task = Initialisation.load(path), load_task("digits", None, 0)
     episodes = task.episodes("test", QUICK["tasks"], 5)
     adapted = core.adapt(
-        start.network.plan, start.theta, episodes.support, episodes.query, (10,), stream=False, rate=0.1, weights=True
+        start.network.plan,
+        start.theta,
+        episodes.support,
+        episodes.query,
+        (10,),
+        inner_loop("batch", episodes.support.samples, 10, 0.1),
+        weights=True,
     )
     assert adapted.weights is not None
     assert result["theta_sha256"] == hashlib.sha256(adapted.weights[2].tobytes()).hexdigest()

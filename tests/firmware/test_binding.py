@@ -13,7 +13,10 @@ from reference_layers import Layer, dense, learner_values, plan_bytes, read_plan
 from small_nets import SMALL, networks, sample_of, weights_of
 
 from tinyfl import core
+from tinyfl.algorithms import Inner
+from tinyfl.errors import ConfigError
 from tinyfl.networks import Activation, Loss, network
+from tinyfl.runs.evaluation import inner_loop
 
 LAYERS = [dense(1, 9, TANH), dense(9, 1, IDENTITY)]
 PLAN = core.Plan(plan_bytes(LAYERS, MEAN_SQUARED_ERROR))
@@ -26,9 +29,15 @@ LANES = [lanes for lanes in (1, 4, 8, 16) if lanes <= core.library().tinyfl_nati
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_cohort_of_the_native_fleet_learns_as_the_spec_says(lanes: int, batch: int) -> None:
     trained = core.train(
-        PLAN, THETA, core.SineSource(2**63 + 5), DEVICES, 7,
-        samples=10, batch=batch, passes=2, rate=0.02, each=True, engine=core.Engine(2, lanes),
-    )  # fmt: skip
+        PLAN,
+        THETA,
+        core.SineSource(2**63 + 5),
+        DEVICES,
+        7,
+        Inner(samples=10, batch=batch, passes=2, rate=0.02).to_bytes(),
+        each=True,
+        engine=core.Engine(2, lanes),
+    )
     total = np.zeros(PLAN.weights, np.int64)
     assert trained.updates is not None
     for device, phi in zip(DEVICES, trained.updates, strict=True):
@@ -67,9 +76,15 @@ def test_a_cohort_learns_any_network_as_the_spec_says(
         targets=np.array([y for of_device in drawn for _, y in of_device]),
     )
     trained = core.train(
-        core.Plan(plan_bytes(layers, loss)), theta, source, DEVICES, 0,
-        samples=samples, batch=batch, rate=0.02, clip=clip, each=True, engine=core.Engine(2, lanes),
-    )  # fmt: skip
+        core.Plan(plan_bytes(layers, loss)),
+        theta,
+        source,
+        DEVICES,
+        0,
+        Inner(samples=samples, batch=batch, rate=0.02, clip=clip).to_bytes(),
+        each=True,
+        engine=core.Engine(2, lanes),
+    )
     assert trained.updates is not None
     for i, of_device in enumerate(drawn):
         learner, gradient = Learner(layers, loss, theta.copy(), clip), np.zeros_like(theta)
@@ -94,9 +109,14 @@ def test_a_bad_device_is_named_and_left_out_of_the_sum(lanes: int) -> None:
     targets = np.array([[1], [np.nan], [3e5], [2]], np.float32)
     source = core.TableSource(np.ones((4, 1), np.float32), np.arange(4, dtype=np.int32)[:, None], targets=targets)
     trained = core.train(
-        plan, np.zeros(2, np.float32), source, np.arange(4, dtype=np.uint32), 0,
-        samples=1, rate=0.25, engine=core.Engine(1, lanes),
-    )  # fmt: skip
+        plan,
+        np.zeros(2, np.float32),
+        source,
+        np.arange(4, dtype=np.uint32),
+        0,
+        Inner(samples=1, rate=0.25).to_bytes(),
+        engine=core.Engine(1, lanes),
+    )
     assert trained.code.tolist() == [OK, ENUMERIC, EOVERSIZED, OK]
     assert trained.sum.tolist() == [int(1.5 * 2**32)] * 2
 
@@ -107,7 +127,9 @@ def test_an_update_just_within_the_bound_counts_and_its_sum_is_exact() -> None:
     source = core.TableSource(
         np.ones((1, 1), np.float32), np.zeros((count, 1), np.int32), targets=np.full((1, 1), 2 * change, np.float32)
     )
-    trained = core.train(plan, np.zeros(2, np.float32), source, np.arange(count, dtype=np.uint32), 0, samples=1, rate=0.25)
+    trained = core.train(
+        plan, np.zeros(2, np.float32), source, np.arange(count, dtype=np.uint32), 0, Inner(samples=1, rate=0.25).to_bytes()
+    )
     assert not trained.code.any()
     assert trained.sum.tolist() == [count * int(float(change) * 2**32)] * 2
 
@@ -134,12 +156,12 @@ def test_rows_outside_the_table_are_refused(values: list[int]) -> None:
     source = table(rows, targets=TARGETS)
     devices = np.arange(3, dtype=np.uint32)
     if ((rows >= 0) & (rows < 4)).all():
-        core.train(PLAN, THETA, source, devices, 0, samples=2, rate=0.1)
+        core.train(PLAN, THETA, source, devices, 0, Inner(samples=2, rate=0.1).to_bytes())
     else:
         with pytest.raises(ValueError, match="rows"):
-            core.train(PLAN, THETA, source, devices, 0, samples=2, rate=0.1)
+            core.train(PLAN, THETA, source, devices, 0, Inner(samples=2, rate=0.1).to_bytes())
         with pytest.raises(ValueError, match="rows"):
-            core.adapt(PLAN, THETA, source, source, [1], stream=True, rate=0.1)
+            core.adapt(PLAN, THETA, source, source, [1], inner_loop("stream", 2, 1, 0.1))
 
 
 @settings(max_examples=200)
@@ -150,10 +172,10 @@ def test_labels_outside_the_outputs_are_refused(label: int) -> None:
     source = table([[0], [1]], labels=labels)
     arguments = (plan, np.zeros(6, np.float32), source, np.arange(2, dtype=np.uint32), 0)
     if 0 <= labels[1, 0] < 3:
-        core.train(*arguments, samples=1, rate=0.1)
+        core.train(*arguments, Inner(samples=1, rate=0.1).to_bytes())
     else:
         with pytest.raises(ValueError, match="labels"):
-            core.train(*arguments, samples=1, rate=0.1)
+            core.train(*arguments, Inner(samples=1, rate=0.1).to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -164,9 +186,17 @@ def test_labels_outside_the_outputs_are_refused(label: int) -> None:
 def test_a_theta_that_does_not_fit_is_refused(theta: Any) -> None:
     source = table(np.zeros((5, 1)), targets=TARGETS)
     with pytest.raises(ValueError, match="theta"):
-        core.train(PLAN, theta, core.SineSource(1), DEVICES, 0, samples=1, rate=0.1)
+        core.train(PLAN, theta, core.SineSource(1), DEVICES, 0, Inner(samples=1, rate=0.1).to_bytes())
     with pytest.raises(ValueError, match="theta"):
-        core.adapt(PLAN, theta, source, source, [1], stream=True, rate=0.1)
+        core.adapt(PLAN, theta, source, source, [1], inner_loop("stream", 1, 1, 0.1))
+
+
+def _replaced(at: int, data: bytes) -> bytes:
+    record = Inner(samples=1, rate=0.1).to_bytes()
+    return record[:at] + data + record[at + len(data) :]
+
+
+BAD_FACTORS = [np.float32(value).tobytes() for value in (-0.1, np.nan, np.inf, 2.0**50)]
 
 
 @pytest.mark.parametrize(
@@ -175,9 +205,13 @@ def test_a_theta_that_does_not_fit_is_refused(theta: Any) -> None:
         {"devices": DEVICES.astype(np.int64)},
         {"devices": DEVICES[None]},
         {"devices": np.zeros(core.MAX_SUMMED + 1, np.uint32)},
-        {"samples": 0},
-        {"batch": 0},
-        {"passes": 0},
+        {"inner": b""},
+        {"inner": Inner(samples=1, rate=0.1).to_bytes()[:-1]},
+        {"inner": Inner(samples=1, rate=0.1).to_bytes() + bytes(32)},
+        {"inner": Inner(samples=1, rate=0.1, local=1, kept=True).to_bytes()},
+        *({"inner": _replaced(at, bytes(4))} for at in (16, 20, 24)),  # samples, batch, passes of 0
+        *({"inner": _replaced(at, bad)} for at in (28, 32, 36) for bad in BAD_FACTORS),  # rate, clip, pull
+        *({"inner": _replaced(at, b"\x05")} for at in (0, 1, 2, 3)),
         {"engine": core.Engine(threads=-1)},
         {"engine": core.Engine(lanes=3)},
         {"engine": core.Engine(lanes=32)},
@@ -195,7 +229,7 @@ def test_a_theta_that_does_not_fit_is_refused(theta: Any) -> None:
 def test_a_call_that_does_not_fit_is_refused(change: dict[str, Any]) -> None:
     call: dict[str, Any] = {
         "plan": PLAN, "theta": THETA, "source": core.SineSource(1), "devices": DEVICES, "round": 0,
-        "samples": 1, "batch": 1, "passes": 1, "rate": 0.1,
+        "inner": Inner(samples=1, rate=0.1).to_bytes(),
     }  # fmt: skip
     core.train(**call)
     with pytest.raises(ValueError):
@@ -218,22 +252,22 @@ def test_a_plan_is_one_that_the_core_can_run_or_is_refused(net: tuple[list[Layer
     plan = core.Plan(bytes(held))
     weights = sum(layer.weights for layer in layers)
     assert (plan.weights, plan.inputs, plan.outputs) == (weights, np.prod(layers[0].input), layers[-1].values)
-    assert plan.ram_bytes(1) == 4 * (weights + learner_values(layers))
-    assert plan.ram_bytes(2) == 4 * (2 * weights + learner_values(layers))
+    assert plan.ram_bytes(Inner(samples=1, rate=0.1).to_bytes()) == 4 * (weights + learner_values(layers))
+    assert plan.ram_bytes(Inner(samples=2, batch=2, rate=0.1).to_bytes()) == 4 * (2 * weights + learner_values(layers))
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf"), 2.0**50])
 def test_no_device_learns_at_a_rate_that_is_none(bad: float) -> None:
     for batch in (1, 2):
-        with pytest.raises(ValueError, match="rate is"):
-            core.train(PLAN, THETA, core.SineSource(1), DEVICES, 0, samples=2, batch=batch, rate=bad)
+        with pytest.raises(ConfigError, match="rate, clip and pull"):
+            core.train(PLAN, THETA, core.SineSource(1), DEVICES, 0, Inner(samples=2, batch=batch, rate=bad).to_bytes())
 
 
 def test_a_step_list_that_descends_is_refused() -> None:
     source = table(np.zeros((2, 1)), targets=TARGETS)
     with pytest.raises(ValueError, match="ascend"):
-        core.adapt(PLAN, THETA, source, source, [3, 1], stream=False, rate=0.1)
+        core.adapt(PLAN, THETA, source, source, [3, 1], inner_loop("batch", 1, 3, 0.1))
     empty = table(np.zeros((2, 0)), targets=TARGETS)
     for support, query in ((empty, source), (source, empty)):
         with pytest.raises(ValueError):
-            core.adapt(PLAN, THETA, support, query, [1], stream=False, rate=0.1)
+            core.adapt(PLAN, THETA, support, query, [1], inner_loop("batch", 1, 1, 0.1))

@@ -52,7 +52,7 @@ def test_a_board_whose_adapter_vanished_is_back_in_all_rounds_that_follow(
     with LinkFleet(openers, SINE, NETWORK, on_event=events.append) as fleet:
 
         def left_out(round: int) -> list[str]:
-            return list(fleet.run_each(BOTH, round, THETA, Inner(samples=2, batch=1, passes=1, lr=0.01)).reasons)
+            return list(fleet.run_each(BOTH, round, THETA, Inner(samples=2, rate=0.01)).reasons)
 
         assert left_out(0) == ["", ""]
         desk.unplug("ttyUSB1")
@@ -70,7 +70,7 @@ def test_boards_whose_cables_were_changed_get_no_round_of_each_others(desk: Desk
     rack = Rack(urls)
     openers: list[Opener] = [rack.opener(f"0{i + 1}") if by_id else opener_at(urls[i]) for i in range(2)]
     with LinkFleet(openers, SINE, NETWORK) as fleet:
-        inner = Inner(samples=2, batch=1, passes=1, lr=0.01)
+        inner = Inner(samples=2, rate=0.01)
         assert fleet.run_each(BOTH, 0, THETA, inner).reasons == ("", "")
         desk.clear()
         for i in range(2):
@@ -84,4 +84,4 @@ def test_a_link_to_a_port_is_that_port(desk: Desk, tmp_path: Path) -> None:
     board = Told(b"\1")
     (tmp_path / "by-id").symlink_to(plug(desk, "ttyUSB0", board, "1-1", "A"))
     with LinkFleet([opener_at(str(tmp_path / "by-id"))], SINE, NETWORK) as fleet:
-        assert fleet.run_each(BOTH[:1], 0, THETA, Inner(samples=2, batch=1, passes=1, lr=0.01)).reasons == ("",)
+        assert fleet.run_each(BOTH[:1], 0, THETA, Inner(samples=2, rate=0.01)).reasons == ("",)

@@ -163,7 +163,7 @@ def test_a_node_that_knows_nothing_of_tinyfl_is_named_in_the_roll_call(quick: No
 
 def test_stock_strategies_judge_the_devices_behind_gateways(quick: None) -> None:
     random.seed(0)
-    told = instructions(Inner(8, 1, 1, 0.02), cohort=SIZE, fleet_size=SIZE, seed=1)
+    told = instructions(Inner(samples=8, rate=0.02), cohort=SIZE, fleet_size=SIZE, seed=1)
     thetas = []
     for grid in (remote_grid(FlakyGrid(three_nodes()), each_device=True), FleetGrid(FLEET, None)):
         result = FedTrimmedAvg(fraction_evaluate=0.0).start(grid, theta_record(THETA), num_rounds=2, train_config=told)

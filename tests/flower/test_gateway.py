@@ -46,7 +46,7 @@ def listening(site_first: int, told: list[str], path: Path) -> Iterator[tuple[st
 def test_a_gateway_answers_for_its_devices_as_the_whole_fleet_would(tmp_path: Path) -> None:
     told: list[str] = []
     content = RecordDict({"arrays": theta_record(THETA)})
-    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
+    content["config"] = instructions(Inner(samples=8, rate=0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
     with listening(8, told, tmp_path) as (socket, _):
         roll = ask(socket, MessageType.QUERY, RecordDict({"config": ConfigRecord()}), RUN_CONFIG)
         said = [ask(socket, MessageType.TRAIN, content, RUN_CONFIG) for _ in range(2)]
@@ -64,7 +64,7 @@ def test_a_gateway_answers_for_its_devices_as_the_whole_fleet_would(tmp_path: Pa
 def test_a_gateway_says_what_it_cannot_do_and_goes_on(tmp_path: Path) -> None:
     told: list[str] = []
     content = RecordDict({"arrays": theta_record(THETA)})
-    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    content["config"] = instructions(Inner(samples=8, rate=0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
     wide, none = RecordDict({**content}), RecordDict({**content})
     wide["network"] = network_record(network("mlp-8", (3,), TASK.outputs, TASK.loss, TASK.activation))
     none["network"] = ConfigRecord({"name": "odd", "shape": [1], "plan": b"TFLP"})
@@ -88,7 +88,7 @@ def test_a_defect_in_a_gateway_is_logged_there_and_whoever_asked_is_told(
 ) -> None:
     told: list[str] = []
     content = RecordDict({"arrays": theta_record(THETA)})
-    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    content["config"] = instructions(Inner(samples=8, rate=0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
 
     def broken(*_: object) -> None:
         raise IndexError("index 4 is out of bounds \x1b[2J" + "x" * 10_000)
@@ -116,7 +116,7 @@ def test_a_run_reads_no_file_of_a_gateways_machine_that_its_operator_has_not_all
     task = load_task("npz", own_data, 0)
     net = network("mlp-4", task.shape, task.outputs, task.loss, task.activation)
     content = RecordDict({"arrays": theta_record(net.initial_weights(0)), "network": network_record(net)})
-    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
+    content["config"] = instructions(Inner(samples=8, rate=0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
     run = {"task": "npz", "network": "/nowhere/own.keras", "devices": 2, "cohort": 2, "rounds": 2}
     allowed = Allowed(frozenset(), (inside,))
     with opened([Part(native=2)]) as site:
@@ -140,7 +140,7 @@ def test_a_gateway_that_closes_does_not_wait_for_a_round(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("tinyfl.deployment.gateway.answer", slow)
     content = RecordDict({"arrays": theta_record(THETA)})
-    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
+    content["config"] = instructions(Inner(samples=8, rate=0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=True)
     with opened([Part(native=8)]) as site:
         gateway = Gateway("lab", site, read_allowed(), tell=lambda _: None)
         asker = threading.Thread(target=gateway, args=(MessageType.TRAIN, content, RUN_CONFIG))
@@ -155,7 +155,7 @@ def test_a_gateway_that_closes_does_not_wait_for_a_round(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("parts", [1, 5, SIZE])
 def test_nodes_without_a_gateway_simulate_their_share(parts: int) -> None:
     content = RecordDict({"arrays": theta_record(THETA)})
-    content["config"] = instructions(Inner(8, 1, 1, 0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
+    content["config"] = instructions(Inner(samples=8, rate=0.02), cohort=COHORT, fleet_size=SIZE, seed=1, round=2, exact=True)
     FleetGrid(FLEET)
     total = np.zeros(len(THETA), np.int64)
     for part in range(parts):

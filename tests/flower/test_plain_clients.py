@@ -72,7 +72,7 @@ class Linear:
     """Reptile's outer step on whatever clients do with the rate that they are told."""
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=ROWS, batch=1, passes=1, lr=0.05)
+        return Inner(samples=ROWS, rate=0.05)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(0.5 * (updates.mean() - state.theta))

@@ -23,7 +23,7 @@ TASK = load_task("sine", None, 5)
 NET = network("mlp-12-12", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
 FLEET = NativeFleet(TASK, NET, SIZE)
 THETA = NET.initial_weights(0)
-INNER = Inner(samples=16, batch=1, passes=1, lr=0.02)
+INNER = Inner(samples=16, rate=0.02)
 
 
 def theta_after(rounds: int, gateways: int | None) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_stock_strategies_train_and_evaluate_on_the_grid(strategy: Strategy, gat
 
 def test_each_node_follows_the_instructions_of_its_own_message() -> None:
     arrays = theta_record(THETA)
-    still, moving = (Inner(samples=16, batch=1, passes=1, lr=lr) for lr in (0.0, 0.1))
+    still, moving = (Inner(samples=16, rate=lr) for lr in (0.0, 0.1))
     contents = [
         RecordDict({"arrays": arrays, "config": instructions(inner, cohort=SIZE, fleet_size=SIZE, seed=1, round=0)})
         for inner in (still, moving)
@@ -96,7 +96,7 @@ def test_a_message_without_instructions_says_what_to_pass() -> None:
 
 
 def test_a_shard_without_a_usable_update_is_a_flower_error_to_stock_strategies_and_counted_by_ours() -> None:
-    wild = Inner(samples=16, batch=1, passes=1, lr=1e6)
+    wild = Inner(samples=16, rate=1e6)
     grid = FleetGrid(FLEET, 2)
     for exact in (False, True):
         told = instructions(wild, cohort=COHORT, fleet_size=SIZE, seed=1, round=0, exact=exact)

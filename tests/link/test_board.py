@@ -75,7 +75,7 @@ def test_round_on_a_board_is_that_of_the_native_fleet(new_board: Callable[[], An
 
     status, phi = on(new_board(), script)
     device = np.array([ROUND.device], np.uint32)
-    native = NativeFleet(TASK, NETWORK, 10).run_each(device, ROUND.round, THETA, Inner(8, 1, 1, 0.01))
+    native = NativeFleet(TASK, NETWORK, 10).run_each(device, ROUND.round, THETA, Inner(samples=8, rate=0.01))
     np.testing.assert_array_equal(phi, native.phi[0])
     assert F32(status.loss) == native.loss[0]
     assert (status.state, status.done, status.base) == (BoardState.learnt, 8, BASE)

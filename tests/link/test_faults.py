@@ -24,7 +24,7 @@ TASK = Sine(3)
 NETWORK = network("mlp-9-9", (1,), 1, TASK.loss, TASK.activation)  # 118 weights: two blocks of 512 bytes
 THETA = NETWORK.initial_weights(3)
 ALONE = np.zeros(1, np.uint32)
-INNER = Inner(samples=9, batch=1, passes=1, lr=0.02)
+INNER = Inner(samples=9, rate=0.02)
 NATIVE = [NativeFleet(TASK, NETWORK, 1).run_each(ALONE, round, THETA, INNER) for round in range(3)]
 REASONS = {"dead", "corrupt", "stale", "refused"}
 

@@ -23,7 +23,7 @@ from tinyfl.tasks.sine import Sine
 SINE = Sine(5)
 SMALL = network("mlp-6-5", (1,), 1, SINE.loss, SINE.activation)
 THETA = SMALL.initial_weights(5)
-INNER = Inner(samples=8, batch=1, passes=1, lr=0.02)
+INNER = Inner(samples=8, rate=0.02)
 
 
 def everyone(size: int) -> U32:
@@ -41,7 +41,13 @@ def fleet(boards: list[Any], task: Any = SINE, made: Network = SMALL, events: li
 @pytest.mark.parametrize("sources", [("sine",), ()], ids=["own samples", "fed samples"])
 @pytest.mark.parametrize(
     "inner",
-    [INNER, Inner(7, 3, 2, 0.02, clip=0.5), Inner(9, 20, 3, 0.05), Inner(3, 1, 1, 0.0), Inner(400, 1, 1, 0.001)],
+    [
+        INNER,
+        Inner(samples=7, batch=3, passes=2, rate=0.02, clip=0.5),
+        Inner(samples=9, batch=20, passes=3, rate=0.05),
+        Inner(samples=3, rate=0.0),
+        Inner(samples=400, rate=0.001),
+    ],
     ids=["online", "batches", "full batch", "rate 0", "many samples"],
 )
 def test_boards_and_native_fleet_end_with_the_same_sum(sources: tuple[str, ...], inner: Inner) -> None:
@@ -63,7 +69,7 @@ def test_the_agents_own_c_ends_with_the_same_bits(agent: Any) -> None:
         theta = made.initial_weights(1)
         native = NativeFleet(SINE, made, 1)
         with fleet([agent], made=made) as boards:
-            for round, inner in enumerate((INNER, INNER, Inner(10, 4, 2, 0.01, clip=1.0))):
+            for round, inner in enumerate((INNER, INNER, Inner(samples=10, batch=4, passes=2, rate=0.01, clip=1.0))):
                 ours, theirs = (f.run_each(everyone(1), round, theta, inner) for f in (boards, native))
                 np.testing.assert_array_equal(ours.phi, theirs.phi)
                 np.testing.assert_array_equal(ours.loss, theirs.loss)
@@ -75,7 +81,10 @@ def test_digits_are_fed_to_a_board(new_board: Callable[[], Any], name: str) -> N
     made = network(name, task.shape, task.outputs, task.loss, task.activation)
     theta = made.initial_weights(1)
     with fleet([new_board()], task, made) as boards:
-        ours, theirs = (f.run_each(everyone(1), 3, theta, Inner(20, 1, 2, 0.01)) for f in (boards, NativeFleet(task, made, 1)))
+        ours, theirs = (
+            f.run_each(everyone(1), 3, theta, Inner(samples=20, batch=1, passes=2, rate=0.01))
+            for f in (boards, NativeFleet(task, made, 1))
+        )
     np.testing.assert_array_equal(ours.phi, theirs.phi)
     np.testing.assert_array_equal(ours.loss, theirs.loss)
 
@@ -124,7 +133,7 @@ def test_failures_are_left_out_with_their_reasons_and_the_rest_goes_on() -> None
 
 
 def test_diverging_and_oversized_updates_are_counted_as_the_native_fleet_counts_them() -> None:
-    for inner in (Inner(8, 1, 1, 1e6), Inner(1, 1, 1, 4000.0)):
+    for inner in (Inner(samples=8, rate=1e6), Inner(samples=1, rate=4000.0)):
         native = NativeFleet(SINE, SMALL, 4)
         with fleet(doubles(4)) as boards:
             ours, theirs = (f.run_each(everyone(4), 0, THETA, inner) for f in (boards, native))
@@ -202,7 +211,7 @@ def test_batches_need_more_arena() -> None:
     machine = Double(arena=SMALL.arena_bytes())
     with fleet([machine]) as boards:
         assert boards.run(everyone(1), 0, THETA, INNER).devices == 1
-        assert boards.run(everyone(1), 0, THETA, Inner(4, 2, 1, 0.01)).left_out == {"too-small": 1}
+        assert boards.run(everyone(1), 0, THETA, Inner(samples=4, batch=2, rate=0.01)).left_out == {"too-small": 1}
 
 
 def test_a_device_that_takes_too_long_is_late() -> None:

@@ -30,7 +30,7 @@ from tinyfl.tasks.sine import Sine
 TASK = Sine(5)
 NETWORK = network("mlp-3", (1,), 1, TASK.loss, TASK.activation)
 THETA = NETWORK.initial_weights(5)
-INNER = Inner(samples=3, batch=1, passes=1, lr=0.02)
+INNER = Inner(samples=3, rate=0.02)
 
 IN_A_ROUND = (
     messages.DescribeReply, messages.PlanReply, messages.WeightsReply, messages.WeightsBlock, messages.TrainReply,

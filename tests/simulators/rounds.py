@@ -17,7 +17,7 @@ def demand_the_native_theta(opener: Any, network_name: str = "mlp-32-32-relu") -
     net = network(network_name, (1,), 1, task.loss, task.activation)
     with LinkFleet([opener], task, net) as board:
         fleets = (board, NativeFleet(task, net, 1))
-        ours, theirs = (fleet.run_each(cohort, 0, net.initial_weights(3), Inner(32, 1, 1, 0.01)) for fleet in fleets)
+        ours, theirs = (fleet.run_each(cohort, 0, net.initial_weights(3), Inner(samples=32, rate=0.01)) for fleet in fleets)
     assert ours.reasons == ("",)
     np.testing.assert_array_equal(ours.phi, theirs.phi)
     np.testing.assert_array_equal(ours.loss, theirs.loss)

@@ -375,7 +375,7 @@ def learns_as_the_host_does(machine: Any) -> None:
     net = network("mlp-32-32-relu", (1,), 1, task.loss, task.activation)
     with LinkFleet([MachineWire(machine).open], task, net) as board:
         fleets = (board, NativeFleet(task, net, 1))
-        ours, theirs = (fleet.run_each(cohort, 0, net.initial_weights(3), Inner(32, 1, 1, 0.01)) for fleet in fleets)
+        ours, theirs = (fleet.run_each(cohort, 0, net.initial_weights(3), Inner(samples=32, rate=0.01)) for fleet in fleets)
     assert ours.reasons == ("",)
     np.testing.assert_array_equal(ours.phi, theirs.phi)
     np.testing.assert_array_equal(ours.loss, theirs.loss)

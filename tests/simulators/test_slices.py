@@ -93,10 +93,10 @@ def test_a_loop_in_memory_whose_instructions_do_not_count_gives_way(firmware: Ca
 def test_a_board_that_is_late_for_good_is_stopped_and_takes_part_again(firmware: Callable[[str], Path]) -> None:
     from tinyfl.simulators.native import NativeFleet
 
-    cohort, inner = np.zeros(1, np.uint32), Inner(8, 1, 1, 0.01)
+    cohort, inner = np.zeros(1, np.uint32), Inner(samples=8, rate=0.01)
     with LinkFleet([MachineWire(machine(firmware("mps2-an386"), "mps2-an386")).open], TASK, NET) as fleet:
         fleet.seconds = 0.3
-        assert fleet.run_each(cohort, 0, THETA, Inner(ENDLESS, 1, 1, 0.01)).reasons == ("late",)
+        assert fleet.run_each(cohort, 0, THETA, Inner(samples=ENDLESS, rate=0.01)).reasons == ("late",)
         fleet.seconds = 60
         ours = fleet.run_each(cohort, 1, THETA, inner)
     theirs = NativeFleet(TASK, NET, 1).run_each(cohort, 1, THETA, inner)

@@ -5,45 +5,38 @@ after a round. docs/your-own.md writes one.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from math import isfinite
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyfl.algorithms.inner import ALL, Inner, Layer, Phase, Returns
 from tinyfl.core import F32, I64, UNIT
 from tinyfl.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class Inner:
-    """A device's inner loop in a round: ``passes`` over ``samples`` samples of its stream, with an SGD step of learning rate
-    ``lr`` after every ``batch`` of them. ``clip`` bounds the norm of the loss's gradient at the output; 0: no bound."""
-
-    samples: int
-    batch: int
-    passes: int
-    lr: float
-    clip: float = 0.0
-
-    @property
-    def steps(self) -> int:
-        """Number of SGD steps in a round."""
-        return self.passes * -(-self.samples // self.batch)
+__all__ = [
+    "ALL", "Algorithm", "Inner", "Layer", "Phase", "Returns", "State", "Updates", "WithLayers", "refuse_joint_training",
+    "with_layers",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class State:
-    """The server between rounds: the number of rounds done, and the initialisation theta, float32 (parameters,)."""
+    """The server between rounds: the number of rounds done, the initialisation theta, float32 (parameters,), and what else the
+    algorithm remembers, such as a momentum: arrays by name, saved with every checkpoint."""
 
     round: int
     theta: F32
+    memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
-    def step(self, change: NDArray[np.float64]) -> "State":
-        """The state after a round that moves theta by ``change``."""
-        return replace(self, round=self.round + 1, theta=(self.theta + change).astype(np.float32))
+    def step(self, change: NDArray[np.float64], **memory: NDArray[Any]) -> "State":
+        """The state after a round that moves theta by ``change`` and remembers ``memory``."""
+        theta = (self.theta + change).astype(np.float32)
+        return replace(self, round=self.round + 1, theta=theta, memory={**self.memory, **memory})
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,8 @@ class Updates:
     devices: int
     loss: float = float("nan")
     absent: Mapping[int, str] = field(default_factory=dict)
+    kept_from: Mapping[int, int] = field(default_factory=dict)
+    """The round, counted from 1, whose end each device's kept layers started from; 0: from theta. Empty if nothing is kept."""
 
     @property
     def left_out(self) -> Mapping[str, int]:
@@ -71,17 +66,59 @@ class Updates:
         devices = self.devices + other.devices
         finite = [u for u in (self, other) if u.devices and isfinite(u.loss)]
         loss = sum(u.loss * u.devices for u in finite) / sum(u.devices for u in finite) if finite else float("nan")
-        return replace(self, sum=self.sum + other.sum, devices=devices, loss=loss, absent={**self.absent, **other.absent})
+        return replace(
+            self,
+            sum=self.sum + other.sum,
+            devices=devices,
+            loss=loss,
+            absent={**self.absent, **other.absent},
+            kept_from={**self.kept_from, **other.kept_from},
+        )
 
 
 class Algorithm(Protocol):
-    """A federated algorithm."""
+    """A federated algorithm. A class may give each method one more parameter, for the network's layers, and may also have
+    ``adaptation``: see WithLayers."""
 
     def inner(self, round: int) -> Inner:
         """The inner loop of each device in round ``round`` (from 0)."""
 
     def outer(self, state: State, updates: Updates) -> State:
         """The state after a round with these ``updates``."""
+
+
+@dataclass(frozen=True)
+class WithLayers:
+    """An algorithm for one network, whose ``layers`` its methods get if they take one more argument."""
+
+    algorithm: Any
+    layers: tuple[Layer, ...]
+
+    def inner(self, round: int) -> Inner:
+        return self._call(self.algorithm.inner, round)  # type: ignore[no-any-return]
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return self._call(self.algorithm.outer, state, updates)  # type: ignore[no-any-return]
+
+    def adaptation(self, phase: Phase) -> tuple[Phase, ...]:
+        """How a new device adapts after training, each phase on its whole support set; ``phase``, all layers, by default."""
+        own = getattr(self.algorithm, "adaptation", None)
+        return tuple(self._call(own, phase)) if own else (phase,)
+
+    def _call(self, method: Any, *arguments: Any) -> Any:
+        takes = len(signature(method).parameters)
+        return method(*arguments, self.layers) if takes > len(arguments) else method(*arguments)
+
+
+def with_layers(algorithm: Any, layers: Sequence[Layer]) -> WithLayers:
+    """``algorithm`` for a network with these ``layers``.
+
+    Raises ConfigError if it lacks ``inner`` or ``outer``.
+    """
+    for name in ("inner", "outer"):
+        if not callable(getattr(algorithm, name, None)):
+            raise ConfigError(f"{algorithm!r} is no algorithm: it has no method {name} (docs/your-own.md).")
+    return WithLayers(algorithm, tuple(layers))
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:

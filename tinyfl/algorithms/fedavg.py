@@ -18,7 +18,7 @@ class FedAvg:
     clip: float = 0.0
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.batch, passes=1, lr=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(self.outer_step * (updates.mean() - state.theta))

@@ -16,7 +16,7 @@ class Joint:
     clip: float = 0.0
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.samples, passes=1, lr=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=self.samples, passes=1, rate=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(updates.mean() - state.theta)

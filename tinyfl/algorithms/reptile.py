@@ -24,7 +24,7 @@ class Reptile:
         refuse_joint_training("reptile", self.inner(0))
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.batch, passes=1, lr=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         epsilon = self.outer_step * (1 - state.round / self.rounds)

@@ -26,7 +26,7 @@ class TinyReptile:
         refuse_joint_training("tinyreptile", self.inner(0))
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=1, passes=1, lr=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=1, passes=1, rate=self.inner_lr, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         alpha = self.outer_step * (1 - state.round / self.rounds)

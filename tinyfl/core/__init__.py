@@ -111,9 +111,21 @@ class Plan:
         self.inputs: int = library().tinyfl_native_inputs(self.pointer)
         self.outputs: int = library().tinyfl_native_outputs(self.pointer)
 
-    def ram_bytes(self, batch: int) -> int:
-        """Bytes of RAM of one learning device, by the core's own formula."""
-        return int(library().tinyfl_native_ram(self.pointer, batch))
+    def ram_bytes(self, inner: bytes) -> int:
+        """Bytes of RAM of one device in the inner loop ``inner``, by the core's own formula."""
+        return int(library().tinyfl_native_ram(self.pointer, ctypes.byref(_inner(inner))))
+
+    def weights_of(self, layers: int) -> int:
+        """Number of weights of the layers in the mask ``layers``."""
+        return int(library().tinyfl_native_layers_weights(self.pointer, layers))
+
+
+def _inner(record: bytes) -> binding.Inner:
+    """The inner loop in ``record``; ValueError if the core refuses it."""
+    inner = binding.Inner()
+    if library().tinyfl_native_inner_read(ctypes.byref(inner), record, len(record)) != Code.ok:
+        raise ValueError("not an inner loop that the core can run")
+    return inner
 
 
 @dataclass(frozen=True)
@@ -255,31 +267,33 @@ def train(
     source: Source,
     devices: U32,
     round: int,
+    inner: bytes,
     *,
-    samples: int,
-    batch: int = 1,
-    passes: int = 1,
-    rate: float,
-    clip: float = 0.0,
+    kept: F32 | None = None,
     each: bool = False,
     engine: Engine = FASTEST,
     stop: Stop | None = None,
 ) -> Trained:
-    """Runs one round of a cohort from ``theta`` float32 (weights,): ``passes`` over ``samples`` samples of each device.
+    """Runs one round of a cohort from ``theta`` float32 (weights,): the inner loop in the record ``inner``
+    (tinyfl.algorithms.Inner) on each device.
 
-    Raises ValueError if arrays do not fit the plan or the core refuses the numbers, Interrupted once ``stop`` is set.
+    ``kept`` float32 (devices, weights of the local layers) is what each device has kept, NaN where it has nothing; afterwards
+    it is what it keeps. Raises ValueError if arrays do not fit the plan or the core refuses the numbers, Interrupted once
+    ``stop`` is set.
     """
+    loop = _inner(inner)
+    samples = sum(phase.samples for phase in loop.phases[: loop.count])
     _check_array(theta, np.float32, (plan.weights,), "theta")
     _check_array(devices, np.uint32, (len(devices),), "devices")
     _check_range(round, 0, 1 << 32, "round")
-    for name, count in (("samples", samples), ("batch", batch), ("passes", passes)):
-        _check_range(count, 1, 1 << 31, name)
-    _check_range(rate, 0, LIMIT, "rate")
-    _check_range(clip, 0, LIMIT, "clip")
     if len(devices) > MAX_SUMMED:
         raise ValueError(f"{len(devices):,} devices in one call; exact sums hold {MAX_SUMMED:,}")
     if source._check(plan, len(devices)) not in (0, samples):
         raise ValueError(f"the source does not hold {samples} samples per device")
+    if loop.kept:
+        if kept is None:
+            raise ValueError("the inner loop keeps layers: give kept")
+        _check_array(kept, np.float32, (len(devices), plan.weights_of(loop.local)), "kept")
     result = Trained(
         np.zeros(plan.weights, np.int64),
         np.empty(len(devices), np.float32),
@@ -288,8 +302,8 @@ def train(
     )
     stop = stop or Stop()
     cohort = binding.Cohort(
-        plan.pointer, _address(theta), source._c(), _address(devices), len(devices), round, samples, batch, passes,
-        rate, clip, _address(result.sum), _address(result.updates), _address(result.loss), _address(result.code),
+        plan.pointer, _address(theta), source._c(), _address(devices), len(devices), round, loop,
+        _address(result.sum), _address(result.updates), _address(kept), _address(result.loss), _address(result.code),
         stop.pointer,
     )  # fmt: skip
     lanes, threads = engine.resolved()
@@ -326,22 +340,22 @@ def adapt(
     support: TableSource,
     query: TableSource,
     steps: Sequence[int],
+    inner: bytes,
     *,
-    stream: bool,
-    rate: float,
-    clip: float = 0.0,
     outputs: bool = False,
     weights: bool = False,
     engine: Engine = FASTEST,
 ) -> Adapted:
-    """Adapts ``theta`` on each device's support set and measures it on its query set after each of ``steps``.
+    """Adapts ``theta`` on each device's support set by the inner loop in the record ``inner`` (tinyfl.algorithms.Inner), and
+    measures it on its query set after each of ``steps`` passes over the support set, all phases counted together.
 
-    A step is one full-batch step on the support set or, with ``stream``, one pass over it sample by sample.
-    Raises ValueError if arrays do not fit the plan or the core refuses the numbers.
+    Raises ValueError if arrays do not fit the plan, a phase is not on the whole support set, or there are fewer passes.
     """
+    loop = _inner(inner)
+    phases = loop.phases[: loop.count]
     _check_array(theta, np.float32, (plan.weights,), "theta")
-    _check_range(rate, 0, LIMIT, "rate")
-    _check_range(clip, 0, LIMIT, "clip")
+    if any(phase.samples != support.samples for phase in phases) or sum(phase.passes for phase in phases) < max(steps):
+        raise ValueError(f"the phases are not passes over the {support.samples} samples, at least {max(steps)} of them")
     count = len(support.rows)
     support._check(plan, count)
     query._check(plan, count)
@@ -356,8 +370,8 @@ def adapt(
     )
     stop = Stop()
     job = binding.Adaptation(
-        plan.pointer, _address(theta), support._c(), query._c(), count, support.samples, query.samples, stream,
-        rate, clip, _address(at), len(at),
+        plan.pointer, _address(theta), support._c(), query._c(), count, support.samples, query.samples, loop,
+        _address(at), len(at),
         _address(result.loss), _address(result.accuracy), _address(result.outputs), _address(result.weights),
         stop.pointer,
     )  # fmt: skip

@@ -28,6 +28,28 @@ class NativeSource(ctypes.Structure):
     )
 
 
+class Phase(ctypes.Structure):
+    _fields_ = (
+        ("samples", ctypes.c_uint32),
+        ("batch", ctypes.c_uint32),
+        ("passes", ctypes.c_uint32),
+        ("rate", ctypes.c_float),
+        ("clip", ctypes.c_float),
+        ("pull", ctypes.c_float),
+        ("layers", ctypes.c_uint64),
+    )
+
+
+class Inner(ctypes.Structure):
+    _fields_ = (
+        ("count", ctypes.c_uint8),
+        ("returns", ctypes.c_uint8),
+        ("kept", ctypes.c_uint8),
+        ("local", ctypes.c_uint64),
+        ("phases", Phase * 4),
+    )
+
+
 class Cohort(ctypes.Structure):
     _fields_ = (
         ("plan", ctypes.POINTER(Plan)),
@@ -36,13 +58,10 @@ class Cohort(ctypes.Structure):
         ("devices", ctypes.c_void_p),
         ("count", ctypes.c_size_t),
         ("round", ctypes.c_uint32),
-        ("samples", ctypes.c_uint32),
-        ("batch", ctypes.c_uint32),
-        ("passes", ctypes.c_uint32),
-        ("rate", ctypes.c_float),
-        ("clip", ctypes.c_float),
+        ("inner", Inner),
         ("sum", ctypes.c_void_p),
         ("updates", ctypes.c_void_p),
+        ("kept", ctypes.c_void_p),
         ("loss", ctypes.c_void_p),
         ("code", ctypes.c_void_p),
         ("stop", ctypes.POINTER(ctypes.c_int)),
@@ -58,9 +77,7 @@ class Adaptation(ctypes.Structure):
         ("count", ctypes.c_size_t),
         ("shots", ctypes.c_uint32),
         ("queries", ctypes.c_uint32),
-        ("stream", ctypes.c_uint32),
-        ("rate", ctypes.c_float),
-        ("clip", ctypes.c_float),
+        ("inner", Inner),
         ("steps", ctypes.c_void_p),
         ("checkpoints", ctypes.c_size_t),
         ("loss", ctypes.c_void_p),
@@ -100,7 +117,10 @@ def declare(lib: Any) -> Any:
     for name in ("weights", "inputs", "outputs"):
         measure = getattr(lib, f"tinyfl_native_{name}")
         measure.argtypes, measure.restype = [ctypes.POINTER(Plan)], size
-    lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(Plan), u32]
-    lib.tinyfl_native_ram.restype = size
+    lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Inner)]
+    lib.tinyfl_native_layers_weights.argtypes = [ctypes.POINTER(Plan), u64]
+    for measure in (lib.tinyfl_native_ram, lib.tinyfl_native_layers_weights):
+        measure.restype = size
+    lib.tinyfl_native_inner_read.argtypes = [ctypes.POINTER(Inner), ctypes.c_char_p, size]
     lib.tinyfl_native_read.argtypes = [ctypes.POINTER(Plan), pointer, size]
     return lib

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link.messages import PROGRAM_HEADER, WEIGHTS_HEADER
-from tinyfl.networks import Network
+from tinyfl.networks import BATCHES, SINGLE, Network
 from tinyfl.networks.layers import Kind
 
 if TYPE_CHECKING:
@@ -196,6 +197,11 @@ def _fixed(built: Firmware) -> dict[str, int]:
     return {"stack": memory.stack, "agent": agent, **({"padding": padding} if padding else {})}
 
 
+def _loop(batch: int) -> Inner:
+    """An inner loop with the memory that batches of this size need."""
+    return BATCHES if batch > 1 else SINGLE
+
+
 def _ram(network: Network, built: Firmware, batch: int) -> Room:
     assert built.board.memory is not None
     weights, plan = 4 * network.parameters, len(network.plan.bytes)
@@ -253,9 +259,9 @@ def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int
 
 
 def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
-    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(batch)
+    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(_loop(batch))
     return DoesNotFit(
-        f"{network.name} needs {network.arena_bytes(batch):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
+        f"{network.name} needs {network.arena_bytes(_loop(batch)):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
         f"({cost.ram.available:,} less {cost.ram.available - fixed:,} for the stack and the agent). "
         f"{_cure(network, cost, fixed, batch)} --board all shows every board."
     )
@@ -264,14 +270,14 @@ def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
 def _cure(network: Network, cost: Cost, room: int, batch: int) -> str:
     """Settings that fit into ``room`` bytes, or boards that fit the network."""
     cures = []
-    if batch > 1 and network.arena_bytes(1) <= room:
-        cures.append(f"in batches of 1 ({network.arena_bytes(1):,} bytes)")
+    if batch > 1 and network.arena_bytes() <= room:
+        cures.append(f"in batches of 1 ({network.arena_bytes():,} bytes)")
     for count in range(1, network.weighted):
-        need = network.frozen(count).arena_bytes(batch)
+        need = network.frozen(count).arena_bytes(_loop(batch))
         if need <= room:
             cures.append(f"with --freeze {count} ({need:,} bytes)")
             break
-    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(batch) - room]
+    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(_loop(batch)) - room]
     if larger:
         cures.append(f"on {', '.join(larger)}")
     return f"It fits {', or '.join(cures)}." if cures else "Give a network with fewer weights or channels."

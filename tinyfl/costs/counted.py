@@ -5,6 +5,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
+from tinyfl.algorithms import Inner
 from tinyfl.building.boards import Board, data
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.fleets.emulation import firmware
@@ -69,7 +70,9 @@ def instructions(network: Network, board: Board, batch: int, toolchain: Toolchai
             await emulated.put_weights(theta)
             base = hashlib.sha256(floats(theta)).digest()
             before = machine.instructions
-            await emulated.train(Round(0, 0, 0, samples, batch, 1, 1e-4, 0.0, base, "probe"), TIMEOUT)
+            await emulated.train(
+                Round(0, 0, 0, Inner(samples=samples, batch=batch, rate=1e-4).to_bytes(), base, "probe"), TIMEOUT
+            )
             counts.append(machine.instructions - before)
         return int(counts[1] - counts[0]) // (2 * batch)
 

@@ -12,7 +12,7 @@ from tinyfl.errors import TrainingError
 from tinyfl.export.interpreters import available
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
-from tinyfl.runs.evaluation import LEADING_STEPS, finite, mean_and_interval
+from tinyfl.runs.evaluation import LEADING_STEPS, finite, inner_loop, mean_and_interval
 from tinyfl.tasks import Episodes, numbers
 from tinyfl.tasks.standard import F64
 
@@ -68,9 +68,7 @@ def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: 
         episodes.support,
         episodes.query,
         (0, LEADING_STEPS),
-        stream=False,
-        rate=rate,
-        clip=clip,
+        inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, clip),
         weights=True,
     )
     assert adapted.weights is not None
@@ -131,7 +129,7 @@ def _core(network: Network, theta: F32, x: F32) -> F32:
     source = TableSource(
         np.ascontiguousarray(x.reshape(len(x), -1)), rows, targets=np.zeros((len(x), network.outputs), np.float32)
     )
-    adapted = core.adapt(network.plan, theta, source, source, (0,), stream=False, rate=0, outputs=True)
+    adapted = core.adapt(network.plan, theta, source, source, (0,), inner_loop("batch", len(x), 1, 0.0), outputs=True)
     assert adapted.outputs is not None
     outputs: F32 = adapted.outputs[0, 0]
     return outputs

@@ -9,18 +9,19 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyfl import core
-from tinyfl.algorithms import Inner, Updates
+from tinyfl.algorithms import Inner, Returns, Updates
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
-from tinyfl.fleet import BOARD_CURE, Event, Phis, summed
+from tinyfl.fleet import BOARD_CURE, UNSAVED, Event, Phis, Saved, summed
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import confined
 from tinyfl.link.wire import Opener
@@ -58,8 +59,19 @@ class _RoundWork:
     theta: F32
     base: bytes
     inner: Inner
+    saved: Saved
     identified: dict[int, asyncio.Event]
     """Set for each device once its board, if any, is identified."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A device's part in a round, as in Phis."""
+
+    phi: F32
+    loss: float
+    reason: str
+    kept_from: int = 0
 
 
 class LinkFleet:
@@ -91,18 +103,19 @@ class LinkFleet:
         self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
         self._thread.start()
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
         """One round on the devices ``cohort``, summed exactly."""
-        return summed(cohort, theta, self.run_each(cohort, round, theta, inner))
+        return summed(cohort, theta, self.run_each(cohort, round, theta, inner, saved))
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
         """One round on the devices ``cohort``, with separate updates."""
-        work = _RoundWork(round, theta, sha256(floats(theta)).digest(), inner, {int(d): asyncio.Event() for d in cohort})
-        outcomes = self._wait(self._cohort(work))
-        phi = np.stack([outcome[0] for outcome in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
-        loss = np.array([outcome[1] for outcome in outcomes], np.float32)
-        ids = tuple(self._slots[device].id for device in work.identified)
-        return Phis(phi, loss, tuple(o[2] for o in outcomes), ids)
+        base, identified = sha256(floats(theta)).digest(), {int(d): asyncio.Event() for d in cohort}
+        outcomes = self._wait(self._cohort(_RoundWork(round, theta, base, inner, saved, identified)))
+        phi = np.stack([each.phi for each in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
+        loss = np.array([each.loss for each in outcomes], np.float32)
+        ids = tuple(self._slots[device].id for device in identified)
+        kept = tuple(each.kept_from for each in outcomes) if inner.kept else ()
+        return Phis(phi, loss, tuple(each.reason for each in outcomes), ids, kept)
 
     def close(self) -> None:
         """Closes the ports; the boards keep their state."""
@@ -129,16 +142,16 @@ class LinkFleet:
             task.cancel()
         await asyncio.gather(*(_disconnect(slot) for slot in self._slots.values()))
 
-    async def _cohort(self, work: _RoundWork) -> list[tuple[F32, float, str]]:
-        """(phi, loss, reason) of each device, in the cohort's order."""
+    async def _cohort(self, work: _RoundWork) -> list[_Outcome]:
+        """The outcome of each device, in the cohort's order."""
         outcomes = await asyncio.gather(*(self._device(device, work) for device in work.identified), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
-    async def _device(self, device: int, work: _RoundWork) -> tuple[F32, float, str]:
-        """(phi, loss, reason) of one device. No failure of its board ends the round for others."""
+    async def _device(self, device: int, work: _RoundWork) -> _Outcome:
+        """The outcome of one device. No failure of its board ends the round for others."""
         slot = self._slots[device]
         try:
             with confined():
@@ -146,27 +159,26 @@ class LinkFleet:
                 board = await self._connected(device, work)
                 async with limit(self.seconds):
                     await self._prepare(board, new, work)
-                    phi, loss = await self._learn(board, device, work)
+                    learnt = await self._learn(board, device, work)
         except LinkError as error:
             await _disconnect(slot)
             return self._left_out(device, work, error.reason, str(error))
         try:
-            core.fixed(phi, work.theta)
+            core.fixed(learnt.phi, work.theta)
         except ValueError as error:
-            return self._left_out(device, work, core.Code.oversized.name, f"{error}.", loss)
-        if not abs(loss) <= MAX_FLOAT32:
-            self._report(device, work, "no loss", f"the update counts, but its loss, {loss:g}, is left out of the round's mean")
-            loss = float("nan")
-        return phi, loss, ""
+            return self._left_out(device, work, core.Code.oversized.name, f"{error}.", learnt.loss)
+        if not abs(learnt.loss) <= MAX_FLOAT32:
+            why = f"the update counts, but its loss, {learnt.loss:g}, is left out of the round's mean"
+            self._report(device, work, "no loss", why)
+            return replace(learnt, loss=float("nan"))
+        return learnt
 
     def _report(self, device: int, work: _RoundWork, what: str, detail: str) -> None:
         self._on_event(Event(work.round, device, self._slots[device].id, what, plain(detail, MAX_DETAIL)))
 
-    def _left_out(
-        self, device: int, work: _RoundWork, reason: str, why: str, loss: float = float("inf")
-    ) -> tuple[F32, float, str]:
+    def _left_out(self, device: int, work: _RoundWork, reason: str, why: str, loss: float = float("inf")) -> _Outcome:
         self._report(device, work, "left out", f"{reason}: {why}")
-        return work.theta, loss, reason
+        return _Outcome(work.theta, loss, reason)
 
     async def _connected(self, device: int, work: _RoundWork) -> LinkedBoard:
         """Connects the device's board, or checks that the same board is still there."""
@@ -200,7 +212,12 @@ class LinkFleet:
 
         Raises TooSmall, before sending anything, if the board has too little memory.
         """
-        described, need = board.description, self.network.arena_bytes(work.inner.batch)
+        described, need = board.description, self.network.arena_bytes(work.inner)
+        if missing := [what for what in work.inner.needs if what not in described.inner]:
+            raise Refused(
+                f"board {described.id.hex()} ({described.board}) has an inner loop without {', '.join(missing)}, which this "
+                "algorithm needs. Flash it with the firmware of this version, or leave the board out."
+            )
         if need > described.arena:
             raise TooSmall(
                 f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "
@@ -211,20 +228,29 @@ class LinkFleet:
         if described.plan != self._plan_sha:
             await board.put_plan(self._plan)
 
-    async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> tuple[F32, float]:
-        """phi and the mean loss of one device's round."""
+    async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> _Outcome:
+        """The outcome of one device's round on its board."""
         await board.put_weights(work.theta, self.seconds)
         request, samples = await self._request(board.description, device, work)
         status = await board.train(request, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
-        _demand_round(status, request)
-        phi = await board.weights(status, self.seconds)
-        if phi.shape != work.theta.shape:
-            raise Corrupt(f"the board returned {phi.size} weights, not {work.theta.size}.")
-        if not np.isfinite(phi).all():
+        _demand_round(status, request, work.inner.total)
+        update = await board.weights(status, self.seconds)
+        phi, sent = work.theta.copy(), self._sent(work.inner)
+        if update.size != sent.sum():
+            raise Corrupt(f"the board returned {update.size} weights, not {sent.sum()}.")
+        if not np.isfinite(update).all():
             raise Numeric("the board returned non-finite weights.")
-        return phi, status.loss
+        phi[sent] = work.theta[sent] - update if work.inner.returns is Returns.gradient else update
+        return _Outcome(phi, status.loss, "", status.kept)
+
+    def _sent(self, inner: Inner) -> NDArray[np.bool_]:
+        """Which weights a board sends, bool (parameters,): all but those of local layers."""
+        sent = np.ones(self.network.parameters, np.bool_)
+        for layer in self.network.weighted_layers:
+            sent[layer.weights] = not inner.local & layer.bit
+        return sent
 
     async def _request(self, described: Description, device: int, work: _RoundWork) -> tuple[Round, F32 | None]:
         """The round for one device, and its samples float32 (samples of all passes, inputs + outputs); None if the board
@@ -236,27 +262,33 @@ class LinkFleet:
             round=work.round,
             device=device,
             seed=source.seed if isinstance(source, SineSource) else 0,
-            samples=inner.samples,
-            batch=inner.batch,
-            passes=inner.passes,
-            rate=inner.lr,
-            clip=inner.clip,
+            inner=inner.to_bytes(),
             base=work.base,
             source=SINE if on_board else "",
+            run=work.saved.run,
+            saved=work.saved.rounds,
         )
         if on_board:
             return request, None
 
         def generated() -> F32:
             x, y = core.samples(source, self.network.plan, one, work.round, inner.samples)
-            return np.tile(np.concatenate([x[0], y[0]], axis=1), (inner.passes, 1))
+            return in_passes(np.concatenate([x[0], y[0]], axis=1), inner)
 
         return request, await asyncio.to_thread(generated)  # slow work, in a thread, since the fleet's deadlines go on
 
 
-def _demand_round(status: Status, request: Round) -> None:
-    """Raises Stale unless ``status`` reports the requested round as done."""
-    total = request.samples * request.passes
+def in_passes(samples: F32, inner: Inner) -> F32:
+    """The rows of ``samples`` (samples, any) in the order in which the inner loop learns from them."""
+    parts, first = [], 0
+    for phase in inner.phases:
+        parts.append(np.tile(samples[first : first + phase.samples], (phase.passes, 1)))
+        first += phase.samples
+    return np.concatenate(parts)
+
+
+def _demand_round(status: Status, request: Round, total: int) -> None:
+    """Raises Stale unless ``status`` reports the requested round as done, after ``total`` samples."""
     if (status.state, status.round, status.base, status.done) != (BoardState.learnt, request.round, request.base, total):
         raise Stale(
             f"the board has learnt from {status.done} samples in round {status.round}, starting at {status.base.hex()[:8]}; "

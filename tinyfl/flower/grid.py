@@ -105,11 +105,9 @@ class FleetGrid(FleetAddresses):
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         request = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
-        return one_by_one(
-            devices,
-            self.fleet.run_each(devices, request.instructions.round, request.theta, request.instructions.inner),
-            request,
-        )
+        told = request.instructions
+        phis = self.fleet.run_each(devices, told.round, request.theta, told.inner, told.saved)
+        return one_by_one(devices, phis, request)
 
 
 def _same_work(messages: Sequence[Message]) -> dict[tuple[int, int, str], list[int]]:

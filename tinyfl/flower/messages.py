@@ -24,7 +24,7 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.errors.words import plain
-from tinyfl.fleet import Event
+from tinyfl.fleet import UNSAVED, Event, Saved
 from tinyfl.networks import Network, from_plan
 
 RAW = "tinyfl.i64le"
@@ -54,6 +54,9 @@ class Trouble(IntEnum):
 ABSENT = "absent"
 """The ConfigRecord of absent devices: number to reason."""
 
+KEPT = "kept"
+"""The ConfigRecord of what devices started from, if they keep layers: their numbers, and rounds as in Updates."""
+
 NETWORK = "network"
 """The ConfigRecord of the network."""
 
@@ -61,7 +64,8 @@ NETWORK = "network"
 @dataclass(frozen=True)
 class Instructions:
     """A node's part of a round: the inner loop, the round, and the sizes and seed that determine the cohort. With ``exact`` it
-    replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates."""
+    replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates.
+    ``saved`` is for what devices keep."""
 
     inner: Inner
     round: int
@@ -70,6 +74,7 @@ class Instructions:
     seed: int
     exact: bool
     devices: tuple[int, ...] = ()
+    saved: Saved = UNSAVED
 
 
 def instructions(
@@ -79,19 +84,7 @@ def instructions(
 
     Without ``round``, gateways use the ``server-round`` added by stock strategies, counted from 1.
     """
-    record = ConfigRecord(
-        {
-            "inner-samples": inner.samples,
-            "inner-batch": inner.batch,
-            "inner-passes": inner.passes,
-            "inner-lr": inner.lr,
-            "inner-clip": inner.clip,
-            "cohort": cohort,
-            "fleet-size": fleet_size,
-            "seed": seed,
-            "exact": exact,
-        }
-    )
+    record = ConfigRecord({"inner": inner.to_bytes(), "cohort": cohort, "fleet-size": fleet_size, "seed": seed, "exact": exact})
     if round is not None:
         record["round"] = round
     return record
@@ -100,24 +93,26 @@ def instructions(
 def read_instructions(config: Mapping[str, Any]) -> Instructions:
     """Reads the instructions in a message's config.
 
-    Raises ConfigError if a key is missing.
+    Raises ConfigError if a key is missing, or the inner loop is invalid.
     """
     try:
-        inner = Inner(
-            samples=config["inner-samples"],
-            batch=config["inner-batch"],
-            passes=config["inner-passes"],
-            lr=config["inner-lr"],
-            clip=config["inner-clip"],
+        return Instructions(
+            Inner.from_bytes(config["inner"]),
+            config["round"] if "round" in config else config["server-round"] - 1,
+            config["cohort"],
+            config["fleet-size"],
+            config["seed"],
+            config["exact"],
+            tuple(config.get("devices", ())),
+            Saved(config.get("run", 0), config.get("saved", 0)),
         )
-        current = config["round"] if "round" in config else config["server-round"] - 1
-        named = tuple(config.get("devices", ()))
-        return Instructions(inner, current, config["cohort"], config["fleet-size"], config["seed"], config["exact"], named)
     except KeyError as error:
         raise ConfigError(
             f"the message's config lacks {error}. Start the strategy with train_config=instructions(...), "
             "from tinyfl.flower.messages."
         ) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{error}. Install the same version of tinyfl on all machines.") from error
 
 
 def network_record(network: Network) -> ConfigRecord:
@@ -168,6 +163,24 @@ def absent_record(updates: Updates) -> dict[str, ConfigRecord]:
     if not updates.absent:
         return {}
     return {ABSENT: ConfigRecord({str(device): reason for device, reason in updates.absent.items()})}
+
+
+def kept_record(updates: Updates) -> dict[str, ConfigRecord]:
+    """The record of what devices started from under its key; empty if they keep nothing."""
+    if not updates.kept_from:
+        return {}
+    return {KEPT: ConfigRecord({"devices": list(updates.kept_from), "rounds": list(updates.kept_from.values())})}
+
+
+def _read_kept(content: RecordDict, requested: Sequence[int]) -> Mapping[int, int]:
+    """What devices among ``requested`` started from."""
+    record: Any = content.config_records.get(KEPT)
+    if not record:
+        return {}
+    kept = dict(zip(map(int, record["devices"]), map(int, record["rounds"]), strict=True))
+    if not set(kept) <= {int(device) for device in requested}:
+        raise Corrupt("the reply is about devices that were not requested.")
+    return kept
 
 
 @contextmanager
@@ -231,8 +244,9 @@ def read_updates(theta: F32, content: RecordDict, requested: Sequence[int]) -> U
         sums = [array for record in content.array_records.values() for array in record.values() if array.stype == RAW]
         total = np.frombuffer(sums[0].data, "<i8").astype(np.int64, copy=False) if sums else None
         absent = _read_absent(content, requested) if sums else {}
+        kept = _read_kept(content, requested)
     if total is None:
-        return Updates(theta, _fixed(read_phi(theta, content), theta), 1, loss)
+        return Updates(theta, _fixed(read_phi(theta, content), theta), 1, loss, kept_from=kept)
     if total.shape != theta.shape or devices < 0 or devices + len(absent) != len(requested):
         raise Corrupt(
             f"the reply holds {total.size:,} sums over {plain(devices, 40)} devices with {len(absent)} absent, "
@@ -241,7 +255,7 @@ def read_updates(theta: F32, content: RecordDict, requested: Sequence[int]) -> U
     bound = int(devices * (MAX_CHANGE / UNIT))
     if ((total > bound) | (total < -bound)).any():
         raise Oversized(f"the reply holds a sum that exceeds {devices:,} updates of at most {MAX_CHANGE:g}.")
-    return Updates(theta, total, devices, loss, absent)
+    return Updates(theta, total, devices, loss, absent, kept)
 
 
 def _fixed(phi: F32, theta: F32) -> I64:

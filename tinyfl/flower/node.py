@@ -21,6 +21,7 @@ from tinyfl.flower.messages import (
     Trouble,
     absent_record,
     corrupt,
+    kept_record,
     metrics_record,
     read_instructions,
     read_network,
@@ -57,8 +58,8 @@ def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, 
     instructions = read_instructions({**defaults, **config})
     measure = message_type == MessageType.EVALUATE
     if measure:
-        # With a learning rate of 0 the weights stay, and the loss on the devices' own streams is measured.
-        instructions = replace(instructions, inner=replace(instructions.inner, lr=0.0))
+        # The weights stay, and the loss on the devices' own streams is measured.
+        instructions = replace(instructions, inner=instructions.inner.still())
     return Request(read_theta(arrays), instructions, measure, read_network(content))
 
 
@@ -71,11 +72,11 @@ def cohort_at(devices: range, instructions: Instructions) -> U32:
 
 def answer(fleet: Fleet, devices: range, request: Request) -> RecordDict | Error:
     """The reply of a node that serves the ``devices`` of ``fleet``."""
-    instructions = request.instructions
-    if instructions.devices:
-        named: U32 = np.array(instructions.devices, np.uint32)
-        return _apart(named, fleet.run_each(named, instructions.round, request.theta, instructions.inner), instructions)
-    return _content(fleet.run(cohort_at(devices, instructions), instructions.round, request.theta, instructions.inner), request)
+    told = request.instructions
+    if told.devices:
+        named: U32 = np.array(told.devices, np.uint32)
+        return _apart(named, fleet.run_each(named, told.round, request.theta, told.inner, told.saved), told)
+    return _content(fleet.run(cohort_at(devices, told), told.round, request.theta, told.inner, told.saved), request)
 
 
 def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:
@@ -87,8 +88,10 @@ def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | E
             total = total if reason else core.fixed(phis.phi[i], request.theta)
         except ValueError:  # from a remote node, which should have checked it
             reason = (Code.oversized if np.isfinite(phis.phi[i]).all() else Code.numeric).name
-        without = absent(cohort[i : i + 1], (reason,))
-        answers.append(_content(Updates(request.theta, total, int(not reason), float(phis.loss[i]), without), request))
+        device = cohort[i : i + 1]
+        kept = {int(device[0]): phis.kept_from[i]} if phis.kept_from else {}
+        updates = Updates(request.theta, total, int(not reason), float(phis.loss[i]), absent(device, (reason,)), kept)
+        answers.append(_content(updates, request))
     return answers
 
 
@@ -105,34 +108,38 @@ def read_apart(content: RecordDict, request: Request, named: Sequence[int]) -> t
         phi = np.ascontiguousarray(content.array_records["arrays"]["phis"].numpy(), np.float32)
         loss: F32 = np.array(record["losses"], np.float32)
         reasons = tuple(reason and read_reason(reason) for reason in record["reasons"])
+        kept = tuple(map(int, record.get("kept", ())))
+    if kept and len(kept) != len(named):
+        raise Corrupt(f"the reply says of {len(kept):,} devices what they have kept, of {len(named):,}.")
     if (phi.shape, loss.shape, len(reasons)) != ((len(named), len(request.theta)), (len(named),), len(named)):
         raise Corrupt(f"the reply holds weights of shape {phi.shape} for {len(devices)} devices.")
-    return devices, Phis(phi, loss, reasons)
+    return devices, Phis(phi, loss, reasons, kept_from=kept)
 
 
 def _content(updates: Updates, request: Request) -> RecordDict | Error:
     instructions = request.instructions
-    metrics = metrics_record(updates, instructions.inner.samples * instructions.inner.passes)
+    metrics = metrics_record(updates, instructions.inner.total)
     if request.measure:
         return RecordDict({"metrics": metrics})
+    further = {**absent_record(updates), **kept_record(updates)}
     if instructions.exact:
-        return RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics, **absent_record(updates)})
+        return RecordDict({"arrays": sum_record(updates.sum), "metrics": metrics, **further})
     if not updates.devices:
         why = ", ".join(updates.left_out) or "none asked"
         return Error(Trouble.no_update, f"{why}: no usable update from this node's devices in the cohort")
     arrays = theta_record(updates.mean().astype(np.float32))
-    return RecordDict({"arrays": arrays, "metrics": metrics, **absent_record(updates)})
+    return RecordDict({"arrays": arrays, "metrics": metrics, **further})
 
 
 def _apart(devices: U32, phis: Phis, instructions: Instructions) -> RecordDict:
     usable = sum(not reason for reason in phis.reasons)
-    samples = instructions.inner.samples * instructions.inner.passes
-    record = {"devices": devices.tolist(), "losses": phis.loss.astype(float).tolist(), "reasons": list(phis.reasons)}
+    record: dict[str, Any] = {"devices": devices.tolist(), "losses": phis.loss.astype(float).tolist()}
+    record |= {"reasons": list(phis.reasons), "kept": list(phis.kept_from)}
     return RecordDict(
         {
             "arrays": ArrayRecord({"phis": Array(phis.phi)}),
             "metrics": metrics_record(
-                Updates(np.empty(0, np.float32), np.empty(0, np.int64), usable, phis.mean_loss()), samples
+                Updates(np.empty(0, np.float32), np.empty(0, np.int64), usable, phis.mean_loss()), instructions.inner.total
             ),
             APART: ConfigRecord(record),
         }

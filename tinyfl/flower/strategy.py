@@ -1,6 +1,7 @@
 """The Flower strategy that runs any of our algorithms."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -35,6 +36,8 @@ class FleetStrategy(Strategy):
     its outer step towards it; without one, updates are summed exactly. Over gateways, which send sums, a round with an
     aggregator raises ConfigError.
 
+    For devices that keep layers, ``run`` is the run's number, and ``saved`` tells the number of rounds in its last checkpoint.
+
     A round with fewer than ``minimum`` updates does not count: ``on_short`` receives its updates, and the round is repeated.
     ``on_event`` receives an event for each unreadable reply."""
 
@@ -49,6 +52,8 @@ class FleetStrategy(Strategy):
         each_device: bool = False,
         aggregator: Strategy | None = None,
         minimum: int = 0,
+        run: int = 0,
+        saved: Callable[[], int] | None = None,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -56,6 +61,7 @@ class FleetStrategy(Strategy):
         self.algorithm, self.state = algorithm, state
         self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
         self.aggregator, self.minimum, self.on_round, self.on_short = aggregator, minimum, on_round, on_short
+        self.run, self.saved = run, saved
         self.on_event = on_event
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._requested: Mapping[int, Sequence[int]] = {}
@@ -68,6 +74,8 @@ class FleetStrategy(Strategy):
             config = instructions(inner, cohort=self.cohort, fleet_size=self.fleet_size, seed=self.seed, exact=exact)
             self._last = inner, config
         self._last[1]["round"] = self.state.round
+        if inner.kept:
+            self._last[1]["run"], self._last[1]["saved"] = self.run, self.saved() if self.saved else 0
         return self._last[1]
 
     def configure_train(
@@ -146,7 +154,7 @@ class FleetStrategy(Strategy):
             self.state = self.algorithm.outer(self.state, updates)
             if self.on_round:
                 self.on_round(self.state, updates)
-        return theta_record(self.state.theta), metrics_record(updates, inner.samples * inner.passes)
+        return theta_record(self.state.theta), metrics_record(updates, inner.total)
 
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
         """The updates in one reply."""
@@ -183,7 +191,7 @@ class FleetStrategy(Strategy):
                 f"{type(aggregator).__name__}'s result for round {self.state.round + 1:,} is no valid update ({error}). "
                 "Give less --noise, a smaller --update-clip, or another aggregator."
             ) from error
-        return Updates(theta, total, updates.devices, updates.loss, updates.absent)
+        return replace(updates, sum=total)
 
     def configure_evaluate(
         self,

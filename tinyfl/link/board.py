@@ -73,6 +73,7 @@ class Description:
     slot: int
     layers: tuple[str, ...]
     dtypes: tuple[str, ...]
+    inner: tuple[str, ...]
     sources: tuple[str, ...]
     plan: bytes
     model: bytes
@@ -82,26 +83,26 @@ class Description:
 
 @dataclass(frozen=True)
 class Round:
-    """A request for a round. ``base`` is the SHA-256 of the initial weights; ``source`` is a name from the board's description,
-    or empty if the host feeds the samples."""
+    """A request for a round. ``inner`` is the record of its inner loop (tinyfl.algorithms.Inner), ``base`` the SHA-256 of the
+    initial weights; ``source`` is a name from the board's description, or empty if the host feeds the samples. ``run`` and
+    ``saved`` are for what the device keeps (tinyfl.fleet.Saved)."""
 
     round: int
     device: int
     seed: int
-    samples: int
-    batch: int
-    passes: int
-    rate: float
-    clip: float
+    inner: bytes
     base: bytes
     source: str = ""
+    run: int = 0
+    saved: int = 0
 
 
 @dataclass(frozen=True)
 class Status:
     """A board's status: its BoardState; ``round`` and ``base`` of its last round, the samples ``done``, their mean ``loss``
-    and, after a failure, the core's ``code``; the SHA-256 of its ``weights``, empty if unusable; and the maximum ``stack``
-    used, in bytes (0: unknown)."""
+    and, after a failure, the core's ``code``; the SHA-256 of its ``weights``, or of the round's update, empty if unusable; the
+    round, counted from 1, of what it had ``kept`` when the last one began (0: nothing); and the maximum ``stack`` used, in
+    bytes (0: unknown)."""
 
     state: int
     round: int
@@ -110,6 +111,7 @@ class Status:
     loss: float
     code: int
     weights: bytes
+    kept: int
     stack: int
 
 
@@ -196,7 +198,6 @@ class LinkedBoard:
         Raises Stale if the board has other weights than ``base``, Numeric if the guard ended the round.
         """
         values = {field.name: getattr(round, field.name) for field in fields(Round)}
-        values["rate"], values["clip"] = (float(np.float32(number)) for number in (round.rate, round.clip))
         return _succeeded(_as(Status, await self._request(messages.Train(sequence=self._next(), **values), within)))
 
     async def feed(self, samples: F32, within: float = WORK_SECONDS) -> Status:

@@ -16,7 +16,7 @@ from tinyfl.link import cbor
 
 GROUP = 65
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The version of these messages, reported in ``describe``."""
 
 CORE = 1
@@ -114,6 +114,8 @@ class DescribeReply(message.ReadResponse, _Reply):
     store: Count = 0
     """This and the next since protocol 2; the default lets a board of protocol 1 be decoded, and refused for its version."""
     inference: Hash = b""
+    inner: Words = Field(default=[], max_length=64)
+    """Since protocol 3; the default is for older boards too."""
 
 
 class Describe(message.ReadRequest, _Request):
@@ -170,6 +172,7 @@ class _Status(_Reply):
     loss: float
     code: Signed
     weights: Hash
+    kept: Count = 0
     stack: Count
 
 
@@ -183,13 +186,11 @@ class Train(message.WriteRequest, _Request):
     round: int
     device: int
     seed: int
-    samples: int
-    batch: int
-    passes: int
-    rate: float
-    clip: float
+    inner: bytes
     base: bytes
     source: str
+    run: int
+    saved: int
 
 
 class SamplesReply(message.WriteResponse, _Reply):

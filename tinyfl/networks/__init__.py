@@ -8,12 +8,16 @@ from math import prod
 
 import numpy as np
 
-from tinyfl import core
+from tinyfl import algorithms, core
+from tinyfl.algorithms import Inner, Phase
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import MAX_NAME_CHARS, plain
 from tinyfl.networks import layers, plan
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Layer, Loss, Placed, Pool, Shape
+
+SINGLE, BATCHES = Inner(Phase(1, 0.0)), Inner(Phase(2, 0.0, batch=2))
+"""Inner loops to measure memory with: steps on single samples, and on mini-batches of any size."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,24 @@ class Network:
         """Number of weights and biases."""
         return self.plan.weights
 
-    def ram_bytes(self, batch: int = 1) -> int:
-        """RAM that one device needs to learn: weights, the learner's memory and, if batch > 1, a gradient."""
-        return self.plan.ram_bytes(batch)
+    @cached_property
+    def weighted_layers(self) -> tuple[algorithms.Layer, ...]:
+        """The layers with weights, as algorithms see them: named by kind and number, such as dense-0."""
+        found, at = list[algorithms.Layer](), 0
+        for index, layer in enumerate(self.placed):
+            if layer.weights:
+                found.append(algorithms.Layer(f"{layer.kind.name}-{len(found)}", index, slice(at, at + layer.weights)))
+                at += layer.weights
+        return tuple(found)
 
-    def arena_bytes(self, batch: int = 1) -> int:
-        """Bytes of a board's arena to learn in batches of ``batch`` samples: the plan, weights, the learner's memory, one
-        sample and, for mini-batches, a gradient."""
-        return len(self.plan.bytes) + self.ram_bytes(batch) + 4 * (self.inputs + self.outputs)
+    def ram_bytes(self, inner: Inner = SINGLE) -> int:
+        """RAM that one device needs for the inner loop ``inner``: weights, the learner's memory and, where it needs them, a
+        gradient, a copy of theta, and two blocks of what it keeps."""
+        return self.plan.ram_bytes(inner.to_bytes())
+
+    def arena_bytes(self, inner: Inner = SINGLE) -> int:
+        """Bytes of a board's arena for the inner loop ``inner``: the plan, one sample, and ``ram_bytes``."""
+        return len(self.plan.bytes) + self.ram_bytes(inner) + 4 * (self.inputs + self.outputs)
 
     def initial_weights(self, seed: int) -> F32:
         """A random theta, float32 (parameters,): kernel and bias of dense layers uniform in +-1/sqrt(fan-in), the kernel of

@@ -12,7 +12,7 @@ from tinyfl.core import F32
 from tinyfl.networks import Network
 from tinyfl.report.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.report.html import counted
-from tinyfl.runs.evaluation import LEADING_STEPS, in_units, needs_outputs
+from tinyfl.runs.evaluation import LEADING_STEPS, in_units, inner_loop, needs_outputs
 from tinyfl.tasks import Episodes, Task
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Comparison:
         learnt, start = (
             core.adapt(
                 self.net.plan, theta, episodes.support, episodes.query, (0, LEADING_STEPS),
-                stream=False, rate=rate, clip=self.clip, outputs=outputs,
+                inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, self.clip), outputs=outputs,
             )
             for theta, rate in ((self.theta, self.rate), (self.start, self.start_rate))
         )  # fmt: skip

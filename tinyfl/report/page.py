@@ -9,7 +9,7 @@ from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import plain, shell
-from tinyfl.networks import Network, is_file, starts_from
+from tinyfl.networks import BATCHES, SINGLE, Network, is_file, starts_from
 from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
@@ -267,9 +267,14 @@ def _needs(config: Config, net: Network, result: Result) -> str:
     support = leading(result["evaluation"])["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
     down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
     memory = "weights, activations and deltas"
+    adapting = BATCHES if support > 1 else SINGLE
     rows = [
         ("RAM to learn in a round", html.size(result["device_ram_bytes"]), memory + ("; a gradient" * (inner.batch > 1))),
-        ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(support)), memory + ("; a gradient" * (support > 1))),
+        (
+            "RAM to adapt by full-batch steps",
+            html.size(net.ram_bytes(adapting)),
+            memory + ("; a gradient" * (support > 1)),
+        ),
         ("Samples each round", f"{inner.samples:,}", f"{counted(inner.steps, 'SGD step')}, batch {inner.batch:,}"),
         ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
         ("Down to a device, each round", html.size(down), "float32 weights"),

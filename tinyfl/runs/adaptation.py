@@ -11,9 +11,9 @@ from tinyfl import core
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
-from tinyfl.networks import Network, from_plan
+from tinyfl.networks import BATCHES, SINGLE, Network, from_plan
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
-from tinyfl.runs.evaluation import STEPS, in_units, needs_outputs
+from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
 from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
@@ -97,6 +97,7 @@ def adapt(
     shots: int | None = None,
     adapt_lr: float | None = None,
     out: Path | str | None = None,
+    adaptation: Adaptation = plain_adaptation,
 ) -> dict[str, Any]:
     """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
 
@@ -116,7 +117,8 @@ def adapt(
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
         start.network.plan, start.theta, support, query, checkpoints,
-        stream=mode == "stream", rate=rate, clip=start.clip, weights=True, outputs=needs_outputs(start.standard),
+        inner_loop(mode, support.samples, steps, rate, start.clip, adaptation),
+        weights=True, outputs=needs_outputs(start.standard),
     )  # fmt: skip
     if not np.isfinite(adapted.loss[-1, 0]):
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
@@ -133,7 +135,7 @@ def adapt(
         "measured_on": "the rest" if query is not device else "the same samples",
         "samples_measured": query.samples,
         "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
-        "device_ram_bytes": start.network.ram_bytes(support.samples if mode == "batch" else 1),
+        "device_ram_bytes": start.network.ram_bytes(SINGLE if mode == "stream" or support.samples == 1 else BATCHES),
         "out": str(out) if out is not None else None,
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl import core
-from tinyfl.algorithms import nearest_mean
+from tinyfl.algorithms import Inner, Phase, nearest_mean
 from tinyfl.core import F32, FASTEST, Engine, TableSource
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
@@ -21,6 +21,9 @@ from tinyfl.tasks import Episodes, Task
 from tinyfl.tasks.standard import Standardisation
 
 Mode = Literal["batch", "stream"]
+
+Adaptation = Callable[[Phase], tuple[Phase, ...]]
+"""How a new device adapts: its phases instead of one plain phase (tinyfl.algorithms.Algorithm)."""
 
 MODES: tuple[Mode, ...] = ("batch", "stream")
 STEPS = (0, 1, 5, 10, 32)
@@ -93,7 +96,30 @@ def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.inte
     return float(of_device.mean()), float(t.ppf(0.975, n - 1) * of_device.std(ddof=1) / np.sqrt(n)), n
 
 
-def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int, clip: float, engine: Engine) -> float:
+def plain_adaptation(phase: Phase) -> tuple[Phase, ...]:
+    """All layers, from the first pass to the last."""
+    return (phase,)
+
+
+def inner_loop(
+    mode: str, samples: int, passes: int, rate: float, clip: float = 0.0, adaptation: Adaptation = plain_adaptation
+) -> bytes:
+    """The record of an adaptation's inner loop: ``passes`` passes over ``samples`` samples, in single steps (mode stream) or in
+    one full-batch step each."""
+    batch = 1 if mode == "stream" else samples
+    return Inner(*adaptation(Phase(samples, rate, batch, max(passes, 1), clip))).to_bytes()
+
+
+def choose_rate(
+    task: Task,
+    network: Network,
+    theta: F32,
+    mode: Mode,
+    shots: int,
+    clip: float,
+    engine: Engine,
+    adaptation: Adaptation = plain_adaptation,
+) -> float:
     """The best rate of RATES for ``theta`` on validation devices after LEADING_STEPS: by accuracy for classification, else by
     loss; the lower rate on a tie.
 
@@ -104,7 +130,7 @@ def choose_rate(task: Task, network: Network, theta: F32, mode: Mode, shots: int
     for rate in RATES:
         adapted = core.adapt(
             network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
-            stream=mode == "stream", rate=rate, clip=clip, engine=engine,
+            inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation), engine=engine,
         )  # fmt: skip
         score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
         if score > best and np.isfinite(adapted.loss).any():
@@ -128,6 +154,7 @@ def measure(
     tasks: int,
     adapt_lr: float | None = None,
     clip: float = 0.0,
+    adaptation: Adaptation = plain_adaptation,
     engine: Engine = FASTEST,
     tick: Callable[[], None] | None = None,
 ) -> list[Row]:
@@ -140,8 +167,9 @@ def measure(
     for shot in shots:
         episodes = task.episodes("test", tasks, shot)
         for mode in MODES:
-            rate = adapt_lr or choose_rate(task, network, theta, mode, shot, clip, engine)
-            rows += _rows(task, network, theta, episodes, mode, shot, rate, clip, engine)
+            rate = adapt_lr or choose_rate(task, network, theta, mode, shot, clip, engine, adaptation)
+            loop = inner_loop(mode, episodes.support.samples, max(STEPS), rate, clip, adaptation)
+            rows += _rows(task, network, theta, episodes, mode, shot, rate, loop, engine)
             if tick:
                 tick()
     return rows
@@ -155,13 +183,13 @@ def _rows(
     mode: Mode,
     shots: int,
     rate: float,
-    clip: float,
+    loop: bytes,
     engine: Engine,
 ) -> list[Row]:
     standard = task.standardisation
     adapted = core.adapt(
-        network.plan, theta, episodes.support, episodes.query, STEPS,
-        stream=mode == "stream", rate=rate, clip=clip, engine=engine, outputs=needs_outputs(standard),
+        network.plan, theta, episodes.support, episodes.query, STEPS, loop,
+        engine=engine, outputs=needs_outputs(standard),
     )  # fmt: skip
     losses = in_units(adapted, episodes.query, standard)
     rows = []

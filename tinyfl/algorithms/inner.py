@@ -1,0 +1,177 @@
+"""A device's inner loop as plain data: a short list of phases, and what the device sends.
+
+TinyReptile, Reptile and FedAvg have one phase; FedProx (Li et al. 2020; arXiv:1812.06127) one with a pull to theta; FOMAML
+(Finn et al. 2017; arXiv:1703.03400, section 5.2) two, and sends the gradient of the second.
+"""
+
+import struct
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from tinyfl.core import LIMIT
+from tinyfl.errors import ConfigError
+
+ALL = (1 << 64) - 1
+"""Every layer, as a mask: bit i stands for layer i of the plan."""
+
+MAX_PHASES = 4
+"""Maximum number of phases of an inner loop (TINYFL_MAX_PHASES)."""
+
+_HEAD, _PHASE = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQ")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: its ``name``, its ``index`` in the plan, and the slice of theta that holds its kernel and bias."""
+
+    name: str
+    index: int
+    weights: slice
+
+    @property
+    def bit(self) -> int:
+        """The layer as a mask."""
+        return 1 << self.index
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of an inner loop: ``passes`` over the next ``samples`` samples of the device's stream, with an SGD step of
+    learning rate ``rate`` after every ``batch`` of them.
+
+    Only the layers in the mask ``layers`` move. ``clip`` bounds the norm of the loss's gradient at the output; 0: no bound.
+    ``pull`` adds pull / 2 |w - theta|^2 to the loss (FedProx's mu)."""
+
+    samples: int
+    rate: float
+    batch: int = 1
+    passes: int = 1
+    clip: float = 0.0
+    pull: float = 0.0
+    layers: int = ALL
+
+    def __post_init__(self) -> None:
+        if not all(0 < count < 1 << 32 for count in (self.samples, self.batch, self.passes)) or not 0 < self.layers <= ALL:
+            raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
+        if not all(0 <= value < LIMIT for value in (self.rate, self.clip, self.pull)) or self.rate * self.pull > 1:
+            raise ConfigError(
+                f"{self}: rate, clip and pull are at least 0 and below 2^50, and rate x pull at most 1. "
+                "Give a smaller rate or pull."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Number of SGD steps."""
+        return self.passes * -(-self.samples // self.batch)
+
+
+class Returns(IntEnum):
+    """What a device sends: the change of its weights, or the mean gradient of its last phase, which then makes no step."""
+
+    change = 0
+    gradient = 1
+
+
+@dataclass(frozen=True, init=False)
+class Inner:
+    """A device's inner loop in a round: its phases, in order, from the weights theta on.
+
+    The update is the change of the weights; or, with ``returns`` "gradient", minus the mean gradient of the last phase, as if
+    one step of rate 1 had been taken from theta. Layers in the mask ``local`` are never sent. They start from theta or, with
+    ``kept``, from the device's own of its last round.
+
+    ``Inner(samples=..., rate=..., ...)`` has one phase, with Phase's arguments; ``lr`` is another name for its ``rate``."""
+
+    phases: tuple[Phase, ...]
+    returns: Returns
+    local: int
+    kept: bool
+
+    def __init__(
+        self,
+        *phases: Phase,
+        returns: str = "change",
+        local: int = 0,
+        kept: bool = False,
+        samples: int | None = None,
+        batch: int = 1,
+        passes: int = 1,
+        rate: float | None = None,
+        lr: float | None = None,
+        clip: float = 0.0,
+        pull: float = 0.0,
+    ) -> None:
+        if samples is not None:
+            step = rate if lr is None else lr
+            if phases or step is None or None not in (rate, lr):
+                raise ConfigError("an inner loop is a list of phases, or samples and a rate. Give one of them.")
+            phases = (Phase(samples, step, batch, passes, clip, pull),)
+        if not 1 <= len(phases) <= MAX_PHASES or returns not in Returns.__members__ or not 0 <= local < ALL:
+            raise ConfigError(
+                f"{len(phases)} phases that return {returns!r}, local {local:#x}. Give 1 to {MAX_PHASES}, returns "
+                '"change" or "gradient", and local as a mask that leaves a layer to be sent.'
+            )
+        if sum(phase.samples for phase in phases) >= 1 << 32:
+            raise ConfigError("the phases have 2^32 samples or more. Give fewer.")
+        if returns == "gradient" and phases[-1].passes > 1:
+            raise ConfigError("the phase whose gradient is returned makes one pass. Leave its passes out.")
+        for name, value in (("phases", phases), ("returns", Returns[returns]), ("local", local), ("kept", kept)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of all phases."""
+        return sum(phase.samples for phase in self.phases)
+
+    @property
+    def total(self) -> int:
+        """Number of sample gradients: each sample as often as its phase has passes."""
+        return sum(phase.samples * phase.passes for phase in self.phases)
+
+    @property
+    def steps(self) -> int:
+        """Number of SGD steps."""
+        return sum(phase.steps for phase in self.phases)
+
+    @property
+    def batch(self) -> int:
+        """The largest batch."""
+        return max(phase.batch for phase in self.phases)
+
+    def still(self) -> "Inner":
+        """The same inner loop at a rate of 0, which measures the loss and changes nothing."""
+        return Inner(*(replace(phase, rate=0.0) for phase in self.phases), returns=self.returns.name, local=self.local)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a board must be able to do beyond one phase, in the words of its description."""
+        uses = {
+            "phases": len(self.phases) > 1,
+            "layers": any(phase.layers != ALL for phase in self.phases),
+            "pull": any(phase.pull for phase in self.phases),
+            "gradient": self.returns is Returns.gradient,
+            "local": bool(self.local),
+            "kept": self.kept,
+        }
+        return tuple(what for what, used in uses.items() if used)
+
+    def to_bytes(self) -> bytes:
+        """The record that C and messages carry (firmware/SPEC.md, inner loop)."""
+        records = (_PHASE.pack(p.samples, p.batch, p.passes, p.rate, p.clip, p.pull, p.layers) for p in self.phases)
+        return _HEAD.pack(len(self.phases), self.returns, self.kept, self.local) + b"".join(records)
+
+    @classmethod
+    def from_bytes(cls, record: bytes) -> "Inner":
+        """The inverse of ``to_bytes``, with the float32 values that a device computes with.
+
+        Raises ValueError for bytes that are no such record.
+        """
+        try:
+            count, returns, kept, local = _HEAD.unpack_from(record)
+            rows = list(_PHASE.iter_unpack(record[_HEAD.size :]))
+            if count != len(rows):
+                raise ValueError(f"{len(rows)} phases, not {count}")
+            phases = (Phase(s, rate, b, p, clip, pull, layers) for s, b, p, rate, clip, pull, layers in rows)
+            return cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept))
+        except (struct.error, ConfigError) as error:
+            raise ValueError(f"{len(record)} bytes are no inner loop: {error}") from error
