@@ -221,7 +221,7 @@ static void peripheral_write(tinyfl_machine *m, void *engine, unsigned periphera
     rp2040_settle(m, engine);
 }
 
-uint64_t tinyfl_rp2040_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -229,7 +229,7 @@ uint64_t tinyfl_rp2040_read(void *engine, uint64_t offset, unsigned size, void *
 }
 
 /* A narrow write appears on all byte lanes. */
-void tinyfl_rp2040_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     if (m->now.halt)
@@ -245,19 +245,14 @@ void tinyfl_rp2040_write(void *engine, uint64_t offset, unsigned size, uint64_t 
 }
 
 /* SIO: core 0, and no one holds BOOTSEL, which would pull the flash's select line down. */
-uint64_t tinyfl_rp2040_sio_read(void *engine, uint64_t offset, unsigned size, void *machine)
+static uint64_t sio_load(void *engine, uint64_t offset, unsigned size, void *machine)
 {
     (void)engine, (void)size, (void)machine;
     return offset == SIO_GPIO_HI_IN ? 1 << 1 : 0;
 }
 
-void tinyfl_rp2040_sio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine)
-{
-    (void)engine, (void)offset, (void)size, (void)value, (void)machine;
-}
-
 /* The chip's state after power-on, then the ROM's actions. */
-void tinyfl_rp2040_reset(tinyfl_machine *m)
+static void reset(tinyfl_machine *m)
 {
     cells(m, RESETS)[RESETS_RESET / 4] = EVERY_RESET;
     for (unsigned peripheral = 0; peripheral < KEPT; peripheral++)
@@ -268,3 +263,21 @@ void tinyfl_rp2040_reset(tinyfl_machine *m)
     m->now.clock[WATCHDOG_TICK / 4] = WATCHDOG_TICK_ENABLE;
     rp2040_boot(m);
 }
+
+enum { PERIPHERALS = 28, PERIPHERAL_BYTES = 4 * TINYFL_PAGE, CACHE_BYTES = 4 * TINYFL_PAGE };
+
+static tinyfl_chip chip = {
+    .name = "rp2040",
+    .regions = TINYFL_REGIONS(
+        {RP2040_DOOR, TINYFL_PAGE, rp2040_door_load, rp2040_door_store},
+        {XIP_CTRL_BASE, CACHE_BYTES, NULL, NULL},
+        {XIP_SSI_BASE, TINYFL_PAGE, rp2040_ssi_load, rp2040_ssi_store},
+        {PERIPHERALS_BASE, PERIPHERALS * PERIPHERAL_BYTES, load, store},
+        {SIO_BASE, TINYFL_PAGE, sio_load, ignore}
+    ),
+    .store_slot = ignore, /* the bus cannot write flash */
+    .reset = reset,
+    .rom = rp2040_rom,
+    .rom_bytes = sizeof rp2040_rom,
+};
+TINYFL_REGISTER(chip)
