@@ -34,7 +34,7 @@ static void clock_store(void *engine, uint64_t offset, unsigned size, uint64_t v
 
 /* Pins, by 32 a port: a word of OUT for each port, and PIN_CNF of each pin, in chip[]. DIR is another view of PIN_CNF's lowest
  * bit. No driver here uses registers that are not in registers.h. */
-enum { OUT = 32, PIN_CNF = 64, PIN_CNF_DIR = 1, PIN_CNF_INPUT_OFF = 2 };
+enum { PINS = 2 * 32, OUT = 32, PIN_CNF = 64, PIN_CNF_DIR = 1, PIN_CNF_INPUT_OFF = 2 };
 enum { P0_OUT = P0_OUTSET - 4, P0_OUTCLR = P0_OUTSET + 4, P0_DIR = P0_DIRSET - 4, P0_DIRCLR = P0_DIRSET + 4 };
 enum { P1_AT = P1_BASE - P0_BASE, PIN_CNF_END = P0_PIN_CNF0 + 4 * 32 };
 
@@ -89,7 +89,10 @@ static void gpio_store(void *engine, uint64_t offset, unsigned size, uint64_t wi
 /* Whether a pin of the link is set up for it: the transmitter's drives high, the receiver's is an input that is connected. */
 static int pin_is_ready(const tinyfl_machine *m, int receives)
 {
-    const uint32_t pin = m->pins[receives], config = m->now.chip[PIN_CNF + pin];
+    const uint32_t pin = m->pins[receives];
+    if (pin >= PINS)
+        return 0;
+    const uint32_t config = m->now.chip[PIN_CNF + pin];
     return receives ? !(config & (PIN_CNF_DIR | PIN_CNF_INPUT_OFF))
                     : (config & PIN_CNF_DIR) && (m->now.chip[OUT + pin / 32] >> pin % 32 & 1);
 }
@@ -327,7 +330,7 @@ static uint64_t ficr_load(void *engine, uint64_t offset, unsigned size, void *us
 
 static void reset(tinyfl_machine *m)
 {
-    for (uint32_t pin = 0; pin < 2 * 32; pin++)
+    for (uint32_t pin = 0; pin < PINS; pin++)
         m->now.chip[PIN_CNF + pin] = PIN_CNF_INPUT_OFF;
     for (uint32_t pin = UART_PSEL_RTS; pin <= UART_PSEL_RXD; pin += 4)
         m->now.uart[pin / 4] = ~0u;

@@ -102,14 +102,18 @@ static double clk_peri(const tinyfl_machine *m)
 
 /* UARTs. A divisor, in 64ths, takes effect once the line's settings are written after it. */
 
+enum { PINS = 30 };
+
 /* TX is on pins 0, 12, 16 and 28 of UART0, and 4 below or above of UART1; RX is beside it. */
 static int has_pin(const tinyfl_machine *m, unsigned uart, unsigned receives)
 {
     const uint32_t pin = m->pins[receives], group = pin / 4;
+    if (pin >= PINS)
+        return 0;
     const uint32_t pad = cell(m, PADS_BANK0, PADS_BANK0_GPIO0 + 4 * pin);
     const uint32_t function = cell(m, IO_BANK0, IO_BANK0_GPIO0_CTRL + 8 * pin) & IO_BANK0_GPIO0_CTRL_FUNCSEL;
     const unsigned owner = group == 1 || group == 2 || group == 5 || group == 6 ? UART1 : UART0;
-    return pin < 30 && pin % 4 == receives && owner == uart && function == IO_BANK0_GPIO0_CTRL_FUNCSEL__UART &&
+    return pin % 4 == receives && owner == uart && function == IO_BANK0_GPIO0_CTRL_FUNCSEL__UART &&
            (receives ? pad & PADS_BANK0_GPIO0_IE : !(pad & PADS_BANK0_GPIO0_OD));
 }
 

@@ -56,20 +56,22 @@ double stm32_usart_hertz(const tinyfl_machine *m)
 }
 
 /* GPIO. A port keeps only writes made while its clock is on. */
-enum { GPIO_PORT_BYTES = GPIOB_BASE - GPIOA_BASE };
+enum { GPIO_PORT_BYTES = GPIOB_BASE - GPIOA_BASE, GPIO_PORTS = 11, GPIO_PINS = 16 };
 
 static int gpio_clocked(const tinyfl_machine *m, uint32_t port)
 {
-    return (m->now.clock[RCC_AHB1ENR / 4] & RCC_AHB1ENR_GPIOAEN << port) != 0;
+    return port < GPIO_PORTS && (m->now.clock[RCC_AHB1ENR / 4] & RCC_AHB1ENR_GPIOAEN << port) != 0;
 }
 
 /* In the mode of alternate functions, 2, and of these USART1's and USART2's 7 or USART6's 8. */
 int stm32_usart_has_pin(const tinyfl_machine *m, uint32_t pin)
 {
-    const uint32_t port = pin / 32, number = pin % 32, *gpio = m->now.chip + GPIO_AT + GPIO_WORDS * port;
+    const uint32_t port = pin / 32, number = pin % 32;
+    if (!gpio_clocked(m, port) || number >= GPIO_PINS)
+        return 0;
+    const uint32_t *gpio = m->now.chip + GPIO_AT + GPIO_WORDS * port;
     const uint32_t function = gpio[(number < 8 ? GPIO_AFRL : GPIO_AFRH) / 4] >> number % 8 * 4 & 15;
-    return gpio_clocked(m, port) && (gpio[GPIO_MODER / 4] >> 2 * number & 3) == 2 &&
-           function == (m->uart == USART6_BASE ? 8 : 7);
+    return (gpio[GPIO_MODER / 4] >> 2 * number & 3) == 2 && function == (m->uart == USART6_BASE ? 8 : 7);
 }
 
 uint64_t stm32_gpio_load(void *engine, uint64_t offset, unsigned size, void *user)
