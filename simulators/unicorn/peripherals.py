@@ -4,6 +4,7 @@ The chips are those that the compiled models register: names, addresses and func
 """
 
 import ctypes
+import itertools
 import weakref
 from collections.abc import Iterator
 from functools import cache
@@ -31,19 +32,12 @@ class Region(ctypes.Structure):
 
 
 class Chip(ctypes.Structure):
-    """A chip's entry, read from the library."""
-
-    def regions(self, uart: int) -> Iterator[tuple[int, Region]]:
-        """The regions with their addresses, for a link whose UART has its registers at ``uart``."""
-        number = 0
-        while (region := self.first_region[number]).bytes:
-            yield uart & -PAGE if region.start == LINK_PAGE else region.start, region
-            number += 1
+    pass
 
 
 Chip._fields_ = (
     ("name", ctypes.c_char_p),
-    ("first_region", ctypes.POINTER(Region)),
+    ("regions", ctypes.POINTER(Region)),
     ("store_slot", STORE),
     ("reset", ctypes.c_void_p),
     ("rom", ctypes.c_void_p),
@@ -124,6 +118,15 @@ def chip(name: str) -> Chip:
     return chips()[name]
 
 
+def regions(chip: Chip, uart: int) -> Iterator[tuple[int, Region]]:
+    """The chip's regions, each with its address, for a link whose UART has its registers at ``uart``."""
+    for number in itertools.count():
+        region = chip.regions[number]
+        if not region.bytes:
+            return
+        yield uart & -PAGE if region.start == LINK_PAGE else region.start, region
+
+
 def pins(board: Board) -> Any:
     """The link's pins, transmit and receive, as numbered in the models: 32 per port."""
     numbers = (pin_number(pin) for pin in board.links[0].pins)
@@ -160,7 +163,7 @@ def build_core(board: Board, state: State) -> Uc:
         core.mem_map(0, PAGE, uc.UC_PROT_READ | uc.UC_PROT_EXEC)
         core.mem_write(0, ctypes.string_at(model.rom, model.rom_bytes))
     system = Region.in_dll(library(), "tinyfl_system")
-    for start, region in (*model.regions(state.uart), (system.start, system)):
+    for start, region in (*regions(model, state.uart), (system.start, system)):
         if region.load:
             _map(core, start, region.bytes, region.load, region.store, state)
         else:

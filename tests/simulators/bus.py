@@ -11,7 +11,7 @@ class Bus:
         from tinyfl.simulators.unicorn import peripherals
 
         self._state = state
-        self._regions = list(peripherals.chip(name).regions(state.uart))
+        self._regions = list(peripherals.regions(peripherals.chip(name), state.uart))
 
     def read(self, address: int, size: int = 4) -> int:
         offset, region = self._at(address)
