@@ -29,15 +29,15 @@ from tinyfl.networks import Activation, Loss, network
 from tinyfl.simulators.unicorn import Machine
 
 net = network("mlp-5", (1,), 1, Loss.mean_squared_error, Activation.relu)
-theta = net.initial_weights(1)
 machine = Machine(Path(sys.argv[1]), boards.load("toy"), 0x1122334455667788)
 
 async def talk():
     board = await LinkedBoard.connect(MachineWire(machine).open)
     said = board.description
     await board.put_plan(net.plan.bytes)
-    await board.put_weights(theta)
-    await board.commit(sha256(floats(theta)).digest())
+    for theta in map(net.initial_weights, range(3)):  # the third takes the first's slot, which must be erased
+        await board.put_weights(theta)
+        await board.commit(sha256(floats(theta)).digest())
     machine.power_cycle()
     board = await LinkedBoard.connect(MachineWire(machine).open)
     kept = await board.weights(await board.status())
@@ -85,9 +85,24 @@ def tool(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
+MISTAKES = {
+    "TINYFL_CLOCK / TINYFL_BAUD": ("TINYFL_CLOCK / TINYFL_BAUD / 2", "its input"),
+    "FLASH(MODE) = FLASH_MODE__WRITE": ("FLASH(MODE) = FLASH_MODE__ERASE", "erased or written"),
+    "FLASH(PAGE) = (uint32_t)": ("FLASH(PAGE) = 4 + (uint32_t)", "erased or written"),
+}
+"""In the port: lines, what stands there instead, and a word of the error."""
+
+
 def run(words: list[Any], tree: Path) -> str:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return subprocess.run(words, cwd=tree, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def talk(tree: Path, tool: Path) -> str:
+    """What TALK prints with the tree's firmware."""
+    run([tool / "tinyfl", "build", "--board", "toy", "--out", "firmware-of-toy"], tree)
+    (elf,) = (tree / "firmware-of-toy").rglob("toy.elf")
+    return run([tool / "python", "-c", TALK, elf], tree)
 
 
 def test_the_page_lists_every_file() -> None:
@@ -108,10 +123,22 @@ def test_a_toy_chip_learns_to_the_same_bits_as_the_simulator(tree: Path, tool: P
 
 
 def test_a_toy_chip_describes_itself_and_keeps_its_model_without_power(tree: Path, tool: Path) -> None:
-    run([tool / "tinyfl", "build", "--board", "toy", "--out", "firmware-of-toy"], tree)
-    (elf,) = (tree / "firmware-of-toy").rglob("toy.elf")
-    said = json.loads(run([tool / "python", "-c", TALK, elf], tree))
+    said = json.loads(talk(tree, tool))
     assert said == {"board": "toy", "clock": 16_000_000, "id": "1122334455667788", "kept": True}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_the_toys_model_does_not_forgive_its_port(tree: Path, tool: Path, line: str) -> None:
+    port = tree / "firmware" / "ports" / "toy" / "toy.c"
+    right, (wrong, word) = port.read_text(), MISTAKES[line]
+    assert right.count(line) == 1
+    port.write_text(right.replace(line, wrong))
+    try:
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            talk(tree, tool)
+    finally:
+        port.write_text(right)
+    assert word in failed.value.stderr.splitlines()[-1], failed.value.stderr
 
 
 def test_the_toys_c_has_no_warning(tree: Path, tmp_path: Path) -> None:
