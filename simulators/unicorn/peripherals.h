@@ -57,8 +57,8 @@ typedef struct tinyfl_machine {
     tinyfl_registers now;
 } tinyfl_machine;
 
-/* Callbacks of unicorn's memory-mapped I/O: a load and a store of `size` bytes at an offset in a
- * region. `machine` is a tinyfl_machine. */
+/* Callbacks of unicorn's memory-mapped I/O: a load and a store of `size` bytes at an offset in a region. `machine` is a
+ * tinyfl_machine. */
 typedef uint64_t tinyfl_load(void *engine, uint64_t offset, unsigned size, void *machine);
 typedef void tinyfl_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
 
