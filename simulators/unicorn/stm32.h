@@ -4,8 +4,8 @@
 
 #include "chip.h"
 
-/* stm32f4.c's, for both families: GPIO's three pages; the watchdog's page; the page with RCC and the flash controller; stores to
- * flash; and the reset. */
+/* stm32f4.c's, for both families: GPIO's three pages; the watchdog's page; the page with RCC and the flash controller; stores
+ * to flash; and the reset. */
 tinyfl_load stm32_gpio_load, stm32_iwdg_load, stm32_rcc_load;
 tinyfl_store stm32_gpio_store, stm32_iwdg_store, stm32_rcc_store, stm32_flash_store;
 void stm32_reset(tinyfl_machine *m);
