@@ -70,6 +70,7 @@ def test_an_unknown_board_is_refused_with_those_that_there_are() -> None:
 
 def test_pins_are_numbered_as_their_vendors_do() -> None:
     pins = {"PA2": (0, 2), "PB7": (1, 7), "PC10": (2, 10), "P0.06": (0, 6), "P1.08": (1, 8), "P5_1": (5, 1), "GP17": (0, 17)}
+    pins |= {"PN3": (13, 3), "P11_10": (11, 10), "IO4": (0, 4), "GPIO21": (0, 21)}
     assert {pin: boards.pin_number(pin) for pin in pins} == pins
 
 
@@ -106,6 +107,8 @@ BAD = [
     ("inference =", "inferences =", "memory.inferences: is a key that tinyfl does not know"),
     ("baud = 115_200", "baud = 0", "link.0.baud: Input should be greater than or equal to 1200 (is 0)"),
     ('"PA2", "PA3"', '"PA2", "A3"', "link.0.pins"),
+    ('"PA2", "PA3"', '"PA2", "P3"', "link.0.pins"),
+    ('"PA2", "PA3"', '"PA2", "PA2_1"', "link.0.pins"),
     ('["0483:df11"]', '["0483:DF11"]', "usb.bootloader.0: String should match pattern"),
     ('method = "dfu-util"', 'method = "magic"', "flash.1: Input tag 'magic' found using 'method' does not match any of"),
     ("[[link]]", "[[links]]", "links: is a key that tinyfl does not know"),

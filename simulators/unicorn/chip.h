@@ -75,4 +75,10 @@ static inline void erase(tinyfl_machine *m, void *engine, uint32_t start, uint32
         m->flash[at] = 0xff;
 }
 
+/* The store of registers that are read only. */
+static inline void ignore(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine)
+{
+    (void)engine, (void)offset, (void)size, (void)value, (void)machine;
+}
+
 #endif

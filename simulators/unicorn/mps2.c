@@ -1,3 +1,4 @@
+/* Arm's MPS2 FPGA boards: the CMSDK APB UART, and static RAM that stands in for flash. */
 #include <string.h>
 
 #include "chip.h"
@@ -12,7 +13,7 @@ static int cmsdk_runs(const tinyfl_machine *m, uint32_t enable)
            understood(m, (double)m->hertz / divider);
 }
 
-uint64_t tinyfl_cmsdk_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -27,7 +28,7 @@ uint64_t tinyfl_cmsdk_read(void *engine, uint64_t offset, unsigned size, void *u
     }
 }
 
-void tinyfl_cmsdk_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     (void)size;
@@ -41,10 +42,17 @@ void tinyfl_cmsdk_write(void *engine, uint64_t offset, unsigned size, uint64_t v
         m->now.uart[CMSDK_BAUDDIV / 4] = value & 0xfffff;
 }
 
-void tinyfl_sram_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void sram_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     if (m->now.halt)
         return;
     memcpy(slot_byte(m, offset), &value, cut(m, engine) ? size / 2 : size);
 }
+
+static tinyfl_chip chip = {
+    .name = "cmsdk",
+    .regions = TINYFL_REGIONS({TINYFL_LINK_PAGE, TINYFL_PAGE, load, store}),
+    .store_slot = sram_store,
+};
+TINYFL_REGISTER(chip)

@@ -7,7 +7,7 @@
 #include "chip.h"
 
 /* Either oscillator gives the core its 64 MHz, so the crystal starts at once. */
-uint64_t tinyfl_nrf52_clock_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t clock_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -17,7 +17,7 @@ uint64_t tinyfl_nrf52_clock_read(void *engine, uint64_t offset, unsigned size, v
     return offset == CLOCK_EVENTS_HFCLKSTARTED ? m->now.clock[offset / 4] : 0;
 }
 
-void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void clock_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     uint32_t *clock = m->now.clock;
@@ -34,7 +34,7 @@ void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint
 
 /* Pins, by 32 a port: a word of OUT for each port, and PIN_CNF of each pin, in chip[]. DIR is another view of PIN_CNF's lowest
  * bit. No driver here uses registers that are not in registers.h. */
-enum { OUT = 32, PIN_CNF = 64, PIN_CNF_DIR = 1, PIN_CNF_INPUT_OFF = 2 };
+enum { PINS = 2 * 32, OUT = 32, PIN_CNF = 64, PIN_CNF_DIR = 1, PIN_CNF_INPUT_OFF = 2 };
 enum { P0_OUT = P0_OUTSET - 4, P0_OUTCLR = P0_OUTSET + 4, P0_DIR = P0_DIRSET - 4, P0_DIRCLR = P0_DIRSET + 4 };
 enum { P1_AT = P1_BASE - P0_BASE, PIN_CNF_END = P0_PIN_CNF0 + 4 * 32 };
 
@@ -52,7 +52,7 @@ static void turn(uint32_t *pins, uint32_t outputs)
         pins[n] = (pins[n] & ~(uint32_t)PIN_CNF_DIR) | (outputs >> n & PIN_CNF_DIR);
 }
 
-uint64_t tinyfl_nrf52_gpio_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t gpio_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     const uint32_t port = offset >= P1_AT + P0_OUT, at = (uint32_t)offset - port * P1_AT;
@@ -65,7 +65,7 @@ uint64_t tinyfl_nrf52_gpio_read(void *engine, uint64_t offset, unsigned size, vo
     return at >= P0_PIN_CNF0 && at < PIN_CNF_END ? pins[(at - P0_PIN_CNF0) / 4] : 0;
 }
 
-void tinyfl_nrf52_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t wide, void *user)
+static void gpio_store(void *engine, uint64_t offset, unsigned size, uint64_t wide, void *user)
 {
     tinyfl_machine *m = user;
     const uint32_t port = offset >= P1_AT + P0_OUT, at = (uint32_t)offset - port * P1_AT, value = (uint32_t)wide;
@@ -89,7 +89,10 @@ void tinyfl_nrf52_gpio_write(void *engine, uint64_t offset, unsigned size, uint6
 /* Whether a pin of the link is set up for it: the transmitter's drives high, the receiver's is an input that is connected. */
 static int pin_is_ready(const tinyfl_machine *m, int receives)
 {
-    const uint32_t pin = m->pins[receives], config = m->now.chip[PIN_CNF + pin];
+    const uint32_t pin = m->pins[receives];
+    if (pin >= PINS)
+        return 0;
+    const uint32_t config = m->now.chip[PIN_CNF + pin];
     return receives ? !(config & (PIN_CNF_DIR | PIN_CNF_INPUT_OFF))
                     : (config & PIN_CNF_DIR) && (m->now.chip[OUT + pin / 32] >> pin % 32 & 1);
 }
@@ -127,7 +130,9 @@ static uint8_t pop(tinyfl_machine *m)
     return byte;
 }
 
-/* A byte arrives on the line; in a full FIFO it replaces the oldest. */
+/* A byte arrives on the line, whether or not the core looks; in a full FIFO it replaces the oldest. Exported for tests. */
+TINYFL_EXPORT void tinyfl_nrf52_uart_arrive(tinyfl_machine *m, uint8_t byte);
+
 void tinyfl_nrf52_uart_arrive(tinyfl_machine *m, uint8_t byte)
 {
     uint32_t *fifo = m->now.chip + FIFO, *filled = m->now.chip + FILLED, *uart = m->now.uart;
@@ -151,7 +156,7 @@ static void receive(tinyfl_machine *m)
         tinyfl_nrf52_uart_arrive(m, take(m));
 }
 
-uint64_t tinyfl_nrf52_uart_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t uart_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -192,7 +197,7 @@ static void uart_configure(tinyfl_machine *m, uint64_t offset, uint32_t value)
         uart[UART_TASKS_STARTRX / 4] = uart[UART_TASKS_STARTTX / 4] = m->now.chip[FILLED] = 0;
 }
 
-void tinyfl_nrf52_uart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void uart_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     uint32_t *uart = m->now.uart;
@@ -235,7 +240,7 @@ static void wdt_reload(tinyfl_machine *m)
     *wdt(m, WDT_REQSTATUS) = *wdt(m, WDT_RREN);
 }
 
-uint64_t tinyfl_nrf52_wdt_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t wdt_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -243,7 +248,7 @@ uint64_t tinyfl_nrf52_wdt_read(void *engine, uint64_t offset, unsigned size, voi
 }
 
 /* All enabled reload registers must be written before the counter restarts. */
-void tinyfl_nrf52_wdt_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void wdt_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -265,7 +270,7 @@ void tinyfl_nrf52_wdt_write(void *engine, uint64_t offset, unsigned size, uint64
 /* The flash controller. */
 enum { BUSY_READS = 4, PAGE = 4096 };
 
-uint64_t tinyfl_nrf52_nvmc_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t nvmc_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -290,7 +295,7 @@ static void erase_page(tinyfl_machine *m, void *engine, uint32_t address)
     m->now.flash_busy = BUSY_READS;
 }
 
-void tinyfl_nrf52_nvmc_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void nvmc_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     (void)size;
@@ -305,7 +310,7 @@ void tinyfl_nrf52_nvmc_write(void *engine, uint64_t offset, unsigned size, uint6
 }
 
 /* Only whole words are written, and only while writing is enabled. */
-void tinyfl_nrf52_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void flash_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     if (m->now.halt || size != 4 || m->now.flash[NVMC_CONFIG / 4] != NVMC_CONFIG_WEN__WEN)
@@ -314,7 +319,7 @@ void tinyfl_nrf52_flash_write(void *engine, uint64_t offset, unsigned size, uint
     m->now.flash_busy = BUSY_READS;
 }
 
-uint64_t tinyfl_nrf52_ficr_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t ficr_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     (void)engine;
@@ -323,15 +328,9 @@ uint64_t tinyfl_nrf52_ficr_read(void *engine, uint64_t offset, unsigned size, vo
     return (m->serial >> 8 * (offset - FICR_DEVICEID0)) & 0xffffffffu >> (32 - 8 * size);
 }
 
-/* It is read only. */
-void tinyfl_nrf52_ficr_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void reset(tinyfl_machine *m)
 {
-    (void)engine, (void)offset, (void)size, (void)value, (void)user;
-}
-
-void tinyfl_nrf52_reset(tinyfl_machine *m)
-{
-    for (uint32_t pin = 0; pin < 2 * 32; pin++)
+    for (uint32_t pin = 0; pin < PINS; pin++)
         m->now.chip[PIN_CNF + pin] = PIN_CNF_INPUT_OFF;
     for (uint32_t pin = UART_PSEL_RTS; pin <= UART_PSEL_RXD; pin += 4)
         m->now.uart[pin / 4] = ~0u;
@@ -340,3 +339,18 @@ void tinyfl_nrf52_reset(tinyfl_machine *m)
     *wdt(m, WDT_RREN) = WDT_RREN_RR0;
     *wdt(m, WDT_CONFIG) = WDT_CONFIG_SLEEP;
 }
+
+static tinyfl_chip chip = {
+    .name = "nrf52",
+    .regions = TINYFL_REGIONS(
+        {FICR_BASE, TINYFL_PAGE, ficr_load, ignore},
+        {CLOCK_BASE, TINYFL_PAGE, clock_load, clock_store},
+        {UART0_BASE, TINYFL_PAGE, uart_load, uart_store},
+        {WDT_BASE, TINYFL_PAGE, wdt_load, wdt_store},
+        {NVMC_BASE, TINYFL_PAGE, nvmc_load, nvmc_store},
+        {P0_BASE, TINYFL_PAGE, gpio_load, gpio_store}
+    ),
+    .store_slot = flash_store,
+    .reset = reset,
+};
+TINYFL_REGISTER(chip)

@@ -4,6 +4,8 @@
 
 #include "chip.h"
 
+tinyfl_chip *tinyfl_chips;
+
 void tinyfl_count(void *engine, uint64_t address, uint32_t size, void *user)
 {
     tinyfl_machine *m = user;
@@ -36,7 +38,7 @@ static uint64_t load(const uint8_t *bytes, unsigned size)
     return value;
 }
 
-uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *user)
+uint64_t tinyfl_slots_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     if (m->now.away)
@@ -49,7 +51,7 @@ uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *u
 enum { ISER = 0x100, ICER = 0x180, ISPR = 0x200, ICPR = 0x280, IABR = 0x300, CPUID = 0xd00, AIRCR = 0xd0c };
 enum { VECTKEY = 0x05fa, VECTKEYSTAT = 0xfa05, SYSRESETREQ = 1 << 2 };
 
-uint64_t tinyfl_system_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t system_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine;
@@ -60,7 +62,7 @@ uint64_t tinyfl_system_read(void *engine, uint64_t offset, unsigned size, void *
     return load((uint8_t *)m->now.system + offset, size);
 }
 
-void tinyfl_system_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void system_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     uint32_t *word = &m->now.system[offset / 4];
@@ -78,6 +80,8 @@ void tinyfl_system_write(void *engine, uint64_t offset, unsigned size, uint64_t 
     }
 }
 
+const tinyfl_region tinyfl_system = {0xe000e000, TINYFL_PAGE, system_load, system_store};
+
 void tinyfl_machine_reset(tinyfl_machine *m)
 {
     m->now.halt = 0;
@@ -91,6 +95,6 @@ void tinyfl_machine_reset(tinyfl_machine *m)
     memcpy(&m->now.stack, m->flash + (m->vectors - m->flash_origin), 4);
     memcpy(&m->now.entry, m->flash + (m->vectors - m->flash_origin) + 4, 4);
     m->now.system[CPUID / 4] = 0x410fc241;
-    if (m->reset)
-        m->reset(m);
+    if (m->chip->reset)
+        m->chip->reset(m);
 }

@@ -1,5 +1,5 @@
-/* Peripherals of an emulated core: UART, system control, flash. Callbacks of unicorn's memory-mapped I/O, with a
- * tinyfl_machine as user data; simulators/unicorn/peripherals.py attaches them.
+/* Peripherals of an emulated core: UART, system control, flash. A chip's model registers itself with one tinyfl_chip, which
+ * simulators/unicorn/peripherals.py reads: there is no other list of chips.
  *
  * A model follows the chip's reference manual, not the port's code: it refuses what hardware refuses. Time does not pass: a
  * byte is sent at once, and an erase ends after a few reads of its busy flag. */
@@ -38,9 +38,9 @@ typedef struct {
 } tinyfl_registers;
 
 typedef struct tinyfl_machine {
-    int (*stop)(void *engine);                     /* uc_emu_stop */
-    void (*reset)(struct tinyfl_machine *machine); /* the chip's, or NULL */
-    const uint8_t *input;      /* from the host ... */
+    int (*stop)(void *engine); /* uc_emu_stop */
+    const struct tinyfl_chip *chip;
+    const uint8_t *input; /* from the host ... */
     uint64_t input_bytes, taken;
     uint8_t *output; /* ... and the board */
     uint64_t output_room, sent;
@@ -57,88 +57,56 @@ typedef struct tinyfl_machine {
     tinyfl_registers now;
 } tinyfl_machine;
 
+/* Callbacks of unicorn's memory-mapped I/O: a load and a store of `size` bytes at an offset in a region. `machine` is a
+ * tinyfl_machine. */
+typedef uint64_t tinyfl_load(void *engine, uint64_t offset, unsigned size, void *machine);
+typedef void tinyfl_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
+
+/* Whole pages of addresses that the model answers for; without functions they are plain memory. */
+typedef struct {
+    uint32_t start, bytes;
+    tinyfl_load *load;
+    tinyfl_store *store;
+} tinyfl_region;
+
+#define TINYFL_PAGE 0x1000u
+#define TINYFL_PAGE_OF(address) ((address) & ~(TINYFL_PAGE - 1))
+#define TINYFL_LINK_PAGE 1u /* as a region's start: the page with the registers of the link's UART */
+#define TINYFL_REGIONS(...) (const tinyfl_region[]){__VA_ARGS__, {0}} /* ends with one of 0 bytes */
+
+typedef struct tinyfl_chip {
+    const char *name;                       /* in manifests, `peripherals` of [emulators] unicorn */
+    const tinyfl_region *regions;           /* TINYFL_REGIONS(...) */
+    tinyfl_store *store_slot;               /* for slot memory; `offset` is from its start */
+    void (*reset)(tinyfl_machine *machine); /* sets registers whose value after a reset is not 0; NULL: none */
+    const void *rom;                        /* at address 0; NULL: none */
+    uint32_t rom_bytes;                     /* at most a page */
+    struct tinyfl_chip *next;
+} tinyfl_chip;
+
 #define TINYFL_EXPORT __attribute__((visibility("default")))
+
+TINYFL_EXPORT extern tinyfl_chip *tinyfl_chips; /* the first */
+
+/* Adds a chip to the list when the library is loaded. The model's object must be linked as it is: out of a static library the
+ * linker would take only what others refer to. */
+#define TINYFL_REGISTER(chip) \
+    __attribute__((constructor)) static void add_to_chips(void) \
+    { \
+        (chip).next = tinyfl_chips; \
+        tinyfl_chips = &(chip); \
+    }
 
 /* Registers as after a reset, `stack` and `entry` from the table of vectors unless the chip's own reset says otherwise.
  * Counters and the cut stay. */
 TINYFL_EXPORT void tinyfl_machine_reset(tinyfl_machine *machine);
 
-/* mps2.c: Arm's CMSDK APB UART, one page; and writes to static RAM that stands in for flash. */
-TINYFL_EXPORT uint64_t tinyfl_cmsdk_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_cmsdk_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_sram_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
+/* The system control space, which all chips have: plain memory, except the reset request and the interrupts' set and clear
+ * registers. */
+TINYFL_EXPORT extern const tinyfl_region tinyfl_system;
 
-/* stm32f4.c: the page with the link's USART; the three pages of GPIO; IWDG's page; the page 0x40023000, with RCC and the flash
- * controller; writes to flash; the page with the unique id; and the reset of these registers. */
-TINYFL_EXPORT uint64_t tinyfl_stm32f4_usart_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_stm32f4_gpio_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_stm32f4_iwdg_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_iwdg_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_stm32f4_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_stm32f4_id_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f4_reset(tinyfl_machine *machine);
-
-/* stm32f7.c: what differs there, USART and unique id; and the reset of these and of stm32f4.c's registers. */
-TINYFL_EXPORT uint64_t tinyfl_stm32f7_usart_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f7_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_stm32f7_id_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f7_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_stm32f7_reset(tinyfl_machine *machine);
-
-/* nrf52.c: the pages of CLOCK, of the pins, of UART0, of the watchdog, of NVMC, which is the flash controller, and of FICR,
- * which has the chip's number; writes to flash; and the reset of these registers. A byte that arrives does not wait for the
- * core. */
-TINYFL_EXPORT uint64_t tinyfl_nrf52_clock_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_clock_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_nrf52_gpio_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_nrf52_uart_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_uart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_uart_arrive(tinyfl_machine *machine, uint8_t byte);
-TINYFL_EXPORT uint64_t tinyfl_nrf52_wdt_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_wdt_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_nrf52_nvmc_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_nvmc_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_nrf52_ficr_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_ficr_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_nrf52_reset(tinyfl_machine *machine);
-
-/* rp2040.c: the peripherals, 28 of 16 KiB from 0x40000000; the SSI's page, before the flash chip; SIO's; the ROM, and the page
- * behind it, by which its functions are the model's; and the reset of these registers, with what the ROM does at a start. */
-#define TINYFL_RP2040_ROM_BYTES 256
-TINYFL_EXPORT extern const uint16_t tinyfl_rp2040_rom[TINYFL_RP2040_ROM_BYTES / 2];
-TINYFL_EXPORT uint64_t tinyfl_rp2040_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_rp2040_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_rp2040_ssi_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_rp2040_ssi_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_rp2040_sio_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_rp2040_sio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_rp2040_door_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_rp2040_door_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_rp2040_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_rp2040_reset(tinyfl_machine *machine);
-
-/* psoc6.c: everything from 0x40000000 to behind the SCBs; writes to flash; the page of supervisory flash with the die's number;
- * and the reset of these registers, with what the boot code does. */
-TINYFL_EXPORT uint64_t tinyfl_psoc6_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_psoc6_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT uint64_t tinyfl_psoc6_sflash_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_psoc6_sflash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_psoc6_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-TINYFL_EXPORT void tinyfl_psoc6_reset(tinyfl_machine *machine);
-
-/* The system control space: plain memory, except the reset request and the interrupts' set and clear registers. */
-TINYFL_EXPORT uint64_t tinyfl_system_read(void *engine, uint64_t offset, unsigned size, void *machine);
-TINYFL_EXPORT void tinyfl_system_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine);
-
-/* Reads of slot memory. */
-TINYFL_EXPORT uint64_t tinyfl_slots_read(void *engine, uint64_t offset, unsigned size, void *machine);
+/* Loads from slot memory. */
+TINYFL_EXPORT tinyfl_load tinyfl_slots_load;
 
 /* Block hook: counts the block's instructions exactly. A core without budget stops before the block, which counts when the core
  * continues and executes it. */

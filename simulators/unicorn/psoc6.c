@@ -246,7 +246,7 @@ static int caches_empty(tinyfl_machine *m)
     return *left == 0;
 }
 
-uint64_t tinyfl_psoc6_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     const uint32_t address = (uint32_t)offset + PERI_BASE, *word = kept(m, address);
@@ -267,7 +267,7 @@ uint64_t tinyfl_psoc6_read(void *engine, uint64_t offset, unsigned size, void *u
     }
 }
 
-void tinyfl_psoc6_write(void *engine, uint64_t offset, unsigned size, uint64_t wide, void *user)
+static void store(void *engine, uint64_t offset, unsigned size, uint64_t wide, void *user)
 {
     tinyfl_machine *m = user;
     const uint32_t address = (uint32_t)offset + PERI_BASE, value = (uint32_t)wide;
@@ -298,14 +298,14 @@ void tinyfl_psoc6_write(void *engine, uint64_t offset, unsigned size, uint64_t w
 }
 
 /* Flash is not writable as memory. */
-void tinyfl_psoc6_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void flash_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     (void)offset, (void)size, (void)value;
     halt(user, engine, TINYFL_HALT_CRASH);
 }
 
 /* The die's lot, wafer and position are derived from the serial number, its date is not. */
-uint64_t tinyfl_psoc6_sflash_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t sflash_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     uint8_t die[16] = {[8] = 22, [9] = 11, [10] = 26};
@@ -318,13 +318,8 @@ uint64_t tinyfl_psoc6_sflash_read(void *engine, uint64_t offset, unsigned size, 
     return value;
 }
 
-void tinyfl_psoc6_sflash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
-{
-    tinyfl_psoc6_flash_write(engine, offset, size, value, user);
-}
-
 /* The boot code starts the Cortex-M0+ at the start of flash, leaves the oscillator running and the watchdog on, locked. */
-void tinyfl_psoc6_reset(tinyfl_machine *m)
+static void reset(tinyfl_machine *m)
 {
     memcpy(&m->now.stack, m->flash, 4);
     memcpy(&m->now.entry, m->flash + 4, 4);
@@ -336,3 +331,14 @@ void tinyfl_psoc6_reset(tinyfl_machine *m)
     m->now.chip[SCB_RX_CTRL / 4] = SCB_RX_CTRL_MSB_FIRST | SCB_RX_CTRL_DATA_WIDTH__8;
     feed_wdt(m);
 }
+
+static tinyfl_chip chip = {
+    .name = "psoc6",
+    .regions = TINYFL_REGIONS(
+        {PERI_BASE, 0x700000, load, store}, /* to behind the SCBs */
+        {SFLASH_BASE, TINYFL_PAGE, sflash_load, flash_store}
+    ),
+    .store_slot = flash_store,
+    .reset = reset,
+};
+TINYFL_REGISTER(chip)

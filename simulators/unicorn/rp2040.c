@@ -102,14 +102,18 @@ static double clk_peri(const tinyfl_machine *m)
 
 /* UARTs. A divisor, in 64ths, takes effect once the line's settings are written after it. */
 
+enum { PINS = 30 };
+
 /* TX is on pins 0, 12, 16 and 28 of UART0, and 4 below or above of UART1; RX is beside it. */
 static int has_pin(const tinyfl_machine *m, unsigned uart, unsigned receives)
 {
     const uint32_t pin = m->pins[receives], group = pin / 4;
+    if (pin >= PINS)
+        return 0;
     const uint32_t pad = cell(m, PADS_BANK0, PADS_BANK0_GPIO0 + 4 * pin);
     const uint32_t function = cell(m, IO_BANK0, IO_BANK0_GPIO0_CTRL + 8 * pin) & IO_BANK0_GPIO0_CTRL_FUNCSEL;
     const unsigned owner = group == 1 || group == 2 || group == 5 || group == 6 ? UART1 : UART0;
-    return pin < 30 && pin % 4 == receives && owner == uart && function == IO_BANK0_GPIO0_CTRL_FUNCSEL__UART &&
+    return pin % 4 == receives && owner == uart && function == IO_BANK0_GPIO0_CTRL_FUNCSEL__UART &&
            (receives ? pad & PADS_BANK0_GPIO0_IE : !(pad & PADS_BANK0_GPIO0_OD));
 }
 
@@ -221,7 +225,7 @@ static void peripheral_write(tinyfl_machine *m, void *engine, unsigned periphera
     rp2040_settle(m, engine);
 }
 
-uint64_t tinyfl_rp2040_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -229,7 +233,7 @@ uint64_t tinyfl_rp2040_read(void *engine, uint64_t offset, unsigned size, void *
 }
 
 /* A narrow write appears on all byte lanes. */
-void tinyfl_rp2040_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     if (m->now.halt)
@@ -245,19 +249,14 @@ void tinyfl_rp2040_write(void *engine, uint64_t offset, unsigned size, uint64_t 
 }
 
 /* SIO: core 0, and no one holds BOOTSEL, which would pull the flash's select line down. */
-uint64_t tinyfl_rp2040_sio_read(void *engine, uint64_t offset, unsigned size, void *machine)
+static uint64_t sio_load(void *engine, uint64_t offset, unsigned size, void *machine)
 {
     (void)engine, (void)size, (void)machine;
     return offset == SIO_GPIO_HI_IN ? 1 << 1 : 0;
 }
 
-void tinyfl_rp2040_sio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine)
-{
-    (void)engine, (void)offset, (void)size, (void)value, (void)machine;
-}
-
 /* The chip's state after power-on, then the ROM's actions. */
-void tinyfl_rp2040_reset(tinyfl_machine *m)
+static void reset(tinyfl_machine *m)
 {
     cells(m, RESETS)[RESETS_RESET / 4] = EVERY_RESET;
     for (unsigned peripheral = 0; peripheral < KEPT; peripheral++)
@@ -268,3 +267,21 @@ void tinyfl_rp2040_reset(tinyfl_machine *m)
     m->now.clock[WATCHDOG_TICK / 4] = WATCHDOG_TICK_ENABLE;
     rp2040_boot(m);
 }
+
+enum { PERIPHERALS = 28, PERIPHERAL_BYTES = 4 * TINYFL_PAGE, CACHE_BYTES = 4 * TINYFL_PAGE };
+
+static tinyfl_chip chip = {
+    .name = "rp2040",
+    .regions = TINYFL_REGIONS(
+        {RP2040_DOOR, TINYFL_PAGE, rp2040_door_load, rp2040_door_store},
+        {XIP_CTRL_BASE, CACHE_BYTES, NULL, NULL},
+        {XIP_SSI_BASE, TINYFL_PAGE, rp2040_ssi_load, rp2040_ssi_store},
+        {PERIPHERALS_BASE, PERIPHERALS * PERIPHERAL_BYTES, load, store},
+        {SIO_BASE, TINYFL_PAGE, sio_load, ignore}
+    ),
+    .store_slot = ignore, /* the bus cannot write flash */
+    .reset = reset,
+    .rom = rp2040_rom,
+    .rom_bytes = sizeof rp2040_rom,
+};
+TINYFL_REGISTER(chip)

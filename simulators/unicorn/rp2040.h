@@ -37,7 +37,15 @@ void rp2040_settle(tinyfl_machine *m, void *engine);
 void rp2040_ssi_put(tinyfl_machine *m, uint8_t byte);
 uint8_t rp2040_ssi_get(tinyfl_machine *m);
 
-/* rp2040_rom.c: the boot ROM's actions at power-on. */
+/* The SSI's page, before the flash chip. */
+tinyfl_load rp2040_ssi_load;
+tinyfl_store rp2040_ssi_store;
+
+/* rp2040_rom.c: the boot ROM; the page behind it, by which its functions are the model's; and its actions at power-on. */
+enum { RP2040_ROM_BYTES = 256, RP2040_DOOR = 0x4000 };
+extern const uint16_t rp2040_rom[RP2040_ROM_BYTES / 2];
+tinyfl_load rp2040_door_load;
+tinyfl_store rp2040_door_store;
 void rp2040_boot(tinyfl_machine *m);
 
 #endif

@@ -148,7 +148,7 @@ uint8_t rp2040_ssi_get(tinyfl_machine *m)
     return byte;
 }
 
-uint64_t tinyfl_rp2040_ssi_read(void *engine, uint64_t offset, unsigned size, void *user)
+uint64_t rp2040_ssi_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -164,7 +164,7 @@ uint64_t tinyfl_rp2040_ssi_read(void *engine, uint64_t offset, unsigned size, vo
 }
 
 /* Its settings cannot be changed while it is on. */
-void tinyfl_rp2040_ssi_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+void rp2040_ssi_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     uint32_t *ssi = m->now.flash;
@@ -181,10 +181,4 @@ void tinyfl_rp2040_ssi_write(void *engine, uint64_t offset, unsigned size, uint6
         ssi[offset / 4] = (uint32_t)value;
     }
     rp2040_settle(m, engine);
-}
-
-/* The bus cannot write flash. */
-void tinyfl_rp2040_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *machine)
-{
-    (void)engine, (void)offset, (void)size, (void)value, (void)machine;
 }

@@ -12,7 +12,7 @@ enum { ROM_DEAD = 0x1c, ROM_START = 0x20, ROM_TABLE = 0x40, ROM_STUBS = 0x80, ST
 #define STUB(n) 0xb410, 0x2401, 0x03a4, 0xc40f, 0x2000 | (n), 0x6020, 0x6860, 0xbc10, 0x4770, 0x46c0
 #define STUB_AT(n) (ROM_STUBS + STUB_BYTES * (n) + 1)
 
-const uint16_t tinyfl_rp2040_rom[TINYFL_RP2040_ROM_BYTES / 2] = {
+const uint16_t rp2040_rom[RP2040_ROM_BYTES / 2] = {
     [0] = BOOT2_RAM & 0xffff, BOOT2_RAM >> 16, ROM_START + 1, 0, ROM_DEAD + 1, 0, ROM_DEAD + 1, 0, 'M' | 'u' << 8, 2 << 8 | 1,
     [ROM_FUNCTION_TABLE / 2] = ROM_TABLE, [ROM_TABLE_LOOKUP / 2] = STUB_AT(LOOKUP),
     [ROM_DEAD / 2] = 0xbf30, 0xe7fd,                               /* wfi; b back */
@@ -25,9 +25,9 @@ const uint16_t tinyfl_rp2040_rom[TINYFL_RP2040_ROM_BYTES / 2] = {
 
 static uint32_t rom_lookup(uint32_t table, uint32_t code)
 {
-    for (uint32_t at = table / 2; at + 1 < TINYFL_RP2040_ROM_BYTES / 2 && tinyfl_rp2040_rom[at]; at += 2)
-        if (tinyfl_rp2040_rom[at] == code)
-            return tinyfl_rp2040_rom[at + 1];
+    for (uint32_t at = table / 2; at + 1 < RP2040_ROM_BYTES / 2 && rp2040_rom[at]; at += 2)
+        if (rp2040_rom[at] == code)
+            return rp2040_rom[at + 1];
     return 0;
 }
 
@@ -107,14 +107,14 @@ static void rom_program(tinyfl_machine *m, void *engine, uint32_t address, uint3
     }
 }
 
-uint64_t tinyfl_rp2040_door_read(void *engine, uint64_t offset, unsigned size, void *user)
+uint64_t rp2040_door_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     (void)engine, (void)size;
     return offset == DOOR_RESULT ? m->now.flash[RESULT] : 0;
 }
 
-void tinyfl_rp2040_door_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+void rp2040_door_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     uint32_t *with = &m->now.flash[CALLED];

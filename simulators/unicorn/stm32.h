@@ -4,6 +4,13 @@
 
 #include "chip.h"
 
+/* stm32f4.c's, for both families: GPIO's three pages; the watchdog's page; the page with RCC and the flash controller; stores
+ * to flash; and the reset. */
+tinyfl_load stm32_gpio_load, stm32_iwdg_load, stm32_rcc_load;
+tinyfl_store stm32_gpio_store, stm32_iwdg_store, stm32_rcc_store, stm32_flash_store;
+void stm32_reset(tinyfl_machine *m);
+enum { GPIO_PAGES = 3 };
+
 /* Places in chip[]: the watchdog's registers as they lie in its page, whether they are unlocked, the size of the first sectors
  * in KiB, and 16 words of each GPIO. Sectors 0 to 3 are of that size, 4 of four times and all others of eight times of it. */
 enum { IWDG_OPEN = 64, SMALL_KIB = 65, GPIO_AT = 128, GPIO_WORDS = 16 };
@@ -31,9 +38,11 @@ static inline int usart_runs(const tinyfl_machine *m, uint32_t direction)
            stm32_usart_has_pin(m, m->pins[direction == USART_CR1_RE]);
 }
 
-/* Of the page with the unique id, which is read only. */
-static inline uint64_t id_read(const tinyfl_machine *m, uint64_t offset)
+/* The page with the unique id, which is read only. */
+static inline uint64_t id_load(void *engine, uint64_t offset, unsigned size, void *machine)
 {
+    const tinyfl_machine *m = machine;
+    (void)engine, (void)size;
     switch (offset - (UNIQUE_ID & 0xfff)) {
     case 0: return m->serial & 0xffffffffu;
     case 4: return m->serial >> 32;

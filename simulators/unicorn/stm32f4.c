@@ -56,23 +56,25 @@ double stm32_usart_hertz(const tinyfl_machine *m)
 }
 
 /* GPIO. A port keeps only writes made while its clock is on. */
-enum { GPIO_PORT_BYTES = GPIOB_BASE - GPIOA_BASE };
+enum { GPIO_PORT_BYTES = GPIOB_BASE - GPIOA_BASE, GPIO_PORTS = 11, GPIO_PINS = 16 };
 
 static int gpio_clocked(const tinyfl_machine *m, uint32_t port)
 {
-    return (m->now.clock[RCC_AHB1ENR / 4] & RCC_AHB1ENR_GPIOAEN << port) != 0;
+    return port < GPIO_PORTS && (m->now.clock[RCC_AHB1ENR / 4] & RCC_AHB1ENR_GPIOAEN << port) != 0;
 }
 
 /* In the mode of alternate functions, 2, and of these USART1's and USART2's 7 or USART6's 8. */
 int stm32_usart_has_pin(const tinyfl_machine *m, uint32_t pin)
 {
-    const uint32_t port = pin / 32, number = pin % 32, *gpio = m->now.chip + GPIO_AT + GPIO_WORDS * port;
+    const uint32_t port = pin / 32, number = pin % 32;
+    if (!gpio_clocked(m, port) || number >= GPIO_PINS)
+        return 0;
+    const uint32_t *gpio = m->now.chip + GPIO_AT + GPIO_WORDS * port;
     const uint32_t function = gpio[(number < 8 ? GPIO_AFRL : GPIO_AFRH) / 4] >> number % 8 * 4 & 15;
-    return gpio_clocked(m, port) && (gpio[GPIO_MODER / 4] >> 2 * number & 3) == 2 &&
-           function == (m->uart == USART6_BASE ? 8 : 7);
+    return (gpio[GPIO_MODER / 4] >> 2 * number & 3) == 2 && function == (m->uart == USART6_BASE ? 8 : 7);
 }
 
-uint64_t tinyfl_stm32f4_gpio_read(void *engine, uint64_t offset, unsigned size, void *user)
+uint64_t stm32_gpio_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     const uint32_t port = (uint32_t)offset / GPIO_PORT_BYTES, at = offset % GPIO_PORT_BYTES / 4;
@@ -80,7 +82,7 @@ uint64_t tinyfl_stm32f4_gpio_read(void *engine, uint64_t offset, unsigned size, 
     return gpio_clocked(m, port) && at < GPIO_WORDS ? m->now.chip[GPIO_AT + GPIO_WORDS * port + at] : 0;
 }
 
-void tinyfl_stm32f4_gpio_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+void stm32_gpio_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     const uint32_t port = (uint32_t)offset / GPIO_PORT_BYTES, at = offset % GPIO_PORT_BYTES / 4;
@@ -90,7 +92,7 @@ void tinyfl_stm32f4_gpio_write(void *engine, uint64_t offset, unsigned size, uin
 }
 
 /* SR's flags come from the state of the line, so only the control registers are kept. */
-uint64_t tinyfl_stm32f4_usart_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t usart_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -104,7 +106,7 @@ uint64_t tinyfl_stm32f4_usart_read(void *engine, uint64_t offset, unsigned size,
     return m->now.uart[offset / 4];
 }
 
-void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void usart_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     (void)size;
@@ -120,14 +122,14 @@ void tinyfl_stm32f4_usart_write(void *engine, uint64_t offset, unsigned size, ui
 /* Its own oscillator is between 17 and 47 kHz: the model uses the fastest, so that feeding in time is always in time. */
 #define FASTEST_OSCILLATOR 47000.0
 
-uint64_t tinyfl_stm32f4_iwdg_read(void *engine, uint64_t offset, unsigned size, void *user)
+uint64_t stm32_iwdg_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     const tinyfl_machine *m = user;
     (void)engine, (void)size;
     return offset == IWDG_PR || offset == IWDG_RLR ? m->now.chip[offset / 4] : 0;
 }
 
-void tinyfl_stm32f4_iwdg_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+void stm32_iwdg_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     uint32_t *chip = m->now.chip;
@@ -200,7 +202,7 @@ static void flash_unlock(tinyfl_machine *m, uint32_t key)
 }
 
 /* A core stores aligned words, which never cross a row of 128 bits, so the alignment error cannot occur. */
-void tinyfl_stm32f4_flash_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+void stm32_flash_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     if (m->now.halt)
@@ -220,7 +222,7 @@ void tinyfl_stm32f4_flash_write(void *engine, uint64_t offset, unsigned size, ui
 /* The page with RCC and the flash controller. */
 enum { RCC_AT = RCC_BASE & 0xfff, FLASH_AT = FLASH_BASE & 0xfff };
 
-uint64_t tinyfl_stm32f4_read(void *engine, uint64_t offset, unsigned size, void *user)
+uint64_t stm32_rcc_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -239,7 +241,7 @@ uint64_t tinyfl_stm32f4_read(void *engine, uint64_t offset, unsigned size, void 
     return m->now.flash[(offset - FLASH_AT) / 4];
 }
 
-void tinyfl_stm32f4_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+void stm32_rcc_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     (void)size;
@@ -257,18 +259,7 @@ void tinyfl_stm32f4_write(void *engine, uint64_t offset, unsigned size, uint64_t
         flash_control(m, engine, (uint32_t)value);
 }
 
-uint64_t tinyfl_stm32f4_id_read(void *engine, uint64_t offset, unsigned size, void *user)
-{
-    (void)engine, (void)size;
-    return id_read(user, offset);
-}
-
-void tinyfl_stm32f4_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
-{
-    (void)engine, (void)offset, (void)size, (void)value, (void)user;
-}
-
-void tinyfl_stm32f4_reset(tinyfl_machine *m)
+void stm32_reset(tinyfl_machine *m)
 {
     m->now.flash[FLASH_CR / 4] = FLASH_CR_LOCK;
     m->now.flash[FLASH_OPTCR / 4] = 0x0fffaaed;
@@ -278,3 +269,17 @@ void tinyfl_stm32f4_reset(tinyfl_machine *m)
     m->now.chip[IWDG_RLR / 4] = IWDG_RLR_RL;
     m->now.chip[SMALL_KIB] = 16;
 }
+
+static tinyfl_chip chip = {
+    .name = "stm32f4",
+    .regions = TINYFL_REGIONS(
+        {TINYFL_LINK_PAGE, TINYFL_PAGE, usart_load, usart_store},
+        {TINYFL_PAGE_OF(UNIQUE_ID), TINYFL_PAGE, id_load, ignore},
+        {GPIOA_BASE, GPIO_PAGES * TINYFL_PAGE, stm32_gpio_load, stm32_gpio_store},
+        {IWDG_BASE, TINYFL_PAGE, stm32_iwdg_load, stm32_iwdg_store},
+        {TINYFL_PAGE_OF(RCC_BASE), TINYFL_PAGE, stm32_rcc_load, stm32_rcc_store}
+    ),
+    .store_slot = stm32_flash_store,
+    .reset = stm32_reset,
+};
+TINYFL_REGISTER(chip)

@@ -10,7 +10,7 @@ static int byte_waits(const tinyfl_machine *m)
     return usart_runs(m, USART_CR1_RE) && input_waits(m) && !(m->now.uart[USART_ISR / 4] & USART_ISR_ORE);
 }
 
-uint64_t tinyfl_stm32f7_usart_read(void *engine, uint64_t offset, unsigned size, void *user)
+static uint64_t usart_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine, (void)size;
@@ -25,7 +25,7 @@ uint64_t tinyfl_stm32f7_usart_read(void *engine, uint64_t offset, unsigned size,
 }
 
 /* While it is on, only CR1 of its settings can be changed. */
-void tinyfl_stm32f7_usart_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
+static void usart_store(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     tinyfl_machine *m = user;
     (void)size;
@@ -40,19 +40,22 @@ void tinyfl_stm32f7_usart_write(void *engine, uint64_t offset, unsigned size, ui
         m->now.uart[offset / 4] = (uint32_t)value;
 }
 
-uint64_t tinyfl_stm32f7_id_read(void *engine, uint64_t offset, unsigned size, void *user)
+static void reset(tinyfl_machine *m)
 {
-    (void)engine, (void)size;
-    return id_read(user, offset);
-}
-
-void tinyfl_stm32f7_id_write(void *engine, uint64_t offset, unsigned size, uint64_t value, void *user)
-{
-    (void)engine, (void)offset, (void)size, (void)value, (void)user;
-}
-
-void tinyfl_stm32f7_reset(tinyfl_machine *m)
-{
-    tinyfl_stm32f4_reset(m);
+    stm32_reset(m);
     m->now.chip[SMALL_KIB] = 32;
 }
+
+static tinyfl_chip chip = {
+    .name = "stm32f7",
+    .regions = TINYFL_REGIONS(
+        {TINYFL_LINK_PAGE, TINYFL_PAGE, usart_load, usart_store},
+        {TINYFL_PAGE_OF(UNIQUE_ID), TINYFL_PAGE, id_load, ignore},
+        {GPIOA_BASE, GPIO_PAGES * TINYFL_PAGE, stm32_gpio_load, stm32_gpio_store},
+        {IWDG_BASE, TINYFL_PAGE, stm32_iwdg_load, stm32_iwdg_store},
+        {TINYFL_PAGE_OF(RCC_BASE), TINYFL_PAGE, stm32_rcc_load, stm32_rcc_store}
+    ),
+    .store_slot = stm32_flash_store,
+    .reset = reset,
+};
+TINYFL_REGISTER(chip)

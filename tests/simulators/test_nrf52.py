@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bus import Bus
 from probe import Probe, need
 
 from tinyfl.building import boards
@@ -75,23 +76,17 @@ class Uart:
 
         self.state, self.lib = state, peripherals.library()
         self.lib.tinyfl_nrf52_uart_arrive.argtypes = [ctypes.c_void_p, ctypes.c_uint8]
-        where = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint]
-        self.lib.tinyfl_nrf52_uart_read.argtypes = [*where, ctypes.c_void_p]
-        self.lib.tinyfl_nrf52_uart_read.restype = ctypes.c_uint64
-        self.lib.tinyfl_nrf52_uart_write.argtypes = [*where, ctypes.c_uint64, ctypes.c_void_p]
-
-        self.lib.tinyfl_nrf52_gpio_write.argtypes = self.lib.tinyfl_nrf52_uart_write.argtypes
+        self.bus = Bus("nrf52", state)
 
     def arrive(self, data: bytes) -> None:
         for byte in data:
             self.lib.tinyfl_nrf52_uart_arrive(ctypes.byref(self.state), byte)
 
     def read(self, register: int) -> int:
-        return int(self.lib.tinyfl_nrf52_uart_read(None, register & 0xFFF, 4, ctypes.byref(self.state)))
+        return self.bus.read(register)
 
     def write(self, register: int, value: int) -> None:
-        write = self.lib.tinyfl_nrf52_gpio_write if register >> 28 == 5 else self.lib.tinyfl_nrf52_uart_write
-        write(None, register & 0xFFF, 4, value, ctypes.byref(self.state))
+        self.bus.write(register, value)
 
     def take(self) -> bytes:
         """As a driver does it: the event first, then its byte."""

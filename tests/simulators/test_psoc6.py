@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bus import Bus
 from probe import need
 from rounds import demand_the_native_theta
 
@@ -55,32 +56,27 @@ class Chip:
         assert memory is not None
         self.state = peripherals.State(
             stop=ctypes.cast(self._stop, ctypes.c_void_p),
-            reset=ctypes.cast(lib.tinyfl_psoc6_reset, ctypes.c_void_p),
+            chip=ctypes.pointer(peripherals.chip("psoc6")),
             flash=ctypes.addressof(self.flash), ram=ctypes.addressof(self.ram),
             flash_origin=FLASH, flash_bytes=len(self.flash), ram_origin=RAM, ram_bytes=len(self.ram),
             input=ctypes.addressof(self._input), output=ctypes.addressof(self._output), output_room=64,
             vectors=memory.application, slots_origin=SLOT, uart=SCB5, baud=115_200, hertz=100_000_000, serial=SERIAL,
         )  # fmt: skip
-        self._read, self._write = lib.tinyfl_psoc6_read, lib.tinyfl_psoc6_write
-        self._sflash, self._slots = lib.tinyfl_psoc6_sflash_read, lib.tinyfl_slots_read
-        for read in (self._read, self._sflash, self._slots):
-            read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p]
-            read.restype = ctypes.c_uint64
-        self._write.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p]
+        self._bus, self._slots = Bus("psoc6", self.state), peripherals.LOAD(("tinyfl_slots_load", lib))
         lib.tinyfl_machine_reset(ctypes.byref(self.state))
 
     def read(self, address: int) -> int:
-        return int(self._read(None, address - 0x40000000, 4, ctypes.byref(self.state)))
+        return self._bus.read(address)
 
     def write(self, address: int, value: int) -> None:
-        self._write(None, address - 0x40000000, 4, value, ctypes.byref(self.state))
+        self._bus.write(address, value)
 
     def sflash(self, offset: int, size: int = 1) -> int:
-        return int(self._sflash(None, offset, size, ctypes.byref(self.state)))
+        return self._bus.read(SFLASH + offset, size)
 
     def slot(self) -> int:
         """The first byte of the first slot, as the core reads it."""
-        return int(self._slots(None, 0, 1, ctypes.byref(self.state))) & 0xFF
+        return int(self._slots(None, 0, 1, ctypes.addressof(self.state))) & 0xFF
 
     @property
     def stopped(self) -> int:
@@ -434,11 +430,7 @@ def described(machine: Any) -> Any:
 
 
 def register(machine: Any, address: int) -> int:
-    from tinyfl.simulators.unicorn import peripherals
-
-    read = peripherals.library().tinyfl_psoc6_read
-    read.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p]
-    return int(read(None, address - 0x40000000, 4, ctypes.byref(machine._state)))
+    return Bus("psoc6", machine._state).read(address)
 
 
 def rate(machine: Any, clock: float) -> float:

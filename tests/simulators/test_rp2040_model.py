@@ -4,6 +4,7 @@ import ctypes
 import random
 
 import pytest
+from bus import Bus
 from probe import need
 
 SET, CLEAR, XOR = 0x2000, 0x3000, 0x1000
@@ -31,7 +32,7 @@ class Chip:
         self._stop = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda engine: 0)
         self.state = peripherals.State(
             stop=ctypes.cast(self._stop, ctypes.c_void_p),
-            reset=ctypes.cast(self.lib.tinyfl_rp2040_reset, ctypes.c_void_p),
+            chip=ctypes.pointer(peripherals.chip("rp2040")),
             flash=ctypes.addressof(self.flash),
             ram=ctypes.addressof(self.ram),
             output=ctypes.addressof(self.out),
@@ -49,30 +50,17 @@ class Chip:
             serial=ID,
         )
         self.now = self.state.now
+        self.bus = Bus("rp2040", self.state)
         self.reset()
 
     def reset(self) -> None:
         self.lib.tinyfl_machine_reset(ctypes.byref(self.state))
 
-    def _region(self, address: int) -> tuple[str, int]:
-        starts = {SSI: "rp2040_ssi", 0xD0000000: "rp2040_sio", 0x40000000: "rp2040", DOOR: "rp2040_door"}
-        start = max(start for start in starts if start <= address)
-        return starts[start], address - start
-
     def read(self, address: int) -> int:
-        name, offset = self._region(address)
-        function = getattr(self.lib, f"tinyfl_{name}_read")
-        function.argtypes, function.restype = (
-            [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p],
-            ctypes.c_uint64,
-        )
-        return int(function(None, offset, 4, ctypes.addressof(self.state)))
+        return self.bus.read(address)
 
     def write(self, address: int, value: int, size: int = 4) -> None:
-        name, offset = self._region(address)
-        function = getattr(self.lib, f"tinyfl_{name}_write")
-        function.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p]
-        function(None, offset, size, value, ctypes.addressof(self.state))
+        self.bus.write(address, value, size)
 
     def until(self, address: int, bits: int) -> bool:
         return any(self.read(address) & bits for _ in range(10))

@@ -1,7 +1,6 @@
 """The emulated STM32F746, tried with loads and stores of a program that is not this project's firmware; and the port of STM32
 on it and on the other chips of its families."""
 
-import ctypes
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bus import Bus
 from probe import Probe, need
 from rounds import demand_the_native_theta
 
@@ -56,14 +56,11 @@ def ready(monitor: Probe) -> None:
 
 
 def test_its_divisor_can_be_set_only_while_it_is_off(monitor: Probe) -> None:
-    from tinyfl.simulators.unicorn import peripherals
-
     monitor.write(USART1 + BRR, 140)
     assert monitor.read(USART1 + BRR) == 139  # as the program has set it
-    state, write = monitor.machine._state, peripherals.library().tinyfl_stm32f7_usart_write
-    write.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p]
+    bus = Bus("stm32f7", monitor.machine._state)
     for register, value in ((CR1, 0), (BRR, 140), (CR1, 1 << 3 | 1 << 2 | 1)):
-        write(None, register, 4, value, ctypes.byref(state))
+        bus.write(USART1 + register, value)
     assert monitor.read(USART1 + BRR) == 140
 
 

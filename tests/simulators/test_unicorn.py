@@ -1,7 +1,10 @@
 """The emulated boards of simulators/unicorn, tried with loads and stores of a program that is not this project's firmware."""
 
+import ctypes
 import random
+import shutil
 import struct
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +176,37 @@ def test_a_firmware_of_another_board_is_refused(probe_elf: Callable[[str], Path]
         Machine(probe_elf("stm32f405"), boards.load("mps2-an386"), 1)
     with pytest.raises(ConfigError, match="process"):
         Machine(probe_elf("stm32f405"), boards.load("posix"), 1)
+
+
+def test_every_board_is_emulated_by_a_chip_that_the_library_has(probe: Start) -> None:
+    from tinyfl.simulators.unicorn import peripherals
+
+    named = {board.unicorn.peripherals for board in boards.select("all") if board.unicorn}
+    assert named == peripherals.chips().keys()
+    with pytest.raises(ConfigError, match=r"no peripherals are called 'toy'. There are: cmsdk, nrf52, .*, stm32f7\. A"):
+        peripherals.chip("toy")
+
+
+def test_structures_and_numbers_in_python_are_those_of_c(tmp_path: Path, probe: Start) -> None:
+    from tinyfl.simulators.unicorn import peripherals as ours
+
+    cc = shutil.which("cc")
+    if cc is None:
+        pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
+    structures = {"registers": ours.Registers, "machine": ours.State, "region": ours.Region, "chip": ours.Chip}
+    measured = [f"offsetof(tinyfl_{name}, {field[0]})" for name, s in structures.items() for field in s._fields_]
+    measured += [f"sizeof(tinyfl_{name})" for name in structures]
+    numbers = [name for name in vars(ours) if name.startswith("HALT_") or name in ("PAGE", "LINK_PAGE")]
+    measured += [f"(size_t)TINYFL_{name}" for name in numbers]
+    lines = "".join(f'    printf("%zu\\n", {expression});\n' for expression in measured)
+    header = Path(ours.__file__).with_name("peripherals.h")
+    source = tmp_path / "sizes.c"
+    source.write_text(f'#include <stddef.h>\n#include <stdio.h>\n#include "{header}"\nint main(void)\n{{\n{lines}}}\n')
+    subprocess.run([cc, source, "-o", tmp_path / "sizes"], check=True)
+    said = subprocess.run([tmp_path / "sizes"], check=True, capture_output=True, text=True).stdout
+    expected = [getattr(s, field[0]).offset for s in structures.values() for field in s._fields_]
+    expected += [*map(ctypes.sizeof, structures.values()), *(getattr(ours, name) for name in numbers)]
+    assert [int(line) for line in said.split()] == expected
 
 
 def test_a_file_that_is_no_firmware_is_refused(tmp_path: Path, probe: Start) -> None:

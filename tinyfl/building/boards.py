@@ -37,7 +37,10 @@ Script = Annotated[str, StringConstraints(pattern=r"^[^{}\\]+$"), AfterValidator
 """A file for OpenOCD's -f, safe between Tcl's braces."""
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,31}$")]
 """A drive's volume label."""
-Pin = Annotated[str, StringConstraints(pattern=r"^(P[A-K]\d{1,2}|P\d{1,2}[._]\d{1,2}|GP\d{1,2})$")]
+_PIN = r"^(?:P([A-Z])|P(\d{1,2})[._]|[A-Z]{2,})(\d{1,2})$"
+Pin = Annotated[str, StringConstraints(pattern=_PIN)]
+"""A pin's name: P, a port's letter and a number (``PB7``); P, a port's number and a number (``P1.08``, ``P1_8``); or, without
+ports, two letters or more and a number (``GP5``)."""
 
 
 def _two_or_none(pins: tuple[str, ...]) -> tuple[str, ...]:
@@ -253,11 +256,9 @@ class Board(_Table):
 
 
 def pin_number(pin: str) -> tuple[int, int]:
-    """Parses a pin into port and number: ``PB7`` is (1, 7), ``P1.08`` and ``P1_8`` are (1, 8), ``GP5`` is (0, 5)."""
-    letters, first, second = re.findall(r"^(GP|P[A-K]?)(\d+)(?:[._](\d+))?$", pin)[0]
-    if second:
-        return int(first), int(second)
-    return (ord(letters[1]) - ord("A") if letters != "GP" else 0), int(first)
+    """Parses a Pin into port and number: ``PB7`` is (1, 7), ``P1.08`` and ``P1_8`` are (1, 8), ``GP5`` is (0, 5)."""
+    letter, port, number = re.findall(_PIN, pin)[0]
+    return (ord(letter) - ord("A") if letter else int(port or 0)), int(number)
 
 
 def data(folder: str) -> Path:

@@ -103,4 +103,10 @@ static inline void tinyfl_system_reset(void)
 
 extern const uint32_t tinyfl_stack_low[], tinyfl_stack_high[]; /* link.ld */
 
+/* The part of a tinyfl_port's initializer that does not depend on the chip. A port adds write, alive, reset, erase and program,
+ * the id (tinyfl_identity), and the clock if it is not always the manifest's. */
+#define TINYFL_CORTEX_M_PORT \
+    .board = TINYFL_BOARD, .clock = TINYFL_CLOCK, .read = tinyfl_receive, .idle = tinyfl_receive_idle, \
+    .slots = tinyfl_slots, .stack_low = tinyfl_stack_low, .stack_high = tinyfl_stack_high
+
 #endif

@@ -55,19 +55,13 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
-        .board = TINYFL_BOARD,
-        .clock = TINYFL_CLOCK,
+        TINYFL_CORTEX_M_PORT,
         .id_bytes = 8, /* of 0, unless identified */
-        .read = tinyfl_receive,
-        .idle = tinyfl_receive_idle,
         .write = uart_write,
         .alive = alive,
         .reset = restart,
-        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
-        .stack_low = tinyfl_stack_low,
-        .stack_high = tinyfl_stack_high,
     };
     tinyfl_identity(&port);
     UART_BAUDDIV = DIVISOR;

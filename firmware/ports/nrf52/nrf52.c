@@ -148,18 +148,12 @@ static void debug_start(void)
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
-        .board = TINYFL_BOARD,
-        .clock = TINYFL_CLOCK,
-        .read = tinyfl_receive,
-        .idle = tinyfl_receive_idle,
+        TINYFL_CORTEX_M_PORT,
         .write = uart_write,
         .reset = tinyfl_system_reset,
         .alive = alive,
-        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
-        .stack_low = tinyfl_stack_low,
-        .stack_high = tinyfl_stack_high,
     };
     if (!tinyfl_identity(&port)) {
         memcpy(port.id, (const void *)(FICR_BASE + FICR_DEVICEID0), 8);

@@ -226,17 +226,12 @@ static void uart_start(uint32_t clock)
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
-        .board = TINYFL_BOARD,
-        .read = tinyfl_receive,
-        .idle = tinyfl_receive_idle,
+        TINYFL_CORTEX_M_PORT,
         .write = uart_write,
         .alive = alive,
         .reset = restart,
-        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
-        .stack_low = tinyfl_stack_low,
-        .stack_high = tinyfl_stack_high,
     };
     if (!tinyfl_identity(&port)) {
         memcpy(port.id, (const void *)(SFLASH_BASE + SFLASH_DIE_LOT), 11);

@@ -12,6 +12,8 @@
 #define ALIAS_SET 0x2000u
 #define ALIAS_CLEAR 0x3000u
 
+#define XIP_CTRL_BASE 0x14000000u
+
 #define XIP_SSI_BASE 0x18000000u
 #define XIP_SSI_CTRLR0 0x00u
 #define XIP_SSI_CTRLR0_SPI_FRF (3u << 21)
@@ -166,6 +168,7 @@
 #define WATCHDOG_TICK_CYCLES (511u << 0)
 #define WATCHDOG_TICK_ENABLE (1u << 9)
 
+#define SIO_BASE 0xD0000000u
 #define SIO_GPIO_HI_IN 0x08u
 
 /* The boot ROM has no registers: half-words that point to its table of functions, and to the function that looks one up

@@ -265,17 +265,12 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
-        .board = TINYFL_BOARD,
-        .read = tinyfl_receive,
-        .idle = tinyfl_receive_idle,
+        TINYFL_CORTEX_M_PORT,
         .write = uart_write,
         .alive = alive,
         .reset = restart,
-        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
-        .stack_low = tinyfl_stack_low,
-        .stack_high = tinyfl_stack_high,
     };
     port.clock = clock_start();
     watchdog_start();

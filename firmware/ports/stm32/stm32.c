@@ -171,17 +171,12 @@ static void uart_start(uint32_t clock)
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
-        .board = TINYFL_BOARD,
-        .read = tinyfl_receive,
-        .idle = tinyfl_receive_idle,
+        TINYFL_CORTEX_M_PORT,
         .write = tinyfl_usart_write,
         .alive = alive,
         .reset = restart,
-        .slots = tinyfl_slots,
         .erase = erase,
         .program = program,
-        .stack_low = tinyfl_stack_low,
-        .stack_high = tinyfl_stack_high,
     };
     if (!tinyfl_identity(&port)) { /* first: QEMU has nothing where the unique id is, and faults */
         memcpy(port.id, (const void *)UNIQUE_ID, 12);
