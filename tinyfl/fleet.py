@@ -66,8 +66,8 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a device in a round: ``what`` is connected, back, left out or no loss (the update counts, but its loss is not
-    finite); ``board`` is the board's unique id, if known."""
+    """An event of a device in a round: ``what`` is connected, back, left out, no loss (the update counts, but its loss is not
+    finite) or reset (what it had kept is lost); ``board`` is the board's unique id, if known."""
 
     round: int
     device: int

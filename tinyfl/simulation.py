@@ -21,7 +21,7 @@ from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.networks import starts_from
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
-from tinyfl.runs.directory import RunDirectory, free_directory, theta_sha256
+from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.learner import Learner, fitted
 from tinyfl.system.interrupts import interrupt_message
@@ -126,7 +126,8 @@ def _train(
 
     config, standard = job.config, job.task.standardisation
     unit = standard.squared_unit if standard else 1.0
-    start, work = State(0, job.start), Training(job.task, job.network, job.engine, config.seconds)
+    start = State(0, job.start)
+    work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
     with place(config, work, report_event) as (grid, boards):
         outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
     return outcome, boards

@@ -5,13 +5,17 @@ file the blocks outlive this process, killed at any moment: a number is written 
 the block is complete, and after a copy.
 """
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tinyfl.core import F32, U32
+from tinyfl.errors import RunError
 from tinyfl.fleet import Saved
+from tinyfl.system.files import writing
 
 HEADER = np.dtype([("magic", "S8"), ("run", "<u8"), ("layers", "<u8"), ("size", "<u8"), ("count", "<u8")])
 MAGIC = b"tinyflkp"
@@ -33,21 +37,20 @@ class Kept:
     @classmethod
     def opened(cls, saved: Saved, layers: int, first: int, size: int, floats: int, file: Path | None) -> "Kept":
         """The blocks of run ``saved.run`` in ``file``; new ones if the file holds none of this run and shape, or without a
-        file."""
+        file.
+
+        Raises RunError if the file cannot be written, or the disk has no room for all blocks.
+        """
         if file is None:
             return cls(saved.run, layers, first, np.zeros((size, 2), np.uint32), np.zeros((size, 2, floats), np.float32))
         header = np.array((MAGIC, saved.run, layers, size, floats), HEADER)
         at_blocks = HEADER.itemsize + 8 * size
         total = at_blocks + 8 * size * floats
-        held = file.is_file() and file.stat().st_size == total and file.read_bytes()[: HEADER.itemsize] == header.tobytes()
-        if not held:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.unlink(missing_ok=True)
-            with file.open("wb") as new:
-                new.truncate(total)
-                new.write(header.tobytes())
-        rounds = np.memmap(file, np.uint32, "r+", HEADER.itemsize, (size, 2))
-        return cls(saved.run, layers, first, rounds, np.memmap(file, np.float32, "r+", at_blocks, (size, 2, floats)))
+        with writing(file):
+            if not _holds(file, header.tobytes(), total):
+                _create(file, header.tobytes(), total)
+            rounds = np.memmap(file, np.uint32, "r+", HEADER.itemsize, (size, 2))
+            return cls(saved.run, layers, first, rounds, np.memmap(file, np.float32, "r+", at_blocks, (size, 2, floats)))
 
     def load(self, devices: U32, round: int, saved: Saved) -> tuple[F32, U32]:
         """The blocks before ``round``, float32 (devices, floats), NaN where there is none, and their rounds, uint32
@@ -71,3 +74,21 @@ class Kept:
         at = devices.astype(np.int64) - self.first
         self.rounds[at, 0] = round + 1
         self.blocks[at, 0] = blocks
+
+
+def _holds(file: Path, header: bytes, total: int) -> bool:
+    if not file.is_file() or file.stat().st_size != total:
+        return False
+    with file.open("rb") as held:
+        return held.read(len(header)) == header
+
+
+def _create(file: Path, header: bytes, total: int) -> None:
+    """A sparse file of ``total`` bytes, for this user alone. On a full disk a write through the map would end the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    if total > (free := shutil.disk_usage(file.parent).free):
+        raise RunError(f"{file} may grow to {total:,} bytes, and its disk has {free:,}. Make room, or give another --out.")
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as new:
+        new.truncate(total)
+        new.write(header)

@@ -5,6 +5,7 @@ gateway (tinyfl.flower.ipc). The boards stay open across rounds and runs. A Supe
 unaffected.
 """
 
+import hashlib
 import threading
 import time
 import traceback
@@ -29,6 +30,7 @@ from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_the_config
 from tinyfl.networks import Network
 from tinyfl.runs.learner import learner_of, refuse_misfit
+from tinyfl.system import cache
 from tinyfl.tasks import targets_for
 
 CLOSE_SECONDS = 0.5
@@ -64,6 +66,12 @@ def read_holding(file: Path, first: int | None = None) -> Holding:
     if type(number) is not int or number < 0 or not isinstance(data, str):
         raise ConfigError(f"{file}: first must be a whole number from 0, and data a path.")
     return Holding(parts, number, str(Path(data).resolve()) if data else "")
+
+
+def _memory(name: str) -> Path | None:
+    """The folder for what simulated devices of the gateway ``name`` keep; None, for RAM, where there is no place."""
+    place = cache.place()
+    return place and place / "gateways" / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 class Gateway:
@@ -147,7 +155,7 @@ class Gateway:
             else:  # the coordinator's, which knows the kind of targets
                 task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
                 refuse_misfit(net, task, net.name)  # the coordinator's data may have another shape
-            work = Training(task, net, FASTEST, config.seconds)
+            work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
             self._run = options, network
         return self._fleet

@@ -48,12 +48,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Training:
-    """A fleet's training: the task, the network, and the ``seconds`` that a board has for its part of a round."""
+    """A fleet's training: the task, the network, the ``seconds`` that a board has for its part of a round, and the folder for
+    what simulated devices keep from round to round; None: in RAM."""
 
     task: Task
     network: Network
     engine: Engine
     seconds: float
+    kept: Path | None = None
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def training(site: Site, work: Training, on_event: Callable[[Event], None]) -> I
     """
     with ExitStack() as stack:
         fleets = [
-            _linked(stack, station, work, on_event) if station.openers else _native(stack, station.part, work)
+            _linked(stack, station, work, on_event) if station.openers else _native(stack, station, work)
             for station in site.stations
         ]
         ids = {board["id"]: board["device"] for board in site.boards if board["id"]}
@@ -94,8 +96,10 @@ def assembled(parts: Sequence[Part], work: Training, on_event: Callable[[Event],
         yield fleet, site.boards
 
 
-def simulated(task: Task, network: Network, devices: int, engine: Engine = FASTEST) -> "NativeFleet":
-    """A fleet of simulated devices only.
+def simulated(
+    task: Task, network: Network, devices: int, engine: Engine = FASTEST, first: int = 0, memory: Path | None = None
+) -> "NativeFleet":
+    """A fleet of simulated devices only, numbered from ``first``; what they keep is in the file ``memory``.
 
     Raises InstallError if the simulator is not installed.
     """
@@ -106,11 +110,12 @@ def simulated(task: Task, network: Network, devices: int, engine: Engine = FASTE
             "tinyfl.simulators is missing: Python imported the clone's tinyfl/ instead of the installed package. "
             "Start Python outside the clone, or run `pip install -e .` in it."
         ) from error
-    return NativeFleet(task, network, devices, engine)
+    return NativeFleet(task, network, devices, engine, first, memory)
 
 
-def _native(stack: ExitStack, part: Part, work: Training) -> Fleet:
-    native = simulated(work.task, work.network, part.native, work.engine)
+def _native(stack: ExitStack, station: Station, work: Training) -> Fleet:
+    memory = work.kept and work.kept / f"kept-{station.first}"
+    native = simulated(work.task, work.network, station.part.native, work.engine, station.first, memory)
     stack.callback(native.close)
     return native
 

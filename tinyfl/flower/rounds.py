@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.config.roster import named
+from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
 from tinyfl.fleet import Event, draw_cohort, spans
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
@@ -35,6 +37,9 @@ MAX_REASONS = 32
 
 METRICS_RECORDS = 500
 """Approximate number of records in metrics.jsonl, for a run of any length."""
+
+
+UNKNOWN = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,25 @@ class _Snapshot:
     losses: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class KeptRounds:
+    """The round, counted from 1, of what each device keeps, uint32 (devices,); 0: nothing; UNKNOWN: its last update is
+    missing."""
+
+    rounds: U32
+
+    def after(self, updates: Updates, rounds: int) -> list[tuple[int, int, int]]:
+        """Counts the round ``rounds``, and returns each device that started from another state than expected, with the expected
+        round and that found."""
+        devices = np.fromiter(updates.kept_from, np.int64)
+        found = np.fromiter(updates.kept_from.values(), np.int64)
+        expected = self.rounds[devices].astype(np.int64)
+        other = (found != expected) & (expected != UNKNOWN)
+        self.rounds[devices] = rounds
+        self.rounds[list(updates.absent)] = UNKNOWN
+        return list(zip(devices[other].tolist(), expected[other].tolist(), found[other].tolist(), strict=True))
+
+
 @contextmanager
 def _flower_quiet() -> Iterator[None]:
     """Silences Flower, which logs every round and warns about intended settings."""
@@ -103,6 +127,8 @@ class Federation:
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
+        self._run_number = secrets.randbits(62) + 1
+        self._kept: KeptRounds | None = None
 
     def run(self) -> Outcome:
         """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round."""
@@ -146,6 +172,8 @@ class Federation:
             each_device=self.config.gateways is None,
             aggregator=self._aggregator,
             minimum=self.config.minimum,
+            run=self._run_number,
+            saved=lambda: self._saved_round,
             on_round=self._on_round,
             on_short=self._on_short,
             on_event=self.on_event,
@@ -176,6 +204,14 @@ class Federation:
                 f"{checkpoint.state.round:,} rounds, but this run's is {shape}, with {self.config.rounds:,} "
                 "rounds in all. Restore this run's own checkpoint, or start a new run with another --out."
             )
+        if checkpoint.kept_rounds is not None:
+            if len(checkpoint.kept_rounds) != self.config.devices:
+                raise RunError(
+                    f"{self.directory.path / CHECKPOINT} is from another run, of {len(checkpoint.kept_rounds):,} devices. "
+                    "Restore this run's own checkpoint, or start a new run with another --out."
+                )
+            self._kept = KeptRounds(checkpoint.kept_rounds)
+        self._run_number = checkpoint.run or self._run_number
         self._snapshot = _Snapshot(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
         self._saved_round = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
@@ -185,6 +221,7 @@ class Federation:
 
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
+        self._check_kept(updates, state.round)
         left_out = self._snapshot.left_out.copy()
         for reason, count in updates.left_out.items():
             known = reason in left_out or len(left_out) < MAX_REASONS
@@ -201,6 +238,17 @@ class Federation:
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
         if due or state.round == self.config.rounds:
             self._save()
+
+    def _check_kept(self, updates: Updates, rounds: int) -> None:
+        """Logs devices that started from another state than that of their last round, once ``rounds`` rounds are done."""
+        if not updates.kept_from:
+            return
+        self._kept = self._kept or KeptRounds(np.zeros(self.config.devices, np.uint32))
+        for device, expected, found in self._kept.after(updates, rounds):
+            how = f"started from that of round {found:,}" if found else "started from theta"
+            why = f"what it had kept since round {expected:,} is lost: it {how}, so theta is not repeatable"
+            if self.on_event:
+                self.on_event(Event(rounds - 1, device, "", "reset", why))
 
     def _on_short(self, updates: Updates) -> None:
         """Pauses before a round with too few updates is repeated; after the last pause, ends the run."""
@@ -238,7 +286,15 @@ class Federation:
         self._log.save()
         snapshot = self._snapshot
         self.directory.save_checkpoint(
-            Checkpoint(snapshot.state, *self.hashes, snapshot.left_out, self._seconds(), snapshot.losses)
+            Checkpoint(
+                snapshot.state,
+                *self.hashes,
+                snapshot.left_out,
+                self._seconds(),
+                snapshot.losses,
+                self._run_number,
+                self._kept.rounds if self._kept else None,
+            )
         )
         self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()
 

@@ -20,13 +20,13 @@ import numpy as np
 
 from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
-from tinyfl.core import F32
+from tinyfl.core import F32, U32
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
 from tinyfl.networks import is_file
 from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, checked, values
-from tinyfl.system.files import npz, read_arrays, write_whole, writing
+from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
@@ -37,13 +37,19 @@ CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
 CHECKPOINT_FIELDS = (
     "theta", "round", "config_sha256", "data_sha256", "network_sha256", "left_out", "seconds", "losses",
 )  # fmt: skip
-"""Arrays of a checkpoint's file."""
+"""Arrays of a checkpoint's file; besides MORE, and those of the algorithm's memory, whose names begin with MEMORY."""
+
+MORE, MEMORY = ("run", "kept_rounds"), "memory."
+
+KEPT = "checkpoint"
+"""The folder of what simulated devices keep from round to round."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A run between two rounds: the state, the hashes of config, data and network file, and the counts so far. ``losses`` are
-    those of the rounds since the last record in metrics.jsonl."""
+    those of the rounds since the last record in metrics.jsonl. ``run`` is the run's number, and ``kept_rounds`` uint32
+    (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing."""
 
     state: State
     config_sha256: str
@@ -52,6 +58,8 @@ class Checkpoint:
     left_out: Mapping[str, int]
     seconds: float
     losses: tuple[float, ...]
+    run: int = 0
+    kept_rounds: U32 | None = None
 
 
 class RunDirectory:
@@ -118,9 +126,14 @@ class RunDirectory:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
+        memory = {f"{MEMORY}{name}": array for name, array in checkpoint.state.memory.items()}
+        kept = {} if checkpoint.kept_rounds is None else {"kept_rounds": checkpoint.kept_rounds}
         self.save(
             CHECKPOINT,
             npz(
+                **memory,
+                **kept,
+                run=checkpoint.run,
                 theta=checkpoint.state.theta,
                 round=checkpoint.state.round,
                 config_sha256=checkpoint.config_sha256,
@@ -143,10 +156,11 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            arrays = read_arrays(path, CHECKPOINT_FIELDS)
+            arrays = read_arrays(path, CHECKPOINT_FIELDS, MORE)
+            memory = read_arrays(path, [name for name in array_names(path) if name.startswith(MEMORY)])
         except DataError as error:
             raise RunError(f"{path} is damaged. {cure}") from error
-        theta, losses = arrays.pop("theta"), arrays.pop("losses")
+        theta, losses, kept = arrays.pop("theta"), arrays.pop("losses"), arrays.pop("kept_rounds", None)
         record = checked(CheckpointRecord, values(arrays), path, cure)
         if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
             raise RunError(
@@ -154,14 +168,18 @@ class RunDirectory:
             )
         if losses.ndim != 1 or losses.dtype != np.float64:
             raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {cure}")
+        if kept is not None and (kept.ndim != 1 or kept.dtype != np.uint32):
+            raise RunError(f"{path} is damaged: kept_rounds is not one row of numbers ({kept.dtype} {kept.shape}). {cure}")
         return Checkpoint(
-            State(record.round, theta),
+            State(record.round, theta, {name.removeprefix(MEMORY): array for name, array in memory.items()}),
             record.config_sha256,
             record.data_sha256,
             record.network_sha256,
             record.left_out,
             record.seconds,
             tuple(losses.tolist()),
+            record.run,
+            kept,
         )
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -130,6 +130,7 @@ class CheckpointRecord(_Record):
     network_sha256: FileHash
     left_out: Json[dict[str, Count]]
     seconds: Number
+    run: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
 
 class InitialisationRecord(_Record):
