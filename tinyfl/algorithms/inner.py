@@ -170,7 +170,7 @@ class Inner:
             count, returns, kept, local = _HEAD.unpack_from(record)
             rows = list(_PHASE.iter_unpack(record[_HEAD.size :]))
             if count != len(rows):
-                raise ValueError(f"{len(rows)} phases, not {count}")
+                raise ConfigError(f"{len(rows)} phases, not {count}.")
             phases = (Phase(s, rate, b, p, clip, pull, layers) for s, b, p, rate, clip, pull, layers in rows)
             return cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept))
         except (struct.error, ConfigError) as error:
