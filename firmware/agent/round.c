@@ -28,14 +28,12 @@ static void fail(tinyfl_agent *agent, int code)
 static void finish(tinyfl_agent *agent)
 {
     const tinyfl_inner *inner = &agent->round.inner;
-    const float *gradient = tinyfl_loop_gradient(&agent->loop);
-    if (agent->round.inner.kept) {
+    if (inner->kept) {
         tinyfl_layers_gather(&agent->plan, inner->local, agent->weights, agent->kept.blocks);
         agent->kept.round = agent->round.stream.round + 1;
     }
-    agent->partial = gradient || inner->local;
-    if (agent->partial)
-        tinyfl_layers_gather(&agent->plan, ~inner->local, gradient ? gradient : agent->weights, agent->weights);
+    agent->partial = inner->returns == TINYFL_GRADIENT || inner->local;
+    tinyfl_layers_gather(&agent->plan, ~inner->local, agent->weights, agent->weights);
     agent->state = TINYFL_LEARNT;
     tinyfl_sha256_of(agent->weights, tinyfl_update_bytes(agent), agent->hash);
 }

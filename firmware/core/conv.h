@@ -16,7 +16,7 @@ typedef struct {
 
 TINYFL_INLINE conv conv_at(const tinyfl_layer *l, real *weights)
 {
-    return (conv){l, rows_of(l), columns_of(l), weights, weights + kernel_weights(l)};
+    return (conv){l, rows_of(l), columns_of(l), weights, weights + tinyfl_kernel_weights(l)};
 }
 
 /* The window of one output position. */
@@ -212,7 +212,7 @@ TINYFL_INLINE void conv_weights(const conv *c, const real *x, const real *delta,
                     conv_weights_block(c, &f, in, delta + j, row + j, what, 1);
             }
         }
-    conv_bias(c, delta, into + kernel_weights(l), what);
+    conv_bias(c, delta, into + tinyfl_kernel_weights(l), what);
 }
 
 #endif

@@ -59,7 +59,7 @@ TINYFL_INLINE void depthwise_weights(const conv *c, const real *x, const real *d
                 for (size_t m = 0; m < multiplier; m++, j++)
                     conv_weights_block(c, &f, x + f.at * l->channels + i, delta + j, row + j, what, 1);
         }
-    conv_bias(c, delta, into + kernel_weights(l), what);
+    conv_bias(c, delta, into + tinyfl_kernel_weights(l), what);
 }
 
 #endif

@@ -2,6 +2,8 @@
 #include "plan.h"
 
 enum { INNER_HEADER = 16, PHASE_BYTES = sizeof(tinyfl_phase) };
+#define NOINLINE __attribute__((noinline)) /* flash counts here, speed does not */
+
 typedef char phase_is_its_record[PHASE_BYTES == 32 ? 1 : -1];
 
 TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t count)
@@ -22,8 +24,13 @@ TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t 
     return tinyfl_inner_check(inner);
 }
 
-/* Whether a factor of a step is in its range; NaN is not. */
-static int good(float value) { return value >= 0.0f && value < TINYFL_LIMIT; }
+/* Whether a factor of a step is in its range. NaN and negative numbers have larger bits. */
+static int good(const float *value)
+{
+    uint32_t bits;
+    memcpy(&bits, value, sizeof bits);
+    return bits < 0x58800000u; /* those of TINYFL_LIMIT */
+}
 
 TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner)
 {
@@ -31,12 +38,12 @@ TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner)
         return TINYFL_EINVAL;
     for (size_t i = 0; i < inner->count; i++) {
         const tinyfl_phase *p = &inner->phases[i];
-        if (p->samples == 0 || p->batch == 0 || p->passes == 0 || !good(p->rate) || !good(p->clip) || !good(p->pull) ||
-            !(p->rate * p->pull <= 1.0f))
+        const int returned = inner->returns == TINYFL_GRADIENT && i + 1u == inner->count;
+        if (p->samples == 0 || p->batch == 0 || p->passes == 0 || !good(&p->rate) || !good(&p->clip) || !good(&p->pull) ||
+            p->rate * p->pull > 1.0f || (returned && p->passes > 1))
             return TINYFL_EINVAL;
     }
-    const int repeats = inner->returns == TINYFL_GRADIENT && inner->phases[inner->count - 1].passes > 1;
-    return repeats || tinyfl_inner_samples(inner) > UINT32_MAX ? TINYFL_EINVAL : TINYFL_OK;
+    return tinyfl_inner_samples(inner) > UINT32_MAX ? TINYFL_EINVAL : TINYFL_OK;
 }
 
 TINYFL_API uint64_t tinyfl_inner_samples(const tinyfl_inner *inner)
@@ -55,29 +62,25 @@ TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner)
     return total;
 }
 
-static int accumulates(const tinyfl_inner *inner)
-{
-    int yes = inner->returns == TINYFL_GRADIENT;
-    for (size_t i = 0; i < inner->count; i++)
-        yes |= inner->phases[i].batch > 1;
-    return yes;
-}
+/* The memory that an inner loop needs beyond the learner's. */
+enum { GRADIENT = 1, START = 2 };
 
-static int pulls(const tinyfl_inner *inner)
+static NOINLINE int needs(const tinyfl_inner *inner)
 {
-    int yes = 0;
+    int what = inner->returns == TINYFL_GRADIENT ? GRADIENT : 0;
     for (size_t i = 0; i < inner->count; i++)
-        yes |= inner->phases[i].pull > 0.0f;
-    return yes;
+        what |= (inner->phases[i].batch > 1 ? GRADIENT : 0) | (inner->phases[i].pull > 0.0f ? START : 0);
+    return what;
 }
 
 TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner)
 {
-    return tinyfl_plan_weights(plan) * sizeof(real) * (size_t)(accumulates(inner) + pulls(inner));
+    const int what = needs(inner);
+    return tinyfl_plan_weights(plan) * sizeof(real) * (size_t)((what & 1) + (what >> 1));
 }
 
 /* Sets the learner for the current phase. */
-static void begin_phase(tinyfl_loop *loop)
+static NOINLINE void begin_phase(tinyfl_loop *loop)
 {
     const tinyfl_phase *p = &loop->inner->phases[loop->phase];
     tinyfl_learner *l = loop->learner;
@@ -95,16 +98,19 @@ TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, ti
     if (!loop || !learner || tinyfl_inner_check(inner) != TINYFL_OK)
         return TINYFL_EINVAL;
     const size_t count = learner->count;
+    const int what = needs(inner);
     real *next = memory;
-    if ((accumulates(inner) || pulls(inner)) && (!next || (uintptr_t)next % sizeof(real) != 0))
+    if (what && (!next || (uintptr_t)next % sizeof(real) != 0))
         return TINYFL_EINVAL;
-    *loop = (tinyfl_loop){.inner = inner, .learner = learner, .loss = real_of(0.0f)};
-    if (accumulates(inner)) {
+    memset(loop, 0, sizeof *loop);
+    loop->inner = inner;
+    loop->learner = learner;
+    if (what & GRADIENT) {
         loop->gradient = next;
         memset(next, 0, count * sizeof(real));
         next += count;
     }
-    if (pulls(inner)) {
+    if (what & START) {
         loop->start = next;
         memcpy(next, learner->weights, count * sizeof(real));
     }
@@ -115,12 +121,6 @@ TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, ti
 TINYFL_API int tinyfl_loop_done(const tinyfl_loop *loop) { return loop->phase == loop->inner->count; }
 
 TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop) { return (uint64_t)loop->first + loop->sample; }
-
-/* Whether the current phase only sums up its gradient, to return it. */
-static int returns_gradient(const tinyfl_loop *loop)
-{
-    return loop->inner->returns == TINYFL_GRADIENT && loop->phase + 1u == loop->inner->count;
-}
 
 /* Counts a sample, and at the end of the phase begins the next one. */
 static void advance(tinyfl_loop *loop)
@@ -137,64 +137,69 @@ static void advance(tinyfl_loop *loop)
         begin_phase(loop);
 }
 
+/* Makes the weights minus the mean gradient, by a step of rate 1 from 0. */
+static int return_gradient(tinyfl_loop *loop, uint32_t samples)
+{
+    tinyfl_learner *l = loop->learner;
+    l->pull = 0.0f;
+    memset(l->weights, 0, l->count * sizeof(real));
+    return tinyfl_step(l, loop->gradient, 1.0f, samples);
+}
+
 TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const tinyfl_real *y)
 {
     if (!loop || tinyfl_loop_done(loop))
         return TINYFL_EINVAL;
     const tinyfl_phase *p = &loop->inner->phases[loop->phase];
-    const int gradient = returns_gradient(loop);
+    const int returned = loop->inner->returns == TINYFL_GRADIENT && loop->phase + 1u == loop->inner->count;
+    const int last = loop->sample + 1 == p->samples;
     real before;
     int code;
-    if (p->batch == 1 && !gradient) {
+    if (p->batch == 1 && !returned) {
         code = tinyfl_learn(loop->learner, x, y, p->rate, &before);
     } else {
         code = tinyfl_accumulate(loop->learner, x, y, loop->gradient, &before);
         const uint32_t filled = loop->sample % p->batch + 1;
-        if (code == TINYFL_OK && !gradient && (filled == p->batch || loop->sample + 1 == p->samples))
+        if (code == TINYFL_OK && returned && last)
+            code = return_gradient(loop, p->samples);
+        else if (code == TINYFL_OK && !returned && (last || filled == p->batch))
             code = tinyfl_step(loop->learner, loop->gradient, p->rate, filled);
     }
     if (code != TINYFL_OK)
         return code;
     loop->loss += before;
     advance(loop);
-    return gradient && tinyfl_loop_done(loop) ? tinyfl_mean_gradient(loop->learner, loop->gradient, p->samples)
-                                              : TINYFL_OK;
+    return TINYFL_OK;
 }
 
-TINYFL_API const tinyfl_real *tinyfl_loop_gradient(const tinyfl_loop *loop)
+/* Copies the weights of some layers, together in `some`, out of `all` or back. */
+static NOINLINE void copy_layers(const tinyfl_plan *plan, uint64_t layers, real *all, real *some, int back)
 {
-    return loop->inner->returns == TINYFL_GRADIENT ? loop->gradient : NULL;
+    for (size_t i = 0; i < plan->count; i++, layers >>= 1) {
+        const size_t weights = layer_weights(&plan->layers[i]);
+        if (layers & 1) {
+            memmove(back ? all : some, back ? some : all, weights * sizeof *all);
+            some += weights;
+        }
+        all += weights;
+    }
+}
+
+TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *all, tinyfl_real *into)
+{
+    copy_layers(plan, layers, all, into, 0);
+}
+
+TINYFL_API void tinyfl_layers_scatter(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *from, tinyfl_real *all)
+{
+    copy_layers(plan, layers, all, from, 1);
 }
 
 TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers)
 {
     size_t weights = 0;
-    for (size_t i = 0; i < plan->count; i++)
-        if (layers >> i & 1)
+    for (size_t i = 0; i < plan->count; i++, layers >>= 1)
+        if (layers & 1)
             weights += layer_weights(&plan->layers[i]);
     return weights;
-}
-
-TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, const tinyfl_real *all, tinyfl_real *into)
-{
-    for (size_t i = 0; i < plan->count; i++) {
-        const size_t weights = layer_weights(&plan->layers[i]);
-        if (layers >> i & 1) {
-            memmove(into, all, weights * sizeof *all);
-            into += weights;
-        }
-        all += weights;
-    }
-}
-
-TINYFL_API void tinyfl_layers_scatter(const tinyfl_plan *plan, uint64_t layers, const tinyfl_real *from, tinyfl_real *all)
-{
-    for (size_t i = 0; i < plan->count; i++) {
-        const size_t weights = layer_weights(&plan->layers[i]);
-        if (layers >> i & 1) {
-            memcpy(all, from, weights * sizeof *all);
-            from += weights;
-        }
-        all += weights;
-    }
 }

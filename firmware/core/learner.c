@@ -125,7 +125,7 @@ static void dense_learn(const tinyfl_layer *l, real *weights, const real *x, con
 }
 
 /* Moves `count` weights, from `weights` on, towards their values at the start. */
-static void pull_back(const tinyfl_learner *learner, real *weights, size_t count, float rate)
+static __attribute__((noinline)) void pull_back(const tinyfl_learner *learner, real *weights, size_t count, float rate)
 {
     const float share = rate * learner->pull;
     const real *start = learner->start + (weights - learner->weights);
@@ -209,7 +209,7 @@ static mask backward(const tinyfl_learner *learner, const real *x, real *y, floa
         const size_t count = outputs_of(l);
         weights -= layer_weights(l);
         through_activation(y, gradient_at(learner, count), count, l->activation);
-        ok &= below(y, count, limit / (float)positions(l));
+        ok &= below(y, count, limit / (float)tinyfl_positions(l));
         if (!any(ok & learner->alive))
             break;
         const real *in = i > 0 ? y - inputs_of(l) : x;
@@ -288,18 +288,6 @@ TINYFL_API int tinyfl_accumulate(tinyfl_learner *learner, const real *x, const r
     return learn(learner, x, y, 1.0f, gradient, loss);
 }
 
-/* Check 4 of the guard; then only the lanes that pass it go on. */
-static int scaled_below_limit(tinyfl_learner *learner, const real *gradient, float scale)
-{
-    mask ok = learner->alive;
-    for (size_t i = 0; i < learner->count; i++)
-        ok &= magnitude(scale * gradient[i]) < TINYFL_LIMIT;
-    if (!any(ok))
-        return TINYFL_ENUMERIC;
-    learner->alive = ok;
-    return TINYFL_OK;
-}
-
 static void pull_layers_back(const tinyfl_learner *learner, float rate)
 {
     real *weights = learner->weights;
@@ -315,24 +303,19 @@ TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float
 {
     if (!learner || !aligned(gradient) || samples == 0 || !(rate >= 0.0f && rate < TINYFL_LIMIT))
         return TINYFL_EINVAL;
+    const size_t count = learner->count;
     const float scale = rate / (float)samples;
-    const int code = scaled_below_limit(learner, gradient, scale);
-    if (code != TINYFL_OK)
-        return code;
+    mask ok = learner->alive;
+    for (size_t i = 0; i < count; i++)
+        ok &= magnitude(scale * gradient[i]) < TINYFL_LIMIT;
+    if (!any(ok))
+        return TINYFL_ENUMERIC;
+    learner->alive = ok;
     if (learner->pull > 0.0f)
         pull_layers_back(learner, rate);
-    for (size_t i = 0; i < learner->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         learner->weights[i] -= scale * gradient[i];
         gradient[i] = real_of(0.0f);
     }
     return TINYFL_OK;
-}
-
-TINYFL_API int tinyfl_mean_gradient(tinyfl_learner *learner, real *gradient, uint32_t samples)
-{
-    const float scale = 1.0f / (float)samples;
-    const int code = scaled_below_limit(learner, gradient, scale);
-    for (size_t i = 0; code == TINYFL_OK && i < learner->count; i++)
-        gradient[i] = scale * gradient[i];
-    return code;
 }

@@ -24,12 +24,25 @@ TINYFL_API int tinyfl_plan_read(tinyfl_plan *plan, const void *bytes, size_t cou
     return code;
 }
 
+TINYFL_API size_t tinyfl_positions(const tinyfl_layer *l)
+{
+    return l->kind == TINYFL_DENSE ? 1 : rows_of(l).count * columns_of(l).count;
+}
+
+TINYFL_API size_t tinyfl_kernel_weights(const tinyfl_layer *l)
+{
+    if (is_pool(l))
+        return 0;
+    const size_t window = (size_t)l->kernel_height * l->kernel_width;
+    return window * l->outputs * (l->kind == TINYFL_DEPTHWISE ? 1 : l->channels);
+}
+
 /* Whether the layer is consistent by itself. */
 static int sound(const tinyfl_layer *l)
 {
     if (l->height == 0 || l->width == 0 || l->channels == 0 || l->outputs == 0 || l->kernel_height == 0 ||
         l->kernel_width == 0 || l->stride_height == 0 || l->stride_width == 0 || l->kind > TINYFL_AVERAGE_POOL ||
-        l->activation >= TINYFL_ACTIVATIONS || l->learns > 1 || l->same > 1 || positions(l) == 0)
+        l->activation >= TINYFL_ACTIVATIONS || l->learns > 1 || l->same > 1 || tinyfl_positions(l) == 0)
         return 0;
     switch (l->kind) {
     case TINYFL_DENSE:

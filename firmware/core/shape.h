@@ -40,23 +40,18 @@ TINYFL_INLINE tinyfl_span span(size_t index, size_t size, size_t kernel, size_t 
     return (tinyfl_span){first, left < kernel ? left : kernel, start + first - before};
 }
 
-TINYFL_INLINE size_t positions(const tinyfl_layer *l)
+/* Number of windows of a layer, and of its kernel's weights: 0 for pools. */
+TINYFL_API size_t tinyfl_positions(const tinyfl_layer *l);
+TINYFL_API size_t tinyfl_kernel_weights(const tinyfl_layer *l);
+
+TINYFL_INLINE size_t layer_weights(const tinyfl_layer *l)
 {
-    return l->kind == TINYFL_DENSE ? 1 : rows_of(l).count * columns_of(l).count;
+    const size_t kernel = tinyfl_kernel_weights(l);
+    return kernel ? kernel + l->outputs : 0;
 }
 
 TINYFL_INLINE size_t inputs_of(const tinyfl_layer *l) { return (size_t)l->height * l->width * l->channels; }
-TINYFL_INLINE size_t outputs_of(const tinyfl_layer *l) { return positions(l) * l->outputs; }
+TINYFL_INLINE size_t outputs_of(const tinyfl_layer *l) { return tinyfl_positions(l) * l->outputs; }
 TINYFL_INLINE int is_pool(const tinyfl_layer *l) { return l->kind == TINYFL_MAX_POOL || l->kind == TINYFL_AVERAGE_POOL; }
-
-TINYFL_INLINE size_t kernel_weights(const tinyfl_layer *l)
-{
-    if (is_pool(l))
-        return 0;
-    const size_t window = (size_t)l->kernel_height * l->kernel_width;
-    return window * l->outputs * (l->kind == TINYFL_DEPTHWISE ? 1 : l->channels);
-}
-
-TINYFL_INLINE size_t layer_weights(const tinyfl_layer *l) { return is_pool(l) ? 0 : kernel_weights(l) + l->outputs; }
 
 #endif

@@ -102,7 +102,7 @@ typedef enum { TINYFL_CHANGE, TINYFL_GRADIENT } tinyfl_returns;
 /* An inner loop: what a device does in a round. Each phase goes on with the samples after those of the phase before. */
 typedef struct {
     uint8_t count;   /* of phases */
-    uint8_t returns; /* tinyfl_returns: the change of the weights, or the mean gradient of the last phase, at its start */
+    uint8_t returns; /* tinyfl_returns: the change of the weights, or minus the mean gradient of the last phase */
     uint8_t kept;    /* 1: local layers go on from the device's last round instead of the given weights */
     uint64_t local;  /* bit i: layer i is not returned */
     tinyfl_phase phases[TINYFL_MAX_PHASES];
@@ -200,16 +200,14 @@ TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, ti
 TINYFL_API int tinyfl_loop_done(const tinyfl_loop *loop);
 TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop);
 
-/* Learns from the next sample. Fails as tinyfl_learn does. */
+/* Learns from the next sample. Fails as tinyfl_learn does. After the last one the learner's weights are the result or, if the
+ * gradient is returned, minus the mean gradient. */
 TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const tinyfl_real *y);
-
-/* After the last sample: the mean gradient of the last phase, or NULL if the loop returns the change. */
-TINYFL_API const tinyfl_real *tinyfl_loop_gradient(const tinyfl_loop *loop);
 
 /* The weights of some layers, together: their number, and copies out of all weights (`into` may be `all`) and back. */
 TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers);
-TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, const tinyfl_real *all, tinyfl_real *into);
-TINYFL_API void tinyfl_layers_scatter(const tinyfl_plan *plan, uint64_t layers, const tinyfl_real *from, tinyfl_real *all);
+TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *all, tinyfl_real *into);
+TINYFL_API void tinyfl_layers_scatter(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *from, tinyfl_real *all);
 
 /* The random generator: Threefry-4x32-20 (Salmon, Moraes, Dror, Shaw, SC'11). A pure function of its arguments:
  * four words for each (seed, stream, device, round, index). */

@@ -133,10 +133,9 @@ static void exchange_kept(const bench *b, const tinyfl_cohort *c, const group *g
     }
 }
 
-/* Turns the weights into the update: theta in local layers, and theta - gradient where the gradient is returned. */
+/* Turns the weights into phi: theta in local layers, and theta - gradient if the gradient is returned. */
 static void finish(const bench *b, const tinyfl_cohort *c)
 {
-    const real *gradient = tinyfl_loop_gradient(&b->loop);
     size_t at = 0;
     for (size_t i = 0; i < c->plan->count; i++) {
         const size_t end = at + layer_weights(&c->plan->layers[i]);
@@ -144,8 +143,8 @@ static void finish(const bench *b, const tinyfl_cohort *c)
         for (; at < end; at++)
             if (local)
                 b->weights[at] = real_of(c->theta[at]);
-            else if (gradient)
-                b->weights[at] = c->theta[at] - gradient[at];
+            else if (c->inner.returns == TINYFL_GRADIENT)
+                b->weights[at] += c->theta[at];
     }
 }
 

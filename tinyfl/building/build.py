@@ -13,7 +13,7 @@ from tinyfl import __version__
 from tinyfl.building import boards
 from tinyfl.building.boards import Board, Memory, pin_number
 from tinyfl.building.footprint import Footprint, footprint
-from tinyfl.building.toolchains import COMMON, FAST, LITERAL, OURS, SMALL, Toolchain, compiler, target
+from tinyfl.building.toolchains import COMMON, FAST, KERNELS, LITERAL, OURS, SMALL, Toolchain, compiler, target
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit
 from tinyfl.system import cache, locks
 from tinyfl.system.child import run
@@ -119,7 +119,8 @@ def _prepared(out: Path) -> Path:
 
 def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_Unit]:
     firmware = boards.data("firmware")
-    yield from (_Unit(source, "core", (*OURS, *FAST[toolchain])) for source in _c_files(firmware / "core"))
+    for source in _c_files(firmware / "core"):
+        yield _Unit(source, "core", (*OURS, *(FAST[toolchain] if source.name in KERNELS else SMALL)))
     for source in _c_files(firmware / "agent"):
         if board.memory or source.name != "main.c":  # a process has its own main
             yield _Unit(source, "agent", (*OURS, *SMALL))
