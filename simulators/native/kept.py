@@ -1,8 +1,8 @@
 """What simulated devices keep from round to round: the same blocks, and the same rule, as on a board (firmware/SPEC.md, kept).
 
 A device has a block and a copy of it as of the run's last checkpoint. Each carries its round, counted from 1; 0: none. With a
-file the blocks outlive this process, killed at any moment: a number is written before its block, which it makes invalid until
-the block is complete, and after a copy.
+file the blocks outlive this process. Each also carries a checksum: a block that a kill or a power cut has left half written
+counts as none.
 """
 
 import os
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinyfl.core import F32, U32
+from tinyfl.core import F32, I64, U32
 from tinyfl.errors import RunError
 from tinyfl.fleet import Saved
 from tinyfl.system.files import writing
@@ -25,13 +26,14 @@ MAGIC = b"tinyflkp"
 class Kept:
     """The blocks of the devices ``first``, ``first`` + 1, ... in one run.
 
-    rounds: uint32 (devices, 2), of the block and of its copy; blocks: float32 (devices, 2, floats). Pages of devices that never
-    took part take no memory."""
+    rounds and sums: uint32 (devices, 2), of the block and of its copy; blocks: float32 (devices, 2, floats). Pages of devices
+    that never took part take no memory."""
 
     run: int
     layers: int
     first: int
     rounds: U32
+    sums: U32
     blocks: F32
 
     @classmethod
@@ -41,39 +43,57 @@ class Kept:
 
         Raises RunError if the file cannot be written, or the disk has no room for all blocks.
         """
+        numbers, blocks = (size, 2), (size, 2, floats)
         if file is None:
-            return cls(saved.run, layers, first, np.zeros((size, 2), np.uint32), np.zeros((size, 2, floats), np.float32))
-        header = np.array((MAGIC, saved.run, layers, size, floats), HEADER)
-        at_blocks = HEADER.itemsize + 8 * size
-        total = at_blocks + 8 * size * floats
+            rounds, sums = np.zeros(numbers, np.uint32), np.zeros(numbers, np.uint32)
+            return cls(saved.run, layers, first, rounds, sums, np.zeros(blocks, np.float32))
+        header = np.array((MAGIC, saved.run, layers, size, floats), HEADER).tobytes()
+        at = np.cumsum([len(header), 8 * size, 8 * size, 8 * size * floats]).tolist()
         with writing(file):
-            if not _holds(file, header.tobytes(), total):
-                _create(file, header.tobytes(), total)
-            rounds = np.memmap(file, np.uint32, "r+", HEADER.itemsize, (size, 2))
-            return cls(saved.run, layers, first, rounds, np.memmap(file, np.float32, "r+", at_blocks, (size, 2, floats)))
+            if not _holds(file, header, at[3]):
+                _create(file, header, at[3])
+            rounds, sums = (np.memmap(file, np.uint32, "r+", start, numbers) for start in at[:2])
+            return cls(saved.run, layers, first, rounds, sums, np.memmap(file, np.float32, "r+", at[2], blocks))
 
     def load(self, devices: U32, round: int, saved: Saved) -> tuple[F32, U32]:
         """The blocks before ``round``, float32 (devices, floats), NaN where there is none, and their rounds, uint32
         (devices,)."""
         at = devices.astype(np.int64) - self.first
-        block, copy = self.rounds[at, 0], self.rounds[at, 1]
-        later = block > round  # of a round that an interrupted run repeats
-        back = at[later & (copy <= round)]
-        self.blocks[back, 0] = self.blocks[back, 1]
-        self.rounds[back, 0] = self.rounds[back, 1]
-        self.rounds[at[later & (copy > round)], 0] = 0
-        safe = at[~later & (block <= saved.rounds)]
-        self.blocks[safe, 1] = self.blocks[safe, 0]
-        self.rounds[safe, 1] = self.rounds[safe, 0]
+        block, copy = (self._usable(at, which, round) for which in (0, 1))
+        self._move(at[~block & copy], 1, 0)
+        self.rounds[at[~block & ~copy], 0] = 0
+        self._move(at[block & (self.rounds[at, 0] <= saved.rounds)], 0, 1)
         own, rounds = np.array(self.blocks[at, 0]), np.array(self.rounds[at, 0])
         own[rounds == 0] = np.nan
         return own, rounds
 
+    def _usable(self, at: I64, which: int, round: int) -> NDArray[np.bool_]:
+        """Whether each block, or copy, is complete and from before ``round``, bool (devices,)."""
+        rounds = self.rounds[at, which]
+        complete = self.sums[at, which] == checksum(rounds, self.blocks[at, which])
+        usable: NDArray[np.bool_] = (rounds > 0) & (rounds <= round) & complete
+        return usable
+
+    def _move(self, at: I64, source: int, to: int) -> None:
+        for array in (self.blocks, self.sums, self.rounds):
+            array[at, to] = array[at, source]
+
     def store(self, devices: U32, round: int, blocks: F32) -> None:
         """Replaces the devices' blocks by those after ``round``."""
         at = devices.astype(np.int64) - self.first
-        self.rounds[at, 0] = round + 1
+        rounds = np.full(len(at), round + 1, np.uint32)
+        self.rounds[at, 0] = rounds
         self.blocks[at, 0] = blocks
+        self.sums[at, 0] = checksum(rounds, blocks)
+
+
+def checksum(rounds: U32, blocks: F32) -> U32:
+    """A checksum of each device's round and block (devices, floats): uint32 (devices,)."""
+    words = np.ascontiguousarray(blocks).view(np.uint32)
+    factors = np.arange(1, 2 * words.shape[1] + 1, 2, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    mixed = words ^ (words >> np.uint32(15))
+    total: U32 = (mixed * factors).sum(axis=1, dtype=np.uint32) ^ (rounds * np.uint32(0x85EBCA77))
+    return total
 
 
 def _holds(file: Path, header: bytes, total: int) -> bool:
