@@ -21,8 +21,8 @@ extern "C" {
 #define TINYFL_LANES 1
 #endif
 
-/* The number type: float in your program. The host's simulator builds the core with more lanes; there it is a vector of floats, each
- * of another device (real.h). */
+/* The number type: float in your program. The host's simulator builds the core with more lanes; there it is a vector of
+ * floats, each of another device (real.h). */
 #if TINYFL_LANES == 1
 typedef float tinyfl_real;
 typedef uint32_t tinyfl_word;
