@@ -1,5 +1,6 @@
 /* Runs an int8 program over a batch, with the same source as on a board. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "native.h"
 #include "program.h"
