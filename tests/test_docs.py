@@ -31,7 +31,7 @@ from tinyfl.tasks import load_task
 ROOT = Path(__file__).resolve().parents[1]
 FOR_CODE = ("CONTRIBUTING.md", "docs/CODE.md")
 PAGES = [
-    *(ROOT / page for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *(ROOT / page for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "firmware/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^ *```(\w+)(?: title=\"(\S+)\")?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

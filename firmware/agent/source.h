@@ -1,5 +1,6 @@
-/* A source of samples on the board, such as a sensor. Write one, add it to tinyfl_sources, and build it in with
- * `tinyfl build --source FILE`; a coordinator then requests it by name. Samples fed over the link need no source. */
+/* A source: where a board's samples come from, such as a sensor, under a name by which a coordinator requests it. Write its
+ * function, add it to tinyfl_sources, and build it in with `tinyfl build --source FILE`. Samples fed over the link need no
+ * source. */
 #ifndef TINYFL_SOURCE_H
 #define TINYFL_SOURCE_H
 
@@ -26,7 +27,7 @@ typedef struct {
 /* Ends with a NULL name. The built-in table has "sine", the task in firmware/core; your own table replaces it. */
 extern const tinyfl_source tinyfl_sources[];
 
-/* The built-in source, for use in your own table. */
+/* The function of the built-in source, for use in your own table. */
 extern int tinyfl_sine_source(const tinyfl_stream *stream, uint32_t index, float *x, float *y);
 
 #ifdef __cplusplus

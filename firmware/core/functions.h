@@ -24,13 +24,13 @@ TINYFL_INLINE real real_exp(real x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    return where(number, p * from_bits((word)(n + 127) << 23), x);
+    return where(number, p * from_bits((tinyfl_word)(n + 127) << 23), x);
 }
 
 /* The natural logarithm of a normal positive number, within 1 ulp. */
 TINYFL_INLINE real real_log(real x)
 {
-    const word bits = bits_of(x);
+    const tinyfl_word bits = bits_of(x);
     whole exponent = (whole)(bits >> 23) - 127;
     real m = from_bits((bits & word_of(0x007fffffu)) | word_of(0x3f800000u)); /* [1, 2) */
     const mask high = m > 1.41421356f;
@@ -86,7 +86,7 @@ TINYFL_INLINE real real_sin(real x)
     p = p * z + 8.33306555e-03f;
     p = p * z - 1.66666597e-01f;
     p = p * z * r + r;
-    return where(inside, from_bits(bits_of(p) ^ ((word)n << 31)), from_bits(word_of(0x7fc00000u)));
+    return where(inside, from_bits(bits_of(p) ^ ((tinyfl_word)n << 31)), from_bits(word_of(0x7fc00000u)));
 }
 
 /* x^-1/2 of a normal positive number, within 3 ulp: an estimate from the exponent, then four Newton steps. */

@@ -5,18 +5,18 @@
 #error "a plan's layers are used where they lie, and are little-endian"
 #endif
 
-enum { HEADER = 8, VERSION = 2 };
+enum { PLAN_HEADER = 8, PLAN_VERSION = 2 };
 
 TINYFL_API int tinyfl_plan_read(tinyfl_plan *plan, const void *bytes, size_t count)
 {
     const uint8_t *b = bytes;
     if (!plan || !b || (uintptr_t)b % sizeof(uint16_t) != 0)
         return TINYFL_EINVAL;
-    if (count < HEADER || memcmp(b, "TFLP", 4) != 0 || b[4] != VERSION)
+    if (count < PLAN_HEADER || memcmp(b, "TFLP", 4) != 0 || b[4] != PLAN_VERSION)
         return TINYFL_EPLAN;
     const tinyfl_plan read = {
-        .layers = (const void *)(b + HEADER), .count = (uint16_t)(b[6] | b[7] << 8), .loss = b[5]};
-    if (count != HEADER + read.count * sizeof(tinyfl_layer))
+        .layers = (const void *)(b + PLAN_HEADER), .count = (uint16_t)(b[6] | b[7] << 8), .loss = b[5]};
+    if (count != PLAN_HEADER + read.count * sizeof(tinyfl_layer))
         return TINYFL_EPLAN;
     const int code = tinyfl_plan_check(&read);
     if (code == TINYFL_OK)

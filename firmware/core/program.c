@@ -2,7 +2,7 @@
 
 #include "program_ops.h"
 
-enum { HEADER = 48, VERSION = 1, MAGIC = 0x494c4654 /* TFLI */ };
+enum { PROGRAM_HEADER = 48, PROGRAM_VERSION = 1, PROGRAM_MAGIC = 0x494c4654 /* TFLI */ };
 
 #define TOO_MANY ((uint64_t)1 << 32) /* above every limit; a few of them can be added without overflow */
 
@@ -24,7 +24,7 @@ static uint64_t times(uint64_t a, uint32_t b)
 
 static const tinyfl_op *op_at(const tinyfl_program *program, size_t index)
 {
-    return (const tinyfl_op *)(const void *)(program->bytes + HEADER + index * sizeof(tinyfl_op));
+    return (const tinyfl_op *)(const void *)(program->bytes + PROGRAM_HEADER + index * sizeof(tinyfl_op));
 }
 
 /* Whether `count` bytes from the operand's offset exist. */
@@ -196,8 +196,8 @@ TINYFL_API int tinyfl_program_open(tinyfl_program *program, const void *bytes, s
     if (!program || !aligned(bytes))
         return TINYFL_EINVAL;
     const unsigned char *header = bytes;
-    if (count < HEADER || count > TINYFL_MAX_PROGRAM || word_at(header) != MAGIC || header[4] != VERSION ||
-        header[5] != 0 || word_at(header + 8) != count)
+    if (count < PROGRAM_HEADER || count > TINYFL_MAX_PROGRAM || word_at(header) != PROGRAM_MAGIC ||
+        header[4] != PROGRAM_VERSION || header[5] != 0 || word_at(header + 8) != count)
         return TINYFL_EPLAN;
     tinyfl_program opened = {.bytes = header,
                              .count = (uint32_t)count,
@@ -205,7 +205,7 @@ TINYFL_API int tinyfl_program_open(tinyfl_program *program, const void *bytes, s
                              .ops = (uint16_t)(header[6] | header[7] << 8),
                              .input = tensor_at(header + 16),
                              .output = tensor_at(header + 32)};
-    if (opened.arena_bytes > TINYFL_MAX_PROGRAM || HEADER + opened.ops * sizeof(tinyfl_op) > count ||
+    if (opened.arena_bytes > TINYFL_MAX_PROGRAM || PROGRAM_HEADER + opened.ops * sizeof(tinyfl_op) > count ||
         !tensor_ok(&opened, &opened.input) || !tensor_ok(&opened, &opened.output))
         return TINYFL_EPLAN;
     uint64_t work = 0;

@@ -36,7 +36,7 @@ typedef struct {
 } tinyfl_program;
 
 /* Opens the program in `bytes`, which must stay in place, unchanged, during its use.
- **   bytes  `count` bytes, aligned to 4
+ *   bytes  `count` bytes, aligned to 4
  * TINYFL_EINVAL: a null pointer, or misaligned bytes.
  * TINYFL_EPLAN: another version or length, or a program that is inconsistent, exceeds its arena or its bytes, or needs more
  *               than TINYFL_MAX_WORK steps. */

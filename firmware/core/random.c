@@ -1,6 +1,6 @@
 #include "real.h"
 
-TINYFL_INLINE void mix(word *a, word *b, int rotation)
+TINYFL_INLINE void mix(tinyfl_word *a, tinyfl_word *b, int rotation)
 {
     *a += *b;
     *b = (*b << rotation) | (*b >> (32 - rotation));
@@ -8,12 +8,13 @@ TINYFL_INLINE void mix(word *a, word *b, int rotation)
 }
 
 /* Threefry-4x32: rounds of add, rotate and exclusive or, with the key added in after every fourth. */
-TINYFL_API void tinyfl_random(uint64_t seed, uint32_t stream, word device, uint32_t round, uint32_t index, word out[4])
+TINYFL_API void tinyfl_random(uint64_t seed, uint32_t stream, tinyfl_word device, uint32_t round, uint32_t index,
+                              tinyfl_word out[4])
 {
     static const uint8_t rotations[8][2] = {{10, 26}, {11, 21}, {13, 27}, {23, 5}, {6, 20}, {17, 11}, {25, 10}, {18, 20}};
     const uint32_t key[5] = {(uint32_t)seed, (uint32_t)(seed >> 32), stream, 0,
                              0x1bd11bdau ^ (uint32_t)seed ^ (uint32_t)(seed >> 32) ^ stream};
-    word x0 = word_of(index + key[0]), x1 = word_of(round + key[1]), x2 = device + key[2], x3 = word_of(key[3]);
+    tinyfl_word x0 = word_of(index + key[0]), x1 = word_of(round + key[1]), x2 = device + key[2], x3 = word_of(key[3]);
 
     for (uint32_t block = 0; block < 5; block++) {
         for (uint32_t i = 0; i < 4; i++) {

@@ -5,7 +5,8 @@
  * Set TINYFL_LANES before including. Arithmetic uses plain operators; data-dependent choices use the
  * functions below, since a vector comparison gives a mask, for which C has no ?:.
  *
- *   word    32 bits, unsigned, per lane        mask    a comparison's result: combine with &, never with &&
+ *   tinyfl_word   32 bits, unsigned, per lane (`word` alone is Arduino's)
+ *   mask          a comparison's result: combine with &, never with &&
  */
 #ifndef TINYFL_REAL_H
 #define TINYFL_REAL_H
@@ -22,7 +23,6 @@
 #define TINYFL_INLINE static inline __attribute__((always_inline, unused))
 
 typedef tinyfl_real real;
-typedef tinyfl_word word;
 typedef tinyfl_mask mask;
 
 #if TINYFL_LANES == 1
@@ -34,13 +34,13 @@ TINYFL_INLINE int any(mask m) { return m; }
 TINYFL_INLINE mask none(void) { return 0; }
 TINYFL_INLINE mask every(void) { return 1; }
 TINYFL_INLINE real real_of(float value) { return value; }
-TINYFL_INLINE word word_of(uint32_t value) { return value; }
+TINYFL_INLINE tinyfl_word word_of(uint32_t value) { return value; }
 TINYFL_INLINE real to_real(whole value) { return (real)value; }
 TINYFL_INLINE whole truncated(real value) { return (whole)value; }
 TINYFL_INLINE float lane(real value, int index) { (void)index; return value; }
 TINYFL_INLINE int lane_of_mask(mask m, int index) { (void)index; return m; }
 TINYFL_INLINE void set_lane(real *value, int index, float to) { (void)index; *value = to; }
-TINYFL_INLINE void set_word(word *value, int index, uint32_t to) { (void)index; *value = to; }
+TINYFL_INLINE void set_word(tinyfl_word *value, int index, uint32_t to) { (void)index; *value = to; }
 
 #else
 
@@ -57,24 +57,24 @@ TINYFL_INLINE int any(mask m)
 TINYFL_INLINE mask none(void) { return (mask){0}; }
 TINYFL_INLINE mask every(void) { return ~none(); }
 TINYFL_INLINE real real_of(float value) { return value - (real){0}; }
-TINYFL_INLINE word word_of(uint32_t value) { return value - (word){0}; }
+TINYFL_INLINE tinyfl_word word_of(uint32_t value) { return value - (tinyfl_word){0}; }
 TINYFL_INLINE real to_real(whole value) { return __builtin_convertvector(value, real); }
 TINYFL_INLINE whole truncated(real value) { return __builtin_convertvector(value, whole); }
 TINYFL_INLINE float lane(real value, int index) { return value[index]; }
 TINYFL_INLINE int lane_of_mask(mask m, int index) { return m[index] != 0; }
 TINYFL_INLINE void set_lane(real *value, int index, float to) { (*value)[index] = to; }
-TINYFL_INLINE void set_word(word *value, int index, uint32_t to) { (*value)[index] = to; }
+TINYFL_INLINE void set_word(tinyfl_word *value, int index, uint32_t to) { (*value)[index] = to; }
 
 #endif
 
-TINYFL_INLINE word bits_of(real value)
+TINYFL_INLINE tinyfl_word bits_of(real value)
 {
-    word bits;
+    tinyfl_word bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-TINYFL_INLINE real from_bits(word bits)
+TINYFL_INLINE real from_bits(tinyfl_word bits)
 {
     real value;
     memcpy(&value, &bits, sizeof value);
@@ -82,7 +82,7 @@ TINYFL_INLINE real from_bits(word bits)
 }
 
 /* A float in [0, 1) from the upper 24 bits of a word. */
-TINYFL_INLINE real uniform(word bits) { return to_real((whole)(bits >> 8)) * 5.9604644775390625e-8f; }
+TINYFL_INLINE real uniform(tinyfl_word bits) { return to_real((whole)(bits >> 8)) * 5.9604644775390625e-8f; }
 
 TINYFL_INLINE real magnitude(real value) { return from_bits(bits_of(value) & word_of(0x7fffffffu)); }
 TINYFL_INLINE real larger(real a, real b) { return where(a > b, a, b); }

@@ -27,7 +27,7 @@ TINYFL_INLINE void drop_lane(mask *m, int index) { (*m)[index] = 0; }
 typedef struct {
     size_t first;
     int used;
-    word number;
+    tinyfl_word number;
     tinyfl_sine sine;
 } group;
 

@@ -11,7 +11,8 @@
 
 #define TINYFL_ESTOPPED (-6) /* the call's `stop` was set */
 
-/* The origin of a call's samples. A call's devices are rows 0, 1, ... of `rows` and `labels`, not device numbers. */
+/* Where the samples come from, as a board's source (agent/source.h), but for all devices of a call. They are rows 0, 1, ... of
+ * `rows` and `labels`, not device numbers. */
 typedef struct {
     enum { TINYFL_SINE, TINYFL_TABLE } kind;
     uint64_t seed;        /* sine: determines every sample, with the device's number and the round */

@@ -4,6 +4,7 @@
  * Bytes and arena end where their heap blocks do, so that the sanitizers see any step beyond. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "program.h"
 

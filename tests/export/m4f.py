@@ -15,6 +15,8 @@ from tinyfl.int8.program import Program
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 CODE, PROGRAM, RAM, STACK, RETURN = 0x10000, 0x100000, 0x20000000, 0x2FFF0000, 0xF000
 TEST_MAIN = """
+#include <string.h>
+
 #include "program.h"
 int run(const void *bytes, size_t count, void *arena, size_t room, const char *in, char *out, size_t batch)
 {

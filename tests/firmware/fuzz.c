@@ -2,6 +2,7 @@
  * documents for what was passed, write nothing outside its buffers, and leave no weight that is not finite. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tinyfl.h"
 

@@ -57,14 +57,14 @@ static const trial trials[] = {
 
 static real weights[MAX_WEIGHTS], gradient[MAX_WEIGHTS], memory[MAX_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
 
-static void draw(const trial *t, word device, uint32_t step)
+static void draw(const trial *t, tinyfl_word device, uint32_t step)
 {
     const size_t inputs = inputs_of(&t->layers[0]), outputs = outputs_of(&t->layers[t->count - 1]);
     if (inputs == 1) {
         tinyfl_sine_sample(tinyfl_sine_of(7, device), 7, device, 3, step, x, y);
         return;
     }
-    word bits[4];
+    tinyfl_word bits[4];
     for (size_t i = 0; i < inputs + outputs; i++) {
         tinyfl_random(7, TINYFL_STREAM_SAMPLE, device, step, (uint32_t)i, bits);
         *(i < inputs ? &x[i] : &y[i - inputs]) = tinyfl_uniform(bits[0]) * 4.0f - 2.0f;
@@ -88,7 +88,7 @@ static void train(const trial *t, int first, uint32_t steps)
 {
     const tinyfl_plan plan = {t->layers, t->count, t->loss};
     const size_t count = tinyfl_plan_weights(&plan);
-    word device = {0}, bits[4];
+    tinyfl_word device = {0}, bits[4];
     for (int l = 0; l < TINYFL_LANES; l++)
         set_word(&device, l, (uint32_t)(first + l));
     for (size_t i = 0; i < count; i++) {
