@@ -16,18 +16,18 @@ from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
-from tinyfl.registry import AGGREGATORS, KINDS
+from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.parameters import SETTINGS_OF
 
 if TYPE_CHECKING:
-    from flwr.serverapp.strategy import Strategy
-
     from tinyfl.algorithms import Algorithm
     from tinyfl.tasks import Task
     from tinyfl.tasks.standard import Standardisation
 
-__all__ = ["MAY_CHANGE", "Config", "read_settings", "read_toml", "renamed", "resolve"]
+__all__ = [
+    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "read_settings", "read_toml", "renamed", "resolve",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Config(Settings):
         task: Task = self.chosen("task").made({**self._settings_of("task"), "data": data, "standard": standard})
         return task
 
-    def replace_mean(self) -> "Strategy | None":
+    def replace_mean(self) -> Any:
         """The Flower strategy that aggregates instead of the mean; None for the mean."""
         return self.chosen("aggregator").made(self._settings_of("aggregator")) if self.aggregator else None
 
@@ -147,6 +147,9 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     """
     table = read_settings(file) if file else {}
     options = renamed({key: value for key, value in options.items() if value is not None})
+    for each in options.pop("extensions", ()):  # of a Config
+        if options.get(each.kind, each.name) == each.name:
+            options[each.kind] = each
     chosen = {kind: _chosen(kind, table.get(kind), options.get(kind), installed) for kind in KINDS}
     in_file = Chosen.read("algorithm", table["algorithm"]).name if "algorithm" in table else None
     if "algorithm" in options and chosen["algorithm"].name != in_file:

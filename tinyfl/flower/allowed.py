@@ -152,13 +152,12 @@ def refuse_extensions(options: Mapping[str, Any], allowed: Allowed) -> None:
                 f"{called} is no name of an installed package's {kind}, and a federation's machines load no other code. Make "
                 "it a package (docs/your-own.md), and give the name of its entry point."
             )
-        if name not in allowed.extensions:
-            raise ConfigError(
-                f"{called} is not tinyfl's own, and this machine does not allow it. Its operator can install the package, and "
-                f'add extensions = ["{name}"] to the allow list (docs/federation.md).'
-            )
-        if name not in installed(kind):
-            raise ConfigError(f"{called} is allowed on this machine, but no package there has it. Install the package there.")
+        there = name in installed(kind)
+        if not there or name not in allowed.extensions:
+            what = f"{called} is not allowed on this machine" if there else f"no {kind} is called {name!r} on this machine"
+            cures = [] if there else ["install the package that has it"]
+            cures += [] if name in allowed.extensions else [f'add extensions = ["{name}"] to the allow list']
+            raise ConfigError(f"{what}. Its operator can {' and '.join(cures)} (docs/federation.md).")
 
 
 def _why_unknown(app: bytes) -> str:
