@@ -3,11 +3,12 @@
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
@@ -121,10 +122,19 @@ def _held(called: str, made: Any, name: str) -> Any:
         ) from error
 
 
-def source_version(code: Any) -> str:
-    """The SHA-256 of the source of the module of a class or an object; of the class alone in a notebook. Empty if Python cannot
-    find the source."""
-    made_by = code if inspect.isclass(code) else type(code)
+_VERSIONS: MutableMapping[type, str] = WeakKeyDictionary()
+"""The versions of classes as first seen: a file that is edited later is not what Python runs."""
+
+
+def source_version(made_by: type) -> str:
+    """The SHA-256 of the source of a class's module, or of the class alone in a notebook. Empty if Python cannot find the
+    source."""
+    if made_by not in _VERSIONS:
+        _VERSIONS[made_by] = _source_version(made_by)
+    return _VERSIONS[made_by]
+
+
+def _source_version(made_by: type) -> str:
     file = getattr(sys.modules.get(made_by.__module__), "__file__", None)
     try:
         source = Path(file).read_bytes() if file else inspect.getsource(made_by).encode()
