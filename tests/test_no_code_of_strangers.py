@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,12 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path)
     return lambda: "canary" in sys.modules or (tmp_path / "imported").exists()
+
+
+@pytest.fixture(scope="module")
+def of_tinyfls_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of nothing but tinyfl's own."""
+    return tinyfl.simulate(**SMALL, task="sine", nodes="devices", out=tmp_path_factory.mktemp("runs") / "run").path
 
 
 def forgotten(tmp_path: Path) -> None:
@@ -127,8 +134,10 @@ def test_a_file_that_names_code_is_refused(kind: str, name: str, canary: Callabl
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: repr(name)[:20])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_directory_that_names_code_loads_none(kind: str, name: str, canary: Callable[[], bool], tmp_path: Path) -> None:
-    plain = tinyfl.simulate(**SMALL, task="sine", nodes="devices", out="run").path
+def test_a_run_directory_that_names_code_loads_none(
+    kind: str, name: str, canary: Callable[[], bool], tmp_path: Path, of_tinyfls_own: Path
+) -> None:
+    plain = Path(shutil.copytree(of_tinyfls_own, tmp_path / "run"))
     file = plain / "config.toml"
     kept = [line for line in file.read_text().splitlines() if not line.startswith(f"{kind} =")]
     file.write_text("\n".join([f"{kind} = {json.dumps(name)}", *kept]))
