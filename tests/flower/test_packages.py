@@ -112,7 +112,7 @@ def test_a_node_that_does_not_allow_a_task_ends_the_run_by_name_and_imports_noth
     assert "refuses a run: task 'sensors' is not allowed" in text_of(Path("gateway-1.log"))
     imported = {int(path.name.partition("-")[2]) for path in site.glob("imported-*")}
     assert len(imported) == 1, "the coordinator, which is allowed it"
-    assert not imported & {process.pid for process in processes}
+    assert not imported & {each.process.pid for each in processes}
 
     # The SuperLink's own list is asked before anything else: no process of it has the algorithm.
     before = set(site.glob("imported-*"))
