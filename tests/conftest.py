@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,15 @@ def shared_data() -> Callable[[str], Path]:
 def tensorflow() -> Any:
     """TensorFlow, which takes seconds to load: modules that need it ask for it here, and so load it only for their tests."""
     return pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'tinyfl[tf]'")
+
+
+@pytest.fixture
+def modules_here(tmp_path: Path) -> Iterator[None]:
+    """Forgets the modules of the test's own folder, whose names other tests use too."""
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture

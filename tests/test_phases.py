@@ -34,7 +34,7 @@ HEAD = NET.weighted_layers[-1]
 def on_the_page() -> dict[str, Any]:
     """The classes of docs/your-own.md that need nothing but the page's imports."""
     page = (Path(__file__).parents[1] / "docs" / "your-own.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python[^\n]*\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks:
         if re.search(r"^class (FedProx|FOMAML|LocalHead|MomentumReptile)\b", block, re.MULTILINE):

@@ -22,11 +22,13 @@ from tinyfl import cli
 from tinyfl.cli import renamed
 from tinyfl.cli.options import with_settings
 from tinyfl.config import Config, resolve
-from tinyfl.config.defaults import BY_ALGORITHM, BY_BOTH, BY_TASK, defaults
-from tinyfl.config.settings import ALGORITHMS, MAX_DEVICES, SETTINGS, TASKS, Setting
+from tinyfl.config.defaults import defaults
+from tinyfl.config.settings import SETTINGS, Setting
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.flower.settings import from_run_config, keys, to_run_config
 from tinyfl.networks.layers import Loss
+from tinyfl.registry import AGGREGATORS, ALGORITHMS, ENTRIES, TASKS
+from tinyfl.registry.chosen import Chosen
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.tasks import FIRST_VALIDATION_DEVICE, targets_for
 
@@ -67,8 +69,8 @@ def run_command() -> Any:
 
 
 def test_every_field_of_a_config_is_a_setting_with_help_and_every_setting_but_the_fleet_an_option() -> None:
-    assert list(SETTINGS) == [each.name for each in fields(Config)]
-    assert {each.name: each.kind for each in SETTINGS.values()} == {each.name: each.type for each in fields(Config)}
+    assert [*SETTINGS, "extensions"] == [each.name for each in fields(Config)]
+    assert {each.name: each.kind for each in SETTINGS.values()} == {each.name: each.type for each in fields(Config)[:-1]}
     assert all(each.help.endswith(".") for each in SETTINGS.values())
     assert set(SETTINGS) - set(OPTIONS) == {"fleet"}
     params = {param.name: param for param in run_command().params}
@@ -110,7 +112,7 @@ def test_the_whole_help_lists_every_option() -> None:
 
 @pytest.mark.parametrize(("task", "algorithm"), PAIRS)
 def test_the_help_of_a_task_and_an_algorithm_lists_theirs_with_their_defaults(task: str, algorithm: str) -> None:
-    theirs = {name for name, each in OPTIONS.items() if (each.tasks or each.algorithms) and each.concerns(task, algorithm)}
+    theirs = {name for name, each in OPTIONS.items() if each.of and each.concerns(task, algorithm)}
     others = {name for name, each in OPTIONS.items() if not each.concerns(task, algorithm)}
     shown = listed(help_of("run", "--help", "--task", task, f"--algorithm={algorithm}"))
     usual = resolve({"task": task, "algorithm": algorithm})
@@ -150,15 +152,40 @@ def test_the_help_of_no_task_and_the_one_of_a_wrong_option_say_so(tinyfl_says: C
 
 
 def test_the_tables_of_defaults_are_of_settings_and_whole() -> None:
-    assert (set(BY_TASK), set(BY_ALGORITHM)) == (set(TASKS), set(ALGORITHMS))
-    assert set(BY_BOTH) <= set(PAIRS)
-    assert {key for table in (BY_TASK, BY_ALGORITHM, BY_BOTH) for row in table.values() for key in row} <= set(SETTINGS)
+    assert all(name == entry.name for entries in ENTRIES.values() for name, entry in entries.items())
+    assert {algorithm for task in TASKS.values() for algorithm in task.tuned} <= set(ALGORITHMS)
+    tables = [each.defaults for each in (*TASKS.values(), *ALGORITHMS.values())]
+    rows = [*tables, *(row for task in TASKS.values() for row in task.tuned.values())]
+    assert {key for row in rows for key in row} <= set(SETTINGS)
     for pair in PAIRS:
         assert set(SETTINGS) - set(defaults(*pair)) == {"standardise"}
 
 
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, entries in ENTRIES.items() for name in entries])
+def test_every_entry_has_code_a_line_about_it_and_is_named_in_its_options_help(kind: str, name: str) -> None:
+    assert Chosen(kind, name).loaded().code is not None
+    assert ENTRIES[kind][name].about
+    assert re.search(rf"\b{name}\b", SETTINGS[kind].help)
+    assert f"{name}: " in " ".join(listed(help_of("run", f"--{kind}", name, "--help"))[f"--{kind}"].split())
+
+
+def test_a_task_that_takes_a_file_says_what_is_in_it_and_no_other_does() -> None:
+    assert {name for name, each in TASKS.items() if each.file} == {n for n in TASKS if Chosen("task", n).takes("data")}
+
+
+def test_an_aggregators_refusal_is_the_configs() -> None:
+    usual = {"nodes": "devices", "cohort": 5, "tolerate": 0.49}
+    for name, entry in AGGREGATORS.items():
+        why = entry.refusal(5, 0.49)
+        if not why:
+            assert resolve({**usual, "aggregator": name}).aggregator == name
+            continue
+        with pytest.raises(ConfigError, match=re.escape(why)):
+            resolve({**usual, "aggregator": name})
+
+
 def test_what_the_table_says_of_tasks_is_what_tasks_say() -> None:
-    assert MAX_DEVICES == FIRST_VALIDATION_DEVICE
+    assert SETTINGS["devices"].bounds == (0, FIRST_VALIDATION_DEVICE)
     assert ("", *SETTINGS["targets"].choices) == ("", "classes", "values")
     assert set(SETTINGS["targets"].choices) == {targets_for(loss) for loss in Loss}
 

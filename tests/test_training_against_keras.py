@@ -104,7 +104,7 @@ def forward(layer: Placed, weights: Sequence[Any], x: Any) -> Any:
     x += bias
     if layer.activation is LEAKY:
         return tf.nn.leaky_relu(x, 0.1)
-    return {IDENTITY: tf.identity, RELU: tf.nn.relu, TANH: tf.tanh, SIGMOID: tf.sigmoid}[layer.activation](x)
+    return x if layer.activation is IDENTITY else getattr(tf.nn, layer.activation.name)(x)
 
 
 def mean_loss(loss: Loss, output: Any, target: Any) -> Any:

@@ -19,8 +19,11 @@ from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
 from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.networks import starts_from
+from tinyfl.registry.own import own_code
+from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
+from tinyfl.runs.again import again
 from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.learner import Learner, fitted
@@ -76,7 +79,8 @@ def simulate(
     **options: Any,
 ) -> Run:
     """Trains on a fleet and evaluates the result; every option is a field of tinyfl.config.Config. Without ``fleet`` all
-    devices are simulated.
+    devices are simulated. ``algorithm``, ``task`` and ``aggregator`` may also be a class or an object of your own, or
+    "package.module:Class" (docs/your-own.md).
 
     ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only the
     speed. ``on_event`` receives the boards' events, from another thread; ``on_note``, before the first round, the changes to
@@ -85,6 +89,7 @@ def simulate(
     """
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
+    options = own_code(options)
     engine = Engine(threads, lanes)
     try:
         engine.resolved()
@@ -99,14 +104,14 @@ def simulate(
         saved = directory.config()
         job = _prepare(_resumed(saved, options, file), engine, report)
     else:
-        job = _prepare(resolve(options, file), engine, report)
+        job = _prepare(resolve(options, file, installed=True), engine, report)
         directory = RunDirectory(Path(out) if out else free_directory(job.config))
     with directory.locked():
         if resume is None:
             directory.start(job.config)
         for note in job.notes:
             (on_note or str)(note)
-        go_on = f"Go on with: {directory.resume_command}"
+        go_on = " ".join(["Go on with:", directory.resume_command, *job.config.words])
         with interrupt_message(lambda: f"stopped. {go_on}"):
             outcome, boards = _train(directory, job, over or here, on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
@@ -144,6 +149,7 @@ def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> I
 
 def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
     """Loads the config's task and network, and checks before the first round what would fail after the last."""
+    config.demand_code()
     config, learner = fitted(config)
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
@@ -163,7 +169,11 @@ def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Confi
         )
     chosen = {key: value for key, value in options.items() if value is not None}
     given = {**(read_settings(file) if file else {}), **renamed(chosen)}
-    requested = fitted(resolve({**vars(saved), **given}))[0]
+    for each in saved.extensions:
+        given[each.kind] = again(each, given.get(each.kind))
+    wanted = resolve({**saved.as_options(), **given}, installed=True)
+    wanted.demand_code()
+    requested = fitted(wanted)[0]
     for key, value in vars(requested).items():
         if key not in MAY_CHANGE and value != getattr(saved, key):
             raise RunError(
@@ -242,7 +252,11 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
 
     theta = outcome.state.theta
     rows = _evaluate(job, {"learnt": theta, "start": job.start})
-    result = {**_result(job, outcome, rows, boards), "run": str(directory.path)}
+    result = {
+        **_result(job, outcome, rows, boards),
+        "run": str(directory.path),
+        "shots_of": shots_of(job.config.task, job.task),
+    }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)
     standard = job.task.standardisation or Standardisation.none(job.network.inputs, job.network.outputs)

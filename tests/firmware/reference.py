@@ -16,7 +16,7 @@ from reference_layers import DENSE, F32, Layer, f32, lowest, split
 U32 = NDArray[np.uint32]
 u32 = np.uint32
 
-IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID = range(5)
+ACTIVATIONS = IDENTITY, RELU, LEAKY_RELU, TANH, SIGMOID = range(5)
 MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY, SIGMOID_CROSS_ENTROPY = range(3)
 LIMIT = f32(2.0**50)
 

@@ -251,8 +251,16 @@ def sound(layers: Sequence[Layer], loss: int) -> bool:
 
 
 def _sound(layer: Layer) -> bool:
+    from reference import ACTIVATIONS  # which imports this module
+
     fields = astuple(layer)
-    if layer.kind > AVERAGE_POOL or layer.activation > 4 or layer.learns > 1 or layer.same > 1 or min(fields[4:]) == 0:
+    if (
+        layer.kind > AVERAGE_POOL
+        or layer.activation not in ACTIVATIONS
+        or layer.learns > 1
+        or layer.same > 1
+        or min(fields[4:]) == 0
+    ):
         return False
     if layer.kind == DENSE and (layer.same or {layer.height, layer.width, *fields[8:]} != {1}):
         return False

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from reference import IDENTITY, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
+from reference import ACTIVATIONS, IDENTITY, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from reference_layers import AVERAGE_POOL, CONV, DENSE, DEPTHWISE, F32, MAX_POOL, Layer, dense
 
 MAX_VALUES = 150
@@ -33,7 +33,7 @@ def layers_on(draw: Any, shape: Shape) -> Layer:
     if draw(st.integers(0, 7)) == 0:
         shape = draw(st.permutations(shape))
     kind = draw(st.integers(DENSE, AVERAGE_POOL))
-    activation, learns = draw(st.integers(0, 4)), draw(st.booleans())
+    activation, learns = draw(st.sampled_from(ACTIVATIONS)), draw(st.booleans())
     if kind == DENSE:
         return dense(prod(shape), draw(st.integers(1, 9)), activation, learns)
     size = st.integers(1, 4)

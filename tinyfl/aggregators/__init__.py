@@ -4,20 +4,13 @@ An aggregator combines the phis of a cohort into one; the algorithm takes its ou
 of a private aggregator costs no further privacy.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import (
-    DifferentialPrivacyServerSideFixedClipping,
-    FedAvg,
-    FedMedian,
-    FedTrimmedAvg,
-    Krum,
-    Strategy,
-)
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg, Strategy
 
 from tinyfl.config import Config
 from tinyfl.core import F32
@@ -35,7 +28,7 @@ def aggregator(config: Config, rounds_done: int = 0) -> Strategy | None:
     """
     if not config.aggregator and not config.update_clip:
         return None
-    strategy = _robust(config)
+    strategy = config.replace_mean() or FedAvg(**ALL)
     if not config.update_clip:
         return strategy
     accountant = _accountant(config, rounds_done) if config.noise else None
@@ -58,17 +51,6 @@ def privacy_spent(aggregator: Strategy | None) -> dict[str, Any] | None:
 def target_delta(devices: int) -> float:
     """The delta for which epsilon is reported: 1e-5, or well below 1 / ``devices`` if that is less."""
     return float(min(1e-5, devices**-1.1))
-
-
-def _robust(config: Config) -> FedAvg:
-    if not config.aggregator:
-        return FedAvg(**ALL)
-    made: dict[str, Callable[[], FedAvg]] = {
-        "median": lambda: FedMedian(**ALL),
-        "trimmed-mean": lambda: FedTrimmedAvg(beta=config.tolerate, **ALL),
-        "krum": lambda: Krum(num_malicious_nodes=config.poisoned, **ALL),
-    }
-    return made[config.aggregator]()
 
 
 def _accountant(config: Config, rounds_done: int) -> Any:

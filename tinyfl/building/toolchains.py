@@ -44,7 +44,7 @@ COMMON = [
     "-Wextra",
 ]
 OURS = ["-Wconversion", "-Werror"]
-# Speed matters in the files with kernels only. Their blocks (core/dense.h) are fast once their loops are unrolled into registers.
+# Speed matters in the files with kernels only. Their blocks (core/dense.h) are fast once their loops are unrolled.
 # gcc does so at -O3 only; zig at -O2 already, but it unrolls everything else too, to 20,000 bytes, and spills a block of 8.
 # Instructions of one SGD step of 1-32-32-1 (relu) on a Cortex-M4F, and bytes of the core:
 #   gcc  -Os 33,457 and 5,034; -O2 32,933 and 6,864; -O3 15,058 and 7,772

@@ -11,6 +11,9 @@ from typer.core import TyperCommand
 
 from tinyfl.config.defaults import defaults
 from tinyfl.config.settings import SETTINGS, Setting
+from tinyfl.registry import ENTRIES, KINDS
+from tinyfl.registry.installed import installed
+from tinyfl.registry.own import own_code
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 GIVEN = f"{__name__}.given"
@@ -66,7 +69,8 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        line = ctx.meta[GIVEN]
+        line = own_code(dict(ctx.meta[GIVEN]) | {kind: ctx.meta[GIVEN].get(kind) for kind in KINDS})
+        line = {key: value for key, value in line.items() if value is not None}
         named = {key: SETTINGS[key].default for key in ("task", "algorithm")}
         usual = {**defaults(line.get("task"), line.get("algorithm")), **named}
         shown = copy(self)
@@ -81,13 +85,29 @@ def _shown(param: click.Parameter, line: Mapping[str, Any], usual: Mapping[str, 
     if setting:
         value = usual.get(setting.name)
         shown.hidden = not _of_interest(setting, line)
+        shown.help = _help(setting, line)
         shown.default = f"{value:g}" if isinstance(value, float) else None if value == "" else value
     if "help_all" in line:
         shown.hidden = False
     return shown
 
 
+def _help(setting: Setting, line: Mapping[str, Any]) -> str:
+    """The setting's help; for an algorithm, a task or an aggregator with what installed packages have, and about the one on the
+    command line."""
+    if setting.name not in KINDS:
+        return setting.help
+    others = [name for name in installed(setting.name) if name not in ENTRIES[setting.name]]
+    known = ENTRIES[setting.name].get(str(line.get(setting.name)))
+    return " ".join(
+        [
+            setting.help,
+            *(["Installed:", ", ".join(others) + "."] if others else []),
+            *([f"{known.name}: {known.about}."] if known else []),
+        ]
+    )
+
+
 def _of_interest(setting: Setting, line: Mapping[str, Any]) -> bool:
     """Whether it is common, or of the task or algorithm on the command line; False if it belongs to another."""
-    own = ("task" in line and setting.tasks) or ("algorithm" in line and setting.algorithms)
-    return setting.concerns(line.get("task"), line.get("algorithm")) and bool(setting.common or own)
+    return setting.concerns(line.get("task"), line.get("algorithm")) and (setting.common or setting.of in line)

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from tinyfl.config.defaults import OF_AN_ALGORITHM, defaults
+from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults
 from tinyfl.config.roster import Part, read_parts
-from tinyfl.config.settings import AGGREGATORS, ALGORITHMS, MAY_CHANGE, OWN_DATA, SETTINGS, TASKS, Setting, Settings, renamed
+from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
+from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
+from tinyfl.registry.chosen import Chosen, not_loaded
+from tinyfl.registry.parameters import SETTINGS_OF
 
 if TYPE_CHECKING:
     from tinyfl.algorithms import Algorithm
@@ -23,8 +26,7 @@ if TYPE_CHECKING:
     from tinyfl.tasks.standard import Standardisation
 
 __all__ = [
-    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "OWN_DATA", "TASKS", "Config", "read_settings", "read_toml", "renamed",
-    "resolve",
+    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "read_settings", "read_toml", "renamed", "resolve",
 ]  # fmt: skip
 
 
@@ -34,48 +36,66 @@ class Config(Settings):
     devices; ``clip`` 0: none; ``data`` is empty for tasks that bring their own, and then ``standardise`` and ``targets`` mean
     nothing; the first ``freeze`` layers do not learn.
 
-    The last three decide it only where a device fails: a round counts with ``minimum`` updates, a board may take ``seconds``
-    for its part, and ``fleet`` says where the devices are (none: all are simulated here)."""
+    ``minimum``, ``seconds`` and ``fleet`` decide it only where a device fails: a round counts with ``minimum`` updates, a board
+    may take ``seconds`` for its part, and ``fleet`` says where the devices are (none: all are simulated here). ``extensions``
+    are those of task, algorithm and aggregator that are not tinyfl's own."""
+
+    extensions: tuple[Chosen, ...] = ()
+
+    def chosen(self, kind: str) -> Chosen:
+        """The run's algorithm, task or aggregator."""
+        return next((each for each in self.extensions if each.kind == kind), Chosen(kind, getattr(self, kind)))
 
     def build(self) -> "Algorithm":
         """The algorithm.
 
-        Raises ConfigError where it cannot meta-learn as configured.
+        Raises ConfigError where it cannot meta-learn as configured, or its code is not loaded.
         """
-        from tinyfl.algorithms.fedavg import FedAvg
-        from tinyfl.algorithms.joint import Joint
-        from tinyfl.algorithms.reptile import Reptile
-        from tinyfl.algorithms.tinyreptile import TinyReptile
-
-        if self.algorithm == "tinyreptile":
-            return TinyReptile(self.rounds, self.samples, self.inner_lr, self.outer_step, self.clip)
-        if self.algorithm == "reptile":
-            return Reptile(self.rounds, self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
-        if self.algorithm == "fedavg":
-            return FedAvg(self.samples, self.batch, self.inner_lr, self.outer_step, self.clip)
-        return Joint(self.samples, self.inner_lr, self.clip)
+        algorithm: Algorithm = self.chosen("algorithm").made(self._settings_of("algorithm"))
+        return algorithm
 
     def load_task(self, standard: "Standardisation | None" = None) -> "Task":
         """The task, with its data; ``standard`` is what an earlier run did to them.
 
-        Raises ConfigError or DataError where they are not usable.
+        Raises ConfigError or DataError where they are not usable, ConfigError where the task's code is not loaded.
         """
-        from tinyfl.tasks import load_task
-
         data = Path(self.data) if self.data else None
-        return load_task(self.task, data, self.seed, self.standardise, self.targets, standard)
+        task: Task = self.chosen("task").made({**self._settings_of("task"), "data": data, "standard": standard})
+        return task
+
+    def replace_mean(self) -> Any:
+        """The Flower strategy that aggregates instead of the mean; None for the mean."""
+        return self.chosen("aggregator").made(self._settings_of("aggregator")) if self.aggregator else None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a command on its file needs beside, to load the user's own code."""
+        return tuple(word for each in self.extensions for word in each.words)
+
+    def demand_code(self) -> None:
+        """Raises ConfigError where the code of an algorithm, a task or an aggregator is neither loaded nor loads by name."""
+        if named := [each for each in self.extensions if each.code is None and not each.loads_by_name]:
+            raise not_loaded(*named)
+
+    def _settings_of(self, kind: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SETTINGS_OF[kind]}
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the task takes the user's data as they come, so that it matters what is made of them."""
+        return bool(self.chosen("task").takes("targets"))
 
     @property
     def older(self) -> bool:
         """Whether an older tinyfl resolved it, which did not say what the targets are. Its hash is not what it was then."""
-        return self.task == OWN_DATA and not self.targets
+        return self.own_data and not self.targets
 
     @property
     def calmer(self) -> str:
         """What has helped where learning diverges."""
         from tinyfl.networks import is_file
 
-        if self.task != OWN_DATA or self.standardise:
+        if not self.own_data or self.standardise:
             return f"Start a new run with a smaller --inner-lr than {self.inner_lr:g}."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
         return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
@@ -89,11 +109,6 @@ class Config(Settings):
     def gateways(self) -> int | None:
         """How many gateways; None where each device is a node."""
         return None if self.nodes == "devices" else int(self.nodes)
-
-    @property
-    def poisoned(self) -> int:
-        """How many poisoned devices of a full cohort Krum is told of."""
-        return math.ceil(self.tolerate * self.cohort)
 
     def to_toml(self) -> str:
         """As a config file that ``resolve`` reads back."""
@@ -111,40 +126,62 @@ class Config(Settings):
         }
         return hashlib.sha256(tomli_w.dumps(of_then).encode()).hexdigest()
 
+    def as_options(self) -> dict[str, Any]:
+        """As options that ``resolve`` reads back."""
+        return {name: getattr(self, name) for name in SETTINGS} | {each.kind: each for each in self.extensions}
+
     def _table(self) -> dict[str, Any]:
-        return {**asdict(self), "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet]}
+        held = asdict(replace(self, extensions=()))
+        del held["extensions"]
+        extensions = {each.kind: each.to_toml() for each in self.extensions}
+        return {**held, "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet], **extensions}
 
 
-def resolve(options: Mapping[str, Any], file: Path | None = None) -> Config:
+def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: bool = False) -> Config:
     """The config of ``options`` over ``file`` over the defaults of the task and algorithm. Options that are None are unset.
     Where an option names another algorithm than the file, the file's settings of its own algorithm do not count.
 
+    Imports no code that the options or the file name, but with ``installed`` that of installed packages; the user's own is
+    there if the options bring it (tinyfl.registry.own).
     Raises ConfigError for an unknown key, a wrong type, or numbers out of range.
     """
     table = read_settings(file) if file else {}
     options = renamed({key: value for key, value in options.items() if value is not None})
-    if options.get("algorithm", table.get("algorithm")) != table.get("algorithm"):
+    for each in options.pop("extensions", ()):  # of a Config
+        if options.get(each.kind, each.name) == each.name:
+            options[each.kind] = each
+    chosen = {kind: _chosen(kind, table.get(kind), options.get(kind), installed) for kind in KINDS}
+    in_file = Chosen.read("algorithm", table["algorithm"]).name if "algorithm" in table else None
+    if "algorithm" in options and chosen["algorithm"].name != in_file:
         table = {key: value for key, value in table.items() if key not in OF_AN_ALGORITHM}
     given = {**table, **options}
     for key in given:
         if key not in SETTINGS:
             where = f"{file}: " if file else ""
             raise ConfigError(f"{where}no setting is called {key!r}. There are {', '.join(sorted(SETTINGS))}.")
-    values = defaults(given.get("task"), given.get("algorithm"))
+    values = defaults(chosen["task"], chosen["algorithm"])
     if "fleet" in given:
         given = _with_fleet(given)
-    values |= given
+    values |= {**given, **chosen}
     if "standardise" not in values:
         from tinyfl.networks import is_file
 
         # A network of the user's file was trained on inputs as they are.
-        values["standardise"] = values["task"] == OWN_DATA and not is_file(str(values["network"]))
+        values["standardise"] = bool(chosen["task"].takes("standardise")) and not is_file(str(values["network"]))
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
     _check_aggregator(config)
     # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
+
+
+def _chosen(kind: str, in_file: Any, given: Any, installed: bool) -> Chosen:
+    """The algorithm, task or aggregator of an option over a file's over the default."""
+    lower = None if in_file is None else Chosen.read(kind, in_file)
+    upper = None if given is None else Chosen.read(kind, given)
+    found = (upper.over(lower) if upper else lower) or Chosen(kind, SETTINGS[kind].default)
+    return (found.loaded() if installed and found.of_package else found).complete()
 
 
 def _with_fleet(given: dict[str, Any]) -> dict[str, Any]:
@@ -188,12 +225,20 @@ def _checked(values: Mapping[str, Any]) -> Config:
 
     Raises ConfigError where one is of another type, out of range, or does not go with another.
     """
-    config = Config(**{name: _read(each, values[name]) for name, each in SETTINGS.items()})
+    extensions = tuple(values[kind] for kind in KINDS if not values[kind].built_in)
+    config = Config(**{name: _read(each, values[name]) for name, each in SETTINGS.items()}, extensions=extensions)
     for name, each in SETTINGS.items():
         _demand_in_range(each, getattr(config, name))
-    if config.batch != 1 and config.algorithm not in SETTINGS["batch"].algorithms:
-        raise ConfigError(f"{config.algorithm} has no --batch: leave it out, or say --algorithm reptile.")
-    if config.task != OWN_DATA and (config.standardise or config.targets):
+    algorithm, task = config.chosen("algorithm"), config.chosen("task")
+    # tinyfl's own are asked for the batch alone: a file of theirs may have any value of what does not concern them.
+    for name in ("batch",) if algorithm.built_in else OTHER_ALGORITHM:
+        if getattr(config, name) != OTHER_ALGORITHM[name] and algorithm.takes(name) is False:
+            raise ConfigError(
+                f"{algorithm.name} has no {SETTINGS[name].option}: leave it out, or say --algorithm reptile."
+                if algorithm.built_in
+                else f"{algorithm.called} has no {name}: leave {SETTINGS[name].option} out."
+            )
+    if (config.standardise or config.targets) and task.takes("targets") is False:
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
         )
@@ -231,7 +276,6 @@ def _check_aggregator(config: Config) -> None:
         raise ConfigError(
             f"tolerate is {config.tolerate:g}, and no aggregator withstands half of a cohort. Give 0 to below 0.5."
         )
-    cohort, bad, cut = config.cohort, config.poisoned, int(config.tolerate * config.cohort)
     if config.aggregator and config.noise:
         raise ConfigError(
             "--aggregator with --noise: what noise buys is known for the plain mean alone. Leave one of them out."
@@ -244,17 +288,11 @@ def _check_aggregator(config: Config) -> None:
             "gateways, and one poisoned update poisons a sum: a trial with 20 of 100 poisoned devices behind 4 gateways moved "
             "the trimmed mean from 1.0 to 2,000. Give --nodes devices."
         )
-    if config.aggregator and cohort < 3:
+    if config.aggregator and config.cohort < 3:
         raise ConfigError(
-            f"--aggregator {config.aggregator} goes by the majority, and {cohort} devices have none. Give --cohort 3 or more."
+            f"--aggregator {config.aggregator} goes by the majority, and {config.cohort} devices have none. "
+            "Give --cohort 3 or more."
         )
-    if config.aggregator == "krum" and cohort < 2 * bad + 3:
-        raise ConfigError(
-            f"krum withstands {bad} of a cohort with {2 * bad + 3} devices or more, and this one has {cohort}. "
-            "Give a larger --cohort, or a smaller --tolerate."
-        )
-    if config.aggregator == "trimmed-mean" and config.tolerate and not cut:
-        raise ConfigError(
-            f"the trimmed mean of {cohort} devices at --tolerate {config.tolerate:g} cuts off none of them. "
-            f"Give --cohort {math.ceil(1 / config.tolerate)} or more, or a larger --tolerate."
-        )
+    known = AGGREGATORS.get(config.aggregator)
+    if known and (why := known.refusal(config.cohort, config.tolerate)):
+        raise ConfigError(why)

@@ -1,46 +1,67 @@
-"""The defaults of each task and algorithm. Tuned on validation devices of other seeds, at equal sample gradients for each task:
-bench/tune.py."""
+"""The settings of a run that says nothing but its task and algorithm."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tinyfl.config.settings import SETTINGS
+from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
+from tinyfl.registry import ALGORITHMS, KINDS, TASKS
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.parameters import own_defaults
 
-BY_ALGORITHM: dict[str, dict[str, Any]] = {
-    "tinyreptile": {"samples": 32, "batch": 1, "inner_lr": 0.01, "outer_step": 1.0},
-    "reptile": {"samples": 50, "batch": 10, "inner_lr": 0.05, "outer_step": 1.0},
-    "fedavg": {"samples": 40, "batch": 8, "inner_lr": 0.05, "outer_step": 1.0},
-    "joint": {"samples": 32, "batch": 1, "inner_lr": 0.05, "outer_step": 1.0},
-}
-BY_TASK: dict[str, dict[str, Any]] = {
-    "digits": {"network": "mlp-64-64", "devices": 1000, "cohort": 10, "rounds": 4000, "shots": (1, 5)},
-    "sine": {"network": "mlp-64-64", "devices": 10000, "cohort": 1, "rounds": 31250, "shots": (10,)},
-    "npz": {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
-    "omniglot": {"network": "conv-omniglot", "devices": 10000, "cohort": 8, "rounds": 5000, "shots": (1, 5)},
-}
-BY_BOTH: dict[tuple[str, str], dict[str, Any]] = {
-    ("digits", "tinyreptile"): {"inner_lr": 0.1},
-    ("digits", "reptile"): {"inner_lr": 0.5, "rounds": 2560},
-    ("digits", "fedavg"): {"inner_lr": 0.2, "rounds": 3200},
-    ("digits", "joint"): {"inner_lr": 0.2, "cohort": 4, "rounds": 10000},
-    ("sine", "reptile"): {"inner_lr": 0.03, "rounds": 20000},
-    ("sine", "fedavg"): {"inner_lr": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
-    ("sine", "joint"): {"inner_lr": 0.003},
-    ("omniglot", "tinyreptile"): {"inner_lr": 0.05, "samples": 50},
-}
+OTHER_ALGORITHM: dict[str, Any] = {"samples": 32, "batch": 1, "inner_lr": 0.01, "outer_step": 1.0}
+"""With an algorithm that is not tinyfl's own, where its class has no defaults. A setting that fills none of its fields has this
+value."""
 
-OF_AN_ALGORITHM = {key for table in (*BY_ALGORITHM.values(), *BY_BOTH.values()) for key in table}
+OTHER_TASK: dict[str, Any] = {"network": "mlp-64-64", "cohort": 1, "rounds": 10000, "shots": (10,)}
+"""With a task that is not tinyfl's own, where its class has no ``defaults``."""
+
+OF_AN_ALGORITHM = {
+    key
+    for table in (
+        *(each.defaults for each in ALGORITHMS.values()),
+        *(t for each in TASKS.values() for t in each.tuned.values()),
+    )
+    for key in table
+}
 """The settings of which another algorithm needs others."""
 
 
-def defaults(task: str | None = None, algorithm: str | None = None) -> dict[str, Any]:
-    """The settings of a run that says nothing but its task and algorithm; without those that resolve works out.
+def defaults(task: str | Chosen | None = None, algorithm: str | Chosen | None = None) -> dict[str, Any]:
+    """The settings of a run that says nothing but its task and algorithm; without those that resolve works out. Of code that
+    is loaded, its class's count.
 
     Raises ConfigError where there is no such task or algorithm.
     """
-    task = SETTINGS["task"].default if task is None else task
-    algorithm = SETTINGS["algorithm"].default if algorithm is None else algorithm
-    SETTINGS["task"].demand_choice(task)
-    SETTINGS["algorithm"].demand_choice(algorithm)
+    of_task = Chosen.read("task", SETTINGS["task"].default if task is None else task)
+    of_algorithm = Chosen.read("algorithm", SETTINGS["algorithm"].default if algorithm is None else algorithm)
     plain = {name: each.default for name, each in SETTINGS.items() if each.default is not None}
-    both = BY_BOTH.get((task, algorithm), {})
-    return {**plain, **BY_ALGORITHM[algorithm], **BY_TASK[task], **both, "task": task, "algorithm": algorithm}
+    known = TASKS.get(of_task.name)
+    return {
+        **plain,
+        **(ALGORITHMS[of_algorithm.name].defaults if of_algorithm.built_in else OTHER_ALGORITHM),
+        **(known.defaults if known else OTHER_TASK | _of_class(of_task)),
+        **(known.tuned.get(of_algorithm.name, {}) if known else {}),
+        **({} if of_algorithm.built_in else _of_class(of_algorithm)),
+        "task": of_task.name,
+        "algorithm": of_algorithm.name,
+    }
+
+
+def _of_class(chosen: Chosen) -> dict[str, Any]:
+    """The defaults of a class that is not tinyfl's: its fields', then its ``defaults``. An algorithm has none for settings that
+    nodes use, since they do not load it.
+
+    Raises ConfigError for ``defaults`` of anything else.
+    """
+    if chosen.code is None or not chosen.makes:
+        return {}
+    mine = {name for name, each in SETTINGS.items() if each.panel and not (chosen.kind == "algorithm" and each.of_a_node)} - {
+        *KINDS
+    }
+    fields, named = own_defaults(chosen.kind, chosen.code), getattr(chosen.code, "defaults", {})
+    if not isinstance(named, Mapping) or (others := [name for name in named if name not in mine]):
+        what = f"has {plain(others[0], 80)!r}" if isinstance(named, Mapping) else "is no mapping"
+        raise ConfigError(f"defaults of {chosen.called} {what}. It maps settings to values, of {', '.join(sorted(mine))}.")
+    return {name: value for name, value in {**fields, **named}.items() if name in mine and value is not None}

@@ -4,28 +4,20 @@ Settings with a default for each task or algorithm have it in tinyfl.config.defa
 of `tinyfl run` is made of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tinyfl.config.roster import Part
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
-
-ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
-TASKS = ("digits", "sine", "npz", "omniglot")
-AGGREGATORS = ("median", "trimmed-mean", "krum")
-"""What may replace the mean (tinyfl.aggregators)."""
-
-OWN_DATA = "npz"
-"""The task that takes the user's data as they come, so that it matters what is made of them."""
+from tinyfl.registry import AGGREGATORS, ALGORITHMS, TASKS
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.tasks import FIRST_VALIDATION_DEVICE
 
 TASK, LEARNING, FLEET, EVALUATION = "Task", "Learning", "Fleet", "Evaluation"
 AGGREGATION, RUN = "Aggregation and privacy", "Run"
 """Panels of the help."""
-
-MAX_DEVICES = 1 << 30
-"""From there on devices are for validation and tests (tinyfl.tasks)."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +30,12 @@ class Setting:
     common: bool = False
     """Whether the short help lists it."""
     metavar: str = ""
-    tasks: tuple[str, ...] = ()
-    algorithms: tuple[str, ...] = ()
-    """The only tasks and algorithms that it concerns; empty: all."""
+    of: str = ""
+    """The kind of tinyfl.registry that it fills a field of: then it concerns those with this field only; empty: all."""
+    of_a_node: bool = False
+    """Whether a federation's nodes use it; only the coordinator uses the others."""
     default: Any = None
-    """None: tinyfl.config.defaults has one for each task or algorithm, or resolve works it out."""
+    """None: tinyfl.registry has one for each task or algorithm, or resolve works it out."""
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     refusal: str = "no {name} is called {value!r}. There are {choices}."
@@ -64,9 +57,10 @@ class Setting:
         """On the command line."""
         return f"--{self.name.replace('_', '-')}"
 
-    def concerns(self, task: str | None, algorithm: str | None) -> bool:
-        """Whether it means anything to this task and this algorithm; None: any."""
-        return task in (None, *(self.tasks or TASKS)) and algorithm in (None, *(self.algorithms or ALGORITHMS))
+    def concerns(self, task: str | Chosen | None, algorithm: str | Chosen | None) -> bool:
+        """Whether it means anything to this task and this algorithm; None, or code that is not loaded: any."""
+        value = {"task": task, "algorithm": algorithm}.get(self.of)
+        return value is None or Chosen.read(self.of, value).takes(self.name) is not False
 
     def demand_choice(self, value: Any) -> None:
         """Raises ConfigError where ``value`` is none of the choices."""
@@ -79,8 +73,13 @@ def setting(help: str, panel: str = "", **more: Any) -> Any:
     return field(metadata={"setting": Setting(help, panel, **more)})
 
 
-def _one_of(names: Sequence[str]) -> str:
+def _one_of(entries: Iterable[str]) -> str:
+    names = list(entries)
     return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _name(value: Any) -> str:
+    return str(value.name if isinstance(value, Chosen) else value)
 
 
 def _shots(value: Any) -> tuple[int, ...]:
@@ -95,43 +94,45 @@ class Settings:
     """The settings of a run, in the order of its config.toml."""
 
     # fmt: off
-    task: str = setting(f"{_one_of(TASKS)}.", TASK, common=True, default="digits", choices=TASKS)
+    task: str = setting(f"{_one_of(TASKS)}.", TASK, common=True, of_a_node=True, default="digits", read=_name)
     data: str = setting(
-        "Your .npz file, for tasks npz and omniglot.", TASK, common=True, metavar="FILE", tasks=("npz", "omniglot"), default="",
-        read=str)
+        f"Your .npz file, for tasks {' and '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
+        metavar="FILE", of="task", of_a_node=True, default="", read=str)
     standardise: bool = setting(
         "npz: scale inputs and values by the training devices' mean and deviation. Default: yes, unless --network is a file.",
-        TASK, tasks=("npz",))
+        TASK, of="task", of_a_node=True)
     targets: str = setting(
-        "npz: what y holds, classes or values. Default: guessed from y.", TASK, tasks=("npz",), default="",
-        choices=("classes", "values"), refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
+        "npz: what y holds, classes or values. Default: guessed from y.", TASK, of="task", of_a_node=True,
+        default="", choices=("classes", "values"),
+        refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
     algorithm: str = setting(
-        f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", choices=ALGORITHMS)
-    network: str = setting("Such as mlp-32, conv-16-32 or dsconv-16-32; or a .keras or .h5 file.", LEARNING, common=True)
+        f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
+    network: str = setting(
+        "Such as mlp-32, conv-16-32 or dsconv-16-32; or a .keras or .h5 file.", LEARNING, common=True, of_a_node=True)
     devices: int = setting(
-        "Devices in the fleet; 0: all those in the data.", FLEET, common=True, default=0, bounds=(0, MAX_DEVICES))
+        "Devices in the fleet; 0: all those in the data.", FLEET, common=True, of_a_node=True, default=0,
+        bounds=(0, FIRST_VALIDATION_DEVICE))
     cohort: int = setting("Devices in each round.", LEARNING, common=True, bounds=(1, 1 << 20))
     rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, 1 << 31))
-    samples: int = setting("Samples of a device in each round.", LEARNING, algorithms=ALGORITHMS, bounds=(1, 1 << 24))
-    batch: int = setting("Samples in each inner step.", LEARNING, algorithms=("reptile", "fedavg"), bounds=(1, 1 << 24))
-    inner_lr: float = setting("Learning rate on the devices.", LEARNING, algorithms=ALGORITHMS, bounds=(1e-12, 1e6))
+    samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
+    batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
+    inner_lr: float = setting("Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6))
     outer_step: float = setting(
-        "The server's step towards the mean, at first.", LEARNING, algorithms=("tinyreptile", "reptile", "fedavg"),
-        bounds=(1e-12, 1e6))
+        "The server's step towards the mean, at first.", LEARNING, of="algorithm", bounds=(1e-12, 1e6))
     clip: float = setting("Bound on the norm of the loss's gradient; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))
     adapt_lr: float = setting(
         "Learning rate of adaptation; 0: chosen on validation devices.", EVALUATION, default=0.0, bounds=(0, 1e6))
-    freeze: int = setting("The first N layers with weights do not learn.", LEARNING, default=0, bounds=(0, 64))
+    freeze: int = setting("The first N layers with weights do not learn.", LEARNING, of_a_node=True, default=0, bounds=(0, 64))
     shots: tuple[int, ...] = setting(
         "Samples to adapt on (per class in N-way tasks); may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
     tasks: int = setting("Unseen devices to evaluate on.", EVALUATION, common=True, default=2000, bounds=(2, 1 << 24))
-    seed: int = setting("The same seed gives the same weights.", LEARNING, common=True, default=0, bounds=(0, (1 << 63) - 1))
+    seed: int = setting("The same seed gives the same weights.", LEARNING, common=True, of_a_node=True, default=0,
+        bounds=(0, (1 << 63) - 1))
     nodes: str = setting(
         "Flower nodes: N gateways; or devices, one node each.", FLEET, common=True, metavar="N", default="1", read=plain)
     aggregator: str = setting(
         f"Instead of the mean: {_one_of(AGGREGATORS)}; needs --nodes devices.", AGGREGATION, common=True, default="",
-        choices=AGGREGATORS, refusal="no {name} is called {value!r}. There are {choices}, or none for the mean.",
-        formerly="robust")
+        read=_name, formerly="robust")
     tolerate: float = setting("With --aggregator: share of poisoned devices to withstand.", AGGREGATION, default=0.2)
     noise: float = setting(
         "Privacy: noise on a round's sum, in units of --update-clip; needs --nodes devices.", AGGREGATION, default=0.0,
@@ -140,7 +141,7 @@ class Settings:
         "Bound on the norm of a device's whole update; 0: none.", AGGREGATION, default=0.0, bounds=(0, 1e6))
     minimum: int = setting("Least number of updates in a valid round.", FLEET, default=0, bounds=(0, 1 << 20), may_change=True)
     seconds: float = setting(
-        "Time limit for a board's part of a round.", FLEET, default=60.0, bounds=(0.1, 1e6), may_change=True)
+        "Time limit for a board's part of a round.", FLEET, of_a_node=True, default=60.0, bounds=(0.1, 1e6), may_change=True)
     fleet: tuple[Part, ...] = setting(
         "The [[fleet]] tables of a file (docs/fleets.md).", default=(), read=tuple, may_change=True)
     # fmt: on

@@ -24,10 +24,11 @@ from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
 from tinyfl.fleets.assembly import Site, Training, training
-from tinyfl.flower.allowed import Allowed, refuse_paths
+from tinyfl.flower.allowed import Allowed, refuse_extensions, refuse_paths
 from tinyfl.flower.messages import MAX_REPORTED, Trouble, events_record, shard_record
+from tinyfl.flower.muster import refuse_task
 from tinyfl.flower.node import answer, read_request
-from tinyfl.flower.settings import of_the_config
+from tinyfl.flower.settings import of_a_node
 from tinyfl.networks import Network
 from tinyfl.runs.learner import learner_of, refuse_misfit
 from tinyfl.system import cache
@@ -91,10 +92,15 @@ class Gateway:
     def __call__(self, message_type: str, content: RecordDict, run_config: Mapping[str, Any]) -> RecordDict | Error:
         """The reply to a message, given its run's config; an Error if this gateway cannot do its part, for any reason."""
         if message_type == MessageType.QUERY:
+            try:
+                refuse_task(content, self._allowed)
+            except TinyflError as error:
+                self._log(f"refuses a run: {plain(error, MAX_REPORTED)}")
+                return Error(Trouble.failed, plain(f"{self.name}: {error}", MAX_REPORTED))
             return shard_record(self.name, self._site.devices, self._site.boards)
         with self._lock:
             try:
-                return self._answer(message_type, content, of_the_config(run_config))
+                return self._answer(message_type, content, of_a_node(run_config))
             except TinyflError as error:
                 self._log(f"cannot do its part: {plain(error, MAX_REPORTED)}")
                 return Error(Trouble.failed, plain(error, MAX_REPORTED))
@@ -147,14 +153,15 @@ class Gateway:
             self._run = None
             own = {"data": self._data} if self._data else {}
             given = {**own, **({"network": network} if network else {})}  # no file of the run is opened for these
+            refuse_extensions(options, self._allowed)
             refuse_paths({key: value for key, value in options.items() if key not in given}, self._allowed)
-            config = resolve({**options, **own})
+            config = resolve({**options, **own}, installed=True)
             if network is None:
                 learner = learner_of(config)
                 task, net = learner.task, learner.network
             else:  # the coordinator's, which knows the kind of targets
                 task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
-                refuse_misfit(net, task, net.name)  # the coordinator's data may have another shape
+                refuse_misfit(net, task, net.name, any_targets=config.own_data)  # the coordinator's data may have another shape
             work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
             self._run = options, network

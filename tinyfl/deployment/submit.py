@@ -23,6 +23,8 @@ from tinyfl.config import Config, read_settings, read_toml, renamed, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file
+from tinyfl.registry import KINDS
+from tinyfl.registry.chosen import Chosen
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.system import cache
 from tinyfl.system.interrupts import interrupt_message
@@ -127,7 +129,7 @@ def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) ->
 
 def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     saved: Config = RunDirectory(resume).config()
-    return {**vars(saved), **_given(config, options), "resume": str(resume.resolve())}, resume.resolve()
+    return {**saved.as_options(), **_given(config, options), "resume": str(resume.resolve())}, resume.resolve()
 
 
 def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +137,12 @@ def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     for a setting of the nodes."""
     chosen = {key: value for key, value in options.items() if value is not None}
     given = {**(read_settings(config) if config else {}), **renamed(chosen)}
+    for kind in KINDS:
+        if kind in given and not (chosen_here := Chosen.read(kind, given[kind])).loads_by_name:
+            raise ConfigError(
+                f"{chosen_here.called} is code on this machine, and a federation's machines load installed packages only. Make "
+                "it one (docs/your-own.md), and give the name of its entry point."
+            )
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")

@@ -8,13 +8,6 @@ from tinyfl.errors.words import markdown, plain
 from tinyfl.export.measure import CORE
 
 SHARES = ("accuracy", "labels right")
-_DATA = {
-    "digits": "scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a device sees five of the ten, "
-    "with its own numbering, rotation and brightness",
-    "sine": "sine waves of random amplitude and phase; a device is one wave",
-    "omniglot": "Omniglot's characters, 28 x 28 pixels; a device sees five of them, with its own numbering",
-    "npz": "a user's own samples by device",
-}
 
 
 def card(facts: dict[str, Any]) -> str:
@@ -160,7 +153,7 @@ def _by(sizes: list[int]) -> str:
 
 
 def _learnt(facts: dict[str, Any]) -> list[str]:
-    lines = [f"- Task: {markdown(facts['task'])}" + (f", {_DATA[facts['task']]}." if facts["task"] in _DATA else ".")]
+    lines = [f"- Task: {markdown(facts['task'])}" + (f", {markdown(facts['about'])}." if facts["about"] else ".")]
     learnt = facts["learnt"]
     if learnt:
         if learnt["data"]:
@@ -195,6 +188,6 @@ def _limits(facts: dict[str, Any]) -> list[str]:
         lines.append(
             "- After adaptation every device has its own weights, ranges and int8 files, which differ from those here."
         )
-    if facts["task"] == "npz":
+    if facts["of_user"]:
         lines.append("- The model has learnt only from these samples: check that their devices resemble those of its use.")
     return lines

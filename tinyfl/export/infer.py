@@ -13,6 +13,7 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.int8.native import Program, load_program, run_native
 from tinyfl.networks.layers import Loss
+from tinyfl.registry.own import own_code
 from tinyfl.runs.evaluation import mean_and_interval
 from tinyfl.system.files import read_array, write_whole
 from tinyfl.tasks import Episodes, Task, load_task
@@ -105,7 +106,7 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
     if not Path(task).is_dir():
         if device is not None:
             raise ConfigError(f"--device {device} needs a run's test devices: give the run's directory as --task.")
-        loaded = load_task(task, data, 0, standardise=False)  # a foreign model expects raw inputs
+        loaded = load_task(own_code({"task": task})["task"], data, 0, standardise=False)  # a foreign model expects raw inputs
         return loaded, loaded.episodes("test", MAX_DEVICES, 1)
     from tinyfl.runs.finished import origin
 

@@ -19,6 +19,8 @@ from tinyfl.export.interpreters import available
 from tinyfl.export.measure import METRICS, Probe, imitation, measure, probes
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.networks import Network
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.shown import about
 from tinyfl.runs.directory import theta_sha256
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.finished import Finished, Origin, origin
@@ -47,6 +49,7 @@ def export(
     kinds: tuple[Kind, ...] = KINDS,
     adapted: int | None = None,
     data: Path | str | None = None,
+    task: Any = None,
     out: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -58,12 +61,13 @@ def export(
     without and with adaptation; each device's adapted weights are then converted and run separately. Weights without a run are
     measured only by their agreement with the core in float32.
 
-    ``data``: the task's file, if it has moved. ``out``: a folder; default: "exported" in the run's directory. ``progress`` is
-    called with the numbers of measured models and of all. Returns the card's contents as plain data.
+    ``data``: the task's file, if it has moved. ``task``: the run's own task, given again (docs/your-own.md). ``out``: a folder;
+    default: "exported" in the run's directory. ``progress`` is called with the numbers of measured models and of all. Returns
+    the card's contents as plain data.
     Raises ConfigError, DataError, RunError or TrainingError with a cure, InstallError without TensorFlow.
     """
     available(int8=True)
-    source = origin(Path(run), None if data is None else Path(data))
+    source = origin(Path(run), None if data is None else Path(data), task)
     network = source.start.network
     inputs = representative_set(source.task, network)
     theta, cases = _cases(source, adapted, inputs)
@@ -157,12 +161,14 @@ def _file(path: Path, content: bytes) -> dict[str, Any]:
 
 def _facts(source: Origin, theta: F32, adapted: int | None) -> dict[str, Any]:
     """The origin of the weights, and the network's inputs and outputs."""
-    start, network = source.start, source.start.network
+    start, network, task = source.start, source.start.network, Chosen("task", source.start.task)
     return {
         "run": str(source.path),
         "tinyfl": __version__,
         "tensorflow": tensorflow_part("tensorflow").__version__,
         "task": start.task,
+        "about": about(start.task, source.task),
+        "of_user": not task.built_in or task.takes("targets"),
         "network": network.name,
         "layers": _layers(network),
         "parameters": network.parameters,

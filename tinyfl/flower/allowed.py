@@ -2,6 +2,7 @@
 
     apps = ["9f86d081884c7d65…"]      # Flower apps with their own code that may run: the SHA-256 of each bundle
     folders = ["runs", "/srv/data"]   # folders for the paths in a run's settings
+    extensions = ["sensors"]          # entry points of installed packages that a run may name: algorithms, tasks, aggregators
 
 An app without code needs no entry. It is recognised by its content: a pyproject.toml with tinyfl's two components, and no other
 file.
@@ -25,6 +26,9 @@ from tinyfl.config import read_toml
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import is_file
+from tinyfl.registry import ENTRIES, KINDS
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.installed import installed, is_name
 
 VARIABLE = "TINYFL_ALLOWED"
 """The environment variable with the file's path, for Flower's programs, which have no option for it."""
@@ -57,29 +61,35 @@ MAX_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Allowed:
-    """``apps`` are the SHA-256 sums of bundles, in lower-case hexadecimal; ``folders`` are absolute paths."""
+    """``apps`` are the SHA-256 sums of bundles, in lower-case hexadecimal; ``folders`` are absolute paths; ``extensions`` are
+    names of entry points."""
 
     apps: frozenset[str]
     folders: tuple[Path, ...]
+    extensions: frozenset[str] = frozenset()
 
 
 def read_allowed(file: Path | None = None) -> Allowed:
-    """Reads the allow list ``file``, in TOML; its folders are relative to its own. Without a file: no apps, and
+    """Reads the allow list ``file``, in TOML; its folders are relative to its own. Without a file: no apps, no extensions, and
     DEFAULT_FOLDERS.
 
     Raises ConfigError for an invalid file.
     """
     table = read_toml(file) if file else {}
-    if unknown := sorted(set(table) - {"apps", "folders"}):
-        raise ConfigError(f"{file} has {unknown[0]!r}. An allow list has apps and folders (docs/federation.md).")
-    apps, folders = table.get("apps", []), table.get("folders")
+    if unknown := sorted(set(table) - {"apps", "folders", "extensions"}):
+        raise ConfigError(f"{file} has {unknown[0]!r}. An allow list has apps, folders and extensions (docs/federation.md).")
+    apps, folders, extensions = table.get("apps", []), table.get("folders"), table.get("extensions", [])
     if not _texts(apps) or not all(re.fullmatch("[0-9a-fA-F]{64}", app) for app in apps):
         raise ConfigError(f"{file}: apps is a list of SHA-256 sums, each of 64 hexadecimal digits in quotation marks.")
     if folders is not None and (not _texts(folders) or "" in folders):
         raise ConfigError(f'{file}: folders is a list of paths, such as folders = ["runs", "/srv/data"].')
+    if not _texts(extensions):
+        raise ConfigError(f'{file}: extensions is a list of names, such as extensions = ["sensors"].')
     start = Path.cwd() if file is None or folders is None else file.resolve().parent
     named = DEFAULT_FOLDERS if folders is None else folders
-    return Allowed(frozenset(app.lower() for app in apps), tuple((start / folder).resolve() for folder in named))
+    return Allowed(
+        frozenset(app.lower() for app in apps), tuple((start / folder).resolve() for folder in named), frozenset(extensions)
+    )
 
 
 def allowed_here() -> Allowed:
@@ -126,6 +136,28 @@ def refuse_paths(options: Mapping[str, Any], allowed: Allowed) -> None:
                 f"{key} is {plain(value)}, which is outside the folders that a run may use on that machine ({named}). Give a "
                 f'path inside one of them, or ask its operator to add folders = ["{plain(path.parent)}"] to the allow list.'
             )
+
+
+def refuse_extensions(options: Mapping[str, Any], allowed: Allowed) -> None:
+    """Raises ConfigError if ``options`` of a run name an algorithm, a task or an aggregator that is neither tinyfl's own nor
+    an installed package's that is allowed. Nothing is imported."""
+    for kind in KINDS:
+        value = options.get(kind)
+        name = value.get("name") if isinstance(value, Mapping) else value.name if isinstance(value, Chosen) else value
+        if not name or (isinstance(name, str) and name in ENTRIES[kind]):
+            continue
+        called = f"{kind} {plain(name, 80)!r}"
+        if not isinstance(name, str) or not is_name(name):
+            raise ConfigError(
+                f"{called} is no name of an installed package's {kind}, and a federation's machines load no other code. Make "
+                "it a package (docs/your-own.md), and give the name of its entry point."
+            )
+        there = name in installed(kind)
+        if not there or name not in allowed.extensions:
+            what = f"{called} is not allowed on this machine" if there else f"no {kind} is called {name!r} on this machine"
+            cures = [] if there else ["install the package that has it"]
+            cures += [] if name in allowed.extensions else [f'add extensions = ["{name}"] to the allow list']
+            raise ConfigError(f"{what}. Its operator can {' and '.join(cures)} (docs/federation.md).")
 
 
 def _why_unknown(app: bytes) -> str:

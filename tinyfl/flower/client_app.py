@@ -51,9 +51,12 @@ def _reply(message: Message, context: Context) -> Message:
 
 
 def _simulated(message: Message, context: Context) -> RecordDict | Error:
+    from tinyfl.flower.allowed import allowed_here
     from tinyfl.flower.grid import shard
+    from tinyfl.flower.muster import refuse_task
     from tinyfl.flower.node import answer, read_request
 
+    refuse_task(message.content, allowed_here())
     fleet = _fleet(tuple(sorted(context.run_config.items())))
     part, parts = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
     if not isinstance(part, int) or not isinstance(parts, int):
@@ -69,11 +72,12 @@ def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
     """The complete simulated fleet of a run; built once in a long-lived process, such as Ray's."""
     from tinyfl.config import resolve
     from tinyfl.fleets.assembly import simulated
-    from tinyfl.flower.allowed import allowed_here, refuse_paths
-    from tinyfl.flower.settings import of_the_config
+    from tinyfl.flower.allowed import allowed_here, refuse_extensions, refuse_paths
+    from tinyfl.flower.settings import of_a_node
     from tinyfl.runs.learner import fitted
 
-    options = of_the_config(dict(run_config))
-    refuse_paths(options, allowed_here())
-    config, learner = fitted(resolve(options))
+    options, allowed = of_a_node(dict(run_config)), allowed_here()
+    refuse_extensions(options, allowed)
+    refuse_paths(options, allowed)
+    config, learner = fitted(resolve(options, installed=True))
     return simulated(learner.task, learner.network, config.devices)

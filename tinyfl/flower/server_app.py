@@ -22,7 +22,8 @@ from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError, TinyflError
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training
-from tinyfl.flower.allowed import Allowed, allowed_here, refuse_paths
+from tinyfl.flower.allowed import Allowed, allowed_here, refuse_extensions, refuse_paths
+from tinyfl.flower.muster import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
@@ -67,13 +68,17 @@ def main(grid: Grid, context: Context) -> None:
 def _confined(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
     """``options``, with a run directory if they have none.
 
-    Raises ConfigError for a path outside the allowed folders, including the paths of a resumed run's config.
+    Raises ConfigError for a path outside the allowed folders, and an algorithm, a task or an aggregator that is not allowed,
+    including those of a resumed run's config.
     """
+    refuse_extensions(options, allowed)
     if not {"out", "resume"} & set(options) and allowed.folders:
         options = {**options, "out": str(free_directory(resolve(options), allowed.folders[0]))}
     refuse_paths(options, allowed)
     if "resume" in options:
-        refuse_paths(vars(RunDirectory(Path(options["resume"])).config()), allowed)
+        saved = RunDirectory(Path(options["resume"])).config().as_options()
+        refuse_extensions(saved, allowed)
+        refuse_paths(saved, allowed)
     return options
 
 
@@ -104,7 +109,9 @@ def over_nodes(
     grid: Grid, config: Config, work: Training, on_event: Callable[[Event], None]
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the connected nodes, which together serve all devices of the run."""
+    demand_task(grid, grid.get_node_ids(), config)
     nodes = call_roll(grid, config.devices)
+    demand_task(grid, [node.node for node in nodes], config)
     for node in nodes[:MAX_NAMED]:
         print(f"{node.name}: devices {node.devices.start} to {node.devices.stop - 1}, {len(node.boards)} boards", flush=True)
     if len(nodes) > MAX_NAMED:

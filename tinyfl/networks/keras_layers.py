@@ -180,10 +180,8 @@ def _activation(where: str, value: Any) -> str:
         name = "leaky_relu with Keras's slope of 0.2"
     elif name in ("softmax", *ACTIVATIONS) and value is getattr(keras.activations, name):
         return name
-    raise ConfigError(
-        f"{where}: the core has no activation {name}. Take linear, relu, keras.layers.LeakyReLU(negative_slope=0.1), tanh, "
-        "sigmoid, or softmax at the end."
-    )
+    known = (f"keras.layers.LeakyReLU(negative_slope={LEAK})" if each == "leaky_relu" else each for each in ACTIVATIONS)
+    raise ConfigError(f"{where}: the core has no activation {name}. Take {', '.join(known)}, or softmax at the end.")
 
 
 def _array(variable: Any) -> F32:

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyfl.algorithms import Inner, with_layers
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import BATCHES, SINGLE, Network, is_file, starts_from
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
@@ -25,9 +28,6 @@ Row = Mapping[str, Any]
 Result = Mapping[str, Any]
 
 REPORT = "report.html"
-
-SHOTS_PER_CLASS = ("digits", "omniglot")
-"""Tasks whose shots are counted per class, not in total. The page of a run without its data needs this, too."""
 
 MAX_PER_LINE = 1000
 """Maximum length of a verdict or a note, in characters."""
@@ -60,6 +60,10 @@ def rebuild(path: Path) -> Path:
     result, config, initialisation = directory.result(), directory.config(), Initialisation.load(path)
     try:
         _refuse_other_files(directory, config)
+        if not _has_code(config.chosen("task")):
+            raise ConfigError(
+                f"The data are those of {config.chosen('task').called}, and a report loads no code of anybody's own."
+            )
         task = config.load_task(initialisation.standard)
         start = _start(config, task, initialisation.network)
     except (DataError, ConfigError, InstallError, OSError) as error:
@@ -208,7 +212,7 @@ def _fleet(config: Config, result: Result) -> str:
 
 def _headline(config: Config, result: Result, net: Network) -> str:
     row, start = leading(result["evaluation"]), leading(result["baseline"])
-    if result["task"] in SHOTS_PER_CLASS:
+    if _per_class(result):
         learns_from = f"{counted(row['shots'], 'sample')} of each of its {net.outputs} classes"
     else:
         learns_from = f"{row['shots']:,} of its own samples"
@@ -223,6 +227,11 @@ def _headline(config: Config, result: Result, net: Network) -> str:
     if not html.known(row["loss"]):
         return f"{lead} may have {figure}: at least one of {row['tasks']:,} did{others}."
     return f"{lead} has a mean squared error of {figure}{others}."
+
+
+def _per_class(result: Result) -> bool:
+    """Whether shots are counted per class; an older tinyfl did not write it."""
+    return str(result.get("shots_of") or shots_of(result["task"])) == "class"
 
 
 def _value(row: Row) -> str:
@@ -262,20 +271,34 @@ def _devices(picture: Picture | Exception) -> str:
     return f'<p class="note">Left out: this figure needs the data of the run. {why}</p>'
 
 
+def _has_code(chosen: Chosen) -> bool:
+    """Whether a report has the code: it is loaded, or a name loads it. A report loads no other."""
+    return chosen.code is not None or chosen.loads_by_name
+
+
+def _memory(batch: int) -> str:
+    return "weights, activations and deltas" + "; a gradient" * (batch > 1)
+
+
+def _inner(config: Config, net: Network) -> Inner | None:
+    """The inner loop of the first round, if the report has the algorithm's code."""
+    if not _has_code(config.chosen("algorithm")):
+        return None
+    return with_layers(config.build(), net.weighted_layers).inner(0)
+
+
 def _needs(config: Config, net: Network, result: Result) -> str:
-    inner = config.build().inner(0)
-    support = leading(result["evaluation"])["shots"] * (net.outputs if result["task"] in SHOTS_PER_CLASS else 1)
+    inner = _inner(config, net)
+    support = leading(result["evaluation"])["shots"] * (net.outputs if _per_class(result) else 1)
     down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
-    memory = "weights, activations and deltas"
-    adapting = BATCHES if support > 1 else SINGLE
     rows = [
-        ("RAM to learn in a round", html.size(result["device_ram_bytes"]), memory + ("; a gradient" * (inner.batch > 1))),
-        (
-            "RAM to adapt by full-batch steps",
-            html.size(net.ram_bytes(adapting)),
-            memory + ("; a gradient" * (support > 1)),
+        ("RAM to learn in a round", html.size(result["device_ram_bytes"]), _memory(inner.batch) if inner else ""),
+        ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(BATCHES if support > 1 else SINGLE)), _memory(support)),
+        *(
+            [("Samples each round", f"{inner.samples:,}", f"{counted(inner.steps, 'SGD step')}, batch {inner.batch:,}")]
+            if inner
+            else []
         ),
-        ("Samples each round", f"{inner.samples:,}", f"{counted(inner.steps, 'SGD step')}, batch {inner.batch:,}"),
         ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
         ("Down to a device, each round", html.size(down), "float32 weights"),
         ("Up from a device, each round", html.size(up), "float32 weights"),
@@ -327,7 +350,7 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         ("Learnt from", f"{result['sample_gradients']:,} sample gradients"),
     ]
     terms = "".join(f"<dt>{html.text(name)}</dt><dd>{html.text(value)}</dd>" for name, value in facts)
-    command = html.pre(shell("tinyfl", "run", path / "config.toml"))
+    command = html.pre(shell("tinyfl", "run", path / "config.toml", *config.words))
     return (
         f"{command}<p>The same config gives the same initialisation, bit for bit.</p><dl>{terms}</dl>"
         f"<details><summary>config.toml</summary>{html.pre(config.to_toml())}</details>"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import Any
 
-from tinyfl.config import OWN_DATA, Config
+from tinyfl.config import Config
 from tinyfl.report import html
 from tinyfl.runs.evaluation import LEADING_STEPS, MAJORITY, NEAREST_MEAN, SUPPORT_MEAN
 from tinyfl.runs.failures import diverged
@@ -57,9 +57,9 @@ def verdict(result: Row, config: Config) -> str:
 
 def _advice(result: Row, config: Config, floor: Row) -> str:
     """A cure that has helped such runs (bench/floors.py)."""
-    if (config.task == OWN_DATA and not config.standardise) or diverged(result["left_out"], config):
+    if (config.own_data and not config.standardise) or diverged(result["left_out"], config):
         return config.calmer
-    outliers = config.task == OWN_DATA and method(floor) == SUPPORT_MEAN
+    outliers = config.own_data and method(floor) == SUPPORT_MEAN
     return f"Give more --rounds than {config.rounds:,}, or leave --inner-lr to its default" + (
         ", or remove rows with a wrong y: a single outlier determines the scale of all." if outliers else "."
     )

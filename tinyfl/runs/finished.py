@@ -6,7 +6,9 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.errors import DataError
+from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.again import with_code
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.records import Provenance, checked, values
@@ -41,9 +43,9 @@ class Finished:
         return max(rows, key=lambda row: int(row["shots"]))
 
 
-def origin(run: Path, data: Path | None) -> Origin:
+def origin(run: Path, data: Path | None, task: Any = None) -> Origin:
     """Reads the origin at ``run``: a finished run's directory or its initialisation.npz, or another .npz file of weights.
-    ``data`` is the path of the task's file if it has moved since the run.
+    ``data`` is the path of the task's file if it has moved since the run; ``task`` is the run's own task, given again.
 
     Raises RunError if there is none or the run has not finished, DataError if the data are not the run's.
     """
@@ -55,13 +57,14 @@ def origin(run: Path, data: Path | None) -> Origin:
     )
     seed, config_sha256 = provenance.seed, provenance.config_sha256
     if not RunDirectory(directory).holds(file):
-        return Origin(file, start, load_task(start.task, data, seed, standard=start.standard), seed, config_sha256, None)
+        named = start.task if task is None else own_code({"task": task})["task"]
+        return Origin(file, start, load_task(named, data, seed, standard=start.standard), seed, config_sha256, None)
     run_directory = RunDirectory(directory)
-    config = run_directory.config()
+    config = with_code(run_directory.config(), task=task)
     config = config if data is None else replace(config, data=str(data))
-    task = config.load_task(start.standard)
+    loaded = config.load_task(start.standard)
     finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))
-    return Origin(directory, start, task, seed, config_sha256, finished)
+    return Origin(directory, start, loaded, seed, config_sha256, finished)
 
 
 def _data_of_run(directory: RunDirectory, config: Config) -> str:

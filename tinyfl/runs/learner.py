@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from tinyfl.config import OWN_DATA, Config
+from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import Network, is_file, network
 from tinyfl.tasks import Task, targets_for
+
+DEVICES = 1000
+"""The fleet's size for a task of the user's own that takes any, where nothing gives one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def _of_file(config: Config) -> Learner:
     model = load(Path(config.network))
     task = replace(config, targets=config.targets or targets_of(model)).load_task()
     net, start = from_keras(model, loss=task.loss)
-    refuse_misfit(net, task, config.network)
+    refuse_misfit(net, task, config.network, any_targets=config.own_data)
     notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], compiled_with(model)
     if model.output_shape[-1] == 1 and net.classifies:
         notes.append("network: its single yes-or-no output became two, one per class, with the same answers")
@@ -57,18 +60,20 @@ def _of_file(config: Config) -> Learner:
     return Learner(task, net, start, tuple(notes))
 
 
-def refuse_misfit(net: Network, task: Task, called: str) -> None:
-    """Raises ConfigError if the inputs or outputs of a network, named ``called`` in the message, differ from the task's."""
+def refuse_misfit(net: Network, task: Task, called: str, *, any_targets: bool = False) -> None:
+    """Raises ConfigError if the inputs or outputs of a network, named ``called`` in the message, differ from the task's.
+    ``any_targets``: the user may say what the targets are."""
     if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
+        also = _other_targets(net, task) if any_targets else ""
         raise ConfigError(
             f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, but task {task.name} has "
-            f"{prod(task.shape):,} and {task.outputs:,}. Give a model with those{_other_targets(net, task)}."
+            f"{prod(task.shape):,} and {task.outputs:,}. Give a model with those{also}."
         )
 
 
 def _other_targets(net: Network, task: Task) -> str:
     """A further cure if the network's outputs differ in number from the file's classes or values."""
-    if task.name != OWN_DATA or net.inputs != prod(task.shape):
+    if net.inputs != prod(task.shape):
         return ""
     if net.classifies:
         return f": y has {task.outputs:,} classes, one output each; or, if y are values to predict, give --targets values"
@@ -83,6 +88,8 @@ def fitted(config: Config) -> tuple[Config, Learner]:
     learner = learner_of(config)
     task = learner.task
     devices = config.devices or task.fleet_size
+    if not devices and not config.chosen("task").built_in:
+        devices = max(DEVICES, config.cohort)
     if not devices:
         raise ConfigError(f"task {config.task} has no number of devices of its own. Give --devices.")
     if task.fleet_size is not None and devices > task.fleet_size:
@@ -96,6 +103,6 @@ def fitted(config: Config) -> tuple[Config, Learner]:
     name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
     data = str(Path(config.data).resolve()) if config.data else ""
     fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
-    targets = targets_for(task.loss) if config.task == OWN_DATA else ""
+    targets = targets_for(task.loss) if config.own_data else ""
     completed = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
     return completed, learner

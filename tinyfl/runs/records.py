@@ -88,6 +88,7 @@ class Result(_Record):
     left_out: dict[str, Count]
     failed: dict[str, str] = {}
     privacy: dict[str, Any] | None = None
+    shots_of: Literal["class", "device"] = "device"
     boards: list[BoardRecord] = []
     theta_sha256: Hash
     config_sha256: Hash

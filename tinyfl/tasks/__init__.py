@@ -12,9 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import I32, U32, Source, TableSource
-from tinyfl.errors import ConfigError
 from tinyfl.networks.layers import Activation, Loss, Shape
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE
 from tinyfl.tasks.standard import Standardisation
+
+__all__ = [
+    "FIRST_TEST_DEVICE",
+    "FIRST_VALIDATION_DEVICE",
+    "SPLITS",
+    "Episodes",
+    "Split",
+    "Task",
+    "load_task",
+    "numbers",
+    "targets_for",
+]
 
 Split = Literal["validation", "test"]
 SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -23,11 +36,6 @@ SPLITS: tuple[Split, ...] = ("validation", "test")
 def targets_for(loss: Loss) -> str:
     """The kind of targets for a network with this ``loss``."""
     return "values" if loss is Loss.mean_squared_error else "classes"
-
-
-FIRST_VALIDATION_DEVICE = 1 << 30
-FIRST_TEST_DEVICE = 1 << 31
-"""First numbers of unseen devices, for tasks that generate devices from numbers; a fleet stays below both."""
 
 
 @dataclass(frozen=True)
@@ -91,41 +99,23 @@ class Task(Protocol):
 
 
 def load_task(
-    name: str,
+    name: str | Chosen,
     data: Path | None,
     seed: int,
     standardise: bool = True,
     targets: str = "",
     standard: Standardisation | None = None,
 ) -> Task:
-    """Loads the task ``name``; ``data`` is the user's file, if the task needs one.
+    """Loads the task ``name``, tinyfl's own or an installed package's, or one whose code is loaded; ``data``
+    is the user's file, if the task needs one.
 
     Only for the task npz: whether to ``standardise`` inputs and values, the kind of ``targets``, and ``standard``, an earlier
     run's standardisation, which overrides both.
     Raises ConfigError for an unknown name or a missing file, DataError for a malformed one.
     """
-    if name in ("npz", "omniglot") and data is None:
-        what = "your x, y and device arrays" if name == "npz" else "omniglot28.npz"
-        raise ConfigError(f"task {name} needs --data FILE: an .npz file with {what} (docs/tasks.md).")
-    if name in ("sine", "digits") and data is not None:
-        raise ConfigError(f"task {name} brings its own data: leave --data out, or say --task npz.")
-    if name == "sine":
-        from tinyfl.tasks.sine import Sine
-
-        return Sine(seed)
-    if name == "digits":
-        from tinyfl.tasks.digits import digits
-
-        return digits(seed)
-    if name == "omniglot" and data is not None:
-        from tinyfl.tasks.omniglot import omniglot
-
-        return omniglot(data, seed)
-    if name == "npz" and data is not None:
-        from tinyfl.tasks.npz import Npz
-
-        return Npz(data, seed, standardise, targets, standard)
-    raise ConfigError(f"no task is called {name!r}. There are sine, digits, npz and omniglot.")
+    settings = {"data": data, "seed": seed, "standardise": standardise, "targets": targets, "standard": standard}
+    task: Task = Chosen.read("task", name).complete().made(settings)
+    return task
 
 
 def numbers(first: int, count: int) -> U32:

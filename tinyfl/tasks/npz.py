@@ -45,12 +45,13 @@ class Npz:
 
     def __init__(
         self,
-        path: Path,
+        data: Path,
         seed: int,
         standardise: bool = True,
         targets: str = "",
         standard: Standardisation | None = None,
     ) -> None:
+        path = data
         self.path, self.seed = path, seed
         arrays = read_arrays(path, NEEDED, OPTIONAL)
         y, device = arrays["y"], arrays["device"]

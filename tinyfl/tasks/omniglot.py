@@ -16,11 +16,12 @@ WAYS = 5
 VALIDATION_ALPHABETS = 4
 
 
-def omniglot(path: Path, seed: int) -> Episodic:
-    """Loads the task from ``path``.
+def omniglot(data: Path, seed: int) -> Episodic:
+    """Loads the task from the file ``data``.
 
     Raises DataError if an array is missing or has the wrong shape.
     """
+    path = data
     arrays = read_arrays(path, ("bits", "cls", "alphabet", "alphabet_split"))
     bits, characters, alphabet = arrays["bits"], arrays["cls"], arrays["alphabet"]
     if bits.ndim != 2 or bits.shape[1] != 98 or bits.dtype != np.uint8:

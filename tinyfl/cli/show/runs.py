@@ -10,6 +10,7 @@ from rich.table import Table
 from tinyfl.cli.show.terminal import Terminal
 from tinyfl.fleet import Event
 from tinyfl.flower.rounds import Progress as ProgressReport
+from tinyfl.registry.chosen import Chosen
 from tinyfl.report import html
 from tinyfl.report.verdict import method, without_a_network
 from tinyfl.runs.evaluation import LEADING_STEPS
@@ -214,7 +215,8 @@ def inference(result: dict[str, Any]) -> None:
     if "task" in result:
         row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
         console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
-        if result["task"] == "npz" and not result["standardised"]:
+        task = Chosen("task", result["task"])
+        if task.built_in and task.takes("standardise") and not result["standardised"]:
             console.print("Inputs are unchanged from the file; to standardise them like a run's, give its directory as --task.")
 
 

@@ -1,0 +1,122 @@
+"""An installed package on a federation: a SuperLink and gateways that allow its algorithm and task, and some that do not."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from test_deployment import started, text_of, until
+
+import tinyfl
+from tinyfl.system.addresses import free_port
+from tinyfl.system.child import Child
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from own import write_own
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("modules_here")]
+
+RUN = {"network": "mlp-8", "devices": 4, "cohort": 4, "rounds": 3, "tasks": 4, "shots": 5, "adapt_lr": 0.01, "minimum": 4}
+WORDS = [word for key, value in RUN.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package of docs/your-own.md, built and installed into a folder on the path of every process."""
+    (tmp_path / "project").mkdir()
+    write_own(tmp_path / "project")
+    folder = tmp_path / "site"
+    options = ["-q", "--no-deps", "--no-build-isolation", "--target", folder]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, tmp_path / "project"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture
+def federation(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Starts a SuperLink with an allow list, and gateways of two devices each with theirs."""
+    port, local = free_port(), free_port()
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("FLWR_HOME", str(Path("home").resolve()))
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "0")
+    monkeypatch.setenv("FLWR_DISABLE_UPDATE_CHECK", "1")
+    Path("home").mkdir()
+    Path("home/config.toml").write_text(f'[superlink.lab]\naddress = "127.0.0.1:{local}"\ninsecure = true\n')
+    children: list[Child] = []
+
+    def start(of_superlink: str, *of_gateways: tuple[str, str]) -> list[Child]:
+        Path("superlink.toml").write_text(of_superlink)
+        command = f"tinyfl superlink --insecure --port {port} --local-port {local} --allow superlink.toml"
+        children.append(started(command, "superlink"))
+        until(lambda: "Application startup complete" in text_of(Path("superlink.log")))
+        for number, (fleet, allowed) in enumerate(of_gateways):
+            Path(f"fleet-{number}.toml").write_text(fleet)
+            Path(f"allowed-{number}.toml").write_text(allowed)
+            line = f"tinyfl gateway --insecure --superlink 127.0.0.1:{port} --fleet fleet-{number}.toml --name lab-{number}"
+            children.append(started(f"{line} --first-device {2 * number} --allow allowed-{number}.toml", f"gateway-{number}"))
+        return children
+
+    try:
+        yield start
+    finally:
+        for child in children:
+            child.kill()
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [shutil.which("tinyfl") or "tinyfl", "run", *words, "--federation", "lab", "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+NATIVE = "[[fleet]]\nnative = 2\n"
+BOARDS = '[[fleet]]\nboard = "posix"\ncount = 2\n'
+BOTH, TASK = 'extensions = ["cosine", "sensors"]\n', 'extensions = ["sensors"]\n'
+
+
+@pytest.mark.usefixtures("emulators")
+def test_an_installed_algorithm_and_task_learn_on_a_federation_and_go_on(federation: Callable[..., None]) -> None:
+    here = tinyfl.simulate(algorithm={"name": "cosine", "floor": 0.25}, task="sensors", **RUN, out="here").result
+    federation(BOTH, (NATIVE, TASK), (BOARDS, TASK))
+    Path("own.toml").write_text('[algorithm]\nname = "cosine"\nfloor = 0.25\n')
+    done = run("own.toml", "--task", "sensors", *WORDS, "--out", "runs/own")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["theta_sha256"] == here["theta_sha256"]
+    assert len(result["boards"]) == 2
+    again = run("--resume", "runs/own")
+    assert json.loads(again.stdout)["theta_sha256"] == here["theta_sha256"], again.stderr
+
+
+def test_a_node_that_does_not_allow_a_task_ends_the_run_by_name_and_imports_nothing(
+    federation: Callable[..., list[Child]], site: Path
+) -> None:
+    marker = "from pathlib import Path\nPath(__file__).with_name(f'imported-{__import__(\"os\").getpid()}').touch()\n"
+    module = site / "sensors.py"
+    module.write_text(marker + module.read_text())
+    processes = federation(TASK, (NATIVE, TASK), (NATIVE, ""))
+    done = run("--task", "sensors", *WORDS, "--out", "runs/own")
+    assert done.returncode == 2, done.stderr
+    assert (
+        "lab-1: task 'sensors' is not allowed on this machine. Its operator can add extensions = [\"sensors\"]" in done.stderr
+    )
+    assert "refuses a run: task 'sensors' is not allowed" in text_of(Path("gateway-1.log"))
+    imported = {int(path.name.partition("-")[2]) for path in site.glob("imported-*")}
+    assert len(imported) == 1, "the coordinator, which is allowed it"
+    assert not imported & {each.process.pid for each in processes}
+
+    # The SuperLink's own list is asked before anything else: no process of it has the algorithm.
+    before = set(site.glob("imported-*"))
+    done = run("--task", "sensors", "--algorithm", "cosine", *WORDS, "--out", "runs/other")
+    assert done.returncode == 2, done.stderr
+    assert "algorithm 'cosine' is not allowed on this machine" in done.stderr
+    assert set(site.glob("imported-*")) == before

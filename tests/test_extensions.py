@@ -1,0 +1,451 @@
+"""A user's own algorithm, task and aggregator: by name, as a class and as an object; resumed, reported and adapted."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from own import installed, write_own
+
+import tinyfl
+from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.algorithms.reptile import Reptile
+from tinyfl.config import Config, resolve
+from tinyfl.errors import ConfigError, RunError
+from tinyfl.registry.own import own_code
+from tinyfl.report import page as report
+from tinyfl.runs.adaptation import adapt
+from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.finished import origin
+
+OWN: dict[str, Any] = {"algorithm": "cosine:CosineReptile", "task": "sensors:Sensors"}
+SMALL: dict[str, Any] = {"network": "mlp-8", "devices": 20, "cohort": 5, "rounds": 40, "tasks": 20, "shots": 5}
+WORDS = ["--algorithm", "cosine:CosineReptile", "--task", "sensors:Sensors"]
+
+pytestmark = pytest.mark.usefixtures("modules_here")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the files of docs/your-own.md."""
+    monkeypatch.chdir(tmp_path)
+    write_own(tmp_path)
+    return tmp_path
+
+
+def tinyfl_says(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "tinyfl.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | more)
+
+
+def resolved(options: dict[str, Any]) -> Config:
+    """The config of options that this user gives."""
+    return resolve(own_code(options), installed=True)
+
+
+@dataclass(frozen=True)
+class Prox:
+    """An algorithm with every kind of option."""
+
+    rounds: int
+    mu: float
+    rate: float = 0.03
+    layers: tuple[int, ...] = (1, 2)
+    warm: bool = False
+    name_of_it: str = "prox"
+    share: float = field(default=0.5, metadata={"bounds": (0, 1)})
+    defaults: ClassVar[dict[str, Any]] = {"cohort": 7, "clip": 2.0}
+
+    def inner(self, round: int) -> Inner:
+        return Inner(samples=8, batch=1, passes=1, lr=self.rate)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return state.step(self.mu * (updates.mean() - state.theta))
+
+
+def table(**options: Any) -> dict[str, Any]:
+    """Prox with these options, as a TOML file has them, beside the class itself."""
+    chosen = own_code({"algorithm": Prox})["algorithm"]
+    return {"algorithm": chosen.over(type(chosen)("algorithm", chosen.name, "", options)), "task": "sine"}
+
+
+def test_a_name_a_class_an_object_and_a_table_make_the_same_run(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    by_name = tinyfl.simulate(**OWN, **SMALL, seed=3, out="by-name").result
+    monkeypatch.syspath_prepend(here)
+    from cosine import CosineReptile  # type: ignore[import-not-found]
+    from sensors import Sensors  # type: ignore[import-not-found]
+
+    ways: dict[str, dict[str, Any]] = {
+        "classes": {"algorithm": CosineReptile, "task": Sensors, "seed": 3},
+        "objects": {"algorithm": CosineReptile(rounds=40), "task": Sensors(seed=3)},
+        "tables": {"algorithm": {"name": OWN["algorithm"], "floor": 0.0}, "task": {"name": OWN["task"]}, "seed": 3},
+    }
+    for way, given in ways.items():
+        result = tinyfl.simulate(**{**SMALL, **given}, out=way).result
+        assert (result["theta_sha256"], result["config_sha256"]) == (by_name["theta_sha256"], by_name["config_sha256"]), way
+    other = tinyfl.simulate(**{**OWN, **SMALL, "algorithm": CosineReptile(rounds=40, floor=0.5)}, seed=3, out="other").result
+    assert other["theta_sha256"] != by_name["theta_sha256"]
+    assert other["config_sha256"] != by_name["config_sha256"]
+
+
+def test_an_object_of_tinyfls_own_class_is_the_run_of_its_name() -> None:
+    made = Reptile(rounds=40, samples=12, batch=4, inner_lr=0.04)
+    config = resolved({"task": "sine", "algorithm": made})
+    same = resolve({"task": "sine", "algorithm": "reptile", "rounds": 40, "samples": 12, "batch": 4, "inner_lr": 0.04})
+    assert (config, config.sha256(), config.build()) == (same, same.sha256(), made)
+
+
+def test_fields_called_like_settings_are_filled_from_them_and_give_their_defaults(here: Path) -> None:
+    usual = resolved({"algorithm": Prox, **table(mu=0.5)})
+    assert (usual.inner_lr, usual.cohort, usual.clip) == (0.03, 7, 2.0)
+    assert usual.rounds == resolve({"task": "sine"}).rounds
+    assert usual.build() == Prox(usual.rounds, 0.5)
+    given = resolve({**table(mu=0.5), "rounds": 9, "inner_lr": 0.5, "cohort": 2})
+    assert given.build() == Prox(9, 0.5, 0.5)
+    own = resolved(OWN)
+    assert (own.network, own.cohort, own.rounds, own.samples, own.shots) == ("mlp-32-32", 20, 200, 32, (10,))
+    del own
+    (here / "bare.py").write_text(Path("sensors.py").read_text().replace("    defaults =", "    nothing ="))
+    bare = resolved({"task": "bare:Sensors"})
+    assert (bare.network, bare.devices, bare.cohort, bare.rounds, bare.shots) == ("mlp-64-64", 0, 1, 10_000, (10,))
+
+
+def test_a_config_with_options_survives_its_file_and_its_hash_covers_them(tmp_path: Path) -> None:
+    config = resolve(table(mu=0.5, layers=[4], warm=True))
+    assert config.build() == Prox(config.rounds, 0.5, layers=(4,), warm=True)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    held = tomllib.loads(config.to_toml())["algorithm"]
+    assert held == {
+        "name": "test_extensions:Prox", "version": held["version"], "layers": [4], "mu": 0.5, "name_of_it": "prox",
+        "share": 0.5, "warm": True,
+    }  # fmt: skip
+    assert held["version"].startswith("sha256:")
+    back = resolve({}, tmp_path / "config.toml")
+    assert (back, back.sha256()) == (config, config.sha256())
+    hashes = {resolve(table(mu=mu, share=share)).sha256() for mu in (0.5, 0.6) for share in (0.1, 0.2)}
+    assert len(hashes) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "needs the option mu"),
+        ({"mu": "0.1"}, "mu of algorithm .*Prox is '0.1'. Input should be a valid number"),
+        ({"mu": float("nan")}, "mu of algorithm .*Prox is nan, which no config file can hold"),
+        ({"mu": 0.1, "layers": [1.5]}, "layers of algorithm .* Input should be a valid integer"),
+        ({"mu": 0.1, "warm": 1}, "warm of algorithm .* Input should be a valid boolean"),
+        ({"mu": 0.1, "share": 1.5}, "share of algorithm .*Prox is 1.5, out of its range 0 to 1"),
+        ({"mu": 0.1, "nu": 1}, "nu of algorithm .*Prox is no option. Its options are mu, layers, warm, name_of_it, share"),
+        ({"mu": 0.1, "rounds": 3}, "rounds of algorithm .*Prox is a setting"),
+        ({"mu": 0.1, "rate": 0.3}, "rate of algorithm .*Prox is a setting"),
+    ],
+)
+def test_an_option_of_another_type_or_name_is_refused_by_its_name(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        resolve(table(**options))
+
+
+@dataclass(frozen=True)
+class Wrong(Prox):
+    mu: float = 0.1
+    defaults: ClassVar[dict[str, Any]] = {"mu": 0.5}
+
+
+@dataclass(frozen=True)
+class Placed(Prox):
+    mu: float = 0.1
+    defaults: ClassVar[dict[str, Any]] = {"devices": 5}
+
+
+@dataclass(frozen=True)
+class Named(Prox):
+    version: str = "1"
+
+
+class Forgetful:
+    """Keeps not what it was made with."""
+
+    def __init__(self, mu: float = 0.1) -> None:
+        self.other = mu
+
+    def inner(self, round: int) -> Inner:
+        return Inner(samples=8, batch=1, passes=1, lr=0.1)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return state
+
+
+class Raising(Forgetful):
+    def __init__(self) -> None:
+        raise KeyError("nothing")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"algorithm": Wrong}, "defaults of algorithm .*Wrong has 'mu'"),
+        ({"algorithm": Placed}, "defaults of algorithm .*Placed has 'devices'"),
+        ({"algorithm": Named}, "has the field version"),
+        ({"algorithm": Forgetful()}, "keeps no mu"),
+        ({"algorithm": Prox(3, 0.1, layers=(object(),))}, "which no config file can hold"),  # type: ignore[arg-type]
+        ({"algorithm": Prox(3, 0.1), "rounds": 4}, "rounds is 4, and 3 in the algorithm that is given as an object"),
+        ({"algorithm": Prox(3, 7.0, share=2)}, "share .* out of its range"),
+        ({"algorithm": object()}, "builtins:object is no algorithm: it has no inner and no outer"),
+        ({"algorithm": 7}, "builtins:int is no algorithm"),
+        ({"task": Prox}, "no task: it has no stream and no episodes"),
+        ({"task": print}, "not a class or an object"),
+        ({"algorithm": "cosine:Nothing"}, "cosine has no Nothing"),
+        ({"algorithm": "absent:X"}, "absent cannot be imported"),
+        ({"algorithm": "broken:X"}, "broken cannot be imported .SyntaxError"),
+        ({"algorithm": "os:system"}, "not a class or an object"),
+        ({"algorithm": "cosine:CosineReptile", "batch": 4}, "has no batch: leave --batch out"),
+        ({"algorithm": "cosine:CosineReptile", "outer_step": 0.5}, "has no outer_step: leave --outer-step out"),
+        ({"task": "sensors:Sensors", "targets": "classes"}, "brings its own inputs and targets"),
+        ({"algorithm": {"name": "reptile", "mu": 0.1}}, "algorithm reptile has no options of its own"),
+        ({"algorithm": {"mu": 0.1}}, "not a name, or a table with name"),
+    ],
+    ids=str,
+)
+def test_what_is_no_algorithm_or_task_is_refused_with_the_reason(given: dict[str, Any], why: str) -> None:
+    Path("broken.py").write_text("def\n")
+    with pytest.raises(ConfigError, match=why):
+        resolved(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"algorithm": Raising}, "cannot be made: KeyError: 'nothing'"),
+        ({"task": "sensors:Sensors", "data": "x.npz"}, "brings its own data"),
+        ({"task": "needy:Sensors"}, "task needy:Sensors needs --data FILE"),
+        ({"task": "partial:Sensors"}, "has no standardisation"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_made_says_why_before_anything_is_written(given: dict[str, Any], why: str) -> None:
+    text = Path("sensors.py").read_text()
+    Path("needy.py").write_text(text.replace("    seed: int\n", "    seed: int\n    data: object\n"))
+    Path("partial.py").write_text(text.replace("    standardisation = None", "    nothing = None"))
+    with pytest.raises(ConfigError, match=why):
+        tinyfl.simulate(**{**SMALL, **given}, out="run")
+    assert not Path("run").exists()
+
+
+def test_arrays_of_an_object_are_held_by_their_hash() -> None:
+    @dataclass(frozen=True)
+    class Masked(Prox):
+        mask: Any = None
+
+    masks = [np.zeros(3, np.float32), np.zeros(3, np.float32), np.ones(3, np.float32)]
+    first, again, other = (resolved({"algorithm": Masked(3, 0.1, mask=mask)}) for mask in masks)
+    assert first == again != other
+    assert "sha256:" in first.to_toml()
+    assert first.build().mask is masks[0]  # type: ignore[attr-defined]
+
+
+def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
+    result = tinyfl.simulate(**OWN, **SMALL, out="run").result
+    again = tinyfl.simulate(resume="run", **OWN).result
+    assert again["theta_sha256"] == result["theta_sha256"]
+    assert again["config_sha256"] == result["config_sha256"] == RunDirectory(Path("run")).config().sha256()
+    for given, why in (
+        ({}, "algorithm cosine:CosineReptile and task sensors:Sensors: that is code.*--algorithm cosine:CosineReptile --task"),
+        ({"task": OWN["task"]}, "algorithm cosine:CosineReptile: that is code"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            tinyfl.simulate(resume="run", **given)
+    for other, why in (
+        ({"algorithm": "reptile"}, "started with algorithm cosine:CosineReptile .* and this is reptile"),
+        ({"algorithm": {"name": OWN["algorithm"], "floor": 0.5}}, "cannot be resumed with"),
+        ({"seed": 4}, "started with seed 0"),
+    ):
+        with pytest.raises(RunError, match=why):
+            tinyfl.simulate(resume="run", **{**OWN, **other})
+    Path("cosine.py").write_text(Path("cosine.py").read_text() + "# changed\n")
+    done = tinyfl_says("run", "--resume", "run", *WORDS)
+    assert (done.returncode, "started with algorithm cosine:CosineReptile (sha256:" in done.stderr) == (4, True), done.stderr
+
+
+def test_a_config_of_another_version_is_not_quietly_run_with_this_one(tmp_path: Path) -> None:
+    Path("own.toml").write_text(resolved(OWN).to_toml())
+    Path("cosine.py").write_text(Path("cosine.py").read_text() + "# changed\n")
+    done = tinyfl_says("run", "own.toml", *WORDS, "--out", "run")
+    assert (done.returncode, "remove version from [algorithm] in the file" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_class_without_a_source_runs_and_is_not_resumed() -> None:
+    names: dict[str, Any] = {"__name__": "typed"}
+    exec(Path("cosine.py").read_text(), names)
+    given = {**OWN, "algorithm": names["CosineReptile"]}
+    tinyfl.simulate(**given, **SMALL, out="run")
+    with pytest.raises(RunError, match="Python found no source of it"):
+        tinyfl.simulate(resume="run", **given)
+
+
+def killed_in_the_middle(words: list[str], out: Path) -> None:
+    """Starts a run, and kills it after some rounds."""
+    environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0"}
+    command = [sys.executable, "-P", "-m", "tinyfl.cli", "run", *words, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as process:
+        while process.poll() is None and not (out / "checkpoint" / "state.npz").exists():
+            time.sleep(0.002)
+        process.kill()
+    checkpoint = RunDirectory(out).checkpoint()
+    assert checkpoint is not None
+    assert 0 < checkpoint.state.round < json.loads(words[words.index("--rounds") + 1])
+
+
+def killed_resumed_reported_and_adapted(fleet: str, rounds: int, tmp_path: Path) -> None:
+    Path("own.toml").write_text(
+        f'network = "mlp-8"\nshots = [5]\n[algorithm]\nname = "cosine:CosineReptile"\nfloor = 0.1\n{fleet}'
+    )
+    words = ["own.toml", *WORDS, "--cohort", "2", "--rounds", str(rounds), "--tasks", "20", "--lanes", "1", "--threads", "1"]
+    whole = tinyfl_says("run", *words, "--devices", 2, "--out", "whole", "--json")
+    assert whole.returncode == 0, whole.stderr
+    killed_in_the_middle([*words, "--devices", "2"], Path("killed"))
+    refused = tinyfl_says("run", "--resume", "killed")
+    assert (refused.returncode, "give it yourself: " + " ".join(WORDS[2:]) in refused.stderr) == (2, False)
+    assert " ".join(WORDS) in refused.stderr
+    done = tinyfl_says("run", "--resume", "killed", *WORDS, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["theta_sha256"] == json.loads(whole.stdout)["theta_sha256"]
+
+    # Elsewhere, without the files: a report and an adaptation need no code.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.chdir(elsewhere)
+    reading = np.linspace(-1, 1, 8)[:, None]
+    np.savez("new.npz", x=reading, y=np.sin(5 * reading[:, 0]))
+    assert tinyfl_says("report", "../killed").returncode == 0
+    page = Path("../killed/report.html").read_text()
+    assert "sensors:Sensors · cosine:CosineReptile" in page
+    assert "a report loads no code of anybody&#x27;s own" in page
+    adapted = tinyfl_says("adapt", "../killed", "--data", "new.npz", "--json")
+    curve = json.loads(adapted.stdout)["curve"]
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+@pytest.mark.slow
+def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_simulated_devices(tmp_path: Path) -> None:
+    killed_resumed_reported_and_adapted("", 3000, tmp_path)
+
+
+@pytest.mark.usefixtures("emulators")
+@pytest.mark.parametrize(("board", "rounds"), [("posix", 60), ("mps2-an386", 12)])
+def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_two_boards(
+    tmp_path: Path, board: str, rounds: int
+) -> None:
+    killed_resumed_reported_and_adapted(f'[[fleet]]\nboard = "{board}"\ncount = 2\n', rounds, tmp_path)
+    boards = json.loads(Path("../killed/result.json").read_text())["boards"]
+    assert [each["board"] for each in boards] == [board, board]
+    os.chdir(tmp_path)
+    native = tinyfl.simulate(
+        **{**OWN, "algorithm": {"name": OWN["algorithm"], "floor": 0.1}}, network="mlp-8", shots=5, cohort=2, devices=2,
+        rounds=rounds, tasks=20, out="native",
+    )  # fmt: skip
+    assert native.result["theta_sha256"] == json.loads(Path("killed/result.json").read_text())["theta_sha256"]
+
+
+def test_an_aggregator_of_ones_own_replaces_the_mean() -> None:
+    from tinyfl.aggregators import aggregator
+
+    usual = {"task": "sine", "nodes": "devices", "cohort": 5, **{k: v for k, v in SMALL.items() if k != "cohort"}}
+    mean = tinyfl.simulate(**usual, out="mean").result
+    one = {"aggregator": {"name": "geometric:GeometricMedian", "steps": 3}}
+    own = tinyfl.simulate(**usual, **one, out="own").result
+    assert own["theta_sha256"] != mean["theta_sha256"]
+    assert type(aggregator(resolved({**usual, **one}))).__name__ == "GeometricMedian"
+    with pytest.raises(ConfigError, match="geometric:GeometricMedian goes by the majority"):
+        resolved({**usual, **one, "cohort": 2})
+    with pytest.raises(ConfigError, match="would see only sums"):
+        resolved({**usual, **one, "nodes": "1"})
+
+
+def test_an_export_takes_the_runs_task_again() -> None:
+    tinyfl.simulate(**OWN, **SMALL, out="run")
+    with pytest.raises(ConfigError, match="task sensors:Sensors: that is code"):
+        origin(Path("run"), None)
+    with pytest.raises(RunError, match="this is sine"):
+        origin(Path("run"), None, "sine")
+    assert origin(Path("run"), None, OWN["task"]).task.name == "sensors"
+
+
+def test_the_help_of_own_code_has_its_settings_with_its_defaults() -> None:
+    shown = tinyfl_says("run", "--help", *WORDS, COLUMNS="200").stdout
+    for text in ("--samples", "[default: 0.02]", "[default: mlp-32-32]", "[default: 200]"):
+        assert text in shown
+    assert "--batch" not in shown and "--data" not in shown
+
+
+def test_a_page_says_of_what_shots_are_counted_as_the_task_does() -> None:
+    text = Path("sensors.py").read_text()
+    Path("classes.py").write_text(text.replace("    defaults =", "    shots_per_class = True\n    defaults ="))
+    for task, words in (("sensors:Sensors", "5 of its own samples"), ("classes:Sensors", "5 samples of each of its 1 classes")):
+        tinyfl.simulate(**{**SMALL, "task": task}, out=task.partition(":")[0])
+        report.rebuild(Path(task.partition(":")[0]))
+        assert words in Path(task.partition(":")[0], "report.html").read_text()
+    assert adapt  # imported for its types alone elsewhere
+
+
+@pytest.fixture
+def package(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs a package with entry points by kind and name."""
+
+    def install(name: str, points: dict[str, dict[str, str]], version: str = "1.0") -> None:
+        installed(here / "site", name, points, version)
+        monkeypatch.syspath_prepend(here / "site")
+        monkeypatch.syspath_prepend(here)
+
+    return install
+
+
+def test_an_installed_packages_names_work_like_tinyfls_own(package: Callable[..., None], here: Path) -> None:
+    package("ours", {"algorithm": {"cosine": "canary:X"}, "task": {"sensors": "canary:Y"}, "aggregator": {"rfa": "canary:Z"}})
+    for kind, name in (("algorithm", "cosine"), ("task", "sensors"), ("aggregator", "rfa")):
+        with pytest.raises(ConfigError, match=rf"{name} \(of ours\)"):
+            resolve({kind: "nope"})
+    assert resolve({"task": "sensors"}).task == "sensors"
+    assert not (here / "imported").exists(), "only its name was read"
+    Path("ours.toml").write_text('task = "sensors"\n[algorithm]\nname = "cosine"\nfloor = 0.1\n')
+    run = tinyfl.simulate(config="ours.toml", **SMALL, nodes="devices", aggregator="rfa", out="run")
+    config = RunDirectory(Path("run")).config()
+    assert [(each.name, each.version) for each in config.extensions] == [
+        ("algorithm" and name, "ours 1.0") for name in ("cosine", "sensors", "rfa")
+    ]
+    assert tinyfl.simulate(resume="run").result["theta_sha256"] == run.result["theta_sha256"]
+
+
+def test_another_version_of_a_package_does_not_go_on_with_a_run(package: Callable[..., None], here: Path) -> None:
+    package("ours", {"task": {"sensors": "sensors:Sensors"}})
+    tinyfl.simulate(task="sensors", **SMALL, out="run")
+    (here / "site" / "ours-1.0.dist-info").rename(here / "site" / "ours-1.1.dist-info")
+    info = here / "site" / "ours-1.1.dist-info" / "METADATA"
+    info.write_text(info.read_text().replace("1.0", "1.1"))
+    with pytest.raises(ConfigError, match=r"task sensors is of ours 1\.1 here, and the run is of ours 1\.0"):
+        tinyfl.simulate(resume="run")
+
+
+def test_a_name_of_tinyfls_own_stays_its_own_and_a_name_of_two_packages_is_neithers(package: Callable[..., None]) -> None:
+    package("ours", {"algorithm": {"reptile": "canary:X", "cosine": "canary:X", "../x": "canary:X"}})
+    package("theirs", {"algorithm": {"cosine": "canary:X"}})
+    assert isinstance(resolve({"algorithm": "reptile"}, installed=True).build(), Reptile)
+    with pytest.raises(ConfigError, match="ours's reptile is not there: the name is tinyfl's own"):
+        resolve({"algorithm": "nope"})
+    with pytest.raises(ConfigError, match=r"more than one installed package: (ours 1\.0, theirs 1\.0|theirs 1\.0, ours 1\.0)"):
+        resolve({"algorithm": "cosine"}, installed=True)
+    assert not Path("imported").exists()
+
+
+def test_the_help_lists_installed_names_and_imports_none(package: Callable[..., None], here: Path) -> None:
+    package("ours", {"algorithm": {"cosine": "canary:X"}})
+    shown = tinyfl_says("run", "--help", COLUMNS="200", PYTHONPATH=f"{here / 'site'}:{here}").stdout
+    assert "Installed: cosine." in shown
+    assert not Path("imported").exists()

@@ -1,0 +1,27 @@
+"""tinyfl's algorithms, one entry each. The settings of an algorithm are its class's fields; its defaults here are for any task,
+those for one task are that task's. Tuned on validation devices of other seeds, at equal sample gradients: bench/tune.py."""
+
+from tinyfl.registry.entries import Entry, by_name
+
+ALGORITHMS: dict[str, Entry] = by_name(
+    Entry(
+        "tinyreptile", "tinyfl.algorithms.tinyreptile:TinyReptile",
+        "each device learns online, a sample at a time (Ren et al. 2023)",
+        {"samples": 32, "batch": 1, "inner_lr": 0.01, "outer_step": 1.0},
+    ),
+    Entry(
+        "reptile", "tinyfl.algorithms.reptile:Reptile",
+        "each device takes several steps on mini-batches (Nichol et al. 2018)",
+        {"samples": 50, "batch": 10, "inner_lr": 0.05, "outer_step": 1.0},
+    ),
+    Entry(
+        "fedavg", "tinyfl.algorithms.fedavg:FedAvg",
+        "the mean of the devices' models (McMahan et al. 2017)",
+        {"samples": 40, "batch": 8, "inner_lr": 0.05, "outer_step": 1.0},
+    ),
+    Entry(
+        "joint", "tinyfl.algorithms.joint:Joint",
+        "one model for all samples: the baseline without meta-learning",
+        {"samples": 32, "batch": 1, "inner_lr": 0.05, "outer_step": 1.0},
+    ),
+)  # fmt: skip

@@ -1,0 +1,47 @@
+"""tinyfl's tasks, one entry each. Defaults are tuned like the algorithms'."""
+
+from tinyfl.registry.entries import TaskEntry, by_name
+
+FIRST_VALIDATION_DEVICE = 1 << 30
+FIRST_TEST_DEVICE = 1 << 31
+"""First numbers of unseen devices, for tasks that generate devices from numbers; a fleet stays below both."""
+
+TASKS: dict[str, TaskEntry] = by_name(
+    TaskEntry(
+        "digits", "tinyfl.tasks.digits:digits",
+        "scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a device sees five of the ten, with its own numbering, "
+        "rotation and brightness",
+        {"network": "mlp-64-64", "devices": 1000, "cohort": 10, "rounds": 4000, "shots": (1, 5)},
+        tuned={
+            "tinyreptile": {"inner_lr": 0.1},
+            "reptile": {"inner_lr": 0.5, "rounds": 2560},
+            "fedavg": {"inner_lr": 0.2, "rounds": 3200},
+            "joint": {"inner_lr": 0.2, "cohort": 4, "rounds": 10000},
+        },
+        shots_per_class=True,
+    ),
+    TaskEntry(
+        "sine", "tinyfl.tasks.sine:Sine",
+        "sine waves of random amplitude and phase; a device is one wave",
+        {"network": "mlp-64-64", "devices": 10000, "cohort": 1, "rounds": 31250, "shots": (10,)},
+        tuned={
+            "reptile": {"inner_lr": 0.03, "rounds": 20000},
+            "fedavg": {"inner_lr": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
+            "joint": {"inner_lr": 0.003},
+        },
+    ),
+    TaskEntry(
+        "npz", "tinyfl.tasks.npz:Npz",
+        "a user's own samples by device",
+        {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
+        file="an .npz file with your x, y and device arrays",
+    ),
+    TaskEntry(
+        "omniglot", "tinyfl.tasks.omniglot:omniglot",
+        "Omniglot's characters, 28 x 28 pixels; a device sees five of them, with its own numbering",
+        {"network": "conv-omniglot", "devices": 10000, "cohort": 8, "rounds": 5000, "shots": (1, 5)},
+        tuned={"tinyreptile": {"inner_lr": 0.05, "samples": 50}},
+        file="omniglot28.npz",
+        shots_per_class=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,38 @@
+"""A saved run's own code, given again by this user, since a run directory cannot have it loaded."""
+
+from dataclasses import replace
+from typing import Any
+
+from tinyfl.config import Config
+from tinyfl.errors import RunError
+from tinyfl.registry.chosen import Chosen
+from tinyfl.registry.own import own_code
+
+
+def again(saved: Chosen, given: Any) -> Chosen:
+    """A saved run's algorithm, task or aggregator as ``given`` again; without its code where that is None and no name loads it.
+
+    Raises RunError for another one, another version, or one whose source Python could not find.
+    """
+    now = Chosen.read(saved.kind, saved if given is None else given)
+    now = now.loaded() if now.of_package else now
+    if now.code is not None and not (now.version and saved.version):
+        raise RunError(
+            f"nobody can tell whether {saved.called} is what the run was started with, since Python found no source of it. "
+            "Start a new run with another --out, with the class in a file of its own, which can be resumed."
+        )
+    if (now.name, now.version) != (saved.name, saved.version):
+        raise RunError(
+            f"the run was started with {saved.called} ({saved.version}), and this is {now.name} ({now.version or 'tinyfl'}). "
+            "Restore what it was, or start a new run with another --out."
+        )
+    return now.over(saved)
+
+
+def with_code(config: Config, **given: Any) -> Config:
+    """``config``, read from a run directory, with the code that this user gives again, by kind.
+
+    Raises RunError for other code than the run's.
+    """
+    given = own_code({kind: value for kind, value in given.items() if value is not None})
+    return replace(config, extensions=tuple(again(each, given.get(each.kind)) for each in config.extensions))
