@@ -136,6 +136,18 @@ def test_every_symbol_that_the_core_and_the_agent_export_has_the_prefix(cc: str,
     assert {name for name in exported if not name.startswith("tinyfl_")} == {"main"}
 
 
+def test_each_row_of_files_on_the_page_needs_no_other_and_together_they_are_the_core(cc: str, tmp_path: Path) -> None:
+    if not shutil.which("nm"):
+        pytest.skip("no nm on the path")
+    rows = [re.findall(r"`(\w+\.c)`", line) for line in README.splitlines() if line.startswith("| `")]
+    assert sorted(name for row in rows for name in row) == [source.name for source in CORE_FILES]
+    for row in rows:
+        output = tmp_path / "row.o"
+        harness.compile_c(cc, output, [harness.CORE / name for name in row], "-ffreestanding", "-O2", "-r", "-nostdlib")
+        needed = {line.split()[-1].lstrip("_") for line in run("nm", "-u", output).splitlines()}
+        assert needed <= {"memcpy", "memset", "memcmp"}, row
+
+
 def test_the_core_has_no_variables_so_that_learners_do_not_disturb_each_other(cc: str, tmp_path: Path) -> None:
     if not shutil.which("nm"):
         pytest.skip("no nm on the path")
@@ -171,7 +183,8 @@ def test_a_cpp_program_links_all_that_the_public_headers_declare(cc: str, cxx: s
     """After Arduino's macros, and with warnings that the headers of a library must not raise."""
     declared = sorted({name for path in PUBLIC for name in re.findall(r"\b(tinyfl_\w+)\((?!\*)", path.read_text())})
     assert len(declared) > 40
-    lines = [f'#include "{path.name}"' for path in [ARDUINO, *PUBLIC]]
+    lines = [f'#include "{ARDUINO.name}"', "extern int real, mask, any, where;"]  # the program's own names
+    lines += [f'#include "{path.name}"' for path in PUBLIC]
     lines += ['extern "C" const tinyfl_port *tinyfl_port_start(void) { return nullptr; }']
     lines += ["template <typename F> int use(F *function) { F *volatile linked = function; return linked == nullptr; }"]
     lines += [
