@@ -212,7 +212,7 @@ class Raising(Forgetful):
         ({"algorithm": {"name": "reptile", "mu": 0.1}}, "algorithm reptile has no options of its own"),
         ({"algorithm": {"mu": 0.1}}, "not a name, or a table with name"),
     ],
-    ids=str,
+    ids=lambda each: each if isinstance(each, str) else next(iter(each)),
 )
 def test_what_is_no_algorithm_or_task_is_refused_with_the_reason(given: dict[str, Any], why: str) -> None:
     Path("broken.py").write_text("def\n")
