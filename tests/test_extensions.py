@@ -65,7 +65,7 @@ class Prox:
     defaults: ClassVar[dict[str, Any]] = {"cohort": 7, "clip": 2.0}
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=8, batch=1, passes=1, lr=self.rate)
+        return Inner(samples=8, batch=1, passes=1, rate=self.rate)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(self.mu * (updates.mean() - state.theta))
@@ -177,7 +177,7 @@ class Forgetful:
         self.other = mu
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=8, batch=1, passes=1, lr=0.1)
+        return Inner(samples=8, batch=1, passes=1, rate=0.1)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state

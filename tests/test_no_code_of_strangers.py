@@ -159,7 +159,7 @@ def test_a_message_that_names_code_is_refused_by_a_gateway_and_a_client_app(name
     sine = load_task("sine", None, 0)
     net = network("mlp-4", (1,), 1, sine.loss, sine.activation)
     content = RecordDict({"arrays": theta_record(net.initial_weights(0))})
-    content["config"] = instructions(Inner(4, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
+    content["config"] = instructions(Inner(samples=4, rate=0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
     asked = RecordDict({"config": ConfigRecord({"task": name, "version": "ours 1.0"})})
     run_config: dict[str, Any] = {"task": name, "network": "mlp-4", "devices": 2}
     FleetGrid(NativeFleet(sine, net, 2))  # gives this process the identity that Message() asks for
@@ -230,7 +230,7 @@ def test_an_entry_point_is_loaded_by_a_gateway_that_allows_it_and_by_no_other(
         net = network("mlp-4", (1,), 1, task.loss, task.activation)
         forgotten(tmp_path)
         content = RecordDict({"arrays": theta_record(net.initial_weights(0))})
-        content["config"] = instructions(Inner(4, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
+        content["config"] = instructions(Inner(samples=4, rate=0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
         run_config = {
             "task": "listed",
             "network": "mlp-4",
