@@ -39,9 +39,6 @@ METRICS_RECORDS = 500
 """Approximate number of records in metrics.jsonl, for a run of any length."""
 
 
-UNKNOWN = (1 << 32) - 1
-
-
 @dataclass(frozen=True)
 class Progress:
     """The progress of a run, for display. ``loss`` is the cohorts' mean since the last report."""
@@ -77,21 +74,19 @@ class _Snapshot:
 
 @dataclass(frozen=True)
 class KeptRounds:
-    """The round, counted from 1, of what each device keeps, uint32 (devices,); 0: nothing; UNKNOWN: its last update is
-    missing."""
+    """The last counted round, counted from 1, of what each device keeps, uint32 (devices,); 0: nothing."""
 
     rounds: U32
 
     def after(self, updates: Updates, rounds: int) -> list[tuple[int, int, int]]:
-        """Counts the round ``rounds``, and returns each device that started from another state than expected, with the expected
-        round and that found."""
+        """Counts the round ``rounds``, and returns each device that started from an earlier state than that of its last round,
+        with this round and that of the state. A later one is that of a round in which its update got lost."""
         devices = np.fromiter(updates.kept_from, np.int64)
         found = np.fromiter(updates.kept_from.values(), np.int64)
         expected = self.rounds[devices].astype(np.int64)
-        other = (found != expected) & (expected != UNKNOWN)
+        lost = found < expected
         self.rounds[devices] = rounds
-        self.rounds[list(updates.absent)] = UNKNOWN
-        return list(zip(devices[other].tolist(), expected[other].tolist(), found[other].tolist(), strict=True))
+        return list(zip(devices[lost].tolist(), expected[lost].tolist(), found[lost].tolist(), strict=True))
 
 
 @contextmanager
@@ -240,7 +235,7 @@ class Federation:
             self._save()
 
     def _check_kept(self, updates: Updates, rounds: int) -> None:
-        """Logs devices that started from another state than that of their last round, once ``rounds`` rounds are done."""
+        """Logs devices that have lost what they had kept, once ``rounds`` rounds are done."""
         if not updates.kept_from:
             return
         self._kept = self._kept or KeptRounds(np.zeros(self.config.devices, np.uint32))
