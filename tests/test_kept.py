@@ -166,8 +166,8 @@ FLOATS, SIZE = 3, 4
 
 
 class Rounds(RuleBasedStateMachine):
-    """Rounds of a run that is killed at any moment and resumed, against a list of all blocks. A resumed run repeats its rounds with
-    the same cohorts."""
+    """Rounds of a run that is killed at any moment and resumed, against a list of all blocks. A resumed run repeats its rounds
+    with the same cohorts."""
 
     @initialize()
     def begin(self) -> None:
