@@ -18,23 +18,27 @@ def plan(
     shape: Annotated[str | None, typer.Option(help="For a network's name: its input, such as 28x28x1.")] = None,
     outputs: Annotated[int, typer.Option(help="For a network's name: its outputs.")] = 0,
     freeze: Annotated[int, typer.Option(help="The first N layers with weights do not learn.")] = 0,
-    samples: Annotated[int, typer.Option(help="Samples in each round.")] = 32,
-    batch: Annotated[int, typer.Option(help="Samples in each inner step.")] = 1,
+    samples: Annotated[int | None, typer.Option(help="Samples in each round. Default: 32, or the algorithm's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples in each inner step. Default: 1, or the algorithm's.")] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Count the inner loop of this algorithm, or MODULE:CLASS.")
+    ] = None,
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
     """Show a model's cost on boards before flashing: RAM, flash, instructions, seconds and millijoules."""
     from tinyfl import costs
     from tinyfl.cli.show import runs as show
-    from tinyfl.costs.models import load_model, read_shape
+    from tinyfl.costs.models import inner_loop, load_model, read_shape
 
     made = load_model(model, read_shape(shape) if shape else None, outputs)
-    found = costs.on_boards(made, board, name=model, freeze=freeze, samples=samples, batch=batch, toolchain=toolchain)
+    inner = inner_loop(made, algorithm, samples, batch)
+    found = costs.on_boards(made, board, name=model, freeze=freeze, inner=inner, toolchain=toolchain)
     if json:
         typer.echo(jsonlib.dumps({"costs": [cost.as_json() for cost in found]}))
     else:
         show.costs(found)
-    costs.demand_fit(made, found, freeze=freeze, batch=batch)
+    costs.demand_fit(made, found, freeze=freeze, inner=inner)
 
 
 @app.command()

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tinyfl.algorithms import Inner
+from tinyfl.algorithms import Inner, Returns
 from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link.messages import PROGRAM_HEADER, WEIGHTS_HEADER
-from tinyfl.networks import BATCHES, SINGLE, Network
+from tinyfl.networks import Network
 from tinyfl.networks.layers import Kind
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ _SOFT_FLOAT = ((110.0, 344.0, 0.0), (326.0, 800.0, 0.0))
 _PROCESS = "{} is a process on this machine, without a memory limit. Name a board with a chip."
 
 T = TypeVar("T")
+
+
+ROUND = Inner(samples=32, rate=0.0)
+"""The usual round to count: TinyReptile's."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,8 @@ class Cost:
         return {"model": self.model, "board": self.board, "fits": self.fits, **rooms, "work": work, "link": link}
 
 
-def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: int = 1, toolchain: Toolchain = "zig") -> Cost:
-    """The cost of learning with ``network`` on ``board``, in rounds of ``samples``.
+def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolchain: Toolchain = "zig") -> Cost:
+    """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner``.
 
     Raises ConfigError for a board that is a process on this machine, and the errors of ``build``.
     """
@@ -119,14 +123,13 @@ def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: i
 
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
-    if samples < 1 or batch < 1:
-        raise ConfigError(f"rounds of {samples} samples in batches of {batch}: both must be at least 1.")
     built = firmware(board, toolchain)
-    ram = _ram(network, built, batch)
+    ram = _ram(network, built, inner)
     slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
-    counts = _if_emulated(board, lambda: instructions(network, board, batch, toolchain)) if ram.fits else None
+    counts = _if_emulated(board, lambda: instructions(network, board, inner.batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
-    down_and_up = 2 * _one_way(4 * network.parameters, board)
+    sent = network.parameters - network.plan.weights_of(inner.local)
+    down_and_up = _one_way(4 * network.parameters, board) + _one_way(4 * sent, board)
     sizes = built.size
     assert sizes is not None
     return Cost(
@@ -138,7 +141,7 @@ def learning_cost(network: Network, board: Board, *, samples: int = 32, batch: i
         (
             _work("infer", forward, board, counts is not None),
             _work("learn", step, board, counts is not None),
-            _work(f"{samples} steps", samples * step, board, counts is not None),
+            _work(f"{inner.total} steps", inner.total * step, board, counts is not None),
         ),
         down_and_up,
         down_and_up * BITS_PER_BYTE / board.links[0].baud,
@@ -197,18 +200,18 @@ def _fixed(built: Firmware) -> dict[str, int]:
     return {"stack": memory.stack, "agent": agent, **({"padding": padding} if padding else {})}
 
 
-def _loop(batch: int) -> Inner:
-    """An inner loop with the memory that batches of this size need."""
-    return BATCHES if batch > 1 else SINGLE
-
-
-def _ram(network: Network, built: Firmware, batch: int) -> Room:
+def _ram(network: Network, built: Firmware, inner: Inner) -> Room:
     assert built.board.memory is not None
     weights, plan = 4 * network.parameters, len(network.plan.bytes)
     parts = {**_fixed(built), "plan": plan, "weights": weights}
     parts["activations and deltas"] = network.ram_bytes() - weights
     parts["sample"] = 4 * (network.inputs + network.outputs)
-    return Room({**parts, "gradient": weights} if batch > 1 else parts, built.board.memory.ram.size)
+    further = {
+        "two blocks of what is kept": 8 * network.plan.weights_of(inner.local) if inner.kept else 0,
+        "gradient": weights if inner.batch > 1 or inner.returns is Returns.gradient else 0,
+        "copy of theta": weights if any(phase.pull for phase in inner.phases) else 0,
+    }
+    return Room({**parts, **{name: size for name, size in further.items() if size}}, built.board.memory.ram.size)
 
 
 def _estimated(network: Network, board: Board) -> tuple[int, int]:
@@ -234,7 +237,7 @@ def _one_way(payload: int, board: Board) -> int:
 
 
 def on_boards(
-    model: "Network | Program", board: str, *, name: str, freeze: int, samples: int, batch: int, toolchain: Toolchain
+    model: "Network | Program", board: str, *, name: str, freeze: int, inner: Inner, toolchain: Toolchain
 ) -> list[Cost]:
     """The costs of ``model`` on these boards (boards.select), or on ``all`` boards with a chip.
 
@@ -243,41 +246,41 @@ def on_boards(
     selection = [each for each in boards.select(board) if each.memory or board != "all"]
     if isinstance(model, Network):
         network = model.frozen(freeze)
-        return [learning_cost(network, each, samples=samples, batch=batch, toolchain=toolchain) for each in selection]
+        return [learning_cost(network, each, inner=inner, toolchain=toolchain) for each in selection]
     if freeze:
         raise ConfigError("an int8 model cannot learn: leave --freeze out.")
     return [inference(model, each, name=name, toolchain=toolchain) for each in selection]
 
 
-def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, batch: int) -> None:
+def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, inner: Inner) -> None:
     """Raises DoesNotFit, with a cure, if ``model`` fits none of the boards in ``costs``."""
     if any(cost.fits for cost in costs):
         return
     if isinstance(model, Network):
-        raise _refusal(model.frozen(freeze), costs[0], batch)
+        raise _refusal(model.frozen(freeze), costs[0], inner)
     raise _refusal_of_program(model, costs[0])
 
 
-def _refusal(network: Network, cost: Cost, batch: int) -> DoesNotFit:
-    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(_loop(batch))
+def _refusal(network: Network, cost: Cost, inner: Inner) -> DoesNotFit:
+    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(inner)
     return DoesNotFit(
-        f"{network.name} needs {network.arena_bytes(_loop(batch)):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
+        f"{network.name} needs {network.arena_bytes(inner):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
         f"({cost.ram.available:,} less {cost.ram.available - fixed:,} for the stack and the agent). "
-        f"{_cure(network, cost, fixed, batch)} --board all shows every board."
+        f"{_cure(network, cost, fixed, inner)} --board all shows every board."
     )
 
 
-def _cure(network: Network, cost: Cost, room: int, batch: int) -> str:
+def _cure(network: Network, cost: Cost, room: int, inner: Inner) -> str:
     """Settings that fit into ``room`` bytes, or boards that fit the network."""
     cures = []
-    if batch > 1 and network.arena_bytes() <= room:
+    if inner.batch > 1 and not inner.needs and network.arena_bytes() <= room:
         cures.append(f"in batches of 1 ({network.arena_bytes():,} bytes)")
     for count in range(1, network.weighted):
-        need = network.frozen(count).arena_bytes(_loop(batch))
+        need = network.frozen(count).arena_bytes(inner)
         if need <= room:
             cures.append(f"with --freeze {count} ({need:,} bytes)")
             break
-    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(_loop(batch)) - room]
+    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(inner) - room]
     if larger:
         cures.append(f"on {', '.join(larger)}")
     return f"It fits {', or '.join(cures)}." if cures else "Give a network with fewer weights or channels."

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyfl.algorithms import Inner, with_layers
+from tinyfl.config import resolve
 from tinyfl.errors import ConfigError
 from tinyfl.networks import REFERENCE, Network, is_file, is_named, network, reference
 from tinyfl.networks.layers import Activation, Loss, Shape
+from tinyfl.registry.own import own_code
 
 if TYPE_CHECKING:
     from tinyfl.int8.native import Program
@@ -55,3 +58,17 @@ def read_shape(text: str) -> Shape:
         raise ConfigError(f"--shape {text} is not a shape. Give inputs, such as 43, or rows, columns and channels: 28x28x1.")
     shape = tuple(map(int, sizes))
     return (*shape, 1) if len(shape) == 2 else shape
+
+
+def inner_loop(model: "Network | Program", algorithm: str | None, samples: int | None, batch: int | None) -> Inner:
+    """The inner loop to count for a network: of the algorithm's first round, or ``samples`` in batches.
+
+    Raises ConfigError for numbers that no device can run, an algorithm that has not these settings, or one for a model that
+    does not learn.
+    """
+    if algorithm is None:
+        return Inner(samples=32 if samples is None else samples, batch=batch or 1, rate=0.0)
+    if not isinstance(model, Network):
+        raise ConfigError("an int8 model cannot learn: leave --algorithm out.")
+    given = own_code({"algorithm": algorithm, "samples": samples, "batch": batch})
+    return with_layers(resolve(given).build(), model.weighted_layers).inner(0)
