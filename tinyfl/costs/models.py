@@ -67,7 +67,7 @@ def inner_loop(model: "Network | Program", algorithm: str | None, samples: int |
     does not learn.
     """
     if algorithm is None:
-        return Inner(samples=32 if samples is None else samples, batch=batch or 1, rate=0.0)
+        return Inner(samples=32 if samples is None else samples, batch=1 if batch is None else batch, rate=0.0)
     if not isinstance(model, Network):
         raise ConfigError("an int8 model cannot learn: leave --algorithm out.")
     given = own_code({"algorithm": algorithm, "samples": samples, "batch": batch})
