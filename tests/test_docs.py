@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import typer
 from test_rooms import arrows, modules, room
 
 import tinyfl
-from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.algorithms import State
 from tinyfl.building import boards
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
@@ -167,36 +167,6 @@ def test_the_page_on_your_own_algorithm_and_task_does_what_it_says(tmp_path: Pat
     strategy = names["FedAdam"](fraction_evaluate=0.0, min_available_nodes=1, min_train_nodes=1)
     grid = names["FleetGrid"](names["NativeFleet"](names["sine"], net, 1000))
     strategy.start(grid, names["theta_record"](start.theta), num_rounds=1, train_config=names["told"])
-
-
-def test_a_server_that_remembers_more_than_theta_keeps_it_in_a_subclass_of_state() -> None:
-    from tinyfl.flower.grid import FleetGrid
-    from tinyfl.flower.messages import theta_record
-    from tinyfl.flower.strategy import FleetStrategy
-    from tinyfl.networks import network
-    from tinyfl.simulators.native import NativeFleet
-
-    @dataclass(frozen=True)
-    class Moving(State):
-        velocity: np.ndarray
-
-    class Momentum:
-        def inner(self, round: int) -> Inner:
-            return Inner(samples=8, rate=0.01)
-
-        def outer(self, state: State, updates: Updates) -> State:
-            assert isinstance(state, Moving)
-            velocity = 0.5 * state.velocity + (updates.mean() - state.theta)
-            return replace(state, round=state.round + 1, theta=(state.theta + velocity).astype(np.float32), velocity=velocity)
-
-    task = load_task("sine", None, 0)
-    net = network("mlp-8", (1,), 1, task.loss, task.activation)
-    start = Moving(0, net.initial_weights(0), np.zeros(net.parameters))
-    strategy = FleetStrategy(Momentum(), start, cohort=4, fleet_size=10, seed=0)
-    strategy.start(FleetGrid(NativeFleet(task, net, 10)), theta_record(start.theta), num_rounds=3)
-    assert isinstance(strategy.state, Moving)
-    assert strategy.state.round == 3
-    assert np.abs(strategy.state.velocity).max() > 0
 
 
 def test_the_page_on_tasks_makes_a_data_set_that_a_fleet_learns() -> None:

@@ -9,7 +9,7 @@ import pytest
 import tinyfl
 from tinyfl.config import resolve
 from tinyfl.errors import ConfigError, RunError
-from tinyfl.networks import network
+from tinyfl.networks import BATCHES, SINGLE, network
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.tasks import load_task
 
@@ -50,7 +50,7 @@ def test_the_first_layers_keep_what_they_start_from_and_the_others_learn(tmp_pat
     assert moved == [(i >= freeze, i >= freeze) for i in range(3)]
     held = Initialisation.load(tmp_path / "run")
     assert [layer.learns for layer in held.network.placed] == [i >= freeze for i in range(3)]
-    assert run.result["device_ram_bytes"] == net.frozen(freeze).ram_bytes(batch)
+    assert run.result["device_ram_bytes"] == net.frozen(freeze).ram_bytes(BATCHES if batch > 1 else SINGLE)
 
 
 def test_a_network_of_which_nothing_learns_is_refused(tmp_path: Path) -> None:

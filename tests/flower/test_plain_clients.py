@@ -1,8 +1,7 @@
 """Our strategy over clients that know nothing of tinyfl."""
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from tinyfl.flower.strategy import FleetStrategy
 
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
-FEATURES, ROWS = 6, 12
+FEATURES, ROWS, RATE = 6, 12, 0.05
 
 
 def own_data(node: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,8 +41,7 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     (theta,) = message.content["arrays"].to_numpy_ndarrays()
-    config: Mapping[str, Any] = message.content["config"]
-    phi, loss = sgd(theta, int(context.node_config["partition-id"]), config["inner-lr"])
+    phi, loss = sgd(theta, int(context.node_config["partition-id"]), RATE)
     reply = {"weights": ArrayRecord([phi]), "metrics": MetricRecord({"num-examples": ROWS, "loss": loss})}
     return Message(RecordDict(reply), reply_to=message)
 
@@ -72,7 +70,7 @@ class Linear:
     """Reptile's outer step on whatever clients do with the rate that they are told."""
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=ROWS, rate=0.05)
+        return Inner(samples=ROWS, rate=RATE)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(0.5 * (updates.mean() - state.theta))
