@@ -150,15 +150,17 @@ TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const 
     } else {
         code = tinyfl_accumulate(loop->learner, x, y, loop->gradient, &before);
         const uint32_t filled = loop->sample % p->batch + 1;
-        if (code == TINYFL_OK && !gradient && (filled == p->batch || loop->sample + 1 == p->samples))
+        const int last = loop->sample + 1 == p->samples;
+        if (code == TINYFL_OK && !gradient && (filled == p->batch || last))
             code = tinyfl_step(loop->learner, loop->gradient, p->rate, filled);
+        else if (code == TINYFL_OK && gradient && last)
+            code = tinyfl_mean_gradient(loop->learner, loop->gradient, p->samples);
     }
     if (code != TINYFL_OK)
         return code;
     loop->loss += before;
     advance(loop);
-    return gradient && tinyfl_loop_done(loop) ? tinyfl_mean_gradient(loop->learner, loop->gradient, p->samples)
-                                              : TINYFL_OK;
+    return TINYFL_OK;
 }
 
 TINYFL_API const tinyfl_real *tinyfl_loop_gradient(const tinyfl_loop *loop)

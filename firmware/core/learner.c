@@ -288,6 +288,19 @@ TINYFL_API int tinyfl_accumulate(tinyfl_learner *learner, const real *x, const r
     return learn(learner, x, y, 1.0f, gradient, loss);
 }
 
+TINYFL_API tinyfl_mask tinyfl_layers_below_limit(const tinyfl_learner *learner, uint64_t layers)
+{
+    const real *weights = learner->weights;
+    mask ok = every();
+    for (size_t i = 0; i < learner->plan->count; i++) {
+        const size_t count = layer_weights(&learner->plan->layers[i]);
+        if (layers >> i & 1)
+            ok &= below(weights, count, TINYFL_LIMIT);
+        weights += count;
+    }
+    return ok;
+}
+
 /* Check 4 of the guard; then only the lanes that pass it go on. */
 static int scaled_below_limit(tinyfl_learner *learner, const real *gradient, float scale)
 {
