@@ -1,8 +1,8 @@
 """What simulated devices keep from round to round: the same blocks, and the same rule, as on a board (firmware/SPEC.md, kept).
 
 A device has a block and a copy of it as of the run's last checkpoint. Each carries its round, counted from 1; 0: none. With a
-file the blocks outlive this process, killed at any moment: a number is written before its block, which it makes invalid until
-the block is complete, and after a copy.
+file the blocks outlive this process, killed at any moment: while a block is written its number is UNFINISHED, later than any
+round, and so its copy takes its place; a copy is written before its number.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from tinyfl.fleet import Saved
 
 HEADER = np.dtype([("magic", "S8"), ("run", "<u8"), ("layers", "<u8"), ("size", "<u8"), ("count", "<u8")])
 MAGIC = b"tinyflkp"
+UNFINISHED = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,6 @@ class Kept:
     def store(self, devices: U32, round: int, blocks: F32) -> None:
         """Replaces the devices' blocks by those after ``round``."""
         at = devices.astype(np.int64) - self.first
-        self.rounds[at, 0] = round + 1
+        self.rounds[at, 0] = UNFINISHED
         self.blocks[at, 0] = blocks
+        self.rounds[at, 0] = round + 1
