@@ -55,7 +55,7 @@ class Phase:
     def __post_init__(self) -> None:
         if not all(0 < count < 1 << 32 for count in (self.samples, self.batch, self.passes)) or not 0 < self.layers <= ALL:
             raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
-        with np.errstate(over="ignore"):  # as a device computes them
+        with np.errstate(over="ignore", invalid="ignore"):  # as a device computes them
             rate, clip, pull = (np.float32(value) for value in (self.rate, self.clip, self.pull))
             share = rate * pull
         if not all(0 <= value < LIMIT for value in (rate, clip, pull)) or share > 1:
