@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tinyfl import costs
+from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.errors import ConfigError, DoesNotFit
 from tinyfl.networks import Network, network, reference
@@ -63,7 +64,7 @@ async def learn(machine: Any, net: Network, batch: int) -> int:
     await board.put_weights(theta)
     samples = np.random.default_rng(2).uniform(0, 1, (3, net.inputs + net.outputs)).astype(np.float32)
     base = hashlib.sha256(floats(theta)).digest()
-    await board.train(Round(0, 0, 0, 3, batch, 1, 0.01, 0.0, base))
+    await board.train(Round(0, 0, 0, Inner(samples=3, batch=batch, rate=0.01).to_bytes(), base))
     await board.feed(samples)
     return (await board.status()).stack
 
