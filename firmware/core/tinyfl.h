@@ -195,7 +195,7 @@ TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner);
 TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 /* Prepares an inner loop of an initialised learner, over tinyfl_loop_bytes of memory, aligned as a real. All three must stay
- * in place. TINYFL_OK or TINYFL_EINVAL. */
+ * in place, and the learner keeps to its last phase, until it is initialised again. TINYFL_OK or TINYFL_EINVAL. */
 TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, tinyfl_learner *learner, void *memory);
 
 /* Whether all phases are done; else the index, from 0, of the next sample. */
