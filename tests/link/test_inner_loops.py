@@ -1,5 +1,5 @@
-"""Rounds of several phases over links: boards, Python's or the agent's own C, end with the bits of simulated devices; and what is
-local stays on the board."""
+"""Rounds of several phases over links: boards, Python's or the agent's own C, end with the bits of simulated devices; and what
+is local stays on the board."""
 
 import asyncio
 from collections.abc import Callable
