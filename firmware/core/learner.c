@@ -346,6 +346,6 @@ TINYFL_API int tinyfl_mean_gradient(tinyfl_learner *learner, real *gradient, uin
     const float scale = 1.0f / (float)samples;
     const int code = scaled_below_limit(learner, gradient, scale);
     for (size_t i = 0; code == TINYFL_OK && i < learner->count; i++)
-        gradient[i] = scale * gradient[i];
+        gradient[i] = real_of(0.0f) - scale * gradient[i];
     return code;
 }

@@ -19,7 +19,7 @@ TINYFL_INLINE int tinyfl_moves(const tinyfl_learner *learner, size_t i)
     return learner->plan->layers[i].learns && (learner->layers >> i & 1);
 }
 
-/* Divides a sum of gradients by its number of samples, after check 4 of the guard. */
+/* Makes a sum of gradients of so many samples the step of rate 1 from 0, after check 4 of the guard. */
 TINYFL_API int tinyfl_mean_gradient(tinyfl_learner *learner, real *gradient, uint32_t samples);
 
 /* Reals of memory. Each gradient is at the end, over outputs that the sweep no longer needs. */

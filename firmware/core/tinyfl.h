@@ -205,7 +205,7 @@ TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop);
 /* Learns from the next sample. Fails as tinyfl_learn does. */
 TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const tinyfl_real *y);
 
-/* After the last sample: the mean gradient of the last phase, or NULL if the loop returns the change. */
+/* After the last sample: minus the mean gradient of the last phase, or NULL if the loop returns the change. */
 TINYFL_API const tinyfl_real *tinyfl_loop_gradient(const tinyfl_loop *loop);
 
 /* The weights of some layers of a checked plan, together: their number, and copies out of all weights (`into` may be `all`)

@@ -145,7 +145,7 @@ static void finish(const bench *b, const tinyfl_cohort *c)
             if (local)
                 b->weights[at] = real_of(c->theta[at]);
             else if (gradient)
-                b->weights[at] = c->theta[at] - gradient[at];
+                b->weights[at] = gradient[at] + c->theta[at];
     }
 }
 

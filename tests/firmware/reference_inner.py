@@ -125,8 +125,9 @@ class Loop:
 
     def _finish(self, last: Phase) -> None:
         if self.inner.returns == GRADIENT:
-            self.gradient *= f32(1) / f32(last.samples)
-            guard(self.gradient)
+            mean = f32(1) / f32(last.samples) * self.gradient
+            guard(mean)
+            self.gradient[...] = f32(0) - mean
         if self.inner.kept:
             guard(self.local)
 
@@ -148,7 +149,7 @@ class Loop:
     def phi(self, theta: F32) -> F32:
         """What the update stands for."""
         phi, sent = theta.copy(), ~chosen(self.layers, self.inner.local)
-        phi[sent] = theta[sent] - self.update if self.inner.returns == GRADIENT else self.update
+        phi[sent] = theta[sent] + self.update if self.inner.returns == GRADIENT else self.update
         return phi
 
 

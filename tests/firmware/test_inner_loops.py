@@ -143,7 +143,7 @@ def test_the_returned_gradient_is_the_change_of_one_step_of_a_full_batch(built: 
     stepped = demand_reference(built, DEEP, kind, Inner((first, Phase(4, 4, 1, 1.0))), 4)
     assert returned is not None
     assert stepped is not None
-    np.testing.assert_allclose(returned.weights - returned.gradient, stepped.weights, atol=1e-6)
+    np.testing.assert_allclose(returned.weights + returned.gradient, stepped.weights, atol=1e-6)
 
 
 @pytest.mark.parametrize("local", [1, 4, 8, 5, 15, 2], ids=bin)

@@ -242,7 +242,7 @@ class LinkFleet:
             raise Corrupt(f"the board returned {update.size} weights, not {sent.sum()}.")
         if not np.isfinite(update).all():
             raise Numeric("the board returned non-finite weights.")
-        phi[sent] = work.theta[sent] - update if work.inner.returns is Returns.gradient else update
+        phi[sent] = work.theta[sent] + update if work.inner.returns is Returns.gradient else update
         return _Outcome(phi, status.loss, "", status.kept)
 
     def _sent(self, inner: Inner) -> NDArray[np.bool_]:
