@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyfl import core
-from tinyfl.algorithms import Inner
+from tinyfl.algorithms import Inner, Phase
 from tinyfl.core import Code, Engine, Plan, SineSource, Stream, TableSource, Trained
 from tinyfl.errors import ConfigError
 from tinyfl.networks import Network, network
@@ -31,10 +31,37 @@ def digest(trained: Trained) -> str:
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
-@pytest.mark.parametrize("options", [{}, {"batch": 6}, {"passes": 3}, {"clip": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"batch": 6}, {"passes": 3}, {"clip": 0.5}, {"pull": 2.0}, {"pull": 2.0, "batch": 6}])
 def test_lanes_and_threads_change_no_bit(options: dict[str, Any]) -> None:
     answers = {digest(train(SINE, 37, Engine(threads, lanes), **options)) for lanes in LANES for threads in (1, 2, 5)}
     assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        Inner(Phase(8, 0.05, layers=4), Phase(9, 0.05, batch=4, passes=2, pull=0.5), local=4, kept=True),
+        Inner(Phase(5, 0.05), Phase(7, 0.0), returns="gradient", local=1, kept=True),
+        Inner(Phase(5, 0.05, batch=2, layers=3), Phase(3, 1e14), local=2, kept=True),
+    ],
+    ids=["two phases", "gradient", "divergent"],
+)
+def test_lanes_and_threads_change_no_bit_of_phases_nor_of_what_is_kept(inner: Inner) -> None:
+    """Every third device has kept nothing yet."""
+    theta, before = SINE.initial_weights(3), np.random.default_rng(1).uniform(-1, 1, (37, SINE.plan.weights_of(inner.local)))
+    answers, codes = set(), None
+    for lanes in LANES:
+        for threads in (1, 2, 5):
+            kept = before.astype(np.float32)
+            kept[::3] = np.nan
+            engine, devices = Engine(threads, lanes), numbers(100, 37)
+            trained = core.train(
+                SINE.plan, theta, SineSource(7), devices, 2, inner.to_bytes(), kept=kept, each=True, engine=engine
+            )
+            answers.add((digest(trained), kept.tobytes()))
+            codes = set(trained.code.tolist())
+    assert len(answers) == 1
+    assert codes == ({Code.ok} if inner.phases[1].rate < 1 else {Code.numeric})
 
 
 def test_lanes_change_no_bit_of_a_table_task() -> None:

@@ -72,7 +72,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ROW = {"mode": EVIL, "shots": 1, "steps": 10, "loss": 1.0, "loss_ci95": None, "accuracy": None, "accuracy_ci95": None}
-DESCRIBED = Description(2, EVIL, 1, EVIL, b"\xab", 0, 0, 0, 0, 0, (), (), (), b"", b"", 0, b"")
+DESCRIBED = Description(3, EVIL, 1, EVIL, b"\xab", 0, 0, 0, 0, 0, (), (), (), (), b"", b"", 0, b"")
 DEVICE = Device(Port(EVIL, "0000:0000", EVIL, EVIL, EVIL), EVIL, EVIL, DESCRIBED)
 RESULT = {
     "task": EVIL, "algorithm": EVIL, "network": EVIL, "evaluation": [ROW], "baseline": [ROW], "floor": [ROW],
@@ -95,7 +95,7 @@ INFERRED = {"model": EVIL, "on": EVIL, "bytes": 1, "arena_bytes": 1, "output": E
 def monitored() -> None:
     with show_fleet.Monitor() as shown:
         shown.tell(Line(0.0, "connected", EVIL, description=DESCRIBED))
-        shown.tell(Line(0.0, "status", EVIL, status=Status(9, 1, b"", 1, 1.0, 0, b"", 0)))
+        shown.tell(Line(0.0, "status", EVIL, status=Status(9, 1, b"", 1, 1.0, 0, b"", 0, 0)))
         shown.tell(Line(0.0, "gone", EVIL, detail=EVIL))
 
 

@@ -161,67 +161,6 @@ int tinyfl_get_uint(const tinyfl_map *map, const char *key, uint64_t most, uint6
     return 1;
 }
 
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static float from_half(uint32_t bits)
-{
-    const uint32_t sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31, fraction = bits & 0x3ffu;
-    if (exponent == 0) {
-        const float small = (float)fraction * 5.9604644775390625e-8f; /* 2^-24 */
-        return sign ? -small : small;
-    }
-    if (exponent == 31)
-        return float_of(sign | 0x7f800000u | fraction << 13);
-    return float_of(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
-/* Rounds a double to the nearest float, ties to even, by its bits: a board may lack doubles. */
-static float from_double(uint64_t bits)
-{
-    const uint32_t sign = (uint32_t)(bits >> 32) & 0x80000000u;
-    const int exponent = (int)(bits >> 52 & 0x7ff) - 896; /* with a float's bias */
-    uint64_t fraction = bits & 0xfffffffffffffu;
-    if (exponent >= 255)
-        return float_of(sign | 0x7f800000u | (exponent == 1151 && fraction ? 0x400000u : 0u));
-    if (exponent < -24)
-        return float_of(sign);
-    int drop = 29;
-    uint32_t kept = exponent > 0 ? (uint32_t)exponent << 23 : 0;
-    if (exponent <= 0) { /* subnormal: the leading one is explicit */
-        fraction |= (uint64_t)1 << 52;
-        drop += 1 - exponent;
-    }
-    kept += (uint32_t)(fraction >> drop);
-    const uint64_t rest = fraction & (((uint64_t)1 << drop) - 1), half = (uint64_t)1 << (drop - 1);
-    if (rest > half || (rest == half && (kept & 1)))
-        kept++; /* may correctly carry into the exponent */
-    return float_of(sign | kept);
-}
-
-int tinyfl_get_float(const tinyfl_map *map, const char *key, float *value)
-{
-    reader r;
-    head h;
-    if (!find(map, key, &r, &h))
-        return 0;
-    if (h.major == SIMPLE && h.info == 25)
-        *value = from_half((uint32_t)h.value);
-    else if (h.major == SIMPLE && h.info == 26)
-        *value = float_of((uint32_t)h.value);
-    else if (h.major == SIMPLE && h.info == 27)
-        *value = from_double(h.value);
-    else if (h.major == UNSIGNED && h.value <= 1u << 24)
-        *value = (float)(uint32_t)h.value;
-    else
-        return 0;
-    return 1;
-}
-
 static int get_string(const tinyfl_map *map, const char *key, uint8_t major, tinyfl_string *value)
 {
     reader r;

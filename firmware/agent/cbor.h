@@ -26,7 +26,6 @@ int tinyfl_map_check(const tinyfl_map *map);
 
 /* Each returns 1 if the map has `key` with a value of this type, else 0. */
 int tinyfl_get_uint(const tinyfl_map *map, const char *key, uint64_t most, uint64_t *value);
-int tinyfl_get_float(const tinyfl_map *map, const char *key, float *value); /* converts doubles and integers */
 int tinyfl_get_bytes(const tinyfl_map *map, const char *key, tinyfl_string *value);
 int tinyfl_get_text(const tinyfl_map *map, const char *key, tinyfl_string *value);
 

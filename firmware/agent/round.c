@@ -28,6 +28,10 @@ static void fail(tinyfl_agent *agent, int code)
 static void finish(tinyfl_agent *agent)
 {
     const tinyfl_inner *inner = &agent->round.inner;
+    if (inner->kept && !tinyfl_layers_below_limit(&agent->learner, inner->local)) {
+        fail(agent, TINYFL_ENUMERIC);
+        return;
+    }
     if (inner->kept) {
         tinyfl_layers_gather(&agent->plan, inner->local, agent->weights, agent->kept.blocks);
         agent->kept.round = agent->round.stream.round + 1;
@@ -141,7 +145,7 @@ static int claim(tinyfl_agent *agent, const tinyfl_round *round)
     tinyfl_kept kept = agent->kept;
     if (kept.run != round->run || (inner->kept && kept.layers != inner->local))
         kept = (tinyfl_kept){.run = round->run,
-                             .layers = inner->local,
+                             .layers = inner->kept ? inner->local : 0,
                              .blocks = kept.blocks,
                              .count = inner->kept ? tinyfl_layers_weights(&agent->plan, inner->local) : 0};
     const size_t start = (size_t)((uint8_t *)kept.blocks - agent->arena), loop = tinyfl_loop_bytes(&agent->plan, inner);
@@ -158,12 +162,12 @@ static int start_round(tinyfl_agent *agent, const tinyfl_round *round)
 {
     if (!tinyfl_has_weights(agent) || memcmp(round->base, agent->hash, sizeof round->base) != 0)
         return TINYFL_REFUSED_BASE;
-    const int refusal = claim(agent, round);
-    if (refusal)
-        return refusal;
     if (tinyfl_learner_init(&agent->learner, &agent->plan, agent->weights, agent->memory,
                             tinyfl_learner_bytes(&agent->plan), 0.0f) != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
+    const int refusal = claim(agent, round);
+    if (refusal)
+        return refusal;
     tinyfl_kept *kept = &agent->kept;
     if (round->inner.kept) {
         recall(kept, round);

@@ -137,12 +137,18 @@ static void advance(tinyfl_loop *loop)
         begin_phase(loop);
 }
 
-/* Makes the weights minus the mean gradient, by a step of rate 1 from 0. */
+/* Makes the weights that are returned minus the mean gradient, by a step of rate 1 from 0; the local ones stay. */
 static int return_gradient(tinyfl_loop *loop, uint32_t samples)
 {
     tinyfl_learner *l = loop->learner;
     l->pull = 0.0f;
-    memset(l->weights, 0, l->count * sizeof(real));
+    real *weights = l->weights, *gradient = loop->gradient;
+    for (size_t i = 0; i < l->plan->count; i++) {
+        const size_t count = layer_weights(&l->plan->layers[i]);
+        memset(loop->inner->local >> i & 1 ? gradient : weights, 0, count * sizeof(real));
+        weights += count;
+        gradient += count;
+    }
     return tinyfl_step(l, loop->gradient, 1.0f, samples);
 }
 

@@ -299,6 +299,19 @@ static void pull_layers_back(const tinyfl_learner *learner, float rate)
     }
 }
 
+TINYFL_API tinyfl_mask tinyfl_layers_below_limit(const tinyfl_learner *learner, uint64_t layers)
+{
+    const real *weights = learner->weights;
+    mask ok = every();
+    for (size_t i = 0; i < learner->plan->count; i++) {
+        const size_t count = layer_weights(&learner->plan->layers[i]);
+        if (layers >> i & 1)
+            ok &= below(weights, count, TINYFL_LIMIT);
+        weights += count;
+    }
+    return ok;
+}
+
 TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float rate, uint32_t samples)
 {
     if (!learner || !aligned(gradient) || samples == 0 || !(rate >= 0.0f && rate < TINYFL_LIMIT))

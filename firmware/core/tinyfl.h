@@ -185,15 +185,17 @@ TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float
 TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t count);
 TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner);
 
-/* Samples of all phases, and steps of learning from one: each sample as often as its phase has passes. */
+/* Of a checked inner loop: samples of all phases, and steps of learning from one, each sample as often as its phase has
+ * passes. */
 TINYFL_API uint64_t tinyfl_inner_samples(const tinyfl_inner *inner);
 TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner);
 
-/* Bytes of memory beyond the learner's: a gradient for mini-batches or to return, and a copy of the weights for a pull. */
+/* Bytes of memory of a checked inner loop, beyond the learner's: a gradient for mini-batches or to return, and a copy of the
+ * weights for a pull. */
 TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 /* Prepares an inner loop of an initialised learner, over tinyfl_loop_bytes of memory, aligned as a real. All three must stay
- * in place. TINYFL_OK or TINYFL_EINVAL. */
+ * in place, and the learner keeps to its last phase, until it is initialised again. TINYFL_OK or TINYFL_EINVAL. */
 TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, tinyfl_learner *learner, void *memory);
 
 /* Whether all phases are done; else the index, from 0, of the next sample. */
@@ -208,6 +210,9 @@ TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const 
 TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers);
 TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *all, tinyfl_real *into);
 TINYFL_API void tinyfl_layers_scatter(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *from, tinyfl_real *all);
+
+/* Whether a learner could start again with its weights of these layers: each is below TINYFL_LIMIT in magnitude. */
+TINYFL_API tinyfl_mask tinyfl_layers_below_limit(const tinyfl_learner *learner, uint64_t layers);
 
 /* The random generator: Threefry-4x32-20 (Salmon, Moraes, Dror, Shaw, SC'11). A pure function of its arguments:
  * four words for each (seed, stream, device, round, index). */

@@ -171,7 +171,9 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
         exchange_kept(&b, c, &g, 0, none());
     if (code == TINYFL_OK)
         code = inner_loop(&b, c, &g);
-    const mask ok = code == TINYFL_OK ? b.learner.alive : none();
+    mask ok = code == TINYFL_OK ? b.learner.alive : none();
+    if (code == TINYFL_OK && c->inner.kept)
+        ok &= tinyfl_layers_below_limit(&b.learner, c->inner.local);
     if (code == TINYFL_OK && c->inner.kept)
         exchange_kept(&b, c, &g, 1, ok);
     if (code == TINYFL_OK && (c->inner.local || c->inner.returns == TINYFL_GRADIENT))

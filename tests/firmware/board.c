@@ -148,5 +148,17 @@ long board_events(void) { return events; }
 uint8_t *board_flash(void);
 uint8_t *board_flash(void) { return slot_at(0); }
 
+/* Copies the numbers of what the device keeps, then the block and its copy; how many floats these are together. */
+size_t board_kept(uint32_t numbers[2], float *into);
+size_t board_kept(uint32_t numbers[2], float *into)
+{
+    const tinyfl_kept *kept = &agent->kept;
+    numbers[0] = kept->round;
+    numbers[1] = kept->copied;
+    if (kept->count > 0)
+        memcpy(into, kept->blocks, 2 * kept->count * sizeof *into);
+    return 2 * kept->count;
+}
+
 int board_resets(void);
 int board_resets(void) { return resets; }

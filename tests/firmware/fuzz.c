@@ -305,6 +305,130 @@ static void call(subject *s, int hostile)
     free(of_loss.block);
 }
 
+static int not_minus_0(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits != 0x80000000u;
+}
+
+/* SPEC.md's rule for inner loops, said again. */
+static int inner_code(const tinyfl_inner *inner)
+{
+    uint64_t samples = 0;
+    int good = inner->count >= 1 && inner->count <= 4 && inner->returns <= 1 && inner->kept <= 1;
+    for (int i = 0; good && i < inner->count; i++) {
+        const tinyfl_phase *p = &inner->phases[i];
+        samples += p->samples;
+        good = p->samples && p->batch && p->passes && good_factor(p->rate) && good_factor(p->clip) && good_factor(p->pull) &&
+               p->rate * p->pull <= 1.0f && not_minus_0(p->rate) && not_minus_0(p->clip) && not_minus_0(p->pull);
+    }
+    if (good && inner->returns)
+        good = inner->phases[inner->count - 1].passes == 1;
+    return good && samples < 1ull << 32 ? TINYFL_OK : TINYFL_EINVAL;
+}
+
+static tinyfl_inner draw_inner(int tame)
+{
+    tinyfl_inner inner = {.count = (uint8_t)(1 + below(4)), .returns = (uint8_t)below(2), .kept = (uint8_t)below(2),
+                          .local = draw()};
+    for (int i = 0; i < 4; i++) {
+        tinyfl_phase *p = &inner.phases[i];
+        *p = (tinyfl_phase){.samples = !tame && chance(20) ? draw() : 1 + below(5),
+                            .batch = 1 + below(3),
+                            .passes = !tame && chance(20) ? below(2) : 1 + below(2),
+                            .rate = tame ? (float)below(100) / 1000.0f : factor(),
+                            .clip = tame ? 1.0f : factor(),
+                            .pull = chance(2) ? 0.0f : tame ? 10.0f : factor(),
+                            .layers = chance(2) ? TINYFL_EVERY_LAYER : draw()};
+    }
+    if (inner.returns && !chance(10))
+        inner.phases[inner.count - 1].passes = 1;
+    return inner;
+}
+
+/* An inner loop as bytes, whole or not quite. */
+static void read_inner(void)
+{
+    tinyfl_inner drawn = draw_inner(chance(2)), read;
+    if (chance(10))
+        drawn.returns = (uint8_t)draw();
+    if (chance(10))
+        drawn.kept = (uint8_t)draw();
+    uint8_t made[16 + 4 * sizeof(tinyfl_phase)] = {drawn.count, drawn.returns, drawn.kept};
+    const size_t whole = 16 + drawn.count * sizeof(tinyfl_phase), bytes = chance(10) ? below(sizeof made) : whole;
+    memcpy(made + 8, &drawn.local, sizeof drawn.local);
+    memcpy(made + 16, drawn.phases, sizeof drawn.phases);
+    const int padded = chance(10);
+    if (padded)
+        made[3 + below(5)] = 1;
+    const room r = room_of(bytes);
+    memcpy(inside(r), made, bytes);
+    REQUIRE(answered(tinyfl_inner_read(&read, NULL, bytes)) == TINYFL_EINVAL);
+    REQUIRE(answered(tinyfl_inner_read(NULL, inside(r), bytes)) == TINYFL_EINVAL);
+    const int code = answered(tinyfl_inner_read(&read, inside(r), bytes));
+    REQUIRE(code == (bytes != whole || padded ? TINYFL_EINVAL : inner_code(&drawn)));
+    REQUIRE(code != TINYFL_OK || (read.local == drawn.local && read.count == drawn.count));
+    check(r);
+    free(r.block);
+}
+
+/* Steps of a loop until its end, or that of the learner; how many samples it has learnt from. */
+static uint64_t run_loop(subject *s, tinyfl_loop *loop, int hostile)
+{
+    uint64_t learnt = 0;
+    for (int tries = 0; s->learner.alive && !tinyfl_loop_done(loop) && tries < 100; tries++) {
+        fill(s->x, hostile);
+        fill(s->y, hostile);
+        const float *x = spoilt(s->x), *y = spoilt(s->y);
+        REQUIRE(tinyfl_loop_index(loop) < tinyfl_inner_samples(loop->inner));
+        const int code = answered(tinyfl_loop_learn(loop, x, y));
+        REQUIRE(code == TINYFL_OK || code == TINYFL_EINVAL || code == TINYFL_ENUMERIC);
+        REQUIRE((code == TINYFL_EINVAL) == !(fit(x) && fit(y)));
+        REQUIRE(all_finite(s->weights));
+        learnt += code == TINYFL_OK;
+    }
+    return learnt;
+}
+
+/* An inner loop of an initialised learner. */
+static void loop_over(subject *s, int hostile)
+{
+    const tinyfl_inner inner = draw_inner(chance(2));
+    tinyfl_loop loop;
+    const int valid = inner_code(&inner) == TINYFL_OK;
+    const size_t bytes = valid ? tinyfl_loop_bytes(s->learner.plan, &inner) : 4;
+    const room memory = room_of(bytes);
+    float *at = bytes > 0 ? spoilt(memory) : inside(memory);
+    tinyfl_learner *learner = chance(100) ? NULL : &s->learner;
+    const int code = answered(tinyfl_loop_init(&loop, &inner, learner, at));
+    REQUIRE((code == TINYFL_OK) == (valid && learner && fit(at)));
+    if (code == TINYFL_OK) {
+        const uint64_t learnt = run_loop(s, &loop, hostile);
+        REQUIRE(tinyfl_loop_done(&loop) == (learnt == tinyfl_inner_total(&inner)));
+        if (tinyfl_loop_done(&loop))
+            REQUIRE(answered(tinyfl_loop_learn(&loop, inside(s->x), inside(s->y))) == TINYFL_EINVAL);
+    }
+    check(memory);
+    free(memory.block);
+}
+
+/* The weights of some layers, and those of the others, are all weights. */
+static void move_layers(subject *s)
+{
+    const tinyfl_plan *plan = s->learner.plan;
+    const uint64_t layers = draw();
+    const room some = room_of(tinyfl_layers_weights(plan, layers) * sizeof(float));
+    tinyfl_layers_gather(plan, layers, inside(s->weights), inside(some));
+    memcpy(inside(s->before), inside(s->weights), s->weights.bytes);
+    tinyfl_layers_gather(plan, ~layers, inside(s->before), inside(s->before));
+    tinyfl_layers_scatter(plan, ~layers, inside(s->before), inside(s->gradient));
+    tinyfl_layers_scatter(plan, layers, inside(some), inside(s->gradient));
+    REQUIRE(memcmp(inside(s->gradient), inside(s->weights), s->weights.bytes) == 0);
+    check(some);
+    free(some.block);
+}
+
 static void exercise(const tinyfl_plan *plan)
 {
     const size_t weights = tinyfl_plan_weights(plan) * sizeof(float);
@@ -325,6 +449,10 @@ static void exercise(const tinyfl_plan *plan)
             if (!s.learner.alive && chance(3) && start(&s, plan) == TINYFL_OK)
                 REQUIRE(s.learner.alive);
         }
+    for (uint32_t n = below(4); n > 0 && start(&s, plan) == TINYFL_OK; n--) {
+        loop_over(&s, hostile);
+        move_layers(&s);
+    }
     const room rooms[] = {s.weights, s.memory, s.gradient, s.x, s.y, s.output, s.before};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) {
         check(rooms[i]);
@@ -379,6 +507,7 @@ int main(int count, char **arguments)
         REQUIRE(tinyfl_plan_weights(plan) == (code == TINYFL_OK ? sizes_of_all(plan).weights : 0));
         REQUIRE(tinyfl_plan_inputs(plan) == (code == TINYFL_OK ? sizes_of_all(plan).inputs : 0));
         read_bytes(&drawn);
+        read_inner();
         tinyfl_learner learner;
         if (code != TINYFL_OK)
             REQUIRE(answered(tinyfl_learner_init(&learner, plan, NULL, NULL, 0, 0.0f)) == code);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "cbor.h"
+#include "commands.h"
 
 enum { RAW, MESSAGE, PUT_PLAN, PUT_WEIGHTS, TRAIN, SAMPLES, COMMIT, POWER_CUT, PUT_PROGRAM, PREDICT, PROGRAM_CUT, RESTART,
        ACTS };
@@ -185,30 +186,75 @@ static void number(tinyfl_writer *w, const char *key, uint64_t value)
     tinyfl_put_uint(w, value);
 }
 
+/* A phase after the first, from 8 bytes. */
+static tinyfl_phase phase_of(const uint8_t *d)
+{
+    return (tinyfl_phase){d[0] % 8, d[1] % 4, d[2] % 4, (float)d[3] / 64.0f, (float)d[4] / 8.0f, (float)d[5] / 8.0f, d[6]};
+}
+
+/* The record of an inner loop of up to four phases, and its length; with a byte changed or too short if the eighth byte says
+ * so. */
+static size_t inner_of(const uint8_t *d, uint8_t record[16 + 4 * sizeof(tinyfl_phase)])
+{
+    tinyfl_phase phases[4] = {{.samples = d[3] == 255 ? UINT32_MAX : d[3] % 8,
+                               .batch = d[4] % 4,
+                               .passes = d[5] % 4,
+                               .pull = (float)d[18] / 8.0f,
+                               .layers = d[17] ? d[17] : TINYFL_EVERY_LAYER}};
+    memcpy(&phases[0].rate, d + 8, sizeof(float));
+    memcpy(&phases[0].clip, d + 12, sizeof(float));
+    for (int i = 1; i < 4; i++)
+        phases[i] = phase_of(d + 12 + 8 * i);
+    const uint64_t local = d[16];
+    memset(record, 0, 16);
+    record[0] = (uint8_t)(1 + (d[7] & 3));
+    record[1] = d[7] >> 2 & 1;
+    record[2] = d[7] >> 3 & 1;
+    memcpy(record + 8, &local, sizeof local);
+    memcpy(record + 16, phases, sizeof phases);
+    const size_t whole = 16 + record[0] * sizeof(tinyfl_phase);
+    if (d[7] & 0x80)
+        record[d[19] % whole] ^= d[2];
+    return d[7] & 0x40 ? d[19] % whole : whole;
+}
+
+/* A round, and what the board sends of its weights afterwards. */
 static void train(const uint8_t *data, size_t count)
 {
-    float rate = 0.1f, clip = 0;
+    uint8_t d[44] = {0}, record[16 + 4 * sizeof(tinyfl_phase)];
     if (count < 16)
         return;
-    memcpy(&rate, data + 8, sizeof rate);
-    memcpy(&clip, data + 12, sizeof clip);
+    memcpy(d, data, count < sizeof d ? count : sizeof d);
+    const size_t length = inner_of(d, record);
     tinyfl_writer w = body();
-    tinyfl_put_map(&w, 10);
-    number(&w, "round", data[0]);
-    number(&w, "device", data[1]);
-    number(&w, "seed", data[2]);
-    number(&w, "samples", data[3] == 255 ? UINT32_MAX : data[3] % 8);
-    number(&w, "batch", data[4] % 4);
-    number(&w, "passes", data[5] % 4);
-    tinyfl_put_text(&w, "rate");
-    tinyfl_put_float(&w, rate);
-    tinyfl_put_text(&w, "clip");
-    tinyfl_put_float(&w, clip);
+    tinyfl_put_map(&w, 8);
+    number(&w, "round", d[0]);
+    number(&w, "device", d[1]);
+    number(&w, "seed", d[2]);
+    number(&w, "run", d[19] & 3);
+    number(&w, "saved", d[19] >> 2);
+    tinyfl_put_text(&w, "inner");
+    tinyfl_put_bytes(&w, record, length);
     tinyfl_put_text(&w, "base");
     tinyfl_put_bytes(&w, agent->hash, sizeof agent->hash);
     tinyfl_put_text(&w, "source");
-    tinyfl_put_text(&w, data[6] & 1 ? "sine" : "");
+    tinyfl_put_text(&w, d[6] & 1 ? "sine" : "");
     request(3, &w);
+    w = body();
+    tinyfl_put_map(&w, 1);
+    number(&w, "off", 0);
+    ask(READ, 2, &w);
+}
+
+/* Whatever a round has claimed is in the arena. */
+static void check_arena(void)
+{
+    if (agent->state == TINYFL_EMPTY)
+        return;
+    if (tinyfl_learner_end(agent) > agent->arena_bytes)
+        abort();
+    if (agent->kept.round && agent->kept.count != tinyfl_layers_weights(&agent->plan, agent->kept.layers))
+        abort();
 }
 
 static void samples(const uint8_t *data, size_t count)
@@ -306,6 +352,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const int which = data[0] % ACTS;
         const size_t claimed = data[1] == 255 ? 1000 : data[1], count = claimed < size - 2 ? claimed : size - 2;
         act(which, data + 2, count);
+        check_arena();
         data += 2 + count;
         size -= 2 + count;
     }

@@ -13,7 +13,7 @@ from reference_layers import F32, Layer
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 SOURCES = sorted(CORE.glob("*.c"))
-LEARNER = [CORE / f"{name}.c" for name in ("learner", "plan", "random", "sine")]
+LEARNER = [CORE / f"{name}.c" for name in ("inner", "learner", "plan", "random", "sine")]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O1"]

@@ -33,6 +33,7 @@ class Board:
         lib.board_start.argtypes = [ctypes.c_size_t, ctypes.c_int]
         lib.board_exchange.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
         lib.board_exchange.restype = ctypes.c_size_t
+        lib.board_kept.argtypes, lib.board_kept.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_size_t
         lib.board_cut_after.argtypes = [ctypes.c_long]
         lib.board_events.restype = ctypes.c_long
         self.start()
@@ -71,6 +72,12 @@ class Board:
             announced = {"len": len(data), "sha": sha(data)} if off == 0 else {}
             block = data[off : off + step]
             assert self.ours(WRITE, command, off=off, data=block, **announced) == {"off": off + len(block)}
+
+    def kept(self) -> tuple[list[int], Any]:
+        """The numbers of the block and of its copy, and both, float32 (2, floats)."""
+        numbers, both = (ctypes.c_uint32 * 2)(), np.zeros(1 << 14, np.float32)
+        count = self.lib.board_kept(numbers, both.ctypes.data)
+        return list(numbers), both[:count].reshape(2, -1)
 
     def weights(self) -> bytes:
         data = b""

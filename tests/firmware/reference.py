@@ -224,12 +224,14 @@ def guard(values: F32, limit: np.float32 = LIMIT, otherwise: type[Exception] = B
 
 @dataclass
 class Learner:
-    """One device: layers, loss, theta (moved in place) and clip."""
+    """One device: layers, loss, theta (moved in place), clip, and the pull towards ``start``."""
 
     layers: Sequence[Layer]
     loss: int
     theta: F32
     clip: float = 0.0
+    pull: float = 0.0
+    start: F32 | None = None
 
     def forward(self, x: F32) -> list[F32]:
         """x and each layer's output, flat."""
@@ -257,6 +259,7 @@ class Learner:
             if not layer.learns:
                 continue
             if gradient is None:
+                self._pull_back(i, rate)
                 reference_layers.move(layer, below, rate * delta, w, b)
             else:
                 reference_layers.gather(layer, below, delta, *sums[i])
@@ -271,8 +274,18 @@ class Learner:
     def step(self, gradient: F32, rate: float, samples: int) -> None:
         move = f32(rate) / f32(samples) * gradient
         guard(move)
+        for i, layer in enumerate(self.layers):
+            if layer.learns:
+                self._pull_back(i, f32(rate))
         self.theta -= move
         gradient[...] = 0
+
+    def _pull_back(self, i: int, rate: np.float32) -> None:
+        if not self.pull > 0:
+            return
+        assert self.start is not None
+        for w, v in zip(split(self.layers, self.theta)[i], split(self.layers, self.start)[i], strict=True):
+            w -= rate * f32(self.pull) * (w - v)
 
 
 def fixed(phi: F32, theta: F32) -> NDArray[np.int64]:

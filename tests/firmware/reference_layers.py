@@ -286,8 +286,7 @@ def learner_values(layers: Sequence[Layer]) -> int:
     return max([kept[-1] + s[-1], *above, *below])
 
 
-def arena_bytes(layers: Sequence[Layer], batch: int) -> int:
-    """What a board keeps."""
-    weights = sum(layer.weights for layer in layers)
+def resting_bytes(layers: Sequence[Layer]) -> int:
+    """What a board stores of a plan, its weights and a sample, while it learns nothing."""
     sample = prod(layers[0].input) + layers[-1].values
-    return 8 + 16 * len(layers) + 4 * (weights * (2 if batch > 1 else 1) + learner_values(layers) + sample)
+    return 8 + 16 * len(layers) + 4 * (sum(layer.weights for layer in layers) + learner_values(layers) + sample)

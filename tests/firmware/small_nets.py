@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from reference import ACTIVATIONS, IDENTITY, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
+from reference_inner import EVERY, Inner, Phase
 from reference_layers import AVERAGE_POOL, CONV, DENSE, DEPTHWISE, F32, MAX_POOL, Layer, dense
 
 MAX_VALUES = 150
@@ -61,6 +62,21 @@ def networks(draw: Any) -> tuple[list[Layer], int]:
         layers.append(layer)
         shape = layer.output
     return layers, draw(st.integers(0, 2))
+
+
+@st.composite
+def inners(draw: Any, layers: int) -> Inner:
+    """Inner loops of a few samples, on a network of so many layers."""
+    mask = st.integers(0, (1 << layers) - 1)
+    phase = st.builds(
+        Phase, st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.sampled_from([0.0, 0.02, 0.1]),
+        st.sampled_from([0.0, 0.3]), st.sampled_from([0.0, 0.0, 0.5, 9.0]), st.just(EVERY) | mask,
+    )  # fmt: skip
+    phases = draw(st.lists(phase, min_size=1, max_size=4))
+    returns = draw(st.integers(0, 1))
+    if returns:
+        phases[-1] = replace(phases[-1], passes=1)
+    return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask))
 
 
 def with_learning(layers: Sequence[Layer], learns: Sequence[bool]) -> list[Layer]:

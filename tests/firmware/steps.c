@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "inner.c"
 #include "learner.c"
 #include "plan.c"
 #include "random.c"
@@ -55,7 +56,7 @@ static const trial trials[] = {
      3, TINYFL_MEAN_SQUARED_ERROR, 0.5f, 1},
 };
 
-static real weights[MAX_WEIGHTS], gradient[MAX_WEIGHTS], memory[MAX_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
+static real weights[MAX_WEIGHTS], gradient[2 * MAX_WEIGHTS], memory[MAX_BYTES / sizeof(real)], x[WIDEST], y[WIDEST];
 
 static void draw(const trial *t, tinyfl_word device, uint32_t step)
 {
@@ -84,18 +85,69 @@ static void spoil(const trial *t, int first, uint32_t step, uint32_t steps)
         set_lane(&x[0], 5 - first, __builtin_nanf(""));
 }
 
+/* Prints what became of each lane. */
+static void show(const char *name, int first, const real *values, size_t count, mask alive, real sum)
+{
+    for (int l = 0; l < TINYFL_LANES; l++) {
+        uint64_t hash = 0xcbf29ce484222325u;
+        for (size_t i = 0; i < count; i++) {
+            const float w = lane(values[i], l);
+            uint32_t b;
+            memcpy(&b, &w, sizeof b);
+            hash = (hash ^ b) * 0x100000001b3u;
+        }
+        if (lane_of_mask(alive, l))
+            printf("%s %d %016llx %a\n", name, first + l, (unsigned long long)hash, (double)lane(sum, l));
+        else
+            printf("%s %d out\n", name, first + l);
+    }
+}
+
+/* Draws the weights; their number. */
+static size_t initial(const tinyfl_plan *plan, int first, tinyfl_word *device)
+{
+    const size_t count = tinyfl_plan_weights(plan);
+    tinyfl_word bits[4];
+    for (int l = 0; l < TINYFL_LANES; l++)
+        set_word(device, l, (uint32_t)(first + l));
+    for (size_t i = 0; i < count; i++) {
+        tinyfl_random(7, TINYFL_STREAM_WEIGHTS, *device, 0, (uint32_t)i, bits);
+        weights[i] = 0.5f * tinyfl_uniform(bits[1]) - 0.25f;
+    }
+    return count;
+}
+
+/* Four phases, with every kind of step, and the gradient of the last. */
+static void loop_over(const trial *t, int first)
+{
+    const tinyfl_inner inner = {.count = 4,
+                                .returns = TINYFL_GRADIENT,
+                                .phases = {{20, 1, 2, 0.02f, 0.0f, 4.0f, TINYFL_EVERY_LAYER},
+                                           {20, 1, 1, 0.02f, 0.5f, 0.0f, 1u << (t->count - 1)},
+                                           {25, 4, 2, 0.05f, 0.0f, 0.5f, 1u},
+                                           {9, 1, 1, 0.0f, 0.0f, 0.0f, TINYFL_EVERY_LAYER}}};
+    const tinyfl_plan plan = {t->layers, t->count, t->loss};
+    tinyfl_word device = {0};
+    const size_t count = initial(&plan, first, &device);
+    tinyfl_learner learner;
+    tinyfl_loop loop = {.inner = &inner};
+    int code = tinyfl_learner_init(&learner, &plan, weights, memory, sizeof memory, 0.0f);
+    if (code == TINYFL_OK)
+        code = tinyfl_loop_init(&loop, &inner, &learner, gradient);
+    while (code == TINYFL_OK && !tinyfl_loop_done(&loop)) {
+        draw(t, device, (uint32_t)tinyfl_loop_index(&loop));
+        code = tinyfl_loop_learn(&loop, x, y);
+    }
+    show(t->name, first, weights, count, code == TINYFL_OK ? learner.alive : none(), loop.loss);
+}
+
 static void train(const trial *t, int first, uint32_t steps)
 {
     const tinyfl_plan plan = {t->layers, t->count, t->loss};
-    const size_t count = tinyfl_plan_weights(&plan);
-    tinyfl_word device = {0}, bits[4];
-    for (int l = 0; l < TINYFL_LANES; l++)
-        set_word(&device, l, (uint32_t)(first + l));
-    for (size_t i = 0; i < count; i++) {
-        tinyfl_random(7, TINYFL_STREAM_WEIGHTS, device, 0, (uint32_t)i, bits);
-        weights[i] = 0.5f * tinyfl_uniform(bits[1]) - 0.25f;
+    tinyfl_word device = {0};
+    const size_t count = initial(&plan, first, &device);
+    for (size_t i = 0; i < count; i++)
         gradient[i] = real_of(0.0f);
-    }
 
     tinyfl_learner learner;
     real loss = real_of(0.0f), sum = real_of(0.0f);
@@ -112,19 +164,7 @@ static void train(const trial *t, int first, uint32_t steps)
         }
         sum += loss;
     }
-    for (int l = 0; l < TINYFL_LANES; l++) {
-        uint64_t hash = 0xcbf29ce484222325u;
-        for (size_t i = 0; i < count; i++) {
-            const float w = lane(weights[i], l);
-            uint32_t b;
-            memcpy(&b, &w, sizeof b);
-            hash = (hash ^ b) * 0x100000001b3u;
-        }
-        if (code == TINYFL_OK && lane_of_mask(learner.alive, l))
-            printf("%s %d %016llx %a\n", t->name, first + l, (unsigned long long)hash, (double)lane(sum, l));
-        else
-            printf("%s %d out\n", t->name, first + l);
-    }
+    show(t->name, first, weights, count, code == TINYFL_OK ? learner.alive : none(), sum);
 }
 
 int main(void)
@@ -132,5 +172,8 @@ int main(void)
     for (size_t t = 0; t < sizeof trials / sizeof *trials; t++)
         for (int first = 0; first < DEVICES; first += TINYFL_LANES)
             train(&trials[t], first, 1000);
+    for (size_t t = 0; t < sizeof trials / sizeof *trials; t++)
+        for (int first = 0; first < DEVICES; first += TINYFL_LANES)
+            loop_over(&trials[t], first);
     return 0;
 }

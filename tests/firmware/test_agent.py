@@ -12,7 +12,8 @@ import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peer import OS, OURS, READ, WRITE, Board, floats, sha
-from reference_layers import MAX_POOL, arena_bytes, dense, plan_bytes
+from reference_inner import Inner, Loop, Phase, arena_bytes, inner_bytes, read_inner
+from reference_layers import MAX_POOL, dense, plan_bytes
 from small_nets import SMALL, conv, pool, sample_of, weights_of
 
 LAYERS = [dense(1, 6, ref.RELU), dense(6, 1, ref.IDENTITY)]
@@ -40,28 +41,24 @@ def ready(board: Board) -> Board:
     return board
 
 
-def round_of(**changes: Any) -> dict[str, Any]:
+def one(**changes: Any) -> Inner:
+    """An inner loop of one phase."""
+    return Inner((Phase(**{"samples": 8, "rate": 0.0625, **changes}),))
+
+
+def round_of(loop: Inner | None = None, **changes: Any) -> dict[str, Any]:
     return {
-        "round": 3, "device": 5, "seed": 11, "samples": 8, "batch": 1, "passes": 1, "rate": 0.0625, "clip": 0.0,
-        "base": sha(floats(THETA)), "source": "sine", **changes,
+        "round": 3, "device": 5, "seed": 11, "inner": inner_bytes(loop or one()), "base": sha(floats(THETA)),
+        "source": "sine", "run": 1, "saved": 0, **changes,
     }  # fmt: skip
 
 
-def learnt_by_reference(samples: list[tuple[Any, Any]], batch: int = 1, passes: int = 1, rate: float = 0.0625) -> Any:
-    """phi and the mean loss after ``passes`` over the samples."""
-    learner = ref.Learner(LAYERS, ref.MEAN_SQUARED_ERROR, THETA.copy())
-    loss, rate32 = np.float32(0), np.float32(rate)
-    for _ in range(passes):
-        for first in range(0, len(samples), batch):
-            part = samples[first : first + batch]
-            if batch == 1:
-                loss = loss + learner.learn(*part[0], rate32)
-                continue
-            gradient = np.zeros_like(THETA)
-            for x, y in part:
-                loss = loss + learner.accumulate(x, y, gradient)
-            learner.step(gradient, rate32, len(part))
-    return learner.theta, loss / np.float32(len(samples) * passes)
+def learnt_by_reference(samples: list[tuple[Any, Any]], inner: Inner) -> Any:
+    """phi and the mean loss after the inner loop on the samples."""
+    loop = Loop(LAYERS, ref.MEAN_SQUARED_ERROR, THETA, inner)
+    while loop.index is not None:
+        loop.learn(*samples[loop.index])
+    return loop.weights, loop.loss
 
 
 def sine(count: int) -> list[tuple[Any, Any]]:
@@ -78,9 +75,10 @@ def test_echo_and_parameters_speak_mcumgr(board: Board) -> None:
 
 def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
     assert board.ours(READ, 0) == {
-        "protocol": 2, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
+        "protocol": 3, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
         "arena": 1 << 16, "buffer": 1024, "window": 1, "slot": 4096, "store": 8192,
         "layers": ["dense", "conv", "depthwise", "max-pool", "average-pool"], "dtypes": ["float32", "int8"],
+        "inner": ["phases", "layers", "pull", "gradient", "local", "kept"],
         "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",
     }  # fmt: skip
     board.put(1, PLAN)
@@ -112,8 +110,9 @@ def test_round_on_the_boards_own_sine_learns_what_the_reference_learns(board: Bo
 @pytest.mark.parametrize("block", [1, 7, 8, 61, 900])
 def test_fed_samples_learn_the_same_however_they_are_cut(ready: Board, batch: int, passes: int, block: int) -> None:
     samples = sine(8)
-    phi, loss = learnt_by_reference(samples, batch, passes)
-    opened = ready.ours(WRITE, 3, **round_of(source="", batch=batch, passes=passes))
+    inner = one(batch=batch, passes=passes)
+    phi, loss = learnt_by_reference(samples, inner)
+    opened = ready.ours(WRITE, 3, **round_of(inner, source=""))
     assert (opened["state"], opened["done"]) == (LEARNING, 0)
     data = floats([np.concatenate(pair) for pair in samples]) * passes
     for off in range(0, len(data), block):
@@ -196,13 +195,16 @@ def refused_requests() -> dict[str, tuple[int, int, dict[str, Any], int]]:
         "more than announced": (WRITE, 2, {**whole, "data": bytes(77)}, INVALID),
         "plan too long": (WRITE, 1, {"off": 0, "data": b"", "len": 8 + 16 * 64 + 1, "sha": bytes(32)}, INVALID),
         "weights beyond the end": (READ, 2, {"off": 77}, INVALID),
-        "no samples": (WRITE, 3, round_of(samples=0), INVALID),
-        "no batch": (WRITE, 3, round_of(batch=0), INVALID),
-        "samples over 32 bits": (WRITE, 3, round_of(samples=1 << 32), INVALID),
-        "rate NaN": (WRITE, 3, round_of(rate=float("nan")), INVALID),
-        "rate negative": (WRITE, 3, round_of(rate=-1.0), INVALID),
-        "rate infinite": (WRITE, 3, round_of(rate=1e300), INVALID),
-        "clip a text": (WRITE, 3, round_of(clip="0"), INVALID),
+        "no samples": (WRITE, 3, round_of(one(samples=0)), INVALID),
+        "no batch": (WRITE, 3, round_of(one(batch=0)), INVALID),
+        "round over 32 bits": (WRITE, 3, round_of(round=1 << 32), INVALID),
+        "saved over 32 bits": (WRITE, 3, round_of(saved=1 << 32), INVALID),
+        "run a text": (WRITE, 3, round_of(run="1"), INVALID),
+        "rate NaN": (WRITE, 3, round_of(one(rate=float("nan"))), INVALID),
+        "rate negative": (WRITE, 3, round_of(one(rate=-1.0)), INVALID),
+        "rate infinite": (WRITE, 3, round_of(one(rate=float("inf"))), INVALID),
+        "inner a text": (WRITE, 3, round_of(inner="0"), INVALID),
+        "inner empty": (WRITE, 3, round_of(inner=b""), INVALID),
         "stale": (WRITE, 3, round_of(base=bytes(32)), BASE),
         "no such source": (WRITE, 3, round_of(source="sin"), SOURCE),
         "no such source either": (WRITE, 3, round_of(source="sines"), SOURCE),
@@ -253,19 +255,19 @@ def test_plans_with_one_wrong_byte_are_refused(board: Board, at: int, byte: int)
 
 def test_the_arena_is_exactly_what_spec_says(built: Board) -> None:
     whole = 8 + 2 * 16 + 4 * 19 + 4 * 13 + 4 * 2
-    assert arena_bytes(LAYERS, 1) == whole
+    assert arena_bytes(LAYERS, one()) == whole
     for arena, code in ((whole - 1, MEMORY), (whole, 0)):
         built.start(arena)
         reply = built.ours(WRITE, 1, off=0, data=PLAN, len=len(PLAN), sha=sha(PLAN))
         assert reply == ({"off": len(PLAN)} if code == 0 else {"err": {"group": OURS, "rc": code}})
     built.put(2, floats(THETA))
-    assert built.refusal(WRITE, 3, **round_of(batch=2)) == MEMORY
+    assert built.refusal(WRITE, 3, **round_of(one(batch=2))) == MEMORY
     assert built.ours(WRITE, 3, **round_of())["state"] == LEARNT
-    assert arena_bytes(LAYERS, 2) == whole + 4 * 19
+    assert arena_bytes(LAYERS, one(batch=2)) == whole + 4 * 19
     built.start(whole + 4 * 19)
     built.put(1, PLAN)
     built.put(2, floats(THETA))
-    assert built.ours(WRITE, 3, **round_of(batch=2))["state"] == LEARNT
+    assert built.ours(WRITE, 3, **round_of(one(batch=2)))["state"] == LEARNT
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -275,23 +277,19 @@ def test_a_board_with_just_the_arena_learns_every_kind_of_layer_from_samples_tha
 ) -> None:
     layers, loss, rng = SMALL[net], ref.SOFTMAX_CROSS_ENTROPY, np.random.default_rng(8)
     theta = weights_of(layers, rng)
-    built.start(arena_bytes(layers, batch))
+    inner = one(batch=batch, rate=0.05)
+    built.start(arena_bytes(layers, inner))
     built.put(1, plan_bytes(layers, loss))
     built.put(2, floats(theta))
-    built.ours(WRITE, 3, **round_of(source="", batch=batch, rate=0.05, base=sha(floats(theta))))
+    built.ours(WRITE, 3, **round_of(inner, source="", base=sha(floats(theta))))
     samples = [sample_of(layers, loss, rng) for _ in range(8)]
     data = floats(np.concatenate([part for sample in samples for part in sample]))
     for off in range(0, len(data), 900):
         built.ours(WRITE, 4, off=off, data=data[off : off + 900])
-    learner, gradient = ref.Learner(layers, loss, theta.copy()), np.zeros_like(theta)
-    for i, (x, y) in enumerate(samples):
-        if batch == 1:
-            learner.learn(x, y, 0.05)
-            continue
-        learner.accumulate(x, y, gradient)
-        if i % batch == batch - 1 or i == 7:
-            learner.step(gradient, 0.05, i % batch + 1)
-    assert built.weights() == floats(learner.theta)
+    loop = Loop(layers, loss, theta, inner)
+    for x, y in samples:
+        loop.learn(x, y)
+    assert built.weights() == floats(loop.weights)
 
 
 def test_weights_that_are_not_finite_are_refused(board: Board) -> None:
@@ -302,9 +300,9 @@ def test_weights_that_are_not_finite_are_refused(board: Board) -> None:
 
 
 def test_a_round_that_diverges_fails_and_the_next_weights_make_it_well(ready: Board) -> None:
-    status = ready.ours(WRITE, 3, **round_of(rate=1e14))
+    status = ready.ours(WRITE, 3, **round_of(one(rate=1e14)))
     assert (status["state"], status["code"], status["weights"]) == (FAILED, -4, b"")
-    assert ready.ours(WRITE, 3, **round_of(rate=1e14)) == status
+    assert ready.ours(WRITE, 3, **round_of(one(rate=1e14))) == status
     assert ready.refusal(READ, 2, off=0) == STATE
     assert ready.refusal(WRITE, 3, **round_of()) == STATE
     ready.put(2, floats(THETA))
@@ -330,7 +328,7 @@ def test_a_fed_round_holds_the_board_until_it_is_aborted(ready: Board) -> None:
 
 
 def test_abort_stops_a_round_on_the_boards_own_source_and_both_requests_are_answered(ready: Board) -> None:
-    train = peer.frame(peer.message(WRITE, OURS, 3, round_of(samples=1 << 30), seq=1))
+    train = peer.frame(peer.message(WRITE, OURS, 3, round_of(one(samples=1 << 30)), seq=1))
     abort = peer.frame(peer.message(WRITE, OURS, 8, {}, seq=2))
     replies = [peer.unframe(part + b"\0") for part in ready.exchange(train + abort).split(b"\0")[:-1]]
     assert [reply[6] for reply in replies] == [2, 1]
@@ -388,38 +386,57 @@ def test_any_well_formed_encoding_is_read_and_unknown_keys_are_passed_over(board
     assert board.request(WRITE, OS, 0, body) == {"r": "ok"}
 
 
-def test_floats_of_every_width_give_the_same_rate(ready: Board) -> None:
-    base = cbor2.dumps(round_of())
-    wide = b"\x64rate\xfb" + struct.pack(">d", 0.0625)
-    assert wide in base
+def test_numbers_of_every_width_are_read_or_passed_over(ready: Board) -> None:
+    base = {**round_of(), "x": 0.0625}
+    narrow, wide = b"\x65round\x03", b"\x61x" + b"\xfb" + struct.pack(">d", 0.0625)
+    assert narrow in cbor2.dumps(base) and wide in cbor2.dumps(base)
+    others = [
+        *((narrow, b"\x65round" + bytes([0x18 + i]) + (3).to_bytes(1 << i)) for i in range(4)),
+        *(
+            (wide, b"\x61x" + number)
+            for number in (b"\xfa" + struct.pack(">f", 2), b"\xf9" + struct.pack(">e", 2), b"\x38\x07")
+        ),
+    ]
     phis = set()
-    for other in (wide, b"\x64rate\xfa" + struct.pack(">f", 0.0625), b"\x64rate\xf9" + struct.pack(">e", 0.0625)):
+    for old, new in others:
         ready.put(2, floats(THETA))
-        ready.request(WRITE, OURS, 3, base.replace(wide, other))
+        assert ready.request(WRITE, OURS, 3, cbor2.dumps(base).replace(old, new))["round"] == 3
         phis.add(ready.weights())
-    assert phis == {floats(learnt_by_reference(sine(8))[0])}
+    assert phis == {floats(learnt_by_reference(sine(8), one())[0])}
 
 
-@settings(max_examples=300)
-@given(st.floats(allow_nan=False, width=64))
-def test_a_double_is_rounded_as_the_reference_rounds_it(built: Board, value: float) -> None:
-    """Through clip, which the board takes where it is in range, and by what learning with it gives."""
-    with np.errstate(over="ignore"):
-        nearest = np.float32(value)
+@settings(max_examples=500)
+@given(st.data())
+def test_a_record_of_an_inner_loop_is_taken_or_refused_as_the_spec_says(built: Board, data: st.DataObject) -> None:
+    record = bytearray(data.draw(records()))
+    for _ in range(data.draw(st.integers(0, 2))):
+        record[data.draw(st.integers(0, len(record) - 1))] = data.draw(st.integers(0, 5) | st.integers(0, 255))
+    whole = bytes(record[: len(record) - data.draw(st.sampled_from([0, 0, 0, 1, 16, 32, len(record)]))])
+    whole += bytes(data.draw(st.sampled_from([0, 0, 0, 1, 32])))
+    try:
+        read_inner(whole)
+        sound = True
+    except ValueError:
+        sound = False
     built.start()
     built.put(1, PLAN)
     built.put(2, floats(THETA))
-    outcomes = []
-    for packed in (b"\xfb" + struct.pack(">d", value), b"\xfa" + struct.pack(">f", nearest)):
-        body = cbor2.dumps(round_of(clip="here", source="", samples=1)).replace(b"\x64here", packed)
-        reply = built.request(WRITE, OURS, 3, body)
-        if "err" not in reply:
-            built.ours(WRITE, 4, off=0, data=floats([3, -2]))
-            outcomes.append(built.weights())
-            built.put(2, floats(THETA))
-        else:
-            outcomes.append(reply)
-    assert outcomes[0] == outcomes[1]
+    reply = built.ours(WRITE, 3, **round_of(source="", inner=whole))
+    assert (reply == {"err": {"group": OURS, "rc": INVALID}}) == (not sound)
+    assert not sound or reply["state"] == LEARNING
+    if not sound:
+        assert built.weights() == floats(THETA)
+
+
+@st.composite
+def records(draw: Any) -> bytes:
+    """Records of inner loops with any factors, and numbers of samples at the edges of their ranges."""
+    count = st.sampled_from([1, 1, 2, 3, 7, 0, 1 << 31, (1 << 32) - 1])
+    small = st.sampled_from([0.0, 0.5, 0.1, 10.0, 2.0**50, np.nextafter(np.float32(2**50), np.float32(0)), 1.0])
+    factor = small | st.floats(width=32)
+    mask = st.sampled_from([0, 1, 2, 3, 4, (1 << 64) - 1]) | st.integers(0, (1 << 64) - 1)
+    phases = draw(st.lists(st.builds(Phase, count, count, count, factor, factor, factor, mask), min_size=1, max_size=5))
+    return inner_bytes(Inner(tuple(phases), draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(mask)))
 
 
 def test_frames_that_are_damaged_are_dropped_and_the_next_is_read(board: Board) -> None:
@@ -482,7 +499,7 @@ def test_weights_that_could_not_start_again_are_not_committed(board: Board) -> N
     commit(board, [0, 1])
     start = floats([0, 1.1e15])
     board.put(2, start)
-    board.ours(WRITE, 3, **round_of(base=sha(start), source="", samples=1, rate=1.0))
+    board.ours(WRITE, 3, **round_of(one(samples=1, rate=1.0), base=sha(start), source=""))
     board.ours(WRITE, 4, off=0, data=floats([0, 1.6e15]))
     phi = np.frombuffer(board.weights(), "<f4")
     assert phi[1] > 2.0**50
@@ -540,19 +557,18 @@ def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(ready: Board) -
 @given(st.data())
 def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:
     built.start(data.draw(st.sampled_from([64, 200, 300, 1 << 16])))
-    keys = st.sampled_from(["off", "data", "len", "sha", "round", "samples", "batch", "passes", "rate", "clip", "base",
-                            "source", "seed", "device", "d", "x"])  # fmt: skip
+    keys = st.sampled_from(["off", "data", "len", "sha", "round", "inner", "run", "saved", "base", "source", "seed",
+                            "device", "d", "x"])  # fmt: skip
     small = st.one_of(st.integers(-3, 100), st.integers(0, (1 << 64) - 1), st.floats(), st.binary(max_size=200),
                       st.just(PLAN), st.just(floats(THETA)), st.just(sha(PLAN)), st.just(sha(floats(THETA))),
-                      st.text(max_size=9), st.just("sine"), st.booleans(), st.none())  # fmt: skip
+                      st.just(inner_bytes(one(samples=2))), st.text(max_size=9), st.just("sine"), st.booleans(),
+                      st.none())  # fmt: skip
     values = st.recursive(small, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
     for _ in range(data.draw(st.integers(1, 8))):
         fields = data.draw(st.dictionaries(keys, values, max_size=9))
         op, command = data.draw(st.sampled_from([(op, c) for op in (READ, WRITE) for c in range(11)]))
         if data.draw(st.booleans()):
-            fields = {**round_of(samples=3), **fields} if command == 3 else fields
-        if isinstance(fields.get("samples"), int) and fields["samples"] > 1000:
-            continue
+            fields = {**round_of(one(samples=3)), **fields} if command == 3 else fields
         body = cbor2.dumps(fields)
         if len(body) <= 1016:
             built.request(op, OURS, command, body)

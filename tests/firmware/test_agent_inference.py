@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peer import OS, READ, WRITE, Board, floats, sha
-from reference_layers import arena_bytes, dense, plan_bytes
+from reference_inner import Inner, Phase, inner_bytes
+from reference_layers import dense, plan_bytes, resting_bytes
 
 INVALID, BAD_PROGRAM, MEMORY, STATE, HASH, FLASH = 2, 3, 4, 5, 7, 10
 PROGRAM, PREDICT = 10, 11
@@ -23,7 +24,7 @@ X = random.Random(2).randbytes(100)
 
 LAYERS = [dense(1, 6, 1), dense(6, 1, 0)]
 PLAN = plan_bytes(LAYERS, 0)
-LEARNER = arena_bytes(LAYERS, 1)
+LEARNER = resting_bytes(LAYERS)
 THETA = floats([i / 17 for i in range(-9, 10)])
 
 
@@ -184,14 +185,20 @@ def test_predictions_repeat_and_start_anew(loaded: Board) -> None:
     assert predict(loaded, X[::-1]) == programs.outputs(CONTENT, X[::-1])
 
 
+def fed(inner: Inner) -> dict[str, Any]:
+    """A round whose samples are fed."""
+    return {
+        "round": 1, "device": 0, "seed": 0, "inner": inner_bytes(inner), "base": sha(THETA), "source": "", "run": 1, "saved": 0,
+    }  # fmt: skip
+
+
 def test_learner_and_program_live_side_by_side(loaded: Board) -> None:
     learner(loaded)
     for _ in range(2):
         assert predict(loaded, X) == programs.outputs(CONTENT, X)
         assert loaded.weights() == THETA
         loaded.ours(WRITE, 6, off=0, data=floats([1]))
-    fed = {"round": 1, "device": 0, "seed": 0, "samples": 4, "batch": 1, "passes": 1, "rate": 0.01, "clip": 0.0}
-    loaded.ours(WRITE, 3, **fed, base=sha(THETA), source="")
+    loaded.ours(WRITE, 3, **fed(Inner((Phase(4, rate=0.01),))))
     assert predict(loaded, X) == programs.outputs(CONTENT, X)  # in the middle of a round
     assert loaded.ours(WRITE, 4, off=0, data=floats([1, 2] * 4)) == {"off": 32}
     assert loaded.status()["done"] == 4
@@ -227,8 +234,7 @@ def test_what_a_plan_or_a_gradient_may_have_overwritten_is_not_read_nor_gone_on_
     built.start(LEARNER + arena + 8, blank=False)
     learner(built)
     predict(built, X)
-    batch = {"round": 1, "device": 0, "seed": 0, "samples": 4, "batch": 2, "passes": 1, "rate": 0.01, "clip": 0.0}
-    built.ours(WRITE, 3, **batch, base=sha(THETA), source="")
+    built.ours(WRITE, 3, **fed(Inner((Phase(4, batch=2, rate=0.01),))))
     assert built.refusal(READ, PREDICT, off=0) == STATE
     assert built.refusal(WRITE, PREDICT, off=0, data=X) == MEMORY
     assert built.ours(WRITE, 4, off=0, data=floats([1, 2] * 4)) == {"off": 32}

@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import reference_inner
 from harness import ENUMERIC, EOVERSIZED, OK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import IDENTITY, MEAN_SQUARED_ERROR, SOFTMAX_CROSS_ENTROPY, TANH, Learner
 from reference_layers import Layer, dense, learner_values, plan_bytes, read_plan
-from small_nets import SMALL, networks, sample_of, weights_of
+from small_nets import SMALL, inners, networks, sample_of, weights_of
 
 from tinyfl import core
-from tinyfl.algorithms import Inner
+from tinyfl.algorithms import Inner, Phase
 from tinyfl.errors import ConfigError
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.runs.evaluation import inner_loop
@@ -58,49 +59,71 @@ def test_a_cohort_of_the_native_fleet_learns_as_the_spec_says(lanes: int, batch:
     np.testing.assert_array_equal(trained.sum, sum(core.fixed(phi, THETA) for phi in trained.updates))
 
 
-@settings(max_examples=40)
+NETS = networks() | st.sampled_from([(layers, i % 3) for i, layers in enumerate(SMALL.values())])
+
+
+@settings(max_examples=100, deadline=None)
 @given(
-    networks() | st.sampled_from([(layers, i % 3) for i, layers in enumerate(SMALL.values())]),
-    st.integers(0, 1 << 32), st.sampled_from(LANES), st.integers(1, 3), st.sampled_from([0.0, 0.3]),
+    NETS.flatmap(lambda net: st.tuples(st.just(net), inners(len(net[0])))), st.integers(0, 1 << 32), st.sampled_from(LANES),
+    st.integers(1, 3),
 )  # fmt: skip
-def test_a_cohort_learns_any_network_as_the_spec_says(
-    net: tuple[list[Layer], int], seed: int, lanes: int, batch: int, clip: float
+def test_a_cohort_learns_any_network_in_any_inner_loop_as_the_spec_says(
+    case: tuple[tuple[list[Layer], int], reference_inner.Inner], seed: int, lanes: int, threads: int
 ) -> None:
-    layers, loss = net
+    """Some devices have kept something, and some have not."""
+    (layers, loss), inner = case
     rng = np.random.default_rng(seed)
-    theta, samples = weights_of(layers, rng), 5
+    theta, samples = weights_of(layers, rng), sum(phase.samples for phase in inner.phases)
     drawn = [[sample_of(layers, loss, rng) for _ in range(samples)] for _ in DEVICES]
     source = core.TableSource(
         np.array([x for of_device in drawn for x, _ in of_device]),
         np.arange(len(DEVICES) * samples, dtype=np.int32).reshape(len(DEVICES), samples),
         targets=np.array([y for of_device in drawn for _, y in of_device]),
     )
+    local = reference_inner.chosen(layers, inner.local)
+    kept = rng.uniform(-0.5, 0.5, (len(DEVICES), local.sum())).astype(np.float32)
+    kept[rng.integers(2, size=len(DEVICES)) == 0] = np.nan
+    before = kept.copy()
     trained = core.train(
         core.Plan(plan_bytes(layers, loss)),
         theta,
         source,
         DEVICES,
         0,
-        Inner(samples=samples, batch=batch, rate=0.02, clip=clip).to_bytes(),
+        reference_inner.inner_bytes(inner),
+        kept=kept if inner.kept else None,
         each=True,
-        engine=core.Engine(2, lanes),
+        engine=core.Engine(threads, lanes),
     )
     assert trained.updates is not None
     for i, of_device in enumerate(drawn):
-        learner, gradient = Learner(layers, loss, theta.copy(), clip), np.zeros_like(theta)
-        try:
-            for index, (x, y) in enumerate(of_device):
-                if batch == 1:
-                    learner.learn(x, y, 0.02)
-                    continue
-                learner.accumulate(x, y, gradient)
-                if index % batch == batch - 1 or index == samples - 1:
-                    learner.step(gradient, 0.02, index % batch + 1)
-        except (reference.Bad, reference.Dead):
+        start = theta.copy()
+        if inner.kept and not np.isnan(before[i]).any():
+            start[local] = before[i]
+        loop = reference_inner.learnt(layers, loss, start, inner, of_device)
+        if loop is None:
             assert trained.code[i] == ENUMERIC
+            assert kept[i].tobytes() == before[i].tobytes()
             continue
-        assert trained.code[i] == (OK if (np.abs(learner.theta - theta) < 1024).all() else EOVERSIZED)
-        assert trained.updates[i].tobytes() == learner.theta.tobytes()
+        phi = loop.phi(theta)
+        assert trained.code[i] == (OK if (np.abs(phi - theta) < 1024).all() else EOVERSIZED)
+        if trained.code[i] == OK:
+            assert trained.updates[i].tobytes() == phi.tobytes()
+            assert trained.loss[i] == loop.loss
+        assert kept[i].tobytes() == (loop.local if inner.kept else before[i]).tobytes()
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_of_a_cohort_that_keeps_layers_only_the_device_that_diverges_keeps_what_it_had(lanes: int) -> None:
+    plan = core.Plan(plan_bytes([dense(1, 1, IDENTITY)], MEAN_SQUARED_ERROR))
+    targets = np.array([[1], [np.nan], [1.6e15], [2]], np.float32)
+    source = core.TableSource(np.zeros((4, 1), np.float32), np.arange(4, dtype=np.int32)[:, None], targets=targets)
+    kept = np.array([[0, 1], [0, 2], [0, 1.1e15], [0, 4]], np.float32)
+    inner = Inner(Phase(samples=1, rate=1.0), local=1, kept=True).to_bytes()
+    theta, devices = np.zeros(2, np.float32), np.arange(4, dtype=np.uint32)
+    trained = core.train(plan, theta, source, devices, 0, inner, kept=kept, engine=core.Engine(1, lanes))
+    assert trained.code.tolist() == [OK, ENUMERIC, ENUMERIC, OK]
+    np.testing.assert_array_equal(kept, np.array([[0, 1], [0, 2], [0, 1.1e15], [0, 0]], np.float32))
 
 
 @pytest.mark.parametrize("lanes", LANES)

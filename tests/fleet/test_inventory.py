@@ -41,7 +41,7 @@ usb-serial = "X"
 [elsewhere]
 kept = true
 """
-DESCRIBED = Description(2, "1", 1, "double", b"", 0, 1, 512, 1, 1, (), (), (), b"", b"", 1, b"")
+DESCRIBED = Description(3, "1", 1, "double", b"", 0, 1, 512, 1, 1, (), (), (), (), b"", b"", 1, b"")
 
 
 def device(id: str, board: str = "double", url: str = "/dev/pts/0", serial: str = "", baud: int = 115_200) -> Device:

@@ -19,6 +19,7 @@ from desk import NUCLEO, Desk, Fragile, held, silent
 from double import Double
 from lies import LIES, Liar
 
+from tinyfl.algorithms import Inner
 from tinyfl.devices import inventory, push
 from tinyfl.devices.inventory import Selection
 from tinyfl.devices.push import Int8, Pushed, PushResult, Weights
@@ -121,7 +122,8 @@ def test_the_same_weights_of_another_network_are_another_model(desk: Desk, pushi
 
 def test_a_round_that_nobody_waits_for_is_ended(desk: Desk, pushing: Callable[..., Pushed]) -> None:
     board = with_model(b"\1")
-    board.train(round=1, device=0, seed=0, samples=9, batch=1, passes=1, rate=0.1, clip=0.0, base=OLD.sha256, source="")
+    inner = Inner(samples=9, rate=0.1).to_bytes()
+    board.train(round=1, device=0, seed=0, inner=inner, base=OLD.sha256, source="", run=0, saved=0)
     desk.plug("ttyACM0", board.exchange)
     assert what(pushing()) == {"01": "pushed"}
 

@@ -10,6 +10,7 @@ from typing import Any
 import cbor2
 import numpy as np
 import reference
+import reference_inner
 import reference_layers
 from double_program import HASH, INVALID, MEMORY, NUMERIC, PLAN, SIZE, SOURCE, STALE, STATE, ProgramSlot, Refuse
 
@@ -17,6 +18,7 @@ f32 = np.float32
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
 NUMERIC_CODE, ABORTED = -4, -6
 LAYERS = ["dense", "conv", "depthwise", "max-pool", "average-pool"]
+INNER = ["phases", "layers", "pull", "gradient", "local", "kept"]
 
 
 class Manage(Exception):
@@ -73,7 +75,7 @@ class Double:
 
     def __init__(self, id: bytes = b"\1", *, buffer: int = 512, arena: int = 1 << 16, sources: tuple[str, ...] = ("sine",)):
         self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
-        self.protocol = 2
+        self.protocol = 3
         self.store = ProgramSlot(1 << 16, arena)
         self.slots: list[tuple[int, bytes, bytes]] = []
         self.rounds = 0
@@ -91,7 +93,8 @@ class Double:
         self.plan_transfer = self.weights_transfer = None
         self.state, self.code = EMPTY, 0
         self.asked: dict[str, Any] = {}
-        self.round, self.base, self.done, self.loss = 0, b"", 0, f32(0)
+        self.round, self.base, self.done, self.started_from = 0, b"", 0, 0
+        self.kept = reference_inner.Kept()
         self.stream: dict[int, tuple[int, bytes, dict[str, Any]]] = {}
         for _, plan, weights in self.slots[-1:]:
             self.take_plan(plan)
@@ -166,7 +169,7 @@ class Double:
         return {
             "protocol": self.protocol, "firmware": "double", "core": 1, "board": "double", "id": self.id, "clock": 0,
             "arena": self.arena, "buffer": self.buffer, "window": 1, "slot": 1 << 16, "layers": LAYERS,
-            "dtypes": ["float32", "int8"], "sources": list(self.sources),
+            "dtypes": ["float32", "int8"], "inner": INNER, "sources": list(self.sources),
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
             "store": self.store.size, "inference": self.store.hash,
@@ -211,11 +214,12 @@ class Double:
             layers, loss = reference_layers.read_plan(held)
         except ValueError as error:
             raise Refuse(PLAN) from error
-        weights, arena = sum(layer.weights for layer in layers), reference_layers.arena_bytes(layers, 1)
+        weights, arena = sum(layer.weights for layer in layers), reference_layers.resting_bytes(layers)
         if arena > self.arena:
             raise Refuse(MEMORY)
         self.plan_bytes, self.layers, self.loss_kind, self.weights, self.small = held, layers, loss, weights, arena
         self.announced, self.weights_transfer, self.state = b"", None, PLANNED
+        self.kept = reference_inner.Kept()
 
     def put_weights(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
         if self.state in (EMPTY, LEARNING):
@@ -247,53 +251,67 @@ class Double:
     def get_weights(self, off: int) -> dict[str, Any]:
         if self.state not in (READY, LEARNT):
             raise Refuse(STATE)
-        held = self.theta.astype("<f4").tobytes()
+        held = self.here()
+        if not 0 <= off <= len(held):
+            raise Refuse(INVALID)
         return {"off": off, "len": len(held), "data": held[off : off + self.buffer - 64]}
 
+    def here(self) -> bytes:
+        """The weights here, or the update that took their place."""
+        return (self.loop.update if self.state == LEARNT else self.theta).astype("<f4").tobytes()
+
     def train(self, **asked: Any) -> dict[str, Any]:
+        run, saved = asked["run"], asked.pop("saved")
         if self.asked == asked and self.state in (LEARNING, LEARNT, FAILED):
             return self.status()
-        if self.state == LEARNING or self.state not in (READY, LEARNT):
+        if self.state not in (READY, LEARNT):
             raise Refuse(STATE)
-        if asked["base"] != sha256(self.theta.astype("<f4").tobytes()).digest():
-            raise Refuse(STALE)
+        try:
+            inner = reference_inner.read_inner(asked["inner"])
+        except ValueError as error:
+            raise Refuse(INVALID) from error
         if asked["source"] and asked["source"] not in self.sources:
             raise Refuse(SOURCE)
-        if asked["batch"] > 1 and self.small + 4 * self.weights > self.arena:
+        if not self.has_weights() or asked["base"] != sha256(self.here()).digest():
+            raise Refuse(STALE)
+        kept = self.kept.after(inner, self.layers, run)
+        needed = self.small + 8 * kept.floats + reference_inner.loop_bytes(self.layers, inner)
+        if needed > self.arena:
             raise Refuse(MEMORY)
-        if asked["batch"] > 1:
+        if needed > self.small + 8 * self.kept.floats:
             self.store.forget()
+        self.kept = kept
         self.asked, self.round, self.base = asked, asked["round"], asked["base"]
-        self.done, self.total, self.fed, self.state, self.code = 0, f32(0), bytearray(), LEARNING, 0
-        self.off, self.announced = 0, b""
-        self.learner = reference.Learner(self.layers, self.loss_kind, self.theta, asked["clip"])
-        self.gradient = np.zeros_like(self.theta)
-        self.rounds += 1
+        self.begin(inner, saved)
         if asked["source"]:
-            for _ in range(asked["passes"]):
-                for index in range(asked["samples"]):
-                    if self.state == LEARNING:
-                        x, y = reference.sine_sample(asked["seed"], asked["device"], asked["round"], index)
-                        self.learn(np.array([x]), np.array([y]))
+            while self.state == LEARNING and self.loop.index is not None:
+                x, y = reference.sine_sample(asked["seed"], asked["device"], asked["round"], self.loop.index)
+                self.learn(np.array([x]), np.array([y]))
         return self.status()
 
+    def begin(self, inner: reference_inner.Inner, saved: int) -> None:
+        weights = np.frombuffer(self.here(), "<f4").copy()
+        self.started_from = 0
+        if inner.kept:
+            self.kept.recall(self.round, saved)
+            self.kept.load(weights, self.layers)
+            self.started_from = self.kept.number
+        self.loop = reference_inner.Loop(self.layers, self.loss_kind, weights, inner)
+        self.done, self.fed, self.state, self.code = 0, bytearray(), LEARNING, 0
+        self.off, self.announced = 0, b""
+        self.rounds += 1
+
     def learn(self, x: Any, y: Any) -> None:
-        asked = self.asked
-        filled = self.done % asked["samples"] % asked["batch"] + 1
         try:
-            if asked["batch"] == 1:
-                loss = self.learner.learn(x, y, asked["rate"])
-            else:
-                loss = self.learner.accumulate(x, y, self.gradient)
-                if filled == asked["batch"] or (self.done + 1) % asked["samples"] == 0:
-                    self.learner.step(self.gradient, asked["rate"], filled)
+            self.loop.learn(x, y)
         except (reference.Bad, reference.Dead):
             self.state, self.code = FAILED, NUMERIC_CODE
             return
-        self.total = self.total + loss
-        self.done += 1
-        if self.done == asked["samples"] * asked["passes"]:
-            self.state = LEARNT
+        self.done = self.loop.done
+        if self.loop.index is None:
+            self.state, self.theta = LEARNT, self.loop.weights
+            if self.loop.inner.kept:
+                self.kept.store(self.loop.local, self.round)
 
     def samples(self, off: int, data: bytes) -> dict[str, Any]:
         if not self.asked or self.asked["source"] or self.state not in (LEARNING, LEARNT):
@@ -359,20 +377,24 @@ class Double:
         """Bytes of the arena that the learner has."""
         if self.state == EMPTY:
             return self.plan_transfer.length if self.plan_transfer else 0
-        return self.small + (4 * self.weights if self.state == LEARNING and self.asked["batch"] > 1 else 0)
+        loop = reference_inner.loop_bytes(self.layers, self.loop.inner) if self.state == LEARNING else 0
+        return self.small + 8 * self.kept.floats + loop
+
+    def has_weights(self) -> bool:
+        return self.state == READY or (self.state == LEARNT and not self.loop.inner.partial)
 
     def need_weights(self) -> None:
-        if self.state not in (READY, LEARNT):
+        if not self.has_weights():
             raise Refuse(STATE)
 
     def status(self) -> dict[str, Any]:
         held = self.plan_transfer or self.weights_transfer
         done = (len(held.held) if held else 0) if self.state in (EMPTY, PLANNED) else self.done
-        loss = float(self.total / (f32(self.asked["samples"]) * f32(self.asked["passes"]))) if self.state == LEARNT else 0.0
-        here = sha256(self.theta.astype("<f4").tobytes()).digest() if self.state in (READY, LEARNT) else b""
+        loss = float(self.loop.loss) if self.state == LEARNT else 0.0
+        here = sha256(self.here()).digest() if self.state in (READY, LEARNT) else b""
         return {
             "state": self.state, "round": self.round, "base": self.base, "done": done, "loss": loss, "code": self.code,
-            "weights": here, "stack": 0,
+            "weights": here, "kept": self.started_from, "stack": 0,
         }  # fmt: skip
 
     def abort(self) -> dict[str, Any]:

@@ -23,7 +23,8 @@ TASK = Sine(11)
 NETWORK = network("mlp-12-12", (1,), 1, TASK.loss, TASK.activation)
 THETA = NETWORK.initial_weights(2)
 BASE = sha256(floats(THETA)).digest()
-ROUND = Round(round=4, device=6, seed=TASK.seed, samples=8, batch=1, passes=1, rate=0.01, clip=0.0, base=BASE, source="sine")
+INNER = Inner(samples=8, rate=0.01)
+ROUND = Round(round=4, device=6, seed=TASK.seed, inner=INNER.to_bytes(), base=BASE, source="sine")
 F32 = np.float32
 
 Script = Callable[[LinkedBoard], Awaitable[Any]]
@@ -46,8 +47,9 @@ async def ready(board: LinkedBoard, made: Network = NETWORK) -> None:
 def test_board_describes_itself(new_board: Callable[[], Any]) -> None:
     async def script(board: LinkedBoard) -> None:
         described = board.description
-        assert (described.protocol, described.core, described.buffer, described.window) == (2, 1, 512, 1)
+        assert (described.protocol, described.core, described.buffer, described.window) == (3, 1, 512, 1)
         assert described.layers == ("dense", "conv", "depthwise", "max-pool", "average-pool")
+        assert described.inner == ("phases", "layers", "pull", "gradient", "local", "kept")
         assert (described.dtypes, described.sources) == (("float32", "int8"), ("sine",))
         assert (described.plan, described.model) == (b"", b"")
         await ready(board)
@@ -149,12 +151,12 @@ async def infinite(board: LinkedBoard) -> None:
 
 async def diverging(board: LinkedBoard) -> None:
     await ready(board)
-    await board.train(Round(**{**vars(ROUND), "rate": 1e9}))
+    await board.train(Round(**{**vars(ROUND), "inner": Inner(samples=8, rate=1e9).to_bytes()}))
 
 
 async def diverging_when_fed(board: LinkedBoard) -> None:
     await ready(board)
-    await board.train(Round(**{**vars(ROUND), "source": "", "samples": 200}))
+    await board.train(Round(**{**vars(ROUND), "source": "", "inner": Inner(samples=200, rate=0.01).to_bytes()}))
     await board.feed(np.full((200, 2), 1e20, F32))
 
 
@@ -189,9 +191,9 @@ def test_refusals_have_their_reason(new_board: Callable[[], Any], script: Script
 def test_another_version_is_refused_with_its_cure(key: str) -> None:
     class Newer(Double):
         def describe(self) -> dict[str, Any]:
-            return {**super().describe(), key: 3}
+            return {**super().describe(), key: 4}
 
-    with pytest.raises(Refused, match=r"speaks (protocol|arithmetic) 3 .* Flash it"):
+    with pytest.raises(Refused, match=r"speaks (protocol|arithmetic) 4 .* Flash it"):
         on(Newer(), lambda board: board.describe())
 
 
@@ -386,7 +388,8 @@ def test_late_answers_to_earlier_requests_are_passed_over() -> None:
 def test_a_board_with_just_the_arena_learns_and_one_with_a_byte_less_refuses(agent: Any, name: str, batch: int) -> None:
     made = network(name, (1,), 1, TASK.loss, TASK.activation)
     theta = made.initial_weights(1)
-    asked = Round(**{**vars(ROUND), "batch": batch, "base": sha256(floats(theta)).digest()})
+    inner = Inner(samples=8, batch=batch, rate=0.01)
+    asked = Round(**{**vars(ROUND), "inner": inner.to_bytes(), "base": sha256(floats(theta)).digest()})
 
     async def script(board: LinkedBoard) -> Any:
         assert board.description.arena == arena
@@ -394,7 +397,7 @@ def test_a_board_with_just_the_arena_learns_and_one_with_a_byte_less_refuses(age
         await board.put_weights(theta)
         return await board.train(asked)
 
-    arena = made.arena_bytes(batch)
+    arena = made.arena_bytes(inner)
     agent.start(arena=arena)
     assert on(agent, script).state == BoardState.learnt
     arena -= 1

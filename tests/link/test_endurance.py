@@ -22,6 +22,7 @@ from smp.os_management import EchoWriteResponse
 from smpclient.requests.os_management import EchoWrite
 from smpclient.transport.serial import Cobs
 
+from tinyfl.algorithms import Inner
 from tinyfl.errors import Dead
 from tinyfl.fleets.emulation import emulate
 from tinyfl.link import messages
@@ -225,7 +226,7 @@ def test_a_board_at_work_hears_everything(serve: Callable[..., Any]) -> None:
         await board.put_weights(theta)
         base = hashlib.sha256(floats(theta)).digest()
         transport = board._transport
-        endless = Round(0, 0, 0, 1 << 31, 1, 1, 0.0, 0.0, base, "sine")
+        endless = Round(0, 0, 0, Inner(samples=1 << 31, rate=0.0).to_bytes(), base, "sine")
         await transport.send(bytes(messages.Train(sequence=250, **vars(endless))))
         done = []
         for _ in range(50):

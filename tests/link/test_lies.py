@@ -209,7 +209,7 @@ def test_monitor_says_a_loss_that_is_no_figure_as_null() -> None:
     from tinyfl.devices.monitor import Line
     from tinyfl.link.board import Status
 
-    status = Status(4, 0, b"", 3, float("nan"), 0, b"", 0)
+    status = Status(4, 0, b"", 3, float("nan"), 0, b"", 0, 0)
     for loss in (float("nan"), float("inf")):
         line = json.dumps(Line(0.0, "status", "x", status=replace(status, loss=loss)).as_json(), allow_nan=False)
         assert json.loads(line)["status"]["loss"] is None

@@ -32,12 +32,11 @@ REQUESTS = [
     ),
     (
         messages.Train(
-            sequence=4, round=7, device=70_000, seed=2**64 - 1, samples=32, batch=1, passes=1, rate=0.5, clip=0.0, base=BASE,
-            source="sine",
+            sequence=4, round=7, device=70_000, seed=2**64 - 1, inner=b"\1\2", base=BASE, source="sine", run=2**63, saved=6,
         ),
-        "0a00007e 0041 04 03" "aa" + text("base") + "5820" + BASE.hex() + text("clip") + "f90000" + text("rate") + "f93800"
-        + text("seed") + "1bffffffffffffffff" + text("batch") + "01" + text("round") + "07" + text("device") + "1a00011170"
-        + text("passes") + "01" + text("source") + text("sine") + text("samples") + "1820",
+        "0a000072 0041 04 03" "a8" + text("run") + "1b8000000000000000" + text("base") + "5820" + BASE.hex()
+        + text("seed") + "1bffffffffffffffff" + text("inner") + "420102" + text("round") + "07" + text("saved") + "06"
+        + text("device") + "1a00011170" + text("source") + text("sine"),
     ),
     *(
         (kind(sequence=6, off=0, data=b""), f"0a00000c 0041 06 {command:02x}" "a2" + text("off") + "00" + text("data") + "40")

@@ -16,6 +16,7 @@ from probe import need
 from smpclient.requests.os_management import EchoWrite
 from smpclient.transport.serial import Cobs
 
+from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard, Round, floats
@@ -89,7 +90,7 @@ def learning(firmware: Callable[[str], Path]) -> Callable[[bool], Line]:
     task = Sine(1)
     net = network("mlp-64-64", (1,), 1, task.loss, task.activation)
     theta = net.initial_weights(1)
-    endless = Round(0, 0, 0, 1 << 31, 1, 1, 0.0, 0.0, hashlib.sha256(floats(theta)).digest(), "sine")
+    endless = Round(0, 0, 0, Inner(samples=1 << 31, rate=0.0).to_bytes(), hashlib.sha256(floats(theta)).digest(), "sine")
 
     async def prepare(machine: Any) -> None:
         board = await LinkedBoard.connect(MachineWire(machine).open)

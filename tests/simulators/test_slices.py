@@ -39,7 +39,7 @@ def machine(elf: Path, board: str) -> Any:
 
 
 def asked(samples: int) -> Round:
-    return Round(0, 0, 3, samples, 1, 1, 0.01, 0.0, sha256(floats(THETA)).digest(), "sine")
+    return Round(0, 0, 3, Inner(samples=samples, rate=0.01).to_bytes(), sha256(floats(THETA)).digest(), "sine")
 
 
 async def taught(board: LinkedBoard, samples: int, within: float = 60.0) -> Any:

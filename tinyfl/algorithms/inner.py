@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+import numpy as np
+
 from tinyfl.core import LIMIT
 from tinyfl.errors import ConfigError
 
@@ -53,7 +55,10 @@ class Phase:
     def __post_init__(self) -> None:
         if not all(0 < count < 1 << 32 for count in (self.samples, self.batch, self.passes)) or not 0 < self.layers <= ALL:
             raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
-        if not all(0 <= value < LIMIT for value in (self.rate, self.clip, self.pull)) or self.rate * self.pull > 1:
+        with np.errstate(over="ignore", invalid="ignore"):  # as a device computes them
+            rate, clip, pull = (np.float32(value) for value in (self.rate, self.clip, self.pull))
+            share = rate * pull
+        if not all(0 <= value < LIMIT and not np.signbit(value) for value in (rate, clip, pull)) or share > 1:
             raise ConfigError(
                 f"{self}: rate, clip and pull are at least 0 and below 2^50, and rate x pull at most 1. "
                 "Give a smaller rate or pull."
@@ -172,6 +177,9 @@ class Inner:
             if count != len(rows):
                 raise ConfigError(f"{len(rows)} phases, not {count}.")
             phases = (Phase(s, rate, b, p, clip, pull, layers) for s, b, p, rate, clip, pull, layers in rows)
-            return cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept))
+            inner = cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept))
+            if inner.to_bytes() != record:
+                raise ValueError("it would be written differently")
+            return inner
         except (struct.error, ConfigError) as error:
             raise ValueError(f"{len(record)} bytes are no inner loop: {error}") from error

@@ -1,0 +1,219 @@
+"""Inner loops and kept blocks of firmware/SPEC.md a second time, from that page alone."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from reference import Bad, Dead, Learner, guard
+from reference_layers import F32, Layer, f32, resting_bytes
+
+CHANGE, GRADIENT = range(2)
+EVERY = (1 << 64) - 1
+LIMIT = 2.0**50
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase as its record holds it, field for field."""
+
+    samples: int = 1
+    batch: int = 1
+    passes: int = 1
+    rate: float = 0.0
+    clip: float = 0.0
+    pull: float = 0.0
+    layers: int = EVERY
+
+
+@dataclass(frozen=True)
+class Inner:
+    phases: tuple[Phase, ...]
+    returns: int = CHANGE
+    kept: int = 0
+    local: int = 0
+
+    @property
+    def total(self) -> int:
+        """Samples that are learnt from, each as often as it is."""
+        return sum(phase.samples * phase.passes for phase in self.phases)
+
+    @property
+    def partial(self) -> bool:
+        """Whether the update is not all the weights."""
+        return self.returns == GRADIENT or self.local != 0
+
+
+def inner_bytes(inner: Inner) -> bytes:
+    head = struct.pack("<BBB5xQ", len(inner.phases), inner.returns, inner.kept, inner.local)
+    return head + b"".join(struct.pack("<3I3fQ", *astuple(phase)) for phase in inner.phases)
+
+
+def read_inner(record: bytes) -> Inner:
+    """Raises ValueError for bytes that are no record."""
+    if len(record) < 16 or len(record) != 16 + 32 * record[0] or not 1 <= record[0] <= 4 or any(record[3:8]):
+        raise ValueError("no record of an inner loop")
+    phases = tuple(Phase(*row) for row in struct.iter_unpack("<3I3fQ", record[16:]))
+    inner = Inner(phases, record[1], record[2], int.from_bytes(record[8:16], "little"))
+    if inner.returns > 1 or inner.kept > 1 or not all(map(_sound, phases)):
+        raise ValueError("an inner loop that contradicts the page")
+    if sum(phase.samples for phase in phases) >= 1 << 32 or (inner.returns == GRADIENT and phases[-1].passes > 1):
+        raise ValueError("too many samples, or passes")
+    return inner
+
+
+def _sound(phase: Phase) -> bool:
+    factors = [f32(value) for value in (phase.rate, phase.clip, phase.pull)]
+    fit = all(0 <= value < LIMIT and not np.signbit(value) for value in factors)
+    return min(phase.samples, phase.batch, phase.passes) >= 1 and fit and bool(factors[0] * factors[2] <= 1)
+
+
+def schedule(inner: Inner) -> Iterator[tuple[int, int, int]]:
+    """For each sample: its phase, its index in the stream, and the size of the mini-batch that it completes, or 0."""
+    first = 0
+    for number, phase in enumerate(inner.phases):
+        for _ in range(phase.passes):
+            for i in range(phase.samples):
+                filled = i % phase.batch + 1
+                yield number, first + i, filled if filled == phase.batch or i + 1 == phase.samples else 0
+        first += phase.samples
+
+
+def chosen(layers: Sequence[Layer], mask: int) -> NDArray[np.bool_]:
+    """Which weights are those of the layers in the mask."""
+    return np.repeat([bool(mask >> i & 1) for i in range(len(layers))], [layer.weights for layer in layers])
+
+
+class Loop:
+    """An inner loop under way, over its own copy of the weights."""
+
+    def __init__(self, layers: Sequence[Layer], loss: int, weights: F32, inner: Inner) -> None:
+        self.layers, self.kind, self.inner = layers, loss, inner
+        self.weights, self.start, self.gradient = weights.copy(), weights.copy(), np.zeros_like(weights)
+        self.done, self.sum = 0, f32(0)
+        self._todo = schedule(inner)
+        self._next = next(self._todo, None)
+
+    @property
+    def index(self) -> int | None:
+        """Of the next sample; None when all are done."""
+        return None if self._next is None else self._next[1]
+
+    def _learner(self, phase: Phase) -> Learner:
+        layers = [replace(layer, learns=layer.learns and bool(phase.layers >> i & 1)) for i, layer in enumerate(self.layers)]
+        return Learner(layers, self.kind, self.weights, phase.clip, phase.pull, self.start)
+
+    def learn(self, x: F32, t: F32) -> None:
+        """Raises Bad or Dead where the guard ends the round."""
+        assert self._next is not None
+        number, _, completed = self._next
+        phase = self.inner.phases[number]
+        learner = self._learner(phase)
+        if self.inner.returns == GRADIENT and number == len(self.inner.phases) - 1:
+            loss = learner.accumulate(x, t, self.gradient)
+        elif phase.batch == 1:
+            loss = learner.learn(x, t, phase.rate)
+        else:
+            loss = learner.accumulate(x, t, self.gradient)
+            if completed:
+                learner.step(self.gradient, phase.rate, completed)
+        following = next(self._todo, None)
+        if following is None:
+            self._finish(phase)
+        self.sum, self.done, self._next = self.sum + loss, self.done + 1, following
+
+    def _finish(self, last: Phase) -> None:
+        if self.inner.returns == GRADIENT:
+            mean = f32(1) / f32(last.samples) * self.gradient
+            guard(mean[~chosen(self.layers, self.inner.local)])
+            self.gradient[...] = f32(0) - mean
+        if self.inner.kept:
+            guard(self.local)
+
+    @property
+    def local(self) -> F32:
+        """The weights of the local layers."""
+        return self.weights[chosen(self.layers, self.inner.local)]
+
+    @property
+    def update(self) -> F32:
+        """What the device sends."""
+        of_all = self.gradient if self.inner.returns == GRADIENT else self.weights
+        return of_all[~chosen(self.layers, self.inner.local)]
+
+    @property
+    def loss(self) -> np.float32:
+        return f32(self.sum / f32(self.inner.total))
+
+    def phi(self, theta: F32) -> F32:
+        """What the update stands for."""
+        phi, sent = theta.copy(), ~chosen(self.layers, self.inner.local)
+        phi[sent] = theta[sent] + self.update if self.inner.returns == GRADIENT else self.update
+        return phi
+
+
+def _nothing() -> F32:
+    return np.zeros(0, np.float32)
+
+
+@dataclass
+class Kept:
+    """What one device keeps: the block and its copy, with their numbers."""
+
+    run: int | None = None
+    local: int = 0
+    number: int = 0
+    copied: int = 0
+    block: F32 = field(default_factory=_nothing)
+    copy: F32 = field(default_factory=_nothing)
+    floats: int = 0
+
+    def after(self, inner: Inner, layers: Sequence[Layer], run: int) -> "Kept":
+        """The blocks with which a round of this run begins: these, or none."""
+        if self.run == run and (not inner.kept or self.local == inner.local):
+            return self
+        return Kept(run, inner.local, floats=int(chosen(layers, inner.local).sum())) if inner.kept else Kept(run)
+
+    def recall(self, round: int, saved: int) -> None:
+        if self.number > round:
+            self.block, self.number = (self.copy, self.copied) if self.copied <= round else (self.block, 0)
+        elif self.number <= saved:
+            self.copy, self.copied = self.block, self.number
+
+    def load(self, loop_weights: F32, layers: Sequence[Layer]) -> None:
+        """Puts the block, if there is one, among the weights."""
+        if self.number:
+            loop_weights[chosen(layers, self.local)] = self.block
+
+    def store(self, block: F32, round: int) -> None:
+        self.block, self.number = block.copy(), round + 1
+
+
+def loop_bytes(layers: Sequence[Layer], inner: Inner) -> int:
+    """What a board stores for this inner loop, beyond blocks."""
+    gradient = inner.returns == GRADIENT or any(phase.batch > 1 for phase in inner.phases)
+    start = any(phase.pull > 0 for phase in inner.phases)
+    return 4 * sum(layer.weights for layer in layers) * (gradient + start)
+
+
+def arena_bytes(layers: Sequence[Layer], inner: Inner) -> int:
+    """What a board stores during this inner loop."""
+    blocks = 2 * int(chosen(layers, inner.local).sum()) if inner.kept else 0
+    return resting_bytes(layers) + 4 * blocks + loop_bytes(layers, inner)
+
+
+def samples_of(inner: Inner, samples: Sequence[tuple[F32, F32]]) -> list[tuple[F32, F32]]:
+    """The samples of a stream in the order in which they are learnt from."""
+    return [samples[index] for _, index, _ in schedule(inner)]
+
+
+def learnt(layers: Sequence[Layer], loss: int, theta: F32, inner: Inner, samples: Sequence[tuple[F32, F32]]) -> Loop | None:
+    """The loop at its end, or None if the guard ended it."""
+    loop = Loop(layers, loss, theta, inner)
+    try:
+        while loop.index is not None:
+            loop.learn(*samples[loop.index])
+    except (Bad, Dead):
+        return None
+    return loop
