@@ -1,6 +1,7 @@
 """A user's own algorithm, task and aggregator: by name, as a class and as an object; resumed, reported and adapted."""
 
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -290,6 +291,22 @@ def test_a_class_without_a_source_runs_and_is_not_resumed() -> None:
         tinyfl.simulate(resume="run", **given)
 
 
+def in_a_cell(text: str) -> dict[str, Any]:
+    """What a notebook's cell defines, as IPython runs it."""
+    names: dict[str, Any] = {"__name__": "a_notebook"}
+    linecache.cache["<cell>"] = (len(text), None, text.splitlines(keepends=True), "<cell>")
+    exec(compile(text, "<cell>", "exec"), names)
+    return names
+
+
+def test_a_class_of_a_notebooks_cell_is_resumed_while_the_cell_is_the_same() -> None:
+    text = Path("cosine.py").read_text()
+    tinyfl.simulate(**{**OWN, "algorithm": in_a_cell(text)["CosineReptile"]}, **SMALL, out="run")
+    tinyfl.simulate(resume="run", **{**OWN, "algorithm": in_a_cell(text)["CosineReptile"]})
+    with pytest.raises(RunError, match="started with algorithm a_notebook:CosineReptile"):
+        tinyfl.simulate(resume="run", **{**OWN, "algorithm": in_a_cell(text + "\n")["CosineReptile"]})
+
+
 def killed_in_the_middle(words: list[str], out: Path) -> None:
     """Starts a run, and kills it after some rounds."""
     environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0"}
@@ -376,6 +393,9 @@ def test_an_export_takes_the_runs_task_again() -> None:
     with pytest.raises(RunError, match="this is sine"):
         origin(Path("run"), None, "sine")
     assert origin(Path("run"), None, OWN["task"]).task.name == "sensors"
+    tinyfl.simulate(**{**SMALL, "task": "sine"}, out="sine")
+    with pytest.raises(RunError, match="started with task sine and this is sensors:Sensors"):
+        origin(Path("sine"), None, OWN["task"])
 
 
 def test_the_help_of_own_code_has_its_settings_with_its_defaults() -> None:
@@ -392,7 +412,6 @@ def test_a_page_says_of_what_shots_are_counted_as_the_task_does() -> None:
         tinyfl.simulate(**{**SMALL, "task": task}, out=task.partition(":")[0])
         report.rebuild(Path(task.partition(":")[0]))
         assert words in Path(task.partition(":")[0], "report.html").read_text()
-    assert adapt  # imported for its types alone elsewhere
 
 
 @pytest.fixture
@@ -421,6 +440,18 @@ def test_an_installed_packages_names_work_like_tinyfls_own(package: Callable[...
         ("algorithm" and name, "ours 1.0") for name in ("cosine", "sensors", "rfa")
     ]
     assert tinyfl.simulate(resume="run").result["theta_sha256"] == run.result["theta_sha256"]
+
+
+def test_a_run_of_a_package_that_is_not_here_is_shown_and_adapted(package: Callable[..., None], here: Path) -> None:
+    package("ours", {"algorithm": {"cosine": "cosine:CosineReptile"}, "task": {"sensors": "sensors:Sensors"}})
+    tinyfl.simulate(algorithm="cosine", task="sensors", **SMALL, out="run")
+    (here / "site" / "ours-1.0.dist-info").rename(here / "site" / "gone")
+    np.savez("new.npz", x=np.ones((4, 1)), y=np.arange(4.0))
+    report.rebuild(Path("run"))
+    assert "no task is called &#x27;sensors&#x27;" in Path("run/report.html").read_text()
+    adapt("run", "new.npz", adapt_lr=0.001)
+    with pytest.raises(ConfigError, match="no algorithm is called 'cosine'"):
+        tinyfl.simulate(resume="run")
 
 
 def test_another_version_of_a_package_does_not_go_on_with_a_run(package: Callable[..., None], here: Path) -> None:

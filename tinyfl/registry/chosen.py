@@ -14,7 +14,7 @@ from typing import Any
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.registry import ENTRIES, refusal
-from tinyfl.registry.installed import installed, package_of
+from tinyfl.registry.installed import installed, is_name, package_of
 from tinyfl.registry.parameters import checked, option_names, parameters, settings_of
 from tinyfl.registry.tasks import TASKS
 
@@ -56,8 +56,8 @@ class Chosen:
         if not isinstance(name, str) or not isinstance(version, str):
             raise ConfigError(f"{kind} is {plain(repr(value), 80)}, not a name, or a table with name = and its options.")
         chosen = cls(kind, name, version, table)
-        if not (chosen.built_in or is_dotted(name) or name in installed(kind)):
-            raise refusal(kind, name)
+        if not (chosen.built_in or is_dotted(name) or (version and is_name(name)) or name in installed(kind)):
+            raise refusal(kind, name)  # with a version it is from a config, and maybe installed where that was made
         if chosen.built_in and (table or version):
             raise ConfigError(
                 f"{kind} {name or 'of none'} has no options of its own. Write its settings at the top of the file."

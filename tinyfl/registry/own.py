@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from importlib import import_module
+from linecache import getlines
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ from weakref import WeakKeyDictionary
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.registry import ENTRIES, KINDS
-from tinyfl.registry.chosen import Chosen, demand_kind, is_dotted
+from tinyfl.registry.chosen import NEEDED, Chosen, demand_kind, is_dotted
 from tinyfl.registry.parameters import checked, parameters, plainly, settings_of
 
 
@@ -127,8 +128,8 @@ _VERSIONS: MutableMapping[type, str] = WeakKeyDictionary()
 
 
 def source_version(made_by: type) -> str:
-    """The SHA-256 of the source of a class's module, or of the class alone in a notebook. Empty if Python cannot find the
-    source."""
+    """The SHA-256 of the source of a class: of its module's file, or of its cell in a notebook. Empty if Python cannot find
+    it."""
     if made_by not in _VERSIONS:
         _VERSIONS[made_by] = _source_version(made_by)
     return _VERSIONS[made_by]
@@ -137,7 +138,14 @@ def source_version(made_by: type) -> str:
 def _source_version(made_by: type) -> str:
     file = getattr(sys.modules.get(made_by.__module__), "__file__", None)
     try:
-        source = Path(file).read_bytes() if file else inspect.getsource(made_by).encode()
-    except (OSError, TypeError):
+        source = Path(file).read_bytes() if file else _cell(made_by)
+    except OSError:
         return ""
-    return f"sha256:{hashlib.sha256(source).hexdigest()}"
+    return f"sha256:{hashlib.sha256(source).hexdigest()}" if source else ""
+
+
+def _cell(made_by: type) -> bytes:
+    """The notebook's cell that defines a class, which is kept with its methods' lines; empty if there is none."""
+    methods = (vars(made_by).get(name) for names in NEEDED.values() for name in names)
+    cells = (getlines(each.__code__.co_filename) for each in methods if inspect.isfunction(each))
+    return "".join(next(filter(None, cells), [])).encode()

@@ -10,7 +10,6 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import Network, is_file, starts_from
-from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
@@ -59,7 +58,7 @@ def rebuild(path: Path) -> Path:
     result, config, initialisation = directory.result(), directory.config(), Initialisation.load(path)
     try:
         _refuse_other_files(directory, config)
-        if not _has_code(config.chosen("task")):
+        if not config.chosen("task").loads_by_name:
             raise ConfigError(
                 f"The data are those of {config.chosen('task').called}, and a report loads no code of anybody's own."
             )
@@ -270,17 +269,15 @@ def _devices(picture: Picture | Exception) -> str:
     return f'<p class="note">Left out: this figure needs the data of the run. {why}</p>'
 
 
-def _has_code(chosen: Chosen) -> bool:
-    """Whether a report has the code: it is loaded, or a name loads it. A report loads no other."""
-    return chosen.code is not None or chosen.loads_by_name
-
-
 def _memory(batch: int) -> str:
     return "weights, activations and deltas" + "; a gradient" * (batch > 1)
 
 
 def _needs(config: Config, net: Network, result: Result) -> str:
-    inner = config.build().inner(0) if _has_code(config.chosen("algorithm")) else None
+    try:
+        inner = config.build().inner(0)
+    except ConfigError:  # of code that is not here, or that a report does not load
+        inner = None
     support = leading(result["evaluation"])["shots"] * (net.outputs if _per_class(result) else 1)
     down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
     rows = [

@@ -16,15 +16,15 @@ def again(saved: Chosen, given: Any) -> Chosen:
     """
     now = Chosen.read(saved.kind, saved if given is None else given)
     now = now.loaded() if now.of_package else now
+    if now.name != saved.name or (now.version and saved.version and now.version != saved.version):
+        raise RunError(
+            f"the run was started with {saved.kind} {_shown(saved)} and this is {_shown(now)}. "
+            "Restore what it was, or start a new run with another --out."
+        )
     if now.code is not None and not (now.version and saved.version):
         raise RunError(
             f"nobody can tell whether {saved.called} is what the run was started with, since Python found no source of it. "
             "Start a new run with another --out, with the class in a file of its own, which can be resumed."
-        )
-    if (now.name, now.version) != (saved.name, saved.version):
-        raise RunError(
-            f"the run was started with {saved.called} ({saved.version}), and this is {now.name} ({now.version or 'tinyfl'}). "
-            "Restore what it was, or start a new run with another --out."
         )
     return now.over(saved)
 
@@ -35,4 +35,9 @@ def with_code(config: Config, **given: Any) -> Config:
     Raises RunError for other code than the run's.
     """
     given = own_code({kind: value for kind, value in given.items() if value is not None})
-    return replace(config, extensions=tuple(again(each, given.get(each.kind)) for each in config.extensions))
+    loaded = {kind: again(config.chosen(kind), value) for kind, value in given.items()}
+    return replace(config, extensions=tuple(loaded.get(each.kind, each) for each in config.extensions))
+
+
+def _shown(chosen: Chosen) -> str:
+    return f"{chosen.name} ({chosen.version})" if chosen.version else chosen.name
