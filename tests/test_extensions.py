@@ -1,5 +1,6 @@
 """A user's own algorithm, task and aggregator: by name, as a class and as an object; resumed, reported and adapted."""
 
+import ast
 import json
 import linecache
 import os
@@ -15,12 +16,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from own import installed, write_own
+from test_rooms import modules, tree
+from typer.testing import CliRunner
 
 import tinyfl
+from tinyfl import cli
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.algorithms.reptile import Reptile
 from tinyfl.config import Config, resolve
 from tinyfl.errors import ConfigError, RunError
+from tinyfl.registry import ALGORITHMS, ENTRIES
+from tinyfl.registry.entries import AggregatorEntry, Entry, TaskEntry
 from tinyfl.registry.own import own_code
 from tinyfl.report import page as report
 from tinyfl.runs.adaptation import adapt
@@ -29,6 +35,7 @@ from tinyfl.runs.finished import origin
 
 OWN: dict[str, Any] = {"algorithm": "cosine:CosineReptile", "task": "sensors:Sensors"}
 SMALL: dict[str, Any] = {"network": "mlp-8", "devices": 20, "cohort": 5, "rounds": 40, "tasks": 20, "shots": 5}
+JOINT = ALGORITHMS["joint"]
 WORDS = ["--algorithm", "cosine:CosineReptile", "--task", "sensors:Sensors"]
 
 pytestmark = pytest.mark.usefixtures("modules_here")
@@ -480,3 +487,65 @@ def test_the_help_lists_installed_names_and_imports_none(package: Callable[..., 
     shown = tinyfl_says("run", "--help", COLUMNS="200", PYTHONPATH=f"{here / 'site'}:{here}").stdout
     assert "Installed: cosine." in shown
     assert not Path("imported").exists()
+
+
+def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    from tinyfl.registry.shown import about
+
+    monkeypatch.syspath_prepend(here)
+    entries: dict[str, Entry] = {
+        "algorithm": Entry("toy-algorithm", "cosine:CosineReptile", "a toy", {**JOINT.defaults, "inner_lr": 0.04}),
+        "task": TaskEntry(
+            "toy-task", "sensors:Sensors", "toy sensors", {"network": "mlp-8", "cohort": 3, "rounds": 9, "shots": (2,)},
+            tuned={"toy-algorithm": {"samples": 9}}, shots_per_class=True,
+        ),
+        "aggregator": AggregatorEntry("toy-rule", "geometric:GeometricMedian", "a toy", refusal=lambda n, _: "few" * (n < 5)),
+    }  # fmt: skip
+    names = {kind: entry.name for kind, entry in entries.items()}
+    for kind, entry in entries.items():
+        monkeypatch.setitem(ENTRIES[kind], entry.name, entry)  # type: ignore[index]
+    config = resolve({"task": "toy-task", "algorithm": "toy-algorithm"})
+    assert (config.network, config.rounds, config.inner_lr, config.samples, config.extensions) == ("mlp-8", 9, 0.04, 9, ())
+    with pytest.raises(ConfigError, match="few"):
+        resolve({**names, "nodes": "devices", "cohort": 4})
+    given: dict[str, Any] = {**names, "nodes": "devices", "devices": 9, "cohort": 6, "tasks": 4, "out": "run"}
+    result = tinyfl.simulate(**given).result
+    assert tinyfl.simulate(resume="run").result["theta_sha256"] == result["theta_sha256"]
+    report.rebuild(Path("run"))
+    assert "2 samples of each of its 1 classes" in Path("run/report.html").read_text()
+    assert "this figure needs the data" not in Path("run/report.html").read_text()
+    assert origin(Path("run"), None).task.name == "sensors"
+    assert about("toy-task", None) == "toy sensors"
+    words = [word for kind, name in names.items() for word in (f"--{kind}", name)]
+    shown = " ".join(CliRunner().invoke(cli.app, ["run", "--help", *words], env={"COLUMNS": "300"}).output.split())
+    for text in ("toy-algorithm: a toy.", "toy-task: toy sensors.", "toy-rule: a toy.", "[default: 0.04]", "[default: 9]"):
+        assert text in shown
+    for kind, name in names.items():
+        with pytest.raises(ConfigError, match=f"There are .*{name}"):
+            resolve({kind: "nope"})
+
+
+def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
+    """But for the two that a run takes where nothing is said, and the boards' source of that name."""
+    names = {name for entries in ENTRIES.values() for name in entries}
+    own = {entry.where.partition(":")[0] for entries in ENTRIES.values() for entry in entries.values()}
+    own |= {f"tinyfl.registry.{kind}s" for kind in ENTRIES}
+    found = {
+        (module, node.value)
+        for module in modules()
+        if module not in own
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert found == {
+        ("tinyfl.config.settings", "digits"), ("tinyfl.config.settings", "tinyreptile"), ("tinyfl.fleets.linked", "sine"),
+    }  # fmt: skip
+
+
+def test_listing_names_loads_neither_numpy_nor_any_code() -> None:
+    code = "import sys; from tinyfl.config.defaults import defaults; defaults(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = {*done.stdout.split()}
+    assert "tinyfl.registry.tasks" in loaded
+    assert not {"numpy", "flwr", "tinyfl.algorithms", "tinyfl.tasks"} & loaded
