@@ -204,6 +204,7 @@ class Raising(Forgetful):
         ({"algorithm": Named}, "has the field version"),
         ({"algorithm": Forgetful()}, "keeps no mu"),
         ({"algorithm": Prox(3, 0.1, layers=(object(),))}, "which no config file can hold"),  # type: ignore[arg-type]
+        ({"algorithm": Prox(3, None)}, "mu of algorithm .*Prox is None, which no config file can hold"),  # type: ignore[arg-type]
         ({"algorithm": Prox(3, 0.1), "rounds": 4}, "rounds is 4, and 3 in the algorithm that is given as an object"),
         ({"algorithm": Prox(3, 7.0, share=2)}, "share .* out of its range"),
         ({"algorithm": object()}, "builtins:object is no algorithm: it has no inner and no outer"),

@@ -101,8 +101,7 @@ def simulate(
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         directory = RunDirectory(Path(resume))
-        saved = directory.config()
-        job = _prepare(_resumed(saved, options, file), engine, report)
+        job = _prepare(_resumed(directory.config(), options, file), engine, report)
     else:
         job = _prepare(resolve(options, file, installed=True), engine, report)
         directory = RunDirectory(Path(out) if out else free_directory(job.config))

@@ -106,7 +106,7 @@ class Chosen:
 
     @property
     def makes(self) -> bool:
-        """Whether its code is still to be called, for an object; False for an object that the user has made."""
+        """Whether its code makes the algorithm, task or aggregator; False where it is one, an object that the user made."""
         return self.code is None or inspect.isclass(self.code) or inspect.isfunction(self.code)
 
     def loaded(self) -> "Chosen":
@@ -152,7 +152,7 @@ class Chosen:
         return replace(self, options=checked(self.called, self.kind, self.code, self.options)[1])
 
     def takes(self, setting: str) -> bool | None:
-        """Whether a setting fills one of its fields; None if its code is not loaded, and no name loads it."""
+        """Whether a setting fills one of its fields; None if it is not tinyfl's own, and its code is not loaded."""
         if self.kind == "aggregator" and not self.name:
             return False
         if self.code is None and not self.built_in:

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from linecache import getlines
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def _imported(kind: str, name: str) -> Any:
 def _here() -> Iterator[None]:
     """The working directory among the places of modules, as for python -m."""
     folder = str(Path.cwd())
+    invalidate_caches()  # a file may be new
     sys.path.insert(0, folder)
     try:
         yield

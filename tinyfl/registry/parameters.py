@@ -76,6 +76,10 @@ def checked(called: str, kind: str, code: Any, options: Mapping[str, Any]) -> tu
             value = options[name]
         else:
             raise ConfigError(f"{called} needs the option {name}: write it under [{kind}] in a TOML file.")
+        if value is None and held[name].default is not None:
+            raise ConfigError(
+                f"{name} of {called} is None, which no config file can hold. Give None as its default, or a value."
+            )
         typed[name], plain_value = _typed(f"{name} of {called}", hints.get(name, Any), value)
         if plain_value is not None:
             shown[name] = plain_value
