@@ -4,6 +4,8 @@ import ast
 import json
 import linecache
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +26,8 @@ from tinyfl import cli
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.algorithms.reptile import Reptile
 from tinyfl.config import Config, resolve
-from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors import ConfigError, Interrupted, RunError
+from tinyfl.flower.rounds import Progress
 from tinyfl.registry import ALGORITHMS, ENTRIES
 from tinyfl.registry.entries import AggregatorEntry, Entry, TaskEntry
 from tinyfl.registry.own import own_code
@@ -281,6 +284,18 @@ def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     Path("cosine.py").write_text(Path("cosine.py").read_text() + "# changed\n")
     done = tinyfl_says("run", "--resume", "run", *WORDS)
     assert (done.returncode, "started with algorithm cosine:CosineReptile (sha256:" in done.stderr) == (4, True), done.stderr
+
+
+def test_an_interrupted_run_of_own_code_says_how_to_go_on_with_it() -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "learning":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as stopped:
+        tinyfl.simulate(**OWN, **SMALL, out="run", progress=interrupt)
+    command = str(stopped.value).partition("Go on with: ")[2]
+    assert command == " ".join(["tinyfl run --resume run", *WORDS])
+    assert tinyfl_says(*shlex.split(command)[1:]).returncode == 0
 
 
 def test_a_config_of_another_version_is_not_quietly_run_with_this_one(tmp_path: Path) -> None:

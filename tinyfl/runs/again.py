@@ -1,12 +1,16 @@
 """A saved run's own code, given again by this user, since a run directory cannot have it loaded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.errors import RunError
+from tinyfl.errors.words import shell
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.own import own_code
+from tinyfl.runs.directory import RunDirectory
 
 
 def again(saved: Chosen, given: Any) -> Chosen:
@@ -37,6 +41,18 @@ def with_code(config: Config, **given: Any) -> Config:
     given = own_code({kind: value for kind, value in given.items() if value is not None})
     loaded = {kind: again(config.chosen(kind), value) for kind, value in given.items()}
     return replace(config, extensions=tuple(loaded.get(each.kind, each) for each in config.extensions))
+
+
+class Resumable(RunDirectory):
+    """A run directory whose command for resuming has ``words`` too, which load the user's own code."""
+
+    def __init__(self, path: Path, words: Sequence[str]) -> None:
+        super().__init__(path)
+        self._words = words
+
+    @property
+    def resume_command(self) -> str:
+        return " ".join([super().resume_command, *map(shell, self._words)])
 
 
 def _shown(chosen: Chosen) -> str:
