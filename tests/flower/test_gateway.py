@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fleet_of_24 import COHORT, FLEET, RUN_CONFIG, SIZE, TASK, THETA
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.common.config import parse_config_args
 from own import installed
 
 from tinyfl.algorithms import Inner
@@ -234,6 +235,8 @@ def test_an_extensions_options_and_version_go_along_to_a_federation_and_code_doe
         back = from_run_config(flat)
         assert back["algorithm"] == {"name": "prox", "version": "", "mu": 0.5, "words": ["a'b", 'c"d']}
         assert back["shots"] == (5,)
+    typed = parse_config_args(["""devices=4 algorithm='{name = "prox", mu = 0.5}' nodes="devices" """])  # as flwr reads it
+    assert from_run_config(typed)["algorithm"] == {"name": "prox", "mu": 0.5}
     assert to_run_config(_fresh(file, tmp_path / "run", {"algorithm": "reptile"})[0])["algorithm"] == "reptile"
     with pytest.raises(ConfigError, match="algorithm mine:Prox is code on this machine"):
         _fresh(file, tmp_path / "run", {"algorithm": "mine:Prox"})

@@ -2,20 +2,25 @@
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flaky import FlakyGrid
 from own import installed, write_own
 from test_deployment import started, text_of, until
 
 import tinyfl
+from tinyfl import cli
 from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway
 from tinyfl.errors import ConfigError
@@ -98,13 +103,21 @@ def test_an_installed_algorithm_and_task_learn_on_a_federation_and_go_on(federat
     here = tinyfl.simulate(algorithm={"name": "cosine", "floor": 0.25}, task="sensors", **RUN, out="here").result
     federation(BOTH, (NATIVE, TASK), (BOARDS, TASK))
     Path("own.toml").write_text('[algorithm]\nname = "cosine"\nfloor = 0.25\n')
-    done = run("own.toml", "--task", "sensors", *WORDS, "--out", "runs/own")
+    words = ["own.toml", "--task", "sensors", *WORDS, "--out", "runs/own"]
+    with started(shlex.join(["tinyfl", "run", *words, "--federation", "lab"]), "first"):
+        until(lambda: "learning: 1 of 3" in text_of(Path("first.log")))
+        address = tomllib.loads(Path("home/config.toml").read_text())["superlink"]["lab"]["address"]
+        found = subprocess.run(["pgrep", "-f", f"flwr-serverapp.*{address}"], capture_output=True, text=True, check=True)
+        os.kill(int(found.stdout), signal.SIGKILL)
+    done = run("--resume", "runs/own")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["theta_sha256"] == here["theta_sha256"]
     assert len(result["boards"]) == 2
-    again = run("--resume", "runs/own")
-    assert json.loads(again.stdout)["theta_sha256"] == here["theta_sha256"], again.stderr
+    assert [json.loads(row)["round"] for row in Path("runs/own/rounds.jsonl").read_text().splitlines()] == [1, 2, 3]
+    np.savez("new.npz", x=np.linspace(-1, 1, 8)[:, None], y=np.linspace(-1, 1, 8))
+    for verb in (["report", "runs/own"], ["adapt", "runs/own", "--data", "new.npz"]):
+        cli.app(verb, standalone_mode=False)
 
 
 @pytest.mark.slow
