@@ -263,6 +263,35 @@ def test_arrays_of_an_object_are_held_by_their_hash() -> None:
     assert first.build().mask is masks[0]  # type: ignore[attr-defined]
 
 
+def plain_average(values: Any) -> Any:
+    return sum(values)
+
+
+@dataclass(frozen=True)
+class Averaging(Prox):
+    mu: float = 0.1
+    average: Any = plain_average
+    file: Path = Path("here")
+
+
+def test_a_default_that_no_file_can_hold_is_the_classs_own() -> None:
+    for given in (Averaging, Averaging(3)):
+        config = resolved({"algorithm": given})
+        assert "average" not in config.to_toml()
+        assert 'file = "here"' in config.to_toml()
+        assert config.build() == Averaging(config.rounds)
+    with pytest.raises(ConfigError, match=r"average of .*which no config file can hold"):
+        resolved({"algorithm": Averaging(3, average=max)})
+
+
+def test_a_flower_strategy_with_one_method_is_an_aggregator(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from flwr.serverapp.strategy import FedAvg\n\nclass Mine(FedAvg):\n    def summary(self): ...\n"
+    Path("bare.py").write_text(text)
+    config = resolved({"aggregator": "bare:Mine", "nodes": "devices"})
+    assert type(config.replace_mean()).__name__ == "Mine"
+    assert resolve(config.as_options()) == config
+
+
 def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     result = tinyfl.simulate(**OWN, **SMALL, out="run").result
     again = tinyfl.simulate(resume="run", **OWN).result

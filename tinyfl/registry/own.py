@@ -15,7 +15,7 @@ from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.registry import ENTRIES, KINDS
 from tinyfl.registry.chosen import NEEDED, Chosen, demand_kind, is_dotted
-from tinyfl.registry.parameters import checked, parameters, plainly, settings_of
+from tinyfl.registry.parameters import checked, option_names, plainly, settings_of
 
 
 def own_code(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,15 +102,12 @@ def of_code(kind: str, code: Any, name: str = "") -> tuple[Chosen | str, dict[st
 def _settings_of(called: str, kind: str, made: Any) -> dict[str, Any]:
     """The values of an object's fields that settings fill."""
     values = {setting: _held(called, made, name) for setting, name in settings_of(kind, made).items()}
-    return {
-        name: str(value) if isinstance(value, Path) else plainly(value) for name, value in values.items() if value is not None
-    }
+    return {name: plainly(value) for name, value in values.items() if value is not None}
 
 
 def _options_of(called: str, kind: str, made: Any) -> dict[str, Any]:
     """The values of an object's other fields, as a config file holds them."""
-    settings = settings_of(kind, made).values()
-    values = {name: _held(called, made, name) for name in parameters(made) if name not in settings}
+    values = {name: _held(called, made, name) for name in option_names(kind, made)}
     return checked(called, kind, type(made), values)[1]
 
 
