@@ -281,7 +281,21 @@ def test_a_default_that_no_file_can_hold_is_the_classs_own() -> None:
         assert 'file = "here"' in config.to_toml()
         assert config.build() == Averaging(config.rounds)
     with pytest.raises(ConfigError, match=r"average of .*which no config file can hold"):
-        resolved({"algorithm": Averaging(3, average=max)})
+        resolved({"algorithm": Averaging(3, average=lambda values: 0)})
+    assert 'average = "test_extensions:table"' in resolved({"algorithm": Averaging(3, average=table)}).to_toml()
+
+
+def test_a_flower_strategy_that_is_given_as_an_object_is_the_aggregator() -> None:
+    from flwr.serverapp.strategy import FedMedian
+
+    from tinyfl.aggregators import ALL
+
+    usual = {**SMALL, "task": "sine", "nodes": "devices"}
+    own, ours = (
+        tinyfl.simulate(**usual, aggregator=each, out=f"run-{number}").result["theta_sha256"]
+        for number, each in enumerate((FedMedian(**ALL), "median"))
+    )
+    assert own == ours
 
 
 def test_a_flower_strategy_with_one_method_is_an_aggregator(monkeypatch: pytest.MonkeyPatch) -> None:

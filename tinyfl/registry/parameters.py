@@ -77,8 +77,8 @@ def checked(called: str, kind: str, code: Any, options: Mapping[str, Any]) -> tu
             value = _default(code, name, held[name].default)
         else:
             raise ConfigError(f"{called} needs the option {name}: write it under [{kind}] in a TOML file.")
-        if value is held[name].default and not _holdable(value):
-            continue  # such as a function, which is the class's own
+        if value is held[name].default and (inspect.isfunction(value) or not _holdable(value)):
+            continue  # it is the class's own, and part of its source
         if value is None and held[name].default is not None:
             raise ConfigError(
                 f"{name} of {called} is None, which no config file can hold. Give None as its default, or a value."
@@ -115,7 +115,9 @@ def _holdable(value: Any) -> bool:
 
 
 def plainly(value: Any) -> Any:
-    """``value`` as a config file holds it: arrays by their SHA-256, NumPy's numbers as Python's."""
+    """``value`` as a config file holds it: arrays by their SHA-256, functions by their name, NumPy's numbers as Python's."""
+    if inspect.isfunction(value) and "<" not in value.__qualname__:
+        return f"{value.__module__}:{value.__qualname__}"
     if hasattr(value, "dtype") and hasattr(value, "tobytes"):
         if not getattr(value, "shape", ()):
             return value.item()
@@ -131,7 +133,7 @@ def _typed(called: str, hint: Any, value: Any) -> tuple[Any, Any]:
     from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
     shown = plainly(value)
-    if value is None or hasattr(value, "tobytes"):  # nothing, or an array
+    if value is None or (shown is not value and (inspect.isfunction(value) or hasattr(value, "tobytes"))):
         return value, shown
     try:
         adapter = TypeAdapter(hint)
