@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from own import installed
 from test_rooms import arrows, modules, room
 
 import tinyfl
@@ -26,6 +27,7 @@ from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.errors import DataError, LinkError, TinyflError
 from tinyfl.fleet import Event
+from tinyfl.registry.own import own_code
 from tinyfl.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -353,6 +355,18 @@ def test_rooms_import_what_the_map_lets_them_import() -> None:
         assert name == "cli" or used <= may | (of_all if number > 4 else set()), name
 
 
+@pytest.fixture
+def own_package(tmp_path: Path, modules_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of docs/your-own.md, and its package as if it were installed."""
+    page = ROOT / "docs" / "your-own.md"
+    write_files(page)
+    points = tomllib.loads(Path("pyproject.toml").read_text())["project"]["entry-points"]
+    installed(tmp_path / "site", "ours", {group.split(".")[1].removesuffix("s"): of for group, of in points.items()})
+    for folder in (tmp_path, tmp_path / "site"):
+        monkeypatch.syspath_prepend(folder)
+
+
+@pytest.mark.usefixtures("own_package")
 @pytest.mark.parametrize(("page", "line"), list(commands()))
 def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, line: str) -> None:
     group: Any = typer.main.get_command(app)
@@ -364,7 +378,7 @@ def test_commands_on_the_pages_are_ones_that_the_command_line_takes(page: str, l
         given = {key: value for key, value in context.params.items() if key in Config.__dataclass_fields__}
     if words[0] == "simulate" or (words[0] == "run" and not {"config", "resume"} & {k for k, v in context.params.items() if v}):
         given = {key: (tuple(v) if isinstance(v, list) else str(v) if isinstance(v, Path) else v) for key, v in given.items()}
-        resolve({key: value for key, value in given.items() if value != ()}).build()
+        resolve(own_code({key: value for key, value in given.items() if value != ()}), installed=True).build()
 
 
 @pytest.mark.slow

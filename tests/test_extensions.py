@@ -1,7 +1,11 @@
 """A user's own algorithm, task and aggregator: by name, as a class and as an object; resumed, reported and adapted."""
 
+import ast
 import json
+import linecache
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -14,12 +18,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from own import installed, write_own
+from test_rooms import modules, tree
+from typer.testing import CliRunner
 
 import tinyfl
+from tinyfl import cli
 from tinyfl.algorithms import Inner, State, Updates
 from tinyfl.algorithms.reptile import Reptile
 from tinyfl.config import Config, resolve
-from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors import ConfigError, Interrupted, RunError
+from tinyfl.flower.rounds import Progress
+from tinyfl.registry import ALGORITHMS, ENTRIES
+from tinyfl.registry.entries import AggregatorEntry, Entry, TaskEntry
 from tinyfl.registry.own import own_code
 from tinyfl.report import page as report
 from tinyfl.runs.adaptation import adapt
@@ -28,6 +38,7 @@ from tinyfl.runs.finished import origin
 
 OWN: dict[str, Any] = {"algorithm": "cosine:CosineReptile", "task": "sensors:Sensors"}
 SMALL: dict[str, Any] = {"network": "mlp-8", "devices": 20, "cohort": 5, "rounds": 40, "tasks": 20, "shots": 5}
+JOINT = ALGORITHMS["joint"]
 WORDS = ["--algorithm", "cosine:CosineReptile", "--task", "sensors:Sensors"]
 
 pytestmark = pytest.mark.usefixtures("modules_here")
@@ -196,6 +207,7 @@ class Raising(Forgetful):
         ({"algorithm": Named}, "has the field version"),
         ({"algorithm": Forgetful()}, "keeps no mu"),
         ({"algorithm": Prox(3, 0.1, layers=(object(),))}, "which no config file can hold"),  # type: ignore[arg-type]
+        ({"algorithm": Prox(3, None)}, "mu of algorithm .*Prox is None, which no config file can hold"),  # type: ignore[arg-type]
         ({"algorithm": Prox(3, 0.1), "rounds": 4}, "rounds is 4, and 3 in the algorithm that is given as an object"),
         ({"algorithm": Prox(3, 7.0, share=2)}, "share .* out of its range"),
         ({"algorithm": object()}, "builtins:object is no algorithm: it has no inner and no outer"),
@@ -251,6 +263,49 @@ def test_arrays_of_an_object_are_held_by_their_hash() -> None:
     assert first.build().mask is masks[0]  # type: ignore[attr-defined]
 
 
+def plain_average(values: Any) -> Any:
+    return sum(values)
+
+
+@dataclass(frozen=True)
+class Averaging(Prox):
+    mu: float = 0.1
+    average: Any = plain_average
+    file: Path = Path("here")
+
+
+def test_a_default_that_no_file_can_hold_is_the_classs_own() -> None:
+    for given in (Averaging, Averaging(3)):
+        config = resolved({"algorithm": given})
+        assert "average" not in config.to_toml()
+        assert 'file = "here"' in config.to_toml()
+        assert config.build() == Averaging(config.rounds)
+    with pytest.raises(ConfigError, match=r"average of .*which no config file can hold"):
+        resolved({"algorithm": Averaging(3, average=lambda values: 0)})
+    assert 'average = "test_extensions:table"' in resolved({"algorithm": Averaging(3, average=table)}).to_toml()
+
+
+def test_a_flower_strategy_that_is_given_as_an_object_is_the_aggregator() -> None:
+    from flwr.serverapp.strategy import FedMedian
+
+    from tinyfl.aggregators import ALL
+
+    usual = {**SMALL, "task": "sine", "nodes": "devices"}
+    own, ours = (
+        tinyfl.simulate(**usual, aggregator=each, out=f"run-{number}").result["theta_sha256"]
+        for number, each in enumerate((FedMedian(**ALL), "median"))
+    )
+    assert own == ours
+
+
+def test_a_flower_strategy_with_one_method_is_an_aggregator(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from flwr.serverapp.strategy import FedAvg\n\nclass Mine(FedAvg):\n    def summary(self): ...\n"
+    Path("bare.py").write_text(text)
+    config = resolved({"aggregator": "bare:Mine", "nodes": "devices"})
+    assert type(config.replace_mean()).__name__ == "Mine"
+    assert resolve(config.as_options()) == config
+
+
 def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     result = tinyfl.simulate(**OWN, **SMALL, out="run").result
     again = tinyfl.simulate(resume="run", **OWN).result
@@ -274,6 +329,18 @@ def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     assert (done.returncode, "started with algorithm cosine:CosineReptile (sha256:" in done.stderr) == (4, True), done.stderr
 
 
+def test_an_interrupted_run_of_own_code_says_how_to_go_on_with_it() -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "learning":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as stopped:
+        tinyfl.simulate(**OWN, **SMALL, out="run", progress=interrupt)
+    command = str(stopped.value).partition("Go on with: ")[2]
+    assert command == " ".join(["tinyfl run --resume run", *WORDS])
+    assert tinyfl_says(*shlex.split(command)[1:]).returncode == 0
+
+
 def test_a_config_of_another_version_is_not_quietly_run_with_this_one(tmp_path: Path) -> None:
     Path("own.toml").write_text(resolved(OWN).to_toml())
     Path("cosine.py").write_text(Path("cosine.py").read_text() + "# changed\n")
@@ -288,6 +355,22 @@ def test_a_class_without_a_source_runs_and_is_not_resumed() -> None:
     tinyfl.simulate(**given, **SMALL, out="run")
     with pytest.raises(RunError, match="Python found no source of it"):
         tinyfl.simulate(resume="run", **given)
+
+
+def in_a_cell(text: str) -> dict[str, Any]:
+    """What a notebook's cell defines, as IPython runs it."""
+    names: dict[str, Any] = {"__name__": "a_notebook"}
+    linecache.cache["<cell>"] = (len(text), None, text.splitlines(keepends=True), "<cell>")
+    exec(compile(text, "<cell>", "exec"), names)
+    return names
+
+
+def test_a_class_of_a_notebooks_cell_is_resumed_while_the_cell_is_the_same() -> None:
+    text = Path("cosine.py").read_text()
+    tinyfl.simulate(**{**OWN, "algorithm": in_a_cell(text)["CosineReptile"]}, **SMALL, out="run")
+    tinyfl.simulate(resume="run", **{**OWN, "algorithm": in_a_cell(text)["CosineReptile"]})
+    with pytest.raises(RunError, match="started with algorithm a_notebook:CosineReptile"):
+        tinyfl.simulate(resume="run", **{**OWN, "algorithm": in_a_cell(text + "\n")["CosineReptile"]})
 
 
 def killed_in_the_middle(words: list[str], out: Path) -> None:
@@ -376,6 +459,9 @@ def test_an_export_takes_the_runs_task_again() -> None:
     with pytest.raises(RunError, match="this is sine"):
         origin(Path("run"), None, "sine")
     assert origin(Path("run"), None, OWN["task"]).task.name == "sensors"
+    tinyfl.simulate(**{**SMALL, "task": "sine"}, out="sine")
+    with pytest.raises(RunError, match="started with task sine and this is sensors:Sensors"):
+        origin(Path("sine"), None, OWN["task"])
 
 
 def test_the_help_of_own_code_has_its_settings_with_its_defaults() -> None:
@@ -392,7 +478,6 @@ def test_a_page_says_of_what_shots_are_counted_as_the_task_does() -> None:
         tinyfl.simulate(**{**SMALL, "task": task}, out=task.partition(":")[0])
         report.rebuild(Path(task.partition(":")[0]))
         assert words in Path(task.partition(":")[0], "report.html").read_text()
-    assert adapt  # imported for its types alone elsewhere
 
 
 @pytest.fixture
@@ -423,6 +508,18 @@ def test_an_installed_packages_names_work_like_tinyfls_own(package: Callable[...
     assert tinyfl.simulate(resume="run").result["theta_sha256"] == run.result["theta_sha256"]
 
 
+def test_a_run_of_a_package_that_is_not_here_is_shown_and_adapted(package: Callable[..., None], here: Path) -> None:
+    package("ours", {"algorithm": {"cosine": "cosine:CosineReptile"}, "task": {"sensors": "sensors:Sensors"}})
+    tinyfl.simulate(algorithm="cosine", task="sensors", **SMALL, out="run")
+    (here / "site" / "ours-1.0.dist-info").rename(here / "site" / "gone")
+    np.savez("new.npz", x=np.ones((4, 1)), y=np.arange(4.0))
+    report.rebuild(Path("run"))
+    assert "no task is called &#x27;sensors&#x27;" in Path("run/report.html").read_text()
+    adapt("run", "new.npz", adapt_lr=0.001)
+    with pytest.raises(ConfigError, match="no algorithm is called 'cosine'"):
+        tinyfl.simulate(resume="run")
+
+
 def test_another_version_of_a_package_does_not_go_on_with_a_run(package: Callable[..., None], here: Path) -> None:
     package("ours", {"task": {"sensors": "sensors:Sensors"}})
     tinyfl.simulate(task="sensors", **SMALL, out="run")
@@ -449,3 +546,65 @@ def test_the_help_lists_installed_names_and_imports_none(package: Callable[..., 
     shown = tinyfl_says("run", "--help", COLUMNS="200", PYTHONPATH=f"{here / 'site'}:{here}").stdout
     assert "Installed: cosine." in shown
     assert not Path("imported").exists()
+
+
+def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    from tinyfl.registry.shown import about
+
+    monkeypatch.syspath_prepend(here)
+    entries: dict[str, Entry] = {
+        "algorithm": Entry("toy-algorithm", "cosine:CosineReptile", "a toy", {**JOINT.defaults, "inner_lr": 0.04}),
+        "task": TaskEntry(
+            "toy-task", "sensors:Sensors", "toy sensors", {"network": "mlp-8", "cohort": 3, "rounds": 9, "shots": (2,)},
+            tuned={"toy-algorithm": {"samples": 9}}, shots_per_class=True,
+        ),
+        "aggregator": AggregatorEntry("toy-rule", "geometric:GeometricMedian", "a toy", refusal=lambda n, _: "few" * (n < 5)),
+    }  # fmt: skip
+    names = {kind: entry.name for kind, entry in entries.items()}
+    for kind, entry in entries.items():
+        monkeypatch.setitem(ENTRIES[kind], entry.name, entry)  # type: ignore[index]
+    config = resolve({"task": "toy-task", "algorithm": "toy-algorithm"})
+    assert (config.network, config.rounds, config.inner_lr, config.samples, config.extensions) == ("mlp-8", 9, 0.04, 9, ())
+    with pytest.raises(ConfigError, match="few"):
+        resolve({**names, "nodes": "devices", "cohort": 4})
+    given: dict[str, Any] = {**names, "nodes": "devices", "devices": 9, "cohort": 6, "tasks": 4, "out": "run"}
+    result = tinyfl.simulate(**given).result
+    assert tinyfl.simulate(resume="run").result["theta_sha256"] == result["theta_sha256"]
+    report.rebuild(Path("run"))
+    assert "2 samples of each of its 1 classes" in Path("run/report.html").read_text()
+    assert "this figure needs the data" not in Path("run/report.html").read_text()
+    assert origin(Path("run"), None).task.name == "sensors"
+    assert about("toy-task", None) == "toy sensors"
+    words = [word for kind, name in names.items() for word in (f"--{kind}", name)]
+    shown = " ".join(CliRunner().invoke(cli.app, ["run", "--help", *words], env={"COLUMNS": "300"}).output.split())
+    for text in ("toy-algorithm: a toy.", "toy-task: toy sensors.", "toy-rule: a toy.", "[default: 0.04]", "[default: 9]"):
+        assert text in shown
+    for kind, name in names.items():
+        with pytest.raises(ConfigError, match=f"There are .*{name}"):
+            resolve({kind: "nope"})
+
+
+def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
+    """But for the two that a run takes where nothing is said, and the boards' source of that name."""
+    names = {name for entries in ENTRIES.values() for name in entries}
+    own = {entry.where.partition(":")[0] for entries in ENTRIES.values() for entry in entries.values()}
+    own |= {f"tinyfl.registry.{kind}s" for kind in ENTRIES}
+    found = {
+        (module, node.value)
+        for module in modules()
+        if module not in own
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert found == {
+        ("tinyfl.config.settings", "digits"), ("tinyfl.config.settings", "tinyreptile"), ("tinyfl.fleets.linked", "sine"),
+    }  # fmt: skip
+
+
+def test_listing_names_loads_neither_numpy_nor_any_code() -> None:
+    code = "import sys; from tinyfl.config.defaults import defaults; defaults(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = {*done.stdout.split()}
+    assert "tinyfl.registry.tasks" in loaded
+    assert not {"numpy", "flwr", "tinyfl.algorithms", "tinyfl.tasks"} & loaded

@@ -26,7 +26,7 @@ from tinyfl.devices import push
 from tinyfl.errors import ConfigError, RunError, TinyflError
 from tinyfl.fleets.assembly import opened
 from tinyfl.flower import client_app
-from tinyfl.flower.allowed import Allowed, refuse_extensions
+from tinyfl.flower.allowed import VARIABLE, Allowed, refuse_extensions
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import instructions, theta_record
 from tinyfl.flower.server_app import _confined
@@ -241,6 +241,24 @@ def test_an_entry_point_is_loaded_by_a_gateway_that_allows_it_and_by_no_other(
         assert not canary()
         assert isinstance(open_(MessageType.TRAIN, content, run_config), RecordDict)
     assert canary()
+
+
+def test_a_node_of_flowers_simulation_engine_loads_what_its_machine_allows(
+    canary: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sine = load_task("sine", None, 0)
+    net = network("mlp-4", (1,), 1, sine.loss, sine.activation)
+    content = RecordDict({"arrays": theta_record(net.initial_weights(0))})
+    content["config"] = instructions(Inner(4, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
+    FleetGrid(NativeFleet(sine, net, 2))
+    run_config: dict[str, Any] = {"task": "listed", "network": "mlp-4", "devices": 2, "algorithm": "canary:X"}
+    context = Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), run_config)
+    Path("allowed.toml").write_text('extensions = ["listed"]\n')
+    for allowed in (False, True):
+        if allowed:
+            monkeypatch.setenv(VARIABLE, "allowed.toml")
+        reply = client_app.app(Message(content, 1, MessageType.TRAIN), context)
+        assert (reply.has_error(), canary()) == (not allowed, allowed)
 
 
 def test_load_task_takes_names_and_no_code(canary: Callable[[], bool]) -> None:

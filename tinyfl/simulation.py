@@ -23,7 +23,7 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
-from tinyfl.runs.again import again
+from tinyfl.runs.again import Resumable, again
 from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.learner import Learner, fitted
@@ -100,18 +100,18 @@ def simulate(
     if resume is not None:
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
-        directory = RunDirectory(Path(resume))
-        saved = directory.config()
-        job = _prepare(_resumed(saved, options, file), engine, report)
+        path = Path(resume)
+        job = _prepare(_resumed(RunDirectory(path).config(), options, file), engine, report)
     else:
         job = _prepare(resolve(options, file, installed=True), engine, report)
-        directory = RunDirectory(Path(out) if out else free_directory(job.config))
+        path = Path(out) if out else free_directory(job.config)
+    directory = Resumable(path, job.config.words)
     with directory.locked():
         if resume is None:
             directory.start(job.config)
         for note in job.notes:
             (on_note or str)(note)
-        go_on = " ".join(["Go on with:", directory.resume_command, *job.config.words])
+        go_on = f"Go on with: {directory.resume_command}"
         with interrupt_message(lambda: f"stopped. {go_on}"):
             outcome, boards = _train(directory, job, over or here, on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):

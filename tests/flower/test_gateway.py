@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from fleet_of_24 import COHORT, FLEET, RUN_CONFIG, SIZE, TASK, THETA
 from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
+from flwr.common.config import parse_config_args
+from own import installed
 
 from tinyfl.algorithms import Inner
 from tinyfl.config.roster import Part
@@ -216,6 +218,28 @@ def test_a_resumed_run_on_a_federation_keeps_its_settings_and_has_no_fleet_here(
     assert (back["minimum"], back["shots"], back["seconds"], back["resume"]) == (3, (1, 5), 9.0, str(folder))
     with pytest.raises(ConfigError, match="is at the gateways"):
         _resumed(tmp_path, None, {"fleet": [{"native": 4}]})
+
+
+def test_an_extensions_options_and_version_go_along_to_a_federation_and_code_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinyfl.deployment.submit import _fresh
+
+    installed(tmp_path / "site", "ours", {"algorithm": {"prox": "nowhere:Prox"}})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    file = tmp_path / "own.toml"
+    file.write_text('shots = 5\n[algorithm]\nname = "prox"\nmu = 0.5\nwords = ["a\'b", "c\\"d"]\n')
+    for options in ({}, {"algorithm": "prox"}):
+        flat = to_run_config(_fresh(file, tmp_path / "run", options)[0])
+        assert all(isinstance(value, str | int | float) for value in flat.values())
+        back = from_run_config(flat)
+        assert back["algorithm"] == {"name": "prox", "version": "", "mu": 0.5, "words": ["a'b", 'c"d']}
+        assert back["shots"] == (5,)
+    typed = parse_config_args(["""devices=4 algorithm='{name = "prox", mu = 0.5}' nodes="devices" """])  # as flwr reads it
+    assert from_run_config(typed)["algorithm"] == {"name": "prox", "mu": 0.5}
+    assert to_run_config(_fresh(file, tmp_path / "run", {"algorithm": "reptile"})[0])["algorithm"] == "reptile"
+    with pytest.raises(ConfigError, match="algorithm mine:Prox is code on this machine"):
+        _fresh(file, tmp_path / "run", {"algorithm": "mine:Prox"})
 
 
 def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,37 @@
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from flaky import FlakyGrid
+from own import installed, write_own
 from test_deployment import started, text_of, until
 
 import tinyfl
+from tinyfl import cli
+from tinyfl.config.roster import Part
+from tinyfl.deployment.gateway import Gateway
+from tinyfl.errors import ConfigError
+from tinyfl.fleets.assembly import opened
+from tinyfl.flower import remote
+from tinyfl.flower.allowed import Allowed
+from tinyfl.flower.server_app import over_nodes
+from tinyfl.flower.settings import to_run_config
 from tinyfl.system.addresses import free_port
 from tinyfl.system.child import Child
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from own import write_own
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("modules_here")]
+pytestmark = pytest.mark.usefixtures("modules_here")
 
 RUN = {"network": "mlp-8", "devices": 4, "cohort": 4, "rounds": 3, "tasks": 4, "shots": 5, "adapt_lr": 0.01, "minimum": 4}
 WORDS = [word for key, value in RUN.items() for word in (f"--{key.replace('_', '-')}", str(value))]
@@ -83,20 +97,30 @@ BOARDS = '[[fleet]]\nboard = "posix"\ncount = 2\n'
 BOTH, TASK = 'extensions = ["cosine", "sensors"]\n', 'extensions = ["sensors"]\n'
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("emulators")
 def test_an_installed_algorithm_and_task_learn_on_a_federation_and_go_on(federation: Callable[..., None]) -> None:
     here = tinyfl.simulate(algorithm={"name": "cosine", "floor": 0.25}, task="sensors", **RUN, out="here").result
     federation(BOTH, (NATIVE, TASK), (BOARDS, TASK))
     Path("own.toml").write_text('[algorithm]\nname = "cosine"\nfloor = 0.25\n')
-    done = run("own.toml", "--task", "sensors", *WORDS, "--out", "runs/own")
+    words = ["own.toml", "--task", "sensors", *WORDS, "--out", "runs/own"]
+    with started(shlex.join(["tinyfl", "run", *words, "--federation", "lab"]), "first"):
+        until(lambda: "learning: 1 of 3" in text_of(Path("first.log")))
+        address = tomllib.loads(Path("home/config.toml").read_text())["superlink"]["lab"]["address"]
+        found = subprocess.run(["pgrep", "-f", f"flwr-serverapp.*{address}"], capture_output=True, text=True, check=True)
+        os.kill(int(found.stdout), signal.SIGKILL)
+    done = run("--resume", "runs/own")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["theta_sha256"] == here["theta_sha256"]
     assert len(result["boards"]) == 2
-    again = run("--resume", "runs/own")
-    assert json.loads(again.stdout)["theta_sha256"] == here["theta_sha256"], again.stderr
+    assert [json.loads(row)["round"] for row in Path("runs/own/rounds.jsonl").read_text().splitlines()] == [1, 2, 3]
+    np.savez("new.npz", x=np.linspace(-1, 1, 8)[:, None], y=np.linspace(-1, 1, 8))
+    for verb in (["report", "runs/own"], ["adapt", "runs/own", "--data", "new.npz"]):
+        cli.app(verb, standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_allow_a_task_ends_the_run_by_name_and_imports_nothing(
     federation: Callable[..., list[Child]], site: Path
 ) -> None:
@@ -120,3 +144,39 @@ def test_a_node_that_does_not_allow_a_task_ends_the_run_by_name_and_imports_noth
     assert done.returncode == 2, done.stderr
     assert "algorithm 'cosine' is not allowed on this machine" in done.stderr
     assert set(site.glob("imported-*")) == before
+
+
+@pytest.mark.parametrize("nodes", ["1", "devices"])
+@pytest.mark.parametrize("open_to", [("listed",), ("other",), ()])
+def test_every_node_is_asked_for_the_task_before_the_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: str, open_to: tuple[str, ...]
+) -> None:
+    for name in ("POLL", "LOOK", "RETRY"):
+        monkeypatch.setattr(remote, f"{name}_SECONDS", 0.01)
+    write_own(tmp_path)
+    installed(
+        tmp_path / "site", "ours", {"algorithm": {"cosine": "cosine:CosineReptile"}, "task": {"listed": "sensors:Sensors"}}
+    )
+    for folder in (tmp_path, tmp_path / "site"):
+        monkeypatch.syspath_prepend(folder)
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {**RUN, "shots": (5,), "task": "listed", "algorithm": "cosine", "nodes": nodes}
+    run_config = to_run_config(options)
+    with opened([Part(native=2)]) as first, opened([Part(native=2)], 2) as second:
+        lists = (Allowed(frozenset(), (), frozenset(["listed"])), Allowed(frozenset(), (), frozenset(open_to)))
+        gateways = [
+            Gateway(name, site, allowed, tell=lambda _: None)
+            for name, site, allowed in zip("ab", (first, second), lists, strict=True)
+        ]
+        answering = {
+            node: lambda message, gateway=gateway: gateway(message.metadata.message_type, message.content, run_config)
+            for node, gateway in zip((9, 4), gateways, strict=True)
+        }
+        over = partial(over_nodes, FlakyGrid(answering))
+        if open_to == ("listed",):
+            there = tinyfl.simulate(over=over, out="there", **options)
+            assert there.theta.tobytes() == tinyfl.simulate(out="here", **options).theta.tobytes()
+            return
+        with pytest.raises(ConfigError, match="node 4 refuses the run: b: task 'listed' is not allowed on this machine"):
+            tinyfl.simulate(over=over, out="there", **options)
+    assert not Path("there/checkpoint").exists()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Allow = Annotated[
     Path | None,
     typer.Option(
-        envvar="TINYFL_ALLOWED", help="A TOML file: the apps and folders that runs may use. Default: tinyfl's app, runs/."
+        envvar="TINYFL_ALLOWED",
+        help="A TOML file: the apps, folders and extensions that runs may use. Default: tinyfl's own, runs/.",
     ),
 ]
 

@@ -135,18 +135,32 @@ def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> t
 def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in the file and the options, with absolute paths, since the coordinator starts elsewhere. Raises ConfigError
     for a setting of the nodes."""
-    chosen = {key: value for key, value in options.items() if value is not None}
-    given = {**(read_settings(config) if config else {}), **renamed(chosen)}
-    for kind in KINDS:
-        if kind in given and not (chosen_here := Chosen.read(kind, given[kind])).loads_by_name:
-            raise ConfigError(
-                f"{chosen_here.called} is code on this machine, and a federation's machines load installed packages only. Make "
-                "it one (docs/your-own.md), and give the name of its entry point."
-            )
+    in_file = read_settings(config) if config else {}
+    chosen = renamed({key: value for key, value in options.items() if value is not None})
+    given = {**in_file, **chosen, **_extensions(in_file, chosen)}
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")
     return {key: _absolute(key, value) for key, value in given.items()}
+
+
+def _extensions(in_file: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Chosen]:
+    """The algorithm, task and aggregator that are not tinyfl's own, with the options that the file has of them.
+
+    Raises ConfigError for code of this machine.
+    """
+    found = {}
+    for kind in KINDS:
+        upper, lower = (Chosen.read(kind, given[kind]) if kind in given else None for given in (chosen, in_file))
+        each = upper.over(lower) if upper else lower
+        if each and not each.loads_by_name:
+            raise ConfigError(
+                f"{each.called} is code on this machine, and a federation's machines load installed packages only. Make it one "
+                "(docs/your-own.md), and give the name of its entry point."
+            )
+        if each and not each.built_in:
+            found[kind] = each
+    return found
 
 
 def _absolute(key: str, value: Any) -> Any:

@@ -5,7 +5,7 @@ too, their table as TOML writes it on one line: '{name = "prox", mu = 0.1}'. The
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tinyfl.config.settings import SETTINGS, renamed
@@ -72,6 +72,7 @@ def of_a_node(run_config: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_run_config(options: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``options`` as a run config with every key; the inverse of from_run_config."""
-    values = {**options, "shots": ",".join(map(str, options.get("shots") or ()))}
+    shots = options.get("shots") or ()
+    values = {**options, "shots": ",".join(map(str, shots if isinstance(shots, Iterable) else (shots,)))}
     values |= {kind: _table_text(options[kind]) for kind in KINDS if kind in options}
     return {key.replace("_", "-"): "" if values.get(key) is None else values[key] for key in keys()}

@@ -14,7 +14,7 @@ from typing import Any
 from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.registry import ENTRIES, refusal
-from tinyfl.registry.installed import installed, package_of
+from tinyfl.registry.installed import installed, is_name, package_of
 from tinyfl.registry.parameters import checked, option_names, parameters, settings_of
 from tinyfl.registry.tasks import TASKS
 
@@ -56,8 +56,8 @@ class Chosen:
         if not isinstance(name, str) or not isinstance(version, str):
             raise ConfigError(f"{kind} is {plain(repr(value), 80)}, not a name, or a table with name = and its options.")
         chosen = cls(kind, name, version, table)
-        if not (chosen.built_in or is_dotted(name) or name in installed(kind)):
-            raise refusal(kind, name)
+        if not (chosen.built_in or is_dotted(name) or (version and is_name(name)) or name in installed(kind)):
+            raise refusal(kind, name)  # with a version it is from a config, and maybe installed where that was made
         if chosen.built_in and (table or version):
             raise ConfigError(
                 f"{kind} {name or 'of none'} has no options of its own. Write its settings at the top of the file."
@@ -106,7 +106,7 @@ class Chosen:
 
     @property
     def makes(self) -> bool:
-        """Whether its code is still to be called, for an object; False for an object that the user has made."""
+        """Whether its code makes the algorithm, task or aggregator; False where it is one, an object that the user made."""
         return self.code is None or inspect.isclass(self.code) or inspect.isfunction(self.code)
 
     def loaded(self) -> "Chosen":
@@ -152,7 +152,7 @@ class Chosen:
         return replace(self, options=checked(self.called, self.kind, self.code, self.options)[1])
 
     def takes(self, setting: str) -> bool | None:
-        """Whether a setting fills one of its fields; None if its code is not loaded, and no name loads it."""
+        """Whether a setting fills one of its fields; None if it is not tinyfl's own, and its code is not loaded."""
         if self.kind == "aggregator" and not self.name:
             return False
         if self.code is None and not self.built_in:

@@ -5,7 +5,8 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, invalidate_caches
+from linecache import getlines
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,8 +14,8 @@ from weakref import WeakKeyDictionary
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.registry import ENTRIES, KINDS
-from tinyfl.registry.chosen import Chosen, demand_kind, is_dotted
-from tinyfl.registry.parameters import checked, parameters, plainly, settings_of
+from tinyfl.registry.chosen import NEEDED, Chosen, demand_kind, is_dotted
+from tinyfl.registry.parameters import checked, option_names, plainly, settings_of
 
 
 def own_code(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def _imported(kind: str, name: str) -> Any:
 def _here() -> Iterator[None]:
     """The working directory among the places of modules, as for python -m."""
     folder = str(Path.cwd())
+    invalidate_caches()  # a file may be new
     sys.path.insert(0, folder)
     try:
         yield
@@ -100,15 +102,12 @@ def of_code(kind: str, code: Any, name: str = "") -> tuple[Chosen | str, dict[st
 def _settings_of(called: str, kind: str, made: Any) -> dict[str, Any]:
     """The values of an object's fields that settings fill."""
     values = {setting: _held(called, made, name) for setting, name in settings_of(kind, made).items()}
-    return {
-        name: str(value) if isinstance(value, Path) else plainly(value) for name, value in values.items() if value is not None
-    }
+    return {name: plainly(value) for name, value in values.items() if value is not None}
 
 
 def _options_of(called: str, kind: str, made: Any) -> dict[str, Any]:
     """The values of an object's other fields, as a config file holds them."""
-    settings = settings_of(kind, made).values()
-    values = {name: _held(called, made, name) for name in parameters(made) if name not in settings}
+    values = {name: _held(called, made, name) for name in option_names(kind, made)}
     return checked(called, kind, type(made), values)[1]
 
 
@@ -127,8 +126,8 @@ _VERSIONS: MutableMapping[type, str] = WeakKeyDictionary()
 
 
 def source_version(made_by: type) -> str:
-    """The SHA-256 of the source of a class's module, or of the class alone in a notebook. Empty if Python cannot find the
-    source."""
+    """The SHA-256 of the source of a class: of its module's file, or of its cell in a notebook. Empty if Python cannot find
+    it."""
     if made_by not in _VERSIONS:
         _VERSIONS[made_by] = _source_version(made_by)
     return _VERSIONS[made_by]
@@ -137,7 +136,14 @@ def source_version(made_by: type) -> str:
 def _source_version(made_by: type) -> str:
     file = getattr(sys.modules.get(made_by.__module__), "__file__", None)
     try:
-        source = Path(file).read_bytes() if file else inspect.getsource(made_by).encode()
-    except (OSError, TypeError):
+        source = Path(file).read_bytes() if file else _cell(made_by)
+    except OSError:
         return ""
-    return f"sha256:{hashlib.sha256(source).hexdigest()}"
+    return f"sha256:{hashlib.sha256(source).hexdigest()}" if source else ""
+
+
+def _cell(made_by: type) -> bytes:
+    """The notebook's cell that defines a class, which is kept with its methods' lines; empty if there is none."""
+    methods = (vars(made_by).get(name) for names in NEEDED.values() for name in names)
+    cells = (getlines(each.__code__.co_filename) for each in methods if inspect.isfunction(each))
+    return "".join(next(filter(None, cells), [])).encode()

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from tinyfl.errors import ConfigError
@@ -70,12 +71,18 @@ def checked(called: str, kind: str, code: Any, options: Mapping[str, Any]) -> tu
             raise ConfigError(f"{name} of {called} is {where}. Its options are {', '.join(names) or 'none'}.")
     typed, shown = dict[str, Any](), dict[str, Any]()
     for name in names:
-        if name not in options and held[name].default is not inspect.Parameter.empty:
-            value = _default(code, name, held[name].default)
-        elif name in options:
+        if name in options:
             value = options[name]
+        elif held[name].default is not inspect.Parameter.empty:
+            value = _default(code, name, held[name].default)
         else:
             raise ConfigError(f"{called} needs the option {name}: write it under [{kind}] in a TOML file.")
+        if value is held[name].default and (inspect.isfunction(value) or not _holdable(value)):
+            continue  # it is the class's own, and part of its source
+        if value is None and held[name].default is not None:
+            raise ConfigError(
+                f"{name} of {called} is None, which no config file can hold. Give None as its default, or a value."
+            )
         typed[name], plain_value = _typed(f"{name} of {called}", hints.get(name, Any), value)
         if plain_value is not None:
             shown[name] = plain_value
@@ -98,15 +105,26 @@ def _hints(code: Any) -> dict[str, Any]:
         return {}
 
 
+def _holdable(value: Any) -> bool:
+    """Whether a config file can hold ``value``."""
+    try:
+        json.dumps(plainly(value), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def plainly(value: Any) -> Any:
-    """``value`` as a config file holds it: arrays by their SHA-256, NumPy's numbers as Python's."""
+    """``value`` as a config file holds it: arrays by their SHA-256, functions by their name, NumPy's numbers as Python's."""
+    if inspect.isfunction(value) and "<" not in value.__qualname__:
+        return f"{value.__module__}:{value.__qualname__}"
     if hasattr(value, "dtype") and hasattr(value, "tobytes"):
         if not getattr(value, "shape", ()):
             return value.item()
         from hashlib import sha256
 
         return f"{value.dtype} {value.shape} sha256:{sha256(value.tobytes()).hexdigest()}"
-    return list(value) if isinstance(value, tuple) else value
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _typed(called: str, hint: Any, value: Any) -> tuple[Any, Any]:
@@ -115,7 +133,7 @@ def _typed(called: str, hint: Any, value: Any) -> tuple[Any, Any]:
     from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
     shown = plainly(value)
-    if value is None or (shown is not value and isinstance(shown, str)):  # nothing, or an array
+    if value is None or (shown is not value and (inspect.isfunction(value) or hasattr(value, "tobytes"))):
         return value, shown
     try:
         adapter = TypeAdapter(hint)

@@ -11,7 +11,6 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import BATCHES, SINGLE, Network, is_file, starts_from
-from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
@@ -60,7 +59,7 @@ def rebuild(path: Path) -> Path:
     result, config, initialisation = directory.result(), directory.config(), Initialisation.load(path)
     try:
         _refuse_other_files(directory, config)
-        if not _has_code(config.chosen("task")):
+        if not config.chosen("task").loads_by_name:
             raise ConfigError(
                 f"The data are those of {config.chosen('task').called}, and a report loads no code of anybody's own."
             )
@@ -271,20 +270,16 @@ def _devices(picture: Picture | Exception) -> str:
     return f'<p class="note">Left out: this figure needs the data of the run. {why}</p>'
 
 
-def _has_code(chosen: Chosen) -> bool:
-    """Whether a report has the code: it is loaded, or a name loads it. A report loads no other."""
-    return chosen.code is not None or chosen.loads_by_name
-
-
 def _memory(batch: int) -> str:
     return "weights, activations and deltas" + "; a gradient" * (batch > 1)
 
 
 def _inner(config: Config, net: Network) -> Inner | None:
     """The inner loop of the first round, if the report has the algorithm's code."""
-    if not _has_code(config.chosen("algorithm")):
+    try:
+        return with_layers(config.build(), net.weighted_layers).inner(0)
+    except ConfigError:  # of code that is not here, or that a report does not load
         return None
-    return with_layers(config.build(), net.weighted_layers).inner(0)
 
 
 def _needs(config: Config, net: Network, result: Result) -> str:

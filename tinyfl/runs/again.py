@@ -1,12 +1,16 @@
 """A saved run's own code, given again by this user, since a run directory cannot have it loaded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.errors import RunError
+from tinyfl.errors.words import shell
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.own import own_code
+from tinyfl.runs.directory import RunDirectory
 
 
 def again(saved: Chosen, given: Any) -> Chosen:
@@ -16,15 +20,15 @@ def again(saved: Chosen, given: Any) -> Chosen:
     """
     now = Chosen.read(saved.kind, saved if given is None else given)
     now = now.loaded() if now.of_package else now
+    if now.name != saved.name or (now.version and saved.version and now.version != saved.version):
+        raise RunError(
+            f"the run was started with {saved.kind} {_shown(saved)} and this is {_shown(now)}. "
+            "Restore what it was, or start a new run with another --out."
+        )
     if now.code is not None and not (now.version and saved.version):
         raise RunError(
             f"nobody can tell whether {saved.called} is what the run was started with, since Python found no source of it. "
             "Start a new run with another --out, with the class in a file of its own, which can be resumed."
-        )
-    if (now.name, now.version) != (saved.name, saved.version):
-        raise RunError(
-            f"the run was started with {saved.called} ({saved.version}), and this is {now.name} ({now.version or 'tinyfl'}). "
-            "Restore what it was, or start a new run with another --out."
         )
     return now.over(saved)
 
@@ -35,4 +39,21 @@ def with_code(config: Config, **given: Any) -> Config:
     Raises RunError for other code than the run's.
     """
     given = own_code({kind: value for kind, value in given.items() if value is not None})
-    return replace(config, extensions=tuple(again(each, given.get(each.kind)) for each in config.extensions))
+    loaded = {kind: again(config.chosen(kind), value) for kind, value in given.items()}
+    return replace(config, extensions=tuple(loaded.get(each.kind, each) for each in config.extensions))
+
+
+class Resumable(RunDirectory):
+    """A run directory whose command for resuming has ``words`` too, which load the user's own code."""
+
+    def __init__(self, path: Path, words: Sequence[str]) -> None:
+        super().__init__(path)
+        self._words = words
+
+    @property
+    def resume_command(self) -> str:
+        return " ".join([super().resume_command, *map(shell, self._words)])
+
+
+def _shown(chosen: Chosen) -> str:
+    return f"{chosen.name} ({chosen.version})" if chosen.version else chosen.name
