@@ -598,6 +598,7 @@ def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
     }
     assert found == {
         ("tinyfl.config.settings", "digits"), ("tinyfl.config.settings", "tinyreptile"), ("tinyfl.fleets.linked", "sine"),
+        ("tinyfl.core", "sine"),  # a function
     }  # fmt: skip
 
 
