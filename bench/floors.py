@@ -28,16 +28,16 @@ TRIALS: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
     ("pascal as they are", {"x": X, "y": 101_325 + 300 * VALUES}, {
         "--no-standardise": {"standardise": False},
         "--no-standardise --clip 1": {"standardise": False, "clip": 1.0},
-        "--no-standardise --inner-lr 1e-6": {"standardise": False, "inner_lr": 1e-6},
+        "--no-standardise --rate 1e-6": {"standardise": False, "rate": 1e-6},
         "--standardise": {},
     }),
     ("a rate too large", {"x": X, "y": VALUES}, {
-        "--inner-lr 1": {"inner_lr": 1.0},
-        "--inner-lr 1 --clip 1": {"inner_lr": 1.0, "clip": 1.0},
-        "--inner-lr 0.1": {"inner_lr": 0.1},
+        "--rate 1": {"rate": 1.0},
+        "--rate 1 --clip 1": {"rate": 1.0, "clip": 1.0},
+        "--rate 0.1": {"rate": 0.1},
     }),
     ("too few rounds", {"task": "digits"}, {"--rounds 50": {"rounds": 50}, "--rounds 500": {"rounds": 500}}),
-    ("a rate too small", {"task": "digits"}, {"--inner-lr 1e-4": {"inner_lr": 1e-4}, "the default": {}}),
+    ("a rate too small", {"task": "digits"}, {"--rate 1e-4": {"rate": 1e-4}, "the default": {}}),
     ("one error in y", {"x": X, "y": OUTLIER}, {"with it": {}, "without": {"leave_out": 7}}),
 ]  # fmt: skip
 

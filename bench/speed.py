@@ -54,7 +54,7 @@ def call(engine: Engine, cohort: int = COHORT) -> float:
 def through_flower(engine: Engine, rounds: int = 20) -> float:
     """Device-rounds per second through the strategy, its messages and the grid."""
     strategy = FleetStrategy(
-        TinyReptile(rounds=rounds, inner_lr=0.02), State(0, NET.initial_weights(0)), cohort=COHORT, fleet_size=SIZE, seed=0
+        TinyReptile(rounds=rounds, rate=0.02), State(0, NET.initial_weights(0)), cohort=COHORT, fleet_size=SIZE, seed=0
     )
     grid = FleetGrid(NativeFleet(TASK, NET, SIZE, engine), 1)
     start = time.perf_counter()

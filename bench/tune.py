@@ -23,19 +23,19 @@ GRADIENTS = {"sine": 1_000_000, "digits": 1_280_000}
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "sine": [
         *(
-            {"algorithm": "fedavg", "samples": samples, "batch": batch, "cohort": cohort, "inner_lr": lr}
+            {"algorithm": "fedavg", "samples": samples, "batch": batch, "cohort": cohort, "rate": lr}
             for (samples, batch), cohort, lr in product(((32, 4), (40, 8)), (2, 5, 10), (0.01, 0.02, 0.05))
         ),
         *(
-            {"algorithm": "reptile", "samples": 50, "batch": 10, "cohort": 1, "inner_lr": lr, "outer_step": step, "clip": clip}
+            {"algorithm": "reptile", "samples": 50, "batch": 10, "cohort": 1, "rate": lr, "outer_step": step, "clip": clip}
             for lr, step, clip in product((0.02, 0.03, 0.05), (0.6, 1.0), (0.0, 4.0))
         ),
     ],
     "digits": [
-        *({"algorithm": "tinyreptile", "cohort": 10, "inner_lr": lr} for lr in (0.05, 0.1, 0.2)),
-        *({"algorithm": "reptile", "cohort": 10, "inner_lr": lr} for lr in (0.2, 0.5, 1.0)),
-        *({"algorithm": "fedavg", "cohort": 10, "inner_lr": lr} for lr in (0.1, 0.2, 0.5)),
-        *({"algorithm": "joint", "samples": 32, "cohort": 4, "inner_lr": lr} for lr in (0.05, 0.2, 0.5)),
+        *({"algorithm": "tinyreptile", "cohort": 10, "rate": lr} for lr in (0.05, 0.1, 0.2)),
+        *({"algorithm": "reptile", "cohort": 10, "rate": lr} for lr in (0.2, 0.5, 1.0)),
+        *({"algorithm": "fedavg", "cohort": 10, "rate": lr} for lr in (0.1, 0.2, 0.5)),
+        *({"algorithm": "joint", "samples": 32, "cohort": 4, "rate": lr} for lr in (0.05, 0.2, 0.5)),
     ],
 }
 

@@ -56,7 +56,7 @@ def test_joint_training_is_sgd_on_the_whole_cohorts_samples() -> None:
     task = load_task("digits", None, 0)
     net = network("mlp-16", task.shape, task.outputs, task.loss, task.activation)
     theta, cohort = net.initial_weights(0), numbers(0, 8)
-    joint = Joint(samples=4, inner_lr=0.1)
+    joint = Joint(samples=4, rate=0.1)
     fleet = NativeFleet(task, net, 8)
     state = joint.outer(State(0, theta), fleet.run(cohort, 0, theta, joint.inner(0)))
 
@@ -78,8 +78,8 @@ def test_meta_learning_learns_to_adapt_where_joint_training_does_not() -> None:
     fleet = NativeFleet(task, net, 1000)
     losses = {}
     for name, algorithm in (
-        ("tinyreptile", TinyReptile(rounds=150, inner_lr=0.02)),
-        ("joint", Joint(samples=32, inner_lr=0.02)),
+        ("tinyreptile", TinyReptile(rounds=150, rate=0.02)),
+        ("joint", Joint(samples=32, rate=0.02)),
     ):
         state = State(0, net.initial_weights(0))
         for round in range(150):

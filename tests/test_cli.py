@@ -444,7 +444,7 @@ def test_a_fleet_that_cannot_be_is_refused(tinyfl: Command, words: list[str], sa
         (["simulate", "--samples", "1"], errors.ConfigError, "cannot meta-learn"),
         (["simulate", "--task", "npz", "--data", "absent.npz"], errors.DataError, "no such file"),
         (["simulate", "--resume", "absent"], errors.RunError, "holds no run"),
-        (["simulate", *SMALL, "--inner-lr", "100000"], errors.TrainingError, "--inner-lr"),
+        (["simulate", *SMALL, "--rate", "100000"], errors.TrainingError, "--rate"),
         (["adapt", "absent", "--data", "absent.npz"], errors.RunError, "finished run"),
         (["report", "absent"], errors.RunError, "holds no run"),
     ],

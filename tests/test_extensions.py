@@ -108,18 +108,18 @@ def test_a_name_a_class_an_object_and_a_table_make_the_same_run(monkeypatch: pyt
 
 
 def test_an_object_of_tinyfls_own_class_is_the_run_of_its_name() -> None:
-    made = Reptile(rounds=40, samples=12, batch=4, inner_lr=0.04)
+    made = Reptile(rounds=40, samples=12, batch=4, rate=0.04)
     config = resolved({"task": "sine", "algorithm": made})
-    same = resolve({"task": "sine", "algorithm": "reptile", "rounds": 40, "samples": 12, "batch": 4, "inner_lr": 0.04})
+    same = resolve({"task": "sine", "algorithm": "reptile", "rounds": 40, "samples": 12, "batch": 4, "rate": 0.04})
     assert (config, config.sha256(), config.build()) == (same, same.sha256(), made)
 
 
 def test_fields_called_like_settings_are_filled_from_them_and_give_their_defaults(here: Path) -> None:
     usual = resolved({"algorithm": Prox, **table(mu=0.5)})
-    assert (usual.inner_lr, usual.cohort, usual.clip) == (0.03, 7, 2.0)
+    assert (usual.rate, usual.cohort, usual.clip) == (0.03, 7, 2.0)
     assert usual.rounds == resolve({"task": "sine"}).rounds
     assert usual.build() == Prox(usual.rounds, 0.5)
-    given = resolve({**table(mu=0.5), "rounds": 9, "inner_lr": 0.5, "cohort": 2})
+    given = resolve({**table(mu=0.5), "rounds": 9, "rate": 0.5, "cohort": 2})
     assert given.build() == Prox(9, 0.5, 0.5)
     own = resolved(OWN)
     assert (own.network, own.cohort, own.rounds, own.samples, own.shots) == ("mlp-32-32", 20, 200, 32, (10,))
@@ -553,7 +553,7 @@ def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatc
 
     monkeypatch.syspath_prepend(here)
     entries: dict[str, Entry] = {
-        "algorithm": Entry("toy-algorithm", "cosine:CosineReptile", "a toy", {**JOINT.defaults, "inner_lr": 0.04}),
+        "algorithm": Entry("toy-algorithm", "cosine:CosineReptile", "a toy", {**JOINT.defaults, "rate": 0.04}),
         "task": TaskEntry(
             "toy-task", "sensors:Sensors", "toy sensors", {"network": "mlp-8", "cohort": 3, "rounds": 9, "shots": (2,)},
             tuned={"toy-algorithm": {"samples": 9}}, shots_per_class=True,
@@ -564,7 +564,7 @@ def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatc
     for kind, entry in entries.items():
         monkeypatch.setitem(ENTRIES[kind], entry.name, entry)  # type: ignore[index]
     config = resolve({"task": "toy-task", "algorithm": "toy-algorithm"})
-    assert (config.network, config.rounds, config.inner_lr, config.samples, config.extensions) == ("mlp-8", 9, 0.04, 9, ())
+    assert (config.network, config.rounds, config.rate, config.samples, config.extensions) == ("mlp-8", 9, 0.04, 9, ())
     with pytest.raises(ConfigError, match="few"):
         resolve({**names, "nodes": "devices", "cohort": 4})
     given: dict[str, Any] = {**names, "nodes": "devices", "devices": 9, "cohort": 6, "tasks": 4, "out": "run"}

@@ -116,7 +116,7 @@ def test_a_config_file_of_another_algorithm_lends_only_what_both_have(tmp_path: 
     path.write_text(resolve({"algorithm": "reptile", "seed": 7, "batch": 5}).to_toml())
     config = resolve({"algorithm": "tinyreptile"}, path)
     assert (config.seed, config.batch) == (7, 1)
-    assert config.inner_lr == resolve({}).inner_lr
+    assert config.rate == resolve({}).rate
 
 
 def test_a_finished_run_resumed_is_evaluated_again_to_the_same_figures(tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_a_damaged_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path: Path) 
 
 
 def test_a_run_whose_every_update_fails_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="smaller --inner-lr"):
-        tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5, "inner_lr": 1e5})
+    with pytest.raises(TrainingError, match="smaller --rate"):
+        tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5, "rate": 1e5})
 
 
 def test_writing_whole_never_leaves_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +208,8 @@ def test_a_config_file_gives_back_the_config(tmp_path: Path) -> None:
         ({"task": "nonsense"}, "There are digits"),
         ({"algorithm": "nonsense"}, "There are tinyreptile"),
         ({"rounds": 0}, "rounds is 0"),
-        ({"inner_lr": -1.0}, "inner_lr is -1"),
-        ({"inner_lr": float("nan")}, "inner_lr is nan"),
+        ({"rate": -1.0}, "rate is -1"),
+        ({"rate": float("nan")}, "rate is nan"),
         ({"cohort": "many"}, "cohort is 'many'"),
         ({"shots": (0,)}, "shots is"),
         ({"nodes": "none"}, "--nodes devices"),

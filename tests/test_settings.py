@@ -118,7 +118,7 @@ def test_the_help_of_a_task_and_an_algorithm_lists_theirs_with_their_defaults(ta
     usual = resolve({"task": task, "algorithm": algorithm})
     assert set(shown) >= {SETTINGS[name].option for name in theirs}
     assert not set(shown) & {SETTINGS[name].option for name in others}
-    for name in ("inner_lr", "samples", "rounds", "cohort", "network"):
+    for name in ("rate", "samples", "rounds", "cohort", "network"):
         value = getattr(usual, name)
         assert f"[default: {value:{'g' if isinstance(value, float) else ''}}]" in shown[SETTINGS[name].option]
 
@@ -127,7 +127,7 @@ def test_the_help_of_a_task_and_an_algorithm_lists_theirs_with_their_defaults(ta
     ("words", "has", "lacks"),
     [
         (["--algorithm", "reptile"], ["--batch", "--data"], ["--standardise"]),
-        (["--algorithm", "joint"], ["--inner-lr"], ["--batch", "--outer-step"]),
+        (["--algorithm", "joint"], ["--rate"], ["--batch", "--outer-step"]),
         (["--task", "npz"], ["--data", "--standardise", "--targets"], ["--batch"]),
         (["--task", "omniglot"], ["--data"], ["--standardise"]),
         (["--task", "sine"], ["--shots"], ["--data"]),

@@ -309,7 +309,7 @@ def test_a_run_that_is_worse_than_its_floor_says_so_before_anything_else(
     from tinyfl.cli.show import runs as show
 
     far = 1e6 + np.eye(3)[CLASSES]  # as it is, nothing can be learnt from it
-    bad = run(written(x=far), standardise=False, rounds=5, inner_lr=1e-9).result
+    bad = run(written(x=far), standardise=False, rounds=5, rate=1e-9).result
     assert bad["worse_than_floor"][-1] == bad["floor"][-1]
     assert "start a new run with --standardise" in bad["verdict"]
     show.run(bad)
@@ -324,8 +324,8 @@ def test_the_cure_for_what_diverges_is_one_that_cures_it(written: Callable[..., 
     path = written(x=1.7e9 + X)
     with pytest.raises(TrainingError, match=r"as they are in the file: start a new run with --standardise\."):
         run(path, standardise=False)
-    with pytest.raises(TrainingError, match="smaller --inner-lr than 50"):
-        run(path, inner_lr=50.0, out=path.with_name("wild"))
+    with pytest.raises(TrainingError, match="smaller --rate than 50"):
+        run(path, rate=50.0, out=path.with_name("wild"))
     assert not run(path, out=path.with_name("cured")).result["left_out"]
 
 

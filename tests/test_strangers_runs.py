@@ -259,7 +259,7 @@ def test_a_wrong_line_of_a_log_is_refused_by_its_name(run: Path, file: str, line
 
 
 WRONG_LINES = [
-    'seed = "x"', "rounds = 1e400", "inner_lr = nan", f"seed = 1{'0' * 5000}", 'devices = "many"', "shots = [[1]]", "task = []",
+    'seed = "x"', "rounds = 1e400", "rate = nan", f"seed = 1{'0' * 5000}", 'devices = "many"', "shots = [[1]]", "task = []",
     "fleet = 7", "[[fleet]]\nnative = []", f"a = {'[' * 5000}", 'data = "\\u0000"', 'network = "\\u0000.keras"',
     f'nodes = "{"9" * 5000}"',
 ]  # fmt: skip

@@ -19,7 +19,7 @@ def test_a_board_adapts_is_quantised_and_classifies_as_the_host_does(tmp_path: P
     monkeypatch.delitem(sys.modules, "whole_way", raising=False)
     from whole_way import whole_way
 
-    options = {"network": "conv-8-8", "devices": 200, "cohort": 16, "samples": 32, "inner_lr": 0.05, "shots": (5,)}
+    options = {"network": "conv-8-8", "devices": 200, "cohort": 16, "samples": 32, "rate": 0.05, "shots": (5,)}
     simulate(task="digits", rounds=120, tasks=10, adapt_lr=0.05, out=tmp_path / "run", **options)
     start = Initialisation.load(tmp_path / "run")
     before, adapted, host, board = asyncio.run(whole_way(start, load_task("digits", None, 0), "microbit-v2", 0, 5, 1))

@@ -133,7 +133,7 @@ def test_the_loss_that_a_file_was_made_for_says_what_y_holds(
     accuracy: bool,
     says: str,
 ) -> None:
-    run = learn(tmp_path, saved(tmp_path / "own.keras", units, activation, loss), y, inner_lr=1e-5, adapt_lr=1e-4, **options)
+    run = learn(tmp_path, saved(tmp_path / "own.keras", units, activation, loss), y, rate=1e-5, adapt_lr=1e-4, **options)
     assert (run.evaluation[0]["accuracy"] is not None) == accuracy
     assert says in "\n".join(run.result["notes"])
     assert tinyfl.simulate(resume=run.path).result["theta_sha256"] == run.result["theta_sha256"]
@@ -165,5 +165,5 @@ def test_what_a_file_and_y_cannot_do_together_is_said_of_both(
 
 
 def test_a_file_whose_loss_keras_cannot_read_back_still_starts_a_run(tmp_path: Path, no_page: None) -> None:
-    run = learn(tmp_path, saved(tmp_path / "old.h5", 1, "linear", "mse"), X[:, 0] / 10, inner_lr=1e-4)
+    run = learn(tmp_path, saved(tmp_path / "old.h5", 1, "linear", "mse"), X[:, 0] / 10, rate=1e-4)
     assert run.evaluation[0]["accuracy"] is None

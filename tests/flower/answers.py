@@ -25,7 +25,7 @@ TASK = load_task("sine", None, 3)
 NET = network("mlp-8", TASK.shape, TASK.outputs, TASK.loss, TASK.activation)
 FLEET = NativeFleet(TASK, NET, 40)
 START = NET.initial_weights(0)
-FOLLOW = FedAvg(samples=16, batch=1, inner_lr=0.02)  # an outer step of 1: the new theta is the aggregator's phi
+FOLLOW = FedAvg(samples=16, batch=1, rate=0.02)  # an outer step of 1: the new theta is the aggregator's phi
 
 
 class Answers(FleetAddresses):

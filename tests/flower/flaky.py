@@ -92,7 +92,7 @@ def three_nodes() -> dict[int, Callable[[Message], RecordDict | Error]]:
 
 
 def strategy(each_device: bool = False, **options: Any) -> FleetStrategy:
-    algorithm = TinyReptile(rounds=ROUNDS, samples=8, inner_lr=0.02)
+    algorithm = TinyReptile(rounds=ROUNDS, samples=8, rate=0.02)
     state = State(0, THETA)
     return FleetStrategy(algorithm, state, cohort=COHORT, fleet_size=SIZE, seed=1, each_device=each_device, **options)
 

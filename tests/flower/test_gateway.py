@@ -187,7 +187,7 @@ def test_a_gateways_file_that_is_none_says_why(tmp_path: Path, text: str, why: s
 
 
 def test_a_run_config_keeps_every_setting() -> None:
-    options = {"task": "sine", "shots": (1, 5), "inner_lr": 0.5, "devices": 8, "out": "runs/x"}
+    options = {"task": "sine", "shots": (1, 5), "rate": 0.5, "devices": 8, "out": "runs/x"}
     flat = to_run_config(options)
     assert set(flat) == {key.replace("_", "-") for key in setting_names()}
     assert from_run_config(flat) == options

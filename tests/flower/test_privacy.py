@@ -164,7 +164,7 @@ def test_a_private_run_says_what_it_spent_and_nothing_of_flowers_own(tmp_path: P
     flowers.addHandler(caplog.handler)
     flowers.setLevel(logging.INFO)
     try:
-        result = simulate(out=tmp_path / "run", inner_lr=0.15, **PRIVATE).result
+        result = simulate(out=tmp_path / "run", rate=0.15, **PRIVATE).result
         assert flowers.level == logging.INFO
     finally:
         flowers.removeHandler(caplog.handler)
@@ -179,10 +179,10 @@ def test_a_private_run_in_which_every_device_diverges_says_what_helps(tmp_path: 
     with pytest.raises(
         TrainingError, match=r"round 1 had 0 of the 1 .*the inner loop diverges\. Start a new run with a smaller"
     ):
-        simulate(out=tmp_path / "run", inner_lr=300.0, **PRIVATE)
+        simulate(out=tmp_path / "run", rate=300.0, **PRIVATE)
 
 
-@pytest.mark.parametrize("asked", [{"minimum": 20, "inner_lr": 0.15}, {"minimum": 30, "inner_lr": 0.01}], ids=str)
+@pytest.mark.parametrize("asked", [{"minimum": 20, "rate": 0.15}, {"minimum": 30, "rate": 0.01}], ids=str)
 def test_a_short_round_that_some_have_done_says_that_the_run_can_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:

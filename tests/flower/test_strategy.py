@@ -28,7 +28,7 @@ INNER = Inner(samples=16, rate=0.02)
 
 def theta_after(rounds: int, gateways: int | None) -> np.ndarray:
     strategy = FleetStrategy(
-        TinyReptile(rounds=rounds, samples=16, inner_lr=0.02), State(0, THETA),
+        TinyReptile(rounds=rounds, samples=16, rate=0.02), State(0, THETA),
         cohort=COHORT, fleet_size=SIZE, seed=1, each_device=gateways is None,
     )  # fmt: skip
     result = strategy.start(FleetGrid(FLEET, gateways), theta_record(THETA), num_rounds=rounds)
@@ -43,7 +43,7 @@ def test_gateways_and_single_devices_as_nodes_end_with_the_same_theta() -> None:
 
 
 def test_the_strategy_is_the_algorithm_run_by_hand() -> None:
-    algorithm = TinyReptile(rounds=6, samples=16, inner_lr=0.02)
+    algorithm = TinyReptile(rounds=6, samples=16, rate=0.02)
     state = State(0, THETA)
     for round in range(6):
         state = algorithm.outer(state, FLEET.run(draw_cohort(1, round, COHORT, SIZE), round, state.theta, INNER))

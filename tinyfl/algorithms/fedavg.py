@@ -13,12 +13,12 @@ from tinyfl.algorithms import Inner, State, Updates
 class FedAvg:
     samples: int = 40
     batch: int = 8
-    inner_lr: float = 0.05
+    rate: float = 0.05
     outer_step: float = 1.0
     clip: float = 0.0
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.rate, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(self.outer_step * (updates.mean() - state.theta))

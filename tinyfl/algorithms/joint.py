@@ -12,11 +12,11 @@ from tinyfl.algorithms import Inner, State, Updates
 @dataclass(frozen=True)
 class Joint:
     samples: int = 1
-    inner_lr: float = 0.003
+    rate: float = 0.003
     clip: float = 0.0
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.samples, passes=1, rate=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=self.samples, passes=1, rate=self.rate, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         return state.step(updates.mean() - state.theta)

@@ -16,7 +16,7 @@ class Reptile:
     rounds: int
     samples: int = 50
     batch: int = 10
-    inner_lr: float = 0.02
+    rate: float = 0.02
     outer_step: float = 1.0  # epsilon_0
     clip: float = 0.0
 
@@ -24,7 +24,7 @@ class Reptile:
         refuse_joint_training("reptile", self.inner(0))
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.rate, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         epsilon = self.outer_step * (1 - state.round / self.rounds)

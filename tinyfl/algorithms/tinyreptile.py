@@ -18,7 +18,7 @@ from tinyfl.algorithms import Inner, State, Updates, refuse_joint_training
 class TinyReptile:
     rounds: int
     samples: int = 32  # S: the stream's length
-    inner_lr: float = 0.01  # beta
+    rate: float = 0.01  # beta
     outer_step: float = 1.0  # alpha_0
     clip: float = 0.0
 
@@ -26,7 +26,7 @@ class TinyReptile:
         refuse_joint_training("tinyreptile", self.inner(0))
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=1, passes=1, rate=self.inner_lr, clip=self.clip)
+        return Inner(samples=self.samples, batch=1, passes=1, rate=self.rate, clip=self.clip)
 
     def outer(self, state: State, updates: Updates) -> State:
         alpha = self.outer_step * (1 - state.round / self.rounds)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tinyfl.config.settings import RENAMED
 
-_RUN = {"--robust": "--aggregator", "--superlink": "--federation"}
+_RUN = {"--robust": "--aggregator", "--superlink": "--federation", "--inner-lr": "--rate"}
 _BOARDS = {"--devices": "--inventory"}
 OPTIONS: dict[str, dict[str, str]] = {
     "run": _RUN, "simulate": _RUN,

@@ -96,7 +96,7 @@ class Config(Settings):
         from tinyfl.networks import is_file
 
         if not self.own_data or self.standardise:
-            return f"Start a new run with a smaller --inner-lr than {self.inner_lr:g}."
+            return f"Start a new run with a smaller --rate than {self.rate:g}."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
         return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
 

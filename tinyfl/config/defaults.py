@@ -10,7 +10,7 @@ from tinyfl.registry import ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.parameters import own_defaults
 
-OTHER_ALGORITHM: dict[str, Any] = {"samples": 32, "batch": 1, "inner_lr": 0.01, "outer_step": 1.0}
+OTHER_ALGORITHM: dict[str, Any] = {"samples": 32, "batch": 1, "rate": 0.01, "outer_step": 1.0}
 """With an algorithm that is not tinyfl's own, where its class has no defaults. A setting that fills none of its fields has this
 value."""
 

@@ -116,7 +116,8 @@ class Settings:
     rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, 1 << 31))
     samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
-    inner_lr: float = setting("Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6))
+    rate: float = setting(
+        "Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6), formerly="inner_lr")
     outer_step: float = setting(
         "The server's step towards the mean, at first.", LEARNING, of="algorithm", bounds=(1e-12, 1e6))
     clip: float = setting("Bound on the norm of the loss's gradient; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))

@@ -7,21 +7,21 @@ ALGORITHMS: dict[str, Entry] = by_name(
     Entry(
         "tinyreptile", "tinyfl.algorithms.tinyreptile:TinyReptile",
         "each device learns online, a sample at a time (Ren et al. 2023)",
-        {"samples": 32, "batch": 1, "inner_lr": 0.01, "outer_step": 1.0},
+        {"samples": 32, "batch": 1, "rate": 0.01, "outer_step": 1.0},
     ),
     Entry(
         "reptile", "tinyfl.algorithms.reptile:Reptile",
         "each device takes several steps on mini-batches (Nichol et al. 2018)",
-        {"samples": 50, "batch": 10, "inner_lr": 0.05, "outer_step": 1.0},
+        {"samples": 50, "batch": 10, "rate": 0.05, "outer_step": 1.0},
     ),
     Entry(
         "fedavg", "tinyfl.algorithms.fedavg:FedAvg",
         "the mean of the devices' models (McMahan et al. 2017)",
-        {"samples": 40, "batch": 8, "inner_lr": 0.05, "outer_step": 1.0},
+        {"samples": 40, "batch": 8, "rate": 0.05, "outer_step": 1.0},
     ),
     Entry(
         "joint", "tinyfl.algorithms.joint:Joint",
         "one model for all samples: the baseline without meta-learning",
-        {"samples": 32, "batch": 1, "inner_lr": 0.05, "outer_step": 1.0},
+        {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0},
     ),
 )  # fmt: skip

@@ -12,13 +12,13 @@ from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 
 SETTINGS_OF = {
-    "algorithm": ("rounds", "cohort", "samples", "batch", "inner_lr", "outer_step", "clip", "seed"),
+    "algorithm": ("rounds", "cohort", "samples", "batch", "rate", "outer_step", "clip", "seed"),
     "task": ("seed", "data", "standardise", "targets"),
     "aggregator": ("cohort", "tolerate"),
 }
 """The settings that fill fields of their name."""
 
-ALSO = {"rate": "inner_lr"}
+ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""
 
 GIVEN = ("standard",)

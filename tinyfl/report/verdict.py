@@ -60,7 +60,7 @@ def _advice(result: Row, config: Config, floor: Row) -> str:
     if (config.own_data and not config.standardise) or diverged(result["left_out"], config):
         return config.calmer
     outliers = config.own_data and method(floor) == SUPPORT_MEAN
-    return f"Give more --rounds than {config.rounds:,}, or leave --inner-lr to its default" + (
+    return f"Give more --rounds than {config.rounds:,}, or leave --rate to its default" + (
         ", or remove rows with a wrong y: a single outlier determines the scale of all." if outliers else "."
     )
 

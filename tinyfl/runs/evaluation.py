@@ -137,7 +137,7 @@ def choose_rate(
             best, best_rate = score, rate
     if not best_rate:
         standard = task.standardisation
-        cure = "a smaller --inner-lr" if standard is None or standard.of_inputs else "--standardise"
+        cure = "a smaller --rate" if standard is None or standard.of_inputs else "--standardise"
         raise TrainingError(
             f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
             f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
