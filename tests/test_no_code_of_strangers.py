@@ -249,7 +249,7 @@ def test_a_node_of_flowers_simulation_engine_loads_what_its_machine_allows(
     sine = load_task("sine", None, 0)
     net = network("mlp-4", (1,), 1, sine.loss, sine.activation)
     content = RecordDict({"arrays": theta_record(net.initial_weights(0))})
-    content["config"] = instructions(Inner(4, 1, 1, 0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
+    content["config"] = instructions(Inner(samples=4, rate=0.02), cohort=2, fleet_size=2, seed=0, round=0, exact=True)
     FleetGrid(NativeFleet(sine, net, 2))
     run_config: dict[str, Any] = {"task": "listed", "network": "mlp-4", "devices": 2, "algorithm": "canary:X"}
     context = Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), run_config)
