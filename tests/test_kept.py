@@ -22,9 +22,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from own import write_own
 
 import tinyfl
-from tinyfl.errors import RunError
+from tinyfl.errors import ConfigError, RunError
 from tinyfl.fleet import Saved
 from tinyfl.fleets import emulation
+from tinyfl.report.page import rebuild
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulators.native.kept import Kept, checksum
 
@@ -262,3 +264,22 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew() -> None
     Path("broken/config.toml").write_bytes(Path("whole/config.toml").read_bytes())
     Path("broken/checkpoint/kept-0").write_bytes(Path("whole/checkpoint/kept-0").read_bytes())
     assert theta_of("--resume", "broken", *RESUME) == fresh
+
+
+def test_a_new_device_adapts_as_the_runs_own_algorithm_says_once_it_is_given_again() -> None:
+    configure("native = 4", rounds=40)
+    theta_of(*WORDS, "--out", "run")
+    x = np.linspace(-5, 5, 20, dtype=np.float32)[:, None]
+    np.savez("new.npz", x=x, y=np.sin(x))
+    with pytest.raises(ConfigError, match="give it yourself: --algorithm head:LocalHead"):
+        tinyfl.adapt("run", "new.npz", out="adapted.npz")
+    assert not Path("adapted.npz").exists()
+    tinyfl.adapt("run", "new.npz", out="adapted.npz", algorithm="head:LocalHead")
+    before, after = (Initialisation.load(Path(path)) for path in ("run", "adapted.npz"))
+    moved, head = before.theta != after.theta, before.network.weighted_layers[-1].weights
+    assert moved[head].all()
+    assert not moved[: head.start].any()
+    with pytest.raises(ConfigError, match="head:LocalHead"):  # what was adapted goes on the same way
+        tinyfl.adapt("adapted.npz", "new.npz")
+    tinyfl.adapt("adapted.npz", "new.npz", algorithm="head:LocalHead")
+    assert "give it yourself" in rebuild(Path("run")).read_text()

@@ -268,11 +268,12 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
         shape=np.array(job.network.shape),
         seed=job.config.seed,
         clip=job.config.clip,
+        adaptation=job.config.algorithm if job.algorithm.adapts else "",
         adapt_lr_batch=next(row.adapt_lr for row in rows["learnt"] if row.mode == "batch"),
         adapt_lr_stream=next(row.adapt_lr for row in rows["learnt"] if row.mode == "stream"),
         **standard.arrays(),
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)
-    write_report(directory, job.config, job.task, job.network, theta, job.start, result)
+    write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation)
     return Run(directory.path, result, theta)

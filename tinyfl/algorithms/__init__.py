@@ -100,10 +100,14 @@ class WithLayers:
     def outer(self, state: State, updates: Updates) -> State:
         return self._call(self.algorithm.outer, state, updates)  # type: ignore[no-any-return]
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the algorithm has an adaptation of its own."""
+        return hasattr(self.algorithm, "adaptation")
+
     def adaptation(self, phase: Phase) -> tuple[Phase, ...]:
         """How a new device adapts after training, each phase on its whole support set; ``phase``, all layers, by default."""
-        own = getattr(self.algorithm, "adaptation", None)
-        return tuple(self._call(own, phase)) if own else (phase,)
+        return tuple(self._call(self.algorithm.adaptation, phase)) if self.adapts else (phase,)
 
     def _call(self, method: Any, *arguments: Any) -> Any:
         takes = len(signature(method).parameters)

@@ -95,6 +95,10 @@ def adapt(
     steps: Annotated[int, typer.Option(min=0, max=1_000_000, help="Adaptation steps.")] = 10,
     shots: Annotated[int | None, typer.Option(help="Learn from the first SHOTS rows, measure on the rest.")] = None,
     adapt_lr: Annotated[float | None, typer.Option(help="Learning rate. Default: the run's own.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:CLASS", help="The run's algorithm, if it is code of your own that says how to adapt."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the adapted weights here (.npz).")] = None,
     json: Json = False,
 ) -> None:
@@ -102,7 +106,7 @@ def adapt(
     from tinyfl.cli.show import runs as show
     from tinyfl.runs.adaptation import adapt as run_adaptation
 
-    result = run_adaptation(run, data, mode=mode, steps=steps, shots=shots, adapt_lr=adapt_lr, out=out)
+    result = run_adaptation(run, data, mode=mode, steps=steps, shots=shots, adapt_lr=adapt_lr, out=out, algorithm=algorithm)
     if json:
         typer.echo(jsonlib.dumps(result))
     else:

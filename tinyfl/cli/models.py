@@ -51,6 +51,10 @@ def export(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The task's file, if it has moved since the run.")] = None,
     task: Annotated[str | None, typer.Option(metavar="MODULE:CLASS", help="The run's task, if it is code of your own.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:CLASS", help="The run's algorithm, if it is code of your own that says how to adapt."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files. Default: exported, in the run's directory.")] = None,
     json: Json = False,
 ) -> None:
@@ -60,7 +64,10 @@ def export(
 
     kinds = model.KINDS if int8 == float32 else ("int8",) if int8 else ("float32",)
     result = show.with_bar(
-        "measuring", lambda tick: model.export(run, kinds=kinds, adapted=adapted, data=data, task=task, out=out, progress=tick)
+        "measuring",
+        lambda tick: model.export(
+            run, kinds=kinds, adapted=adapted, data=data, task=task, algorithm=algorithm, out=out, progress=tick
+        ),
     )
     if json:
         typer.echo(jsonlib.dumps(result))

@@ -12,7 +12,7 @@ from tinyfl.errors import TrainingError
 from tinyfl.export.interpreters import available
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
-from tinyfl.runs.evaluation import LEADING_STEPS, finite, inner_loop, mean_and_interval
+from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, finite, inner_loop, mean_and_interval
 from tinyfl.tasks import Episodes, numbers
 from tinyfl.tasks.standard import F64
 
@@ -56,7 +56,9 @@ class Measured:
         return finite(asdict(self))
 
 
-def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: float) -> tuple[list[Probe], list[Probe]]:
+def probes(
+    network: Network, theta: F32, episodes: Episodes, rate: float, clip: float, adaptation: Adaptation
+) -> tuple[list[Probe], list[Probe]]:
     """Probes on the query sets of ``episodes``: with ``theta`` itself, and after LEADING_STEPS full-batch steps on each support
     set.
 
@@ -68,7 +70,7 @@ def probes(network: Network, theta: F32, episodes: Episodes, rate: float, clip: 
         episodes.support,
         episodes.query,
         (0, LEADING_STEPS),
-        inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, clip),
+        inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, clip, adaptation),
         weights=True,
     )
     assert adapted.weights is not None

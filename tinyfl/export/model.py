@@ -50,6 +50,7 @@ def export(
     adapted: int | None = None,
     data: Path | str | None = None,
     task: Any = None,
+    algorithm: Any = None,
     out: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -61,13 +62,13 @@ def export(
     without and with adaptation; each device's adapted weights are then converted and run separately. Weights without a run are
     measured only by their agreement with the core in float32.
 
-    ``data``: the task's file, if it has moved. ``task``: the run's own task, given again (docs/your-own.md). ``out``: a folder;
-    default: "exported" in the run's directory. ``progress`` is called with the numbers of measured models and of all. Returns
-    the card's contents as plain data.
+    ``data``: the task's file, if it has moved. ``task`` and ``algorithm``: the run's own, given again (docs/your-own.md).
+    ``out``: a folder; default: "exported" in the run's directory. ``progress`` is called with the numbers of measured models
+    and of all. Returns the card's contents as plain data.
     Raises ConfigError, DataError, RunError or TrainingError with a cure, InstallError without TensorFlow.
     """
     available(int8=True)
-    source = origin(Path(run), None if data is None else Path(data), task)
+    source = origin(Path(run), None if data is None else Path(data), task, algorithm)
     network = source.start.network
     inputs = representative_set(source.task, network)
     theta, cases = _cases(source, adapted, inputs)
@@ -127,7 +128,7 @@ def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[
         selection = np.unique(np.linspace(0, len(episodes.device) - 1, DEVICES).astype(int))
     else:
         selection = np.flatnonzero(episodes.device == adapted)[:1]
-    before, after = probes(network, start.theta, episodes.chosen(selection), row["adapt_lr"], start.clip)
+    before, after = probes(network, start.theta, episodes.chosen(selection), row["adapt_lr"], start.clip, source.adaptation)
     steps = f"{LEADING_STEPS} full-batch steps at rate {row['adapt_lr']:g} on {row['shots']} shots"
     if adapted is not None:
         return after[0].theta, [_Case(f"test device {adapted:,}, after {steps}", after)]

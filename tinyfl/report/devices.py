@@ -12,7 +12,7 @@ from tinyfl.core import F32
 from tinyfl.networks import Network
 from tinyfl.report.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.report.html import counted
-from tinyfl.runs.evaluation import LEADING_STEPS, in_units, inner_loop, needs_outputs
+from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.tasks import Episodes, Task
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ class Comparison:
     tasks: int
     clip: float
     called: str = "random start"
+    adaptation: Adaptation = plain_adaptation
 
     def run(self, episodes: Episodes, *, outputs: bool) -> tuple[core.Adapted, core.Adapted]:
         """Adapts the learnt and the starting initialisation; results before and after LEADING_STEPS full-batch steps."""
         learnt, start = (
             core.adapt(
                 self.net.plan, theta, episodes.support, episodes.query, (0, LEADING_STEPS),
-                inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, self.clip), outputs=outputs,
+                inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, self.clip, self.adaptation),
+                outputs=outputs,
             )
             for theta, rate in ((self.theta, self.rate), (self.start, self.start_rate))
         )  # fmt: skip

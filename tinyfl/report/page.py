@@ -17,9 +17,9 @@ from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import leading, method, reached, without_a_network
-from tinyfl.runs.adaptation import Initialisation
-from tinyfl.runs.directory import RunDirectory
-from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.adaptation import Initialisation, adaptation_of
+from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
 
@@ -37,14 +37,21 @@ BITS_PER_BYTE = 10
 
 
 def write_report(
-    directory: RunDirectory, config: Config, task: Task, net: Network, theta: F32, start: F32, result: dict[str, Any]
+    directory: RunDirectory,
+    config: Config,
+    task: Task,
+    net: Network,
+    theta: F32,
+    start: F32,
+    result: dict[str, Any],
+    adaptation: Adaptation,
 ) -> Path:
     """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is the learnt, ``start``
-    the initial weights. Returns the page's path."""
+    the initial weights; devices adapt by ``adaptation``. Returns the page's path."""
     learnt, baseline = leading(result["evaluation"]), leading(result["baseline"])
     comparison = Comparison(
         net, theta, start, learnt["adapt_lr"], baseline["adapt_lr"], learnt["shots"], config.tasks, config.clip,
-        starts_from(config.network),
+        starts_from(config.network), adaptation,
     )  # fmt: skip
     return _write(directory, config, net, result, device_figures(task, comparison))
 
@@ -65,9 +72,10 @@ def rebuild(path: Path) -> Path:
             )
         task = config.load_task(initialisation.standard)
         start = _start(config, task, initialisation.network)
+        adaptation = adaptation_of(path / INITIALISATION, initialisation)
     except (DataError, ConfigError, InstallError, OSError) as error:
         return _write(directory, config, initialisation.network, result, error)
-    return write_report(directory, config, task, initialisation.network, initialisation.theta, start, result)
+    return write_report(directory, config, task, initialisation.network, initialisation.theta, start, result, adaptation)
 
 
 def _start(config: Config, task: Task, net: Network) -> F32:

@@ -8,10 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl import core
+from tinyfl.algorithms import with_layers
+from tinyfl.config import resolve
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.networks import BATCHES, SINGLE, Network, from_plan
+from tinyfl.registry.chosen import not_loaded
+from tinyfl.registry.own import own_code
+from tinyfl.runs.again import with_code
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.runs.records import InitialisationRecord, checked, values
@@ -28,10 +33,14 @@ format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
+MORE = (*OF_TARGETS, "adaptation")
+"""Arrays that a saved initialisation may have."""
+
 
 @dataclass(frozen=True)
 class Initialisation:
-    """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels."""
+    """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels. ``adaptation`` is
+    the name of the algorithm if it has an adaptation of its own, else empty."""
 
     theta: F32
     network: Network
@@ -39,6 +48,7 @@ class Initialisation:
     clip: float
     adapt_lr: dict[str, float]
     standard: Standardisation
+    adaptation: str = ""
 
     @classmethod
     def load(cls, path: Path) -> "Initialisation":
@@ -50,7 +60,7 @@ class Initialisation:
         if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
         try:
-            arrays = read_arrays(file, FIELDS, (*OF_TARGETS, "config_sha256"))
+            arrays = read_arrays(file, FIELDS, (*MORE, "config_sha256"))
         except DataError as error:
             raise RunError(f"{file} is no initialisation written by tinyfl: {error}") from error
         numbers = ("theta", "plan", "shape", "mean", "scale", "classes", *OF_TARGETS)
@@ -69,7 +79,7 @@ class Initialisation:
         if (directory := RunDirectory(file.parent)).holds(file):
             directory.demand_own(saved.config_sha256, theta)
         rates = {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream}
-        return cls(theta, net, saved.task, saved.clip, rates, standard)
+        return cls(theta, net, saved.task, saved.clip, rates, standard, saved.adaptation)
 
 
 COPY = "Take the file as tinyfl wrote it."
@@ -97,12 +107,13 @@ def adapt(
     shots: int | None = None,
     adapt_lr: float | None = None,
     out: Path | str | None = None,
-    adaptation: Adaptation = plain_adaptation,
+    algorithm: Any = None,
 ) -> dict[str, Any]:
     """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
 
     Learns from the first ``shots`` rows and measures on the rest; with ``shots`` None, learns from and measures on all rows.
-    Writes the adapted weights to ``out``. Returns loss and accuracy before and after, as plain data.
+    Writes the adapted weights to ``out``. ``algorithm`` is the run's own, given again, if it has an adaptation of its own.
+    Returns loss and accuracy before and after, as plain data.
     Raises DataError if the data do not fit the initialisation, TrainingError if the adaptation diverges.
     """
     start = Initialisation.load(Path(run))
@@ -111,20 +122,21 @@ def adapt(
     rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
+    how = adaptation_of(_npz(Path(run)), start, algorithm)
     device = _samples(Path(data), start)
     support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     adapted = core.adapt(
         start.network.plan, start.theta, support, query, checkpoints,
-        inner_loop(mode, support.samples, steps, rate, start.clip, adaptation),
+        inner_loop(mode, support.samples, steps, rate, start.clip, how),
         weights=True, outputs=needs_outputs(start.standard),
     )  # fmt: skip
     if not np.isfinite(adapted.loss[-1, 0]):
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
         assert adapted.weights is not None
-        arrays = read_arrays(_npz(Path(run)), FIELDS, OF_TARGETS)
+        arrays = read_arrays(_npz(Path(run)), FIELDS, MORE)
         write_whole(Path(out), npz(**{**arrays, "theta": adapted.weights[0]}))
     return {
         "run": str(run),
@@ -138,6 +150,25 @@ def adapt(
         "device_ram_bytes": start.network.ram_bytes(SINGLE if mode == "stream" or support.samples == 1 else BATCHES),
         "out": str(out) if out is not None else None,
     }
+
+
+def adaptation_of(file: Path, start: Initialisation, algorithm: Any = None) -> Adaptation:
+    """How devices adapt the initialisation ``start`` of ``file``; ``algorithm`` is its algorithm, given again by this user.
+
+    Raises ConfigError if it has an adaptation of its own whose code no name loads and nobody gave, RunError for other code than
+    the run's.
+    """
+    if not start.adaptation:
+        return plain_adaptation
+    directory = RunDirectory(file.parent)
+    if directory.holds(file):
+        config = with_code(directory.config(), algorithm=algorithm)
+    else:
+        config = resolve({"algorithm": start.adaptation, **own_code({"algorithm": algorithm} if algorithm else {})})
+    chosen = config.chosen("algorithm")
+    if chosen.code is None and not chosen.loads_by_name:
+        raise not_loaded(chosen)
+    return with_layers(config.build(), start.network.weighted_layers).adaptation
 
 
 def _support_and_query(path: Path, device: TableSource, shots: int | None) -> tuple[TableSource, TableSource]:

@@ -7,10 +7,10 @@ from typing import Any
 from tinyfl.config import Config
 from tinyfl.errors import DataError
 from tinyfl.registry.own import own_code
-from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.again import with_code
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
-from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Task, load_task
@@ -26,6 +26,7 @@ class Origin:
     seed: int
     config_sha256: str
     run: "Finished | None"
+    adaptation: Adaptation
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class Finished:
         return max(rows, key=lambda row: int(row["shots"]))
 
 
-def origin(run: Path, data: Path | None, task: Any = None) -> Origin:
+def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None) -> Origin:
     """Reads the origin at ``run``: a finished run's directory or its initialisation.npz, or another .npz file of weights.
-    ``data`` is the path of the task's file if it has moved since the run; ``task`` is the run's own task, given again.
+    ``data`` is the path of the task's file if it has moved since the run; ``task`` and ``algorithm`` are the run's own, given
+    again.
 
     Raises RunError if there is none or the run has not finished, DataError if the data are not the run's.
     """
@@ -56,15 +58,16 @@ def origin(run: Path, data: Path | None, task: Any = None) -> Origin:
         Provenance, values(read_arrays(file, ("seed", "config_sha256"))), file, "Take the file as tinyfl wrote it."
     )
     seed, config_sha256 = provenance.seed, provenance.config_sha256
+    adaptation = adaptation_of(file, start, algorithm)
     if not RunDirectory(directory).holds(file):
         named = start.task if task is None else own_code({"task": task})["task"]
-        return Origin(file, start, load_task(named, data, seed, standard=start.standard), seed, config_sha256, None)
+        return Origin(file, start, load_task(named, data, seed, standard=start.standard), seed, config_sha256, None, adaptation)
     run_directory = RunDirectory(directory)
     config = with_code(run_directory.config(), task=task)
     config = config if data is None else replace(config, data=str(data))
     loaded = config.load_task(start.standard)
     finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))
-    return Origin(directory, start, loaded, seed, config_sha256, finished)
+    return Origin(directory, start, loaded, seed, config_sha256, finished, adaptation)
 
 
 def _data_of_run(directory: RunDirectory, config: Config) -> str:

@@ -135,7 +135,8 @@ class CheckpointRecord(_Record):
 
 
 class InitialisationRecord(_Record):
-    """The numbers and texts of an initialisation. ``config_sha256`` is empty in one written by an adaptation."""
+    """The numbers and texts of an initialisation. ``config_sha256`` is empty in one written by an adaptation; ``adaptation``
+    names an algorithm with one of its own."""
 
     network: str
     task: str
@@ -143,6 +144,7 @@ class InitialisationRecord(_Record):
     adapt_lr_batch: Rate
     adapt_lr_stream: Rate
     config_sha256: FileHash = ""
+    adaptation: str = ""
 
 
 class Provenance(_Record):
