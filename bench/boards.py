@@ -111,7 +111,7 @@ async def deepest_stack(opener: Opener) -> int:
     await board.put_plan(net.plan.bytes)
     await board.put_weights(theta)
     base = hashlib.sha256(floats(theta)).digest()
-    status = await board.train(Round(0, 0, 0, 32, 1, 1, 0.01, 1.0, base, "sine"))
+    status = await board.train(Round(0, 0, 0, Inner(samples=32, rate=0.01, clip=1.0).to_bytes(), base, "sine"))
     await board.weights(status)
     await board.commit(status.weights)
     return (await board.status()).stack

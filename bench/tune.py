@@ -48,9 +48,8 @@ def validation(task: str, options: dict[str, Any], seed: int) -> float:
     episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, config.shots[0])
     figures = []
     for rate in evaluation.RATES:
-        adapted = core.adapt(
-            net.plan, theta, episodes.support, episodes.query, (10,), stream=False, rate=rate, clip=config.clip
-        )
+        inner = evaluation.inner_loop("batch", episodes.support.samples, 10, rate, config.clip)
+        adapted = core.adapt(net.plan, theta, episodes.support, episodes.query, (10,), inner)
         classifies = net.loss is Loss.softmax_cross_entropy
         figures.append(float(1 - adapted.accuracy.mean() if classifies else adapted.loss.mean(dtype=np.float64)))
     return min(figures)

@@ -14,6 +14,7 @@ import numpy as np
 from common import provenance
 
 from tinyfl import core
+from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.core import TableSource
 from tinyfl.export.convert import convert, representative_set
@@ -45,24 +46,14 @@ async def whole_way(start: Initialisation, task: Task, board: str, device: int, 
     await emulated.put_weights(start.theta)
     base = hashlib.sha256(floats(start.theta)).digest()
     own = np.tile(np.hstack([x, y]), (passes, 1))
-    await emulated.train(Round(0, 0, 0, len(x), 1, passes, rate, start.clip, base))
+    inner = Inner(samples=len(x), passes=passes, rate=rate, clip=start.clip)
+    await emulated.train(Round(0, 0, 0, inner.to_bytes(), base))
     learnt = await emulated.weights(await emulated.feed(own), 600)
 
     rows = np.arange(len(x), dtype=np.int32)[None]
     support = TableSource(x, rows, targets=y)
     query = TableSource(queries, np.arange(len(queries), dtype=np.int32)[None], targets=truth)
-    here = core.adapt(
-        network.plan,
-        start.theta,
-        support,
-        query,
-        (0, passes),
-        stream=True,
-        rate=rate,
-        clip=start.clip,
-        outputs=True,
-        weights=True,
-    )
+    here = core.adapt(network.plan, start.theta, support, query, (0, passes), inner.to_bytes(), outputs=True, weights=True)
     assert here.weights is not None
     assert here.outputs is not None
     assert learnt.tobytes() == here.weights[0].tobytes(), "board and host adapted to other weights"

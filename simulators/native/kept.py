@@ -60,9 +60,10 @@ class Kept:
         (devices,)."""
         at = devices.astype(np.int64) - self.first
         block, copy = (self._usable(at, which, round) for which in (0, 1))
-        self._move(at[~block & copy], 1, 0)
-        self.rounds[at[~block & ~copy], 0] = 0
-        self._move(at[block & (self.rounds[at, 0] <= saved.rounds)], 0, 1)
+        lost = ~block & (self.rounds[at, 0] > 0)
+        self._move(at[lost & copy], 1, 0)
+        self.rounds[at[lost & ~copy], 0] = 0
+        self._move(at[~lost & (self.rounds[at, 0] <= saved.rounds)], 0, 1)
         own, rounds = np.array(self.blocks[at, 0]), np.array(self.rounds[at, 0])
         own[rounds == 0] = np.nan
         return own, rounds

@@ -42,6 +42,7 @@ class DescribeReply(smp.message.ReadResponse):
     model: bytes
     store: int
     inference: bytes
+    inner: list[str]
 
 
 class Describe(smp.message.ReadRequest):
