@@ -132,8 +132,8 @@ static int sound(const tinyfl_layer *l)
 {
     const int one = l->height == 1 && l->width == 1 && l->kernel_height == 1 && l->kernel_width == 1 &&
                     l->stride_height == 1 && l->stride_width == 1 && !l->same;
-    return l->kind < 5 && l->activation < 5 && l->learns < 2 && l->same < 2 && l->height && l->width && l->channels &&
-           l->outputs && l->kernel_height && l->kernel_width && l->stride_height && l->stride_width &&
+    return l->kind < 5 && l->activation < TINYFL_ACTIVATIONS && l->learns < 2 && l->same < 2 && l->height && l->width &&
+           l->channels && l->outputs && l->kernel_height && l->kernel_width && l->stride_height && l->stride_width &&
            (l->kind != TINYFL_DENSE || one) && (l->kind != TINYFL_DEPTHWISE || l->outputs % l->channels == 0) &&
            (!is_pool(l) || (l->outputs == l->channels && l->activation == 0 && !l->learns)) && sizes_of(l).outputs > 0;
 }
@@ -177,7 +177,7 @@ static uint8_t small(uint32_t most) { return (uint8_t)(chance(100) ? draw() : 1 
 /* A layer of any kind on an input of the given height, width and channels. */
 static tinyfl_layer draw_layer(const uint16_t in[3])
 {
-    tinyfl_layer l = {.kind = (uint8_t)below(5), .activation = (uint8_t)below(5), .learns = (uint8_t)below(2),
+    tinyfl_layer l = {.kind = (uint8_t)below(5), .activation = (uint8_t)below(TINYFL_ACTIVATIONS), .learns = (uint8_t)below(2),
                       .same = (uint8_t)below(2), .height = in[0], .width = in[1], .channels = in[2], .outputs = size(12),
                       .kernel_height = small(4), .kernel_width = small(4), .stride_height = small(3), .stride_width = small(3)};
     if (l.kind == TINYFL_DENSE) {

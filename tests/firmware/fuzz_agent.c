@@ -106,7 +106,8 @@ static unsigned windows(unsigned size, unsigned kernel, unsigned stride, int sam
 /* A layer that takes what the one below puts out, which is `shape`; then what this one does. */
 static tinyfl_layer layer_on(unsigned shape[3], const uint8_t *data)
 {
-    tinyfl_layer layer = {.kind = data[0] % 5, .activation = data[1] % 5, .learns = data[1] >> 7, .same = data[0] >> 7};
+    tinyfl_layer layer = {
+        .kind = data[0] % 5, .activation = data[1] % TINYFL_ACTIVATIONS, .learns = data[1] >> 7, .same = data[0] >> 7};
     const unsigned side = data[2] % 3 + 1u, stride = data[2] / 3 % 2 + 1u;
     if (layer.kind == TINYFL_DENSE) {
         shape[2] *= shape[0] * shape[1];
