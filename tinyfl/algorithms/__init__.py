@@ -93,25 +93,27 @@ class WithLayers:
 
     algorithm: Any
     layers: tuple[Layer, ...]
+    takes: Mapping[str, int]
+    """The number of parameters of each method."""
 
     def inner(self, round: int) -> Inner:
-        return self._call(self.algorithm.inner, round)  # type: ignore[no-any-return]
+        return self._call("inner", round)  # type: ignore[no-any-return]
 
     def outer(self, state: State, updates: Updates) -> State:
-        return self._call(self.algorithm.outer, state, updates)  # type: ignore[no-any-return]
+        return self._call("outer", state, updates)  # type: ignore[no-any-return]
 
     @property
     def adapts(self) -> bool:
         """Whether the algorithm has an adaptation of its own."""
-        return hasattr(self.algorithm, "adaptation")
+        return "adaptation" in self.takes
 
     def adaptation(self, phase: Phase) -> tuple[Phase, ...]:
         """How a new device adapts after training, each phase on its whole support set; ``phase``, all layers, by default."""
-        return tuple(self._call(self.algorithm.adaptation, phase)) if self.adapts else (phase,)
+        return tuple(self._call("adaptation", phase)) if self.adapts else (phase,)
 
-    def _call(self, method: Any, *arguments: Any) -> Any:
-        takes = len(signature(method).parameters)
-        return method(*arguments, self.layers) if takes > len(arguments) else method(*arguments)
+    def _call(self, name: str, *arguments: Any) -> Any:
+        further = (self.layers,) if self.takes[name] > len(arguments) else ()
+        return getattr(self.algorithm, name)(*arguments, *further)
 
 
 def with_layers(algorithm: Any, layers: Sequence[Layer]) -> WithLayers:
@@ -122,7 +124,9 @@ def with_layers(algorithm: Any, layers: Sequence[Layer]) -> WithLayers:
     for name in ("inner", "outer"):
         if not callable(getattr(algorithm, name, None)):
             raise ConfigError(f"{algorithm!r} is no algorithm: it has no method {name} (docs/your-own.md).")
-    return WithLayers(algorithm, tuple(layers))
+    methods = [name for name in ("inner", "outer", "adaptation") if hasattr(algorithm, name)]
+    takes = {name: len(signature(getattr(algorithm, name)).parameters) for name in methods}
+    return WithLayers(algorithm, tuple(layers), takes)
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:
