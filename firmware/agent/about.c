@@ -128,7 +128,7 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     tinyfl_put_float(reply, agent->done > 0 ? agent->loop.loss / (float)agent->done : 0.0f);
     tinyfl_put_text(reply, "code");
     tinyfl_put_int(reply, agent->state == TINYFL_FAILED ? agent->code : 0);
-    put_hash(reply, "weights", agent->hash, agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT);
+    put_hash(reply, "weights", agent->hash, tinyfl_has_update(agent));
     put_number(reply, "kept", agent->kept_from);
     put_number(reply, "stack", stack_used(agent->port));
     return 0;

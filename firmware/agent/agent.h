@@ -97,7 +97,6 @@ typedef struct {
     tinyfl_loop loop;
     tinyfl_kept kept;
     uint32_t kept_from; /* the round of the block that the round started from; 0: reset */
-    uint8_t partial;    /* in state learnt: the update is not all weights, and has taken their place */
     uint64_t done;      /* samples learnt from */
     int code;
 

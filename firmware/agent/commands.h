@@ -49,8 +49,10 @@ void tinyfl_drop_plan(tinyfl_agent *agent);
 size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
 /* Bytes of the arena, from its start, currently used by the plan and the learner. */
 size_t tinyfl_learner_end(const tinyfl_agent *agent);
+/* Whether all weights are here: a round's update may be a part of them, or a gradient, which has taken their place. */
 int tinyfl_has_weights(const tinyfl_agent *agent);
-/* Bytes that weights read sends: of all weights, or of a round's update. */
+/* Whether there is something for weights read, and its bytes: all weights, or a round's update. */
+int tinyfl_has_update(const tinyfl_agent *agent);
 size_t tinyfl_update_bytes(const tinyfl_agent *agent);
 
 /* round.c */

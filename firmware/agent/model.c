@@ -17,12 +17,19 @@ void tinyfl_drop_plan(tinyfl_agent *agent)
 
 int tinyfl_has_weights(const tinyfl_agent *agent)
 {
-    return agent->state == TINYFL_READY || (agent->state == TINYFL_LEARNT && !agent->partial);
+    const tinyfl_inner *inner = &agent->round.inner;
+    return agent->state == TINYFL_READY ||
+           (agent->state == TINYFL_LEARNT && inner->returns == TINYFL_CHANGE && !inner->local);
+}
+
+int tinyfl_has_update(const tinyfl_agent *agent)
+{
+    return agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT;
 }
 
 size_t tinyfl_update_bytes(const tinyfl_agent *agent)
 {
-    if (agent->state != TINYFL_LEARNT || !agent->partial)
+    if (agent->state != TINYFL_LEARNT)
         return tinyfl_weights_bytes(agent);
     return tinyfl_layers_weights(&agent->plan, ~agent->round.inner.local) * sizeof(float);
 }
@@ -151,7 +158,7 @@ int tinyfl_weights_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
 int tinyfl_weights_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     uint64_t off;
-    if (agent->state != TINYFL_READY && agent->state != TINYFL_LEARNT)
+    if (!tinyfl_has_update(agent))
         return TINYFL_REFUSED_STATE;
     const size_t bytes = tinyfl_update_bytes(agent);
     if (!tinyfl_get_uint(request, "off", bytes, &off))

@@ -36,7 +36,6 @@ static void finish(tinyfl_agent *agent)
         tinyfl_layers_gather(&agent->plan, inner->local, agent->weights, agent->kept.blocks);
         agent->kept.round = agent->round.stream.round + 1;
     }
-    agent->partial = inner->returns == TINYFL_GRADIENT || inner->local;
     tinyfl_layers_gather(&agent->plan, ~inner->local, agent->weights, agent->weights);
     agent->state = TINYFL_LEARNT;
     tinyfl_sha256_of(agent->weights, tinyfl_update_bytes(agent), agent->hash);
