@@ -51,4 +51,17 @@ static inline uint64_t id_load(void *engine, uint64_t offset, unsigned size, voi
     }
 }
 
+/* A family's entry, with its own UART. */
+#define STM32_CHIP(chip_name, chip_reset)                                                \
+    {                                                                                    \
+        .name = chip_name,                                                               \
+        .regions = TINYFL_REGIONS(                                                       \
+            {TINYFL_LINK_PAGE, TINYFL_PAGE, usart_load, usart_store},                    \
+            {TINYFL_PAGE_OF(UNIQUE_ID), TINYFL_PAGE, id_load, ignore},                   \
+            {GPIOA_BASE, GPIO_PAGES * TINYFL_PAGE, stm32_gpio_load, stm32_gpio_store},   \
+            {IWDG_BASE, TINYFL_PAGE, stm32_iwdg_load, stm32_iwdg_store},                 \
+            {TINYFL_PAGE_OF(RCC_BASE), TINYFL_PAGE, stm32_rcc_load, stm32_rcc_store}),   \
+        .store_slot = stm32_flash_store, .reset = chip_reset,                            \
+    }
+
 #endif

@@ -46,16 +46,5 @@ static void reset(tinyfl_machine *m)
     m->now.chip[SMALL_KIB] = 32;
 }
 
-static tinyfl_chip chip = {
-    .name = "stm32f7",
-    .regions = TINYFL_REGIONS(
-        {TINYFL_LINK_PAGE, TINYFL_PAGE, usart_load, usart_store},
-        {TINYFL_PAGE_OF(UNIQUE_ID), TINYFL_PAGE, id_load, ignore},
-        {GPIOA_BASE, GPIO_PAGES * TINYFL_PAGE, stm32_gpio_load, stm32_gpio_store},
-        {IWDG_BASE, TINYFL_PAGE, stm32_iwdg_load, stm32_iwdg_store},
-        {TINYFL_PAGE_OF(RCC_BASE), TINYFL_PAGE, stm32_rcc_load, stm32_rcc_store}
-    ),
-    .store_slot = stm32_flash_store,
-    .reset = reset,
-};
+static tinyfl_chip chip = STM32_CHIP("stm32f7", reset);
 TINYFL_REGISTER(chip)
