@@ -20,7 +20,7 @@ BOARD_CURE = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
 @dataclass(frozen=True)
 class Saved:
     """How far a run is saved, for what its devices keep: ``run`` is the run's number, ``rounds`` the number of rounds in its
-    last checkpoint. To a block of an earlier round a resumed run never goes back."""
+    last checkpoint. A resumed run goes back to no earlier one."""
 
     run: int = 0
     rounds: int = 0
