@@ -23,9 +23,9 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
-from tinyfl.runs.again import Resumable, again
 from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
+from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, fitted
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.tasks import SPLITS

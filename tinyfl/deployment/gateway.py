@@ -25,8 +25,8 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
 from tinyfl.fleets.assembly import Site, Training, training
 from tinyfl.flower.allowed import Allowed, refuse_extensions, refuse_paths
+from tinyfl.flower.extensions import refuse_task
 from tinyfl.flower.messages import MAX_REPORTED, Trouble, events_record, shard_record
-from tinyfl.flower.muster import refuse_task
 from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_a_node
 from tinyfl.networks import Network

@@ -52,8 +52,8 @@ def _reply(message: Message, context: Context) -> Message:
 
 def _simulated(message: Message, context: Context) -> RecordDict | Error:
     from tinyfl.flower.allowed import allowed_here
+    from tinyfl.flower.extensions import refuse_task
     from tinyfl.flower.grid import shard
-    from tinyfl.flower.muster import refuse_task
     from tinyfl.flower.node import answer, read_request
 
     refuse_task(message.content, allowed_here())

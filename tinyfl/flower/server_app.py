@@ -23,7 +23,7 @@ from tinyfl.errors import RunError, TinyflError
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training
 from tinyfl.flower.allowed import Allowed, allowed_here, refuse_extensions, refuse_paths
-from tinyfl.flower.muster import demand_task
+from tinyfl.flower.extensions import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config

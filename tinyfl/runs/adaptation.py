@@ -16,9 +16,9 @@ from tinyfl.errors.words import plain
 from tinyfl.networks import BATCHES, SINGLE, Network, from_plan
 from tinyfl.registry.chosen import not_loaded
 from tinyfl.registry.own import own_code
-from tinyfl.runs.again import with_code
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
+from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
 from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite

@@ -8,9 +8,9 @@ from tinyfl.config import Config
 from tinyfl.errors import DataError
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.again import with_code
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
+from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Task, load_task
