@@ -61,7 +61,7 @@ TINYFL_INLINE void conv_forward_block(const conv *c, const tinyfl_cover *v, cons
 }
 
 /* y = b + W * x */
-static void conv_forward(const conv *c, const real *x, real *y)
+static __attribute__((unused)) void conv_forward(const conv *c, const real *x, real *y)
 {
     const size_t outputs = c->shape->outputs;
     for (size_t row = 0; row < c->rows.count; row++)
@@ -88,7 +88,7 @@ TINYFL_INLINE void conv_back_block(const real *w, const real *delta, size_t outp
 }
 
 /* back, zeroed by the caller, += W delta at every tap of every window */
-static void conv_back(const conv *c, const real *delta, real *back)
+static __attribute__((unused)) void conv_back(const conv *c, const real *delta, real *back)
 {
     const tinyfl_layer *l = c->shape;
     for (size_t row = 0; row < c->rows.count; row++)

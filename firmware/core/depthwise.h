@@ -7,7 +7,7 @@
 TINYFL_INLINE size_t multiplier_of(const tinyfl_layer *l) { return (size_t)l->outputs / l->channels; }
 
 /* y = b + W x, for each channel separately; w is (kernel height, kernel width, channels, multiplier) */
-static void depthwise_forward(const conv *c, const real *x, real *y)
+static __attribute__((unused)) void depthwise_forward(const conv *c, const real *x, real *y)
 {
     const tinyfl_layer *l = c->shape;
     const size_t multiplier = multiplier_of(l);
@@ -28,7 +28,7 @@ static void depthwise_forward(const conv *c, const real *x, real *y)
 }
 
 /* back, zeroed by the caller, += W delta at every tap of every window */
-static void depthwise_back(const conv *c, const real *delta, real *back)
+static __attribute__((unused)) void depthwise_back(const conv *c, const real *delta, real *back)
 {
     const tinyfl_layer *l = c->shape;
     const size_t multiplier = multiplier_of(l);

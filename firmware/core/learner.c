@@ -6,6 +6,13 @@
 #include "plan.h"
 #include "pool.h"
 
+#ifdef TINYFL_KERNELS
+#include TINYFL_KERNELS /* the host's faster twins */
+#define FAST(kernel) fast_##kernel
+#else
+#define FAST(kernel) kernel
+#endif
+
 static int aligned(const void *pointer) { return pointer && (uintptr_t)pointer % sizeof(real) == 0; }
 
 /* The guard: NaN and infinity fail it too. */
@@ -54,14 +61,14 @@ static void layer_forward(const tinyfl_layer *l, real *weights, const real *x, r
 {
     if (l->kind == TINYFL_DENSE) {
         const dense d = dense_at(l, weights);
-        dense_forward(&d, x, y);
+        FAST(dense_forward)(&d, x, y);
         return;
     }
     const conv c = conv_at(l, weights);
     if (l->kind == TINYFL_CONV)
-        conv_forward(&c, x, y);
+        FAST(conv_forward)(&c, x, y);
     else if (l->kind == TINYFL_DEPTHWISE)
-        depthwise_forward(&c, x, y);
+        FAST(depthwise_forward)(&c, x, y);
     else if (l->kind == TINYFL_MAX_POOL)
         max_pool_forward(&c, x, y);
     else
@@ -74,10 +81,10 @@ static void layer_back(const conv *c, const real *x, const real *delta, real *ba
     memset(back, 0, inputs_of(c->shape) * sizeof *back);
     switch (c->shape->kind) {
     case TINYFL_CONV:
-        conv_back(c, delta, back);
+        FAST(conv_back)(c, delta, back);
         break;
     case TINYFL_DEPTHWISE:
-        depthwise_back(c, delta, back);
+        FAST(depthwise_back)(c, delta, back);
         break;
     case TINYFL_MAX_POOL:
         max_pool_back(c, x, delta, back);
@@ -95,16 +102,16 @@ static void layer_learn(const conv *c, const real *x, real *delta, float rate, r
     const size_t count = outputs_of(c->shape);
     const int depthwise = c->shape->kind == TINYFL_DEPTHWISE;
     if (gradient && depthwise) {
-        depthwise_weights(c, x, delta, gradient, CONV_GATHER);
+        FAST(depthwise_weights)(c, x, delta, gradient, CONV_GATHER);
     } else if (gradient) {
-        conv_weights(c, x, delta, gradient, CONV_GATHER);
+        FAST(conv_weights)(c, x, delta, gradient, CONV_GATHER);
     } else {
         for (size_t i = 0; i < count; i++)
             delta[i] = rate * delta[i];
         if (depthwise)
-            depthwise_weights(c, x, delta, c->w, CONV_MOVE);
+            FAST(depthwise_weights)(c, x, delta, c->w, CONV_MOVE);
         else
-            conv_weights(c, x, delta, c->w, CONV_MOVE);
+            FAST(conv_weights)(c, x, delta, c->w, CONV_MOVE);
     }
 }
 
@@ -115,11 +122,11 @@ static void dense_learn(const tinyfl_layer *l, real *weights, const real *x, con
     const dense d = dense_at(l, weights);
     const int updates = moves && !gradient;
     if (back && updates)
-        dense_backward(&d, x, delta, rate, back, DENSE_DELTA | DENSE_UPDATE);
+        FAST(dense_backward)(&d, x, delta, rate, back, DENSE_DELTA | DENSE_UPDATE);
     else if (back)
-        dense_backward(&d, x, delta, rate, back, DENSE_DELTA);
+        FAST(dense_backward)(&d, x, delta, rate, back, DENSE_DELTA);
     else if (updates)
-        dense_backward(&d, x, delta, rate, back, DENSE_UPDATE);
+        FAST(dense_backward)(&d, x, delta, rate, back, DENSE_UPDATE);
     if (moves && gradient)
         dense_accumulate(&d, x, delta, gradient);
 }

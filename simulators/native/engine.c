@@ -1,6 +1,7 @@
 /* Devices in lockstep, one per lane. Built as one unit with the core, for inlining.
  * TINYFL_LANES gives the width and TINYFL_ENGINE the name of the table below. */
 #define TINYFL_API static __attribute__((unused))
+#define TINYFL_KERNELS "kernels.h"
 
 #include "../../firmware/core/random.c"
 #include "../../firmware/core/sine.c"
@@ -42,6 +43,35 @@ static group group_at(const tinyfl_native_source *source, const uint32_t *device
     return g;
 }
 
+/* The inputs of each lane's sample, from the table. */
+static void gather(const tinyfl_native_source *source, const group *g, uint32_t samples, uint32_t index, size_t inputs, real *x)
+{
+    const float *from[TINYFL_LANES];
+    real gain = real_of(1.0f);
+    for (int l = 0; l < TINYFL_LANES; l++) {
+        const size_t device = g->first + (size_t)(l < g->used ? l : g->used - 1);
+        from[l] = source->table + (size_t)source->rows[device * samples + index] * inputs;
+        if (source->gain)
+            set_lane(&gain, l, source->gain[device]);
+    }
+    size_t i = 0;
+#if TINYFL_LANES > 1
+    for (; i + SIDE <= inputs; i += SIDE) {
+        row rows[SIDE];
+        EACH(l, SIDE)
+            memcpy(&rows[l], from[l] + i, sizeof rows[l]);
+        turn(rows);
+        EACH(l, SIDE)
+            x[i + (size_t)l] = gain * rows[l];
+    }
+#endif
+    for (; i < inputs; i++) {
+        for (int l = 0; l < TINYFL_LANES; l++)
+            set_lane(&x[i], l, from[l][i]);
+        x[i] = gain * x[i];
+    }
+}
+
 /* Sample `index` of each lane's device; `samples` is the number per device in this call. */
 static void sample(const tinyfl_native_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
                    size_t inputs, size_t outputs, real *x, real *y)
@@ -50,13 +80,11 @@ static void sample(const tinyfl_native_source *source, const group *g, uint32_t 
         tinyfl_sine_sample(g->sine, source->seed, g->number, round, index, x, y);
         return;
     }
+    gather(source, g, samples, index, inputs, x);
     memset(y, 0, outputs * sizeof *y);
     for (int l = 0; l < TINYFL_LANES; l++) {
         const size_t device = g->first + (size_t)(l < g->used ? l : g->used - 1);
         const size_t row = (size_t)source->rows[device * samples + index];
-        const float gain = source->gain ? source->gain[device] : 1.0f;
-        for (size_t i = 0; i < inputs; i++)
-            set_lane(&x[i], l, gain * source->table[row * inputs + i]);
         if (source->labels)
             set_lane(&y[source->labels[device * samples + index]], l, 1.0f);
         else
@@ -281,7 +309,7 @@ static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
                     code == TINYFL_OK && lane_of_mask(b.learner.alive, l) ? lane(b.weights[i], l) : a->theta[i];
 }
 
-#if TINYFL_LANES == 1
+#ifdef TINYFL_EXPORTS
 TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,
                                         uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
                                         float *y)
@@ -352,7 +380,15 @@ TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inn
 size_t tinyfl_engine_reals(const tinyfl_plan *plan)
 {
     return 3 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + tinyfl_plan_inputs(plan) +
-           2 * tinyfl_plan_outputs(plan);
+           2 * tinyfl_plan_outputs(plan) + tinyfl_engine_padding(plan);
+}
+
+size_t tinyfl_engine_padding(const tinyfl_plan *plan)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        most = plan->layers[i].outputs > most ? plan->layers[i].outputs : most;
+    return 8 * (most + 1);
 }
 #endif
 

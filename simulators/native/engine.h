@@ -19,4 +19,7 @@ static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_ex
 /* Reals of memory for train and adapt: weights, learner, one sample, and at most a gradient and a copy of the weights. */
 size_t tinyfl_engine_reals(const tinyfl_plan *plan);
 
+/* Reals at its end for loads of one lane's chunks beyond the last weight or value (tiles.h): 8 rows of a layer's weights. */
+size_t tinyfl_engine_padding(const tinyfl_plan *plan);
+
 #endif

@@ -7,7 +7,7 @@
 #include "engine.h"
 
 #if defined(__x86_64__)
-extern const tinyfl_engine tinyfl_engine_16, tinyfl_engine_8;
+extern const tinyfl_engine tinyfl_engine_16, tinyfl_engine_8, tinyfl_engine_1_avx512, tinyfl_engine_1_avx2;
 #endif
 extern const tinyfl_engine tinyfl_engine_4, tinyfl_engine_1;
 
@@ -20,6 +20,18 @@ int tinyfl_native_lanes(void)
         return 8;
 #endif
     return 4;
+}
+
+/* One device at a time, with this processor's widest vectors over neighbouring outputs. */
+static const tinyfl_engine *engine_of_one(void)
+{
+#if defined(__x86_64__)
+    if (tinyfl_native_lanes() == 16)
+        return &tinyfl_engine_1_avx512;
+    if (tinyfl_native_lanes() == 8)
+        return &tinyfl_engine_1_avx2;
+#endif
+    return &tinyfl_engine_1;
 }
 
 static const tinyfl_engine *engine_of(int lanes)
@@ -36,7 +48,7 @@ static const tinyfl_engine *engine_of(int lanes)
     case 4:
         return &tinyfl_engine_4;
     case 1:
-        return &tinyfl_engine_1;
+        return engine_of_one();
     default:
         return NULL;
     }

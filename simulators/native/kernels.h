@@ -1,0 +1,2 @@
+#include "dense_tiles.h"
+#include "conv_tiles.h"
