@@ -130,17 +130,20 @@ static int run(work *w, int threads)
     return atomic_load(&w->failed);
 }
 
-/* Narrows the lanes of a small call until every thread has a group: at half the width a group takes about half the time. */
+/* The lanes for a call: as few as hold each thread's share of the devices, since a group of 8 takes little more than half the
+ * time of one of 16; and 1 for a share that takes less time one after another than in one group. */
 static int width(size_t count, int lanes, int threads)
 {
-    while (lanes > 4 && count <= (size_t)lanes * (size_t)(threads - 1))
-        lanes /= 2;
-    return lanes;
+    const size_t share = (count + (size_t)threads - 1) / (size_t)threads;
+    const int narrow = lanes > 8 ? 8 : lanes;
+    if (share <= (size_t)narrow / 4)
+        return 1;
+    return share <= 8 ? narrow : lanes;
 }
 
 int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 {
-    const tinyfl_engine *engine = engine_of(c && c->count > 1 && threads > 0 ? width(c->count, lanes, threads) : 1);
+    const tinyfl_engine *engine = engine_of(c && threads > 0 ? width(c->count, lanes, threads) : 1);
     if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop || threads < 1 ||
         tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
         return TINYFL_EINVAL;
