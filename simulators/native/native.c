@@ -130,20 +130,29 @@ static int run(work *w, int threads)
     return atomic_load(&w->failed);
 }
 
+/* Whether a layer's weights serve many positions, so that one device alone keeps the processor busy. */
+static int has_windows(const tinyfl_plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->layers[i].kind == TINYFL_CONV || plan->layers[i].kind == TINYFL_DEPTHWISE)
+            return 1;
+    return 0;
+}
+
 /* The lanes for a call: as few as hold each thread's share of the devices, since a group of 8 takes little more than half the
  * time of one of 16; and 1 for a share that takes less time one after another than in one group. */
-static int width(size_t count, int lanes, int threads)
+static int width(const tinyfl_plan *plan, size_t count, int lanes, int threads)
 {
     const size_t share = (count + (size_t)threads - 1) / (size_t)threads;
     const int narrow = lanes > 8 ? 8 : lanes;
-    if (share <= (size_t)narrow / 4)
+    if (8 * share <= (size_t)narrow * (has_windows(plan) ? 5 : 2))
         return 1;
     return share <= 8 ? narrow : lanes;
 }
 
 int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 {
-    const tinyfl_engine *engine = engine_of(c && threads > 0 ? width(c->count, lanes, threads) : 1);
+    const tinyfl_engine *engine = engine_of(c && c->plan && threads > 0 ? width(c->plan, c->count, lanes, threads) : 1);
     if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop || threads < 1 ||
         tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
         return TINYFL_EINVAL;
@@ -156,7 +165,7 @@ int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 
 int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)
 {
-    const tinyfl_engine *engine = engine_of(a && threads > 0 ? width(a->count, lanes, threads) : lanes);
+    const tinyfl_engine *engine = engine_of(a && a->plan && threads > 0 ? width(a->plan, a->count, lanes, threads) : 1);
     if (!engine || !a || !a->theta || !a->steps || !a->loss || !a->stop || threads < 1 || a->shots == 0 ||
         a->queries == 0 || tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->support.kind != TINYFL_TABLE ||
         a->query.kind != TINYFL_TABLE)

@@ -1,0 +1,55 @@
+"""The host's fast kernels are their plain twins, bit for bit, over random networks, for every width of vector."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import pytest
+from harness import HERE, SANITIZED, compile_c, run
+
+NATIVE = HERE.parents[1] / "simulators" / "native"
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl"]
+WIDTHS = {"1": [], "4": []}
+if platform.machine() == "x86_64":
+    WIDTHS |= {"1 avx2": ["-mavx2"], "8 avx2": ["-mavx2"], "1 avx512": AVX512, "16 avx512": AVX512}
+
+
+@cache
+def features() -> str:
+    """What this processor can do."""
+    info = Path("/proc/cpuinfo")
+    return info.read_text() if info.exists() else ""
+
+
+def lines(cc: str, folder: Path, width: str, seed: int, count: int, *flags: str) -> list[str]:
+    """What tiles.c prints with plain kernels and with the host's, which must be the same."""
+    lanes, _, extension = width.partition(" ")
+    if extension and not all(flag[2:] in features() for flag in WIDTHS[width]):
+        pytest.skip(f"this processor has no {extension}")
+    both = []
+    for kernels in ([], ['-DTINYFL_KERNELS="kernels.h"', f"-I{NATIVE}"]):
+        name = folder / f"tiles-{width.replace(' ', '-')}-{len(kernels)}"
+        compile_c(cc, name, [HERE / "tiles.c"], "-std=c11", f"-DTINYFL_LANES={lanes}", *WIDTHS[width], *kernels, *flags)
+        both.append(run(name, seed, count).splitlines())
+    plain, fast = both
+    assert len(plain) == count
+    assert fast == plain
+    return plain
+
+
+@pytest.mark.parametrize("width", ["1", "4"])
+def test_fast_kernels_give_the_plain_ones_bits(cc: str, tmp_path: Path, width: str) -> None:
+    learnt = lines(cc, tmp_path, width, 1, 150, "-O1")
+    assert sum(": 0 " in line for line in learnt) > 100  # the rest fails the guard
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_fast_kernels_give_the_plain_ones_bits_at_every_width(cc: str, tmp_path: Path, width: str) -> None:
+    lines(cc, tmp_path, width, 2, 1000, "-O3")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_fast_kernels_read_and_write_nothing_beyond_their_memory(cc: str, tmp_path: Path, width: str) -> None:
+    lines(cc, tmp_path, width, 3, 100, *SANITIZED)
