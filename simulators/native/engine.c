@@ -8,6 +8,7 @@
 #include "../../firmware/core/plan.c"
 #include "../../firmware/core/learner.c"
 #include "../../firmware/core/inner.c"
+#include "draws.h"
 #include "engine.h"
 
 #if TINYFL_LANES == 1
@@ -392,4 +393,4 @@ size_t tinyfl_engine_padding(const tinyfl_plan *plan)
 }
 #endif
 
-const tinyfl_engine TINYFL_ENGINE = {TINYFL_LANES, sizeof(real), train, adapt};
+const tinyfl_engine TINYFL_ENGINE = {TINYFL_LANES, sizeof(real), train, adapt, distinct};

@@ -12,6 +12,7 @@ typedef struct {
      * and what they have written means nothing. */
     void (*train)(const tinyfl_cohort *cohort, size_t first, void *memory, void *sum);
     void (*adapt)(const tinyfl_adaptation *adaptation, size_t first, void *memory);
+    void (*distinct)(const tinyfl_draw *draw, size_t first);
 } tinyfl_engine;
 
 static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_explicit(stop, memory_order_relaxed); }

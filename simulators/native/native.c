@@ -176,3 +176,14 @@ int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)
     work w = {.engine = engine, .adaptation = a, .plan = a->plan, .count = a->count};
     return run(&w, threads);
 }
+
+int tinyfl_native_distinct(const tinyfl_draw *d)
+{
+    if (!d || !d->devices || !d->out || d->picks == 0 || d->picks > TINYFL_MAX_PICKS || d->picks > d->available ||
+        d->available > INT32_MAX - d->skip)
+        return TINYFL_EINVAL;
+    const tinyfl_engine *engine = engine_of(d->count > 1 ? tinyfl_native_lanes() : 1);
+    for (size_t first = 0; first < d->count; first += (size_t)engine->lanes)
+        engine->distinct(d, first);
+    return TINYFL_OK;
+}

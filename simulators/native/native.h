@@ -59,6 +59,19 @@ typedef struct {
     const atomic_int *stop; /* as above */
 } tinyfl_adaptation;
 
+#define TINYFL_MAX_PICKS 64
+
+/* Numbers without replacement for many devices: `picks` of 0 to `available` - 1 each, in random order. They are those with the
+ * smallest words of the generator, in round 0 from word `skip` on; of equal words the lower number comes first. */
+typedef struct {
+    uint64_t seed;
+    uint32_t stream;
+    const uint32_t *devices; /* (count) */
+    size_t count;
+    uint32_t skip, available, picks; /* picks at most `available` and TINYFL_MAX_PICKS */
+    int32_t *out;                    /* (count, picks) */
+} tinyfl_draw;
+
 #define TINYFL_EXPORT __attribute__((visibility("default")))
 
 /* The maximum number of lanes on this processor: 16, 8 or 4. */
@@ -80,6 +93,8 @@ TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, si
 /* Words of the generator: out (count, words), from index 0 of each device. */
 TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, size_t count,
                                         uint32_t round, size_t words, uint32_t *out);
+
+TINYFL_EXPORT int tinyfl_native_distinct(const tinyfl_draw *draw);
 
 /* The functions of the same names in tinyfl.h. */
 TINYFL_EXPORT int tinyfl_native_read(tinyfl_plan *plan, const void *bytes, size_t count);
