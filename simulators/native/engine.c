@@ -44,23 +44,35 @@ static group group_at(const tinyfl_native_source *source, const uint32_t *device
     return g;
 }
 
+/* SIDE inputs of a row of the table, from value `at` on. */
+TINYFL_INLINE row stored(const tinyfl_native_source *source, size_t at)
+{
+    row values;
+    if (source->table) {
+        memcpy(&values, source->table + at, sizeof values);
+        return values;
+    }
+    byte_row bytes;
+    memcpy(&bytes, source->bytes + at, sizeof bytes);
+    return __builtin_convertvector(bytes, row);
+}
+
 /* The inputs of each lane's sample, from the table. */
 static void gather(const tinyfl_native_source *source, const group *g, uint32_t samples, uint32_t index, size_t inputs, real *x)
 {
-    const float *from[TINYFL_LANES];
+    size_t from[TINYFL_LANES], i = 0;
     real gain = real_of(1.0f);
     for (int l = 0; l < TINYFL_LANES; l++) {
         const size_t device = g->first + (size_t)(l < g->used ? l : g->used - 1);
-        from[l] = source->table + (size_t)source->rows[device * samples + index] * inputs;
+        from[l] = (size_t)source->rows[device * samples + index] * inputs;
         if (source->gain)
             set_lane(&gain, l, source->gain[device]);
     }
-    size_t i = 0;
 #if TINYFL_LANES > 1
     for (; i + SIDE <= inputs; i += SIDE) {
         row rows[SIDE];
         EACH(l, SIDE)
-            memcpy(&rows[l], from[l] + i, sizeof rows[l]);
+            rows[l] = stored(source, from[l] + i);
         turn(rows);
         EACH(l, SIDE)
             x[i + (size_t)l] = gain * rows[l];
@@ -68,7 +80,7 @@ static void gather(const tinyfl_native_source *source, const group *g, uint32_t 
 #endif
     for (; i < inputs; i++) {
         for (int l = 0; l < TINYFL_LANES; l++)
-            set_lane(&x[i], l, from[l][i]);
+            set_lane(&x[i], l, source->table ? source->table[from[l] + i] : (float)source->bytes[from[l] + i]);
         x[i] = gain * x[i];
     }
 }

@@ -16,7 +16,8 @@
 typedef struct {
     enum { TINYFL_SINE, TINYFL_TABLE } kind;
     uint64_t seed;        /* sine: determines every sample, with the device's number and the round */
-    const float *table;   /* table: the inputs of all devices, (rows of the table, inputs) */
+    const float *table;   /* table: the inputs of all devices, (rows of the table, inputs); or NULL ... */
+    const uint8_t *bytes; /* ... with the same as bytes */
     const int32_t *rows;  /* (devices, samples): the row of each sample */
     const int32_t *labels;/* (devices, samples): its class; or NULL ... */
     const float *targets; /* ... with (rows of the table, outputs) */

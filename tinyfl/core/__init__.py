@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from tinyfl.core import binding
-from tinyfl.core.arrays import F32, I32, I64, U32, address, check_array
+from tinyfl.core.arrays import F32, I32, I64, U8, U32, address, check_array
 from tinyfl.core.binding import library
 from tinyfl.core.sources import SineSource, Source, TableSource
 from tinyfl.errors import Interrupted
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_CHANGE",
     "MAX_SUMMED",
     "MAX_THREADS",
+    "U8",
     "U32",
     "UNIT",
     "Adapted",

@@ -9,6 +9,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
+U8 = NDArray[np.uint8]
 
 
 def check_array(array: NDArray[Any], dtype: type, shape: tuple[int, ...], name: str) -> None:

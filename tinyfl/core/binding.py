@@ -21,6 +21,7 @@ class NativeSource(ctypes.Structure):
         ("kind", ctypes.c_int),
         ("seed", ctypes.c_uint64),
         ("table", ctypes.c_void_p),
+        ("bytes", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
         ("labels", ctypes.c_void_p),
         ("targets", ctypes.c_void_p),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyfl.core import binding
-from tinyfl.core.arrays import F32, I32, address, check_array
+from tinyfl.core.arrays import F32, I32, U8, address, check_array
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class SineSource:
 class TableSource:
     """Samples gathered from a table.
 
-    table: float32 (rows, inputs); rows: int32 (devices, samples), each sample's row; either labels: int32 (devices, samples),
+    table: float32 or uint8 (rows, inputs), whose values the core reads as floats; rows: int32 (devices, samples), each sample's row; either labels: int32 (devices, samples),
     each sample's class, or targets: float32 (table rows, outputs); gain: float32 (devices,) multiplies a device's inputs.
     """
 
-    table: F32
+    table: F32 | U8
     rows: I32
     labels: I32 | None = None
     targets: F32 | None = None
@@ -49,8 +49,12 @@ class TableSource:
             raise ValueError(f"rows is {self.rows.shape}, not (devices, samples)")
         return int(self.rows.shape[1])
 
+    @property
+    def _bytes(self) -> bool:
+        return self.table.dtype == np.uint8
+
     def check(self, inputs: int, outputs: int, devices: int) -> int:
-        check_array(self.table, np.float32, (len(self.table), inputs), "table")
+        check_array(self.table, np.uint8 if self._bytes else np.float32, (len(self.table), inputs), "table")
         check_array(self.rows, np.int32, (devices, self.samples), "rows")
         if self.rows.size and (self.rows.min() < 0 or self.rows.max() >= len(self.table)):
             raise ValueError("rows points outside the table")
@@ -69,7 +73,8 @@ class TableSource:
     def structure(self) -> binding.NativeSource:
         return binding.NativeSource(
             kind=1,
-            table=address(self.table),
+            table=None if self._bytes else address(self.table),
+            bytes=address(self.table) if self._bytes else None,
             rows=address(self.rows),
             labels=address(self.labels),
             targets=address(self.targets),

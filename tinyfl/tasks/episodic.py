@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyfl import core
-from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
+from tinyfl.core import F32, I32, I64, U8, U32, Stream, TableSource
 from tinyfl.core.draws import below, distinct
 from tinyfl.errors import DataError
 from tinyfl.networks.layers import Activation, Loss, Shape
@@ -20,14 +20,15 @@ QUERIES_PER_CLASS = 15
 
 @dataclass(frozen=True)
 class ClassPool:
-    """Samples sorted by class: class c is rows first[c] to first[c] + count[c] - 1 of the table float32 (rows, inputs)."""
+    """Samples sorted by class: class c is rows first[c] to first[c] + count[c] - 1 of the table, float32 or uint8 (rows,
+    inputs)."""
 
-    table: F32
+    table: F32 | U8
     first: I64
     count: I64
 
     @classmethod
-    def of(cls, x: F32, labels: I32, classes: int) -> "ClassPool":
+    def of(cls, x: F32 | U8, labels: I32, classes: int) -> "ClassPool":
         """A pool of samples ``x`` (rows, inputs) with classes ``labels`` (rows,)."""
         order = np.argsort(labels, kind="stable")
         count = np.bincount(labels, minlength=classes)

@@ -31,7 +31,7 @@ def omniglot(data: Path, seed: int) -> Episodic:
             raise DataError(
                 f"{path}: array {name} is {arrays[name].dtype} {arrays[name].shape}, not whole numbers ({length},)."
             )
-    images = np.unpackbits(bits, axis=1).reshape(-1, 28, 28).astype(np.float32)
+    images = np.unpackbits(bits, axis=1).reshape(-1, 28, 28)
     background = np.flatnonzero(arrays["alphabet_split"] == 0)
     if len(background) <= VALIDATION_ALPHABETS:
         raise DataError(f"{path}: alphabet_split marks {len(background)} background alphabets (0); 5 or more are needed.")
