@@ -44,23 +44,45 @@ static group group_at(const tinyfl_native_source *source, const uint32_t *device
     return g;
 }
 
-/* SIDE inputs of a row of the table, from value `at` on. */
-TINYFL_INLINE row stored(const tinyfl_native_source *source, size_t at)
+#if TINYFL_LANES > 1
+
+/* Squares of the table's rows, turned into the lanes from x[i] on; returns the first input that is left. Squares of bytes are
+ * turned four by four, as words. */
+static size_t gather_squares(const tinyfl_native_source *source, const size_t *from, size_t inputs, real gain, real *x)
 {
-    row values;
-    if (source->table) {
-        memcpy(&values, source->table + at, sizeof values);
-        return values;
+    const size_t size = source->table ? sizeof(float) : 1, step = sizeof(row) / size;
+    const char *table = source->table ? (const char *)source->table : (const char *)source->bytes;
+    size_t i = 0;
+    for (; i + step <= inputs; i += step) {
+        row rows[SIDE];
+        EACH(l, SIDE)
+            memcpy(&rows[l], table + (from[l] + i) * size, sizeof rows[l]);
+        turn(rows);
+        if (source->table)
+            EACH(l, SIDE)
+                x[i + (size_t)l] = gain * rows[l];
+        else
+            EACH(l, SIDE)
+                EACH(byte, 4)
+                    x[i + (size_t)(4 * l + byte)] = gain * to_real((whole)(bits_of(rows[l]) >> 8 * byte & word_of(0xff)));
     }
-    byte_row bytes;
-    memcpy(&bytes, source->bytes + at, sizeof bytes);
-    return __builtin_convertvector(bytes, row);
+    return i;
 }
+
+#else
+
+static size_t gather_squares(const tinyfl_native_source *source, const size_t *from, size_t inputs, real gain, real *x)
+{
+    (void)source, (void)from, (void)inputs, (void)gain, (void)x;
+    return 0;
+}
+
+#endif
 
 /* The inputs of each lane's sample, from the table. */
 static void gather(const tinyfl_native_source *source, const group *g, uint32_t samples, uint32_t index, size_t inputs, real *x)
 {
-    size_t from[TINYFL_LANES], i = 0;
+    size_t from[TINYFL_LANES];
     real gain = real_of(1.0f);
     for (int l = 0; l < TINYFL_LANES; l++) {
         const size_t device = g->first + (size_t)(l < g->used ? l : g->used - 1);
@@ -68,17 +90,7 @@ static void gather(const tinyfl_native_source *source, const group *g, uint32_t 
         if (source->gain)
             set_lane(&gain, l, source->gain[device]);
     }
-#if TINYFL_LANES > 1
-    for (; i + SIDE <= inputs; i += SIDE) {
-        row rows[SIDE];
-        EACH(l, SIDE)
-            rows[l] = stored(source, from[l] + i);
-        turn(rows);
-        EACH(l, SIDE)
-            x[i + (size_t)l] = gain * rows[l];
-    }
-#endif
-    for (; i < inputs; i++) {
+    for (size_t i = gather_squares(source, from, inputs, gain, x); i < inputs; i++) {
         for (int l = 0; l < TINYFL_LANES; l++)
             set_lane(&x[i], l, source->table ? source->table[from[l] + i] : (float)source->bytes[from[l] + i]);
         x[i] = gain * x[i];

@@ -18,7 +18,6 @@ typedef float row __attribute__((vector_size(4 * TINYFL_SIDE)));
 typedef int32_t row_index __attribute__((vector_size(4 * TINYFL_SIDE)));
 #endif
 enum { SIDE = TINYFL_SIDE };
-typedef uint8_t byte_row __attribute__((vector_size(TINYFL_SIDE)));
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
