@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, U32, Stream
+from tinyfl.core import F32, F64, U32, Stream
 from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
 
@@ -62,6 +62,19 @@ class Fleet(Protocol):
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
         """One round on the devices ``cohort``, with separate updates."""
+
+
+@runtime_checkable
+class SerialFleet(Protocol):
+    """A fleet that can run rounds of one device each, one after another, without the server."""
+
+    def stretch(self, inner: Inner) -> int:
+        """The number of rounds with the inner loop ``inner`` to ask for at once: a fraction of a second. 1: do not."""
+
+    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> tuple[F32, F32]:
+        """Round ``round`` on the first of ``devices``, the next round on the next, and so on. After each, theta moves by its
+        alpha times the device's change. Returns theta and the losses float32 (rounds,) of the rounds done: all, or those
+        before the first update that is left out."""
 
 
 @dataclass(frozen=True)
@@ -207,3 +220,10 @@ def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
         if len(devices) >= size:
             return np.sort(devices[np.argsort(first)[:size]]).astype(np.uint32)
         draws *= 2
+
+
+def draw_devices(seed: int, rounds: range, fleet_size: int) -> U32:
+    """The device of each of ``rounds``, in a run with cohorts of one: ``draw_cohort`` for all of them, uint32 (rounds,)."""
+    numbers = np.arange(rounds.start, rounds.stop, dtype=np.uint32)
+    words = core.random(seed, Stream.cohort, np.zeros(len(numbers), np.uint32), numbers, words=1)
+    return below(words[:, 0], fleet_size).astype(np.uint32)

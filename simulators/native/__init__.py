@@ -7,14 +7,17 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Stop, Trained
+from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
 from tinyfl.fleet import UNSAVED, Phis, Saved, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
-from tinyfl.tasks import Task
+from tinyfl.tasks import SerialTask, Task
 
 MAX_AT_ONCE = 1 << 16
 """Maximum devices per call: bounds the memory of samples from a table. Sums are exact, so splitting changes nothing."""
+
+MAX_STRETCH, STRETCH_WORK = 256, 1 << 28
+"""Maximum number of rounds in a stretch, and of multiplications: a fraction of a second on a slow machine."""
 
 
 @dataclass
@@ -88,6 +91,19 @@ class NativeFleet:
         trained, since = self._train(cohort, round, theta, inner, saved, each=True)
         assert trained.updates is not None
         return Phis(trained.updates, trained.loss, _reasons(trained.code), kept_from=since)
+
+    def stretch(self, inner: Inner) -> int:
+        """The number of rounds with ``inner`` to ask of ``run_serially`` at once."""
+        work = 3 * self.network.multiplies * inner.total  # forward, backward, weights
+        alone = inner.kept or not isinstance(self.task, SerialTask)
+        return 1 if alone else max(1, min(MAX_STRETCH, STRETCH_WORK // max(work, 1)))
+
+    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> tuple[F32, F32]:
+        """Rounds of one device each, one after another (see SerialFleet)."""
+        assert isinstance(self.task, SerialTask)
+        rounds = np.arange(round, round + len(devices), dtype=np.uint32)
+        source = self.task.streams(devices, rounds, inner.samples)
+        return core.train_serially(self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, stop=self._stop)
 
 
 def _reasons(codes: I32) -> tuple[str, ...]:

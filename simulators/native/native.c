@@ -126,17 +126,55 @@ static int width(size_t count, int lanes, int threads)
     return lanes;
 }
 
+static int check(const tinyfl_cohort *c)
+{
+    if (!c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop ||
+        tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
+        return TINYFL_EINVAL;
+    return tinyfl_native_check(c->plan);
+}
+
 int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
 {
     const tinyfl_engine *engine = engine_of(c && c->count > 1 && threads > 0 ? width(c->count, lanes, threads) : 1);
-    if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop || threads < 1 ||
-        tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
+    if (!engine || threads < 1)
         return TINYFL_EINVAL;
-    const int code = tinyfl_native_check(c->plan);
+    const int code = check(c);
     if (code != TINYFL_OK)
         return code;
     work w = {.engine = engine, .cohort = c, .plan = c->plan, .count = c->count};
     return run(&w, threads);
+}
+
+int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, float *theta, size_t *done)
+{
+    if (!c || !alphas || !theta || !done || c->inner.kept)
+        return TINYFL_EINVAL;
+    tinyfl_cohort now = *c; /* the cohort in the round that runs */
+    now.theta = theta;
+    now.updates = NULL;
+    int code = check(&now);
+    if (code != TINYFL_OK)
+        return code;
+    const tinyfl_engine *engine = engine_of(1);
+    const size_t weights = tinyfl_native_weights(c->plan);
+    void *memory = aligned_zeros(tinyfl_engine_reals(c->plan) * engine->bytes_per_real);
+    if (!memory)
+        return TINYFL_EMEMORY;
+    for (*done = 0; *done < c->count; ++*done, now.round++) {
+        memset(c->sum, 0, weights * sizeof *c->sum);
+        engine->train(&now, *done, memory, c->sum);
+        if (tinyfl_stopped(c->stop))
+            code = TINYFL_ESTOPPED;
+        if (code != TINYFL_OK || c->code[*done] != TINYFL_OK)
+            break;
+        for (size_t i = 0; i < weights; i++) { /* State.step with Updates.mean of one device (tinyfl/algorithms) */
+            const double mean = (double)theta[i] + (double)c->sum[i] * 0x1p-32;
+            theta[i] = (float)((double)theta[i] + alphas[*done] * (mean - (double)theta[i]));
+        }
+    }
+    free(memory);
+    return code;
 }
 
 int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)

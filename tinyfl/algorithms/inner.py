@@ -7,8 +7,7 @@ TinyReptile, Reptile and FedAvg have one phase; FedProx (Li et al. 2020; arXiv:1
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
-
-import numpy as np
+from math import copysign, inf
 
 from tinyfl.core import LIMIT
 from tinyfl.errors import ConfigError
@@ -19,7 +18,7 @@ ALL = (1 << 64) - 1
 MAX_PHASES = 4
 """Maximum number of phases of an inner loop (TINYFL_MAX_PHASES)."""
 
-_HEAD, _PHASE = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQ")
+_HEAD, _PHASE, _FLOATS = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQ"), struct.Struct("<fff")
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,12 @@ class Phase:
     def __post_init__(self) -> None:
         if not all(0 < count < 1 << 32 for count in (self.samples, self.batch, self.passes)) or not 0 < self.layers <= ALL:
             raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
-        with np.errstate(over="ignore", invalid="ignore"):  # as a device computes them
-            rate, clip, pull = (np.float32(value) for value in (self.rate, self.clip, self.pull))
-            share = rate * pull
-        if not all(0 <= value < LIMIT and not np.signbit(value) for value in (rate, clip, pull)) or share > 1:
+        try:  # as a device computes them
+            values = _FLOATS.unpack(_FLOATS.pack(self.rate, self.clip, self.pull))
+        except OverflowError:
+            values = (inf, inf, inf)
+        share = values[0] * values[2]  # exact; up to 1 + 2^-24 it is 1 in float32
+        if not all(0 <= value < LIMIT and copysign(1, value) > 0 for value in values) or share > 1 + 2**-24:
             raise ConfigError(
                 f"{self}: rate, clip and pull are at least 0 and below 2^50, and rate x pull at most 1. "
                 "Give a smaller rate or pull."

@@ -65,7 +65,10 @@ NETWORK = "network"
 class Instructions:
     """A node's part of a round: the inner loop, the round, and the sizes and seed that determine the cohort. With ``exact`` it
     replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates.
-    ``saved`` is for what devices keep."""
+    ``saved`` is for what devices keep.
+
+    With ``alphas`` it runs as many rounds from ``round`` on, each of one device, and takes the outer step of TowardsMean after
+    each; only a node of this process is asked for that."""
 
     inner: Inner
     round: int
@@ -75,6 +78,7 @@ class Instructions:
     exact: bool
     devices: tuple[int, ...] = ()
     saved: Saved = UNSAVED
+    alphas: tuple[float, ...] = ()
 
 
 def instructions(
@@ -105,6 +109,7 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             config["exact"],
             tuple(config.get("devices", ())),
             Saved(config.get("run", 0), config.get("saved", 0)),
+            tuple(config.get("alphas", ())),
         )
     except KeyError as error:
         raise ConfigError(
@@ -151,6 +156,25 @@ def sum_record(total: I64) -> ArrayRecord:
     """A record with an exact sum, int64 (parameters,), as its only array."""
     data = total.astype("<i8").tobytes()
     return ArrayRecord({"sum": Array(dtype="int64", shape=total.shape, stype=RAW, data=data)})
+
+
+def serial_record(theta: F32, losses: F32, samples: int) -> RecordDict:
+    """The reply after a stretch of rounds: theta, and each round's loss float32 (rounds,)."""
+    metrics = MetricRecord({"num-examples": len(losses) * samples, "devices": len(losses)})
+    return RecordDict({"arrays": ArrayRecord({"theta": Array(theta), "losses": Array(losses)}), "metrics": metrics})
+
+
+def read_serial(theta: F32, content: RecordDict, rounds: int) -> tuple[F32, F32]:
+    """Reads the reply to a message for ``rounds`` rounds from ``theta`` on: theta, and the losses of the rounds done.
+
+    Raises Corrupt for any other reply.
+    """
+    with corrupt("the reply"):
+        arrays = content.array_records["arrays"]
+        after, losses = (np.asarray(arrays[name].numpy(), np.float32) for name in ("theta", "losses"))
+    if after.shape != theta.shape or losses.ndim != 1 or len(losses) > rounds:
+        raise Corrupt(f"the reply holds weights of shape {after.shape} after {losses.size:,} of {rounds:,} rounds.")
+    return after, losses
 
 
 def metrics_record(updates: Updates, samples: int) -> MetricRecord:

@@ -5,9 +5,9 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.config.roster import named
-from tinyfl.core import U32
+from tinyfl.core import F32, F64, U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
-from tinyfl.fleet import Event, draw_cohort, spans
+from tinyfl.fleet import Event, draw_cohort, draw_devices, spans
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.system.interrupts import interrupt_message
@@ -168,12 +168,14 @@ class Federation:
             aggregator=self._aggregator,
             minimum=self.config.minimum,
             run=self._run_number,
+            until=self.config.rounds,
             saved=lambda: self._saved_round,
             on_round=self._on_round,
             on_short=self._on_short,
+            on_stretch=self._on_stretch,
             on_event=self.on_event,
         )
-        while left := self.config.rounds - self._snapshot.state.round:
+        while left := strategy.messages(self.grid):
             strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
@@ -221,13 +223,26 @@ class Federation:
         for reason, count in updates.left_out.items():
             known = reason in left_out or len(left_out) < MAX_REASONS
             left_out[reason if known else "other"] += count
-        losses = (*self._snapshot.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
-        snapshot = _Snapshot(state, left_out, losses)
+        self._count(state, left_out, np.array([updates.loss]))
+
+    def _on_stretch(self, state: State, losses: F32) -> None:
+        self._log_stretch(len(losses))
+        self._count(state, self._snapshot.left_out, losses.astype(np.float64))
+
+    def _count(self, state: State, left_out: Counter[str], losses: F64) -> None:
+        """Counts the rounds up to ``state``, with ``losses``: metrics, and a checkpoint if one is due."""
+        first, last, pending = self._snapshot.state.round, state.round, list(self._snapshot.losses)
         every = max(1, self.config.rounds // METRICS_RECORDS)
-        if state.round % every == 0 or state.round == self.config.rounds:
-            self._record(snapshot)
-            snapshot = replace(snapshot, losses=())
-        self._snapshot = snapshot  # in one step: an interrupt finds the run before this round or after it
+        ends = [*range(first - first % every + every, last + 1, every)]
+        if last == self.config.rounds and ends[-1:] != [last]:
+            ends.append(last)
+        for part in np.split(losses, [end - first for end in ends]):
+            pending += (part[np.isfinite(part)] * self.unit).tolist()
+            if ends:
+                self._record(ends.pop(0), pending, left_out)
+                pending = []
+        # In one step: an interrupt finds the run before these rounds or after them.
+        self._snapshot = _Snapshot(state, left_out, tuple(pending))
         self._short = 0
         # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
@@ -311,12 +326,24 @@ class Federation:
         self._log.add(record)
         self._round_began = now
 
-    def _record(self, snapshot: _Snapshot) -> None:
-        done, loss = snapshot.state.round, float(np.mean(snapshot.losses)) if snapshot.losses else float("nan")
+    def _log_stretch(self, rounds: int) -> None:
+        """Logs rounds of one device each, as _log_round does. Their seconds are equal shares."""
+        now, first, config = time.monotonic(), self._snapshot.state.round, self.config
+        devices = draw_devices(config.seed, range(first, first + rounds), config.devices).tolist()
+        seconds = round((now - self._round_began) / rounds, 4)
+        self._log.add_lines(
+            f'{{"round": {number}, "counts": true, "cohort": "{device}", "updates": 1, "absent": {{}}, '
+            f'"seconds": {seconds}, "nodes": {{}}}}'
+            for number, device in enumerate(devices, first + 1)
+        )
+        self._round_began = now
+
+    def _record(self, done: int, losses: Sequence[float], left_out: Mapping[str, int]) -> None:
+        loss = float(np.mean(losses)) if losses else float("nan")
         record = {
             "round": done,
             "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(snapshot.left_out),
+            "left_out": dict(left_out),
         }
         self._metrics.add(record)
         if self.progress:

@@ -179,9 +179,12 @@ class Npz:
 
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
         """Each device's own rows in a new order every round, repeated if they are fewer than ``samples``."""
+        return self.streams(devices, np.full(len(devices), round, np.uint32), samples)
+
+    def streams(self, devices: U32, rounds: U32, samples: int) -> TableSource:
         device = self._members["train"][devices]
         most = int(self._count[device].max())
-        words = core.random(self.seed, Stream.sample, devices, round, words=most)
+        words = core.random(self.seed, Stream.sample, devices, rounds, words=most)
         at = np.arange(samples) % self._count[device][:, None]
         return self._source(np.take_along_axis(self._shuffled(device, words), at, axis=1))
 
