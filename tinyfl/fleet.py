@@ -64,6 +64,16 @@ class Fleet(Protocol):
         """One round on the devices ``cohort``, with separate updates."""
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Rounds of one device each, one after another: theta float32 (parameters,) after them, the loss of each round float32
+    (rounds,), possibly non-finite, and the reasons of those whose update is left out, by their number from 0."""
+
+    theta: F32
+    loss: F32
+    absent: Mapping[int, str]
+
+
 @runtime_checkable
 class SerialFleet(Protocol):
     """A fleet that can run rounds of one device each, one after another, without the server."""
@@ -71,10 +81,9 @@ class SerialFleet(Protocol):
     def stretch(self, inner: Inner) -> int:
         """The number of rounds with the inner loop ``inner`` to ask for at once: a fraction of a second. 1: do not."""
 
-    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> tuple[F32, F32]:
+    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
         """Round ``round`` on the first of ``devices``, the next round on the next, and so on. After each, theta moves by its
-        alpha times the device's change. Returns theta and the losses float32 (rounds,) of the rounds done: all, or those
-        before the first update that is left out."""
+        alpha times the device's change."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
-from tinyfl.fleet import UNSAVED, Phis, Saved, absent, mean_loss
+from tinyfl.fleet import UNSAVED, Phis, Saved, Stretch, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
 from tinyfl.tasks import SerialTask, Task
@@ -98,12 +98,15 @@ class NativeFleet:
         alone = inner.kept or not isinstance(self.task, SerialTask)
         return 1 if alone else max(1, min(MAX_STRETCH, STRETCH_WORK // max(work, 1)))
 
-    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> tuple[F32, F32]:
+    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
         """Rounds of one device each, one after another (see SerialFleet)."""
         assert isinstance(self.task, SerialTask)
         rounds = np.arange(round, round + len(devices), dtype=np.uint32)
         source = self.task.streams(devices, rounds, inner.samples)
-        return core.train_serially(self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, stop=self._stop)
+        theta, loss, code = core.train_serially(
+            self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, stop=self._stop
+        )
+        return Stretch(theta, loss, {i: Code(code[i]).name for i in np.flatnonzero(code != Code.ok).tolist()})
 
 
 def _reasons(codes: I32) -> tuple[str, ...]:

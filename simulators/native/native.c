@@ -146,9 +146,9 @@ int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
     return run(&w, threads);
 }
 
-int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, float *theta, size_t *done)
+int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, float *theta)
 {
-    if (!c || !alphas || !theta || !done || c->inner.kept)
+    if (!c || !alphas || !theta || c->inner.kept)
         return TINYFL_EINVAL;
     tinyfl_cohort now = *c; /* the cohort in the round that runs */
     now.theta = theta;
@@ -161,17 +161,15 @@ int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, f
     void *memory = aligned_zeros(tinyfl_engine_reals(c->plan) * engine->bytes_per_real);
     if (!memory)
         return TINYFL_EMEMORY;
-    for (*done = 0; *done < c->count; ++*done, now.round++) {
+    for (size_t r = 0; r < c->count && code == TINYFL_OK; r++, now.round++) {
         memset(c->sum, 0, weights * sizeof *c->sum);
-        engine->train(&now, *done, memory, c->sum);
+        engine->train(&now, r, memory, c->sum);
+        for (size_t i = 0; i < weights; i++) { /* as TowardsMean.outer does (tinyfl/algorithms) */
+            const double mean = (double)theta[i] + (double)c->sum[i] * 0x1p-32;
+            theta[i] = (float)((double)theta[i] + alphas[r] * (mean - (double)theta[i]));
+        }
         if (tinyfl_stopped(c->stop))
             code = TINYFL_ESTOPPED;
-        if (code != TINYFL_OK || c->code[*done] != TINYFL_OK)
-            break;
-        for (size_t i = 0; i < weights; i++) { /* State.step with Updates.mean of one device (tinyfl/algorithms) */
-            const double mean = (double)theta[i] + (double)c->sum[i] * 0x1p-32;
-            theta[i] = (float)((double)theta[i] + alphas[*done] * (mean - (double)theta[i]));
-        }
     }
     free(memory);
     return code;

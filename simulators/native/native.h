@@ -69,12 +69,11 @@ TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, in
 TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int lanes, int threads);
 
 /* Rounds one after another, each of one device: device i of the cohort learns alone in round cohort->round + i, from the theta
- * that round i - 1 left, and theta += alphas[i] (phi - theta), in double. Ends before the first update that is left out.
+ * that round i - 1 left, and theta += alphas[i] (phi - theta), in double, where phi is theta if the update is left out.
  *   cohort  its theta and updates are not used, its sum is working memory, and nothing is kept
  *   alphas  (cohort->count)
- *   theta   (weights): from before the first round to after the last one done
- *   done    number of rounds done; their losses are in cohort->loss */
-TINYFL_EXPORT int tinyfl_native_train_serially(const tinyfl_cohort *cohort, const double *alphas, float *theta, size_t *done);
+ *   theta   (weights): from before the first round to after the last one */
+TINYFL_EXPORT int tinyfl_native_train_serially(const tinyfl_cohort *cohort, const double *alphas, float *theta);
 
 /* Samples 0 .. samples - 1 of each device in this round: x (count, samples, inputs), y (count, samples, outputs). */
 TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,

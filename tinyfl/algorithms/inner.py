@@ -52,14 +52,16 @@ class Phase:
     layers: int = ALL
 
     def __post_init__(self) -> None:
-        if not all(0 < count < 1 << 32 for count in (self.samples, self.batch, self.passes)) or not 0 < self.layers <= ALL:
+        least, most = min(self.samples, self.batch, self.passes), max(self.samples, self.batch, self.passes)
+        if not 0 < least <= most < 1 << 32 or not 0 < self.layers <= ALL:
             raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
         try:  # as a device computes them
-            values = _FLOATS.unpack(_FLOATS.pack(self.rate, self.clip, self.pull))
+            rate, clip, pull = _FLOATS.unpack(_FLOATS.pack(self.rate, self.clip, self.pull))
         except OverflowError:
-            values = (inf, inf, inf)
-        share = values[0] * values[2]  # exact; up to 1 + 2^-24 it is 1 in float32
-        if not all(0 <= value < LIMIT and copysign(1, value) > 0 for value in values) or share > 1 + 2**-24:
+            rate = clip = pull = inf
+        usable = 0 <= rate < LIMIT and 0 <= clip < LIMIT and 0 <= pull < LIMIT
+        negative = min(copysign(1, rate), copysign(1, clip), copysign(1, pull)) < 0  # 0 has a sign too
+        if not usable or negative or rate * pull > 1 + 2**-24:  # exact; up to this it is 1 in float32
             raise ConfigError(
                 f"{self}: rate, clip and pull are at least 0 and below 2^50, and rate x pull at most 1. "
                 "Give a smaller rate or pull."
@@ -76,6 +78,9 @@ class Returns(IntEnum):
 
     change = 0
     gradient = 1
+
+
+_RETURNS = Returns.__members__
 
 
 @dataclass(frozen=True, init=False)
@@ -112,17 +117,16 @@ class Inner:
             if phases or step is None or None not in (rate, lr):
                 raise ConfigError("an inner loop is a list of phases, or samples and a rate. Give one of them.")
             phases = (Phase(samples, step, batch, passes, clip, pull),)
-        if not 1 <= len(phases) <= MAX_PHASES or returns not in Returns.__members__ or not 0 <= local < ALL:
+        if not 1 <= len(phases) <= MAX_PHASES or returns not in _RETURNS or not 0 <= local < ALL:
             raise ConfigError(
                 f"{len(phases)} phases that return {returns!r}, local {local:#x}. Give 1 to {MAX_PHASES}, returns "
                 '"change" or "gradient", and local as a mask that leaves a layer to be sent.'
             )
-        if sum(phase.samples for phase in phases) >= 1 << 32:
+        if len(phases) > 1 and sum(phase.samples for phase in phases) >= 1 << 32:
             raise ConfigError("the phases have 2^32 samples or more. Give fewer.")
         if returns == "gradient" and phases[-1].passes > 1:
             raise ConfigError("the phase whose gradient is returned makes one pass. Leave its passes out.")
-        for name, value in (("phases", phases), ("returns", Returns[returns]), ("local", local), ("kept", kept)):
-            object.__setattr__(self, name, value)
+        self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept)  # frozen
 
     @property
     def samples(self) -> int:

@@ -272,22 +272,22 @@ def train_serially(
     alphas: F64,
     *,
     stop: Stop | None = None,
-) -> tuple[F32, F32]:
+) -> tuple[F32, F32, I32]:
     """Runs one round after another, each of one device, as ``train`` does: ``devices[i]`` learns from the samples i of
     ``source`` in round ``round`` + i, and theta moves by ``alphas[i]`` (phi - theta), ``alphas`` float64 (devices,).
 
-    Returns theta float32 (weights,) after the rounds that are done, and their losses float32 (rounds,): all of them, or those
-    before the first update that is left out. Raises as ``train`` does, and ValueError if the inner loop keeps layers.
+    Returns theta float32 (weights,) after the rounds, and each device's loss and code, as in Trained. Raises as ``train`` does,
+    and ValueError if the inner loop keeps layers.
     """
-    count, done = len(devices), ctypes.c_size_t()
+    count = len(devices)
     check_array(alphas, np.float64, (count,), "alphas")
     check_range(round, 0, (1 << 32) - count, "round")
     result = Trained(np.zeros(plan.weights, np.int64), np.empty(count, np.float32), np.empty(count, np.int32), None)
     after, stop = theta.copy(), stop or Stop()
     cohort = _cohort(plan, theta, source, devices, round, inner, None, result, stop)
     call = library().tinyfl_native_train_serially
-    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), address(alphas), address(after), ctypes.byref(done)), stop))
-    return after, result.loss[: done.value]
+    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), address(alphas), address(after)), stop))
+    return after, result.loss, result.code
 
 
 def fixed(phi: F32, theta: F32) -> I64:

@@ -24,7 +24,7 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.errors.words import plain
-from tinyfl.fleet import UNSAVED, Event, Saved
+from tinyfl.fleet import UNSAVED, Event, Saved, Stretch
 from tinyfl.networks import Network, from_plan
 
 RAW = "tinyfl.i64le"
@@ -158,23 +158,27 @@ def sum_record(total: I64) -> ArrayRecord:
     return ArrayRecord({"sum": Array(dtype="int64", shape=total.shape, stype=RAW, data=data)})
 
 
-def serial_record(theta: F32, losses: F32, samples: int) -> RecordDict:
-    """The reply after a stretch of rounds: theta, and each round's loss float32 (rounds,)."""
-    metrics = MetricRecord({"num-examples": len(losses) * samples, "devices": len(losses)})
-    return RecordDict({"arrays": ArrayRecord({"theta": Array(theta), "losses": Array(losses)}), "metrics": metrics})
+def stretch_record(stretch: Stretch, samples: int) -> RecordDict:
+    """The reply after a stretch of rounds with ``samples`` samples each."""
+    devices = len(stretch.loss) - len(stretch.absent)
+    arrays = ArrayRecord({"theta": Array(stretch.theta), "losses": Array(stretch.loss)})
+    metrics = MetricRecord({"num-examples": devices * samples, "devices": devices})
+    absent = ConfigRecord({str(number): reason for number, reason in stretch.absent.items()})
+    return RecordDict({"arrays": arrays, "metrics": metrics, ABSENT: absent})
 
 
-def read_serial(theta: F32, content: RecordDict, rounds: int) -> tuple[F32, F32]:
-    """Reads the reply to a message for ``rounds`` rounds from ``theta`` on: theta, and the losses of the rounds done.
+def read_stretch(theta: F32, content: RecordDict, rounds: int) -> Stretch:
+    """Reads the reply to a message for ``rounds`` rounds from ``theta`` on.
 
     Raises Corrupt for any other reply.
     """
     with corrupt("the reply"):
         arrays = content.array_records["arrays"]
         after, losses = (np.asarray(arrays[name].numpy(), np.float32) for name in ("theta", "losses"))
-    if after.shape != theta.shape or losses.ndim != 1 or len(losses) > rounds:
-        raise Corrupt(f"the reply holds weights of shape {after.shape} after {losses.size:,} of {rounds:,} rounds.")
-    return after, losses
+        absent = _read_absent(content, range(rounds))
+    if after.shape != theta.shape or losses.shape != (rounds,):
+        raise Corrupt(f"the reply holds weights of shape {after.shape} and losses of shape {losses.shape}.")
+    return Stretch(after, losses, absent)
 
 
 def metrics_record(updates: Updates, samples: int) -> MetricRecord:

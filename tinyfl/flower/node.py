@@ -27,7 +27,7 @@ from tinyfl.flower.messages import (
     read_network,
     read_reason,
     read_theta,
-    serial_record,
+    stretch_record,
     sum_record,
     theta_record,
 )
@@ -84,8 +84,8 @@ def answer_serially(fleet: SerialFleet, request: Request) -> RecordDict:
     """The reply of the node that serves all devices of ``fleet``, to a message that asks for a stretch of rounds."""
     told = request.instructions
     devices = draw_devices(told.seed, range(told.round, told.round + len(told.alphas)), told.fleet_size)
-    theta, losses = fleet.run_serially(devices, told.round, request.theta, told.inner, np.array(told.alphas, np.float64))
-    return serial_record(theta, losses, told.inner.total)
+    stretch = fleet.run_serially(devices, told.round, request.theta, told.inner, np.array(told.alphas, np.float64))
+    return stretch_record(stretch, told.inner.total)
 
 
 def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:

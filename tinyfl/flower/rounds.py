@@ -1,5 +1,6 @@
 """The rounds of a run over Flower: metrics, checkpoints, and the conditions that end it."""
 
+import json
 import logging
 import os
 import secrets
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +17,9 @@ import numpy as np
 from tinyfl.algorithms import Algorithm, State, Updates
 from tinyfl.config import Config
 from tinyfl.config.roster import named
-from tinyfl.core import F32, F64, U32
+from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
-from tinyfl.fleet import Event, draw_cohort, draw_devices, spans
+from tinyfl.fleet import Event, Stretch, draw_cohort, draw_devices, spans
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.system.interrupts import interrupt_message
@@ -219,30 +221,30 @@ class Federation:
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
         self._check_kept(updates, state.round)
-        left_out = self._snapshot.left_out.copy()
-        for reason, count in updates.left_out.items():
-            known = reason in left_out or len(left_out) < MAX_REASONS
-            left_out[reason if known else "other"] += count
-        self._count(state, left_out, np.array([updates.loss]))
+        self._count(state, [updates.loss], {0: updates.left_out})
 
-    def _on_stretch(self, state: State, losses: F32) -> None:
-        self._log_stretch(len(losses))
-        self._count(state, self._snapshot.left_out, losses.astype(np.float64))
+    def _on_stretch(self, state: State, stretch: Stretch) -> None:
+        self._log_stretch(stretch)
+        losses = [nan if i in stretch.absent else loss for i, loss in enumerate(stretch.loss.tolist())]
+        self._count(state, losses, {i: {reason: 1} for i, reason in stretch.absent.items()})
 
-    def _count(self, state: State, left_out: Counter[str], losses: F64) -> None:
-        """Counts the rounds up to ``state``, with ``losses``: metrics, and a checkpoint if one is due."""
-        first, last, pending = self._snapshot.state.round, state.round, list(self._snapshot.losses)
-        every = max(1, self.config.rounds // METRICS_RECORDS)
-        ends = [*range(first - first % every + every, last + 1, every)]
-        if last == self.config.rounds and ends[-1:] != [last]:
-            ends.append(last)
-        for part in np.split(losses, [end - first for end in ends]):
-            pending += (part[np.isfinite(part)] * self.unit).tolist()
-            if ends:
-                self._record(ends.pop(0), pending, left_out)
+    def _count(self, state: State, losses: Sequence[float], left_out: Mapping[int, Mapping[str, int]]) -> None:
+        """Counts the rounds up to ``state``: the loss of each, and the devices left out of some of them, by their number from
+        0 and by reason. Writes metrics, and a checkpoint if one is due."""
+        total, pending = self._snapshot.left_out.copy(), list(self._snapshot.losses)
+        every, last = max(1, self.config.rounds // METRICS_RECORDS), self.config.rounds
+        for number, loss in enumerate(losses):
+            for reason, count in left_out.get(number, {}).items():
+                known = reason in total or len(total) < MAX_REASONS
+                total[reason if known else "other"] += count
+            if isfinite(loss):
+                pending.append(loss * self.unit)
+            done = state.round - len(losses) + number + 1
+            if done % every == 0 or done == last:
+                self._record(done, pending, total)
                 pending = []
         # In one step: an interrupt finds the run before these rounds or after them.
-        self._snapshot = _Snapshot(state, left_out, tuple(pending))
+        self._snapshot = _Snapshot(state, total, tuple(pending))
         self._short = 0
         # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
@@ -326,15 +328,16 @@ class Federation:
         self._log.add(record)
         self._round_began = now
 
-    def _log_stretch(self, rounds: int) -> None:
+    def _log_stretch(self, stretch: Stretch) -> None:
         """Logs rounds of one device each, as _log_round does. Their seconds are equal shares."""
-        now, first, config = time.monotonic(), self._snapshot.state.round, self.config
+        now, first, config, rounds = time.monotonic(), self._snapshot.state.round, self.config, len(stretch.loss)
         devices = draw_devices(config.seed, range(first, first + rounds), config.devices).tolist()
-        seconds = round((now - self._round_began) / rounds, 4)
+        seconds, reasons = round((now - self._round_began) / rounds, 4), stretch.absent
+        absent = {number: json.dumps({reason: f"{devices[number]}"}) for number, reason in reasons.items()}
         self._log.add_lines(
-            f'{{"round": {number}, "counts": true, "cohort": "{device}", "updates": 1, "absent": {{}}, '
-            f'"seconds": {seconds}, "nodes": {{}}}}'
-            for number, device in enumerate(devices, first + 1)
+            f'{{"round": {first + number + 1}, "counts": true, "cohort": "{device}", "updates": {int(number not in absent)}, '
+            f'"absent": {absent.get(number, "{}")}, "seconds": {seconds}, "nodes": {{}}}}'
+            for number, device in enumerate(devices)
         )
         self._round_began = now
 

@@ -11,9 +11,8 @@ from flwr.serverapp.strategy import Strategy
 from tinyfl import core
 from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of
-from tinyfl.core import F32
 from tinyfl.errors import ConfigError, LinkError, TrainingError
-from tinyfl.fleet import Event, draw_cohort, spans
+from tinyfl.fleet import Event, Stretch, draw_cohort, spans
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import (
     Trouble,
@@ -21,7 +20,7 @@ from tinyfl.flower.messages import (
     metrics_record,
     read_phi,
     read_reason,
-    read_serial,
+    read_stretch,
     read_updates,
     theta_record,
 )
@@ -44,8 +43,8 @@ class FleetStrategy(Strategy):
     ``on_event`` receives an event for each unreadable reply.
 
     With ``until``, the number of the run's rounds, one message asks for a stretch of rounds where the fleet runs them by
-    itself: rounds of one simulated device in this process, with the outer step of TowardsMean. ``on_stretch`` receives the
-    state after it and the loss of each round, float32 (rounds,); ``messages`` tells how many messages are left."""
+    itself: rounds of one simulated device in this process, with the outer step of TowardsMean and no ``minimum``.
+    ``on_stretch`` receives the state after it and its rounds; ``messages`` tells how many messages are left."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class FleetStrategy(Strategy):
         saved: Callable[[], int] | None = None,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
-        on_stretch: Callable[[State, F32], None] | None = None,
+        on_stretch: Callable[[State, Stretch], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.algorithm, self.state = algorithm, state
@@ -75,8 +74,6 @@ class FleetStrategy(Strategy):
         self._requested: Mapping[int, Sequence[int]] = {}
         self._asked = 0
         """The number of rounds in the last message, if it asked for a stretch."""
-        self._alone = -1
-        """The round that a stretch left to a message of its own, for its update is left out."""
 
     def _train_config(self) -> ConfigRecord:
         """This round's instructions; rebuilt only when the inner loop changes, since Flower checks every key."""
@@ -117,7 +114,7 @@ class FleetStrategy(Strategy):
 
     def _stretch(self, grid: Grid) -> int:
         """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
-        serial = self.until and self.cohort == 1 and self.minimum <= 1 and self.aggregator is None
+        serial = self.until and self.cohort == 1 and self.minimum == 0 and self.aggregator is None
         if not serial or not isinstance(grid, FleetAddresses) or alpha_of(self.algorithm) is None:
             return 1
         return grid.stretch(self.algorithm.inner(0))
@@ -130,7 +127,7 @@ class FleetStrategy(Strategy):
     def _alphas(self, grid: Grid) -> list[float]:
         """alpha_t of the rounds to ask for in one message, which have the same inner loop; empty: one round."""
         first, every, alpha = self.state.round, self._stretch(grid), alpha_of(self.algorithm)
-        if every == 1 or alpha is None or first == self._alone:
+        if every == 1 or alpha is None:
             return []
         inner, alphas = self.algorithm.inner(first), list[float]()
         for round in range(first, min(first + every - first % every, self.until)):
@@ -200,15 +197,12 @@ class FleetStrategy(Strategy):
         return theta_record(self.state.theta), metrics_record(updates, inner.total)
 
     def _after_stretch(self, reply: Message) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Takes over the state after a stretch. The round that ended it early gets a message of its own."""
-        theta, losses = read_serial(self.state.theta, reply.content, self._asked)
-        if len(losses):
-            self.state = replace(self.state, round=self.state.round + len(losses), theta=theta)
-            if self.on_stretch:
-                self.on_stretch(self.state, losses)
-        if len(losses) < self._asked:
-            self._alone = self.state.round
-        return theta_record(theta), None
+        """Takes over the state after a stretch."""
+        stretch = read_stretch(self.state.theta, reply.content, self._asked)
+        self.state = replace(self.state, round=self.state.round + self._asked, theta=stretch.theta)
+        if self.on_stretch:
+            self.on_stretch(self.state, stretch)
+        return theta_record(stretch.theta), None
 
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
         """The updates in one reply."""
