@@ -319,7 +319,7 @@ class Federation:
         record = {
             "round": self._snapshot.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices).tolist()),
+            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices)),
             "updates": updates.devices,
             "absent": {reason: spans(devices) for reason, devices in absent.items()},
             "seconds": round(now - self._round_began, 4),
