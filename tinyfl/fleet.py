@@ -203,12 +203,19 @@ def kept_from(cohort: U32, phis: Phis) -> Mapping[int, int]:
 def spans(devices: Iterable[int]) -> str:
     """Ascending numbers as ranges, for people and logs: 0-7,9."""
     numbers: I64 = np.array(devices if isinstance(devices, np.ndarray | Sequence) else list(devices), np.int64)
-    starts = np.diff(numbers, prepend=-2) != 1
-    first, last = numbers[starts], numbers[np.roll(starts, -1)]
-    words = list(map(str, first.tolist()))
-    for at in np.flatnonzero(first != last).tolist():
-        words[at] += f"-{last[at]}"
-    return ",".join(words)
+    if not len(numbers):
+        return ""
+    first = np.diff(numbers, prepend=-2) != 1
+    last = np.roll(first, -1)
+    rest, digits = numbers[first | last], len(str(numbers[-1]))
+    # A row for each number that is written: its digits, right-aligned, and what follows it. Text of single numbers is slow.
+    text = np.zeros((len(rest), digits + 1), np.uint8)
+    text[:, digits] = np.where(last[first | last], ord(","), ord("-"))
+    for column in range(digits - 1, -1, -1):
+        tens = rest // 10
+        text[:, column] = (rest - 10 * tens + ord("0")) * ((rest > 0) | (column == digits - 1))
+        rest = tens
+    return text.tobytes().translate(None, b"\0")[:-1].decode()
 
 
 @lru_cache(maxsize=2)
