@@ -16,8 +16,11 @@ from tinyfl.tasks import SerialTask, Task
 MAX_AT_ONCE = 1 << 16
 """Maximum devices per call: bounds the memory of samples from a table. Sums are exact, so splitting changes nothing."""
 
-MAX_STRETCH, STRETCH_WORK = 256, 1 << 28
-"""Maximum number of rounds in a stretch, and of multiplications: a fraction of a second on a slow machine."""
+MAX_STRETCH = 256
+"""Maximum number of rounds in a stretch."""
+
+BRIEF_WORK = 1 << 28
+"""Number of multiplications that takes a fraction of a second on a slow machine."""
 
 
 @dataclass
@@ -59,11 +62,16 @@ class NativeFleet:
             each=each,
             engine=self.engine,
             stop=self._stop,
+            brief=len(cohort) * self._work(inner) <= BRIEF_WORK,
         )
         if kept and own is not None:
             learnt = np.isin(trained.code, (Code.ok, Code.oversized))
             kept.store(cohort[learnt], round, own[learnt])
         return trained, tuple(since.tolist())
+
+    def _work(self, inner: Inner) -> int:
+        """Number of multiplications of one device in a round: forward, backward, and of weights."""
+        return 3 * max(self.network.multiplies, 1) * inner.total
 
     def _blocks(self, inner: Inner, saved: Saved) -> Kept:
         """The blocks of this run, for the layers that ``inner`` keeps."""
@@ -94,9 +102,8 @@ class NativeFleet:
 
     def stretch(self, inner: Inner) -> int:
         """The number of rounds with ``inner`` to ask of ``run_serially`` at once."""
-        work = 3 * self.network.multiplies * inner.total  # forward, backward, weights
         alone = inner.kept or not isinstance(self.task, SerialTask)
-        return 1 if alone else max(1, min(MAX_STRETCH, STRETCH_WORK // max(work, 1)))
+        return 1 if alone else max(1, min(MAX_STRETCH, BRIEF_WORK // self._work(inner)))
 
     def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
         """Rounds of one device each, one after another (see SerialFleet)."""

@@ -163,10 +163,10 @@ def _call_thread(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, f"tinyfl-core-{process}")
 
 
-def _interruptibly(call: Callable[[], int], stop: Stop) -> int:
+def _interruptibly(call: Callable[[], int], stop: Stop, brief: bool = False) -> int:
     """Runs ``call`` and returns its result. The main thread waits in Python, where signals arrive; if one raises, the call is
-    stopped."""
-    if threading.current_thread() is not threading.main_thread():
+    stopped. They wait for a ``brief`` call, since a change of threads takes as long as a part of it."""
+    if brief or threading.current_thread() is not threading.main_thread():
         return call()
     future = _call_thread(os.getpid()).submit(call)
     try:
@@ -241,13 +241,14 @@ def train(
     each: bool = False,
     engine: Engine = FASTEST,
     stop: Stop | None = None,
+    brief: bool = False,
 ) -> Trained:
     """Runs one round of a cohort from ``theta`` float32 (weights,): the inner loop in the record ``inner``
     (tinyfl.algorithms.Inner) on each device.
 
     ``kept`` float32 (devices, weights of the local layers) is what each device has kept, NaN where it has nothing; afterwards
-    it is what it keeps. Raises ValueError if arrays do not fit the plan or the core refuses the numbers, Interrupted once
-    ``stop`` is set.
+    it is what it keeps. A call that takes a fraction of a second is ``brief``: Ctrl-C waits for it. Raises ValueError if arrays
+    do not fit the plan or the core refuses the numbers, Interrupted once ``stop`` is set.
     """
     result = Trained(
         np.zeros(plan.weights, np.int64),
@@ -258,7 +259,8 @@ def train(
     stop = stop or Stop()
     cohort = _cohort(plan, theta, source, devices, round, inner, kept, result, stop)
     lanes, threads = engine.resolved()
-    _check_code(_interruptibly(lambda: library().tinyfl_native_train(ctypes.byref(cohort), lanes, threads), stop))
+    call = library().tinyfl_native_train
+    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), lanes, threads), stop, brief))
     return result
 
 
