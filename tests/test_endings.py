@@ -26,10 +26,14 @@ from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import inner_loop
 from tinyfl.runs.learner import learner_of
 from tinyfl.simulation import here
+from tinyfl.simulators import native
 from tinyfl.system.interrupts import signals_deferred
 from tinyfl.tasks.sine import Sine
 
 TINY = {"task": "sine", "network": "mlp-2", "devices": 4, "cohort": 2, "rounds": 4, "tasks": 2, "adapt_lr": 0.01}
+
+TRACED = ("_rounds", "_on_round", "_on_stretch", "_count", "_log_round", "_log_stretch", "_record", "_save")
+"""What a round does in federation.py."""
 
 # Minutes of another library's C, which lets other threads run and hears no signal.
 DEAF = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)'
@@ -161,9 +165,9 @@ def test_a_handler_of_the_users_own_is_called_and_stays(tmp_path: Path) -> None:
     assert heard and run.result["rounds"] == 4
 
 
-def rounds(path: Path) -> tuple[bytes, RunDirectory]:
+def rounds(path: Path, cohort: int) -> tuple[bytes, RunDirectory]:
     """The theta of all rounds of a tiny run in the directory ``path``, new or resumed."""
-    config, directory = resolve(TINY), RunDirectory(path)
+    config, directory = resolve({**TINY, "cohort": cohort}), RunDirectory(path)
     learner = learner_of(config)
     path.mkdir(exist_ok=True)
     with here(config, Training(learner.task, learner.network, core.Engine(1, 1), 1.0), pytest.fail) as (grid, _):
@@ -171,7 +175,11 @@ def rounds(path: Path) -> tuple[bytes, RunDirectory]:
         return made.run().state.theta.tobytes(), directory
 
 
-def test_an_interrupt_at_any_line_of_a_round_leaves_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cohort", [2, 1], ids=["round by round", "in stretches"])
+def test_an_interrupt_at_any_line_of_a_round_leaves_a_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cohort: int
+) -> None:
+    monkeypatch.setattr(native, "MAX_STRETCH", 2)
     monkeypatch.setattr(federation, "CHECKPOINT_SECONDS", 0.0)
     lines = 0
 
@@ -182,7 +190,7 @@ def test_an_interrupt_at_any_line_of_a_round_leaves_a_run_that_goes_on(tmp_path:
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
             nonlocal lines
-            if frame.f_code.co_name not in ("_rounds", "_on_round", "_log_round", "_record", "_save"):
+            if frame.f_code.co_name not in TRACED:
                 return None
             if event == "line" and frame.f_code.co_filename == federation.__file__:
                 lines += 1
@@ -192,7 +200,7 @@ def test_an_interrupt_at_any_line_of_a_round_leaves_a_run_that_goes_on(tmp_path:
 
         sys.settrace(trace)
         try:
-            return rounds(path)
+            return rounds(path, cohort)
         finally:
             sys.settrace(None)
 
@@ -201,7 +209,7 @@ def test_an_interrupt_at_any_line_of_a_round_leaves_a_run_that_goes_on(tmp_path:
     for at in range(1, lines + 1, 5):
         with pytest.raises(Interrupted, match=r"stopped after round \d of 4"):
             interrupted(tmp_path / str(at), at)
-        again, ours = rounds(tmp_path / str(at))
+        again, ours = rounds(tmp_path / str(at), cohort)
         assert again == theta
         assert ours.metrics() == whole.metrics()
         assert [json.loads(line)["round"] for line in (ours.path / "rounds.jsonl").open()] == [1, 2, 3, 4]

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, U32, Stream
+from tinyfl.core import F32, F64, I64, U32, Stream
 from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
 
@@ -62,6 +63,28 @@ class Fleet(Protocol):
 
     def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
         """One round on the devices ``cohort``, with separate updates."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rounds of one device each, one after another: theta float32 (parameters,) after them, the loss of each round float32
+    (rounds,), possibly non-finite, and the reasons of those whose update is left out, by their number from 0."""
+
+    theta: F32
+    loss: F32
+    absent: Mapping[int, str]
+
+
+@runtime_checkable
+class SerialFleet(Protocol):
+    """A fleet that can run rounds of one device each, one after another, without the server."""
+
+    def stretch(self, inner: Inner) -> int:
+        """The number of rounds with the inner loop ``inner`` to ask for at once: a fraction of a second. 1: do not."""
+
+    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
+        """Round ``round`` on the first of ``devices``, the next round on the next, and so on. After each, theta moves by its
+        alpha times the device's change."""
 
 
 @dataclass(frozen=True)
@@ -179,31 +202,58 @@ def kept_from(cohort: U32, phis: Phis) -> Mapping[int, int]:
 
 def spans(devices: Iterable[int]) -> str:
     """Ascending numbers as ranges, for people and logs: 0-7,9."""
-    ends: list[list[int]] = []
-    for device in devices:
-        if ends and device == ends[-1][1] + 1:
-            ends[-1][1] = device
-        else:
-            ends.append([device, device])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ends)
+    numbers: I64 = np.array(devices if isinstance(devices, np.ndarray | Sequence) else list(devices), np.int64)
+    if not len(numbers):
+        return ""
+    first = np.diff(numbers, prepend=-2) != 1
+    last = np.roll(first, -1)
+    rest, digits = numbers[first | last], len(str(numbers[-1]))
+    # A row for each number that is written: its digits, right-aligned, and what follows it. Text of single numbers is slow.
+    text = np.zeros((len(rest), digits + 1), np.uint8)
+    text[:, digits] = np.where(last[first | last], ord(","), ord("-"))
+    for column in range(digits - 1, -1, -1):
+        tens = rest // 10
+        text[:, column] = (rest - 10 * tens + ord("0")) * ((rest > 0) | (column == digits - 1))
+        rest = tens
+    return text.tobytes().translate(None, b"\0")[:-1].decode()
 
 
+@lru_cache(maxsize=2)
 def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
-    """Draws the devices of a round: the generator's first ``size`` distinct ones, ascending, uint32 (size,).
+    """Draws the devices of a round: the generator's first ``size`` distinct ones, ascending, uint32 (size,), read-only.
 
-    A function of its arguments alone, so gateways draw the same cohort without communication.
+    A function of its arguments alone, so gateways draw the same cohort without communication; cached, as strategy, node and
+    log draw it in turn.
     Raises ConfigError if the fleet has fewer devices.
     """
     if size > core.MAX_SUMMED:
         raise ConfigError(f"a cohort of {size:,}: exact sums hold {core.MAX_SUMMED:,} devices. Give a smaller --cohort.")
     if not 0 < size <= fleet_size:
         raise ConfigError(f"a cohort of {size:,} out of {fleet_size:,} devices. Give a --cohort of 1 to {fleet_size:,}.")
-    if size == fleet_size:
-        return np.arange(fleet_size, dtype=np.uint32)
-    draws = size
+    devices = np.arange(fleet_size, dtype=np.uint32) if size == fleet_size else _drawn(seed, round, size, fleet_size)
+    devices.flags.writeable = False
+    return devices
+
+
+def _drawn(seed: int, round: int, size: int, fleet_size: int) -> U32:
+    """The cohort if it is not the whole fleet."""
+    draws = size + size * size // fleet_size + 16  # as a rule enough for ``size`` distinct ones
     while True:
         words = core.random(seed, Stream.cohort, np.zeros(1, np.uint32), round, words=draws)[0]
-        devices, first = np.unique(below(words, fleet_size), return_index=True)
-        if len(devices) >= size:
-            return np.sort(devices[np.argsort(first)[:size]]).astype(np.uint32)
+        # Device and place of a draw in one number, since NumPy sorts plain numbers many times as fast as it argsorts them.
+        bits = draws.bit_length()
+        drawn = np.sort((below(words, fleet_size) << bits) + np.arange(draws))
+        drawn = drawn[np.diff(drawn >> bits, prepend=-1) > 0]  # each device's first draw
+        if len(drawn) >= size:
+            place = drawn & ((1 << bits) - 1)
+            chosen = drawn[place <= np.partition(place, size - 1)[size - 1]]
+            devices: U32 = (chosen >> bits).astype(np.uint32)
+            return devices
         draws *= 2
+
+
+def draw_devices(seed: int, rounds: range, fleet_size: int) -> U32:
+    """The device of each of ``rounds``, in a run with cohorts of one: ``draw_cohort`` for all of them, uint32 (rounds,)."""
+    numbers = np.arange(rounds.start, rounds.stop, dtype=np.uint32)
+    words = core.random(seed, Stream.cohort, np.zeros(len(numbers), np.uint32), numbers, words=1)
+    return below(words[:, 0], fleet_size).astype(np.uint32)

@@ -7,14 +7,20 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, FASTEST, I32, U32, Code, Engine, Stop, Trained
-from tinyfl.fleet import UNSAVED, Phis, Saved, absent, mean_loss
+from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
+from tinyfl.fleet import UNSAVED, Phis, Saved, Stretch, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
-from tinyfl.tasks import Task
+from tinyfl.tasks import SerialTask, Task
 
 MAX_AT_ONCE = 1 << 16
 """Maximum devices per call: bounds the memory of samples from a table. Sums are exact, so splitting changes nothing."""
+
+MAX_STRETCH = 256
+"""Maximum number of rounds in a stretch."""
+
+BRIEF_WORK = 1 << 28
+"""Number of multiplications that takes a fraction of a second on a slow machine."""
 
 
 @dataclass
@@ -56,11 +62,16 @@ class NativeFleet:
             each=each,
             engine=self.engine,
             stop=self._stop,
+            brief=len(cohort) * self._work(inner) <= BRIEF_WORK,
         )
         if kept and own is not None:
             learnt = np.isin(trained.code, (Code.ok, Code.oversized))
             kept.store(cohort[learnt], round, own[learnt])
         return trained, tuple(since.tolist())
+
+    def _work(self, inner: Inner) -> int:
+        """Number of multiplications of one device in a round: forward, backward, and of weights."""
+        return 3 * max(self.network.multiplies, 1) * inner.total
 
     def _blocks(self, inner: Inner, saved: Saved) -> Kept:
         """The blocks of this run, for the layers that ``inner`` keeps."""
@@ -88,6 +99,21 @@ class NativeFleet:
         trained, since = self._train(cohort, round, theta, inner, saved, each=True)
         assert trained.updates is not None
         return Phis(trained.updates, trained.loss, _reasons(trained.code), kept_from=since)
+
+    def stretch(self, inner: Inner) -> int:
+        """The number of rounds with ``inner`` to ask of ``run_serially`` at once."""
+        alone = inner.kept or not isinstance(self.task, SerialTask)
+        return 1 if alone else max(1, min(MAX_STRETCH, BRIEF_WORK // self._work(inner)))
+
+    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
+        """Rounds of one device each, one after another (see SerialFleet)."""
+        assert isinstance(self.task, SerialTask)
+        rounds = np.arange(round, round + len(devices), dtype=np.uint32)
+        source = self.task.streams(devices, rounds, inner.samples)
+        theta, loss, code = core.train_serially(
+            self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, stop=self._stop
+        )
+        return Stretch(theta, loss, {i: Code(code[i]).name for i in np.flatnonzero(code != Code.ok).tolist()})
 
 
 def _reasons(codes: I32) -> tuple[str, ...]:

@@ -360,13 +360,13 @@ TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, si
     }
 }
 
-TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, size_t count,
-                                        uint32_t round, size_t words, uint32_t *out)
+TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, const uint32_t *rounds,
+                                        size_t count, size_t words, uint32_t *out)
 {
     for (size_t d = 0; d < count; d++)
         for (size_t at = 0; at < words; at += 4) {
             uint32_t four[4];
-            tinyfl_random(seed, stream, devices[d], round, (uint32_t)(at / 4), four);
+            tinyfl_random(seed, stream, devices[d], rounds[d], (uint32_t)(at / 4), four);
             memcpy(out + d * words + at, four, (words - at < 4 ? words - at : 4) * sizeof *out);
         }
 }

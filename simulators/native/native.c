@@ -150,17 +150,51 @@ static int width(const tinyfl_plan *plan, size_t count, int lanes, int threads)
     return share <= 8 ? narrow : lanes;
 }
 
-int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
+static int check(const tinyfl_cohort *c)
 {
-    const tinyfl_engine *engine = engine_of(c && c->plan && threads > 0 ? width(c->plan, c->count, lanes, threads) : 1);
-    if (!engine || !c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop || threads < 1 ||
+    if (!c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop ||
         tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
         return TINYFL_EINVAL;
-    const int code = tinyfl_native_check(c->plan);
+    return tinyfl_native_check(c->plan);
+}
+
+int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
+{
+    const int code = engine_of(lanes) && threads > 0 ? check(c) : TINYFL_EINVAL;
     if (code != TINYFL_OK)
         return code;
+    const tinyfl_engine *engine = engine_of(width(c->plan, c->count, lanes, threads));
     work w = {.engine = engine, .cohort = c, .plan = c->plan, .count = c->count};
     return run(&w, threads);
+}
+
+int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, float *theta)
+{
+    if (!c || !alphas || !theta || c->inner.kept)
+        return TINYFL_EINVAL;
+    tinyfl_cohort now = *c; /* the cohort in the round that runs */
+    now.theta = theta;
+    now.updates = NULL;
+    int code = check(&now);
+    if (code != TINYFL_OK)
+        return code;
+    const tinyfl_engine *engine = engine_of(1);
+    const size_t weights = tinyfl_native_weights(c->plan);
+    void *memory = aligned_zeros(tinyfl_engine_reals(c->plan) * engine->bytes_per_real);
+    if (!memory)
+        return TINYFL_EMEMORY;
+    for (size_t r = 0; r < c->count && code == TINYFL_OK; r++, now.round++) {
+        memset(c->sum, 0, weights * sizeof *c->sum);
+        engine->train(&now, r, memory, c->sum);
+        for (size_t i = 0; i < weights; i++) { /* as TowardsMean.outer does (tinyfl/algorithms) */
+            const double mean = (double)theta[i] + (double)c->sum[i] * 0x1p-32;
+            theta[i] = (float)((double)theta[i] + alphas[r] * (mean - (double)theta[i]));
+        }
+        if (tinyfl_stopped(c->stop))
+            code = TINYFL_ESTOPPED;
+    }
+    free(memory);
+    return code;
 }
 
 int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)

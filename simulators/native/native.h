@@ -82,6 +82,13 @@ TINYFL_EXPORT int tinyfl_native_lanes(void);
 TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, int threads);
 TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int lanes, int threads);
 
+/* Rounds one after another, each of one device: device i of the cohort learns alone in round cohort->round + i, from the theta
+ * that round i - 1 left, and theta += alphas[i] (phi - theta), in double, where phi is theta if the update is left out.
+ *   cohort  its theta and updates are not used, its sum is working memory, and nothing is kept
+ *   alphas  (cohort->count)
+ *   theta   (weights): from before the first round to after the last one */
+TINYFL_EXPORT int tinyfl_native_train_serially(const tinyfl_cohort *cohort, const double *alphas, float *theta);
+
 /* Samples 0 .. samples - 1 of each device in this round: x (count, samples, inputs), y (count, samples, outputs). */
 TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,
                                         uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
@@ -91,9 +98,9 @@ TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, cons
 TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, size_t count, const float *x, size_t points,
                                       float *y);
 
-/* Words of the generator: out (count, words), from index 0 of each device. */
-TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, size_t count,
-                                        uint32_t round, size_t words, uint32_t *out);
+/* Words of the generator: out (count, words), from index 0 of each device in its round, rounds (count). */
+TINYFL_EXPORT void tinyfl_native_random(uint64_t seed, uint32_t stream, const uint32_t *devices, const uint32_t *rounds,
+                                        size_t count, size_t words, uint32_t *out);
 
 TINYFL_EXPORT int tinyfl_native_distinct(const tinyfl_draw *draw);
 

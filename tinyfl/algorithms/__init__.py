@@ -1,11 +1,11 @@
 """Federated algorithms: pure functions of (state, updates), without I/O, Flower or C.
 
 One file each. The interface is small: ``inner(round)`` gives a device's inner loop, ``outer(state, updates)`` the new state
-after a round. docs/your-own.md writes one.
+after a round; or ``alpha(round)`` the outer step of a TowardsMean. docs/your-own.md writes one.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from math import isfinite
@@ -19,8 +19,8 @@ from tinyfl.core import F32, I64, UNIT
 from tinyfl.errors import ConfigError
 
 __all__ = [
-    "ALL", "Algorithm", "Inner", "Layer", "Phase", "Returns", "State", "Updates", "WithLayers", "refuse_joint_training",
-    "with_layers",
+    "ALL", "Algorithm", "Inner", "Layer", "Phase", "Returns", "State", "TowardsMean", "Updates", "WithLayers", "alpha_of",
+    "refuse_joint_training", "with_layers",
 ]  # fmt: skip
 
 
@@ -87,6 +87,20 @@ class Algorithm(Protocol):
         """The state after a round with these ``updates``."""
 
 
+class TowardsMean:
+    """The outer step of Reptile's family, for an algorithm that gives its size ``alpha`` in each round (from 0):
+
+        theta <- theta + alpha_t * (mean_i phi_i - theta)
+
+    As it is known beforehand, rounds of one simulated device run one after another without the server."""
+
+    def alpha(self, round: int) -> float:
+        raise NotImplementedError
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return state.step(self.alpha(state.round) * (updates.mean() - state.theta))
+
+
 @dataclass(frozen=True)
 class WithLayers:
     """An algorithm for one network, whose ``layers`` its methods get if they take one more argument."""
@@ -127,6 +141,12 @@ def with_layers(algorithm: Any, layers: Sequence[Layer]) -> WithLayers:
     methods = [name for name in ("inner", "outer", "adaptation") if hasattr(algorithm, name)]
     takes = {name: len(signature(getattr(algorithm, name)).parameters) for name in methods}
     return WithLayers(algorithm, tuple(layers), takes)
+
+
+def alpha_of(algorithm: Any) -> Callable[[int], float] | None:
+    """The ``alpha`` of an algorithm whose outer step is exactly that of TowardsMean; None for any other."""
+    own = algorithm.algorithm if isinstance(algorithm, WithLayers) else algorithm
+    return own.alpha if isinstance(own, TowardsMean) and type(own).outer is TowardsMean.outer else None
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:

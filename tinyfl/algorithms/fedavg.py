@@ -6,11 +6,11 @@ theta <- theta + step * mean_i (phi_i - theta)             step = 1 is the paper
 
 from dataclasses import dataclass
 
-from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.algorithms import Inner, TowardsMean
 
 
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(TowardsMean):
     samples: int = 40
     batch: int = 8
     rate: float = 0.05
@@ -20,5 +20,5 @@ class FedAvg:
     def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.rate, clip=self.clip)
 
-    def outer(self, state: State, updates: Updates) -> State:
-        return state.step(self.outer_step * (updates.mean() - state.theta))
+    def alpha(self, round: int) -> float:
+        return self.outer_step

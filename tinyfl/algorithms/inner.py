@@ -7,8 +7,7 @@ TinyReptile, Reptile and FedAvg have one phase; FedProx (Li et al. 2020; arXiv:1
 import struct
 from dataclasses import dataclass, replace
 from enum import IntEnum
-
-import numpy as np
+from math import copysign, inf
 
 from tinyfl.core import LIMIT
 from tinyfl.errors import ConfigError
@@ -19,7 +18,7 @@ ALL = (1 << 64) - 1
 MAX_PHASES = 4
 """Maximum number of phases of an inner loop (TINYFL_MAX_PHASES)."""
 
-_HEAD, _PHASE = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQ")
+_HEAD, _PHASE, _FLOATS = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQ"), struct.Struct("<fff")
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,16 @@ class Phase:
     layers: int = ALL
 
     def __post_init__(self) -> None:
-        if not all(0 < count < 1 << 32 for count in (self.samples, self.batch, self.passes)) or not 0 < self.layers <= ALL:
+        least, most = min(self.samples, self.batch, self.passes), max(self.samples, self.batch, self.passes)
+        if not 0 < least <= most < 1 << 32 or not 0 < self.layers <= ALL:
             raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
-        with np.errstate(over="ignore", invalid="ignore"):  # as a device computes them
-            rate, clip, pull = (np.float32(value) for value in (self.rate, self.clip, self.pull))
-            share = rate * pull
-        if not all(0 <= value < LIMIT and not np.signbit(value) for value in (rate, clip, pull)) or share > 1:
+        try:  # as a device computes them
+            rate, clip, pull = _FLOATS.unpack(_FLOATS.pack(self.rate, self.clip, self.pull))
+        except OverflowError:
+            rate = clip = pull = inf
+        usable = 0 <= rate < LIMIT and 0 <= clip < LIMIT and 0 <= pull < LIMIT
+        negative = min(copysign(1, rate), copysign(1, clip), copysign(1, pull)) < 0  # 0 has a sign too
+        if not usable or negative or rate * pull > 1 + 2**-24:  # exact; up to this it is 1 in float32
             raise ConfigError(
                 f"{self}: rate, clip and pull are at least 0 and below 2^50, and rate x pull at most 1. "
                 "Give a smaller rate or pull."
@@ -75,6 +78,9 @@ class Returns(IntEnum):
 
     change = 0
     gradient = 1
+
+
+_RETURNS = Returns.__members__
 
 
 @dataclass(frozen=True, init=False)
@@ -111,17 +117,16 @@ class Inner:
             if phases or step is None or None not in (rate, lr):
                 raise ConfigError("an inner loop is a list of phases, or samples and a rate. Give one of them.")
             phases = (Phase(samples, step, batch, passes, clip, pull),)
-        if not 1 <= len(phases) <= MAX_PHASES or returns not in Returns.__members__ or not 0 <= local < ALL:
+        if not 1 <= len(phases) <= MAX_PHASES or returns not in _RETURNS or not 0 <= local < ALL:
             raise ConfigError(
                 f"{len(phases)} phases that return {returns!r}, local {local:#x}. Give 1 to {MAX_PHASES}, returns "
                 '"change" or "gradient", and local as a mask that leaves a layer to be sent.'
             )
-        if sum(phase.samples for phase in phases) >= 1 << 32:
+        if len(phases) > 1 and sum(phase.samples for phase in phases) >= 1 << 32:
             raise ConfigError("the phases have 2^32 samples or more. Give fewer.")
         if returns == "gradient" and phases[-1].passes > 1:
             raise ConfigError("the phase whose gradient is returned makes one pass. Leave its passes out.")
-        for name, value in (("phases", phases), ("returns", Returns[returns]), ("local", local), ("kept", kept)):
-            object.__setattr__(self, name, value)
+        self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept)  # frozen
 
     @property
     def samples(self) -> int:

@@ -6,11 +6,11 @@ the samples of the whole cohort (FedSGD; McMahan et al. 2017, section 2).
 
 from dataclasses import dataclass
 
-from tinyfl.algorithms import Inner, State, Updates
+from tinyfl.algorithms import Inner, TowardsMean
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(TowardsMean):
     samples: int = 1
     rate: float = 0.003
     clip: float = 0.0
@@ -18,5 +18,5 @@ class Joint:
     def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=self.samples, passes=1, rate=self.rate, clip=self.clip)
 
-    def outer(self, state: State, updates: Updates) -> State:
-        return state.step(updates.mean() - state.theta)
+    def alpha(self, round: int) -> float:
+        return 1.0

@@ -8,11 +8,11 @@ Each device takes k SGD steps on mini-batches; the server moves part of the way 
 
 from dataclasses import dataclass
 
-from tinyfl.algorithms import Inner, State, Updates, refuse_joint_training
+from tinyfl.algorithms import Inner, TowardsMean, refuse_joint_training
 
 
 @dataclass(frozen=True)
-class Reptile:
+class Reptile(TowardsMean):
     rounds: int
     samples: int = 50
     batch: int = 10
@@ -26,6 +26,5 @@ class Reptile:
     def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.rate, clip=self.clip)
 
-    def outer(self, state: State, updates: Updates) -> State:
-        epsilon = self.outer_step * (1 - state.round / self.rounds)
-        return state.step(epsilon * (updates.mean() - state.theta))
+    def alpha(self, round: int) -> float:  # epsilon_t
+        return self.outer_step * (1 - round / self.rounds)

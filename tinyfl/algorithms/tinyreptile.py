@@ -11,11 +11,11 @@ its pseudocode and hyperparameters are not public.
 
 from dataclasses import dataclass
 
-from tinyfl.algorithms import Inner, State, Updates, refuse_joint_training
+from tinyfl.algorithms import Inner, TowardsMean, refuse_joint_training
 
 
 @dataclass(frozen=True)
-class TinyReptile:
+class TinyReptile(TowardsMean):
     rounds: int
     samples: int = 32  # S: the stream's length
     rate: float = 0.01  # beta
@@ -28,6 +28,5 @@ class TinyReptile:
     def inner(self, round: int) -> Inner:
         return Inner(samples=self.samples, batch=1, passes=1, rate=self.rate, clip=self.clip)
 
-    def outer(self, state: State, updates: Updates) -> State:
-        alpha = self.outer_step * (1 - state.round / self.rounds)
-        return state.step(alpha * (updates.mean() - state.theta))
+    def alpha(self, round: int) -> float:
+        return self.outer_step * (1 - round / self.rounds)

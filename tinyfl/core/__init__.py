@@ -15,13 +15,15 @@ from functools import cache
 import numpy as np
 
 from tinyfl.core import binding
-from tinyfl.core.arrays import F32, I32, I64, U8, U32, address, check_array
+from tinyfl.core.arrays import F32, F64, I32, I64, U8, U32, address, check_array
 from tinyfl.core.binding import library
+from tinyfl.core.generator import Stream, check_range, random, sine, uniform
 from tinyfl.core.sources import SineSource, Source, TableSource
 from tinyfl.errors import Interrupted
 
 __all__ = [
     "F32",
+    "F64",
     "FASTEST",
     "I32",
     "I64",
@@ -49,6 +51,7 @@ __all__ = [
     "samples",
     "sine",
     "train",
+    "train_serially",
     "uniform",
 ]  # fmt: skip
 
@@ -75,17 +78,6 @@ class Code(IntEnum):
     numeric = -4
     oversized = -5
     stopped = -6
-
-
-class Stream(IntEnum):
-    """Streams of the random generator, by their use (firmware/core/tinyfl.h)."""
-
-    weights = 0
-    cohort = 1
-    task = 2
-    sample = 3
-    support = 4
-    query = 5
 
 
 MAX_THREADS = 256
@@ -155,11 +147,6 @@ def _inner(record: bytes) -> binding.Inner:
     return inner
 
 
-def _check_range(value: float, low: float, high: float, name: str) -> None:
-    if not low <= value < high:
-        raise ValueError(f"{name} is {value}, not from {low} to below {high}")
-
-
 class Stop:
     """Stops the core calls that were given it, from another thread."""
 
@@ -177,10 +164,10 @@ def _call_thread(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, f"tinyfl-core-{process}")
 
 
-def _interruptibly(call: Callable[[], int], stop: Stop) -> int:
+def _interruptibly(call: Callable[[], int], stop: Stop, brief: bool = False) -> int:
     """Runs ``call`` and returns its result. The main thread waits in Python, where signals arrive; if one raises, the call is
-    stopped."""
-    if threading.current_thread() is not threading.main_thread():
+    stopped. They wait for a ``brief`` call, since a change of threads takes as long as a part of it."""
+    if brief or threading.current_thread() is not threading.main_thread():
         return call()
     future = _call_thread(os.getpid()).submit(call)
     try:
@@ -211,6 +198,38 @@ class Trained:
     updates: F32 | None
 
 
+def _cohort(
+    plan: Plan,
+    theta: F32,
+    source: Source,
+    devices: U32,
+    round: int,
+    inner: bytes,
+    kept: F32 | None,
+    result: Trained,
+    stop: Stop,
+) -> binding.Cohort:
+    """The cohort for C, with its arrays checked. The caller keeps them all until the call is over."""
+    loop = _inner(inner)
+    samples = sum(phase.samples for phase in loop.phases[: loop.count])
+    check_array(theta, np.float32, (plan.weights,), "theta")
+    check_array(devices, np.uint32, (len(devices),), "devices")
+    check_range(round, 0, 1 << 32, "round")
+    if len(devices) > MAX_SUMMED:
+        raise ValueError(f"{len(devices):,} devices in one call; exact sums hold {MAX_SUMMED:,}")
+    if source.check(plan.inputs, plan.outputs, len(devices)) not in (0, samples):
+        raise ValueError(f"the source does not hold {samples} samples per device")
+    if loop.kept:
+        if kept is None:
+            raise ValueError("the inner loop keeps layers: give kept")
+        check_array(kept, np.float32, (len(devices), plan.weights_of(loop.local)), "kept")
+    return binding.Cohort(
+        plan.pointer, address(theta), source.structure(), address(devices), len(devices), round, loop,
+        address(result.sum), address(result.updates), address(kept), address(result.loss), address(result.code),
+        stop.pointer,
+    )  # fmt: skip
+
+
 def train(
     plan: Plan,
     theta: F32,
@@ -223,27 +242,15 @@ def train(
     each: bool = False,
     engine: Engine = FASTEST,
     stop: Stop | None = None,
+    brief: bool = False,
 ) -> Trained:
     """Runs one round of a cohort from ``theta`` float32 (weights,): the inner loop in the record ``inner``
     (tinyfl.algorithms.Inner) on each device.
 
     ``kept`` float32 (devices, weights of the local layers) is what each device has kept, NaN where it has nothing; afterwards
-    it is what it keeps. Raises ValueError if arrays do not fit the plan or the core refuses the numbers, Interrupted once
-    ``stop`` is set.
+    it is what it keeps. A call that takes a fraction of a second is ``brief``: Ctrl-C waits for it. Raises ValueError if arrays
+    do not fit the plan or the core refuses the numbers, Interrupted once ``stop`` is set.
     """
-    loop = _inner(inner)
-    samples = sum(phase.samples for phase in loop.phases[: loop.count])
-    check_array(theta, np.float32, (plan.weights,), "theta")
-    check_array(devices, np.uint32, (len(devices),), "devices")
-    _check_range(round, 0, 1 << 32, "round")
-    if len(devices) > MAX_SUMMED:
-        raise ValueError(f"{len(devices):,} devices in one call; exact sums hold {MAX_SUMMED:,}")
-    if source.check(plan.inputs, plan.outputs, len(devices)) not in (0, samples):
-        raise ValueError(f"the source does not hold {samples} samples per device")
-    if loop.kept:
-        if kept is None:
-            raise ValueError("the inner loop keeps layers: give kept")
-        check_array(kept, np.float32, (len(devices), plan.weights_of(loop.local)), "kept")
     result = Trained(
         np.zeros(plan.weights, np.int64),
         np.empty(len(devices), np.float32),
@@ -251,14 +258,39 @@ def train(
         np.empty((len(devices), plan.weights), np.float32) if each else None,
     )
     stop = stop or Stop()
-    cohort = binding.Cohort(
-        plan.pointer, address(theta), source.structure(), address(devices), len(devices), round, loop,
-        address(result.sum), address(result.updates), address(kept), address(result.loss), address(result.code),
-        stop.pointer,
-    )  # fmt: skip
+    cohort = _cohort(plan, theta, source, devices, round, inner, kept, result, stop)
     lanes, threads = engine.resolved()
-    _check_code(_interruptibly(lambda: library().tinyfl_native_train(ctypes.byref(cohort), lanes, threads), stop))
+    call = library().tinyfl_native_train
+    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), lanes, threads), stop, brief))
     return result
+
+
+def train_serially(
+    plan: Plan,
+    theta: F32,
+    source: Source,
+    devices: U32,
+    round: int,
+    inner: bytes,
+    alphas: F64,
+    *,
+    stop: Stop | None = None,
+) -> tuple[F32, F32, I32]:
+    """Runs one round after another, each of one device, as ``train`` does: ``devices[i]`` learns from the samples i of
+    ``source`` in round ``round`` + i, and theta moves by ``alphas[i]`` (phi - theta), ``alphas`` float64 (devices,).
+
+    Returns theta float32 (weights,) after the rounds, and each device's loss and code, as in Trained. Raises as ``train`` does,
+    and ValueError if the inner loop keeps layers.
+    """
+    count = len(devices)
+    check_array(alphas, np.float64, (count,), "alphas")
+    check_range(round, 0, (1 << 32) - count, "round")
+    result = Trained(np.zeros(plan.weights, np.int64), np.empty(count, np.float32), np.empty(count, np.int32), None)
+    after, stop = theta.copy(), stop or Stop()
+    cohort = _cohort(plan, theta, source, devices, round, inner, None, result, stop)
+    call = library().tinyfl_native_train_serially
+    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), address(alphas), address(after)), stop))
+    return after, result.loss, result.code
 
 
 def fixed(phi: F32, theta: F32) -> I64:
@@ -333,7 +365,7 @@ def adapt(
 def samples(source: Source, plan: Plan, devices: U32, round: int, count: int) -> tuple[F32, F32]:
     """The samples that ``train`` uses: x (devices, count, inputs) and y (devices, count, outputs), float32."""
     check_array(devices, np.uint32, (len(devices),), "devices")
-    _check_range(round, 0, 1 << 32, "round")
+    check_range(round, 0, 1 << 32, "round")
     if source.check(plan.inputs, plan.outputs, len(devices)) not in (0, count):
         raise ValueError(f"the source does not hold {count} samples per device")
     x = np.empty((len(devices), count, plan.inputs), np.float32)
@@ -345,27 +377,3 @@ def samples(source: Source, plan: Plan, devices: U32, round: int, count: int) ->
         )
     )  # fmt: skip
     return x, y
-
-
-def sine(seed: int, devices: U32, x: F32) -> F32:
-    """The sine task's function of each device at ``x`` (points,): float32 (devices, points)."""
-    check_array(devices, np.uint32, (len(devices),), "devices")
-    check_array(x, np.float32, (len(x),), "x")
-    y = np.empty((len(devices), len(x)), np.float32)
-    library().tinyfl_native_sine(seed, address(devices), len(devices), address(x), len(x), address(y))
-    return y
-
-
-def random(seed: int, stream: Stream, devices: U32, round: int = 0, *, words: int) -> U32:
-    """Words of the core's generator, a pure function of its arguments: uint32 (devices, words)."""
-    check_array(devices, np.uint32, (len(devices),), "devices")
-    _check_range(seed, 0, 1 << 64, "seed")
-    _check_range(round, 0, 1 << 32, "round")
-    out = np.empty((len(devices), words), np.uint32)
-    library().tinyfl_native_random(seed, int(stream), address(devices), len(devices), round, words, address(out))
-    return out
-
-
-def uniform(words: U32) -> F32:
-    """Words as floats in [0, 1), from their upper 24 bits."""
-    return (words >> 8).astype(np.float32) * np.float32(2**-24)

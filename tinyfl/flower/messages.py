@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
+from io import BytesIO
 from math import isfinite
 from typing import Any
 
@@ -24,10 +26,11 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.errors.words import plain
-from tinyfl.fleet import UNSAVED, Event, Saved
+from tinyfl.fleet import UNSAVED, Event, Saved, Stretch
 from tinyfl.networks import Network, from_plan
 
-RAW = "tinyfl.i64le"
+RAW, NUMPY = "tinyfl.i64le", "numpy.ndarray"
+"""Serialisations of an array: of exact sums, and Flower's."""
 
 REASON = re.compile(r"[a-z][a-z, -]{0,39}")
 """The reason for a device's absence: a word or two, used as a key in logs and checkpoints."""
@@ -65,7 +68,10 @@ NETWORK = "network"
 class Instructions:
     """A node's part of a round: the inner loop, the round, and the sizes and seed that determine the cohort. With ``exact`` it
     replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates.
-    ``saved`` is for what devices keep."""
+    ``saved`` is for what devices keep.
+
+    With ``alphas`` it runs as many rounds from ``round`` on, each of one device, and takes the outer step of TowardsMean after
+    each; only a node of this process is asked for that."""
 
     inner: Inner
     round: int
@@ -75,6 +81,7 @@ class Instructions:
     exact: bool
     devices: tuple[int, ...] = ()
     saved: Saved = UNSAVED
+    alphas: tuple[float, ...] = ()
 
 
 def instructions(
@@ -105,6 +112,7 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             config["exact"],
             tuple(config.get("devices", ())),
             Saved(config.get("run", 0), config.get("saved", 0)),
+            tuple(config.get("alphas", ())),
         )
     except KeyError as error:
         raise ConfigError(
@@ -136,14 +144,28 @@ def read_network(content: RecordDict) -> Network | None:
         ) from error
 
 
+@lru_cache(maxsize=4)
+def _header(parameters: int) -> bytes:
+    """What NumPy writes before the values of a theta. It takes many times as long as the values, and depends on their number
+    only."""
+    file = BytesIO()
+    np.save(file, np.zeros(parameters, "<f4"))
+    return file.getvalue()[: -4 * parameters]
+
+
 def theta_record(theta: F32) -> ArrayRecord:
     """A record with theta, float32 (parameters,), as its only array."""
-    return ArrayRecord({"theta": Array(theta)})
+    data = _header(len(theta)) + theta.astype("<f4", copy=False).tobytes()
+    return ArrayRecord({"theta": Array("float32", theta.shape, NUMPY, data)})
 
 
 def read_theta(record: ArrayRecord) -> F32:
     """Reads the only array of ``record``, float32 (parameters,)."""
     (array,) = record.values()
+    values = array.shape[0] if len(array.shape) == 1 and array.stype == NUMPY else 0
+    header = _header(values) if 0 < 4 * values < len(array.data) else b"\0"
+    if array.data.startswith(header) and len(array.data) == len(header) + 4 * values:  # as theta_record writes it
+        return np.frombuffer(array.data, "<f4", offset=len(header)).astype(np.float32)
     return np.ascontiguousarray(array.numpy(), dtype=np.float32)
 
 
@@ -151,6 +173,29 @@ def sum_record(total: I64) -> ArrayRecord:
     """A record with an exact sum, int64 (parameters,), as its only array."""
     data = total.astype("<i8").tobytes()
     return ArrayRecord({"sum": Array(dtype="int64", shape=total.shape, stype=RAW, data=data)})
+
+
+def stretch_record(stretch: Stretch, samples: int) -> RecordDict:
+    """The reply after a stretch of rounds with ``samples`` samples each."""
+    devices = len(stretch.loss) - len(stretch.absent)
+    arrays = ArrayRecord({"theta": Array(stretch.theta), "losses": Array(stretch.loss)})
+    metrics = MetricRecord({"num-examples": devices * samples, "devices": devices})
+    absent = ConfigRecord({str(number): reason for number, reason in stretch.absent.items()})
+    return RecordDict({"arrays": arrays, "metrics": metrics, ABSENT: absent})
+
+
+def read_stretch(theta: F32, content: RecordDict, rounds: int) -> Stretch:
+    """Reads the reply to a message for ``rounds`` rounds from ``theta`` on.
+
+    Raises Corrupt for any other reply.
+    """
+    with corrupt("the reply"):
+        arrays = content.array_records["arrays"]
+        after, losses = (np.asarray(arrays[name].numpy(), np.float32) for name in ("theta", "losses"))
+        absent = _read_absent(content, range(rounds))
+    if after.shape != theta.shape or losses.shape != (rounds,):
+        raise Corrupt(f"the reply holds weights of shape {after.shape} and losses of shape {losses.shape}.")
+    return Stretch(after, losses, absent)
 
 
 def metrics_record(updates: Updates, samples: int) -> MetricRecord:

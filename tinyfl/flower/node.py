@@ -15,7 +15,7 @@ from tinyfl import core
 from tinyfl.algorithms import Updates
 from tinyfl.core import F32, U32, Code
 from tinyfl.errors import Corrupt
-from tinyfl.fleet import Fleet, Phis, absent, draw_cohort
+from tinyfl.fleet import Fleet, Phis, SerialFleet, absent, draw_cohort, draw_devices
 from tinyfl.flower.messages import (
     Instructions,
     Trouble,
@@ -27,6 +27,7 @@ from tinyfl.flower.messages import (
     read_network,
     read_reason,
     read_theta,
+    stretch_record,
     sum_record,
     theta_record,
 )
@@ -77,6 +78,14 @@ def answer(fleet: Fleet, devices: range, request: Request) -> RecordDict | Error
         named: U32 = np.array(told.devices, np.uint32)
         return _apart(named, fleet.run_each(named, told.round, request.theta, told.inner, told.saved), told)
     return _content(fleet.run(cohort_at(devices, told), told.round, request.theta, told.inner, told.saved), request)
+
+
+def answer_serially(fleet: SerialFleet, request: Request) -> RecordDict:
+    """The reply of the node that serves all devices of ``fleet``, to a message that asks for a stretch of rounds."""
+    told = request.instructions
+    devices = draw_devices(told.seed, range(told.round, told.round + len(told.alphas)), told.fleet_size)
+    stretch = fleet.run_serially(devices, told.round, request.theta, told.inner, np.array(told.alphas, np.float64))
+    return stretch_record(stretch, told.inner.total)
 
 
 def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:

@@ -1,13 +1,15 @@
 """The rounds of a run over Flower: metrics, checkpoints, and the conditions that end it."""
 
+import json
 import logging
 import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from tinyfl.config import Config
 from tinyfl.config.roster import named
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
-from tinyfl.fleet import Event, draw_cohort, spans
+from tinyfl.fleet import Event, Stretch, draw_cohort, draw_devices, spans
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.system.interrupts import interrupt_message
@@ -168,12 +170,14 @@ class Federation:
             aggregator=self._aggregator,
             minimum=self.config.minimum,
             run=self._run_number,
+            until=self.config.rounds,
             saved=lambda: self._saved_round,
             on_round=self._on_round,
             on_short=self._on_short,
+            on_stretch=self._on_stretch,
             on_event=self.on_event,
         )
-        while left := self.config.rounds - self._snapshot.state.round:
+        while left := strategy.messages(self.grid):
             strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
 
     def _restore(self) -> None:
@@ -217,17 +221,30 @@ class Federation:
     def _on_round(self, state: State, updates: Updates) -> None:
         self._log_round(updates, counts=True)
         self._check_kept(updates, state.round)
-        left_out = self._snapshot.left_out.copy()
-        for reason, count in updates.left_out.items():
-            known = reason in left_out or len(left_out) < MAX_REASONS
-            left_out[reason if known else "other"] += count
-        losses = (*self._snapshot.losses, *([updates.loss * self.unit] if np.isfinite(updates.loss) else ()))
-        snapshot = _Snapshot(state, left_out, losses)
-        every = max(1, self.config.rounds // METRICS_RECORDS)
-        if state.round % every == 0 or state.round == self.config.rounds:
-            self._record(snapshot)
-            snapshot = replace(snapshot, losses=())
-        self._snapshot = snapshot  # in one step: an interrupt finds the run before this round or after it
+        self._count(state, [updates.loss], {0: updates.left_out})
+
+    def _on_stretch(self, state: State, stretch: Stretch) -> None:
+        self._log_stretch(stretch)
+        losses = [nan if i in stretch.absent else loss for i, loss in enumerate(stretch.loss.tolist())]
+        self._count(state, losses, {i: {reason: 1} for i, reason in stretch.absent.items()})
+
+    def _count(self, state: State, losses: Sequence[float], left_out: Mapping[int, Mapping[str, int]]) -> None:
+        """Counts the rounds up to ``state``: the loss of each, and the devices left out of some of them, by their number from
+        0 and by reason. Writes metrics, and a checkpoint if one is due."""
+        total, pending = self._snapshot.left_out.copy(), list(self._snapshot.losses)
+        every, last = max(1, self.config.rounds // METRICS_RECORDS), self.config.rounds
+        for number, loss in enumerate(losses):
+            for reason, count in left_out.get(number, {}).items():
+                known = reason in total or len(total) < MAX_REASONS
+                total[reason if known else "other"] += count
+            if isfinite(loss):
+                pending.append(loss * self.unit)
+            done = state.round - len(losses) + number + 1
+            if done % every == 0 or done == last:
+                self._record(done, pending, total)
+                pending = []
+        # In one step: an interrupt finds the run before these rounds or after them.
+        self._snapshot = _Snapshot(state, total, tuple(pending))
         self._short = 0
         # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
@@ -302,7 +319,7 @@ class Federation:
         record = {
             "round": self._snapshot.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices).tolist()),
+            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices)),
             "updates": updates.devices,
             "absent": {reason: spans(devices) for reason, devices in absent.items()},
             "seconds": round(now - self._round_began, 4),
@@ -311,12 +328,25 @@ class Federation:
         self._log.add(record)
         self._round_began = now
 
-    def _record(self, snapshot: _Snapshot) -> None:
-        done, loss = snapshot.state.round, float(np.mean(snapshot.losses)) if snapshot.losses else float("nan")
+    def _log_stretch(self, stretch: Stretch) -> None:
+        """Logs rounds of one device each, as _log_round does. Their seconds are equal shares."""
+        now, first, config, rounds = time.monotonic(), self._snapshot.state.round, self.config, len(stretch.loss)
+        devices = draw_devices(config.seed, range(first, first + rounds), config.devices).tolist()
+        seconds, reasons = round((now - self._round_began) / rounds, 4), stretch.absent
+        absent = {number: json.dumps({reason: f"{devices[number]}"}) for number, reason in reasons.items()}
+        self._log.add_lines(
+            f'{{"round": {first + number + 1}, "counts": true, "cohort": "{device}", "updates": {int(number not in absent)}, '
+            f'"absent": {absent.get(number, "{}")}, "seconds": {seconds}, "nodes": {{}}}}'
+            for number, device in enumerate(devices)
+        )
+        self._round_began = now
+
+    def _record(self, done: int, losses: Sequence[float], left_out: Mapping[str, int]) -> None:
+        loss = float(np.mean(losses)) if losses else float("nan")
         record = {
             "round": done,
             "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(snapshot.left_out),
+            "left_out": dict(left_out),
         }
         self._metrics.add(record)
         if self.progress:

@@ -10,9 +10,9 @@ from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
 from tinyfl.aggregators import shown_record
-from tinyfl.algorithms import Algorithm, Inner, State, Updates
+from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of
 from tinyfl.errors import ConfigError, LinkError, TrainingError
-from tinyfl.fleet import Event, draw_cohort, spans
+from tinyfl.fleet import Event, Stretch, draw_cohort, spans
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import (
     Trouble,
@@ -20,6 +20,7 @@ from tinyfl.flower.messages import (
     metrics_record,
     read_phi,
     read_reason,
+    read_stretch,
     read_updates,
     theta_record,
 )
@@ -39,7 +40,11 @@ class FleetStrategy(Strategy):
     For devices that keep layers, ``run`` is the run's number, and ``saved`` tells the number of rounds in its last checkpoint.
 
     A round with fewer than ``minimum`` updates does not count: ``on_short`` receives its updates, and the round is repeated.
-    ``on_event`` receives an event for each unreadable reply."""
+    ``on_event`` receives an event for each unreadable reply.
+
+    With ``until``, the number of the run's rounds, one message asks for a stretch of rounds where the fleet runs them by
+    itself: rounds of one simulated device in this process, with the outer step of TowardsMean and no ``minimum``.
+    ``on_stretch`` receives the state after it and its rounds; ``messages`` tells how many messages are left."""
 
     def __init__(
         self,
@@ -53,18 +58,22 @@ class FleetStrategy(Strategy):
         aggregator: Strategy | None = None,
         minimum: int = 0,
         run: int = 0,
+        until: int = 0,
         saved: Callable[[], int] | None = None,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
+        on_stretch: Callable[[State, Stretch], None] | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.algorithm, self.state = algorithm, state
         self.cohort, self.fleet_size, self.seed, self.each_device = cohort, fleet_size, seed, each_device
         self.aggregator, self.minimum, self.on_round, self.on_short = aggregator, minimum, on_round, on_short
-        self.run, self.saved = run, saved
-        self.on_event = on_event
+        self.run, self.saved, self.until = run, saved, until
+        self.on_event, self.on_stretch = on_event, on_stretch
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._requested: Mapping[int, Sequence[int]] = {}
+        self._asked = 0
+        """The number of rounds in the last message, if it asked for a stretch."""
 
     def _train_config(self) -> ConfigRecord:
         """This round's instructions; rebuilt only when the inner loop changes, since Flower checks every key."""
@@ -86,6 +95,11 @@ class FleetStrategy(Strategy):
         grid: Grid,
     ) -> Iterable[Message]:
         """The messages of a round, to each gateway or to each device of the cohort."""
+        alphas = self._alphas(grid)
+        self._asked = len(alphas)
+        if alphas:
+            told = ConfigRecord({**self._train_config(), "alphas": alphas})
+            return [Message(RecordDict({"arrays": arrays, "config": told}), grid.get_node_ids()[0], MessageType.TRAIN)]  # type: ignore[index]
         self._requested = self._cohort_by_node(grid)
         if self.aggregator is not None:
             self._refuse_sums()
@@ -97,6 +111,30 @@ class FleetStrategy(Strategy):
             return messages
         record = RecordDict({"arrays": arrays, "config": self._train_config()})
         return [Message(record, node, MessageType.TRAIN) for node in self._requested]
+
+    def _stretch(self, grid: Grid) -> int:
+        """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
+        serial = self.until and self.cohort == 1 and self.minimum == 0 and self.aggregator is None
+        if not serial or not isinstance(grid, FleetAddresses) or alpha_of(self.algorithm) is None:
+            return 1
+        return grid.stretch(self.algorithm.inner(0))
+
+    def messages(self, grid: Grid) -> int:
+        """The number of messages up to the last round, if each stretch runs to its end."""
+        first, every = self.state.round, self._stretch(grid)
+        return len(range(first - first % every, self.until, every)) if first < self.until else 0
+
+    def _alphas(self, grid: Grid) -> list[float]:
+        """alpha_t of the rounds to ask for in one message, which have the same inner loop; empty: one round."""
+        first, every, alpha = self.state.round, self._stretch(grid), alpha_of(self.algorithm)
+        if every == 1 or alpha is None:
+            return []
+        inner, alphas = self.algorithm.inner(first), list[float]()
+        for round in range(first, min(first + every - first % every, self.until)):
+            if inner.kept or self.algorithm.inner(round) != inner:
+                break
+            alphas.append(float(alpha(round)))
+        return alphas
 
     def _refuse_sums(self) -> None:
         """Raises ConfigError if a node would reply to an aggregator for several devices."""
@@ -127,6 +165,8 @@ class FleetStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Adds the exact sums, or calls the aggregator, and takes the algorithm's outer step. Nodes with an error or an invalid
         update are left out."""
+        if self._asked:
+            return self._after_stretch(next(iter(replies)))
         usable: list[Message] = []
         updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
         silent = dict(self._requested)
@@ -155,6 +195,14 @@ class FleetStrategy(Strategy):
             if self.on_round:
                 self.on_round(self.state, updates)
         return theta_record(self.state.theta), metrics_record(updates, inner.total)
+
+    def _after_stretch(self, reply: Message) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Takes over the state after a stretch."""
+        stretch = read_stretch(self.state.theta, reply.content, self._asked)
+        self.state = replace(self.state, round=self.state.round + self._asked, theta=stretch.theta)
+        if self.on_stretch:
+            self.on_stretch(self.state, stretch)
+        return theta_record(stretch.theta), None
 
     def _read(self, reply: Message, devices: Sequence[int]) -> Updates:
         """The updates in one reply."""

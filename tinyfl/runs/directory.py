@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -268,10 +268,14 @@ class Log:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a line."""
-        line = json.dumps(record).encode() + b"\n"
+        self.add_lines([json.dumps(record)])
+
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Appends lines of JSON."""
+        data = "".join(f"{line}\n" for line in lines).encode()
         with writing(self._path, self._cure):
-            while line:  # an almost full disk takes a part first
-                line = line[self._file.write(line) :]
+            while data:  # an almost full disk takes a part first
+                data = data[self._file.write(data) :]
 
     def save(self) -> None:
         """Flushes all lines to disk."""

@@ -6,7 +6,7 @@ Python code per device: as row numbers into a table, or as a formula computed by
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ __all__ = [
     "FIRST_VALIDATION_DEVICE",
     "SPLITS",
     "Episodes",
+    "SerialTask",
     "Split",
     "Task",
     "load_task",
@@ -61,7 +62,7 @@ class Episodes:
 
 
 class Task(Protocol):
-    """A source of samples."""
+    """A source of samples. A task may also have ``streams``: see SerialTask."""
 
     @property
     def name(self) -> str: ...
@@ -96,6 +97,14 @@ class Task(Protocol):
 
         Raises DataError if a device has too few samples for the shots.
         """
+
+
+@runtime_checkable
+class SerialTask(Protocol):
+    """A task that gives the samples of many rounds at once, so that rounds of one device each run one after another."""
+
+    def streams(self, devices: U32, rounds: U32, samples: int) -> Source:
+        """Like ``stream``, with a round for each device: ``devices[i]`` in ``rounds[i]``, uint32."""
 
 
 def load_task(

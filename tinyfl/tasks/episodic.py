@@ -68,8 +68,11 @@ class Episodic:
         return classes, np.float32(low) + np.float32(high - low) * core.uniform(words[:, 1])
 
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
+        return self.streams(devices, np.full(len(devices), round, np.uint32), samples)
+
+    def streams(self, devices: U32, rounds: U32, samples: int) -> TableSource:
         classes, gain = self.classes_and_gains(devices, self.train)
-        words = core.random(self.seed, Stream.sample, devices, round, words=2 * samples)
+        words = core.random(self.seed, Stream.sample, devices, rounds, words=2 * samples)
         labels = below(words[:, :samples], self.ways)
         chosen = np.take_along_axis(classes, labels, axis=1)
         rows = self.train.first[chosen] + below(words[:, samples:], self.train.count[chosen])

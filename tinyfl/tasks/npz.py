@@ -23,6 +23,9 @@ from tinyfl.tasks import Episodes, Split, numbers
 from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.tasks.standard import Standardisation, centred, spread
 
+MAX_WORDS = 1 << 22
+"""Maximum number of random words at once: bounds the memory of shuffles, wherever a device has very many samples."""
+
 MAX_QUERIES = 50
 HELD_OUT = 0.2
 VALIDATION = 0.15
@@ -179,11 +182,18 @@ class Npz:
 
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
         """Each device's own rows in a new order every round, repeated if they are fewer than ``samples``."""
+        return self.streams(devices, np.full(len(devices), round, np.uint32), samples)
+
+    def streams(self, devices: U32, rounds: U32, samples: int) -> TableSource:
         device = self._members["train"][devices]
         most = int(self._count[device].max())
-        words = core.random(self.seed, Stream.sample, devices, round, words=most)
         at = np.arange(samples) % self._count[device][:, None]
-        return self._source(np.take_along_axis(self._shuffled(device, words), at, axis=1))
+        rows = np.empty((len(devices), samples), np.int64)
+        step = max(1, MAX_WORDS // most)
+        for part in (slice(start, start + step) for start in range(0, len(devices), step)):
+            words = core.random(self.seed, Stream.sample, devices[part], rounds[part], words=most)
+            rows[part] = np.take_along_axis(self._shuffled(device[part], words), at[part], axis=1)
+        return self._source(rows)
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""

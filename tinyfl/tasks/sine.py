@@ -31,6 +31,9 @@ class Sine:
     def stream(self, devices: U32, round: int, samples: int) -> SineSource:
         return SineSource(self.seed)
 
+    def streams(self, devices: U32, rounds: U32, samples: int) -> SineSource:
+        return SineSource(self.seed)
+
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
         words = core.random(self.seed, Stream.support, devices, words=shots)

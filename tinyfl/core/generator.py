@@ -1,0 +1,54 @@
+"""The core's random generator and the sine task: pure functions of their arguments."""
+
+from enum import IntEnum
+
+import numpy as np
+
+from tinyfl.core.arrays import F32, U32, address, check_array
+from tinyfl.core.binding import library
+
+
+class Stream(IntEnum):
+    """Streams of the random generator, by their use (firmware/core/tinyfl.h)."""
+
+    weights = 0
+    cohort = 1
+    task = 2
+    sample = 3
+    support = 4
+    query = 5
+
+
+def check_range(value: float, low: float, high: float, name: str) -> None:
+    """Raises ValueError unless ``low`` <= ``value`` < ``high``."""
+    if not low <= value < high:
+        raise ValueError(f"{name} is {value}, not from {low} to below {high}")
+
+
+def random(seed: int, stream: Stream, devices: U32, round: int | U32 = 0, *, words: int) -> U32:
+    """Words of the core's generator, a pure function of its arguments: uint32 (devices, words). ``round`` is a number, or
+    each device's own, uint32 (devices,)."""
+    check_array(devices, np.uint32, (len(devices),), "devices")
+    check_range(seed, 0, 1 << 64, "seed")
+    if isinstance(round, np.ndarray):
+        check_array(round, np.uint32, (len(devices),), "round")
+    else:
+        check_range(round, 0, 1 << 32, "round")
+    rounds = np.ascontiguousarray(np.broadcast_to(np.asarray(round, np.uint32), len(devices)))
+    out = np.empty((len(devices), words), np.uint32)
+    library().tinyfl_native_random(seed, int(stream), address(devices), address(rounds), len(devices), words, address(out))
+    return out
+
+
+def sine(seed: int, devices: U32, x: F32) -> F32:
+    """The sine task's function of each device at ``x`` (points,): float32 (devices, points)."""
+    check_array(devices, np.uint32, (len(devices),), "devices")
+    check_array(x, np.float32, (len(x),), "x")
+    y = np.empty((len(devices), len(x)), np.float32)
+    library().tinyfl_native_sine(seed, address(devices), len(devices), address(x), len(x), address(y))
+    return y
+
+
+def uniform(words: U32) -> F32:
+    """Words as floats in [0, 1), from their upper 24 bits."""
+    return (words >> 8).astype(np.float32) * np.float32(2**-24)
