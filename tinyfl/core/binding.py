@@ -111,6 +111,7 @@ def declare(lib: Any) -> Any:
     pointer, size, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64
     lib.tinyfl_native_train.argtypes = [ctypes.POINTER(Cohort), ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(Adaptation), ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_race.argtypes = [ctypes.POINTER(Adaptation), size, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(NativeSource), pointer, size, u32, u32, u32, u32, pointer, pointer]
     lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
     lib.tinyfl_native_random.argtypes = [u64, u32, pointer, size, u32, size, pointer]

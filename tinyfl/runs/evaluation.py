@@ -127,11 +127,13 @@ def choose_rate(
     """
     episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
     best, best_rate = -np.inf, 0.0
-    for rate in RATES:
-        adapted = core.adapt(
-            network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
-            inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation), engine=engine,
-        )  # fmt: skip
+    adaptations = core.race(
+        network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
+        [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in RATES],
+        by_accuracy=network.classifies, engine=engine,
+    )  # fmt: skip
+    for rate, adapted in zip(RATES, adaptations, strict=True):
+        # The score of a rate that lost the race early is NaN, and never the best.
         score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
         if score > best and np.isfinite(adapted.loss).any():
             best, best_rate = score, rate
