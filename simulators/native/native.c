@@ -1,5 +1,5 @@
 /* Threads over groups of devices, and selection of the widest engine for this processor. */
-#include <float.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -111,7 +111,7 @@ static void *trainer(void *argument)
 static entry *leader(work *w)
 {
     const double SURELY = 1.0 - 1e-9;
-    double best = DBL_MAX;
+    double best = INFINITY;
     entry *leading = NULL;
     for (entry *e = w->entries; e < w->entries + w->entry_count; e++)
         if (e->measured == e->adaptation->count)

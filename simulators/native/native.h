@@ -83,7 +83,7 @@ TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, cons
                                         uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
                                         float *y);
 
-/* The sine task's function of each device: y (count, points) at x (points). */
+/* The sine task's function of each device: y (count, points) at x (count, points). */
 TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, size_t count, const float *x, size_t points,
                                       float *y);
 

@@ -365,9 +365,7 @@ def race(
     jobs = [_adaptation(plan, theta, support, query, at, *each, stop) for each in zip(inners, results, strict=True)]
     array = (binding.Adaptation * len(jobs))(*jobs)
     lanes, threads = engine.resolved()
-    _check_code(
-        _interruptibly(lambda: library().tinyfl_native_race(array, len(array), by_accuracy, lanes, threads), stop)
-    )
+    _check_code(_interruptibly(lambda: library().tinyfl_native_race(array, len(array), by_accuracy, lanes, threads), stop))
     return results
 
 
@@ -389,11 +387,11 @@ def samples(source: Source, plan: Plan, devices: U32, round: int, count: int) ->
 
 
 def sine(seed: int, devices: U32, x: F32) -> F32:
-    """The sine task's function of each device at ``x`` (points,): float32 (devices, points)."""
+    """The sine task's function of each device at its row of ``x``, float32 (devices, points): float32 (devices, points)."""
     check_array(devices, np.uint32, (len(devices),), "devices")
-    check_array(x, np.float32, (len(x),), "x")
-    y = np.empty((len(devices), len(x)), np.float32)
-    library().tinyfl_native_sine(seed, address(devices), len(devices), address(x), len(x), address(y))
+    check_array(x, np.float32, (len(devices), *x.shape[1:2]), "x")
+    y = np.empty_like(x)
+    library().tinyfl_native_sine(seed, address(devices), len(devices), address(x), x.shape[1], address(y))
     return y
 
 
