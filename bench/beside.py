@@ -2,8 +2,8 @@
 
     python bench/beside.py 58d1526 --data omniglot28.npz    about 20 minutes
 
-Each job runs through ``tinyfl.simulate`` in a child process, in turn with each commit; medians of the rounds' seconds (evaluation
-and start are apart), and the median of the pairs' ratios. Both must end with the same theta and the same logs, but for seconds.
+Each job runs through ``tinyfl.simulate`` in a child process, in turn with each commit; medians of the rounds' seconds, without
+start and evaluation, and the median of the pairs' ratios. Both must end with the same theta and the same logs, but for seconds.
 The other commit is checked out and installed under build/.
 """
 
@@ -77,7 +77,9 @@ def compare(job: str, options: dict[str, Any], other: Path) -> None:
     now, before = (statistics.median(side) for side in zip(*seconds, strict=True))
     ratio = statistics.median(b / a for a, b in seconds)
     rounds, gradients = mine["device_rounds"], mine["sample_gradients"]
-    print(f"| {job} | {rounds / before:,.0f} | {rounds / now:,.0f} | {gradients / now:,.0f} | {ratio:.2f} | {same} |", flush=True)
+    print(
+        f"| {job} | {rounds / before:,.0f} | {rounds / now:,.0f} | {gradients / now:,.0f} | {ratio:.2f} | {same} |", flush=True
+    )
 
 
 def main() -> None:

@@ -1,10 +1,14 @@
 """Evaluation against scikit-learn and a plain NumPy adaptation written apart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinyfl import core
-from tinyfl.algorithms import nearest_mean
+from tinyfl.algorithms import Phase, nearest_mean
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.runs import evaluation
@@ -140,3 +144,76 @@ def test_an_initialisation_that_always_diverges_is_an_error(name: str) -> None:
     net = network("mlp-8-relu", task.shape, task.outputs, task.loss, Activation.relu)
     with pytest.raises(TrainingError, match="diverges"):
         evaluation.choose_rate(task, net, net.initial_weights(0) * np.float32(1e12), "batch", 1, 0.0, core.FASTEST)
+
+
+def head_first(phase: Phase) -> tuple[Phase, ...]:
+    """Three passes of the head, then the rest of them for all layers."""
+    return replace(phase, passes=3, layers=2), replace(phase, passes=phase.passes - 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["sine", "digits"]),
+    mode=st.sampled_from(evaluation.MODES),
+    # Rates too small to tell apart, repeated rates, and rates at which some devices or all diverge.
+    rates=st.lists(st.sampled_from([1e-12, 2e-12, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 1e6]), min_size=1, max_size=9),
+    adaptation=st.sampled_from([evaluation.plain_adaptation, head_first]),
+    scale=st.sampled_from([0.1, 1.0, 5.0]),
+    devices=st.integers(1, 70),
+    threads=st.sampled_from([1, 2, 5]),
+    lanes=st.sampled_from([0, 4, 1]),
+)
+def test_a_race_is_won_by_the_rate_that_measuring_every_rate_on_every_device_would_choose(
+    name, mode, rates, adaptation, scale, devices, threads, lanes
+) -> None:
+    task = load_task(name, None, 0)
+    net = network("mlp-8-relu", task.shape, task.outputs, task.loss, Activation.relu)
+    theta, episodes = net.initial_weights(0) * np.float32(scale), task.episodes("validation", devices, 2)
+    call = (net.plan, theta, episodes.support, episodes.query)
+    loops = [evaluation.inner_loop(mode, episodes.support.samples, 5, rate, 0.0, adaptation) for rate in rates]
+    raced = core.race(*call, 5, loops, by_accuracy=net.classifies, engine=core.Engine(threads, lanes))
+    scores = []
+    for loop, ours in zip(loops, raced, strict=True):
+        whole = core.adapt(*call, (5,), loop)
+        scores.append(float(whole.accuracy.mean(dtype=np.float64) if net.classifies else -whole.loss.mean(dtype=np.float64)))
+        measured = int((~np.isnan(ours.loss)).sum())
+        for part, of in ((ours.loss, whole.loss), (ours.accuracy, whole.accuracy)):
+            assert np.array_equal(part[:, :measured], of[:, :measured])
+            assert np.isnan(part[:, measured:]).all()
+    for score, ours in zip(scores, raced, strict=True):
+        assert score < max(scores) or not np.isnan(ours.loss).any()
+
+
+@pytest.mark.parametrize(("name", "shots"), [("sine", 10), ("digits", 1)])
+def test_a_race_spares_the_losers_most_devices(name: str, shots: int) -> None:
+    task = load_task(name, None, 0)
+    net = network("mlp-16", task.shape, task.outputs, task.loss, task.activation)
+    episodes = task.episodes("validation", 200, shots)
+    raced = core.race(
+        net.plan, net.initial_weights(0), episodes.support, episodes.query, 10,
+        [evaluation.inner_loop("stream", episodes.support.samples, 10, rate) for rate in evaluation.RATES],
+        by_accuracy=net.classifies,
+    )  # fmt: skip
+    assert sum((~np.isnan(each.loss)).sum() for each in raced) < 0.75 * 200 * len(evaluation.RATES)
+
+
+@pytest.mark.parametrize("name", ["sine", "digits"])
+@pytest.mark.parametrize("mode", evaluation.MODES)
+def test_on_a_tie_the_lower_rate_is_chosen(name: str, mode: evaluation.Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(name, None, 0)
+    net = network("mlp-8", task.shape, task.outputs, task.loss, task.activation)
+    monkeypatch.setattr(evaluation, "RATES", (1e-15, 2e-15, 3e-15))
+    assert evaluation.choose_rate(task, net, net.initial_weights(0), mode, 1, 0.0, core.FASTEST) == 1e-15
+
+
+def test_a_race_that_does_not_fit_is_refused() -> None:
+    task = load_task("sine", None, 0)
+    net = network("mlp-8", task.shape, task.outputs, task.loss, task.activation)
+    episodes = task.episodes("validation", 3, 4)
+    call = (net.plan, net.initial_weights(0), episodes.support, episodes.query, 5)
+    good = evaluation.inner_loop("batch", 4, 5, 0.1)
+    for loops in ([], [good] * 65, [good, good[:-1]], [good, evaluation.inner_loop("batch", 3, 5, 0.1)], [good[:4]]):
+        with pytest.raises(ValueError):
+            core.race(*call, loops, by_accuracy=False)
+    with pytest.raises(ValueError, match="at least 6"):
+        core.race(*call[:4], 6, [good], by_accuracy=False)

@@ -13,6 +13,7 @@ from tinyfl.errors import ConfigError, DataError
 from tinyfl.networks import network
 from tinyfl.networks.layers import Loss
 from tinyfl.tasks import load_task, numbers
+from tinyfl.tasks.digits import images_and_labels
 from tinyfl.tasks.episodic import Episodic
 from tinyfl.tasks.npz import Npz
 
@@ -239,3 +240,11 @@ def test_distinct_draws_are_distinct_in_range_and_uniform() -> None:
 def test_below_reaches_every_number_and_no_more() -> None:
     words = np.array([0, 2**31, 2**32 - 1], np.uint32)
     assert below(words, 10).tolist() == [0, 5, 9]
+
+
+def test_digits_are_scikit_learns() -> None:
+    from sklearn.datasets import load_digits
+
+    for ours, theirs in zip(images_and_labels(), load_digits(return_X_y=True), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)

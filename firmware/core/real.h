@@ -41,7 +41,7 @@ TINYFL_INLINE float lane(real value, int index) { (void)index; return value; }
 TINYFL_INLINE int lane_of_mask(mask m, int index) { (void)index; return m; }
 TINYFL_INLINE void set_lane(real *value, int index, float to) { (void)index; *value = to; }
 TINYFL_INLINE void set_word(tinyfl_word *value, int index, uint32_t to) { (void)index; *value = to; }
-TINYFL_INLINE uint32_t word_at(tinyfl_word value, int index) { (void)index; return value; }
+TINYFL_INLINE uint32_t lane_of_word(tinyfl_word value, int index) { (void)index; return value; }
 
 #else
 
@@ -65,7 +65,7 @@ TINYFL_INLINE float lane(real value, int index) { return value[index]; }
 TINYFL_INLINE int lane_of_mask(mask m, int index) { return m[index] != 0; }
 TINYFL_INLINE void set_lane(real *value, int index, float to) { (*value)[index] = to; }
 TINYFL_INLINE void set_word(tinyfl_word *value, int index, uint32_t to) { (*value)[index] = to; }
-TINYFL_INLINE uint32_t word_at(tinyfl_word value, int index) { return value[index]; }
+TINYFL_INLINE uint32_t lane_of_word(tinyfl_word value, int index) { return value[index]; }
 
 #endif
 

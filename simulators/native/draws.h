@@ -44,7 +44,7 @@ static void distinct(const tinyfl_draw *d, size_t first)
             continue;
         for (int l = 0; l < used; l++)
             if (i < d->picks || lane_of_mask(smaller, l)) {
-                take(&lists[l], d->picks, word_at(four[at % 4], l), i);
+                take(&lists[l], d->picks, lane_of_word(four[at % 4], l), i);
                 set_word(&most, l, lists[l].word[lists[l].count - 1]);
             }
     }

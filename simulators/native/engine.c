@@ -356,7 +356,7 @@ TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, si
     for (size_t d = 0; d < count; d++) {
         const tinyfl_sine sine = tinyfl_sine_of(seed, devices[d]);
         for (size_t i = 0; i < points; i++)
-            y[d * points + i] = tinyfl_sine_at(sine, x[i]);
+            y[d * points + i] = tinyfl_sine_at(sine, x[d * points + i]);
     }
 }
 

@@ -1,4 +1,5 @@
 /* Threads over groups of devices, and selection of the widest engine for this processor. */
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -54,19 +55,27 @@ static const tinyfl_engine *engine_of(int lanes)
     }
 }
 
-/* A call's work, shared by its threads: exactly one of cohort and adaptation is set. */
+/* One of the adaptations in a race, and how far it is. */
+typedef struct {
+    const tinyfl_adaptation *adaptation;
+    size_t started, measured; /* devices */
+    double cost;              /* of those measured: the sum of their losses, or of 1 - accuracy. It never falls. */
+} entry;
+
+/* A call's work, shared by its threads: a cohort, or the entries of a race. */
 typedef struct {
     const tinyfl_engine *engine;
-    const tinyfl_cohort *cohort;
-    const tinyfl_adaptation *adaptation;
     const tinyfl_plan *plan;
-    size_t count;
-    atomic_size_t next;  /* first device of the next group */
-    atomic_int failed;   /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop` */
-    pthread_mutex_t lock; /* guards cohort->sum */
+    const atomic_int *stop;
+    size_t count; /* devices, of all entries */
+    const tinyfl_cohort *cohort;
+    atomic_size_t next; /* first device of the cohort's next group */
+    entry *entries;
+    size_t entry_count;
+    int by_accuracy;
+    atomic_int failed;    /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop` */
+    pthread_mutex_t lock; /* guards cohort->sum and the entries */
 } work;
-
-static const atomic_int *stop_of(const work *w) { return w->cohort ? w->cohort->stop : w->adaptation->stop; }
 
 static void *aligned_zeros(size_t bytes)
 {
@@ -87,34 +96,77 @@ static void add_lanes(work *w, size_t weights, const int64_t *sum)
     pthread_mutex_unlock(&w->lock);
 }
 
-static void *worker(void *argument)
+static void *trainer(void *argument)
 {
     work *w = argument;
     const size_t lanes = (size_t)w->engine->lanes, weights = tinyfl_native_weights(w->plan);
     void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
-    int64_t *sum = w->cohort ? aligned_zeros(weights * lanes * sizeof *sum) : NULL;
-    if (!memory || (w->cohort && !sum)) {
+    int64_t *sum = aligned_zeros(weights * lanes * sizeof *sum);
+    if (!memory || !sum) {
         atomic_store(&w->failed, TINYFL_EMEMORY);
     } else {
         for (size_t first; !atomic_load(&w->failed) && (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
-            if (w->cohort)
-                w->engine->train(w->cohort, first, memory, sum);
-            else
-                w->engine->adapt(w->adaptation, first, memory);
-            if (tinyfl_stopped(stop_of(w)))
+            w->engine->train(w->cohort, first, memory, sum);
+            if (tinyfl_stopped(w->stop))
                 atomic_store(&w->failed, TINYFL_ESTOPPED);
         }
-        if (w->cohort)
-            add_lanes(w, weights, sum);
+        add_lanes(w, weights, sum);
     }
     free(sum);
     free(memory);
     return NULL;
 }
 
+/* The entry whose next group is worth measuring: the leader of those with devices left, the first on a tie. NULL once there is
+ * none, or its cost is above that of an entry with none left: it has lost, and so have those behind it. Costs are rounded, in
+ * the order in which groups happen to end, and the caller may sum in another: SURELY is far above the error of 2^20 terms. */
+static entry *leader(work *w)
+{
+    const double SURELY = 1.0 - 1e-9;
+    double best = INFINITY;
+    entry *leading = NULL;
+    for (entry *e = w->entries; e < w->entries + w->entry_count; e++)
+        if (e->measured == e->adaptation->count)
+            best = e->cost < best ? e->cost : best;
+        else if (e->started < e->adaptation->count && (!leading || e->cost < leading->cost))
+            leading = e;
+    return leading && leading->cost * SURELY <= best ? leading : NULL;
+}
+
+/* Counts a group that was measured. */
+static void count_group(const work *w, entry *e, size_t first)
+{
+    const tinyfl_adaptation *a = e->adaptation;
+    const size_t last = (a->checkpoints - 1) * a->count;
+    for (size_t d = first; d < a->count && d < first + (size_t)w->engine->lanes; d++, e->measured++)
+        e->cost += w->by_accuracy ? 1.0 - (double)a->accuracy[last + d] : (double)a->loss[last + d];
+}
+
+static void *racer(void *argument)
+{
+    work *w = argument;
+    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
+    if (!memory)
+        atomic_store(&w->failed, TINYFL_EMEMORY);
+    pthread_mutex_lock(&w->lock);
+    for (entry *e; !atomic_load(&w->failed) && (e = leader(w));) {
+        const size_t first = e->started;
+        e->started += (size_t)w->engine->lanes;
+        pthread_mutex_unlock(&w->lock);
+        w->engine->adapt(e->adaptation, first, memory);
+        if (tinyfl_stopped(w->stop))
+            atomic_store(&w->failed, TINYFL_ESTOPPED);
+        pthread_mutex_lock(&w->lock);
+        count_group(w, e, first);
+    }
+    pthread_mutex_unlock(&w->lock);
+    free(memory);
+    return NULL;
+}
+
 enum { MAX_THREADS = 256 };
 
-static int run(work *w, int threads)
+static int run(work *w, void *(*worker)(void *), int threads)
 {
     const size_t groups = (w->count + (size_t)w->engine->lanes - 1) / (size_t)w->engine->lanes;
     pthread_t others[MAX_THREADS];
@@ -164,8 +216,8 @@ int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
     if (code != TINYFL_OK)
         return code;
     const tinyfl_engine *engine = engine_of(width(c->plan, c->count, lanes, threads));
-    work w = {.engine = engine, .cohort = c, .plan = c->plan, .count = c->count};
-    return run(&w, threads);
+    work w = {.engine = engine, .plan = c->plan, .stop = c->stop, .count = c->count, .cohort = c};
+    return run(&w, trainer, threads);
 }
 
 int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, float *theta)
@@ -197,19 +249,34 @@ int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, f
     return code;
 }
 
-int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads)
+static int check_adaptation(const tinyfl_adaptation *a)
 {
-    const tinyfl_engine *engine = engine_of(a && a->plan && threads > 0 ? width(a->plan, a->count, lanes, threads) : 1);
-    if (!engine || !a || !a->theta || !a->steps || !a->loss || !a->stop || threads < 1 || a->shots == 0 ||
-        a->queries == 0 || tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->support.kind != TINYFL_TABLE ||
-        a->query.kind != TINYFL_TABLE)
+    if (!a->theta || !a->steps || a->checkpoints == 0 || !a->loss || !a->stop || a->shots == 0 || a->queries == 0 ||
+        tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
         return TINYFL_EINVAL;
-    const int code = tinyfl_native_check(a->plan);
-    if (code != TINYFL_OK)
-        return code;
-    work w = {.engine = engine, .adaptation = a, .plan = a->plan, .count = a->count};
-    return run(&w, threads);
+    return tinyfl_native_check(a->plan);
 }
+
+int tinyfl_native_race(const tinyfl_adaptation *a, size_t count, int by_accuracy, int lanes, int threads)
+{
+    if (!a || count == 0 || count > TINYFL_MAX_RACE || !engine_of(lanes) || threads < 1)
+        return TINYFL_EINVAL;
+    entry entries[TINYFL_MAX_RACE] = {0};
+    for (size_t i = 0; i < count; i++) {
+        const int code = check_adaptation(&a[i]);
+        if (code != TINYFL_OK)
+            return code;
+        if (a[i].plan != a->plan || a[i].stop != a->stop || a[i].count != a->count || (by_accuracy && !a[i].accuracy))
+            return TINYFL_EINVAL;
+        entries[i].adaptation = &a[i];
+    }
+    const tinyfl_engine *engine = engine_of(width(a->plan, count * a->count, lanes, threads));
+    work w = {.engine = engine, .plan = a->plan, .stop = a->stop, .count = count * a->count, .entries = entries,
+              .entry_count = count, .by_accuracy = by_accuracy};
+    return run(&w, racer, threads);
+}
+
+int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads) { return tinyfl_native_race(a, 1, 0, lanes, threads); }
 
 int tinyfl_native_distinct(const tinyfl_draw *d)
 {

@@ -89,12 +89,22 @@ TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int l
  *   theta   (weights): from before the first round to after the last one */
 TINYFL_EXPORT int tinyfl_native_train_serially(const tinyfl_cohort *cohort, const double *alphas, float *theta);
 
+enum { TINYFL_MAX_RACE = 64 };
+
+/* Adaptations of the same devices, for whoever wants the best at the last checkpoint: the least sum of losses, or the highest
+ * of accuracies. Each is measured, device after device, until it surely does worse than one that is through; so the best ones
+ * are measured on all devices, whatever the order of the threads, and a loser's results keep their values from the first
+ * device that it was spared.
+ *   adaptations  (count), with the same plan, devices and stop; count is at most TINYFL_MAX_RACE */
+TINYFL_EXPORT int tinyfl_native_race(const tinyfl_adaptation *adaptations, size_t count, int by_accuracy, int lanes,
+                                     int threads);
+
 /* Samples 0 .. samples - 1 of each device in this round: x (count, samples, inputs), y (count, samples, outputs). */
 TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,
                                         uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
                                         float *y);
 
-/* The sine task's function of each device: y (count, points) at x (points). */
+/* The sine task's function of each device: y (count, points) at x (count, points). */
 TINYFL_EXPORT void tinyfl_native_sine(uint64_t seed, const uint32_t *devices, size_t count, const float *x, size_t points,
                                       float *y);
 

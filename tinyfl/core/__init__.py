@@ -17,7 +17,7 @@ import numpy as np
 from tinyfl.core import binding
 from tinyfl.core.arrays import F32, F64, I32, I64, U8, U32, address, check_array
 from tinyfl.core.binding import library
-from tinyfl.core.generator import Stream, check_range, random, sine, uniform
+from tinyfl.core.generator import Stream, check_range, distinct, random, sine, uniform
 from tinyfl.core.sources import SineSource, Source, TableSource
 from tinyfl.errors import Interrupted
 
@@ -45,8 +45,10 @@ __all__ = [
     "TableSource",
     "Trained",
     "adapt",
+    "distinct",
     "fixed",
     "library",
+    "race",
     "random",
     "samples",
     "sine",
@@ -316,6 +318,28 @@ class Adapted:
     weights: F32 | None
 
 
+def _adaptation(
+    plan: Plan, theta: F32, support: TableSource, query: TableSource, at: U32, inner: bytes, result: Adapted, stop: Stop
+) -> binding.Adaptation:
+    """An adaptation for C that fills the arrays of ``result``; ValueError if its inner loop does not fit."""
+    loop = _inner(inner)
+    phases = loop.phases[: loop.count]
+    if any(phase.samples != support.samples for phase in phases) or sum(phase.passes for phase in phases) < max(at):
+        raise ValueError(f"the phases are not passes over the {support.samples} samples, at least {max(at)} of them")
+    return binding.Adaptation(
+        plan.pointer, address(theta), support.structure(), query.structure(),
+        len(support.rows), support.samples, query.samples, loop, address(at), len(at),
+        address(result.loss), address(result.accuracy), address(result.outputs), address(result.weights),
+        stop.pointer,
+    )  # fmt: skip
+
+
+def _check_adaptation(plan: Plan, theta: F32, support: TableSource, query: TableSource) -> None:
+    check_array(theta, np.float32, (plan.weights,), "theta")
+    support.check(plan.inputs, plan.outputs, len(support.rows))
+    query.check(plan.inputs, plan.outputs, len(support.rows))
+
+
 def adapt(
     plan: Plan,
     theta: F32,
@@ -333,15 +357,8 @@ def adapt(
 
     Raises ValueError if arrays do not fit the plan, a phase is not on the whole support set, or there are fewer passes.
     """
-    loop = _inner(inner)
-    phases = loop.phases[: loop.count]
-    check_array(theta, np.float32, (plan.weights,), "theta")
-    if any(phase.samples != support.samples for phase in phases) or sum(phase.passes for phase in phases) < max(steps):
-        raise ValueError(f"the phases are not passes over the {support.samples} samples, at least {max(steps)} of them")
-    count = len(support.rows)
-    support.check(plan.inputs, plan.outputs, count)
-    query.check(plan.inputs, plan.outputs, count)
-    at = np.array(steps, np.uint32)
+    _check_adaptation(plan, theta, support, query)
+    at, count = np.array(steps, np.uint32), len(support.rows)
     if (np.diff(at.astype(np.int64)) < 0).any():
         raise ValueError("steps must ascend")
     result = Adapted(
@@ -351,15 +368,39 @@ def adapt(
         np.empty((count, plan.weights), np.float32) if weights else None,
     )
     stop = Stop()
-    job = binding.Adaptation(
-        plan.pointer, address(theta), support.structure(), query.structure(), count, support.samples, query.samples, loop,
-        address(at), len(at),
-        address(result.loss), address(result.accuracy), address(result.outputs), address(result.weights),
-        stop.pointer,
-    )  # fmt: skip
+    job = _adaptation(plan, theta, support, query, at, inner, result, stop)
     lanes, threads = engine.resolved()
     _check_code(_interruptibly(lambda: library().tinyfl_native_adapt(ctypes.byref(job), lanes, threads), stop))
     return result
+
+
+def race(
+    plan: Plan,
+    theta: F32,
+    support: TableSource,
+    query: TableSource,
+    steps: int,
+    inners: Sequence[bytes],
+    *,
+    by_accuracy: bool,
+    engine: Engine = FASTEST,
+) -> list[Adapted]:
+    """The results of ``adapt`` after ``steps`` passes with each of up to 64 inner loops, for the one with the highest mean
+    accuracy, or the least mean loss.
+
+    A loop is measured only until it surely does worse than another: whether or not it has, all that could be the best have
+    their results on all devices. Loss and accuracy are NaN where a loser was not measured.
+    Raises ValueError as ``adapt`` does.
+    """
+    _check_adaptation(plan, theta, support, query)
+    at, stop = np.array([steps], np.uint32), Stop()
+    unmeasured = np.full((1, len(support.rows)), np.nan, np.float32)
+    results = [Adapted(unmeasured.copy(), unmeasured.copy(), None, None) for _ in inners]
+    jobs = [_adaptation(plan, theta, support, query, at, *each, stop) for each in zip(inners, results, strict=True)]
+    array = (binding.Adaptation * len(jobs))(*jobs)
+    lanes, threads = engine.resolved()
+    _check_code(_interruptibly(lambda: library().tinyfl_native_race(array, len(array), by_accuracy, lanes, threads), stop))
+    return results
 
 
 def samples(source: Source, plan: Plan, devices: U32, round: int, count: int) -> tuple[F32, F32]:

@@ -29,6 +29,19 @@ class NativeSource(ctypes.Structure):
     )
 
 
+class Draw(ctypes.Structure):
+    _fields_ = (
+        ("seed", ctypes.c_uint64),
+        ("stream", ctypes.c_uint32),
+        ("devices", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("skip", ctypes.c_uint32),
+        ("available", ctypes.c_uint32),
+        ("picks", ctypes.c_uint32),
+        ("out", ctypes.c_void_p),
+    )
+
+
 class Phase(ctypes.Structure):
     _fields_ = (
         ("samples", ctypes.c_uint32),
@@ -113,6 +126,7 @@ def declare(lib: Any) -> Any:
     lib.tinyfl_native_train.argtypes = [ctypes.POINTER(Cohort), ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_train_serially.argtypes = [ctypes.POINTER(Cohort), pointer, pointer]
     lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(Adaptation), ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_race.argtypes = [ctypes.POINTER(Adaptation), size, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(NativeSource), pointer, size, u32, u32, u32, u32, pointer, pointer]
     lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
     lib.tinyfl_native_random.argtypes = [u64, u32, pointer, pointer, size, size, pointer]

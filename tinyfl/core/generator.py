@@ -1,10 +1,12 @@
 """The core's random generator and the sine task: pure functions of their arguments."""
 
+import ctypes
 from enum import IntEnum
 
 import numpy as np
 
-from tinyfl.core.arrays import F32, U32, address, check_array
+from tinyfl.core import binding
+from tinyfl.core.arrays import F32, I32, U32, address, check_array
 from tinyfl.core.binding import library
 
 
@@ -40,12 +42,27 @@ def random(seed: int, stream: Stream, devices: U32, round: int | U32 = 0, *, wor
     return out
 
 
-def sine(seed: int, devices: U32, x: F32) -> F32:
-    """The sine task's function of each device at ``x`` (points,): float32 (devices, points)."""
+def distinct(seed: int, stream: Stream, devices: U32, *, skip: int, available: int, picks: int) -> I32:
+    """``picks`` distinct numbers below ``available`` for each device, in random order: int32 (devices, picks). They are those
+    with the smallest words of the generator from word ``skip`` on, as by ``tinyfl.core.draws.distinct``.
+
+    Raises ValueError for numbers that the core refuses.
+    """
     check_array(devices, np.uint32, (len(devices),), "devices")
-    check_array(x, np.float32, (len(x),), "x")
-    y = np.empty((len(devices), len(x)), np.float32)
-    library().tinyfl_native_sine(seed, address(devices), len(devices), address(x), len(x), address(y))
+    check_range(seed, 0, 1 << 64, "seed")
+    out = np.empty((len(devices), picks), np.int32)
+    draw = binding.Draw(seed, int(stream), address(devices), len(devices), skip, available, picks, address(out))
+    if library().tinyfl_native_distinct(ctypes.byref(draw)):
+        raise ValueError(f"cannot draw {picks} of {available} numbers, after {skip} words")
+    return out
+
+
+def sine(seed: int, devices: U32, x: F32) -> F32:
+    """The sine task's function of each device at its row of ``x``, float32 (devices, points): float32 (devices, points)."""
+    check_array(devices, np.uint32, (len(devices),), "devices")
+    check_array(x, np.float32, (len(devices), *x.shape[1:2]), "x")
+    y = np.empty_like(x)
+    library().tinyfl_native_sine(seed, address(devices), len(devices), address(x), x.shape[1], address(y))
     return y
 
 

@@ -32,8 +32,9 @@ class SineSource:
 class TableSource:
     """Samples gathered from a table.
 
-    table: float32 or uint8 (rows, inputs), whose values the core reads as floats; rows: int32 (devices, samples), each sample's row; either labels: int32 (devices, samples),
-    each sample's class, or targets: float32 (table rows, outputs); gain: float32 (devices,) multiplies a device's inputs.
+    table: float32 or uint8 (rows, inputs), whose values the core reads as floats; rows: int32 (devices, samples), each
+    sample's row; either labels: int32 (devices, samples), each sample's class, or targets: float32 (table rows, outputs);
+    gain: float32 (devices,) multiplies a device's inputs.
     """
 
     table: F32 | U8

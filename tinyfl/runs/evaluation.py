@@ -86,14 +86,14 @@ def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.inte
 
     values (episodes,), device (episodes,). The half-width is nan for a single device.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
     count = np.bincount(device)
     of_device = np.bincount(device, weights=values.astype(np.float64)) / count
     n = len(of_device)
     if n < 2 or not np.isfinite(of_device).all():
         return float(of_device.mean()), float("nan"), n
-    return float(of_device.mean()), float(t.ppf(0.975, n - 1) * of_device.std(ddof=1) / np.sqrt(n)), n
+    return float(of_device.mean()), float(stdtrit(n - 1, 0.975) * of_device.std(ddof=1) / np.sqrt(n)), n
 
 
 def plain_adaptation(phase: Phase) -> tuple[Phase, ...]:
@@ -127,11 +127,13 @@ def choose_rate(
     """
     episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
     best, best_rate = -np.inf, 0.0
-    for rate in RATES:
-        adapted = core.adapt(
-            network.plan, theta, episodes.support, episodes.query, (LEADING_STEPS,),
-            inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation), engine=engine,
-        )  # fmt: skip
+    adaptations = core.race(
+        network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
+        [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in RATES],
+        by_accuracy=network.classifies, engine=engine,
+    )  # fmt: skip
+    for rate, adapted in zip(RATES, adaptations, strict=True):
+        # The score of a rate that lost the race early is NaN, and never the best.
         score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
         if score > best and np.isfinite(adapted.loss).any():
             best, best_rate = score, rate

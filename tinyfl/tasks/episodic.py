@@ -32,7 +32,7 @@ class ClassPool:
         """A pool of samples ``x`` (rows, inputs) with classes ``labels`` (rows,)."""
         order = np.argsort(labels, kind="stable")
         count = np.bincount(labels, minlength=classes)
-        return cls(np.ascontiguousarray(x[order]), np.cumsum(count) - count, count)
+        return cls(x[order], np.cumsum(count) - count, count)
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Episodic:
     def classes_and_gains(self, devices: U32, pool: ClassPool) -> tuple[I64, F32]:
         """Each device's classes in its own label order, (devices, ways), and its gain, (devices,)."""
         per_group = len(pool.count) // self.groups
-        words = core.random(self.seed, Stream.task, devices, words=2 + per_group)
-        group = below(words[:, 0], self.groups)
-        classes = distinct(words[:, 2:], np.full(len(devices), per_group), self.ways) + (group * per_group)[:, None]
+        words = core.random(self.seed, Stream.task, devices, words=2)
+        drawn = core.distinct(self.seed, Stream.task, devices, skip=2, available=per_group, picks=self.ways)
+        classes = drawn.astype(np.int64) + (below(words[:, 0], self.groups) * per_group)[:, None]
         low, high = self.gains
         return classes, np.float32(low) + np.float32(high - low) * core.uniform(words[:, 1])
 

@@ -7,7 +7,7 @@ losses are not comparable with MAML's, whose phases end at pi. The core generate
 import numpy as np
 
 from tinyfl import core
-from tinyfl.core import U32, SineSource, Stream, TableSource
+from tinyfl.core import F32, U32, SineSource, Stream, TableSource
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE, Episodes, Split, numbers
 from tinyfl.tasks.standard import Standardisation
@@ -38,14 +38,11 @@ class Sine:
         devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
         words = core.random(self.seed, Stream.support, devices, words=shots)
         x = np.float32(10) * core.uniform(words) - np.float32(5)
-        y = np.stack([core.sine(self.seed, devices[i : i + 1], x[i])[0] for i in range(count)])
-        support = TableSource(
-            table=x.reshape(-1, 1), rows=np.arange(x.size, dtype=np.int32).reshape(x.shape), targets=y.reshape(-1, 1)
-        )
-        truth = core.sine(self.seed, devices, GRID)
-        query = TableSource(
-            table=np.tile(GRID, count)[:, None],
-            rows=np.arange(truth.size, dtype=np.int32).reshape(truth.shape),
-            targets=truth.reshape(-1, 1),
-        )
-        return Episodes(support, query, np.arange(count, dtype=np.int32))
+        grid = np.tile(GRID, (count, 1))
+        return Episodes(self._source(devices, x), self._source(devices, grid), np.arange(count, dtype=np.int32))
+
+    def _source(self, devices: U32, x: F32) -> TableSource:
+        """The devices' own sines at ``x`` (devices, samples)."""
+        y = core.sine(self.seed, devices, x)
+        rows = np.arange(x.size, dtype=np.int32).reshape(x.shape)
+        return TableSource(table=x.reshape(-1, 1), rows=rows, targets=y.reshape(-1, 1))
