@@ -32,9 +32,10 @@ from tinyfl.fleet import draw_cohort
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import theta_record
 from tinyfl.flower.strategy import FleetStrategy
-from tinyfl.networks import network
+from tinyfl.networks import Network, network
 from tinyfl.simulators.native import NativeFleet
-from tinyfl.tasks import load_task
+from tinyfl.tasks import Task, load_task
+from tinyfl.tasks.episodic import ClassPool, Episodic
 
 COHORT, SIZE, PAIRS = 1000, 100_000, 15
 TASK = load_task("sine", None, 0)
@@ -117,27 +118,47 @@ def speed() -> None:
             row("1 lane, default flags", "1 lane, scalar flags", lambda: call(one, 200), b)
     row(f"{threads} threads", "1 thread", lambda: call(wide), lambda: call(Engine(threads=1)))
     row("cohort call", "through Flower", lambda: call(wide), lambda: through_flower(wide))
-    print(f"\nadds: {adds_per_second(lanes) / 1e9:.2f} billion vector adds or multiplies a second on one core")
+    print("\n| job | device-rounds/s of one core | multiply-adds/s | share of the peak |\n| --- | ---: | ---: | ---: |")
+    apart, fused = peak(lanes, "off"), peak(lanes, "fast")
+    for name, (task, net, samples) in {"J1": (TASK, NET, 32), "J2": images()}.items():
+        fleet, each = NativeFleet(task, net, SIZE, Engine(threads=1)), multiply_adds(net) * samples
+        rate = max(call_of(fleet, samples) for _ in range(7))
+        print(f"| {name} | {rate:,.0f} | {rate * each / 1e9:.1f} billion | {rate * each / apart:.0%} |", flush=True)
+    print(
+        f"\nPeak of one core: {apart / 1e9:.1f} billion multiply-adds/s with multiply and add apart, {fused / 1e9:.1f} fused."
+    )
 
 
-def adds_per_second(lanes: int) -> float:
-    """The machine's current limit: the rate of independent vector additions, from registers, on one core."""
-    source = f"""
-        #include <stdio.h>
-        #include <time.h>
-        typedef float v __attribute__((vector_size({4 * lanes})));
-        int main(void) {{
-            v a[12]; for (int k = 0; k < 12; k++) a[k] = (v){{0}} + (float)k;
-            struct timespec s, e; clock_gettime(CLOCK_MONOTONIC, &s);
-            for (int i = 0; i < 10000000; i++) {{ for (int k = 0; k < 12; k++) a[k] += 1.5f;
-                __asm__ volatile("" :: "{"v" if lanes == 16 else "x"}"(a[0])); }}
-            clock_gettime(CLOCK_MONOTONIC, &e);
-            float total = 0; for (int k = 0; k < 12; k++) total += a[k][0];
-            printf("%.0f", 120e6 / ((e.tv_sec - s.tv_sec) + 1e-9 * (e.tv_nsec - s.tv_nsec)) + 0 * total); }}"""
-    flags = {16: ["-mavx512f", "-mprefer-vector-width=512"], 8: ["-mavx2"]}.get(lanes, [])
+def multiply_adds(net: Network) -> int:
+    """Multiply-adds of one step of SGD: forward, the gradients of weights, and of inputs but the first layer's."""
+    return 3 * net.multiplies - net.placed[0].multiplies
+
+
+def images() -> tuple[Task, Network, int]:
+    """J2's task, with made-up images in place of Omniglot's; its network and number of samples."""
+    rng = np.random.default_rng(0)
+    pool = ClassPool.of(rng.integers(0, 2, (2000, 784), np.uint8), np.arange(2000, dtype=np.int32) // 20, 100)
+    task = Episodic("images", 0, (28, 28, 1), 5, 1, (1.0, 1.0), pool, pool, pool)
+    return task, network("conv-8-16-relu", task.shape, 5, task.loss, task.activation), 25
+
+
+def call_of(fleet: NativeFleet, samples: int) -> float:
+    """Device-rounds per second of one call for a cohort."""
+    theta, devices = fleet.network.initial_weights(0), draw_cohort(0, 0, COHORT, SIZE)
+    source, inner = fleet.task.stream(devices, 0, samples), Inner(samples=samples, rate=0.01).to_bytes()
+    start = time.perf_counter()
+    core.train(fleet.network.plan, theta, source, devices, 0, inner, engine=fleet.engine)
+    return COHORT / (time.perf_counter() - start)
+
+
+def peak(lanes: int, contract: str) -> float:
+    """Multiply-adds per second of one core in vectors of ``lanes`` floats (bench/peak.c)."""
+    flags = {16: ["-mavx512f", "-mfma"], 8: ["-mavx2", "-mfma"]}.get(lanes, [])
+    source = Path(__file__).with_name("peak.c")
     with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "adds")
-        subprocess.run(["cc", "-O2", *flags, "-x", "c", "-", "-o", program], input=source, text=True, check=True)
+        program = str(Path(folder) / "peak")
+        options = ["-O2", *flags, f"-ffp-contract={contract}", f"-DLANES={lanes}"]
+        subprocess.run(["cc", *options, str(source), "-o", program], check=True)
         return float(subprocess.run([program], capture_output=True, text=True, check=True).stdout)
 
 

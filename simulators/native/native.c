@@ -55,6 +55,17 @@ static const tinyfl_engine *engine_of(int lanes)
     }
 }
 
+/* The number of devices that take less time one after another than in a group of `lanes`: more of them where a layer's weights
+ * serve many positions, which keeps the processor busy with one device alone. */
+static size_t few(const tinyfl_plan *plan, int lanes)
+{
+    size_t eighths = 2;
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->layers[i].kind == TINYFL_CONV || plan->layers[i].kind == TINYFL_DEPTHWISE)
+            eighths = 5;
+    return (size_t)(lanes > 8 ? 8 : lanes) * eighths / 8;
+}
+
 /* One of the adaptations in a race, and how far it is. */
 typedef struct {
     const tinyfl_adaptation *adaptation;
@@ -86,9 +97,9 @@ static void *aligned_zeros(size_t bytes)
     return memory;
 }
 
-static void add_lanes(work *w, size_t weights, const int64_t *sum)
+/* Adds a thread's sums, (weights, lanes), to the cohort's. */
+static void add_lanes(work *w, size_t weights, size_t lanes, const int64_t *sum)
 {
-    const size_t lanes = (size_t)w->engine->lanes;
     pthread_mutex_lock(&w->lock);
     for (size_t i = 0; i < weights; i++)
         for (size_t l = 0; l < lanes; l++)
@@ -99,18 +110,26 @@ static void add_lanes(work *w, size_t weights, const int64_t *sum)
 static void *trainer(void *argument)
 {
     work *w = argument;
+    const tinyfl_engine *alone = engine_of(1);
     const size_t lanes = (size_t)w->engine->lanes, weights = tinyfl_native_weights(w->plan);
+    const size_t left_alone = few(w->plan, w->engine->lanes);
     void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
-    int64_t *sum = aligned_zeros(weights * lanes * sizeof *sum);
+    int64_t *sum = aligned_zeros(weights * (lanes + 1) * sizeof *sum);
     if (!memory || !sum) {
         atomic_store(&w->failed, TINYFL_EMEMORY);
     } else {
+        int64_t *sum_alone = sum + weights * lanes;
         for (size_t first; !atomic_load(&w->failed) && (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
-            w->engine->train(w->cohort, first, memory, sum);
+            if (w->count - first > left_alone)
+                w->engine->train(w->cohort, first, memory, sum);
+            else
+                for (size_t device = first; device < w->count; device++)
+                    alone->train(w->cohort, device, memory, sum_alone);
             if (tinyfl_stopped(w->stop))
                 atomic_store(&w->failed, TINYFL_ESTOPPED);
         }
-        add_lanes(w, weights, sum);
+        add_lanes(w, weights, lanes, sum);
+        add_lanes(w, weights, 1, sum_alone);
     }
     free(sum);
     free(memory);
@@ -182,24 +201,14 @@ static int run(work *w, void *(*worker)(void *), int threads)
     return atomic_load(&w->failed);
 }
 
-/* Whether a layer's weights serve many positions, so that one device alone keeps the processor busy. */
-static int has_windows(const tinyfl_plan *plan)
-{
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->layers[i].kind == TINYFL_CONV || plan->layers[i].kind == TINYFL_DEPTHWISE)
-            return 1;
-    return 0;
-}
-
 /* The lanes for a call: as few as hold each thread's share of the devices, since a group of 8 takes little more than half the
- * time of one of 16; and 1 for a share that takes less time one after another than in one group. */
+ * time of one of 16; and 1 for few devices. */
 static int width(const tinyfl_plan *plan, size_t count, int lanes, int threads)
 {
     const size_t share = (count + (size_t)threads - 1) / (size_t)threads;
-    const int narrow = lanes > 8 ? 8 : lanes;
-    if (8 * share <= (size_t)narrow * (has_windows(plan) ? 5 : 2))
+    if (share <= few(plan, lanes))
         return 1;
-    return share <= 8 ? narrow : lanes;
+    return lanes > 8 && share <= 8 ? 8 : lanes;
 }
 
 static int check(const tinyfl_cohort *c)
