@@ -43,6 +43,14 @@ static const tinyfl_engine *engine_of(int lanes)
     }
 }
 
+size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes)
+{
+    const tinyfl_engine *engine = engine_of(lanes);
+    if (!engine)
+        return 0;
+    return tinyfl_engine_reals(plan) * engine->bytes_per_real + tinyfl_native_weights(plan) * (size_t)lanes * sizeof(int64_t);
+}
+
 /* One of the adaptations in a race, and how far it is. */
 typedef struct {
     const tinyfl_adaptation *adaptation;
