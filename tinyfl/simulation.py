@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyfl.algorithms import State, WithLayers, with_layers
+from tinyfl.algorithms import Inner, State, WithLayers, with_layers
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
@@ -28,7 +28,9 @@ from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, fitted
 from tinyfl.system.interrupts import interrupt_message
+from tinyfl.system.sizes import read_size
 from tinyfl.tasks import SPLITS
+from tinyfl.tasks.memory import check_limit
 from tinyfl.tasks.standard import Standardisation
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def simulate(
     out: Path | str | None = None,
     threads: int = 0,
     lanes: int = 0,
+    memory: str = "",
     progress: Callable[[Progress], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -82,15 +85,17 @@ def simulate(
     devices are simulated. ``algorithm``, ``task`` and ``aggregator`` may also be a class or an object of your own, or
     "package.module:Class" (docs/your-own.md).
 
-    ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads`` and ``lanes`` change only the
-    speed. ``on_event`` receives the boards' events, from another thread; ``on_note``, before the first round, the changes to
-    the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet is on this machine.
+    ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads``, ``lanes`` and ``memory`` change
+    only the speed. ``memory`` ("200M", "2G") bounds what simulated devices take at once beyond the interpreter, the data set
+    and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
+    first round, the changes to the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet
+    is on this machine.
     Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
     options = own_code(options)
-    engine = Engine(threads, lanes)
+    engine = Engine(threads, lanes, read_size(memory) if memory else 0)
     try:
         engine.resolved()
     except ValueError as error:
@@ -154,7 +159,17 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
     algorithm = with_layers(config.build(), learner.network.weighted_layers)
+    if engine.memory:
+        _check_memory(config, learner, algorithm.inner(0), engine)
     return _Job(**vars(learner), config=config, algorithm=algorithm, engine=engine, progress=progress)
+
+
+def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine) -> None:
+    """Raises ConfigError if the engine's limit of memory is too small for the first round or for evaluation."""
+    task, plan = learner.task, learner.network.plan
+    kept = plan.weights_of(inner.local) if inner.kept else 0
+    shots = max(config.shots)
+    check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
 
 
 def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Config:

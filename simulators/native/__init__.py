@@ -12,6 +12,7 @@ from tinyfl.fleet import UNSAVED, Phis, Saved, Stretch, absent, mean_loss
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
 from tinyfl.tasks import SerialTask, Task
+from tinyfl.tasks.memory import devices_at_once
 
 MAX_AT_ONCE = 1 << 16
 """Maximum devices per call: bounds the memory of samples from a table. Sums are exact, so splitting changes nothing."""
@@ -34,6 +35,7 @@ class NativeFleet:
     engine: Engine = FASTEST
     first: int = 0
     memory: Path | None = None
+    _fits: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _stop: Stop = field(default_factory=Stop, init=False, repr=False, compare=False)
     _kept: Kept | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -80,11 +82,22 @@ class NativeFleet:
             self._kept = Kept.opened(saved, inner.local, self.first, self.size, floats, self.memory)
         return self._kept
 
+    def _at_once(self, inner: Inner) -> int:
+        """Maximum devices per call, by the engine's limit of memory if it has one."""
+        if not self.engine.memory:
+            return MAX_AT_ONCE
+        kept = self.network.plan.weights_of(inner.local) if inner.kept else 0
+        if (inner.samples, kept) not in self._fits:
+            fit = devices_at_once(self.task, self.size, inner.samples, self.network.plan, kept, self.engine)
+            self._fits[inner.samples, kept] = min(fit, MAX_AT_ONCE)
+        return self._fits[inner.samples, kept]
+
     def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
         """One round on the devices ``cohort``, summed exactly."""
         result: Updates | None = None
-        for start in range(0, len(cohort), MAX_AT_ONCE):
-            share = cohort[start : start + MAX_AT_ONCE]
+        at_once = self._at_once(inner)
+        for start in range(0, len(cohort), at_once):
+            share = cohort[start : start + at_once]
             trained, since = self._train(share, round, theta, inner, saved, each=False)
             failed = trained.code != Code.ok
             losses = trained.loss[~failed]

@@ -66,6 +66,14 @@ static size_t few(const tinyfl_plan *plan, int lanes)
     return (size_t)(lanes > 8 ? 8 : lanes) * eighths / 8;
 }
 
+size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes)
+{
+    const tinyfl_engine *engine = engine_of(lanes);
+    if (!engine)
+        return 0;
+    return tinyfl_engine_reals(plan) * engine->bytes_per_real + tinyfl_native_weights(plan) * (size_t)(lanes + 1) * sizeof(int64_t);
+}
+
 /* One of the adaptations in a race, and how far it is. */
 typedef struct {
     const tinyfl_adaptation *adaptation;

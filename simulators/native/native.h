@@ -78,6 +78,9 @@ typedef struct {
 /* The maximum number of lanes on this processor: 16, 8 or 4. */
 TINYFL_EXPORT int tinyfl_native_lanes(void);
 
+/* Bytes that each thread of a call allocates, at most; 0 for a number of lanes that this processor lacks. */
+TINYFL_EXPORT size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes);
+
 /* lanes: 16, 8, 4 or 1, at most tinyfl_native_lanes; threads: 1 or more. */
 TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, int threads);
 TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int lanes, int threads);

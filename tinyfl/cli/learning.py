@@ -40,6 +40,16 @@ def run(
     lanes: Annotated[
         int, option("Devices in lockstep (SIMD): 16, 8, 4 or 1; 0: the most. Changes no result.", RUN, "N", common=False)
     ] = 0,
+    memory: Annotated[
+        str,
+        option(
+            "Bound what simulated devices take at once beyond the interpreter and the data set: their samples, and the "
+            "threads' working memory. 200M, 2G, ... Changes no result.",
+            RUN,
+            "SIZE",
+            common=False,
+        ),
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=RUN)] = False,
     help_all: HelpAll = False,
     **settings: Any,
@@ -53,8 +63,8 @@ def run(
 
     def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
         return simulate(
-            config=config, resume=resume, out=out, threads=threads, lanes=lanes, progress=progress, on_event=on_event,
-            on_note=show.note, **options,
+            config=config, resume=resume, out=out, threads=threads, lanes=lanes, memory=memory, progress=progress,
+            on_event=on_event, on_note=show.note, **options,
         )  # fmt: skip
 
     if federation:

@@ -17,6 +17,7 @@ import numpy as np
 from tinyfl.core import binding
 from tinyfl.core.arrays import F32, F64, I32, I64, U8, U32, address, check_array
 from tinyfl.core.binding import library
+from tinyfl.core.engine import FASTEST, MAX_THREADS, Engine
 from tinyfl.core.generator import Stream, check_range, distinct, random, sine, uniform
 from tinyfl.core.sources import SineSource, Source, TableSource
 from tinyfl.errors import Interrupted
@@ -82,40 +83,6 @@ class Code(IntEnum):
     stopped = -6
 
 
-MAX_THREADS = 256
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The processor's share for the core. Neither number changes any result."""
-
-    threads: int = 0
-    """Threads; 0: one for each processor."""
-    lanes: int = 0
-    """Devices in lockstep, 16, 8, 4 or 1; 0: the processor's maximum."""
-
-    def resolved(self) -> tuple[int, int]:
-        """(lanes, threads) without zeros, for C. Raises ValueError for numbers out of range."""
-        if not isinstance(self.threads, int) or not 0 <= self.threads <= MAX_THREADS:
-            raise ValueError(f"{self.threads!r} threads, not 0 to {MAX_THREADS}")
-        widest = library().tinyfl_native_lanes()
-        lanes = self.lanes or widest
-        if lanes not in (1, 4, 8, 16) or lanes > widest:
-            raise ValueError(f"{lanes} lanes; this processor runs {[n for n in (1, 4, 8, 16) if n <= widest]}")
-        return lanes, self.threads or _processors()
-
-
-def _processors() -> int:
-    """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
-
-
-FASTEST = Engine()
-"""All processors, and their maximum number of lanes."""
-
-
 class Plan:
     """A network for the core, from the bytes sent to a board (tinyfl.networks.plan).
 
@@ -135,6 +102,10 @@ class Plan:
     def ram_bytes(self, inner: bytes) -> int:
         """Bytes of RAM of one device in the inner loop ``inner``, by the core's own formula."""
         return int(library().tinyfl_native_ram(self.pointer, ctypes.byref(_inner(inner))))
+
+    def working_bytes(self, lanes: int) -> int:
+        """Bytes that each thread of a call works in, with devices in ``lanes``."""
+        return int(library().tinyfl_native_working_bytes(self.pointer, lanes))
 
     def weights_of(self, layers: int) -> int:
         """Number of weights of the layers in the mask ``layers``."""

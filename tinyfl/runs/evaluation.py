@@ -36,6 +36,9 @@ MAJORITY, NEAREST_MEAN, SUPPORT_MEAN = "majority", "nearest class mean", "suppor
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 VALIDATION_EPISODES = 200
 
+AT_ONCE = 16
+"""Episodes whose inputs the floor gathers at once."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -225,9 +228,7 @@ def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple
         assert query.labels is not None
         votes = np.eye(network.outputs, dtype=np.int64)[support.labels].sum(axis=1)
         yield MAJORITY, "accuracy", (query.labels == votes.argmax(axis=1)[:, None]).mean(axis=1)
-        gain = np.float32(1) if support.gain is None else support.gain[:, None, None]
-        x, queries = gain * support.table[support.rows], gain * query.table[query.rows]
-        yield NEAREST_MEAN, "accuracy", nearest_mean.accuracy(x, support.labels, queries, query.labels, network.outputs)
+        yield NEAREST_MEAN, "accuracy", _nearest_mean(episodes, network.outputs)
     elif network.loss is Loss.mean_squared_error:
         assert support.targets is not None
         assert query.targets is not None
@@ -236,6 +237,20 @@ def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple
         if task.standardisation is not None:
             errors *= task.standardisation.target_scale
         yield SUPPORT_MEAN, "loss", (errors**2).mean(axis=(1, 2))
+
+
+def _nearest_mean(episodes: Episodes, classes: int) -> F32:
+    """The accuracy of the nearest class mean (episodes,), some episodes at a time: their inputs are large."""
+    shares = []
+    for first in range(0, len(episodes.device), AT_ONCE):
+        part = episodes.chosen(np.arange(first, min(first + AT_ONCE, len(episodes.device))))
+        support, query = part.support, part.query
+        assert support.labels is not None
+        assert query.labels is not None
+        gain = np.float32(1) if support.gain is None else support.gain[:, None, None]
+        x, queries = gain * support.table[support.rows], gain * query.table[query.rows]
+        shares.append(nearest_mean.accuracy(x, support.labels, queries, query.labels, classes))
+    return np.concatenate(shares)
 
 
 def worse_than_floor(result: Mapping[str, Any]) -> list[dict[str, Any]]:
