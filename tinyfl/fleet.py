@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
@@ -183,7 +184,7 @@ def summed(cohort: U32, theta: F32, phis: Phis) -> Updates:
 def mean_loss(losses: F32) -> float:
     """The mean of the finite losses; NaN if there are none."""
     finite = losses[np.isfinite(losses)]
-    return float(finite.mean(dtype=np.float64)) if len(finite) else float("nan")
+    return float(np.add.reduce(finite, dtype=np.float64) / len(finite)) if len(finite) else float("nan")
 
 
 def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:
@@ -205,8 +206,8 @@ def spans(devices: Iterable[int]) -> str:
     numbers: I64 = np.array(devices if isinstance(devices, np.ndarray | Sequence) else list(devices), np.int64)
     if not len(numbers):
         return ""
-    first = np.diff(numbers, prepend=-2) != 1
-    last = np.roll(first, -1)
+    first = _differ(numbers, numbers + 1)
+    last = np.append(first[1:], True)
     rest, digits = numbers[first | last], len(str(numbers[-1]))
     # A row for each number that is written: its digits, right-aligned, and what follows it. Text of single numbers is slow.
     text = np.zeros((len(rest), digits + 1), np.uint8)
@@ -216,6 +217,14 @@ def spans(devices: Iterable[int]) -> str:
         text[:, column] = (rest - 10 * tens + ord("0")) * ((rest > 0) | (column == digits - 1))
         rest = tens
     return text.tobytes().translate(None, b"\0")[:-1].decode()
+
+
+def _differ(numbers: I64, before: I64) -> NDArray[np.bool_]:
+    """Whether each number differs from ``before`` at the one in front of it; the first one does."""
+    differ = np.empty(len(numbers), bool)
+    differ[0] = True
+    np.not_equal(numbers[1:], before[:-1], out=differ[1:])
+    return differ
 
 
 @lru_cache(maxsize=2)
@@ -243,7 +252,7 @@ def _drawn(seed: int, round: int, size: int, fleet_size: int) -> U32:
         # Device and place of a draw in one number, since NumPy sorts plain numbers many times as fast as it argsorts them.
         bits = draws.bit_length()
         drawn = np.sort((below(words, fleet_size) << bits) + np.arange(draws))
-        drawn = drawn[np.diff(drawn >> bits, prepend=-1) > 0]  # each device's first draw
+        drawn = drawn[_differ(drawn >> bits, drawn >> bits)]  # each device's first draw
         if len(drawn) >= size:
             place = drawn & ((1 << bits) - 1)
             chosen = drawn[place <= np.partition(place, size - 1)[size - 1]]

@@ -99,9 +99,9 @@ class NativeFleet:
         for start in range(0, len(cohort), at_once):
             share = cohort[start : start + at_once]
             trained, since = self._train(share, round, theta, inner, saved, each=False)
-            failed = trained.code != Code.ok
-            losses = trained.loss[~failed]
-            left_out = absent(share[failed], _reasons(trained.code[failed]))
+            failed = np.flatnonzero(trained.code)
+            losses = np.delete(trained.loss, failed) if len(failed) else trained.loss
+            left_out = absent(share[failed], _reasons(trained.code[failed])) if len(failed) else {}
             kept_from = dict(zip(share.tolist(), since, strict=True)) if since else {}
             part = Updates(theta, trained.sum, len(losses), mean_loss(losses), left_out, kept_from)
             result = part if result is None else result + part

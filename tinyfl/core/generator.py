@@ -32,11 +32,10 @@ def random(seed: int, stream: Stream, devices: U32, round: int | U32 = 0, *, wor
     each device's own, uint32 (devices,)."""
     check_array(devices, np.uint32, (len(devices),), "devices")
     check_range(seed, 0, 1 << 64, "seed")
-    if isinstance(round, np.ndarray):
-        check_array(round, np.uint32, (len(devices),), "round")
-    else:
+    if not isinstance(round, np.ndarray):
         check_range(round, 0, 1 << 32, "round")
-    rounds = np.ascontiguousarray(np.broadcast_to(np.asarray(round, np.uint32), len(devices)))
+    rounds: U32 = round if isinstance(round, np.ndarray) else np.full(len(devices), round, np.uint32)
+    check_array(rounds, np.uint32, (len(devices),), "round")
     out = np.empty((len(devices), words), np.uint32)
     library().tinyfl_native_random(seed, int(stream), address(devices), address(rounds), len(devices), words, address(out))
     return out
