@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tinyfl import core
 from tinyfl.algorithms import Inner, Phase
 from tinyfl.core import Code, Engine, Plan, SineSource, Stream, TableSource, Trained
+from tinyfl.core.draws import distinct
 from tinyfl.errors import ConfigError
 from tinyfl.networks import Network, network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
@@ -273,3 +274,39 @@ def test_plans_that_the_core_cannot_run_are_refused(why: str) -> None:
     assert Plan(GOOD).weights == SINE.parameters
     with pytest.raises(ValueError, match="plan"):
         Plan(BAD_PLANS[why])
+
+
+@given(
+    devices=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40), skip=st.integers(0, 7), available=st.integers(1, 70),
+    data=st.data(),
+)  # fmt: skip
+def test_distinct_numbers_are_those_of_the_smallest_words(devices: list[int], skip: int, available: int, data: Any) -> None:
+    picks = data.draw(st.integers(1, min(available, 64)))
+    of = np.array(devices, np.uint32)
+    words = core.random(5, Stream.task, of, words=skip + available)
+    expected = distinct(words[:, skip:], np.full(len(of), available), picks)
+    assert (core.distinct(5, Stream.task, of, skip=skip, available=available, picks=picks) == expected).all()
+
+
+@pytest.mark.parametrize(("available", "picks"), [(5, 6), (5, 0), (100, 65), (2**31, 1)])
+def test_distinct_numbers_that_are_not_there_are_refused(available: int, picks: int) -> None:
+    with pytest.raises(ValueError, match="cannot draw"):
+        core.distinct(0, Stream.task, numbers(0, 3), skip=2, available=available, picks=picks)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("gain", [False, True])
+def test_a_table_of_bytes_gives_the_bits_of_the_same_table_of_floats(lanes: int, gain: bool) -> None:
+    """Of 131 inputs, which are no multiple of what is gathered at once."""
+    net, rng = network("mlp-6", (131,), 3, Loss.softmax_cross_entropy, Activation.relu), np.random.default_rng(4)
+    table = rng.integers(0, 256, (50, 131), np.uint8)
+    rows, labels = rng.integers(0, 50, (37, 4), np.int32), rng.integers(0, 3, (37, 4), np.int32)
+    gains = rng.uniform(0.001, 0.01, 37).astype(np.float32) if gain else None
+    of_bytes, of_floats = (
+        core.train(
+            net.plan, net.initial_weights(0), TableSource(values, rows, labels=labels, gain=gains), numbers(0, 37), 0,
+            Inner(samples=4, rate=1e-3).to_bytes(), each=True, engine=Engine(1, lanes),
+        )
+        for values in (table, table.astype(np.float32))
+    )  # fmt: skip
+    assert digest(of_bytes) == digest(of_floats)
