@@ -33,7 +33,7 @@ def main() -> None:
             ctypes.c_void_p(total.ctypes.data))  # fmt: skip
         theta = (theta + outer_step(done) * (total / len(x) - theta)).astype(np.float32)
         done += 1
-        after(lambda: theta)
+        after(theta.copy)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def call(job: Job, data: Path, after: Turns) -> None:
     state, devices = State(0, job.theta), draw_cohort(0, 0, job.cohort, SIZE)
     while True:
         state = algorithm.outer(state, fleet.run(devices, state.round, state.theta, algorithm.inner(state.round)))
-        after(lambda: state.theta)
+        after(state.theta.copy)
 
 
 def simulate(job: Job, data: Path, after: Turns) -> None:
