@@ -6,6 +6,8 @@ processors with an XLA device each, the devices learning side by side (0: all), 
 one turn of the loop.
 """
 
+# ruff: noqa: E402 (XLA reads the environment when it is imported)
+
 import os
 import sys
 
@@ -14,6 +16,8 @@ if PROCESSORS == 1:
     os.environ["NPROC"] = "1"  # no pool of threads, which costs more than it brings with operations this small
 else:
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={PROCESSORS}"
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +111,7 @@ def main() -> None:
     while True:
         theta = jax.block_until_ready(rounds.run(theta, np.float32(outer_step(done)), rounds.x, rounds.y))
         done += 1
-        after(lambda: joined(theta))
+        after(partial(joined, theta))
 
 
 if __name__ == "__main__":
