@@ -298,6 +298,7 @@ def plot(figures: list[Figures], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     figure, panels = pyplot.subplots(1, len(JOBS), figsize=(9, 4), layout="constrained")
     names = list(dict.fromkeys(peer.name for peer in PEERS))
@@ -314,6 +315,7 @@ def plot(figures: list[Figures], path: Path) -> None:
     panels[0].set_ylabel("device-rounds per CPU-second")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
+    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
 
 
 def main() -> None:

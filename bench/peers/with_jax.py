@@ -1,7 +1,7 @@
 """JAX: vmap over devices, a scan over each one's samples, and one jitted call a round, with theta donated.
 
 Convolutions are patches times a matrix: under vmap, XLA turns a convolution with a kernel for each device into a grouped one,
-which is a hundred times slower. Samples stay where XLA has them from the start. The variants are PROCESSORS-CHUNK-UNROLL: the
+which is much slower. Samples stay where XLA has them from the start. The variants are PROCESSORS-CHUNK-UNROLL: the
 processors with an XLA device each, the devices learning side by side (0: all), since a few fit the caches, and the steps in
 one turn of the loop.
 """
