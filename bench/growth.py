@@ -1,9 +1,9 @@
 """How the time of a round and the peak of memory grow with the devices, the cohort, the parameters and the threads.
 
-Run as `python bench/growth.py`, on an idle machine: about 10 minutes. `--quick` measures fewer points, once. Each is a run
-of `tinyfl.simulate` on digits, 32 samples a device, in a process of its own. The seconds are those of its rounds; the memory is
-the peak until the last of them, above that of a run with the smallest of everything. Prints tables for README.md, and draws
-growth.png.
+Run as `python bench/growth.py`, on an idle machine: about 10 minutes. `--quick` measures fewer points, once.
+Each point is a run of `tinyfl.simulate` on digits, 32 samples a device, in a process of its own. The seconds are those of its
+rounds; the memory is the peak until the last of them, above that of a run with the smallest of everything. Prints tables for
+README.md, and draws growth.png.
 """
 
 import argparse
