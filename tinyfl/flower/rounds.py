@@ -129,6 +129,7 @@ class Federation:
 
     def run(self) -> Outcome:
         """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round."""
+        import tinyfl.flower.strategy  # noqa: F401 (Flower takes half a second to load: before the clock starts)
         from tinyfl.aggregators import aggregator, privacy_spent
 
         self._restore()
