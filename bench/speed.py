@@ -9,6 +9,7 @@ medians, and the median of the pairs' ratios. ``scalar`` is the same source at o
 """
 
 import argparse
+import logging
 import os
 import resource
 import shutil
@@ -37,7 +38,7 @@ from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import Task, load_task
 from tinyfl.tasks.episodic import ClassPool, Episodic
 
-COHORT, SIZE, PAIRS = 1000, 100_000, 15
+COHORT, SIZE, PAIRS, TURNS = 1000, 100_000, 15, 9
 TASK = load_task("sine", None, 0)
 NET = network("mlp-32-32-tanh", (1,), 1, TASK.loss, TASK.activation)
 INNER = Inner(samples=32, rate=0.02)
@@ -118,15 +119,20 @@ def speed() -> None:
             row("1 lane, default flags", "1 lane, scalar flags", lambda: call(one, 200), b)
     row(f"{threads} threads", "1 thread", lambda: call(wide), lambda: call(Engine(threads=1)))
     row("cohort call", "through Flower", lambda: call(wide), lambda: through_flower(wide))
+    roofline(lanes)
+
+
+def roofline(lanes: int) -> None:
+    """Multiply-adds per second of one core in a cohort's call, beside the core's peak in the same second: medians of TURNS."""
     print("\n| job | device-rounds/s of one core | multiply-adds/s | share of the peak |\n| --- | ---: | ---: | ---: |")
-    apart, fused = peak(lanes, "off"), peak(lanes, "fast")
     for name, (task, net, samples) in {"J1": (TASK, NET, 32), "J2": images()}.items():
         fleet, each = NativeFleet(task, net, SIZE, Engine(threads=1)), multiply_adds(net) * samples
-        rate = max(call_of(fleet, samples) for _ in range(7))
-        print(f"| {name} | {rate:,.0f} | {rate * each / 1e9:.1f} billion | {rate * each / apart:.0%} |", flush=True)
-    print(
-        f"\nPeak of one core: {apart / 1e9:.1f} billion multiply-adds/s with multiply and add apart, {fused / 1e9:.1f} fused."
-    )
+        turns = [(peak(lanes, "off"), max(call_of(fleet, samples) for _ in range(5))) for _ in range(TURNS)]
+        rate = statistics.median(rate for _, rate in turns)
+        share = statistics.median(rate * each / most for most, rate in turns)
+        print(f"| {name} | {rate:,.0f} | {rate * each / 1e9:.1f} billion | {share:.0%} |", flush=True)
+    apart, fused = (statistics.median(peak(lanes, contract) for _ in range(TURNS)) / 1e9 for contract in ("off", "fast"))
+    print(f"\nPeak of one core: {apart:.1f} billion multiply-adds/s, multiply and add apart; {fused:.1f} fused.")
 
 
 def multiply_adds(net: Network) -> int:
@@ -176,4 +182,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--million", action="store_true")
     np.seterr(all="raise")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     million() if parser.parse_args().million else speed()

@@ -16,7 +16,9 @@ TINYFL_API void tinyfl_random(uint64_t seed, uint32_t stream, tinyfl_word device
                              0x1bd11bdau ^ (uint32_t)seed ^ (uint32_t)(seed >> 32) ^ stream};
     tinyfl_word x0 = word_of(index + key[0]), x1 = word_of(round + key[1]), x2 = device + key[2], x3 = word_of(key[3]);
 
+    TINYFL_UNROLL
     for (uint32_t block = 0; block < 5; block++) {
+        TINYFL_UNROLL
         for (uint32_t i = 0; i < 4; i++) {
             const uint8_t *r = rotations[(4 * block + i) % 8];
             if (i % 2 == 0) {

@@ -20,6 +20,10 @@
 #error "float is computed with excess precision here (x87), which gives other bits: build for SSE or another target"
 #endif
 
+#ifndef TINYFL_UNROLL
+#define TINYFL_UNROLL /* before a loop that a host unrolls; on a board it would cost flash */
+#endif
+
 #define TINYFL_INLINE static inline __attribute__((always_inline, unused))
 
 typedef tinyfl_real real;

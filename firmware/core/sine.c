@@ -10,11 +10,17 @@ TINYFL_API tinyfl_sine tinyfl_sine_of(uint64_t seed, tinyfl_word device)
 
 TINYFL_API real tinyfl_sine_at(tinyfl_sine sine, real x) { return sine.amplitude * real_sin(x + sine.phase); }
 
+/* A sample from its word of the generator. */
+TINYFL_INLINE void sample_of_word(tinyfl_sine sine, tinyfl_word word, real *x, real *y)
+{
+    *x = 10.0f * uniform(word) - 5.0f;
+    *y = tinyfl_sine_at(sine, *x);
+}
+
 TINYFL_API void tinyfl_sine_sample(tinyfl_sine sine, uint64_t seed, tinyfl_word device, uint32_t round, uint32_t index,
                                    real *x, real *y)
 {
     tinyfl_word bits[4];
     tinyfl_random(seed, TINYFL_STREAM_SAMPLE, device, round, index / 4, bits);
-    *x = 10.0f * uniform(bits[index % 4]) - 5.0f;
-    *y = tinyfl_sine_at(sine, *x);
+    sample_of_word(sine, bits[index % 4], x, y);
 }

@@ -35,18 +35,19 @@ static void distinct(const tinyfl_draw *d, size_t first)
         lists[l].number = d->out + (first + (size_t)l) * d->picks;
         lists[l].count = 0;
     }
-    for (uint32_t i = 0; i < d->available; i++) {
-        const uint32_t at = d->skip + i;
-        if (i == 0 || at % 4 == 0)
-            tinyfl_random(d->seed, d->stream, device, 0, at / 4, four);
-        const mask smaller = (mask)(four[at % 4] < most);
-        if (i >= d->picks && !any(smaller))
+    const uint32_t end = d->skip + d->available;
+    for (uint32_t at = d->skip - d->skip % 4; at < end; at += 4) {
+        tinyfl_random(d->seed, d->stream, device, 0, at / 4, four);
+        const mask smaller =
+            (mask)((four[0] < most) | (four[1] < most) | (four[2] < most) | (four[3] < most)); /* rarely any */
+        if (at >= d->skip + d->picks && !any(smaller))
             continue;
-        for (int l = 0; l < used; l++)
-            if (i < d->picks || lane_of_mask(smaller, l)) {
-                take(&lists[l], d->picks, lane_of_word(four[at % 4], l), i);
-                set_word(&most, l, lists[l].word[lists[l].count - 1]);
-            }
+        for (uint32_t i = at < d->skip ? d->skip : at; i < at + 4 && i < end; i++)
+            for (int l = 0; l < used; l++)
+                if (i < d->skip + d->picks || lane_of_word(four[i % 4], l) < lane_of_word(most, l)) {
+                    take(&lists[l], d->picks, lane_of_word(four[i % 4], l), i - d->skip);
+                    set_word(&most, l, lists[l].word[lists[l].count - 1]);
+                }
     }
 }
 

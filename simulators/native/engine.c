@@ -3,6 +3,8 @@
 #define TINYFL_API static __attribute__((unused))
 #define TINYFL_KERNELS "kernels.h"
 
+#include "unroll.h"
+
 #include "../../firmware/core/random.c"
 #include "../../firmware/core/sine.c"
 #include "../../firmware/core/plan.c"
@@ -73,7 +75,7 @@ static void add_changes(const bench *b, const float *theta, mask good, fixed *su
 
 /* Loads each lane's own weights of the local layers from `kept`, if its first is not NaN; or stores those of the lanes in
  * `ok`. */
-static void exchange_kept(const bench *b, const tinyfl_cohort *c, const group *g, int store, mask ok)
+static void exchange_kept(const bench *b, const tinyfl_cohort *c, group *g, int store, mask ok)
 {
     const size_t kept = tinyfl_layers_weights(c->plan, c->inner.local);
     for (int l = 0; l < g->used; l++) {
@@ -110,7 +112,7 @@ static void finish(const bench *b, const tinyfl_cohort *c)
 }
 
 /* The inner loop. Returns TINYFL_OK while any lane is valid. */
-static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g)
+static int inner_loop(bench *b, const tinyfl_cohort *c, group *g)
 {
     const uint32_t samples = (uint32_t)tinyfl_inner_samples(&c->inner);
     int code = begin(b, &c->inner);
@@ -125,7 +127,7 @@ static int inner_loop(bench *b, const tinyfl_cohort *c, const group *g)
 
 static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
 {
-    const group g = group_at(&c->source, c->devices, first, c->count);
+    group g = group_at(&c->source, c->devices, first, c->count);
     bench b;
     int code = bench_set(&b, c->plan, c->theta, memory);
     if (code == TINYFL_OK && c->inner.kept)
@@ -166,7 +168,7 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
 }
 
 /* One pass over the support set. */
-static int one_pass(bench *b, const tinyfl_adaptation *a, const group *g)
+static int one_pass(bench *b, const tinyfl_adaptation *a, group *g)
 {
     int code = TINYFL_OK;
     for (uint32_t s = 0; s < a->shots && code == TINYFL_OK; s++) {
@@ -191,7 +193,7 @@ static int right(const bench *b, int l)
 }
 
 /* Loss and accuracy on the query set, at checkpoint k; `ok` is 0 if the whole group has failed. */
-static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t k, int ok)
+static void measure(bench *b, const tinyfl_adaptation *a, group *g, size_t k, int ok)
 {
     real loss = real_of(0.0f);
     float hits[TINYFL_LANES] = {0};
@@ -224,7 +226,7 @@ static void measure(bench *b, const tinyfl_adaptation *a, const group *g, size_t
 
 static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
 {
-    const group g = group_at(&a->support, NULL, first, a->count);
+    group g = group_at(&a->support, NULL, first, a->count);
     bench b;
     int code = bench_set(&b, a->plan, a->theta, memory);
     if (code == TINYFL_OK)
@@ -250,7 +252,7 @@ TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, cons
     if (!source || !devices || !x || !y)
         return TINYFL_EINVAL;
     for (size_t d = 0; d < count; d++) {
-        const group g = group_at(source, devices, d, count);
+        group g = group_at(source, devices, d, count);
         for (uint32_t s = 0; s < samples; s++)
             sample(source, &g, round, samples, s, inputs, outputs, x + (d * samples + s) * inputs,
                    y + (d * samples + s) * outputs);

@@ -11,11 +11,13 @@ typedef struct {
     int used;
     tinyfl_word number;
     tinyfl_sine sine;
+    tinyfl_word words[4]; /* of samples 4 `quarter` to 4 `quarter` + 3 */
+    uint32_t quarter;
 } group;
 
 static group group_at(const tinyfl_native_source *source, const uint32_t *devices, size_t first, size_t count)
 {
-    group g = {.first = first, .used = count - first < TINYFL_LANES ? (int)(count - first) : TINYFL_LANES};
+    group g = {.quarter = UINT32_MAX, .first = first, .used = count - first < TINYFL_LANES ? (int)(count - first) : TINYFL_LANES};
     if (source->kind == TINYFL_SINE) {
         for (int l = 0; l < TINYFL_LANES; l++)
             set_word(&g.number, l, devices[first + (size_t)(l < g.used ? l : g.used - 1)]);
@@ -78,11 +80,15 @@ static void gather(const tinyfl_native_source *source, const group *g, uint32_t 
 }
 
 /* Sample `index` of each lane's device; `samples` is the number per device in this call. */
-static void sample(const tinyfl_native_source *source, const group *g, uint32_t round, uint32_t samples, uint32_t index,
+static void sample(const tinyfl_native_source *source, group *g, uint32_t round, uint32_t samples, uint32_t index,
                    size_t inputs, size_t outputs, real *x, real *y)
 {
     if (source->kind == TINYFL_SINE) {
-        tinyfl_sine_sample(g->sine, source->seed, g->number, round, index, x, y);
+        if (g->quarter != index / 4) {
+            g->quarter = index / 4;
+            tinyfl_random(source->seed, TINYFL_STREAM_SAMPLE, g->number, round, g->quarter, g->words);
+        }
+        sample_of_word(g->sine, g->words[index % 4], x, y);
         return;
     }
     gather(source, g, samples, index, inputs, x);

@@ -2,6 +2,8 @@
 #ifndef TINYFL_TURN_H
 #define TINYFL_TURN_H
 
+#include "unroll.h"
+
 #include "real.h"
 
 #if TINYFL_LANES > 1
@@ -20,13 +22,11 @@ typedef int32_t row_index __attribute__((vector_size(4 * TINYFL_SIDE)));
 enum { SIDE = TINYFL_SIDE };
 
 #if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define UNROLL _Pragma("GCC unroll 32")
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (row_index){__VA_ARGS__})
 #endif
-#define EACH(index, count) UNROLL for (int index = 0; index < (count); index++)
+#define EACH(index, count) TINYFL_UNROLL for (int index = 0; index < (count); index++)
 
 #define LIST_4(pick, at, step) pick(at, step), pick((at) + 1, step), pick((at) + 2, step), pick((at) + 3, step)
 #define LIST_8(pick, at, step) LIST_4(pick, at, step), LIST_4(pick, (at) + 4, step)

@@ -27,7 +27,7 @@ def lines(cc: str, folder: Path, width: str, seed: int, count: int, *flags: str)
     if extension and not all(flag[2:] in features() for flag in WIDTHS[width]):
         pytest.skip(f"this processor has no {extension}")
     both = []
-    for kernels in ([], ['-DTINYFL_KERNELS="kernels.h"', f"-I{NATIVE}"]):
+    for kernels in ([], ['-DTINYFL_KERNELS="kernels.h"', f"-I{NATIVE}", "-include", "unroll.h"]):
         name = folder / f"tiles-{width.replace(' ', '-')}-{len(kernels)}"
         compile_c(cc, name, [HERE / "tiles.c"], "-std=c11", f"-DTINYFL_LANES={lanes}", *WIDTHS[width], *kernels, *flags)
         both.append(run(name, seed, count).splitlines())
