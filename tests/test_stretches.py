@@ -27,6 +27,7 @@ from tinyfl.errors import Corrupt
 from tinyfl.fleet import MixedFleet, Stretch, draw_cohort, draw_devices
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import read_stretch, stretch_record, theta_record
+from tinyfl.flower.rounds import Progress
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
 from tinyfl.report import figures
@@ -201,7 +202,7 @@ def test_a_run_in_stretches_leaves_the_files_of_one_round_by_round(
 def test_a_run_stopped_round_by_round_at_any_round_goes_on_in_stretches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
 ) -> None:
-    def interrupt(progress: tinyfl.flower.rounds.Progress) -> None:  # type: ignore[name-defined]
+    def interrupt(progress: Progress) -> None:
         if progress.stage == "learning" and progress.done > stopped:
             raise KeyboardInterrupt
 
