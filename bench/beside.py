@@ -24,9 +24,9 @@ PAIRS = 5
 SINE: dict[str, Any] = {"task": "sine", "devices": 100_000, "samples": 32, "tasks": 10, "adapt_lr": 0.02}
 OMNIGLOT: dict[str, Any] = {**SINE, "task": "omniglot"}
 JOBS: dict[str, dict[str, Any]] = {
-    "J1: sine, 1-32-32-1 tanh, cohorts of 1,000": {**SINE, "network": "mlp-32-32-tanh", "cohort": 1000, "rounds": 500},
+    "J1: sine, 1-32-32-1 tanh, cohorts of 1,000": {**SINE, "network": "mlp-32-32-tanh", "cohort": 1000, "rounds": 1000},
     "J2: omniglot, conv 8, 16, dense 5, cohorts of 1,000": {
-        **OMNIGLOT, "network": "conv-8-16-relu", "samples": 25, "cohort": 1000, "rounds": 10
+        **OMNIGLOT, "network": "conv-8-16-relu", "samples": 25, "cohort": 1000, "rounds": 30
     },
     "serial sine, 1-64-64-1 tanh": {**SINE, "network": "mlp-64-64-tanh", "cohort": 1, "rounds": 5000},
     "serial omniglot, conv-omniglot": {**OMNIGLOT, "network": "conv-omniglot", "cohort": 1, "rounds": 400},
