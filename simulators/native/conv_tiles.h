@@ -48,6 +48,14 @@ static run run_of_windows(tinyfl_side s, size_t size, size_t kernel, size_t stri
     return (run){first, end - first, 1};
 }
 
+/* Stores a tile's sums: at each position's channels from out[p] on, of which `left` are there. */
+TINYFL_INLINE void put_tile(real *const *out, chunk sum[TILE][BLOCK], size_t left, const int tile, const int block)
+{
+    EACH(p, tile)
+        EACH(k, block)
+            chunk_put(out[p] + (size_t)k * CHUNK, sum[p][k], left - (size_t)k * CHUNK);
+}
+
 TINYFL_INLINE void forward_tile(const conv *c, const int kind, const run *rows, const run *columns, const real *x, real *y,
                                 size_t at, size_t j, const int tile, const int block)
 {
@@ -81,9 +89,7 @@ TINYFL_INLINE void forward_tile(const conv *c, const int kind, const run *rows, 
         EACH(p, tile)
             in[p] += line;
     }
-    EACH(p, tile)
-        EACH(k, block)
-            chunk_put(out[p] + (size_t)k * CHUNK, sum[p][k], l->outputs - j - (size_t)k * CHUNK);
+    put_tile(out, sum, l->outputs - j, tile, block);
 }
 
 TINYFL_INLINE void forward_channels(const conv *c, const int kind, const real *x, real *y, size_t j, const int block)
@@ -189,9 +195,7 @@ TINYFL_INLINE void back_tile(const conv *c, const int kind, const run *rows, con
                     EACH(p, tile)
                         sum[p][k] += chunk_at(c->w + tap + (size_t)k * CHUNK) * chunk_at(in[p] + window + i + (size_t)k * CHUNK);
         }
-    EACH(p, tile)
-        EACH(k, block)
-            chunk_put(out[p] + (size_t)k * CHUNK, sum[p][k], l->channels - i - (size_t)k * CHUNK);
+    put_tile(out, sum, l->channels - i, tile, block);
 }
 
 TINYFL_INLINE void back_channels(const conv *c, const int kind, const real *delta, real *back, size_t i, const int block)

@@ -75,7 +75,7 @@ static void add_changes(const bench *b, const float *theta, mask good, fixed *su
 
 /* Loads each lane's own weights of the local layers from `kept`, if its first is not NaN; or stores those of the lanes in
  * `ok`. */
-static void exchange_kept(const bench *b, const tinyfl_cohort *c, group *g, int store, mask ok)
+static void exchange_kept(const bench *b, const tinyfl_cohort *c, const group *g, int store, mask ok)
 {
     const size_t kept = tinyfl_layers_weights(c->plan, c->inner.local);
     for (int l = 0; l < g->used; l++) {

@@ -1,4 +1,4 @@
-/* Tiles: what the host's kernels are made of (dense_tiles.h, conv_tiles.h, depthwise_tiles.h).
+/* Tiles: what the host's kernels are made of (dense_tiles.h, conv_tiles.h).
  *
  * A tile is a rectangle of independent sums in registers, so that a value once loaded serves a whole row or column of them.
  * Each sum has its terms in the order of its plain twin in firmware/core, so tiles give the same bits.

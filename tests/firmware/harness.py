@@ -21,6 +21,12 @@ SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O1"]
 OK, EINVAL, EPLAN, EMEMORY, ENUMERIC, EOVERSIZED = range(0, -6, -1)
 
 
+def supports(feature: str) -> bool:
+    """Whether this processor has a feature, by Linux's name."""
+    info = Path("/proc/cpuinfo")
+    return info.exists() and f" {feature} " in info.read_text().replace("\n", " ")
+
+
 def compile_c(cc: str, output: Path, sources: Sequence[Path], *flags: str) -> Path:
     command = [cc, *STRICT, *flags, *map(str, sources), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -11,11 +11,6 @@ import pytest
 STEPS = [harness.HERE / "steps.c"]
 
 
-def supports(feature: str) -> bool:
-    info = Path("/proc/cpuinfo")
-    return info.exists() and f" {feature} " in info.read_text().replace("\n", " ")
-
-
 @pytest.fixture(scope="module")
 def expected(cc: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     program = harness.compile_c(cc, tmp_path_factory.mktemp("steps") / "steps", STEPS, "-O2")
@@ -41,7 +36,7 @@ def test_a_thousand_steps_give_the_same_bits_at_every_optimisation(cc: str, tmp_
 def test_devices_in_lockstep_end_with_the_bits_of_devices_alone(
     cc: str, tmp_path: Path, expected: str, lanes: int, flags: str, feature: str
 ) -> None:
-    if feature and (platform.machine() not in ("x86_64", "AMD64") or not supports(feature)):
+    if feature and (platform.machine() not in ("x86_64", "AMD64") or not harness.supports(feature)):
         pytest.skip(f"this processor has no {feature}")
     program = harness.compile_c(cc, tmp_path / "steps", STEPS, f"-DTINYFL_LANES={lanes}", *flags.split())
     assert harness.run(program) == expected

@@ -1,11 +1,10 @@
 """The host's fast kernels are their plain twins, bit for bit, over random networks, for every width of vector."""
 
 import platform
-from functools import cache
 from pathlib import Path
 
 import pytest
-from harness import HERE, SANITIZED, compile_c, run
+from harness import HERE, SANITIZED, compile_c, run, supports
 
 NATIVE = HERE.parents[1] / "simulators" / "native"
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512vl"]
@@ -14,17 +13,10 @@ if platform.machine() == "x86_64":
     WIDTHS |= {"1 avx2": ["-mavx2"], "8 avx2": ["-mavx2"], "1 avx512": AVX512, "16 avx512": AVX512}
 
 
-@cache
-def features() -> str:
-    """What this processor can do."""
-    info = Path("/proc/cpuinfo")
-    return info.read_text() if info.exists() else ""
-
-
 def lines(cc: str, folder: Path, width: str, seed: int, count: int, *flags: str) -> list[str]:
     """What tiles.c prints with plain kernels and with the host's, which must be the same."""
     lanes, _, extension = width.partition(" ")
-    if extension and not all(flag[2:] in features() for flag in WIDTHS[width]):
+    if extension and not all(supports(flag[2:]) for flag in WIDTHS[width]):
         pytest.skip(f"this processor has no {extension}")
     both = []
     for kernels in ([], ['-DTINYFL_KERNELS="kernels.h"', f"-I{NATIVE}", "-include", "unroll.h"]):
