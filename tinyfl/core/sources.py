@@ -50,6 +50,12 @@ class TableSource:
             raise ValueError(f"rows is {self.rows.shape}, not (devices, samples)")
         return int(self.rows.shape[1])
 
+    def inputs(self) -> F32:
+        """The inputs of all samples as the core reads them: float32 (devices, samples, inputs)."""
+        gain = np.ones((1, 1, 1), np.float32) if self.gain is None else self.gain[:, None, None]
+        values: F32 = gain * self.table[self.rows]
+        return values
+
     @property
     def _bytes(self) -> bool:
         return self.table.dtype == np.uint8

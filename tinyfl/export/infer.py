@@ -131,8 +131,7 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
             f"{task.outputs:,}. Give the task of the model."
         )
     query, owner = episodes.query, episodes.device
-    gain = np.ones((1, 1, 1), np.float32) if query.gain is None else query.gain[:, None, None]
-    x = gain * query.table[query.rows]
+    x = query.inputs()
     truth = np.eye(outputs, dtype=np.float32)[query.labels] if query.targets is None else query.targets[query.rows]
     y = run(x.reshape(-1, *program.input.shape)).reshape(truth.shape)
     standard = task.standardisation

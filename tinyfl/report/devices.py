@@ -114,8 +114,8 @@ def _images(task: Task, comparison: Comparison) -> Picture:
     assert support.labels is not None
     assert query.labels is not None
     ways, count_shown = comparison.net.outputs, min(QUERIES, query.samples)
-    gain = np.ones(IMAGE_DEVICES, np.float32) if support.gain is None else support.gain
-    brightest = float((gain[:, None, None] * query.table[query.rows]).max())
+    shown, asked = support.inputs(), query.inputs()
+    brightest = float(asked.max())
     predictions = np.where(np.isfinite(adapted.loss)[..., None], adapted.outputs.argmax(axis=-1), -1)
     figure = canvas(1.32 * IMAGE_DEVICES)
     for d, ax in enumerate(figure.subplots(IMAGE_DEVICES, 1)):
@@ -126,10 +126,10 @@ def _images(task: Task, comparison: Comparison) -> Picture:
             ways + 0.6, 1.1, f"then answers, {right}" + (f"; the first {count_shown}:" if count_shown < query.samples else "")
         )
         for i in range(ways):
-            _image(ax, i, gain[d] / brightest * support.table[support.rows[d, i]])
+            _image(ax, i, shown[d, i] / brightest)
             ax.text(i + 0.45, -0.12, _letter(support.labels[d, i]), ha="center", va="top", fontweight="bold")
         for i in range(count_shown):
-            _image(ax, ways + 0.6 + i, gain[d] / brightest * query.table[query.rows[d, i]])
+            _image(ax, ways + 0.6 + i, asked[d, i] / brightest)
             for line, answer in enumerate(predictions[:, d, i]):
                 _answer(ax, ways + 1.05 + i, line, answer, right=answer == query.labels[d, i])
     one = "" if comparison.shots == 1 else f" of {comparison.shots:,}"

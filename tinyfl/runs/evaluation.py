@@ -247,9 +247,7 @@ def _nearest_mean(episodes: Episodes, classes: int) -> F32:
         support, query = part.support, part.query
         assert support.labels is not None
         assert query.labels is not None
-        gain = np.ones((1, 1, 1), np.float32) if support.gain is None else support.gain[:, None, None]
-        x, queries = gain * support.table[support.rows], gain * query.table[query.rows]
-        shares.append(nearest_mean.accuracy(x, support.labels, queries, query.labels, classes))
+        shares.append(nearest_mean.accuracy(support.inputs(), support.labels, query.inputs(), query.labels, classes))
     return np.concatenate(shares)
 
 
