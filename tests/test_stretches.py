@@ -1,4 +1,4 @@
-"""Rounds of one simulated device run in stretches, to the very same run as round by round."""
+"""Rounds of simulated devices run in stretches, to the very same run as round by round."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import tinyfl
 from tinyfl import core
@@ -23,8 +24,9 @@ from tinyfl.algorithms.fedavg import FedAvg
 from tinyfl.algorithms.joint import Joint
 from tinyfl.algorithms.reptile import Reptile
 from tinyfl.algorithms.tinyreptile import TinyReptile
+from tinyfl.core import Engine, Stream
 from tinyfl.errors import Corrupt
-from tinyfl.fleet import MixedFleet, Stretch, draw_cohort, draw_devices
+from tinyfl.fleet import MixedFleet, Stretch, draw_cohort, draw_cohorts, mean_loss, mean_losses, spans, spans_of_rows
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import read_stretch, stretch_record, theta_record
 from tinyfl.flower.rounds import Progress
@@ -32,10 +34,10 @@ from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
 from tinyfl.report import figures
 from tinyfl.runs.directory import RunDirectory
-from tinyfl.simulators.native import NativeFleet
-from tinyfl.tasks import SerialTask, Task, load_task
+from tinyfl.simulators.native import MAX_AT_ONCE, NativeFleet
+from tinyfl.tasks import StretchTask, Task, load_task
 
-SMALL = {"task": "sine", "network": "mlp-8", "devices": 50, "cohort": 1, "tasks": 4, "adapt_lr": 0.01}
+SMALL: dict[str, Any] = {"task": "sine", "network": "mlp-8", "devices": 50, "cohort": 1, "tasks": 4, "adapt_lr": 0.01}
 
 
 @pytest.fixture(autouse=True)
@@ -80,27 +82,34 @@ class Otherwise(TinyReptile):
 ALGORITHMS = (TinyReptile(rounds=40, samples=6, rate=0.02), Reptile(40, 8, 3, 0.05, 0.7), FedAvg(9, 2, 0.1, 0.6), Joint(4, 0.1))
 
 
-def by_hand(algorithm: Algorithm, fleet: NativeFleet, theta: np.ndarray, rounds: int) -> tuple[np.ndarray, list[float]]:
+def by_hand(
+    algorithm: Algorithm, fleet: NativeFleet, theta: np.ndarray, rounds: int, cohort: int
+) -> tuple[np.ndarray, list[float]]:
     """Theta and losses, from the public parts of a round."""
     state, losses = State(0, theta), []
     for round in range(rounds):
-        updates = fleet.run(draw_cohort(3, round, 1, fleet.size), round, state.theta, algorithm.inner(round))
+        updates = fleet.run(draw_cohort(3, round, cohort, fleet.size), round, state.theta, algorithm.inner(round))
         state = algorithm.outer(state, updates)
         losses.append(updates.loss)
     return state.theta, losses
 
 
+@pytest.mark.parametrize("cohort", [1, 2, 13, 20, 83])
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize(("name", "net"), [("sine", "mlp-7-5-tanh"), ("digits", "conv-3"), ("npz", "mlp-6")])
-def test_a_stretch_is_its_rounds_one_by_one(task_of: Callable[[str], Task], name: str, net: str, algorithm: Algorithm) -> None:
-    task = task_of(name)
+def test_a_stretch_is_its_rounds_one_by_one(
+    task_of: Callable[[str], Task], name: str, net: str, algorithm: Algorithm, cohort: int
+) -> None:
+    task, size = task_of(name), 20 if cohort <= 20 else 83
+    if task.fleet_size and cohort > task.fleet_size:
+        pytest.skip("the file has fewer devices")
     shape = network(net, task.shape, task.outputs, task.loss, task.activation)
-    fleet, theta, alpha = NativeFleet(task, shape, 20), shape.initial_weights(1), alpha_of(algorithm)
+    fleet, theta, alpha = NativeFleet(task, shape, size, Engine(threads=3)), shape.initial_weights(1), alpha_of(algorithm)
     assert alpha is not None
-    expected, losses = by_hand(algorithm, fleet, theta, 40)
+    expected, losses = by_hand(algorithm, fleet, theta, 40, cohort)
     alphas = np.array([alpha(round) for round in range(40)])
     before = theta.copy()
-    ours = fleet.run_serially(draw_devices(3, range(40), 20), 0, theta, algorithm.inner(0), alphas)
+    ours = fleet.run_stretch(draw_cohorts(3, range(40), cohort, size), 0, theta, algorithm.inner(0), alphas)
     assert ours.theta.tobytes() == expected.tobytes() != theta.tobytes() == before.tobytes()
     assert (ours.loss.tolist(), ours.absent) == (losses, {})
 
@@ -111,33 +120,58 @@ def test_a_stretch_is_its_rounds_one_by_one(task_of: Callable[[str], Task], name
     activation=st.sampled_from(["relu", "tanh", "sigmoid"]),
     rate=st.floats(0, 1.5),
     alphas=st.lists(st.floats(-3, 1e5), min_size=1, max_size=12),
+    cohort=st.integers(1, 40),
+    threads=st.integers(1, 3),
     seed=st.integers(0, 1 << 32),
     first=st.integers(0, 1 << 31),
 )
 def test_a_stretch_leaves_out_the_updates_that_its_rounds_would(
-    widths: list[int], activation: str, rate: float, alphas: list[float], seed: int, first: int
+    widths: list[int], activation: str, rate: float, alphas: list[float], cohort: int, threads: int, seed: int, first: int
 ) -> None:
     task = load_task("sine", None, seed)
     net = network("-".join(["mlp", *map(str, widths), *([activation] if widths else [])]), (1,), 1, task.loss, task.activation)
-    fleet, state, inner = NativeFleet(task, net, 1 << 20), State(first, net.initial_weights(seed)), Inner(samples=4, rate=rate)
-    devices = draw_devices(seed, range(first, first + len(alphas)), fleet.size)
-    ours = fleet.run_serially(devices, first, state.theta, inner, np.array(alphas))
+    fleet, state = NativeFleet(task, net, 1 << 20, Engine(threads)), State(first, net.initial_weights(seed))
+    inner = Inner(samples=4, rate=rate)
+    cohorts = draw_cohorts(seed, range(first, first + len(alphas)), cohort, fleet.size)
+    ours = fleet.run_stretch(cohorts, first, state.theta, inner, np.array(alphas))
     absent = {}
-    for number, (device, alpha) in enumerate(zip(devices, alphas, strict=True)):
-        updates = fleet.run(np.array([device], np.uint32), state.round, state.theta, inner)
+    for number, (devices, alpha) in enumerate(zip(cohorts, alphas, strict=True)):
+        updates = fleet.run(devices, state.round, state.theta, inner)
         if updates.absent:
-            absent[number] = updates.absent[int(device)]
-        assert number in absent or ours.loss[number] == updates.loss or np.isnan(updates.loss)
+            absent[number] = updates.absent
+        assert np.array_equal(ours.loss[number], updates.loss, equal_nan=True)
         with np.errstate(over="ignore", invalid="ignore"):
             state = state.step(alpha * (updates.mean() - state.theta))
     assert ours.absent == absent
     assert ours.theta.tobytes() == state.theta.tobytes()
 
 
-@given(seed=st.integers(0, (1 << 63) - 1), first=st.integers(0, (1 << 31) - 20), size=st.integers(1, 1 << 31))
-def test_the_devices_of_many_rounds_are_their_cohorts_of_one(seed: int, first: int, size: int) -> None:
-    rounds = range(first, first + 20)
-    assert draw_devices(seed, rounds, size).tolist() == [int(draw_cohort(seed, r, 1, size)[0]) for r in rounds]
+@given(
+    seed=st.integers(0, (1 << 63) - 1),
+    first=st.integers(0, (1 << 31) - 20),
+    size=st.one_of(st.integers(1, 60), st.integers(1, 1 << 31)),
+    cohort=st.integers(1, 50),
+)
+def test_the_cohorts_of_many_rounds_are_the_first_distinct_words(seed: int, first: int, size: int, cohort: int) -> None:
+    rounds, cohort = range(first, first + 7), min(cohort, size)
+    cohorts = draw_cohorts(seed, rounds, cohort, size)
+    for round, drawn in zip(rounds, cohorts, strict=True):
+        assert drawn.tolist() == draw_cohort(seed, round, cohort, size).tolist()
+        if cohort == size:
+            continue
+        words = core.random(seed, Stream.cohort, np.zeros(1, np.uint32), round, words=4000)[0].tolist()
+        assert drawn.tolist() == sorted(list(dict.fromkeys(word * size >> 32 for word in words))[:cohort])
+
+
+@given(st.lists(st.sets(st.integers(0, (1 << 32) - 1), min_size=4, max_size=4), min_size=1, max_size=9))
+def test_the_spans_of_many_rows_are_those_of_each(rows: list[set[int]]) -> None:
+    sorted_rows = [sorted(row) for row in rows]
+    assert spans_of_rows(np.array(sorted_rows, np.int64)) == [spans(row) for row in sorted_rows]
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=st.floats(width=32)))
+def test_the_mean_losses_of_rows_are_those_of_each(losses: np.ndarray) -> None:
+    assert np.array_equal(mean_losses(losses), [mean_loss(row) for row in losses], equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ["sine", "digits", "npz"])
@@ -145,7 +179,7 @@ def test_the_samples_of_many_rounds_are_those_of_each(
     task_of: Callable[[str], Task], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(name)
-    assert isinstance(task, SerialTask)
+    assert isinstance(task, StretchTask)
     monkeypatch.setattr("tinyfl.tasks.npz.MAX_WORDS", 50)
     plan = network("mlp-2", task.shape, task.outputs, task.loss, task.activation).plan
     devices, rounds = np.array([4, 0, 4, 9, 9], np.uint32), np.array([0, 7, 7, 1, 3], np.uint32)
@@ -172,6 +206,9 @@ RUNS: list[dict[str, Any]] = [
     {"rounds": 40, "algorithm": Falling()},
     {"rounds": 400, "network": "mlp-16-relu", "rate": 0.1},  # of a few devices the loop diverges
     {"rounds": 60, "task": "digits", "network": "mlp-4"},
+    {"rounds": 300, "cohort": 3, "algorithm": "reptile"},
+    {"rounds": 45, "cohort": 50, "algorithm": "fedavg"},
+    {"rounds": 44, "cohort": 20, "network": "mlp-16-relu", "rate": 0.1},
 ]
 
 
@@ -180,16 +217,16 @@ def test_a_run_in_stretches_leaves_the_files_of_one_round_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     calls = []
-    really = NativeFleet.run_serially
+    really = NativeFleet.run_stretch
 
     def counted(self: NativeFleet, devices: Any, *rest: Any) -> Any:
         calls.append(len(devices))
         return really(self, devices, *rest)
 
-    monkeypatch.setattr(NativeFleet, "run_serially", counted)
+    monkeypatch.setattr(NativeFleet, "run_stretch", counted)
     ours = tinyfl.simulate(out=tmp_path / "ours", **{**SMALL, **options})
     assert max(calls) == (7 if isinstance(options.get("algorithm"), Falling) else min(256, options["rounds"]))
-    monkeypatch.setattr(NativeFleet, "stretch", lambda self, inner: 1)
+    monkeypatch.setattr(NativeFleet, "stretch", lambda self, inner, cohort: 1)
     calls.clear()
     plain = tinyfl.simulate(out=tmp_path / "plain", **{**SMALL, **options})
     assert not calls
@@ -208,7 +245,7 @@ def test_a_run_stopped_round_by_round_at_any_round_goes_on_in_stretches(
 
     whole = tinyfl.simulate(out=tmp_path / "whole", rounds=400, **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(NativeFleet, "stretch", lambda self, inner: 1)
+        patch.setattr(NativeFleet, "stretch", lambda self, inner, cohort: 1)
         with pytest.raises(KeyboardInterrupt):
             tinyfl.simulate(out=tmp_path / "run", rounds=400, progress=interrupt, **SMALL)
     held = RunDirectory(tmp_path / "run").checkpoint()
@@ -270,16 +307,19 @@ def test_only_the_one_node_of_a_simulated_fleet_is_asked_for_a_stretch() -> None
     task, inner = load_task("sine", None, 3), Inner(samples=6, rate=0.1)
     net = network("mlp-4", (1,), 1, task.loss, task.activation)
     fleet = NativeFleet(task, net, 20)
-    assert FleetGrid(fleet, 1).stretch(inner) == 256
-    assert FleetGrid(fleet, 2).stretch(inner) == FleetGrid(fleet, None).stretch(inner) == 1
-    assert FleetGrid(MixedFleet([fleet])).stretch(inner) == 1
-    assert FleetGrid(NativeFleet(Rounds(task), net, 20)).stretch(inner) == 1  # type: ignore[arg-type]
-    assert fleet.stretch(Inner(samples=6, rate=0.1, local=1, kept=True)) == 1
-    assert fleet.stretch(Inner(samples=1 << 20, rate=0.1)) == 10  # 2^28 // (3 x 8 x 2^20)
-    assert fleet.stretch(Inner(samples=1 << 30, rate=0.1)) == 1
+    assert FleetGrid(fleet, 1).stretch(inner, 1) == 256
+    assert FleetGrid(fleet, 2).stretch(inner, 1) == FleetGrid(fleet, None).stretch(inner, 1) == 1
+    assert FleetGrid(MixedFleet([fleet])).stretch(inner, 1) == 1
+    assert FleetGrid(NativeFleet(Rounds(task), net, 20)).stretch(inner, 1) == 1  # type: ignore[arg-type]
+    assert fleet.stretch(Inner(samples=6, rate=0.1, local=1, kept=True), 1) == 1
+    assert fleet.stretch(Inner(samples=1 << 20, rate=0.1), 1) == 85  # 2^31 // (3 x 8 x 2^20)
+    assert fleet.stretch(Inner(samples=1 << 20, rate=0.1), 10) == 8
+    assert fleet.stretch(Inner(samples=1 << 30, rate=0.1), 1) == 1
+    assert fleet.stretch(inner, MAX_AT_ONCE // 3) == 3
+    assert fleet.stretch(inner, MAX_AT_ONCE + 1) == 1
 
 
-@pytest.mark.parametrize("change", [{"cohort": 2}, {"minimum": 1}, {"until": 0}, {"algorithm": Otherwise(rounds=9)}])
+@pytest.mark.parametrize("change", [{"minimum": 1}, {"until": 0}, {"algorithm": Otherwise(rounds=9)}])
 def test_any_other_run_has_a_message_for_each_round(change: dict[str, Any]) -> None:
     task = load_task("sine", None, 3)
     net = network("mlp-4", (1,), 1, task.loss, task.activation)
@@ -298,27 +338,33 @@ def test_any_other_run_has_a_message_for_each_round(change: dict[str, Any]) -> N
 
 
 def test_a_reply_that_is_no_stretch_is_corrupt() -> None:
-    theta, losses = np.zeros(5, np.float32), np.ones(3, np.float32)
-    sent = Stretch(theta + 1, losses, {1: "numeric"})
-    read = read_stretch(theta, stretch_record(sent, 6), 3)
-    assert (read.theta.tolist(), read.loss.tolist(), read.absent) == ([1.0] * 5, [1.0] * 3, {1: "numeric"})
+    theta, losses, cohorts = np.zeros(5, np.float32), np.array([0.1, np.nan, 2]), np.array([[1, 2], [3, 5], [7, 9]], np.uint32)
+    sent = Stretch(theta + 1, losses, {0: {2: "numeric"}, 1: {3: "numeric", 5: "oversized"}})
+    read = read_stretch(theta, stretch_record(sent), cohorts)
+    assert (read.theta.tolist(), read.loss.tobytes(), read.absent) == ([1.0] * 5, losses.tobytes(), sent.absent)
     sums = RecordDict({"arrays": ArrayRecord({"sum": Array(theta)})})
-    wrong = (replace(sent, theta=theta[1:]), replace(sent, loss=losses[None]), replace(sent, absent={3: "numeric"}))
+    wrong = (
+        replace(sent, theta=theta[1:]),
+        replace(sent, loss=losses[None]),
+        replace(sent, absent={3: {7: "numeric"}}),
+        replace(sent, absent={2: {7: "numeric", 8: "numeric"}}),
+    )
     for reply, rounds in [
-        (stretch_record(sent, 6), 2),
+        (stretch_record(sent), 2),
         (sums, 3),
         (RecordDict(), 3),
-        *((stretch_record(w, 6), 3) for w in wrong),
+        *((stretch_record(w), 3) for w in wrong),
     ]:
         with pytest.raises(Corrupt):
-            read_stretch(theta, reply, rounds)
+            read_stretch(theta, reply, cohorts[:rounds])
 
 
 def test_a_stretch_refuses_what_a_round_refuses() -> None:
     task = load_task("sine", None, 3)
     net = network("mlp-4", (1,), 1, task.loss, task.activation)
     theta, devices, alphas = net.initial_weights(0), np.arange(4, dtype=np.uint32), np.ones(4)
-    source, inner = task.stream(devices, 0, 5), Inner(samples=5, rate=0.1)
+    devices = devices[:, None]
+    source, inner = task.stream(devices[:, 0], 0, 5), Inner(samples=5, rate=0.1)
     keeps = Inner(samples=5, rate=0.1, local=1, kept=True)
     for arguments in (
         (theta[1:], source, devices, 0, inner.to_bytes(), alphas),
@@ -328,4 +374,4 @@ def test_a_stretch_refuses_what_a_round_refuses() -> None:
         (theta, source, devices, 0, keeps.to_bytes(), alphas),
     ):
         with pytest.raises(ValueError):
-            core.train_serially(net.plan, *arguments)  # type: ignore[arg-type]
+            core.train_rounds(net.plan, *arguments)  # type: ignore[arg-type]

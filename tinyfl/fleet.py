@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
@@ -68,24 +67,25 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True)
 class Stretch:
-    """Rounds of one device each, one after another: theta float32 (parameters,) after them, the loss of each round float32
-    (rounds,), possibly non-finite, and the reasons of those whose update is left out, by their number from 0."""
+    """Rounds one after another: theta float32 (parameters,) after them, the mean loss of each round float64 (rounds,), NaN if
+    no update has a finite one, and the devices left out of a round, each with the reason, by the round's number from 0."""
 
     theta: F32
-    loss: F32
-    absent: Mapping[int, str]
+    loss: F64
+    absent: Mapping[int, Mapping[int, str]]
 
 
 @runtime_checkable
-class SerialFleet(Protocol):
-    """A fleet that can run rounds of one device each, one after another, without the server."""
+class StretchFleet(Protocol):
+    """A fleet that can run rounds one after another without the server."""
 
-    def stretch(self, inner: Inner) -> int:
-        """The number of rounds with the inner loop ``inner`` to ask for at once: a fraction of a second. 1: do not."""
+    def stretch(self, inner: Inner, cohort: int) -> int:
+        """The number of rounds with ``cohort`` devices and the inner loop ``inner`` to ask for at once: a fraction of a second.
+        1: do not."""
 
-    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
-        """Round ``round`` on the first of ``devices``, the next round on the next, and so on. After each, theta moves by its
-        alpha times the device's change."""
+    def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
+        """Round ``round`` on the first row of ``devices``, uint32 (rounds, cohort), the next round on the next, and so on.
+        After each, theta moves by its alpha times the devices' mean change."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,14 @@ def mean_loss(losses: F32) -> float:
     return float(np.add.reduce(finite, dtype=np.float64) / len(finite)) if len(finite) else float("nan")
 
 
+def mean_losses(losses: F32) -> F64:
+    """``mean_loss`` of each row."""
+    if np.isfinite(losses).all():
+        means: F64 = np.add.reduce(losses, axis=1, dtype=np.float64) / losses.shape[1]
+        return means
+    return np.array([mean_loss(row) for row in losses], np.float64)
+
+
 def absent(cohort: U32, reasons: Iterable[str]) -> Mapping[int, str]:
     """The devices of ``cohort`` with a non-empty reason, and that reason."""
     return {device: reason for device, reason in zip(cohort.tolist(), reasons, strict=True) if reason}
@@ -204,30 +212,29 @@ def kept_from(cohort: U32, phis: Phis) -> Mapping[int, int]:
 def spans(devices: Iterable[int]) -> str:
     """Ascending numbers as ranges, for people and logs: 0-7,9."""
     numbers: I64 = np.array(devices if isinstance(devices, np.ndarray | Sequence) else list(devices), np.int64)
-    if not len(numbers):
-        return ""
-    first = _differ(numbers, numbers + 1)
-    last = np.append(first[1:], True)
-    rest, digits = numbers[first | last], len(str(numbers[-1]))
+    return spans_of_rows(numbers[None])[0] if len(numbers) else ""
+
+
+def spans_of_rows(rows: I64) -> list[str]:
+    """``spans`` of each row of ``rows`` (rows, devices), which is not empty."""
+    starts = np.ones(rows.shape, bool)
+    starts[:, 1:] = rows[:, 1:] != rows[:, :-1] + 1
+    ends = np.ones(rows.shape, bool)
+    ends[:, :-1] = starts[:, 1:]
+    follows = np.where(ends, ord(","), ord("-"))
+    follows[:, -1] = ord("\n")
+    written = starts | ends
+    rest, digits = rows[written], len(str(rows.max()))
     # A row for each number that is written: its digits, right-aligned, and what follows it. Text of single numbers is slow.
     text = np.zeros((len(rest), digits + 1), np.uint8)
-    text[:, digits] = np.where(last[first | last], ord(","), ord("-"))
+    text[:, digits] = follows[written]
     for column in range(digits - 1, -1, -1):
         tens = rest // 10
         text[:, column] = (rest - 10 * tens + ord("0")) * ((rest > 0) | (column == digits - 1))
         rest = tens
-    return text.tobytes().translate(None, b"\0")[:-1].decode()
+    return text.tobytes().translate(None, b"\0").decode().splitlines()
 
 
-def _differ(numbers: I64, before: I64) -> NDArray[np.bool_]:
-    """Whether each number differs from ``before`` at the one in front of it; the first one does."""
-    differ = np.empty(len(numbers), bool)
-    differ[0] = True
-    np.not_equal(numbers[1:], before[:-1], out=differ[1:])
-    return differ
-
-
-@lru_cache(maxsize=2)
 def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
     """Draws the devices of a round: the generator's first ``size`` distinct ones, ascending, uint32 (size,), read-only.
 
@@ -235,34 +242,36 @@ def draw_cohort(seed: int, round: int, size: int, fleet_size: int) -> U32:
     log draw it in turn.
     Raises ConfigError if the fleet has fewer devices.
     """
+    cohort: U32 = draw_cohorts(seed, range(round, round + 1), size, fleet_size)[0]
+    return cohort
+
+
+@lru_cache(maxsize=2)
+def draw_cohorts(seed: int, rounds: range, size: int, fleet_size: int) -> U32:
+    """``draw_cohort`` of each of ``rounds``, uint32 (rounds, size)."""
     if size > core.MAX_SUMMED:
         raise ConfigError(f"a cohort of {size:,}: exact sums hold {core.MAX_SUMMED:,} devices. Give a smaller --cohort.")
     if not 0 < size <= fleet_size:
         raise ConfigError(f"a cohort of {size:,} out of {fleet_size:,} devices. Give a --cohort of 1 to {fleet_size:,}.")
-    devices = np.arange(fleet_size, dtype=np.uint32) if size == fleet_size else _drawn(seed, round, size, fleet_size)
+    numbers = np.arange(rounds.start, rounds.stop, dtype=np.uint32)
+    whole = np.arange(fleet_size if size == fleet_size else 0, dtype=np.uint32)
+    devices = np.tile(whole, (len(numbers), 1)) if len(whole) else _drawn(seed, numbers, size, fleet_size)
     devices.flags.writeable = False
     return devices
 
 
-def _drawn(seed: int, round: int, size: int, fleet_size: int) -> U32:
-    """The cohort if it is not the whole fleet."""
+def _drawn(seed: int, rounds: U32, size: int, fleet_size: int) -> U32:
+    """The cohorts if they are not the whole fleet."""
     draws = size + size * size // fleet_size + 16  # as a rule enough for ``size`` distinct ones
     while True:
-        words = core.random(seed, Stream.cohort, np.zeros(1, np.uint32), round, words=draws)[0]
-        # Device and place of a draw in one number, since NumPy sorts plain numbers many times as fast as it argsorts them.
+        words = core.random(seed, Stream.cohort, np.zeros(len(rounds), np.uint32), rounds, words=draws)
         bits = draws.bit_length()
-        drawn = np.sort((below(words, fleet_size) << bits) + np.arange(draws))
-        drawn = drawn[_differ(drawn >> bits, drawn >> bits)]  # each device's first draw
-        if len(drawn) >= size:
-            place = drawn & ((1 << bits) - 1)
-            chosen = drawn[place <= np.partition(place, size - 1)[size - 1]]
-            devices: U32 = (chosen >> bits).astype(np.uint32)
+        # Device and place of a draw in one number, since NumPy sorts plain numbers many times as fast as it argsorts them.
+        drawn = np.sort((below(words, fleet_size) << bits) + np.arange(draws), axis=1)
+        place, device = drawn & ((1 << bits) - 1), drawn >> bits
+        place[:, 1:][device[:, 1:] == device[:, :-1]] = draws  # not the device's first draw
+        last = np.partition(place, size - 1, axis=1)[:, size - 1, None]
+        if (last < draws).all():
+            devices: U32 = device[place <= last].astype(np.uint32).reshape(len(rounds), size)
             return devices
         draws *= 2
-
-
-def draw_devices(seed: int, rounds: range, fleet_size: int) -> U32:
-    """The device of each of ``rounds``, in a run with cohorts of one: ``draw_cohort`` for all of them, uint32 (rounds,)."""
-    numbers = np.arange(rounds.start, rounds.stop, dtype=np.uint32)
-    words = core.random(seed, Stream.cohort, np.zeros(len(numbers), np.uint32), numbers, words=1)
-    return below(words[:, 0], fleet_size).astype(np.uint32)

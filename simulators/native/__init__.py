@@ -8,10 +8,10 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
-from tinyfl.fleet import UNSAVED, Phis, Saved, Stretch, absent, mean_loss
+from tinyfl.fleet import UNSAVED, Phis, Saved, Stretch, absent, mean_loss, mean_losses
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
-from tinyfl.tasks import SerialTask, Task
+from tinyfl.tasks import StretchTask, Task
 from tinyfl.tasks.memory import devices_at_once
 
 MAX_AT_ONCE = 1 << 16
@@ -22,6 +22,9 @@ MAX_STRETCH = 256
 
 BRIEF_WORK = 1 << 28
 """Number of multiplications that takes a fraction of a second on a slow machine."""
+
+STRETCH_WORK = 1 << 31
+"""Number of multiplications in a stretch, which may be lost if the run is killed: a fraction of a second."""
 
 
 @dataclass
@@ -113,20 +116,26 @@ class NativeFleet:
         assert trained.updates is not None
         return Phis(trained.updates, trained.loss, _reasons(trained.code), kept_from=since)
 
-    def stretch(self, inner: Inner) -> int:
-        """The number of rounds with ``inner`` to ask of ``run_serially`` at once."""
-        alone = inner.kept or not isinstance(self.task, SerialTask)
-        return 1 if alone else max(1, min(MAX_STRETCH, BRIEF_WORK // self._work(inner)))
+    def stretch(self, inner: Inner, cohort: int) -> int:
+        """The number of rounds to ask of ``run_stretch`` at once (see StretchFleet)."""
+        if inner.kept or not isinstance(self.task, StretchTask):
+            return 1
+        rounds = min(MAX_STRETCH, STRETCH_WORK // (self._work(inner) * cohort), self._at_once(inner) // cohort)
+        return max(1, rounds)
 
-    def run_serially(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
-        """Rounds of one device each, one after another (see SerialFleet)."""
-        assert isinstance(self.task, SerialTask)
-        rounds = np.arange(round, round + len(devices), dtype=np.uint32)
-        source = self.task.streams(devices, rounds, inner.samples)
-        theta, loss, code = core.train_serially(
-            self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, stop=self._stop
+    def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
+        """Rounds one after another (see StretchFleet)."""
+        assert isinstance(self.task, StretchTask)
+        rounds = np.repeat(np.arange(round, round + len(devices), dtype=np.uint32), devices.shape[1])
+        source = self.task.streams(devices.reshape(-1), rounds, inner.samples)
+        theta, loss, code = core.train_rounds(
+            self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, engine=self.engine, stop=self._stop
         )
-        return Stretch(theta, loss, {i: Code(code[i]).name for i in np.flatnonzero(code != Code.ok).tolist()})
+        failed = code != Code.ok
+        left_out = {
+            int(i): absent(devices[i][failed[i]], _reasons(code[i][failed[i]])) for i in np.flatnonzero(failed.any(axis=1))
+        }
+        return Stretch(theta, mean_losses(np.where(failed, np.float32(np.nan), loss)), left_out)
 
 
 def _reasons(codes: I32) -> tuple[str, ...]:

@@ -81,19 +81,24 @@ typedef struct {
     double cost;              /* of those measured: the sum of their losses, or of 1 - accuracy. It never falls. */
 } entry;
 
-/* A call's work, shared by its threads: a cohort, or the entries of a race. */
+/* A call's work, shared by its threads: rounds on cohorts, or the entries of a race. */
 typedef struct {
     const tinyfl_engine *engine;
     const tinyfl_plan *plan;
     const atomic_int *stop;
-    size_t count; /* devices, of all entries */
-    const tinyfl_cohort *cohort;
-    atomic_size_t next; /* first device of the cohort's next group */
+    size_t count; /* devices, of a round or of all entries */
+    tinyfl_cohort now; /* the round that runs, which ends before device now.count */
+    const double *alphas; /* (rounds): the outer steps; NULL: none */
+    float *theta;
+    size_t rounds;      /* left, with the one that runs; 0 once the call is over */
+    atomic_size_t next; /* first device of the round's next group */
     entry *entries;
     size_t entry_count;
     int by_accuracy;
     atomic_int failed;    /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop` */
-    pthread_mutex_t lock; /* guards cohort->sum and the entries */
+    pthread_mutex_t lock; /* guards now.sum, the entries, and: */
+    int threads, arrived; /* of the call; at the end of the round */
+    pthread_cond_t next_round;
 } work;
 
 static void *aligned_zeros(size_t bytes)
@@ -105,40 +110,94 @@ static void *aligned_zeros(size_t bytes)
     return memory;
 }
 
-/* Adds a thread's sums, (weights, lanes), to the cohort's. */
-static void add_lanes(work *w, size_t weights, size_t lanes, const int64_t *sum)
+/* Adds a thread's sums, (weights, lanes), to the round's, and clears them. */
+static void add_lanes(work *w, size_t weights, size_t lanes, int64_t *sum)
 {
+    for (size_t i = 0; i < weights; i++)
+        for (size_t l = 1; l < lanes; l++)
+            sum[i * lanes] += sum[i * lanes + l];
     pthread_mutex_lock(&w->lock);
     for (size_t i = 0; i < weights; i++)
-        for (size_t l = 0; l < lanes; l++)
-            w->cohort->sum[i] += sum[i * lanes + l];
+        w->now.sum[i] += sum[i * lanes];
     pthread_mutex_unlock(&w->lock);
+    memset(sum, 0, weights * lanes * sizeof *sum);
+}
+
+/* The outer step as TowardsMean takes it (tinyfl/algorithms), from the round's sums. */
+static void outer_step(work *w)
+{
+    const size_t weights = tinyfl_native_weights(w->plan);
+    size_t devices = 0;
+    for (size_t d = w->now.count - w->count; d < w->now.count; d++)
+        devices += w->now.code[d] == TINYFL_OK;
+    const double unit = 0x1p-32 / (double)(devices ? devices : 1), alpha = *w->alphas++;
+    for (size_t i = 0; i < weights; i++) {
+        const double theta = w->theta[i], mean = theta + (double)w->now.sum[i] * unit;
+        w->theta[i] = (float)(theta + alpha * (mean - theta));
+    }
+    memset(w->now.sum, 0, weights * sizeof *w->now.sum);
+}
+
+/* Waits for the other threads at the end of a round; the last one begins the next. Returns the number of rounds left. */
+static size_t end_round(work *w)
+{
+    pthread_mutex_lock(&w->lock);
+    const size_t left = w->rounds - 1;
+    if (++w->arrived < w->threads) {
+        while (w->rounds > left)
+            pthread_cond_wait(&w->next_round, &w->lock);
+    } else {
+        if (w->alphas)
+            outer_step(w);
+        w->arrived = 0;
+        w->rounds = atomic_load(&w->failed) ? 0 : left;
+        w->now.round++;
+        atomic_store(&w->next, w->now.count);
+        w->now.count += w->count;
+        pthread_cond_broadcast(&w->next_round);
+    }
+    const size_t rounds = w->rounds;
+    pthread_mutex_unlock(&w->lock);
+    return rounds;
+}
+
+/* Takes groups of the round's devices until none is left. sum: (weights, lanes), sum_alone: (weights). */
+static void train_groups(work *w, void *memory, int64_t *sum, int64_t *sum_alone)
+{
+    const tinyfl_engine *alone = engine_of(1);
+    const size_t lanes = (size_t)w->engine->lanes, end = w->now.count, weights = tinyfl_native_weights(w->plan);
+    const size_t left_alone = few(w->plan, w->engine->lanes);
+    int together = 0, apart = 0;
+    for (size_t first; !atomic_load(&w->failed) && (first = atomic_fetch_add(&w->next, lanes)) < end;) {
+        if (end - first > left_alone) {
+            w->engine->train(&w->now, first, memory, sum);
+            together = 1;
+        } else {
+            for (size_t device = first; device < end; device++)
+                alone->train(&w->now, device, memory, sum_alone);
+            apart = 1;
+        }
+        if (tinyfl_stopped(w->stop))
+            atomic_store(&w->failed, TINYFL_ESTOPPED);
+    }
+    if (together)
+        add_lanes(w, weights, lanes, sum);
+    if (apart)
+        add_lanes(w, weights, 1, sum_alone);
 }
 
 static void *trainer(void *argument)
 {
     work *w = argument;
-    const tinyfl_engine *alone = engine_of(1);
     const size_t lanes = (size_t)w->engine->lanes, weights = tinyfl_native_weights(w->plan);
-    const size_t left_alone = few(w->plan, w->engine->lanes);
     void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
     int64_t *sum = aligned_zeros(weights * (lanes + 1) * sizeof *sum);
-    if (!memory || !sum) {
+    if (!memory || !sum)
         atomic_store(&w->failed, TINYFL_EMEMORY);
-    } else {
-        int64_t *sum_alone = sum + weights * lanes;
-        for (size_t first; !atomic_load(&w->failed) && (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
-            if (w->count - first > left_alone)
-                w->engine->train(w->cohort, first, memory, sum);
-            else
-                for (size_t device = first; device < w->count; device++)
-                    alone->train(w->cohort, device, memory, sum_alone);
-            if (tinyfl_stopped(w->stop))
-                atomic_store(&w->failed, TINYFL_ESTOPPED);
-        }
-        add_lanes(w, weights, lanes, sum);
-        add_lanes(w, weights, 1, sum_alone);
-    }
+    do {
+        if (memory && sum)
+            train_groups(w, memory, sum, sum + weights * lanes);
+    } while (end_round(w));
     free(sum);
     free(memory);
     return NULL;
@@ -199,12 +258,18 @@ static int run(work *w, void *(*worker)(void *), int threads)
     pthread_t others[MAX_THREADS];
     int started = 0;
     pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->next_round, NULL);
+    w->threads = MAX_THREADS + 1; /* no round ends before this thread has arrived */
     while (started + 1 < threads && (size_t)started + 1 < groups && started < MAX_THREADS &&
            pthread_create(&others[started], NULL, worker, w) == 0)
         started++;
+    pthread_mutex_lock(&w->lock);
+    w->threads = started + 1;
+    pthread_mutex_unlock(&w->lock);
     worker(w);
     for (int i = 0; i < started; i++)
         pthread_join(others[i], NULL);
+    pthread_cond_destroy(&w->next_round);
     pthread_mutex_destroy(&w->lock);
     return atomic_load(&w->failed);
 }
@@ -227,43 +292,30 @@ static int check(const tinyfl_cohort *c)
     return tinyfl_native_check(c->plan);
 }
 
-int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
+static int train(const tinyfl_cohort *c, size_t rounds, const double *alphas, float *theta, int lanes, int threads)
 {
     const int code = engine_of(lanes) && threads > 0 ? check(c) : TINYFL_EINVAL;
     if (code != TINYFL_OK)
         return code;
     const tinyfl_engine *engine = engine_of(width(c->plan, c->count, lanes, threads));
-    work w = {.engine = engine, .plan = c->plan, .stop = c->stop, .count = c->count, .cohort = c};
+    work w = {.engine = engine, .plan = c->plan, .stop = c->stop, .count = c->count, .now = *c, .rounds = rounds,
+              .alphas = alphas, .theta = theta};
     return run(&w, trainer, threads);
 }
 
-int tinyfl_native_train_serially(const tinyfl_cohort *c, const double *alphas, float *theta)
+int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads) { return train(c, 1, NULL, NULL, lanes, threads); }
+
+int tinyfl_native_train_rounds(const tinyfl_cohort *c, size_t rounds, const double *alphas, float *theta, int lanes, int threads)
 {
-    if (!c || !alphas || !theta || c->inner.kept)
+    if (!c || rounds == 0 || !alphas || !theta || c->inner.kept)
         return TINYFL_EINVAL;
-    tinyfl_cohort now = *c; /* the cohort in the round that runs */
-    now.theta = theta;
-    now.updates = NULL;
-    int code = check(&now);
-    if (code != TINYFL_OK)
-        return code;
-    const tinyfl_engine *engine = engine_of(1);
-    const size_t weights = tinyfl_native_weights(c->plan);
-    void *memory = aligned_zeros(tinyfl_engine_reals(c->plan) * engine->bytes_per_real);
-    if (!memory)
-        return TINYFL_EMEMORY;
-    for (size_t r = 0; r < c->count && code == TINYFL_OK; r++, now.round++) {
-        memset(c->sum, 0, weights * sizeof *c->sum);
-        engine->train(&now, r, memory, c->sum);
-        for (size_t i = 0; i < weights; i++) { /* as TowardsMean.outer does (tinyfl/algorithms) */
-            const double mean = (double)theta[i] + (double)c->sum[i] * 0x1p-32;
-            theta[i] = (float)((double)theta[i] + alphas[r] * (mean - (double)theta[i]));
-        }
-        if (tinyfl_stopped(c->stop))
-            code = TINYFL_ESTOPPED;
-    }
-    free(memory);
-    return code;
+    tinyfl_cohort first = *c;
+    first.theta = theta;
+    first.updates = NULL;
+    if (check(&first) != TINYFL_OK)
+        return check(&first);
+    memset(first.sum, 0, tinyfl_native_weights(c->plan) * sizeof *first.sum);
+    return train(&first, rounds, alphas, theta, lanes, threads);
 }
 
 static int check_adaptation(const tinyfl_adaptation *a)

@@ -85,12 +85,14 @@ TINYFL_EXPORT size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int la
 TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, int threads);
 TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int lanes, int threads);
 
-/* Rounds one after another, each of one device: device i of the cohort learns alone in round cohort->round + i, from the theta
- * that round i - 1 left, and theta += alphas[i] (phi - theta), in double, where phi is theta if the update is left out.
- *   cohort  its theta and updates are not used, its sum is working memory, and nothing is kept
- *   alphas  (cohort->count)
+/* Rounds one after another: in round cohort->round + r, the `count` devices from devices[r count] on learn from the theta that
+ * the round before left, and theta += alphas[r] (mean phi - theta), in double, over those devices whose update counts.
+ *   cohort  its devices, loss, code and the source's rows: (rounds, count). Its theta and updates are not used, its sum is
+ *           working memory, and nothing is kept
+ *   alphas  (rounds)
  *   theta   (weights): from before the first round to after the last one */
-TINYFL_EXPORT int tinyfl_native_train_serially(const tinyfl_cohort *cohort, const double *alphas, float *theta);
+TINYFL_EXPORT int tinyfl_native_train_rounds(const tinyfl_cohort *cohort, size_t rounds, const double *alphas, float *theta,
+                                             int lanes, int threads);
 
 enum { TINYFL_MAX_RACE = 64 };
 

@@ -54,7 +54,7 @@ __all__ = [
     "samples",
     "sine",
     "train",
-    "train_serially",
+    "train_rounds",
     "uniform",
 ]  # fmt: skip
 
@@ -176,20 +176,22 @@ def _cohort(
     theta: F32,
     source: Source,
     devices: U32,
+    count: int,
     round: int,
     inner: bytes,
     kept: F32 | None,
     result: Trained,
     stop: Stop,
 ) -> binding.Cohort:
-    """The cohort for C, with its arrays checked. The caller keeps them all until the call is over."""
+    """The cohort for C, ``count`` of ``devices`` (of one round or several), with its arrays checked. The caller keeps them all
+    until the call is over."""
     loop = _inner(inner)
     samples = sum(phase.samples for phase in loop.phases[: loop.count])
     check_array(theta, np.float32, (plan.weights,), "theta")
     check_array(devices, np.uint32, (len(devices),), "devices")
     check_range(round, 0, 1 << 32, "round")
-    if len(devices) > MAX_SUMMED:
-        raise ValueError(f"{len(devices):,} devices in one call; exact sums hold {MAX_SUMMED:,}")
+    if count > MAX_SUMMED:
+        raise ValueError(f"{count:,} devices in one call; exact sums hold {MAX_SUMMED:,}")
     if source.check(plan.inputs, plan.outputs, len(devices)) not in (0, samples):
         raise ValueError(f"the source does not hold {samples} samples per device")
     if loop.kept:
@@ -197,7 +199,7 @@ def _cohort(
             raise ValueError("the inner loop keeps layers: give kept")
         check_array(kept, np.float32, (len(devices), plan.weights_of(loop.local)), "kept")
     return binding.Cohort(
-        plan.pointer, address(theta), source.structure(), address(devices), len(devices), round, loop,
+        plan.pointer, address(theta), source.structure(), address(devices), count, round, loop,
         address(result.sum), address(result.updates), address(kept), address(result.loss), address(result.code),
         stop.pointer,
     )  # fmt: skip
@@ -231,14 +233,14 @@ def train(
         np.empty((len(devices), plan.weights), np.float32) if each else None,
     )
     stop = stop or Stop()
-    cohort = _cohort(plan, theta, source, devices, round, inner, kept, result, stop)
+    cohort = _cohort(plan, theta, source, devices, len(devices), round, inner, kept, result, stop)
     lanes, threads = engine.resolved()
     call = library().tinyfl_native_train
     _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), lanes, threads), stop, brief))
     return result
 
 
-def train_serially(
+def train_rounds(
     plan: Plan,
     theta: F32,
     source: Source,
@@ -247,23 +249,28 @@ def train_serially(
     inner: bytes,
     alphas: F64,
     *,
+    engine: Engine = FASTEST,
     stop: Stop | None = None,
 ) -> tuple[F32, F32, I32]:
-    """Runs one round after another, each of one device, as ``train`` does: ``devices[i]`` learns from the samples i of
-    ``source`` in round ``round`` + i, and theta moves by ``alphas[i]`` (phi - theta), ``alphas`` float64 (devices,).
+    """Runs one round after another, each as ``train`` does. ``devices`` is uint32 (rounds, cohort), ``alphas`` float64
+    (rounds,): in round ``round`` + r, the devices of row r learn from their samples in ``source``, which holds one row after
+    another, and theta moves by ``alphas[r]`` (mean phi - theta).
 
-    Returns theta float32 (weights,) after the rounds, and each device's loss and code, as in Trained. Raises as ``train`` does,
-    and ValueError if the inner loop keeps layers.
+    Returns theta float32 (weights,) after the rounds, and each device's loss and code (rounds, cohort), as in Trained. Raises
+    as ``train`` does, and ValueError if the inner loop keeps layers.
     """
-    count = len(devices)
-    check_array(alphas, np.float64, (count,), "alphas")
-    check_range(round, 0, (1 << 32) - count, "round")
-    result = Trained(np.zeros(plan.weights, np.int64), np.empty(count, np.float32), np.empty(count, np.int32), None)
+    rounds, count = devices.shape
+    check_array(alphas, np.float64, (rounds,), "alphas")
+    check_range(round, 0, (1 << 32) - rounds, "round")
+    loss, code = np.empty(devices.shape, np.float32), np.empty(devices.shape, np.int32)
+    result = Trained(np.empty(plan.weights, np.int64), loss, code, None)
     after, stop = theta.copy(), stop or Stop()
-    cohort = _cohort(plan, theta, source, devices, round, inner, None, result, stop)
-    call = library().tinyfl_native_train_serially
-    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), address(alphas), address(after)), stop))
-    return after, result.loss, result.code
+    cohort = _cohort(plan, theta, source, devices.reshape(-1), count, round, inner, None, result, stop)
+    lanes, threads = engine.resolved()
+    call = library().tinyfl_native_train_rounds
+    arguments = ctypes.byref(cohort), rounds, address(alphas), address(after), lanes, threads
+    _check_code(_interruptibly(lambda: call(*arguments), stop))
+    return after, loss, code
 
 
 def fixed(phi: F32, theta: F32) -> I64:

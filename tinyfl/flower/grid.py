@@ -15,8 +15,8 @@ from flwr.supercore.run import Run
 from tinyfl.algorithms import Inner
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.fleet import Fleet, SerialFleet
-from tinyfl.flower.node import answer, answer_serially, one_by_one, read_request
+from tinyfl.fleet import Fleet, StretchFleet
+from tinyfl.flower.node import answer, answer_stretch, one_by_one, read_request
 
 try:
     from flwr.supercore.task_identity import TaskIdentity
@@ -47,8 +47,8 @@ class FleetAddresses(Grid):
         """The devices of each machine, by its name. Empty within one process."""
         return {}
 
-    def stretch(self, inner: Inner) -> int:
-        """The number of rounds of one device each, with the inner loop ``inner``, that one message may ask for."""
+    def stretch(self, inner: Inner, cohort: int) -> int:
+        """The number of rounds with ``cohort`` devices and the inner loop ``inner`` that one message may ask for."""
         return 1
 
     def get_node_ids(self) -> Sequence[int]:
@@ -100,16 +100,16 @@ class FleetGrid(FleetAddresses):
     def devices_at(self, node: int) -> range:
         return shard(self.fleet.size, self.nodes, node - 1)
 
-    def stretch(self, inner: Inner) -> int:
-        return self.fleet.stretch(inner) if self.gateways == 1 and isinstance(self.fleet, SerialFleet) else 1
+    def stretch(self, inner: Inner, cohort: int) -> int:
+        return self.fleet.stretch(inner, cohort) if self.gateways == 1 and isinstance(self.fleet, StretchFleet) else 1
 
     def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         return self._of_devices(messages) if self.gateways is None else self._of_gateways(messages)
 
     def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         request = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
-        if request.instructions.alphas and self.gateways == 1 and isinstance(self.fleet, SerialFleet):
-            return [answer_serially(self.fleet, request)]
+        if request.instructions.alphas and self.gateways == 1 and isinstance(self.fleet, StretchFleet):
+            return [answer_stretch(self.fleet, request)]
         return [answer(self.fleet, self.devices_at(message.metadata.dst_node_id), request) for message in messages]
 
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:

@@ -23,7 +23,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, Reco
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.core import F32, I64, MAX_CHANGE, UNIT
+from tinyfl.core import F32, I64, MAX_CHANGE, U32, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.errors.words import plain
 from tinyfl.fleet import UNSAVED, Event, Saved, Stretch
@@ -70,8 +70,8 @@ class Instructions:
     replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates.
     ``saved`` is for what devices keep.
 
-    With ``alphas`` it runs as many rounds from ``round`` on, each of one device, and takes the outer step of TowardsMean after
-    each; only a node of this process is asked for that."""
+    With ``alphas`` it runs as many rounds from ``round`` on, and takes the outer step of TowardsMean after each; only a node of
+    this process is asked for that."""
 
     inner: Inner
     round: int
@@ -175,26 +175,31 @@ def sum_record(total: I64) -> ArrayRecord:
     return ArrayRecord({"sum": Array(dtype="int64", shape=total.shape, stype=RAW, data=data)})
 
 
-def stretch_record(stretch: Stretch, samples: int) -> RecordDict:
-    """The reply after a stretch of rounds with ``samples`` samples each."""
-    devices = len(stretch.loss) - len(stretch.absent)
+def stretch_record(stretch: Stretch) -> RecordDict:
+    """The reply after a stretch of rounds."""
     arrays = ArrayRecord({"theta": Array(stretch.theta), "losses": Array(stretch.loss)})
-    metrics = MetricRecord({"num-examples": devices * samples, "devices": devices})
-    absent = ConfigRecord({str(number): reason for number, reason in stretch.absent.items()})
-    return RecordDict({"arrays": arrays, "metrics": metrics, ABSENT: absent})
+    absent = [(number, device, reason) for number, each in stretch.absent.items() for device, reason in each.items()]
+    columns = zip(*absent, strict=True) if absent else ((), (), ())
+    record = ConfigRecord({key: list(column) for key, column in zip(("rounds", "devices", "reasons"), columns, strict=True)})
+    return RecordDict({"arrays": arrays, ABSENT: record})
 
 
-def read_stretch(theta: F32, content: RecordDict, rounds: int) -> Stretch:
-    """Reads the reply to a message for ``rounds`` rounds from ``theta`` on.
+def read_stretch(theta: F32, content: RecordDict, cohorts: U32) -> Stretch:
+    """Reads the reply to a message for rounds with ``cohorts``, uint32 (rounds, cohort), from ``theta`` on.
 
     Raises Corrupt for any other reply.
     """
+    absent: dict[int, dict[int, str]] = {}
     with corrupt("the reply"):
-        arrays = content.array_records["arrays"]
-        after, losses = (np.asarray(arrays[name].numpy(), np.float32) for name in ("theta", "losses"))
-        absent = _read_absent(content, range(rounds))
-    if after.shape != theta.shape or losses.shape != (rounds,):
+        arrays, record = content.array_records["arrays"], dict[str, Any](content.config_records[ABSENT])
+        after, losses = np.asarray(arrays["theta"].numpy(), np.float32), np.asarray(arrays["losses"].numpy(), np.float64)
+        for number, device, reason in zip(record["rounds"], record["devices"], record["reasons"], strict=True):
+            absent.setdefault(int(number), {})[int(device)] = read_reason(reason)
+    if after.shape != theta.shape or losses.shape != (len(cohorts),):
         raise Corrupt(f"the reply holds weights of shape {after.shape} and losses of shape {losses.shape}.")
+    requested = range(len(cohorts))
+    if not all(number in requested and np.isin(list(each), cohorts[number]).all() for number, each in absent.items()):
+        raise Corrupt("the reply lists absent devices that were not requested.")
     return Stretch(after, losses, absent)
 
 

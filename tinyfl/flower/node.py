@@ -15,7 +15,7 @@ from tinyfl import core
 from tinyfl.algorithms import Updates
 from tinyfl.core import F32, U32, Code
 from tinyfl.errors import Corrupt
-from tinyfl.fleet import Fleet, Phis, SerialFleet, absent, draw_cohort, draw_devices
+from tinyfl.fleet import Fleet, Phis, StretchFleet, absent, draw_cohort, draw_cohorts
 from tinyfl.flower.messages import (
     Instructions,
     Trouble,
@@ -80,12 +80,11 @@ def answer(fleet: Fleet, devices: range, request: Request) -> RecordDict | Error
     return _content(fleet.run(cohort_at(devices, told), told.round, request.theta, told.inner, told.saved), request)
 
 
-def answer_serially(fleet: SerialFleet, request: Request) -> RecordDict:
+def answer_stretch(fleet: StretchFleet, request: Request) -> RecordDict:
     """The reply of the node that serves all devices of ``fleet``, to a message that asks for a stretch of rounds."""
     told = request.instructions
-    devices = draw_devices(told.seed, range(told.round, told.round + len(told.alphas)), told.fleet_size)
-    stretch = fleet.run_serially(devices, told.round, request.theta, told.inner, np.array(told.alphas, np.float64))
-    return stretch_record(stretch, told.inner.total)
+    cohorts = draw_cohorts(told.seed, range(told.round, told.round + len(told.alphas)), told.cohort, told.fleet_size)
+    return stretch_record(fleet.run_stretch(cohorts, told.round, request.theta, told.inner, np.array(told.alphas, np.float64)))
 
 
 def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tinyfl.config import Config
 from tinyfl.config.roster import named
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
-from tinyfl.fleet import Event, Stretch, draw_cohort, draw_devices, spans
+from tinyfl.fleet import Event, Stretch, draw_cohort, draw_cohorts, spans, spans_of_rows
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.system.interrupts import interrupt_message
@@ -226,8 +226,8 @@ class Federation:
 
     def _on_stretch(self, state: State, stretch: Stretch) -> None:
         self._log_stretch(stretch)
-        losses = [nan if i in stretch.absent else loss for i, loss in enumerate(stretch.loss.tolist())]
-        self._count(state, losses, {i: {reason: 1} for i, reason in stretch.absent.items()})
+        left_out = {number: Counter(absent.values()) for number, absent in stretch.absent.items()}
+        self._count(state, stretch.loss.tolist(), left_out)
 
     def _count(self, state: State, losses: Sequence[float], left_out: Mapping[int, Mapping[str, int]]) -> None:
         """Counts the rounds up to ``state``: the loss of each, and the devices left out of some of them, by their number from
@@ -314,15 +314,12 @@ class Federation:
     def _log_round(self, updates: Updates, counts: bool) -> None:
         """Logs the round that has just ended: its cohort, the absent devices by reason, and its seconds by node."""
         now, config = time.monotonic(), self.config
-        absent: dict[str, list[int]] = {}
-        for device in sorted(updates.absent):
-            absent.setdefault(updates.absent[device], []).append(device)
         record = {
             "round": self._snapshot.state.round + 1,
             "counts": counts,
             "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices)),
             "updates": updates.devices,
-            "absent": {reason: spans(devices) for reason, devices in absent.items()},
+            "absent": _spans_by_reason(updates.absent),
             "seconds": round(now - self._round_began, 4),
             "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
         }
@@ -330,15 +327,16 @@ class Federation:
         self._round_began = now
 
     def _log_stretch(self, stretch: Stretch) -> None:
-        """Logs rounds of one device each, as _log_round does. Their seconds are equal shares."""
+        """Logs rounds one after another, as _log_round does. Their seconds are equal shares."""
         now, first, config, rounds = time.monotonic(), self._snapshot.state.round, self.config, len(stretch.loss)
-        devices = draw_devices(config.seed, range(first, first + rounds), config.devices).tolist()
-        seconds, reasons = round((now - self._round_began) / rounds, 4), stretch.absent
-        absent = {number: json.dumps({reason: f"{devices[number]}"}) for number, reason in reasons.items()}
+        cohorts = draw_cohorts(config.seed, range(first, first + rounds), config.cohort, config.devices)
+        seconds, absent = round((now - self._round_began) / rounds, 4), stretch.absent
+        left_out = {number: json.dumps(_spans_by_reason(each)) for number, each in absent.items()}
         self._log.add_lines(
-            f'{{"round": {first + number + 1}, "counts": true, "cohort": "{device}", "updates": {int(number not in absent)}, '
-            f'"absent": {absent.get(number, "{}")}, "seconds": {seconds}, "nodes": {{}}}}'
-            for number, device in enumerate(devices)
+            f'{{"round": {first + number + 1}, "counts": true, "cohort": "{cohort}", '
+            f'"updates": {config.cohort - len(absent.get(number, ()))}, "absent": {left_out.get(number, "{}")}, '
+            f'"seconds": {seconds}, "nodes": {{}}}}'
+            for number, cohort in enumerate(spans_of_rows(cohorts.astype(np.int64)))
         )
         self._round_began = now
 
@@ -353,3 +351,11 @@ class Federation:
         if self.progress:
             speed = done * self.config.cohort / max(self._seconds(), 1e-9)
             self.progress(Progress("learning", done, self.config.rounds, loss, speed))
+
+
+def _spans_by_reason(absent: Mapping[int, str]) -> Mapping[str, str]:
+    """The absent devices by reason."""
+    devices: dict[str, list[int]] = {}
+    for device in sorted(absent):
+        devices.setdefault(absent[device], []).append(device)
+    return {reason: spans(each) for reason, each in devices.items()}

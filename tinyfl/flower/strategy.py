@@ -12,7 +12,7 @@ from tinyfl import core
 from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of
 from tinyfl.errors import ConfigError, LinkError, TrainingError
-from tinyfl.fleet import Event, Stretch, draw_cohort, spans
+from tinyfl.fleet import Event, Stretch, draw_cohort, draw_cohorts, spans
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import (
     Trouble,
@@ -43,7 +43,7 @@ class FleetStrategy(Strategy):
     ``on_event`` receives an event for each unreadable reply.
 
     With ``until``, the number of the run's rounds, one message asks for a stretch of rounds where the fleet runs them by
-    itself: rounds of one simulated device in this process, with the outer step of TowardsMean and no ``minimum``.
+    itself: rounds of devices simulated in this process, with the outer step of TowardsMean and no ``minimum``.
     ``on_stretch`` receives the state after it and its rounds; ``messages`` tells how many messages are left."""
 
     def __init__(
@@ -114,10 +114,10 @@ class FleetStrategy(Strategy):
 
     def _stretch(self, grid: Grid) -> int:
         """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
-        serial = self.until and self.cohort == 1 and self.minimum == 0 and self.aggregator is None
-        if not serial or not isinstance(grid, FleetAddresses) or alpha_of(self.algorithm) is None:
+        plain = self.until and self.minimum == 0 and self.aggregator is None
+        if not plain or not isinstance(grid, FleetAddresses) or alpha_of(self.algorithm) is None:
             return 1
-        return grid.stretch(self.algorithm.inner(0))
+        return grid.stretch(self.algorithm.inner(0), self.cohort)
 
     def messages(self, grid: Grid) -> int:
         """The number of messages up to the last round, if each stretch runs to its end."""
@@ -198,7 +198,8 @@ class FleetStrategy(Strategy):
 
     def _after_stretch(self, reply: Message) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Takes over the state after a stretch."""
-        stretch = read_stretch(self.state.theta, reply.content, self._asked)
+        cohorts = draw_cohorts(self.seed, range(self.state.round, self.state.round + self._asked), self.cohort, self.fleet_size)
+        stretch = read_stretch(self.state.theta, reply.content, cohorts)
         self.state = replace(self.state, round=self.state.round + self._asked, theta=stretch.theta)
         if self.on_stretch:
             self.on_stretch(self.state, stretch)

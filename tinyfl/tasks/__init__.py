@@ -22,8 +22,8 @@ __all__ = [
     "FIRST_VALIDATION_DEVICE",
     "SPLITS",
     "Episodes",
-    "SerialTask",
     "Split",
+    "StretchTask",
     "Task",
     "load_task",
     "numbers",
@@ -62,7 +62,7 @@ class Episodes:
 
 
 class Task(Protocol):
-    """A source of samples. A task may also have ``streams``: see SerialTask."""
+    """A source of samples. A task may also have ``streams``: see StretchTask."""
 
     @property
     def name(self) -> str: ...
@@ -100,8 +100,8 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class SerialTask(Protocol):
-    """A task that gives the samples of many rounds at once, so that rounds of one device each run one after another."""
+class StretchTask(Protocol):
+    """A task that gives the samples of many rounds at once, so that a fleet runs them one after another."""
 
     def streams(self, devices: U32, rounds: U32, samples: int) -> Source:
         """Like ``stream``, with a round for each device: ``devices[i]`` in ``rounds[i]``, uint32."""
