@@ -1,9 +1,10 @@
 """This commit's speed beside another's, both built on this machine, in one run.
 
-    python bench/beside.py 58d1526 --data omniglot28.npz    about 20 minutes
+    python bench/beside.py 58d1526 --data omniglot28.npz    about 30 minutes
 
 Each job runs through ``tinyfl.simulate`` in a child process, in turn with each commit; medians of the rounds' seconds, without
 start and evaluation, and the median of the pairs' ratios. Both must end with the same theta and the same logs, but for seconds.
+Then calls for one cohort on one core, with every width of vectors and in small cohorts; and whole runs on Omniglot, once each.
 The other commit is checked out and installed under build/.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 from common import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
-PAIRS = 5
+PAIRS, CALL_PAIRS = 5, 3
 
 SINE: dict[str, Any] = {"task": "sine", "devices": 100_000, "samples": 32, "tasks": 10, "adapt_lr": 0.02}
 OMNIGLOT: dict[str, Any] = {**SINE, "task": "omniglot"}
@@ -33,10 +34,47 @@ JOBS: dict[str, dict[str, Any]] = {
     "omniglot, conv-omniglot, cohorts of 8": {**OMNIGLOT, "network": "conv-omniglot", "cohort": 8, "rounds": 50},
 }  # fmt: skip
 
+CALLS: dict[str, tuple[dict[str, Any], int, int]] = {
+    **{f"{job[:2]}, {lanes} lanes": (JOBS[job], 1000, lanes) for lanes in (16, 8, 4, 1) for job in list(JOBS)[:2]},
+    **{f"conv-omniglot, a cohort of {n}": ({**OMNIGLOT, "network": "conv-omniglot"}, n, 0) for n in range(1, 9)},
+    **{f"sine, 1-64-64-1 tanh, a cohort of {n}": ({**SINE, "network": "mlp-64-64-tanh"}, n, 0) for n in range(1, 9)},
+}
+"""Name: options, devices and lanes (0: the processor's) of a call."""
+
+WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the README's Omniglot run: cohorts of 8": ({"cohort": 8, "rounds": 5000}, {"cohort": 8, "rounds": 5000}),
+    "one device after another, beside cohorts of 8": ({"cohort": 1, "rounds": 40_000}, {"cohort": 8, "rounds": 5000}),
+}
+"""Runs of two million sample gradients: options here, and of the other commit."""
+
 CHILD = """
-import json, sys, tinyfl
-run = tinyfl.simulate(**json.loads(sys.argv[1]))
-print(json.dumps({name: run.result[name] for name in ("seconds", "sample_gradients", "device_rounds", "theta_sha256")}))
+import json, sys, time, tinyfl
+ended = {}
+run = tinyfl.simulate(**json.loads(sys.argv[1]), progress=lambda now: ended.update({now.stage: time.monotonic()}))
+result = {name: run.result[name] for name in ("seconds", "sample_gradients", "device_rounds", "theta_sha256")}
+print(json.dumps({**result, "evaluation": ended["evaluating"] - ended["learning"], "table": run.result["evaluation"]}))
+"""
+
+CALL_CHILD = """
+import hashlib, json, sys, time
+from pathlib import Path
+import numpy as np
+from tinyfl.config import resolve
+from tinyfl.core import Engine
+from tinyfl.networks import network
+from tinyfl.simulators.native import NativeFleet
+from tinyfl.tasks import load_task
+options, count, lanes = json.loads(sys.argv[1])
+config = resolve({**options, "cohort": 1, "rounds": 1})
+task = load_task(config.task, Path(config.data) if config.data else None, 0)
+net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
+fleet, theta, inner = NativeFleet(task, net, 100_000, Engine(1, lanes)), net.initial_weights(0), config.build().inner(0)
+devices, seconds, end = np.arange(count, dtype=np.uint32), [], time.monotonic() + 1.5
+while len(seconds) < 3 or time.monotonic() < end:
+    start = time.perf_counter()
+    updates = fleet.run(devices, 0, theta, inner)
+    seconds.append(time.perf_counter() - start)
+print(json.dumps([count / sorted(seconds)[len(seconds) // 2], hashlib.sha256(updates.sum.tobytes()).hexdigest()]))
 """
 
 
@@ -61,11 +99,14 @@ def once(python: str | Path, options: dict[str, Any]) -> tuple[dict[str, Any], s
     """The result of a run in a child process, and its logs."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        done = subprocess.run(
-            [str(python), "-c", CHILD, json.dumps({**options, "out": str(out)})],
-            cwd=folder, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return json.loads(done.stdout), logs(out)
+        return child(python, CHILD, {**options, "out": str(out)}), logs(out)
+
+
+def child(python: str | Path, program: str, given: Any) -> Any:
+    """What ``program`` prints in a child process."""
+    with tempfile.TemporaryDirectory() as folder:  # not the clone, which Python would import
+        command = [str(python), "-c", program, json.dumps(given)]
+        return json.loads(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout)
 
 
 def compare(job: str, options: dict[str, Any], other: Path) -> None:
@@ -82,18 +123,59 @@ def compare(job: str, options: dict[str, Any], other: Path) -> None:
     )
 
 
+def compare_call(name: str, call: tuple[dict[str, Any], int, int], other: Path) -> None:
+    """A row of the table of calls."""
+    pairs = [(child(sys.executable, CALL_CHILD, call), child(other, CALL_CHILD, call)) for _ in range(CALL_PAIRS)]
+    now, before = (statistics.median(rate for rate, _ in side) for side in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for (a, _), (b, _) in pairs)
+    same = "same" if len({sums for pair in pairs for _, sums in pair}) == 1 else "DIFFERENT"
+    print(f"| {name} | {before:,.0f} | {now:,.0f} | {ratio:.2f} | {same} |", flush=True)
+
+
+def accuracy(table: list[dict[str, Any]]) -> float:
+    """After 10 steps on the whole support set."""
+    return next(row["accuracy"] for row in table if (row["mode"], row["steps"]) == ("batch", 10))
+
+
+def compare_whole(name: str, ours: dict[str, Any], theirs: dict[str, Any], other: Path) -> None:
+    """A row of the table of whole runs."""
+    common = {**OMNIGLOT, "devices": 10_000, "samples": 50, "shots": [5], "tasks": 300, "network": "conv-omniglot"}
+    del common["adapt_lr"]  # the rate search is a part of the evaluation
+    (mine, _), (before, _) = once(sys.executable, {**common, **ours}), once(other, {**common, **theirs})
+    cells = (f"{run['seconds']:.0f} | {run['evaluation']:.1f} | {accuracy(run['table']):.1%}" for run in (before, mine))
+    print(f"| {name} | {' | '.join(cells)} | {mine['seconds'] / before['seconds']:.2f} of the time |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit")
     parser.add_argument("--data", type=Path, required=True, help="omniglot28.npz")
     given = parser.parse_args()
     other = installed(given.commit)
+    every = [
+        *JOBS.values(),
+        *(options for options, _, _ in CALLS.values()),
+        *(each for pair in WHOLE.values() for each in pair),
+    ]
+    for options in every:
+        if options.get("task", "omniglot") == "omniglot":
+            options["data"] = str(given.data.resolve())
     print(f"| job | device-rounds/s of {given.commit} | here | sample gradients/s here | ratio | theta and logs |")
     print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     for job, options in JOBS.items():
-        needs = {"data": str(given.data.resolve())} if options["task"] == "omniglot" else {}
-        compare(job, {**options, **needs}, other)
+        compare(job, options, other)
     print(f"\nMedians and median ratio of {PAIRS} pairs; {provenance()}")
+    print(f"\n| call on one core | device-rounds/s of {given.commit} | here | ratio | sums |")
+    print("| --- | ---: | ---: | ---: | --- |", flush=True)
+    for name, call in CALLS.items():
+        compare_call(name, call, other)
+    print(f"\nMedians and median ratio of {CALL_PAIRS} pairs.")
+    print(
+        f"\n| run | rounds, s, of {given.commit} | evaluation, s | accuracy | rounds, s, here | evaluation, s | accuracy | rounds |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for name, (ours, theirs) in WHOLE.items():
+        compare_whole(name, ours, theirs, other)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Common code of the benchmarks: training without Flower's messages (the same bits, tests/test_flower.py), and provenance."""
+"""Common code of the benchmarks: training without Flower (the same bits, tests/test_flower.py), memory, and provenance."""
 
 import platform
+import resource
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,14 @@ def adapted(rows: list[Row], steps: int, mode: str = "batch") -> Row:
 def measured(config: Config, task: Task, net: Network, theta: F32) -> list[Row]:
     """The evaluation of ``simulate``."""
     return evaluation.measure(task, net, theta, shots=config.shots, tasks=config.tasks, clip=config.clip)
+
+
+def peak_mib() -> float:
+    """MiB that this process has taken at most. On Linux ru_maxrss begins at what the parent took, so /proc tells it there."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
 def provenance() -> str:

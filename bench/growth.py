@@ -8,7 +8,6 @@ README.md, and draws growth.png.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from common import provenance
+from common import peak_mib, provenance
 from matplotlib.figure import Figure
 
 from tinyfl import simulate
@@ -32,7 +31,6 @@ GROWING = {
 }
 THREADS = (1, 2)
 REPEATS = 3
-UNIT = 1 << (20 if sys.platform == "darwin" else 10)
 
 
 def point(devices: int, cohort: int, parameters: int, threads: int) -> dict[str, float]:
@@ -42,7 +40,7 @@ def point(devices: int, cohort: int, parameters: int, threads: int) -> dict[str,
 
     def progress(now: Progress) -> None:
         nonlocal memory
-        memory = memory if now.stage == "evaluating" else peak()
+        memory = memory if now.stage == "evaluating" else peak_mib()
 
     with tempfile.TemporaryDirectory() as folder:
         run = simulate(
@@ -52,11 +50,6 @@ def point(devices: int, cohort: int, parameters: int, threads: int) -> dict[str,
         )  # fmt: skip
     seconds = run.result["seconds"] / run.result["rounds"]
     return {"seconds": seconds, "MiB": memory, "parameters": run.result["parameters"]}
-
-
-def peak() -> float:
-    """MiB that this process has taken at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
 
 
 def measured(repeats: int, **settings: int) -> dict[str, float]:

@@ -10,7 +10,6 @@ and whether a run that was killed in the middle resumes to the same theta.
 import argparse
 import json
 import os
-import resource
 import signal
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import provenance
+from common import peak_mib, provenance
 
 import tinyfl
 from tinyfl.algorithms import ALL, Inner, Layer, Phase, State, Updates
@@ -59,7 +58,7 @@ def run(out: Path, kept: bool, rounds: int = ROUNDS) -> dict[str, float | str]:
     new = {"task": "sine", "network": "mlp-24-24-tanh", "devices": DEVICES, "cohort": COHORT, "rounds": rounds, "tasks": 20}
     how = {"resume": out} if out.exists() else {"out": out, **new}
     result = tinyfl.simulate(algorithm=Head(kept), **how).result  # type: ignore[arg-type]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     return {"seconds": result["seconds"], "checkpoints": spent[0], "peak_mb": peak, "theta": result["theta_sha256"]}
 
 

@@ -11,7 +11,6 @@ medians, and the median of the pairs' ratios. ``scalar`` is the same source at o
 import argparse
 import logging
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import provenance
+from common import peak_mib, provenance
 
 import tinyfl
 from tinyfl import core
@@ -53,14 +52,16 @@ def call(engine: Engine, cohort: int = COHORT) -> float:
     return cohort / (time.perf_counter() - start)
 
 
-def through_flower(engine: Engine, rounds: int = 20) -> float:
-    """Device-rounds per second through the strategy, its messages and the grid."""
+def through_flower(engine: Engine, until: int, rounds: int = 40) -> float:
+    """Device-rounds per second through the strategy, its messages and the grid: in stretches up to the round ``until``, or with
+    a message a round if it is 0."""
     strategy = FleetStrategy(
-        TinyReptile(rounds=rounds, rate=0.02), State(0, NET.initial_weights(0)), cohort=COHORT, fleet_size=SIZE, seed=0
-    )
+        TinyReptile(rounds=rounds, rate=0.02), State(0, NET.initial_weights(0)),
+        cohort=COHORT, fleet_size=SIZE, seed=0, until=until,
+    )  # fmt: skip
     grid = FleetGrid(NativeFleet(TASK, NET, SIZE, engine), 1)
     start = time.perf_counter()
-    strategy.start(grid, theta_record(strategy.state.theta), num_rounds=rounds)
+    strategy.start(grid, theta_record(strategy.state.theta), num_rounds=strategy.messages(grid) if until else rounds)
     return rounds * COHORT / (time.perf_counter() - start)
 
 
@@ -118,7 +119,8 @@ def speed() -> None:
             row(f"{lanes} lanes, scalar flags", "1 lane, scalar flags", a, b)
             row("1 lane, default flags", "1 lane, scalar flags", lambda: call(one, 200), b)
     row(f"{threads} threads", "1 thread", lambda: call(wide), lambda: call(Engine(threads=1)))
-    row("cohort call", "through Flower", lambda: call(wide), lambda: through_flower(wide))
+    row("cohort call", "through Flower, a message a round", lambda: call(wide), lambda: through_flower(wide, 0))
+    row("cohort call", "through Flower, in stretches", lambda: call(wide), lambda: through_flower(wide, 40))
     roofline(lanes)
 
 
@@ -173,7 +175,7 @@ def million() -> None:
         run = tinyfl.simulate(
             task="sine", network="mlp-32-32", devices=1_000_000, cohort=1_000_000, rounds=3, tasks=200, out=Path(folder) / "run"
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     print(f"1,000,000 devices, 3 rounds: {run.result['seconds']:.1f} s, {run.result['device_rounds_per_s']:,.0f} "
           f"device-rounds/s, peak memory {peak:.0f} MiB; {provenance()}")  # fmt: skip
 
