@@ -170,9 +170,8 @@ def main() -> None:
     for name, call in CALLS.items():
         compare_call(name, call, other)
     print(f"\nMedians and median ratio of {CALL_PAIRS} pairs.")
-    print(
-        f"\n| run | rounds, s, of {given.commit} | evaluation, s | accuracy | rounds, s, here | evaluation, s | accuracy | rounds |"
-    )
+    print(f"\nSeconds of rounds and of evaluation, and accuracy, of {given.commit} and here:\n")
+    print("| run | rounds | evaluation | accuracy | rounds | evaluation | accuracy | rounds |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for name, (ours, theirs) in WHOLE.items():
         compare_whole(name, ours, theirs, other)
