@@ -11,7 +11,10 @@ pytest.importorskip("tflite_micro", reason="needs tflite-micro, the oracle: pip 
 pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip install 'tinyfl[tf]'")
 
 import tflm
+from flat import Flat
 from ops import ALL_INPUTS, IMAGES, SEEDS, ZEROS, Chain, one_function, scales
+
+from tinyfl.int8 import fixed
 
 FEW = settings(max_examples=60)
 
@@ -63,6 +66,34 @@ def test_dense(data: st.DataObject, batch: list[int], depth: int, count: int, se
     x = chain.start((*batch[:-1], depth))
     chain.dense(count)
     tflm.assert_equal(chain.content(x), seed=seed)
+
+
+@settings(max_examples=40)
+@given(
+    scales(1e-3, 0.2), scales(1e-3, 0.02), st.floats(500, 1000), st.booleans(), st.sampled_from(["FULLY_CONNECTED", "CONV_2D"])
+)
+def test_sums_whose_output_a_slightly_other_factor_would_change(
+    of_input: float, of_weights: float, most: float, with_bias: bool, name: str
+) -> None:
+    flat, product, dense = Flat(), of_input * of_weights, name == "FULLY_CONNECTED"
+    shape, one = ((1, 9), (1, 1)) if dense else ((1, 1, 1, 9), (1, 1, 1, 1))
+    weights = np.array([127] * 8 + [1])
+    x, w = flat.tensor(shape, of_input), flat.tensor(shape, [of_weights], data=weights)
+    bias = flat.tensor((1,), [product], dtype="INT32", data=[0])
+    y = flat.tensor(one, product * most)
+    options = {"table": "FullyConnectedOptions"} if dense else {"table": "Conv2DOptions", "strideW": 1, "strideH": 1}
+    flat.op(name, [x, w, bias if with_bias else -1], [y], 4 if dense else 3, **options)
+
+    factor = product / float(flat.graph.tensors[y].quantization.scale[0])
+    sums = np.arange(-int(127 / factor), int(127 / factor))
+    multiplier, shift = map(int, fixed.quantize_multiplier(factor))
+    less, more = (fixed.rescale(sums, multiplier + change, shift) for change in (-99, 99))
+    delicate = sums[less != more]
+    delicate = delicate if len(delicate) else sums[:1]
+    parts = [np.clip(np.abs(delicate) // 127 - 127 * i, 0, 127) for i in range(8)]
+    inputs = np.sign(delicate)[:, None] * np.stack([*parts, np.abs(delicate) % 127], axis=1)
+    assert (inputs @ weights).tolist() == delicate.tolist()
+    tflm.assert_equal(flat.content([x], [y]), inputs.astype(np.int8).reshape(-1, *shape[1:]))
 
 
 @st.composite

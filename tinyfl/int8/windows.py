@@ -202,10 +202,8 @@ def _channels(draft: Draft, operator: Operator, x: Value, weights: Tensor, y: Va
     assert weights.quantization is not None
     scales = weights.quantization.scales
     real = x.scale * scales.astype(np.float64)
-    if scales.size == 1 and operator.name == "FULLY_CONNECTED":  # as in TFLM: a product of floats, then a comparison
-        real = real.astype(np.float32).astype(np.float64)
-        if bias is not None and bias.quantization is not None:
-            _demand_scale(bias.quantization.scales, real, y.scale)
+    if scales.size == 1 and operator.name == "FULLY_CONNECTED" and bias is not None and bias.quantization is not None:
+        _demand_scale(bias.quantization.scales, real, y.scale)  # as in TFLM
     table = np.zeros((count, 3), "<i4")
     table[:, 0] = 0 if bias is None or bias.data is None else bias.data
     table[:, 1], table[:, 2] = fixed.quantize_multiplier(real / y.scale)
