@@ -289,7 +289,8 @@ static uint64_t nvmc_load(void *engine, uint64_t offset, unsigned size, void *us
 static void erase_page(tinyfl_machine *m, void *engine, uint32_t address)
 {
     const uint32_t start = address - m->flash_origin;
-    if (m->now.flash[NVMC_CONFIG / 4] != NVMC_CONFIG_WEN__EEN || start % PAGE || start >= m->flash_bytes)
+    if (m->now.flash[NVMC_CONFIG / 4] != NVMC_CONFIG_WEN__EEN || start % PAGE || start >= m->flash_bytes ||
+        m->flash_bytes - start < PAGE)
         return;
     erase(m, engine, start, start + PAGE);
     m->now.flash_busy = BUSY_READS;
