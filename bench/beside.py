@@ -43,7 +43,10 @@ CALLS: dict[str, tuple[dict[str, Any], int, int]] = {
 
 WHOLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the README's Omniglot run: cohorts of 8": ({"cohort": 8, "rounds": 5000}, {"cohort": 8, "rounds": 5000}),
-    "one device after another, beside cohorts of 8": ({"cohort": 1, "rounds": 40_000}, {"cohort": 8, "rounds": 5000}),
+    "one device after another, beside cohorts of 8": (
+        {"cohort": 1, "rounds": 40_000, "rate": 0.02, "outer_step": 0.5, "clip": 20.0},
+        {"cohort": 8, "rounds": 5000},
+    ),
 }
 """Runs of two million sample gradients: options here, and of the other commit."""
 

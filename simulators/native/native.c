@@ -59,7 +59,7 @@ static const tinyfl_engine *engine_of(int lanes)
  * serve many positions, which keeps the processor busy with one device alone. */
 static size_t few(const tinyfl_plan *plan, int lanes)
 {
-    size_t eighths = 2;
+    size_t eighths = 3;
     for (size_t i = 0; i < plan->count; i++)
         if (plan->layers[i].kind == TINYFL_CONV || plan->layers[i].kind == TINYFL_DEPTHWISE)
             eighths = 5;
