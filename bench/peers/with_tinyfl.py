@@ -20,7 +20,7 @@ from tinyfl.fleet import draw_cohort
 from tinyfl.flower.rounds import Progress
 from tinyfl.networks import Network, network
 from tinyfl.simulation import Run
-from tinyfl.simulators.native import NativeFleet
+from tinyfl.simulators.native import MAX_STRETCH, NativeFleet
 from tinyfl.tasks import Task, load_task
 
 SIZE, RECORDS = 100_000, 500
@@ -28,13 +28,14 @@ SIZE, RECORDS = 100_000, 500
 
 @dataclass(frozen=True)
 class Kind:
-    """A job's learning. ``stretch`` is about the number of device-rounds between two looks at the clock in a simulation."""
+    """A job's learning. ``between`` is about the number of device-rounds between two looks at the clock in a simulation: no
+    fewer than a stretch of rounds has, which all end at once."""
 
     task: str
     network: str
     samples: int
     rate: float
-    stretch: int
+    between: int
 
     def parts(self, data: Path | None) -> tuple[Task, Network]:
         task = load_task(self.task, data, 0)
@@ -42,8 +43,8 @@ class Kind:
 
 
 KINDS = {
-    "J1": Kind("sine", "mlp-32-32-tanh", samples=32, rate=0.02, stretch=10_000),
-    "J2": Kind("omniglot", "conv-8-16-relu", samples=25, rate=0.02, stretch=500),
+    "J1": Kind("sine", "mlp-32-32-tanh", samples=32, rate=0.02, between=25_000),
+    "J2": Kind("omniglot", "conv-8-16-relu", samples=25, rate=0.02, between=500),
 }
 
 
@@ -76,7 +77,7 @@ def simulate(job: Job, data: Path, after: Turns) -> None:
     """A run of one round, whose theta counts, then a long one that goes on until no more rounds are wanted. Both report in
     equal steps."""
     kind = KINDS[job.name]
-    every = max(1, kind.stretch // job.cohort)
+    every = min(MAX_STRETCH, max(1, kind.between // job.cohort))
 
     def run(rounds: int, name: str) -> Run:
         before = 0
