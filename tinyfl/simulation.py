@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyfl.algorithms import Inner, State, WithLayers, with_layers
-from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config import MAY_CHANGE, Config, as_python, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, RunError
@@ -23,7 +23,7 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
-from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
+from tinyfl.runs.directory import KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, fitted
@@ -42,11 +42,11 @@ Place = Callable[[Config, Training, Callable[[Event], None]], AbstractContextMan
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, its JSON, and the initialisation theta, float32 (parameters,)."""
+    """A finished run: its directory, absolute, its JSON, and the initialisation theta, float32 (parameters,)."""
 
     path: Path
-    result: dict[str, Any]
-    theta: F32
+    result: dict[str, Any] = field(hash=False)
+    theta: F32 = field(compare=False)  # its hash is in the result
 
     @property
     def evaluation(self) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def simulate(
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
     options = own_code(options)
-    engine = Engine(threads, lanes, read_size(memory) if memory else 0)
+    engine = Engine(as_python(threads), as_python(lanes), read_size(str(memory)) if memory else 0)
     try:
         engine.resolved()
     except ValueError as error:
@@ -109,7 +109,7 @@ def simulate(
         job = _prepare(_resumed(RunDirectory(path).config(), options, file), engine, report)
     else:
         job = _prepare(resolve(options, file, installed=True), engine, report)
-        path = Path(out) if out else free_directory(job.config)
+        path = Path(out) if out else new_directory(job.config)
     directory = Resumable(path, job.config.words)
     with directory.locked():
         if resume is None:
@@ -137,7 +137,7 @@ def _train(
     config, standard = job.config, job.task.standardisation
     unit = standard.squared_unit if standard else 1.0
     start = State(0, job.start)
-    work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
+    work = Training(job.task, job.network, job.engine, config.seconds, directory.folder / KEPT)
     with place(config, work, report_event) as (grid, boards):
         outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
     return outcome, boards
@@ -291,4 +291,4 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     )
     directory.save_result(result)
     write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation)
-    return Run(directory.path, result, theta)
+    return Run(directory.folder, result, theta)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tinyfl.tasks.standard import Standardisation
 
 __all__ = [
-    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "read_settings", "read_toml", "renamed", "resolve",
+    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "as_python", "read_settings", "read_toml", "renamed",
+    "resolve",
 ]  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     Raises ConfigError for an unknown key, a wrong type, or numbers out of range.
     """
     table = read_settings(file) if file else {}
-    options = renamed({key: value for key, value in options.items() if value is not None})
+    options = renamed({key: as_python(value) for key, value in options.items() if value is not None})
     for each in options.pop("extensions", ()):  # of a Config
         if options.get(each.kind, each.name) == each.name:
             options[each.kind] = each
@@ -174,6 +175,15 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     _check_aggregator(config)
     # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
+
+
+def as_python(value: Any) -> Any:
+    """``value`` with NumPy's numbers and arrays in it, or those of a like library, as Python's numbers and lists."""
+    if isinstance(value, dict):
+        return {key: as_python(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_python(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _chosen(kind: str, in_file: Any, given: Any, installed: bool) -> Chosen:

@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import secrets
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -91,16 +91,28 @@ class KeptRounds:
         return list(zip(devices[lost].tolist(), expected[lost].tolist(), found[lost].tolist(), strict=True))
 
 
-@contextmanager
-def _flower_quiet() -> Iterator[None]:
-    """Silences Flower, which logs every round and warns about intended settings."""
-    log = logging.getLogger("flwr")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+class _Quiet:
+    """Silences Flower, which logs every round and warns about intended settings, while any thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                log = logging.getLogger("flwr")
+                self._level = log.level
+                log.setLevel(logging.ERROR)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                logging.getLogger("flwr").setLevel(self._level)
+
+
+_flower_quiet = _Quiet()
 
 
 class Federation:
@@ -135,7 +147,7 @@ class Federation:
         self._restore()
         self.directory.trim(self._snapshot.state.round)
         self._began = self._saved_at = self._round_began = time.monotonic()
-        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
+        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet:
             self._aggregator = aggregator(self.config, self._snapshot.state.round)
             with interrupt_message(self._status):
                 try:
@@ -149,7 +161,7 @@ class Federation:
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
                 f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
-        without = failed(self.directory.path, self.parts)
+        without = failed(self.directory.folder, self.parts)
         return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
 
     def _status(self) -> str:
@@ -268,7 +280,7 @@ class Federation:
         self._log_round(updates, counts=False)
         self._save()
         if not updates.devices and set(updates.left_out) == {NoLink.reason}:
-            raise ConfigError(last_words(self.directory.path, updates.absent))
+            raise ConfigError(last_words(self.directory.folder, updates.absent))
         if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
                 f"none of the {len(updates.absent)} boards in round {self._snapshot.state.round + 1:,} has room to learn "
@@ -290,7 +302,7 @@ class Federation:
         """The last events of a few parts of the fleet with ``absent`` devices, and a cure."""
         folder = self.directory.path
         parts = self.parts.values() or [range(self.config.devices)]
-        last = {last_words(folder, {device for device in absent if device in part}) for part in parts} - {""}
+        last = {last_words(self.directory.folder, {device for device in absent if device in part}) for part in parts} - {""}
         words = "".join(f"{each.rstrip('.')}. " for each in sorted(last)[:MAX_REPORTED])
         return f"{words}Check the devices listed in {folder}/events.jsonl"
 

@@ -5,8 +5,9 @@ Ito's, and no figure relies on colour alone.
 """
 
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,7 @@ WIDTH = 9.2
 DPI = 150
 MAX_LABEL_CHARS = 60
 """Maximum length of a label, in characters, so that a legend fits the page."""
+_drawing = threading.Lock()
 MODES = {"batch": "full-batch steps", "stream": "passes over the stream"}
 
 
@@ -52,7 +54,7 @@ def styled() -> AbstractContextManager[None]:
     cache.lend()
     from matplotlib import rc_context
 
-    return rc_context(
+    style = rc_context(
         {
             "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": GREY,
             "axes.edgecolor": "#c4c9d0", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5,
@@ -61,6 +63,14 @@ def styled() -> AbstractContextManager[None]:
             "figure.facecolor": "white", "axes.facecolor": "white", "lines.solid_capstyle": "round",
         }
     )  # fmt: skip
+    return _alone(style)
+
+
+@contextmanager
+def _alone(style: AbstractContextManager[None]) -> Iterator[None]:
+    """``style`` in one thread at a time, since matplotlib's settings are the process's."""
+    with _drawing, style:
+        yield
 
 
 def canvas(height: float) -> "Figure":

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import with_layers
-from tinyfl.config import resolve
+from tinyfl.config import as_python, resolve
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
@@ -117,6 +117,7 @@ def adapt(
     Raises DataError if the data do not fit the initialisation, TrainingError if the adaptation diverges.
     """
     start = Initialisation.load(Path(run))
+    steps, shots, adapt_lr = as_python((steps, shots, adapt_lr))
     if mode not in ("batch", "stream"):
         raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
     rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr

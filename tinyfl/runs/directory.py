@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,17 @@ class Checkpoint:
 
 
 class RunDirectory:
-    """A run's files at ``path``. A failed write raises a RunError with the command that resumes the run."""
+    """A run's files in ``folder``, which stays the same when the program changes its working directory. A failed write raises
+    a RunError with the command that resumes the run."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._named, self.folder = path, path.absolute()
         self._log_error: RunError | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder for messages and results: as the user named it, while that leads there."""
+        return self._named if self._named.absolute() == self.folder else self.folder
 
     @property
     def resume_command(self) -> str:
@@ -85,8 +91,8 @@ class RunDirectory:
         Raises RunError if another run holds it.
         """
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / LOCK).open("a+")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK).open("a+")
         with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,20 +113,20 @@ class RunDirectory:
 
         Raises RunError if the directory already holds one.
         """
-        if (self.path / CONFIG).exists():
+        if (self.folder / CONFIG).exists():
             raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
-        write_whole(self.path / CONFIG, config.to_toml().encode())
+        write_whole(self.folder / CONFIG, config.to_toml().encode())
 
     def config(self) -> Config:
         """Reads the run's config.
 
         Raises RunError if there is none, or it is malformed.
         """
-        if not (self.path / CONFIG).is_file():
+        if not (self.folder / CONFIG).is_file():
             start = shell("tinyfl", "run", "--out", self.path)
             raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with {start}.")
         try:
-            return resolve({}, self.path / CONFIG)
+            return resolve({}, self.folder / CONFIG)
         except ConfigError as error:
             raise RunError(f"{self.path / CONFIG} is damaged: {error} Restore the run's own.") from error
 
@@ -152,7 +158,7 @@ class RunDirectory:
 
         Raises RunError if it cannot be read.
         """
-        path, cure = self.path / CHECKPOINT, "Start the run again with another --out."
+        path, cure = self.folder / CHECKPOINT, "Start the run again with another --out."
         if not path.exists():
             return None
         try:
@@ -194,14 +200,14 @@ class RunDirectory:
 
     def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
         """The lines of a file and their records, without a truncated last line."""
-        path, records = self.path / name, []
+        path, records = self.folder / name, []
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
             records.append((line, checked(kind, line, path, "Put it back, or start the run again with another --out.")))
         return records
 
     def log(self, name: str) -> "Log":
         """Opens a file for appending lines."""
-        return Log(self.path / name, self._cure)
+        return Log(self.folder / name, self._cure)
 
     def log_event(self, event: Event) -> None:
         """Appends a line to events.jsonl, atomically across threads. A failed write is raised at the next checkpoint: a board
@@ -217,7 +223,7 @@ class RunDirectory:
 
         Raises RunError if the run has not finished.
         """
-        path = self.path / RESULT
+        path = self.folder / RESULT
         if not path.is_file():
             self.config()
             raise RunError(f"{self.path} has not finished. Go on with it: {self.resume_command}")
@@ -233,7 +239,7 @@ class RunDirectory:
 
     def holds(self, file: Path) -> bool:
         """Whether ``file`` is the initialisation of a run in this directory."""
-        return file.name == INITIALISATION and (self.path / CONFIG).is_file()
+        return file.name == INITIALISATION and (self.folder / CONFIG).is_file()
 
     def demand_own(self, config_sha256: str, theta: F32) -> None:
         """Raises RunError if an initialisation's config hash and theta are not those of this directory's finished run."""
@@ -255,7 +261,7 @@ class RunDirectory:
 
     def save(self, name: str, data: bytes) -> None:
         """Writes a file of this name atomically."""
-        write_whole(self.path / name, data, self._cure)
+        write_whole(self.folder / name, data, self._cure)
 
 
 class Log:
@@ -319,3 +325,13 @@ def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
         number += 1
         path = base.with_name(f"{base.name}-{number}")
     return path
+
+
+def new_directory(config: Config) -> Path:
+    """Makes the ``free_directory``, so that no other run of that moment takes it."""
+    while True:
+        path = free_directory(config)
+        with writing(path), suppress(FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path
