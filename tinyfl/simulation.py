@@ -13,7 +13,7 @@ from tinyfl.algorithms import Inner, State, WithLayers, with_layers
 from tinyfl.config import MAY_CHANGE, Config, as_python, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors import ConfigError, InstallError, RunError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
@@ -27,6 +27,7 @@ from tinyfl.runs.directory import KEPT, RunDirectory, new_directory, theta_sha25
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, fitted
+from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks import SPLITS
@@ -55,6 +56,20 @@ class Run:
     @property
     def baseline(self) -> list[dict[str, Any]]:
         return list(self.result["baseline"])
+
+    def frame(self) -> Any:
+        """Evaluation and baseline as one pandas.DataFrame: in its column ``weights`` "learnt" and "start".
+
+        Raises InstallError without pandas.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise InstallError(
+                "a frame needs pandas: pip install pandas. Without it: run.evaluation and run.baseline."
+            ) from error
+        rows = {"learnt": self.evaluation, "start": self.baseline}
+        return DataFrame([{"weights": weights, **row} for weights, each in rows.items() for row in each])
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ def simulate(
     and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
     first round, the changes to the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet
     is on this machine.
-    Raises a TinyflError with a cure.
+    Without ``progress``, a notebook shows a line of it. Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
@@ -100,7 +115,7 @@ def simulate(
         engine.resolved()
     except ValueError as error:
         raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
-    report = progress or (lambda _: None)
+    report = progress or notebook.line() or (lambda _: None)
     file = Path(config) if config is not None else None
     if resume is not None:
         if out is not None:

@@ -217,7 +217,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises ConfigError where it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
         raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
 

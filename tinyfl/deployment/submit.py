@@ -88,11 +88,11 @@ def _demand_home() -> None:
 def _submitted(superlink: str, settings: Mapping[str, Any]) -> str:
     """Submits the run to the SuperLink and returns its number."""
     with tempfile.TemporaryDirectory() as app:
-        table: Any = tomlkit.parse(APP.read_text())
+        table: Any = tomlkit.parse(APP.read_bytes())
         table["tool"]["flwr"]["app"]["config"] = to_run_config(settings)
         path = Path(app, "tinyfl-fleet")
         path.mkdir()
-        (path / "pyproject.toml").write_text(tomlkit.dumps(table))
+        (path / "pyproject.toml").write_bytes(tomlkit.dumps(table).encode())
         try:
             started = _flwr("run", str(path), superlink, "--format", "json")
         except LinkError:

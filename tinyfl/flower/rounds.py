@@ -51,6 +51,15 @@ class Progress:
     loss: float = float("nan")
     device_rounds_per_s: float = 0.0
 
+    @property
+    def figures(self) -> str:
+        """Loss and speed, while learning."""
+        return f"loss {self.loss:.4g} · {self.device_rounds_per_s:,.0f} device-rounds/s" if self.stage == "learning" else ""
+
+    def __str__(self) -> str:
+        counted = f"{self.stage}: {self.done:,} of {self.total:,}"
+        return f"{counted} · {self.figures}" if self.figures else counted
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -6,6 +6,7 @@ machine's allow list.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
 from tinyfl.runs.directory import RunDirectory, free_directory
+from tinyfl.system.encoding import write_what_can_be
 
 app = ServerApp()
 
@@ -48,6 +50,7 @@ def main(grid: Grid, context: Context) -> None:
     Raises RuntimeError with the message and exit code of any failure, which Flower shows as the run's status.
     """
     Thread(target=_end_with, args=(os.getppid(),), name="tinyfl-orphan", daemon=True).start()
+    write_what_can_be(sys.stdout, sys.stderr)
     try:
         options = _confined(from_run_config(context.run_config), allowed_here())
         least = 1
