@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Inner, State, WithLayers, with_layers
-from tinyfl.config import MAY_CHANGE, Config, as_python, read_settings, renamed, resolve
+from tinyfl.config import MAY_CHANGE, Config, as_python, demand_utf8, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError, InstallError, RunError
@@ -125,6 +125,7 @@ def simulate(
     else:
         job = _prepare(resolve(options, file, installed=True), engine, report)
         path = Path(out) if out else new_directory(job.config)
+        demand_utf8("--out", str(path))
     directory = Resumable(path, job.config.words)
     with directory.locked():
         if resume is None:

@@ -16,6 +16,7 @@ from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
 from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.parameters import SETTINGS_OF
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from tinyfl.tasks.standard import Standardisation
 
 __all__ = [
-    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "as_python", "read_settings", "read_toml", "renamed",
-    "resolve",
+    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "as_python", "demand_utf8", "read_settings", "read_toml",
+    "renamed", "resolve",
 ]  # fmt: skip
 
 
@@ -278,6 +279,16 @@ def _demand_in_range(setting: Setting, value: Any) -> None:
         setting.demand_choice(value)
     elif isinstance(value, str) and "\0" in value:
         raise ConfigError(f"{name} is {value!r}, and no name or path has a zero in it. Give {setting.option}.")
+    elif isinstance(value, str):
+        demand_utf8(setting.option, value)
+
+
+def demand_utf8(option: str, path: str) -> None:
+    """Raises ConfigError for a path that the files of a run cannot hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{option} {plain(path)}: this name is not UTF-8. Give the file or folder another name.") from error
 
 
 def _check_aggregator(config: Config) -> None:

@@ -98,6 +98,11 @@ def fitted(config: Config) -> tuple[Config, Learner]:
         )
     if config.cohort > devices:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
+    if config.minimum > config.cohort:
+        raise ConfigError(
+            f"a minimum of {config.minimum:,} updates from a cohort of {config.cohort:,}: no round could count. Give a smaller "
+            "--minimum, or a larger --cohort."
+        )
     if config.gateways is not None and config.gateways > devices:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
     name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name

@@ -102,6 +102,8 @@ def adaptation(result: dict[str, Any]) -> None:
         table.add_row(str(point["steps"]), html.loss(point["loss"]), accuracy)
     console.print(table)
     console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
+    for words in result.get("notes", ()):
+        console.print(f"WARNING: {words}", style="bold red", highlight=False, soft_wrap=True)
     if result["out"]:
         console.print(f"adapted weights: {result['out']}", soft_wrap=True)
 
