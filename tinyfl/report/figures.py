@@ -140,7 +140,7 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
     key = metric(curves[0].rows)
     shots = sorted({row["shots"] for curve in curves for row in curve.rows})
     floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
-    named = sum(curve.label != "" for curve in curves)
+    named = sum(not curve.faint for curve in curves)
     band = min(0.18, 0.5 / named)  # where bands lie over each other, lines stay visible
     with DRAWING, styled():
         figure = canvas(0.34 + 2.5 * len(shots) + 0.08 * named)
