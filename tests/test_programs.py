@@ -5,10 +5,12 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
@@ -20,11 +22,12 @@ from tinyfl.config import resolve
 from tinyfl.devices.connected import connected_devices
 from tinyfl.devices.inventory import Selection
 from tinyfl.devices.push import push
-from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors import ConfigError, InstallError, RunError
 from tinyfl.export.infer import infer
 from tinyfl.export.model import export
 from tinyfl.fleets.emulation import emulate
 from tinyfl.simulation import Run
+from tinyfl.system.installed import quiet
 from tinyfl.system.loop import Loop, in_loop
 
 TINY = {"task": "sine", "network": "mlp-2", "devices": 4, "cohort": 2, "rounds": 4, "tasks": 4, "adapt_lr": 0.01}
@@ -230,3 +233,55 @@ def test_a_run_in_use_says_so_within_one_process_too(here: Path) -> None:
             tinyfl.simulate(resume="run")
 
     tinyfl.simulate(**TINY, out="run", progress=again)
+
+
+def test_a_frame_has_every_row_of_the_evaluation_and_of_the_start(here: Path) -> None:
+    pytest.importorskip("pandas", reason="needs pandas: pip install 'tinyfl[test]'")
+    run = tinyfl.simulate(**TINY)
+    rows = run.frame().to_dict("records")
+    for weights, expected in (("learnt", run.evaluation), ("start", run.baseline)):
+        found = [{**row, "weights": None} for row in rows if row["weights"] == weights]
+        assert [row["loss"] for row in found] == [row["loss"] for row in expected]
+        assert [row["steps"] for row in found] == [row["steps"] for row in expected]
+    assert len(rows) == len(run.evaluation) + len(run.baseline)
+
+
+def test_without_pandas_a_frame_says_what_there_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tinyfl.simulate(**TINY)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InstallError, match="pip install pandas"):
+        run.frame()
+
+
+def test_a_script_and_a_terminal_show_no_progress_unasked(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tinyfl.simulate(**TINY)
+    terminal = SimpleNamespace(get_ipython=SimpleNamespace)  # without a kernel
+    monkeypatch.setitem(sys.modules, "IPython", terminal)
+    tinyfl.simulate(**TINY)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_stderr_comes_back_after_two_threads_wrote_to_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The first to begin is the first to end."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with quiet():
+            begun.set()
+            ended.wait(0.2)
+
+    def second() -> None:
+        begun.wait(60)
+        with quiet():
+            ended.wait(60)
+
+    level = logging.getLogger("tensorflow").level
+    with ThreadPoolExecutor(2) as threads:
+        works = [threads.submit(first), threads.submit(second)]
+        works[0].result()
+        ended.set()
+    os.write(2, b"seen")
+    assert capfd.readouterr().err == "seen"
+    assert logging.getLogger("tensorflow").level == level

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.building.toolchains import Toolchain
-from tinyfl.config import as_python
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.int8.native import Program, load_program, run_native
@@ -72,7 +71,9 @@ def infer(
         _write(Path(output), y)
         result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
     if task is not None:
-        result |= _on_task(program, run, *_episodes(str(task), Path(data) if data else None, as_python(device)))
+        result |= _on_task(
+            program, run, *_episodes(str(task), Path(data) if data else None, None if device is None else int(device))
+        )
     return result
 
 

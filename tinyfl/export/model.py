@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from tinyfl import __version__
-from tinyfl.config import as_python
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import file_name
@@ -69,7 +68,7 @@ def export(
     Raises ConfigError, DataError, RunError or TrainingError with a cure, InstallError without TensorFlow.
     """
     available(int8=True)
-    adapted = as_python(adapted)
+    adapted = None if adapted is None else int(adapted)
     source = origin(Path(run), None if data is None else Path(data), task, algorithm)
     network = source.start.network
     inputs = representative_set(source.task, network)

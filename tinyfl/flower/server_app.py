@@ -71,8 +71,8 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _holds_a_run(options: Mapping[str, Any]) -> bool:
-    folder = options.get("resume") or options.get("out")
-    return bool(folder) and (Path(folder) / CONFIG).is_file()
+    folder: str = options.get("resume") or options.get("out") or ""
+    return folder != "" and (Path(folder) / CONFIG).is_file()
 
 
 def _confined(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:

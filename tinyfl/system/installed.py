@@ -1,6 +1,7 @@
 """Optional dependencies: imported on demand, and silenced."""
 
 import importlib
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -32,14 +33,17 @@ def tensorflow_part(module: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Discards the process's stderr, for the output of C++ code. Python exceptions still propagate. One thread at a time, since
-    another's would be restored to nothing."""
+    """Discards the process's stderr, for the output of C++ code, and TensorFlow's log, which a notebook shows beside it. Python
+    exceptions still propagate. One thread at a time, since another's would be restored to nothing."""
+    log = logging.getLogger("tensorflow")
     with _quieting:
-        stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        level, stderr, devnull = log.level, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        log.setLevel(logging.ERROR)
         os.dup2(devnull, 2)
         try:
             yield
         finally:
+            log.setLevel(level)
             os.dup2(stderr, 2)
             os.close(stderr)
             os.close(devnull)
