@@ -45,7 +45,7 @@ def infer(
     input: Path | str | None = None,
     output: Path | str | None = None,
     on: str = "native",
-    task: str | None = None,
+    task: Path | str | None = None,
     data: Path | str | None = None,
     device: int | None = None,
     toolchain: Toolchain = "zig",
@@ -71,9 +71,7 @@ def infer(
         _write(Path(output), y)
         result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
     if task is not None:
-        result |= _on_task(
-            program, run, *_episodes(str(task), Path(data) if data else None, None if device is None else int(device))
-        )
+        result |= _on_task(program, run, *_episodes(str(task), Path(data) if data else None, device))
     return result
 
 
