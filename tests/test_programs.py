@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import tinyfl
+from tinyfl import building
 from tinyfl.config import resolve
 from tinyfl.devices.connected import connected_devices
 from tinyfl.devices.inventory import Selection
@@ -122,6 +123,10 @@ SAME = {
 
 def test_numpys_numbers_are_options() -> None:
     assert resolve({"task": "sine", **OPTIONS}) == resolve({"task": "sine", **SAME})
+    row = pytest.importorskip("pandas").DataFrame([{"rounds": 4, "rate": 0.5}]).loc[0]  # all of whose numbers are floats
+    assert resolve({"task": "sine", **row}) == resolve({"task": "sine", "rounds": 4, "rate": 0.5})
+    with pytest.raises(ConfigError, match=r"rounds is 4.5, not int"):
+        resolve({"task": "sine", "rounds": np.float32(4.5)})
     with pytest.raises(ConfigError, match=r"rounds is \[4, 5\], not int"):
         resolve({"task": "sine", "rounds": np.array([4, 5])})
 
@@ -216,6 +221,16 @@ def test_a_run_keeps_to_its_folder_when_the_program_goes_to_another(here: Path, 
     assert not list((here / "other").iterdir())
     assert run.path == here / "run" and Path(run.result["run"]) == here / "run"
     assert (run.path / "report.html").exists()
+
+
+def test_a_resumed_run_finds_its_own_boards_manifest_from_another_folder(here: Path, emulators: None) -> None:
+    manifest = (Path(building.__file__).parents[2] / "boards" / "posix.toml").read_text()
+    Path("mine.toml").write_text(manifest.replace('name = "posix"', 'name = "mine"', 1))
+    given = {**TINY, "devices": None, "fleet": [{"board": "mine.toml", "count": 2}], "out": "run"}
+    with pytest.raises(ZeroDivisionError):
+        tinyfl.simulate(**given, progress=lambda _: 1 / 0)
+    os.chdir("/")
+    assert tinyfl.simulate(resume=here / "run").result["rounds"] == TINY["rounds"]
 
 
 def test_the_command_that_goes_on_leads_to_the_run_from_wherever_the_program_is(here: Path) -> None:

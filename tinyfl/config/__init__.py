@@ -265,6 +265,8 @@ def _read(setting: Setting, value: Any) -> Any:
     kind = setting.kind
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(min(max(value, -(10**300)), 10**300))
+    if kind is int and isinstance(value, float) and value.is_integer():  # a row of a table, all of whose numbers are floats
+        return int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{setting.name} is {value!r}, not {kind.__name__}.")
     return value
