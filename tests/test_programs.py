@@ -223,6 +223,17 @@ def test_a_run_keeps_to_its_folder_when_the_program_goes_to_another(here: Path, 
     assert (run.path / "report.html").exists()
 
 
+def test_a_run_outlives_the_working_directory(here: Path) -> None:
+    def leave(_: object) -> None:
+        gone = here / "gone"
+        if not gone.exists():
+            gone.mkdir()
+            os.chdir(gone)
+            gone.rmdir()
+
+    assert tinyfl.simulate(**TINY, out="run", progress=leave).path == here / "run"
+
+
 def test_a_resumed_run_finds_its_own_boards_manifest_from_another_folder(here: Path, emulators: None) -> None:
     manifest = (Path(building.__file__).parents[2] / "boards" / "posix.toml").read_text()
     Path("mine.toml").write_text(manifest.replace('name = "posix"', 'name = "mine"', 1))

@@ -73,7 +73,10 @@ class RunDirectory:
     @property
     def path(self) -> Path:
         """The folder for messages and results: as the user named it, while that leads there."""
-        return self._named if self._named.absolute() == self.folder else self.folder
+        try:
+            return self._named if self._named.absolute() == self.folder else self.folder
+        except FileNotFoundError:  # the working directory is gone
+            return self.folder
 
     @property
     def resume_command(self) -> str:
