@@ -17,6 +17,7 @@ from typer.main import get_command
 from tinyfl import cli
 from tinyfl.cli.show import bar as bars
 from tinyfl.cli.show import runs as show
+from tinyfl.errors import ConfigError
 from tinyfl.flower.rounds import Progress
 from tinyfl.system.encoding import ALIKE, write_what_can_be
 
@@ -184,6 +185,18 @@ def test_no_help_loses_words_as_markup() -> None:
     found = texts(get_command(cli.app))
     assert len(found) > 100
     assert [each for each in found if Text.from_markup(each).plain != each.replace("\\[", "[")] == []
+
+
+@pytest.mark.parametrize("fleet", [{"devices": 4}, {"fleet": [{"native": 2}, {"board": "posix", "count": 2}]}])
+def test_a_minimum_that_no_round_can_reach_is_refused_before_the_run_has_a_folder(here: Path, fleet: dict[str, Any]) -> None:
+    import tinyfl
+
+    tiny = {"task": "sine", "network": "mlp-2", "rounds": 2, "tasks": 2, "adapt_lr": 0.1, **fleet}
+    with pytest.raises(ConfigError, match=r"minimum of 3 updates from a cohort of 2.*smaller --minimum, or a larger --cohort"):
+        tinyfl.simulate(**tiny, cohort=2, minimum=3)
+    assert list(here.iterdir()) == []
+    if "devices" in fleet:
+        assert tinyfl.simulate(**tiny, cohort=2, minimum=2).result["left_out"] == {}
 
 
 def adapted(folder: Path, y: Any, **options: Any) -> list[str]:

@@ -27,6 +27,7 @@ from tinyfl.errors import ConfigError, InstallError, RunError
 from tinyfl.export.infer import infer
 from tinyfl.export.model import export
 from tinyfl.fleets.emulation import emulate
+from tinyfl.runs.directory import new_directory
 from tinyfl.simulation import Run
 from tinyfl.system.installed import quiet
 from tinyfl.system.loop import Loop, in_loop
@@ -158,6 +159,17 @@ def test_concurrent_runs_end_as_one_after_another(here: Path) -> None:
         together = list(threads.map(work, sizes))
     assert [theta for theta, _ in together] == [work(size)[0] for size in sizes]
     assert len({path for _, path in together}) == len(sizes)
+
+
+def test_runs_that_begin_at_once_each_make_a_folder(here: Path) -> None:
+    config, ready = resolve({"task": "sine"}), threading.Barrier(8)
+
+    def make(_: int) -> Path:
+        ready.wait(60)
+        return new_directory(config)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(make, range(8)))) == len(list((here / "runs").iterdir())) == 8
 
 
 def test_concurrent_runs_leave_the_process_as_it_was(here: Path, caplog: pytest.LogCaptureFixture) -> None:

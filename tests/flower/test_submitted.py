@@ -1,6 +1,11 @@
 """How a run that was submitted to a SuperLink ended, and whether it can be gone on with."""
 
+import io
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,7 +57,7 @@ def test_the_coordinator_says_whether_the_run_began(
     monkeypatch.setattr("tinyfl.simulate", simulate, raising=False)
     monkeypatch.setattr(server_app, "_confined", lambda *_: {"out": str(tmp_path / "run")})
     monkeypatch.setattr(server_app, "from_run_config", lambda _: {})
-    context: Any = type("Context", (), {"run_config": {}})
+    context: Any = SimpleNamespace(run_config={})
     with pytest.raises(RuntimeError) as failed:
         server_app.main(None, context)
     found = submit.EXIT.search(str(failed.value))
@@ -65,6 +70,26 @@ def test_a_failure_before_the_paths_are_known_is_one_of_a_run_that_never_began(m
 
     monkeypatch.setattr(server_app, "_confined", refuse)
     monkeypatch.setattr(server_app, "from_run_config", lambda _: {})
-    context: Any = type("Context", (), {"run_config": {}})
+    context: Any = SimpleNamespace(run_config={})
     with pytest.raises(RuntimeError, match=r"not here \(not begun, exit 2: ConfigError\)"):
         server_app.main(None, context)
+
+
+def test_the_coordinators_words_end_no_run_where_they_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written = io.BytesIO()
+    result = SimpleNamespace(path=tmp_path, result={"failed": {"a gateway": "took 3 µs…"}, "theta_sha256": "0"})
+    monkeypatch.setattr("tinyfl.simulate", lambda on_note, **_: on_note("y: 1 ± 2") or result, raising=False)
+    monkeypatch.setattr(server_app, "_confined", lambda *_: {})
+    monkeypatch.setattr(server_app, "from_run_config", lambda _: {})
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii"))
+    server_app.main(None, SimpleNamespace(run_config={}))  # type: ignore[arg-type]
+    assert written.getvalue().startswith(b"y: 1 +- 2\nFAILED: a gateway: took 3 us...\n")
+
+
+def test_a_gateways_lines_are_utf8_in_every_locale() -> None:
+    program = 'from tinyfl.deployment.supernode_main import _line_writer; _line_writer()("3 µs…")'
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env={**os.environ, **locale})
+    assert done.stdout.decode() == "3 µs…\n"
