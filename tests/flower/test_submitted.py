@@ -75,9 +75,7 @@ def test_a_failure_before_the_paths_are_known_is_one_of_a_run_that_never_began(m
         server_app.main(None, context)
 
 
-def test_the_coordinators_words_end_no_run_where_they_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_words_that_cannot_be_written_end_no_coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     written = io.BytesIO()
     result = SimpleNamespace(path=tmp_path, result={"failed": {"a gateway": "took 3 µs…"}, "theta_sha256": "0"})
     monkeypatch.setattr("tinyfl.simulate", lambda on_note, **_: on_note("y: 1 ± 2") or result, raising=False)
@@ -89,7 +87,7 @@ def test_the_coordinators_words_end_no_run_where_they_cannot_be_written(
 
 
 def test_a_gateways_lines_are_utf8_in_every_locale() -> None:
-    program = 'from tinyfl.deployment.supernode_main import _line_writer; _line_writer()("3 µs…")'
+    program = 'from tinyfl.deployment.supernode_main import _line_writer; _line_writer()("3 \\u00b5s\\u2026")'
     locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env={**os.environ, **locale})
     assert done.stdout.decode() == "3 µs…\n"
