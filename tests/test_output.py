@@ -17,6 +17,8 @@ from typer.main import get_command
 from tinyfl import cli
 from tinyfl.cli.show import bar as bars
 from tinyfl.cli.show import runs as show
+from tinyfl.cli.show.devices import Monitor
+from tinyfl.devices.monitor import Line
 from tinyfl.errors import ConfigError
 from tinyfl.flower.rounds import Progress
 from tinyfl.system.encoding import ALIKE, write_what_can_be
@@ -138,6 +140,18 @@ def test_a_dumb_terminal_is_like_a_file(monkeypatch: pytest.MonkeyPatch, env: di
         monkeypatch.setenv(name, value)
     show.with_progress(lambda report, _: report(Progress("evaluating", 1, 2)))
     assert capsys.readouterr().err == "evaluating: 1 of 2\n"
+
+
+def test_a_monitored_board_has_lines_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Monitor() as shown:
+        for number in range(2):
+            shown.tell(Line(0.0, "gone", f"/dev/ttyACM{number}"))
+    assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()] == [
+        ["/dev/ttyACM0", "gone"],
+        ["/dev/ttyACM1", "gone"],
+    ]
 
 
 MARKUP = ["[red]x", "[/]", "[bold]b[/bold]", "[/nope]", ":smile:", "\\[x]"]

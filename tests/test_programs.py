@@ -19,6 +19,7 @@ import pytest
 
 import tinyfl
 from tinyfl import building
+from tinyfl.algorithms import State
 from tinyfl.config import resolve
 from tinyfl.devices.connected import connected_devices
 from tinyfl.devices.inventory import Selection
@@ -26,7 +27,9 @@ from tinyfl.devices.push import push
 from tinyfl.errors import ConfigError, InstallError, RunError
 from tinyfl.export.infer import infer
 from tinyfl.export.model import export
+from tinyfl.fleet import Phis
 from tinyfl.fleets.emulation import emulate
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import new_directory
 from tinyfl.simulation import Run
 from tinyfl.system.installed import quiet
@@ -144,6 +147,17 @@ def test_runs_compare_and_hash(here: Path) -> None:
     first, second = (tinyfl.simulate(**TINY) for _ in range(2))
     assert first == first and first != second
     assert len({first, first, second}) == 2
+
+
+def test_what_holds_arrays_compares_and_hashes_by_identity(here: Path) -> None:
+    run = tinyfl.simulate(**TINY)
+    pairs = [
+        [Initialisation.load(run.path) for _ in range(2)],
+        [State(0, run.theta) for _ in range(2)],
+        [Phis(run.theta[None], run.theta[:1], ("",)) for _ in range(2)],
+    ]
+    for one, other in pairs:
+        assert one == one and one != other and len({one, one, other}) == 2
 
 
 @pytest.mark.slow

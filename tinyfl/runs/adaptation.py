@@ -40,7 +40,7 @@ MORE = (*OF_TARGETS, "adaptation")
 """Arrays that a saved initialisation may have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Initialisation:
     """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels. ``adaptation`` is
     the name of the algorithm if it has an adaptation of its own, else empty."""
