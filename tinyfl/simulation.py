@@ -153,7 +153,7 @@ def _train(
     config, standard = job.config, job.task.standardisation
     unit = standard.squared_unit if standard else 1.0
     start = State(0, job.start)
-    work = Training(job.task, job.network, job.engine, config.seconds, directory.folder / KEPT)
+    work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
     with place(config, work, report_event) as (grid, boards):
         outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
     return outcome, boards
@@ -285,7 +285,7 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     rows = _evaluate(job, {"learnt": theta, "start": job.start})
     result = {
         **_result(job, outcome, rows, boards),
-        "run": str(directory.path),
+        "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
     }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
@@ -307,4 +307,4 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     )
     directory.save_result(result)
     write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation)
-    return Run(directory.folder, result, theta)
+    return Run(directory.path, result, theta)

@@ -170,7 +170,7 @@ class Federation:
                 f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
                 f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
-        without = failed(self.directory.folder, self.parts)
+        without = failed(self.directory.path, self.parts)
         return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
 
     def _status(self) -> str:
@@ -289,7 +289,7 @@ class Federation:
         self._log_round(updates, counts=False)
         self._save()
         if not updates.devices and set(updates.left_out) == {NoLink.reason}:
-            raise ConfigError(last_words(self.directory.folder, updates.absent))
+            raise ConfigError(last_words(self.directory.path, updates.absent))
         if not updates.devices and set(updates.left_out) == {TooSmall.reason}:
             raise DoesNotFit(
                 f"none of the {len(updates.absent)} boards in round {self._snapshot.state.round + 1:,} has room to learn "
@@ -311,7 +311,7 @@ class Federation:
         """The last events of a few parts of the fleet with ``absent`` devices, and a cure."""
         folder = self.directory.path
         parts = self.parts.values() or [range(self.config.devices)]
-        last = {last_words(self.directory.folder, {device for device in absent if device in part}) for part in parts} - {""}
+        last = {last_words(folder, {device for device in absent if device in part}) for part in parts} - {""}
         words = "".join(f"{each.rstrip('.')}. " for each in sorted(last)[:MAX_REPORTED])
         return f"{words}Check the devices listed in {folder}/events.jsonl"
 

@@ -180,10 +180,10 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         html.section("What each device needed", _needs(config, net, result)),
         html.section("The whole evaluation", _evaluation(config, result)),
         html.section("What it learnt from", _notes(config, result)),
-        html.section("To repeat it", _repeat(directory.path, config, result)),
+        html.section("To repeat it", _repeat(directory.name, config, result)),
     ]
     directory.save(REPORT, html.whole(title, body))
-    return directory.path / REPORT
+    return directory.name / REPORT
 
 
 def _verdict(result: Result) -> str:

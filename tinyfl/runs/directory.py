@@ -63,25 +63,25 @@ class Checkpoint:
 
 
 class RunDirectory:
-    """A run's files in ``folder``, which stays the same when the program changes its working directory. A failed write raises
-    a RunError with the command that resumes the run."""
+    """A run's files at ``path``, which is absolute: a program may change its working directory. A failed write raises a
+    RunError with the command that resumes the run."""
 
     def __init__(self, path: Path) -> None:
-        self._named, self.folder = path, path.absolute()
+        self._given, self.path = path, path.absolute()
         self._log_error: RunError | None = None
 
     @property
-    def path(self) -> Path:
-        """The folder for messages and results: as the user named it, while that leads there."""
+    def name(self) -> Path:
+        """The path for commands and results: as the user gave it, while that leads there."""
         try:
-            return self._named if self._named.absolute() == self.folder else self.folder
+            return self._given if self._given.absolute() == self.path else self.path
         except FileNotFoundError:  # the working directory is gone
-            return self.folder
+            return self.path
 
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
-        return shell("tinyfl", "run", "--resume", self.path)
+        return shell("tinyfl", "run", "--resume", self.name)
 
     @property
     def _cure(self) -> str:
@@ -94,8 +94,8 @@ class RunDirectory:
         Raises RunError if another run holds it.
         """
         with writing(self.path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / LOCK).open("a+")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("a+")
         with lock as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,20 +116,20 @@ class RunDirectory:
 
         Raises RunError if the directory already holds one.
         """
-        if (self.folder / CONFIG).exists():
+        if (self.path / CONFIG).exists():
             raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
-        write_whole(self.folder / CONFIG, config.to_toml().encode())
+        write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def config(self) -> Config:
         """Reads the run's config.
 
         Raises RunError if there is none, or it is malformed.
         """
-        if not (self.folder / CONFIG).is_file():
+        if not (self.path / CONFIG).is_file():
             start = shell("tinyfl", "run", "--out", self.path)
             raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with {start}.")
         try:
-            return resolve({}, self.folder / CONFIG)
+            return resolve({}, self.path / CONFIG)
         except ConfigError as error:
             raise RunError(f"{self.path / CONFIG} is damaged: {error} Restore the run's own.") from error
 
@@ -161,7 +161,7 @@ class RunDirectory:
 
         Raises RunError if it cannot be read.
         """
-        path, cure = self.folder / CHECKPOINT, "Start the run again with another --out."
+        path, cure = self.path / CHECKPOINT, "Start the run again with another --out."
         if not path.exists():
             return None
         try:
@@ -203,14 +203,14 @@ class RunDirectory:
 
     def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
         """The lines of a file and their records, without a truncated last line."""
-        path, records = self.folder / name, []
+        path, records = self.path / name, []
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
             records.append((line, checked(kind, line, path, "Put it back, or start the run again with another --out.")))
         return records
 
     def log(self, name: str) -> "Log":
         """Opens a file for appending lines."""
-        return Log(self.folder / name, self._cure)
+        return Log(self.path / name, self._cure)
 
     def log_event(self, event: Event) -> None:
         """Appends a line to events.jsonl, atomically across threads. A failed write is raised at the next checkpoint: a board
@@ -226,7 +226,7 @@ class RunDirectory:
 
         Raises RunError if the run has not finished.
         """
-        path = self.folder / RESULT
+        path = self.path / RESULT
         if not path.is_file():
             self.config()
             raise RunError(f"{self.path} has not finished. Go on with it: {self.resume_command}")
@@ -242,7 +242,7 @@ class RunDirectory:
 
     def holds(self, file: Path) -> bool:
         """Whether ``file`` is the initialisation of a run in this directory."""
-        return file.name == INITIALISATION and (self.folder / CONFIG).is_file()
+        return file.name == INITIALISATION and (self.path / CONFIG).is_file()
 
     def demand_own(self, config_sha256: str, theta: F32) -> None:
         """Raises RunError if an initialisation's config hash and theta are not those of this directory's finished run."""
@@ -264,7 +264,7 @@ class RunDirectory:
 
     def save(self, name: str, data: bytes) -> None:
         """Writes a file of this name atomically."""
-        write_whole(self.folder / name, data, self._cure)
+        write_whole(self.path / name, data, self._cure)
 
 
 class Log:
