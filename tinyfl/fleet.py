@@ -30,7 +30,7 @@ class Saved:
 UNSAVED = Saved()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Phis:
     """Separate updates: phi float32 (devices, parameters), each device's mean loss float32 (devices,), possibly non-finite, and
     the reason for leaving it out (empty if it counts; otherwise its phi is theta). ``ids`` are the boards' unique ids, empty

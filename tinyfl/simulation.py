@@ -3,17 +3,17 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyfl.algorithms import Inner, State, WithLayers, with_layers
-from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config import MAY_CHANGE, Config, as_python, demand_utf8, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors import ConfigError, InstallError, RunError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
@@ -23,10 +23,11 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
-from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
+from tinyfl.runs.directory import KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, fitted
+from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks import SPLITS
@@ -42,11 +43,11 @@ Place = Callable[[Config, Training, Callable[[Event], None]], AbstractContextMan
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, its JSON, and the initialisation theta, float32 (parameters,)."""
+    """A finished run: its directory, absolute, its JSON, and the initialisation theta, float32 (parameters,)."""
 
     path: Path
-    result: dict[str, Any]
-    theta: F32
+    result: dict[str, Any] = field(hash=False)
+    theta: F32 = field(compare=False)  # its hash is in the result
 
     @property
     def evaluation(self) -> list[dict[str, Any]]:
@@ -55,6 +56,20 @@ class Run:
     @property
     def baseline(self) -> list[dict[str, Any]]:
         return list(self.result["baseline"])
+
+    def frame(self) -> Any:
+        """Evaluation and baseline as one pandas.DataFrame: in its column ``weights`` "learnt" and "start".
+
+        Raises InstallError without pandas.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise InstallError(
+                "a frame needs pandas: pip install pandas. Without it: run.evaluation and run.baseline."
+            ) from error
+        rows = {"learnt": self.evaluation, "start": self.baseline}
+        return DataFrame([{"weights": weights, **row} for weights, each in rows.items() for row in each])
 
 
 @dataclass(frozen=True)
@@ -90,17 +105,17 @@ def simulate(
     and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
     first round, the changes to the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet
     is on this machine.
-    Raises a TinyflError with a cure.
+    Without ``progress``, a notebook shows a line of it. Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
     options = own_code(options)
-    engine = Engine(threads, lanes, read_size(memory) if memory else 0)
+    engine = Engine(as_python(threads), as_python(lanes), read_size(str(memory)) if memory else 0)
     try:
         engine.resolved()
     except ValueError as error:
         raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
-    report = progress or (lambda _: None)
+    report = progress or notebook.line() or (lambda _: None)
     file = Path(config) if config is not None else None
     if resume is not None:
         if out is not None:
@@ -109,7 +124,8 @@ def simulate(
         job = _prepare(_resumed(RunDirectory(path).config(), options, file), engine, report)
     else:
         job = _prepare(resolve(options, file, installed=True), engine, report)
-        path = Path(out) if out else free_directory(job.config)
+        path = Path(out) if out else new_directory(job.config)
+        demand_utf8("--out", str(path))
     directory = Resumable(path, job.config.words)
     with directory.locked():
         if resume is None:
@@ -269,7 +285,7 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     rows = _evaluate(job, {"learnt": theta, "start": job.start})
     result = {
         **_result(job, outcome, rows, boards),
-        "run": str(directory.path),
+        "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
     }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)

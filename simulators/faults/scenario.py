@@ -37,7 +37,7 @@ def load_scenario(path: Path, boards: int) -> Scenario:
     Raises ConfigError for a missing or malformed file.
     """
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ from tinyfl.devices.connected import Device, Probe
 from tinyfl.errors import Dead
 from tinyfl.link.messages import DescribeReply
 from tinyfl.link.wire import SerialWire
+from tinyfl.system.loop import in_loop
 
 
 def test_every_port_has_its_state(desk: Desk) -> None:
@@ -59,7 +60,7 @@ def test_every_speed_of_a_port_is_tried(monkeypatch: pytest.MonkeyPatch, desk: D
 
     monkeypatch.setattr(SerialWire, "open", open)
     port = connected.Port(url, bauds=(115_200, 921_600, 230_400, 57_600))
-    (found,) = [each for each in connected.in_loop(connected.look([port])) if each.port == port]
+    (found,) = [each for each in in_loop(connected.look([port])) if each.port == port]
     assert (found.id, found.baud, tried) == ("07", 230_400, [115_200, 921_600, 230_400])
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from serial.tools.list_ports_common import ListPortInfo
 
 from tinyfl.devices import connected, ports
-from tinyfl.devices.connected import in_loop
 from tinyfl.errors import Dead, Late, Refused
 from tinyfl.link.wire import SerialWire
+from tinyfl.system.loop import in_loop
 
 BOOTLOADER = "2341:005a"
 

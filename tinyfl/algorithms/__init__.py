@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class State:
     """The server between rounds: the number of rounds done, the initialisation theta, float32 (parameters,), and what else the
     algorithm remembers, such as a momentum: arrays by name, saved with every checkpoint."""
@@ -39,7 +39,7 @@ class State:
         return replace(self, round=self.round + 1, theta=theta, memory={**self.memory, **memory})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Updates:
     """The updates of a cohort: the exact sum of phi - theta over ``devices`` devices, in units of 2^-32; the mean of their
     finite losses, NaN if there are none; and the devices whose update does not count, each with the reason."""

@@ -316,7 +316,7 @@ def read_manifest(path: Path) -> Board:
 def check(path: Path) -> tuple[Board | None, list[str]]:
     """Validates the manifest at ``path``: the board, or None and the list of its defects, one line each."""
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:  # RecursionError: tables nested too deep
         return None, [f"{error}. Use {data('boards') / 'stm32f405.toml'} as a template."]
     try:

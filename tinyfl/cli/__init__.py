@@ -27,7 +27,9 @@ def main() -> None:
     from tinyfl.cli.common import tell
     from tinyfl.errors import RunError, TinyflError
     from tinyfl.errors.words import message, plain
+    from tinyfl.system.encoding import write_what_can_be
 
+    write_what_can_be(sys.stdout, sys.stderr)
     words, hints = renamed.current(sys.argv[1:])
     for hint in hints:
         tell(hint)

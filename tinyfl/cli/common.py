@@ -1,5 +1,6 @@
 """What the verbs share: the application they belong to, and options that many of them have."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,13 +39,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 def say(text: str) -> None:
     """Lines for stdout; JSON needs none of this care."""
-    typer.echo(visible(text))
+    print(visible(text), flush=True)  # not click's echo, which writes UTF-8 where the output takes ASCII only
 
 
 def tell(text: str) -> None:
     """Lines for stderr. Where nobody can take them, as on a full disk, they are lost: a missing word must not end a gateway."""
     try:
-        typer.echo(visible(text), err=True)
+        print(visible(text), file=sys.stderr, flush=True)
     except OSError:
         return
 

@@ -25,6 +25,7 @@ def devices(
 
     from tinyfl.cli.show import devices as show
     from tinyfl.devices import connected, inventory, ports
+    from tinyfl.system.loop import in_loop
 
     if tag and not save:
         raise ConfigError("--tag is for boards that are saved: give --save too. To choose by tag: tinyfl push --tag.")
@@ -32,7 +33,7 @@ def devices(
     now = ports.serial_ports()
     named = {each.url: each for each in inventory.ports_of(saved)}
     named |= {url: ports.port(url, baud, now) for url in port or ()}
-    found = connected.in_loop(connected.look(list(named.values()), seconds))
+    found = in_loop(connected.look(list(named.values()), seconds))
     probes = connected.probes()
     written = inventory.save(found, tag or (), file) if save else ()
     if json:

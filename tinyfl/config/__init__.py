@@ -16,6 +16,7 @@ from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
+from tinyfl.errors.words import plain
 from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.parameters import SETTINGS_OF
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from tinyfl.tasks.standard import Standardisation
 
 __all__ = [
-    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "read_settings", "read_toml", "renamed", "resolve",
+    "AGGREGATORS", "ALGORITHMS", "MAY_CHANGE", "TASKS", "Config", "as_python", "demand_utf8", "read_settings", "read_toml",
+    "renamed", "resolve",
 ]  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     Raises ConfigError for an unknown key, a wrong type, or numbers out of range.
     """
     table = read_settings(file) if file else {}
-    options = renamed({key: value for key, value in options.items() if value is not None})
+    options = renamed({key: as_python(value) for key, value in options.items() if value is not None})
     for each in options.pop("extensions", ()):  # of a Config
         if options.get(each.kind, each.name) == each.name:
             options[each.kind] = each
@@ -174,6 +176,15 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     _check_aggregator(config)
     # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
+
+
+def as_python(value: Any) -> Any:
+    """``value`` with NumPy's numbers and arrays in it, or those of a like library, as Python's numbers and lists."""
+    if isinstance(value, dict):
+        return {key: as_python(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_python(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _chosen(kind: str, in_file: Any, given: Any, installed: bool) -> Chosen:
@@ -207,7 +218,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises ConfigError where it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
         raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
 
@@ -254,6 +265,8 @@ def _read(setting: Setting, value: Any) -> Any:
     kind = setting.kind
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(min(max(value, -(10**300)), 10**300))
+    if kind is int and isinstance(value, float) and value.is_integer():  # a row of a table, all of whose numbers are floats
+        return int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{setting.name} is {value!r}, not {kind.__name__}.")
     return value
@@ -268,6 +281,16 @@ def _demand_in_range(setting: Setting, value: Any) -> None:
         setting.demand_choice(value)
     elif isinstance(value, str) and "\0" in value:
         raise ConfigError(f"{name} is {value!r}, and no name or path has a zero in it. Give {setting.option}.")
+    elif isinstance(value, str):
+        demand_utf8(setting.option, value)
+
+
+def demand_utf8(option: str, path: str) -> None:
+    """Raises ConfigError for a path that the files of a run cannot hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{option} {plain(path)}: this name is not UTF-8. Give the file or folder another name.") from error
 
 
 def _check_aggregator(config: Config) -> None:

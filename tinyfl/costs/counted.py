@@ -1,7 +1,6 @@
 """Instructions of a network on a board, counted in emulation: the emulator runs the firmware that would be flashed, with
 another source of samples (firmware/probe)."""
 
-import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from tinyfl.fleets.emulation import firmware
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Network
+from tinyfl.system.loop import in_loop
 
 if TYPE_CHECKING:
     from tinyfl.int8.native import Program
@@ -45,7 +45,7 @@ def instructions_of_program(program: "Program", board: Board, toolchain: Toolcha
         counts[:] = [0]
         await emulated.predict(bytes(program.input.bytes), TIMEOUT)
 
-    asyncio.run(once())
+    in_loop(once())
     return max(counts)
 
 
@@ -76,5 +76,5 @@ def instructions(network: Network, board: Board, batch: int, toolchain: Toolchai
             counts.append(machine.instructions - before)
         return int(counts[1] - counts[0]) // (2 * batch)
 
-    learning = asyncio.run(one_sample(network))
-    return asyncio.run(one_sample(network.frozen(network.weighted))), learning
+    learning = in_loop(one_sample(network))
+    return in_loop(one_sample(network.frozen(network.weighted))), learning

@@ -30,7 +30,7 @@ from tinyfl.system import cache
 from tinyfl.system.interrupts import interrupt_message
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
-EXIT = re.compile(r"\(exit (\d+): (\w+)\)")
+EXIT = re.compile(r"\((not begun, )?exit \d+: (\w+)\)")
 FORBIDDEN = "403 Forbidden"
 """Flower's message at a port that serves only gateways."""
 
@@ -88,11 +88,11 @@ def _demand_home() -> None:
 def _submitted(superlink: str, settings: Mapping[str, Any]) -> str:
     """Submits the run to the SuperLink and returns its number."""
     with tempfile.TemporaryDirectory() as app:
-        table: Any = tomlkit.parse(APP.read_text())
+        table: Any = tomlkit.parse(APP.read_bytes())
         table["tool"]["flwr"]["app"]["config"] = to_run_config(settings)
         path = Path(app, "tinyfl-fleet")
         path.mkdir()
-        (path / "pyproject.toml").write_text(tomlkit.dumps(table))
+        (path / "pyproject.toml").write_bytes(tomlkit.dumps(table).encode())
         try:
             started = _flwr("run", str(path), superlink, "--format", "json")
         except LinkError:
@@ -177,7 +177,7 @@ def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:
             (ended,) = _flwr("list", superlink, "--run-id", number, "--format", "json")["runs"]
         except (LinkError, KeyError, ValueError) as error:
             raise LinkError(
-                f"the SuperLink {superlink} did not report how run {number} ended. Start it, then: {again}"
+                f"the SuperLink {superlink} did not report how run {number} ended. Start it; if the run had begun: {again}"
             ) from error
         if ended["status"].startswith("finished"):
             return dict(ended)
@@ -190,8 +190,9 @@ def _failure(ended: Mapping[str, Any], again: str) -> TinyflError:
     named = EXIT.search(details)
     kind = getattr(errors, named[2], LinkError) if named else LinkError
     text = EXIT.sub("", details).strip() if named else f"the run ended as {ended['status']} ({details})."
-    retry_helps = kind not in (ConfigError, DataError)
-    return kind(f"{text}\nTo go on with it: {again}" if retry_helps else text)
+    if named and (named[1] or kind in (ConfigError, DataError)):  # nothing to go on with, or not in this way
+        return kind(text)
+    return kind(f"{text}\nTo go on with it{'' if named else ', if it had begun'}: {again}")
 
 
 def _program() -> list[str]:

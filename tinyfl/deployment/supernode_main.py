@@ -196,7 +196,7 @@ def start_superexec(port: str, secret: str) -> None:
 
 def _line_writer() -> Tell:
     """A function that writes lines to standard output; all other output, here or from a child, goes to standard error."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
 
     def tell(line: str) -> None:

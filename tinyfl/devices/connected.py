@@ -5,13 +5,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tinyfl.devices.ports import (  # fmt: skip
     Holder,
@@ -31,18 +30,14 @@ from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
 from tinyfl.link.board import Description, LinkedBoard
 from tinyfl.link.defects import confined
 from tinyfl.link.wire import SerialWire
+from tinyfl.system.loop import in_loop
 
 ASK_SECONDS = 2.0
 """Timeout for a board's description, in seconds, at each baud rate."""
 
-MAX_THREADS = 64
-"""Maximum number of ports opened at once."""
-
 PYOCD_SECONDS = 20.0
 
 USB_DEVICES, USB_NODES = Path("/sys/bus/usb/devices"), Path("/dev/bus/usb")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -240,10 +235,3 @@ def _with_target(target: str) -> tuple[str, ...]:
 def find_tool(name: str) -> str | None:
     """Finds the program ``name``: on the PATH or, as pip installs it, beside this Python."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-
-
-def in_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Runs ``work`` in a new event loop, with threads to open up to MAX_THREADS ports at once."""
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(MAX_THREADS))
-        return runner.run(work)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.devices import inventory
-from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, in_loop, look
+from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, look
 from tinyfl.devices.ports import Port, demand_free, open_ports, port, serial_ports, where
 from tinyfl.errors import ConfigError, Dead, LinkError
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
 from tinyfl.system.addresses import real_port
+from tinyfl.system.loop import in_loop
 
 INTERVAL = 1.0
 """Default interval between statuses, in seconds."""

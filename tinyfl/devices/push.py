@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyfl.devices import inventory
-from tinyfl.devices.connected import Device, connect, explained, in_loop, look
+from tinyfl.devices.connected import Device, connect, explained, look
 from tinyfl.devices.inventory import Chosen, Saved, Selection
 from tinyfl.devices.ports import Port, follow, named, port, serial_ports
 from tinyfl.errors import ConfigError, Corrupt, DoesNotFit, LinkError, Refused
@@ -22,6 +22,7 @@ from tinyfl.int8.on_board import SLOWEST, demand_room, put_program
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
 from tinyfl.link.defects import confined
 from tinyfl.link.messages import WEIGHTS_HEADER
+from tinyfl.system.loop import in_loop
 
 if TYPE_CHECKING:
     from tinyfl.core import F32

@@ -40,13 +40,13 @@ def run_on_board(
 
 
 def infer(
-    model: Path,
+    model: Path | str,
     *,
-    input: Path | None = None,
-    output: Path | None = None,
+    input: Path | str | None = None,
+    output: Path | str | None = None,
     on: str = "native",
-    task: str | None = None,
-    data: Path | None = None,
+    task: Path | str | None = None,
+    data: Path | str | None = None,
     device: int | None = None,
     toolchain: Toolchain = "zig",
 ) -> dict[str, Any]:
@@ -62,16 +62,16 @@ def infer(
         raise ConfigError("there is no input. Give --input X.npy --output Y.npy, or --task.")
     if (input is None) != (output is None):
         raise ConfigError("--input and --output go together: give both files.")
-    program = load_program(model)
+    program = load_program(Path(model))
     run = _runner(program, on, toolchain)
     result: dict[str, Any] = {"model": str(model), "on": on, "bytes": len(program.content)}
     result["arena_bytes"] = program.arena_bytes
     if input is not None and output is not None:
-        y = run(_batch(input))
-        _write(output, y)
+        y = run(_batch(Path(input)))
+        _write(Path(output), y)
         result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
     if task is not None:
-        result |= _on_task(program, run, *_episodes(task, data, device))
+        result |= _on_task(program, run, *_episodes(str(task), Path(data) if data else None, device))
     return result
 
 

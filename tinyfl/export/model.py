@@ -68,6 +68,7 @@ def export(
     Raises ConfigError, DataError, RunError or TrainingError with a cure, InstallError without TensorFlow.
     """
     available(int8=True)
+    adapted = None if adapted is None else int(adapted)
     source = origin(Path(run), None if data is None else Path(data), task, algorithm)
     network = source.start.network
     inputs = representative_set(source.task, network)

@@ -12,7 +12,6 @@ from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.devices import inventory
-from tinyfl.devices.connected import in_loop
 from tinyfl.devices.ports import Port
 from tinyfl.errors import ConfigError, FlashError, TinyflError
 from tinyfl.errors.words import shell, visible
@@ -24,6 +23,7 @@ from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacl
 from tinyfl.fleets import emulation
 from tinyfl.link.board import Description
 from tinyfl.system.interrupts import interrupt_message
+from tinyfl.system.loop import in_loop
 
 AT_ONCE = 8
 """Maximum number of boards written in parallel."""

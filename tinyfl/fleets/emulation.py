@@ -25,6 +25,7 @@ from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge, Link
 from tinyfl.system import cache
 from tinyfl.system.child import Child
+from tinyfl.system.loop import Loop
 
 LINKS: tuple[Link, ...] = get_args(Link)
 START_SECONDS = 30.0
@@ -65,7 +66,7 @@ def started(
     elf = firmware(board, toolchain).elf
     _allow_files()
     with ExitStack() as running:
-        with asyncio.Runner() as loop:
+        with Loop() as loop:
             # Links are closed together at the end: pyserial takes 0.3 s to close a socket.
             started_boards = [_start(running, loop, elf, board, serial, engine) for serial in range(first, first + count)]
             loop.run(_close([link for _, link in started_boards]))
@@ -134,9 +135,7 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
-def _start(
-    running: ExitStack, loop: asyncio.Runner, elf: Path, board: Board, serial: int, engine: str
-) -> tuple[Running, LinkedBoard]:
+def _start(running: ExitStack, loop: Loop, elf: Path, board: Board, serial: int, engine: str) -> tuple[Running, LinkedBoard]:
     """Starts one board, which ends with ``running``, and waits for its first reply; returns it with its open link."""
     began = time.perf_counter()
     if engine == "unicorn":

@@ -26,13 +26,11 @@ from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Statu
 from tinyfl.link.defects import confined
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
+from tinyfl.system.loop import MAX_THREADS
 from tinyfl.tasks import Task
 
 PROBE_SECONDS = 3.0
 """Time limit for a board's first reply in a round, in seconds."""
-
-MAX_THREADS = 64
-"""Maximum number of ports opening and emulated boards running concurrently."""
 
 MAX_DETAIL = 500
 """Maximum length of an event's detail, in characters."""

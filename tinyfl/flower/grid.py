@@ -24,6 +24,15 @@ except ImportError as error:
     raise InstallError("tinyfl needs flwr 1.41.0 to address messages: pip install flwr==1.41.0") from error
 
 
+def _identify() -> None:
+    """Sets the process-wide identity that Message() reads, unless one of Flower's own runners has set it."""
+    for name in ("task_id", "run_id", "node_id"):
+        try:
+            getattr(TaskIdentity, name)
+        except RuntimeError:
+            setattr(TaskIdentity, name, 1)
+
+
 def shard(size: int, parts: int, part: int) -> range:
     """The devices of part ``part`` (from 0) of ``parts`` equal parts of a fleet of ``size`` devices."""
     return range(size * part // parts, size * (part + 1) // parts)
@@ -94,8 +103,7 @@ class FleetGrid(FleetAddresses):
             raise ConfigError(f"{gateways} gateways for {fleet.size:,} devices: give --nodes 1 to {fleet.size:,}, or devices.")
         self.fleet, self.gateways, self.defaults = fleet, gateways, defaults or ConfigRecord()
         self.nodes = gateways or fleet.size
-        # Message() reads this process-wide identity, which Flower's own runners set.
-        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        _identify()
 
     def devices_at(self, node: int) -> range:
         return shard(self.fleet.size, self.nodes, node - 1)

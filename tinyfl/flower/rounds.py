@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import secrets
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,15 @@ class Progress:
     loss: float = float("nan")
     device_rounds_per_s: float = 0.0
 
+    @property
+    def figures(self) -> str:
+        """Loss and speed, while learning."""
+        return f"loss {self.loss:.4g} · {self.device_rounds_per_s:,.0f} device-rounds/s" if self.stage == "learning" else ""
+
+    def __str__(self) -> str:
+        counted = f"{self.stage}: {self.done:,} of {self.total:,}"
+        return f"{counted} · {self.figures}" if self.figures else counted
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -91,16 +100,28 @@ class KeptRounds:
         return list(zip(devices[lost].tolist(), expected[lost].tolist(), found[lost].tolist(), strict=True))
 
 
-@contextmanager
-def _flower_quiet() -> Iterator[None]:
-    """Silences Flower, which logs every round and warns about intended settings."""
-    log = logging.getLogger("flwr")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+class _Quiet:
+    """Silences Flower, which logs every round and warns about intended settings, while any thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                log = logging.getLogger("flwr")
+                self._level = log.level
+                log.setLevel(logging.ERROR)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                logging.getLogger("flwr").setLevel(self._level)
+
+
+_flower_quiet = _Quiet()
 
 
 class Federation:
@@ -135,7 +156,7 @@ class Federation:
         self._restore()
         self.directory.trim(self._snapshot.state.round)
         self._began = self._saved_at = self._round_began = time.monotonic()
-        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet():
+        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet:
             self._aggregator = aggregator(self.config, self._snapshot.state.round)
             with interrupt_message(self._status):
                 try:

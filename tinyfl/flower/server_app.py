@@ -6,8 +6,9 @@ machine's allow list.
 """
 
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,8 @@ from tinyfl.flower.extensions import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
-from tinyfl.runs.directory import RunDirectory, free_directory
+from tinyfl.runs.directory import CONFIG, RunDirectory, free_directory
+from tinyfl.system.encoding import write_what_can_be
 
 app = ServerApp()
 
@@ -48,6 +50,8 @@ def main(grid: Grid, context: Context) -> None:
     Raises RuntimeError with the message and exit code of any failure, which Flower shows as the run's status.
     """
     Thread(target=_end_with, args=(os.getppid(),), name="tinyfl-orphan", daemon=True).start()
+    write_what_can_be(sys.stdout, sys.stderr)
+    options: dict[str, Any] = {}
     try:
         options = _confined(from_run_config(context.run_config), allowed_here())
         least = 1
@@ -59,10 +63,16 @@ def main(grid: Grid, context: Context) -> None:
             over=partial(over_nodes, grid), progress=_on_progress, on_event=_on_event, on_note=_on_note, **options
         )
     except TinyflError as error:
-        raise RuntimeError(f"{error} (exit {error.exit_code}: {type(error).__name__})") from error
+        begun = "" if options and _holds_a_run(options) else "not begun, "
+        raise RuntimeError(f"{error} ({begun}exit {error.exit_code}: {type(error).__name__})") from error
     for part, why in run.result["failed"].items():
         print(f"FAILED: {part}: {why}", flush=True)
     print(f"finished: {run.path}, theta {run.result['theta_sha256']}", flush=True)
+
+
+def _holds_a_run(options: Mapping[str, Any]) -> bool:
+    folder: str = options.get("resume") or options.get("out") or ""
+    return folder != "" and (Path(folder) / CONFIG).is_file()
 
 
 def _confined(options: dict[str, Any], allowed: Allowed) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Int8 inference on a board: sends the program to the board's slot, then the inputs one by one."""
 
-import asyncio
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from tinyfl.int8.native import Program, quantized
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
 from tinyfl.link.messages import PROGRAM_HEADER
 from tinyfl.link.wire import Opener, SerialWire
+from tinyfl.system.loop import in_loop
 
 SLOWEST = 4_000
 """Minimum transfer rate to a slot, in bytes per second, for the timeout; 115,200 baud are twice as fast."""
@@ -22,7 +22,7 @@ def run_over(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
 
     Raises DoesNotFit for a program too large for the board, and the errors of a link.
     """
-    return asyncio.run(_outputs(program, quantized(program.input, x), opener))
+    return in_loop(_outputs(program, quantized(program.input, x), opener))
 
 
 def run_on_port(program: Program, x: NDArray[Any], port: str) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32
 from tinyfl.networks import Network
-from tinyfl.report.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
+from tinyfl.report.figures import BLUE, DRAWING, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.report.html import counted
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.tasks import Episodes, Task
@@ -63,7 +63,7 @@ def device_figures(task: Task, comparison: Comparison) -> Picture:
     from tinyfl.tasks.episodic import Episodic
     from tinyfl.tasks.sine import Sine
 
-    with styled():
+    with DRAWING, styled():
         if isinstance(task, Sine):
             return _functions(task, comparison)
         if isinstance(task, Episodic) and len(task.shape) == 3 and task.shape[0] == task.shape[1] and task.shape[2] == 1:

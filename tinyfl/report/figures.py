@@ -5,6 +5,7 @@ Ito's, and no figure relies on colour alone.
 """
 
 import io
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,14 +25,19 @@ if TYPE_CHECKING:
 
 BLUE, SKY, ORANGE, GREEN, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#00795A", "#C14B00"
 INK, GREY, FAINT = "#24292f", "#6b7280", "#e5e7eb"
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", SKY, "#000000", "#8a8000")
-DASHES = ("-", "--", "-.", ":")
-"""Line styles of a comparison, used when the colours repeat."""
+BACKGROUND = "#b8bec6"
+STYLES = (
+    (BLUE, "-"), (VERMILION, "--"), (GREEN, "-."), (ORANGE, ":"), ("#CC79A7", "-"), (SKY, "--"), ("#000000", "-."),
+    ("#8a8000", ":"),
+)  # fmt: skip
+"""Colours and line styles of a comparison. More lines than these could not be told apart."""
 
 WIDTH = 9.2
 DPI = 150
 MAX_LABEL_CHARS = 60
 """Maximum length of a label, in characters, so that a legend fits the page."""
+DRAWING = threading.Lock()
+"""Held while drawing, since matplotlib's settings are the process's."""
 MODES = {"batch": "full-batch steps", "stream": "passes over the stream"}
 
 
@@ -45,6 +51,8 @@ class Curve:
     dashes: str = "-"
     figures: bool = False
     """Whether to write the result after LEADING_STEPS beside its point."""
+    faint: bool = False
+    """Whether to draw a thin line without its points and band, as for one of many."""
 
 
 def styled() -> AbstractContextManager[None]:
@@ -107,7 +115,7 @@ def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
 
 def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool) -> bytes:
     """The devices' training loss over the rounds: each record in a faint line, and a moving average."""
-    with styled():
+    with DRAWING, styled():
         figure = canvas(2.9)
         ax = figure.add_subplot()
         rounds = np.array([line["round"] for line in metrics], np.float64)
@@ -132,12 +140,14 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
     key = metric(curves[0].rows)
     shots = sorted({row["shots"] for curve in curves for row in curve.rows})
     floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
-    with styled():
-        figure = canvas(0.5 + 2.5 * len(shots))
+    named = sum(not curve.faint for curve in curves)
+    band = min(0.18, 0.5 / named)  # where bands lie over each other, lines stay visible
+    with DRAWING, styled():
+        figure = canvas(0.34 + 2.5 * len(shots) + 0.08 * named)
         grid = figure.subplots(len(shots), len(MODES), sharex=True, sharey=True, squeeze=False)
         for ax, (shot, mode) in zip(grid.flat, ((s, m) for s in shots for m in MODES), strict=True):
             for curve in curves:
-                _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key)
+                _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key, band)
             if shot in floors:
                 level, name = floors[shot][key], floors[shot].get("method", "nearest class mean")
                 ax.axhline(level, color=INK, lw=1.1, ls=(0, (4, 3)), label=name)
@@ -158,13 +168,16 @@ def metric(rows: Sequence[Mapping[str, Any]]) -> str:
     return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
 
 
-def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Draws one line with its band; a row without a number is marked at the top as diverged."""
+def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str, band: float) -> None:
+    """Draws one line with its band, of opacity ``band``; a row without a number is marked at the top as diverged."""
     steps = np.array([row["steps"] for row in rows], np.float64)
     value, half = numbers([row[key] for row in rows]), numbers([row[f"{key}_ci95"] for row in rows])
     label = f" {curve.label}" if curve.label.startswith("_") else curve.label  # matplotlib hides labels that start with _
+    if curve.faint:
+        ax.plot(steps, value, color=curve.colour, lw=0.7, label=label or None, zorder=1.5)
+        return
     low = np.maximum(value - half, value / 100 if key == "loss" else 0)
-    ax.fill_between(steps, low, value + half, color=curve.colour, alpha=0.18, lw=0)
+    ax.fill_between(steps, low, value + half, color=curve.colour, alpha=band, lw=0)
     ax.plot(steps, value, color=curve.colour, ls=curve.dashes, lw=1.8, marker="o", ms=4, label=label)
     first = steps == 0
     ax.plot(steps[first], value[first], ls="", marker="o", ms=4.5, mfc="white", mec=curve.colour, zorder=4)

@@ -9,10 +9,11 @@ from tinyfl.algorithms import Inner, with_layers
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
-from tinyfl.errors.words import plain, shell
+from tinyfl.errors.words import shell
 from tinyfl.networks import BATCHES, SINGLE, Network, is_file, starts_from
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
+from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
 from tinyfl.report.html import counted
@@ -111,16 +112,7 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    colours, dashes = figures.COLOURS, figures.DASHES
-    curves = [
-        Curve(
-            plain(name, figures.MAX_LABEL_CHARS),
-            result["evaluation"],
-            colours[i % len(colours)],
-            dashes[i // len(colours) % len(dashes)],
-        )
-        for i, (name, result) in enumerate(zip(names, results, strict=True))
-    ]
+    curves = curves_of(names, results)
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
     floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, if it has one
     picture = figures.adaptation(curves, floor)
@@ -129,7 +121,9 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
         html.section("What they reach", _comparison(names, results)),
         html.section(
             "How unseen devices adapt",
-            html.image(picture, "Adaptation curves of the runs, with 95 % intervals.", _adaptation_caption(results)),
+            html.image(
+                picture, "Adaptation curves of the runs, with 95 % intervals.", named_in(results) + _adaptation_caption(results)
+            ),
         ),
     ]
     write_whole(out, html.whole(title, body, "broad"))
@@ -186,10 +180,10 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         html.section("What each device needed", _needs(config, net, result)),
         html.section("The whole evaluation", _evaluation(config, result)),
         html.section("What it learnt from", _notes(config, result)),
-        html.section("To repeat it", _repeat(directory.path, config, result)),
+        html.section("To repeat it", _repeat(directory.name, config, result)),
     ]
     directory.save(REPORT, html.whole(title, body))
-    return directory.path / REPORT
+    return directory.name / REPORT
 
 
 def _verdict(result: Result) -> str:
@@ -385,7 +379,7 @@ def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
         body += "".join(f"<td>{html.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
         for setting in settings:
             row = rows.get(setting)
-            kind = "r best" if row is not None and row is best[setting] else "r"
+            kind = "r best" if row is not None and row in best[setting] else "r"
             body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
         counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
         sizes = [html.size(result["device_ram_bytes"]), html.size(result["bytes_down"] + result["bytes_up"])]
@@ -395,8 +389,9 @@ def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
     return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
 
 
-def _best(rows: Sequence[Row]) -> Row | None:
-    """The row with the highest accuracy, or for regression with the lowest loss; None if all diverged."""
+def _best(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the highest accuracy, or for regression with the lowest loss; none if all diverged."""
     key = metric(rows)
-    usable = [row for row in rows if html.known(row[key])]
-    return max(usable, key=lambda row: row[key] if key == "accuracy" else -row[key]) if usable else None
+    usable = [row[key] for row in rows if html.known(row[key])]
+    best = (max if key == "accuracy" else min)(usable, default=None)
+    return [row for row in rows if usable and row[key] == best]

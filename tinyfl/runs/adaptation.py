@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import with_layers
-from tinyfl.config import resolve
+from tinyfl.config import as_python, resolve
 from tinyfl.core import F32, TableSource
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
@@ -33,11 +33,14 @@ format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
+NAMED = 8
+"""Maximum number of classes named in a warning; more are counted."""
+
 MORE = (*OF_TARGETS, "adaptation")
 """Arrays that a saved initialisation may have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Initialisation:
     """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels. ``adaptation`` is
     the name of the algorithm if it has an adaptation of its own, else empty."""
@@ -117,6 +120,7 @@ def adapt(
     Raises DataError if the data do not fit the initialisation, TrainingError if the adaptation diverges.
     """
     start = Initialisation.load(Path(run))
+    steps, shots, adapt_lr = as_python((steps, shots, adapt_lr))
     if mode not in ("batch", "stream"):
         raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
     rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
@@ -146,6 +150,7 @@ def adapt(
         "shots": support.samples,
         "measured_on": "the rest" if query is not device else "the same samples",
         "samples_measured": query.samples,
+        "notes": _one_sided(support, query, start),
         "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
         "device_ram_bytes": start.network.ram_bytes(SINGLE if mode == "stream" or support.samples == 1 else BATCHES),
         "out": str(out) if out is not None else None,
@@ -181,6 +186,29 @@ def _support_and_query(path: Path, device: TableSource, shots: int | None) -> tu
         raise DataError(f"{path} has {device.samples} rows, too few for {count} shots. Give --shots 1 to {device.samples}.")
     support = _rows(device, slice(0, count))
     return support, _rows(device, slice(count, None)) if count < device.samples else device
+
+
+def _one_sided(support: TableSource, query: TableSource, start: Initialisation) -> list[str]:
+    """Warnings of classes that the device is measured on and never sees, or of a single class."""
+    if support.labels is None or query.labels is None:
+        return []
+    names = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
+    seen, measured = np.unique(support.labels), np.unique(query.labels)
+    if missing := sorted(set(measured) - set(seen)):
+        return [
+            f"the {support.samples:,} rows that it learns from have no row of {_named(names[missing])}, and the rest has: mix "
+            "the rows of --data, or give more --shots."
+        ]
+    if len(seen) == 1:
+        return [
+            f"all rows are of {_named(names[seen])}: a device that always says so is right. Give rows of other classes too."
+        ]
+    return []
+
+
+def _named(classes: NDArray[Any]) -> str:
+    more = f" and {len(classes) - NAMED:,} more" if len(classes) > NAMED else ""
+    return f"{'class' if len(classes) == 1 else 'classes'} {', '.join(plain(each, 40) for each in classes[:NAMED])}{more}"
 
 
 def _curve(

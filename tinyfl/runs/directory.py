@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,16 +63,25 @@ class Checkpoint:
 
 
 class RunDirectory:
-    """A run's files at ``path``. A failed write raises a RunError with the command that resumes the run."""
+    """A run's files at ``path``, which is absolute: a program may change its working directory. A failed write raises a
+    RunError with the command that resumes the run."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._given, self.path = path, path.absolute()
         self._log_error: RunError | None = None
+
+    @property
+    def name(self) -> Path:
+        """The path for commands and results: as the user gave it, while that leads there."""
+        try:
+            return self._given if self._given.absolute() == self.path else self.path
+        except FileNotFoundError:  # the working directory is gone
+            return self.path
 
     @property
     def resume_command(self) -> str:
         """The command that resumes this run."""
-        return shell("tinyfl", "run", "--resume", self.path)
+        return shell("tinyfl", "run", "--resume", self.name)
 
     @property
     def _cure(self) -> str:
@@ -319,3 +328,13 @@ def free_directory(config: Config, folder: Path = Path("runs")) -> Path:
         number += 1
         path = base.with_name(f"{base.name}-{number}")
     return path
+
+
+def new_directory(config: Config) -> Path:
+    """Makes the ``free_directory``, so that no other run of that moment takes it."""
+    while True:
+        path = free_directory(config)
+        with writing(path), suppress(FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path

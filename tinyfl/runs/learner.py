@@ -5,6 +5,7 @@ from math import prod
 from pathlib import Path
 
 from tinyfl.config import Config
+from tinyfl.config.roster import Part
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
@@ -80,6 +81,12 @@ def _other_targets(net: Network, task: Task) -> str:
     return "; or, if y are classes, give --targets classes"
 
 
+def _absolute(part: Part) -> Part:
+    """``part`` with the whole paths of its files, which a resumed run finds from any folder."""
+    board = str(Path(part.board).resolve()) if part.board.endswith(".toml") else part.board
+    return replace(part, board=board, faults=str(Path(part.faults).resolve()) if part.faults else "")
+
+
 def fitted(config: Config) -> tuple[Config, Learner]:
     """The config completed from the data, and its learner.
 
@@ -98,11 +105,16 @@ def fitted(config: Config) -> tuple[Config, Learner]:
         )
     if config.cohort > devices:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
+    if config.minimum > config.cohort:
+        raise ConfigError(
+            f"a minimum of {config.minimum:,} updates from a cohort of {config.cohort:,}: no round could count. Give a smaller "
+            "--minimum, or a larger --cohort."
+        )
     if config.gateways is not None and config.gateways > devices:
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
     name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
     data = str(Path(config.data).resolve()) if config.data else ""
-    fleet = tuple(replace(part, faults=str(Path(part.faults).resolve())) if part.faults else part for part in config.fleet)
+    fleet = tuple(map(_absolute, config.fleet))
     targets = targets_for(task.loss) if config.own_data else ""
     completed = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
     return completed, learner

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -181,7 +182,7 @@ def write_whole(path: Path, data: bytes, cure: str = CURE) -> None:
     Raises RunError with the ``cure`` if it cannot be written; the file is then unchanged.
     """
     with writing(path, cure):
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+        temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.new")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:

@@ -1,7 +1,9 @@
 """Optional dependencies: imported on demand, and silenced."""
 
 import importlib
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,8 @@ from tinyfl.system import cache
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
 """oneDNN is off: it reorders sums, and prints a notice."""
+
+_quieting = threading.RLock()
 
 
 def tensorflow_part(module: str) -> Any:
@@ -29,12 +33,17 @@ def tensorflow_part(module: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Discards the process's stderr, for the output of C++ code. Python exceptions still propagate."""
-    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(devnull)
+    """Discards the process's stderr, for the output of C++ code, and TensorFlow's log, which a notebook shows beside it. Python
+    exceptions still propagate. One thread at a time, since another's would be restored to nothing."""
+    log = logging.getLogger("tensorflow")
+    with _quieting:
+        level, stderr, devnull = log.level, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        log.setLevel(logging.ERROR)
+        os.dup2(devnull, 2)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(devnull)

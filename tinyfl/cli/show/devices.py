@@ -122,7 +122,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._console = Terminal()
-        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.redraws else None
         self._description: Description | None = None
         self._status: Status | None = None
         self._state, self._style = "", "dim"

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tinyfl.cli.show.bar import Bar
 from tinyfl.cli.show.terminal import Terminal
 from tinyfl.fleet import Event
 from tinyfl.flower.rounds import Progress as ProgressReport
@@ -24,24 +25,15 @@ T = TypeVar("T")
 
 def with_progress(work: Callable[[Callable[[ProgressReport], None], Callable[[Event], None]], T]) -> T:
     """Calls ``work`` with functions that show progress and events on stderr."""
-    bar = Progress(
+    columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
-        console=Terminal(stderr=True),
     )
-    line = bar.add_task("learning", total=None, figures="")
-
-    def report(progress: ProgressReport) -> None:
-        bar.start()
-        figures = ""
-        if progress.stage == "learning":
-            figures = f"loss {progress.loss:.4g} · {progress.device_rounds_per_s:,.0f} device-rounds/s"
-        bar.update(line, description=progress.stage, completed=progress.done, total=progress.total, figures=figures)
-
+    bar = Bar("learning", *columns)
     reported: dict[int, str] = {}
 
     def on_event(event: Event) -> None:
@@ -52,10 +44,8 @@ def with_progress(work: Callable[[Callable[[ProgressReport], None], Callable[[Ev
         who = f"device {event.device}" + (f" ({event.board})" if event.board else "")
         bar.console.print(f"round {event.round + 1:,}: {who} {event.what}: {event.detail}", highlight=False, soft_wrap=True)
 
-    try:
-        return work(report, on_event)
-    finally:
-        bar.stop()
+    with bar:
+        return work(bar.show, on_event)
 
 
 def note(words: str) -> None:
@@ -112,24 +102,17 @@ def adaptation(result: dict[str, Any]) -> None:
         table.add_row(str(point["steps"]), html.loss(point["loss"]), accuracy)
     console.print(table)
     console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
+    for words in result.get("notes", ()):
+        console.print(f"WARNING: {words}", style="bold red", highlight=False, soft_wrap=True)
     if result["out"]:
         console.print(f"adapted weights: {result['out']}", soft_wrap=True)
 
 
 def with_bar(what: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
     """Calls ``work`` with a function of (done, total) that shows progress on stderr."""
-    bar = Progress(SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), console=Terminal(stderr=True))
-    line = bar.add_task(what, total=None)
-
-    def report(done: int, total: int) -> None:
-        bar.start()
-        bar.update(line, completed=done, total=total)
-
-    try:
-        return work(report)
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    bar = Bar(what, SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with bar:
+        return work(lambda done, total: bar.show(ProgressReport(what, done, total)))
 
 
 def exported(result: dict[str, Any]) -> None:
