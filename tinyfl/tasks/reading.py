@@ -12,29 +12,29 @@ from tinyfl.networks.layers import Shape
 ONE_HOT = "one-hot rows"
 
 
-def checked_inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
+def checked_inputs(source: Path | str, x: NDArray[Any]) -> NDArray[Any]:
     """``x`` as (rows, inputs), in its own dtype; the standardisation computes in float64.
 
     Raises DataError if it is not numeric, or has a NaN or an infinity.
     """
     if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
-        raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
+        raise DataError(f"{source}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
     rows = _rows(x)
-    refuse_non_finite(path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
+    refuse_non_finite(source, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
     return rows
 
 
-def shape_of(path: Path, x: NDArray[Any]) -> Shape:
+def shape_of(source: Path | str, x: NDArray[Any]) -> Shape:
     """Shape of one sample of ``x``: (inputs,), or (height, width, channels) if it has rows and columns.
 
     Raises DataError for more dimensions.
     """
     if x.ndim > 4:
-        raise DataError(f"{path}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
+        raise DataError(f"{source}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
     return {2: x.shape[1:], 3: (*x.shape[1:], 1), 4: x.shape[1:]}[x.ndim]
 
 
-def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
+def labels_in(source: Path | str, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
     """The class of each row (rows,), and the notation of classes in ``y``: whole numbers (of int or float dtype), truth values
     or one-hot rows. None if ``y`` holds values, by its content or by ``targets``.
 
@@ -53,7 +53,7 @@ def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] |
     if targets == "classes" or kind != "f":
         cure = "Number them: y = np.unique(y, return_inverse=True)[1]" if kind in "SU" else "For values give --targets values"
         raise DataError(
-            f"{path}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers (samples,) or one-hot rows, "
+            f"{source}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers (samples,) or one-hot rows, "
             f"values to predict floats (samples,) or (samples, outputs). {cure}."
         )
     return None, ""
@@ -79,15 +79,15 @@ def _are_whole_numbers(y: NDArray[Any]) -> bool:
     return finite and bool((y == np.rint(y)).all()) and float(np.abs(y).max(initial=0)) < 1 / float(np.finfo(y.dtype).eps)
 
 
-def checked_values(path: Path, y: NDArray[Any]) -> NDArray[Any]:
+def checked_values(source: Path | str, y: NDArray[Any]) -> NDArray[Any]:
     """Values to predict as (rows, outputs), in their own dtype.
 
     Raises DataError if they are not numbers, or not finite.
     """
     if y.dtype.kind not in "fiub" or not y.size:
-        raise DataError(f"{path}: array y is {y.dtype} {y.shape}, not numbers (samples,) or (samples, outputs).")
+        raise DataError(f"{source}: array y is {y.dtype} {y.shape}, not numbers (samples,) or (samples, outputs).")
     rows = _rows(y)
-    refuse_non_finite(path, "y", rows, "Leave rows without a target out")
+    refuse_non_finite(source, "y", rows, "Leave rows without a target out")
     return rows
 
 
@@ -96,13 +96,13 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
     return rows.astype(np.float64) if rows.dtype.kind == "f" and rows.dtype.itemsize > 8 else rows
 
 
-def refuse_non_finite(path: Path, name: str, rows: NDArray[Any], cure: str) -> None:
+def refuse_non_finite(source: Path | str, name: str, rows: NDArray[Any], cure: str) -> None:
     """Raises DataError if ``rows`` (rows, columns) have a NaN or an infinity, with its position and the ``cure``."""
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         row = int(bad.argmax())
         column = int((~np.isfinite(rows[row])).argmax())
         raise DataError(
-            f"{path}: array {name} has {rows[row, column]} in row {row}, column {column} "
+            f"{source}: array {name} has {rows[row, column]} in row {row}, column {column} "
             f"({int(bad.sum()):,} of {len(rows):,} rows have such values). {cure}."
         )
