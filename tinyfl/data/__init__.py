@@ -11,8 +11,9 @@ class Table:
     """Samples of many devices, a row each, as they are in their source: nothing is checked or scaled yet.
 
     ``source`` names the source in messages. ``x`` is (rows, *a sample's shape), ``y`` (rows,) or (rows, outputs), and
-    ``device`` (rows,) has each row's device by name or number. ``split`` lists the devices to hold out; None leaves the choice
-    to the seed. ``names`` are the inputs' names; empty if they have none. ``notes`` describe what the reader did, for people.
+    ``device`` (rows,) has each row's device by name or number. ``split`` lists the devices to hold out, ``validation`` those
+    that choose adaptation rates; None leaves the choice to the seed. ``names`` are the inputs' names; empty if they have none.
+    ``notes`` describe what the reader did, for people.
     """
 
     source: str
@@ -20,5 +21,6 @@ class Table:
     y: NDArray[Any]
     device: NDArray[Any]
     split: NDArray[Any] | None = None
+    validation: NDArray[Any] | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from tinyfl.core import I64, Stream
 from tinyfl.core.draws import distinct
 from tinyfl.data import Table
 from tinyfl.errors import DataError
+from tinyfl.errors.words import plain
 
 HELD_OUT = 0.2
 VALIDATION = 0.15
@@ -38,40 +39,99 @@ def owners(table: Table) -> tuple[NDArray[Any], I64]:
     return names, owner
 
 
-def members(table: Table, names: NDArray[Any], seed: int) -> dict[str, I64]:
+def members(table: Table, names: NDArray[Any], owner: I64, seed: int, labels: NDArray[Any] | None = None) -> dict[str, I64]:
     """The devices, as indices into ``names``, that ``train``, those for ``validation`` and those for ``test``.
 
-    Raises DataError if ``split`` is no list of devices, or too few devices remain.
+    What the table does not list is drawn by ``seed``, but never the last training device of a class: ``labels`` (rows,).
+    Raises DataError if a list of the table is none of devices, or too few devices remain.
     """
-    if table.split is None:
-        keys = core.random(seed, Stream.task, np.zeros(1, np.uint32), words=len(names))
-        held_out = np.sort(distinct(keys, np.array([len(names)]), max(1, round(HELD_OUT * len(names))))[0])
-    else:
-        held_out = _listed(table, table.split, names)
-    rest = np.setdiff1d(np.arange(len(names)), held_out)
-    if len(rest) < 2 or not len(held_out):
+    test, validation = (_listed(table, each, names) for each in ("split", "validation"))
+    if test is not None and validation is not None and (both := np.intersect1d(test, validation)).size:
         raise DataError(
-            f"{table.source}: {len(names)} devices, {len(held_out)} of them held out, leave {len(rest)} to train and choose "
-            "rates. At least 1 must be held out and 2 remain: give more devices, or another split."
+            f"{table.source}: device {plain(names[both[0]], 40)} is both in array split and in array validation. "
+            "Leave it out of one."
         )
-    keys = core.random(seed, Stream.task, np.ones(1, np.uint32), words=len(rest))
-    validation = rest[distinct(keys, np.array([len(rest)]), max(1, round(VALIDATION * len(rest))))[0]]
-    return {"test": held_out, "validation": np.sort(validation), "train": np.setdiff1d(rest, validation)}
-
-
-def _listed(table: Table, split: NDArray[Any], names: NDArray[Any]) -> I64:
-    """The devices in the list ``split``, as indices into ``names``."""
-    if split.ndim != 1 or len(split) > len(names) or (split.dtype.kind in "OSU") != (names.dtype.kind in "OSU"):
+    listed = np.concatenate([each for each in (test, validation) if each is not None] or [np.empty(0, np.int64)])
+    classes = _Classes(owner, labels, len(names))
+    for device in listed:
+        classes.remove(device)
+    if test is None:
+        test = _drawn(seed, 0, np.setdiff1d(np.arange(len(names)), listed), HELD_OUT, classes)
+    rest = np.setdiff1d(np.arange(len(names)), test)
+    if len(rest) < 2 or not len(test):
         raise DataError(
-            f"{table.source}: array split is {split.dtype} {split.shape}, not a list of the devices to hold out. "
+            f"{table.source}: {len(names)} devices, {len(test)} of them held out, leave {len(rest)} to train and choose "
+            f"rates. At least 1 must be held out and 2 remain: give more devices, or another split.{classes.cure}"
+        )
+    if validation is None:
+        validation = _drawn(seed, 1, rest, VALIDATION, classes)
+    train = np.setdiff1d(rest, validation)
+    if not len(train) or not len(validation):
+        raise DataError(
+            f"{table.source}: of {len(rest)} devices that are not held out, {len(train)} train and {len(validation)} choose "
+            f"rates. At least 1 of each is needed: give more devices, or others in the array validation.{classes.cure}"
+        )
+    return {"test": test, "validation": validation, "train": train}
+
+
+def _drawn(seed: int, number: int, pool: I64, share: float, classes: "_Classes") -> I64:
+    """A ``share`` of the devices in ``pool``, at least one, in order; fewer where others are the last of a class."""
+    keys = core.random(seed, Stream.task, np.array([number], np.uint32), words=len(pool))
+    wanted, taken = max(1, round(share * len(pool))), list[int]()
+    for device in pool[distinct(keys, np.array([len(pool)]), len(pool))[0]]:
+        if len(taken) < wanted and not classes.needs(device):
+            classes.remove(device)
+            taken.append(device)
+    return np.sort(np.array(taken, np.int64))
+
+
+class _Classes:
+    """How many training devices have each class, while devices are removed."""
+
+    def __init__(self, owner: I64, labels: NDArray[Any] | None, devices: int) -> None:
+        known, index = np.unique(np.zeros(0) if labels is None else labels, return_inverse=True)
+        pairs = np.unique(owner * len(known) + index if labels is not None else np.empty(0, np.int64))
+        self._of, first = pairs % max(len(known), 1), pairs // max(len(known), 1)
+        self._first = np.searchsorted(first, np.arange(devices + 1))
+        self._devices = np.bincount(self._of, minlength=len(known))
+        self.cure = ""
+
+    def _classes(self, device: int) -> I64:
+        return self._of[self._first[device] : self._first[device + 1]]
+
+    def needs(self, device: int) -> bool:
+        """Whether the device is the last of one of its classes."""
+        last = bool((self._devices[self._classes(device)] == 1).any())
+        if last:
+            self.cure = (
+                " Others would leave a class which no training device has; if y are values to predict and no classes, give "
+                "--targets values."
+            )
+        return last
+
+    def remove(self, device: int) -> None:
+        """Counts the device no more."""
+        self._devices[self._classes(device)] -= 1
+
+
+def _listed(table: Table, name: str, names: NDArray[Any]) -> I64 | None:
+    """The devices in the table's list ``name``, split or validation, as indices into ``names``; None without a list."""
+    listed: NDArray[Any] | None = getattr(table, name)
+    if listed is None:
+        return None
+    what = "devices to hold out" if name == "split" else "devices that choose rates"
+    if listed.ndim != 1 or len(listed) > len(names) or (listed.dtype.kind in "OSU") != (names.dtype.kind in "OSU"):
+        raise DataError(
+            f"{table.source}: array {name} is {listed.dtype} {listed.shape}, not a list of the {what}. "
             f"Give their names as array device has them ({names.dtype}), each once."
         )
-    if split.dtype.kind == "b" and names.dtype.kind != "b":
-        raise DataError(f"{table.source}: array split is a mask. List the devices to hold out by name or number.")
-    unknown = np.setdiff1d(split, names)
+    if listed.dtype.kind == "b" and names.dtype.kind != "b":
+        raise DataError(f"{table.source}: array {name} is a mask. List the {what} by name or number.")
+    unknown = np.setdiff1d(listed, names)
     if unknown.size:
+        verb = "holds out" if name == "split" else "lists"
         raise DataError(
-            f"{table.source}: array split holds out device {unknown[0]!r}, which array device does not have. "
-            "List devices to hold out by the names or numbers used in device."
+            f"{table.source}: array {name} {verb} device {plain(unknown[0], 40)}, which array device does not have. "
+            f"List {what} by the names or numbers used in device."
         )
-    return np.flatnonzero(np.isin(names, split))
+    return np.flatnonzero(np.isin(names, listed))

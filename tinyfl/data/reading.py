@@ -4,20 +4,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tinyfl.data import Table
+from tinyfl.data.arrays import as_text
 from tinyfl.data.words import named
 from tinyfl.system.files import array_names, read_arrays
 
-NEEDED, OPTIONAL = ("x", "y", "device"), ("split",)
+NEEDED, OPTIONAL = ("x", "y", "device"), ("split", "validation")
 
 
 def read_table(path: Path) -> Table:
-    """Reads the .npz file at ``path``, with the arrays ``x``, ``y``, ``device`` and perhaps ``split``.
+    """Reads the .npz file at ``path``, with the arrays ``x``, ``y``, ``device``, and perhaps ``split`` and ``validation``.
 
     Raises DataError if the file is missing, is no .npz of plain arrays, or lacks one of them.
     """
-    arrays = read_arrays(path, NEEDED, OPTIONAL)
+    arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, OPTIONAL).items()}
+    notes = tuple(_unused(array_names(path)))
     return Table(
-        str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), notes=tuple(_unused(array_names(path)))
+        str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), arrays.get("validation"), notes=notes
     )
 
 

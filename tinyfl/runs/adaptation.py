@@ -11,6 +11,7 @@ from tinyfl import core
 from tinyfl.algorithms import with_layers
 from tinyfl.config import resolve
 from tinyfl.core import F32, TableSource
+from tinyfl.data.arrays import as_text, checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.networks import BATCHES, SINGLE, Network, from_plan
@@ -21,7 +22,6 @@ from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, need
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
-from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.tasks.standard import Standardisation
 
 FIELDS = (
@@ -209,7 +209,7 @@ def _samples(path: Path, start: Initialisation) -> TableSource:
             f"{path}: array x has {x.shape[1]} inputs per row, but the initialisation takes {start.network.inputs}. "
             "Give the same inputs, in the same order, as in the run's data."
         )
-    labels, targets = _labels_or_targets(path, arrays["y"], len(x), start)
+    labels, targets = _labels_or_targets(path, as_text(arrays["y"]), len(x), start)
     table = start.standard.apply(x)
     refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
     rows = np.arange(len(x), dtype=np.int32)[None]
@@ -235,11 +235,13 @@ def _labels_or_targets(path: Path, y: np.ndarray, rows: int, start: Initialisati
     classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
     labels, _ = labels_in(path, y, "classes")
     assert labels is not None
-    unknown = ~np.isin(labels, classes)
+    same_kind = (labels.dtype.kind == "U") == (classes.dtype.kind == "U")
+    unknown = ~np.isin(labels, classes) if same_kind else np.ones(len(labels), bool)
     if unknown.any():
         row = int(unknown.argmax())
         raise DataError(
-            f"{path}: array y has {labels[row]} in row {row}, but the initialisation knows the classes "
-            f"{', '.join(map(str, classes))}. Give y as those numbers (samples,)."
+            f"{path}: array y has {plain(labels[row], 40)} in row {row}, but the initialisation knows the classes "
+            f"{plain(', '.join(map(str, classes)))}. Give y as those {'names' if classes.dtype.kind == 'U' else 'numbers'} "
+            "(samples,)."
         )
     return np.searchsorted(classes, labels).astype(np.int32), None

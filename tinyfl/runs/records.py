@@ -85,6 +85,7 @@ class Result(_Record):
     device_ram_bytes: Positive
     start: str = "random start"
     notes: list[str] = []
+    classes: list[Any] = []
     left_out: dict[str, Count]
     failed: dict[str, str] = {}
     privacy: dict[str, Any] | None = None

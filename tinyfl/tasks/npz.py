@@ -15,13 +15,13 @@ from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
 from tinyfl.data import Table
+from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.data.devices import members, owners
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import Episodes, Split, numbers
-from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.tasks.standard import Standardisation, centred, spread
 
 MAX_WORDS = 1 << 22
@@ -52,13 +52,13 @@ class Npz:
         self.source, self.seed = source, seed
         x = checked_inputs(source, table.x)
         names, owner = owners(table)
-        self._members = members(table, names, seed)
-        trains = np.isin(owner, self._members["train"])
-        order = np.argsort(owner, kind="stable")
         if standard is not None:
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
+        self._members = members(table, names, owner, seed, labels)
+        trains = np.isin(owner, self._members["train"])
+        order = np.argsort(owner, kind="stable")
         if standard is None:
             standard = _inputs_of(x[trains], standardise)
             if labels is not None:

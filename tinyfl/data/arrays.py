@@ -7,9 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
-from tinyfl.networks.layers import Shape
 
 ONE_HOT = "one-hot rows"
+
+
+def as_text(array: NDArray[Any]) -> NDArray[Any]:
+    """``array``, with bytes decoded as UTF-8."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
 def checked_inputs(source: Path | str, x: NDArray[Any]) -> NDArray[Any]:
@@ -24,7 +28,7 @@ def checked_inputs(source: Path | str, x: NDArray[Any]) -> NDArray[Any]:
     return rows
 
 
-def shape_of(source: Path | str, x: NDArray[Any]) -> Shape:
+def shape_of(source: Path | str, x: NDArray[Any]) -> tuple[int, ...]:
     """Shape of one sample of ``x``: (inputs,), or (height, width, channels) if it has rows and columns.
 
     Raises DataError for more dimensions.
@@ -35,8 +39,8 @@ def shape_of(source: Path | str, x: NDArray[Any]) -> Shape:
 
 
 def labels_in(source: Path | str, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
-    """The class of each row (rows,), and the notation of classes in ``y``: whole numbers (of int or float dtype), truth values
-    or one-hot rows. None if ``y`` holds values, by its content or by ``targets``.
+    """The class of each row (rows,), and the notation of classes in ``y``: names, whole numbers (of int or float dtype), truth
+    values or one-hot rows. None if ``y`` holds values, by its content or by ``targets``.
 
     Raises DataError if ``y`` should hold classes but does not, or can hold neither.
     """
@@ -44,6 +48,8 @@ def labels_in(source: Path | str, y: NDArray[Any], targets: str) -> tuple[NDArra
     kind = y.dtype.kind
     if targets == "values":
         return None, ""
+    if column.ndim == 1 and kind == "U":
+        return column, "by name"
     if column.ndim == 1 and kind in "iub":
         return column, "truth values" if kind == "b" else "whole numbers"
     if column.ndim == 1 and kind == "f" and _are_whole_numbers(column):
@@ -51,10 +57,9 @@ def labels_in(source: Path | str, y: NDArray[Any], targets: str) -> tuple[NDArra
     if y.ndim == 2 and kind in "fiub" and _one_hot(y):
         return y.argmax(axis=1), ONE_HOT
     if targets == "classes" or kind != "f":
-        cure = "Number them: y = np.unique(y, return_inverse=True)[1]" if kind in "SU" else "For values give --targets values"
         raise DataError(
-            f"{source}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers (samples,) or one-hot rows, "
-            f"values to predict floats (samples,) or (samples, outputs). {cure}."
+            f"{source}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers or names (samples,) or "
+            "one-hot rows, values to predict floats (samples,) or (samples, outputs). For values give --targets values."
         )
     return None, ""
 
