@@ -470,11 +470,13 @@ def test_the_page_on_tasks_has_the_defaults_that_a_run_takes() -> None:
 
 X, Y, DEVICE = np.ones((12, 2)), np.arange(12) % 2, np.repeat(np.arange(6), 2)
 HOLE = np.where(np.arange(24).reshape(12, 2) == 11, np.nan, X)
+NEVER = np.c_[X[:, 0], np.full(12, np.nan)]
 BAD_DATA: list[dict[str, Any] | None] = [
     None,
     {"x": X},
     {"x": X.astype(str), "y": Y, "device": DEVICE},
-    {"x": HOLE, "y": Y, "device": DEVICE},
+    {"x": NEVER, "y": Y, "device": DEVICE},
+    {"x": np.where(np.isnan(HOLE), np.inf, HOLE), "y": Y, "device": DEVICE},
     {"x": X, "y": Y[:5], "device": DEVICE},
     {"x": X, "y": Y, "device": DEVICE[:5]},
     {"x": X, "y": Y, "device": np.stack([DEVICE, DEVICE], axis=1)},

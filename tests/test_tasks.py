@@ -175,7 +175,7 @@ NAN[5, 1] = np.nan
     ("arrays", "says"),
     [
         ({"x": X, "y": Y}, "lacks the array 'device'"),
-        ({"x": NAN, "y": Y, "device": DEVICE}, "array x has nan in row 5, column 1"),
+        ({"x": np.where(np.isnan(NAN), np.inf, NAN), "y": Y, "device": DEVICE}, "array x has inf in row 5, column 1"),
         ({"x": X[:5], "y": Y, "device": DEVICE}, "array y is .* but x has 5 rows"),
         ({"x": X, "y": Y, "device": DEVICE[:3]}, "array device is .* but x has 12 rows"),
         ({"x": X[:, 0], "y": Y, "device": DEVICE}, "array x is float64 .* Give each sample one row"),

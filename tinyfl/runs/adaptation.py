@@ -203,7 +203,7 @@ def _samples(path: Path, start: Initialisation) -> TableSource:
     Raises DataError if they do not fit the initialisation.
     """
     arrays = read_arrays(path, ("x", "y"))
-    x = checked_inputs(path, arrays["x"])
+    x = checked_inputs(path, arrays["x"], "mean" if start.standard.of_inputs else "refuse")
     if x.shape[1] != start.network.inputs:
         raise DataError(
             f"{path}: array x has {x.shape[1]} inputs per row, but the initialisation takes {start.network.inputs}. "

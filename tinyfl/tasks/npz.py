@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
-from tinyfl.data import Table
+from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.data.devices import members, owners
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
+from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import Episodes, Split, numbers
-from tinyfl.tasks.standard import Standardisation, centred, spread
+from tinyfl.tasks.standard import Standardisation, centred, missing, spread, spread_of_present
 
 MAX_WORDS = 1 << 22
 """Maximum number of random words at once: bounds the memory of shuffles, wherever a device has very many samples."""
@@ -46,26 +47,32 @@ class Npz:
         standardise: bool = True,
         targets: str = "",
         standard: Standardisation | None = None,
+        reading: Reading = USUAL,
     ) -> None:
-        table = data if isinstance(data, Table) else read_table(data)
+        table = data if isinstance(data, Table) else read_table(data, reading)
         source, y = table.source, table.y
         self.source, self.seed = source, seed
-        x = checked_inputs(source, table.x)
+        fill = reading.missing if standardise or (standard is not None and standard.of_inputs) else "refuse"
+        x = checked_inputs(source, table.x, fill)
         names, owner = owners(table)
         if standard is not None:
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
-        self._members = members(table, names, owner, seed, labels)
+        least = reading.shots + 1 if reading.drop_small else 0
+        self._members = members(table, names, owner, seed, labels, least)
         trains = np.isin(owner, self._members["train"])
         order = np.argsort(owner, kind="stable")
         if standard is None:
-            standard = _inputs_of(x[trains], standardise)
+            standard = _inputs_of(table, x, trains, standardise)
             if labels is not None:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
-            standard = replace(standard, notes=(*standard.notes, *table.notes))
+            standard = replace(standard, notes=(*table.notes, *standard.notes, *_dropped(owner, least)))
+        if reading.balance and labels is None:
+            raise DataError(f"{source}: y has values to predict, and --balance is for classes. Leave it out.")
+        self._balance = reading.balance
         self.standardisation: Standardisation | None = standard
         self._labels: I32 | None = None
         self._targets: F32 | None = None
@@ -133,11 +140,33 @@ class Npz:
         most = int(self._count[device].max())
         at = np.arange(samples) % self._count[device][:, None]
         rows = np.empty((len(devices), samples), np.int64)
-        step = max(1, MAX_WORDS // most)
+        step = max(1, MAX_WORDS // (most * (self.outputs if self._balance else 1)))
         for part in (slice(start, start + step) for start in range(0, len(devices), step)):
             words = core.random(self.seed, Stream.sample, devices[part], rounds[part], words=most)
-            rows[part] = np.take_along_axis(self._shuffled(device[part], words), at[part], axis=1)
+            shuffled = self._shuffled(device[part], words)
+            rows[part] = (
+                self._balanced(shuffled, self._count[device[part]], samples)
+                if self._balance
+                else np.take_along_axis(shuffled, at[part], axis=1)
+            )
         return self._source(rows)
+
+    def _balanced(self, shuffled: I64, count: I64, samples: int) -> I64:
+        """``samples`` of each device's ``shuffled`` rows, of which the first ``count`` mean something: one of each class in
+        turn, in the order in which the classes first appear; rows of a class repeat if they are few."""
+        assert self._labels is not None
+        there = np.arange(shuffled.shape[1]) < count[:, None]
+        label = np.where(there, self._labels[np.where(there, shuffled, 0)], self.outputs)
+        by_class = np.take_along_axis(shuffled, np.argsort(label, axis=1, kind="stable"), axis=1)
+        classes = np.arange(self.outputs)
+        of_class = (label[:, :, None] == classes).sum(axis=1)
+        first = np.where(of_class > 0, (label[:, :, None] == classes).argmax(axis=1), shuffled.shape[1])
+        in_turn = np.argsort(first, axis=1, kind="stable")
+        turn, which = np.divmod(np.arange(samples), (of_class > 0).sum(axis=1)[:, None])
+        chosen = np.take_along_axis(in_turn, which, axis=1)
+        start = np.take_along_axis(np.cumsum(of_class, axis=1) - of_class, chosen, axis=1)
+        rows: I64 = np.take_along_axis(by_class, start + turn % np.take_along_axis(of_class, chosen, axis=1), axis=1)
+        return rows
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
@@ -145,10 +174,11 @@ class Npz:
         spare = self._count[members] - shots
         if spare.min() < 1:
             smallest = members[int(spare.argmin())]
-            fewer = f"Use --shots {self._count[smallest] - 1} or fewer, or leave" if self._count[smallest] > 1 else "Leave"
+            fewer = f"--shots {self._count[smallest] - 1} or fewer, or " if self._count[smallest] > 1 else ""
             raise DataError(
-                f"{self.source}: device {self._names[smallest]} ({split}) has {self._count[smallest]} samples, too few for "
-                f"{shots} shots and a query. {fewer} the device out."
+                f"{self.source}: device {plain(self._names[smallest], 40)} ({split}) has {self._count[smallest]} samples, too "
+                f"few for {shots} shots and a query, as {np.sum(self._count <= shots):,} of all {len(self._count):,} devices "
+                f"have. Use {fewer}--drop-small, which evaluates only the others."
             )
         draws = max(1, count // len(members))
         device = np.repeat(members, draws)
@@ -161,17 +191,44 @@ class Npz:
         return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)
 
 
-def _inputs_of(x: NDArray[Any], standardise: bool) -> Standardisation:
-    """The standardisation of inputs, from those of the training devices, ``x`` (rows, inputs)."""
+def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standardise: bool) -> Standardisation:
+    """The standardisation of inputs ``x`` (rows, inputs) of ``table``, from the rows of devices that train."""
     standard = Standardisation.none(x.shape[1], 1)
     if not standardise:
         return replace(standard, notes=("x: as it is in the file (--standardise changes that)",))
-    mean, scale, varies = spread(x)
+    gone = missing(x)
+    never = gone[trains].all(axis=0)
+    if never.any():
+        refuse_non_finite(
+            table.source, "x", np.where(never, x, 0), "No training device has a value there: leave that input out"
+        )
+    mean, scale, varies = spread_of_present(x[trains])
     notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
     if not varies.all():
-        constant = named(np.flatnonzero(~varies))
+        constant = named([_input(table, each) for each in np.flatnonzero(~varies)])
         notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {constant}")
+    if gone.any():
+        counts = gone.sum(axis=0)
+        where = named([f"{_input(table, each)} ({counts[each]:,})" for each in np.flatnonzero(counts)])
+        rows = int(gone.any(axis=1).sum())
+        notes.append(
+            f"x: {counts.sum():,} missing values in {rows:,} rows become the training devices' mean; by input: {where}"
+        )
     return replace(standard, mean=mean, scale=scale, notes=tuple(notes))
+
+
+def _dropped(owner: I64, least: int) -> list[str]:
+    """The note on devices with fewer than ``least`` samples."""
+    small = int((np.bincount(owner) < least).sum())
+    return [f"devices: {small:,} have fewer than {least:,} samples, and are not evaluated"] if small else []
+
+
+def _input(table: Table, number: "int | np.signedinteger[Any]") -> str:
+    """The name or number of an input."""
+    if not table.names:
+        return str(number)
+    row, name = divmod(int(number), len(table.names))
+    return table.names[name] + (f" at row {row}" if table.x.ndim > 2 else "")
 
 
 def _with_classes(standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...]) -> Standardisation:

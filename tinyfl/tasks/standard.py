@@ -82,8 +82,10 @@ class Standardisation:
         return float((self.target_scale**2).mean())
 
     def apply(self, x: NDArray[Any]) -> F32:
-        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype."""
-        return _applied(x, self.mean, self.scale)
+        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype. A missing one (NaN) becomes 0, as the mean does."""
+        values = _applied(x, self.mean, self.scale)
+        values[missing(x)] = 0
+        return values
 
     def targets(self, y: NDArray[Any]) -> F32:
         """Standardises regression targets ``y`` (rows, outputs), of any numeric dtype."""
@@ -95,6 +97,24 @@ def _applied(x: NDArray[Any], mean: F64, scale: F64) -> F32:
         values = centred(x, mean)
         values /= scale
         return values.astype(np.float32)
+
+
+def missing(x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where ``x`` is NaN."""
+    gone: NDArray[np.bool_] = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool)
+    return gone
+
+
+def spread_of_present(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """``spread`` of the values of ``x`` (rows, columns) that are not missing; each column has one."""
+    gone = missing(x)
+    some = gone.any(axis=0)
+    mean, scale, varies = spread(np.where(some, 0, x) if some.any() else x)
+    for column in np.flatnonzero(some):
+        of_column = spread(x[~gone[:, column], column, None])
+        for whole, part in zip((mean, scale, varies), of_column, strict=True):
+            whole[column] = part[0]
+    return mean, scale, varies
 
 
 def centred(x: NDArray[Any], mean: F64) -> F64:
