@@ -52,7 +52,7 @@ def table_of(source: str, columns: Columns, reading: Reading, file: I64 | None =
     usable = [name for name in rest if columns[name].dtype.kind in "biuf" and not _counts_rows(columns[name])]
     inputs = inputs or usable
     if not inputs:
-        raise DataError(f"{source}: no column but {named([device, label])} has numbers. Inputs are numbers, without units beside.")
+        raise DataError(f"{source}: no column but {named([device, label])} has numbers, as inputs do, without units.")
     for name in (device, label):
         _demand_values(source, name, columns[name])
     said = [f"columns: device is {plain(device, 40)}, label {plain(label, 40)}, inputs {named(inputs)}", *notes]
