@@ -12,7 +12,7 @@ from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.system.files import npz, read_arrays
 
-COLUMNS, TIMES = "columns", "times"
+COLUMNS, TIMES = "tinyfl.columns", "tinyfl.times"
 """Arrays of a file of columns: their names, and which of them are dates, in nanoseconds. Column i is the array "column i"."""
 
 

@@ -22,7 +22,7 @@ from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, need
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
-from tinyfl.tasks.standard import Standardisation
+from tinyfl.tasks.standard import Standardisation, missing
 
 FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
@@ -204,6 +204,9 @@ def _samples(path: Path, start: Initialisation) -> TableSource:
     """
     arrays = read_arrays(path, ("x", "y"))
     x = checked_inputs(path, arrays["x"], "mean" if start.standard.of_inputs else "refuse")
+    never = missing(x).all(axis=0)
+    if never.any():
+        refuse_non_finite(path, "x", np.where(never, x, 0), "The device has no value of that input at all: give it some")
     if x.shape[1] != start.network.inputs:
         raise DataError(
             f"{path}: array x has {x.shape[1]} inputs per row, but the initialisation takes {start.network.inputs}. "

@@ -215,7 +215,7 @@ def _rows(
 
 def scores(outputs: F32, episodes: Episodes, standard: Standardisation | None) -> dict[str, float | None]:
     """The mean absolute error with the half-width of its interval, in the user's units, and R² of the ``outputs`` (episodes,
-    queries, outputs) for the query samples: both as scikit-learn's, the mean over outputs. R² is None if a target never varies."""
+    queries, outputs): both as in scikit-learn, the mean over outputs. R² is None if a target is constant."""
     query = episodes.query
     assert query.targets is not None
     truth = query.targets[query.rows].astype(np.float64)
