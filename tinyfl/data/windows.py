@@ -55,9 +55,10 @@ def windowed(table: Table, reading: Reading, time: NDArray[Any] | None = None, f
         notes.append(
             f"windows: neighbours share rows, in a device's support and query set too (--stride {reading.window} avoids it)"
         )
-    if time is not None:
-        moved = "" if (np.diff(order) == 1).all() else "; rows were put in the order of time"
-        notes.append(f"windows: {lost:,} gaps in time end a window{moved}")
+    if lost:
+        notes.append(f"windows: {lost:,} gaps in time end one")
+    if (np.diff(order) != 1).any():
+        notes.append("windows: rows were put in the order of devices and times")
     if (without := np.setdiff1d(table.device, table.device[last])).size:
         notes.append(f"windows: none of device{'s' * (len(without) > 1)} {named(without)}")
     return replace(
