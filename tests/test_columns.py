@@ -87,6 +87,8 @@ def test_a_pandas_frame_is_taken_and_kept_for_a_resume(tmp_path: Path, no_page: 
     with pytest.raises(RunError, match="already holds a run"):
         run(frame.iloc[::-1], tmp_path / "run")
     assert (tmp_path / "run" / "data.npz").read_bytes() == before
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert tinyfl.simulate(resume=tmp_path / "moved").result["theta_sha256"] == first.result["theta_sha256"]
     with pytest.raises(DataError, match=r"no column is called device, .*--device-column NAME"):
         run(frame.drop(columns="user"), tmp_path / "other")
     assert not (tmp_path / "other").exists()
@@ -194,6 +196,17 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, duckdb: Any, cont
         read_table(tmp_path / name)
     assert "\n" not in str(refused.value)
     assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["t.xlsx", "t.pkl", "t.feather", "t.txt", "t.npy"])
+def test_other_files_of_data_are_refused_with_a_way_to_go_on(tmp_path: Path, name: str) -> None:
+    if name == "t.xlsx":
+        np.savez(tmp_path / "zip.npz", x=AX)
+        (tmp_path / "zip.npz").rename(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(b"\x80\x04 something")
+    with pytest.raises(DataError, match=r"is neither an .npz, a CSV, .*frame\.to_csv.*data=frame"):
+        read_table(tmp_path / name)
 
 
 def test_without_duckdb_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

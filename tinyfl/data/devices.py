@@ -9,6 +9,7 @@ from tinyfl import core
 from tinyfl.core import I64, Stream
 from tinyfl.core.draws import distinct
 from tinyfl.data import Table
+from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 
@@ -145,7 +146,7 @@ def _listed(table: Table, name: str, names: NDArray[Any]) -> I64 | None:
     if unknown.size:
         verb = "holds out" if name == "split" else "lists"
         raise DataError(
-            f"{table.source}: array {name} {verb} device {plain(unknown[0], 40)}, which array device does not have. "
+            f"{table.source}: array {name} {verb} device {named(unknown)}, which array device does not have. "
             f"List {what} by the names or numbers used in device."
         )
     return np.flatnonzero(np.isin(names, listed))

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ NEEDED, OPTIONAL = ("x", "y", "device"), ("split", "validation", "timestamp")
 DEPTH = 2
 """Levels of folders that are read: a folder of files, or of folders of files."""
 
+SPREADSHEETS = (".xlsx", ".ods")
+"""Zip files, as an .npz file is."""
+
 BY_NAME = {"label": "label by name", "device": "device by name"}
 """Columns that the names of files and folders make."""
 
@@ -37,7 +41,12 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         return _of_folder(path, reading)
     if is_tabular(path):
         return table_of(str(path), read_columns(path), reading)
-    if path.is_file() and COLUMNS in (names := _names(path)):
+    if path.is_file() and path.suffix != ".npz" and (path.suffix in SPREADSHEETS or not is_zipfile(path)):
+        raise DataError(
+            f"{path} is neither an .npz, a CSV, a Parquet nor a JSON lines file, by its name. Write it as one, for example "
+            "with pandas' frame.to_csv; or give the frame itself in Python: tinyfl.simulate(data=frame)."
+        )
+    if path.is_file() and COLUMNS in _names(path):
         return table_of(str(path), columns_in(path), reading)
     arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, OPTIONAL).items()}
     time = arrays.pop("timestamp", None)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,11 @@ class RunDirectory:
             start = shell("tinyfl", "run", "--out", self.path)
             raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with {start}.")
         try:
-            return resolve({}, self.path / CONFIG)
+            config = resolve({}, self.path / CONFIG)
         except ConfigError as error:
             raise RunError(f"{self.path / CONFIG} is damaged: {error} Restore the run's own.") from error
+        moved = Path(config.data).name == DATA and not Path(config.data).exists() and (self.path / DATA).is_file()
+        return replace(config, data=str((self.path / DATA).resolve())) if moved else config
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, once the metrics up to it are on disk."""

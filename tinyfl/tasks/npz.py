@@ -112,10 +112,11 @@ class Npz:
         """Classes as indices into ``classes``. Raises DataError for a class that no training device has."""
         unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
-            row = int(unseen.argmax())
+            row, others = int(unseen.argmax()), np.unique(labels[unseen])
+            also = f", and classes {named(others[others != labels[row]])}" if len(others) > 1 else ""
             raise DataError(
-                f"{self.source}: array y has class {labels[row]} in row {row}, which no training device has. Leave those rows "
-                "out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
+                f"{self.source}: array y has class {labels[row]} in row {row}{also}, which no training device has. Leave those "
+                "rows out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
             )
         if len(np.unique(trained)) < 2:
             raise DataError(f"{self.source}: array y has one class only, {trained[0]}. There is nothing to classify.")
