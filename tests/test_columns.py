@@ -131,6 +131,18 @@ def test_columns_that_cannot_be_read_are_named(
         read_table(csv(tmp_path / "t.csv", **columns), Reading(**reading))
 
 
+def test_rows_of_other_lengths_and_decimal_commas_are_said(tmp_path: Path, duckdb: Any) -> None:
+    (tmp_path / "ragged.csv").write_text("ax,user,label\n1,u,l\n2,u\n3,u,l\n")
+    with pytest.raises(DataError, match=r"rows have other numbers of values than its columns, ax,user,label"):
+        read_table(tmp_path / "ragged.csv")
+    (tmp_path / "commas.csv").write_text("ax;user;label\n1,5;u;l\n2,5;v;m\n")
+    with pytest.raises(DataError, match="no column but user, label has numbers, as inputs do: with a decimal point"):
+        read_table(tmp_path / "commas.csv")
+    (tmp_path / "semicolons.csv").write_text("ax;user;date\n1.5;u;12:03:04\n2.5;v;12:03:05\n")
+    table = read_table(tmp_path / "semicolons.csv", Reading(label_column="date"))
+    assert (table.x.tolist(), table.y.tolist()) == ([[1.5], [2.5]], ["12:03:04", "12:03:05"])
+
+
 def test_columns_are_found_by_convention_or_chosen_and_the_rest_is_said(tmp_path: Path, duckdb: Any) -> None:
     more = {"Unnamed: 0": np.arange(ROWS), "note": np.array(["1,5 g"] * ROWS), "timestamp": np.arange(ROWS) * 0.04}
     more["split"] = np.where(USER == "u03", "test", np.where(USER == "u05", "val", "train"))
