@@ -285,6 +285,9 @@ def test_windows_of_an_npz_are_those_of_the_same_columns(tmp_path: Path, duckdb:
         np.testing.assert_array_equal(*(getattr(table, name) for table in tables))
     task = Npz(tmp_path / "t.npz", 0, reading=reading)
     assert task.shape == (2, 2, 1)
+    dates = np.datetime64("2024-05-01") + np.arange(ROWS)
+    np.savez(tmp_path / "dates.npz", x=np.c_[AX, AY], y=LABEL, device=USER, timestamp=dates)
+    assert "not used: the array timestamp" in read_table(tmp_path / "dates.npz").notes
     with pytest.raises(ConfigError, match="give --window N too"):
         read_table(tmp_path / "t.npz", Reading(stride=2))
     values = Reading(window=4, targets="values")

@@ -20,7 +20,7 @@ from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.system.files import array_names, read_arrays
 
-NEEDED, OPTIONAL = ("x", "y", "device"), ("split", "validation", "timestamp")
+NEEDED, OPTIONAL, TIME = ("x", "y", "device"), ("split", "validation"), "timestamp"
 DEPTH = 2
 """Levels of folders that are read: a folder of files, or of folders of files."""
 
@@ -48,15 +48,14 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         )
     if path.is_file() and COLUMNS in _names(path):
         return table_of(str(path), columns_in(path), reading)
-    arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, OPTIONAL).items()}
-    time = arrays.pop("timestamp", None)
-    names = _names(path)
-    unused = [name for name in names if name not in (*NEEDED, *OPTIONAL) or (name == "timestamp" and not reading.window)]
+    used = (*OPTIONAL, TIME) if reading.window else OPTIONAL
+    arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, used).items()}
+    unused = [name for name in _names(path) if name not in (*NEEDED, *used)]
     table = Table(
         str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), arrays.get("validation"),
         notes=tuple(_unused(unused)),
     )  # fmt: skip
-    return windowed(table, reading, time)
+    return windowed(table, reading, arrays.get(TIME))
 
 
 def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
@@ -66,10 +65,10 @@ def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
     Raises DataError if it is missing or malformed, or has several devices.
     """
     if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
-        arrays = read_arrays(path, ("x", "y"), ("timestamp",))
+        arrays = read_arrays(path, ("x", "y"), (TIME,) if reading.window else ())
         x, y = arrays["x"], as_text(arrays["y"])
         table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
-        return windowed(table, reading, arrays.get("timestamp")) if x.ndim == 2 else table
+        return windowed(table, reading, arrays.get(TIME)) if x.ndim == 2 else table
     columns = read_columns(path) if is_tabular(path) else columns_in(path)
     if not ({reading.device_column, *DEVICES} & {name.lower() for name in columns} or reading.device_column in columns):
         columns[BY_NAME["device"]] = np.zeros(len(next(iter(columns.values()))), np.int64)
