@@ -1,6 +1,6 @@
 """What a table would make of a run, before the run: devices, classes, and what in it is likely a mistake."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from tinyfl.data import Reading, Table
 from tinyfl.data.arrays import checked_inputs, labels_in
 from tinyfl.data.devices import members, owners
 from tinyfl.data.words import named
+from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 
 RARE = 10
@@ -65,6 +66,15 @@ def check(table: Table, seed: int, reading: Reading) -> dict[str, Any]:
         "small": [str(names[each]) for each in np.flatnonzero(count < least)],
         "findings": [asdict(each) for each in findings],
     }
+
+
+def demand_usable(found: Mapping[str, Any]) -> None:
+    """Raises DataError if a run of the data that ``check`` found so would be refused, or its figures wrong."""
+    kinds = [each["kind"] for each in found["findings"] if each["refused"]]
+    if kinds:
+        raise DataError(
+            f"{found['data']}: a run would be refused, or its figures be wrong: {', '.join(kinds)}. The findings say what helps."
+        )
 
 
 def _shares(labels: NDArray[Any], owner: I64) -> list[dict[str, Any]]:
