@@ -73,7 +73,8 @@ def demand_usable(found: Mapping[str, Any]) -> None:
     kinds = [each["kind"] for each in found["findings"] if each["refused"]]
     if kinds:
         raise DataError(
-            f"{found['data']}: a run would be refused, or its figures be wrong: {', '.join(kinds)}. The findings say what helps."
+            f"{found['data']}: a run would be refused, or its figures be wrong: {', '.join(kinds)}. "
+            "The findings say what helps."
         )
 
 
@@ -91,7 +92,9 @@ def _devices(names: NDArray[Any], count: I64, part_of: dict[int, str], reading: 
     if not small.size:
         return
     held = [each for each in small if part_of[int(each)] in ("validation", "test")]
-    words = f"{len(small):,} of {len(names):,} devices have no more than {reading.shots} samples: {named(names[small])}"
+    words = (
+        f"{len(small):,} of {len(names):,} devices have no more than {reading.shots} samples: {named(names[small], len(small))}"
+    )
     if held:
         words += f"; {len(held):,} of them would be evaluated, which a run refuses. Give --drop-small, or fewer --shots"
     yield Finding("small", f"{words}.", refused=bool(held))
