@@ -56,6 +56,7 @@ def run(data: Any, out: Path, **options: Any) -> Run:
     return tinyfl.simulate(data=data, **chosen)
 
 
+@pytest.mark.slow
 def test_all_forms_of_the_same_table_learn_the_same_theta(tmp_path: Path, duckdb: Any, no_page: None) -> None:
     path, arrays = csv(tmp_path / "t.csv"), {"x": np.c_[AX, AY], "y": LABEL, "device": USER}
     files = {"csv": path}
@@ -179,6 +180,7 @@ def test_names_of_files_and_folders_say_what_columns_do_not(
     assert any(note.startswith(f"files: {len(files)} in d; the ") for note in table.notes)
 
 
+@pytest.mark.slow
 def test_a_folders_files_must_agree_and_its_hash_is_that_of_its_files(tmp_path: Path, duckdb: Any, no_page: None) -> None:
     folder = tmp_path / "d"
     for user in np.unique(USER):
