@@ -121,6 +121,21 @@ def test_the_page_needs_nothing_from_elsewhere(finished: dict[str, Path], name: 
     assert [tag for tag, _ in tags].count("img") == 3
 
 
+def test_r2_and_the_mean_absolute_error_are_on_the_page_and_on_the_card_of_values(finished: dict[str, Path]) -> None:
+    from tinyfl.export.card import _learnt
+
+    result = json.loads((finished["values"] / "result.json").read_text())
+    row = next(row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", 10))
+    shown = words(finished["values"])
+    assert "loss mean absolute error R² rate loss mean absolute error R² devices" in shown
+    assert f"{row['r2']:.3f}" in shown
+    assert "R²" not in words(finished["classes"])
+    learnt = {**result, "data": "", "evaluation": row}
+    facts = {"task": "npz", "about": "", "learnt": learnt, "seed": 0, "config_sha256": "", "tinyfl": "", "tensorflow": ""}
+    card = " ".join(_learnt(facts))
+    assert f"mean absolute error {row['mae']:.4g} ± {row['mae_ci95']:.2g} and R² {row['r2']:.3f}, after 10" in card
+
+
 @pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
 def test_the_figures_stand_beside_the_page(finished: dict[str, Path], name: str) -> None:
     for png in ("learning.png", "adaptation.png", "devices.png"):

@@ -1,4 +1,4 @@
-"""A model as C source: an array for flash, its size, and the standardisation of inputs and outputs."""
+"""A model as C source: an array for flash, its size, the standardisation of inputs and outputs, and the classes' names."""
 
 import re
 
@@ -17,7 +17,7 @@ def identifier(name: str) -> str:
 
 def c_array(name: str, model: bytes, program: Program | None, standard: Standardisation) -> dict[str, str]:
     """The files NAME.h and NAME.c, by name. ``program`` has the scales of an int8 model, ``standard`` the standardisation of
-    inputs and outputs, in double, since x - mean may need more digits than a float has."""
+    inputs and outputs, in double, since x - mean may need more digits than a float has; and the classes, if they have names."""
     own = identifier(name)
     declared, defined = [f"extern const unsigned char {own}[{own.upper()}_BYTES];"], []
     defined.append(f"__attribute__((aligned(16))) const unsigned char {own}[] = {{\n{_bytes(model)}\n}};")
@@ -35,6 +35,10 @@ def c_array(name: str, model: bytes, program: Program | None, standard: Standard
             lengths = ", ".join(f"{own}_{part}[{values.size}]" for part, values in arrays.items())
             declared.append(f"\n/* {what} */\nextern const double {lengths};")
             defined += [f"const double {own}_{part}[] = {{\n{_doubles(values)}\n}};" for part, values in arrays.items()]
+    if standard.classes.dtype.kind == "U":
+        declaration, definition = _classes(own, standard.classes.tolist())
+        declared.append(declaration)
+        defined.append(definition)
     sizes = [f"#define {own.upper()}_BYTES {len(model)}"]
     if program is not None:
         sizes.append("\n/* An int8 value q represents SCALE x (q - ZERO). */")
@@ -66,6 +70,13 @@ def c_array(name: str, model: bytes, program: Program | None, standard: Standard
     return {f"{name}.h": header, f"{name}.c": f'#include "{name}.h"\n\n' + "\n\n".join(defined) + "\n"}
 
 
+def _classes(own: str, classes: list[str]) -> tuple[str, str]:
+    """The declaration and the definition of the classes' names."""
+    array = f"const char *const {own}_classes[{len(classes)}]"
+    names = "".join(f"    {_string(each)},\n" for each in classes)
+    return f"\n/* The classes, output by output, in UTF-8. */\nextern {array};", f"{array} = {{\n{names}}};"
+
+
 def _bytes(content: bytes) -> str:
     rows = (content[at : at + _PER_LINE] for at in range(0, len(content), _PER_LINE))
     return "\n".join("    " + " ".join(f"0x{byte:02x}," for byte in row) for row in rows)
@@ -73,6 +84,12 @@ def _bytes(content: bytes) -> str:
 
 def _doubles(values: F64) -> str:
     return "\n".join(f"    {value!r}," for value in values.tolist())
+
+
+def _string(text: str) -> str:
+    """A C literal of ``text``. Octal escapes end after three digits, whatever follows, and ``??`` would begin a trigraph."""
+    plain = set(range(32, 127)) - {ord(character) for character in '"\\?'}
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode("utf-8", "replace")) + '"'
 
 
 def _float(value: float) -> str:

@@ -72,10 +72,12 @@ def read_arrays(path: Path, names: Sequence[str], more: Sequence[str] = ()) -> d
             arrays = {}
             for name, info in requested.items():
                 with file.open(info) as stream:
-                    arrays[name] = _array(stream, info.file_size, room)
+                    arrays[name] = _array(stream, info.file_size, room, name)
                 room -= arrays[name].nbytes
     except MemoryError as error:
         raise _too_large(path, error) from error
+    except PythonObjects as error:
+        raise DataError(f"{path}: {error}") from error
     except Exception as error:  # zipfile, its decompressors and NumPy raise almost anything on a damaged file
         raise DataError(
             f"{path} is not an .npz file of plain arrays ({plain(error)}). Write it with numpy.savez(path, x=..., ...)."
@@ -101,9 +103,11 @@ def read_array(path: Path) -> NDArray[Any]:
         raise DataError(f"{path} cannot be read: no such file. Give the path of an .npy file.")
     try:
         with path.open("rb") as file:
-            return _array(file, path.stat().st_size, memory() // SPARE)
+            return _array(file, path.stat().st_size, memory() // SPARE, path.stem)
     except MemoryError as error:
         raise _too_large(path, error) from error
+    except PythonObjects as error:
+        raise DataError(f"{path}: {error}") from error
     except Exception as error:
         raise DataError(f"{path} is no .npy file of a plain array ({plain(error)}). Write one with numpy.save.") from error
 
@@ -125,15 +129,24 @@ def _too_large(path: Path, error: MemoryError) -> DataError:
     )
 
 
-def _array(stream: IO[bytes], size: int, room: int) -> NDArray[Any]:
-    """Reads the array in ``stream``, a file of ``size`` bytes. Raises ValueError if its header does not match this size,
-    MemoryError if it exceeds ``room`` bytes."""
+class PythonObjects(ValueError):
+    """An array of Python objects, whose loading may run any code."""
+
+
+def _array(stream: IO[bytes], size: int, room: int, name: str) -> NDArray[Any]:
+    """Reads the array ``name`` in ``stream``, a file of ``size`` bytes. Raises ValueError if its header does not match this
+    size, PythonObjects if it has some, MemoryError if it exceeds ``room`` bytes."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"NumPy's format {version} is not for plain arrays")
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(stream)
     needed = math.prod(shape) * dtype.itemsize
+    if dtype.kind == "O":
+        raise PythonObjects(
+            f"array {plain(name, 40)} holds Python objects, and only plain arrays are read from a file. Write it as "
+            f"{plain(name, 40)}.astype(str) for names, or .astype(float) for numbers."
+        )
     if dtype.kind not in KINDS or not dtype.itemsize or min(shape, default=0) < 0:
         raise ValueError(f"an array of {dtype} {shape}, but numbers or text are needed")
     if stream.tell() + needed != size:

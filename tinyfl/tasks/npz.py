@@ -1,10 +1,9 @@
-"""The user's own data: a task from an .npz file with ``x``, ``y`` and ``device`` (docs/tasks.md).
+"""The user's own data: a task from a table of ``x``, ``y`` and ``device``, as a rule an .npz file (docs/tasks.md).
 
 Few-shot within each device: a device adapts on some of its own samples and is measured on the rest. Inputs and values to
 predict are standardised by the mean and deviation of the training devices, which are saved with the initialisation.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,65 +14,65 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
+from tinyfl.data import USUAL, Reading, Table
+from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
+from tinyfl.data.devices import members, owners
+from tinyfl.data.reading import read_table
+from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
-from tinyfl.system.files import array_names, read_arrays
 from tinyfl.tasks import Episodes, Split, numbers
-from tinyfl.tasks.reading import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
-from tinyfl.tasks.standard import Standardisation, centred, spread
+from tinyfl.tasks.standard import Standardisation, centred, missing, spread, spread_of_present
 
 MAX_WORDS = 1 << 22
 """Maximum number of random words at once: bounds the memory of shuffles, wherever a device has very many samples."""
 
 MAX_QUERIES = 50
-HELD_OUT = 0.2
-VALIDATION = 0.15
-"""Share of test devices if the file gives none, and share of the rest for choosing adaptation rates."""
-
-NEEDED, OPTIONAL = ("x", "y", "device"), ("split",)
 FAR = 10
 """Distance from the mean, in deviations, beyond which a value to predict is reported as a possible error."""
 
-NAMED = 8
-"""Maximum number of classes, inputs or arrays listed in a note; more are counted."""
-
 
 class Npz:
-    """The task of one file. ``standard`` is the standardisation of an earlier run; without it, it is computed from the training
-    devices. ``targets`` is the kind of y; empty to detect it."""
+    """The task of one table, or of the file that holds it. ``standard`` is the standardisation of an earlier run; without it,
+    it is computed from the training devices. ``targets`` is the kind of y; empty to detect it."""
 
     name = "npz"
     activation = Activation.relu
 
     def __init__(
         self,
-        data: Path,
+        data: Path | Table,
         seed: int,
         standardise: bool = True,
         targets: str = "",
         standard: Standardisation | None = None,
+        reading: Reading = USUAL,
     ) -> None:
-        path = data
-        self.path, self.seed = path, seed
-        arrays = read_arrays(path, NEEDED, OPTIONAL)
-        y, device = arrays["y"], arrays["device"]
-        x = checked_inputs(path, arrays["x"])
-        names, owner = self._owners(len(x), y, device)
-        self._split(names, arrays.get("split"))
-        trains = np.isin(owner, self._members["train"])
-        order = np.argsort(owner, kind="stable")
+        table = data if isinstance(data, Table) else read_table(data, reading)
+        source, y = table.source, table.y
+        self.source, self.seed = source, seed
+        fill = reading.missing if standardise or (standard is not None and standard.of_inputs) else "refuse"
+        x = checked_inputs(source, table.x, fill)
+        names, owner = owners(table)
         if standard is not None:
             targets = "classes" if len(standard.classes) else "values"
-        labels, notation = labels_in(path, y, targets)
-        values = checked_values(path, y) if labels is None else None
+        labels, notation = labels_in(source, y, targets)
+        values = checked_values(source, y) if labels is None else None
+        least = reading.shots + 1 if reading.drop_small else 0
+        self._members = members(table, names, owner, seed, labels, least)
+        trains = np.isin(owner, self._members["train"])
+        order = np.argsort(owner, kind="stable")
         if standard is None:
-            standard = _inputs_of(x[trains], standardise)
+            standard = _inputs_of(table, x, trains, standardise)
             if labels is not None:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
-            standard = replace(standard, notes=(*standard.notes, *_unused(array_names(path))))
+            standard = replace(standard, notes=(*table.notes, *standard.notes, *_dropped(owner, least)), names=table.names)
+        if reading.balance and labels is None:
+            raise DataError(f"{source}: y has values to predict, and --balance is for classes. Leave it out.")
+        self._balance = reading.balance
         self.standardisation: Standardisation | None = standard
         self._labels: I32 | None = None
         self._targets: F32 | None = None
@@ -83,68 +82,20 @@ class Npz:
         elif values is not None:
             self.loss, self.outputs = Loss.mean_squared_error, values.shape[1]
             self._targets = np.ascontiguousarray(standard.targets(values)[order])
-            refuse_non_finite(path, "y, once standardised,", self._targets, "Scale that output down")
+            refuse_non_finite(source, "y, once standardised,", self._targets, "Scale that output down")
         self._table = np.ascontiguousarray(standard.apply(x)[order])
-        refuse_non_finite(path, "x, once standardised,", self._table, "Scale that input down")
+        refuse_non_finite(source, "x, once standardised,", self._table, "Scale that input down")
         self._count = np.bincount(owner, minlength=len(names))
         self._first = np.cumsum(self._count) - self._count
         self._names = names
-        self.shape = shape_of(path, arrays["x"])
+        self.shape = shape_of(source, table.x)
         self.fleet_size: int | None = len(self._members["train"])
-
-    def _owners(self, rows: int, y: NDArray[Any], device: NDArray[Any]) -> tuple[NDArray[Any], I64]:
-        """The devices' names, and each row's device as an index into them."""
-        for name, array in (("y", y), ("device", device)):
-            if array.shape[:1] != (rows,):
-                raise DataError(
-                    f"{self.path}: array {name} is {array.shape}, but x has {rows:,} rows. Give {name} one entry per row."
-                )
-        if device.ndim != 1:
-            raise DataError(f"{self.path}: array device is {device.shape}, not ({rows},): one device name or number per row.")
-        if device.dtype.kind == "f" and not np.isfinite(device).all():
-            row = int((~np.isfinite(device)).argmax())
-            raise DataError(
-                f"{self.path}: array device has {device[row]} in row {row}. Give every row its device, or leave it out."
-            )
-        names, owner = np.unique(device, return_inverse=True)
-        return names, owner
-
-    def _split(self, names: NDArray[Any], split: NDArray[Any] | None) -> None:
-        """Splits the devices into those for training, for choosing rates and for testing."""
-        devices = np.arange(len(names))
-        if split is None:
-            keys = core.random(self.seed, Stream.task, numbers(0, 1), words=len(names))
-            held_out = np.sort(distinct(keys, np.array([len(names)]), max(1, round(HELD_OUT * len(names))))[0])
-        else:
-            if split.ndim != 1 or len(split) > len(names) or (split.dtype.kind in "OSU") != (names.dtype.kind in "OSU"):
-                raise DataError(
-                    f"{self.path}: array split is {split.dtype} {split.shape}, not a list of the devices to hold out. "
-                    f"Give their names as array device has them ({names.dtype}), each once."
-                )
-            if split.dtype.kind == "b" and names.dtype.kind != "b":
-                raise DataError(f"{self.path}: array split is a mask. List the devices to hold out by name or number.")
-            unknown = np.setdiff1d(split, names)
-            if unknown.size:
-                raise DataError(
-                    f"{self.path}: array split holds out device {unknown[0]!r}, which array device does not have. "
-                    "List devices to hold out by the names or numbers used in device."
-                )
-            held_out = devices[np.isin(names, split)]
-        rest = np.setdiff1d(devices, held_out)
-        if len(rest) < 2 or not len(held_out):
-            raise DataError(
-                f"{self.path}: {len(names)} devices, {len(held_out)} of them held out, leave {len(rest)} to train and choose "
-                "rates. At least 1 must be held out and 2 remain: give more devices, or another split."
-            )
-        keys = core.random(self.seed, Stream.task, numbers(1, 1), words=len(rest))
-        validation = rest[distinct(keys, np.array([len(rest)]), max(1, round(VALIDATION * len(rest))))[0]]
-        self._members = {"test": held_out, "validation": np.sort(validation), "train": np.setdiff1d(rest, validation)}
 
     def _with_values(self, standard: Standardisation, y: NDArray[Any], standardise: bool) -> Standardisation:
         """``standard``, extended for the values ``y`` (rows, outputs) of the training devices."""
         mean, scale, varies = spread(y)
         if not varies.any():
-            raise DataError(f"{self.path}: array y is {y[0, 0]} on all training devices. There is nothing to learn.")
+            raise DataError(f"{self.source}: array y is {y[0, 0]} on all training devices. There is nothing to learn.")
         if not standardise:
             note = "y: values to predict, by mean squared error, as they are in the file"
             return replace(Standardisation.none(len(standard.mean), len(mean)), notes=(*standard.notes, note))
@@ -161,13 +112,15 @@ class Npz:
         """Classes as indices into ``classes``. Raises DataError for a class that no training device has."""
         unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
-            row = int(unseen.argmax())
+            row, others = int(unseen.argmax()), np.unique(labels[unseen])
+            also = f", and classes {named(others[others != labels[row]])}" if len(others) > 1 else ""
             raise DataError(
-                f"{self.path}: array y has class {labels[row]} in row {row}, which no training device has. Leave those rows "
-                "out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
+                f"{self.source}: array y has class {labels[row]} in row {row}{also}, which no training device has. Leave those "
+                "rows out, or hold out other devices with the array split; or, if y are values to predict, give --targets "
+                "values."
             )
         if len(np.unique(trained)) < 2:
-            raise DataError(f"{self.path}: array y has one class only, {trained[0]}. There is nothing to classify.")
+            raise DataError(f"{self.source}: array y has one class only, {trained[0]}. There is nothing to classify.")
         return np.searchsorted(classes, labels).astype(np.int32)
 
     def _source(self, rows: I64) -> TableSource:
@@ -189,11 +142,33 @@ class Npz:
         most = int(self._count[device].max())
         at = np.arange(samples) % self._count[device][:, None]
         rows = np.empty((len(devices), samples), np.int64)
-        step = max(1, MAX_WORDS // most)
+        step = max(1, MAX_WORDS // (most * (self.outputs if self._balance else 1)))
         for part in (slice(start, start + step) for start in range(0, len(devices), step)):
             words = core.random(self.seed, Stream.sample, devices[part], rounds[part], words=most)
-            rows[part] = np.take_along_axis(self._shuffled(device[part], words), at[part], axis=1)
+            shuffled = self._shuffled(device[part], words)
+            rows[part] = (
+                self._balanced(shuffled, self._count[device[part]], samples)
+                if self._balance
+                else np.take_along_axis(shuffled, at[part], axis=1)
+            )
         return self._source(rows)
+
+    def _balanced(self, shuffled: I64, count: I64, samples: int) -> I64:
+        """``samples`` of each device's ``shuffled`` rows, of which the first ``count`` mean something: one of each class in
+        turn, in the order in which the classes first appear; rows of a class repeat if they are few."""
+        assert self._labels is not None
+        there = np.arange(shuffled.shape[1]) < count[:, None]
+        label = np.where(there, self._labels[np.where(there, shuffled, 0)], self.outputs)
+        by_class = np.take_along_axis(shuffled, np.argsort(label, axis=1, kind="stable"), axis=1)
+        classes = np.arange(self.outputs)
+        of_class = (label[:, :, None] == classes).sum(axis=1)
+        first = np.where(of_class > 0, (label[:, :, None] == classes).argmax(axis=1), shuffled.shape[1])
+        in_turn = np.argsort(first, axis=1, kind="stable")
+        turn, which = np.divmod(np.arange(samples), (of_class > 0).sum(axis=1)[:, None])
+        chosen = np.take_along_axis(in_turn, which, axis=1)
+        start = np.take_along_axis(np.cumsum(of_class, axis=1) - of_class, chosen, axis=1)
+        rows: I64 = np.take_along_axis(by_class, start + turn % np.take_along_axis(of_class, chosen, axis=1), axis=1)
+        return rows
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
@@ -201,10 +176,11 @@ class Npz:
         spare = self._count[members] - shots
         if spare.min() < 1:
             smallest = members[int(spare.argmin())]
-            fewer = f"Use --shots {self._count[smallest] - 1} or fewer, or leave" if self._count[smallest] > 1 else "Leave"
+            fewer = f"--shots {self._count[smallest] - 1} or fewer, or " if self._count[smallest] > 1 else ""
             raise DataError(
-                f"{self.path}: device {self._names[smallest]} ({split}) has {self._count[smallest]} samples, too few for "
-                f"{shots} shots and a query. {fewer} the device out."
+                f"{self.source}: device {plain(self._names[smallest], 40)} ({split}) has {self._count[smallest]} samples, too "
+                f"few for {shots} shots and a query, as {np.sum(self._count <= shots):,} of all {len(self._count):,} devices "
+                f"have. Use {fewer}--drop-small, which evaluates only the others."
             )
         draws = max(1, count // len(members))
         device = np.repeat(members, draws)
@@ -217,33 +193,50 @@ class Npz:
         return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)
 
 
-def _inputs_of(x: NDArray[Any], standardise: bool) -> Standardisation:
-    """The standardisation of inputs, from those of the training devices, ``x`` (rows, inputs)."""
+def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standardise: bool) -> Standardisation:
+    """The standardisation of inputs ``x`` (rows, inputs) of ``table``, from the rows of devices that train."""
     standard = Standardisation.none(x.shape[1], 1)
     if not standardise:
         return replace(standard, notes=("x: as it is in the file (--standardise changes that)",))
-    mean, scale, varies = spread(x)
+    gone = missing(x)
+    never = gone[trains].all(axis=0)
+    if never.any():
+        refuse_non_finite(
+            table.source, "x", np.where(never, x, 0), "No training device has a value there: leave that input out"
+        )
+    mean, scale, varies = spread_of_present(x[trains])
     notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
     if not varies.all():
-        constant = _named(np.flatnonzero(~varies))
+        constant = named([_input(table, each) for each in np.flatnonzero(~varies)])
         notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {constant}")
+    if gone.any():
+        counts = gone.sum(axis=0)
+        where = named([f"{_input(table, each)} ({counts[each]:,})" for each in np.flatnonzero(counts)])
+        rows = int(gone.any(axis=1).sum())
+        notes.append(
+            f"x: {counts.sum():,} missing values in {rows:,} rows become the training devices' mean; by input: {where}"
+        )
     return replace(standard, mean=mean, scale=scale, notes=tuple(notes))
+
+
+def _dropped(owner: I64, least: int) -> list[str]:
+    """The note on devices with fewer than ``least`` samples."""
+    small = int((np.bincount(owner) < least).sum())
+    return [f"devices: {small:,} have fewer than {least:,} samples, and are not evaluated"] if small else []
+
+
+def _input(table: Table, number: "int | np.signedinteger[Any]") -> str:
+    """The name or number of an input."""
+    if not table.names:
+        return str(number)
+    row, name = divmod(int(number), len(table.names))
+    return table.names[name] + (f" at row {row}" if table.x.ndim > 2 else "")
 
 
 def _with_classes(standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...]) -> Standardisation:
     """``standard``, extended for the training devices' ``labels``; ``notation`` is their notation in an array of this shape."""
     classes = np.arange(shape[1]) if notation == ONE_HOT else np.unique(labels)
-    note = f"y: {len(classes):,} classes, {notation}: {_named(classes)} (--targets values learns them as values)"
+    note = f"y: {len(classes):,} classes, {notation}: {named(classes)} (--targets values learns them as values)"
     unscaled = Standardisation.none(len(standard.mean), len(classes))
     notes = (*standard.notes, note)
     return replace(unscaled, mean=standard.mean, scale=standard.scale, classes=classes, notes=notes)
-
-
-def _unused(arrays: Iterable[str]) -> list[str]:
-    unused = [name for name in arrays if name not in (*NEEDED, *OPTIONAL)]
-    return [f"not used: the array{'s' * (len(unused) > 1)} {_named(unused)}"] if unused else []
-
-
-def _named(words: Sequence[Any] | NDArray[Any]) -> str:
-    more = f" and {len(words) - NAMED:,} more" if len(words) > NAMED else ""
-    return ", ".join(plain(word, 40) for word in words[:NAMED]) + more

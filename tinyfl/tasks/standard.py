@@ -25,8 +25,9 @@ EXACT = 2.0**62
 @dataclass(frozen=True)
 class Standardisation:
     """A network's inputs are (x - mean) / scale, float64 (inputs,); its outputs mean target_mean + target_scale * output,
-    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``notes`` describe
-    the changes to the file's data, for people."""
+    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``names`` are
+    those of inputs, of the last axis; empty if they have none. ``notes`` describe the changes to the file's data, for
+    people."""
 
     mean: F64
     scale: F64
@@ -34,6 +35,7 @@ class Standardisation:
     target_mean: F64
     target_scale: F64
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @classmethod
     def none(cls, inputs: int, outputs: int) -> "Standardisation":
@@ -58,12 +60,19 @@ class Standardisation:
             fields[name] = given.astype(np.float64)
         if arrays["classes"].shape not in ((0,), (outputs,)):
             raise ValueError(f"{outputs:,} outputs, but classes is {arrays['classes'].dtype} {arrays['classes'].shape}")
-        return cls(fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"])
+        names = arrays.get("inputs", np.empty(0, "U1"))
+        if names.dtype.kind != "U" or names.ndim != 1 or (names.size and inputs % names.size):
+            raise ValueError(f"{inputs:,} inputs, but inputs is {names.dtype} {names.shape}")
+        return cls(
+            fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"],
+            names=tuple(names.tolist()),
+        )  # fmt: skip
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays for a file; the inverse of ``read``."""
         names = ("mean", "scale", "classes", "target_mean", "target_scale")
-        return {name: getattr(self, name) for name in names}
+        inputs = {"inputs": np.array(self.names)} if self.names else {}
+        return {**{name: getattr(self, name) for name in names}, **inputs}
 
     @property
     def of_inputs(self) -> bool:
@@ -82,8 +91,10 @@ class Standardisation:
         return float((self.target_scale**2).mean())
 
     def apply(self, x: NDArray[Any]) -> F32:
-        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype."""
-        return _applied(x, self.mean, self.scale)
+        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype. A missing one (NaN) becomes 0, as the mean does."""
+        values = _applied(x, self.mean, self.scale)
+        values[missing(x)] = 0
+        return values
 
     def targets(self, y: NDArray[Any]) -> F32:
         """Standardises regression targets ``y`` (rows, outputs), of any numeric dtype."""
@@ -95,6 +106,24 @@ def _applied(x: NDArray[Any], mean: F64, scale: F64) -> F32:
         values = centred(x, mean)
         values /= scale
         return values.astype(np.float32)
+
+
+def missing(x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where ``x`` is NaN."""
+    gone: NDArray[np.bool_] = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool)
+    return gone
+
+
+def spread_of_present(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """``spread`` of the values of ``x`` (rows, columns) that are not missing; each column has one."""
+    gone = missing(x)
+    some = gone.any(axis=0)
+    mean, scale, varies = spread(np.where(some, 0, x) if some.any() else x)
+    for column in np.flatnonzero(some):
+        of_column = spread(x[~gone[:, column], column, None])
+        for whole, part in zip((mean, scale, varies), of_column, strict=True):
+            whole[column] = part[0]
+    return mean, scale, varies
 
 
 def centred(x: NDArray[Any], mean: F64) -> F64:

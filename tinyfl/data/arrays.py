@@ -7,36 +7,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
-from tinyfl.networks.layers import Shape
 
 ONE_HOT = "one-hot rows"
 
 
-def checked_inputs(path: Path, x: NDArray[Any]) -> NDArray[Any]:
-    """``x`` as (rows, inputs), in its own dtype; the standardisation computes in float64.
+def as_text(array: NDArray[Any]) -> NDArray[Any]:
+    """``array``, with bytes decoded as UTF-8."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
-    Raises DataError if it is not numeric, or has a NaN or an infinity.
+
+def checked_inputs(source: Path | str, x: NDArray[Any], missing: str = "refuse") -> NDArray[Any]:
+    """``x`` as (rows, inputs), in its own dtype; the standardisation computes in float64. NaN stays, as a missing value, if
+    ``missing`` is "mean".
+
+    Raises DataError if it is not numeric, or has an infinity or another NaN.
     """
     if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
-        raise DataError(f"{path}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
+        raise DataError(f"{source}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
     rows = _rows(x)
-    refuse_non_finite(path, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
+    cure = "Fill missing values, by the training devices' mean say, or leave those rows out"
+    refuse_non_finite(source, "x", rows, cure, missing=missing == "mean")
     return rows
 
 
-def shape_of(path: Path, x: NDArray[Any]) -> Shape:
+def shape_of(source: Path | str, x: NDArray[Any]) -> tuple[int, ...]:
     """Shape of one sample of ``x``: (inputs,), or (height, width, channels) if it has rows and columns.
 
     Raises DataError for more dimensions.
     """
     if x.ndim > 4:
-        raise DataError(f"{path}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
+        raise DataError(f"{source}: array x is {x.shape}. Give (samples, inputs) or (samples, height, width, channels).")
     return {2: x.shape[1:], 3: (*x.shape[1:], 1), 4: x.shape[1:]}[x.ndim]
 
 
-def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
-    """The class of each row (rows,), and the notation of classes in ``y``: whole numbers (of int or float dtype), truth values
-    or one-hot rows. None if ``y`` holds values, by its content or by ``targets``.
+def labels_in(source: Path | str, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] | None, str]:
+    """The class of each row (rows,), and the notation of classes in ``y``: names, whole numbers (of int or float dtype), truth
+    values or one-hot rows. None if ``y`` holds values, by its content or by ``targets``.
 
     Raises DataError if ``y`` should hold classes but does not, or can hold neither.
     """
@@ -44,6 +50,8 @@ def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] |
     kind = y.dtype.kind
     if targets == "values":
         return None, ""
+    if column.ndim == 1 and kind == "U":
+        return column, "by name"
     if column.ndim == 1 and kind in "iub":
         return column, "truth values" if kind == "b" else "whole numbers"
     if column.ndim == 1 and kind == "f" and _are_whole_numbers(column):
@@ -51,10 +59,9 @@ def labels_in(path: Path, y: NDArray[Any], targets: str) -> tuple[NDArray[Any] |
     if y.ndim == 2 and kind in "fiub" and _one_hot(y):
         return y.argmax(axis=1), ONE_HOT
     if targets == "classes" or kind != "f":
-        cure = "Number them: y = np.unique(y, return_inverse=True)[1]" if kind in "SU" else "For values give --targets values"
         raise DataError(
-            f"{path}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers (samples,) or one-hot rows, "
-            f"values to predict floats (samples,) or (samples, outputs). {cure}."
+            f"{source}: array y is {y.dtype} {y.shape}{_first_odd(y)}. Classes are whole numbers or names (samples,) or "
+            "one-hot rows, values to predict floats (samples,) or (samples, outputs). For values give --targets values."
         )
     return None, ""
 
@@ -79,15 +86,15 @@ def _are_whole_numbers(y: NDArray[Any]) -> bool:
     return finite and bool((y == np.rint(y)).all()) and float(np.abs(y).max(initial=0)) < 1 / float(np.finfo(y.dtype).eps)
 
 
-def checked_values(path: Path, y: NDArray[Any]) -> NDArray[Any]:
+def checked_values(source: Path | str, y: NDArray[Any]) -> NDArray[Any]:
     """Values to predict as (rows, outputs), in their own dtype.
 
     Raises DataError if they are not numbers, or not finite.
     """
     if y.dtype.kind not in "fiub" or not y.size:
-        raise DataError(f"{path}: array y is {y.dtype} {y.shape}, not numbers (samples,) or (samples, outputs).")
+        raise DataError(f"{source}: array y is {y.dtype} {y.shape}, not numbers (samples,) or (samples, outputs).")
     rows = _rows(y)
-    refuse_non_finite(path, "y", rows, "Leave rows without a target out")
+    refuse_non_finite(source, "y", rows, "Leave rows without a target out")
     return rows
 
 
@@ -96,13 +103,14 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
     return rows.astype(np.float64) if rows.dtype.kind == "f" and rows.dtype.itemsize > 8 else rows
 
 
-def refuse_non_finite(path: Path, name: str, rows: NDArray[Any], cure: str) -> None:
-    """Raises DataError if ``rows`` (rows, columns) have a NaN or an infinity, with its position and the ``cure``."""
-    bad = ~np.isfinite(rows).all(axis=1)
+def refuse_non_finite(source: Path | str, name: str, rows: NDArray[Any], cure: str, *, missing: bool = False) -> None:
+    """Raises DataError if ``rows`` (rows, columns) have an infinity, or a NaN unless that is a ``missing`` value, with its
+    position and the ``cure``."""
+    bad = (np.isinf(rows) if missing else ~np.isfinite(rows)).any(axis=1)
     if bad.any():
         row = int(bad.argmax())
-        column = int((~np.isfinite(rows[row])).argmax())
+        column = int((np.isinf(rows[row]) if missing else ~np.isfinite(rows[row])).argmax())
         raise DataError(
-            f"{path}: array {name} has {rows[row, column]} in row {row}, column {column} "
+            f"{source}: array {name} has {rows[row, column]} in row {row}, column {column} "
             f"({int(bad.sum()):,} of {len(rows):,} rows have such values). {cure}."
         )
