@@ -25,8 +25,9 @@ def main() -> None:
 
     from tinyfl.cli import renamed
     from tinyfl.cli.common import tell
-    from tinyfl.errors import RunError, TinyflError
+    from tinyfl.errors import ConfigError, RunError, TinyflError
     from tinyfl.errors.words import message, plain
+    from tinyfl.system.limits import limit_reached
 
     words, hints = renamed.current(sys.argv[1:])
     for hint in hints:
@@ -42,6 +43,9 @@ def main() -> None:
         tell(f"tinyfl: out of memory ({plain(error)}). Give a smaller --cohort, --samples, --tasks or --network.")
         sys.exit(TinyflError.exit_code)
     except OSError as error:
+        if limit := limit_reached(error):
+            tell(f"tinyfl: {limit}")
+            sys.exit(ConfigError.exit_code)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise
         where = plain(error.filename or "what this command writes to")

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
 from tinyfl.networks import is_file
 from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, checked, values
-from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
+from tinyfl.system.files import array_names, npz, read_arrays, sync, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
@@ -82,8 +82,9 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Holds the directory's lock for this process.
 
-        Raises RunError if another run holds it.
+        Raises RunError if another run holds it, or its file system has no locks; no new directory is then left behind.
         """
+        new = not self.path.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / LOCK).open("a+")
@@ -96,11 +97,25 @@ class RunDirectory:
                     f"{self.path} is in use by a running tinyfl (process {file.read().strip() or 'unknown'}). "
                     "Wait for it, stop it, or give another --out."
                 ) from error
+            except OSError as error:
+                if new:
+                    self._undo()
+                raise RunError(
+                    f"{self.path} cannot be locked, so that two runs could write there at once: its file system has no locks "
+                    f"({error.strerror}), as some network shares. Give an --out on a local disk, and copy the run afterwards; "
+                    "or mount the share with locks."
+                ) from error
             with writing(self.path / LOCK):
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n")
                 file.flush()
             yield
+
+    def _undo(self) -> None:
+        """Removes a directory that holds a lock file only."""
+        with suppress(OSError):
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
 
     def start(self, config: Config) -> None:
         """Writes the config of a new run.
@@ -280,7 +295,7 @@ class Log:
     def save(self) -> None:
         """Flushes all lines to disk."""
         with writing(self._path, self._cure):
-            os.fsync(self._file.fileno())
+            sync(self._file.fileno())
 
     def __enter__(self) -> "Log":
         return self
