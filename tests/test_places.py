@@ -1,6 +1,7 @@
 """The places where people run tinyfl: shares without locks or fsync, few open files, no temporary folder, a read-only root."""
 
 import errno
+import json
 import os
 import resource
 import subprocess
@@ -15,7 +16,7 @@ import tinyfl
 from tinyfl.deployment.keys import make_keys
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.runs.directory import RunDirectory
-from tinyfl.system import child, files, limits
+from tinyfl.system import cache, child, files, limits
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder, write_whole
 
@@ -222,3 +223,92 @@ def test_a_process_whose_watchdog_does_not_start_does_not_outlive_it(
     with pytest.raises(ConfigError, match=cure):
         Child(["sleep", "600"])
     assert [process.returncode for process in started] == [-9]
+
+
+def pictures(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.glob("*.png")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [
+        "text.usetex: True", "savefig.facecolor: black", "xtick.labelcolor: white", "lines.marker: x", "path.sketch: 1, 100, 2",
+        "savefig.bbox: tight", "figure.autolayout: True", "axes.autolimit_mode: round_numbers", "axes.labelsize: 30",
+        "backend: qtagg", "axes.formatter.use_locale: True", "legend.loc: center",
+    ],
+)  # fmt: skip
+def test_a_report_looks_the_same_whatever_the_users_matplotlibrc_says(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, line: str
+) -> None:
+    tinyfl.simulate(out=tmp_path / "run", **SMALL)
+    before = pictures(tmp_path / "run")
+    assert len(before) == 3
+    (tmp_path / "matplotlibrc").write_text(f"{line}\n")
+    done = command("report", tmp_path / "run", MATPLOTLIBRC=tmp_path / "matplotlibrc")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pictures(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("broken", [{"MPLBACKEND": "nonsense"}, {"PYTHONPATH": "{}"}], ids=["backend", "import"])
+def test_figures_that_cannot_be_drawn_cost_the_figures_and_come_later(
+    tmp_path: Path, usual: str, broken: dict[str, str]
+) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise OSError('no cache')")
+    broken = {key: value.format(tmp_path) for key, value in broken.items()}
+    done = command("simulate", *OPTIONS, "--out", tmp_path / "run", **broken)
+    assert done.returncode == 0, done.stderr
+    assert f"tinyfl report {tmp_path / 'run'}" in done.stderr and done.stderr.count("figures left out") == 1
+    assert theta(tmp_path / "run") == usual
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("Left out: matplotlib cannot draw it here") == 3 and "<img" not in page
+    assert command("report", tmp_path / "run").stderr == ""
+    assert len(pictures(tmp_path / "run")) == 3
+    comparison = command("report", tmp_path / "run", tmp_path / "run", "--out", tmp_path / "both.html", **broken)
+    assert comparison.returncode == 0 and "figures left out" in comparison.stderr
+    assert "cannot draw it here" in (tmp_path / "both.html").read_text()
+
+
+READ_ONLY = """
+mount --make-rprivate / && mount -t tmpfs -o size=64m none "$VOL" && mount --bind / / && mount -o remount,bind,ro / || exit 99
+unset TMPDIR XDG_CACHE_HOME MPLCONFIGDIR; cd /; "$@"
+"""
+"""A container with a read-only root, and a volume that may be written at $VOL."""
+
+
+def contained(volume: Path, *words: object) -> "subprocess.CompletedProcess[str]":
+    """Runs the command line there, from a folder that may not be written."""
+    if os.geteuid() != 0:
+        pytest.skip("needs a mount namespace, as root may make")
+    volume.mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", sys.executable, "-m", "tinyfl.cli", *map(str, words)],
+        capture_output=True, text=True, env={**os.environ, "VOL": str(volume)}, timeout=120,
+    )  # fmt: skip
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip(f"needs a mount namespace: {done.stderr}")
+    return done
+
+
+def test_in_a_read_only_container_a_run_says_what_it_lacks_before_the_first_round_and_ends_well(tmp_path: Path) -> None:
+    done = contained(tmp_path / "vol", "simulate", *OPTIONS, "--out", tmp_path / "vol/run")
+    assert done.returncode == 0, done.stderr
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("the report will have no figures: ") and first.endswith(cache.CURE)
+
+
+def test_in_a_read_only_container_what_needs_a_folder_says_which_and_doctor_says_the_same(tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text("[[fleet]]\nnative = 2\n")
+    words = ["gateway", "--superlink", "127.0.0.1:9", "--insecure", "--fleet", fleet]
+    gateway = contained(tmp_path / "vol", *words)
+    assert gateway.returncode == ConfigError.exit_code
+    assert files.TEMPORARY_CURE in gateway.stderr and "Traceback" not in gateway.stderr
+    board = contained(tmp_path / "vol", "run", *OPTIONS, "--board", "posix", "--out", tmp_path / "vol/run")
+    assert board.returncode == ConfigError.exit_code
+    assert cache.CURE in board.stderr and "Traceback" not in board.stderr
+    doctor = contained(tmp_path / "vol", "doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(doctor.stdout)["checks"]}
+    assert (checks["cache"]["state"], checks["cache"]["cure"]) == ("broken", cache.CURE)
+    assert checks["temporary files"]["state"] == "broken"
+    assert checks["temporary files"]["cure"] in gateway.stderr

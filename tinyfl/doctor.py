@@ -20,6 +20,11 @@ from tinyfl.devices.ports import Port, serial_ports
 from tinyfl.errors import ConfigError, InstallError, TinyflError
 from tinyfl.flash import methods
 from tinyfl.system import cache
+from tinyfl.system.files import TEMPORARY_CURE, private_folder
+from tinyfl.system.limits import FEW_FILES, FILES_CURE, most_files
+
+SMALL = 1 << 16
+"""Bytes written to try a folder."""
 
 SECONDS = 10.0
 """Time limit for a tool to print its version, in seconds."""
@@ -79,6 +84,8 @@ def _python() -> list[Check]:
         _part("boards", boards.names),
         _part("firmware", lambda: boards.data("firmware")),
         _cache(),
+        _temporary(),
+        _files(),
     ]
 
 
@@ -98,6 +105,25 @@ def _cache() -> Check:
     if place is None:
         return Check("tinyfl", "cache", "broken", missed or cache.NOTHING, cache.CURE, needed=True)
     return Check("tinyfl", "cache", "ok", f"{place}, since {missed}" if missed else str(place), needed=True)
+
+
+def _temporary() -> Check:
+    """Checks the folder for the temporary files of gateways, submitted runs and QEMU boards, by writing there."""
+    name, purpose = "temporary files", "gateways, runs on a federation, QEMU boards"
+    try:
+        with private_folder("tinyfl-doctor-") as folder:
+            (folder / "file").write_bytes(bytes(SMALL))
+            return Check("tinyfl", name, "ok", str(folder.parent), purpose=purpose)
+    except (ConfigError, OSError) as error:
+        return Check("tinyfl", name, "broken", str(error), TEMPORARY_CURE, purpose)
+
+
+def _files() -> Check:
+    """Checks the limit of open files, of which an emulated board takes up to five."""
+    most = most_files()
+    found = f"a process may have {most:,}" if most < sys.maxsize else "no limit"
+    enough = most >= FEW_FILES
+    return Check("tinyfl", "open files", "ok" if enough else "broken", found, "" if enough else FILES_CURE, "emulated boards")
 
 
 def _packages() -> list[Check]:

@@ -2,17 +2,16 @@
 
 import errno
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tinyfl.errors import ConfigError
 
-MOST_FILES = 8000
-"""Open files that this process allows itself, if it may."""
-
-SPARE_FILES = 24
-"""Open files left for everything else."""
+MOST_FILES, FEW_FILES, SPARE_FILES = 8000, 256, 24
+"""Open files that this process allows itself, if it may; so few that a small fleet of emulated boards needs more; and those
+left for everything else."""
 
 FILES_CURE = (
     "Raise the limit (ulimit -n, LimitNOFILE= of a systemd service, docker run --ulimit nofile), or start fewer boards."
@@ -53,14 +52,20 @@ def allow_files(needed: int, what: str) -> None:
     Raises ConfigError if that is not enough.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return
-    allowed = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
-    if soft < allowed:
+    allowed = most_files()
+    if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     total = _open_files() + needed + SPARE_FILES
-    if total > max(soft, allowed):
-        raise ConfigError(f"{what} need {total:,} open files, and a process may have {max(soft, allowed):,} here. {FILES_CURE}")
+    if total > allowed:
+        raise ConfigError(f"{what} need {total:,} open files, and a process may have {allowed:,} here. {FILES_CURE}")
+
+
+def most_files() -> int:
+    """How many files this process may have open, once it has raised its limit as far as it may and needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(soft, MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard))
 
 
 def _open_files() -> int:
