@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import tinyfl
+from tinyfl import doctor
 from tinyfl.deployment.keys import make_keys
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.runs.directory import RunDirectory
-from tinyfl.system import cache, child, files, limits
+from tinyfl.system import cache, child, clock, files, limits, proxies
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder, write_whole
 
@@ -307,8 +308,42 @@ def test_in_a_read_only_container_what_needs_a_folder_says_which_and_doctor_says
     board = contained(tmp_path / "vol", "run", *OPTIONS, "--board", "posix", "--out", tmp_path / "vol/run")
     assert board.returncode == ConfigError.exit_code
     assert cache.CURE in board.stderr and "Traceback" not in board.stderr
-    doctor = contained(tmp_path / "vol", "doctor", "--json")
-    checks = {check["name"]: check for check in json.loads(doctor.stdout)["checks"]}
+    checked = contained(tmp_path / "vol", "doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(checked.stdout)["checks"]}
     assert (checks["cache"]["state"], checks["cache"]["cure"]) == ("broken", cache.CURE)
     assert checks["temporary files"]["state"] == "broken"
     assert checks["temporary files"]["cure"] in gateway.stderr
+
+
+def doctors(name: str) -> doctor.Check:
+    return next(check for check in doctor._python() if check.name == name)
+
+
+@pytest.mark.parametrize(("says", "state"), [("yes", "ok"), ("no", "broken"), ("", "ok")])
+def test_doctor_says_of_a_clock_that_nobody_sets_what_a_gateway_would_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, state: str
+) -> None:
+    (tmp_path / "timedatectl").write_text(f"#!/bin/sh\necho {says}\n")
+    (tmp_path / "timedatectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = doctors("clock")
+    assert (found.state, found.cure) == (state, clock.CURE if state == "broken" else "")
+
+
+def test_doctor_says_of_proxies_what_a_gateway_would_say_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*proxies.NAMES, "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert doctors("proxies").found == "none"
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy:3128")
+    found = doctors("proxies")
+    assert (found.state, found.found) == ("ok", "https_proxy http://proxy:3128; NO_PROXY: this machine only")
+    monkeypatch.setenv("NO_PROXY", "::1/128")
+    with pytest.raises(ConfigError) as caught:
+        proxies.demand_usable()
+    assert (doctors("proxies").state, doctors("proxies").cure) == ("broken", str(caught.value))
+
+
+def test_doctor_says_of_few_open_files_what_a_run_would_say() -> None:
+    checks = {check["name"]: check for check in json.loads(command("doctor", "--json", files=64).stdout)["checks"]}
+    assert (checks["open files"]["state"], checks["open files"]["cure"]) == ("broken", limits.FILES_CURE)
+    assert doctors("open files").state == "ok" or limits.most_files() < limits.FEW_FILES

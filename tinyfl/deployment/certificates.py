@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tinyfl.deployment.keys import SOON
 from tinyfl.errors import ConfigError
-
-CLOCK_CURE = "Set it: sudo timedatectl set-ntp true."
+from tinyfl.system import clock
 
 CHECK_SECONDS = 5.0
 """Time limit for a SuperLink to present its certificate, in seconds."""
@@ -93,7 +92,7 @@ def _refuse(address: str, ahead: float) -> None:
     if not -BEHIND < ahead < AHEAD:
         raise ClockError(
             f"this machine's clock is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the SuperLink at "
-            f"{address}; Flower allows {AHEAD} s ahead and {BEHIND} s behind. {CLOCK_CURE}"
+            f"{address}; Flower allows {AHEAD} s ahead and {BEHIND} s behind. {clock.CURE}"
         )
 
 
