@@ -15,14 +15,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flaky import FlakyGrid
+from flwr.app import Message, RecordDict
 from typer.testing import CliRunner
 
 import tinyfl
 from tinyfl.cli.show.keys import as_json
 from tinyfl.deployment import submit, supernode, supernode_main
+from tinyfl.deployment.gateway import Gateway
 from tinyfl.deployment.keys import make_keys
 from tinyfl.deployment.supernode import SuperLink
 from tinyfl.errors import ConfigError, LinkError
+from tinyfl.flower import extensions, messages
+from tinyfl.flower.allowed import read_allowed
+from tinyfl.flower.remote import call_roll
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.system import proxies
 from tinyfl.system.addresses import free_port
 from tinyfl.system.child import Child
@@ -163,7 +170,7 @@ def test_a_gateway_behind_a_proxy_goes_on_by_itself_when_its_clock_is_set_and_it
         until(connected, log)
         with started(f"tinyfl run {OPTIONS} --federation lab --out runs/lab", tmp_path / "run.log", **proxy) as run:
             assert run.process.wait(180) == 0, (tmp_path / "run.log").read_text()
-    assert tinyfl.runs.directory.RunDirectory(Path("runs/lab")).result()["theta_sha256"] == expected
+    assert RunDirectory(Path("runs/lab")).result()["theta_sha256"] == expected
     assert not told("Traceback")
 
 
@@ -329,3 +336,53 @@ def test_a_gateways_socket_that_is_removed_ends_its_supernode_and_raises_nothing
     serving.join(10)
     assert not serving.is_alive() and not list(tmp_path.iterdir())
     assert [words.split(" was removed")[0] for words in told] == list(map(str, folders))
+
+
+def gateways(versions: dict[int, str], told: list[str], monkeypatch: pytest.MonkeyPatch) -> FlakyGrid:
+    """Two gateways with half of the fleet each, of these versions of tinyfl."""
+    site = SimpleNamespace(boards=())
+
+    def at(node: int) -> Any:
+        devices = range(12 * (node - 1), 12 * node)
+        gateway = Gateway(f"lab-{node}", SimpleNamespace(**vars(site), devices=devices), read_allowed(), tell=told.append)  # type: ignore[arg-type]
+
+        def said(message: Message) -> Any:
+            with monkeypatch.context() as there:
+                for module in (extensions, messages):
+                    there.setattr(module, "__version__", versions[node])
+                return gateway(message.metadata.message_type, message.content, {})
+
+        return said
+
+    return FlakyGrid({node: at(node) for node in versions})
+
+
+def test_gateways_of_one_version_are_in_the_roll_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    same = gateways({1: tinyfl.__version__, 2: tinyfl.__version__}, told, monkeypatch)
+    assert [node.name for node in call_roll(same, 24, within=1)] == ["lab-1", "lab-2"]
+    assert told == []
+
+
+def test_a_gateway_of_another_version_ends_the_run_in_the_roll_call_and_both_sides_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    with pytest.raises(ConfigError, match=r"lab-2: the run is of tinyfl .*, and here is 9.9. Install the same version"):
+        call_roll(gateways({1: tinyfl.__version__, 2: "9.9"}, told, monkeypatch), 24, within=60)
+    assert told == [f"refuses a run: the run is of tinyfl {tinyfl.__version__}, and here is 9.9. {messages.SAME_VERSION}"]
+
+
+@pytest.mark.parametrize("version", ["0.0.9", None, "\x1b]0;title\x07", 7])
+def test_a_gateway_that_does_not_compare_versions_is_named_by_the_coordinator(version: Any) -> None:
+    def said(message: Message) -> RecordDict:
+        reply = messages.shard_record("lab", range(24))
+        if version is None:
+            del reply["shard"][messages.VERSION]  # type: ignore[union-attr]
+        else:
+            reply["shard"][messages.VERSION] = version  # type: ignore[index]
+        return reply
+
+    with pytest.raises(ConfigError, match=r"lab has tinyfl .*, and the run is of .*Install the same version") as caught:
+        call_roll(FlakyGrid({1: said}), 24, within=60)
+    assert str(caught.value).isprintable()
