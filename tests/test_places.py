@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 
 import tinyfl
 from tinyfl import doctor
+from tinyfl.deployment import keys
 from tinyfl.deployment.keys import make_keys
 from tinyfl.errors import ConfigError, RunError
+from tinyfl.fleets import emulation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.system import cache, child, clock, files, limits, proxies
 from tinyfl.system.child import Child
@@ -133,6 +136,22 @@ def test_keys_are_made_on_a_share_without_fsync(tmp_path: Path, monkeypatch: pyt
     assert "lab-a.key" in make_keys(tmp_path / "keys", (), ("lab-a",)).made
 
 
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_keys_are_made_where_no_file_can_be_linked_and_none_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def unsupported(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", unsupported)
+    made = make_keys(tmp_path, (), ("lab-a",))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(made.made)
+    before = (tmp_path / "ca.key").read_bytes()
+    with pytest.raises(OSError, match=os.strerror(error)):
+        keys._write(tmp_path / "ca.key", b"another")
+    assert (tmp_path / "ca.key").read_bytes() == before
+
+
 def test_a_file_is_written_in_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(path: object, *_: object) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -198,6 +217,30 @@ def test_a_limit_that_is_met_in_a_run_is_named_with_its_cure(tmp_path: Path, at_
     assert done.returncode in (ConfigError.exit_code, RunError.exit_code), done.stderr
     assert f"a process may have {at_most} open files here" in done.stderr and "Traceback" not in done.stderr
     assert "room" not in done.stderr, "the disk is not to blame"
+
+
+def test_where_no_thread_can_be_started_the_limit_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "threads.c"
+    source.write_text("int pthread_create(void *t, void *a, void *f, void *x) { return t && a && f && x ? 11 : 11; }")
+    try:
+        subprocess.run(["gcc", "-w", "-fno-builtin", "-shared", "-fPIC", "-o", source.with_suffix(".so"), source], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs gcc: {error}")
+    done = command(
+        "simulate", *OPTIONS, "--out", tmp_path / "run", LD_PRELOAD=source.with_suffix(".so"), OPENBLAS_NUM_THREADS=1
+    )
+    assert done.returncode == ConfigError.exit_code, done.stderr
+    assert "no process or thread can be started" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_cache_whose_programs_may_not_run_is_said_with_the_variable(monkeypatch: pytest.MonkeyPatch, emulators: None) -> None:
+    def noexec(*given: Any, **_: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), given[0][0])
+
+    elf = emulation.firmware(emulation.load("posix"), "zig").elf
+    monkeypatch.setattr(child.subprocess, "Popen", noexec)
+    with pytest.raises(ConfigError, match=f"{elf} may not be executed: .* Set XDG_CACHE_HOME"), ExitStack() as running:
+        emulation._process(running, elf, 1, "tcp")
 
 
 def no_more(after: int, error: int, monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:

@@ -225,3 +225,12 @@ def test_a_gateway_whose_clock_is_off_says_so_once_and_goes_on_when_it_is_set(
         supernode._when_valid(link(address, tmp_path), threading.Event(), told.append, ClockError)
     assert len(told) == 1 and "clock is 9 s ahead" in told[0]
     assert next(clocks, None) is None
+
+
+def test_a_log_of_tls_keys_that_cannot_be_written_is_said_and_no_certificate_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path, (), ("lab-a",))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys.log"))
+    with pytest.raises(ConfigError, match=r"keys.log, the SSLKEYLOGFILE in the environment, cannot be written. Unset"):
+        link("127.0.0.1:1", tmp_path).check()

@@ -193,7 +193,8 @@ def test_an_ipv6_address_without_brackets_is_refused_with_the_right_form(address
 
 
 @pytest.mark.parametrize(
-    ("host", "listens"), [("::1", "::1"), ("localhost", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("10.1.2.3", "")]
+    ("host", "listens"),
+    [("::1", "::1"), ("localhost", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("10.1.2.3", "")],
 )
 def test_the_printed_superlink_listens_where_the_printed_gateways_connect(tmp_path: Path, host: str, listens: str) -> None:
     steps = as_json(make_keys(tmp_path / "keys", (host,), ("lab-a",)))

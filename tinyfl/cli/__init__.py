@@ -15,7 +15,21 @@ def command() -> None:
     except BaseException as error:
         if ending.interrupted(error):
             ending.leave(error)
+        _name_limit(error)
         raise
+
+
+def _name_limit(error: BaseException) -> None:
+    """Ends this process with words if ``error`` comes from a limit of this user or machine."""
+    import sys
+
+    from tinyfl.cli.common import tell
+    from tinyfl.errors import ConfigError
+    from tinyfl.system.limits import limit_reached
+
+    if limit := limit_reached(error):
+        tell(f"tinyfl: {limit}")
+        sys.exit(ConfigError.exit_code)
 
 
 def main() -> None:
@@ -25,9 +39,8 @@ def main() -> None:
 
     from tinyfl.cli import renamed
     from tinyfl.cli.common import tell
-    from tinyfl.errors import ConfigError, RunError, TinyflError
+    from tinyfl.errors import RunError, TinyflError
     from tinyfl.errors.words import message, plain
-    from tinyfl.system.limits import limit_reached
 
     words, hints = renamed.current(sys.argv[1:])
     for hint in hints:
@@ -43,9 +56,6 @@ def main() -> None:
         tell(f"tinyfl: out of memory ({plain(error)}). Give a smaller --cohort, --samples, --tasks or --network.")
         sys.exit(TinyflError.exit_code)
     except OSError as error:
-        if limit := limit_reached(error):
-            tell(f"tinyfl: {limit}")
-            sys.exit(ConfigError.exit_code)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise
         where = plain(error.filename or "what this command writes to")

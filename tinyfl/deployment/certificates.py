@@ -1,5 +1,6 @@
 """Checks of a SuperLink's certificate and clock, before any other request to it."""
 
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -49,6 +50,10 @@ def check(address: str, host: str, port: int, root: Path, *, signs: bool = False
         context = ssl.create_default_context(cafile=str(root))
         until = min(_datetime(authority["notAfter"]) for authority in context.get_ca_certs())
     except (ssl.SSLError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename == (keys := os.environ.get("SSLKEYLOGFILE")) and keys:
+            raise ConfigError(
+                f"{keys}, the SSLKEYLOGFILE in the environment, cannot be written. Unset that variable."
+            ) from error
         raise ConfigError(f"{root} is no certificate ({error}). Give the ca.crt made by tinyfl keys.") from error
     if until < _now():
         _demand_clock(address, host, port)

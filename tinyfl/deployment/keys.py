@@ -136,8 +136,16 @@ def _write(path: Path, data: bytes) -> None:
         sync(file.fileno())
     if path.name == "superlink.crt":
         new.replace(path)
-    else:
+        return
+    try:
         path.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:  # no links on this file system, such as an SMB share or a USB stick; the folder is locked
+        if path.exists():
+            raise
+        new.rename(path)
+    else:
         new.unlink()
 
 

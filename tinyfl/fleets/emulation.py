@@ -168,7 +168,13 @@ def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
 
 def _process(running: ExitStack, elf: Path, serial: int, link: Link) -> str:
     where = ["--pty"] if link == "pty" else ["--tcp", "0"]
-    child = running.enter_context(Child([str(elf), *where, "--serial", str(serial)], stdout=subprocess.PIPE))
+    try:
+        child = running.enter_context(Child([str(elf), *where, "--serial", str(serial)], stdout=subprocess.PIPE))
+    except PermissionError as error:
+        raise ConfigError(
+            f"{elf} may not be executed: its file system is mounted noexec, or forbids it. Set XDG_CACHE_HOME to a folder "
+            "elsewhere, whose programs may run."
+        ) from error
     assert child.process.stdout is not None
     url = str(child.process.stdout.readline().decode().strip())
     if not url:

@@ -13,35 +13,41 @@ MOST_FILES, FEW_FILES, SPARE_FILES = 8000, 256, 24
 """Open files that this process allows itself, if it may; so few that a small fleet of emulated boards needs more; and those
 left for everything else."""
 
+NO_THREAD = "can't start new thread"
+"""What Python says where the system starts no further thread."""
+
 FILES_CURE = (
     "Raise the limit (ulimit -n, LimitNOFILE= of a systemd service, docker run --ulimit nofile), or start fewer boards."
 )
 
 
-def limit_reached(error: OSError) -> str:
+def limit_reached(error: BaseException) -> str:
     """The limit of this user or machine that ``error`` reports, and its cure; empty for another error."""
-    if error.errno == errno.EMFILE:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EMFILE:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"a process may have {soft:,} open files here, and needs more. {FILES_CURE}"
-    if error.errno == errno.ENFILE:
+    if number == errno.ENFILE:
         return "this machine has no open files left. End other programs, or raise fs.file-max (sysctl)."
-    if error.errno == errno.EAGAIN:
-        soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-        most = "" if soft == resource.RLIM_INFINITY else f" ({soft:,})"
-        return (
-            f"no process or thread can be started: the limit of this user{most} or of this container is reached. Raise it "
-            "(ulimit -u; TasksMax= of a service; docker run --pids-limit), or start fewer boards."
-        )
-    return ""
+    return _no_process() if isinstance(error, RuntimeError) and NO_THREAD in str(error) else ""
+
+
+def _no_process() -> str:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    most = "" if soft == resource.RLIM_INFINITY else f" ({soft:,})"
+    return (
+        f"no process or thread can be started: the limit of this user{most} or of this container is reached. Raise it "
+        "(ulimit -u; TasksMax= of a service; docker run --pids-limit), or start fewer boards."
+    )
 
 
 @contextmanager
 def demand_resources() -> Iterator[None]:
-    """Turns an error at a limit of this user or machine into a ConfigError that names it."""
+    """Turns an error at a limit of this user or machine, where a process is started, into a ConfigError that names it."""
     try:
         yield
     except OSError as error:
-        if words := limit_reached(error):
+        if words := _no_process() if error.errno == errno.EAGAIN else limit_reached(error):
             raise ConfigError(words) from error
         raise
 
