@@ -208,6 +208,7 @@ def test_superlink_takes_an_ipv6_host_with_brackets(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(superlink, "serve_superlink", lambda setting, *_: seen.append(setting.host))
+    monkeypatch.setattr("tinyfl.system.interrupts.ended_by_signal", threading.Event)
     monkeypatch.setattr(os, "_exit", lambda code: None)
     seen: list[str] = []
     assert CliRunner().invoke(app, ["superlink", "--insecure", "--host", "[::1]"]).exit_code == 0
@@ -286,6 +287,7 @@ def test_programs_on_one_machine_reach_each_other_past_any_proxy(monkeypatch: py
     assert (elsewhere is client._transport) == (before == "*")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_handed_in_by_way_of_a_proxy_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[superlink.lab]\naddress = "lab.example:8001"\ninsecure = true\n')
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
@@ -294,6 +296,7 @@ def test_a_run_that_cannot_be_handed_in_by_way_of_a_proxy_says_so(monkeypatch: p
         submit.run_on("lab", config=None, resume=None, out=tmp_path / "run", options={"task": "sine"})
 
 
+@pytest.mark.slow
 def test_a_runs_result_is_known_although_the_clock_was_set_back_meanwhile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
