@@ -278,8 +278,7 @@ def pictures(path: Path) -> dict[str, bytes]:
     "line",
     [
         "text.usetex: True", "savefig.facecolor: black", "xtick.labelcolor: white", "lines.marker: x", "path.sketch: 1, 100, 2",
-        "savefig.bbox: tight", "figure.autolayout: True", "axes.autolimit_mode: round_numbers", "axes.labelsize: 30",
-        "backend: qtagg", "axes.formatter.use_locale: True", "legend.loc: center",
+        "savefig.bbox: tight", "axes.autolimit_mode: round_numbers", "axes.labelsize: 30",
     ],
 )  # fmt: skip
 def test_a_report_looks_the_same_whatever_the_users_matplotlibrc_says(
