@@ -142,7 +142,7 @@ def _serve_from(folder: Path, superlink: SuperLink, ended: threading.Event, tell
     while not ended.is_set():
         why = _run_once(superlink, folder, ended, tell)
         if why == REMOVED:
-            tell(f"{folder} was removed, as by a cleaner of temporary files; made again, the boards are unaffected")
+            tell(f"{folder} was removed, as by a cleaner of temporary files; making another, the boards are unaffected")
             return
         if REFUSED in why:
             refused = refused or time.monotonic()
