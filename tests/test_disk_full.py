@@ -65,7 +65,7 @@ def full_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.fsync
 
     def fsync(file: int) -> None:
-        if Path(f"/proc/self/fd/{file}").readlink().name.removesuffix(f".{os.getpid()}.new") == name:
+        if Path(f"/proc/self/fd/{file}").readlink().name.partition(f".{os.getpid()}-")[0] == name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         really(file)
 

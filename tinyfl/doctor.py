@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from tinyfl.devices import udev
 from tinyfl.devices.connected import PYOCD_SECONDS, find_tool, usb_devices
 from tinyfl.devices.ports import Port, serial_ports
 from tinyfl.errors import ConfigError, InstallError, TinyflError
+from tinyfl.errors.words import plain
 from tinyfl.flash import methods
-from tinyfl.system import cache
+from tinyfl.system import cache, clock, proxies
+from tinyfl.system.files import TEMPORARY_CURE, private_folder
+from tinyfl.system.limits import FEW_FILES, FILES_CURE, most_files
+
+SMALL = 1 << 16
+"""Bytes written to try a folder."""
 
 SECONDS = 10.0
 """Time limit for a tool to print its version, in seconds."""
@@ -79,6 +86,10 @@ def _python() -> list[Check]:
         _part("boards", boards.names),
         _part("firmware", lambda: boards.data("firmware")),
         _cache(),
+        _temporary(),
+        _files(),
+        _clock(),
+        _proxies(),
     ]
 
 
@@ -98,6 +109,47 @@ def _cache() -> Check:
     if place is None:
         return Check("tinyfl", "cache", "broken", missed or cache.NOTHING, cache.CURE, needed=True)
     return Check("tinyfl", "cache", "ok", f"{place}, since {missed}" if missed else str(place), needed=True)
+
+
+def _temporary() -> Check:
+    """Checks the folder for the temporary files of gateways, submitted runs and QEMU boards, by writing there."""
+    name, purpose = "temporary files", "gateways, runs on a federation, QEMU boards"
+    try:
+        with private_folder("tinyfl-doctor-") as folder:
+            (folder / "file").write_bytes(bytes(SMALL))
+            return Check("tinyfl", name, "ok", str(folder.parent), purpose=purpose)
+    except (ConfigError, OSError) as error:
+        return Check("tinyfl", name, "broken", str(error), TEMPORARY_CURE, purpose)
+
+
+def _files() -> Check:
+    """Checks the limit of open files, of which an emulated board takes up to five."""
+    most = most_files()
+    found = f"a process may have {most:,}" if most < sys.maxsize else "no limit"
+    enough = most >= FEW_FILES
+    return Check("tinyfl", "open files", "ok" if enough else "broken", found, "" if enough else FILES_CURE, "emulated boards")
+
+
+def _clock() -> Check:
+    """Checks that the clock is set from the network: a SuperLink refuses a gateway whose clock is off."""
+    now, purpose = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", "gateways with keys"
+    known = clock.set_from_network()
+    if known is False:
+        return Check("tinyfl", "clock", "broken", f"{now}, not set from the network", clock.CURE, purpose)
+    how = "set from the network" if known else "nobody here says whether it is set from the network"
+    return Check("tinyfl", "clock", "ok", f"{now}, {how}", purpose=purpose)
+
+
+def _proxies() -> Check:
+    """Checks the proxies in the environment, by which gateways and runs reach a SuperLink."""
+    purpose = "gateways, runs on a federation"
+    found = ", ".join(f"{name} {address}" for name, address in proxies.proxies().items())
+    try:
+        proxies.demand_usable()
+    except ConfigError as error:
+        return Check("tinyfl", "proxies", "broken", found, str(error), purpose)
+    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "this machine only"
+    return Check("tinyfl", "proxies", "ok", f"{found}; NO_PROXY: {plain(exempt)}" if found else "none", purpose=purpose)
 
 
 def _packages() -> list[Check]:

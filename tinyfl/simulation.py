@@ -22,6 +22,7 @@ from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.networks import starts_from
 from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
+from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
 from tinyfl.runs.directory import KEPT, RunDirectory, new_directory, theta_sha256
@@ -105,8 +106,8 @@ def simulate(
     ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads``, ``lanes`` and ``memory`` change
     only the speed. ``memory`` ("200M", "2G") bounds what simulated devices take at once beyond the interpreter, the data set
     and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
-    first round, the changes to the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet
-    is on this machine.
+    first round, the changes to the user's data and network, and at the end a line if figures could not be drawn. ``over`` opens
+    the grid of the rounds; without it the whole fleet is on this machine.
     Without ``progress``, a notebook shows a line of it. Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
@@ -130,13 +131,14 @@ def simulate(
     with directory.locked():
         if resume is None:
             directory.start(job.config)
-        for note in job.notes:
-            (on_note or str)(note)
+        tell = on_note or str
+        for note in (*job.notes, *figures.missed()):
+            tell(note)
         go_on = f"Go on with: {directory.resume_command}"
         with interrupt_message(lambda: f"stopped. {go_on}"):
             outcome, boards = _train(directory, job, over or here, on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
-            return _finish(directory, job, outcome, boards)
+            return _finish(directory, job, outcome, boards, tell)
 
 
 def _new(
@@ -300,7 +302,9 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     }
 
 
-def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
+def _finish(
+    directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]], tell: Callable[[str], object]
+) -> Run:
     """Evaluates, and writes initialisation.npz, result.json and the report."""
     from tinyfl.report.page import write_report
 
@@ -329,5 +333,5 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)
-    write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation)
+    write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation, tell)
     return Run(directory.path, result, theta)

@@ -6,11 +6,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tinyfl.deployment import certificates, keys, supernode
+from tinyfl.deployment.certificates import ClockError
 from tinyfl.deployment.keys import make_keys
 from tinyfl.deployment.submit import run_on
 from tinyfl.deployment.supernode import SuperLink
@@ -30,8 +34,8 @@ def made(folder: Path, monkeypatch: pytest.MonkeyPatch, ago: int = 0, days: int 
 
 
 @contextmanager
-def superlink(folder: Path) -> Iterator[str]:
-    """What shows the certificate of ``folder`` to whoever connects."""
+def superlink(folder: Path, clock: float | None = None) -> Iterator[str]:
+    """What shows the certificate of ``folder`` to whoever connects; and the time of a clock that is ahead by ``clock``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "superlink.crt", folder / "superlink.key")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -40,8 +44,9 @@ def superlink(folder: Path) -> Iterator[str]:
             while True:
                 try:
                     connection, _ = listener.accept()
-                    with connection:
-                        context.wrap_socket(connection, server_side=True).close()
+                    with connection, context.wrap_socket(connection, server_side=True) as tls:
+                        if clock is not None and tls.recv(1000):
+                            tls.sendall(f"HTTP/1.1 403 Forbidden\r\ndate: {http_date(clock)}\r\n\r\n".encode())
                 except ssl.SSLError:
                     continue
                 except OSError:
@@ -51,6 +56,10 @@ def superlink(folder: Path) -> Iterator[str]:
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def http_date(ahead: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
 
 
 def link(address: str, folder: Path) -> SuperLink:
@@ -126,7 +135,7 @@ def test_a_gateway_whose_superlink_has_expired_says_so_once_and_goes_on_when_it_
             return certificates.check(address, "127.0.0.1", int(address.rpartition(":")[2]), folder / "ca.crt")
 
         object.__setattr__(shown, "check", check)
-        supernode._wait_for_certificate(shown, threading.Event(), told.append)
+        supernode._when_valid(shown, threading.Event(), told.append)
     assert len(told) == 1
     assert "expired on" in told[0]
 
@@ -141,3 +150,87 @@ def test_a_run_that_cannot_be_handed_in_because_of_a_certificate_says_so(
         (tmp_path / "config.toml").write_text(entry)
         with pytest.raises(ConfigError, match=f"certificate of the SuperLink at {address} expired on {day(-10)}"):
             run_on("lab", config=None, resume=None, out=tmp_path / "run", options={"task": "sine"})
+
+
+def test_the_clocks_bounds_are_flowers() -> None:
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
+
+    assert (certificates.AHEAD, certificates.BEHIND) == (SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "why"),
+    [
+        (None, ""),
+        (3, ""),
+        (-280, ""),
+        (8, r"clock is [78] s ahead of that of the SuperLink at 127.0.0.1"),
+        (-320, r"clock is 32[01] s behind that of the SuperLink"),
+        (-3 * 86400, r"clock is 259,20\d s behind"),
+        (2**32, r"clock is 4,294,967,\d\d\d s ahead"),
+    ],
+)
+def test_a_clock_that_flower_would_refuse_is_said_in_seconds_with_the_cure(
+    tmp_path: Path, ahead: float | None, why: str
+) -> None:
+    make_keys(tmp_path / "keys", (), ("lab-a",))
+    with superlink(tmp_path / "keys", None if ahead is None else -ahead) as address:
+        if not why:
+            assert link(address, tmp_path / "keys").check() == ()
+            return
+        with pytest.raises(ClockError, match=why + r".*timedatectl set-ntp true"):
+            link(address, tmp_path / "keys").check()
+
+
+@pytest.mark.parametrize(
+    ("ago", "days", "ca_days", "clock"),
+    [(-3, 365, 3650, 3), (40, 30, 3650, -20), (40, 30, 30, -20)],
+    ids=["not valid yet", "expired", "CA expired"],
+)
+def test_a_certificate_is_not_to_blame_for_a_clock_that_is_days_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ago: int, days: int, ca_days: int, clock: int
+) -> None:
+    folder = made(tmp_path / "keys", monkeypatch, ago=ago, days=days, ca_days=ca_days)
+    with superlink(folder, clock * 86400.0) as address, pytest.raises(ClockError, match="this machine's clock is"):
+        link(address, folder).check()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400) | st.text(max_size=60).map(lambda text: f"date: {text}\r\n\r\n".encode()))
+@example(b"date: Sun, 29 Nov 2026 10:00:00 -0000\r\n\r\n")
+@example(b"date: Sun, 29 Nov 2026 10:00:00 +999999\r\n\r\n")
+def test_no_answer_of_a_server_that_is_no_superlink_is_taken_for_a_time_or_fails(answer: bytes) -> None:
+    class Answering:
+        def __init__(self) -> None:
+            self.sent = iter([answer])
+
+        def sendall(self, _: bytes) -> None: ...
+
+        def recv(self, _: int) -> bytes:
+            return next(self.sent, b"")
+
+    assert isinstance(certificates._ahead(Answering(), "host"), float)  # type: ignore[arg-type]
+
+
+def test_a_gateway_whose_clock_is_off_says_so_once_and_goes_on_when_it_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look sees another number of seconds, which is no news."""
+    make_keys(tmp_path, (), ("lab-a",))
+    told: list[str] = []
+    clocks = iter([9.0, 8.0, 7.0, 2.0])
+    monkeypatch.setattr(supernode, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(certificates, "_ahead", lambda *_: next(clocks))
+    with superlink(tmp_path) as address:
+        supernode._when_valid(link(address, tmp_path), threading.Event(), told.append, ClockError)
+    assert len(told) == 1 and "clock is 9 s ahead" in told[0]
+    assert next(clocks, None) is None
+
+
+def test_a_log_of_tls_keys_that_cannot_be_written_is_said_and_no_certificate_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path, (), ("lab-a",))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys.log"))
+    with pytest.raises(ConfigError, match=r"keys.log, the SSLKEYLOGFILE in the environment, cannot be written. Unset"):
+        link("127.0.0.1:1", tmp_path).check()

@@ -15,7 +15,21 @@ def command() -> None:
     except BaseException as error:
         if ending.interrupted(error):
             ending.leave(error)
+        _name_limit(error)
         raise
+
+
+def _name_limit(error: BaseException) -> None:
+    """Ends this process with words if ``error`` comes from a limit of this user or machine."""
+    import sys
+
+    from tinyfl.cli.common import tell
+    from tinyfl.errors import ConfigError
+    from tinyfl.system.limits import limit_reached
+
+    if limit := limit_reached(error):
+        tell(f"tinyfl: {limit}")
+        sys.exit(ConfigError.exit_code)
 
 
 def main() -> None:

@@ -136,5 +136,5 @@ def report(
 
     if len(runs) == 1 and out is not None:
         raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")
-    path = pages.rebuild(runs[0]) if len(runs) == 1 else pages.compare(runs, out or Path("comparison.html"))
+    path = pages.rebuild(runs[0], tell) if len(runs) == 1 else pages.compare(runs, out or Path("comparison.html"), tell)
     say(jsonlib.dumps({"report": str(path)}) if json else str(path))

@@ -1,16 +1,26 @@
-"""Checks of a SuperLink's certificate, before any other request to it."""
+"""Checks of a SuperLink's certificate and clock, before any other request to it."""
 
+import os
 import socket
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from tinyfl.deployment.keys import SOON
 from tinyfl.errors import ConfigError
+from tinyfl.system import clock
 
 CHECK_SECONDS = 5.0
 """Time limit for a SuperLink to present its certificate, in seconds."""
+
+AHEAD, BEHIND = 5, 305
+"""The seconds by which a node's clock may be ahead of its SuperLink's, and behind it: Flower's SYSTEM_TIME_TOLERANCE, and that
+plus its TIMESTAMP_TOLERANCE."""
+
+MAX_HEAD_BYTES = 1 << 14
+"""Maximum size of the head of a SuperLink's response, in bytes."""
 
 EXPIRED, NOT_YET = 10, 9
 """OpenSSL's codes, X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
@@ -25,18 +35,28 @@ NEW_CA = (
 )
 
 
-def check(address: str, host: str, port: int, root: Path) -> tuple[str, ...]:
+class ClockError(ConfigError):
+    """The clocks of this machine and the SuperLink differ too much. It passes when one of them is set."""
+
+
+def check(address: str, host: str, port: int, root: Path, *, signs: bool = False) -> tuple[str, ...]:
     """Warnings about certificates that expire within keys.SOON: the CA's, in the file ``root``, and the one presented by the
     SuperLink at ``host`` and ``port``. A SuperLink without an answer is no error: it may start later.
 
-    Raises ConfigError for a certificate that has expired, or was not issued by ``root``.
+    Raises ConfigError for a certificate that has expired, or was not issued by ``root``, ClockError if this machine's clock is
+    the reason, or if Flower would refuse it in a request that a node ``signs`` with the time.
     """
     try:
         context = ssl.create_default_context(cafile=str(root))
         until = min(_datetime(authority["notAfter"]) for authority in context.get_ca_certs())
     except (ssl.SSLError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename == (keys := os.environ.get("SSLKEYLOGFILE")) and keys:
+            raise ConfigError(
+                f"{keys}, the SSLKEYLOGFILE in the environment, cannot be written. Unset that variable."
+            ) from error
         raise ConfigError(f"{root} is no certificate ({error}). Give the ca.crt made by tinyfl keys.") from error
     if until < _now():
+        _demand_clock(address, host, port)
         raise ConfigError(f"{root} expired on {until:%Y-%m-%d}. {NEW_CA}")
     warnings = _expiry_warning(str(root), until, NEW_CA)
     try:
@@ -45,8 +65,12 @@ def check(address: str, host: str, port: int, root: Path) -> tuple[str, ...]:
             context.wrap_socket(plain, server_hostname=host) as tls,
         ):
             expiry = _datetime((tls.getpeercert() or {})["notAfter"])
+            if signs:
+                _refuse(address, _ahead(tls, host))
             return warnings + _expiry_warning(f"the certificate of the SuperLink at {address}", expiry, NEW_CERTIFICATE)
     except ssl.SSLCertVerificationError as error:
+        if error.verify_code in (EXPIRED, NOT_YET):
+            _demand_clock(address, host, port)
         raise ConfigError(_fault(address, host, port, root, error)) from error
     except ssl.SSLError as error:
         raise ConfigError(
@@ -54,6 +78,40 @@ def check(address: str, host: str, port: int, root: Path) -> tuple[str, ...]:
         ) from error
     except OSError:
         return warnings
+
+
+def _demand_clock(address: str, host: str, port: int) -> None:
+    """Raises ClockError if this machine's clock explains why a certificate is not valid. What the SuperLink says of its own is
+    not verified, and decides about nothing but the message."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        suppress(OSError),
+        socket.create_connection((host, port), CHECK_SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=host) as tls,
+    ):
+        _refuse(address, _ahead(tls, host))
+
+
+def _refuse(address: str, ahead: float) -> None:
+    if not -BEHIND < ahead < AHEAD:
+        raise ClockError(
+            f"this machine's clock is {abs(ahead):,.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the SuperLink at "
+            f"{address}; Flower allows {AHEAD} s ahead and {BEHIND} s behind. {clock.CURE}"
+        )
+
+
+def _ahead(tls: ssl.SSLSocket, host: str) -> float:
+    """The seconds by which this machine's clock is ahead, by the Date of a response, to a second; 0 without one."""
+    head = b""
+    with suppress(OSError, ValueError, TypeError, OverflowError):  # the last three for what is no date
+        tls.sendall(f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        while b"\r\n\r\n" not in head and len(head) < MAX_HEAD_BYTES and (more := tls.recv(MAX_HEAD_BYTES)):
+            head += more
+        lines = [line.partition(b":") for line in head.split(b"\r\n")]
+        (date,) = [value.decode() for name, _, value in lines if name.lower() == b"date"]
+        return (_now() - parsedate_to_datetime(date)).total_seconds() - 1.0  # whole seconds, kept for one
+    return 0.0
 
 
 def _fault(address: str, host: str, port: int, root: Path, error: ssl.SSLCertVerificationError) -> str:

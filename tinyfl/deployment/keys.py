@@ -31,6 +31,7 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tinyfl.errors import ConfigError, RunError
+from tinyfl.system.files import sync
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names that superlink.crt always has, for the SuperLink's own processes."""
@@ -86,7 +87,7 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: in
             (folder / TEMPORARY).unlink(missing_ok=True)  # from an interrupted run
             for name, data in new.items():
                 _write(folder / name, data)
-                os.fsync(descriptor)
+                sync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -132,11 +133,19 @@ def _write(path: Path, data: bytes) -> None:
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if path.suffix == ".key" else 0o644), "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
     if path.name == "superlink.crt":
         new.replace(path)
-    else:
+        return
+    try:
         path.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:  # no links on this file system, such as an SMB share or a USB stick; the folder is locked
+        if path.exists():
+            raise
+        new.rename(path)
+    else:
         new.unlink()
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,7 +26,9 @@ from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.system import cache
+from tinyfl.system.files import private_folder
 from tinyfl.system.interrupts import interrupt_message
+from tinyfl.system.proxies import demand_usable, exempt_loopback, proxy_note
 
 APP = files("tinyfl.flower") / "app" / "pyproject.toml"
 EXIT = re.compile(r"\((not begun, )?exit \d+: (\w+)\)")
@@ -55,7 +56,7 @@ def run_on(
     _demand_home()
     settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
     again = f"tinyfl run --resume {folder} --federation {superlink}"
-    began = time.time()
+    before = _changed(folder / "result.json")
     with interrupt_message(
         lambda: f"stopped while the run was being submitted. If it runs all the same: flwr list {superlink}, flwr stop"
     ):
@@ -69,9 +70,17 @@ def run_on(
             raise
     if ended["status"] != "finished:completed":
         raise _failure(ended, again)
-    result = folder / "result.json"
-    is_local = result.is_file() and result.stat().st_mtime >= began  # the SuperLink may be another machine
+    is_local = _changed(folder / "result.json") not in (None, before)  # the SuperLink may be another machine
     return RunDirectory(folder).result() if is_local else {"run": str(folder), **ended}
+
+
+def _changed(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced, whatever the clock does meanwhile; None without the file."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _demand_home() -> None:
@@ -87,25 +96,25 @@ def _demand_home() -> None:
 
 def _submitted(superlink: str, settings: Mapping[str, Any]) -> str:
     """Submits the run to the SuperLink and returns its number."""
-    with tempfile.TemporaryDirectory() as app:
+    demand_usable()
+    with private_folder("tinyfl-run-") as app:
         table: Any = tomlkit.parse(APP.read_bytes())
         table["tool"]["flwr"]["app"]["config"] = to_run_config(settings)
-        path = Path(app, "tinyfl-fleet")
+        path = app / "tinyfl-fleet"
         path.mkdir()
         (path / "pyproject.toml").write_bytes(tomlkit.dumps(table).encode())
         try:
             started = _flwr("run", str(path), superlink, "--format", "json")
-        except LinkError:
-            _demand_certificate(superlink)
-            raise
+        except LinkError as error:
+            raise _explained(error, superlink) from error
     if not started.get("run-id"):
         raise LinkError(f"the SuperLink {superlink} did not start the run: {started}")
     return str(started["run-id"])
 
 
-def _demand_certificate(superlink: str) -> None:
-    """Raises ConfigError if the SuperLink cannot be reached because of its certificate, which Flower reports as a network
-    error."""
+def _explained(error: LinkError, superlink: str) -> TinyflError:
+    """The error for a SuperLink that Flower cannot reach: about its certificate or the proxy on the way, if it is one of these,
+    which Flower reports as a network error."""
     from flwr.supercore.utils import get_flwr_home
 
     from tinyfl.deployment import certificates
@@ -113,8 +122,14 @@ def _demand_certificate(superlink: str) -> None:
     saved: Any = read_toml(get_flwr_home() / "config.toml").get("superlink", {}).get(superlink, {})
     address, root = str(saved.get("address", "")), saved.get("root-certificates")
     host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     if root and port.isdecimal():
-        certificates.check(address, host.strip("[]"), int(port), Path(root))
+        try:
+            certificates.check(address, host, int(port), Path(root))
+        except ConfigError as fault:
+            return fault
+    way = proxy_note(host, "http" if saved.get("insecure") else "https")
+    return LinkError(f"{error}\nIt was asked {way}.") if way else error
 
 
 def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
@@ -172,7 +187,7 @@ def _absolute(key: str, value: Any) -> Any:
 def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:
     """Shows the run's log until the run has ended, also across broken connections, and returns its final status."""
     while True:
-        subprocess.run([*_program(), "log", number, superlink], stdout=sys.stderr, check=False)
+        subprocess.run([*_program(), "log", number, superlink], stdout=sys.stderr, check=False, env=_environment())
         try:
             (ended,) = _flwr("list", superlink, "--run-id", number, "--format", "json")["runs"]
         except (LinkError, KeyError, ValueError) as error:
@@ -199,12 +214,21 @@ def _program() -> list[str]:
     return [str(Path(sys.executable).with_name("flwr"))]
 
 
+def _environment() -> dict[str, str]:
+    """The environment of Flower's command line, which reaches a SuperLink on this machine past any proxy."""
+    environment = dict(os.environ)
+    exempt_loopback(environment)
+    return environment
+
+
 def _flwr(*words: str) -> dict[str, Any]:
     """Runs Flower's command line and returns its output, parsed from JSON.
 
     Raises LinkError if it fails.
     """
-    done = subprocess.run([*_program(), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [*_program(), *words], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=_environment()
+    )
     start = done.stdout.find("{")
     try:
         reply: dict[str, Any] = json.loads(done.stdout[start:]) if start >= 0 else {}

@@ -30,6 +30,7 @@ from typing import Any
 from tinyfl.deployment.inner import inner
 from tinyfl.errors.words import plain
 from tinyfl.flower.allowed import allowed_here, why_refused
+from tinyfl.system.proxies import proxy_note
 
 POLL_SECONDS = 0.1
 """Polling interval for a reply, in seconds."""
@@ -125,10 +126,13 @@ def _answers(state: Any) -> bool:
         return any(each.message.metadata.reply_to_message_id and not each.is_retrieved for each in state.msg_store.values())
 
 
-def watch(connection: Any, address: str, tell: Tell) -> None:
-    """Patches the connection to report when the SuperLink at ``address`` cannot be reached, and when it is back: once each."""
+def watch(connection: Any, address: str, tell: Tell, scheme: str = "https") -> None:
+    """Patches the connection to report when the SuperLink at ``address`` cannot be reached, by way of a proxy perhaps, and when
+    it is back: once each."""
     from httpx import TimeoutException
 
+    host = address.rpartition(":")[0].strip("[]")
+    way = proxy_note(host, scheme)
     make = connection.make_simple_http_retry_invoker
 
     def watched() -> Any:
@@ -140,7 +144,8 @@ def watch(connection: Any, address: str, tell: Tell) -> None:
             failed(attempt)
             if not away and (attempt.tries > 1 or isinstance(attempt.exception, TimeoutException)):
                 away.append(time.monotonic() - attempt.elapsed_time)
-                tell(f"the SuperLink at {address} cannot be reached ({plain(attempt.exception, 100)}); trying until it can")
+                why = f"({plain(attempt.exception, 100)}){way and ' ' + way}"
+                tell(f"the SuperLink at {address} cannot be reached {why}; trying until it can")
 
         def on_success(attempt: Any) -> None:
             succeeded(attempt)
@@ -215,7 +220,7 @@ def main(file: Path) -> None:
 
     guard(loop, lambda app: why_refused(app, allowed), tell)
     keep_step(loop)
-    watch(connection, given["--superlink"], tell)
+    watch(connection, given["--superlink"], tell, "http" if "--insecure" in arguments else "https")
     report_failures(loop, tell)
     start_superexec(given["--port"], given["--superexec-auth-secret-file"])
     sys.argv = ["flower-supernode", *arguments]

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import resource
 import subprocess
 import sys
 import time
@@ -25,12 +24,15 @@ from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge, Link
 from tinyfl.system import cache
 from tinyfl.system.child import Child
+from tinyfl.system.limits import allow_files
 from tinyfl.system.loop import Loop
 
 LINKS: tuple[Link, ...] = get_args(Link)
 START_SECONDS = 30.0
 """Time limit for an emulated board's first reply, in seconds."""
 MAX_BOARDS = 1000
+FILES = {"process": 3, "unicorn": 0, "qemu": 5}
+"""Open files of a board by its engine: its pipes, its link, and the control of its process."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def started(
     Builds the firmware in the user's cache. Raises ConfigError, InstallError, and the errors of ``build``.
     """
     board, engine = _chosen(name, count, engine, first)
+    allow_files(FILES[engine] * count, f"{count:,} boards of {name}")
     elf = firmware(board, toolchain).elf
-    _allow_files()
     with ExitStack() as running:
         with Loop() as loop:
             # Links are closed together at the end: pyserial takes 0.3 s to close a socket.
@@ -89,8 +91,8 @@ def emulate(
     kind = next((each for each in LINKS if each == link), None)
     if kind is None:
         raise ConfigError(f"no link is called {link!r}. There are: {', '.join(LINKS)}.")
+    allow_files(FILES[engine] * count, f"{count:,} boards of {name}")
     elf = firmware(board, toolchain, out).elf
-    _allow_files()
     with ExitStack() as running:
         urls = (_serve(running, elf, board, serial, engine, kind) for serial in range(first, first + count))
         yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
@@ -125,14 +127,6 @@ def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, source
         digest = hashlib.sha256("\0".join(what).encode()).hexdigest()[:8]
         out = cache.folder(__version__, "-".join([board.name, toolchain, digest]))
     return build(board, out, toolchain=toolchain, sources=sources)
-
-
-def _allow_files() -> None:
-    """Raises this process's limit of open files, since each board needs several."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 8 * MAX_BOARDS if hard == resource.RLIM_INFINITY else min(8 * MAX_BOARDS, hard)
-    if soft != resource.RLIM_INFINITY and soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def _start(running: ExitStack, loop: Loop, elf: Path, board: Board, serial: int, engine: str) -> tuple[Running, LinkedBoard]:
@@ -173,7 +167,13 @@ def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
 
 def _process(running: ExitStack, elf: Path, serial: int, link: Link) -> str:
     where = ["--pty"] if link == "pty" else ["--tcp", "0"]
-    child = running.enter_context(Child([str(elf), *where, "--serial", str(serial)], stdout=subprocess.PIPE))
+    try:
+        child = running.enter_context(Child([str(elf), *where, "--serial", str(serial)], stdout=subprocess.PIPE))
+    except PermissionError as error:
+        raise ConfigError(
+            f"{elf} may not be executed: its file system is mounted noexec, or forbids it. Set XDG_CACHE_HOME to a folder "
+            "elsewhere, whose programs may run."
+        ) from error
     assert child.process.stdout is not None
     url = str(child.process.stdout.readline().decode().strip())
     if not url:

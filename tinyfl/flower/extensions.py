@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from flwr.app import ConfigRecord, Error, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from tinyfl import __version__
 from tinyfl.config import Config
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.flower.allowed import Allowed, refuse_extensions
-from tinyfl.flower.messages import MAX_REPORTED, Trouble
+from tinyfl.flower.messages import MAX_REPORTED, SAME_VERSION, VERSION, Trouble
 from tinyfl.flower.remote import GRACE_SECONDS, Post
 from tinyfl.registry.installed import installed
 
@@ -34,9 +35,11 @@ def demand_task(grid: Grid, nodes: Iterable[int], config: Config) -> None:
 
 
 def refuse_task(content: RecordDict, allowed: Allowed) -> None:
-    """Raises ConfigError if the message asks for a task that this node lacks or does not allow, or has in another version.
-    Imports nothing."""
+    """Raises ConfigError if the message is of another version of tinyfl, or asks for a task that this node lacks or does not
+    allow, or has in another version. Imports nothing."""
     record = content.config_records.get("config", ConfigRecord())
+    if (theirs := record.get(VERSION, __version__)) != __version__:
+        raise ConfigError(f"the run is of tinyfl {plain(theirs, 40)}, and here is {__version__}. {SAME_VERSION}")
     name, version = str(record.get("task", "")), record.get("version", "")
     refuse_extensions({"task": name}, allowed)
     found = installed("task").get(name)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 
-from tinyfl import core
+from tinyfl import __version__, core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, U32, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
@@ -62,6 +62,11 @@ KEPT = "kept"
 
 NETWORK = "network"
 """The ConfigRecord of the network."""
+
+VERSION = "tinyfl"
+"""The key of tinyfl's version in the roll call and in its answers."""
+
+SAME_VERSION = "Install the same version of tinyfl on all machines."
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             "from tinyfl.flower.messages."
         ) from error
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{error}. Install the same version of tinyfl on all machines.") from error
+        raise ConfigError(f"{error}. {SAME_VERSION}") from error
 
 
 def network_record(network: Network) -> ConfigRecord:
@@ -139,9 +144,7 @@ def read_network(content: RecordDict) -> Network | None:
     try:
         return from_plan(str(record["name"]), tuple(record["shape"]), record["plan"])
     except (LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"the message holds no valid network ({error!r}). Install the same version of tinyfl on all machines."
-        ) from error
+        raise ConfigError(f"the message holds no valid network ({error!r}). {SAME_VERSION}") from error
 
 
 @lru_cache(maxsize=4)
@@ -349,8 +352,8 @@ def _read_json(line: str) -> dict[str, Any]:
 
 
 def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] = ()) -> RecordDict:
-    """A node's reply to the roll call: its name, its devices, and the records of its boards."""
-    record: dict[str, Any] = {"name": name, "first": devices.start, "size": len(devices)}
+    """A node's reply to the roll call: its version, its name, its devices, and the records of its boards."""
+    record: dict[str, Any] = {VERSION: __version__, "name": name, "first": devices.start, "size": len(devices)}
     record["boards"] = [json.dumps(board) for board in boards]
     return RecordDict({"shard": ConfigRecord(record)})
 
@@ -358,16 +361,20 @@ def shard_record(name: str, devices: range, boards: Sequence[Mapping[str, Any]] 
 def read_shard(content: RecordDict) -> tuple[str, range, tuple[Mapping[str, Any], ...]]:
     """Reads a node's name, devices and boards from its reply to the roll call.
 
-    Raises Corrupt for an invalid reply.
+    Raises Corrupt for an invalid reply, ConfigError for a node of another version.
     """
     with corrupt("the reply to the roll call"):
         record: Any = content.config_records["shard"]
+        name, version = plain(record["name"], 40), record.get(VERSION, "an older version")
+    if version != __version__:
+        raise ConfigError(f"{name} has tinyfl {plain(version, 40)}, and the run is of {__version__}. {SAME_VERSION}")
+    with corrupt("the reply to the roll call"):
         first, size = int(record["first"]), int(record["size"])
         if first < 0 or size < 1 or first + size > 1 << 32:
             raise Corrupt(f"a node claims to serve {plain(size, 40)} devices from {plain(first, 40)} on.")
         if len(record["boards"]) > size:
             raise Corrupt(f"a node claims to have {len(record['boards']):,} boards for {size:,} devices.")
-        return plain(record["name"], 40), range(first, first + size), tuple(map(_board, record["boards"]))
+        return name, range(first, first + size), tuple(map(_board, record["boards"]))
 
 
 def _board(line: str) -> Mapping[str, Any]:

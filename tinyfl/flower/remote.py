@@ -17,11 +17,12 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from httpx import HTTPError
 
+from tinyfl import __version__
 from tinyfl.errors import ConfigError, Corrupt, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.flower.grid import FleetAddresses
-from tinyfl.flower.messages import NETWORK, Trouble, network_record, read_error, read_events, read_shard
+from tinyfl.flower.messages import NETWORK, VERSION, Trouble, network_record, read_error, read_events, read_shard
 from tinyfl.flower.node import Request, one_by_one, read_apart, read_request
 from tinyfl.networks import Network
 
@@ -58,20 +59,23 @@ class RemoteNode:
 def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[RemoteNode, ...]:
     """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits until all are connected.
 
-    A node without a valid reply serves no devices. Raises ConfigError if two nodes serve the same device, or a node serves one
-    outside the fleet; TrainingError if devices have no node.
+    A node without a valid reply serves no devices. Raises ConfigError if a node refuses the run or has another version, if two
+    nodes serve the same device, or a node serves one outside the fleet; TrainingError if devices have no node.
     """
     post = Post(grid)
     remotes: dict[int, RemoteNode] = {}
     deadline = time.monotonic() + within
     trouble: dict[int, str] = {}
     while True:
-        requests = {node: RecordDict({"config": ConfigRecord()}) for node in grid.get_node_ids() if node not in remotes}
+        roll = RecordDict({"config": ConfigRecord({VERSION: __version__})})
+        requests = {node: roll for node in grid.get_node_ids() if node not in remotes}
         answers = post.exchange(requests, MessageType.QUERY, min(deadline, time.monotonic() + GRACE_SECONDS))
         for node, content in answers.items():
             try:
                 if not isinstance(content, Error):
                     remotes[node] = _remote(node, content)
+                elif content.code == Trouble.failed:
+                    raise ConfigError(f"node {node} refuses the run: {content.reason}")
                 elif content.code != Trouble.silent or node not in trouble:
                     trouble[node] = str(content.reason)
             except Corrupt as error:  # a node of another program, or a lying one: it serves no devices

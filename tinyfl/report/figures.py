@@ -5,16 +5,18 @@ Ito's, and no figure relies on colour alone.
 """
 
 import io
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyfl.errors.words import plain
 from tinyfl.report.html import counted
 from tinyfl.runs.evaluation import LEADING_STEPS, STEPS
 from tinyfl.system import cache
@@ -22,6 +24,9 @@ from tinyfl.system import cache
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
+Note = Callable[[str], object]
 
 BLUE, SKY, ORANGE, GREEN, VERMILION = "#0072B2", "#56B4E9", "#E69F00", "#00795A", "#C14B00"
 INK, GREY, FAINT = "#24292f", "#6b7280", "#e5e7eb"
@@ -55,20 +60,49 @@ class Curve:
     """Whether to draw a thin line without its points and band, as for one of many."""
 
 
-def styled() -> AbstractContextManager[None]:
-    """Sets the style of all drawing inside; restores matplotlib's settings afterwards."""
-    cache.lend()
-    from matplotlib import rc_context
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": GREY,
+    "axes.edgecolor": "#c4c9d0", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5,
+    "axes.titlelocation": "left", "axes.grid": True, "axes.axisbelow": True, "grid.color": FAINT,
+    "grid.linewidth": 0.7, "xtick.color": GREY, "ytick.color": GREY, "legend.frameon": False,
+    "figure.facecolor": "white", "axes.facecolor": "white", "lines.solid_capstyle": "round",
+}  # fmt: skip
+"""The look of all figures, over matplotlib's defaults."""
 
-    return rc_context(
-        {
-            "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": GREY,
-            "axes.edgecolor": "#c4c9d0", "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9.5,
-            "axes.titlelocation": "left", "axes.grid": True, "axes.axisbelow": True, "grid.color": FAINT,
-            "grid.linewidth": 0.7, "xtick.color": GREY, "ytick.color": GREY, "legend.frameon": False,
-            "figure.facecolor": "white", "axes.facecolor": "white", "lines.solid_capstyle": "round",
-        }
-    )  # fmt: skip
+
+class NotDrawn(Exception):
+    """A figure that matplotlib cannot draw on this machine, and why."""
+
+
+def styled() -> AbstractContextManager[None]:
+    """Sets the style of all drawing inside, whatever the user's matplotlibrc says; restores the settings afterwards."""
+    cache.lend()
+    from matplotlib import style
+
+    return style.context(["default", STYLE])
+
+
+def drawn(draw: Callable[[], T]) -> T | NotDrawn:
+    """The figure that ``draw`` makes. A failure is returned, since it costs a report that figure only: it may be of
+    matplotlib's cache folder, of the backend in MPLBACKEND, or of a matplotlibrc."""
+    try:
+        return draw()
+    except Exception as error:
+        return NotDrawn(f"{type(error).__name__}: {plain(error)}")
+
+
+def tell_missing(pictures: Sequence[object], again: str, note: Note) -> None:
+    """Tells ``note`` of figures that could not be drawn, and the command ``again`` for later."""
+    reasons = dict.fromkeys(str(each) for each in pictures if isinstance(each, NotDrawn))
+    if reasons:
+        note(f"figures left out, since matplotlib cannot draw here ({'; '.join(reasons)}). Once it can: {again}")
+
+
+def missed() -> tuple[str, ...]:
+    """A line about the figures that a report will lack, if that is known beforehand."""
+    if "MPLCONFIGDIR" in os.environ or cache.place():
+        return ()
+    return (f"the report will have no figures: {cache.missed() or cache.NOTHING}, and matplotlib needs a cache. {cache.CURE}",)
 
 
 def canvas(height: float) -> "Figure":

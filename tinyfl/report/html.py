@@ -87,8 +87,10 @@ def section(title: str, content: str) -> str:
     return f"<section><h2>{text(title)}</h2>{content}</section>"
 
 
-def image(png: bytes, alt: str, caption: str) -> str:
-    """A figure with an embedded image."""
+def image(png: bytes | Exception, alt: str, caption: str) -> str:
+    """A figure with an embedded image, or the reason for its absence."""
+    if isinstance(png, Exception):
+        return f'<p class="note">Left out: matplotlib cannot draw it here ({text(png, MAX_PARAGRAPH_CHARS)}).</p>'
     data = base64.b64encode(png).decode()
     return (
         f'<figure><img alt="{text(alt)}" src="data:image/png;base64,{data}">'

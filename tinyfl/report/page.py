@@ -15,7 +15,7 @@ from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
-from tinyfl.report.figures import Curve, metric
+from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, metric, tell_missing
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
@@ -46,18 +46,20 @@ def write_report(
     start: F32,
     result: dict[str, Any],
     adaptation: Adaptation,
+    note: Note = str,
 ) -> Path:
     """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is the learnt, ``start``
-    the initial weights; devices adapt by ``adaptation``. Returns the page's path."""
+    the initial weights; devices adapt by ``adaptation``. ``note`` receives a line if figures cannot be drawn. Returns the
+    page's path."""
     learnt, baseline = leading(result["evaluation"]), leading(result["baseline"])
     comparison = Comparison(
         net, theta, start, learnt["adapt_lr"], baseline["adapt_lr"], learnt["shots"], config.tasks, config.clip,
         starts_from(config.network), adaptation,
     )  # fmt: skip
-    return _write(directory, config, net, result, device_figures(task, comparison))
+    return _write(directory, config, net, result, drawn(lambda: device_figures(task, comparison)), note)
 
 
-def rebuild(path: Path) -> Path:
+def rebuild(path: Path, note: Note = str) -> Path:
     """Rewrites the page of the finished run in ``path`` from its files alone. Returns the page's path.
 
     If the user's data file is missing or has changed, the figure of single devices is left out, with a note on the page.
@@ -75,8 +77,8 @@ def rebuild(path: Path) -> Path:
         start = _start(config, task, initialisation.network)
         adaptation = adaptation_of(path / INITIALISATION, initialisation)
     except (DataError, ConfigError, InstallError, OSError) as error:
-        return _write(directory, config, initialisation.network, result, error)
-    return write_report(directory, config, task, initialisation.network, initialisation.theta, start, result, adaptation)
+        return _write(directory, config, initialisation.network, result, error, note)
+    return write_report(directory, config, task, initialisation.network, initialisation.theta, start, result, adaptation, note)
 
 
 def _start(config: Config, task: Task, net: Network) -> F32:
@@ -101,7 +103,7 @@ def _refuse_other_files(directory: RunDirectory, config: Config) -> None:
             raise DataError(f"{path} was changed since the run.")
 
 
-def compare(paths: Sequence[Path], out: Path) -> Path:
+def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
     """Writes one page at ``out`` that compares finished runs of one task. Returns its path.
 
     Raises ConfigError for runs of different tasks or data, RunError for a run that has not finished.
@@ -115,7 +117,8 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
     curves = curves_of(names, results)
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
     floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, if it has one
-    picture = figures.adaptation(curves, floor)
+    picture = drawn(lambda: figures.adaptation(curves, floor))
+    tell_missing([picture], shell("tinyfl", "report", *paths, "--out", out), note)
     body = [
         html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
         html.section("What they reach", _comparison(names, results)),
@@ -148,7 +151,9 @@ def _comparable(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return results
 
 
-def _write(directory: RunDirectory, config: Config, net: Network, result: Result, picture: Picture | Exception) -> Path:
+def _write(
+    directory: RunDirectory, config: Config, net: Network, result: Result, picture: Picture | Exception, note: Note
+) -> Path:
     """Writes the page and its figures; ``picture`` is the figure of single devices, or the reason for its absence."""
     classifies = metric(result["evaluation"]) == "accuracy"
     unit = "cross-entropy" if classifies else "mean squared error"
@@ -156,13 +161,14 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         Curve(starts_from(config.network), result["baseline"], figures.ORANGE, "-."),
         Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
     ]
-    learning = figures.learning_curve(directory.metrics(), unit, log=not classifies)
-    adaptation = figures.adaptation(curves, result["floor"])
-    pngs = {"learning.png": learning, "adaptation.png": adaptation}
-    if isinstance(picture, Picture):
-        pngs["devices.png"] = picture.png
-    for name, png in pngs.items():
-        directory.save(name, png)
+    metrics = directory.metrics()
+    learning = drawn(lambda: figures.learning_curve(metrics, unit, log=not classifies))
+    adaptation = drawn(lambda: figures.adaptation(curves, result["floor"]))
+    tell_missing([learning, adaptation, picture], shell("tinyfl", "report", directory.path), note)
+    devices = picture.png if isinstance(picture, Picture) else picture
+    for name, png in {"learning.png": learning, "adaptation.png": adaptation, "devices.png": devices}.items():
+        if isinstance(png, bytes):
+            directory.save(name, png)
     learning_note = (
         f"Loss ({unit}) of the devices on their own samples, each measured before the step on it. Every device starts its "
         "round from the initialisation, so this falls as devices learn faster from the initialisation."
@@ -268,6 +274,8 @@ def _adaptation_caption(results: Sequence[Result]) -> str:
 def _devices(picture: Picture | Exception) -> str:
     if isinstance(picture, Picture):
         return html.image(picture.png, "Unseen devices before and after adaptation.", picture.caption)
+    if isinstance(picture, NotDrawn):
+        return html.image(picture, "", "")
     why = html.text(picture, html.MAX_PARAGRAPH_CHARS)
     return f'<p class="note">Left out: this figure needs the data of the run. {why}</p>'
 

@@ -27,7 +27,7 @@ from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
 from tinyfl.networks import is_file
 from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, checked, values
-from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
+from tinyfl.system.files import array_names, npz, read_arrays, sync, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
@@ -94,10 +94,11 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Holds the directory's lock for this process.
 
-        Raises RunError if another run holds it.
+        Raises RunError if another run holds it, or its file system has no locks; no new directory is then left behind.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            new = not any(self.path.iterdir())
             lock = (self.path / LOCK).open("a+")
         with lock as file:
             try:
@@ -107,6 +108,14 @@ class RunDirectory:
                 raise RunError(
                     f"{self.path} is in use by a running tinyfl (process {file.read().strip() or 'unknown'}). "
                     "Wait for it, stop it, or give another --out."
+                ) from error
+            except OSError as error:
+                if new:
+                    self._undo()
+                raise RunError(
+                    f"{self.path} cannot be locked, so that two runs could write there at once: its file system has no locks "
+                    f"({error.strerror}), as some network shares. Give an --out on a local disk, and copy the run afterwards; "
+                    "or mount the share with locks."
                 ) from error
             with writing(self.path / LOCK):
                 file.truncate(0)
@@ -126,6 +135,12 @@ class RunDirectory:
         self._demand_new()
         write_whole(self.path / DATA, content)
         return self.path / DATA
+
+    def _undo(self) -> None:
+        """Removes a directory that holds a lock file only."""
+        with suppress(OSError):
+            (self.path / LOCK).unlink()
+            self.path.rmdir()
 
     def start(self, config: Config) -> None:
         """Writes the config of a new run.
@@ -306,7 +321,7 @@ class Log:
     def save(self) -> None:
         """Flushes all lines to disk."""
         with writing(self._path, self._cure):
-            os.fsync(self._file.fileno())
+            sync(self._file.fileno())
 
     def __enter__(self) -> "Log":
         return self

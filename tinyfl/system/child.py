@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO
 
 from tinyfl.system.interrupts import signals_deferred
+from tinyfl.system.limits import demand_resources
 
 DEADLINE = 30.0
 """Seconds within which a process must end."""
@@ -29,7 +30,8 @@ class Child:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        with signals_deferred():  # so that no process is left without its watchdog
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        with signals_deferred(), demand_resources():  # no process is left without its watchdog
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -40,21 +42,26 @@ class Child:
                 env=env,
                 start_new_session=True,
             )
-            # The watchdog's input ends when this process does, even by kill -9.
-            self._watchdog = subprocess.Popen(
-                ["sh", "-c", 'read -r line; kill -s KILL -- "-$0"', str(self.process.pid)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            try:
+                # The watchdog's input ends when this process does, even by kill -9.
+                self._watchdog = subprocess.Popen(
+                    ["sh", "-c", 'read -r line; kill -s KILL -- "-$0"', str(self.process.pid)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except BaseException:
+                self.kill()
+                raise
 
     def kill(self) -> None:
         """Kills the process and its session. The watchdog ends before the process is reaped, while its id cannot be reused."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self._watchdog.kill()
-        self._watchdog.communicate(timeout=DEADLINE)
+        if self._watchdog:
+            self._watchdog.kill()
+            self._watchdog.communicate(timeout=DEADLINE)
         self.process.wait(DEADLINE)
         for stream in (self.process.stdout, self.process.stderr):
             if stream:

@@ -1,5 +1,6 @@
 """Safe reading and atomic writing of files, and temporary folders that are removed even after a kill."""
 
+import errno
 import fcntl
 import io
 import math
@@ -9,15 +10,16 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.errors import DataError, RunError
+from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import plain
+from tinyfl.system.limits import limit_reached
 
 KINDS = "biufSU"
 """NumPy's kinds of plain arrays: truth values, numbers and text. Others may hold Python objects, or are useless here."""
@@ -31,22 +33,51 @@ LOCK = "owner"
 """The lock file in a temporary folder."""
 
 
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM, errno.EACCES}
+"""Errors of fsync on file systems without it: for folders on network shares and FUSE, as a rule."""
+
+TEMPORARY_CURE = "Set TMPDIR to a folder with room that you may write to."
+
+
+def temporary() -> Path:
+    """The folder for temporary files.
+
+    Raises ConfigError if there is none.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        given = os.environ.get("TMPDIR")
+        places = f"TMPDIR ({plain(given)}), /tmp and /var/tmp" if given else "/tmp and /var/tmp"
+        raise ConfigError(f"there is no folder for temporary files: {places} cannot be written. {TEMPORARY_CURE}") from error
+
+
 @contextmanager
 def private_folder(prefix: str) -> Iterator[Path]:
     """A temporary folder for this user alone, while the context lasts. The folder of a killed process is removed by the next
-    call with the same ``prefix``."""
-    _remove_ownerless(prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        with (folder / f"{LOCK}.new").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    call with the same ``prefix``, if its file system has locks.
+
+    Raises ConfigError if it cannot be made.
+    """
+    parent = temporary()
+    _remove_ownerless(parent, prefix)
+    with ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory("", prefix, parent, ignore_cleanup_errors=True)))
+            lock = stack.enter_context((folder / f"{LOCK}.new").open("w"))
+            with suppress(OSError):  # no locks there: nobody can tell that its owner has ended, and it stays after a kill
+                fcntl.flock(lock, fcntl.LOCK_EX)
             (folder / f"{LOCK}.new").rename(folder / LOCK)  # locked before it has its name: no owner is overlooked
-            yield folder
+        except OSError as error:
+            raise ConfigError(
+                limit_reached(error) or f"{parent} cannot take temporary files ({plain(error)}). {TEMPORARY_CURE}"
+            ) from error
+        yield folder
 
 
-def _remove_ownerless(prefix: str) -> None:
+def _remove_ownerless(parent: Path, prefix: str) -> None:
     """Removes this user's temporary folders with this prefix whose owner has ended, and so released its lock."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):  # another user's, already gone, or locked
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue
@@ -185,7 +216,8 @@ def writing(path: Path, cure: str = CURE) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be written ({plain(error)}). {cure}") from error
+        limit = limit_reached(error) if isinstance(error, OSError) else ""
+        raise RunError(f"{path} cannot be written{f': {limit}' if limit else f' ({plain(error)}). {cure}'}") from error
 
 
 def write_whole(path: Path, data: bytes, cure: str = CURE) -> None:
@@ -195,19 +227,36 @@ def write_whole(path: Path, data: bytes, cure: str = CURE) -> None:
     Raises RunError with the ``cure`` if it cannot be written; the file is then unchanged.
     """
     with writing(path, cure):
-        temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.new")
+        new = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.new")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with new.open("wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+                sync(file.fileno())
+            new.replace(path)
         except OSError:
-            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            new.unlink(missing_ok=True)  # a full disk needs the room
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
+
+
+def sync(descriptor: int) -> None:
+    """Flushes an open file or folder to disk, where the file system can."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes the names in the folder ``path`` to disk, where the file system can, and where this user may read the folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
