@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Inner, State, WithLayers, with_layers
-from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config import Config, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
-from tinyfl.errors import ConfigError, RunError
+from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
@@ -25,8 +25,9 @@ from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
 from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
-from tinyfl.runs.extensions import Resumable, again
+from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, fitted
+from tinyfl.runs.resuming import resumed
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks import SPLITS
@@ -85,11 +86,11 @@ def simulate(
     devices are simulated. ``algorithm``, ``task`` and ``aggregator`` may also be a class or an object of your own, or
     "package.module:Class" (docs/your-own.md).
 
-    ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads``, ``lanes`` and ``memory`` change
-    only the speed. ``memory`` ("200M", "2G") bounds what simulated devices take at once beyond the interpreter, the data set
-    and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
-    first round, the changes to the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet
-    is on this machine.
+    ``resume`` continues the run in that directory, to the same theta, bit for bit; its data, and a network that is a file, may
+    be at other paths by then. ``threads``, ``lanes`` and ``memory`` change only the speed. ``memory`` ("200M", "2G") bounds
+    what simulated devices take at once beyond the interpreter, the data set and theta (tinyfl.tasks.memory). ``on_event``
+    receives the boards' events, from another thread; ``on_note``, before the first round, the changes to the user's data and
+    network. ``over`` opens the grid of the rounds; without it the whole fleet is on this machine.
     Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
@@ -101,20 +102,23 @@ def simulate(
     except ValueError as error:
         raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
     report = progress or (lambda _: None)
-    file = Path(config) if config is not None else None
+    file, resumption = Path(config) if config is not None else None, None
     if resume is not None:
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         path = Path(resume)
-        job = _prepare(_resumed(RunDirectory(path).config(), options, file), engine, report)
+        resumption = resumed(RunDirectory(path), options, file)
+        job = _prepare(resumption.wanted, engine, report)
     else:
         job = _prepare(resolve(options, file, installed=True), engine, report)
         path = Path(out) if out else free_directory(job.config)
     directory = Resumable(path, job.config.words)
     with directory.locked():
-        if resume is None:
+        if resumption is None:
             directory.start(job.config)
-        for note in job.notes:
+        else:
+            resumption.take_over(directory)
+        for note in (*(resumption.notes if resumption else ()), *job.notes):
             (on_note or str)(note)
         go_on = f"Go on with: {directory.resume_command}"
         with interrupt_message(lambda: f"stopped. {go_on}"):
@@ -170,32 +174,6 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     kept = plan.weights_of(inner.local) if inner.kept else 0
     shots = max(config.shots)
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
-
-
-def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Config:
-    """``saved``, the config of the resumed run, with the changes allowed on resuming.
-
-    Raises RunError if ``options`` or ``file`` describe another run, or an older tinyfl scaled the data differently.
-    """
-    if saved.older:
-        raise RunError(
-            "an older tinyfl started this run, and scaled its data differently: it cannot be resumed. "
-            "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
-        )
-    chosen = {key: value for key, value in options.items() if value is not None}
-    given = {**(read_settings(file) if file else {}), **renamed(chosen)}
-    for each in saved.extensions:
-        given[each.kind] = again(each, given.get(each.kind))
-    wanted = resolve({**saved.as_options(), **given}, installed=True)
-    wanted.demand_code()
-    requested = fitted(wanted)[0]
-    for key, value in vars(requested).items():
-        if key not in MAY_CHANGE and value != getattr(saved, key):
-            raise RunError(
-                f"the run was started with {key} {getattr(saved, key)!r} and cannot be resumed with {value!r}. "
-                "Leave the option out, or start a new run with another --out."
-            )
-    return requested
 
 
 def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:

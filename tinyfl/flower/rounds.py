@@ -185,17 +185,18 @@ class Federation:
         checkpoint = self.directory.checkpoint()
         if checkpoint is None:
             return
-        if checkpoint.config_sha256 != self.hashes[0]:
+        if self.hashes[0] not in (checkpoint.config_sha256, checkpoint.next_sha256):
             raise RunError(
                 f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
                 "Restore it, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
             )
-        held = {self.config.data: checkpoint.data_sha256, self.config.network: checkpoint.network_sha256}
-        for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):
+        for key, before, now in zip(
+            ("data", "network"), (checkpoint.data_sha256, checkpoint.network_sha256), self.hashes[1:], strict=True
+        ):
             if before != now:
                 raise RunError(
-                    f"{path} was changed since the run started, so it cannot be resumed. "
-                    "Restore it, or start a new run with another --out."
+                    f"{getattr(self.config, key)} was changed since the run started, so it cannot be resumed. "
+                    f"Restore it, give --{key} another copy of what it was, or start a new run with another --out."
                 )
         shape = self._snapshot.state.theta.shape
         if checkpoint.state.theta.shape != shape or checkpoint.state.round > self.config.rounds:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ CHECKPOINT_FIELDS = (
 )  # fmt: skip
 """Arrays of a checkpoint's file; besides MORE, and those of the algorithm's memory, whose names begin with MEMORY."""
 
-MORE, MEMORY = ("run", "kept_rounds"), "memory."
+MORE, MEMORY = ("run", "kept_rounds", "next_sha256"), "memory."
 
 KEPT = "checkpoint"
 """The folder of what simulated devices keep from round to round."""
@@ -49,7 +49,8 @@ KEPT = "checkpoint"
 class Checkpoint:
     """A run between two rounds: the state, the hashes of config, data and network file, and the counts so far. ``losses`` are
     those of the rounds since the last record in metrics.jsonl. ``run`` is the run's number, and ``kept_rounds`` uint32
-    (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing."""
+    (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing. ``next_sha256`` is the hash of
+    the config that the run changes to here, empty without a change."""
 
     state: State
     config_sha256: str
@@ -60,6 +61,7 @@ class Checkpoint:
     losses: tuple[float, ...]
     run: int = 0
     kept_rounds: U32 | None = None
+    next_sha256: str = ""
 
 
 class RunDirectory:
@@ -111,6 +113,14 @@ class RunDirectory:
             raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
+    def change(self, before: Config, after: Config) -> None:
+        """Replaces the config of a run. The checkpoint first gets the new hash beside the old one, so that a run killed at any
+        moment goes on with either."""
+        checkpoint = self.checkpoint()
+        if checkpoint is not None and after.sha256() != before.sha256():
+            self.save_checkpoint(replace(checkpoint, next_sha256=after.sha256()))
+        self.save(CONFIG, after.to_toml().encode())
+
     def config(self) -> Config:
         """Reads the run's config.
 
@@ -134,6 +144,7 @@ class RunDirectory:
                 **memory,
                 **kept,
                 run=checkpoint.run,
+                next_sha256=checkpoint.next_sha256,
                 theta=checkpoint.state.theta,
                 round=checkpoint.state.round,
                 config_sha256=checkpoint.config_sha256,
@@ -180,6 +191,7 @@ class RunDirectory:
             tuple(losses.tolist()),
             record.run,
             kept,
+            record.next_sha256,
         )
 
     def metrics(self) -> list[dict[str, Any]]:

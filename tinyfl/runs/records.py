@@ -132,6 +132,7 @@ class CheckpointRecord(_Record):
     left_out: Json[dict[str, Count]]
     seconds: Number
     run: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    next_sha256: FileHash = ""
 
 
 class InitialisationRecord(_Record):
