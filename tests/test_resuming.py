@@ -1,30 +1,39 @@
-"""What a resumed run may do otherwise: find its files elsewhere."""
+"""What a resumed run may do otherwise: find its files elsewhere, and have more rounds or fewer."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tinyfl
-from tinyfl.errors import DataError, RunError
+from tinyfl.algorithms import State
+from tinyfl.config import resolve
+from tinyfl.errors import ConfigError, DataError, RunError
+from tinyfl.fleet import draw_cohort
 from tinyfl.flower.rounds import Progress
-from tinyfl.report import figures
+from tinyfl.report import page
 from tinyfl.runs import directory as directories
 from tinyfl.runs import learner
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.finished import origin
+from tinyfl.simulators.native import NativeFleet
 
 OWN: dict[str, Any] = {"task": "npz", "network": "mlp-4", "rounds": 40, "tasks": 20, "shots": (5,), "adapt_lr": 0.1}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "DPI", 30)
+    """Runs have no report, whose figures take longer than they."""
+    monkeypatch.setattr(page, "write_report", lambda *_: None)
 
 
 def interrupted(after: int, **options: Any) -> None:
@@ -153,3 +162,179 @@ def test_a_network_files_bytes_decide_too_and_a_kill_at_any_write_is_no_harm(
         tinyfl.simulate(resume=net.path, network=str(new))
     with pytest.raises(RunError, match="cannot be resumed with"):
         tinyfl.simulate(resume=net.path, network="mlp-4")
+
+
+SINE: dict[str, Any] = {"task": "sine", "network": "mlp-8", "devices": 50, "cohort": 3, "tasks": 4, "adapt_lr": 0.01}
+
+
+def read(run: Path) -> dict[str, Any]:
+    """What a run leaves, but seconds and its place."""
+    result = json.loads((run / "result.json").read_text())
+    for key in ("seconds", "device_rounds_per_s", "run"):
+        del result[key]
+    rounds = [{**json.loads(line), "seconds": 0} for line in (run / "rounds.jsonl").read_text().splitlines()]
+    held = np.load(run / "initialisation.npz")
+    arrays = {name: held[name].tobytes() for name in held.files}
+    return {"result": result, "rounds": rounds, "metrics": (run / "metrics.jsonl").read_bytes(), "arrays": arrays}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "more", "options"),
+    [
+        (40, 80, {"algorithm": "fedavg"}),
+        (700, 1400, {"algorithm": "fedavg", "cohort": 1}),  # every round is in metrics.jsonl, then every second
+        (1100, 2750, {"algorithm": "joint", "cohort": 1, "devices": 7}),  # every second, then every fifth
+        (300, 600, {"algorithm": "fedavg", "network": "mlp-16-relu", "rate": 0.4}),  # of some devices the loop diverges
+        (12, 24, {"algorithm": "fedavg", "nodes": "devices", "aggregator": "median", "cohort": 5}),
+        (12, 24, {"algorithm": "fedavg", "nodes": "3"}),
+    ],
+)
+def test_a_finished_run_continued_to_more_rounds_is_the_run_of_as_many_to_the_bit(
+    tmp_path: Path, rounds: int, more: int, options: dict[str, Any]
+) -> None:
+    whole = tinyfl.simulate(out=tmp_path / "whole", rounds=more, **{**SINE, **options})
+    tinyfl.simulate(out=tmp_path / "run", rounds=rounds, **{**SINE, **options})
+    notes: list[str] = []
+    run = tinyfl.simulate(resume=tmp_path / "run", rounds=more, on_note=notes.append)
+    assert run.theta.tobytes() == whole.theta.tobytes()
+    assert read(run.path) == read(whole.path)
+    assert notes == [f"rounds: {more:,} in all, instead of {rounds:,}; {rounds:,} are done"]
+    assert bool(run.result["left_out"]) == (options.get("rate") == 0.4)
+
+
+def test_a_run_continued_from_the_middle_and_killed_at_any_write_is_the_run_of_as_many_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**SINE, "algorithm": "fedavg", "nodes": "2"}
+    whole = tinyfl.simulate(out=tmp_path / "whole", rounds=1200, **options)
+    path = tmp_path / "run"
+    tinyfl.simulate(out=path, rounds=600, **options)
+    for name in (directories.CHECKPOINT, directories.CONFIG, directories.METRICS):
+        killed_while_writing(monkeypatch, name, resume=path, rounds=1200)
+        if name != directories.METRICS:
+            assert tinyfl.simulate(resume=path).result["rounds"] == 600  # or with the number of before
+            killed_while_writing(monkeypatch, name, resume=path, rounds=1200)
+    with pytest.raises(RunError, match="has not finished"):
+        RunDirectory(path).result()
+    interrupted(700, resume=path)
+    interrupted(900, resume=path, rounds=1000)
+    tinyfl.simulate(resume=path, rounds=1200)
+    # The interruptions asked for a minimum of updates, which the config of a resumed run does not keep.
+    assert read(path) == read(whole.path)
+
+
+@pytest.mark.parametrize("algorithm", ["tinyreptile", "reptile"])
+def test_a_falling_outer_step_is_restated_over_the_new_total_and_the_jump_is_said(
+    tmp_path: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tinyfl.simulate(out=tmp_path / "run", rounds=100, algorithm=algorithm, **SINE)
+    notes: list[str] = []
+    run = tinyfl.simulate(resume=tmp_path / "run", rounds=200, on_note=notes.append)
+    said = "schedule: restated after round 100 over 200 rounds instead of 100: the outer step is 0.01 in round 100 and 0.5"
+    assert any(note.startswith(said) for note in notes)
+    assert any(note.startswith(said) for note in run.result["notes"])
+    monkeypatch.undo()
+    assert said in page.rebuild(run.path).read_text()
+    # By hand: the public parts of a round.
+    config = RunDirectory(run.path).config()
+    assert config.continued == ((100, 100),)
+    task = config.load_task()
+    net = learner.network(config.network, task.shape, task.outputs, task.loss, task.activation)
+    fleet, made = NativeFleet(task, net, config.devices), config.build()
+    state = State(0, net.initial_weights(config.seed))
+    for round in range(200):
+        updates = fleet.run(draw_cohort(config.seed, round, 3, 50), round, state.theta, made.inner(round))
+        alpha = 1 - round / (100 if round < 100 else 200)
+        state = state.step(alpha * (updates.mean() - state.theta))
+    assert state.theta.tobytes() == run.theta.tobytes()
+    # The config says it all: a new run with it is the same.
+    again = tinyfl.simulate(config=run.path / "config.toml", out=tmp_path / "again")
+    assert read(again.path) == read(run.path)
+
+
+def test_a_restated_schedule_survives_interruptions_and_further_numbers_of_rounds(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    interrupted(30, out=path, rounds=100, **SINE)
+    interrupted(60, resume=path, rounds=90)
+    interrupted(60, resume=path, rounds=400)  # no round is done with 90 after the next line
+    result = tinyfl.simulate(resume=path, rounds=120).result
+    config = RunDirectory(path).config()
+    totals = dict(config.continued)
+    assert list(totals.values()) == [100, 90]
+    assert (result["rounds"], result["config_sha256"]) == (120, config.sha256())
+    assert sum(note.startswith("schedule: restated") for note in result["notes"]) == 2
+    again = tinyfl.simulate(config=path / "config.toml", out=tmp_path / "again", minimum=0)
+    assert again.result["theta_sha256"] == result["theta_sha256"]
+    fresh = tinyfl.simulate(out=tmp_path / "fresh", rounds=120, **SINE)
+    assert fresh.result["theta_sha256"] != result["theta_sha256"]
+    assert fresh.result["config_sha256"] != result["config_sha256"]
+
+
+def test_the_report_of_a_continued_run_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[int] = []
+    monkeypatch.setattr(page, "write_report", lambda *arguments: reported.append(arguments[6]["rounds"]))
+    tinyfl.simulate(out=tmp_path, rounds=4, **SINE)
+    tinyfl.simulate(resume=tmp_path, rounds=9)
+    assert reported == [4, 9]
+
+
+def test_a_run_that_has_done_nothing_just_gets_the_other_number(tmp_path: Path) -> None:
+    interrupted(10, out=tmp_path / "run", rounds=30, **SINE)
+    (tmp_path / "run" / "checkpoint" / "state.npz").unlink()
+    run = tinyfl.simulate(resume=tmp_path / "run", rounds=20, minimum=0)
+    assert run.theta.tobytes() == tinyfl.simulate(out=tmp_path / "fresh", rounds=20, **SINE).theta.tobytes()
+    assert RunDirectory(run.path).config().continued == ()
+
+
+def test_a_run_may_end_where_it_is_but_not_before(tmp_path: Path) -> None:
+    interrupted(20, out=tmp_path / "run", rounds=30, algorithm="fedavg", **SINE)
+    held = RunDirectory(tmp_path / "run").checkpoint()
+    assert held is not None
+    done = held.state.round
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with pytest.raises(RunError, match=f"{done} rounds of this run are done.*Give --rounds {done} or more"):
+        tinyfl.simulate(resume=tmp_path / "run", rounds=done - 1)
+    with pytest.raises(ConfigError, match="rounds is 0"):
+        tinyfl.simulate(resume=tmp_path / "run", rounds=0)
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+    run = tinyfl.simulate(resume=tmp_path / "run", rounds=done)
+    whole = tinyfl.simulate(out=tmp_path / "whole", rounds=done, algorithm="fedavg", **SINE)
+    assert read(run.path) == read(whole.path)
+
+
+def test_rounds_that_an_older_tinyfl_logged_keep_their_metrics(tmp_path: Path) -> None:
+    whole = tinyfl.simulate(out=tmp_path / "whole", rounds=1200, algorithm="fedavg", **SINE)
+    path = tinyfl.simulate(out=tmp_path / "run", rounds=600, algorithm="fedavg", **SINE).path
+    lines = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["loss"]
+    (path / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = tinyfl.simulate(resume=path, rounds=1200)
+    assert run.theta.tobytes() == whole.theta.tobytes()
+    assert [record["round"] for record in RunDirectory(path).metrics()] == [*range(1, 601), *range(602, 1201, 2)]
+
+
+@given(
+    st.one_of(
+        st.integers(), st.text(), st.lists(st.integers()), st.lists(st.lists(st.integers(-3, 1 << 40), max_size=3), min_size=1)
+    )
+)
+def test_what_is_no_list_of_numbers_of_rounds_is_refused(value: Any) -> None:
+    pairs = value if isinstance(value, list) else [value]
+    good = all(isinstance(pair, list) and len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1 << 31 for pair in pairs)
+    good = good and all(a < b for a, b in pairwise(pairs)) and (not pairs or pairs[-1][0] <= 31250)
+    if isinstance(value, str) and not value:
+        good = False
+    if good:
+        assert resolve({"task": "sine", "continued": value}).continued == tuple(map(tuple, value))
+    else:
+        with pytest.raises(ConfigError, match="continued"):
+            resolve({"task": "sine", "continued": value})
+
+
+def test_a_config_edited_by_hand_is_not_taken_over_with_other_changes(tmp_path: Path) -> None:
+    tinyfl.simulate(out=tmp_path, rounds=5, algorithm="fedavg", **SINE)
+    config = tmp_path / "config.toml"
+    config.write_text(config.read_text().replace("cohort = 3", "cohort = 4"))
+    with pytest.raises(RunError, match=r"config\.toml was changed"):
+        tinyfl.simulate(resume=tmp_path, rounds=10)

@@ -27,7 +27,7 @@ from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha2
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, fitted
-from tinyfl.runs.resuming import resumed
+from tinyfl.runs.resuming import restated, resumed
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks import SPLITS
@@ -162,9 +162,10 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     config, learner = fitted(config)
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
-    algorithm = with_layers(config.build(), learner.network.weighted_layers)
+    algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
+    learner = replace(learner, notes=(*learner.notes, *restated(config)))
     return _Job(**vars(learner), config=config, algorithm=algorithm, engine=engine, progress=progress)
 
 

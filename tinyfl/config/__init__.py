@@ -38,7 +38,10 @@ class Config(Settings):
 
     ``minimum``, ``seconds`` and ``fleet`` decide it only where a device fails: a round counts with ``minimum`` updates, a board
     may take ``seconds`` for its part, and ``fleet`` says where the devices are (none: all are simulated here). ``extensions``
-    are those of task, algorithm and aggregator that are not tinyfl's own."""
+    are those of task, algorithm and aggregator that are not tinyfl's own.
+
+    ``continued`` has a pair for each time that a resumed run got another number of rounds and its algorithm's schedule was
+    restated: the rounds done by then, and their number until then."""
 
     extensions: tuple[Chosen, ...] = ()
 
@@ -53,6 +56,18 @@ class Config(Settings):
         """
         algorithm: Algorithm = self.chosen("algorithm").made(self._settings_of("algorithm"))
         return algorithm
+
+    def built_before(self) -> tuple[tuple[int, "Algorithm"], ...]:
+        """The algorithms of the rounds before the last of ``continued``, each with the round at which it ends.
+
+        Raises ConfigError as ``build`` does, and for an algorithm that is an object with a number of rounds of its own.
+        """
+        chosen = self.chosen("algorithm")
+        if self.continued and not chosen.makes:
+            raise ConfigError(
+                f"the run got another number of rounds, and {chosen.called} is an object with one. Give its class."
+            )
+        return tuple((done, replace(self, rounds=total).build()) for done, total in self.continued)
 
     def load_task(self, standard: "Standardisation | None" = None) -> "Task":
         """The task, with its data; ``standard`` is what an earlier run did to them.
@@ -134,7 +149,14 @@ class Config(Settings):
         held = asdict(replace(self, extensions=()))
         del held["extensions"]
         extensions = {each.kind: each.to_toml() for each in self.extensions}
-        return {**held, "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet], **extensions}
+        continued = [list(pair) for pair in self.continued]
+        return {
+            **held,
+            "shots": list(self.shots),
+            "continued": continued,
+            "fleet": [part.to_toml() for part in self.fleet],
+            **extensions,
+        }
 
 
 def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: bool = False) -> Config:
@@ -153,7 +175,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     chosen = {kind: _chosen(kind, table.get(kind), options.get(kind), installed) for kind in KINDS}
     in_file = Chosen.read("algorithm", table["algorithm"]).name if "algorithm" in table else None
     if "algorithm" in options and chosen["algorithm"].name != in_file:
-        table = {key: value for key, value in table.items() if key not in OF_AN_ALGORITHM}
+        table = {key: value for key, value in table.items() if key not in (*OF_AN_ALGORITHM, "continued")}
     given = {**table, **options}
     for key in given:
         if key not in SETTINGS:
@@ -241,6 +263,11 @@ def _checked(values: Mapping[str, Any]) -> Config:
     if (config.standardise or config.targets) and task.takes("targets") is False:
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
+        )
+    if config.continued and config.continued[-1][0] > config.rounds:
+        raise ConfigError(
+            f"continued says that {config.continued[-1][0]:,} rounds were done, of {config.rounds:,}. Give more --rounds, or "
+            "remove continued from the file."
         )
     if config.nodes != "devices" and not re.fullmatch(r"0*[1-9][0-9]{0,9}", config.nodes):
         raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")

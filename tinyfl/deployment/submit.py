@@ -138,6 +138,8 @@ def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     in_file = read_settings(config) if config else {}
     chosen = renamed({key: value for key, value in options.items() if value is not None})
     given = {**in_file, **chosen, **_extensions(in_file, chosen)}
+    if given.pop("continued", None):
+        raise ConfigError("a run that got more rounds is repeated on one machine only: leave --federation out.")
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
 from tinyfl.networks import is_file
-from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, checked, values
+from tinyfl.runs.metrics import Tally, tallied
+from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, RoundRecord, checked, values
 from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
@@ -62,6 +63,9 @@ class Checkpoint:
     run: int = 0
     kept_rounds: U32 | None = None
     next_sha256: str = ""
+
+
+Line = TypeVar("Line", bound=Round)
 
 
 class RunDirectory:
@@ -114,12 +118,25 @@ class RunDirectory:
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def change(self, before: Config, after: Config) -> None:
-        """Replaces the config of a run. The checkpoint first gets the new hash beside the old one, so that a run killed at any
-        moment goes on with either."""
-        checkpoint = self.checkpoint()
-        if checkpoint is not None and after.sha256() != before.sha256():
-            self.save_checkpoint(replace(checkpoint, next_sha256=after.sha256()))
+        """Replaces the config of a run; the result of another one goes. The checkpoint first gets the new hash beside the old
+        one, so that a run killed at any moment goes on with either."""
+        now, then = before.sha256(), after.sha256()
+        if now != then:
+            checkpoint = self.checkpoint()
+            if checkpoint is not None:
+                self.demand_config(checkpoint, now)
+                self.save_checkpoint(replace(checkpoint, config_sha256=now, next_sha256=then))
+            with writing(self.path / RESULT, self._cure):
+                (self.path / RESULT).unlink(missing_ok=True)
         self.save(CONFIG, after.to_toml().encode())
+
+    def demand_config(self, checkpoint: Checkpoint, config_sha256: str) -> None:
+        """Raises RunError if the config of this hash is not that of the checkpoint."""
+        if config_sha256 not in (checkpoint.config_sha256, checkpoint.next_sha256):
+            raise RunError(
+                f"{self.path / CONFIG} was changed since the run started, so it cannot be resumed. Restore it (more rounds: "
+                f"{self.resume_command} --rounds N), or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
+            )
 
     def config(self) -> Config:
         """Reads the run's config.
@@ -204,9 +221,19 @@ class RunDirectory:
             kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
             self.save(name, b"".join(line + b"\n" for line in kept))
 
-    def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
+    def restate_metrics(self, done: int, total: int) -> Tally | None:
+        """Writes metrics.jsonl again after ``done`` rounds, as that of a run of ``total``, and returns the tally. None, without
+        a change, if rounds.jsonl does not have what that takes."""
+        found = tallied([record for _, record in self._records(ROUNDS, RoundRecord)], done, total)
+        if found is None:
+            return None
+        tally, records = found
+        self.save(METRICS, "".join(f"{json.dumps(record)}\n" for record in records).encode())
+        return tally
+
+    def _records(self, name: str, kind: type[Line]) -> list[tuple[bytes, Line]]:
         """The lines of a file and their records, without a truncated last line."""
-        path, records = self.path / name, []
+        path, records = self.path / name, list[tuple[bytes, Line]]()
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
             records.append((line, checked(kind, line, path, "Put it back, or start the run again with another --out.")))
         return records

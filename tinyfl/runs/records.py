@@ -29,6 +29,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileHash = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 """Empty without a file."""
+Spans = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(-[0-9]{1,10})?(,[0-9]{1,10}(-[0-9]{1,10})?)*$")]
+"""Of devices (tinyfl.fleet.spans)."""
 
 
 class _Record(BaseModel):
@@ -114,6 +116,15 @@ class Round(_Record):
     """A line of rounds.jsonl."""
 
     round: Count
+
+
+class RoundRecord(Round):
+    """The same, with what metrics.jsonl follows from. ``loss`` is the devices' mean, null if it is not finite; an older tinyfl
+    did not write it."""
+
+    loss: Number | None = None
+    counts: bool
+    absent: dict[str, Spans]
 
 
 class Metric(Round):

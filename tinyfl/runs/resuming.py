@@ -1,10 +1,17 @@
-"""Resuming a run: what may differ from its start, and how the run's directory takes that over."""
+"""Resuming a run: what may differ from its start, and how the run's directory takes that over.
+
+Its data, and a network's file, may be at other paths. It may get another number of rounds: an algorithm whose schedule depends
+on that number, such as an outer step that falls to 0, then follows the schedule of the new number from there on, and the config
+keeps the old one for the rounds before.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tinyfl.algorithms import alpha_of
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
@@ -16,6 +23,8 @@ from tinyfl.runs.learner import fitted
 FILES = {"data": data_sha256, "network": network_sha256}
 """Settings that may be files, with what hashes one: a resumed run may find the file elsewhere."""
 
+ROUNDS = ("rounds", "continued")
+
 
 @dataclass(frozen=True)
 class Resumption:
@@ -26,8 +35,8 @@ class Resumption:
     notes: tuple[str, ...] = ()
 
     def take_over(self, directory: RunDirectory) -> None:
-        """Writes the paths of moved files into the directory's config."""
-        changed = replace(self.saved, **{key: getattr(self.wanted, key) for key in FILES})
+        """Writes the paths of moved files, and the number of rounds, into the directory's config."""
+        changed = replace(self.saved, **{key: getattr(self.wanted, key) for key in (*FILES, *ROUNDS)})
         if changed != self.saved:
             directory.change(self.saved, changed)
 
@@ -50,15 +59,54 @@ def resumed(directory: RunDirectory, options: Mapping[str, Any], file: Path | No
     wanted = resolve({**saved.as_options(), **given}, installed=True)
     wanted.demand_code()
     notes = [_moved(directory, key, saved, wanted) for key in FILES]
-    wanted = fitted(wanted)[0]
+    wanted, more = _with_rounds(directory, saved, fitted(wanted)[0])
     for key, value in vars(wanted).items():
         before = getattr(saved, key)
-        if value != before and key not in MAY_CHANGE and not (_is_path(key, value) and _is_path(key, before)):
+        may = key in (*MAY_CHANGE, *ROUNDS) or (_is_path(key, value) and _is_path(key, before))
+        if value != before and not may:
             raise RunError(
                 f"the run was started with {key} {before!r} and cannot be resumed with {value!r}. "
                 "Leave the option out, or start a new run with another --out."
             )
-    return Resumption(saved, wanted, tuple(filter(None, notes)))
+    return Resumption(saved, wanted, tuple(filter(None, (*notes, more))))
+
+
+def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tuple[Config, str]:
+    """``wanted``, with what its number of rounds was until now if a schedule depends on it; and a note on another number.
+
+    Raises RunError if more rounds than it has are done.
+    """
+    checkpoint = directory.checkpoint()
+    done = checkpoint.state.round if checkpoint else 0
+    if wanted.rounds == saved.rounds:
+        return replace(wanted, continued=saved.continued), ""
+    if wanted.rounds < done:
+        raise RunError(
+            f"{done:,} rounds of this run are done, so it cannot be resumed with {wanted.rounds:,}. Give --rounds {done} or "
+            "more, or start a new run with another --out."
+        )
+    continued = saved.continued
+    new = not continued or continued[-1][0] < done  # else no round was done with the number that the run has now
+    if done and new and wanted.chosen("algorithm").takes("rounds"):
+        continued = (*continued, (done, saved.rounds))
+    note = f"rounds: {wanted.rounds:,} in all, instead of {saved.rounds:,}; {done:,} are done"
+    return replace(wanted, continued=continued), note
+
+
+def restated(config: Config) -> list[str]:
+    """Notes on the rounds at which the schedule of the config's algorithm was restated."""
+    if not config.continued:
+        return []
+    totals = [*(total for _, total in config.continued[1:]), config.rounds]
+    algorithms = [*(algorithm for _, algorithm in config.built_before()), config.build()]
+    notes = []
+    for (done, before), total, (old, new) in zip(config.continued, totals, pairwise(algorithms), strict=True):
+        alphas = alpha_of(old), alpha_of(new)
+        jump = ""
+        if alphas[0] and alphas[1]:
+            jump = f": the outer step is {alphas[0](done - 1):.3g} in round {done:,} and {alphas[1](done):.3g} in the next"
+        notes.append(f"schedule: restated after round {done:,} over {total:,} rounds instead of {before:,}{jump}")
+    return notes
 
 
 def _is_path(key: str, value: Any) -> bool:
