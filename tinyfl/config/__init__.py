@@ -101,6 +101,13 @@ class Config(Settings):
         return bool(self.chosen("task").takes("targets"))
 
     @property
+    def unscaled(self) -> bool:
+        """Whether the user's data are learnt as they are."""
+        from tinyfl.networks import WEIGHTS
+
+        return self.own_data and not self.standardise and not self.network.endswith(WEIGHTS)
+
+    @property
     def older(self) -> bool:
         """Whether an older tinyfl resolved it, which did not say what the targets are. Its hash is not what it was then."""
         return self.own_data and not self.targets
@@ -110,7 +117,7 @@ class Config(Settings):
         """What has helped where learning diverges."""
         from tinyfl.networks import is_file
 
-        if not self.own_data or self.standardise:
+        if not self.unscaled:
             return f"Start a new run with a smaller --rate than {self.rate:g}."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
         return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
@@ -185,10 +192,12 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     if "fleet" in given:
         given = _with_fleet(given)
     values |= {**given, **chosen}
-    if "standardise" not in values:
-        from tinyfl.networks import is_file
+    from tinyfl.networks import is_file, located
 
-        # A network of the user's file was trained on inputs as they are.
+    if isinstance(values["network"], str | Path):
+        values["network"] = located(str(values["network"]))
+    if "standardise" not in values:
+        # A network of the user's file was trained on inputs as they are, and one of a run on inputs as that had them.
         values["standardise"] = bool(chosen["task"].takes("standardise")) and not is_file(str(values["network"]))
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:

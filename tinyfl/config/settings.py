@@ -115,7 +115,8 @@ class Settings:
         f"Your .npz file, for tasks {' and '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
         metavar="FILE", of="task", of_a_node=True, default="", read=str)
     standardise: bool = setting(
-        "npz: scale inputs and values by the training devices' mean and deviation. Default: yes, unless --network is a file.",
+        "npz: scale inputs and values by the training devices' mean and deviation. Default: yes; with "
+        "a --network of a file no; with a run's, by that run's.",
         TASK, of="task", of_a_node=True)
     targets: str = setting(
         "npz: what y holds, classes or values. Default: guessed from y.", TASK, of="task", of_a_node=True,
@@ -124,7 +125,8 @@ class Settings:
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
     network: str = setting(
-        "Such as mlp-32, conv-16-32 or dsconv-16-32; or a .keras or .h5 file.", LEARNING, common=True, of_a_node=True)
+        "Such as mlp-32, conv-16-32 or dsconv-16-32; or, to start from, a .keras or .h5 file or a finished run.",
+        LEARNING, common=True, of_a_node=True)
     devices: int = setting(
         "Devices in the fleet; 0: all those in the data.", FLEET, common=True, of_a_node=True, default=0,
         bounds=(0, FIRST_VALIDATION_DEVICE))

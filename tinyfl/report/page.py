@@ -10,7 +10,7 @@ from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import plain, shell
-from tinyfl.networks import BATCHES, SINGLE, Network, is_file, starts_from
+from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, WEIGHTS, Network, is_file, starts_from
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
@@ -18,7 +18,7 @@ from tinyfl.report.figures import Curve, metric
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import leading, method, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -80,6 +80,8 @@ def rebuild(path: Path) -> Path:
 
 def _start(config: Config, task: Task, net: Network) -> F32:
     """A run's initial weights."""
+    if config.network.endswith(WEIGHTS):
+        return Initialisation.load(Path(config.network)).theta
     if not is_file(config.network):
         return net.initial_weights(config.seed)
     from tinyfl.networks.keras import from_keras

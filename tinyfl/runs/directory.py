@@ -24,14 +24,13 @@ from tinyfl.core import F32, U32
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
-from tinyfl.networks import is_file
+from tinyfl.networks import INITIALISATION, is_file
 from tinyfl.runs.metrics import Tally, tallied
 from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, RoundRecord, checked, values
 from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
 
-CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
-    "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
-    "result.json", "lock",
+CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, RESULT, LOCK = (
+    "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "result.json", "lock",
 )  # fmt: skip
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.errors import DataError
+from tinyfl.networks import INITIALISATION
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import Provenance, checked, values

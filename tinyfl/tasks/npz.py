@@ -67,7 +67,9 @@ class Npz:
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(path, y, targets)
         values = checked_values(path, y) if labels is None else None
-        if standard is None:
+        if standard is not None:
+            self._refuse_misfit(standard, x, labels, values)
+        else:
             standard = _inputs_of(x[trains], standardise)
             if labels is not None:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
@@ -91,6 +93,27 @@ class Npz:
         self._names = names
         self.shape = shape_of(path, arrays["x"])
         self.fleet_size: int | None = len(self._members["train"])
+
+    def _refuse_misfit(
+        self, standard: Standardisation, x: NDArray[Any], labels: NDArray[Any] | None, values: NDArray[Any] | None
+    ) -> None:
+        """Raises DataError if the data do not fit an earlier run's standardisation."""
+        sizes = [("x", x.shape[1], len(standard.mean))]
+        if values is not None:
+            sizes.append(("y", values.shape[1], len(standard.target_mean)))
+        for name, found, expected in sizes:
+            if found != expected:
+                raise DataError(
+                    f"{self.path}: array {name} has {found:,} columns, and the earlier run's had {expected:,}. "
+                    "Give the same ones, in the same order."
+                )
+        unknown = ~np.isin(labels, standard.classes) if labels is not None else np.zeros(1, bool)
+        if labels is not None and unknown.any():
+            row = int(unknown.argmax())
+            raise DataError(
+                f"{self.path}: array y has class {labels[row]} in row {row}, and the earlier run's classes were "
+                f"{_named(standard.classes)}. Leave such rows out."
+            )
 
     def _owners(self, rows: int, y: NDArray[Any], device: NDArray[Any]) -> tuple[NDArray[Any], I64]:
         """The devices' names, and each row's device as an index into them."""
