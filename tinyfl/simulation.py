@@ -28,6 +28,7 @@ from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, fitted
 from tinyfl.runs.resuming import restated, resumed
+from tinyfl.runs.validation import validator
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks import SPLITS
@@ -142,8 +143,13 @@ def _train(
     unit = standard.squared_unit if standard else 1.0
     start = State(0, job.start)
     work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
+    validate = validator(
+        job.task, job.network, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
+        adaptation=job.algorithm.adaptation, engine=job.engine,
+    )  # fmt: skip
     with place(config, work, report_event) as (grid, boards):
-        outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
+        run = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate)
+        outcome = run.run()
     return outcome, boards
 
 
@@ -209,7 +215,8 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     """The JSON of a run."""
     config, net = job.config, job.network
     inner = job.algorithm.inner(0)
-    device_rounds = config.rounds * config.cohort
+    rounds, validation = outcome.state.round, outcome.validation
+    device_rounds = rounds * config.cohort
     return {
         "task": config.task,
         "algorithm": config.algorithm,
@@ -217,14 +224,14 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "parameters": net.parameters,
         "devices": config.devices,
         "cohort": config.cohort,
-        "rounds": config.rounds,
+        "rounds": rounds,
         "device_rounds": device_rounds,
         "device_rounds_per_s": device_rounds / outcome.seconds,
         "seconds": outcome.seconds,
         "sample_gradients": device_rounds * inner.total,
         "seed": config.seed,
         "start": starts_from(config.network),
-        "notes": list(job.notes),
+        "notes": [*job.notes, *validation.words(config.rounds, rounds)],
         "bytes_down": device_rounds * 4 * net.parameters,
         "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
         "device_ram_bytes": net.ram_bytes(inner),
@@ -236,6 +243,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["start"]],
+        **validation.as_json(),
         "floor": evaluation.floor(job.task, net, shots=config.shots, tasks=config.tasks),
     }
 

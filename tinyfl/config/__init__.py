@@ -273,6 +273,8 @@ def _checked(values: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
         )
+    if config.patience and not config.evaluate_every:
+        raise ConfigError("--patience counts evaluations in the course of a run: say how often with --evaluate-every N.")
     if config.continued and config.continued[-1][0] > config.rounds:
         raise ConfigError(
             f"continued says that {config.continued[-1][0]:,} rounds were done, of {config.rounds:,}. Give more --rounds, or "

@@ -145,6 +145,12 @@ class Settings:
     shots: tuple[int, ...] = setting(
         "Samples to adapt on (per class in N-way tasks); may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
     tasks: int = setting("Unseen devices to evaluate on.", EVALUATION, common=True, default=2000, bounds=(2, 1 << 24))
+    evaluate_every: int = setting(
+        "Evaluate on validation devices after every N rounds, and keep the best theta; 0: the last.", EVALUATION, default=0,
+        bounds=(0, MAX_ROUNDS), newer=True)
+    patience: int = setting(
+        "Stop early after N such evaluations without a better one; 0: never.", EVALUATION, default=0, bounds=(0, MAX_ROUNDS),
+        newer=True)
     seed: int = setting("The same seed gives the same weights.", LEARNING, common=True, of_a_node=True, default=0,
         bounds=(0, (1 << 63) - 1))
     nodes: str = setting(

@@ -23,6 +23,7 @@ from tinyfl.fleet import Event, Stretch, draw_cohort, draw_cohorts, spans, spans
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.runs.metrics import Tally
+from tinyfl.runs.validation import Validate, Validation
 from tinyfl.system.interrupts import interrupt_message
 
 if TYPE_CHECKING:
@@ -49,14 +50,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of the rounds: the last state, their seconds, the number of devices left out by reason, the privacy spent if
-    noise was added, and the parts of the fleet that never sent an update."""
+    """The result of the rounds: the last state, or with evaluations the best theta in it; their seconds, the number of devices
+    left out by reason, the privacy spent if noise was added, the parts of the fleet that never sent an update, and the
+    evaluations."""
 
     state: State
     seconds: float
     left_out: Mapping[str, int]
     privacy: Mapping[str, Any] | None
     failed: Mapping[str, str]
+    validation: Validation
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class _Snapshot:
 
     state: State
     tally: Tally = field(default_factory=Tally)
+    validation: Validation = field(default_factory=Validation)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def _flower_quiet() -> Iterator[None]:
 
 class Federation:
     """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Reported losses are multiplied by
-    ``unit``."""
+    ``unit``. ``validate`` measures a theta for a config with ``evaluate_every``."""
 
     def __init__(
         self,
@@ -110,10 +114,12 @@ class Federation:
         progress: Callable[[Progress], None] | None,
         on_event: Callable[[Event], None] | None = None,
         unit: float = 1.0,
+        validate: Validate | None = None,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
+        self._validate = validate if config.evaluate_every else None
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
@@ -138,14 +144,15 @@ class Federation:
                 except KeyboardInterrupt:
                     self._save()
                     raise
-        left_out = self._snapshot.tally.left_out
-        if sum(left_out.values()) >= self.config.rounds * self.config.cohort:
+        state, left_out, validation = self._snapshot.state, self._snapshot.tally.left_out, self._snapshot.validation
+        if sum(left_out.values()) >= state.round * self.config.cohort:
             raise TrainingError(
-                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
+                f"not one of {state.round * self.config.cohort:,} updates was usable ({dict(left_out)}): "
                 f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
-        return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
+        best = state if validation.theta is None else replace(state, theta=validation.theta)
+        return Outcome(best, self._seconds(), left_out, privacy_spent(self._aggregator), without, validation)
 
     def _status(self) -> str:
         return (
@@ -166,15 +173,33 @@ class Federation:
             aggregator=self._aggregator,
             minimum=self.config.minimum,
             run=self._run_number,
-            until=self.config.rounds,
             saved=lambda: self._saved_round,
             on_round=self._on_round,
             on_short=self._on_short,
             on_stretch=self._on_stretch,
             on_event=self.on_event,
         )
-        while left := strategy.messages(self.grid):
-            strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
+        while (done := self._snapshot.state.round) < self.config.rounds and not self._stops():
+            every = self.config.evaluate_every or self.config.rounds
+            strategy.until = min(done - done % every + every, self.config.rounds)
+            while left := strategy.messages(self.grid):
+                strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
+        if (held := self._validated(self._snapshot.state)) is not self._snapshot.validation:  # the run got fewer rounds
+            self._snapshot = replace(self._snapshot, validation=held)
+        if self._saved_round < self._snapshot.state.round:
+            self._save()
+
+    def _stops(self) -> bool:
+        """Whether the run stops early."""
+        return self._snapshot.validation.stops(self.config.patience)
+
+    def _validated(self, state: State) -> Validation:
+        """The evaluations with the one of ``state``, if one is due there."""
+        held, every = self._snapshot.validation, self.config.evaluate_every
+        if self._validate is None or (held.rows and held.rows[-1].round == state.round):
+            return held
+        due = state.round % every == 0 or state.round == self.config.rounds
+        return held.after(self._validate(state.round, state.theta), state.theta) if due else held
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
@@ -204,7 +229,9 @@ class Federation:
                 )
             self._kept = KeptRounds(checkpoint.kept_rounds)
         self._run_number = checkpoint.run or self._run_number
-        self._snapshot = _Snapshot(checkpoint.state, Tally(Counter(checkpoint.left_out), checkpoint.losses))
+        self._snapshot = _Snapshot(
+            checkpoint.state, Tally(Counter(checkpoint.left_out), checkpoint.losses), checkpoint.validation
+        )
         self._changed = bool(checkpoint.next_sha256)
         self._saved_round = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
@@ -237,8 +264,9 @@ class Federation:
         tally, records = self._snapshot.tally.after(rounds, [loss * self.unit for loss in losses], by_round, self.config.rounds)
         for record in records:
             self._record(record)
+        validation = self._validated(state)
         # In one step: an interrupt finds the run before these rounds or after them.
-        self._snapshot = _Snapshot(state, tally)
+        self._snapshot = _Snapshot(state, tally, validation)
         self._short = 0
         # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
@@ -300,6 +328,7 @@ class Federation:
                 snapshot.tally.losses,
                 self._run_number,
                 self._kept.rounds if self._kept else None,
+                validation=snapshot.validation,
             )
         )
         self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()

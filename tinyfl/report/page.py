@@ -169,6 +169,9 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     pngs = {"learning.png": learning, "adaptation.png": adaptation}
     if isinstance(picture, Picture):
         pngs["devices.png"] = picture.png
+    rows = result.get("validation", [])
+    if rows:
+        pngs["validation.png"] = figures.validation(rows, result.get("best_round"))
     for name, png in pngs.items():
         directory.save(name, png)
     learning_note = (
@@ -183,6 +186,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         f'<p class="headline">{_headline(config, result, net)}</p>',
         _tiles(config, result),
         html.section("How the fleet learnt", html.image(learning, "Learning curve over the rounds.", learning_note)),
+        *([html.section("What validation devices reached", _validation(result, pngs["validation.png"]))] if rows else []),
         html.section("How unseen devices adapt", adapted),
         html.section("What some of them do", _devices(picture)),
         html.section("What each device needed", _needs(config, net, result)),
@@ -192,6 +196,14 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
     ]
     directory.save(REPORT, html.whole(title, body))
     return directory.path / REPORT
+
+
+def _validation(result: Result, png: bytes) -> str:
+    caption = (
+        f"After {LEADING_STEPS} full-batch steps at the best rate for them, every so many rounds. They choose the result, so "
+        "their figures flatter it: those of unseen devices, below, do not."
+    )
+    return html.image(png, "Evaluations on validation devices over the rounds.", caption)
 
 
 def _verdict(result: Result) -> str:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from tinyfl.fleet import Event
 from tinyfl.networks import INITIALISATION, is_file
 from tinyfl.runs.metrics import Tally, tallied
 from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, RoundRecord, checked, values
+from tinyfl.runs.validation import Validation
 from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, RESULT, LOCK = (
@@ -39,7 +40,7 @@ CHECKPOINT_FIELDS = (
 )  # fmt: skip
 """Arrays of a checkpoint's file; besides MORE, and those of the algorithm's memory, whose names begin with MEMORY."""
 
-MORE, MEMORY = ("run", "kept_rounds", "next_sha256"), "memory."
+MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "validation", "best"), "memory."
 
 KEPT = "checkpoint"
 """The folder of what simulated devices keep from round to round."""
@@ -50,7 +51,7 @@ class Checkpoint:
     """A run between two rounds: the state, the hashes of config, data and network file, and the counts so far. ``losses`` are
     those of the rounds since the last record in metrics.jsonl. ``run`` is the run's number, and ``kept_rounds`` uint32
     (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing. ``next_sha256`` is the hash of
-    the config that the run changes to here, empty without a change."""
+    the config that the run changes to here, empty without a change. ``validation`` are the evaluations so far."""
 
     state: State
     config_sha256: str
@@ -62,6 +63,7 @@ class Checkpoint:
     run: int = 0
     kept_rounds: U32 | None = None
     next_sha256: str = ""
+    validation: Validation = field(default_factory=Validation)
 
 
 Line = TypeVar("Line", bound=Round)
@@ -154,11 +156,14 @@ class RunDirectory:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
         memory = {f"{MEMORY}{name}": array for name, array in checkpoint.state.memory.items()}
         kept = {} if checkpoint.kept_rounds is None else {"kept_rounds": checkpoint.kept_rounds}
+        best = {} if checkpoint.validation.theta is None else {"best": checkpoint.validation.theta}
         self.save(
             CHECKPOINT,
             npz(
                 **memory,
                 **kept,
+                **best,
+                validation=json.dumps([row.model_dump() for row in checkpoint.validation.rows]),
                 run=checkpoint.run,
                 next_sha256=checkpoint.next_sha256,
                 theta=checkpoint.state.theta,
@@ -188,11 +193,14 @@ class RunDirectory:
         except DataError as error:
             raise RunError(f"{path} is damaged. {cure}") from error
         theta, losses, kept = arrays.pop("theta"), arrays.pop("losses"), arrays.pop("kept_rounds", None)
+        best = arrays.pop("best", None)
         record = checked(CheckpointRecord, values(arrays), path, cure)
         if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
             raise RunError(
                 f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {cure}"
             )
+        if best is not None and (best.shape != theta.shape or best.dtype != np.float32 or not np.isfinite(best).all()):
+            raise RunError(f"{path} is damaged: best is not like theta ({best.dtype} {best.shape}). {cure}")
         if losses.ndim != 1 or losses.dtype != np.float64:
             raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {cure}")
         if kept is not None and (kept.ndim != 1 or kept.dtype != np.uint32):
@@ -208,6 +216,7 @@ class RunDirectory:
             record.run,
             kept,
             record.next_sha256,
+            Validation(tuple(record.validation), best),
         )
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -63,6 +63,16 @@ class FloorRow(_Record):
     tasks: Positive
 
 
+class ValidationRow(_Record):
+    """An evaluation on validation devices after a round (tinyfl.runs.validation): the mean loss, null if a device diverged;
+    all are null if every rate does."""
+
+    round: Positive
+    adapt_lr: Rate | None
+    loss: Number | None
+    accuracy: Share | None
+
+
 class BoardRecord(_Record):
     board: str = "at a port"
 
@@ -98,6 +108,8 @@ class Result(_Record):
     baseline: list[EvaluationRow]
     floor: list[FloorRow]
     worse_than_floor: list[FloorRow] = []
+    validation: list[ValidationRow] = []
+    best_round: Positive | None = None
     verdict: str = ""
 
     @model_validator(mode="after")
@@ -144,6 +156,7 @@ class CheckpointRecord(_Record):
     seconds: Number
     run: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     next_sha256: FileHash = ""
+    validation: Json[list[ValidationRow]] = []
 
 
 class InitialisationRecord(_Record):

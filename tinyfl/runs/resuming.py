@@ -2,7 +2,7 @@
 
 Its data, and a network's file, may be at other paths. It may get another number of rounds: an algorithm whose schedule depends
 on that number, such as an outer step that falls to 0, then follows the schedule of the new number from there on, and the config
-keeps the old one for the rounds before.
+keeps the old one for the rounds before. A run that stopped early goes on with more patience.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,19 @@ from typing import Any
 
 from tinyfl.algorithms import alpha_of
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config.settings import MAX_ROUNDS
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import is_file
-from tinyfl.runs.directory import CONFIG, RunDirectory, data_sha256, network_sha256
+from tinyfl.runs.directory import CONFIG, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.extensions import again
 from tinyfl.runs.learner import fitted
 
 FILES = {"data": data_sha256, "network": network_sha256}
 """Settings that may be files, with what hashes one: a resumed run may find the file elsewhere."""
 
-ROUNDS = ("rounds", "continued")
+ROUNDS = ("rounds", "continued", "patience")
+"""Settings that say how long the run is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tupl
     """
     checkpoint = directory.checkpoint()
     done = checkpoint.state.round if checkpoint else 0
+    if checkpoint and (wanted.rounds, wanted.patience) != (saved.rounds, saved.patience):
+        _demand_patience(checkpoint, saved, wanted)
     if wanted.rounds == saved.rounds:
         return replace(wanted, continued=saved.continued), ""
     if wanted.rounds < done:
@@ -91,6 +95,20 @@ def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tupl
         continued = (*continued, (done, saved.rounds))
     note = f"rounds: {wanted.rounds:,} in all, instead of {saved.rounds:,}; {done:,} are done"
     return replace(wanted, continued=continued), note
+
+
+def _demand_patience(checkpoint: Checkpoint, saved: Config, wanted: Config) -> None:
+    """Raises RunError if with the patience that is ``wanted`` the run would have stopped, or would stop at once."""
+    if 0 < wanted.patience < (saved.patience or MAX_ROUNDS + 1):
+        raise RunError(
+            f"the run has patience {saved.patience or 'without end'}, and cannot be resumed with {wanted.patience}: it might "
+            "have stopped already. Give more --patience, or 0 for no early stop; or start a new run with another --out."
+        )
+    if checkpoint.validation.stops(wanted.patience):
+        raise RunError(
+            f"the run stopped early after round {checkpoint.state.round:,}. To go on, give --patience more than "
+            f"{wanted.patience} too, or 0 for no early stop."
+        )
 
 
 def restated(config: Config) -> list[str]:

@@ -83,6 +83,9 @@ def run(result: dict[str, Any]) -> None:
     console.print(table)
     for line in without_a_network(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for words in result.get("notes", ()):
+        if words.startswith("validation: "):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
         f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
