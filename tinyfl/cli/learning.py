@@ -1,4 +1,4 @@
-"""Verbs of learning: run and simulate, adapt, report."""
+"""Verbs of learning: run and simulate, evaluate, adapt, report."""
 
 import json as jsonlib
 from collections.abc import Callable
@@ -95,6 +95,44 @@ def _fleet(
     if engine or toolchain:
         raise ConfigError("--engine and --toolchain are for emulated boards: give --board NAME too.")
     return None
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's directory, or its initialisation.npz.")],
+    shots: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Samples to adapt on; may repeat. Default: the run's.")
+    ] = None,
+    tasks: Annotated[int | None, typer.Option(help="Unseen devices to evaluate on. Default: the run's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Other data for the run's task, or its own if moved.")] = None,
+    adapt_lr: Annotated[
+        float | None, typer.Option(help="Learning rate; 0: chosen on validation devices. Default: the run's.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="MODULE:CLASS", help="The run's task, if it is code of your own.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:CLASS", help="The run's algorithm, if it is code of your own that says how to adapt."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON here too.")] = None,
+    json: Json = False,
+) -> None:
+    """Evaluate a finished run again, with other shots, devices or data. The run stays as it is."""
+    from tinyfl.cli.show import runs as show
+    from tinyfl.runs.reevaluation import evaluate as run_evaluation
+    from tinyfl.system.files import write_whole
+
+    result = show.with_bar(
+        "evaluating",
+        lambda tick: run_evaluation(
+            run, shots=shots or None, tasks=tasks, data=data, adapt_lr=adapt_lr, task=task, algorithm=algorithm, progress=tick
+        ),
+    )
+    if out is not None:
+        write_whole(out, f"{jsonlib.dumps(result, indent=2)}\n".encode())
+    if json:
+        typer.echo(jsonlib.dumps(result))
+    else:
+        show.evaluation(result)
 
 
 @app.command()
