@@ -27,6 +27,7 @@ from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha2
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, fitted
+from tinyfl.runs.per_device import by_device
 from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.validation import validator
 from tinyfl.system.interrupts import interrupt_message
@@ -248,6 +249,16 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     }
 
 
+def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
+    """Each test device's result, at the rate of the leading row."""
+    config = job.config
+    lead = next(row for row in rows if row.mode == "batch")
+    return by_device(
+        job.task, job.network, theta, shots=lead.shots, tasks=config.tasks, adapt_lr=lead.adapt_lr, clip=config.clip,
+        adaptation=job.algorithm.adaptation, engine=job.engine,
+    )  # fmt: skip
+
+
 def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
     """Evaluates, and writes initialisation.npz, result.json and the report."""
     from tinyfl.report.page import write_report
@@ -258,6 +269,7 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
         **_result(job, outcome, rows, boards),
         "run": str(directory.path),
         "shots_of": shots_of(job.config.task, job.task),
+        **_by_device(job, theta, rows["learnt"]),
     }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)

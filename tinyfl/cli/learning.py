@@ -1,4 +1,4 @@
-"""Verbs of learning: run and simulate, evaluate, adapt, report."""
+"""Verbs of learning: run and simulate, evaluate, adapt, metrics, report."""
 
 import json as jsonlib
 from collections.abc import Callable
@@ -159,6 +159,29 @@ def adapt(
         typer.echo(jsonlib.dumps(result))
     else:
         show.adaptation(result)
+
+
+@app.command()
+def metrics(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
+    table: Annotated[
+        str, typer.Option(metavar="NAME", help="metrics (the loss over the rounds), rounds, evaluation, validation or devices.")
+    ] = "metrics",
+    out: Annotated[Path | None, typer.Option(help="Write this file instead of stdout: .json, or else CSV.")] = None,
+    json: Json = False,
+) -> None:
+    """Print a table of figures of one or several runs, as CSV or JSON."""
+    from tinyfl.runs import tables
+    from tinyfl.system.files import write_whole
+
+    rows = [{**({"run": str(run)} if len(runs) > 1 else {}), **row} for run in runs for row in tables.table(run, table)]
+    text = jsonlib.dumps({"table": table, "rows": rows})
+    if out is not None:
+        write_whole(out, (f"{text}\n" if out.suffix == ".json" else tables.as_csv(rows)).encode())
+    if json:
+        typer.echo(text)
+    else:
+        say(str(out) if out is not None else tables.as_csv(rows).rstrip("\n"))
 
 
 @app.command()

@@ -16,6 +16,7 @@ from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
 from tinyfl.report.html import counted
+from tinyfl.report.tables import comparison, worst_devices
 from tinyfl.report.verdict import leading, method, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import RunDirectory
@@ -128,7 +129,7 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
     picture = figures.adaptation(curves, floor)
     body = [
         html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
-        html.section("What they reach", _comparison(names, results)),
+        html.section("What they reach", comparison(names, results)),
         html.section(
             "How unseen devices adapt",
             html.image(picture, "Adaptation curves of the runs, with 95 % intervals.", _adaptation_caption(results)),
@@ -189,6 +190,7 @@ def _write(directory: RunDirectory, config: Config, net: Network, result: Result
         *([html.section("What validation devices reached", _validation(result, pngs["validation.png"]))] if rows else []),
         html.section("How unseen devices adapt", adapted),
         html.section("What some of them do", _devices(picture)),
+        *([html.section("Who does badly", worst_devices(result))] if result.get("per_device") else []),
         html.section("What each device needed", _needs(config, net, result)),
         html.section("The whole evaluation", _evaluation(config, result)),
         html.section("What it learnt from", _notes(config, result)),
@@ -381,36 +383,3 @@ def _kinds(result: Result) -> str:
     kinds = [f"{simulated:,} simulated"] if simulated else []
     kinds += [f"{counted(count, 'board')} {kind}" for kind, count in boards.items()]
     return ", ".join(kinds)
-
-
-def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
-    leads = [
-        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS}
-        for result in results
-    ]
-    settings = sorted({setting for rows in leads for setting in rows})
-    best = {setting: _best([rows[setting] for rows in leads if setting in rows]) for setting in settings}
-    head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
-    head += "".join(f"<th>{html.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
-    head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
-    body = ""
-    for name, result, rows in zip(names, results, leads, strict=True):
-        body += f'<tr><th scope="row">{html.text(name)}</th>'
-        body += "".join(f"<td>{html.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
-        for setting in settings:
-            row = rows.get(setting)
-            kind = "r best" if row is not None and row is best[setting] else "r"
-            body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
-        counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
-        sizes = [html.size(result["device_ram_bytes"]), html.size(result["bytes_down"] + result["bytes_up"])]
-        body += f"{html.cells([*counts, *sizes])}</tr>"
-    what = "Accuracy" if metric(results[0]["evaluation"]) == "accuracy" else "Mean squared error"
-    note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."
-    return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
-
-
-def _best(rows: Sequence[Row]) -> Row | None:
-    """The row with the highest accuracy, or for regression with the lowest loss; None if all diverged."""
-    key = metric(rows)
-    usable = [row for row in rows if html.known(row[key])]
-    return max(usable, key=lambda row: row[key] if key == "accuracy" else -row[key]) if usable else None

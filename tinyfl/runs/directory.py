@@ -221,25 +221,25 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Reads the records of metrics.jsonl, without a truncated last line."""
-        return [record.model_dump() for _, record in self._records(METRICS, Metric)]
+        return [record.model_dump() for _, record in self.records(METRICS, Metric)]
 
     def trim(self, rounds: int) -> None:
         """Drops the records after round ``rounds``, which a resumed run writes again."""
         for name, kind in ((METRICS, Metric), (ROUNDS, Round)):
-            kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
+            kept = [line for line, record in self.records(name, kind) if record.round <= rounds]
             self.save(name, b"".join(line + b"\n" for line in kept))
 
     def restate_metrics(self, done: int, total: int) -> Tally | None:
         """Writes metrics.jsonl again after ``done`` rounds, as that of a run of ``total``, and returns the tally. None, without
         a change, if rounds.jsonl does not have what that takes."""
-        found = tallied([record for _, record in self._records(ROUNDS, RoundRecord)], done, total)
+        found = tallied([record for _, record in self.records(ROUNDS, RoundRecord)], done, total)
         if found is None:
             return None
         tally, records = found
         self.save(METRICS, "".join(f"{json.dumps(record)}\n" for record in records).encode())
         return tally
 
-    def _records(self, name: str, kind: type[Line]) -> list[tuple[bytes, Line]]:
+    def records(self, name: str, kind: type[Line]) -> list[tuple[bytes, Line]]:
         """The lines of a file and their records, without a truncated last line."""
         path, records = self.path / name, list[tuple[bytes, Line]]()
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:

@@ -54,13 +54,13 @@ def tallied(rounds: Sequence[RoundRecord], done: int, total: int) -> tuple[Tally
     tally, records = Tally(), list[dict[str, Any]]()
     for each in counted:
         loss = float("nan") if each.loss is None else each.loss
-        left_out = {reason: _count(spans) for reason, spans in each.absent.items()}
+        left_out = {reason: devices_in(spans) for reason, spans in each.absent.items()}
         tally, more = tally.after(range(each.round, each.round + 1), [loss], {each.round: left_out}, total)
         records += more
     return tally, records
 
 
-def _count(spans: str) -> int:
+def devices_in(spans: str) -> int:
     """The number of devices in ``spans``, such as 0-7,9 (tinyfl.fleet.spans)."""
     ends = [[int(end) for end in span.split("-")] for span in spans.split(",")]
     return sum(pair[-1] + 1 - pair[0] for pair in ends)

@@ -73,6 +73,44 @@ class ValidationRow(_Record):
     accuracy: Share | None
 
 
+class Figures(_Record):
+    loss: Number | None
+    accuracy: Share | None
+
+
+class DeviceRow(_Record):
+    """A test device's result before and after adaptation (tinyfl.runs.per_device)."""
+
+    device: str
+    draws: Positive
+    before: Figures
+    after: Figures
+
+
+class PerDevice(_Record):
+    """The worst of ``number`` test devices, or all."""
+
+    shots: Positive
+    steps: Count
+    number: Positive
+    devices: list[DeviceRow]
+
+
+class Confusion(_Record):
+    """How often a sample of each class (row) was taken for each (column)."""
+
+    shots: Positive
+    steps: Count
+    classes: list[str]
+    counts: list[list[Count]]
+
+    @model_validator(mode="after")
+    def _is_square(self) -> "Confusion":
+        if {len(self.counts), *map(len, self.counts)} != {len(self.classes)}:
+            raise ValueError("counts is not a row and a column for each class")
+        return self
+
+
 class BoardRecord(_Record):
     board: str = "at a port"
 
@@ -110,6 +148,9 @@ class Result(_Record):
     worse_than_floor: list[FloorRow] = []
     validation: list[ValidationRow] = []
     best_round: Positive | None = None
+    # Where an older tinyfl wrote none, there are none: a default is no part of the JSON.
+    per_device: PerDevice = Field(default_factory=PerDevice.model_construct)
+    confusion: Confusion = Field(default_factory=Confusion.model_construct)
     verdict: str = ""
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.config import resolve
-from tinyfl.core import FASTEST
 from tinyfl.errors import RunError
 from tinyfl.networks import INITIALISATION
 from tinyfl.registry.shown import shots_of
@@ -15,6 +14,7 @@ from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.finished import demand_data
 from tinyfl.runs.learner import refuse_misfit
+from tinyfl.runs.per_device import by_device
 
 
 def evaluate(
@@ -32,8 +32,8 @@ def evaluate(
     None is as in the run; ``adapt_lr`` 0 chooses the rates on validation devices. Other ``data`` are standardised like the
     run's, and divided into devices as for a run on them. ``task`` and ``algorithm`` are the run's own code, given again.
 
-    Returns the rows of the evaluation and of its floor, as plain data; nothing is written. ``progress`` receives the curves
-    done and their number.
+    Returns the rows of the evaluation and of its floor, and each device's result, as plain data; nothing is written.
+    ``progress`` receives the curves done and their number.
     Raises RunError if the run has not finished, DataError if the data do not fit it, ConfigError for settings out of range.
     """
     path = Path(run)
@@ -48,6 +48,7 @@ def evaluate(
         demand_data(directory, config)
     loaded = config.load_task(start.standard)
     refuse_misfit(start.network, loaded, str(path))
+    how = adaptation_of(file, start, algorithm)
     curves, done = len(config.shots) * len(evaluation.MODES), 0
 
     def tick() -> None:
@@ -58,7 +59,12 @@ def evaluate(
 
     rows = evaluation.measure(
         loaded, start.network, start.theta, shots=config.shots, tasks=config.tasks, adapt_lr=config.adapt_lr or None,
-        clip=start.clip, adaptation=adaptation_of(file, start, algorithm), engine=FASTEST, tick=tick,
+        clip=start.clip, adaptation=how, tick=tick,
+    )  # fmt: skip
+    lead = next(row for row in rows if row.mode == "batch")
+    devices = by_device(
+        loaded, start.network, start.theta, shots=lead.shots, tasks=config.tasks, adapt_lr=lead.adapt_lr, clip=start.clip,
+        adaptation=how,
     )  # fmt: skip
     result = {
         "run": str(path),
@@ -69,5 +75,6 @@ def evaluate(
         "theta_sha256": directory.result()["theta_sha256"],
         "evaluation": [row.as_json() for row in rows],
         "floor": evaluation.floor(loaded, start.network, shots=config.shots, tasks=config.tasks),
+        **devices,
     }
     return {**result, "worse_than_floor": evaluation.worse_than_floor(result)}

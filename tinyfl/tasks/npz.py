@@ -218,6 +218,10 @@ class Npz:
             rows[part] = np.take_along_axis(self._shuffled(device[part], words), at[part], axis=1)
         return self._source(rows)
 
+    def device_names(self, split: Split) -> list[str]:
+        """The names of a split's devices, as in the array device."""
+        return [str(name) for name in self._names[self._members[split]]]
+
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
         members = self._members[split][:count]

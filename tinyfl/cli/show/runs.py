@@ -109,6 +109,10 @@ def _evaluation(console: Terminal, result: dict[str, Any], title: str) -> None:
     console.print(table)
     for line in without_a_network(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    found = result.get("per_device")
+    if found and len(found["devices"]) == found["number"] > 1:  # else a task makes them up
+        worst = ", ".join(f"{row['device']} {_figure(row['after'])}" for row in found["devices"][:3])
+        console.print(f"worst devices: {worst}", markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluation(result: dict[str, Any]) -> None:
@@ -250,8 +254,8 @@ def emulated(boards: "Sequence[Served]") -> None:
 def _figure(row: dict[str, Any]) -> str:
     """Accuracy in per cent, or loss, with the half-width of its interval."""
     if row.get("accuracy") is not None:
-        width = row["accuracy_ci95"]
+        width = row.get("accuracy_ci95")
         return f"{100 * row['accuracy']:.1f} %" + (f" ± {100 * width:.1f}" if width is not None else "")
     if row["loss"] is None:
         return "diverged"
-    return html.loss(row["loss"], row["loss_ci95"])
+    return html.loss(row["loss"], row.get("loss_ci95"))
