@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -338,3 +340,32 @@ def test_a_config_edited_by_hand_is_not_taken_over_with_other_changes(tmp_path: 
     config.write_text(config.read_text().replace("cohort = 3", "cohort = 4"))
     with pytest.raises(RunError, match=r"config\.toml was changed"):
         tinyfl.simulate(resume=tmp_path, rounds=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["fedavg", "tinyreptile"])
+def test_kill_9_at_any_moment_of_a_continued_run_leaves_the_files_of_one_that_was_not_killed(
+    tmp_path: Path, algorithm: str
+) -> None:
+    options = {**SINE, "network": "mlp-64-64-tanh", "algorithm": algorithm, "evaluate_every": 300}
+    whole = tinyfl.simulate(out=tmp_path / "whole", rounds=600, **options)
+    out = Path(shutil.copytree(whole.path, tmp_path / "killed"))
+    whole = tinyfl.simulate(resume=whole.path, rounds=4000)
+    command = [sys.executable, "-m", "tinyfl.cli", "run", "--json", "--resume", str(out)]
+    environment, chance = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0"}, random.Random(3)
+    caught = set()
+    for attempt in range(6):
+        words = ["--rounds", "4000"] if attempt < 3 else []  # whether or not the change is written
+        process = subprocess.Popen([*command, *words], env=environment, stdout=subprocess.DEVNULL)
+        before = (out / "checkpoint" / "state.npz").stat().st_mtime_ns
+        while process.poll() is None and (out / "checkpoint" / "state.npz").stat().st_mtime_ns == before:
+            time.sleep(0.001)
+        time.sleep(0.1 * chance.random())
+        process.kill()
+        process.wait()
+        held = RunDirectory(out).checkpoint()
+        assert held is not None
+        caught.add(held.state.round)
+    assert len(caught) >= 3
+    tinyfl.simulate(resume=out, rounds=4000)
+    assert read(out) == read(whole.path)
