@@ -146,6 +146,7 @@ def test_what_is_no_finished_run_is_refused(first: Run, own_data: Path, tmp_path
     (tmp_path / "empty").mkdir()
     refused(str(tmp_path / "empty"), "holds no initialisation")
     refused("absent.npz", "holds no initialisation")
+    refused("", "no network is called", ConfigError)
     refused("x" * 5000, "no network is called", ConfigError)
     refused("a\0b", "no name or path has a zero in it", ConfigError)
     refused(str(own_data), "is no initialisation written by tinyfl")

@@ -171,7 +171,7 @@ def is_file(name: str) -> bool:
 def located(name: str) -> str:
     """A network's name; for a run's directory the weights' file in it."""
     try:
-        of_run = not is_named(name) and Path(name).is_dir()
+        of_run = name != "" and not is_named(name) and Path(name).is_dir()
     except OSError:  # too long for a path
         return name
     return str(Path(name, INITIALISATION)) if of_run else name
