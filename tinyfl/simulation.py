@@ -108,18 +108,15 @@ def simulate(
     if resume is not None:
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
-        path = Path(resume)
-        resumption = resumed(RunDirectory(path), options, file)
-        job = _prepare(resumption.wanted, engine, report)
-    else:
-        job = _prepare(resolve(options, file, installed=True), engine, report)
-        path = Path(out) if out else free_directory(job.config)
+        resumption = resumed(RunDirectory(Path(resume)), options, file)
+    job = _prepare(resumption.wanted if resumption else resolve(options, file, installed=True), engine, report)
+    path = Path(resume or out or free_directory(job.config))
     directory = Resumable(path, job.config.words)
     with directory.locked():
-        if resumption is None:
-            directory.start(job.config)
-        else:
+        if resumption:
             resumption.take_over(directory)
+        else:
+            directory.start(job.config)
         for note in (*(resumption.notes if resumption else ()), *job.notes):
             (on_note or str)(note)
         go_on = f"Go on with: {directory.resume_command}"

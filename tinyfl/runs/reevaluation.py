@@ -4,17 +4,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyfl.config import resolve
+from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError
 from tinyfl.networks import INITIALISATION
 from tinyfl.registry.shown import shots_of
 from tinyfl.runs import evaluation
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.directory import RunDirectory, theta_sha256
+from tinyfl.runs.evaluation import Adaptation
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.finished import demand_data
 from tinyfl.runs.learner import refuse_misfit
 from tinyfl.runs.per_device import by_device
+from tinyfl.tasks import Task
 
 
 def evaluate(
@@ -37,18 +39,33 @@ def evaluate(
     Raises RunError if the run has not finished, DataError if the data do not fit it, ConfigError for settings out of range.
     """
     path = Path(run)
-    directory, file = (RunDirectory(path), path / INITIALISATION) if path.is_dir() else (RunDirectory(path.parent), path)
     start = Initialisation.load(path)
+    directory, file = (RunDirectory(path), path / INITIALISATION) if path.is_dir() else (RunDirectory(path.parent), path)
     if not directory.holds(file):
         raise RunError(f"{path} is no finished run. Give a run's directory, or the {INITIALISATION} in it.")
-    saved = with_code(directory.config(), task=task, algorithm=algorithm)
+    config = with_code(directory.config(), task=task, algorithm=algorithm)
     given = {"shots": shots, "tasks": tasks, "data": None if data is None else str(data), "adapt_lr": adapt_lr}
-    config = resolve({**saved.as_options(), **{key: value for key, value in given.items() if value is not None}})
+    config = resolve({**config.as_options(), **{key: value for key, value in given.items() if value is not None}})
     if data is None:
         demand_data(directory, config)
-    loaded = config.load_task(start.standard)
+    loaded, how = config.load_task(start.standard), adaptation_of(file, start, algorithm)
     refuse_misfit(start.network, loaded, str(path))
-    how = adaptation_of(file, start, algorithm)
+    result = {
+        "run": str(path),
+        "task": config.task,
+        "network": start.network.name,
+        "data": config.data,
+        "shots_of": shots_of(config.task, loaded),
+        "theta_sha256": theta_sha256(start.theta),
+        **_measured(start, loaded, config, how, progress),
+    }
+    return {**result, "worse_than_floor": evaluation.worse_than_floor(result)}
+
+
+def _measured(
+    start: Initialisation, task: Task, config: Config, how: Adaptation, progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    """The evaluation, its floor, and each device's result."""
     curves, done = len(config.shots) * len(evaluation.MODES), 0
 
     def tick() -> None:
@@ -57,24 +74,14 @@ def evaluate(
         if progress:
             progress(done, curves)
 
+    net, theta, tasks = start.network, start.theta, config.tasks
     rows = evaluation.measure(
-        loaded, start.network, start.theta, shots=config.shots, tasks=config.tasks, adapt_lr=config.adapt_lr or None,
-        clip=start.clip, adaptation=how, tick=tick,
+        task, net, theta, shots=config.shots, tasks=tasks, adapt_lr=config.adapt_lr or None, clip=start.clip, adaptation=how,
+        tick=tick,
     )  # fmt: skip
     lead = next(row for row in rows if row.mode == "batch")
     devices = by_device(
-        loaded, start.network, start.theta, shots=lead.shots, tasks=config.tasks, adapt_lr=lead.adapt_lr, clip=start.clip,
-        adaptation=how,
-    )  # fmt: skip
-    result = {
-        "run": str(path),
-        "task": config.task,
-        "network": start.network.name,
-        "data": config.data,
-        "shots_of": shots_of(config.task, loaded),
-        "theta_sha256": directory.result()["theta_sha256"],
-        "evaluation": [row.as_json() for row in rows],
-        "floor": evaluation.floor(loaded, start.network, shots=config.shots, tasks=config.tasks),
-        **devices,
-    }
-    return {**result, "worse_than_floor": evaluation.worse_than_floor(result)}
+        task, net, theta, shots=lead.shots, tasks=tasks, adapt_lr=lead.adapt_lr, clip=start.clip, adaptation=how
+    )
+    floor = evaluation.floor(task, net, shots=config.shots, tasks=tasks)
+    return {"evaluation": [row.as_json() for row in rows], "floor": floor, **devices}
