@@ -138,12 +138,16 @@ def _moved(directory: RunDirectory, key: str, saved: Config, wanted: Config) -> 
     Raises RunError if it is another file.
     """
     before, now = getattr(saved, key), getattr(wanted, key)
-    if not (_is_path(key, before) and _is_path(key, now)) or Path(now).resolve() == Path(before) or not Path(now).is_file():
+    if not (_is_path(key, before) and _is_path(key, now)) or Path(now).resolve() == Path(before):
+        return ""
+    try:
+        found = FILES[key](wanted)
+    except OSError:  # whoever reads it says what is wrong
         return ""
     checkpoint = directory.checkpoint()
     if checkpoint is None:
         return f"{key}: {plain(now)} instead of {plain(before)}, from the first round: none is saved yet"
-    expected, found = getattr(checkpoint, f"{key}_sha256"), FILES[key](wanted)
+    expected = getattr(checkpoint, f"{key}_sha256")
     if found != expected:
         devices = ("--devices", "0") if key == "data" else ()  # as many as the other file has
         new = shell("tinyfl", "run", directory.path / CONFIG, *saved.words, f"--{key}", now, *devices, "--out", "ANOTHER")
