@@ -156,16 +156,17 @@ class RunDirectory:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
         memory = {f"{MEMORY}{name}": array for name, array in checkpoint.state.memory.items()}
         kept = {} if checkpoint.kept_rounds is None else {"kept_rounds": checkpoint.kept_rounds}
-        best = {} if checkpoint.validation.theta is None else {"best": checkpoint.validation.theta}
+        validation = checkpoint.validation
+        more: dict[str, Any] = {} if validation.theta is None else {"best": validation.theta}
+        more |= {"validation": json.dumps([row.model_dump() for row in validation.rows])} if validation.rows else {}
+        more |= {"next_sha256": checkpoint.next_sha256} if checkpoint.next_sha256 else {}
         self.save(
             CHECKPOINT,
             npz(
                 **memory,
                 **kept,
-                **best,
-                validation=json.dumps([row.model_dump() for row in checkpoint.validation.rows]),
+                **more,
                 run=checkpoint.run,
-                next_sha256=checkpoint.next_sha256,
                 theta=checkpoint.state.theta,
                 round=checkpoint.state.round,
                 config_sha256=checkpoint.config_sha256,
