@@ -553,7 +553,21 @@ def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> 
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["simulate"], ["run"], ["adapt"], ["report"], ["build"], ["plan"], ["export"], ["infer"], ["emulate"]]
+    "verb",
+    [
+        [],
+        ["simulate"],
+        ["run"],
+        ["evaluate"],
+        ["adapt"],
+        ["metrics"],
+        ["report"],
+        ["build"],
+        ["plan"],
+        ["export"],
+        ["infer"],
+        ["emulate"],
+    ],
 )
 def test_help_is_there_for_every_verb(tinyfl: Command, verb: list[str]) -> None:
     said = tinyfl(*verb, "--help")

@@ -49,7 +49,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_in_the_middle_of_rounds(small_disk: Path, whole: str) -> None:
     out = small_disk / "a run"
     with pytest.raises(RunError, match=r"cannot be written \(\[Errno 28\] .*tinyfl run --resume '.*/a run'$"):
-        tinyfl.simulate(out=out, **SMALL)
+        tinyfl.simulate(out=out, minimum=1, **SMALL)  # with a minimum of updates, a round at a time
     held = RunDirectory(out).checkpoint()
     assert held and 0 < held.state.round < SMALL["rounds"]  # type: ignore[operator]
     with pytest.raises(RunError, match="cannot be written"):

@@ -145,7 +145,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_untouched(tmp_path: Path) -
 def test_a_resume_with_another_config_is_refused(tmp_path: Path) -> None:
     tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5})
     with pytest.raises(RunError, match="cannot be resumed with 7"):
-        tinyfl.simulate(resume=tmp_path, rounds=7)
+        tinyfl.simulate(resume=tmp_path, seed=7)
     config = tmp_path / "config.toml"
     config.write_text(config.read_text().replace("rounds = 5", "rounds = 7"))
     with pytest.raises(RunError, match=r"config\.toml was changed"):

@@ -68,11 +68,11 @@ def run_command() -> Any:
     return group.commands["run"]
 
 
-def test_every_field_of_a_config_is_a_setting_with_help_and_every_setting_but_the_fleet_an_option() -> None:
+def test_every_field_of_a_config_is_a_setting_with_help_and_every_setting_but_structures_an_option() -> None:
     assert [*SETTINGS, "extensions"] == [each.name for each in fields(Config)]
     assert {each.name: each.kind for each in SETTINGS.values()} == {each.name: each.type for each in fields(Config)[:-1]}
     assert all(each.help.endswith(".") for each in SETTINGS.values())
-    assert set(SETTINGS) - set(OPTIONS) == {"fleet"}
+    assert set(SETTINGS) - set(OPTIONS) == {"fleet", "continued"}
     params = {param.name: param for param in run_command().params}
     for name, each in OPTIONS.items():
         assert (params[name].opts[0], params[name].help, params[name].multiple) == (each.option, each.help, name == "shots")
@@ -193,7 +193,7 @@ def test_what_the_table_says_of_tasks_is_what_tasks_say() -> None:
 @pytest.mark.parametrize("name", [name for name, each in SETTINGS.items() if each.bounds])
 def test_a_number_is_taken_at_its_bounds_and_refused_beyond(name: str) -> None:
     low, high = SETTINGS[name].bounds or (0, 0)
-    base: dict[str, Any] = {"algorithm": "reptile", "update_clip": 1.0, "nodes": "devices"}
+    base: dict[str, Any] = {"algorithm": "reptile", "update_clip": 1.0, "nodes": "devices", "evaluate_every": 5}
     base |= {"task": "npz"} if SETTINGS[name].of == "task" else {}
     for value in (low, high):
         assert getattr(resolve({**base, name: SETTINGS[name].kind(value)}), name) == value
@@ -312,14 +312,15 @@ def test_a_file_and_python_may_use_a_settings_former_name(tinyfl_says: Callable[
 def test_an_older_runs_directory_is_read_and_resumed_by_either_name(tmp_path: Path) -> None:
     from tinyfl.deployment.submit import _resumed as handed_in
     from tinyfl.runs.learner import fitted
-    from tinyfl.simulation import _resumed
+    from tinyfl.runs.resuming import resumed
 
     held = fitted(resolve({"task": "sine", **KRUM}))[0]
-    RunDirectory(tmp_path).start(held)
+    directory = RunDirectory(tmp_path)
+    directory.start(held)
     file = tmp_path / "config.toml"
     file.write_text(file.read_text().replace("aggregator = ", "robust = "))
     assert RunDirectory(tmp_path).config() == held
-    assert _resumed(held, {"robust": "krum"}, None).aggregator == "krum"
+    assert resumed(directory, {"robust": "krum"}, None).wanted.aggregator == "krum"
     with pytest.raises(RunError, match="started with aggregator 'krum' and cannot be resumed with 'median'"):
-        _resumed(held, {"robust": "median"}, file)
+        resumed(directory, {"robust": "median"}, file)
     assert handed_in(tmp_path, file, {"robust": "median"})[0]["aggregator"] == "median"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Inner, State, WithLayers, with_layers
-from tinyfl.config import MAY_CHANGE, Config, as_python, demand_utf8, read_settings, renamed, resolve
+from tinyfl.config import Config, as_python, demand_utf8, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
 from tinyfl.data.frames import file_of
-from tinyfl.errors import ConfigError, InstallError, RunError
+from tinyfl.errors import ConfigError, InstallError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
@@ -27,8 +27,11 @@ from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation
 from tinyfl.runs.directory import KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
-from tinyfl.runs.extensions import Resumable, again
+from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, fitted
+from tinyfl.runs.per_device import by_device
+from tinyfl.runs.resuming import restated, resumed
+from tinyfl.runs.validation import validator
 from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
@@ -103,12 +106,13 @@ def simulate(
     "package.module:Class" (docs/your-own.md); ``data`` a path, a frame or a dict of arrays, which the run directory keeps
     (docs/tasks.md).
 
-    ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads``, ``lanes`` and ``memory`` change
-    only the speed. ``memory`` ("200M", "2G") bounds what simulated devices take at once beyond the interpreter, the data set
-    and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
-    first round, the changes to the user's data and network, and at the end a line if figures could not be drawn. ``over`` opens
-    the grid of the rounds; without it the whole fleet is on this machine.
-    Without ``progress``, a notebook shows a line of it. Raises a TinyflError with a cure.
+    ``resume`` continues the run in that directory, to the same theta, bit for bit; its data, and a network that is a file, may
+    be at other paths by then. ``threads``, ``lanes`` and ``memory`` change only the speed. ``memory`` ("200M", "2G") bounds
+    what simulated devices take at once beyond the interpreter, the data set and theta (tinyfl.tasks.memory). ``on_event``
+    receives the boards' events, from another thread; ``on_note``, before the first round, the changes to the user's data and
+    network, and at the end a line if figures could not be drawn. ``over`` opens the grid of the rounds; without it the whole
+    fleet is on this machine. Without ``progress``, a notebook shows a line of it.
+    Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
@@ -119,20 +123,23 @@ def simulate(
     except ValueError as error:
         raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
     report = progress or notebook.line() or (lambda _: None)
-    file = Path(config) if config is not None else None
+    file, resumption = Path(config) if config is not None else None, None
     if resume is not None:
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         path = Path(resume)
-        job = _prepare(_resumed(RunDirectory(path).config(), options, file), engine, report)
+        resumption = resumed(RunDirectory(path), options, file)
+        job = _prepare(resumption.wanted, engine, report)
     else:
         path, job = _new(options, file, Path(out) if out else None, engine, report)
     directory = Resumable(path, job.config.words)
     with directory.locked():
-        if resume is None:
+        if resumption:
+            resumption.take_over(directory)
+        else:
             directory.start(job.config)
         tell = on_note or str
-        for note in (*job.notes, *figures.missed()):
+        for note in (*(resumption.notes if resumption else ()), *job.notes, *figures.missed()):
             tell(note)
         go_on = f"Go on with: {directory.resume_command}"
         with interrupt_message(lambda: f"stopped. {go_on}"):
@@ -178,8 +185,13 @@ def _train(
     unit = standard.squared_unit if standard else 1.0
     start = State(0, job.start)
     work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
+    validate = validator(
+        job.task, job.network, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
+        adaptation=job.algorithm.adaptation, engine=job.engine,
+    )  # fmt: skip
     with place(config, work, report_event) as (grid, boards):
-        outcome = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit).run()
+        run = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate)
+        outcome = run.run()
     return outcome, boards
 
 
@@ -198,9 +210,10 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     config, learner = fitted(config)
     for split in SPLITS:
         learner.task.episodes(split, config.tasks, max(config.shots))
-    algorithm = with_layers(config.build(), learner.network.weighted_layers)
+    algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
+    learner = replace(learner, notes=(*learner.notes, *restated(config)))
     return _Job(**vars(learner), config=config, algorithm=algorithm, engine=engine, progress=progress)
 
 
@@ -210,32 +223,6 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     kept = plan.weights_of(inner.local) if inner.kept else 0
     shots = max(config.shots)
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
-
-
-def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Config:
-    """``saved``, the config of the resumed run, with the changes allowed on resuming.
-
-    Raises RunError if ``options`` or ``file`` describe another run, or an older tinyfl scaled the data differently.
-    """
-    if saved.older:
-        raise RunError(
-            "an older tinyfl started this run, and scaled its data differently: it cannot be resumed. "
-            "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
-        )
-    chosen = {key: value for key, value in options.items() if value is not None}
-    given = {**(read_settings(file) if file else {}), **renamed(chosen)}
-    for each in saved.extensions:
-        given[each.kind] = again(each, given.get(each.kind))
-    wanted = resolve({**saved.as_options(), **given}, installed=True)
-    wanted.demand_code()
-    requested = fitted(wanted)[0]
-    for key, value in vars(requested).items():
-        if key not in MAY_CHANGE and value != getattr(saved, key):
-            raise RunError(
-                f"the run was started with {key} {getattr(saved, key)!r} and cannot be resumed with {value!r}. "
-                "Leave the option out, or start a new run with another --out."
-            )
-    return requested
 
 
 def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
@@ -270,7 +257,8 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     """The JSON of a run."""
     config, net = job.config, job.network
     inner = job.algorithm.inner(0)
-    device_rounds = config.rounds * config.cohort
+    rounds, validation = outcome.state.round, outcome.validation
+    device_rounds = rounds * config.cohort
     return {
         "task": config.task,
         "algorithm": config.algorithm,
@@ -278,14 +266,14 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "parameters": net.parameters,
         "devices": config.devices,
         "cohort": config.cohort,
-        "rounds": config.rounds,
+        "rounds": rounds,
         "device_rounds": device_rounds,
         "device_rounds_per_s": device_rounds / outcome.seconds,
         "seconds": outcome.seconds,
         "sample_gradients": device_rounds * inner.total,
         "seed": config.seed,
         "start": starts_from(config.network),
-        "notes": list(job.notes),
+        "notes": [*job.notes, *validation.words(config.rounds, rounds)],
         "classes": [str(each) for each in job.task.standardisation.classes] if job.task.standardisation else [],
         "bytes_down": device_rounds * 4 * net.parameters,
         "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
@@ -298,8 +286,19 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["start"]],
+        **validation.as_json(),
         "floor": evaluation.floor(job.task, net, shots=config.shots, tasks=config.tasks),
     }
+
+
+def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
+    """Each test device's result, at the rate of the leading row."""
+    config = job.config
+    lead = next(row for row in rows if row.mode == "batch")
+    return by_device(
+        job.task, job.network, theta, shots=lead.shots, tasks=config.tasks, adapt_lr=lead.adapt_lr, clip=config.clip,
+        adaptation=job.algorithm.adaptation, engine=job.engine,
+    )  # fmt: skip
 
 
 def _finish(
@@ -314,6 +313,7 @@ def _finish(
         **_result(job, outcome, rows, boards),
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
+        **_by_device(job, theta, rows["learnt"]),
     }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)

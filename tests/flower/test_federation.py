@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flaky import HERE, FlakyGrid, remote_grid, serving, strategy, theta_over, three_nodes
-from fleet_of_24 import COHORT, FLEET, ROUNDS, SIZE, THETA
+from fleet_of_24 import COHORT, FLEET, ROUNDS, SIZE, TASK, THETA
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway
+from tinyfl.deployment.submit import _given
 from tinyfl.errors import ConfigError, TrainingError
 from tinyfl.fleet import Event, spans
 from tinyfl.fleets.assembly import opened
@@ -61,6 +62,35 @@ def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp
         there = simulate(over=partial(over_nodes, grid), out=tmp_path / "there", network=own, **options)
     assert there.theta.tobytes() == here.theta.tobytes()
     assert there.theta[:8].tobytes() == model.get_weights()[0].tobytes(), "the file's frozen layer"
+
+
+def test_a_run_over_nodes_is_evaluated_on_the_way_and_continued_as_in_one_process(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "task": TASK.name, "network": "mlp-8-8", "devices": SIZE, "cohort": SIZE, "seed": 5, "rounds": 3, "samples": 8,
+        "tasks": 4, "adapt_lr": 0.01, "evaluate_every": 2,
+    }  # fmt: skip
+    simulate(out=tmp_path / "here", **options)
+    here = simulate(resume=tmp_path / "here", rounds=5)
+    over = partial(over_nodes, FlakyGrid(three_nodes()))
+    simulate(over=over, out=tmp_path / "there", **options)
+    there = simulate(over=over, resume=tmp_path / "there", rounds=5)
+    assert there.theta.tobytes() == here.theta.tobytes()
+    assert [row["round"] for row in here.result["validation"]] == [2, 3, 4, 5]
+    for key in ("validation", "best_round", "notes", "config_sha256"):
+        assert there.result[key] == here.result[key]
+
+
+def test_nodes_do_not_standardise_as_an_earlier_run_did(tmp_path: Path, own_data: Path) -> None:
+    options: dict[str, Any] = {"task": "npz", "data": str(own_data), "rounds": 2, "tasks": 4, "shots": (5,), "adapt_lr": 0.01}
+    first = simulate(out=tmp_path / "first", network="mlp-4", **options)
+    with pytest.raises(ConfigError, match="Give --standardise"):
+        simulate(over=partial(over_nodes, FlakyGrid({})), out=tmp_path / "run", network=first.path, **options)
+    given = to_run_config({"network": _given(None, {"network": str(first.path)})["network"]})
+    assert given["network"] == str(first.path / "initialisation.npz")
+    config = tmp_path / "config.toml"
+    config.write_text("continued = [[2, 2]]\nrounds = 4\n")
+    with pytest.raises(ConfigError, match="leave --federation out"):
+        _given(config, {})
 
 
 @pytest.mark.parametrize("each_device", [False, True])

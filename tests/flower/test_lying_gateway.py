@@ -23,8 +23,8 @@ from tinyfl.fleet import Event
 from tinyfl.flower import remote
 from tinyfl.flower.messages import MAX_EVENTS, MAX_REPORTED, REASON, Trouble, shard_record
 from tinyfl.flower.remote import call_roll
-from tinyfl.flower.rounds import MAX_REASONS
 from tinyfl.flower.server_app import over_nodes
+from tinyfl.runs.metrics import MAX_REASONS
 from tinyfl.simulation import simulate
 
 LIAR = 5

@@ -109,12 +109,18 @@ class WithLayers:
     layers: tuple[Layer, ...]
     takes: Mapping[str, int]
     """The number of parameters of each method."""
+    before: tuple[tuple[int, Any], ...] = ()
+    """The same algorithm for the rounds below some numbers, made for other numbers of rounds."""
+
+    def at(self, round: int) -> Any:
+        """The algorithm in round ``round``."""
+        return next((algorithm for end, algorithm in self.before if round < end), self.algorithm)
 
     def inner(self, round: int) -> Inner:
-        return self._call("inner", round)  # type: ignore[no-any-return]
+        return self._call(self.at(round), "inner", round)  # type: ignore[no-any-return]
 
     def outer(self, state: State, updates: Updates) -> State:
-        return self._call("outer", state, updates)  # type: ignore[no-any-return]
+        return self._call(self.at(state.round), "outer", state, updates)  # type: ignore[no-any-return]
 
     @property
     def adapts(self) -> bool:
@@ -123,15 +129,15 @@ class WithLayers:
 
     def adaptation(self, phase: Phase) -> tuple[Phase, ...]:
         """How a new device adapts after training, each phase on its whole support set; ``phase``, all layers, by default."""
-        return tuple(self._call("adaptation", phase)) if self.adapts else (phase,)
+        return tuple(self._call(self.algorithm, "adaptation", phase)) if self.adapts else (phase,)
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def _call(self, algorithm: Any, name: str, *arguments: Any) -> Any:
         further = (self.layers,) if self.takes[name] > len(arguments) else ()
-        return getattr(self.algorithm, name)(*arguments, *further)
+        return getattr(algorithm, name)(*arguments, *further)
 
 
-def with_layers(algorithm: Any, layers: Sequence[Layer]) -> WithLayers:
-    """``algorithm`` for a network with these ``layers``.
+def with_layers(algorithm: Any, layers: Sequence[Layer], before: tuple[tuple[int, Any], ...] = ()) -> WithLayers:
+    """``algorithm`` for a network with these ``layers``; ``before`` are those of the rounds below some numbers.
 
     Raises ConfigError if it lacks ``inner`` or ``outer``.
     """
@@ -140,13 +146,17 @@ def with_layers(algorithm: Any, layers: Sequence[Layer]) -> WithLayers:
             raise ConfigError(f"{algorithm!r} is no algorithm: it has no method {name} (docs/your-own.md).")
     methods = [name for name in ("inner", "outer", "adaptation") if hasattr(algorithm, name)]
     takes = {name: len(signature(getattr(algorithm, name)).parameters) for name in methods}
-    return WithLayers(algorithm, tuple(layers), takes)
+    return WithLayers(algorithm, tuple(layers), takes, before)
 
 
 def alpha_of(algorithm: Any) -> Callable[[int], float] | None:
     """The ``alpha`` of an algorithm whose outer step is exactly that of TowardsMean; None for any other."""
     own = algorithm.algorithm if isinstance(algorithm, WithLayers) else algorithm
-    return own.alpha if isinstance(own, TowardsMean) and type(own).outer is TowardsMean.outer else None
+    if not isinstance(own, TowardsMean) or type(own).outer is not TowardsMean.outer:
+        return None
+    if isinstance(algorithm, WithLayers) and algorithm.before:
+        return lambda round: float(algorithm.at(round).alpha(round))
+    return own.alpha
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:

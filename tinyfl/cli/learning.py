@@ -1,4 +1,4 @@
-"""Verbs of learning: run and simulate, adapt, report."""
+"""Verbs of learning: run and simulate, evaluate, adapt, metrics, report."""
 
 import json as jsonlib
 from collections.abc import Callable
@@ -98,6 +98,44 @@ def _fleet(
 
 
 @app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's directory, or its initialisation.npz.")],
+    shots: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Samples to adapt on; may repeat. Default: the run's.")
+    ] = None,
+    tasks: Annotated[int | None, typer.Option(help="Unseen devices to evaluate on. Default: the run's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Other data for the run's task, or its own if moved.")] = None,
+    adapt_lr: Annotated[
+        float | None, typer.Option(help="Learning rate; 0: chosen on validation devices. Default: the run's.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="MODULE:CLASS", help="The run's task, if it is code of your own.")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:CLASS", help="The run's algorithm, if it is code of your own that says how to adapt."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON here too.")] = None,
+    json: Json = False,
+) -> None:
+    """Evaluate a finished run again, with other shots, devices or data. The run stays as it is."""
+    from tinyfl.cli.show import runs as show
+    from tinyfl.runs.reevaluation import evaluate as run_evaluation
+    from tinyfl.system.files import write_whole
+
+    result = show.with_bar(
+        "evaluating",
+        lambda tick: run_evaluation(
+            run, shots=shots or None, tasks=tasks, data=data, adapt_lr=adapt_lr, task=task, algorithm=algorithm, progress=tick
+        ),
+    )
+    if out is not None:
+        write_whole(out, f"{jsonlib.dumps(result, indent=2)}\n".encode())
+    if json:
+        typer.echo(jsonlib.dumps(result))
+    else:
+        show.evaluation(result)
+
+
+@app.command()
 def adapt(
     run: Annotated[Path, typer.Argument(help="A finished run's directory, or its initialisation.npz.")],
     data: Annotated[
@@ -123,6 +161,29 @@ def adapt(
         typer.echo(jsonlib.dumps(result))
     else:
         show.adaptation(result)
+
+
+@app.command()
+def metrics(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
+    table: Annotated[
+        str, typer.Option(metavar="NAME", help="metrics (the loss over the rounds), rounds, evaluation, validation or devices.")
+    ] = "metrics",
+    out: Annotated[Path | None, typer.Option(help="Write this file instead of stdout: .json, or else CSV.")] = None,
+    json: Json = False,
+) -> None:
+    """Print a table of figures of one or several runs, as CSV or JSON."""
+    from tinyfl.runs import tables
+    from tinyfl.system.files import write_whole
+
+    rows = [{**({"run": str(run)} if len(runs) > 1 else {}), **row} for run in runs for row in tables.table(run, table)]
+    text = jsonlib.dumps({"table": table, "rows": rows})
+    if out is not None:
+        write_whole(out, (f"{text}\n" if out.suffix == ".json" else tables.as_csv(rows)).encode())
+    if json:
+        typer.echo(text)
+    else:
+        say(str(out) if out is not None else tables.as_csv(rows).rstrip("\n"))
 
 
 @app.command()

@@ -41,7 +41,10 @@ class Config(Settings):
 
     ``minimum``, ``seconds`` and ``fleet`` decide it only where a device fails: a round counts with ``minimum`` updates, a board
     may take ``seconds`` for its part, and ``fleet`` says where the devices are (none: all are simulated here). ``extensions``
-    are those of task, algorithm and aggregator that are not tinyfl's own."""
+    are those of task, algorithm and aggregator that are not tinyfl's own.
+
+    ``continued`` has a pair for each time that a resumed run got another number of rounds and its algorithm's schedule was
+    restated: the rounds done by then, and their number until then."""
 
     extensions: tuple[Chosen, ...] = ()
 
@@ -56,6 +59,18 @@ class Config(Settings):
         """
         algorithm: Algorithm = self.chosen("algorithm").made(self._settings_of("algorithm"))
         return algorithm
+
+    def built_before(self) -> tuple[tuple[int, "Algorithm"], ...]:
+        """The algorithms of the rounds before the last of ``continued``, each with the round at which it ends.
+
+        Raises ConfigError as ``build`` does, and for an algorithm that is an object with a number of rounds of its own.
+        """
+        chosen = self.chosen("algorithm")
+        if self.continued and not chosen.makes:
+            raise ConfigError(
+                f"the run got another number of rounds, and {chosen.called} is an object with one. Give its class."
+            )
+        return tuple((done, replace(self, rounds=total).build()) for done, total in self.continued)
 
     def load_task(self, standard: "Standardisation | None" = None) -> "Task":
         """The task, with its data; ``standard`` is what an earlier run did to them.
@@ -98,6 +113,13 @@ class Config(Settings):
         return bool(self.chosen("task").takes("targets"))
 
     @property
+    def unscaled(self) -> bool:
+        """Whether the user's data are learnt as they are."""
+        from tinyfl.networks import WEIGHTS
+
+        return self.own_data and not self.standardise and not self.network.endswith(WEIGHTS)
+
+    @property
     def older(self) -> bool:
         """Whether an older tinyfl resolved it, which did not say what the targets are. Its hash is not what it was then."""
         return self.own_data and not self.targets
@@ -107,7 +129,7 @@ class Config(Settings):
         """What has helped where learning diverges."""
         from tinyfl.networks import is_file
 
-        if not self.own_data or self.standardise:
+        if not self.unscaled:
             return f"Start a new run with a smaller --rate than {self.rate:g}."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
         return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
@@ -146,7 +168,14 @@ class Config(Settings):
         held = asdict(replace(self, extensions=()))
         del held["extensions"]
         extensions = {each.kind: each.to_toml() for each in self.extensions}
-        return {**held, "shots": list(self.shots), "fleet": [part.to_toml() for part in self.fleet], **extensions}
+        continued = [list(pair) for pair in self.continued]
+        return {
+            **held,
+            "shots": list(self.shots),
+            "continued": continued,
+            "fleet": [part.to_toml() for part in self.fleet],
+            **extensions,
+        }
 
 
 def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: bool = False) -> Config:
@@ -165,7 +194,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     chosen = {kind: _chosen(kind, table.get(kind), options.get(kind), installed) for kind in KINDS}
     in_file = Chosen.read("algorithm", table["algorithm"]).name if "algorithm" in table else None
     if "algorithm" in options and chosen["algorithm"].name != in_file:
-        table = {key: value for key, value in table.items() if key not in OF_AN_ALGORITHM}
+        table = {key: value for key, value in table.items() if key not in (*OF_AN_ALGORITHM, "continued")}
     given = {**table, **options}
     for key in given:
         if key not in SETTINGS:
@@ -175,10 +204,12 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     if "fleet" in given:
         given = _with_fleet(given)
     values |= {**given, **chosen}
-    if "standardise" not in values:
-        from tinyfl.networks import is_file
+    from tinyfl.networks import is_file, located
 
-        # A network of the user's file was trained on inputs as they are.
+    if isinstance(values["network"], str | Path):
+        values["network"] = located(str(values["network"]))
+    if "standardise" not in values:
+        # A network of the user's file was trained on inputs as they are, and one of a run on inputs as that had them.
         values["standardise"] = bool(chosen["task"].takes("standardise")) and not is_file(str(values["network"]))
     config = _checked(values)
     if "cohort" not in given and 0 < config.devices < config.cohort:
@@ -266,6 +297,13 @@ def _checked(values: Mapping[str, Any]) -> Config:
     for name in OF_A_TABLE:
         if getattr(config, name) != SETTINGS[name].default and task.takes(name) is False:
             raise ConfigError(f"task {config.task} brings its own data: leave {SETTINGS[name].option} out, or say --task npz.")
+    if config.patience and not config.evaluate_every:
+        raise ConfigError("--patience counts evaluations in the course of a run: say how often with --evaluate-every N.")
+    if config.continued and config.continued[-1][0] > config.rounds:
+        raise ConfigError(
+            f"continued says that {config.continued[-1][0]:,} rounds were done, of {config.rounds:,}. Give more --rounds, or "
+            "remove continued from the file."
+        )
     if config.nodes != "devices" and not re.fullmatch(r"0*[1-9][0-9]{0,9}", config.nodes):
         raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")
     return config

@@ -6,6 +6,7 @@ of `tinyfl run` is made of it.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 from tinyfl.config.roster import Part
@@ -18,6 +19,8 @@ from tinyfl.registry.tasks import FIRST_VALIDATION_DEVICE
 TASK, LEARNING, FLEET, EVALUATION = "Task", "Learning", "Fleet", "Evaluation"
 AGGREGATION, RUN = "Aggregation and privacy", "Run"
 """Panels of the help."""
+
+MAX_ROUNDS = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,19 @@ def _shots(value: Any) -> tuple[int, ...]:
     return tuple(sorted(set(items)))
 
 
+def _continued(value: Any) -> tuple[tuple[int, int], ...]:
+    pairs = (
+        [tuple(pair) if isinstance(pair, list | tuple) else () for pair in value] if isinstance(value, list | tuple) else [()]
+    )
+    whole = all(len(pair) == 2 and all(type(n) is int and 0 < n <= MAX_ROUNDS for n in pair) for pair in pairs)
+    if not whole or len(pairs) > 1000 or any(done > total for done, total in pairs) or any(a >= b for a, b in pairwise(pairs)):
+        raise ConfigError(
+            f"continued is {plain(repr(value), 80)}. It is a list of pairs of whole numbers, ascending: the rounds done when "
+            "the run got another number of rounds, and that number until then. Remove it for a new run."
+        )
+    return tuple(pairs)
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of a run, in the order of its config.toml."""
@@ -99,7 +115,8 @@ class Settings:
         f"Your file, for tasks {' and '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
         metavar="FILE", of="task", of_a_node=True, default="", read=str)
     standardise: bool = setting(
-        "npz: scale inputs and values by the training devices' mean and deviation. Default: yes, unless --network is a file.",
+        "npz: scale inputs and values by the training devices' mean and deviation. Default: yes; with "
+        "a --network of a file no; with a run's, by that run's.",
         TASK, of="task", of_a_node=True)
     targets: str = setting(
         "npz: what y holds, classes or values. Default: guessed from y.", TASK, of="task", of_a_node=True,
@@ -132,12 +149,13 @@ class Settings:
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
     network: str = setting(
-        "Such as mlp-32, conv-16-32 or dsconv-16-32; or a .keras or .h5 file.", LEARNING, common=True, of_a_node=True)
+        "Such as mlp-32, conv-16-32 or dsconv-16-32; or, to start from, a .keras or .h5 file or a finished run.",
+        LEARNING, common=True, of_a_node=True)
     devices: int = setting(
         "Devices in the fleet; 0: all those in the data.", FLEET, common=True, of_a_node=True, default=0,
         bounds=(0, FIRST_VALIDATION_DEVICE))
     cohort: int = setting("Devices in each round.", LEARNING, common=True, bounds=(1, 1 << 20))
-    rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, 1 << 31))
+    rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, MAX_ROUNDS))
     samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     rate: float = setting(
@@ -151,6 +169,12 @@ class Settings:
     shots: tuple[int, ...] = setting(
         "Samples to adapt on (per class in N-way tasks); may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
     tasks: int = setting("Unseen devices to evaluate on.", EVALUATION, common=True, default=2000, bounds=(2, 1 << 24))
+    evaluate_every: int = setting(
+        "Evaluate on validation devices after every N rounds, and keep the best theta; 0: the last.", EVALUATION, default=0,
+        bounds=(0, MAX_ROUNDS), newer=True)
+    patience: int = setting(
+        "Stop early after N such evaluations without a better one; 0: never.", EVALUATION, default=0, bounds=(0, MAX_ROUNDS),
+        newer=True)
     seed: int = setting("The same seed gives the same weights.", LEARNING, common=True, of_a_node=True, default=0,
         bounds=(0, (1 << 63) - 1))
     nodes: str = setting(
@@ -169,6 +193,9 @@ class Settings:
         "Time limit for a board's part of a round.", FLEET, of_a_node=True, default=60.0, bounds=(0.1, 1e6), may_change=True)
     fleet: tuple[Part, ...] = setting(
         "The [[fleet]] tables of a file (docs/fleets.md).", default=(), read=tuple, may_change=True)
+    continued: tuple[tuple[int, int], ...] = setting(
+        "The rounds after which the run got another number of rounds, each with the number until then.", default=(),
+        read=_continued, newer=True)
     # fmt: on
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tinyfl.algorithms import Inner, with_layers
 from tinyfl.config import resolve
 from tinyfl.errors import ConfigError
-from tinyfl.networks import REFERENCE, Network, is_file, is_named, network, reference
+from tinyfl.networks import KERAS, REFERENCE, Network, is_file, is_named, network, reference
 from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.registry.own import own_code
 
@@ -21,14 +21,14 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
     Raises ConfigError for an unknown name, and the errors of reading the file.
     """
     path = Path(name)
-    own = name in REFERENCE or is_file(name) or path.suffix in (".tflite", ".npz") or path.is_dir()
+    own = name in REFERENCE or is_file(name) or path.suffix == ".tflite" or path.is_dir()
     if own and (shape is not None or outputs):
         raise ConfigError(f"{name} has its own inputs and outputs: leave --shape and --outputs out.")
     if path.suffix == ".tflite":
         from tinyfl.int8.native import load_program
 
         return load_program(path)
-    if is_file(name):
+    if name.endswith(KERAS):
         from tinyfl.networks.keras import from_keras
 
         return from_keras(path)[0]

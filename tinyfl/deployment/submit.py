@@ -21,7 +21,7 @@ from tinyfl import errors
 from tinyfl.config import Config, read_settings, read_toml, renamed, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
 from tinyfl.flower.settings import OF_THE_NODES, to_run_config
-from tinyfl.networks import is_file
+from tinyfl.networks import is_file, located
 from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.runs.directory import RunDirectory
@@ -153,6 +153,8 @@ def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     in_file = read_settings(config) if config else {}
     chosen = renamed({key: value for key, value in options.items() if value is not None})
     given = {**in_file, **chosen, **_extensions(in_file, chosen)}
+    if given.pop("continued", None):
+        raise ConfigError("a run that got more rounds is repeated on one machine only: leave --federation out.")
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")
@@ -180,6 +182,7 @@ def _extensions(in_file: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[s
 
 def _absolute(key: str, value: Any) -> Any:
     """A setting, made absolute if it is a path."""
+    value = located(value) if key == "network" and isinstance(value, str) else value
     is_path = isinstance(value, str) and value and (key == "data" or (key == "network" and is_file(value)))
     return str(Path(value).resolve()) if is_path else value
 

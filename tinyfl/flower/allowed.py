@@ -25,7 +25,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from tinyfl.config import read_toml
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
-from tinyfl.networks import is_file
+from tinyfl.networks import is_file, located
 from tinyfl.registry import ENTRIES, KINDS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.installed import installed, is_name
@@ -123,8 +123,10 @@ def why_refused(app: bytes, allowed: Allowed) -> str:
 def refuse_paths(options: Mapping[str, Any], allowed: Allowed) -> None:
     """Raises ConfigError if ``options`` of a run have a path outside the allowed folders, after resolving symbolic links."""
     paths = {key: str(options[key]) for key in PATHS if options.get(key)}
-    if "network" in paths and not is_file(paths["network"]):
-        del paths["network"]
+    if "network" in paths:
+        paths["network"] = located(paths["network"])
+        if not is_file(paths["network"]):
+            del paths["network"]
     for key, value in paths.items():
         try:
             path = Path(value).resolve()

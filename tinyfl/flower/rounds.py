@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, T
 from tinyfl.fleet import Event, Stretch, draw_cohort, draw_cohorts, spans, spans_of_rows
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
+from tinyfl.runs.metrics import Tally
+from tinyfl.runs.validation import Validate, Validation
 from tinyfl.system.interrupts import interrupt_message
 
 if TYPE_CHECKING:
@@ -33,12 +35,6 @@ SHORT_ROUND_PAUSES = (1.0, 3.0, 10.0)
 
 MAX_REPORTED = 3
 """Maximum number of a fleet's parts quoted in the message that ends a run."""
-
-MAX_REASONS = 32
-"""Maximum number of reasons with counts of their own, since nodes choose them; the rest count as ``other``."""
-
-METRICS_RECORDS = 500
-"""Approximate number of records in metrics.jsonl, for a run of any length."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +59,25 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of the rounds: the last state, their seconds, the number of devices left out by reason, the privacy spent if
-    noise was added, and the parts of the fleet that never sent an update."""
+    """The result of the rounds: the last state, or with evaluations the best theta in it; their seconds, the number of devices
+    left out by reason, the privacy spent if noise was added, the parts of the fleet that never sent an update, and the
+    evaluations."""
 
     state: State
     seconds: float
     left_out: Mapping[str, int]
     privacy: Mapping[str, Any] | None
     failed: Mapping[str, str]
+    validation: Validation
 
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """A run between two rounds: the state, the number of devices left out by reason, and the losses of the rounds since the
-    last record in metrics.jsonl."""
+    """A run between two rounds."""
 
     state: State
-    left_out: Counter[str] = field(default_factory=Counter)
-    losses: tuple[float, ...] = ()
+    tally: Tally = field(default_factory=Tally)
+    validation: Validation = field(default_factory=Validation)
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ _flower_quiet = _Quiet()
 
 class Federation:
     """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Reported losses are multiplied by
-    ``unit``."""
+    ``unit``. ``validate`` measures a theta for a config with ``evaluate_every``."""
 
     def __init__(
         self,
@@ -138,13 +135,16 @@ class Federation:
         progress: Callable[[Progress], None] | None,
         on_event: Callable[[Event], None] | None = None,
         unit: float = 1.0,
+        validate: Validate | None = None,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
+        self._validate = validate if config.evaluate_every else None
         self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
+        self._changed = False
         self._run_number = secrets.randbits(62) + 1
         self._kept: KeptRounds | None = None
 
@@ -155,6 +155,7 @@ class Federation:
 
         self._restore()
         self.directory.trim(self._snapshot.state.round)
+        self._restate()
         self._began = self._saved_at = self._round_began = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet:
             self._aggregator = aggregator(self.config, self._snapshot.state.round)
@@ -164,14 +165,15 @@ class Federation:
                 except KeyboardInterrupt:
                     self._save()
                     raise
-        left_out = self._snapshot.left_out
-        if sum(left_out.values()) >= self.config.rounds * self.config.cohort:
+        state, left_out, validation = self._snapshot.state, self._snapshot.tally.left_out, self._snapshot.validation
+        if sum(left_out.values()) >= state.round * self.config.cohort:
             raise TrainingError(
-                f"not one of {self.config.rounds * self.config.cohort:,} updates was usable ({dict(left_out)}): "
+                f"not one of {state.round * self.config.cohort:,} updates was usable ({dict(left_out)}): "
                 f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
-        return Outcome(self._snapshot.state, self._seconds(), left_out, privacy_spent(self._aggregator), without)
+        best = state if validation.theta is None else replace(state, theta=validation.theta)
+        return Outcome(best, self._seconds(), left_out, privacy_spent(self._aggregator), without, validation)
 
     def _status(self) -> str:
         return (
@@ -192,31 +194,46 @@ class Federation:
             aggregator=self._aggregator,
             minimum=self.config.minimum,
             run=self._run_number,
-            until=self.config.rounds,
             saved=lambda: self._saved_round,
             on_round=self._on_round,
             on_short=self._on_short,
             on_stretch=self._on_stretch,
             on_event=self.on_event,
         )
-        while left := strategy.messages(self.grid):
-            strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
+        while (done := self._snapshot.state.round) < self.config.rounds and not self._stops():
+            every = self.config.evaluate_every or self.config.rounds
+            strategy.until = min(done - done % every + every, self.config.rounds)
+            while left := strategy.messages(self.grid):
+                strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
+        if (held := self._validated(self._snapshot.state)) is not self._snapshot.validation:  # the run got fewer rounds
+            self._snapshot = replace(self._snapshot, validation=held)
+        if self._saved_round < self._snapshot.state.round:
+            self._save()
+
+    def _stops(self) -> bool:
+        """Whether the run stops early."""
+        return self._snapshot.validation.stops(self.config.patience)
+
+    def _validated(self, state: State) -> Validation:
+        """The evaluations with the one of ``state``, if one is due there."""
+        held, every = self._snapshot.validation, self.config.evaluate_every
+        if self._validate is None or (held.rows and held.rows[-1].round == state.round):
+            return held
+        due = state.round % every == 0 or state.round == self.config.rounds
+        return held.after(self._validate(state.round, state.theta), state.theta) if due else held
 
     def _restore(self) -> None:
         checkpoint = self.directory.checkpoint()
         if checkpoint is None:
             return
-        if checkpoint.config_sha256 != self.hashes[0]:
-            raise RunError(
-                f"{self.directory.path}/config.toml was changed since the run started, so it cannot be resumed. "
-                "Restore it, or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
-            )
-        held = {self.config.data: checkpoint.data_sha256, self.config.network: checkpoint.network_sha256}
-        for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):
+        self.directory.demand_config(checkpoint, self.hashes[0])
+        for key, before, now in zip(
+            ("data", "network"), (checkpoint.data_sha256, checkpoint.network_sha256), self.hashes[1:], strict=True
+        ):
             if before != now:
                 raise RunError(
-                    f"{path} was changed since the run started, so it cannot be resumed. "
-                    "Restore it, or start a new run with another --out."
+                    f"{getattr(self.config, key)} was changed since the run started, so it cannot be resumed. "
+                    f"Restore it, give --{key} another copy of what it was, or start a new run with another --out."
                 )
         shape = self._snapshot.state.theta.shape
         if checkpoint.state.theta.shape != shape or checkpoint.state.round > self.config.rounds:
@@ -233,9 +250,18 @@ class Federation:
                 )
             self._kept = KeptRounds(checkpoint.kept_rounds)
         self._run_number = checkpoint.run or self._run_number
-        self._snapshot = _Snapshot(checkpoint.state, Counter(checkpoint.left_out), checkpoint.losses)
+        self._snapshot = _Snapshot(
+            checkpoint.state, Tally(Counter(checkpoint.left_out), checkpoint.losses), checkpoint.validation
+        )
+        self._changed = bool(checkpoint.next_sha256)
         self._saved_round = checkpoint.state.round
         self.seconds_before = checkpoint.seconds
+
+    def _restate(self) -> None:
+        """Writes the metrics again if the run's config has changed, since the number of rounds determines their records."""
+        done = self._snapshot.state.round
+        if self._changed and (tally := self.directory.restate_metrics(done, self.config.rounds)):
+            self._snapshot = replace(self._snapshot, tally=tally)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._began
@@ -253,20 +279,15 @@ class Federation:
     def _count(self, state: State, losses: Sequence[float], left_out: Mapping[int, Mapping[str, int]]) -> None:
         """Counts the rounds up to ``state``: the loss of each, and the devices left out of some of them, by their number from
         0 and by reason. Writes metrics, and a checkpoint if one is due."""
-        total, pending = self._snapshot.left_out.copy(), list(self._snapshot.losses)
-        every, last = max(1, self.config.rounds // METRICS_RECORDS), self.config.rounds
-        for number, loss in enumerate(losses):
-            for reason, count in left_out.get(number, {}).items():
-                known = reason in total or len(total) < MAX_REASONS
-                total[reason if known else "other"] += count
-            if isfinite(loss):
-                pending.append(loss * self.unit)
-            done = state.round - len(losses) + number + 1
-            if done % every == 0 or done == last:
-                self._record(done, pending, total)
-                pending = []
+        before = state.round - len(losses)
+        by_round = {before + number + 1: counts for number, counts in left_out.items()}
+        rounds = range(before + 1, state.round + 1)
+        tally, records = self._snapshot.tally.after(rounds, [loss * self.unit for loss in losses], by_round, self.config.rounds)
+        for record in records:
+            self._record(record)
+        validation = self._validated(state)
         # In one step: an interrupt finds the run before these rounds or after them.
-        self._snapshot = _Snapshot(state, total, tuple(pending))
+        self._snapshot = _Snapshot(state, tally, validation)
         self._short = 0
         # With noise, every round is saved before its result is visible, so that no round is repeated with other noise.
         due = bool(self.config.noise) or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS
@@ -323,11 +344,12 @@ class Federation:
             Checkpoint(
                 snapshot.state,
                 *self.hashes,
-                snapshot.left_out,
+                snapshot.tally.left_out,
                 self._seconds(),
-                snapshot.losses,
+                snapshot.tally.losses,
                 self._run_number,
                 self._kept.rounds if self._kept else None,
+                validation=snapshot.validation,
             )
         )
         self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()
@@ -340,6 +362,7 @@ class Federation:
             "counts": counts,
             "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices)),
             "updates": updates.devices,
+            "loss": _number(updates.loss * self.unit),
             "absent": _spans_by_reason(updates.absent),
             "seconds": round(now - self._round_began, 4),
             "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
@@ -352,26 +375,28 @@ class Federation:
         now, first, config, rounds = time.monotonic(), self._snapshot.state.round, self.config, len(stretch.loss)
         cohorts = draw_cohorts(config.seed, range(first, first + rounds), config.cohort, config.devices)
         seconds, absent = round((now - self._round_began) / rounds, 4), stretch.absent
+        losses = json.dumps([_number(loss * self.unit) for loss in stretch.loss.tolist()])[1:-1].split(", ")
         left_out = {number: json.dumps(_spans_by_reason(each)) for number, each in absent.items()}
         self._log.add_lines(
             f'{{"round": {first + number + 1}, "counts": true, "cohort": "{cohort}", '
-            f'"updates": {config.cohort - len(absent.get(number, ()))}, "absent": {left_out.get(number, "{}")}, '
+            f'"updates": {config.cohort - len(absent.get(number, ()))}, "loss": {losses[number]}, '
+            f'"absent": {left_out.get(number, "{}")}, '
             f'"seconds": {seconds}, "nodes": {{}}}}'
             for number, cohort in enumerate(spans_of_rows(cohorts.astype(np.int64)))
         )
         self._round_began = now
 
-    def _record(self, done: int, losses: Sequence[float], left_out: Mapping[str, int]) -> None:
-        loss = float(np.mean(losses)) if losses else float("nan")
-        record = {
-            "round": done,
-            "loss": loss if np.isfinite(loss) else None,
-            "left_out": dict(left_out),
-        }
+    def _record(self, record: Mapping[str, Any]) -> None:
         self._metrics.add(record)
         if self.progress:
+            done, loss = record["round"], float("nan") if record["loss"] is None else record["loss"]
             speed = done * self.config.cohort / max(self._seconds(), 1e-9)
             self.progress(Progress("learning", done, self.config.rounds, loss, speed))
+
+
+def _number(value: float) -> float | None:
+    """For JSON, which has no other numbers than finite ones."""
+    return value if isfinite(value) else None
 
 
 def _spans_by_reason(absent: Mapping[int, str]) -> Mapping[str, str]:

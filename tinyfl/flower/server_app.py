@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 
 import tinyfl
 from tinyfl.config import Config, resolve
-from tinyfl.errors import RunError, TinyflError
+from tinyfl.errors import ConfigError, RunError, TinyflError
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training
 from tinyfl.flower.allowed import Allowed, allowed_here, refuse_extensions, refuse_paths
@@ -28,6 +28,7 @@ from tinyfl.flower.extensions import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
+from tinyfl.networks import WEIGHTS
 from tinyfl.runs.directory import CONFIG, RunDirectory, free_directory
 from tinyfl.system.encoding import write_what_can_be
 
@@ -119,6 +120,10 @@ def over_nodes(
     grid: Grid, config: Config, work: Training, on_event: Callable[[Event], None]
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the connected nodes, which together serve all devices of the run."""
+    if config.own_data and config.network.endswith(WEIGHTS) and not config.standardise:
+        raise ConfigError(
+            "the nodes of a federation cannot standardise their data as an earlier run did. Give --standardise, or run it here."
+        )
     demand_task(grid, grid.get_node_ids(), config)
     nodes = call_roll(grid, config.devices)
     demand_task(grid, [node.node for node in nodes], config)

@@ -14,8 +14,8 @@ from tinyfl.errors.words import plain
 from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen
 
-OF_THE_NODES = tuple(name for name, each in SETTINGS.items() if not each.panel)
-"""Settings that are structures: the fleet, which a federation's nodes know, each for itself."""
+OF_THE_NODES = ("fleet",)
+"""What a federation's nodes know, each for itself."""
 
 OF_THE_RUN = ("out", "resume")
 """The run directory, and the run to resume."""
@@ -23,7 +23,7 @@ OF_THE_RUN = ("out", "resume")
 
 def keys() -> tuple[str, ...]:
     """The settings that a run config may have."""
-    return (*(name for name in SETTINGS if name not in OF_THE_NODES), *OF_THE_RUN)
+    return (*(name for name, each in SETTINGS.items() if each.panel), *OF_THE_RUN)
 
 
 def from_run_config(run_config: Mapping[str, Any]) -> dict[str, Any]:

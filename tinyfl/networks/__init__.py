@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -152,18 +153,33 @@ def from_plan(name: str, shape: Shape, bytes: bytes) -> Network:
     return result
 
 
-FILES = (".keras", ".h5")
+KERAS = (".keras", ".h5")
 """Extensions of Keras models' files."""
+
+WEIGHTS = ".npz"
+"""Extension of weights' files written by tinyfl."""
+
+INITIALISATION = "initialisation.npz"
+"""The weights' file in a run's directory."""
 
 
 def is_file(name: str) -> bool:
-    """Whether a network's name is a file."""
-    return name.endswith(FILES)
+    """Whether a network's name is a file: a Keras model, or weights written by tinyfl."""
+    return name.endswith((*KERAS, WEIGHTS))
+
+
+def located(name: str) -> str:
+    """A network's name; for a run's directory the weights' file in it."""
+    try:
+        of_run = name != "" and not is_named(name) and Path(name).is_dir()
+    except OSError:  # too long for a path
+        return name
+    return str(Path(name, INITIALISATION)) if of_run else name
 
 
 def starts_from(name: str) -> str:
     """A name for the initial weights of a run with this network."""
-    return "your weights" if is_file(name) else "random start"
+    return "earlier run" if name.endswith(WEIGHTS) else "your weights" if is_file(name) else "random start"
 
 
 FAMILIES = {
@@ -210,7 +226,7 @@ def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activ
             f"no network is called {name!r}. Say mlp-64-64 for two hidden layers of 64, mlp-64-64-tanh to choose their "
             f"activation ({choices.replace('|', ', ')}), or another family: "
             + "; ".join(f"{family}: {what}" for family, what in FAMILIES.items())
-            + "; or give a .keras or .h5 file."
+            + "; or give a .keras or .h5 file, or a finished run."
         )
     family, widths = match[1], [int(width) for width in match[2].split("-")[1:]]
     if family != "mlp" and len(shape) != 3:

@@ -15,7 +15,7 @@ import numpy as np
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError
 from tinyfl.errors.words import MAX_NAME_CHARS, plain
-from tinyfl.networks import FILES, Network
+from tinyfl.networks import KERAS, Network
 from tinyfl.networks.keras_layers import ACTIVATIONS, KNOWN, LEAK, KerasPart, read_layers
 from tinyfl.networks.layers import Activation, Conv, Dense, Layer, Loss, Pool
 from tinyfl.system.files import demand_room
@@ -238,7 +238,7 @@ def load(path: Path) -> "keras.Model":
 
 def _load(path: Path, compiled: bool) -> Any:
     """Loads the Keras model in the file at ``path``."""
-    if path.suffix not in FILES:
+    if path.suffix not in KERAS:
         raise ConfigError(f"{path} has no Keras model's extension. Give a .keras or .h5 file written by model.save.")
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give a .keras or .h5 file written by model.save.")

@@ -178,6 +178,11 @@ def layer_of(placed: Placed) -> Layer:
     return Pool(average, None) if global_pool else Pool(average, placed.kernel, placed.stride, placed.same)
 
 
+def learning(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """``layers`` with none frozen."""
+    return tuple(layer if isinstance(layer, Pool) else replace(layer, learns=True) for layer in layers)
+
+
 def frozen(layers: tuple[Layer, ...], count: int) -> tuple[Layer, ...]:
     """``layers`` with the first ``count`` layers with weights frozen.
 

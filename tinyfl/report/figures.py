@@ -169,6 +169,27 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool
         return png(figure)
 
 
+def validation(rows: Sequence[Mapping[str, Any]], best: int | None) -> bytes:
+    """The evaluations on validation devices over the rounds, as accuracy or loss; the round ``best`` is marked."""
+    key = metric(rows)
+    with styled():
+        figure = canvas(2.6)
+        ax = figure.add_subplot()
+        rounds, values = np.array([row["round"] for row in rows], np.float64), numbers([row[key] for row in rows])
+        ax.plot(rounds, values, color=BLUE, lw=1.8, marker="o", ms=3.5, label="validation devices")
+        at = rounds == best
+        ax.plot(rounds[at], values[at], ls="", marker="*", color=VERMILION, ms=13, label="the best, which is kept")
+        if key == "loss":
+            logarithmic(ax, "y", values)
+        else:
+            _per_cent(ax)
+        ax.set_xlabel("round")
+        ax.set_ylabel("accuracy" if key == "accuracy" else "mean squared error")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.legend(loc="best", ncols=2)
+        return png(figure)
+
+
 def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> bytes:
     """Accuracy, or loss for regression, over adaptation steps: a panel for each mode and number of shots."""
     key = metric(curves[0].rows)
@@ -229,8 +250,14 @@ def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str
         )  # fmt: skip
 
 
+def _per_cent(ax: "Axes") -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
 def _adaptation_axes(ax: "Axes", key: str) -> None:
-    from matplotlib.ticker import NullLocator, PercentFormatter
+    from matplotlib.ticker import NullLocator
 
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
     ax.set_xticks(STEPS, [str(step) for step in STEPS])
@@ -238,7 +265,7 @@ def _adaptation_axes(ax: "Axes", key: str) -> None:
     ax.axvline(LEADING_STEPS, color=FAINT, lw=5, zorder=0)
     ax.margins(y=0.12)
     if key == "accuracy":
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        _per_cent(ax)
 
 
 def logarithmic(ax: "Axes", which: Literal["x", "y"], values: NDArray[np.float64]) -> None:

@@ -10,16 +10,17 @@ from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import shell
-from tinyfl.networks import BATCHES, SINGLE, Network, is_file, starts_from
+from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, WEIGHTS, Network, is_file, starts_from
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, metric, tell_missing
 from tinyfl.report.html import counted
+from tinyfl.report.tables import comparison, worst_devices
 from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -83,6 +84,8 @@ def rebuild(path: Path, note: Note = str) -> Path:
 
 def _start(config: Config, task: Task, net: Network) -> F32:
     """A run's initial weights."""
+    if config.network.endswith(WEIGHTS):
+        return Initialisation.load(Path(config.network)).theta
     if not is_file(config.network):
         return net.initial_weights(config.seed)
     from tinyfl.networks.keras import from_keras
@@ -121,7 +124,7 @@ def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
     tell_missing([picture], shell("tinyfl", "report", *paths, "--out", out), note)
     body = [
         html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
-        html.section("What they reach", _comparison(names, results)),
+        html.section("What they reach", comparison(names, results)),
         html.section(
             "How unseen devices adapt",
             html.image(
@@ -161,12 +164,14 @@ def _write(
         Curve(starts_from(config.network), result["baseline"], figures.ORANGE, "-."),
         Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
     ]
-    metrics = directory.metrics()
+    metrics, rows = directory.metrics(), result.get("validation", [])
     learning = drawn(lambda: figures.learning_curve(metrics, unit, log=not classifies))
     adaptation = drawn(lambda: figures.adaptation(curves, result["floor"]))
-    tell_missing([learning, adaptation, picture], shell("tinyfl", "report", directory.path), note)
-    devices = picture.png if isinstance(picture, Picture) else picture
-    for name, png in {"learning.png": learning, "adaptation.png": adaptation, "devices.png": devices}.items():
+    validation = drawn(lambda: figures.validation(rows, result.get("best_round"))) if rows else None
+    pngs = {"learning.png": learning, "adaptation.png": adaptation, "validation.png": validation}
+    pngs |= {"devices.png": picture.png if isinstance(picture, Picture) else None}
+    tell_missing([*pngs.values(), picture], shell("tinyfl", "report", directory.name), note)
+    for name, png in pngs.items():
         if isinstance(png, bytes):
             directory.save(name, png)
     learning_note = (
@@ -181,8 +186,10 @@ def _write(
         f'<p class="headline">{_headline(config, result, net)}</p>',
         _tiles(config, result),
         html.section("How the fleet learnt", html.image(learning, "Learning curve over the rounds.", learning_note)),
+        *([html.section("What validation devices reached", _validation(result, validation))] if validation else []),
         html.section("How unseen devices adapt", adapted),
         html.section("What some of them do", _devices(picture)),
+        *([html.section("Who does badly", worst_devices(result))] if result.get("per_device") else []),
         html.section("What each device needed", _needs(config, net, result)),
         html.section("The whole evaluation", _evaluation(config, result)),
         html.section("What it learnt from", _notes(config, result)),
@@ -190,6 +197,14 @@ def _write(
     ]
     directory.save(REPORT, html.whole(title, body))
     return directory.name / REPORT
+
+
+def _validation(result: Result, png: bytes | NotDrawn) -> str:
+    caption = (
+        f"After {LEADING_STEPS} full-batch steps at the best rate for them, every so many rounds. They choose the result, so "
+        "their figures flatter it: those of unseen devices, below, do not."
+    )
+    return html.image(png, "Evaluations on validation devices over the rounds.", caption)
 
 
 def _verdict(result: Result) -> str:
@@ -371,37 +386,3 @@ def _kinds(result: Result) -> str:
     kinds = [f"{simulated:,} simulated"] if simulated else []
     kinds += [f"{counted(count, 'board')} {kind}" for kind, count in boards.items()]
     return ", ".join(kinds)
-
-
-def _comparison(names: Sequence[str], results: Sequence[Result]) -> str:
-    leads = [
-        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS}
-        for result in results
-    ]
-    settings = sorted({setting for rows in leads for setting in rows})
-    best = {setting: _best([rows[setting] for rows in leads if setting in rows]) for setting in settings}
-    head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
-    head += "".join(f"<th>{html.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
-    head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
-    body = ""
-    for name, result, rows in zip(names, results, leads, strict=True):
-        body += f'<tr><th scope="row">{html.text(name)}</th>'
-        body += "".join(f"<td>{html.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
-        for setting in settings:
-            row = rows.get(setting)
-            kind = "r best" if row is not None and row in best[setting] else "r"
-            body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
-        counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
-        sizes = [html.size(result["device_ram_bytes"]), html.size(result["bytes_down"] + result["bytes_up"])]
-        body += f"{html.cells([*counts, *sizes])}</tr>"
-    what = "Accuracy" if metric(results[0]["evaluation"]) == "accuracy" else "Mean squared error"
-    note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."
-    return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
-
-
-def _best(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the highest accuracy, or for regression with the lowest loss; none if all diverged."""
-    key = metric(rows)
-    usable = [row[key] for row in rows if html.known(row[key])]
-    best = (max if key == "accuracy" else min)(usable, default=None)
-    return [row for row in rows if usable and row[key] == best]

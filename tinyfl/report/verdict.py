@@ -64,7 +64,7 @@ def verdict(result: Row, config: Config) -> str:
 
 def _advice(result: Row, config: Config, floor: Row) -> str:
     """A cure that has helped such runs (bench/floors.py)."""
-    if (config.own_data and not config.standardise) or diverged(result["left_out"], config):
+    if config.unscaled or diverged(result["left_out"], config):
         return config.calmer
     outliers = config.own_data and method(floor) == SUPPORT_MEAN
     return f"Give more --rounds than {config.rounds:,}, or leave --rate to its default" + (

@@ -16,10 +16,10 @@ from tinyfl.data.arrays import checked_inputs, checked_values, labels_in, refuse
 from tinyfl.data.reading import read_device
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
-from tinyfl.networks import BATCHES, SINGLE, Network, from_plan
+from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, Network, from_plan
 from tinyfl.registry.chosen import not_loaded
 from tinyfl.registry.own import own_code
-from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import InitialisationRecord, checked, values

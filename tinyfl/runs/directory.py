@@ -12,9 +12,9 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from tinyfl.data.reading import files_in
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
-from tinyfl.networks import is_file
-from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, checked, values
+from tinyfl.networks import INITIALISATION, is_file
+from tinyfl.runs.metrics import Tally, tallied
+from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, RoundRecord, checked, values
+from tinyfl.runs.validation import Validation
 from tinyfl.system.files import array_names, npz, read_arrays, sync, write_whole, writing
 
-CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
-    "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
-    "result.json", "lock",
+CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, RESULT, LOCK = (
+    "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "result.json", "lock",
 )  # fmt: skip
 DATA = "data.npz"
 """The data of a run that had them from a program."""
@@ -42,7 +43,7 @@ CHECKPOINT_FIELDS = (
 )  # fmt: skip
 """Arrays of a checkpoint's file; besides MORE, and those of the algorithm's memory, whose names begin with MEMORY."""
 
-MORE, MEMORY = ("run", "kept_rounds"), "memory."
+MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "validation", "best"), "memory."
 
 KEPT = "checkpoint"
 """The folder of what simulated devices keep from round to round."""
@@ -52,7 +53,8 @@ KEPT = "checkpoint"
 class Checkpoint:
     """A run between two rounds: the state, the hashes of config, data and network file, and the counts so far. ``losses`` are
     those of the rounds since the last record in metrics.jsonl. ``run`` is the run's number, and ``kept_rounds`` uint32
-    (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing."""
+    (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing. ``next_sha256`` is the hash of
+    the config that the run changes to here, empty without a change. ``validation`` are the evaluations so far."""
 
     state: State
     config_sha256: str
@@ -63,6 +65,11 @@ class Checkpoint:
     losses: tuple[float, ...]
     run: int = 0
     kept_rounds: U32 | None = None
+    next_sha256: str = ""
+    validation: Validation = field(default_factory=Validation)
+
+
+Line = TypeVar("Line", bound=Round)
 
 
 class RunDirectory:
@@ -150,6 +157,27 @@ class RunDirectory:
         self._demand_new()
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
+    def change(self, before: Config, after: Config) -> None:
+        """Replaces the config of a run; the result of another one goes. The checkpoint first gets the new hash beside the old
+        one, so that a run killed at any moment goes on with either."""
+        now, then = before.sha256(), after.sha256()
+        if now != then:
+            checkpoint = self.checkpoint()
+            if checkpoint is not None:
+                self.demand_config(checkpoint, now)
+                self.save_checkpoint(replace(checkpoint, config_sha256=now, next_sha256=then))
+            with writing(self.path / RESULT, self._cure):
+                (self.path / RESULT).unlink(missing_ok=True)
+        self.save(CONFIG, after.to_toml().encode())
+
+    def demand_config(self, checkpoint: Checkpoint, config_sha256: str) -> None:
+        """Raises RunError if the config of this hash is not that of the checkpoint."""
+        if config_sha256 not in (checkpoint.config_sha256, checkpoint.next_sha256):
+            raise RunError(
+                f"{self.path / CONFIG} was changed since the run started, so it cannot be resumed. Restore it (more rounds: "
+                f"{self.resume_command} --rounds N), or start a new run with it: tinyfl simulate CONFIG --out ANOTHER."
+            )
+
     def config(self) -> Config:
         """Reads the run's config.
 
@@ -169,11 +197,16 @@ class RunDirectory:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
         memory = {f"{MEMORY}{name}": array for name, array in checkpoint.state.memory.items()}
         kept = {} if checkpoint.kept_rounds is None else {"kept_rounds": checkpoint.kept_rounds}
+        validation = checkpoint.validation
+        more: dict[str, Any] = {} if validation.theta is None else {"best": validation.theta}
+        more |= {"validation": json.dumps([row.model_dump() for row in validation.rows])} if validation.rows else {}
+        more |= {"next_sha256": checkpoint.next_sha256} if checkpoint.next_sha256 else {}
         self.save(
             CHECKPOINT,
             npz(
                 **memory,
                 **kept,
+                **more,
                 run=checkpoint.run,
                 theta=checkpoint.state.theta,
                 round=checkpoint.state.round,
@@ -202,11 +235,14 @@ class RunDirectory:
         except DataError as error:
             raise RunError(f"{path} is damaged. {cure}") from error
         theta, losses, kept = arrays.pop("theta"), arrays.pop("losses"), arrays.pop("kept_rounds", None)
+        best = arrays.pop("best", None)
         record = checked(CheckpointRecord, values(arrays), path, cure)
         if theta.ndim != 1 or theta.dtype != np.float32 or not np.isfinite(theta).all():
             raise RunError(
                 f"{path} is damaged: theta is not one row of finite float32 numbers ({theta.dtype} {theta.shape}). {cure}"
             )
+        if best is not None and (best.shape != theta.shape or best.dtype != np.float32 or not np.isfinite(best).all()):
+            raise RunError(f"{path} is damaged: best is not like theta ({best.dtype} {best.shape}). {cure}")
         if losses.ndim != 1 or losses.dtype != np.float64:
             raise RunError(f"{path} is damaged: losses is not one row of numbers ({losses.dtype} {losses.shape}). {cure}")
         if kept is not None and (kept.ndim != 1 or kept.dtype != np.uint32):
@@ -221,21 +257,33 @@ class RunDirectory:
             tuple(losses.tolist()),
             record.run,
             kept,
+            record.next_sha256,
+            Validation(tuple(record.validation), best),
         )
 
     def metrics(self) -> list[dict[str, Any]]:
         """Reads the records of metrics.jsonl, without a truncated last line."""
-        return [record.model_dump() for _, record in self._records(METRICS, Metric)]
+        return [record.model_dump() for _, record in self.records(METRICS, Metric)]
 
     def trim(self, rounds: int) -> None:
         """Drops the records after round ``rounds``, which a resumed run writes again."""
         for name, kind in ((METRICS, Metric), (ROUNDS, Round)):
-            kept = [line for line, record in self._records(name, kind) if record.round <= rounds]
+            kept = [line for line, record in self.records(name, kind) if record.round <= rounds]
             self.save(name, b"".join(line + b"\n" for line in kept))
 
-    def _records(self, name: str, kind: type[Round]) -> list[tuple[bytes, Round]]:
+    def restate_metrics(self, done: int, total: int) -> Tally | None:
+        """Writes metrics.jsonl again after ``done`` rounds, as that of a run of ``total``, and returns the tally. None, without
+        a change, if rounds.jsonl does not have what that takes."""
+        found = tallied([record for _, record in self.records(ROUNDS, RoundRecord)], done, total)
+        if found is None:
+            return None
+        tally, records = found
+        self.save(METRICS, "".join(f"{json.dumps(record)}\n" for record in records).encode())
+        return tally
+
+    def records(self, name: str, kind: type[Line]) -> list[tuple[bytes, Line]]:
         """The lines of a file and their records, without a truncated last line."""
-        path, records = self.path / name, []
+        path, records = self.path / name, list[tuple[bytes, Line]]()
         for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
             records.append((line, checked(kind, line, path, "Put it back, or start the run again with another --out.")))
         return records

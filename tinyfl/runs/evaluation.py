@@ -4,7 +4,7 @@ Two modes, each with its own adaptation rate: ``batch`` (a step = one full-batch
 step = one pass over it, sample by sample). Rates are chosen on validation devices, separately for each initialisation.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -116,6 +116,45 @@ def inner_loop(
     return Inner(*adaptation(Phase(samples, rate, batch, max(passes, 1), clip))).to_bytes()
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A rate, and what it reaches on validation devices: the mean loss, infinite if a device diverged, and accuracy."""
+
+    rate: float
+    loss: float
+    accuracy: float
+
+
+def best_rate(
+    task: Task,
+    network: Network,
+    theta: F32,
+    mode: Mode,
+    shots: int,
+    clip: float,
+    engine: Engine,
+    adaptation: Adaptation = plain_adaptation,
+    rates: Sequence[float] | None = None,
+) -> Tried | None:
+    """The best of ``rates`` (None: RATES) for ``theta`` on validation devices after LEADING_STEPS: by accuracy for
+    classification, else by loss; the lower rate on a tie. None if every rate diverges."""
+    episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+    rates = RATES if rates is None else rates
+    best, found = -np.inf, None
+    adaptations = core.race(
+        network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
+        [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in rates],
+        by_accuracy=network.classifies, engine=engine,
+    )  # fmt: skip
+    for rate, adapted in zip(rates, adaptations, strict=True):
+        # The score of a rate that lost the race early is NaN, and never the best.
+        loss, accuracy = (float(each.mean(dtype=np.float64)) for each in (adapted.loss, adapted.accuracy))
+        score = accuracy if network.classifies else -loss
+        if score > best and np.isfinite(adapted.loss).any():
+            best, found = score, Tried(rate, loss, accuracy)
+    return found
+
+
 def choose_rate(
     task: Task,
     network: Network,
@@ -126,31 +165,19 @@ def choose_rate(
     engine: Engine,
     adaptation: Adaptation = plain_adaptation,
 ) -> float:
-    """The best rate of RATES for ``theta`` on validation devices after LEADING_STEPS: by accuracy for classification, else by
-    loss; the lower rate on a tie.
+    """The best rate of RATES for ``theta`` (best_rate).
 
     Raises TrainingError if every rate diverges.
     """
-    episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
-    best, best_rate = -np.inf, 0.0
-    adaptations = core.race(
-        network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
-        [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in RATES],
-        by_accuracy=network.classifies, engine=engine,
-    )  # fmt: skip
-    for rate, adapted in zip(RATES, adaptations, strict=True):
-        # The score of a rate that lost the race early is NaN, and never the best.
-        score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
-        if score > best and np.isfinite(adapted.loss).any():
-            best, best_rate = score, rate
-    if not best_rate:
+    found = best_rate(task, network, theta, mode, shots, clip, engine, adaptation)
+    if found is None:
         standard = task.standardisation
         cure = "a smaller --rate" if standard is None or standard.of_inputs else "--standardise"
         raise TrainingError(
             f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
             f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
         )
-    return best_rate
+    return found.rate
 
 
 def measure(

@@ -6,9 +6,10 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.errors import DataError
+from tinyfl.networks import INITIALISATION
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import Provenance, checked, values
@@ -66,12 +67,12 @@ def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None
     config = with_code(run_directory.config(), task=task)
     config = config if data is None else replace(config, data=str(data))
     loaded = config.load_task(start.standard)
-    finished = Finished(config, run_directory.result(), _data_of_run(run_directory, config))
+    finished = Finished(config, run_directory.result(), demand_data(run_directory, config))
     return Origin(directory, start, loaded, seed, config_sha256, finished, adaptation)
 
 
-def _data_of_run(directory: RunDirectory, config: Config) -> str:
-    """The hash of the run's data file.
+def demand_data(directory: RunDirectory, config: Config) -> str:
+    """The hash of the run's data file; empty without one.
 
     Raises DataError if the file is missing or has changed.
     """
@@ -81,7 +82,9 @@ def _data_of_run(directory: RunDirectory, config: Config) -> str:
     try:
         found = data_sha256(config)
     except OSError as error:
-        raise DataError(f"{error.filename}: {error.strerror}; the run was trained on this file. Put it back.") from error
+        raise DataError(
+            f"{error.filename}: {error.strerror}; the run was trained on this file. Put it back, or give --data its new path."
+        ) from error
     if checkpoint is not None and checkpoint.data_sha256 != found:
         raise DataError(f"{config.data} was changed since the run. Give the run's own file: --data FILE.")
     return found

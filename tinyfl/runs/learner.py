@@ -9,7 +9,9 @@ from tinyfl.config.roster import Part
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
-from tinyfl.networks import Network, is_file, network
+from tinyfl.networks import INITIALISATION, WEIGHTS, Network, is_file, network
+from tinyfl.networks.layers import learning
+from tinyfl.runs.adaptation import Initialisation
 from tinyfl.tasks import Task, targets_for
 
 DEVICES = 1000
@@ -28,11 +30,13 @@ class Learner:
 
 
 def learner_of(config: Config) -> Learner:
-    """The config's task and network; a network from a file starts from the file's weights.
+    """The config's task and network; a network from a file, or from a run, starts from its weights.
 
     Raises ConfigError if the network's inputs or outputs differ from the task's.
     """
-    if is_file(config.network):
+    if config.network.endswith(WEIGHTS):
+        learner = _of_weights(config)
+    elif is_file(config.network):
         learner = _of_file(config)
     else:
         task = config.load_task()
@@ -43,6 +47,27 @@ def learner_of(config: Config) -> Learner:
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
     standard = learner.task.standardisation
     return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
+
+
+def _of_weights(config: Config) -> Learner:
+    """The learner of a finished run's weights, whose standardisation of inputs and values goes on if the config has none."""
+    path = Path(config.network)
+    start = Initialisation.load(path)
+    shown = plain(path.parent.name if path.name == INITIALISATION else path.name)
+    net, notes = replace(start.network, layers=learning(start.network.layers)), [f"start: the weights of {shown}"]
+    if config.own_data and not config.standardise and start.standard.changes:
+        task = config.load_task(start.standard)
+        notes.append("x and y: standardised as in that run (--standardise does it by these data)")
+    else:
+        kind = targets_for(net.loss) if config.own_data else ""
+        task = replace(config, targets=config.targets or kind).load_task()
+    refuse_misfit(net, task, config.network)
+    if net.loss is not task.loss:
+        raise ConfigError(
+            f"{config.network} was trained for {targets_for(net.loss)} ({net.loss.name}), but task {task.name} has "
+            f"{targets_for(task.loss)} ({task.loss.name}). Give another run."
+        )
+    return Learner(task, net, start.theta, tuple(notes))
 
 
 def _of_file(config: Config) -> Learner:

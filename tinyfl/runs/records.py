@@ -29,6 +29,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileHash = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 """Empty without a file."""
+Spans = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}(-[0-9]{1,10})?(,[0-9]{1,10}(-[0-9]{1,10})?)*$")]
+"""Of devices (tinyfl.fleet.spans)."""
 
 
 class _Record(BaseModel):
@@ -62,6 +64,54 @@ class FloorRow(_Record):
     loss: Number | None = None
     loss_ci95: Number | None = None
     tasks: Positive
+
+
+class ValidationRow(_Record):
+    """An evaluation on validation devices after a round (tinyfl.runs.validation): the mean loss, null if a device diverged;
+    all are null if every rate does."""
+
+    round: Positive
+    adapt_lr: Rate | None
+    loss: Number | None
+    accuracy: Share | None
+
+
+class Figures(_Record):
+    loss: Number | None
+    accuracy: Share | None
+
+
+class DeviceRow(_Record):
+    """A test device's result before and after adaptation (tinyfl.runs.per_device)."""
+
+    device: str
+    draws: Positive
+    before: Figures
+    after: Figures
+
+
+class PerDevice(_Record):
+    """The worst of ``number`` test devices, or all."""
+
+    shots: Positive
+    steps: Count
+    number: Positive
+    devices: list[DeviceRow]
+
+
+class Confusion(_Record):
+    """How often a sample of each class (row) was taken for each (column)."""
+
+    shots: Positive
+    steps: Count
+    classes: list[str]
+    counts: list[list[Count]]
+
+    @model_validator(mode="after")
+    def _is_square(self) -> "Confusion":
+        if {len(self.counts), *map(len, self.counts)} != {len(self.classes)}:
+            raise ValueError("counts is not a row and a column for each class")
+        return self
 
 
 class BoardRecord(_Record):
@@ -100,6 +150,11 @@ class Result(_Record):
     baseline: list[EvaluationRow]
     floor: list[FloorRow]
     worse_than_floor: list[FloorRow] = []
+    validation: list[ValidationRow] = []
+    best_round: Positive | None = None
+    # Where an older tinyfl wrote none, there are none: a default is no part of the JSON.
+    per_device: PerDevice = Field(default_factory=PerDevice.model_construct)
+    confusion: Confusion = Field(default_factory=Confusion.model_construct)
     verdict: str = ""
 
     @model_validator(mode="after")
@@ -120,6 +175,15 @@ class Round(_Record):
     round: Count
 
 
+class RoundRecord(Round):
+    """The same, with what metrics.jsonl follows from. ``loss`` is the devices' mean, null if it is not finite; an older tinyfl
+    did not write it."""
+
+    loss: Number | None = None
+    counts: bool
+    absent: dict[str, Spans]
+
+
 class Metric(Round):
     """A line of metrics.jsonl. ``loss`` is null if it is not finite."""
 
@@ -136,6 +200,8 @@ class CheckpointRecord(_Record):
     left_out: Json[dict[str, Count]]
     seconds: Number
     run: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    next_sha256: FileHash = ""
+    validation: Json[list[ValidationRow]] = []
 
 
 class InitialisationRecord(_Record):

@@ -4,6 +4,7 @@ A task gives device *i* its stream, support set and query set, reproducibly from
 Python code per device: as row numbers into a table, or as a formula computed by the core.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -22,6 +23,7 @@ __all__ = [
     "FIRST_VALIDATION_DEVICE",
     "SPLITS",
     "Episodes",
+    "NamedTask",
     "Split",
     "StretchTask",
     "Task",
@@ -105,6 +107,14 @@ class StretchTask(Protocol):
 
     def streams(self, devices: U32, rounds: U32, samples: int) -> Source:
         """Like ``stream``, with a round for each device: ``devices[i]`` in ``rounds[i]``, uint32."""
+
+
+@runtime_checkable
+class NamedTask(Protocol):
+    """A task whose devices have names in the user's data."""
+
+    def device_names(self, split: Split) -> Sequence[str]:
+        """The names of a split's devices, in the order of its episodes' devices."""
 
 
 def load_task(

@@ -63,7 +63,9 @@ class Npz:
         self._members = members(table, names, owner, seed, labels, least)
         trains = np.isin(owner, self._members["train"])
         order = np.argsort(owner, kind="stable")
-        if standard is None:
+        if standard is not None:
+            self._refuse_misfit(standard, x, labels, values)
+        else:
             standard = _inputs_of(table, x, trains, standardise)
             if labels is not None:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
@@ -90,6 +92,27 @@ class Npz:
         self._names = names
         self.shape = shape_of(source, table.x)
         self.fleet_size: int | None = len(self._members["train"])
+
+    def _refuse_misfit(
+        self, standard: Standardisation, x: NDArray[Any], labels: NDArray[Any] | None, values: NDArray[Any] | None
+    ) -> None:
+        """Raises DataError if the data do not fit an earlier run's standardisation."""
+        sizes = [("x", x.shape[1], len(standard.mean))]
+        if values is not None:
+            sizes.append(("y", values.shape[1], len(standard.target_mean)))
+        for name, found, expected in sizes:
+            if found != expected:
+                raise DataError(
+                    f"{self.source}: array {name} has {found:,} columns, and the earlier run's had {expected:,}. "
+                    "Give the same ones, in the same order."
+                )
+        unknown = ~np.isin(labels, standard.classes) if labels is not None else np.zeros(1, bool)
+        if labels is not None and unknown.any():
+            row = int(unknown.argmax())
+            raise DataError(
+                f"{self.source}: array y has class {labels[row]} in row {row}, and the earlier run's classes were "
+                f"{named(standard.classes)}. Leave such rows out."
+            )
 
     def _with_values(self, standard: Standardisation, y: NDArray[Any], standardise: bool) -> Standardisation:
         """``standard``, extended for the values ``y`` (rows, outputs) of the training devices."""
@@ -169,6 +192,10 @@ class Npz:
         start = np.take_along_axis(np.cumsum(of_class, axis=1) - of_class, chosen, axis=1)
         rows: I64 = np.take_along_axis(by_class, start + turn % np.take_along_axis(of_class, chosen, axis=1), axis=1)
         return rows
+
+    def device_names(self, split: Split) -> list[str]:
+        """The names of a split's devices, as in the array device."""
+        return [str(name) for name in self._names[self._members[split]]]
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""

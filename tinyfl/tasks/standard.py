@@ -85,6 +85,11 @@ class Standardisation:
         return bool((self.target_mean != 0).any() or (self.target_scale != 1).any())
 
     @property
+    def changes(self) -> bool:
+        """Whether anything is: inputs, targets, or classes to numbers."""
+        return self.of_inputs or self.of_targets or len(self.classes) > 0
+
+    @property
     def squared_unit(self) -> float:
         """A mean squared error of 1 in the network's units, converted to the user's; for several outputs, if each has the same
         error relative to its deviation."""

@@ -1,6 +1,7 @@
 """Terminal output for runs: a progress bar during a run, and a short table at its end."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE
@@ -59,20 +60,10 @@ def run(result: dict[str, Any]) -> None:
     console = Terminal()
     if words := result.get("verdict"):
         console.print(words, style="bold red", highlight=False, soft_wrap=True)
-    floors = {row["shots"]: row for row in result["floor"]}  # the last of each: nearest class mean, or support mean
-    beside = [method(row).replace("class ", "") for row in list(floors.values())[:1]]
-    table = Table(title=f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
-    for column in ("mode", "shots", "steps", "adapted", result.get("start", "random start"), *beside):
-        table.add_column(column, justify="left" if column == "mode" else "right")
-    for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
-        if learnt["steps"] not in (0, 1, LEADING_STEPS):
-            continue
-        cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt), _figure(start)]
-        cells += [_figure(floors[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "" for _ in beside]
-        table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
-    console.print(table)
-    for line in without_a_network(result):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _evaluation(console, result, f"{result['task']} · {result['algorithm']} · {result['network']} · unseen devices")
+    for words in result.get("notes", ()):
+        if words.startswith("validation: "):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
         f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
@@ -88,6 +79,37 @@ def run(result: dict[str, Any]) -> None:
     for part, why in result.get("failed", {}).items():
         console.print(f"FAILED: {part}: {why}", style="bold red", soft_wrap=True)
     console.print(f"theta {result['theta_sha256'][:16]}…  report: {result['run']}/report.html", soft_wrap=True)
+
+
+def _evaluation(console: Terminal, result: dict[str, Any], title: str) -> None:
+    """A table of the evaluation, beside the initial weights' if there are such rows, and the floor's."""
+    floors = {row["shots"]: row for row in result["floor"]}  # the last of each: nearest class mean, or support mean
+    beside = [method(row).replace("class ", "") for row in list(floors.values())[:1]]
+    starts = result.get("baseline", [])
+    table = Table(title=title)
+    for column in ("mode", "shots", "steps", "adapted", *([result.get("start", "random start")] if starts else []), *beside):
+        table.add_column(column, justify="left" if column == "mode" else "right")
+    for number, learnt in enumerate(result["evaluation"]):
+        if learnt["steps"] not in (0, 1, LEADING_STEPS):
+            continue
+        cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt)]
+        cells += [_figure(starts[number])] if starts else []
+        cells += [_figure(floors[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "" for _ in beside]
+        table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
+    console.print(table)
+    for line in without_a_network(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    found = result.get("per_device")
+    if found and len(found["devices"]) == found["number"] > 1:  # else a task makes them up
+        worst = ", ".join(f"{row['device']} {_figure(row['after'])}" for row in found["devices"][:3])
+        console.print(f"worst devices: {worst}", markup=False, highlight=False, soft_wrap=True)
+
+
+def evaluation(result: dict[str, Any]) -> None:
+    """A finished run, evaluated again."""
+    console = Terminal()
+    on = f" · {Path(result['data']).name}" if result["data"] else ""
+    _evaluation(console, result, f"{result['task']}{on} · {result['network']} · {result['run']}")
 
 
 def adaptation(result: dict[str, Any]) -> None:
@@ -215,8 +237,8 @@ def emulated(boards: "Sequence[Served]") -> None:
 def _figure(row: dict[str, Any]) -> str:
     """Accuracy in per cent, or loss, with the half-width of its interval."""
     if row.get("accuracy") is not None:
-        width = row["accuracy_ci95"]
+        width = row.get("accuracy_ci95")
         return f"{100 * row['accuracy']:.1f} %" + (f" ± {100 * width:.1f}" if width is not None else "")
     if row["loss"] is None:
         return "diverged"
-    return html.loss(row["loss"], row["loss_ci95"])
+    return html.loss(row["loss"], row.get("loss_ci95"))

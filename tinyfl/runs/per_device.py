@@ -1,0 +1,108 @@
+"""Who does badly: each test device's result, and which classes are taken for which."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl import core
+from tinyfl.core import F32, FASTEST, Engine
+from tinyfl.errors.words import plain
+from tinyfl.networks import Network
+from tinyfl.runs.evaluation import (
+    LEADING_STEPS,
+    STEPS,
+    Adaptation,
+    finite,
+    in_units,
+    inner_loop,
+    needs_outputs,
+    plain_adaptation,
+)
+from tinyfl.tasks import NamedTask, Task
+
+MAX_NAMED, MAX_NUMBERED = 10_000, 20
+"""Maximum number of devices listed: those with names of the user's, and those that a task makes up."""
+
+MAX_CLASSES = 100
+"""Maximum number of classes of a confusion matrix."""
+
+AT_ONCE = 256
+"""Episodes whose outputs are in memory at once."""
+
+NAME_CHARS = 80
+
+
+def by_device(
+    task: Task,
+    network: Network,
+    theta: F32,
+    *,
+    shots: int,
+    tasks: int,
+    adapt_lr: float,
+    clip: float = 0.0,
+    adaptation: Adaptation = plain_adaptation,
+    engine: Engine = FASTEST,
+) -> dict[str, Any]:
+    """The result of each test device before and after LEADING_STEPS full-batch steps on ``shots`` at rate ``adapt_lr``, worst
+    first, as plain data; for classes of the user's also the confusion matrix over all their answers afterwards.
+
+    A device's figures are means over its draws, as in the evaluation; a loss is None if one of them diverged, and the matrix
+    leaves those out.
+    """
+    episodes = task.episodes("test", tasks, shots)
+    classes = task.standardisation.classes if task.standardisation is not None and network.classifies else np.empty(0)
+    confused = np.zeros((len(classes), len(classes)), np.int64) if 0 < len(classes) <= MAX_CLASSES else None
+    loop = inner_loop("batch", episodes.support.samples, max(STEPS), adapt_lr, clip, adaptation)
+    losses, accuracies = [], []
+    for first in range(0, len(episodes.device), AT_ONCE):
+        part = episodes.chosen(np.arange(first, min(first + AT_ONCE, len(episodes.device))))
+        adapted = core.adapt(
+            network.plan, theta, part.support, part.query, (0, LEADING_STEPS), loop,
+            outputs=confused is not None or needs_outputs(task.standardisation), engine=engine,
+        )  # fmt: skip
+        losses.append(in_units(adapted, part.query, task.standardisation))
+        accuracies.append(adapted.accuracy)
+        if confused is not None:
+            assert adapted.outputs is not None
+            assert part.query.labels is not None
+            whole = np.isfinite(adapted.loss[1])
+            np.add.at(confused, (part.query.labels[whole], adapted.outputs[1, whole].argmax(axis=-1)), 1)
+    loss, accuracy = np.concatenate(losses, axis=1), np.concatenate(accuracies, axis=1) if network.classifies else None
+    found = {"per_device": {"shots": shots, "steps": LEADING_STEPS, **_devices(task, episodes.device, loss, accuracy)}}
+    if confused is not None:
+        names = [plain(name, NAME_CHARS) for name in classes]
+        found["confusion"] = {"shots": shots, "steps": LEADING_STEPS, "classes": names, "counts": confused.tolist()}
+    return found
+
+
+def _devices(
+    task: Task, device: NDArray[np.integer[Any]], loss: NDArray[np.floating[Any]], accuracy: NDArray[np.floating[Any]] | None
+) -> dict[str, Any]:
+    """The number of devices and the worst of them, from the figures of the draws (before and after, draws)."""
+    draws = np.bincount(device)
+
+    def mean(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        return np.bincount(device, weights=values.astype(np.float64)) / draws
+
+    losses = [mean(each) for each in loss]
+    accuracies = None if accuracy is None else [mean(each) for each in accuracy]
+    names = task.device_names("test") if isinstance(task, NamedTask) else None
+    # Worst first: by accuracy where there is one, then by loss, then in their order.
+    worst = np.lexsort((-losses[1],) if accuracies is None else (-losses[1], accuracies[1]))
+
+    def figures(index: int, when: int) -> dict[str, Any]:
+        reached = None if accuracies is None else float(accuracies[when][index])
+        return finite({"loss": float(losses[when][index]), "accuracy": reached})
+
+    rows = [
+        {
+            "device": plain(names[index], NAME_CHARS) if names else str(index),
+            "draws": int(draws[index]),
+            "before": figures(index, 0),
+            "after": figures(index, 1),
+        }
+        for index in worst[: MAX_NAMED if names else MAX_NUMBERED].tolist()
+    ]
+    return {"number": len(draws), "devices": rows}

@@ -1,0 +1,87 @@
+"""A finished run evaluated again: with other shots, on other devices or other data. The run itself stays as it is."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyfl.config import Config, resolve
+from tinyfl.errors import RunError
+from tinyfl.networks import INITIALISATION
+from tinyfl.registry.shown import shots_of
+from tinyfl.runs import evaluation
+from tinyfl.runs.adaptation import Initialisation, adaptation_of
+from tinyfl.runs.directory import RunDirectory, theta_sha256
+from tinyfl.runs.evaluation import Adaptation
+from tinyfl.runs.extensions import with_code
+from tinyfl.runs.finished import demand_data
+from tinyfl.runs.learner import refuse_misfit
+from tinyfl.runs.per_device import by_device
+from tinyfl.tasks import Task
+
+
+def evaluate(
+    run: Path | str,
+    *,
+    shots: Sequence[int] | None = None,
+    tasks: int | None = None,
+    data: Path | str | None = None,
+    adapt_lr: float | None = None,
+    task: Any = None,
+    algorithm: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluates the theta of the finished ``run``, its directory or its initialisation.npz, as a run does at its end. What is
+    None is as in the run; ``adapt_lr`` 0 chooses the rates on validation devices. Other ``data`` are standardised like the
+    run's, and divided into devices as for a run on them. ``task`` and ``algorithm`` are the run's own code, given again.
+
+    Returns the rows of the evaluation and of its floor, and each device's result, as plain data; nothing is written.
+    ``progress`` receives the curves done and their number.
+    Raises RunError if the run has not finished, DataError if the data do not fit it, ConfigError for settings out of range.
+    """
+    path = Path(run)
+    start = Initialisation.load(path)
+    directory, file = (RunDirectory(path), path / INITIALISATION) if path.is_dir() else (RunDirectory(path.parent), path)
+    if not directory.holds(file):
+        raise RunError(f"{path} is no finished run. Give a run's directory, or the {INITIALISATION} in it.")
+    config = with_code(directory.config(), task=task, algorithm=algorithm)
+    given = {"shots": shots, "tasks": tasks, "data": None if data is None else str(data), "adapt_lr": adapt_lr}
+    config = resolve({**config.as_options(), **{key: value for key, value in given.items() if value is not None}})
+    if data is None:
+        demand_data(directory, config)
+    loaded, how = config.load_task(start.standard), adaptation_of(file, start, algorithm)
+    refuse_misfit(start.network, loaded, str(path))
+    result = {
+        "run": str(path),
+        "task": config.task,
+        "network": start.network.name,
+        "data": config.data,
+        "shots_of": shots_of(config.task, loaded),
+        "theta_sha256": theta_sha256(start.theta),
+        **_measured(start, loaded, config, how, progress),
+    }
+    return {**result, "worse_than_floor": evaluation.worse_than_floor(result)}
+
+
+def _measured(
+    start: Initialisation, task: Task, config: Config, how: Adaptation, progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    """The evaluation, its floor, and each device's result."""
+    curves, done = len(config.shots) * len(evaluation.MODES), 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, curves)
+
+    net, theta, tasks = start.network, start.theta, config.tasks
+    rows = evaluation.measure(
+        task, net, theta, shots=config.shots, tasks=tasks, adapt_lr=config.adapt_lr or None, clip=start.clip, adaptation=how,
+        tick=tick,
+    )  # fmt: skip
+    lead = next(row for row in rows if row.mode == "batch")
+    devices = by_device(
+        task, net, theta, shots=lead.shots, tasks=tasks, adapt_lr=lead.adapt_lr, clip=start.clip, adaptation=how
+    )
+    floor = evaluation.floor(task, net, shots=config.shots, tasks=tasks)
+    return {"evaluation": [row.as_json() for row in rows], "floor": floor, **devices}
