@@ -16,13 +16,14 @@ from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
 from tinyfl.data import Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
-from tinyfl.data.devices import members, owners
+from tinyfl.data.devices import Seats, members, owners
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.networks.layers import Activation, Loss
-from tinyfl.tasks import Episodes, Split, numbers
-from tinyfl.tasks.standard import Standardisation, centred, spread
+from tinyfl.tasks import Episodes, Split
+from tinyfl.tasks.standard import Standardisation, spread
+from tinyfl.tasks.sums import centred
 
 MAX_WORDS = 1 << 22
 """Maximum number of random words at once: bounds the memory of shuffles, wherever a device has very many samples."""
@@ -34,7 +35,8 @@ FAR = 10
 
 class Npz:
     """The task of one table, or of the file that holds it. ``standard`` is the standardisation of an earlier run; without it,
-    it is computed from the training devices. ``targets`` is the kind of y; empty to detect it."""
+    it is computed from the training devices. ``targets`` is the kind of y; empty to detect it. ``seats`` are for the table of
+    one site among several, whose coordinator has seen to the rest."""
 
     name = "npz"
     activation = Activation.relu
@@ -46,6 +48,7 @@ class Npz:
         standardise: bool = True,
         targets: str = "",
         standard: Standardisation | None = None,
+        seats: Seats | None = None,
     ) -> None:
         table = data if isinstance(data, Table) else read_table(data)
         source, y = table.source, table.y
@@ -56,7 +59,8 @@ class Npz:
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
-        self._members = members(table, names, owner, seed, labels)
+        self._seats = seats or Seats.alone(members(table, names, owner, seed, labels))
+        self._members = self._seats.members
         trains = np.isin(owner, self._members["train"])
         order = np.argsort(owner, kind="stable")
         if standard is None:
@@ -71,7 +75,9 @@ class Npz:
         self._targets: F32 | None = None
         if labels is not None:
             self.loss, self.outputs = Loss.softmax_cross_entropy, len(standard.classes)
-            self._labels = self._numbered(labels, labels[trains], standard.classes)[order]
+            if seats is None:
+                self._demand_seen(labels, labels[trains], standard.classes)
+            self._labels = np.searchsorted(standard.classes, labels).astype(np.int32)[order]
         elif values is not None:
             self.loss, self.outputs = Loss.mean_squared_error, values.shape[1]
             self._targets = np.ascontiguousarray(standard.targets(values)[order])
@@ -82,7 +88,7 @@ class Npz:
         self._first = np.cumsum(self._count) - self._count
         self._names = names
         self.shape = shape_of(source, table.x)
-        self.fleet_size: int | None = len(self._members["train"])
+        self.fleet_size: int | None = self._seats.fleet_size
 
     def _with_values(self, standard: Standardisation, y: NDArray[Any], standardise: bool) -> Standardisation:
         """``standard``, extended for the values ``y`` (rows, outputs) of the training devices."""
@@ -101,8 +107,8 @@ class Npz:
             )
         return replace(standard, target_mean=mean, target_scale=scale, notes=(*standard.notes, *notes))
 
-    def _numbered(self, labels: NDArray[Any], trained: NDArray[Any], classes: NDArray[Any]) -> I32:
-        """Classes as indices into ``classes``. Raises DataError for a class that no training device has."""
+    def _demand_seen(self, labels: NDArray[Any], trained: NDArray[Any], classes: NDArray[Any]) -> None:
+        """Raises DataError for a class that no training device has, and if they have one class only."""
         unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
             row = int(unseen.argmax())
@@ -112,7 +118,6 @@ class Npz:
             )
         if len(np.unique(trained)) < 2:
             raise DataError(f"{self.source}: array y has one class only, {trained[0]}. There is nothing to classify.")
-        return np.searchsorted(classes, labels).astype(np.int32)
 
     def _source(self, rows: I64) -> TableSource:
         rows = np.ascontiguousarray(rows, dtype=np.int64)
@@ -129,7 +134,7 @@ class Npz:
         return self.streams(devices, np.full(len(devices), round, np.uint32), samples)
 
     def streams(self, devices: U32, rounds: U32, samples: int) -> TableSource:
-        device = self._members["train"][devices]
+        device = self._members["train"][np.searchsorted(self._seats.numbers["train"], devices)]
         most = int(self._count[device].max())
         at = np.arange(samples) % self._count[device][:, None]
         rows = np.empty((len(devices), samples), np.int64)
@@ -141,24 +146,42 @@ class Npz:
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
-        members = self._members[split][:count]
-        spare = self._count[members] - shots
-        if spare.min() < 1:
-            smallest = members[int(spare.argmin())]
-            fewer = f"Use --shots {self._count[smallest] - 1} or fewer, or leave" if self._count[smallest] > 1 else "Leave"
-            raise DataError(
-                f"{self.source}: device {self._names[smallest]} ({split}) has {self._count[smallest]} samples, too few for "
-                f"{shots} shots and a query. {fewer} the device out."
-            )
-        draws = max(1, count // len(members))
+        held_out = self._members[split][:count]
+        draws, queries = drawing(self.source, split, self._names[held_out], self._count[held_out], count, shots)
+        return self.share(split, len(held_out), shots, draws, queries)
+
+    def share(self, split: Split, devices: int, shots: int, draws: int, queries: int) -> Episodes:
+        """``draws`` episodes, with up to ``queries`` samples to measure on, of each device of this table among the first
+        ``devices`` of all sites that are held out for ``split``."""
+        mine = self._seats.numbers[split] < devices
+        members, number = self._members[split][mine], self._seats.numbers[split][mine]
         device = np.repeat(members, draws)
-        queries = min(MAX_QUERIES, int(spare.max()))
-        words = core.random(self.seed, Stream.support, numbers(0, len(device)), words=int(self._count[device].max()))
+        episode = (number[:, None] * draws + np.arange(draws)).ravel().astype(np.uint32)
+        words = core.random(self.seed, Stream.support, episode, words=int(self._count[device].max()))
         rows = self._shuffled(device, words)
         # A device with fewer spare samples than queries repeats some of them.
         at = shots + np.arange(queries) % (self._count[device] - shots)[:, None]
         owner = np.repeat(np.arange(len(members), dtype=np.int32), draws)
         return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)
+
+
+def drawing(
+    source: str, split: Split, names: NDArray[Any], counts: NDArray[np.integer[Any]], count: int, shots: int
+) -> tuple[int, int]:
+    """How many episodes of each held-out device make up about ``count``, and with how many queries. ``names`` are the devices,
+    and ``counts`` the samples of each.
+
+    Raises DataError if a device has too few samples for the shots.
+    """
+    spare = counts - shots
+    if spare.min() < 1:
+        smallest = int(spare.argmin())
+        fewer = f"Use --shots {counts[smallest] - 1} or fewer, or leave" if counts[smallest] > 1 else "Leave"
+        raise DataError(
+            f"{source}: device {names[smallest]} ({split}) has {counts[smallest]} samples, too few for {shots} shots and a "
+            f"query. {fewer} the device out."
+        )
+    return max(1, count // len(names)), min(MAX_QUERIES, int(spare.max()))
 
 
 def _inputs_of(x: NDArray[Any], standardise: bool) -> Standardisation:
