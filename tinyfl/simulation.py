@@ -26,10 +26,9 @@ from tinyfl.runs import evaluation
 from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
-from tinyfl.runs.learner import Learner, fitted
+from tinyfl.runs.learner import Learner, Load, fitted
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
-from tinyfl.tasks import SPLITS
 from tinyfl.tasks.memory import check_limit
 from tinyfl.tasks.standard import Standardisation
 
@@ -79,6 +78,7 @@ def simulate(
     on_event: Callable[[Event], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     over: "Place | None" = None,
+    load: Load = Config.load_task,
     **options: Any,
 ) -> Run:
     """Trains on a fleet and evaluates the result; every option is a field of tinyfl.config.Config. Without ``fleet`` all
@@ -89,7 +89,7 @@ def simulate(
     only the speed. ``memory`` ("200M", "2G") bounds what simulated devices take at once beyond the interpreter, the data set
     and theta (tinyfl.tasks.memory). ``on_event`` receives the boards' events, from another thread; ``on_note``, before the
     first round, the changes to the user's data and network. ``over`` opens the grid of the rounds; without it the whole fleet
-    is on this machine.
+    is on this machine. ``load`` loads the task.
     Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
@@ -106,9 +106,9 @@ def simulate(
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         path = Path(resume)
-        job = _prepare(_resumed(RunDirectory(path).config(), options, file), engine, report)
+        job = _prepare(_resumed(RunDirectory(path).config(), options, file, load), engine, report, load)
     else:
-        job = _prepare(resolve(options, file, installed=True), engine, report)
+        job = _prepare(resolve(options, file, installed=True), engine, report, load)
         path = Path(out) if out else free_directory(job.config)
     directory = Resumable(path, job.config.words)
     with directory.locked():
@@ -152,12 +152,11 @@ def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> I
         yield FleetGrid(fleet, config.gateways), boards
 
 
-def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
+def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None], load: Load) -> _Job:
     """Loads the config's task and network, and checks before the first round what would fail after the last."""
     config.demand_code()
-    config, learner = fitted(config)
-    for split in SPLITS:
-        learner.task.episodes(split, config.tasks, max(config.shots))
+    config, learner = fitted(config, load)
+    evaluation.demand_episodes(learner.task, config.tasks, max(config.shots))
     algorithm = with_layers(config.build(), learner.network.weighted_layers)
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
@@ -172,7 +171,7 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
 
 
-def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Config:
+def _resumed(saved: Config, options: dict[str, Any], file: Path | None, load: Load) -> Config:
     """``saved``, the config of the resumed run, with the changes allowed on resuming.
 
     Raises RunError if ``options`` or ``file`` describe another run, or an older tinyfl scaled the data differently.
@@ -188,7 +187,7 @@ def _resumed(saved: Config, options: dict[str, Any], file: Path | None) -> Confi
         given[each.kind] = again(each, given.get(each.kind))
     wanted = resolve({**saved.as_options(), **given}, installed=True)
     wanted.demand_code()
-    requested = fitted(wanted)[0]
+    requested = fitted(wanted, load)[0]
     for key, value in vars(requested).items():
         if key not in MAY_CHANGE and value != getattr(saved, key):
             raise RunError(

@@ -121,7 +121,7 @@ class Federation:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
-        self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
+        self.hashes = config.sha256(), grid.data_sha256() or data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
         self._run_number = secrets.randbits(62) + 1
@@ -194,7 +194,7 @@ class Federation:
         for (path, before), now in zip(held.items(), self.hashes[1:], strict=True):
             if before != now:
                 raise RunError(
-                    f"{path} was changed since the run started, so it cannot be resumed. "
+                    f"{path or 'the data of the sites'} was changed since the run started, so it cannot be resumed. "
                     "Restore it, or start a new run with another --out."
                 )
         shape = self._snapshot.state.theta.shape

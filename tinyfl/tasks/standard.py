@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F32
-from tinyfl.tasks.sums import F64, Squares, Sums, centred
+from tinyfl.tasks.sums import Squares, Sums, centred
+
+F64 = NDArray[np.float64]
 
 ROUNDING = 4
 """Rounding error, in units in the last place of a float64: a column that deviates by no more than half of it is constant."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
+from tinyfl.core import F64
 
 BAND = 256
 """Range of exponents whose values and squares a float64 holds with room to spare: values outside are scaled into it."""
@@ -30,6 +30,8 @@ EXACT = 2.0**62
 def column_sums(x: NDArray[Any], squares: bool = False) -> tuple[Fraction, ...]:
     """The exact sum of each column of ``x`` (rows, columns), of any numeric dtype and finite; or of its ``squares``, each
     rounded to float64."""
+    if not len(x):
+        return tuple(Fraction(0) for _ in range(x.shape[1]))
     if x.dtype.kind in "iub" and not squares:
         return _whole_sums(x)
     rows = max(1, AT_ONCE // max(1, x.shape[1]))
@@ -155,9 +157,7 @@ class Squares:
     @property
     def deviation(self) -> F64:
         """The standard deviation of each column."""
-        return np.array(
-            [root(s / self.count - (t / self.count) ** 2) for t, s in zip(self.total, self.squares, strict=True)]
-        )
+        return np.array([root(s / self.count - (t / self.count) ** 2) for t, s in zip(self.total, self.squares, strict=True)])
 
 
 def root(square: Fraction) -> float:

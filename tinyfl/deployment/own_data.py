@@ -1,0 +1,114 @@
+"""A gateway's own data: its devices' samples, in a file that stays here, and what it answers about them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+
+from tinyfl.data.reading import read_table
+from tinyfl.errors import ConfigError, DataError
+from tinyfl.errors.words import plain
+from tinyfl.flower.messages import read_network, read_theta
+from tinyfl.flower.sites import SAID, SHARE, read_record, record
+from tinyfl.runs.evaluation import Trial, floor_here, measured_here
+from tinyfl.runs.learner import refuse_misfit
+from tinyfl.tasks import SPLITS
+from tinyfl.tasks.npz import Npz
+from tinyfl.tasks.sites import Share, SiteData
+
+LOOK_THERE = "its data cannot be used; the log of its gateway says what is wrong, and what helps."
+"""What another machine is told of an error in the data, whose words may hold a value of a sample."""
+
+
+class OwnData:
+    """The data in the file ``path`` of the site ``name``. ``tell`` receives a line of text for each question."""
+
+    def __init__(self, name: str, path: str, tell: Callable[[str], None]) -> None:
+        self._name, self._path, self._tell = name, Path(path), tell
+        self._read: tuple[Any, SiteData] | None = None
+        self._task: tuple[Any, Npz] | None = None
+        self._last: tuple[Any, RecordDict] | None = None
+
+    def answer(self, asked: Mapping[str, Any], content: RecordDict, seed: int) -> RecordDict:
+        """The answer to a question. One that comes again is answered from memory.
+
+        Raises DataError for data that cannot be used, ConfigError for an unreadable question.
+        """
+        arrays = content.array_records.get("arrays")
+        key = asked, read_record(content, SHARE), seed, read_theta(arrays).tobytes() if arrays else b""
+        if self._last is None or self._last[0] != key or asked["what"] == "roll":
+            self._last = key, RecordDict({SAID: record(self._answer(asked, content, arrays, seed))})
+        return self._last[1]
+
+    def _answer(
+        self, asked: Mapping[str, Any], content: RecordDict, arrays: ArrayRecord | None, seed: int
+    ) -> Mapping[str, Any]:
+        if asked["what"] == "roll":
+            roll = self._data().roll(str(asked["targets"]))
+            self._tell(f"roll call: {len(roll.devices):,} devices, {roll.counts.sum():,} samples in {self._path.name}")
+            return roll.to_json()
+        share = read_share(content)
+        if share is None:
+            raise _unreadable("no share")
+        if asked["what"] == "first":
+            return self._data().first(share).to_json()
+        if asked["what"] == "second":
+            return self._data().second(share, np.array(asked["mean"]), np.array(asked["target_mean"])).to_json()
+        return self._measured(asked, share, content, arrays, seed)
+
+    def _measured(
+        self, asked: Mapping[str, Any], share: Share, content: RecordDict, arrays: ArrayRecord | None, seed: int
+    ) -> Mapping[str, Any]:
+        """The results on this site's held-out devices, as sums over them."""
+        split, network, task = asked["split"], read_network(content), self.task(share, seed)
+        if split not in SPLITS or network is None:
+            raise _unreadable(f"split {split!r}")
+        refuse_misfit(network, task, network.name)
+        episodes = task.share(split, *(int(asked[name]) for name in ("devices", "shots", "draws", "queries")))
+        if asked["what"] == "floor":
+            return {"floor": [(method, what, found.to_json()) for method, what, found in floor_here(task, network, episodes)]}
+        if arrays is None:
+            raise _unreadable("no weights")
+        loops, steps = tuple(map(bytes.fromhex, asked["loops"])), tuple(map(int, asked["steps"]))
+        trial = Trial(loops, steps, split, int(asked["devices"]), int(asked["shots"]), bool(asked["race"]))
+        results = measured_here(task, network, read_theta(arrays), episodes, trial)
+        if not trial.race:
+            self._tell(f"evaluation on {len(np.unique(episodes.device)):,} devices held out for {split}")
+        return {"loops": [{name: [each.to_json() for each in curve] for name, curve in loop.items()} for loop in results]}
+
+    def task(self, share: Share, seed: int) -> Npz:
+        """This site's part of the task that all sites have agreed on."""
+        data = self._data()
+        key = share.to_json(), seed, data.digest
+        if self._task is None or self._task[0] != key:
+            self._task = key, data.task(share, seed)
+        return self._task[1]
+
+    def _data(self) -> SiteData:
+        """The data; read again if the file has changed."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise DataError(f"{self._path}: {error.strerror}. Give this gateway another file with data or --data.") from error
+        now = found.st_mtime_ns, found.st_size, found.st_ino
+        if self._read is None or self._read[0] != now:
+            self._read = now, SiteData(self._name, read_table(self._path))
+        return self._read[1]
+
+
+def read_share(content: RecordDict) -> Share | None:
+    """The share in a message; None without one.
+
+    Raises ConfigError for an unreadable one.
+    """
+    said = read_record(content, SHARE)
+    try:
+        return Share.from_json(said) if said else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(why: object) -> ConfigError:
+    return ConfigError(f"the message cannot be read ({plain(why, 100)}). Install the same version of tinyfl on all machines.")

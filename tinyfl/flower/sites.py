@@ -1,0 +1,347 @@
+"""Sites with data of their own, from the coordinator: what it asks them before the first round, and their evaluation.
+
+Questions and answers are JSON in one ConfigRecord, so that everybody can read what leaves a site: the names of devices, inputs
+and classes, the numbers of samples, and sums. The first answers are in tinyfl.tasks.sites, measurements in tinyfl.runs.moments.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Error, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from tinyfl.config import Config
+from tinyfl.core import F32, U32
+from tinyfl.data.reading import read_table
+from tinyfl.data.words import named
+from tinyfl.errors import ConfigError, Corrupt, DataError, TrainingError
+from tinyfl.errors.words import plain
+from tinyfl.flower.messages import NETWORK, Trouble, corrupt, network_record, theta_record
+from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
+from tinyfl.networks import Network
+from tinyfl.networks.layers import Activation, Loss
+from tinyfl.runs.evaluation import Floor, Measured, Trial, floor_here, measured_here
+from tinyfl.runs.moments import Moments
+from tinyfl.tasks import Episodes, Split, Task
+from tinyfl.tasks.agreement import Agreement, agree, means, standardised
+from tinyfl.tasks.npz import Npz, drawing
+from tinyfl.tasks.reading import shape_of
+from tinyfl.tasks.sites import First, Roll, Second, Share, SiteData
+from tinyfl.tasks.standard import Standardisation
+
+ASK, SAID, SHARE = "ask", "said", "share"
+"""ConfigRecords: of a question to a site, of its answer, and of what the sites have agreed on."""
+
+ANSWER_SECONDS = 3600.0
+"""Time for a site's answer to one question, in seconds: a pass over its data, or a measurement."""
+
+COORDINATOR = "the coordinator"
+
+
+def record(said: Mapping[str, Any]) -> ConfigRecord:
+    """A record of plain data."""
+    return ConfigRecord({"json": json.dumps(said, ensure_ascii=False)})
+
+
+def read_record(content: RecordDict, name: str) -> dict[str, Any] | None:
+    """The plain data of the record ``name``; None without one.
+
+    Raises Corrupt for anything else.
+    """
+    with corrupt(f"the record {name}"):
+        held: Any = content.config_records.get(name)
+        return None if held is None else dict(json.loads(str(held["json"])))
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site: its Flower node, its roll, and its share."""
+
+    node: int
+    roll: Roll
+    share: Share
+
+    @property
+    def devices(self) -> U32:
+        """The numbers of its devices that train."""
+        return self.share.devices("train").astype(np.uint32)
+
+
+class Sites:
+    """Asks the nodes of a grid."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid, self._post = grid, Post(grid)
+
+    def rolls(self, targets: str, wanted: int, within: float) -> dict[int, Roll | None]:
+        """What each connected node says of its data, by node; None for a node without data of its own. Waits until at least
+        ``wanted`` have answered.
+
+        Raises DataError for a node that cannot serve its data, TrainingError if too few answer.
+        """
+        deadline, answered = time.monotonic() + within, dict[int, Roll | None]()
+        trouble: dict[int, str] = {}
+        while True:
+            question = RecordDict({"config": ConfigRecord(), ASK: record({"what": "roll", "targets": targets})})
+            asked = dict.fromkeys([node for node in self._grid.get_node_ids() if node not in answered], question)
+            until = min(deadline, time.monotonic() + GRACE_SECONDS)
+            for node, content in self._post.exchange(asked, MessageType.QUERY, until).items():
+                if isinstance(content, Error):
+                    if content.code == Trouble.failed:
+                        raise DataError(plain(content.reason, 1000))
+                    trouble[node] = str(content.reason)
+                    continue
+                try:
+                    answered[node] = _read_roll(content)
+                except Corrupt as error:
+                    trouble[node] = f"{error} Install the same version of tinyfl on all machines."
+            if len(answered) >= wanted:
+                return answered
+            if time.monotonic() >= deadline:
+                who = named([roll.site for roll in answered.values() if roll]) or "none"
+                why = "".join(f" Node {node}: {text}" for node, text in trouble.items() if node not in answered)
+                raise TrainingError(
+                    f"{len(answered)} of {wanted} sites have answered after {within:g} s: {who}.{why} Start their gateways "
+                    "(tinyfl gateway), or give --nodes the number of sites."
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def ask(self, questions: Mapping[int, RecordDict], read: Callable[[Any], Any], names: Mapping[int, str]) -> dict[int, Any]:
+        """The answer of each node to its question, as ``read`` reads it.
+
+        Raises DataError with the name of a site that cannot answer, TrainingError for one that does not.
+        """
+        deadline, answers = time.monotonic() + ANSWER_SECONDS, dict[int, Any]()
+        for node, content in self._post.exchange(questions, MessageType.QUERY, deadline).items():
+            if isinstance(content, Error):
+                if content.code == Trouble.failed:
+                    raise DataError(f"{names[node]}: {plain(content.reason, 1000)}")
+                raise TrainingError(
+                    f"{names[node]} does not answer ({plain(content.reason)}). Start its gateway again, then go on with "
+                    "the run."
+                )
+            with _named_errors(names[node]):
+                answers[node] = read(read_record(content, SAID))
+        return answers
+
+
+@contextmanager
+def _named_errors(site: str) -> Iterator[None]:
+    """Turns any exception from reading a site's answer into a TrainingError that names it."""
+    try:
+        yield
+    except Exception as error:
+        raise TrainingError(
+            f"{site}'s answer cannot be read ({type(error).__name__}: {plain(error, 100)}). Install the same version of tinyfl "
+            "on all machines."
+        ) from error
+
+
+def _read_roll(content: RecordDict) -> Roll | None:
+    with corrupt("the answer about a site's data"):
+        said = read_record(content, SAID)
+        if said is None or "site" not in said:
+            return None  # a node without data of its own
+        roll = Roll.from_json(said)
+        return replace(roll, site=plain(roll.site, 40) or "a site without a name")
+
+
+def load_over(grid: Grid, config: Config, within: float = ROLL_SECONDS) -> Task:
+    """The config's task: of the sites with data of their own, if the grid's nodes are such, else from the config's file.
+
+    Raises ConfigError or DataError where data do not belong together, with the names of the sites.
+    """
+    if not config.own_data or not config.chosen("task").built_in:
+        return config.load_task()
+    sites = Sites(grid)
+    answered = sites.rolls(config.targets, config.gateways or 1, within)
+    rolls = {node: roll for node, roll in answered.items() if roll}
+    if not rolls:
+        return config.load_task()
+    own = SiteData(COORDINATOR, read_table(Path(config.data))) if config.data else None
+    if own and all(roll.digest == own.digest for roll in rolls.values()):
+        return config.load_task()  # copies of one file
+    if len(rolls) < len(answered):
+        raise ConfigError(
+            f"{named([roll.site for roll in rolls.values()])} brings data of its own, and {len(answered) - len(rolls)} other "
+            "nodes do not. Give each gateway a file of its own: data = in its --fleet file."
+        )
+    return agreed_task(sites, _with_names(rolls), config, own)
+
+
+def _with_names(rolls: Mapping[int, Roll]) -> dict[int, Roll]:
+    """The rolls, with the first device's name added to names of sites that occur twice."""
+    names = Counter(roll.site for roll in rolls.values())
+    return {
+        node: replace(roll, site=f"{roll.site} ({plain(roll.devices[0], 40)} ...)") if names[roll.site] > 1 else roll
+        for node, roll in rolls.items()
+    }
+
+
+def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: SiteData | None) -> "SitesTask":
+    """The task of the sites in ``rolls`` and of the coordinator's ``own`` held-out devices, once all agree."""
+    held = own.roll(config.targets) if own else None
+    agreed = agree(list(rolls.values()), config.seed, held)
+    shares = {node: agreed.share(roll) for node, roll in rolls.items()}
+    names = {node: roll.site for node, roll in rolls.items()}
+
+    def passed(read: Callable[[Any], Any], **ask: Any) -> dict[str, Any]:
+        questions = {node: _question(share, **ask) for node, share in shares.items()}
+        return {names[node]: answer for node, answer in sites.ask(questions, read, names).items()}
+
+    first: dict[str, First] = passed(First.from_json, what="first")
+    second: dict[str, Second] = {}
+    if config.standardise:
+        mean, target_mean = means(first)
+        second = passed(Second.from_json, what="second", mean=mean.tolist(), target_mean=target_mean.tolist())
+    standard = standardised(agreed, first, second, bool(config.standardise))
+    standard = replace(standard, notes=(*_notes(rolls, agreed, held, config), *standard.notes))
+    told = {node: agreed.share(roll, standard) for node, roll in rolls.items()}
+    here = own.task(agreed.share(held, standard), config.seed) if own and held else None
+    return SitesTask(sites, agreed, standard, tuple(Site(node, rolls[node], told[node]) for node in rolls), here)
+
+
+def _question(share: Share, **ask: Any) -> RecordDict:
+    return RecordDict({"config": ConfigRecord(), ASK: record(ask), SHARE: record(share.to_json())})
+
+
+def _notes(rolls: Mapping[int, Roll], agreed: Agreement, held: Roll | None, config: Config) -> list[str]:
+    """What the first lines of a run say of its sites."""
+    everyone = sorted(rolls.values(), key=lambda roll: roll.site)
+    words = [
+        f"{roll.site} {len(roll.devices):,} devices, {roll.counts.sum():,} samples"
+        for roll in [*everyone, *([held] if held else [])]
+    ]
+    uses = ", ".join(f"{len(agreed.members[use]):,} {word}" for use, word in WORDS.items())
+    notes = [f"sites: {'; '.join(words)}", f"devices: {uses}; samples stay at their sites, which send sums"]
+    trains = {roll.site: len(agreed.share(roll).devices("train")) for roll in everyone}
+    fleet = config.devices or sum(trains.values())
+    cohort = min(config.cohort, fleet)
+    alone = [site for site, own in trains.items() if own and max(0, cohort - (fleet - own)) <= 1 <= min(cohort, own)]
+    if alone:
+        notes.append(
+            f"privacy: with a cohort of {cohort:,}, {named(alone)} may have one device in a round, whose update is then the "
+            "site's sum. A larger --cohort makes that rarer."
+        )
+    return notes
+
+
+WORDS = {"train": "train", "validation": "choose adaptation rates", "test": "are for testing"}
+
+
+@dataclass
+class SitesTask:
+    """The task of sites with data of their own: it knows their shape, and nothing of their samples. ``here`` is the task of the
+    coordinator's own held-out devices."""
+
+    _sites: Sites
+    agreed: Agreement
+    standardisation: Standardisation
+    sites: tuple[Site, ...]
+    here: Npz | None = None
+    name: str = field(default="npz", init=False)
+    activation: Activation = field(default=Activation.relu, init=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return shape_of("the sites' data", np.empty((0, *self.agreed.shape)))
+
+    @property
+    def outputs(self) -> int:
+        return len(self.agreed.classes) if self.agreed.targets == "classes" else int(np.prod(self.agreed.outputs))
+
+    @property
+    def loss(self) -> Loss:
+        return Loss.softmax_cross_entropy if self.agreed.targets == "classes" else Loss.mean_squared_error
+
+    @property
+    def fleet_size(self) -> int | None:
+        return len(self.agreed.members["train"])
+
+    @property
+    def digest(self) -> str:
+        """A hash of all sites' data."""
+        return "-".join(sorted(roll.digest[:32] for roll in self.agreed.rolls))
+
+    @property
+    def nodes(self) -> tuple[RemoteNode, ...]:
+        """The nodes with devices that train."""
+        return tuple(
+            RemoteNode(site.node, site.roll.site, site.devices, (), {SHARE: record(site.share.to_json())})
+            for site in self.sites
+            if len(site.devices)
+        )
+
+    def stream(self, devices: U32, round: int, samples: int) -> Any:
+        raise _away()
+
+    def episodes(self, split: Split, count: int, shots: int) -> Episodes:
+        raise _away()
+
+    def demand(self, split: Split, count: int, shots: int) -> None:
+        """Raises DataError if a held-out device of any site has too few samples for the shots."""
+        self._drawing(split, count, shots)
+
+    def _drawing(self, split: Split, count: int, shots: int) -> dict[str, int]:
+        held_out = self.agreed.members[split][:count]
+        names, counts = self.agreed.devices[held_out], self.agreed.counts[held_out]
+        draws, queries = drawing("the data of all sites", split, names, counts, count, shots)
+        return {"devices": len(held_out), "shots": shots, "draws": draws, "queries": queries}
+
+    def measured(self, network: Network, theta: F32, trial: Trial) -> Sequence[Measured]:
+        """The result of each loop of ``trial`` on the held-out devices of all sites."""
+        drawn = self._drawing(trial.split, trial.count, trial.shots)
+        here = [measured_here(task, network, theta, each, trial) for task, each in self._episodes_here(trial.split, drawn)]
+        ask = {"loops": [loop.hex() for loop in trial.loops], "steps": trial.steps, "race": trial.race, "split": trial.split}
+        there = self._asked({"what": "measure", **ask, **drawn}, network, theta, _read_measured)
+        by_loop = zip(*here, *there, strict=True)
+        return [{metric: _added([part[metric] for part in parts]) for metric in parts[0]} for parts in by_loop]
+
+    def floor(self, network: Network, count: int, shots: int) -> Sequence[Floor]:
+        """The results without a network on the test devices of all sites."""
+        drawn = self._drawing("test", count, shots)
+        here = [floor_here(task, network, each) for task, each in self._episodes_here("test", drawn)]
+        there = self._asked({"what": "floor", "split": "test", **drawn}, network, None, _read_floor)
+        by_method = zip(*here, *there, strict=True)
+        return [(*same[0][:2], sum((moments for *_, moments in same), Moments())) for same in by_method]
+
+    def _episodes_here(self, split: Split, drawn: Mapping[str, int]) -> list[tuple[Npz, Episodes]]:
+        """The episodes of the coordinator's own devices; none without any."""
+        if self.here is None or not self.here.held_out(split, drawn["devices"]):
+            return []
+        return [(self.here, self.here.share(split, **drawn))]
+
+    def _asked(self, ask: dict[str, Any], network: Network, theta: F32 | None, read: Callable[[Any], Any]) -> list[Any]:
+        """The answers of the sites that have some of the held-out devices."""
+        questions = {}
+        for site in self.sites:
+            if (site.share.devices(ask["split"]) < ask["devices"]).any():
+                questions[site.node] = RecordDict({**_question(site.share, **ask), NETWORK: network_record(network)})
+                if theta is not None:
+                    questions[site.node]["arrays"] = theta_record(theta)
+        return list(self._sites.ask(questions, read, {site.node: site.roll.site for site in self.sites}).values())
+
+
+def _away() -> DataError:
+    return DataError("the samples are at their sites: this needs them in one file. Run it there, with tinyfl simulate.")
+
+
+def _added(curves: Sequence[Sequence[Moments]]) -> list[Moments]:
+    return [sum(each, Moments()) for each in zip(*curves, strict=True)]
+
+
+def _read_measured(said: Any) -> list[dict[str, list[Moments]]]:
+    return [
+        {str(metric): [Moments.from_json(each) for each in curve] for metric, curve in loop.items()} for loop in said["loops"]
+    ]
+
+
+def _read_floor(said: Any) -> list[Floor]:
+    return [(plain(method, 40), str(what), Moments.from_json(moments)) for method, what, moments in said["floor"]]

@@ -1,0 +1,62 @@
+"""Means over devices, and their intervals, made of sums that may come from many machines."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.tasks.sites import fraction_text, read_fraction
+from tinyfl.tasks.sums import root
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The number of ``devices`` in a measurement, ``lost`` of them with a value that is not finite, and the exact sums of the
+    other devices' values and of their squares."""
+
+    devices: int = 0
+    lost: int = 0
+    total: Fraction = Fraction(0)
+    squares: Fraction = Fraction(0)
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> "Moments":
+        """Of the devices' means of ``values`` (episodes,), on ``device`` (episodes,), which number from 0."""
+        means = np.bincount(device, weights=values.astype(np.float64)) / np.bincount(device)
+        exact = [Fraction(mean) for mean in means[np.isfinite(means)].tolist()]
+        return cls(len(means), len(means) - len(exact), sum(exact, Fraction(0)), sum((e * e for e in exact), Fraction(0)))
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    @property
+    def mean(self) -> float:
+        """Infinite if any value is not finite."""
+        return float("inf") if self.lost else float(self.total / self.devices)
+
+    def mean_and_interval(self) -> tuple[float, float, int]:
+        """As tinyfl.runs.evaluation.mean_and_interval."""
+        n = self.devices
+        if n < 2 or self.lost:
+            return self.mean, float("nan"), n
+        return self.mean, student(n) * root((self.squares - self.total**2 / n) / (n - 1)) / float(np.sqrt(n)), n
+
+    def to_json(self) -> list[Any]:
+        return [self.devices, self.lost, fraction_text(self.total), fraction_text(self.squares)]
+
+    @classmethod
+    def from_json(cls, said: Any) -> "Moments":
+        """Raises TypeError or ValueError for anything else."""
+        devices, lost, total, squares = said
+        if not 0 <= int(lost) <= int(devices):
+            raise ValueError(f"{lost} of {devices} devices lost")
+        return cls(int(devices), int(lost), read_fraction(total), read_fraction(squares))
+
+
+def student(n: int) -> float:
+    """The factor of a 95 % interval of ``n`` values' mean."""
+    from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
+    return float(stdtrit(n - 1, 0.975))
