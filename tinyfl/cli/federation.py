@@ -53,7 +53,10 @@ def superlink(
 @app.command()
 def gateway(
     superlink: Annotated[str, typer.Option(help="The SuperLink's HOST:PORT.")],
-    fleet: Annotated[Path, typer.Option(help="A TOML file of this machine's part of the fleet.")],
+    fleet: Annotated[Path | None, typer.Option(help="A TOML file of this machine's part of the fleet.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The samples of this site's own devices, which stay here. Default: the file's.")
+    ] = None,
     first_device: Annotated[
         int | None, typer.Option(min=0, help="The number of the first device here. Default: the file's, or 0.")
     ] = None,
@@ -71,12 +74,13 @@ def gateway(
 
     link = SuperLink(superlink, root_certificates, key, insecure)
     link.check()
-    holding, allowed = read_holding(fleet, first_device), _allowed(allow)
+    holding, allowed = read_holding(fleet, first_device, data), _allowed(allow)
     with opened(holding.parts, holding.first) as site:
         ended = ended_by_signal()
-        called = name or (key.stem if key else fleet.stem)
+        called = name or next(path.stem for path in (key, fleet, data) if path)
         devices = site.devices
-        tell(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
+        here = f"devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up" if devices else "ready"
+        tell(f"{called}: {here}{f', data in {holding.data}' if holding.data else ''}")
         with closing(Gateway(called, site, allowed, holding.data, tell)) as answer:
             serve_federation(link, answer, ended, tell)
     tell(f"{called}: ended. Start it again with the same command.")

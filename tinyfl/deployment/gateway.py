@@ -55,23 +55,30 @@ class Holding:
     data: str
 
 
-def read_holding(file: Path, first: int | None = None) -> Holding:
-    """Reads a gateway's fleet from a TOML file; ``first`` overrides the file's.
+def read_holding(file: Path | None, first: int | None = None, data: Path | None = None) -> Holding:
+    """Reads a gateway's fleet from a TOML file; ``first`` and ``data`` override the file's. With data of its own it needs no
+    file.
 
-    Raises ConfigError for an invalid file.
+    Raises ConfigError for an invalid file, and without file and data.
     """
-    table = read_toml(file)
+    table = read_toml(file) if file else {}
     if unknown := sorted(set(table) - KEYS):
         raise ConfigError(
             f"{file} has {unknown[0]!r}. A gateway's file has {', '.join(sorted(KEYS))}; each run gives the rest."
         )
     parts = read_parts(table.get("fleet", ()))
-    if not parts:
-        raise ConfigError(f"{file} has no [[fleet]] part. Write one for each kind of device there (docs/federation.md).")
-    number, data = table.get("first", 0) if first is None else first, table.get("data", "")
-    if type(number) is not int or number < 0 or not isinstance(data, str):
+    number, path = table.get("first", 0) if first is None else first, table.get("data", "") if data is None else str(data)
+    if type(number) is not int or number < 0 or not isinstance(path, str):
         raise ConfigError(f"{file}: first must be a whole number from 0, and data a path.")
-    return Holding(parts, number, str(Path(data).resolve()) if data else "")
+    if not parts and not path:
+        what = f"{file} has no [[fleet]] part" if file else "neither --fleet nor --data is given"
+        raise ConfigError(
+            f"{what}. Write a part for each kind of device there; or give --data a file with the samples of this site's own "
+            "devices (docs/federation.md)."
+        )
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file. Give data or --data the file of this gateway's samples.")
+    return Holding(parts, number, str(Path(path).resolve()) if path else "")
 
 
 def _memory(name: str) -> Path | None:

@@ -19,10 +19,12 @@ from flwr.serverapp import Grid
 
 from tinyfl.config import Config
 from tinyfl.core import F32, U32
+from tinyfl.data.arrays import shape_of
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, Corrupt, DataError, TrainingError
 from tinyfl.errors.words import plain
+from tinyfl.flower.ipc import ANSWER_SECONDS, ASK
 from tinyfl.flower.messages import NETWORK, Trouble, corrupt, network_record, theta_record
 from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
 from tinyfl.networks import Network
@@ -32,15 +34,11 @@ from tinyfl.runs.moments import Moments
 from tinyfl.tasks import Episodes, Split, Task
 from tinyfl.tasks.agreement import Agreement, agree, means, standardised
 from tinyfl.tasks.npz import Npz, drawing
-from tinyfl.tasks.reading import shape_of
 from tinyfl.tasks.sites import First, Roll, Second, Share, SiteData
 from tinyfl.tasks.standard import Standardisation
 
-ASK, SAID, SHARE = "ask", "said", "share"
-"""ConfigRecords: of a question to a site, of its answer, and of what the sites have agreed on."""
-
-ANSWER_SECONDS = 3600.0
-"""Time for a site's answer to one question, in seconds: a pass over its data, or a measurement."""
+SAID, SHARE = "said", "share"
+"""ConfigRecords of a site's answer, and of what the sites have agreed on."""
 
 COORDINATOR = "the coordinator"
 

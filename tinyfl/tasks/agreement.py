@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from tinyfl.core import F64, I64
 from tinyfl.data import Table
+from tinyfl.data.arrays import ONE_HOT
 from tinyfl.data.devices import members
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
-from tinyfl.tasks.reading import ONE_HOT
 from tinyfl.tasks.sites import USES, First, Roll, Second, Share
 from tinyfl.tasks.standard import Standardisation, spread_of
 from tinyfl.tasks.sums import Squares
@@ -73,12 +73,10 @@ def agree(rolls: Sequence[Roll], seed: int, holds_out: Roll | None = None) -> Ag
         _refuse_other_targets(first, other)
     everyone = (first, *others)
     devices, counts = _devices(everyone)
-    held_out = [roll.devices if roll is holds_out else roll.held_out for roll in everyone]
-    listed = [each for each in held_out if each is not None]
-    split = np.unique(np.concatenate(listed)) if listed else None
-    # The draw of one process that has all rows.
-    rows = np.zeros((1, 1))
-    whole = Table(f"the data of {len(rolls)} sites", rows, rows, devices, split, notes=())
+    split = _union([roll.devices if roll is holds_out else roll.split for roll in everyone])
+    validation = _union([None if roll is holds_out else roll.validation for roll in everyone])
+    # The draw of one process that has all rows, if that leaves each class a training device (_trained).
+    whole = Table(f"the data of {len(rolls):,} sites", np.empty((0, 0)), np.empty(0), devices, split, validation)
     classes = np.unique(np.concatenate([roll.classes for roll in everyone])) if first.notation else np.empty(0, np.int64)
     return Agreement(
         everyone,
@@ -91,8 +89,14 @@ def agree(rolls: Sequence[Roll], seed: int, holds_out: Roll | None = None) -> Ag
         np.arange(first.outputs[0]) if first.notation == ONE_HOT else classes,
         devices,
         counts,
-        members(whole, devices, seed),
+        members(whole, devices, np.arange(len(devices)), seed),
     )
+
+
+def _union(lists: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """All devices that any site lists; None if none does."""
+    given = [each for each in lists if each is not None]
+    return np.unique(np.concatenate(given)) if given else None
 
 
 def _refuse_other_inputs(one: Roll, other: Roll) -> None:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from tinyfl.core import F64, I64
 from tinyfl.data import Table
+from tinyfl.data.arrays import as_text, checked_inputs, checked_values, labels_in, shape_of
 from tinyfl.data.devices import Seats, owners
 from tinyfl.errors import DataError
 from tinyfl.tasks import SPLITS
 from tinyfl.tasks.npz import Npz
-from tinyfl.tasks.reading import checked_inputs, checked_values, labels_in, shape_of
 from tinyfl.tasks.standard import Standardisation
 from tinyfl.tasks.sums import Squares, Sums
 
@@ -33,13 +33,15 @@ USES = ("train", *SPLITS)
 @dataclass(frozen=True)
 class Roll:
     """What ``site`` says of its data: its ``devices`` by name in order, and the number of samples of each; those that it holds
-    out, or None; the inputs' names, dtype and shape; the dtype and shape of ``y``, how it writes classes (empty: it holds
-    values), and the classes in order; and a hash of all its arrays."""
+    out, and those that it lists for validation, None where it leaves that to the seed; the inputs' names, dtype and shape; the
+    dtype and shape of ``y``, how it writes classes (empty: it holds values), and the classes in order; and a hash of all its
+    arrays."""
 
     site: str
     devices: NDArray[Any]
     counts: I64
-    held_out: NDArray[Any] | None
+    split: NDArray[Any] | None
+    validation: NDArray[Any] | None
     names: tuple[str, ...]
     x: str
     shape: tuple[int, ...]
@@ -50,25 +52,26 @@ class Roll:
     digest: str
 
     def to_json(self) -> dict[str, Any]:
-        held_out = None if self.held_out is None else self.held_out.tolist()
-        arrays = {name: getattr(self, name).tolist() for name in ("devices", "counts", "classes")}
-        return {**vars(self), **arrays, "held_out": held_out, "names": list(self.names)}
+        return {name: each.tolist() if isinstance(each, np.ndarray) else each for name, each in vars(self).items()}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> "Roll":
         """Raises KeyError, TypeError or ValueError for anything else."""
-        held_out = None if said["held_out"] is None else np.array(said["held_out"])
         roll = cls(
-            **{name: str(said[name]) for name in ("site", "x", "y", "notation", "digest")},
-            devices=np.array(said["devices"]),
-            counts=np.array(said["counts"], np.int64),
-            held_out=held_out,
-            names=tuple(map(str, said["names"])),
-            shape=tuple(map(int, said["shape"])),
-            outputs=tuple(map(int, said["outputs"])),
-            classes=np.array(said["classes"]),
+            str(said["site"]),
+            np.array(said["devices"]),
+            np.array(said["counts"], np.int64),
+            None if said["split"] is None else np.array(said["split"]),
+            None if said["validation"] is None else np.array(said["validation"]),
+            tuple(map(str, said["names"])),
+            np.dtype(said["x"]).str,
+            tuple(map(int, said["shape"])),
+            np.dtype(said["y"]).str,
+            tuple(map(int, said["outputs"])),
+            str(said["notation"]),
+            np.array(said["classes"]),
+            str(said["digest"]),
         )
-        np.dtype(roll.x), np.dtype(roll.y)
         if not len(roll.devices) or roll.devices.shape != roll.counts.shape or roll.counts.min() < 1 or not roll.shape:
             raise ValueError("a site without a device, or with a device without samples")
         return roll
@@ -213,15 +216,15 @@ class SiteData:
         if len(set(table.names)) < len(table.names):
             raise DataError(f"{table.source}: two inputs have the same name. Give each a name of its own.")
         names, owner = owners(table)
-        held_out = _held_out(table, names)
         labels, notation = labels_in(table.source, table.y, targets)
         if labels is None:
             checked_values(table.source, table.y)
         return Roll(
             self.site,
-            _text(names),
+            as_text(names),
             np.bincount(owner, minlength=len(names)),
-            None if held_out is None else _text(held_out),
+            _listed(table, "split", names),
+            _listed(table, "validation", names),
             table.names,
             table.x.dtype.str,
             table.x.shape[1:],
@@ -281,28 +284,24 @@ class SiteData:
         return replace(table, x=x.astype(share.x, copy=False), y=table.y.astype(share.y, copy=False), names=share.names)
 
 
-def _held_out(table: Table, names: NDArray[Any]) -> NDArray[Any] | None:
-    """The devices that the table holds out; None if it leaves that to the seed."""
-    if table.split is None:
+def _listed(table: Table, name: str, names: NDArray[Any]) -> NDArray[Any] | None:
+    """The devices in the table's list ``name``; None without a list."""
+    listed: NDArray[Any] | None = getattr(table, name)
+    if listed is None:
         return None
-    unknown = table.split if table.split.ndim != 1 else np.setdiff1d(table.split, names)
+    unknown = listed if listed.ndim != 1 else np.setdiff1d(listed, names)
     if unknown.size:
         raise DataError(
-            f"{table.source}: array split holds out device {unknown.flat[0]!r}, which array device does not have. "
-            "List devices to hold out by the names or numbers used in device."
+            f"{table.source}: array {name} lists device {unknown.flat[0]!r}, which array device does not have. List devices by "
+            "the names or numbers used in device."
         )
-    return np.unique(table.split)
-
-
-def _text(names: NDArray[Any]) -> NDArray[Any]:
-    """Names as JSON can hold them."""
-    return np.char.decode(names) if names.dtype.kind == "S" else names
+    return as_text(np.unique(listed))
 
 
 def digest(table: Table) -> str:
     """A hash of a table's arrays."""
     sha = hashlib.sha256(repr(table.names).encode())
-    for array in (table.x, table.y, table.device, table.split):
+    for array in (table.x, table.y, table.device, table.split, table.validation):
         if array is not None:
             sha.update(f"{array.dtype.str} {array.shape}".encode())
             sha.update(repr(array.tolist()).encode() if array.dtype.kind == "O" else np.ascontiguousarray(array).tobytes())
