@@ -22,8 +22,9 @@ from tinyfl.networks import starts_from
 from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
-from tinyfl.runs import evaluation
+from tinyfl.runs import elsewhere, evaluation
 from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
+from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, Load, fitted
@@ -156,7 +157,7 @@ def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None
     """Loads the config's task and network, and checks before the first round what would fail after the last."""
     config.demand_code()
     config, learner = fitted(config, load)
-    evaluation.demand_episodes(learner.task, config.tasks, max(config.shots))
+    demand_episodes(learner.task, config.tasks, max(config.shots))
     algorithm = with_layers(config.build(), learner.network.weighted_layers)
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
@@ -208,21 +209,25 @@ def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
         job.progress(Progress("evaluating", done, curves))
 
     job.progress(Progress("evaluating", 0, curves))
-    return {
-        name: evaluation.measure(
-            job.task,
-            job.network,
-            theta,
-            shots=job.config.shots,
-            tasks=job.config.tasks,
-            adapt_lr=job.config.adapt_lr or None,
-            clip=job.config.clip,
-            adaptation=job.algorithm.adaptation,
-            engine=job.engine,
-            tick=tick,
-        )
-        for name, theta in thetas.items()
+    config, task = job.config, job.task
+    settings: dict[str, Any] = {
+        "shots": config.shots,
+        "tasks": config.tasks,
+        "adapt_lr": config.adapt_lr or None,
+        "clip": config.clip,
+        "adaptation": job.algorithm.adaptation,
+        "tick": tick,
     }
+    if isinstance(task, Elsewhere):
+        return {name: elsewhere.measure(task, job.network, theta, **settings) for name, theta in thetas.items()}
+    return {name: evaluation.measure(task, job.network, theta, engine=job.engine, **settings) for name, theta in thetas.items()}
+
+
+def _floor(job: _Job) -> list[dict[str, Any]]:
+    settings: dict[str, Any] = {"shots": job.config.shots, "tasks": job.config.tasks}
+    if isinstance(job.task, Elsewhere):
+        return elsewhere.floor(job.task, job.network, **settings)
+    return evaluation.floor(job.task, job.network, **settings)
 
 
 def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -257,7 +262,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["start"]],
-        "floor": evaluation.floor(job.task, net, shots=config.shots, tasks=config.tasks),
+        "floor": _floor(job),
     }
 
 

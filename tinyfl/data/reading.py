@@ -14,8 +14,8 @@ NEEDED, OPTIONAL = ("x", "y", "device"), ("split", "validation", "inputs")
 
 
 def read_table(path: Path) -> Table:
-    """Reads the .npz file at ``path``, with the arrays ``x``, ``y``, ``device``, and perhaps ``split``, ``validation`` and ``inputs``,
-    the inputs' names.
+    """Reads the .npz file at ``path``, with the arrays ``x``, ``y``, ``device``, and perhaps ``split``, ``validation``
+    and the inputs' names, ``inputs``.
 
     Raises DataError if the file is missing, is no .npz of plain arrays, or lacks one of them.
     """

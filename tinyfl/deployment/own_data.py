@@ -12,9 +12,8 @@ from tinyfl.errors import ConfigError, DataError
 from tinyfl.errors.words import plain
 from tinyfl.flower.messages import read_network, read_theta
 from tinyfl.flower.sites import SAID, SHARE, read_record, record
-from tinyfl.runs.evaluation import Trial, floor_here, measured_here
+from tinyfl.flower.sites_task import answered
 from tinyfl.runs.learner import refuse_misfit
-from tinyfl.tasks import SPLITS
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.sites import Share, SiteData
 
@@ -62,21 +61,14 @@ class OwnData:
         self, asked: Mapping[str, Any], share: Share, content: RecordDict, arrays: ArrayRecord | None, seed: int
     ) -> Mapping[str, Any]:
         """The results on this site's held-out devices, as sums over them."""
-        split, network, task = asked["split"], read_network(content), self.task(share, seed)
-        if split not in SPLITS or network is None:
-            raise _unreadable(f"split {split!r}")
+        network, task = read_network(content), self.task(share, seed)
+        if network is None:
+            raise _unreadable("no network")
         refuse_misfit(network, task, network.name)
-        episodes = task.share(split, *(int(asked[name]) for name in ("devices", "shots", "draws", "queries")))
-        if asked["what"] == "floor":
-            return {"floor": [(method, what, found.to_json()) for method, what, found in floor_here(task, network, episodes)]}
-        if arrays is None:
-            raise _unreadable("no weights")
-        loops, steps = tuple(map(bytes.fromhex, asked["loops"])), tuple(map(int, asked["steps"]))
-        trial = Trial(loops, steps, split, int(asked["devices"]), int(asked["shots"]), bool(asked["race"]))
-        results = measured_here(task, network, read_theta(arrays), episodes, trial)
-        if not trial.race:
-            self._tell(f"evaluation on {len(np.unique(episodes.device)):,} devices held out for {split}")
-        return {"loops": [{name: [each.to_json() for each in curve] for name, curve in loop.items()} for loop in results]}
+        theta = read_theta(arrays) if arrays else None
+        answers = [answered(task, network, theta, case) for case in asked["cases"]]
+        self._tell(f"measured {len(answers):,} cases on devices that are held out here")
+        return {"cases": answers}
 
     def task(self, share: Share, seed: int) -> Npz:
         """This site's part of the task that all sites have agreed on."""

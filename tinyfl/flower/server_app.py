@@ -27,7 +27,8 @@ from tinyfl.flower.extensions import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
-from tinyfl.flower.sites import SitesTask, load_over
+from tinyfl.flower.sites import load_over, nodes_of
+from tinyfl.flower.sites_task import SitesTask
 from tinyfl.runs.directory import RunDirectory, free_directory
 
 app = ServerApp()
@@ -117,7 +118,7 @@ def over_nodes(
     """The grid of the connected nodes, which together serve all devices of the run."""
     data = ""
     if isinstance(work.task, SitesTask):
-        nodes, data = work.task.nodes, work.task.digest
+        nodes, data = nodes_of(work.task), work.task.digest
     else:
         demand_task(grid, grid.get_node_ids(), config)
         nodes = call_roll(grid, config.devices)

@@ -9,17 +9,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, Error, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from tinyfl.config import Config
-from tinyfl.core import F32, U32
-from tinyfl.data.arrays import shape_of
+from tinyfl.core import F32
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, Corrupt, DataError, TrainingError
@@ -27,15 +25,11 @@ from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import ANSWER_SECONDS, ASK
 from tinyfl.flower.messages import NETWORK, Trouble, corrupt, network_record, theta_record
 from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
+from tinyfl.flower.sites_task import Case, Site, SitesTask, read_answer
 from tinyfl.networks import Network
-from tinyfl.networks.layers import Activation, Loss
-from tinyfl.runs.evaluation import Floor, Measured, Trial, floor_here, measured_here
-from tinyfl.runs.moments import Moments
-from tinyfl.tasks import Episodes, Split, Task
+from tinyfl.tasks import Task
 from tinyfl.tasks.agreement import Agreement, agree, means, standardised
-from tinyfl.tasks.npz import Npz, drawing
 from tinyfl.tasks.sites import First, Roll, Second, Share, SiteData
-from tinyfl.tasks.standard import Standardisation
 
 SAID, SHARE = "said", "share"
 """ConfigRecords of a site's answer, and of what the sites have agreed on."""
@@ -56,20 +50,6 @@ def read_record(content: RecordDict, name: str) -> dict[str, Any] | None:
     with corrupt(f"the record {name}"):
         held: Any = content.config_records.get(name)
         return None if held is None else dict(json.loads(str(held["json"])))
-
-
-@dataclass(frozen=True)
-class Site:
-    """A site: its Flower node, its roll, and its share."""
-
-    node: int
-    roll: Roll
-    share: Share
-
-    @property
-    def devices(self) -> U32:
-        """The numbers of its devices that train."""
-        return self.share.devices("train").astype(np.uint32)
 
 
 class Sites:
@@ -183,7 +163,7 @@ def _with_names(rolls: Mapping[int, Roll]) -> dict[int, Roll]:
     }
 
 
-def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: SiteData | None) -> "SitesTask":
+def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: SiteData | None) -> SitesTask:
     """The task of the sites in ``rolls`` and of the coordinator's ``own`` held-out devices, once all agree."""
     held = own.roll(config.targets) if own else None
     agreed = agree(list(rolls.values()), config.seed, held)
@@ -203,7 +183,25 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
     standard = replace(standard, notes=(*_notes(rolls, agreed, held, config), *standard.notes))
     told = {node: agreed.share(roll, standard) for node, roll in rolls.items()}
     here = own.task(agreed.share(held, standard), config.seed) if own and held else None
-    return SitesTask(sites, agreed, standard, tuple(Site(node, rolls[node], told[node]) for node in rolls), here)
+    members = tuple(Site(node, rolls[node], share, record(share.to_json())) for node, share in told.items())
+
+    def measure(asked: Sequence[Site], cases: Sequence[Case], network: Network, theta: F32 | None) -> list[Any]:
+        arrays = {} if theta is None else {"arrays": theta_record(theta)}
+        ask = {"config": ConfigRecord(), ASK: record({"what": "measure", "cases": cases}), NETWORK: network_record(network)}
+        questions = {site.node: RecordDict({**ask, **arrays, SHARE: site.record}) for site in asked}
+
+        def read(said: Any) -> list[Any]:
+            return [read_answer(each, case, network) for each, case in zip(said["cases"], cases, strict=True)]
+
+        return list(sites.ask(questions, read, names).values())
+
+    return SitesTask(agreed, standard, members, here, measure)
+
+
+def nodes_of(task: SitesTask) -> tuple[RemoteNode, ...]:
+    """The nodes with devices that train."""
+    sites = [site for site in task.sites if len(site.devices)]
+    return tuple(RemoteNode(site.node, site.roll.site, site.devices, (), {SHARE: site.record}) for site in sites)
 
 
 def _question(share: Share, **ask: Any) -> RecordDict:
@@ -232,114 +230,3 @@ def _notes(rolls: Mapping[int, Roll], agreed: Agreement, held: Roll | None, conf
 
 
 WORDS = {"train": "train", "validation": "choose adaptation rates", "test": "are for testing"}
-
-
-@dataclass
-class SitesTask:
-    """The task of sites with data of their own: it knows their shape, and nothing of their samples. ``here`` is the task of the
-    coordinator's own held-out devices."""
-
-    _sites: Sites
-    agreed: Agreement
-    standardisation: Standardisation
-    sites: tuple[Site, ...]
-    here: Npz | None = None
-    name: str = field(default="npz", init=False)
-    activation: Activation = field(default=Activation.relu, init=False)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return shape_of("the sites' data", np.empty((0, *self.agreed.shape)))
-
-    @property
-    def outputs(self) -> int:
-        return len(self.agreed.classes) if self.agreed.targets == "classes" else int(np.prod(self.agreed.outputs))
-
-    @property
-    def loss(self) -> Loss:
-        return Loss.softmax_cross_entropy if self.agreed.targets == "classes" else Loss.mean_squared_error
-
-    @property
-    def fleet_size(self) -> int | None:
-        return len(self.agreed.members["train"])
-
-    @property
-    def digest(self) -> str:
-        """A hash of all sites' data."""
-        return "-".join(sorted(roll.digest[:32] for roll in self.agreed.rolls))
-
-    @property
-    def nodes(self) -> tuple[RemoteNode, ...]:
-        """The nodes with devices that train."""
-        return tuple(
-            RemoteNode(site.node, site.roll.site, site.devices, (), {SHARE: record(site.share.to_json())})
-            for site in self.sites
-            if len(site.devices)
-        )
-
-    def stream(self, devices: U32, round: int, samples: int) -> Any:
-        raise _away()
-
-    def episodes(self, split: Split, count: int, shots: int) -> Episodes:
-        raise _away()
-
-    def demand(self, split: Split, count: int, shots: int) -> None:
-        """Raises DataError if a held-out device of any site has too few samples for the shots."""
-        self._drawing(split, count, shots)
-
-    def _drawing(self, split: Split, count: int, shots: int) -> dict[str, int]:
-        held_out = self.agreed.members[split][:count]
-        names, counts = self.agreed.devices[held_out], self.agreed.counts[held_out]
-        draws, queries = drawing("the data of all sites", split, names, counts, count, shots)
-        return {"devices": len(held_out), "shots": shots, "draws": draws, "queries": queries}
-
-    def measured(self, network: Network, theta: F32, trial: Trial) -> Sequence[Measured]:
-        """The result of each loop of ``trial`` on the held-out devices of all sites."""
-        drawn = self._drawing(trial.split, trial.count, trial.shots)
-        here = [measured_here(task, network, theta, each, trial) for task, each in self._episodes_here(trial.split, drawn)]
-        ask = {"loops": [loop.hex() for loop in trial.loops], "steps": trial.steps, "race": trial.race, "split": trial.split}
-        there = self._asked({"what": "measure", **ask, **drawn}, network, theta, _read_measured)
-        by_loop = zip(*here, *there, strict=True)
-        return [{metric: _added([part[metric] for part in parts]) for metric in parts[0]} for parts in by_loop]
-
-    def floor(self, network: Network, count: int, shots: int) -> Sequence[Floor]:
-        """The results without a network on the test devices of all sites."""
-        drawn = self._drawing("test", count, shots)
-        here = [floor_here(task, network, each) for task, each in self._episodes_here("test", drawn)]
-        there = self._asked({"what": "floor", "split": "test", **drawn}, network, None, _read_floor)
-        by_method = zip(*here, *there, strict=True)
-        return [(*same[0][:2], sum((moments for *_, moments in same), Moments())) for same in by_method]
-
-    def _episodes_here(self, split: Split, drawn: Mapping[str, int]) -> list[tuple[Npz, Episodes]]:
-        """The episodes of the coordinator's own devices; none without any."""
-        if self.here is None or not self.here.held_out(split, drawn["devices"]):
-            return []
-        return [(self.here, self.here.share(split, **drawn))]
-
-    def _asked(self, ask: dict[str, Any], network: Network, theta: F32 | None, read: Callable[[Any], Any]) -> list[Any]:
-        """The answers of the sites that have some of the held-out devices."""
-        questions = {}
-        for site in self.sites:
-            if (site.share.devices(ask["split"]) < ask["devices"]).any():
-                questions[site.node] = RecordDict({**_question(site.share, **ask), NETWORK: network_record(network)})
-                if theta is not None:
-                    questions[site.node]["arrays"] = theta_record(theta)
-        return list(self._sites.ask(questions, read, {site.node: site.roll.site for site in self.sites}).values())
-
-
-def _away() -> DataError:
-    return DataError("the samples are at their sites: this needs them in one file. Run it there, with tinyfl simulate.")
-
-
-def _added(curves: Sequence[Sequence[Moments]]) -> list[Moments]:
-    return [sum(each, Moments()) for each in zip(*curves, strict=True)]
-
-
-def _read_measured(said: Any) -> list[dict[str, list[Moments]]]:
-    return [
-        {str(metric): [Moments.from_json(each) for each in curve] for metric, curve in loop.items()} for loop in said["loops"]
-    ]
-
-
-def _read_floor(said: Any) -> list[Floor]:
-    return [(plain(method, 40), str(what), Moments.from_json(moments)) for method, what, moments in said["floor"]]

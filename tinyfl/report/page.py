@@ -19,6 +19,7 @@ from tinyfl.report.html import counted
 from tinyfl.report.verdict import leading, method, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
+from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -53,7 +54,9 @@ def write_report(
         net, theta, start, learnt["adapt_lr"], baseline["adapt_lr"], learnt["shots"], config.tasks, config.clip,
         starts_from(config.network), adaptation,
     )  # fmt: skip
-    return _write(directory, config, net, result, device_figures(task, comparison))
+    elsewhere = DataError("The samples are at their sites.")
+    picture = elsewhere if isinstance(task, Elsewhere) else device_figures(task, comparison)
+    return _write(directory, config, net, result, picture)
 
 
 def rebuild(path: Path) -> Path:

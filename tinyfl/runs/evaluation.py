@@ -6,7 +6,7 @@ step = one pass over it, sample by sample). Rates are chosen on validation devic
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ from tinyfl.core import F32, FASTEST, Engine, TableSource
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
-from tinyfl.runs.moments import Moments, student
-from tinyfl.tasks import SPLITS, Episodes, Split, Task
+from tinyfl.tasks import Episodes, Task
 from tinyfl.tasks.standard import Standardisation
 
 Mode = Literal["batch", "stream"]
@@ -62,50 +61,6 @@ class Row:
         return finite(asdict(self))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A measurement: adaptations by each of ``loops``, records of inner loops (tinyfl.algorithms.Inner), with results after
-    each of ``steps`` passes over the ``shots``, on up to ``count`` devices held out for ``split``. With ``race`` it is for
-    choosing among the loops: each episode counts, with the loss that the network learns by."""
-
-    loops: tuple[bytes, ...]
-    steps: tuple[int, ...]
-    split: Split
-    count: int
-    shots: int
-    race: bool = False
-
-
-Measured = Mapping[str, Sequence[Moments]]
-"""Loss, and accuracy if the network classifies, at each checkpoint."""
-
-Floor = tuple[str, str, Moments]
-"""A method without a network, its metric, and its result."""
-
-
-@runtime_checkable
-class Elsewhere(Protocol):
-    """A task whose held-out devices are on other machines, and are measured there."""
-
-    def demand(self, split: Split, count: int, shots: int) -> None:
-        """Raises DataError if a device has too few samples for the shots."""
-
-    def measured(self, network: Network, theta: F32, trial: Trial) -> Sequence[Measured]:
-        """The result of each loop of ``trial`` on all machines."""
-
-    def floor(self, network: Network, count: int, shots: int) -> Sequence[Floor]:
-        """The results without a network on up to ``count`` test devices of all machines."""
-
-
-def demand_episodes(task: Task, count: int, shots: int) -> None:
-    """Raises DataError if a held-out device has too few samples for the shots."""
-    for split in SPLITS:
-        if isinstance(task, Elsewhere):
-            task.demand(split, count, shots)
-        else:
-            task.episodes(split, count, shots)
-
-
 def finite(data: dict[str, Any]) -> dict[str, Any]:
     """``data`` with None instead of non-finite floats, which JSON lacks."""
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()}
@@ -134,12 +89,14 @@ def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.inte
 
     values (episodes,), device (episodes,). The half-width is nan for a single device.
     """
+    from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
     count = np.bincount(device)
     of_device = np.bincount(device, weights=values.astype(np.float64)) / count
     n = len(of_device)
     if n < 2 or not np.isfinite(of_device).all():
         return float(of_device.mean()), float("nan"), n
-    return float(of_device.mean()), float(student(n) * of_device.std(ddof=1) / np.sqrt(n)), n
+    return float(of_device.mean()), float(stdtrit(n - 1, 0.975) * of_device.std(ddof=1) / np.sqrt(n)), n
 
 
 def plain_adaptation(phase: Phase) -> tuple[Phase, ...]:
@@ -171,46 +128,38 @@ def choose_rate(
 
     Raises TrainingError if every rate diverges.
     """
-    best, best_rate = -np.inf, 0.0
-    for rate, score in zip(RATES, _scores(task, network, theta, mode, shots, clip, engine, adaptation), strict=True):
-        # The score of a rate that lost the race early is NaN, and never the best.
+    episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+    adaptations = core.race(
+        network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
+        [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in RATES],
+        by_accuracy=network.classifies, engine=engine,
+    )  # fmt: skip
+    # The score of a rate that lost the race early is NaN, and never the best.
+    scores = [
+        float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
+        if np.isfinite(adapted.loss).any()
+        else -np.inf
+        for adapted in adaptations
+    ]
+    return best_rate(scores, task.standardisation)
+
+
+def best_rate(scores: Sequence[float], standard: Standardisation | None) -> float:
+    """The rate of RATES with the highest score, the lower one on a tie; the data's standardisation is for the error.
+
+    Raises TrainingError if every rate diverges, with a score of -inf.
+    """
+    best, found = -np.inf, 0.0
+    for rate, score in zip(RATES, scores, strict=True):
         if score > best:
-            best, best_rate = score, rate
-    if not best_rate:
-        standard = task.standardisation
+            best, found = score, rate
+    if not found:
         cure = "a smaller --rate" if standard is None or standard.of_inputs else "--standardise"
         raise TrainingError(
             f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
             f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
         )
-    return best_rate
-
-
-def _scores(
-    task: Task, network: Network, theta: F32, mode: Mode, shots: int, clip: float, engine: Engine, adaptation: Adaptation
-) -> list[float]:
-    """The score of each of RATES, the higher the better; -inf if it diverges on each device."""
-
-    def loops(samples: int) -> tuple[bytes, ...]:
-        return tuple(inner_loop(mode, samples, LEADING_STEPS, rate, clip, adaptation) for rate in RATES)
-
-    if isinstance(task, Elsewhere):
-        trial = Trial(loops(shots), (LEADING_STEPS,), "validation", VALIDATION_EPISODES, shots, race=True)
-        ended = [{metric: each[0] for metric, each in result.items()} for result in task.measured(network, theta, trial)]
-        scores = [each["accuracy"].mean if network.classifies else -each["loss"].mean for each in ended]
-        return [
-            score if each["loss"].lost < each["loss"].devices else -np.inf for score, each in zip(scores, ended, strict=True)
-        ]
-    episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
-    adaptations = core.race(
-        network.plan, theta, episodes.support, episodes.query, LEADING_STEPS, loops(episodes.support.samples),
-        by_accuracy=network.classifies, engine=engine,
-    )  # fmt: skip
-    scores = [
-        float(each.accuracy.mean(dtype=np.float64) if network.classifies else -each.loss.mean(dtype=np.float64))
-        for each in adaptations
-    ]
-    return [score if np.isfinite(each.loss).any() else -np.inf for score, each in zip(scores, adaptations, strict=True)]
+    return found
 
 
 def measure(
@@ -233,90 +182,57 @@ def measure(
     """
     rows: list[Row] = []
     for shot in shots:
-        episodes = None if isinstance(task, Elsewhere) else task.episodes("test", tasks, shot)
-        samples = episodes.support.samples if episodes else shot
+        episodes = task.episodes("test", tasks, shot)
         for mode in MODES:
             rate = adapt_lr or choose_rate(task, network, theta, mode, shot, clip, engine, adaptation)
-            loop = inner_loop(mode, samples, max(STEPS), rate, clip, adaptation)
-            trial = Trial((loop,), STEPS, "test", tasks, shot)
-            if isinstance(task, Elsewhere):
-                (there,) = task.measured(network, theta, trial)
-                results = {metric: [each.mean_and_interval() for each in of] for metric, of in there.items()}
-            else:
-                assert episodes is not None
-                (here,) = _adaptations(task, network, theta, episodes, trial, engine)
-                results = {
-                    metric: [mean_and_interval(values, episodes.device) for values in curves] for metric, curves in here.items()
-                }
-            rows += _rows(mode, shot, rate, results)
+            loop = inner_loop(mode, episodes.support.samples, max(STEPS), rate, clip, adaptation)
+            rows += _rows(task, network, theta, episodes, mode, shot, rate, loop, engine)
             if tick:
                 tick()
     return rows
 
 
-def _rows(mode: Mode, shots: int, rate: float, results: Mapping[str, Sequence[tuple[float, float, int]]]) -> list[Row]:
-    """The rows of STEPS, from the mean, interval and number of devices of each metric."""
+def _rows(
+    task: Task,
+    network: Network,
+    theta: F32,
+    episodes: Episodes,
+    mode: Mode,
+    shots: int,
+    rate: float,
+    loop: bytes,
+    engine: Engine,
+) -> list[Row]:
+    standard = task.standardisation
+    adapted = core.adapt(
+        network.plan, theta, episodes.support, episodes.query, STEPS, loop,
+        engine=engine, outputs=needs_outputs(standard),
+    )  # fmt: skip
+    losses = in_units(adapted, episodes.query, standard)
     rows = []
     for k, steps in enumerate(STEPS):
-        loss, loss_ci95, tasks = results["loss"][k]
-        accuracy, accuracy_ci95 = results["accuracy"][k][:2] if "accuracy" in results else (None, None)
+        loss, loss_ci95, tasks = mean_and_interval(losses[k], episodes.device)
+        accuracy, accuracy_ci95 = None, None
+        if network.classifies:
+            accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
         rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks))
     return rows
-
-
-def _adaptations(
-    task: Task, network: Network, theta: F32, episodes: Episodes, trial: Trial, engine: Engine
-) -> Iterator[dict[str, NDArray[np.floating[Any]]]]:
-    """Each loop of ``trial`` with its loss and accuracy on ``episodes``, (checkpoints, episodes)."""
-    standard = None if trial.race else task.standardisation
-    for loop in trial.loops:
-        adapted = core.adapt(
-            network.plan, theta, episodes.support, episodes.query, trial.steps, loop,
-            engine=engine, outputs=needs_outputs(standard),
-        )  # fmt: skip
-        accuracy = {"accuracy": adapted.accuracy} if network.classifies else {}
-        yield {"loss": in_units(adapted, episodes.query, standard), **accuracy}
-
-
-def measured_here(
-    task: Task, network: Network, theta: F32, episodes: Episodes, trial: Trial, engine: Engine = FASTEST
-) -> list[dict[str, list[Moments]]]:
-    """The result of each loop of ``trial`` on ``episodes`` of this machine."""
-    device = np.arange(len(episodes.device)) if trial.race else episodes.device
-    return [
-        {metric: [Moments.of(values, device) for values in curves] for metric, curves in results.items()}
-        for results in _adaptations(task, network, theta, episodes, trial, engine)
-    ]
-
-
-def floor_here(task: Task, network: Network, episodes: Episodes) -> list[Floor]:
-    """The results without a network on ``episodes`` of this machine."""
-    return [(method, what, Moments.of(values, episodes.device)) for method, what, values in _trivial(task, network, episodes)]
 
 
 def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:
     """The results of methods without a network on the same episodes, a row for each number of shots and method: the majority
     class of the support set and the nearest class mean on its raw inputs, or the mean of its values."""
     rows = []
-    none = dict.fromkeys(("loss", "loss_ci95", "accuracy", "accuracy_ci95"))
     for shot in shots:
-        for method, what, (mean, ci95, devices) in _floor_of(task, network, tasks, shot):
+        episodes = task.episodes("test", tasks, shot)
+        for method, what, values in trivial(task, network, episodes):
+            mean, ci95, devices = mean_and_interval(values, episodes.device)
+            none = dict.fromkeys(("loss", "loss_ci95", "accuracy", "accuracy_ci95"))
             rows.append(finite({"shots": shot, "method": method, **none, what: mean, f"{what}_ci95": ci95, "tasks": devices}))
     return rows
 
 
-def _floor_of(task: Task, network: Network, tasks: int, shots: int) -> Iterator[tuple[str, str, tuple[float, float, int]]]:
-    """Each method, its metric, and its mean, interval and number of devices."""
-    if isinstance(task, Elsewhere):
-        for method, what, there in task.floor(network, tasks, shots):
-            yield method, what, there.mean_and_interval()
-        return
-    episodes = task.episodes("test", tasks, shots)
-    for method, what, values in _trivial(task, network, episodes):
-        yield method, what, mean_and_interval(values, episodes.device)
-
-
-def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
+def trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
     """Each trivial method, its metric, and its values (episodes,)."""
     support, query = episodes.support, episodes.query
     if network.classifies:
