@@ -23,11 +23,12 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import elsewhere, evaluation
-from tinyfl.runs.directory import KEPT, RunDirectory, free_directory, theta_sha256
+from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, free_directory, theta_sha256
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable, again
 from tinyfl.runs.learner import Learner, Load, fitted
+from tinyfl.system.files import table
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks.memory import check_limit
@@ -295,5 +296,7 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)
+    if isinstance(job.task, Elsewhere) and job.task.shared:
+        directory.save(DEVICES, table(job.task.shared))
     write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation)
     return Run(directory.path, result, theta)

@@ -63,6 +63,9 @@ def gateway(
     root_certificates: Annotated[Path | None, typer.Option(help="The certificate of the federation's CA: ca.crt.")] = None,
     key: Annotated[Path | None, typer.Option(help="This gateway's own key.")] = None,
     name: Annotated[str, typer.Option(help="A name for this gateway. Default: the key's.")] = "",
+    share_devices: Annotated[
+        bool, typer.Option("--share-devices", help="Own data: send results and updates of single devices, not sums alone.")
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for a SuperLink on this machine.")] = False,
     allow: Allow = None,
 ) -> None:
@@ -81,7 +84,7 @@ def gateway(
         devices = site.devices
         here = f"devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up" if devices else "ready"
         tell(f"{called}: {here}{f', data in {holding.data}' if holding.data else ''}")
-        with closing(Gateway(called, site, allowed, holding.data, tell)) as answer:
+        with closing(Gateway(called, site, allowed, holding.data, tell, shares=share_devices)) as answer:
             serve_federation(link, answer, ended, tell)
     tell(f"{called}: ended. Start it again with the same command.")
     os._exit(0)  # all is closed; a round that is still at work would hold Python up

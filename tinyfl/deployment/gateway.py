@@ -89,11 +89,23 @@ def _memory(name: str) -> Path | None:
 
 class Gateway:
     """Answers messages for the devices of ``site``, one at a time. A run may read this machine's files in the folders of
-    ``allowed``; ``data`` is the site's own file. ``tell`` receives a line of text for each round."""
+    ``allowed``; ``data`` is the site's own file. ``tell`` receives a line of text for each round.
+    Results and updates of single devices of its own data leave this machine only if it ``shares`` them."""
 
-    def __init__(self, name: str, site: Site, allowed: Allowed, data: str = "", tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        name: str,
+        site: Site,
+        allowed: Allowed,
+        data: str = "",
+        tell: Callable[[str], None] = print,
+        *,
+        shares: bool = False,
+    ) -> None:
         self.name, self._site, self._allowed, self._data, self._log = name, site, allowed, data, tell
-        self._own = OwnData(name, data, tell) if data else None
+        folder = allowed.folders[0] if allowed.folders else Path.cwd()
+        self._own = OwnData(name, data, folder, shares, tell) if data else None
+        self._shares = shares
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._resources = ExitStack()
@@ -166,6 +178,8 @@ class Gateway:
             return self._last_reply[1]
         self._events.clear()
         began = time.monotonic()
+        if share and request.instructions.devices and not self._shares:
+            raise ConfigError("it sends sums alone. Leave --nodes devices out, or start its gateway with --share-devices.")
         if share is None:
             reply = answer(self._fleet_of(options, request.network), self._site.devices, request)
         else:

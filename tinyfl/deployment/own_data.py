@@ -1,6 +1,6 @@
 """A gateway's own data: its devices' samples, in a file that stays here, and what it answers about them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from tinyfl.data.reading import read_table
-from tinyfl.errors import ConfigError, DataError
+from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import plain
 from tinyfl.flower.messages import read_network, read_theta
 from tinyfl.flower.sites import SAID, SHARE, read_record, record
-from tinyfl.flower.sites_task import answered
+from tinyfl.flower.sites_task import Row, answered
+from tinyfl.runs.directory import theta_sha256
 from tinyfl.runs.learner import refuse_misfit
+from tinyfl.system.files import table, write_whole
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.sites import Share, SiteData
 
@@ -22,10 +24,11 @@ LOOK_THERE = "its data cannot be used; the log of its gateway says what is wrong
 
 
 class OwnData:
-    """The data in the file ``path`` of the site ``name``. ``tell`` receives a line of text for each question."""
+    """The data in the file ``path`` of the site ``name``. ``tell`` receives lines of text. Tables of single devices are written
+    to ``folder``, and sent only if the site ``shares`` them."""
 
-    def __init__(self, name: str, path: str, tell: Callable[[str], None]) -> None:
-        self._name, self._path, self._tell = name, Path(path), tell
+    def __init__(self, name: str, path: str, folder: Path, shares: bool, tell: Callable[[str], None]) -> None:
+        self._name, self._path, self._folder, self._shares, self._tell = name, Path(path), folder, shares, tell
         self._read: tuple[Any, SiteData] | None = None
         self._task: tuple[Any, Npz] | None = None
         self._last: tuple[Any, RecordDict] | None = None
@@ -47,7 +50,7 @@ class OwnData:
         if asked["what"] == "roll":
             roll = self._data().roll(str(asked["targets"]))
             self._tell(f"roll call: {len(roll.devices):,} devices, {roll.counts.sum():,} samples in {self._path.name}")
-            return roll.to_json()
+            return {**roll.to_json(), "shares": self._shares}
         share = read_share(content)
         if share is None:
             raise _unreadable("no share")
@@ -66,9 +69,22 @@ class OwnData:
             raise _unreadable("no network")
         refuse_misfit(network, task, network.name)
         theta = read_theta(arrays) if arrays else None
-        answers = [answered(task, network, theta, case) for case in asked["cases"]]
-        self._tell(f"measured {len(answers):,} cases on devices that are held out here")
-        return {"cases": answers}
+        found = [answered(task, network, theta, case) for case in asked["cases"]]
+        rows = [row for _, each in found for row in each]
+        if theta is not None and rows:
+            self._write(theta_sha256(theta), rows)
+        more = {"devices": rows} if self._shares and rows else {}
+        return {"cases": [answer for answer, _ in found], **more}
+
+    def _write(self, theta: str, rows: Sequence[Row]) -> None:
+        """Writes the results of single devices, with the weights ``theta``, to a table on this machine."""
+        path = self._folder / f"{self._name}-devices-{theta[:8]}.csv"
+        try:
+            write_whole(path, table(rows))
+        except RunError as error:
+            self._tell(f"{path} cannot be written ({plain(error, 100)}): the table of single devices is missing")
+        else:
+            self._tell(f"the result of each device held out here, with the weights {theta[:8]}: {path}")
 
     def task(self, share: Share, seed: int) -> Npz:
         """This site's part of the task that all sites have agreed on."""

@@ -25,8 +25,9 @@ from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import ANSWER_SECONDS, ASK
 from tinyfl.flower.messages import NETWORK, Trouble, corrupt, network_record, theta_record
 from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
-from tinyfl.flower.sites_task import Case, Site, SitesTask, read_answer
+from tinyfl.flower.sites_task import Case, Row, Site, SitesTask, read_answer, read_rows
 from tinyfl.networks import Network
+from tinyfl.runs.directory import theta_sha256
 from tinyfl.tasks import Task
 from tinyfl.tasks.agreement import Agreement, agree, means, standardised
 from tinyfl.tasks.sites import First, Roll, Second, Share, SiteData
@@ -174,6 +175,11 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
         questions = {node: _question(share, **ask) for node, share in shares.items()}
         return {names[node]: answer for node, answer in sites.ask(questions, read, names).items()}
 
+    if config.gateways is None and (alone := [roll.site for roll in rolls.values() if not roll.shares]):
+        raise ConfigError(
+            f"{named(alone)} sends sums alone, and --nodes devices needs each device's update. Leave it out, or start those "
+            "gateways with --share-devices."
+        )
     first: dict[str, First] = passed(First.from_json, what="first")
     second: dict[str, Second] = {}
     if config.standardise:
@@ -185,17 +191,24 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
     here = own.task(agreed.share(held, standard), config.seed) if own and held else None
     members = tuple(Site(node, rolls[node], share, record(share.to_json())) for node, share in told.items())
 
+    shared: list[Row] = []
+
     def measure(asked: Sequence[Site], cases: Sequence[Case], network: Network, theta: F32 | None) -> list[Any]:
         arrays = {} if theta is None else {"arrays": theta_record(theta)}
+        weights = "" if theta is None else theta_sha256(theta)[:8]
         ask = {"config": ConfigRecord(), ASK: record({"what": "measure", "cases": cases}), NETWORK: network_record(network)}
         questions = {site.node: RecordDict({**ask, **arrays, SHARE: site.record}) for site in asked}
 
-        def read(said: Any) -> list[Any]:
-            return [read_answer(each, case, network) for each, case in zip(said["cases"], cases, strict=True)]
+        def read(said: Any) -> tuple[list[Any], Any]:
+            parts = [read_answer(each, case, network) for each, case in zip(said["cases"], cases, strict=True)]
+            return parts, read_rows(said.get("devices", ()), "", weights)
 
-        return list(sites.ask(questions, read, names).values())
+        answers = sites.ask(questions, read, names)
+        for node, (_, rows) in answers.items():
+            shared.extend({**row, "site": names[node]} for row in rows)
+        return [parts for parts, _ in answers.values()]
 
-    return SitesTask(agreed, standard, members, here, measure)
+    return SitesTask(agreed, standard, members, here, measure, shared)
 
 
 def nodes_of(task: SitesTask) -> tuple[RemoteNode, ...]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord
+from numpy.typing import NDArray
 
-from tinyfl.core import F32, U32
+from tinyfl.core import F32, F64, U32
 from tinyfl.data.arrays import shape_of
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
@@ -25,6 +26,9 @@ Case = Mapping[str, Any]
 """A measurement as plain data, for JSON: the ``split``, the numbers of held-out ``devices``, ``shots``, ``draws`` and
 ``queries`` (tinyfl.tasks.npz.Npz.share), and ``loops`` in hexadecimal, ``steps`` and ``race`` (tinyfl.runs.elsewhere.Trial). A
 case without loops is the floor."""
+
+Row = dict[str, Any]
+"""One device's result: its name, mode, shots, steps, loss, and accuracy if the network classifies."""
 
 METRICS = {name: name for name in ("loss", "accuracy")}
 
@@ -54,13 +58,15 @@ class Site:
 @dataclass
 class SitesTask:
     """The task of ``sites``: it knows what they have agreed on, and nothing of their samples. ``here`` is the task of the
-    coordinator's own held-out devices, and ``ask`` asks the sites."""
+    coordinator's own held-out devices, and ``ask`` asks the sites. ``shared`` are the results of single devices that sites
+    have sent."""
 
     agreed: Agreement
     standardisation: Standardisation
     sites: tuple[Site, ...]
     here: Npz | None
     ask: Asked
+    shared: list[Row] = field(default_factory=list)
     name: str = field(default="npz", init=False)
     activation: Activation = field(default=Activation.relu, init=False)
 
@@ -105,7 +111,7 @@ class SitesTask:
         """The result of each loop of each of ``trials`` on the held-out devices of all sites."""
         cases = [
             {**self._case(trial.split, trial.count, trial.shots), "loops": [loop.hex() for loop in trial.loops],
-                "steps": trial.steps, "race": trial.race}
+                "steps": trial.steps, "race": trial.race, "mode": trial.mode}
             for trial in trials
         ]  # fmt: skip
         return [_added_measured(parts) for parts in self._parts(cases, network, theta)]
@@ -120,7 +126,7 @@ class SitesTask:
         asked = [site for site in self.sites if any(site.holds_out(case["split"], case["devices"]) for case in cases)]
         answers = self.ask(asked, cases, network, theta)
         if self.here is not None:
-            here = [answered(self.here, network, theta, case) for case in cases]
+            here = [answered(self.here, network, theta, case)[0] for case in cases]
             answers.append([read_answer(said, case, network) for said, case in zip(here, cases, strict=True)])
         return [[part for part in parts if part is not None] for parts in zip(*answers, strict=True)]
 
@@ -129,23 +135,37 @@ def _away() -> DataError:
     return DataError("The samples are at their sites.")
 
 
-def answered(task: Npz, network: Network, theta: F32 | None, case: Case) -> Any:
-    """The answer to a case, as plain data: sums over this table's devices; None if it has none of the case's.
+def answered(task: Npz, network: Network, theta: F32 | None, case: Case) -> tuple[Any, list[Row]]:
+    """The answer to a case as plain data, sums over this table's devices, or None if it has none of the case's; and the results
+    of each of those devices, which are not part of it.
 
     Raises DataError for a case that is none.
     """
     split, numbers = case["split"], [int(case[name]) for name in ("devices", "shots", "draws", "queries")]
     if split not in SPLITS:
         raise DataError(f"{plain(split, 40)} is nothing that devices are held out for.")
-    if not task.held_out(split, numbers[0]):
-        return None
+    names = task.held_out(split, numbers[0])
+    if not len(names):
+        return None, []
     episodes = task.share(split, *numbers)
     if "loops" not in case or theta is None:
-        return [(method, what, found.to_json()) for method, what, found in floor_here(task, network, episodes)]
+        return [(method, what, found.to_json()) for method, what, found in floor_here(task, network, episodes)], []
     loops, steps = tuple(map(bytes.fromhex, case["loops"])), tuple(map(int, case["steps"]))
-    trial = Trial(loops, steps, split, numbers[0], numbers[1], bool(case["race"]))
+    trial = Trial(loops, steps, split, numbers[0], numbers[1], bool(case["race"]), plain(case["mode"], 40))
     results = measured_here(task, network, theta, episodes, trial)
-    return [{metric: [each.to_json() for each in curve] for metric, curve in loop.items()} for loop in results]
+    sums = [{metric: [Moments.of(row).to_json() for row in curve] for metric, curve in loop.items()} for loop in results]
+    return sums, [] if trial.race else _rows(trial, names, results)
+
+
+def _rows(trial: Trial, names: NDArray[Any], results: Sequence[Mapping[str, F64]]) -> list[Row]:
+    """The result of each device, after each number of steps."""
+    return [
+        {"device": name, "mode": trial.mode, "shots": trial.shots, "steps": step,
+            **{metric: float(curve[k, i]) for metric, curve in loop.items()}}
+        for loop in results
+        for i, name in enumerate(names.tolist())
+        for k, step in enumerate(trial.steps)
+    ]  # fmt: skip
 
 
 def read_answer(said: Any, case: Case, network: Network) -> Any:
@@ -162,6 +182,24 @@ def read_answer(said: Any, case: Case, network: Network) -> Any:
     if len(loops) != len(case["loops"]) or any(len(curve) != len(case["steps"]) for loop in loops for curve in loop.values()):
         raise ValueError("other results than asked for")
     return loops
+
+
+def read_rows(said: Any, site: str, weights: str) -> list[Row]:
+    """Reads the results of single devices that ``site`` shares; none if it shares none.
+
+    Raises KeyError, TypeError or ValueError for anything else.
+    """
+    return [
+        {
+            "site": site,
+            "weights": weights,
+            "device": plain(row["device"], 40),
+            "mode": plain(row["mode"], 40),
+            **{key: int(row[key]) for key in ("shots", "steps")},
+            **{key: float(row[key]) for key in METRICS if key in row},
+        }
+        for row in said
+    ]
 
 
 def _added_measured(parts: Sequence[Any]) -> list[Measured]:

@@ -41,6 +41,9 @@ CHECKPOINT_FIELDS = (
 
 MORE, MEMORY = ("run", "kept_rounds"), "memory."
 
+DEVICES = "devices.csv"
+"""The results of single devices, if sites have sent them."""
+
 KEPT = "checkpoint"
 """The folder of what simulated devices keep from round to round."""
 

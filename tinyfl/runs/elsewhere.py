@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tinyfl import core
-from tinyfl.core import F32, FASTEST, Engine
+from tinyfl.core import F32, F64, FASTEST, Engine
+from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
 from tinyfl.runs.evaluation import (
     LEADING_STEPS,
@@ -21,14 +22,13 @@ from tinyfl.runs.evaluation import (
     Adaptation,
     Mode,
     Row,
-    best_rate,
     finite,
     in_units,
     inner_loop,
     needs_outputs,
     trivial,
 )
-from tinyfl.runs.moments import Moments
+from tinyfl.runs.moments import Moments, device_means
 from tinyfl.tasks import SPLITS, Episodes, Split, Task
 
 
@@ -36,7 +36,7 @@ from tinyfl.tasks import SPLITS, Episodes, Split, Task
 class Trial:
     """A measurement: adaptations by each of ``loops``, records of inner loops (tinyfl.algorithms.Inner), with results after
     each of ``steps`` passes over the ``shots``, on up to ``count`` devices held out for ``split``. With ``race`` it is for
-    choosing among the loops: each episode counts, with the loss that the network learns by."""
+    choosing among the loops: each episode counts, with the loss that the network learns by. ``mode`` is for people."""
 
     loops: tuple[bytes, ...]
     steps: tuple[int, ...]
@@ -44,6 +44,7 @@ class Trial:
     count: int
     shots: int
     race: bool = False
+    mode: str = ""
 
 
 Measured = Mapping[str, Sequence[Moments]]
@@ -55,7 +56,11 @@ Floor = tuple[str, str, Moments]
 
 @runtime_checkable
 class Elsewhere(Protocol):
-    """A task whose held-out devices are on other machines, and are measured there."""
+    """A task whose held-out devices are on other machines, and are measured there. ``shared`` are the results of single devices
+    that these have sent, if any did."""
+
+    @property
+    def shared(self) -> Sequence[Mapping[str, Any]]: ...
 
     def demand(self, split: Split, count: int, shots: int) -> None:
         """Raises DataError if a device has too few samples for the shots."""
@@ -102,8 +107,11 @@ def measure(
             for mode, shot in curves
         ]  # fmt: skip
         for curve, results in zip(curves, task.measured(network, theta, races), strict=True):
-            rates[curve] = best_rate([_score(result, network) for result in results], getattr(task, "standardisation", None))
-    trials = [Trial((loop(mode, shot, max(STEPS), rates[mode, shot]),), STEPS, "test", tasks, shot) for mode, shot in curves]
+            rates[curve] = _best_rate([_score(result, network) for result in results])
+    trials = []
+    for mode, shot in curves:
+        chosen = loop(mode, shot, max(STEPS), rates[mode, shot])
+        trials.append(Trial((chosen,), STEPS, "test", tasks, shot, mode=mode))
     rows = []
     for (mode, shot), (result,) in zip(curves, task.measured(network, theta, trials), strict=True):
         for k, steps in enumerate(STEPS):
@@ -112,6 +120,24 @@ def measure(
             rows.append(Row(mode, shot, steps, rates[mode, shot], loss, loss_ci95, accuracy, accuracy_ci95, devices))
         tick()
     return rows
+
+
+def _best_rate(scores: Sequence[float]) -> float:
+    """The rate of RATES with the highest score; the lower rate on a tie.
+
+    Raises TrainingError if every rate diverges.
+    """
+    best, found = -np.inf, 0.0
+    for rate, score in zip(RATES, scores, strict=True):
+        if score > best:
+            best, found = score, rate
+    if not found:
+        raise TrainingError(
+            f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the sites' validation devices: the "
+            "initialisation or the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run "
+            "with a smaller --rate."
+        )
+    return found
 
 
 def _score(result: Measured, network: Network) -> float:
@@ -135,8 +161,9 @@ def floor(task: Elsewhere, network: Network, *, shots: tuple[int, ...], tasks: i
 
 def measured_here(
     task: Task, network: Network, theta: F32, episodes: Episodes, trial: Trial, engine: Engine = FASTEST
-) -> list[dict[str, list[Moments]]]:
-    """The result of each loop of ``trial`` on ``episodes``, of this machine."""
+) -> list[dict[str, F64]]:
+    """The result of each loop of ``trial`` on ``episodes``, of this machine: loss and accuracy (checkpoints, devices), or in a
+    race (checkpoints, episodes)."""
     standard = None if trial.race else task.standardisation
     device = np.arange(len(episodes.device)) if trial.race else episodes.device
     results = []
@@ -148,10 +175,11 @@ def measured_here(
         curves = {"loss": in_units(adapted, episodes.query, standard)}
         if network.classifies:
             curves["accuracy"] = adapted.accuracy
-        results.append({metric: [Moments.of(values, device) for values in curve] for metric, curve in curves.items()})
+        results.append({metric: device_means(curve, device) for metric, curve in curves.items()})
     return results
 
 
 def floor_here(task: Task, network: Network, episodes: Episodes) -> list[Floor]:
     """The results without a network on ``episodes``, of this machine."""
-    return [(method, what, Moments.of(values, episodes.device)) for method, what, values in trivial(task, network, episodes)]
+    found = trivial(task, network, episodes)
+    return [(method, what, Moments.of(device_means(values[None], episodes.device)[0])) for method, what, values in found]

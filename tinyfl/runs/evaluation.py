@@ -4,7 +4,7 @@ Two modes, each with its own adaptation rate: ``batch`` (a step = one full-batch
 step = one pass over it, sample by sample). Rates are chosen on validation devices, separately for each initialisation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -129,37 +129,25 @@ def choose_rate(
     Raises TrainingError if every rate diverges.
     """
     episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+    best, best_rate = -np.inf, 0.0
     adaptations = core.race(
         network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
         [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in RATES],
         by_accuracy=network.classifies, engine=engine,
     )  # fmt: skip
-    # The score of a rate that lost the race early is NaN, and never the best.
-    scores = [
-        float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
-        if np.isfinite(adapted.loss).any()
-        else -np.inf
-        for adapted in adaptations
-    ]
-    return best_rate(scores, task.standardisation)
-
-
-def best_rate(scores: Sequence[float], standard: Standardisation | None) -> float:
-    """The rate of RATES with the highest score, the lower one on a tie; the data's standardisation is for the error.
-
-    Raises TrainingError if every rate diverges, with a score of -inf.
-    """
-    best, found = -np.inf, 0.0
-    for rate, score in zip(RATES, scores, strict=True):
-        if score > best:
-            best, found = score, rate
-    if not found:
+    for rate, adapted in zip(RATES, adaptations, strict=True):
+        # The score of a rate that lost the race early is NaN, and never the best.
+        score = float(adapted.accuracy.mean(dtype=np.float64) if network.classifies else -adapted.loss.mean(dtype=np.float64))
+        if score > best and np.isfinite(adapted.loss).any():
+            best, best_rate = score, rate
+    if not best_rate:
+        standard = task.standardisation
         cure = "a smaller --rate" if standard is None or standard.of_inputs else "--standardise"
         raise TrainingError(
             f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
             f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
         )
-    return found
+    return best_rate
 
 
 def measure(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyfl.core import F64
 from tinyfl.tasks.sites import fraction_text, read_fraction
 from tinyfl.tasks.sums import root
 
@@ -22,9 +23,8 @@ class Moments:
     squares: Fraction = Fraction(0)
 
     @classmethod
-    def of(cls, values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> "Moments":
-        """Of the devices' means of ``values`` (episodes,), on ``device`` (episodes,), which number from 0."""
-        means = np.bincount(device, weights=values.astype(np.float64)) / np.bincount(device)
+    def of(cls, means: NDArray[np.floating[Any]]) -> "Moments":
+        """Of the ``means`` (devices,)."""
         exact = [Fraction(mean) for mean in means[np.isfinite(means)].tolist()]
         return cls(len(means), len(means) - len(exact), sum(exact, Fraction(0)), sum((e * e for e in exact), Fraction(0)))
 
@@ -53,6 +53,13 @@ class Moments:
         if not 0 <= int(lost) <= int(devices):
             raise ValueError(f"{lost} of {devices} devices lost")
         return cls(int(devices), int(lost), read_fraction(total), read_fraction(squares))
+
+
+def device_means(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> F64:
+    """The means of ``values`` (checkpoints, episodes) on each device, (checkpoints, devices); ``device`` (episodes,) has each
+    episode's, from 0."""
+    count = np.bincount(device)
+    return np.array([np.bincount(device, weights=row.astype(np.float64)) / count for row in values])
 
 
 def student(n: int) -> float:

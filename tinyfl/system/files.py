@@ -1,5 +1,6 @@
 """Safe reading and atomic writing of files, and temporary folders that are removed even after a kill."""
 
+import csv
 import fcntl
 import io
 import math
@@ -7,7 +8,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -176,6 +177,15 @@ def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """``rows`` as a CSV file; the first has all columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 @contextmanager

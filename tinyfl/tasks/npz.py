@@ -150,9 +150,10 @@ class Npz:
         draws, queries = drawing(self.source, split, self._names[held_out], self._count[held_out], count, shots)
         return self.share(split, len(held_out), shots, draws, queries)
 
-    def held_out(self, split: Split, devices: int) -> int:
-        """The number of this table's devices among the first ``devices`` that are held out for ``split``."""
-        return int((self._seats.numbers[split] < devices).sum())
+    def held_out(self, split: Split, devices: int) -> NDArray[Any]:
+        """The names of this table's devices among the first ``devices`` that are held out for ``split``."""
+        names: NDArray[Any] = self._names[self._members[split][self._seats.numbers[split] < devices]]
+        return names
 
     def share(self, split: Split, devices: int, shots: int, draws: int, queries: int) -> Episodes:
         """``draws`` episodes, with up to ``queries`` samples to measure on, of each device of this table among the first

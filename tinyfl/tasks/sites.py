@@ -34,8 +34,8 @@ USES = ("train", *SPLITS)
 class Roll:
     """What ``site`` says of its data: its ``devices`` by name in order, and the number of samples of each; those that it holds
     out, and those that it lists for validation, None where it leaves that to the seed; the inputs' names, dtype and shape; the
-    dtype and shape of ``y``, how it writes classes (empty: it holds values), and the classes in order; and a hash of all its
-    arrays."""
+    dtype and shape of ``y``, how it writes classes (empty: it holds values), and the classes in order; a hash of all its
+    arrays; and whether it ``shares`` results and updates of single devices."""
 
     site: str
     devices: NDArray[Any]
@@ -50,6 +50,7 @@ class Roll:
     notation: str
     classes: NDArray[Any]
     digest: str
+    shares: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {name: each.tolist() if isinstance(each, np.ndarray) else each for name, each in vars(self).items()}
@@ -71,6 +72,7 @@ class Roll:
             str(said["notation"]),
             np.array(said["classes"]),
             str(said["digest"]),
+            bool(said.get("shares")),
         )
         if not len(roll.devices) or roll.devices.shape != roll.counts.shape or roll.counts.min() < 1 or not roll.shape:
             raise ValueError("a site without a device, or with a device without samples")
