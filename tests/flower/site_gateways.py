@@ -1,6 +1,7 @@
 """Sites of a test: gateways with files of their own in this process, and a grid that keeps every byte that goes over it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 from flaky import FlakyGrid
 from flwr.app import Error, Message, RecordDict
-from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
+from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway
-from tinyfl.fleets.assembly import opened
+from tinyfl.fleets.assembly import Site, opened
 from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config
@@ -22,40 +24,59 @@ from tinyfl.simulation import Run, simulate
 
 @dataclass
 class Federation:
-    """A SuperLink of this process with a gateway for each file; ``wire`` has each message and each reply, in bytes, and
-    ``told`` the gateways' logs."""
+    """A SuperLink of this process with a gateway for each file, or without one for ``Path()``. ``asked`` and ``said`` have each
+    message and each reply in bytes, and ``told`` the gateways' logs. ``native``: each also has simulated devices by number;
+    ``restarts``: each starts anew before every message; ``lie`` changes replies."""
 
     files: Mapping[str, Path]
-    wire: list[bytes] = field(default_factory=list)
+    shares: bool = False
+    native: int = 0
+    restarts: bool = False
+    lie: Callable[[str, RecordDict], None] = lambda name, reply: None
+    asked: list[bytes] = field(default_factory=list)
+    said: list[bytes] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
     def run(self, out: Path, change: Callable[[str, Message], None] | None = None, **options: Any) -> Run:
         """The run of these sites with ``options`` at the coordinator."""
-        run_config = to_run_config(options)
-        with opened([]) as site:
-            gateways = {
-                name: Gateway(name, site, read_allowed(), str(path), lambda line, name=name: self.told.append(f"{name}: {line}"))
-                for name, path in self.files.items()
+        return self._run(change, out=out, **options)
+
+    def resume(self, out: Path, **options: Any) -> Run:
+        """The run in ``out``, gone on with."""
+        return self._run(None, resume=out, **options)
+
+    def _run(self, change: Callable[[str, Message], None] | None, **options: Any) -> Run:
+        options = {"minimum": 1, "nodes": str(len(self.files)), **options}
+        run_config = to_run_config({key: value for key, value in options.items() if key not in ("out", "resume")})
+        with ExitStack() as stack:
+            sites = {
+                name: stack.enter_context(opened([Part(native=self.native)] if self.native else [], i * self.native))
+                for i, name in enumerate(self.files)
             }
+            gateways = {name: self._gateway(name, sites[name]) for name in self.files}
 
             def answer(name: str, message: Message) -> RecordDict | Error:
                 if change:
                     change(name, message)
-                self.wire.append(recorddict_to_proto(message.content).SerializeToString())
-                said = gateways[name](message.metadata.message_type, message.content, run_config)
-                self.wire.append(said.reason.encode() if isinstance(said, Error) else recorddict_to_proto(said).SerializeToString())
-                return said
+                if self.restarts:
+                    gateways[name].close()
+                    gateways[name] = self._gateway(name, sites[name])
+                self.asked.append(recorddict_to_proto(message.content).SerializeToString())
+                reply = gateways[name](message.metadata.message_type, message.content, run_config)
+                if isinstance(reply, RecordDict):
+                    reply = recorddict_from_proto(recorddict_to_proto(reply))
+                    self.lie(name, reply)
+                    self.said.append(recorddict_to_proto(reply).SerializeToString())
+                return reply
 
             numbers = {name: 7 + 13 * (len(gateways) - i) for i, name in enumerate(gateways)}
             grid = FlakyGrid({numbers[name]: partial(answer, name) for name in gateways})
-            try:
-                return simulate(
-                    over=partial(over_nodes, grid), load=partial(load_over, grid, within=2.0), out=out, minimum=1,
-                    nodes=str(len(gateways)), **{"network": "mlp-8", **options},
-                )  # fmt: skip
-            finally:
-                for gateway in gateways.values():
-                    gateway.close()
+            stack.callback(lambda: [gateway.close() for gateway in gateways.values()])
+            return simulate(over=partial(over_nodes, grid), load=partial(load_over, grid, within=2.0), **options)
+
+    def _gateway(self, name: str, site: Site) -> Gateway:
+        path = str(self.files[name]) if self.files[name] != Path() else ""
+        return Gateway(name, site, read_allowed(), path, lambda line: self.told.append(f"{name}: {line}"), shares=self.shares)
 
 
 def whole(classes: int = 3, devices: int = 12, values: bool = False, seed: int = 0) -> dict[str, np.ndarray]:

@@ -132,7 +132,8 @@ class Gateway:
             except TinyflError as error:
                 self._log(f"cannot do its part: {plain(error, MAX_REPORTED)}")
                 private = isinstance(error, DataError) and (ASK in content or SHARE in content)
-                return Error(Trouble.failed, LOOK_THERE if private else plain(error, MAX_REPORTED))
+                why = LOOK_THERE if private else plain(error, MAX_REPORTED)
+                return Error(Trouble.failed, f"{self.name}: {why}" if ASK in content else why)
             except Exception as error:  # a defect here or in a library: the gateway goes on, and logs the traceback
                 self._log_defect(error)
                 return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")

@@ -30,7 +30,7 @@ from tinyfl.networks import Network
 from tinyfl.runs.directory import theta_sha256
 from tinyfl.tasks import Task
 from tinyfl.tasks.agreement import Agreement, agree, means, standardised
-from tinyfl.tasks.sites import First, Roll, Second, Share, SiteData
+from tinyfl.tasks.sites import USES, First, Roll, Second, Share, SiteData
 
 SAID, SHARE = "said", "share"
 """ConfigRecords of a site's answer, and of what the sites have agreed on."""
@@ -75,7 +75,7 @@ class Sites:
                 if isinstance(content, Error):
                     if content.code == Trouble.failed:
                         raise DataError(plain(content.reason, 1000))
-                    trouble[node] = str(content.reason)
+                    trouble.setdefault(node, str(content.reason))
                     continue
                 try:
                     answered[node] = _read_roll(content)
@@ -101,7 +101,7 @@ class Sites:
         for node, content in self._post.exchange(questions, MessageType.QUERY, deadline).items():
             if isinstance(content, Error):
                 if content.code == Trouble.failed:
-                    raise DataError(f"{names[node]}: {plain(content.reason, 1000)}")
+                    raise DataError(plain(content.reason, 1000))
                 raise TrainingError(
                     f"{names[node]} does not answer ({plain(content.reason)}). Start its gateway again, then go on with "
                     "the run."
@@ -230,7 +230,8 @@ def _notes(rolls: Mapping[int, Roll], agreed: Agreement, held: Roll | None, conf
     ]
     uses = ", ".join(f"{len(agreed.members[use]):,} {word}" for use, word in WORDS.items())
     notes = [f"sites: {'; '.join(words)}", f"devices: {uses}; samples stay at their sites, which send sums"]
-    trains = {roll.site: len(agreed.share(roll).devices("train")) for roll in everyone}
+    shares = {roll.site: agreed.share(roll) for roll in everyone}
+    trains = {site: len(share.devices("train")) for site, share in shares.items()}
     fleet = config.devices or sum(trains.values())
     cohort = min(config.cohort, fleet)
     alone = [site for site, own in trains.items() if own and max(0, cohort - (fleet - own)) <= 1 <= min(cohort, own)]
@@ -239,7 +240,18 @@ def _notes(rolls: Mapping[int, Roll], agreed: Agreement, held: Roll | None, conf
             f"privacy: with a cohort of {cohort:,}, {named(alone)} may have one device in a round, whose update is then the "
             "site's sum. A larger --cohort makes that rarer."
         )
-    return notes
+    return notes + _alone(shares)
+
+
+def _alone(shares: Mapping[str, Share]) -> list[str]:
+    """A word on each site with one device for a use, whose sums are that device's."""
+    return [
+        f"privacy: {site} has one device that {ONE[use]}: the sums that it sends are that device's"
+        for site, share in shares.items()
+        for use in USES
+        if len(share.devices(use)) == 1
+    ]
 
 
 WORDS = {"train": "train", "validation": "choose adaptation rates", "test": "are for testing"}
+ONE = {"train": "trains", "validation": "chooses adaptation rates", "test": "is for testing"}

@@ -1,5 +1,6 @@
 """The task of sites with data of their own, as the coordinator has it, and how a site measures its held-out devices."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +90,7 @@ class SitesTask:
     @property
     def digest(self) -> str:
         """A hash of all sites' data."""
-        return "-".join(sorted(roll.digest[:32] for roll in self.agreed.rolls))
+        return hashlib.sha256("".join(sorted(roll.digest for roll in self.agreed.rolls)).encode()).hexdigest()
 
     def stream(self, devices: U32, round: int, samples: int) -> Any:
         raise _away()
