@@ -52,9 +52,9 @@ def recorded(port: int) -> Iterator[tuple[int, list[bytes]]]:
         yield server.getsockname()[1], wire
 
 
-def started(stack: ExitStack, name: str, *words: str) -> Child:
-    log = stack.enter_context(Path(f"{name}.log").open("wb"))
-    return stack.enter_context(Child([shutil.which("tinyfl") or "tinyfl", *words], stdout=log, stderr=log))
+def started(stack: ExitStack, name: str, *words: str) -> None:
+    with Path(f"{name}.log").open("wb") as log:
+        stack.enter_context(Child([shutil.which("tinyfl") or "tinyfl", *words], stdout=log, stderr=log))
 
 
 @pytest.fixture
@@ -84,10 +84,8 @@ def federation(files: dict[str, Path]) -> Iterator[list[bytes]]:
 
 
 def submitted(sites: int) -> subprocess.CompletedProcess[str]:
-    words = (
-        "--task npz --network mlp-8 --rounds 3 --cohort 4 --tasks 40 --shots 5 --seed 3 --out runs/lab --federation lab --json"
-    )
-    command = ["tinyfl", "run", *words.split(), "--nodes", str(sites)]
+    words = "run --task npz --network mlp-8 --rounds 3 --cohort 4 --tasks 40 --shots 5 --seed 3"
+    command = ["tinyfl", *words.split(), "--out", "runs/lab", "--federation", "lab", "--json", "--nodes", str(sites)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

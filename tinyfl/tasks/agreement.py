@@ -96,7 +96,7 @@ def agree(rolls: Sequence[Roll], seed: int, holds_out: Roll | None = None) -> Ag
 def _union(lists: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     """All devices that any site lists; None if none does."""
     given = [each for each in lists if each is not None]
-    return np.unique(np.concatenate(given)) if given else None
+    return np.unique(np.concatenate([each for each in given if len(each)] or given[:1])) if given else None
 
 
 def _refuse_other_inputs(one: Roll, other: Roll) -> None:
