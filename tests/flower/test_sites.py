@@ -2,19 +2,23 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Bytes
 from site_gateways import Federation, parts, whole
 
+from tinyfl.deployment.gateway import Gateway
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
+from tinyfl.fleets.assembly import opened
 from tinyfl.flower import remote
+from tinyfl.flower.allowed import read_allowed
 from tinyfl.simulation import Run, simulate
 
 RUN: dict[str, Any] = {"task": "npz", "network": "mlp-8", "rounds": 12, "cohort": 3, "tasks": 40, "shots": (5,), "seed": 3}
@@ -425,3 +429,35 @@ def test_sums_that_are_none_end_the_run_with_the_sites_name(tmp_path: Path, key:
 
     with pytest.raises(TrainingError, match=r"lab-1's answer cannot be read"):
         Federation(parts(whole(), tmp_path, 2), lie=lying).run(tmp_path / "there", **RUN)
+
+
+def test_more_sites_than_devices_that_train_are_no_error(tmp_path: Path) -> None:
+    arrays = whole(devices=5)
+    options = {**RUN, "cohort": 2, "tasks": 4}
+    there = Federation(parts(arrays, tmp_path, 5)).run(tmp_path / "there", **options)
+    assert there.theta.tobytes() == in_one_process(arrays, tmp_path, **options).theta.tobytes()
+
+
+def test_a_run_of_another_task_is_told_what_a_gateway_has(tmp_path: Path) -> None:
+    files = parts(whole(), tmp_path, 2)
+    with opened([]) as site:
+        gateway = Gateway("lab-0", site, read_allowed(), str(files["lab-0"]))
+        said = gateway("query", RecordDict({"config": ConfigRecord()}), {"task": "sine"})
+    assert isinstance(said, Error)
+    assert "lab-0 has devices of its own data alone, for runs with --task npz" in str(said.reason)
+
+
+def test_the_sites_of_the_page_on_federations_train_together(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text()
+    code, command = (re.search(rf'```\w+ title="{title}"\n(.*?)```', page, re.DOTALL)[1] for title in TITLES)  # type: ignore[index]
+    exec(code, {})
+    options = dict(re.findall(r"--(\w+) (\S+)", command))
+    assert options.pop("federation")
+    whole_numbers = {key: int(value) for key, value in options.items() if value.isdecimal() and key != "nodes"}
+    run = Federation({name: Path(f"{name}.npz") for name in ("lab-a", "lab-b")}).run(
+        Path(options.pop("out")), **{**options, **whole_numbers, "tasks": 40}
+    )
+    assert next(row["accuracy"] for row in run.evaluation if row["steps"] == 10) > 0.8
+
+
+TITLES = (r"make_sites\.py", "the coordinator")

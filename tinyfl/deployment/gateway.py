@@ -122,6 +122,8 @@ class Gateway:
             except TinyflError as error:
                 self._log(f"refuses a run: {plain(error, MAX_REPORTED)}")
                 return Error(Trouble.failed, plain(f"{self.name}: {error}", MAX_REPORTED))
+            if ASK not in content and not self._site.stations:
+                return Error(Trouble.failed, f"{self.name} has devices of its own data alone, for runs with --task npz")
             if ASK not in content:
                 return shard_record(self.name, self._site.devices, self._site.boards)
         with self._lock:

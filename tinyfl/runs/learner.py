@@ -10,6 +10,7 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import Network, is_file, network
+from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.tasks import Task, targets_for
 
 Load = Callable[[Config], Task]
@@ -102,7 +103,7 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
         )
     if config.cohort > devices:
         raise ConfigError(f"a cohort of {config.cohort:,} out of {devices:,} devices. Give a smaller --cohort.")
-    if config.gateways is not None and config.gateways > devices:
+    if config.gateways is not None and config.gateways > devices and not isinstance(task, Elsewhere):
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
     name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
     data = str(Path(config.data).resolve()) if config.data else ""
