@@ -377,3 +377,24 @@ def test_balance_takes_a_devices_classes_in_turn_whatever_their_number(tmp_path:
     np.savez(tmp_path / "v.npz", x=np.ones((500, 2)), y=RNG.normal(size=500), device=device)
     with pytest.raises(DataError, match="--balance is for classes"):
         Npz(tmp_path / "v.npz", 0, reading=Reading(balance=True))
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_new_devices_columns_are_read_as_the_runs_were_in_any_order(
+    tmp_path: Path, duckdb: Any, no_page: None, window: int
+) -> None:
+    label = np.repeat(["rest", "walk"], ROWS // 2)[np.argsort(np.arange(ROWS) % 30 < 15, kind="stable")]
+    fleet = run(str(csv(tmp_path / "t.csv", label=label)), tmp_path / "run", window=window, shots=(3,))
+    rows = USER == "u03"
+    new = {"user": None, "label": label[rows], "ax": None, "ay": AY[rows], "aax": np.ones(rows.sum())}
+    path = csv(tmp_path / "new.csv", **new, **{"Temp": np.ones(rows.sum())})
+    with pytest.raises(DataError, match=r"no column is called ax\. Its columns are label, ay, aax, Temp"):
+        tinyfl.adapt(fleet.path, path, shots=2)
+    table = {"ay": AY[rows], "temp": np.ones(30), "label": label[rows], "ax": AX[rows]}
+    lines = [",".join(table), *(",".join(map(str, row)) for row in zip(*(v.tolist() for v in table.values()), strict=True))]
+    path.write_text("\n".join(lines))
+    columns = tinyfl.adapt(fleet.path, path, shots=2)["curve"]
+    np.savez(tmp_path / "new.npz", x=np.c_[AX, AY][rows], y=label[rows])
+    assert columns == tinyfl.adapt(fleet.path, tmp_path / "new.npz", shots=2)["curve"]
+    with pytest.raises(DataError, match="has the devices u00, u01"):
+        tinyfl.adapt(fleet.path, tmp_path / "t.csv")

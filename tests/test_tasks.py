@@ -190,7 +190,7 @@ NAN[5, 1] = np.nan
         ({"x": X, "y": Y, "device": DEVICE, "split": np.array([8, 99])}, "array split holds out device 8, 99, which"),
         (
             {"x": X, "y": np.r_[7, 8, Y[2:]], "device": DEVICE, "split": [0]},
-            "class 7 in row 0, and classes 8, which no training",
+            "class 7 in row 0, and classes 8, which no",
         ),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.arange(5)}, "At least 1 must be held out and 2 remain"),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.isin(DEVICE, [3, 4])}, "array split is"),

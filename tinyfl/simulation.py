@@ -266,7 +266,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "seed": config.seed,
         "start": starts_from(config.network),
         "notes": list(job.notes),
-        "classes": job.task.standardisation.classes.tolist() if job.task.standardisation else [],
+        "classes": [str(each) for each in job.task.standardisation.classes] if job.task.standardisation else [],
         "bytes_down": device_rounds * 4 * net.parameters,
         "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
         "device_ram_bytes": net.ram_bytes(inner),

@@ -3,7 +3,7 @@
 Columns of text are str arrays with "" where a value is missing; others have NaN or NaT there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,16 @@ PARTS = {
 """The words of a column ``split``, with what they say of a row's device."""
 
 
-def table_of(source: str, columns: Columns, reading: Reading, file: I64 | None = None, notes: Iterable[str] = ()) -> Table:
-    """The samples in ``columns``, each (rows,). ``file`` numbers the files that the rows are from, if there are several.
+def table_of(
+    source: str,
+    columns: Columns,
+    reading: Reading,
+    file: I64 | None = None,
+    notes: Iterable[str] = (),
+    inputs: Sequence[str] = (),
+) -> Table:
+    """The samples in ``columns``, each (rows,). ``file`` numbers the files that the rows are from, if there are several;
+    ``inputs`` are the columns of inputs if they are known.
 
     Raises DataError for columns that do not exist, are no numbers, or lack a value.
     """
@@ -44,7 +52,7 @@ def table_of(source: str, columns: Columns, reading: Reading, file: I64 | None =
     time = next((name for name in _in_order(columns, TIMES)), None) or _dates(columns)
     parts = _parts(source, columns, device) if "split" in columns else {}
     taken = {device, label, *([time] if time else []), *(["split"] if parts else [])}
-    inputs = [each.strip() for each in reading.input_columns.split(",")] if reading.input_columns else []
+    inputs = inputs or ([each.strip() for each in reading.input_columns.split(",")] if reading.input_columns else [])
     for name in inputs:
         if name not in columns or columns[name].dtype.kind not in "biuf":
             raise _unusable(source, columns, name)

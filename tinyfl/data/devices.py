@@ -85,12 +85,10 @@ def members(
 
 def _cure(classes: "_Classes", large: NDArray[np.bool_], least: int) -> str:
     """What else kept devices from being drawn."""
-    few = (
-        f" Only {large.sum():,} of {len(large):,} devices have {least:,} samples: give fewer --shots."
-        if not large.all()
-        else ""
-    )
-    return f"{few}{CLASSES_CURE if classes.needed else ''}"
+    cure = CLASSES_CURE if classes.needed and len(large) > 2 else ""
+    if large.all():
+        return cure
+    return f" Only {large.sum():,} of {len(large):,} devices have {least:,} samples: give fewer --shots.{cure}"
 
 
 def _drawn(seed: int, number: int, pool: I64, share: float, classes: "_Classes", large: NDArray[np.bool_]) -> I64:

@@ -1,6 +1,6 @@
 """Reads a user's file, or folder of files, as a table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,27 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         notes=tuple(_unused(unused)),
     )  # fmt: skip
     return windowed(table, reading, time)
+
+
+def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
+    """Reads the samples of one device: an .npz file with ``x``, ``y`` and perhaps ``timestamp``, or a file of columns, of which
+    the ``inputs`` are known, or none are.
+
+    Raises DataError if it is missing or malformed, or has several devices.
+    """
+    if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
+        arrays = read_arrays(path, ("x", "y"), ("timestamp",))
+        x, y = arrays["x"], as_text(arrays["y"])
+        table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
+        return windowed(table, reading, arrays.get("timestamp")) if x.ndim == 2 else table
+    columns = read_columns(path) if is_tabular(path) else columns_in(path)
+    if not ({reading.device_column, *DEVICES} & {name.lower() for name in columns} or reading.device_column in columns):
+        columns[BY_NAME["device"]] = np.zeros(len(next(iter(columns.values()))), np.int64)
+        reading = replace(reading, device_column=BY_NAME["device"])
+    table = table_of(str(path), columns, replace(reading, input_columns=""), inputs=inputs)
+    if len(several := np.unique(table.device)) > 1:
+        raise DataError(f"{path} has the devices {named(several)}. Give the rows of one of them.")
+    return table
 
 
 def _names(path: Path) -> list[str]:

@@ -103,6 +103,9 @@ def _files(facts: dict[str, Any]) -> list[str]:
 def _ends(facts: dict[str, Any]) -> list[str]:
     shape = " x ".join(map(str, facts["shape"]))
     lines = [f"- Input: 1 x {shape}, row by row" + (", channels last" if len(facts["shape"]) == 3 else "") + "."]
+    if facts["inputs"]:
+        which = "Inputs of each row" if len(facts["shape"]) > 1 else "Inputs"
+        lines.append(f"- {which}, in order: {', '.join(map(markdown, facts['inputs']))}.")
     if facts["standardised"]:
         lines.append(
             "- Standardise first: (x - mean) / scale, input by input, in float64; the model does not do it. "

@@ -88,7 +88,7 @@ class Result(_Record):
     device_ram_bytes: Positive
     start: str = "random start"
     notes: list[str] = []
-    classes: list[Any] = []
+    classes: list[str] = []
     left_out: dict[str, Count]
     failed: dict[str, str] = {}
     privacy: dict[str, Any] | None = None

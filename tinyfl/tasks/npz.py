@@ -69,7 +69,8 @@ class Npz:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
-            standard = replace(standard, notes=(*table.notes, *standard.notes, *_dropped(owner, least)))
+            notes = (*table.notes, *standard.notes, *_dropped(owner, least))
+            standard = replace(standard, notes=notes, names=table.names)
         if reading.balance and labels is None:
             raise DataError(f"{source}: y has values to predict, and --balance is for classes. Leave it out.")
         self._balance = reading.balance
@@ -116,7 +117,8 @@ class Npz:
             also = f", and classes {named(others[others != labels[row]])}" if len(others) > 1 else ""
             raise DataError(
                 f"{self.source}: array y has class {labels[row]} in row {row}{also}, which no training device has. Leave those "
-                "rows out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
+                "rows out, or hold out other devices with the array split; or, if y are values to predict, give --targets "
+                "values."
             )
         if len(np.unique(trained)) < 2:
             raise DataError(f"{self.source}: array y has one class only, {trained[0]}. There is nothing to classify.")

@@ -25,8 +25,9 @@ EXACT = 2.0**62
 @dataclass(frozen=True)
 class Standardisation:
     """A network's inputs are (x - mean) / scale, float64 (inputs,); its outputs mean target_mean + target_scale * output,
-    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``notes`` describe
-    the changes to the file's data, for people."""
+    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``names`` are
+    those of inputs, of the last axis; empty if they have none. ``notes`` describe the changes to the file's data, for
+    people."""
 
     mean: F64
     scale: F64
@@ -34,6 +35,7 @@ class Standardisation:
     target_mean: F64
     target_scale: F64
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @classmethod
     def none(cls, inputs: int, outputs: int) -> "Standardisation":
@@ -58,12 +60,19 @@ class Standardisation:
             fields[name] = given.astype(np.float64)
         if arrays["classes"].shape not in ((0,), (outputs,)):
             raise ValueError(f"{outputs:,} outputs, but classes is {arrays['classes'].dtype} {arrays['classes'].shape}")
-        return cls(fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"])
+        names = arrays.get("inputs", np.empty(0, "U1"))
+        if names.dtype.kind != "U" or names.ndim != 1 or (names.size and inputs % names.size):
+            raise ValueError(f"{inputs:,} inputs, but inputs is {names.dtype} {names.shape}")
+        return cls(
+            fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"],
+            names=tuple(names.tolist()),
+        )  # fmt: skip
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays for a file; the inverse of ``read``."""
         names = ("mean", "scale", "classes", "target_mean", "target_scale")
-        return {name: getattr(self, name) for name in names}
+        inputs = {"inputs": np.array(self.names)} if self.names else {}
+        return {**{name: getattr(self, name) for name in names}, **inputs}
 
     @property
     def of_inputs(self) -> bool:
