@@ -32,7 +32,20 @@ RESULT_KEYS = {
 ON_BOARDS = ["--task", "sine", "--network", "mlp-8", "--rounds", "3", "--tasks", "20"]
 NOBODY = "socket://127.0.0.1:1"
 """A port behind which there is no board."""
-ROW_KEYS = {"mode", "shots", "steps", "adapt_lr", "loss", "loss_ci95", "accuracy", "accuracy_ci95", "tasks"}
+ROW_KEYS = {
+    "mode",
+    "shots",
+    "steps",
+    "adapt_lr",
+    "loss",
+    "loss_ci95",
+    "accuracy",
+    "accuracy_ci95",
+    "tasks",
+    "mae",
+    "mae_ci95",
+    "r2",
+}
 
 
 @dataclass(frozen=True)

@@ -412,6 +412,37 @@ def test_the_readmes_boards_are_built_and_learn() -> None:
         assert (result["left_out"], len(result["boards"])) == ({}, devices)
 
 
+@pytest.mark.usefixtures("tensorflow", "boards_kit")
+def test_five_commands_go_from_an_accelerometers_csv_to_a_model_on_a_board(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("duckdb", reason="needs duckdb: pip install 'tinyfl[data]'")
+    write_files(ROOT / "docs" / "accelerometer.md")
+    subprocess.run([sys.executable, "motion.py"], check=True)
+    check, simulate, export, emulate, push, infer = (
+        shlex.split(line)[1:] for page, line in commands() if page == "docs/accelerometer.md"
+    )
+
+    def json_of(words: list[str]) -> Any:
+        capsys.readouterr()
+        app([*words, "--json"], standalone_mode=False)
+        return json.loads(capsys.readouterr().out)
+
+    assert json_of(check)["findings"] == []
+    result = json_of(simulate)
+    assert accuracy(result["evaluation"]) > 0.9 > 0.7 > result["floor"][-1]["accuracy"]
+    assert json_of(export)["classes"] == ["rest", "run", "walk"]
+    model = Path(push[1])
+    assert '"rest"' in model.with_suffix(".c").read_text()
+    with emulating(*emulate) as (url,):
+        here = {"socket://127.0.0.1:40001": url, "port:socket://127.0.0.1:40001": f"port:{url}"}
+        for _ in range(2):  # the second finds it there
+            pushed = json_of([here.get(word, word) for word in push])
+            assert (pushed["kind"], len(pushed["boards"]), pushed["left"]) == ("int8", 1, 0)
+        on_board = json_of([here.get(word, word) for word in infer])
+    native = json_of([*infer[:-1], "native"])
+    assert (on_board["accuracy"], on_board["samples"]) == (native["accuracy"], native["samples"])
+    assert on_board["accuracy"] > 0.9
+
+
 @pytest.mark.slow
 def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
     run = tinyfl.simulate()
@@ -470,11 +501,13 @@ def test_the_page_on_tasks_has_the_defaults_that_a_run_takes() -> None:
 
 X, Y, DEVICE = np.ones((12, 2)), np.arange(12) % 2, np.repeat(np.arange(6), 2)
 HOLE = np.where(np.arange(24).reshape(12, 2) == 11, np.nan, X)
+NEVER = np.c_[X[:, 0], np.full(12, np.nan)]
 BAD_DATA: list[dict[str, Any] | None] = [
     None,
     {"x": X},
     {"x": X.astype(str), "y": Y, "device": DEVICE},
-    {"x": HOLE, "y": Y, "device": DEVICE},
+    {"x": NEVER, "y": Y, "device": DEVICE},
+    {"x": np.where(np.isnan(HOLE), np.inf, HOLE), "y": Y, "device": DEVICE},
     {"x": X, "y": Y[:5], "device": DEVICE},
     {"x": X, "y": Y, "device": DEVICE[:5]},
     {"x": X, "y": Y, "device": np.stack([DEVICE, DEVICE], axis=1)},

@@ -392,3 +392,29 @@ def test_a_task_by_its_name_is_taken_as_it_is_where_a_model_of_any_origin_is_mea
     task, _ = _episodes("npz", written(x=300 + X), None)
     assert task.stream(numbers(0, 1), 0, 4).table.mean() == pytest.approx(300, abs=1)
     assert load_task("npz", written(x=300 + X), 0).stream(numbers(0, 1), 0, 4).table.mean() == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("unit", [(0.0, 1.0), (101_325.0, 300.0), (0.0, 0.002)])
+def test_r2_and_mean_absolute_error_are_scikit_learns_in_the_users_units(
+    written: Callable[..., Path], outputs: int, unit: tuple[float, float]
+) -> None:
+    from sklearn.metrics import mean_absolute_error, r2_score
+
+    y = np.stack([VALUES, X[:, 2] * X[:, 0]], axis=1)[:, :outputs] * unit[1] + unit[0]
+    result = run(written(y=y))
+    config = RunDirectory(result.path).config()
+    start = Initialisation.load(result.path)
+    task = config.load_task()
+    episodes = task.episodes("test", config.tasks, 5)
+    row = next(row for row in result.evaluation if (row["mode"], row["steps"]) == ("batch", 10))
+    loop = inner_loop("batch", 5, 10, row["adapt_lr"])
+    adapted = core.adapt(start.network.plan, start.theta, episodes.support, episodes.query, (10,), loop, outputs=True)
+    assert adapted.outputs is not None
+    assert episodes.query.targets is not None
+    truth = start.standard.target_mean + start.standard.target_scale * episodes.query.targets[episodes.query.rows]
+    found = start.standard.target_mean + start.standard.target_scale * adapted.outputs[0]
+    flat = truth.reshape(-1, outputs), found.reshape(-1, outputs)
+    np.testing.assert_allclose(row["r2"], r2_score(*flat), atol=1e-4)
+    np.testing.assert_allclose(row["mae"], mean_absolute_error(*flat), rtol=1e-3)
+    assert row["mae_ci95"] > 0

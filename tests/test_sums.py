@@ -48,7 +48,7 @@ def test_mean_and_scale_are_the_same_however_the_rows_are_cut_and_ordered(
     x: np.ndarray, order: list[int], cuts: list[int]
 ) -> None:
     parts = np.split(x[order], sorted(cuts))
-    first = [First.from_json(First(Sums.of(part)).to_json()).x for part in parts]
+    first = [First.from_json(First(len(part), Sums.of(part)).to_json()).x for part in parts]
     mean = sum(first[1:], start=first[0]).mean
     second = [Second.from_json(Second(Squares.of(part, mean)).to_json()).x for part in parts]
     for ours, whole in zip(spread_of(mean, sum(second[1:], start=second[0]), x.dtype), spread(x), strict=True):

@@ -175,7 +175,7 @@ NAN[5, 1] = np.nan
     ("arrays", "says"),
     [
         ({"x": X, "y": Y}, "lacks the array 'device'"),
-        ({"x": NAN, "y": Y, "device": DEVICE}, "array x has nan in row 5, column 1"),
+        ({"x": np.where(np.isnan(NAN), np.inf, NAN), "y": Y, "device": DEVICE}, "array x has inf in row 5, column 1"),
         ({"x": X[:5], "y": Y, "device": DEVICE}, "array y is .* but x has 5 rows"),
         ({"x": X, "y": Y, "device": DEVICE[:3]}, "array device is .* but x has 12 rows"),
         ({"x": X[:, 0], "y": Y, "device": DEVICE}, "array x is float64 .* Give each sample one row"),
@@ -187,6 +187,11 @@ NAN[5, 1] = np.nan
         ({"x": X, "y": Y, "device": DEVICE, "split": [1], "validation": [0, 1]}, "device 1 is both in"),
         ({"x": X, "y": np.where(DEVICE == 5, np.nan, 1.0), "device": DEVICE}, "array y has nan in row 10"),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.array([99])}, "array split holds out device .*99"),
+        ({"x": X, "y": Y, "device": DEVICE, "split": np.array([8, 99])}, "array split holds out device 8, 99, which"),
+        (
+            {"x": X, "y": np.r_[7, 8, Y[2:]], "device": DEVICE, "split": [0]},
+            "class 7 in row 0, and classes 8, which no",
+        ),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.arange(5)}, "At least 1 must be held out and 2 remain"),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.isin(DEVICE, [3, 4])}, "array split is"),
         ({"x": X, "y": Y, "device": DEVICE, "split": np.array(["3"])}, "array split is"),

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from tinyfl.algorithms import Inner, State, WithLayers, with_layers
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
+from tinyfl.data.frames import file_of
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
@@ -85,7 +86,8 @@ def simulate(
 ) -> Run:
     """Trains on a fleet and evaluates the result; every option is a field of tinyfl.config.Config. Without ``fleet`` all
     devices are simulated. ``algorithm``, ``task`` and ``aggregator`` may also be a class or an object of your own, or
-    "package.module:Class" (docs/your-own.md).
+    "package.module:Class" (docs/your-own.md); ``data`` a path, a frame or a dict of arrays, which the run directory keeps
+    (docs/tasks.md).
 
     ``resume`` continues the run in that directory, to the same theta, bit for bit. ``threads``, ``lanes`` and ``memory`` change
     only the speed. ``memory`` ("200M", "2G") bounds what simulated devices take at once beyond the interpreter, the data set
@@ -110,8 +112,7 @@ def simulate(
         path = Path(resume)
         job = _prepare(_resumed(RunDirectory(path).config(), options, file, load), engine, report, load)
     else:
-        job = _prepare(resolve(options, file, installed=True), engine, report, load)
-        path = Path(out) if out else free_directory(job.config)
+        path, job = _new(options, file, Path(out) if out else None, engine, report, load)
     directory = Resumable(path, job.config.words)
     with directory.locked():
         if resume is None:
@@ -123,6 +124,30 @@ def simulate(
             outcome, boards = _train(directory, job, over or here, on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
             return _finish(directory, job, outcome, boards)
+
+
+def _new(
+    options: dict[str, Any],
+    file: Path | None,
+    out: Path | None,
+    engine: Engine,
+    progress: Callable[[Progress], None],
+    load: Load,
+) -> tuple[Path, _Job]:
+    """The directory of a new run, and the job. Data that are no file are kept in the directory, for a resume."""
+    data = options.get("data")
+    if data is None or isinstance(data, str | Path):
+        job = _prepare(resolve(options, file, installed=True), engine, progress, load)
+        return out or free_directory(job.config), job
+    path = out or free_directory(resolve({**options, "data": ""}, file, installed=True))
+    kept = RunDirectory(path).keep_data(file_of(data))
+    try:
+        return path, _prepare(resolve({**options, "data": str(kept)}, file, installed=True), engine, progress, load)
+    except BaseException:
+        kept.unlink()
+        with suppress(OSError):
+            path.rmdir()
+        raise
 
 
 def _train(
@@ -251,7 +276,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "seed": config.seed,
         "start": starts_from(config.network),
         "notes": list(job.notes),
-        "classes": job.task.standardisation.classes.tolist() if job.task.standardisation else [],
+        "classes": [str(each) for each in job.task.standardisation.classes] if job.task.standardisation else [],
         "bytes_down": device_rounds * 4 * net.parameters,
         "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
         "device_ram_bytes": net.ram_bytes(inner),

@@ -88,8 +88,16 @@ FORMS: dict[str, Callable[[Arrays], Arrays]] = {
     "one-hot": lambda a: {**a, "y": np.eye(3)[a["y"]]},
     "numbered devices": lambda a: {**a, "device": np.unique(a["device"], return_inverse=True)[1]},
     "lists": lambda a: {**a, "split": np.array(["d03", "d08"]), "validation": np.array(["d00", "d01", "d05"])},
+    "missing values": lambda a: {**a, "x": np.where(np.random.default_rng(5).random(a["x"].shape) < 0.1, np.nan, a["x"])},
     "a constant": lambda a: {**a, "x": np.c_[a["x"][:, :3], np.full(len(a["x"]), 7.25)]},
 }
+
+
+@pytest.mark.parametrize("options", [{"balance": True}, {"missing": "mean", "drop_small": True}])
+def test_settings_of_the_data_hold_across_sites(tmp_path: Path, options: dict[str, Any]) -> None:
+    arrays = whole()
+    here = in_one_process(arrays, tmp_path, **options)
+    demand_same(Federation(parts(arrays, tmp_path, 2)).run(tmp_path / "there", **RUN, **options), here)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -194,10 +202,9 @@ def demand_only_sums(said: dict[str, Any], run: Run) -> None:
         assert len(said["devices"]) == len(said["counts"]) == 6
         assert (said["classes"], said["names"], said["shares"]) == ([0, 1, 2], said["names"], False)
     elif "x" in said:
-        assert set(said) <= {"x", "classes"}
-        count, *sums = said["x"]
-        assert type(count) is int
-        assert [len(each) for each in sums] == [4] * len(sums)
+        assert set(said) <= {"rows", "x", "classes"}
+        assert [len(each) for each in said["x"]] == [4] * len(said["x"])
+        assert [type(count) for count in said["x"][0]] == [int] * 4
         assert len(said.get("classes", "123")) == 3
     else:
         assert set(said) == {"cases"}
@@ -215,7 +222,7 @@ def flat(said: Any) -> list[Any]:
 
 def moments_in(case: list[Any]) -> list[list[Any]]:
     if isinstance(case[0], dict):
-        return [each for loop in case for curve in loop.values() for each in curve]
+        return [each for loop in case for name, curve in loop.items() if name != "values" for each in curve]
     return [each for _, _, each in case]
 
 
@@ -294,6 +301,7 @@ def of_the_inputs(a: Arrays) -> dict[str, Bad]:
     names = np.array(["light", "time", "north", "temperature"])
     nan = np.where(np.arange(len(a["x"]))[:, None] == 3, np.nan, a["x"])
     lists = "lab-1 has the inputs light, time, north, and lab-0 light, time, north, heat: lab-1 lacks heat"
+    infinite = np.where(np.isnan(nan), np.inf, nan)
     return {
         "a missing input": (lambda a: {**a, "x": a["x"][:, :3], "inputs": names[:3]}, lists),
         "another input": (lambda a: {**a, "inputs": names}, "lab-1 lacks heat and has temperature of its own"),
@@ -303,7 +311,7 @@ def of_the_inputs(a: Arrays) -> dict[str, Bad]:
             r"lab-1 seems to have x, input north, in another unit than lab-0: its mean is 4\.8\d*e\+04 .*--no-standardise",
         ),
         "a smaller unit": (lambda a: {**a, "x": a["x"] * [1, 1, 1, 0.001]}, "input heat, in another unit than lab-1"),
-        "a missing value": (lambda a: {**a, "x": nan}, "lab-1: its data cannot be used; the log of its gateway says"),
+        "an infinite value": (lambda a: {**a, "x": infinite}, "lab-1: its data cannot be used; the log of its gateway says"),
     }
 
 
@@ -350,10 +358,10 @@ def test_a_site_whose_data_do_not_belong_is_refused_by_name_before_the_first_rou
     with pytest.raises(DataError, match=words):
         federation.run(tmp_path / "there", **RUN)
     assert not (tmp_path / "there" / "rounds.jsonl").exists()
-    if name == "a missing value":
+    if name == "an infinite value":
         (line,) = [line for line in federation.told if "cannot do its part" in line]
         assert line.startswith("lab-1: ")
-        assert "array x has nan in row 3, column 0" in line
+        assert "array x has inf in row 3, column 0" in line
 
 
 def test_a_file_that_is_gone_and_a_gateway_without_one_are_named(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def _fleet(
 @app.command()
 def adapt(
     run: Annotated[Path, typer.Argument(help="A finished run's directory, or its initialisation.npz.")],
-    data: Annotated[Path, typer.Option(help="The new device's samples: an .npz file with x and y.")],
+    data: Annotated[
+        Path, typer.Option(help="The new device's samples: an .npz file with x and y, or a file of the run's columns.")
+    ],
     mode: Annotated[str, typer.Option(help="batch (full-batch steps) or stream (passes, one sample at a time).")] = "batch",
     steps: Annotated[int, typer.Option(min=0, max=1_000_000, help="Adaptation steps.")] = 10,
     shots: Annotated[int | None, typer.Option(help="Learn from the first SHOTS rows, measure on the rest.")] = None,

@@ -18,10 +18,11 @@ from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, rena
 from tinyfl.errors import ConfigError
 from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
-from tinyfl.registry.parameters import SETTINGS_OF
+from tinyfl.registry.parameters import OF_A_TABLE, SETTINGS_OF
 
 if TYPE_CHECKING:
     from tinyfl.algorithms import Algorithm
+    from tinyfl.data import Reading
     from tinyfl.tasks import Task
     from tinyfl.tasks.standard import Standardisation
 
@@ -60,8 +61,17 @@ class Config(Settings):
         Raises ConfigError or DataError where they are not usable, ConfigError where the task's code is not loaded.
         """
         data = Path(self.data) if self.data else None
-        task: Task = self.chosen("task").made({**self._settings_of("task"), "data": data, "standard": standard})
+        settings = {**self._settings_of("task"), "data": data, "standard": standard}
+        chosen = self.chosen("task")
+        task: Task = chosen.made({**settings, "reading": self.reading} if chosen.built_in else settings)
         return task
+
+    @property
+    def reading(self) -> "Reading":
+        """How the user's data are read."""
+        from tinyfl.data import Reading
+
+        return Reading(**{name: getattr(self, name) for name in OF_A_TABLE}, shots=max(self.shots), targets=self.targets)
 
     def replace_mean(self) -> Any:
         """The Flower strategy that aggregates instead of the mean; None for the mean."""
@@ -242,6 +252,9 @@ def _checked(values: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
         )
+    for name in OF_A_TABLE:
+        if getattr(config, name) != SETTINGS[name].default and task.takes(name) is False:
+            raise ConfigError(f"task {config.task} brings its own data: leave {SETTINGS[name].option} out, or say --task npz.")
     if config.nodes != "devices" and not re.fullmatch(r"0*[1-9][0-9]{0,9}", config.nodes):
         raise ConfigError(f"nodes is {config.nodes!r}. Give --nodes N for N gateways, or --nodes devices.")
     return config

@@ -96,7 +96,7 @@ class Settings:
     # fmt: off
     task: str = setting(f"{_one_of(TASKS)}.", TASK, common=True, of_a_node=True, default="digits", read=_name)
     data: str = setting(
-        f"Your .npz file, for tasks {' and '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
+        f"Your file, for tasks {' and '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
         metavar="FILE", of="task", of_a_node=True, default="", read=str)
     standardise: bool = setting(
         "npz: scale inputs and values by the training devices' mean and deviation. Default: yes, unless --network is a file.",
@@ -105,6 +105,30 @@ class Settings:
         "npz: what y holds, classes or values. Default: guessed from y.", TASK, of="task", of_a_node=True,
         default="", choices=("classes", "values"),
         refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
+    label_column: str = setting(
+        "npz: the column of labels, or of values to predict. Default: label, target, class, activity or y.", TASK, of="task",
+        of_a_node=True, default="", newer=True)
+    device_column: str = setting(
+        "npz: the column of devices. Default: device, user, subject, ...", TASK, of="task", of_a_node=True, default="",
+        newer=True)
+    input_columns: str = setting(
+        "npz: the columns of inputs, such as ax,ay,az. Default: all others that are numbers.", TASK, of="task", metavar="NAMES",
+        of_a_node=True, default="", newer=True)
+    window: int = setting(
+        "npz: rows that make a sample, as of a sensor's stream; 0: each row is one.", TASK, of="task", of_a_node=True,
+        default=0, bounds=(0, 1 << 20), newer=True)
+    stride: int = setting(
+        "npz: rows from window to window; 0: as many as a window has.", TASK, of="task", of_a_node=True, default=0,
+        bounds=(0, 1 << 20), newer=True)
+    missing: str = setting(
+        "npz: missing inputs are filled with the training devices' mean; or refuse.", TASK, of="task", of_a_node=True,
+        default="mean", choices=("mean", "refuse"), refusal="missing is {value!r}. Give --missing mean or refuse.", newer=True)
+    drop_small: bool = setting(
+        "npz: do not evaluate devices with too few samples for the shots.", TASK, of="task", of_a_node=True, default=False,
+        newer=True)
+    balance: bool = setting(
+        "npz: a device takes its classes equally often in training.", TASK, of="task", of_a_node=True, default=False,
+        newer=True)
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
     network: str = setting(

@@ -24,3 +24,29 @@ class Table:
     validation: NDArray[Any] | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a user's data are read, and used. Empty names of columns are found by convention (tinyfl.data.columns).
+
+    ``input_columns`` are separated by commas. ``window`` rows, or 0 for none, make a sample, every ``stride`` rows (0: as
+    many). ``missing`` is "mean", that of the training devices, or "refuse". With ``drop_small``, devices with no more than
+    ``shots`` samples are not evaluated. With ``balance``, a device's stream has its classes equally often. ``targets`` is the
+    kind of y, as in tinyfl.config.Config.
+    """
+
+    label_column: str = ""
+    device_column: str = ""
+    input_columns: str = ""
+    window: int = 0
+    stride: int = 0
+    missing: str = "mean"
+    drop_small: bool = False
+    balance: bool = False
+    shots: int = 0
+    targets: str = ""
+
+
+USUAL = Reading()
+"""Everything by convention."""

@@ -16,15 +16,17 @@ def as_text(array: NDArray[Any]) -> NDArray[Any]:
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
-def checked_inputs(source: Path | str, x: NDArray[Any]) -> NDArray[Any]:
-    """``x`` as (rows, inputs), in its own dtype; the standardisation computes in float64.
+def checked_inputs(source: Path | str, x: NDArray[Any], missing: str = "refuse") -> NDArray[Any]:
+    """``x`` as (rows, inputs), in its own dtype; the standardisation computes in float64. NaN stays, as a missing value, if
+    ``missing`` is "mean".
 
-    Raises DataError if it is not numeric, or has a NaN or an infinity.
+    Raises DataError if it is not numeric, or has an infinity or another NaN.
     """
     if x.ndim < 2 or x.dtype.kind not in "fiub" or x.size == 0:
         raise DataError(f"{source}: array x is {x.dtype} {x.shape}, not numbers (samples, inputs). Give each sample one row.")
     rows = _rows(x)
-    refuse_non_finite(source, "x", rows, "Fill missing values, by the training devices' mean say, or leave those rows out")
+    cure = "Fill missing values, by the training devices' mean say, or leave those rows out"
+    refuse_non_finite(source, "x", rows, cure, missing=missing == "mean")
     return rows
 
 
@@ -101,12 +103,13 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
     return rows.astype(np.float64) if rows.dtype.kind == "f" and rows.dtype.itemsize > 8 else rows
 
 
-def refuse_non_finite(source: Path | str, name: str, rows: NDArray[Any], cure: str) -> None:
-    """Raises DataError if ``rows`` (rows, columns) have a NaN or an infinity, with its position and the ``cure``."""
-    bad = ~np.isfinite(rows).all(axis=1)
+def refuse_non_finite(source: Path | str, name: str, rows: NDArray[Any], cure: str, *, missing: bool = False) -> None:
+    """Raises DataError if ``rows`` (rows, columns) have an infinity, or a NaN unless that is a ``missing`` value, with its
+    position and the ``cure``."""
+    bad = (np.isinf(rows) if missing else ~np.isfinite(rows)).any(axis=1)
     if bad.any():
         row = int(bad.argmax())
-        column = int((~np.isfinite(rows[row])).argmax())
+        column = int((np.isinf(rows[row]) if missing else ~np.isfinite(rows[row])).argmax())
         raise DataError(
             f"{source}: array {name} has {rows[row, column]} in row {row}, column {column} "
             f"({int(bad.sum()):,} of {len(rows):,} rows have such values). {cure}."

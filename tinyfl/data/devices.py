@@ -11,12 +11,15 @@ from tinyfl import core
 from tinyfl.core import I64, Stream
 from tinyfl.core.draws import distinct
 from tinyfl.data import Table
+from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 
 HELD_OUT = 0.2
 VALIDATION = 0.15
 """Share of test devices if the table gives none, and share of the rest for choosing adaptation rates."""
+
+CLASSES_CURE = " Others would leave a class which no training device has; if y are values to predict, give --targets values."
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,13 @@ def owners(table: Table) -> tuple[NDArray[Any], I64]:
     return names, owner
 
 
-def members(table: Table, names: NDArray[Any], owner: I64, seed: int, labels: NDArray[Any] | None = None) -> dict[str, I64]:
+def members(
+    table: Table, names: NDArray[Any], owner: I64, seed: int, labels: NDArray[Any] | None = None, least: int = 0
+) -> dict[str, I64]:
     """The devices, as indices into ``names``, that ``train``, those for ``validation`` and those for ``test``.
 
     What the table does not list is drawn by ``seed``, but never the last training device of a class: ``labels`` (rows,).
+    Devices with fewer rows than ``least`` only train; those that the table lists do nothing.
     Raises DataError if a list of the table is none of devices, or too few devices remain.
     """
     test, validation = (_listed(table, each, names) for each in ("split", "validation"))
@@ -71,40 +77,51 @@ def members(table: Table, names: NDArray[Any], owner: I64, seed: int, labels: ND
         )
     listed = np.concatenate([each for each in (test, validation) if each is not None] or [np.empty(0, np.int64)])
     classes = _Classes(owner, labels, len(names))
+    large = np.bincount(owner, minlength=len(names)) >= least
     for device in listed:
         classes.remove(device)
     if test is None:
-        test = _drawn(seed, 0, np.setdiff1d(np.arange(len(names)), listed), HELD_OUT, classes)
-    rest = np.setdiff1d(np.arange(len(names)), test)
+        test = _drawn(seed, 0, np.setdiff1d(np.arange(len(names)), listed), HELD_OUT, classes, large)
+    rest, test = np.setdiff1d(np.arange(len(names)), test), test[large[test]]
     if len(rest) < 2 or not len(test):
         raise DataError(
             f"{table.source}: {len(names)} devices, {len(test)} of them held out, leave {len(rest)} to train and choose "
-            f"rates. At least 1 must be held out and 2 remain: give more devices, or another split.{classes.cure}"
+            "rates. At least 1 must be held out and 2 remain: give more devices, or another split."
+            f"{_cure(classes, large, least)}"
         )
     if validation is None:
-        validation = _drawn(seed, 1, rest, VALIDATION, classes)
-    train = np.setdiff1d(rest, validation)
+        validation = _drawn(seed, 1, rest, VALIDATION, classes, large)
+    train, validation = np.setdiff1d(rest, validation), validation[large[validation]]
     if not len(train) or not len(validation):
         raise DataError(
             f"{table.source}: of {len(rest)} devices that are not held out, {len(train)} train and {len(validation)} choose "
-            f"rates. At least 1 of each is needed: give more devices, or others in the array validation.{classes.cure}"
+            "rates. At least 1 of each is needed: give more devices, or others in the array validation."
+            f"{_cure(classes, large, least)}"
         )
     return {"test": test, "validation": validation, "train": train}
 
 
-def _drawn(seed: int, number: int, pool: I64, share: float, classes: "_Classes") -> I64:
-    """A ``share`` of the devices in ``pool``, at least one, in order; fewer where others are the last of a class."""
+def _cure(classes: "_Classes", large: NDArray[np.bool_], least: int) -> str:
+    """What else kept devices from being drawn."""
+    cure = CLASSES_CURE if classes.needed and len(large) > 2 else ""
+    if large.all():
+        return cure
+    return f" Only {large.sum():,} of {len(large):,} devices have {least:,} samples: give fewer --shots.{cure}"
+
+
+def _drawn(seed: int, number: int, pool: I64, share: float, classes: "_Classes", large: NDArray[np.bool_]) -> I64:
+    """A ``share`` of the ``large`` devices in ``pool``, at least one, in order; fewer where others are the last of a class."""
     keys = core.random(seed, Stream.task, np.array([number], np.uint32), words=len(pool))
-    wanted, taken = max(1, round(share * len(pool))), list[int]()
+    wanted, taken = max(1, round(share * int(large[pool].sum()))), list[int]()
     for device in pool[distinct(keys, np.array([len(pool)]), len(pool))[0]]:
-        if len(taken) < wanted and not classes.needs(device):
+        if len(taken) < wanted and large[device] and not classes.needs(device):
             classes.remove(device)
             taken.append(device)
     return np.sort(np.array(taken, np.int64))
 
 
 class _Classes:
-    """How many training devices have each class, while devices are removed."""
+    """How many training devices have each class, while devices are removed. ``needed``: one could not be."""
 
     def __init__(self, owner: I64, labels: NDArray[Any] | None, devices: int) -> None:
         known, index = np.unique(np.zeros(0) if labels is None else labels, return_inverse=True)
@@ -112,7 +129,7 @@ class _Classes:
         self._of, first = pairs % max(len(known), 1), pairs // max(len(known), 1)
         self._first = np.searchsorted(first, np.arange(devices + 1))
         self._devices = np.bincount(self._of, minlength=len(known))
-        self.cure = ""
+        self.needed = False
 
     def _classes(self, device: int) -> I64:
         return self._of[self._first[device] : self._first[device + 1]]
@@ -120,11 +137,7 @@ class _Classes:
     def needs(self, device: int) -> bool:
         """Whether the device is the last of one of its classes."""
         last = bool((self._devices[self._classes(device)] == 1).any())
-        if last:
-            self.cure = (
-                " Others would leave a class which no training device has; if y are values to predict and no classes, give "
-                "--targets values."
-            )
+        self.needed |= last
         return last
 
     def remove(self, device: int) -> None:
@@ -149,7 +162,7 @@ def _listed(table: Table, name: str, names: NDArray[Any]) -> I64 | None:
     if unknown.size:
         verb = "holds out" if name == "split" else "lists"
         raise DataError(
-            f"{table.source}: array {name} {verb} device {plain(unknown[0], 40)}, which array device does not have. "
+            f"{table.source}: array {name} {verb} device {named(unknown)}, which array device does not have. "
             f"List {what} by the names or numbers used in device."
         )
     return np.flatnonzero(np.isin(names, listed))

@@ -76,7 +76,7 @@ def read_holding(file: Path | None, first: int | None = None, data: Path | None 
             f"{what}. Write a part for each kind of device there; or give --data a file with the samples of this site's own "
             "devices (docs/federation.md)."
         )
-    if path and not Path(path).is_file():
+    if path and not Path(path).exists():
         raise ConfigError(f"{path}: no such file. Give data or --data the file of this gateway's samples.")
     return Holding(parts, number, str(Path(path).resolve()) if path else "")
 
@@ -163,7 +163,7 @@ class Gateway:
             raise ConfigError(
                 "it has boards, and data of its own, which are for simulated devices. Take one of them out of its --fleet file."
             )
-        return self._own.answer(read_record(content, ASK) or {}, content, resolve(options, installed=True).seed)
+        return self._own.answer(read_record(content, ASK) or {}, content, resolve(options, installed=True))
 
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         request = read_request(content, message_type, {})
@@ -231,7 +231,7 @@ class Gateway:
             self._run = None
             if self._own is None or network is None:
                 raise ConfigError("it has no data of its own any more. Give its file with data or --data, and start it again.")
-            task = self._own.task(share, resolve(options, installed=True).seed)
+            task = self._own.task(share, resolve(options, installed=True))
             refuse_misfit(network, task, network.name)
             numbers = share.devices("train").tolist()
             fleet = simulated(task, network, numbers[-1] - numbers[0] + 1, FASTEST, numbers[0], _memory(self.name))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
+from tinyfl.config import Config
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import plain
@@ -33,38 +34,38 @@ class OwnData:
         self._task: tuple[Any, Npz] | None = None
         self._last: tuple[Any, RecordDict] | None = None
 
-    def answer(self, asked: Mapping[str, Any], content: RecordDict, seed: int) -> RecordDict:
+    def answer(self, asked: Mapping[str, Any], content: RecordDict, config: Config) -> RecordDict:
         """The answer to a question. One that comes again is answered from memory.
 
         Raises DataError for data that cannot be used, ConfigError for an unreadable question.
         """
         arrays = content.array_records.get("arrays")
-        key = asked, read_record(content, SHARE), seed, read_theta(arrays).tobytes() if arrays else b""
+        key = asked, read_record(content, SHARE), _of_data(config), read_theta(arrays).tobytes() if arrays else b""
         if self._last is None or self._last[0] != key or asked["what"] == "roll":
-            self._last = key, RecordDict({SAID: record(self._answer(asked, content, arrays, seed))})
+            self._last = key, RecordDict({SAID: record(self._answer(asked, content, arrays, config))})
         return self._last[1]
 
     def _answer(
-        self, asked: Mapping[str, Any], content: RecordDict, arrays: ArrayRecord | None, seed: int
+        self, asked: Mapping[str, Any], content: RecordDict, arrays: ArrayRecord | None, config: Config
     ) -> Mapping[str, Any]:
         if asked["what"] == "roll":
-            roll = self._data().roll(str(asked["targets"]))
+            roll = self._data(config).roll(str(asked["targets"]))
             self._tell(f"roll call: {len(roll.devices):,} devices, {roll.counts.sum():,} samples in {self._path.name}")
             return {**roll.to_json(), "shares": self._shares}
         share = read_share(content)
         if share is None:
             raise _unreadable("no share")
         if asked["what"] == "first":
-            return self._data().first(share).to_json()
+            return self._data(config).first(share).to_json()
         if asked["what"] == "second":
-            return self._data().second(share, np.array(asked["mean"]), np.array(asked["target_mean"])).to_json()
-        return self._measured(asked, share, content, arrays, seed)
+            return self._data(config).second(share, np.array(asked["mean"]), np.array(asked["target_mean"])).to_json()
+        return self._measured(asked, share, content, arrays, config)
 
     def _measured(
-        self, asked: Mapping[str, Any], share: Share, content: RecordDict, arrays: ArrayRecord | None, seed: int
+        self, asked: Mapping[str, Any], share: Share, content: RecordDict, arrays: ArrayRecord | None, config: Config
     ) -> Mapping[str, Any]:
         """The results on this site's held-out devices, as sums over them."""
-        network, task = read_network(content), self.task(share, seed)
+        network, task = read_network(content), self.task(share, config)
         if network is None:
             raise _unreadable("no network")
         refuse_misfit(network, task, network.name)
@@ -86,24 +87,30 @@ class OwnData:
         else:
             self._tell(f"the result of each device held out here, with the weights {theta[:8]}: {path}")
 
-    def task(self, share: Share, seed: int) -> Npz:
+    def task(self, share: Share, config: Config) -> Npz:
         """This site's part of the task that all sites have agreed on."""
-        data = self._data()
-        key = share.to_json(), seed, data.digest
+        data = self._data(config)
+        key = share.to_json(), _of_data(config), data.digest
         if self._task is None or self._task[0] != key:
-            self._task = key, data.task(share, seed)
+            self._task = key, data.task(share, config.seed)
         return self._task[1]
 
-    def _data(self) -> SiteData:
-        """The data; read again if the file has changed."""
+    def _data(self, config: Config) -> SiteData:
+        """The data, as the run reads them; read again if that or the file has changed."""
         try:
             found = self._path.stat()
         except OSError as error:
             raise DataError(f"{self._path}: {error.strerror}. Give this gateway another file with data or --data.") from error
-        now = found.st_mtime_ns, found.st_size, found.st_ino
+        now = found.st_mtime_ns, found.st_size, found.st_ino, _of_data(config)
         if self._read is None or self._read[0] != now:
-            self._read = now, SiteData(self._name, read_table(self._path))
+            table = read_table(self._path, config.reading)
+            self._read = now, SiteData(self._name, table, config.reading, bool(config.standardise))
         return self._read[1]
+
+
+def _of_data(config: Config) -> tuple[Any, ...]:
+    """What a site's data are read and used by."""
+    return config.seed, config.reading, config.standardise
 
 
 def read_share(content: RecordDict) -> Share | None:

@@ -103,6 +103,9 @@ def _files(facts: dict[str, Any]) -> list[str]:
 def _ends(facts: dict[str, Any]) -> list[str]:
     shape = " x ".join(map(str, facts["shape"]))
     lines = [f"- Input: 1 x {shape}, row by row" + (", channels last" if len(facts["shape"]) == 3 else "") + "."]
+    if facts["inputs"]:
+        which = "Inputs of each row" if len(facts["shape"]) > 1 else "Inputs"
+        lines.append(f"- {which}, in order: {', '.join(map(markdown, facts['inputs']))}.")
     if facts["standardised"]:
         lines.append(
             "- Standardise first: (x - mean) / scale, input by input, in float64; the model does not do it. "
@@ -159,13 +162,17 @@ def _learnt(facts: dict[str, Any]) -> list[str]:
         if learnt["data"]:
             lines.append(f"- Data: {_code(learnt['data'])}, SHA-256 `{learnt['data_sha256']}`.")
         row = learnt["evaluation"]
+        values = ""
+        if row.get("mae") is not None:
+            r2 = "" if row["r2"] is None else f" and R² {row['r2']:.3f}"
+            values = f", mean absolute error {figure(row['mae'], row['mae_ci95'], 'mae')}{r2},"
         what = "loss" if row["accuracy"] is None else "accuracy"
         reached = figure(row[what], row[f"{what}_ci95"], what)
         lines += [
             f"- By {markdown(learnt['algorithm'])}: {learnt['rounds']:,} rounds with {learnt['cohort']:,} of "
             f"{learnt['devices']:,} training devices each, {learnt['sample_gradients']:,} sample gradients.",
-            f"- The run's own evaluation, in float32 on {row['tasks']:,} test devices: {what} {reached} after {row['steps']} "
-            f"full-batch steps on {row['shots']} shots.",
+            f"- The run's own evaluation, in float32 on {row['tasks']:,} test devices: {what} {reached}{values} after "
+            f"{row['steps']} full-batch steps on {row['shots']} shots.",
         ]
     return [
         *lines,

@@ -176,6 +176,7 @@ def _facts(source: Origin, theta: F32, adapted: int | None) -> dict[str, Any]:
         "shape": list(network.shape),
         "outputs": network.outputs,
         "loss": network.loss.name,
+        "inputs": list(start.standard.names),
         "classes": start.standard.classes.tolist(),
         "standardised": start.standard.of_inputs,
         "targets_standardised": start.standard.of_targets,

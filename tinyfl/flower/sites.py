@@ -144,7 +144,7 @@ def load_over(grid: Grid, config: Config, within: float = ROLL_SECONDS) -> Task:
     rolls = {node: roll for node, roll in answered.items() if roll}
     if not rolls:
         return config.load_task()
-    own = SiteData(COORDINATOR, read_table(Path(config.data))) if config.data else None
+    own = _own(config)
     if own and all(roll.digest == own.digest for roll in rolls.values()):
         return config.load_task()  # copies of one file
     if len(rolls) < len(answered):
@@ -153,6 +153,13 @@ def load_over(grid: Grid, config: Config, within: float = ROLL_SECONDS) -> Task:
             "nodes do not. Give each gateway a file of its own: data = in its --fleet file."
         )
     return agreed_task(sites, _with_names(rolls), config, own)
+
+
+def _own(config: Config) -> SiteData | None:
+    """The coordinator's own data."""
+    if not config.data:
+        return None
+    return SiteData(COORDINATOR, read_table(Path(config.data), config.reading), config.reading, bool(config.standardise))
 
 
 def _with_names(rolls: Mapping[int, Roll]) -> dict[int, Roll]:
@@ -167,7 +174,8 @@ def _with_names(rolls: Mapping[int, Roll]) -> dict[int, Roll]:
 def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: SiteData | None) -> SitesTask:
     """The task of the sites in ``rolls`` and of the coordinator's ``own`` held-out devices, once all agree."""
     held = own.roll(config.targets) if own else None
-    agreed = agree(list(rolls.values()), config.seed, held)
+    least = max(config.shots) + 1 if config.reading.drop_small else 0
+    agreed = agree(list(rolls.values()), config.seed, held, least)
     shares = {node: agreed.share(roll) for node, roll in rolls.items()}
     names = {node: roll.site for node, roll in rolls.items()}
 

@@ -3,20 +3,22 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from tinyfl.core import F32, F64, U32
+from tinyfl.core import F32, U32
 from tinyfl.data.arrays import shape_of
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Loss
-from tinyfl.runs.elsewhere import Floor, Measured, Trial, floor_here, measured_here
-from tinyfl.runs.moments import Moments
+from tinyfl.runs.elsewhere import Floor, Here, Measured, Trial, floor_here, measured_here
+from tinyfl.runs.moments import Moments, Values
 from tinyfl.tasks import SPLITS, Episodes, Split
 from tinyfl.tasks.agreement import Agreement
 from tinyfl.tasks.npz import Npz, drawing
@@ -31,7 +33,7 @@ case without loops is the floor."""
 Row = dict[str, Any]
 """One device's result: its name, mode, shots, steps, loss, and accuracy if the network classifies."""
 
-METRICS = {name: name for name in ("loss", "accuracy")}
+METRICS = {name: name for name in ("loss", "accuracy", "mae")}
 
 Asked = Callable[[Sequence["Site"], Sequence[Case], Network, F32 | None], list[Any]]
 """Asks sites to measure cases, and returns their answers."""
@@ -103,9 +105,8 @@ class SitesTask:
         self._case(split, count, shots)
 
     def _case(self, split: Split, count: int, shots: int) -> dict[str, Any]:
-        held_out = self.agreed.members[split][:count]
-        names, counts = self.agreed.devices[held_out], self.agreed.counts[held_out]
-        draws, queries = drawing("the data of all sites", split, names, counts, count, shots)
+        agreed, held_out = self.agreed, self.agreed.members[split][:count]
+        draws, queries = drawing("the data of all sites", split, agreed.devices, agreed.counts, held_out, count, shots)
         return {"split": split, "devices": len(held_out), "shots": shots, "draws": draws, "queries": queries}
 
     def measured(self, network: Network, theta: F32, trials: Sequence[Trial]) -> Sequence[Sequence[Measured]]:
@@ -154,15 +155,20 @@ def answered(task: Npz, network: Network, theta: F32 | None, case: Case) -> tupl
     loops, steps = tuple(map(bytes.fromhex, case["loops"])), tuple(map(int, case["steps"]))
     trial = Trial(loops, steps, split, numbers[0], numbers[1], bool(case["race"]), plain(case["mode"], 40))
     results = measured_here(task, network, theta, episodes, trial)
-    sums = [{metric: [Moments.of(row).to_json() for row in curve] for metric, curve in loop.items()} for loop in results]
+    sums = [_written(loop.summed()) for loop in results]
     return sums, [] if trial.race else _rows(trial, names, results)
 
 
-def _rows(trial: Trial, names: NDArray[Any], results: Sequence[Mapping[str, F64]]) -> list[Row]:
+def _written(loop: Measured) -> dict[str, Any]:
+    curves = {metric: [each.to_json() for each in curve] for metric, curve in loop.curves.items()}
+    return {**curves, "values": [each.to_json() for each in loop.values]}
+
+
+def _rows(trial: Trial, names: NDArray[Any], results: Sequence[Here]) -> list[Row]:
     """The result of each device, after each number of steps."""
     return [
         {"device": name, "mode": trial.mode, "shots": trial.shots, "steps": step,
-            **{metric: float(curve[k, i]) for metric, curve in loop.items()}}
+            **{metric: float(curve[k, i]) for metric, curve in loop.curves.items()}}
         for loop in results
         for i, name in enumerate(names.tolist())
         for k, step in enumerate(trial.steps)
@@ -178,10 +184,23 @@ def read_answer(said: Any, case: Case, network: Network) -> Any:
         return None
     if "loops" not in case:
         return [(plain(method, 40), METRICS[what], Moments.from_json(found)) for method, what, found in said]
-    metrics = ("loss", "accuracy") if network.classifies else ("loss",)
-    loops = [{metric: [Moments.from_json(each) for each in loop[metric]] for metric in metrics} for loop in said]
-    if len(loops) != len(case["loops"]) or any(len(curve) != len(case["steps"]) for loop in loops for curve in loop.values()):
-        raise ValueError("other results than asked for")
+    values, classifies = network.loss is Loss.mean_squared_error and not case["race"], network.classifies
+    metrics = ["loss", *["accuracy"] * classifies, *["mae"] * values]
+    loops = [
+        Measured(
+            {metric: [Moments.from_json(each) for each in loop[metric]] for metric in metrics},
+            [Values.from_json(each) for each in loop["values"]],
+        )
+        for loop in said
+    ]
+    if len(loops) != len(case["loops"]):
+        raise ValueError("other loops than asked for")
+    for loop in loops:
+        sized = [*loop.curves.values(), *[loop.values] * values]
+        if any(len(each) != len(case["steps"]) for each in sized) or any(
+            len(each.total) != network.outputs for each in loop.values
+        ):
+            raise ValueError("other results than asked for")
     return loops
 
 
@@ -203,12 +222,16 @@ def read_rows(said: Any, site: str, weights: str) -> list[Row]:
     ]
 
 
-def _added_measured(parts: Sequence[Any]) -> list[Measured]:
+def _added_measured(parts: Sequence[Sequence[Measured]]) -> list[Measured]:
     """The result of each loop, from the answers that have some of the case's devices."""
     return [
-        {metric: [_added(each) for each in zip(*(loop[metric] for loop in loops), strict=True)] for metric in loops[0]}
+        Measured(
+            {metric: [_added(each) for each in zip(*(loop.curves[metric] for loop in loops), strict=True)]
+                for metric in loops[0].curves},
+            [reduce(add, each) for each in zip(*(loop.values for loop in loops), strict=True)],
+        )
         for loops in zip(*parts, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _added_floor(parts: Sequence[Any]) -> list[Floor]:

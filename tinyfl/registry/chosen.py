@@ -15,7 +15,7 @@ from tinyfl.errors import ConfigError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.registry import ENTRIES, refusal
 from tinyfl.registry.installed import installed, is_name, package_of
-from tinyfl.registry.parameters import checked, option_names, parameters, settings_of
+from tinyfl.registry.parameters import OF_A_TABLE, checked, option_names, parameters, settings_of
 from tinyfl.registry.tasks import TASKS
 
 MAX_NAME_CHARS = 200
@@ -157,6 +157,8 @@ class Chosen:
             return False
         if self.code is None and not self.built_in:
             return None
+        if setting in OF_A_TABLE:
+            return self.kind == "task" and self.built_in and "reading" in parameters(self.loaded().code)
         return setting in settings_of(self.kind, self.loaded().code)
 
     def made(self, settings: Mapping[str, Any]) -> Any:

@@ -18,6 +18,11 @@ SETTINGS_OF = {
 }
 """The settings that fill fields of their name."""
 
+OF_A_TABLE = (
+    "label_column", "device_column", "input_columns", "window", "stride", "missing", "drop_small", "balance",
+)  # fmt: skip
+"""The settings of tinyfl.data.Reading, which fill a task's field ``reading``."""
+
 ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""
 

@@ -16,7 +16,7 @@ from tinyfl.report import figures, html
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, metric
 from tinyfl.report.html import counted
-from tinyfl.report.verdict import leading, method, reached, without_a_network
+from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import INITIALISATION, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
@@ -321,7 +321,8 @@ def _needs(config: Config, net: Network, result: Result) -> str:
 
 def _evaluation(config: Config, result: Result) -> str:
     classifies = metric(result["evaluation"]) == "accuracy"
-    columns = ["rate", "loss", *(["accuracy"] if classifies else [])]
+    values = any(row.get("mae") is not None for row in result["evaluation"])
+    columns = ["rate", "loss", *(["accuracy"] if classifies else []), *(["mean absolute error", "R²"] if values else [])]
     group = f'<th colspan="{len(columns)}" class="group">'
     head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}{starts_from(config.network)}</th><th></th></tr>'
     head += '<tr><th class="l">mode</th>'
@@ -332,6 +333,7 @@ def _evaluation(config: Config, result: Result) -> str:
         for row in (learnt, start):
             texts += [f"{row['adapt_lr']:g}", html.loss(row["loss"], row["loss_ci95"])]
             texts += [reached(row)] if classifies else []
+            texts += of_values(row) if values else []
         texts.append(f"{learnt['tasks']:,}")
         kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
         body += f'<tr class="{kind}"><td>{html.text(learnt["mode"])}</td>{html.cells(texts)}</tr>'

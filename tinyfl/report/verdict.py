@@ -33,6 +33,13 @@ def reached(row: Row) -> str:
     return html.loss(row["loss"], row["loss_ci95"])
 
 
+def of_values(row: Row) -> list[str]:
+    """The mean absolute error and R² of a row as text; empty where a device diverged."""
+    if row.get("mae") is None:
+        return ["", ""]
+    return [html.loss(row["mae"], row["mae_ci95"]), "" if row.get("r2") is None else f"{row['r2']:.3f}"]
+
+
 def leading(rows: list[Row], shots: int | None = None) -> Row:
     """The row after LEADING_STEPS full-batch steps, for ``shots`` or, with None, for the fewest."""
     return next(
@@ -73,6 +80,9 @@ def without_a_network(result: Row) -> list[str]:
         if name != SUPPORT_MEAN or not floor["loss"]:
             continue
         row = leading(result["evaluation"], shots)
+        if row.get("mae") is not None:
+            mae, r2 = of_values(row)
+            lines.append(f"{html.counted(shots, 'shot')}: mean absolute error {mae}" + (f", R² {r2}" if r2 else ""))
         if html.known(row["loss"]):
             lines.append(
                 f"{html.counted(shots, 'shot')}: off by {sqrt(row['loss']):.3g} (root mean square), R² "

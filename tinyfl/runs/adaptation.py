@@ -11,7 +11,9 @@ from tinyfl import core
 from tinyfl.algorithms import with_layers
 from tinyfl.config import resolve
 from tinyfl.core import F32, TableSource
-from tinyfl.data.arrays import as_text, checked_inputs, checked_values, labels_in, refuse_non_finite
+from tinyfl.data import USUAL, Reading
+from tinyfl.data.arrays import checked_inputs, checked_values, labels_in, refuse_non_finite
+from tinyfl.data.reading import read_device
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.networks import BATCHES, SINGLE, Network, from_plan
@@ -22,7 +24,8 @@ from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, need
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
-from tinyfl.tasks.standard import Standardisation
+from tinyfl.tasks import targets_for
+from tinyfl.tasks.standard import Standardisation, missing
 
 FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
@@ -33,7 +36,7 @@ format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
-MORE = (*OF_TARGETS, "adaptation")
+MORE = (*OF_TARGETS, "adaptation", "inputs")
 """Arrays that a saved initialisation may have."""
 
 
@@ -63,7 +66,7 @@ class Initialisation:
             arrays = read_arrays(file, FIELDS, (*MORE, "config_sha256"))
         except DataError as error:
             raise RunError(f"{file} is no initialisation written by tinyfl: {error}") from error
-        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", *OF_TARGETS)
+        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", "inputs", *OF_TARGETS)
         saved = checked(
             InitialisationRecord, values({name: arrays[name] for name in arrays if name not in numbers}), file, COPY
         )
@@ -109,7 +112,8 @@ def adapt(
     out: Path | str | None = None,
     algorithm: Any = None,
 ) -> dict[str, Any]:
-    """Adapts the initialisation of ``run`` to the device whose samples are in the .npz file ``data`` (arrays x and y).
+    """Adapts the initialisation of ``run`` to the device whose samples are in the file ``data``: an .npz file with
+    x and y, or a file of the run's columns (docs/tasks.md).
 
     Learns from the first ``shots`` rows and measures on the rest; with ``shots`` None, learns from and measures on all rows.
     Writes the adapted weights to ``out``. ``algorithm`` is the run's own, given again, if it has an adaptation of its own.
@@ -123,7 +127,9 @@ def adapt(
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
     how = adaptation_of(_npz(Path(run)), start, algorithm)
-    device = _samples(Path(data), start)
+    directory = RunDirectory(_npz(Path(run)).parent)
+    reading = directory.config().reading if directory.holds(_npz(Path(run))) else USUAL
+    device = _samples(Path(data), start, reading)
     support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
@@ -197,19 +203,22 @@ def _curve(
     ]
 
 
-def _samples(path: Path, start: Initialisation) -> TableSource:
+def _samples(path: Path, start: Initialisation, reading: Reading) -> TableSource:
     """Reads all samples of the device in the file at ``path``, standardised like the run's.
 
     Raises DataError if they do not fit the initialisation.
     """
-    arrays = read_arrays(path, ("x", "y"))
-    x = checked_inputs(path, arrays["x"])
+    held = read_device(path, replace(reading, targets=targets_for(start.network.loss)), start.standard.names)
+    x = checked_inputs(path, held.x, "mean" if start.standard.of_inputs else "refuse")
+    never = missing(x).all(axis=0)
+    if never.any():
+        refuse_non_finite(path, "x", np.where(never, x, 0), "The device has no value of that input at all: give it some")
     if x.shape[1] != start.network.inputs:
         raise DataError(
             f"{path}: array x has {x.shape[1]} inputs per row, but the initialisation takes {start.network.inputs}. "
             "Give the same inputs, in the same order, as in the run's data."
         )
-    labels, targets = _labels_or_targets(path, as_text(arrays["y"]), len(x), start)
+    labels, targets = _labels_or_targets(path, held.y, len(x), start)
     table = start.standard.apply(x)
     refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
     rows = np.arange(len(x), dtype=np.int32)[None]

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32, U32
+from tinyfl.data.reading import files_in
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
@@ -32,6 +33,8 @@ CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, INITIALISATION, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "initialisation.npz",
     "result.json", "lock",
 )  # fmt: skip
+DATA = "data.npz"
+"""The data of a run that had them from a program."""
 
 
 CHECKPOINT_FIELDS = (
@@ -105,13 +108,25 @@ class RunDirectory:
                 file.flush()
             yield
 
+    def _demand_new(self) -> None:
+        if (self.path / CONFIG).exists():
+            raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
+
+    def keep_data(self, content: bytes) -> Path:
+        """Writes the data of a new run, which no file of the user's holds, and returns their path.
+
+        Raises RunError if the directory already holds a run.
+        """
+        self._demand_new()
+        write_whole(self.path / DATA, content)
+        return self.path / DATA
+
     def start(self, config: Config) -> None:
         """Writes the config of a new run.
 
         Raises RunError if the directory already holds one.
         """
-        if (self.path / CONFIG).exists():
-            raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
+        self._demand_new()
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def config(self) -> Config:
@@ -123,9 +138,11 @@ class RunDirectory:
             start = shell("tinyfl", "run", "--out", self.path)
             raise RunError(f"{self.path} holds no run: it has no {CONFIG}. Start one with {start}.")
         try:
-            return resolve({}, self.path / CONFIG)
+            config = resolve({}, self.path / CONFIG)
         except ConfigError as error:
             raise RunError(f"{self.path / CONFIG} is damaged: {error} Restore the run's own.") from error
+        moved = Path(config.data).name == DATA and not Path(config.data).exists() and (self.path / DATA).is_file()
+        return replace(config, data=str((self.path / DATA).resolve())) if moved else config
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replaces the checkpoint, once the metrics up to it are on disk."""
@@ -310,7 +327,10 @@ def network_sha256(config: Config) -> str:
 def _sha256(path: str) -> str:
     if not path:
         return ""
-    with Path(path).open("rb") as file:
+    if (folder := Path(path)).is_dir():
+        digests = [f"{each.relative_to(folder)}\n{_sha256(str(each))}\n" for each in files_in(folder)]
+        return hashlib.sha256("".join(digests).encode("utf-8", "surrogateescape")).hexdigest()
+    with folder.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,6 +13,7 @@ from tinyfl import core
 from tinyfl.core import F32, F64, FASTEST, Engine
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Loss
 from tinyfl.runs.evaluation import (
     LEADING_STEPS,
     MODES,
@@ -25,10 +26,9 @@ from tinyfl.runs.evaluation import (
     finite,
     in_units,
     inner_loop,
-    needs_outputs,
     trivial,
 )
-from tinyfl.runs.moments import Moments, device_means
+from tinyfl.runs.moments import Moments, Values, device_means
 from tinyfl.tasks import SPLITS, Episodes, Split, Task
 
 
@@ -47,8 +47,17 @@ class Trial:
     mode: str = ""
 
 
-Measured = Mapping[str, Sequence[Moments]]
-"""Loss, and accuracy if the network classifies, at each checkpoint of one loop."""
+@dataclass(frozen=True)
+class Measured:
+    """The result of one loop at each checkpoint: the ``curves`` of the loss, and of accuracy or the mean absolute error; and
+    for values what R² is made of."""
+
+    curves: Mapping[str, Sequence[Moments]]
+    values: Sequence[Values] = ()
+
+
+METRICS = ("accuracy", "mae")
+"""What is measured beside the loss: of classes, and of values."""
 
 Floor = tuple[str, str, Moments]
 """A method without a network, its metric, and its result."""
@@ -115,9 +124,13 @@ def measure(
     rows = []
     for (mode, shot), (result,) in zip(curves, task.measured(network, theta, trials), strict=True):
         for k, steps in enumerate(STEPS):
-            loss, loss_ci95, devices = result["loss"][k].mean_and_interval()
-            accuracy, accuracy_ci95 = result["accuracy"][k].mean_and_interval()[:2] if network.classifies else (None, None)
-            rows.append(Row(mode, shot, steps, rates[mode, shot], loss, loss_ci95, accuracy, accuracy_ci95, devices))
+            loss, loss_ci95, devices = result.curves["loss"][k].mean_and_interval()
+            further: dict[str, float | None] = {"accuracy": None, "accuracy_ci95": None}
+            for metric in result.curves.keys() & (METRICS if np.isfinite(loss) else {"accuracy"}):
+                further[metric], further[f"{metric}_ci95"], _ = result.curves[metric][k].mean_and_interval()
+            if result.values and np.isfinite(loss):
+                further["r2"] = result.values[k].r2
+            rows.append(Row(mode, shot, steps, rates[mode, shot], loss, loss_ci95, tasks=devices, **further))
         tick()
     return rows
 
@@ -142,10 +155,10 @@ def _best_rate(scores: Sequence[float]) -> float:
 
 def _score(result: Measured, network: Network) -> float:
     """The score of a loop in a race, the higher the better; -inf if it diverges on each episode."""
-    (loss,) = result["loss"]
+    (loss,) = result.curves["loss"]
     if loss.lost == loss.devices:
         return -np.inf
-    return result["accuracy"][0].mean if network.classifies else -loss.mean
+    return result.curves["accuracy"][0].mean if network.classifies else -loss.mean
 
 
 def floor(task: Elsewhere, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:
@@ -159,23 +172,41 @@ def floor(task: Elsewhere, network: Network, *, shots: tuple[int, ...], tasks: i
     return rows
 
 
+@dataclass(frozen=True)
+class Here:
+    """The result of one loop on this machine: its ``curves`` (checkpoints, devices), or in a race (checkpoints, episodes), and
+    the values of each checkpoint."""
+
+    curves: Mapping[str, F64]
+    values: Sequence[Values] = ()
+
+    def summed(self) -> Measured:
+        """What may leave this machine."""
+        return Measured({metric: [Moments.of(row) for row in curve] for metric, curve in self.curves.items()}, self.values)
+
+
 def measured_here(
     task: Task, network: Network, theta: F32, episodes: Episodes, trial: Trial, engine: Engine = FASTEST
-) -> list[dict[str, F64]]:
-    """The result of each loop of ``trial`` on ``episodes``, of this machine: loss and accuracy (checkpoints, devices), or in a
-    race (checkpoints, episodes)."""
+) -> list[Here]:
+    """The result of each loop of ``trial`` on ``episodes``, of this machine."""
     standard = None if trial.race else task.standardisation
     device = np.arange(len(episodes.device)) if trial.race else episodes.device
+    with_values = network.loss is Loss.mean_squared_error and not trial.race
     results = []
     for loop in trial.loops:
         adapted = core.adapt(
-            network.plan, theta, episodes.support, episodes.query, trial.steps, loop,
-            engine=engine, outputs=needs_outputs(standard),
-        )  # fmt: skip
-        curves = {"loss": in_units(adapted, episodes.query, standard)}
+            network.plan, theta, episodes.support, episodes.query, trial.steps, loop, engine=engine, outputs=with_values
+        )
+        curves, values = {"loss": in_units(adapted, episodes.query, standard)}, list[Values]()
         if network.classifies:
             curves["accuracy"] = adapted.accuracy
-        results.append({metric: device_means(curve, device) for metric, curve in curves.items()})
+        if adapted.outputs is not None and episodes.query.targets is not None:
+            truth = episodes.query.targets[episodes.query.rows].astype(np.float64)
+            scale = 1.0 if standard is None else standard.target_scale
+            curves["mae"] = np.abs((adapted.outputs - truth) * scale).mean(axis=(2, 3))
+            flat = truth.reshape(-1, network.outputs)
+            values = [Values.of(each.reshape(-1, network.outputs), flat) for each in adapted.outputs]
+        results.append(Here({metric: device_means(curve, device) for metric, curve in curves.items()}, values))
     return results
 
 

@@ -43,8 +43,8 @@ AT_ONCE = 16
 @dataclass(frozen=True)
 class Row:
     """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval, after ``steps`` at learning
-    rate ``adapt_lr`` on ``shots``. ``accuracy`` is None for regression, whose loss is in the units of the user's targets; the
-    loss is infinite if a device diverged."""
+    rate ``adapt_lr`` on ``shots``. ``accuracy`` is None for regression, whose loss and mean absolute error are in the units of
+    the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples of all devices."""
 
     mode: Mode
     shots: int
@@ -55,6 +55,9 @@ class Row:
     accuracy: float | None
     accuracy_ci95: float | None
     tasks: int
+    mae: float | None = None
+    mae_ci95: float | None = None
+    r2: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -194,7 +197,7 @@ def _rows(
     standard = task.standardisation
     adapted = core.adapt(
         network.plan, theta, episodes.support, episodes.query, STEPS, loop,
-        engine=engine, outputs=needs_outputs(standard),
+        engine=engine, outputs=network.loss is Loss.mean_squared_error,
     )  # fmt: skip
     losses = in_units(adapted, episodes.query, standard)
     rows = []
@@ -203,8 +206,25 @@ def _rows(
         accuracy, accuracy_ci95 = None, None
         if network.classifies:
             accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
-        rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks))
+        of_values: dict[str, float | None] = {}
+        if adapted.outputs is not None and np.isfinite(loss):
+            of_values = scores(adapted.outputs[k], episodes, standard)
+        rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks, **of_values))
     return rows
+
+
+def scores(outputs: F32, episodes: Episodes, standard: Standardisation | None) -> dict[str, float | None]:
+    """The mean absolute error with the half-width of its interval, in the user's units, and R² of the ``outputs`` (episodes,
+    queries, outputs): both as in scikit-learn, the mean over outputs. R² is None if a target is constant."""
+    query = episodes.query
+    assert query.targets is not None
+    truth = query.targets[query.rows].astype(np.float64)
+    errors = outputs - truth
+    around = ((truth - truth.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1))
+    r2 = float(np.mean(1 - (errors**2).sum(axis=(0, 1)) / around)) if (around > 0).all() else None
+    in_units = np.abs(errors * (1.0 if standard is None else standard.target_scale))
+    mae, width, _ = mean_and_interval(in_units.mean(axis=(1, 2)), episodes.device)
+    return {"mae": mae, "mae_ci95": width, "r2": r2}
 
 
 def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinyfl.core import F64
 from tinyfl.tasks.sites import fraction_text, read_fraction
-from tinyfl.tasks.sums import root
+from tinyfl.tasks.sums import column_sums, root
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,51 @@ class Moments:
         if not 0 <= int(lost) <= int(devices):
             raise ValueError(f"{lost} of {devices} devices lost")
         return cls(int(devices), int(lost), read_fraction(total), read_fraction(squares))
+
+
+@dataclass(frozen=True)
+class Values:
+    """The number of predicted values of each output, and exact sums of the truth, of its squares and of squared errors: what R²
+    is made of."""
+
+    count: int
+    total: tuple[Fraction, ...]
+    squares: tuple[Fraction, ...]
+    errors: tuple[Fraction, ...]
+
+    @classmethod
+    def of(cls, outputs: NDArray[np.floating[Any]], truth: F64) -> "Values":
+        """Of the ``outputs`` and the ``truth``, both (values, outputs)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors = np.nan_to_num(outputs - truth)
+        return cls(len(truth), column_sums(truth), column_sums(truth, squares=True), column_sums(errors, squares=True))
+
+    def __add__(self, other: "Values") -> "Values":
+        sums = [
+            tuple(map(add, *both))
+            for both in ((self.total, other.total), (self.squares, other.squares), (self.errors, other.errors))
+        ]
+        return Values(self.count + other.count, *sums)
+
+    @property
+    def r2(self) -> float | None:
+        """R² as in scikit-learn, the mean over outputs; None if a target is constant."""
+        around = [square - total**2 / self.count for total, square in zip(self.total, self.squares, strict=True)]
+        if min(around) <= 0:
+            return None
+        return float(np.mean([float(1 - error / each) for error, each in zip(self.errors, around, strict=True)]))
+
+    def to_json(self) -> list[Any]:
+        return [self.count, *([fraction_text(each) for each in of] for of in (self.total, self.squares, self.errors))]
+
+    @classmethod
+    def from_json(cls, said: Any) -> "Values":
+        """Raises TypeError or ValueError for anything else."""
+        count, *sums = said
+        total, squares, errors = (tuple(map(read_fraction, of)) for of in sums)
+        if int(count) < 1 or not len(total) == len(squares) == len(errors):
+            raise ValueError("sums of other lengths")
+        return cls(int(count), total, squares, errors)
 
 
 def device_means(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> F64:

@@ -47,6 +47,9 @@ class EvaluationRow(_Record):
     accuracy: Share | None
     accuracy_ci95: Number | None
     tasks: Positive
+    mae: Number | None = None
+    mae_ci95: Number | None = None
+    r2: Annotated[float, Field(le=1, allow_inf_nan=False)] | None = None
 
 
 class FloorRow(_Record):
@@ -85,7 +88,7 @@ class Result(_Record):
     device_ram_bytes: Positive
     start: str = "random start"
     notes: list[str] = []
-    classes: list[Any] = []
+    classes: list[str] = []
     left_out: dict[str, Count]
     failed: dict[str, str] = {}
     privacy: dict[str, Any] | None = None

@@ -61,8 +61,9 @@ class Agreement:
         )  # fmt: skip
 
 
-def agree(rolls: Sequence[Roll], seed: int, holds_out: Roll | None = None) -> Agreement:
-    """The agreement of sites; all devices of ``holds_out``, the coordinator's own data, are held out.
+def agree(rolls: Sequence[Roll], seed: int, holds_out: Roll | None = None, least: int = 0) -> Agreement:
+    """The agreement of sites; all devices of ``holds_out``, the coordinator's own data, are held out. Devices
+    with fewer samples than ``least`` are not evaluated.
 
     Raises DataError, with the names of the sites, where their data do not belong together.
     """
@@ -89,7 +90,7 @@ def agree(rolls: Sequence[Roll], seed: int, holds_out: Roll | None = None) -> Ag
         np.arange(first.outputs[0]) if first.notation == ONE_HOT else classes,
         devices,
         counts,
-        members(whole, devices, np.arange(len(devices)), seed),
+        members(whole, devices, np.repeat(np.arange(len(devices)), counts), seed, None, least),
     )
 
 
@@ -164,6 +165,8 @@ def _devices(rolls: Sequence[Roll]) -> tuple[NDArray[Any], I64]:
 def means(first: Mapping[str, First]) -> tuple[F64, F64]:
     """The means of all sites' inputs, and of their values (empty for classes), from the first pass by site."""
     x, y = _added(each.x for each in first.values()), [each.y for each in first.values() if each.y is not None]
+    if 0 in x.count:
+        raise DataError(f"no training device of any site has a value of input {x.count.index(0)}. Leave that input out.")
     return x.mean, _added(y).mean if y else np.empty(0)
 
 
@@ -188,7 +191,7 @@ def standardised(
     plain_ = Standardisation.none(inputs, outputs)
     if not standardise:
         why = ("x and y: as they are in the files (--standardise changes that)", *notes[: agreed.targets == "classes"])
-        return Standardisation(plain_.mean, plain_.scale, classes, plain_.target_mean, plain_.target_scale, why)
+        return Standardisation(plain_.mean, plain_.scale, classes, plain_.target_mean, plain_.target_scale, why, agreed.names)
     mean, target_mean = means(first)
     squares: Squares = _added(each.x for each in second.values())
     mean, scale, varies = spread_of(mean, squares, agreed.x)
@@ -196,6 +199,7 @@ def standardised(
     if not varies.all():
         constant = named([_input(agreed, i) for i in np.flatnonzero(~varies).tolist()])
         words.append(f"x: {np.sum(~varies):,} of {inputs:,} inputs do not vary among the training devices: {constant}")
+    words += _missing(agreed, first)
     words += _other_units(agreed, {site: each.x for site, each in second.items()}, mean, "x")
     target_scale = plain_.target_scale
     if agreed.targets == "values":
@@ -206,7 +210,16 @@ def standardised(
         words += _other_units(agreed, y, target_mean, "y")
     else:
         target_mean = plain_.target_mean
-    return Standardisation(mean, scale, classes, target_mean, target_scale, (*words, *notes))
+    return Standardisation(mean, scale, classes, target_mean, target_scale, (*words, *notes), agreed.names)
+
+
+def _missing(agreed: Agreement, first: Mapping[str, First]) -> list[str]:
+    """The note on missing values."""
+    gone = sum(each.rows for each in first.values()) - np.array(_added(each.x for each in first.values()).count)
+    if not gone.any():
+        return []
+    where = named([f"{_input(agreed, i)} ({gone[i]:,})" for i in np.flatnonzero(gone).tolist()])
+    return [f"x: {gone.sum():,} missing values of training devices become the mean; by input: {where}"]
 
 
 def _trained(agreed: Agreement, first: Mapping[str, First]) -> NDArray[Any]:
@@ -226,7 +239,10 @@ def _trained(agreed: Agreement, first: Mapping[str, First]) -> NDArray[Any]:
 
 
 def _input(agreed: Agreement, column: int) -> str:
-    return agreed.names[column] if agreed.names else str(column)
+    if not agreed.names:
+        return str(column)
+    row, name = divmod(column, len(agreed.names))
+    return agreed.names[name] + (f" at row {row}" if len(agreed.shape) > 1 else "")
 
 
 def _other_units(agreed: Agreement, second: Mapping[str, Squares], mean: F64, what: str) -> list[str]:
@@ -234,11 +250,11 @@ def _other_units(agreed: Agreement, second: Mapping[str, Squares], mean: F64, wh
 
     Raises DataError for a site whose column seems to be the others' times a factor: mean and deviation differ by it alike.
     """
-    sites = {site: (mean + each.off, each.deviation) for site, each in second.items() if each.count}
+    sites = {site: (mean + each.off, each.deviation, each.count) for site, each in second.items()}
     far: dict[str, list[str]] = {}
     for column in range(len(mean)):
         called = _input(agreed, column) if what == "x" else ""
-        found = {site: (float(m[column]), float(d[column])) for site, (m, d) in sites.items()}
+        found = {site: (float(m[column]), float(d[column])) for site, (m, d, n) in sites.items() if n[column]}
         usual = _middle({site: d for site, (_, d) in found.items() if d > 0})
         for site, (a, s) in found.items():
             b, t = found[usual] if usual else (a, s)

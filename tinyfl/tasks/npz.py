@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
-from tinyfl.data import Table
+from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.data.devices import Seats, members, owners
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
+from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import Episodes, Split
-from tinyfl.tasks.standard import Standardisation, spread
+from tinyfl.tasks.standard import Standardisation, missing, spread
 from tinyfl.tasks.sums import centred
 
 MAX_WORDS = 1 << 22
@@ -48,28 +49,35 @@ class Npz:
         standardise: bool = True,
         targets: str = "",
         standard: Standardisation | None = None,
+        reading: Reading = USUAL,
         seats: Seats | None = None,
     ) -> None:
-        table = data if isinstance(data, Table) else read_table(data)
+        table = data if isinstance(data, Table) else read_table(data, reading)
         source, y = table.source, table.y
         self.source, self.seed = source, seed
-        x = checked_inputs(source, table.x)
+        fill = reading.missing if standardise or (standard is not None and standard.of_inputs) else "refuse"
+        x = checked_inputs(source, table.x, fill)
         names, owner = owners(table)
         if standard is not None:
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
-        self._seats = seats or Seats.alone(members(table, names, owner, seed, labels))
+        least = reading.shots + 1 if reading.drop_small else 0
+        self._seats = seats or Seats.alone(members(table, names, owner, seed, labels, least))
         self._members = self._seats.members
         trains = np.isin(owner, self._members["train"])
         order = np.argsort(owner, kind="stable")
         if standard is None:
-            standard = _inputs_of(x[trains], standardise)
+            standard = _inputs_of(table, x, trains, standardise)
             if labels is not None:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
-            standard = replace(standard, notes=(*standard.notes, *table.notes))
+            notes = (*table.notes, *standard.notes, *_dropped(owner, least))
+            standard = replace(standard, notes=notes, names=table.names)
+        if reading.balance and labels is None:
+            raise DataError(f"{source}: y has values to predict, and --balance is for classes. Leave it out.")
+        self._balance = reading.balance
         self.standardisation: Standardisation | None = standard
         self._labels: I32 | None = None
         self._targets: F32 | None = None
@@ -111,10 +119,12 @@ class Npz:
         """Raises DataError for a class that no training device has, and if they have one class only."""
         unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
-            row = int(unseen.argmax())
+            row, others = int(unseen.argmax()), np.unique(labels[unseen])
+            also = f", and classes {named(others[others != labels[row]])}" if len(others) > 1 else ""
             raise DataError(
-                f"{self.source}: array y has class {labels[row]} in row {row}, which no training device has. Leave those rows "
-                "out, or hold out other devices with the array split; or, if y are values to predict, give --targets values."
+                f"{self.source}: array y has class {labels[row]} in row {row}{also}, which no training device has. Leave those "
+                "rows out, or hold out other devices with the array split; or, if y are values to predict, give --targets "
+                "values."
             )
         if len(np.unique(trained)) < 2:
             raise DataError(f"{self.source}: array y has one class only, {trained[0]}. There is nothing to classify.")
@@ -138,16 +148,38 @@ class Npz:
         most = int(self._count[device].max())
         at = np.arange(samples) % self._count[device][:, None]
         rows = np.empty((len(devices), samples), np.int64)
-        step = max(1, MAX_WORDS // most)
+        step = max(1, MAX_WORDS // (most * (self.outputs if self._balance else 1)))
         for part in (slice(start, start + step) for start in range(0, len(devices), step)):
             words = core.random(self.seed, Stream.sample, devices[part], rounds[part], words=most)
-            rows[part] = np.take_along_axis(self._shuffled(device[part], words), at[part], axis=1)
+            shuffled = self._shuffled(device[part], words)
+            rows[part] = (
+                self._balanced(shuffled, self._count[device[part]], samples)
+                if self._balance
+                else np.take_along_axis(shuffled, at[part], axis=1)
+            )
         return self._source(rows)
+
+    def _balanced(self, shuffled: I64, count: I64, samples: int) -> I64:
+        """``samples`` of each device's ``shuffled`` rows, of which the first ``count`` mean something: one of each class in
+        turn, in the order in which the classes first appear; rows of a class repeat if they are few."""
+        assert self._labels is not None
+        there = np.arange(shuffled.shape[1]) < count[:, None]
+        label = np.where(there, self._labels[np.where(there, shuffled, 0)], self.outputs)
+        by_class = np.take_along_axis(shuffled, np.argsort(label, axis=1, kind="stable"), axis=1)
+        classes = np.arange(self.outputs)
+        of_class = (label[:, :, None] == classes).sum(axis=1)
+        first = np.where(of_class > 0, (label[:, :, None] == classes).argmax(axis=1), shuffled.shape[1])
+        in_turn = np.argsort(first, axis=1, kind="stable")
+        turn, which = np.divmod(np.arange(samples), (of_class > 0).sum(axis=1)[:, None])
+        chosen = np.take_along_axis(in_turn, which, axis=1)
+        start = np.take_along_axis(np.cumsum(of_class, axis=1) - of_class, chosen, axis=1)
+        rows: I64 = np.take_along_axis(by_class, start + turn % np.take_along_axis(of_class, chosen, axis=1), axis=1)
+        return rows
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
         held_out = self._members[split][:count]
-        draws, queries = drawing(self.source, split, self._names[held_out], self._count[held_out], count, shots)
+        draws, queries = drawing(self.source, split, self._names, self._count, held_out, count, shots)
         return self.share(split, len(held_out), shots, draws, queries)
 
     def held_out(self, split: Split, devices: int) -> NDArray[Any]:
@@ -171,35 +203,69 @@ class Npz:
 
 
 def drawing(
-    source: str, split: Split, names: NDArray[Any], counts: NDArray[np.integer[Any]], count: int, shots: int
+    source: str,
+    split: Split,
+    names: NDArray[Any],
+    counts: NDArray[np.integer[Any]],
+    held_out: I64,
+    count: int,
+    shots: int,
 ) -> tuple[int, int]:
-    """How many episodes of each held-out device make up about ``count``, and with how many queries. ``names`` are the devices,
-    and ``counts`` the samples of each.
+    """How many episodes of each device that is ``held_out`` make up about ``count``, and with how many queries. ``names`` are
+    those of all devices, and ``counts`` the samples of each.
 
-    Raises DataError if a device has too few samples for the shots.
+    Raises DataError if a held-out device has too few samples for the shots.
     """
-    spare = counts - shots
+    spare = counts[held_out] - shots
     if spare.min() < 1:
-        smallest = int(spare.argmin())
-        fewer = f"Use --shots {counts[smallest] - 1} or fewer, or leave" if counts[smallest] > 1 else "Leave"
+        smallest = held_out[int(spare.argmin())]
+        fewer = f"--shots {counts[smallest] - 1} or fewer, or " if counts[smallest] > 1 else ""
         raise DataError(
-            f"{source}: device {names[smallest]} ({split}) has {counts[smallest]} samples, too few for {shots} shots and a "
-            f"query. {fewer} the device out."
+            f"{source}: device {plain(names[smallest], 40)} ({split}) has {counts[smallest]} samples, too "
+            f"few for {shots} shots and a query, as {np.sum(counts <= shots):,} of all {len(counts):,} devices "
+            f"have. Use {fewer}--drop-small, which evaluates only the others."
         )
-    return max(1, count // len(names)), min(MAX_QUERIES, int(spare.max()))
+    return max(1, count // len(held_out)), min(MAX_QUERIES, int(spare.max()))
 
 
-def _inputs_of(x: NDArray[Any], standardise: bool) -> Standardisation:
-    """The standardisation of inputs, from those of the training devices, ``x`` (rows, inputs)."""
+def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standardise: bool) -> Standardisation:
+    """The standardisation of inputs ``x`` (rows, inputs) of ``table``, from the rows of devices that train."""
     standard = Standardisation.none(x.shape[1], 1)
     if not standardise:
         return replace(standard, notes=("x: as it is in the file (--standardise changes that)",))
-    mean, scale, varies = spread(x)
+    gone = missing(x)
+    never = gone[trains].all(axis=0)
+    if never.any():
+        refuse_non_finite(
+            table.source, "x", np.where(never, x, 0), "No training device has a value there: leave that input out"
+        )
+    mean, scale, varies = spread(x[trains])
     notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
     if not varies.all():
-        constant = named(np.flatnonzero(~varies))
+        constant = named([_input(table, each) for each in np.flatnonzero(~varies)])
         notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {constant}")
+    if gone.any():
+        counts = gone.sum(axis=0)
+        where = named([f"{_input(table, each)} ({counts[each]:,})" for each in np.flatnonzero(counts)])
+        rows = int(gone.any(axis=1).sum())
+        notes.append(
+            f"x: {counts.sum():,} missing values in {rows:,} rows become the training devices' mean; by input: {where}"
+        )
     return replace(standard, mean=mean, scale=scale, notes=tuple(notes))
+
+
+def _dropped(owner: I64, least: int) -> list[str]:
+    """The note on devices with fewer than ``least`` samples."""
+    small = int((np.bincount(owner) < least).sum())
+    return [f"devices: {small:,} have fewer than {least:,} samples, and are not evaluated"] if small else []
+
+
+def _input(table: Table, number: "int | np.signedinteger[Any]") -> str:
+    """The name or number of an input."""
+    if not table.names:
+        return str(number)
+    row, name = divmod(int(number), len(table.names))
+    return table.names[name] + (f" at row {row}" if table.x.ndim > 2 else "")
 
 
 def _with_classes(standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...]) -> Standardisation:

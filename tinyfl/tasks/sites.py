@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F64, I64
-from tinyfl.data import Table
+from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import as_text, checked_inputs, checked_values, labels_in, shape_of
 from tinyfl.data.devices import Seats, owners
 from tinyfl.errors import DataError
@@ -128,23 +128,24 @@ class Share:
 
 @dataclass(frozen=True)
 class First:
-    """The first pass over a site's training devices: the sums of x, of y if it holds values, and the number of samples of each
-    class if it holds classes."""
+    """The first pass over a site's training devices: the number of their ``rows``, the sums of x, of y if it holds values, and
+    the number of samples of each class if it holds classes."""
 
+    rows: int
     x: Sums
     y: Sums | None = None
     classes: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         sums = {name: [each.count, _texts(each.total)] for name, each in (("x", self.x), ("y", self.y)) if each}
-        return {**sums, "classes": self.classes}
+        return {"rows": self.rows, **sums, "classes": self.classes}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> "First":
         """Raises KeyError, TypeError or ValueError for anything else."""
         x, y = (Sums(_count(each[0]), _fractions(each[1])) if each else None for each in (said["x"], said.get("y")))
         assert x is not None
-        return cls(x, y, tuple(map(int, said["classes"])))
+        return cls(int(said["rows"]), x, y, tuple(map(int, said["classes"])))
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,11 @@ class Second:
         return cls(x, y)
 
 
-def _count(said: Any) -> int:
-    if (count := int(said)) < 0:
+def _count(said: Any) -> tuple[int, ...]:
+    counts = tuple(map(int, said))
+    if min(counts, default=0) < 0:
         raise ValueError("a negative number of samples")
-    return count
+    return counts
 
 
 def _texts(fractions: tuple[Fraction, ...]) -> list[str]:
@@ -201,10 +203,11 @@ MAX_FRACTION = 4000
 
 
 class SiteData:
-    """A site's table, which stays there."""
+    """A site's table, which stays there; ``reading`` is how all sites use theirs, and whether they ``standardise``."""
 
-    def __init__(self, site: str, table: Table) -> None:
-        self.site, self._table = site, table
+    def __init__(self, site: str, table: Table, reading: Reading = USUAL, standardise: bool = True) -> None:
+        self.site, self._table, self._reading, self._standardise = site, table, reading, standardise
+        self._missing = reading.missing if standardise else "refuse"
         self.digest = digest(table)
 
     def roll(self, targets: str) -> Roll:
@@ -213,7 +216,7 @@ class SiteData:
         Raises DataError for a table of which no task can be made.
         """
         table = self._table
-        checked_inputs(table.source, table.x)
+        checked_inputs(table.source, table.x, self._missing)
         shape_of(table.source, table.x)
         if len(set(table.names)) < len(table.names):
             raise DataError(f"{table.source}: two inputs have the same name. Give each a name of its own.")
@@ -241,9 +244,9 @@ class SiteData:
         """The first pass over the training devices."""
         x, y, labels = self._training(share)
         if labels is None:
-            return First(Sums.of(x), Sums.of(y))
+            return First(len(x), Sums.of(x), Sums.of(y))
         counts = np.bincount(np.searchsorted(share.classes, labels), minlength=len(share.classes))
-        return First(Sums.of(x), None, tuple(counts.tolist()))
+        return First(len(x), Sums.of(x), None, tuple(counts.tolist()))
 
     def second(self, share: Share, mean: F64, target_mean: F64) -> Second:
         """The second pass, around the means of all sites."""
@@ -259,14 +262,15 @@ class SiteData:
         if len(uses) != len(names) or share.standard is None:
             raise DataError(f"{self.site}: its data have {len(names):,} devices, and the run knows of {len(uses):,}.")
         seats = Seats(members, numbers, share.fleet_size)
-        return Npz(self._conformed(share), seed, standard=share.standard, seats=seats)
+        table, standard = self._conformed(share), replace(share.standard, names=share.names)
+        return Npz(table, seed, self._standardise, standard=standard, reading=self._reading, seats=seats)
 
     def _training(self, share: Share) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
         """x, y as values, and the labels if y holds classes, of the rows of training devices."""
         table = self._conformed(share)
         _, owner = owners(table)
         trains = np.array(share.uses)[owner] == USES.index("train")
-        x = checked_inputs(table.source, table.x)[trains]
+        x = checked_inputs(table.source, table.x, self._missing)[trains]
         labels, _ = labels_in(table.source, table.y, share.targets)
         if labels is not None:
             return x, table.y, labels[trains]
@@ -282,7 +286,7 @@ class SiteData:
             raise DataError(f"{table.source} was changed since the run started. Restore it, or start a new run.")
         x = table.x
         if share.names and share.names != table.names:
-            x = x[:, [table.names.index(name) for name in share.names]]
+            x = x[..., [table.names.index(name) for name in share.names]]
         return replace(table, x=x.astype(share.x, copy=False), y=table.y.astype(share.y, copy=False), names=share.names)
 
 

@@ -23,8 +23,9 @@ ROUNDING = 4
 @dataclass(frozen=True)
 class Standardisation:
     """A network's inputs are (x - mean) / scale, float64 (inputs,); its outputs mean target_mean + target_scale * output,
-    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``notes`` describe
-    the changes to the file's data, for people."""
+    float64 (outputs,). ``classes`` are the file's classes in the order of the outputs, empty for regression. ``names`` are
+    those of inputs, of the last axis; empty if they have none. ``notes`` describe the changes to the file's data, for
+    people."""
 
     mean: F64
     scale: F64
@@ -32,6 +33,7 @@ class Standardisation:
     target_mean: F64
     target_scale: F64
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @classmethod
     def none(cls, inputs: int, outputs: int) -> "Standardisation":
@@ -56,12 +58,19 @@ class Standardisation:
             fields[name] = given.astype(np.float64)
         if arrays["classes"].shape not in ((0,), (outputs,)):
             raise ValueError(f"{outputs:,} outputs, but classes is {arrays['classes'].dtype} {arrays['classes'].shape}")
-        return cls(fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"])
+        names = arrays.get("inputs", np.empty(0, "U1"))
+        if names.dtype.kind != "U" or names.ndim != 1 or (names.size and inputs % names.size):
+            raise ValueError(f"{inputs:,} inputs, but inputs is {names.dtype} {names.shape}")
+        return cls(
+            fields["mean"], fields["scale"], arrays["classes"], fields["target_mean"], fields["target_scale"],
+            names=tuple(names.tolist()),
+        )  # fmt: skip
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays for a file; the inverse of ``read``."""
         names = ("mean", "scale", "classes", "target_mean", "target_scale")
-        return {name: getattr(self, name) for name in names}
+        inputs = {"inputs": np.array(self.names)} if self.names else {}
+        return {**{name: getattr(self, name) for name in names}, **inputs}
 
     @property
     def of_inputs(self) -> bool:
@@ -80,8 +89,10 @@ class Standardisation:
         return float((self.target_scale**2).mean())
 
     def apply(self, x: NDArray[Any]) -> F32:
-        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype."""
-        return _applied(x, self.mean, self.scale)
+        """Standardises inputs ``x`` (rows, inputs), of any numeric dtype. A missing one (NaN) becomes 0, as the mean does."""
+        values = _applied(x, self.mean, self.scale)
+        values[missing(x)] = 0
+        return values
 
     def targets(self, y: NDArray[Any]) -> F32:
         """Standardises regression targets ``y`` (rows, outputs), of any numeric dtype."""
@@ -95,8 +106,15 @@ def _applied(x: NDArray[Any], mean: F64, scale: F64) -> F32:
         return values.astype(np.float32)
 
 
+def missing(x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where ``x`` is NaN."""
+    gone: NDArray[np.bool_] = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool)
+    return gone
+
+
 def spread(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
-    """Mean and scale of each column of ``x`` (rows, columns), and whether it varies: see ``spread_of``."""
+    """Mean and scale of each column of ``x`` (rows, columns), of its values that are not missing, and whether it varies: see
+    ``spread_of``. Each column has a value."""
     mean = Sums.of(x).mean
     return spread_of(mean, Squares.of(x, mean), x.dtype)
 

@@ -111,28 +111,30 @@ def centred(x: NDArray[Any], mean: F64) -> F64:
 
 @dataclass(frozen=True)
 class Sums:
-    """The first pass over the rows of one or more sites: their ``count``, and the exact sum of each column."""
+    """The first pass over the rows of one or more sites: the ``count`` of each column's values that are not missing (NaN), and
+    their exact sum."""
 
-    count: int
+    count: tuple[int, ...]
     total: tuple[Fraction, ...]
 
     @classmethod
     def of(cls, x: NDArray[Any]) -> "Sums":
-        return cls(len(x), column_sums(x))
+        return cls(_counts(x), column_sums(_present(x)))
 
     def __add__(self, other: "Sums") -> "Sums":
-        return Sums(self.count + other.count, tuple(map(sum, zip(self.total, other.total, strict=True))))  # type: ignore[arg-type]
+        return Sums(_added(self.count, other.count), _added(self.total, other.total))
 
     @property
     def mean(self) -> F64:
-        return np.array([float(total / self.count) for total in self.total])
+        """The mean of each column, which has a value."""
+        return np.array([float(total / count) for total, count in zip(self.total, self.count, strict=True)])
 
 
 @dataclass(frozen=True)
 class Squares:
     """The second pass: exact sums of each column's differences from ``mean``, and of their squares."""
 
-    count: int
+    count: tuple[int, ...]
     total: tuple[Fraction, ...]
     squares: tuple[Fraction, ...]
 
@@ -140,24 +142,36 @@ class Squares:
     def of(cls, x: NDArray[Any], mean: F64) -> "Squares":
         with np.errstate(over="ignore"):
             rest = np.nan_to_num(centred(x, mean))
-        return cls(len(x), column_sums(rest), column_sums(rest, squares=True))
+        return cls(_counts(x), column_sums(rest), column_sums(rest, squares=True))
 
     def __add__(self, other: "Squares") -> "Squares":
-        added = [
-            tuple(map(sum, zip(ours, theirs, strict=True)))
-            for ours, theirs in ((self.total, other.total), (self.squares, other.squares))
-        ]
-        return Squares(self.count + other.count, *added)  # type: ignore[arg-type]
+        return Squares(_added(self.count, other.count), _added(self.total, other.total), _added(self.squares, other.squares))
 
     @property
     def off(self) -> F64:
-        """The distance of these rows' mean from ``mean``, in each column."""
-        return np.array([float(total / self.count) for total in self.total])
+        """The distance of each column's mean from ``mean``; 0 without a value."""
+        return np.array([float(total / max(count, 1)) for total, count in zip(self.total, self.count, strict=True)])
 
     @property
     def deviation(self) -> F64:
-        """The standard deviation of each column."""
-        return np.array([root(s / self.count - (t / self.count) ** 2) for t, s in zip(self.total, self.squares, strict=True)])
+        """The standard deviation of each column; 0 without a value."""
+        columns = zip(self.total, self.squares, self.count, strict=True)
+        return np.array([root(square / max(count, 1) - (total / max(count, 1)) ** 2) for total, square, count in columns])
+
+
+def _counts(x: NDArray[Any]) -> tuple[int, ...]:
+    """The number of values in each column that are not missing."""
+    gone = np.isnan(x).sum(axis=0) if x.dtype.kind == "f" else np.zeros(x.shape[1], np.int64)
+    return tuple((len(x) - gone).tolist())
+
+
+def _present(x: NDArray[Any]) -> NDArray[Any]:
+    """``x`` with 0 for missing values."""
+    return np.where(np.isnan(x), np.zeros((), x.dtype), x) if x.dtype.kind == "f" else x
+
+
+def _added(ours: Any, theirs: Any) -> tuple[Any, ...]:
+    return tuple(a + b for a, b in zip(ours, theirs, strict=True))
 
 
 def root(square: Fraction) -> float:
