@@ -70,7 +70,7 @@ def _inputs_named(x: NDArray[Any], names: NDArray[Any] | None) -> tuple[str, ...
     return tuple(names.tolist())
 
 
-def _in_order(path: Path, x: NDArray[Any], names: tuple[str, ...], inputs: Sequence[str]) -> NDArray[Any]:
+def in_order(source: Path | str, x: NDArray[Any], names: tuple[str, ...], inputs: Sequence[str]) -> NDArray[Any]:
     """``x``, whose inputs have ``names``, in the order of ``inputs``; as it is if either has none.
 
     Raises DataError for other inputs.
@@ -78,8 +78,8 @@ def _in_order(path: Path, x: NDArray[Any], names: tuple[str, ...], inputs: Seque
     if not names or not inputs or names == tuple(inputs):
         return x
     if sorted(names) != sorted(inputs):
-        raise DataError(f"{path} has the inputs {named(names)}, and the run {named(inputs)}. Give the same, in any order.")
-    return x[..., [names.index(name) for name in inputs]]
+        raise DataError(f"{source} has the inputs {named(names)}, and the run {named(inputs)}. Give the same, in any order.")
+    return np.ascontiguousarray(x[..., [names.index(name) for name in inputs]])
 
 
 def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
@@ -91,7 +91,7 @@ def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
     if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
         arrays = read_arrays(path, ("x", "y"), ("timestamp", "inputs"))
         x, y = arrays["x"], as_text(arrays["y"])
-        x = _in_order(path, x, _inputs_named(x, arrays.get("inputs")), inputs)
+        x = in_order(path, x, _inputs_named(x, arrays.get("inputs")), inputs)
         table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
         return windowed(table, reading, arrays.get("timestamp")) if x.ndim == 2 else table
     columns = read_columns(path) if is_tabular(path) else columns_in(path)

@@ -17,7 +17,7 @@ from tinyfl.core.draws import distinct
 from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.data.devices import Seats, members, owners
-from tinyfl.data.reading import read_table
+from tinyfl.data.reading import in_order, read_table
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
@@ -59,6 +59,7 @@ class Npz:
         x = checked_inputs(source, table.x, fill)
         names, owner = owners(table)
         if standard is not None:
+            x = in_order(source, x.reshape(table.x.shape), table.names, standard.names).reshape(x.shape)
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
