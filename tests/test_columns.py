@@ -56,6 +56,7 @@ def run(data: Any, out: Path, **options: Any) -> Run:
     return tinyfl.simulate(data=data, **chosen)
 
 
+@pytest.mark.slow
 def test_all_forms_of_the_same_table_learn_the_same_theta(tmp_path: Path, duckdb: Any, no_page: None) -> None:
     path, arrays = csv(tmp_path / "t.csv"), {"x": np.c_[AX, AY], "y": LABEL, "device": USER}
     files = {"csv": path}
@@ -131,6 +132,18 @@ def test_columns_that_cannot_be_read_are_named(
         read_table(csv(tmp_path / "t.csv", **columns), Reading(**reading))
 
 
+def test_rows_of_other_lengths_and_decimal_commas_are_said(tmp_path: Path, duckdb: Any) -> None:
+    (tmp_path / "ragged.csv").write_text("ax,user,label\n1,u,l\n2,u\n3,u,l\n")
+    with pytest.raises(DataError, match=r"rows have other numbers of values than its columns, ax,user,label"):
+        read_table(tmp_path / "ragged.csv")
+    (tmp_path / "commas.csv").write_text("ax;user;label\n1,5;u;l\n2,5;v;m\n")
+    with pytest.raises(DataError, match="no column but user, label has numbers, as inputs do: with a decimal point"):
+        read_table(tmp_path / "commas.csv")
+    (tmp_path / "semicolons.csv").write_text("ax;user;date\n1.5;u;12:03:04\n2.5;v;12:03:05\n")
+    table = read_table(tmp_path / "semicolons.csv", Reading(label_column="date"))
+    assert (table.x.tolist(), table.y.tolist()) == ([[1.5], [2.5]], ["12:03:04", "12:03:05"])
+
+
 def test_columns_are_found_by_convention_or_chosen_and_the_rest_is_said(tmp_path: Path, duckdb: Any) -> None:
     more = {"Unnamed: 0": np.arange(ROWS), "note": np.array(["1,5 g"] * ROWS), "timestamp": np.arange(ROWS) * 0.04}
     more["split"] = np.where(USER == "u03", "test", np.where(USER == "u05", "val", "train"))
@@ -167,6 +180,7 @@ def test_names_of_files_and_folders_say_what_columns_do_not(
     assert any(note.startswith(f"files: {len(files)} in d; the ") for note in table.notes)
 
 
+@pytest.mark.slow
 def test_a_folders_files_must_agree_and_its_hash_is_that_of_its_files(tmp_path: Path, duckdb: Any, no_page: None) -> None:
     folder = tmp_path / "d"
     for user in np.unique(USER):
@@ -273,6 +287,9 @@ def test_windows_of_an_npz_are_those_of_the_same_columns(tmp_path: Path, duckdb:
         np.testing.assert_array_equal(*(getattr(table, name) for table in tables))
     task = Npz(tmp_path / "t.npz", 0, reading=reading)
     assert task.shape == (2, 2, 1)
+    dates = np.datetime64("2024-05-01") + np.arange(ROWS)
+    np.savez(tmp_path / "dates.npz", x=np.c_[AX, AY], y=LABEL, device=USER, timestamp=dates)
+    assert "not used: the array timestamp" in read_table(tmp_path / "dates.npz").notes
     with pytest.raises(ConfigError, match="give --window N too"):
         read_table(tmp_path / "t.npz", Reading(stride=2))
     values = Reading(window=4, targets="values")

@@ -31,8 +31,8 @@ def check(
     from tinyfl.cli.show import data as show
     from tinyfl.data import Reading
     from tinyfl.data.check import check as look
+    from tinyfl.data.check import demand_usable
     from tinyfl.data.reading import read_table
-    from tinyfl.errors import DataError
 
     SETTINGS["targets"].demand_choice(targets)
     reading = Reading(
@@ -43,5 +43,4 @@ def check(
         typer.echo(jsonlib.dumps(found))
     else:
         show.check(found)
-    if any(each["refused"] for each in found["findings"]):
-        raise typer.Exit(DataError.exit_code)
+    demand_usable(found)

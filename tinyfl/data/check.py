@@ -1,6 +1,6 @@
 """What a table would make of a run, before the run: devices, classes, and what in it is likely a mistake."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from tinyfl.data import Reading, Table
 from tinyfl.data.arrays import checked_inputs, labels_in
 from tinyfl.data.devices import members, owners
 from tinyfl.data.words import named
+from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 
 RARE = 10
@@ -67,6 +68,16 @@ def check(table: Table, seed: int, reading: Reading) -> dict[str, Any]:
     }
 
 
+def demand_usable(found: Mapping[str, Any]) -> None:
+    """Raises DataError if a run of the data that ``check`` found so would be refused, or its figures wrong."""
+    kinds = [each["kind"] for each in found["findings"] if each["refused"]]
+    if kinds:
+        raise DataError(
+            f"{found['data']}: a run would be refused, or its figures be wrong: {', '.join(kinds)}. "
+            "The findings say what helps."
+        )
+
+
 def _shares(labels: NDArray[Any], owner: I64) -> list[dict[str, Any]]:
     """The samples and devices of each class."""
     classes, index, count = np.unique(labels, return_inverse=True, return_counts=True)
@@ -81,7 +92,9 @@ def _devices(names: NDArray[Any], count: I64, part_of: dict[int, str], reading: 
     if not small.size:
         return
     held = [each for each in small if part_of[int(each)] in ("validation", "test")]
-    words = f"{len(small):,} of {len(names):,} devices have no more than {reading.shots} samples: {named(names[small])}"
+    words = (
+        f"{len(small):,} of {len(names):,} devices have no more than {reading.shots} samples: {named(names[small], len(small))}"
+    )
     if held:
         words += f"; {len(held):,} of them would be evaluated, which a run refuses. Give --drop-small, or fewer --shots"
     yield Finding("small", f"{words}.", refused=bool(held))

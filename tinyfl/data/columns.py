@@ -49,7 +49,7 @@ def table_of(
         raise DataError(
             f"{source}: column {label} may be the label, or an axis beside another. Say what the label is: --label-column NAME."
         )
-    time = next((name for name in _in_order(columns, TIMES)), None) or _dates(columns)
+    time = _time(columns, (device, label))
     parts = _parts(source, columns, device) if "split" in columns else {}
     taken = {device, label, *([time] if time else []), *(["split"] if parts else [])}
     inputs = inputs or ([each.strip() for each in reading.input_columns.split(",")] if reading.input_columns else [])
@@ -60,7 +60,9 @@ def table_of(
     usable = [name for name in rest if columns[name].dtype.kind in "biuf" and not _counts_rows(columns[name])]
     inputs = inputs or usable
     if not inputs:
-        raise DataError(f"{source}: no column but {named([device, label])} has numbers, as inputs do, without units.")
+        raise DataError(
+            f"{source}: no column but {named([device, label])} has numbers, as inputs do: with a decimal point, without units."
+        )
     for name in (device, label):
         _demand_values(source, name, columns[name])
     said = [f"columns: device is {plain(device, 40)}, label {plain(label, 40)}, inputs {named(inputs)}", *notes]
@@ -82,9 +84,10 @@ def _in_order(columns: Columns, conventional: Iterable[str]) -> list[str]:
     return [lower[each] for each in conventional if each in lower]
 
 
-def _dates(columns: Columns) -> str | None:
-    """The first column of dates."""
-    return next((name for name, values in columns.items() if values.dtype.kind == "M"), None)
+def _time(columns: Columns, taken: tuple[str, ...]) -> str | None:
+    """The column of times: by its name, or the first of dates."""
+    dates = [name for name, values in columns.items() if values.dtype.kind == "M"]
+    return next((name for name in (*_in_order(columns, TIMES), *dates) if name not in taken), None)
 
 
 def _found(source: str, columns: Columns, what: str, chosen: str, conventional: tuple[str, ...]) -> str:

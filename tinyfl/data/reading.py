@@ -20,7 +20,7 @@ from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.system.files import array_names, read_arrays
 
-NEEDED, OPTIONAL = ("x", "y", "device"), ("split", "validation", "timestamp", "inputs")
+NEEDED, OPTIONAL, TIME, INPUTS = ("x", "y", "device"), ("split", "validation"), "timestamp", "inputs"
 DEPTH = 2
 """Levels of folders that are read: a folder of files, or of folders of files."""
 
@@ -49,22 +49,44 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         )
     if path.is_file() and COLUMNS in _names(path):
         return table_of(str(path), columns_in(path), reading)
-    arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, OPTIONAL).items()}
-    time = arrays.pop("timestamp", None)
-    names = _names(path)
-    inputs = _inputs_named(arrays["x"], arrays.pop("inputs", None))
-    useless = {"timestamp"} if not reading.window else set[str]()
-    useless |= {"inputs"} if not inputs else set()
-    unused = [name for name in names if name not in (*NEEDED, *OPTIONAL) or name in useless]
+    used = (*OPTIONAL, TIME) if reading.window else OPTIONAL
+    arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, used).items()}
+    inputs = _inputs_named(path, arrays["x"])
+    unused = [name for name in _names(path) if name not in (*NEEDED, *used, *(INPUTS,) * bool(inputs))]
     table = Table(
         str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), arrays.get("validation"),
         inputs, tuple(_unused(unused)),
     )  # fmt: skip
-    return windowed(table, reading, time)
+    return windowed(table, reading, arrays.get(TIME))
 
 
-def _inputs_named(x: NDArray[Any], names: NDArray[Any] | None) -> tuple[str, ...]:
-    """The names of ``x``'s inputs, of its last axis; none if ``names`` are of something else."""
+def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
+    """Reads the samples of one device: an .npz file with ``x``, ``y`` and perhaps ``timestamp``, or a file of columns, of which
+    the ``inputs`` are known, or none are.
+
+    Raises DataError if it is missing or malformed, or has several devices.
+    """
+    if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
+        arrays = read_arrays(path, ("x", "y"), (TIME,) if reading.window else ())
+        x, y = in_order(path, arrays["x"], _inputs_named(path, arrays["x"]), inputs), as_text(arrays["y"])
+        table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
+        return windowed(table, reading, arrays.get(TIME)) if x.ndim == 2 else table
+    columns = read_columns(path) if is_tabular(path) else columns_in(path)
+    if not ({reading.device_column, *DEVICES} & {name.lower() for name in columns} or reading.device_column in columns):
+        columns[BY_NAME["device"]] = np.zeros(len(next(iter(columns.values()))), np.int64)
+        reading = replace(reading, device_column=BY_NAME["device"])
+    table = table_of(str(path), columns, replace(reading, input_columns=""), inputs=inputs)
+    if len(several := np.unique(table.device)) > 1:
+        raise DataError(f"{path} has the devices {named(several)}. Give the rows of one of them.")
+    return table
+
+
+def _inputs_named(path: Path, x: NDArray[Any]) -> tuple[str, ...]:
+    """The names of ``x``'s inputs, of its last axis, in the array INPUTS; none if that is of something else."""
+    try:
+        names = read_arrays(path, (), (INPUTS,)).get(INPUTS)
+    except DataError:
+        return ()
     if names is None or names.dtype.kind != "U" or x.ndim < 2 or names.shape != x.shape[-1:]:
         return ()
     return tuple(names.tolist())
@@ -80,28 +102,6 @@ def in_order(source: Path | str, x: NDArray[Any], names: tuple[str, ...], inputs
     if sorted(names) != sorted(inputs):
         raise DataError(f"{source} has the inputs {named(names)}, and the run {named(inputs)}. Give the same, in any order.")
     return np.ascontiguousarray(x[..., [names.index(name) for name in inputs]])
-
-
-def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
-    """Reads the samples of one device: an .npz file with ``x``, ``y`` and perhaps ``timestamp``, or a file of columns, of which
-    the ``inputs`` are known, or none are.
-
-    Raises DataError if it is missing or malformed, or has several devices.
-    """
-    if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
-        arrays = read_arrays(path, ("x", "y"), ("timestamp", "inputs"))
-        x, y = arrays["x"], as_text(arrays["y"])
-        x = in_order(path, x, _inputs_named(x, arrays.get("inputs")), inputs)
-        table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
-        return windowed(table, reading, arrays.get("timestamp")) if x.ndim == 2 else table
-    columns = read_columns(path) if is_tabular(path) else columns_in(path)
-    if not ({reading.device_column, *DEVICES} & {name.lower() for name in columns} or reading.device_column in columns):
-        columns[BY_NAME["device"]] = np.zeros(len(next(iter(columns.values()))), np.int64)
-        reading = replace(reading, device_column=BY_NAME["device"])
-    table = table_of(str(path), columns, replace(reading, input_columns=""), inputs=inputs)
-    if len(several := np.unique(table.device)) > 1:
-        raise DataError(f"{path} has the devices {named(several)}. Give the rows of one of them.")
-    return table
 
 
 def _names(path: Path) -> list[str]:

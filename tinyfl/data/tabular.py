@@ -65,6 +65,11 @@ def read_columns(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{path} has no rows. Give a file with a line of columns' names, and a row for each sample.")
+    if len(columns) == 1 and set(",;\t|") & set(name_of := next(iter(columns))):
+        raise DataError(
+            f"{path}: its rows have other numbers of values than its columns, {plain(name_of, 80)}. Give each row one value "
+            "for each column, empty where it is missing."
+        )
     return columns
 
 
@@ -81,7 +86,7 @@ def _plain_array(values: Any) -> NDArray[Any]:
     missing = np.ma.getmaskarray(values)
     array = np.ma.getdata(values)
     if array.dtype.kind in "OSU":
-        texts = [each if isinstance(each, str) else "" for each in array.tolist()]
+        texts = ["" if each is None else str(each) for each in array.tolist()]
         return np.array(["" if gone else each for each, gone in zip(texts, missing.tolist(), strict=True)])
     if array.dtype.kind == "M":
         return np.where(missing, np.datetime64("NaT"), array)

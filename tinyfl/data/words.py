@@ -11,7 +11,7 @@ NAMED = 8
 """Maximum number of classes, inputs or arrays in a list; more are counted."""
 
 
-def named(words: Sequence[Any] | NDArray[Any]) -> str:
-    """``words``, the first of them by name."""
-    more = f" and {len(words) - NAMED:,} more" if len(words) > NAMED else ""
-    return ", ".join(plain(word, 40) for word in words[:NAMED]) + more
+def named(words: Sequence[Any] | NDArray[Any], most: int = NAMED) -> str:
+    """``words``, the first ``most`` of them by name."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(plain(word, 40) for word in words[:most]) + more

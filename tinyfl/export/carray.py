@@ -35,10 +35,10 @@ def c_array(name: str, model: bytes, program: Program | None, standard: Standard
             lengths = ", ".join(f"{own}_{part}[{values.size}]" for part, values in arrays.items())
             declared.append(f"\n/* {what} */\nextern const double {lengths};")
             defined += [f"const double {own}_{part}[] = {{\n{_doubles(values)}\n}};" for part, values in arrays.items()]
-    if (classes := standard.classes).dtype.kind == "U":
-        array = f"const char *const {own}_classes[{len(classes)}]"
-        declared.append(f"\n/* The classes, output by output, in UTF-8. */\nextern {array};")
-        defined.append(f"{array} = {{\n{''.join(f'    {_string(each)},{chr(10)}' for each in classes.tolist())}}};")
+    if standard.classes.dtype.kind == "U":
+        declaration, definition = _classes(own, standard.classes.tolist())
+        declared.append(declaration)
+        defined.append(definition)
     sizes = [f"#define {own.upper()}_BYTES {len(model)}"]
     if program is not None:
         sizes.append("\n/* An int8 value q represents SCALE x (q - ZERO). */")
@@ -68,6 +68,13 @@ def c_array(name: str, model: bytes, program: Program | None, standard: Standard
         ]
     )
     return {f"{name}.h": header, f"{name}.c": f'#include "{name}.h"\n\n' + "\n\n".join(defined) + "\n"}
+
+
+def _classes(own: str, classes: list[str]) -> tuple[str, str]:
+    """The declaration and the definition of the classes' names."""
+    array = f"const char *const {own}_classes[{len(classes)}]"
+    names = "".join(f"    {_string(each)},\n" for each in classes)
+    return f"\n/* The classes, output by output, in UTF-8. */\nextern {array};", f"{array} = {{\n{names}}};"
 
 
 def _bytes(content: bytes) -> str:

@@ -127,9 +127,7 @@ def adapt(
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
     how = adaptation_of(_npz(Path(run)), start, algorithm)
-    directory = RunDirectory(_npz(Path(run)).parent)
-    reading = directory.config().reading if directory.holds(_npz(Path(run))) else USUAL
-    device = _samples(Path(data), start, reading)
+    device = _samples(Path(data), start, _reading(_npz(Path(run))))
     support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
@@ -156,6 +154,12 @@ def adapt(
         "device_ram_bytes": start.network.ram_bytes(SINGLE if mode == "stream" or support.samples == 1 else BATCHES),
         "out": str(out) if out is not None else None,
     }
+
+
+def _reading(file: Path) -> Reading:
+    """How the run of the initialisation in ``file`` read its data; by convention without a run."""
+    directory = RunDirectory(file.parent)
+    return directory.config().reading if directory.holds(file) else USUAL
 
 
 def adaptation_of(file: Path, start: Initialisation, algorithm: Any = None) -> Adaptation:

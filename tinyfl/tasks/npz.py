@@ -74,8 +74,7 @@ class Npz:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
-            notes = (*table.notes, *standard.notes, *_dropped(owner, least))
-            standard = replace(standard, notes=notes, names=table.names)
+            standard = replace(standard, notes=(*table.notes, *standard.notes, *_dropped(owner, least)), names=table.names)
         if reading.balance and labels is None:
             raise DataError(f"{source}: y has values to predict, and --balance is for classes. Leave it out.")
         self._balance = reading.balance
