@@ -364,6 +364,14 @@ def test_a_site_whose_data_do_not_belong_is_refused_by_name_before_the_first_rou
         assert "array x has inf in row 3, column 0" in line
 
 
+def test_values_in_another_unit_are_refused_by_the_names_of_both_sites(tmp_path: Path) -> None:
+    files = parts(whole(values=True), tmp_path, 2)
+    arrays = dict(np.load(files["lab-0"]))
+    np.savez(files["lab-0"], **{**arrays, "y": 1000 * arrays["y"]})
+    with pytest.raises(DataError, match=r"lab-0 seems to have y in another unit than lab-1: its mean is"):
+        Federation(files).run(tmp_path / "there", **RUN)
+
+
 def test_a_file_that_is_gone_and_a_gateway_without_one_are_named(tmp_path: Path) -> None:
     files = parts(whole(), tmp_path, 2)
     with pytest.raises(ConfigError, match=r"lab-0 brings data of its own, and 1 other node"):
