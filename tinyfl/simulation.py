@@ -198,7 +198,7 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
 
 
-def _resumed(saved: Config, options: dict[str, Any], file: Path | None, load: Load) -> Config:
+def _resumed(saved: Config, options: dict[str, Any], file: Path | None, load: Load = Config.load_task) -> Config:
     """``saved``, the config of the resumed run, with the changes allowed on resuming.
 
     Raises RunError if ``options`` or ``file`` describe another run, or an older tinyfl scaled the data differently.

@@ -70,7 +70,7 @@ class SitesTask:
     here: Npz | None
     ask: Asked
     shared: list[Row] = field(default_factory=list)
-    name: str = field(default="npz", init=False)
+    name: str = field(default=Npz.name, init=False)
     activation: Activation = field(default=Activation.relu, init=False)
 
     @property
