@@ -324,12 +324,10 @@ def test_missing_values_become_the_training_mean_and_are_said(tmp_path: Path, no
 @settings(max_examples=50)
 @given(st.integers(0, 1000), st.floats(0, 0.9))
 def test_means_and_deviations_are_those_of_the_values_that_are_there(seed: int, share: float) -> None:
-    from tinyfl.tasks.standard import spread_of_present
-
     rng = np.random.default_rng(seed)
     x = rng.normal(1e6, 3, (40, 3))
     x[1:][rng.random((39, 3)) < share] = np.nan
-    mean, scale, varies = spread_of_present(x)
+    mean, scale, varies = spread(x)
     for column in range(3):
         parts = spread(x[~np.isnan(x[:, column]), column, None])
         np.testing.assert_allclose((mean[column], scale[column], varies[column]), [part[0] for part in parts], rtol=1e-12)

@@ -418,3 +418,18 @@ def test_r2_and_mean_absolute_error_are_scikit_learns_in_the_users_units(
     np.testing.assert_allclose(row["r2"], r2_score(*flat), atol=1e-4)
     np.testing.assert_allclose(row["mae"], mean_absolute_error(*flat), rtol=1e-3)
     assert row["mae_ci95"] > 0
+
+
+def test_inputs_by_name_are_put_in_the_runs_order_wherever_its_standardisation_is_used(written: Callable[..., Path]) -> None:
+    names, turned = np.array(["a", "b", "c"]), [2, 0, 1]
+    result = run(written(inputs=names))
+    standard = Initialisation.load(result.path).standard
+    plain, other = (written(x=x, inputs=inputs) for x, inputs in ((X, names), (X[:, turned], names[turned])))
+    np.testing.assert_array_equal(*(Npz(path, 0, standard=standard)._table for path in (plain, other)))
+    ours, theirs = (
+        tinyfl.adapt(result.path, written(x=x[:20], y=CLASSES[:20], inputs=inputs))["curve"]
+        for x, inputs in ((X, names), (X[:, turned], names[turned]))
+    )
+    assert ours == theirs
+    with pytest.raises(DataError, match="has the inputs a, b, d, and the run a, b, c"):
+        tinyfl.adapt(result.path, written(inputs=np.array(["a", "b", "d"])))

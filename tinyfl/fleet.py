@@ -18,6 +18,25 @@ BOARD_CURE = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
 """The cure for a board in the wrong place."""
 
 
+Devices = range | U32
+"""Numbers of devices, ascending: a range, or where they are not consecutive an array."""
+
+
+def among(cohort: U32, devices: Devices) -> U32:
+    """The part of ``cohort``, which is ascending, that is among ``devices``."""
+    if isinstance(devices, range):
+        first, last = np.searchsorted(cohort, [devices.start, devices.stop])
+        return cohort[first:last]
+    return np.intersect1d(cohort, devices, assume_unique=True)
+
+
+def words_for(devices: Devices) -> str:
+    """The numbers of ``devices``, for people."""
+    if isinstance(devices, range):
+        return f"{devices.start}" if len(devices) == 1 else f"{devices.start} to {devices.stop - 1}"
+    return spans(devices.tolist())
+
+
 @dataclass(frozen=True)
 class Saved:
     """How far a run is saved, for what its devices keep: ``run`` is the run's number, ``rounds`` the number of rounds in its

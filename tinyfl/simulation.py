@@ -24,18 +24,19 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
-from tinyfl.runs import evaluation
-from tinyfl.runs.directory import KEPT, RunDirectory, new_directory, theta_sha256
+from tinyfl.runs import elsewhere, evaluation
+from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, theta_sha256
+from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
-from tinyfl.runs.learner import Learner, fitted
+from tinyfl.runs.learner import Learner, Load, fitted
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.validation import validator
 from tinyfl.system import notebook
+from tinyfl.system.files import table
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
-from tinyfl.tasks import SPLITS
 from tinyfl.tasks.memory import check_limit
 from tinyfl.tasks.standard import Standardisation
 
@@ -99,6 +100,7 @@ def simulate(
     on_event: Callable[[Event], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     over: "Place | None" = None,
+    load: Load = Config.load_task,
     **options: Any,
 ) -> Run:
     """Trains on a fleet and evaluates the result; every option is a field of tinyfl.config.Config. Without ``fleet`` all
@@ -111,7 +113,7 @@ def simulate(
     what simulated devices take at once beyond the interpreter, the data set and theta (tinyfl.tasks.memory). ``on_event``
     receives the boards' events, from another thread; ``on_note``, before the first round, the changes to the user's data and
     network, and at the end a line if figures could not be drawn. ``over`` opens the grid of the rounds; without it the whole
-    fleet is on this machine. Without ``progress``, a notebook shows a line of it.
+    fleet is on this machine; ``load`` loads the task. Without ``progress``, a notebook shows a line of it.
     Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
@@ -128,10 +130,10 @@ def simulate(
         if out is not None:
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         path = Path(resume)
-        resumption = resumed(RunDirectory(path), options, file)
-        job = _prepare(resumption.wanted, engine, report)
+        resumption = resumed(RunDirectory(path), options, file, load)
+        job = _prepare(resumption.wanted, engine, report, load)
     else:
-        path, job = _new(options, file, Path(out) if out else None, engine, report)
+        path, job = _new(options, file, Path(out) if out else None, engine, report, load)
     directory = Resumable(path, job.config.words)
     with directory.locked():
         if resumption:
@@ -149,12 +151,17 @@ def simulate(
 
 
 def _new(
-    options: dict[str, Any], file: Path | None, out: Path | None, engine: Engine, progress: Callable[[Progress], None]
+    options: dict[str, Any],
+    file: Path | None,
+    out: Path | None,
+    engine: Engine,
+    progress: Callable[[Progress], None],
+    load: Load,
 ) -> tuple[Path, _Job]:
     """The directory of a new run, and the job. Data that are no file are kept in the directory, for a resume."""
     data = options.get("data")
     if data is None or isinstance(data, str | Path):
-        job = _prepare(resolve(options, file, installed=True), engine, progress)
+        job = _prepare(resolve(options, file, installed=True), engine, progress, load)
         path = out or new_directory(job.config)
         demand_utf8("--out", str(path))
         return path, job
@@ -162,7 +169,7 @@ def _new(
     demand_utf8("--out", str(path))
     kept = RunDirectory(path).keep_data(file_of(data))
     try:
-        return path, _prepare(resolve({**options, "data": str(kept)}, file, installed=True), engine, progress)
+        return path, _prepare(resolve({**options, "data": str(kept)}, file, installed=True), engine, progress, load)
     except BaseException:
         kept.unlink()
         with suppress(OSError):
@@ -204,12 +211,11 @@ def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> I
         yield FleetGrid(fleet, config.gateways), boards
 
 
-def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
+def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None], load: Load) -> _Job:
     """Loads the config's task and network, and checks before the first round what would fail after the last."""
     config.demand_code()
-    config, learner = fitted(config)
-    for split in SPLITS:
-        learner.task.episodes(split, config.tasks, max(config.shots))
+    config, learner = fitted(config, load)
+    demand_episodes(learner.task, config.tasks, max(config.shots))
     algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
@@ -236,21 +242,25 @@ def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
         job.progress(Progress("evaluating", done, curves))
 
     job.progress(Progress("evaluating", 0, curves))
-    return {
-        name: evaluation.measure(
-            job.task,
-            job.network,
-            theta,
-            shots=job.config.shots,
-            tasks=job.config.tasks,
-            adapt_lr=job.config.adapt_lr or None,
-            clip=job.config.clip,
-            adaptation=job.algorithm.adaptation,
-            engine=job.engine,
-            tick=tick,
-        )
-        for name, theta in thetas.items()
+    config, task = job.config, job.task
+    settings: dict[str, Any] = {
+        "shots": config.shots,
+        "tasks": config.tasks,
+        "adapt_lr": config.adapt_lr or None,
+        "clip": config.clip,
+        "adaptation": job.algorithm.adaptation,
+        "tick": tick,
     }
+    if isinstance(task, Elsewhere):
+        return {name: elsewhere.measure(task, job.network, theta, **settings) for name, theta in thetas.items()}
+    return {name: evaluation.measure(task, job.network, theta, engine=job.engine, **settings) for name, theta in thetas.items()}
+
+
+def _floor(job: _Job) -> list[dict[str, Any]]:
+    settings: dict[str, Any] = {"shots": job.config.shots, "tasks": job.config.tasks}
+    if isinstance(job.task, Elsewhere):
+        return elsewhere.floor(job.task, job.network, **settings)
+    return evaluation.floor(job.task, job.network, **settings)
 
 
 def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -287,12 +297,14 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["start"]],
         **validation.as_json(),
-        "floor": evaluation.floor(job.task, net, shots=config.shots, tasks=config.tasks),
+        "floor": _floor(job),
     }
 
 
 def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
-    """Each test device's result, at the rate of the leading row."""
+    """Each test device's result, at the rate of the leading row; nothing where the devices are elsewhere."""
+    if isinstance(job.task, Elsewhere):
+        return {}
     config = job.config
     lead = next(row for row in rows if row.mode == "batch")
     return by_device(
@@ -333,5 +345,7 @@ def _finish(
         config_sha256=job.config.sha256(),
     )
     directory.save_result(result)
+    if isinstance(job.task, Elsewhere) and job.task.shared:
+        directory.save(DEVICES, table(job.task.shared))
     write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation, tell)
     return Run(directory.path, result, theta)

@@ -16,7 +16,7 @@ from own import installed
 
 from tinyfl.algorithms import Inner
 from tinyfl.config.roster import Part
-from tinyfl.deployment.gateway import Gateway, read_holding
+from tinyfl.deployment.gateway import Gateway, Holding, read_holding
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 from tinyfl.fleets.assembly import opened
@@ -184,6 +184,17 @@ def test_a_gateways_file_that_is_none_says_why(tmp_path: Path, text: str, why: s
     file.write_text(text)
     with pytest.raises(ConfigError, match=why):
         read_holding(file)
+
+
+def test_a_gateway_with_data_of_its_own_needs_no_file_of_a_fleet(tmp_path: Path, own_data: Path) -> None:
+    assert read_holding(None, data=own_data) == Holding((), 0, str(own_data))
+    file = tmp_path / "fleet.toml"
+    file.write_text(f'data = "{own_data}"\n')
+    assert read_holding(file) == Holding((), 0, str(own_data))
+    with pytest.raises(ConfigError, match="neither --fleet nor --data is given"):
+        read_holding(None)
+    with pytest.raises(ConfigError, match="no such file"):
+        read_holding(file, data=tmp_path / "absent.npz")
 
 
 def test_a_run_config_keeps_every_setting() -> None:

@@ -55,13 +55,19 @@ def superlink(
 @app.command()
 def gateway(
     superlink: Annotated[str, typer.Option(help="The SuperLink's HOST:PORT.")],
-    fleet: Annotated[Path, typer.Option(help="A TOML file of this machine's part of the fleet.")],
+    fleet: Annotated[Path | None, typer.Option(help="A TOML file of this machine's part of the fleet.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The samples of this site's own devices, which stay here. Default: the file's.")
+    ] = None,
     first_device: Annotated[
         int | None, typer.Option(min=0, help="The number of the first device here. Default: the file's, or 0.")
     ] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="The certificate of the federation's CA: ca.crt.")] = None,
     key: Annotated[Path | None, typer.Option(help="This gateway's own key.")] = None,
     name: Annotated[str, typer.Option(help="A name for this gateway. Default: the key's.")] = "",
+    share_devices: Annotated[
+        bool, typer.Option("--share-devices", help="Own data: send results and updates of single devices, not sums alone.")
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS and no keys: for a SuperLink on this machine.")] = False,
     allow: Allow = None,
 ) -> None:
@@ -75,13 +81,14 @@ def gateway(
     link = SuperLink(superlink, root_certificates, key, insecure)
     with suppress(ClockError):  # it passes: the gateway waits for it
         link.check()
-    holding, allowed = read_holding(fleet, first_device), _allowed(allow)
+    holding, allowed = read_holding(fleet, first_device, data), _allowed(allow)
     with opened(holding.parts, holding.first) as site:
         ended = ended_by_signal()
-        called = name or (key.stem if key else fleet.stem)
+        called = name or next(path.stem for path in (key, fleet, data) if path)
         devices = site.devices
-        tell(f"{called}: devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up")
-        with closing(Gateway(called, site, allowed, holding.data, tell)) as answer:
+        here = f"devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up" if devices else "ready"
+        tell(f"{called}: {here}{f', data in {holding.data}' if holding.data else ''}")
+        with closing(Gateway(called, site, allowed, holding.data, tell, shares=share_devices)) as answer:
             serve_federation(link, answer, ended, tell)
     tell(f"{called}: ended. Start it again with the same command.")
     os._exit(0)  # all is closed; a round that is still at work would hold Python up

@@ -1,5 +1,7 @@
 """The devices of a table, and which of them train, choose adaptation rates and test."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,22 @@ VALIDATION = 0.15
 """Share of test devices if the table gives none, and share of the rest for choosing adaptation rates."""
 
 CLASSES_CURE = " Others would leave a class which no training device has; if y are values to predict, give --targets values."
+
+
+@dataclass(frozen=True)
+class Seats:
+    """What a table's devices are for: the ``members``, as indices into its devices, that "train", those for "validation" and
+    those for "test", and their ``numbers`` among all sites' devices for the same, ascending. ``fleet_size`` devices train in
+    all."""
+
+    members: Mapping[str, I64]
+    numbers: Mapping[str, I64]
+    fleet_size: int
+
+    @classmethod
+    def alone(cls, members: Mapping[str, I64]) -> "Seats":
+        """Of a table that holds all devices."""
+        return cls(members, {use: np.arange(len(each)) for use, each in members.items()}, len(members["train"]))
 
 
 def owners(table: Table) -> tuple[NDArray[Any], I64]:

@@ -20,7 +20,7 @@ from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.system.files import array_names, read_arrays
 
-NEEDED, OPTIONAL, TIME = ("x", "y", "device"), ("split", "validation"), "timestamp"
+NEEDED, OPTIONAL, TIME, INPUTS = ("x", "y", "device"), ("split", "validation"), "timestamp", "inputs"
 DEPTH = 2
 """Levels of folders that are read: a folder of files, or of folders of files."""
 
@@ -32,8 +32,9 @@ BY_NAME = {"label": "label by name", "device": "device by name"}
 
 
 def read_table(path: Path, reading: Reading = USUAL) -> Table:
-    """Reads the file at ``path``: an .npz file with the arrays ``x``, ``y``, ``device``, and perhaps ``split``, ``validation``
-    and ``timestamp``; a file of columns (tinyfl.data.tabular); or a folder of such files, one for each device or class.
+    """Reads the file at ``path``: an .npz file with the arrays ``x``, ``y``, ``device``, and perhaps ``split``, ``validation``,
+    ``timestamp`` and ``inputs``, the inputs' names; a file of columns (tinyfl.data.tabular); or a folder of such files, one for
+    each device or class.
 
     Raises DataError if it is missing or malformed, or lacks what is needed, InstallError without the library that reads it.
     """
@@ -50,10 +51,11 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         return table_of(str(path), columns_in(path), reading)
     used = (*OPTIONAL, TIME) if reading.window else OPTIONAL
     arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, used).items()}
-    unused = [name for name in _names(path) if name not in (*NEEDED, *used)]
+    inputs = _inputs_named(path, arrays["x"])
+    unused = [name for name in _names(path) if name not in (*NEEDED, *used, *(INPUTS,) * bool(inputs))]
     table = Table(
         str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), arrays.get("validation"),
-        notes=tuple(_unused(unused)),
+        inputs, tuple(_unused(unused)),
     )  # fmt: skip
     return windowed(table, reading, arrays.get(TIME))
 
@@ -66,7 +68,7 @@ def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
     """
     if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
         arrays = read_arrays(path, ("x", "y"), (TIME,) if reading.window else ())
-        x, y = arrays["x"], as_text(arrays["y"])
+        x, y = in_order(path, arrays["x"], _inputs_named(path, arrays["x"]), inputs), as_text(arrays["y"])
         table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
         return windowed(table, reading, arrays.get(TIME)) if x.ndim == 2 else table
     columns = read_columns(path) if is_tabular(path) else columns_in(path)
@@ -77,6 +79,29 @@ def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
     if len(several := np.unique(table.device)) > 1:
         raise DataError(f"{path} has the devices {named(several)}. Give the rows of one of them.")
     return table
+
+
+def _inputs_named(path: Path, x: NDArray[Any]) -> tuple[str, ...]:
+    """The names of ``x``'s inputs, of its last axis, in the array INPUTS; none if that is of something else."""
+    try:
+        names = read_arrays(path, (), (INPUTS,)).get(INPUTS)
+    except DataError:
+        return ()
+    if names is None or names.dtype.kind != "U" or x.ndim < 2 or names.shape != x.shape[-1:]:
+        return ()
+    return tuple(names.tolist())
+
+
+def in_order(source: Path | str, x: NDArray[Any], names: tuple[str, ...], inputs: Sequence[str]) -> NDArray[Any]:
+    """``x``, whose inputs have ``names``, in the order of ``inputs``; as it is if either has none.
+
+    Raises DataError for other inputs.
+    """
+    if not names or not inputs or names == tuple(inputs):
+        return x
+    if sorted(names) != sorted(inputs):
+        raise DataError(f"{source} has the inputs {named(names)}, and the run {named(inputs)}. Give the same, in any order.")
+    return np.ascontiguousarray(x[..., [names.index(name) for name in inputs]])
 
 
 def _names(path: Path) -> list[str]:

@@ -15,24 +15,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Error, MessageType, RecordDict
 
 from tinyfl.config import read_toml, resolve
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.core import FASTEST
-from tinyfl.errors import ConfigError, TinyflError
+from tinyfl.deployment.own_data import LOOK_THERE, OwnData, read_share
+from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
-from tinyfl.fleets.assembly import Site, Training, training
+from tinyfl.fleets.assembly import Site, Training, simulated, training
 from tinyfl.flower.allowed import Allowed, refuse_extensions, refuse_paths
 from tinyfl.flower.extensions import refuse_task
+from tinyfl.flower.ipc import ASK
 from tinyfl.flower.messages import MAX_REPORTED, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_a_node
+from tinyfl.flower.sites import SAID, SHARE, read_record, record
 from tinyfl.networks import Network
 from tinyfl.runs.learner import learner_of, refuse_misfit
 from tinyfl.system import cache
 from tinyfl.tasks import targets_for
+from tinyfl.tasks.sites import Share
 
 CLOSE_SECONDS = 0.5
 """Time for a round in progress to end when the gateway closes, in seconds."""
@@ -50,23 +55,30 @@ class Holding:
     data: str
 
 
-def read_holding(file: Path, first: int | None = None) -> Holding:
-    """Reads a gateway's fleet from a TOML file; ``first`` overrides the file's.
+def read_holding(file: Path | None, first: int | None = None, data: Path | None = None) -> Holding:
+    """Reads a gateway's fleet from a TOML file; ``first`` and ``data`` override the file's. With data of its own it needs no
+    file.
 
-    Raises ConfigError for an invalid file.
+    Raises ConfigError for an invalid file, and without file and data.
     """
-    table = read_toml(file)
+    table = read_toml(file) if file else {}
     if unknown := sorted(set(table) - KEYS):
         raise ConfigError(
             f"{file} has {unknown[0]!r}. A gateway's file has {', '.join(sorted(KEYS))}; each run gives the rest."
         )
     parts = read_parts(table.get("fleet", ()))
-    if not parts:
-        raise ConfigError(f"{file} has no [[fleet]] part. Write one for each kind of device there (docs/federation.md).")
-    number, data = table.get("first", 0) if first is None else first, table.get("data", "")
-    if type(number) is not int or number < 0 or not isinstance(data, str):
+    number, path = table.get("first", 0) if first is None else first, table.get("data", "") if data is None else str(data)
+    if type(number) is not int or number < 0 or not isinstance(path, str):
         raise ConfigError(f"{file}: first must be a whole number from 0, and data a path.")
-    return Holding(parts, number, str(Path(data).resolve()) if data else "")
+    if not parts and not path:
+        what = f"{file} has no [[fleet]] part" if file else "neither --fleet nor --data is given"
+        raise ConfigError(
+            f"{what}. Write a part for each kind of device there; or give --data a file with the samples of this site's own "
+            "devices (docs/federation.md)."
+        )
+    if path and not Path(path).exists():
+        raise ConfigError(f"{path}: no such file. Give data or --data the file of this gateway's samples.")
+    return Holding(parts, number, str(Path(path).resolve()) if path else "")
 
 
 def _memory(name: str) -> Path | None:
@@ -77,14 +89,27 @@ def _memory(name: str) -> Path | None:
 
 class Gateway:
     """Answers messages for the devices of ``site``, one at a time. A run may read this machine's files in the folders of
-    ``allowed``; ``data`` is the site's own file. ``tell`` receives a line of text for each round."""
+    ``allowed``; ``data`` is the site's own file. ``tell`` receives a line of text for each round.
+    Results and updates of single devices of its own data leave this machine only if it ``shares`` them."""
 
-    def __init__(self, name: str, site: Site, allowed: Allowed, data: str = "", tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        name: str,
+        site: Site,
+        allowed: Allowed,
+        data: str = "",
+        tell: Callable[[str], None] = print,
+        *,
+        shares: bool = False,
+    ) -> None:
         self.name, self._site, self._allowed, self._data, self._log = name, site, allowed, data, tell
+        folder = allowed.folders[0] if allowed.folders else Path.cwd()
+        self._own = OwnData(name, data, folder, shares, tell) if data else None
+        self._shares = shares
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._resources = ExitStack()
-        self._run: tuple[dict[str, Any], Network | None] | None = None
+        self._run: tuple[dict[str, Any], Network | None, Any] | None = None
         self._fleet: Fleet
         self._last_reply: tuple[Any, RecordDict] | None = None
         self._defect = ""
@@ -97,13 +122,20 @@ class Gateway:
             except TinyflError as error:
                 self._log(f"refuses a run: {plain(error, MAX_REPORTED)}")
                 return Error(Trouble.failed, plain(f"{self.name}: {error}", MAX_REPORTED))
-            return shard_record(self.name, self._site.devices, self._site.boards)
+            if ASK not in content and not self._site.stations:
+                return Error(Trouble.failed, f"{self.name} has devices of its own data alone, for runs with --task npz")
+            if ASK not in content:
+                return shard_record(self.name, self._site.devices, self._site.boards)
         with self._lock:
             try:
+                if message_type == MessageType.QUERY:
+                    return self._about_data(content, of_a_node(run_config))
                 return self._answer(message_type, content, of_a_node(run_config))
             except TinyflError as error:
                 self._log(f"cannot do its part: {plain(error, MAX_REPORTED)}")
-                return Error(Trouble.failed, plain(error, MAX_REPORTED))
+                private = isinstance(error, DataError) and (ASK in content or SHARE in content)
+                why = LOOK_THERE if private else plain(error, MAX_REPORTED)
+                return Error(Trouble.failed, f"{self.name}: {why}" if ASK in content else why)
             except Exception as error:  # a defect here or in a library: the gateway goes on, and logs the traceback
                 self._log_defect(error)
                 return Error(Trouble.failed, f"a defect in the gateway, whose log has more: {plain(repr(error))}")
@@ -123,15 +155,38 @@ class Gateway:
         self._log("the same defect again" if text == self._defect else f"a defect in this gateway:\n  {text}")
         self._defect = text
 
+    def _about_data(self, content: RecordDict, options: dict[str, Any]) -> RecordDict:
+        """The answer to a question about this gateway's own data; without any, it says that."""
+        if self._own is None:
+            return RecordDict({SAID: record({})})
+        if self._site.boards:
+            raise ConfigError(
+                "it has boards, and data of its own, which are for simulated devices. Take one of them out of its --fleet file."
+            )
+        return self._own.answer(read_record(content, ASK) or {}, content, resolve(options, installed=True))
+
     def _answer(self, message_type: str, content: RecordDict, options: dict[str, Any]) -> RecordDict | Error:
         request = read_request(content, message_type, {})
-        key = options, request.instructions, request.measure, request.network, request.theta.tobytes()
+        share = read_share(content)
+        key = (
+            options,
+            request.instructions,
+            request.measure,
+            request.network,
+            request.theta.tobytes(),
+            share and share.to_json(),
+        )
         if self._last_reply and self._last_reply[0] == key:
             self._log(f"round {request.instructions.round + 1}: requested again, answered from memory")
             return self._last_reply[1]
         self._events.clear()
         began = time.monotonic()
-        reply = answer(self._fleet_of(options, request.network), self._site.devices, request)
+        if share and request.instructions.devices and not self._shares:
+            raise ConfigError("it sends sums alone. Leave --nodes devices out, or start its gateway with --share-devices.")
+        if share is None:
+            reply = answer(self._fleet_of(options, request.network), self._site.devices, request)
+        else:
+            reply = answer(self._fleet_with(share, options, request.network), share.devices("train").astype(np.uint32), request)
         seconds = time.monotonic() - began
         if isinstance(reply, Error):
             return reply
@@ -148,7 +203,8 @@ class Gateway:
 
     def _fleet_of(self, options: dict[str, Any], network: Network | None) -> Fleet:
         """The site's devices, set up for a run with these options; reused until the options change."""
-        if (options, network) != self._run:
+        run = options, network, None
+        if run != self._run:
             self._resources.close()
             self._run = None
             own = {"data": self._data} if self._data else {}
@@ -164,5 +220,21 @@ class Gateway:
                 refuse_misfit(net, task, net.name, any_targets=config.own_data)  # the coordinator's data may have another shape
             work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
-            self._run = options, network
+            self._run = run
+        return self._fleet
+
+    def _fleet_with(self, share: Share, options: dict[str, Any], network: Network | None) -> Fleet:
+        """The devices of this gateway's own data, simulated, for a run with these options; reused until they change."""
+        run = options, network, share.to_json()
+        if run != self._run:
+            self._resources.close()
+            self._run = None
+            if self._own is None or network is None:
+                raise ConfigError("it has no data of its own any more. Give its file with data or --data, and start it again.")
+            task = self._own.task(share, resolve(options, installed=True))
+            refuse_misfit(network, task, network.name)
+            numbers = share.devices("train").tolist()
+            fleet = simulated(task, network, numbers[-1] - numbers[0] + 1, FASTEST, numbers[0], _memory(self.name))
+            self._resources.callback(fleet.close)
+            self._fleet, self._run = fleet, run
         return self._fleet

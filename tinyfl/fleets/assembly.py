@@ -42,6 +42,8 @@ class Site:
 
     @property
     def devices(self) -> range:
+        if not self.stations:
+            return range(0)
         last = self.stations[-1]
         return range(self.stations[0].first, last.first + last.part.size)
 

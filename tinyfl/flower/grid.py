@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from tinyfl.algorithms import Inner
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.fleet import Fleet, StretchFleet
+from tinyfl.fleet import Devices, Fleet, StretchFleet
 from tinyfl.flower.node import answer, answer_stretch, one_by_one, read_request
 
 try:
@@ -44,7 +44,7 @@ class FleetAddresses(Grid):
     nodes: int
 
     @abstractmethod
-    def devices_at(self, node: int) -> range:
+    def devices_at(self, node: int) -> Devices:
         """The devices of a node."""
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
@@ -52,9 +52,13 @@ class FleetAddresses(Grid):
         process."""
         return {}
 
-    def parts(self) -> Mapping[str, range]:
+    def parts(self) -> Mapping[str, Devices]:
         """The devices of each machine, by its name. Empty within one process."""
         return {}
+
+    def data_sha256(self) -> str:
+        """A hash of the data that nodes bring along; empty if they bring none."""
+        return ""
 
     def stretch(self, inner: Inner, cohort: int) -> int:
         """The number of rounds with ``cohort`` devices and the inner loop ``inner`` that one message may ask for."""

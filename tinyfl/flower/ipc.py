@@ -19,6 +19,12 @@ from tinyfl.errors import LinkError
 WORK_SECONDS, GRACE_SECONDS = 60.0, 60.0
 """Time limit of a reply if the run config sets none, and the allowance added to it."""
 
+ASK = "ask"
+"""The ConfigRecord of a question to a site (tinyfl.flower.sites)."""
+
+ANSWER_SECONDS = 3600.0
+"""Time for the answer to a question, in seconds: a pass over a site's data, or a measurement."""
+
 ENVELOPE = "tinyfl"
 """The ConfigRecord added to a message: its type, or an error."""
 
@@ -34,7 +40,8 @@ def ask(socket: str, message_type: str, content: RecordDict, run_config: Mapping
     Raises LinkError if no gateway listens there, or it ends before it replies.
     """
     request = RecordDict({**content, ENVELOPE: ConfigRecord({"type": message_type}), RUN_CONFIG: ConfigRecord({**run_config})})
-    limit = float(run_config.get("seconds") or WORK_SECONDS) + GRACE_SECONDS
+    work = ANSWER_SECONDS if ASK in content else float(run_config.get("seconds") or WORK_SECONDS)
+    limit = work + GRACE_SECONDS
     try:
         with Client(socket, family="AF_UNIX") as connection:
             connection.send_bytes(_packed(request))

@@ -26,7 +26,7 @@ from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, I64, MAX_CHANGE, U32, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.errors.words import plain
-from tinyfl.fleet import UNSAVED, Event, Saved, Stretch
+from tinyfl.fleet import UNSAVED, Devices, Event, Saved, Stretch
 from tinyfl.networks import Network, from_plan
 
 RAW, NUMPY = "tinyfl.i64le", "numpy.ndarray"
@@ -324,7 +324,7 @@ def events_record(events: Sequence[Event], seconds: float) -> ConfigRecord:
     return ConfigRecord({"said": [json.dumps(asdict(event), ensure_ascii=False) for event in short], "seconds": seconds})
 
 
-def read_events(content: RecordDict, devices: range, round: int) -> tuple[list[Event], float]:
+def read_events(content: RecordDict, devices: Devices, round: int) -> tuple[list[Event], float]:
     """Reads the events of a node's ``devices`` in this round, and the seconds that it worked. Unreadable records give none:
     they do not affect theta."""
     try:

@@ -15,7 +15,7 @@ from tinyfl import core
 from tinyfl.algorithms import Updates
 from tinyfl.core import F32, U32, Code
 from tinyfl.errors import Corrupt
-from tinyfl.fleet import Fleet, Phis, StretchFleet, absent, draw_cohort, draw_cohorts
+from tinyfl.fleet import Devices, Fleet, Phis, StretchFleet, absent, among, draw_cohort, draw_cohorts
 from tinyfl.flower.messages import (
     Instructions,
     Trouble,
@@ -64,14 +64,12 @@ def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, 
     return Request(read_theta(arrays), instructions, measure, read_network(content))
 
 
-def cohort_at(devices: range, instructions: Instructions) -> U32:
+def cohort_at(devices: Devices, instructions: Instructions) -> U32:
     """The round's cohort within ``devices``, in ascending order."""
-    cohort = draw_cohort(instructions.seed, instructions.round, instructions.cohort, instructions.fleet_size)
-    first, last = np.searchsorted(cohort, [devices.start, devices.stop])
-    return cohort[first:last]
+    return among(draw_cohort(instructions.seed, instructions.round, instructions.cohort, instructions.fleet_size), devices)
 
 
-def answer(fleet: Fleet, devices: range, request: Request) -> RecordDict | Error:
+def answer(fleet: Fleet, devices: Devices, request: Request) -> RecordDict | Error:
     """The reply of a node that serves the ``devices`` of ``fleet``."""
     told = request.instructions
     if told.devices:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from httpx import HTTPError
@@ -20,7 +19,7 @@ from httpx import HTTPError
 from tinyfl import __version__
 from tinyfl.errors import ConfigError, Corrupt, TrainingError
 from tinyfl.errors.words import plain
-from tinyfl.fleet import Event
+from tinyfl.fleet import Devices, Event, words_for
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import NETWORK, VERSION, Trouble, network_record, read_error, read_events, read_shard
 from tinyfl.flower.node import Request, one_by_one, read_apart, read_request
@@ -48,12 +47,14 @@ UNREACHABLE = (HTTPError, OSError)
 
 @dataclass(frozen=True)
 class RemoteNode:
-    """A Flower node, its devices and its boards, from the roll call; ``name`` is for people."""
+    """A Flower node, its devices and its boards, from the roll call; ``name`` is for people. ``further`` records go along with
+    each message to it."""
 
     node: int
     name: str
-    devices: range
+    devices: Devices
     boards: tuple[Mapping[str, Any], ...] = ()
+    further: Mapping[str, ConfigRecord] = field(default_factory=dict)
 
 
 def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[RemoteNode, ...]:
@@ -80,7 +81,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
                     trouble[node] = str(content.reason)
             except Corrupt as error:  # a node of another program, or a lying one: it serves no devices
                 trouble[node] = f"{error} Run tinyfl's ClientApp there, of this version."
-        in_order = sorted(remotes.values(), key=lambda remote: remote.devices.start)
+        in_order = sorted(remotes.values(), key=lambda remote: remote.devices[0])
         _refuse_overlaps(in_order, fleet_size)
         if sum(len(remote.devices) for remote in in_order) == fleet_size:
             _refuse_twins(in_order)
@@ -105,21 +106,21 @@ def _with_unique_names(remotes: Sequence[RemoteNode]) -> tuple[RemoteNode, ...]:
     """The nodes, with their devices added to names that occur twice."""
     names = Counter(remote.name for remote in remotes)
     return tuple(
-        replace(remote, name=f"{remote.name} ({_range(remote.devices)})") if names[remote.name] > 1 else remote
+        replace(remote, name=f"{remote.name} ({words_for(remote.devices)})") if names[remote.name] > 1 else remote
         for remote in remotes
     )
 
 
 def _refuse_overlaps(remotes: Sequence[RemoteNode], fleet_size: int) -> None:
     for one, other in pairwise(remotes):
-        if other.devices.start < one.devices.stop:
+        if other.devices[0] <= one.devices[-1]:
             raise ConfigError(
-                f"{one.name} and {other.name} both serve device {other.devices.start}. Give each gateway a --first-device of "
-                f"its own: {one.name} has devices {_range(one.devices)}."
+                f"{one.name} and {other.name} both serve device {other.devices[0]}. Give each gateway a --first-device of "
+                f"its own: {one.name} has devices {words_for(one.devices)}."
             )
-    if remotes and remotes[-1].devices.stop > fleet_size:
+    if remotes and remotes[-1].devices[-1] >= fleet_size:
         raise ConfigError(
-            f"{remotes[-1].name} serves devices {_range(remotes[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
+            f"{remotes[-1].name} serves devices {words_for(remotes[-1].devices)}, and the run has 0 to {fleet_size - 1}. "
             "Give the run more devices, or the gateway another --first-device."
         )
 
@@ -135,12 +136,8 @@ def _refuse_twins(remotes: Sequence[RemoteNode]) -> None:
 
 
 def _gaps(remotes: Sequence[RemoteNode], fleet_size: int) -> list[str]:
-    edges = [0, *(edge for remote in remotes for edge in (remote.devices.start, remote.devices.stop)), fleet_size]
-    return [_range(range(a, b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
-
-
-def _range(devices: range) -> str:
-    return f"{devices.start}" if len(devices) == 1 else f"{devices.start} to {devices.stop - 1}"
+    edges = [0, *(edge for remote in remotes for edge in (int(remote.devices[0]), int(remote.devices[-1]) + 1)), fleet_size]
+    return [words_for(range(a, b)) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
 
 
 @dataclass
@@ -253,7 +250,7 @@ def _silence(each: _Pending) -> Error:
 class RemoteGrid(FleetAddresses):
     """The grid of the fleet on ``remotes``, over Flower's ``grid``, with a node for each of them or, with ``each_device``, for
     each device. A remote node has ``seconds`` for its part of a round, plus Flower's overhead. Messages carry the ``network``,
-    so nodes need no copy of a model file."""
+    so nodes need no copy of a model file. ``data`` is a hash of the data of the nodes' own."""
 
     def __init__(
         self,
@@ -264,21 +261,28 @@ class RemoteGrid(FleetAddresses):
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
+        data: str = "",
     ) -> None:
+        self._data = data
         self._post, self.remotes, self._each_device = Post(grid), tuple(remotes), each_device
         self._network = network_record(network)
         self._seconds, self._report = seconds, on_event or (lambda event: None)
         self._spent: dict[str, Mapping[str, float]] = {}
-        self._starts = [remote.devices.start for remote in self.remotes]
-        self.nodes = self.remotes[-1].devices.stop if each_device else len(self.remotes)
+        self._remote_of = (
+            {int(device): at for at, remote in enumerate(remotes) for device in remote.devices} if each_device else {}
+        )
+        self.nodes = len(self._remote_of) or len(self.remotes)
+
+    def data_sha256(self) -> str:
+        return self._data
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         return self._spent
 
-    def parts(self) -> Mapping[str, range]:
+    def parts(self) -> Mapping[str, Devices]:
         return {remote.name: remote.devices for remote in self.remotes}
 
-    def devices_at(self, node: int) -> range:
+    def devices_at(self, node: int) -> Devices:
         return range(node - 1, node) if self._each_device else self.remotes[node - 1].devices
 
     def answers(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
@@ -295,7 +299,7 @@ class RemoteGrid(FleetAddresses):
         devices = [message.metadata.dst_node_id - 1 for message in messages]
         by_remote: dict[int, list[int]] = {}
         for device in devices:
-            by_remote.setdefault(int(np.searchsorted(self._starts, device, "right")) - 1, []).append(device)
+            by_remote.setdefault(self._remote_of[device], []).append(device)
         content, answers = messages[0].content, dict[int, RecordDict | Error]()
         contents = {
             remote: RecordDict(
@@ -311,14 +315,15 @@ class RemoteGrid(FleetAddresses):
         return [answers[device] for device in devices]
 
     def _report_trouble(self, round: int, at: RemoteNode, error: Error) -> None:
-        why = f"node-error: {at.name}, devices {_range(at.devices)}: {error.reason}"
-        self._report(Event(round, at.devices.start, "", "left out", why))
+        why = f"node-error: {at.name}, devices {words_for(at.devices)}: {error.reason}"
+        self._report(Event(round, int(at.devices[0]), "", "left out", why))
 
     def _exchange(self, contents: Mapping[int, RecordDict], message: Message) -> Mapping[int, RecordDict | Error]:
         """The reply of each remote node. Reports its events and errors."""
         deadline = time.monotonic() + self._seconds + GRACE_SECONDS
         by_node = {
-            self.remotes[remote].node: RecordDict({**content, NETWORK: self._network}) for remote, content in contents.items()
+            self.remotes[remote].node: RecordDict({**content, NETWORK: self._network, **self.remotes[remote].further})
+            for remote, content in contents.items()
         }
         answers = self._post.exchange(by_node, message.metadata.message_type, deadline)
         round = int(message.content["config"].get("round", 0))  # type: ignore[arg-type]

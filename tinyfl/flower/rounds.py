@@ -141,7 +141,7 @@ class Federation:
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
         self._validate = validate if config.evaluate_every else None
-        self.hashes = config.sha256(), data_sha256(config), network_sha256(config)
+        self.hashes = config.sha256(), grid.data_sha256() or data_sha256(config), network_sha256(config)
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
         self._changed = False
@@ -231,8 +231,9 @@ class Federation:
             ("data", "network"), (checkpoint.data_sha256, checkpoint.network_sha256), self.hashes[1:], strict=True
         ):
             if before != now:
+                what = getattr(self.config, key) or "the data of the sites"
                 raise RunError(
-                    f"{getattr(self.config, key)} was changed since the run started, so it cannot be resumed. "
+                    f"{what} was changed since the run started, so it cannot be resumed. "
                     f"Restore it, give --{key} another copy of what it was, or start a new run with another --out."
                 )
         shape = self._snapshot.state.theta.shape

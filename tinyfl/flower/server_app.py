@@ -21,13 +21,15 @@ from flwr.serverapp import Grid, ServerApp
 import tinyfl
 from tinyfl.config import Config, resolve
 from tinyfl.errors import ConfigError, RunError, TinyflError
-from tinyfl.fleet import Event
+from tinyfl.fleet import Event, words_for
 from tinyfl.fleets.assembly import Boards, Training
 from tinyfl.flower.allowed import Allowed, allowed_here, refuse_extensions, refuse_paths
 from tinyfl.flower.extensions import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.settings import from_run_config
+from tinyfl.flower.sites import load_over, nodes_of
+from tinyfl.flower.sites_task import SitesTask
 from tinyfl.networks import WEIGHTS
 from tinyfl.runs.directory import CONFIG, RunDirectory, free_directory
 from tinyfl.system.encoding import write_what_can_be
@@ -61,7 +63,12 @@ def main(grid: Grid, context: Context) -> None:
             least = RunDirectory(Path(options["resume"])).config().minimum
         options["minimum"] = max(1, options.get("minimum", least))
         run = tinyfl.simulate(
-            over=partial(over_nodes, grid), progress=_on_progress, on_event=_on_event, on_note=_on_note, **options
+            over=partial(over_nodes, grid),
+            load=partial(load_over, grid),
+            progress=_on_progress,
+            on_event=_on_event,
+            on_note=_on_note,
+            **options,
         )
     except TinyflError as error:
         begun = "" if options and _holds_a_run(options) else "not begun, "
@@ -124,16 +131,23 @@ def over_nodes(
         raise ConfigError(
             "the nodes of a federation cannot standardise their data as an earlier run did. Give --standardise, or run it here."
         )
-    demand_task(grid, grid.get_node_ids(), config)
-    nodes = call_roll(grid, config.devices)
+    data = ""
+    if isinstance(work.task, SitesTask):
+        nodes, data = nodes_of(work.task), work.task.digest
+    else:
+        demand_task(grid, grid.get_node_ids(), config)
+        nodes = call_roll(grid, config.devices)
     demand_task(grid, [node.node for node in nodes], config)
     for node in nodes[:MAX_NAMED]:
-        print(f"{node.name}: devices {node.devices.start} to {node.devices.stop - 1}, {len(node.boards)} boards", flush=True)
+        print(f"{node.name}: devices {words_for(node.devices)}, {len(node.boards)} boards", flush=True)
     if len(nodes) > MAX_NAMED:
         print(f"and {len(nodes) - MAX_NAMED} more nodes", flush=True)
     boards = [dict(board) for node in nodes for board in node.boards]
     each_device = config.gateways is None
-    yield RemoteGrid(grid, nodes, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards
+    yield (
+        RemoteGrid(grid, nodes, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event, data=data),
+        boards,
+    )
 
 
 def _on_progress(progress: Progress) -> None:

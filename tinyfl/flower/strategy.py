@@ -12,7 +12,7 @@ from tinyfl import core
 from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of
 from tinyfl.errors import ConfigError, LinkError, TrainingError
-from tinyfl.fleet import Event, Stretch, draw_cohort, draw_cohorts, spans
+from tinyfl.fleet import Event, Stretch, among, draw_cohort, draw_cohorts, spans
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import (
     Trouble,
@@ -154,9 +154,8 @@ class FleetStrategy(Strategy):
         if self.each_device:
             return {in_order[device]: [device] for device in cohort.tolist()}
         assert isinstance(grid, FleetAddresses)
-        edges = [(node, grid.devices_at(node)) for node in in_order]
-        cuts = np.searchsorted(cohort, [[devices.start, devices.stop] for _, devices in edges])
-        return {node: cohort[a:b] for (node, _), (a, b) in zip(edges, cuts, strict=True) if b > a}  # type: ignore[misc]
+        shares = {node: among(cohort, grid.devices_at(node)) for node in in_order}
+        return {node: share for node, share in shares.items() if len(share)}  # type: ignore[misc]
 
     def aggregate_train(
         self,

@@ -21,6 +21,7 @@ from tinyfl.report.tables import comparison, worst_devices
 from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -57,7 +58,9 @@ def write_report(
         net, theta, start, learnt["adapt_lr"], baseline["adapt_lr"], learnt["shots"], config.tasks, config.clip,
         starts_from(config.network), adaptation,
     )  # fmt: skip
-    return _write(directory, config, net, result, drawn(lambda: device_figures(task, comparison)), note)
+    elsewhere = DataError("The samples are at their sites.")
+    picture = elsewhere if isinstance(task, Elsewhere) else drawn(lambda: device_figures(task, comparison))
+    return _write(directory, config, net, result, picture, note)
 
 
 def rebuild(path: Path, note: Note = str) -> Path:

@@ -45,6 +45,9 @@ CHECKPOINT_FIELDS = (
 
 MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "validation", "best"), "memory."
 
+DEVICES = "devices.csv"
+"""The results of single devices, if sites have sent them."""
+
 KEPT = "checkpoint"
 """The folder of what simulated devices keep from round to round."""
 

@@ -260,14 +260,14 @@ def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -
     rows = []
     for shot in shots:
         episodes = task.episodes("test", tasks, shot)
-        for method, what, values in _trivial(task, network, episodes):
+        for method, what, values in trivial(task, network, episodes):
             mean, ci95, devices = mean_and_interval(values, episodes.device)
             none = dict.fromkeys(("loss", "loss_ci95", "accuracy", "accuracy_ci95"))
             rows.append(finite({"shots": shot, "method": method, **none, what: mean, f"{what}_ci95": ci95, "tasks": devices}))
     return rows
 
 
-def _trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
+def trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
     """Each trivial method, its metric, and its values (episodes,)."""
     support, query = episodes.support, episodes.query
     if network.classifies:

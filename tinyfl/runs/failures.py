@@ -8,16 +8,19 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyfl.config import Config
 from tinyfl.core import Code
 from tinyfl.errors.words import plain
+from tinyfl.fleet import Devices, words_for
 from tinyfl.runs.directory import EVENTS, ROUNDS
 
 MAX_BYTES = 1 << 22
 """Size of the end of events.jsonl that is searched for a part's last event, in bytes."""
 
 
-def failed(folder: Path, parts: Mapping[str, range]) -> dict[str, str]:
+def failed(folder: Path, parts: Mapping[str, Devices]) -> dict[str, str]:
     """The ``parts`` of a fleet (name to devices) that had devices in the cohorts of the run in ``folder`` but sent no update;
     each with a message for people."""
     rounds_of = dict.fromkeys(parts, 0)
@@ -33,8 +36,8 @@ def failed(folder: Path, parts: Mapping[str, range]) -> dict[str, str]:
     return {name: _message(folder, parts[name], rounds) for name, rounds in rounds_of.items() if rounds}
 
 
-def _message(folder: Path, devices: range, rounds: int) -> str:
-    which = f"device {devices.start}" if len(devices) == 1 else f"devices {devices.start} to {devices.stop - 1}"
+def _message(folder: Path, devices: Devices, rounds: int) -> str:
+    which = f"device{'s' * (len(devices) > 1)} {words_for(devices)}"
     when = "the one round that asked for it" if rounds == 1 else f"any of the {rounds:,} rounds that asked for one"
     why = last_words(folder, devices)
     return f"{which}, no update in {when}{why and f' ({why})'}"
@@ -60,10 +63,13 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
                 continue  # truncated at its start or end
 
 
-def _common(spans: str, devices: range) -> int:
+def _common(spans: str, devices: Devices) -> int:
     """The number of ``devices`` within ``spans``, such as 0-7,9 (tinyfl.fleet.spans)."""
     ends = [[int(end) for end in span.split("-")] for span in spans.split(",") if span]
-    return sum(max(0, min(pair[-1] + 1, devices.stop) - max(pair[0], devices.start)) for pair in ends)
+    if isinstance(devices, range):
+        return sum(max(0, min(pair[-1] + 1, devices.stop) - max(pair[0], devices.start)) for pair in ends)
+    first, last = (np.searchsorted(devices, [pair[at] + past for pair in ends]) for at, past in ((0, 0), (-1, 1)))
+    return int((last - first).sum())
 
 
 def diverged(left_out: Mapping[str, int], config: Config) -> str:

@@ -1,5 +1,6 @@
 """A run's learner: its task, its network, and the initial weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -12,7 +13,11 @@ from tinyfl.errors.words import plain
 from tinyfl.networks import INITIALISATION, WEIGHTS, Network, is_file, network
 from tinyfl.networks.layers import learning
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.tasks import Task, targets_for
+
+Load = Callable[[Config], Task]
+"""Loads the task of a config."""
 
 DEVICES = 1000
 """The fleet's size for a task of the user's own that takes any, where nothing gives one."""
@@ -29,17 +34,17 @@ class Learner:
     notes: tuple[str, ...]
 
 
-def learner_of(config: Config) -> Learner:
-    """The config's task and network; a network from a file, or from a run, starts from its weights.
+def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
+    """The config's task, as ``load`` loads it, and its network; a network from a file, or from a run, starts from its weights.
 
     Raises ConfigError if the network's inputs or outputs differ from the task's.
     """
     if config.network.endswith(WEIGHTS):
-        learner = _of_weights(config)
+        learner = _of_weights(config, load)
     elif is_file(config.network):
-        learner = _of_file(config)
+        learner = _of_file(config, load)
     else:
-        task = config.load_task()
+        task = load(config)
         net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
         learner = Learner(task, net, net.initial_weights(config.seed), ())
     net = learner.network.frozen(config.freeze)
@@ -49,18 +54,18 @@ def learner_of(config: Config) -> Learner:
     return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
 
 
-def _of_weights(config: Config) -> Learner:
+def _of_weights(config: Config, load: Load) -> Learner:
     """The learner of a finished run's weights, whose standardisation of inputs and values goes on if the config has none."""
     path = Path(config.network)
     start = Initialisation.load(path)
     shown = plain(path.parent.name if path.name == INITIALISATION else path.name)
     net, notes = replace(start.network, layers=learning(start.network.layers)), [f"start: the weights of {shown}"]
-    if config.own_data and not config.standardise and start.standard.changes:
+    if config.data and config.own_data and not config.standardise and start.standard.changes:
         task = config.load_task(start.standard)
         notes.append("x and y: standardised as in that run (--standardise does it by these data)")
     else:
         kind = targets_for(net.loss) if config.own_data else ""
-        task = replace(config, targets=config.targets or kind).load_task()
+        task = load(replace(config, targets=config.targets or kind))
     refuse_misfit(net, task, config.network)
     if net.loss is not task.loss:
         raise ConfigError(
@@ -70,18 +75,18 @@ def _of_weights(config: Config) -> Learner:
     return Learner(task, net, start.theta, tuple(notes))
 
 
-def _of_file(config: Config) -> Learner:
+def _of_file(config: Config, load: Load) -> Learner:
     """The learner of a Keras file, which also determines the targets if the config does not."""
-    from tinyfl.networks.keras import LOSSES, compiled_with, from_keras, load, targets_of
+    from tinyfl.networks import keras
 
-    model = load(Path(config.network))
-    task = replace(config, targets=config.targets or targets_of(model)).load_task()
-    net, start = from_keras(model, loss=task.loss)
+    model = keras.load(Path(config.network))
+    task = load(replace(config, targets=config.targets or keras.targets_of(model)))
+    net, start = keras.from_keras(model, loss=task.loss)
     refuse_misfit(net, task, config.network, any_targets=config.own_data)
-    notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], compiled_with(model)
+    notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], keras.compiled_with(model)
     if model.output_shape[-1] == 1 and net.classifies:
         notes.append("network: its single yes-or-no output became two, one per class, with the same answers")
-    elif compiled and LOSSES.get(compiled) is not task.loss:
+    elif compiled and keras.LOSSES.get(compiled) is not task.loss:
         notes.append(f"loss: {task.loss.name}, instead of {plain(compiled)}, which the file was compiled with")
     return Learner(task, net, start, tuple(notes))
 
@@ -112,12 +117,12 @@ def _absolute(part: Part) -> Part:
     return replace(part, board=board, faults=str(Path(part.faults).resolve()) if part.faults else "")
 
 
-def fitted(config: Config) -> tuple[Config, Learner]:
-    """The config completed from the data, and its learner.
+def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learner]:
+    """The config completed from the data, and its learner; ``load`` loads the task.
 
     Raises ConfigError if the config asks for more devices than the data have.
     """
-    learner = learner_of(config)
+    learner = learner_of(config, load)
     task = learner.task
     devices = config.devices or task.fleet_size
     if not devices and not config.chosen("task").built_in:
@@ -135,7 +140,7 @@ def fitted(config: Config) -> tuple[Config, Learner]:
             f"a minimum of {config.minimum:,} updates from a cohort of {config.cohort:,}: no round could count. Give a smaller "
             "--minimum, or a larger --cohort."
         )
-    if config.gateways is not None and config.gateways > devices:
+    if config.gateways is not None and config.gateways > devices and not isinstance(task, Elsewhere):
         raise ConfigError(f"{config.gateways:,} gateways for {devices:,} devices. Give --nodes 1 to {devices:,}, or devices.")
     name = str(Path(config.network).resolve()) if is_file(config.network) else learner.network.name
     data = str(Path(config.data).resolve()) if config.data else ""

@@ -19,7 +19,7 @@ from tinyfl.errors.words import plain, shell
 from tinyfl.networks import is_file
 from tinyfl.runs.directory import CONFIG, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.extensions import again
-from tinyfl.runs.learner import fitted
+from tinyfl.runs.learner import Load, fitted
 
 FILES = {"data": data_sha256, "network": network_sha256}
 """Settings that may be files, with what hashes one: a resumed run may find the file elsewhere."""
@@ -43,7 +43,9 @@ class Resumption:
             directory.change(self.saved, changed)
 
 
-def resumed(directory: RunDirectory, options: Mapping[str, Any], file: Path | None) -> Resumption:
+def resumed(
+    directory: RunDirectory, options: Mapping[str, Any], file: Path | None, load: Load = Config.load_task
+) -> Resumption:
     """The run in ``directory``, with the changes in ``options`` over those in ``file`` that a resumed run may have.
 
     Raises RunError if they describe another run, or an older tinyfl scaled the data differently.
@@ -61,7 +63,7 @@ def resumed(directory: RunDirectory, options: Mapping[str, Any], file: Path | No
     wanted = resolve({**saved.as_options(), **given}, installed=True)
     wanted.demand_code()
     notes = [_moved(directory, key, saved, wanted) for key in FILES]
-    wanted, more = _with_rounds(directory, saved, fitted(wanted)[0])
+    wanted, more = _with_rounds(directory, saved, fitted(wanted, load)[0])
     for key, value in vars(wanted).items():
         before = getattr(saved, key)
         may = key in (*MAY_CHANGE, *ROUNDS) or (_is_path(key, value) and _is_path(key, before))

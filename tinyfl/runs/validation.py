@@ -6,7 +6,9 @@ from typing import Any
 
 from tinyfl.core import F32, FASTEST, Engine
 from tinyfl.networks import Network
-from tinyfl.runs.evaluation import Adaptation, best_rate, plain_adaptation
+from tinyfl.runs import elsewhere
+from tinyfl.runs.elsewhere import Elsewhere
+from tinyfl.runs.evaluation import Adaptation, Tried, best_rate, plain_adaptation
 from tinyfl.runs.records import MAX_LOSS, ValidationRow
 from tinyfl.tasks import Task
 
@@ -69,8 +71,15 @@ def validator(
     None at the best rate. A loss of values is in the squared unit of the user's targets."""
     unit = task.standardisation.squared_unit if task.standardisation else 1.0
 
+    rates = (adapt_lr,) if adapt_lr else None
+
+    def tried(theta: F32) -> Tried | None:
+        if isinstance(task, Elsewhere):
+            return elsewhere.best_rate(task, network, theta, "batch", shots, clip, adaptation, rates)
+        return best_rate(task, network, theta, "batch", shots, clip, engine, adaptation, rates)
+
     def validate(rounds: int, theta: F32) -> ValidationRow:
-        found = best_rate(task, network, theta, "batch", shots, clip, engine, adaptation, (adapt_lr,) if adapt_lr else None)
+        found = tried(theta)
         loss = found.loss * unit if found and found.loss * unit <= MAX_LOSS else None
         if found is None or (loss is None and not network.classifies):
             return ValidationRow(round=rounds, adapt_lr=None, loss=None, accuracy=None)

@@ -1,5 +1,6 @@
 """Safe reading and atomic writing of files, and temporary folders that are removed even after a kill."""
 
+import csv
 import errno
 import fcntl
 import io
@@ -9,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -208,6 +209,15 @@ def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """``rows`` as a CSV file; the first has all columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 @contextmanager

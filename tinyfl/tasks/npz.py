@@ -16,14 +16,15 @@ from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
 from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
-from tinyfl.data.devices import members, owners
-from tinyfl.data.reading import read_table
+from tinyfl.data.devices import Seats, members, owners
+from tinyfl.data.reading import in_order, read_table
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
-from tinyfl.tasks import Episodes, Split, numbers
-from tinyfl.tasks.standard import Standardisation, centred, missing, spread, spread_of_present
+from tinyfl.tasks import Episodes, Split
+from tinyfl.tasks.standard import Standardisation, missing, spread
+from tinyfl.tasks.sums import centred
 
 MAX_WORDS = 1 << 22
 """Maximum number of random words at once: bounds the memory of shuffles, wherever a device has very many samples."""
@@ -35,7 +36,8 @@ FAR = 10
 
 class Npz:
     """The task of one table, or of the file that holds it. ``standard`` is the standardisation of an earlier run; without it,
-    it is computed from the training devices. ``targets`` is the kind of y; empty to detect it."""
+    it is computed from the training devices. ``targets`` is the kind of y; empty to detect it. ``seats`` are for the table of
+    one site among several, whose coordinator has seen to the rest."""
 
     name = "npz"
     activation = Activation.relu
@@ -48,6 +50,7 @@ class Npz:
         targets: str = "",
         standard: Standardisation | None = None,
         reading: Reading = USUAL,
+        seats: Seats | None = None,
     ) -> None:
         table = data if isinstance(data, Table) else read_table(data, reading)
         source, y = table.source, table.y
@@ -56,11 +59,13 @@ class Npz:
         x = checked_inputs(source, table.x, fill)
         names, owner = owners(table)
         if standard is not None:
+            x = in_order(source, x.reshape(table.x.shape), table.names, standard.names).reshape(x.shape)
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
         least = reading.shots + 1 if reading.drop_small else 0
-        self._members = members(table, names, owner, seed, labels, least)
+        self._seats = seats or Seats.alone(members(table, names, owner, seed, labels, least))
+        self._members = self._seats.members
         trains = np.isin(owner, self._members["train"])
         order = np.argsort(owner, kind="stable")
         if standard is not None:
@@ -80,7 +85,9 @@ class Npz:
         self._targets: F32 | None = None
         if labels is not None:
             self.loss, self.outputs = Loss.softmax_cross_entropy, len(standard.classes)
-            self._labels = self._numbered(labels, labels[trains], standard.classes)[order]
+            if seats is None:
+                self._demand_seen(labels, labels[trains], standard.classes)
+            self._labels = np.searchsorted(standard.classes, labels).astype(np.int32)[order]
         elif values is not None:
             self.loss, self.outputs = Loss.mean_squared_error, values.shape[1]
             self._targets = np.ascontiguousarray(standard.targets(values)[order])
@@ -91,7 +98,7 @@ class Npz:
         self._first = np.cumsum(self._count) - self._count
         self._names = names
         self.shape = shape_of(source, table.x)
-        self.fleet_size: int | None = len(self._members["train"])
+        self.fleet_size: int | None = self._seats.fleet_size
 
     def _refuse_misfit(
         self, standard: Standardisation, x: NDArray[Any], labels: NDArray[Any] | None, values: NDArray[Any] | None
@@ -131,8 +138,8 @@ class Npz:
             )
         return replace(standard, target_mean=mean, target_scale=scale, notes=(*standard.notes, *notes))
 
-    def _numbered(self, labels: NDArray[Any], trained: NDArray[Any], classes: NDArray[Any]) -> I32:
-        """Classes as indices into ``classes``. Raises DataError for a class that no training device has."""
+    def _demand_seen(self, labels: NDArray[Any], trained: NDArray[Any], classes: NDArray[Any]) -> None:
+        """Raises DataError for a class that no training device has, and if they have one class only."""
         unseen = ~np.isin(labels, np.intersect1d(trained, classes))
         if unseen.any():
             row, others = int(unseen.argmax()), np.unique(labels[unseen])
@@ -144,7 +151,6 @@ class Npz:
             )
         if len(np.unique(trained)) < 2:
             raise DataError(f"{self.source}: array y has one class only, {trained[0]}. There is nothing to classify.")
-        return np.searchsorted(classes, labels).astype(np.int32)
 
     def _source(self, rows: I64) -> TableSource:
         rows = np.ascontiguousarray(rows, dtype=np.int64)
@@ -161,7 +167,7 @@ class Npz:
         return self.streams(devices, np.full(len(devices), round, np.uint32), samples)
 
     def streams(self, devices: U32, rounds: U32, samples: int) -> TableSource:
-        device = self._members["train"][devices]
+        device = self._members["train"][np.searchsorted(self._seats.numbers["train"], devices)]
         most = int(self._count[device].max())
         at = np.arange(samples) % self._count[device][:, None]
         rows = np.empty((len(devices), samples), np.int64)
@@ -199,25 +205,54 @@ class Npz:
 
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
-        members = self._members[split][:count]
-        spare = self._count[members] - shots
-        if spare.min() < 1:
-            smallest = members[int(spare.argmin())]
-            fewer = f"--shots {self._count[smallest] - 1} or fewer, or " if self._count[smallest] > 1 else ""
-            raise DataError(
-                f"{self.source}: device {plain(self._names[smallest], 40)} ({split}) has {self._count[smallest]} samples, too "
-                f"few for {shots} shots and a query, as {np.sum(self._count <= shots):,} of all {len(self._count):,} devices "
-                f"have. Use {fewer}--drop-small, which evaluates only the others."
-            )
-        draws = max(1, count // len(members))
+        held_out = self._members[split][:count]
+        draws, queries = drawing(self.source, split, self._names, self._count, held_out, count, shots)
+        return self.share(split, len(held_out), shots, draws, queries)
+
+    def held_out(self, split: Split, devices: int) -> NDArray[Any]:
+        """The names of this table's devices among the first ``devices`` that are held out for ``split``."""
+        names: NDArray[Any] = self._names[self._members[split][self._seats.numbers[split] < devices]]
+        return names
+
+    def share(self, split: Split, devices: int, shots: int, draws: int, queries: int) -> Episodes:
+        """``draws`` episodes, with up to ``queries`` samples to measure on, of each device of this table among the first
+        ``devices`` of all sites that are held out for ``split``."""
+        mine = self._seats.numbers[split] < devices
+        members, number = self._members[split][mine], self._seats.numbers[split][mine]
         device = np.repeat(members, draws)
-        queries = min(MAX_QUERIES, int(spare.max()))
-        words = core.random(self.seed, Stream.support, numbers(0, len(device)), words=int(self._count[device].max()))
+        episode = (number[:, None] * draws + np.arange(draws)).ravel().astype(np.uint32)
+        words = core.random(self.seed, Stream.support, episode, words=int(self._count[device].max()))
         rows = self._shuffled(device, words)
         # A device with fewer spare samples than queries repeats some of them.
         at = shots + np.arange(queries) % (self._count[device] - shots)[:, None]
         owner = np.repeat(np.arange(len(members), dtype=np.int32), draws)
         return Episodes(self._source(rows[:, :shots]), self._source(np.take_along_axis(rows, at, axis=1)), owner)
+
+
+def drawing(
+    source: str,
+    split: Split,
+    names: NDArray[Any],
+    counts: NDArray[np.integer[Any]],
+    held_out: I64,
+    count: int,
+    shots: int,
+) -> tuple[int, int]:
+    """How many episodes of each device that is ``held_out`` make up about ``count``, and with how many queries. ``names`` are
+    those of all devices, and ``counts`` the samples of each.
+
+    Raises DataError if a held-out device has too few samples for the shots.
+    """
+    spare = counts[held_out] - shots
+    if spare.min() < 1:
+        smallest = held_out[int(spare.argmin())]
+        fewer = f"--shots {counts[smallest] - 1} or fewer, or " if counts[smallest] > 1 else ""
+        raise DataError(
+            f"{source}: device {plain(names[smallest], 40)} ({split}) has {counts[smallest]} samples, too "
+            f"few for {shots} shots and a query, as {np.sum(counts <= shots):,} of all {len(counts):,} devices "
+            f"have. Use {fewer}--drop-small, which evaluates only the others."
+        )
+    return max(1, count // len(held_out)), min(MAX_QUERIES, int(spare.max()))
 
 
 def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standardise: bool) -> Standardisation:
@@ -231,7 +266,7 @@ def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standar
         refuse_non_finite(
             table.source, "x", np.where(never, x, 0), "No training device has a value there: leave that input out"
         )
-    mean, scale, varies = spread_of_present(x[trains])
+    mean, scale, varies = spread(x[trains])
     notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
     if not varies.all():
         constant = named([_input(table, each) for each in np.flatnonzero(~varies)])

@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F32
+from tinyfl.tasks.sums import Squares, Sums, centred
 
 F64 = NDArray[np.float64]
 
 ROUNDING = 4
-"""Rounding error, in units in the last place of a float64: a column that varies by no more counts as constant."""
-
-EXACT = 2.0**62
-"""Bound below which 64-bit whole numbers are subtracted as whole numbers."""
+"""Rounding error, in units in the last place of a float64: a column that deviates by no more than half of it is constant."""
 
 
 @dataclass(frozen=True)
@@ -119,60 +117,19 @@ def missing(x: NDArray[Any]) -> NDArray[np.bool_]:
     return gone
 
 
-def spread_of_present(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
-    """``spread`` of the values of ``x`` (rows, columns) that are not missing; each column has one."""
-    gone = missing(x)
-    some = gone.any(axis=0)
-    mean, scale, varies = spread(np.where(some, 0, x) if some.any() else x)
-    for column in np.flatnonzero(some):
-        of_column = spread(x[~gone[:, column], column, None])
-        for whole, part in zip((mean, scale, varies), of_column, strict=True):
-            whole[column] = part[0]
-    return mean, scale, varies
-
-
-def centred(x: NDArray[Any], mean: F64) -> F64:
-    """``x`` (rows, columns), of any numeric dtype, minus ``mean`` (columns,). 64-bit whole numbers, which float64 cannot hold
-    beyond 2^53, are subtracted as whole numbers."""
-    difference = x.astype(np.float64)
-    difference -= mean
-    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
-        near = (np.abs(difference) < EXACT) & (np.abs(mean) < EXACT)
-        rounded = np.where(np.abs(mean) < EXACT, np.rint(mean), 0)
-        exact = x.astype(np.int64) - rounded.astype(np.int64)
-        difference = np.where(near, exact - (mean - rounded), difference)
-    return difference
-
-
 def spread(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
-    """Mean and scale of each column of ``x`` (rows, columns), and whether it varies.
+    """Mean and scale of each column of ``x`` (rows, columns), of its values that are not missing, and whether it varies: see
+    ``spread_of``. Each column has a value."""
+    mean = Sums.of(x).mean
+    return spread_of(mean, Squares.of(x, mean), x.dtype)
+
+
+def spread_of(mean: F64, squares: Squares, dtype: np.dtype[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """Mean and scale of each column of ``dtype`` whose sums around ``mean`` are ``squares``, and whether it varies.
 
     The scale is the standard deviation. For a constant column it is the magnitude of its value, but at least 1, so that another
     value on another device does not become an outlier of a million deviations.
     """
-    low, high = x.min(axis=0), x.max(axis=0)
-    varies = low != high
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    size = np.maximum(np.abs(low), np.abs(high))
-    with np.errstate(over="ignore", invalid="ignore"):
-        if x.dtype.kind == "f":
-            varies &= high - low > ROUNDING * np.spacing(size)
-        unit = _power_of_two(size)
-        mean = (x / unit).mean(axis=0) * unit
-        rest = centred(x, mean)
-        # Scaled, so that squares neither overflow nor underflow.
-        unit = _power_of_two(np.abs(rest).max(axis=0))
-        rest /= unit
-        off = rest.mean(axis=0)
-        mean = mean + off * unit
-        deviation = np.sqrt(((rest - off) ** 2).mean(axis=0)) * unit
-    varies &= deviation > 0
+    deviation = squares.deviation
+    varies = deviation > (ROUNDING / 2 * np.spacing(np.abs(mean)) if dtype.kind == "f" else 0)
     return mean, np.where(varies, deviation, np.maximum(np.abs(mean), 1)), varies
-
-
-def _power_of_two(size: F64) -> F64:
-    """The power of two at or below each ``size``; 1 for 0 and non-finite sizes. Division by it is exact."""
-    usable = np.isfinite(size) & (size > 0)
-    exponent = np.frexp(np.where(usable, size, 1))[1] - 1
-    power: F64 = np.where(usable, np.ldexp(1.0, exponent), 1.0)
-    return power
