@@ -100,6 +100,18 @@ def test_settings_of_the_data_hold_across_sites(tmp_path: Path, options: dict[st
     demand_same(Federation(parts(arrays, tmp_path, 2)).run(tmp_path / "there", **RUN, **options), here)
 
 
+@pytest.mark.parametrize("values", [False, True])
+def test_evaluation_on_the_way_keeps_the_theta_that_one_process_keeps(tmp_path: Path, values: bool) -> None:
+    arrays, options = whole(values=values), {"evaluate_every": 4, "patience": 2}
+    here = in_one_process(arrays, tmp_path, **options)
+    there = Federation(parts(arrays, tmp_path, 3)).run(tmp_path / "there", **RUN, **options)
+    demand_same(there, here)
+    assert there.result["best_round"] == here.result["best_round"]
+    for ours, theirs in zip(there.result["validation"], here.result["validation"], strict=True):
+        for key, value in theirs.items():
+            assert ours[key] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_what_holds_in_one_process_holds_across_sites(tmp_path: Path, form: str) -> None:
     arrays = FORMS[form](whole())
