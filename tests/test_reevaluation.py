@@ -70,7 +70,7 @@ def test_other_data_are_standardised_as_the_runs_were(run: Path, own_data: Path,
         ({"adapt_lr": -1.0}, ConfigError, "adapt_lr is -1"),
         ({"adapt_lr": float("nan")}, ConfigError, "adapt_lr is nan"),
         ({"data": "absent.npz"}, DataError, "no such file"),
-        ({"data": "."}, DataError, "no such file"),
+        ({"data": "no/folder"}, DataError, "no such file"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Path, options: dict[str, Any], error: type[Exception], says: str) -> None:

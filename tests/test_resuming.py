@@ -108,7 +108,7 @@ def test_other_bytes_at_another_path_are_refused_and_the_messages_cures_work(
     assert tinyfl.simulate(resume=run, data=tmp_path / "copy.npz").result["theta_sha256"] == theta
 
 
-@pytest.mark.parametrize("data", ["absent.npz", ".", "moved.npz/x", "\x1b[2J.npz"])
+@pytest.mark.parametrize("data", ["absent.npz", "no/folder", "moved.npz/x", "\x1b[2J.npz"])
 def test_a_path_without_a_file_is_refused_and_the_run_stays_as_it_is(moved: tuple[Path, Path, str], data: str) -> None:
     run, there, theta = moved
     with pytest.raises(DataError, match="no such file"):
@@ -134,9 +134,9 @@ def test_a_network_files_bytes_decide_too_and_a_kill_at_any_write_is_no_harm(
     old, new = tmp_path / "old.keras", tmp_path / "new.keras"
     old.write_bytes(b"weights")
 
-    def of_file(config: Any) -> Any:
+    def of_file(config: Any, load: Any) -> Any:
         assert Path(config.network).is_file()
-        task = config.load_task()
+        task = load(config)
         net = learner.network("mlp-4", task.shape, task.outputs, task.loss, task.activation)
         return learner.Learner(task, net, net.initial_weights(3), ())
 

@@ -316,14 +316,21 @@ def test_a_runs_result_is_known_although_the_clock_was_set_back_meanwhile(
     assert result["theta_sha256"] == run.result["theta_sha256"]
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder in which a socket's path is not too long, as it may be in ``tmp_path``."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def test_a_gateways_socket_that_is_removed_ends_its_supernode_and_raises_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The SuperNode is a process that does nothing."""
     monkeypatch.setattr(supernode, "flower", lambda: None)
     monkeypatch.setattr(supernode, "prepare_environment", lambda _: None)
     monkeypatch.setattr(supernode, "_command", lambda *_: ["sleep", "600"])
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
     told: list[str] = []
     ended = threading.Event()
     answer: Any = None
@@ -331,20 +338,20 @@ def test_a_gateways_socket_that_is_removed_ends_its_supernode_and_raises_nothing
     serving.start()
     folders = []
     for _ in range(2):
-        until(lambda: list(tmp_path.glob("*/supernode.log")), Path(os.devnull))
-        (folder,) = tmp_path.iterdir()
+        until(lambda: list(short_path.glob("*/supernode.log")), Path(os.devnull))
+        (folder,) = short_path.iterdir()
         folders.append(folder)
         shutil.rmtree(folder)
         until(lambda: len(told) == len(folders), Path(os.devnull))
     ended.set()
     serving.join(10)
-    assert not serving.is_alive() and not list(tmp_path.iterdir())
+    assert not serving.is_alive() and not list(short_path.iterdir())
     assert [words.split(" was removed")[0] for words in told] == list(map(str, folders))
 
 
 def gateways(versions: dict[int, str], told: list[str], monkeypatch: pytest.MonkeyPatch) -> FlakyGrid:
     """Two gateways with half of the fleet each, of these versions of tinyfl."""
-    site = SimpleNamespace(boards=())
+    site = SimpleNamespace(boards=(), stations=("simulated",))
 
     def at(node: int) -> Any:
         devices = range(12 * (node - 1), 12 * node)

@@ -366,15 +366,15 @@ def read_shard(content: RecordDict) -> tuple[str, range, tuple[Mapping[str, Any]
     with corrupt("the reply to the roll call"):
         record: Any = content.config_records["shard"]
         name, version = plain(record["name"], 40), record.get(VERSION, "an older version")
-    if version != __version__:
-        raise ConfigError(f"{name} has tinyfl {plain(version, 40)}, and the run is of {__version__}. {SAME_VERSION}")
-    with corrupt("the reply to the roll call"):
         first, size = int(record["first"]), int(record["size"])
         if first < 0 or size < 1 or first + size > 1 << 32:
             raise Corrupt(f"a node claims to serve {plain(size, 40)} devices from {plain(first, 40)} on.")
         if len(record["boards"]) > size:
             raise Corrupt(f"a node claims to have {len(record['boards']):,} boards for {size:,} devices.")
-        return name, range(first, first + size), tuple(map(_board, record["boards"]))
+        boards = tuple(map(_board, record["boards"]))
+    if version != __version__:
+        raise ConfigError(f"{name} has tinyfl {plain(version, 40)}, and the run is of {__version__}. {SAME_VERSION}")
+    return name, range(first, first + size), boards
 
 
 def _board(line: str) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Error, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from tinyfl import __version__
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.data.reading import read_table
@@ -23,7 +24,7 @@ from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, Corrupt, DataError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import ANSWER_SECONDS, ASK
-from tinyfl.flower.messages import NETWORK, Trouble, corrupt, network_record, theta_record
+from tinyfl.flower.messages import NETWORK, VERSION, Trouble, corrupt, network_record, theta_record
 from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
 from tinyfl.flower.sites_task import Case, Row, Site, SitesTask, read_answer, read_rows
 from tinyfl.networks import Network
@@ -68,7 +69,9 @@ class Sites:
         deadline, answered = time.monotonic() + within, dict[int, Roll | None]()
         trouble: dict[int, str] = {}
         while True:
-            question = RecordDict({"config": ConfigRecord(), ASK: record({"what": "roll", "targets": targets})})
+            question = RecordDict(
+                {"config": ConfigRecord({VERSION: __version__}), ASK: record({"what": "roll", "targets": targets})}
+            )
             asked = dict.fromkeys([node for node in self._grid.get_node_ids() if node not in answered], question)
             until = min(deadline, time.monotonic() + GRACE_SECONDS)
             for node, content in self._post.exchange(asked, MessageType.QUERY, until).items():
