@@ -32,7 +32,7 @@ def test_the_notebook_of_the_docs_does_what_it_says(tmp_path: Path, monkeypatch:
     pytest.importorskip("pandas", reason="needs pandas: pip install 'tinyfl[test]'")
     notebook = importlib.import_module("nbformat").read(NOTEBOOK, 4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    _, _, fleet, plot, boards, exported, pushed = executed(notebook, tmp_path, monkeypatch)
+    _, fleet, plot, boards, exported, pushed = executed(notebook, tmp_path, monkeypatch)
     progress, table = texts(fleet)
     assert progress == "evaluating: 4 of 4"
     learnt, start = map(float, next(line for line in table.splitlines() if line.split()[0] == "10").split()[1:])
