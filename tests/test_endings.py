@@ -17,6 +17,7 @@ import pytest
 import tinyfl
 from tinyfl import core
 from tinyfl.algorithms import Inner, State
+from tinyfl.cli import ending
 from tinyfl.config import resolve
 from tinyfl.errors import Interrupted
 from tinyfl.fleets.assembly import Training
@@ -89,6 +90,12 @@ def main():
 cli.main = main
 """)
     assert (found, said) == (code, "tinyfl: go on so\n")
+
+
+def test_an_error_that_is_its_own_cause_is_no_interrupt() -> None:
+    error = ValueError()
+    error.__cause__ = error
+    assert not ending.interrupted(error)
 
 
 @pytest.mark.parametrize(("grace", "signals"), [(0.1, 1), (600, 2)], ids=["after a while", "at a second signal"])

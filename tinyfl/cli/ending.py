@@ -88,6 +88,8 @@ def _again() -> str:
 
 def _interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
     """The interrupt that led to ``error``, or None."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen = list[BaseException]()  # a library may raise an error from itself
+    while error is not None and error not in seen and not isinstance(error, KeyboardInterrupt):
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, KeyboardInterrupt) else None

@@ -106,15 +106,17 @@ def _submitted(superlink: str, settings: Mapping[str, Any]) -> str:
         try:
             started = _flwr("run", str(path), superlink, "--format", "json")
         except LinkError as error:
-            raise _explained(error, superlink) from error
+            if explained := _explained(error, superlink):
+                raise explained from error
+            raise
     if not started.get("run-id"):
         raise LinkError(f"the SuperLink {superlink} did not start the run: {started}")
     return str(started["run-id"])
 
 
-def _explained(error: LinkError, superlink: str) -> TinyflError:
-    """The error for a SuperLink that Flower cannot reach: about its certificate or the proxy on the way, if it is one of these,
-    which Flower reports as a network error."""
+def _explained(error: LinkError, superlink: str) -> TinyflError | None:
+    """The error about the certificate of a SuperLink that Flower cannot reach, or about the proxy on the way, if it is one of
+    these, which Flower reports as a network error."""
     from flwr.supercore.utils import get_flwr_home
 
     from tinyfl.deployment import certificates
@@ -129,7 +131,7 @@ def _explained(error: LinkError, superlink: str) -> TinyflError:
         except ConfigError as fault:
             return fault
     way = proxy_note(host, "http" if saved.get("insecure") else "https")
-    return LinkError(f"{error}\nIt was asked {way}.") if way else error
+    return LinkError(f"{error}\nIt was asked {way}.") if way else None
 
 
 def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
