@@ -53,6 +53,28 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 
 @pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's page takes longer than these runs."""
+    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
+
+
+@pytest.fixture
+def stretches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rounds of each stretch from now on."""
+    from tinyfl.simulators.native import NativeFleet
+
+    lengths: list[int] = []
+    really = NativeFleet.run_stretch
+
+    def counted(self: NativeFleet, devices: Any, *rest: Any) -> Any:
+        lengths.append(len(devices))
+        return really(self, devices, *rest)
+
+    monkeypatch.setattr(NativeFleet, "run_stretch", counted)
+    return lengths
+
+
+@pytest.fixture
 def shared_data() -> Callable[[str], Path]:
     """The path of one of the real data sets that only developers' and CI machines have."""
 

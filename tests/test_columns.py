@@ -35,12 +35,6 @@ def duckdb() -> Any:
     return pytest.importorskip("duckdb", reason="needs duckdb: pip install 'tinyfl[data]'")
 
 
-@pytest.fixture
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's page takes longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
-
-
 def csv(path: Path, **columns: Any) -> Path:
     """A file of the columns above, with some in the place of others."""
     table = {"user": USER, "label": LABEL, "ax": AX, "ay": AY, **columns}

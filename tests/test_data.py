@@ -33,12 +33,6 @@ NAMES = np.array(["jogging", "sitting", "walking"])
 
 
 @pytest.fixture
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's page takes longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
-
-
-@pytest.fixture
 def written(tmp_path: Path) -> Callable[..., Path]:
     """A user's file of the arrays above, with some in the place of others."""
 

@@ -26,9 +26,8 @@ QUICK: dict[str, Any] = {"network": "mlp-4", "rounds": 12, "tasks": 40, "adapt_l
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have no report, whose figures take longer than they."""
-    monkeypatch.setattr(page, "write_report", lambda *_: None)
+def quick(no_page: None) -> None:
+    """No run here is about its page."""
 
 
 def named(path: Path, *, values: bool = False, outputs: int = 1) -> Path:

@@ -11,15 +11,13 @@ from typer.testing import CliRunner
 import tinyfl
 from tinyfl import cli
 from tinyfl.errors import ConfigError, DataError, RunError
-from tinyfl.report import page
 
 OWN: dict[str, Any] = {"task": "npz", "network": "mlp-4", "rounds": 12, "tasks": 20, "shots": (5,)}
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have no report, whose figures take longer than they."""
-    monkeypatch.setattr(page, "write_report", lambda *_: None)
+def quick(no_page: None) -> None:
+    """No run here is about its page."""
 
 
 @pytest.fixture

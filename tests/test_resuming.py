@@ -33,9 +33,8 @@ OWN: dict[str, Any] = {"task": "npz", "network": "mlp-4", "rounds": 40, "tasks":
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have no report, whose figures take longer than they."""
-    monkeypatch.setattr(page, "write_report", lambda *_: None)
+def quick(no_page: None) -> None:
+    """No run here is about its page."""
 
 
 def interrupted(after: int, **options: Any) -> None:

@@ -25,9 +25,8 @@ OWN: dict[str, Any] = {"task": "npz", **QUICK}
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have no report, whose figures take longer than they."""
-    monkeypatch.setattr(page, "write_report", lambda *_: None)
+def quick(no_page: None) -> None:
+    """No run here is about its page."""
 
 
 @pytest.fixture

@@ -31,9 +31,8 @@ STOPS: dict[str, Any] = {**SINE, "rounds": 400, "evaluate_every": 7, "patience":
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs have no report, whose figures take longer than they, and few devices choose a rate."""
-    monkeypatch.setattr(page, "write_report", lambda *_: None)
+def quick(no_page: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few devices choose a rate."""
     monkeypatch.setattr(evaluation, "VALIDATION_EPISODES", 20)
 
 
@@ -87,19 +86,11 @@ def test_a_run_without_evaluations_has_nothing_of_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cohort", [1, 3])
 def test_in_stretches_and_round_by_round_it_is_the_same_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cohort: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretches: list[int], cohort: int
 ) -> None:
     options = {**SINE, "rounds": 600, "evaluate_every": 100, "cohort": cohort}
-    calls = []
-    really = NativeFleet.run_stretch
-
-    def counted(self: NativeFleet, devices: Any, *rest: Any) -> Any:
-        calls.append(len(devices))
-        return really(self, devices, *rest)
-
-    monkeypatch.setattr(NativeFleet, "run_stretch", counted)
     tinyfl.simulate(out=tmp_path / "ours", **options)
-    assert calls == [100, 100, 56, 44, 100, 100, 12, 88]  # to every 100th round, and every 256th
+    assert stretches == [100, 100, 56, 44, 100, 100, 12, 88]  # to every 100th round, and every 256th
     monkeypatch.setattr(NativeFleet, "stretch", lambda self, inner, cohort: 1)
     tinyfl.simulate(out=tmp_path / "plain", **options)
     assert read(tmp_path / "ours") == read(tmp_path / "plain")

@@ -312,9 +312,6 @@ int tinyfl_native_train_rounds(const tinyfl_cohort *c, size_t rounds, const doub
     tinyfl_cohort first = *c;
     first.theta = theta;
     first.updates = NULL;
-    if (check(&first) != TINYFL_OK)
-        return check(&first);
-    memset(first.sum, 0, tinyfl_native_weights(c->plan) * sizeof *first.sum);
     return train(&first, rounds, alphas, theta, lanes, threads);
 }
 

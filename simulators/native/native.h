@@ -88,7 +88,7 @@ TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int l
 /* Rounds one after another: in round cohort->round + r, the `count` devices from devices[r count] on learn from the theta that
  * the round before left, and theta += alphas[r] (mean phi - theta), in double, over those devices whose update counts.
  *   cohort  its devices, loss, code and the source's rows: (rounds, count). Its theta and updates are not used, its sum is
- *           working memory, and nothing is kept
+ *           working memory, 0 at first, and nothing is kept
  *   alphas  (rounds)
  *   theta   (weights): from before the first round to after the last one */
 TINYFL_EXPORT int tinyfl_native_train_rounds(const tinyfl_cohort *cohort, size_t rounds, const double *alphas, float *theta,

@@ -33,12 +33,6 @@ def load_keras(tensorflow: Any) -> None:
     from keras import layers as L
 
 
-@pytest.fixture
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's page takes longer than these runs."""
-    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
-
-
 def saved(path: Path, units: int, activation: str, loss: Any) -> Path:
     """A model with weights that answer, saved as a user does."""
     keras.utils.set_random_seed(1)

@@ -26,11 +26,10 @@ Arrays = dict[str, np.ndarray]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def quick(no_page: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0, "GRACE": 2.0}.items():
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
     monkeypatch.setattr("tinyfl.flower.sites.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)  # it takes longer than these runs
     monkeypatch.chdir(tmp_path)
 
 

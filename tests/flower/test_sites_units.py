@@ -19,10 +19,9 @@ UNITS = {
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def quick(no_page: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, seconds in {"POLL": 0.0, "LOOK": 0.01, "RETRY": 0.0}.items():
         monkeypatch.setattr(remote, f"{name}_SECONDS", seconds)
-    monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
 

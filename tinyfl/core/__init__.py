@@ -263,7 +263,7 @@ def train_rounds(
     check_array(alphas, np.float64, (rounds,), "alphas")
     check_range(round, 0, (1 << 32) - rounds, "round")
     loss, code = np.empty(devices.shape, np.float32), np.empty(devices.shape, np.int32)
-    result = Trained(np.empty(plan.weights, np.int64), loss, code, None)
+    result = Trained(np.zeros(plan.weights, np.int64), loss, code, None)
     after, stop = theta.copy(), stop or Stop()
     cohort = _cohort(plan, theta, source, devices.reshape(-1), count, round, inner, None, result, stop)
     lanes, threads = engine.resolved()

@@ -11,7 +11,6 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.core import F32, F64, FASTEST, Engine
-from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
 from tinyfl.runs.evaluation import (
@@ -24,6 +23,8 @@ from tinyfl.runs.evaluation import (
     Mode,
     Row,
     Tried,
+    best_of,
+    demanded,
     finite,
     in_units,
     inner_loop,
@@ -31,6 +32,7 @@ from tinyfl.runs.evaluation import (
 )
 from tinyfl.runs.moments import Moments, Values, device_means
 from tinyfl.tasks import SPLITS, Episodes, Split, Task
+from tinyfl.tasks.standard import Standardisation
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Elsewhere(Protocol):
     @property
     def shared(self) -> Sequence[Mapping[str, Any]]: ...
 
+    @property
+    def standardisation(self) -> Standardisation | None: ...
+
     def demand(self, split: Split, count: int, shots: int) -> None:
         """Raises DataError if a device has too few samples for the shots."""
 
@@ -104,19 +109,15 @@ def measure(
     tick: Callable[[], None],
 ) -> list[Row]:
     """As tinyfl.runs.evaluation.measure."""
-
-    def loop(mode: Mode, shots: int, passes: int, rate: float) -> bytes:
-        return inner_loop(mode, shots, passes, rate, clip, adaptation)
-
     curves = [(mode, shot) for shot in shots for mode in MODES]
     rates = dict.fromkeys(curves, adapt_lr or 0.0)
     if not adapt_lr:
         races = [_race(mode, shot, clip, adaptation, RATES) for mode, shot in curves]
         for curve, results in zip(curves, task.measured(network, theta, races), strict=True):
-            rates[curve] = _demanded(_best(RATES, results, network)).rate
+            rates[curve] = demanded(_best(RATES, results, network), task.standardisation, "the sites' validation devices").rate
     trials = []
     for mode, shot in curves:
-        chosen = loop(mode, shot, max(STEPS), rates[mode, shot])
+        chosen = inner_loop(mode, shot, max(STEPS), rates[mode, shot], clip, adaptation)
         trials.append(Trial((chosen,), STEPS, "test", tasks, shot, mode=mode))
     rows = []
     for (mode, shot), (result,) in zip(curves, task.measured(network, theta, trials), strict=True):
@@ -155,33 +156,14 @@ def _race(mode: Mode, shots: int, clip: float, adaptation: Adaptation, rates: Se
 
 
 def _best(rates: Sequence[float], results: Sequence[Measured], network: Network) -> Tried | None:
-    """The best of ``rates`` by its result; the lower rate on a tie. None if every rate diverges."""
-    best, found = -np.inf, None
+    """The best of ``rates`` by its result. None if every rate diverges."""
+    tried = []
     for rate, result in zip(rates, results, strict=True):
-        score = _score(result, network)
-        if score > best:
+        loss = result.curves["loss"][0]
+        if loss.lost < loss.devices:
             accuracy = result.curves["accuracy"][0].mean if network.classifies else float("nan")
-            best, found = score, Tried(rate, result.curves["loss"][0].mean, accuracy)
-    return found
-
-
-def _demanded(found: Tried | None) -> Tried:
-    """``found``. Raises TrainingError if every rate diverges."""
-    if found is None:
-        raise TrainingError(
-            f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the sites' validation devices: the "
-            "initialisation or the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run "
-            "with a smaller --rate."
-        )
-    return found
-
-
-def _score(result: Measured, network: Network) -> float:
-    """The score of a loop in a race, the higher the better; -inf if it diverges on each episode."""
-    (loss,) = result.curves["loss"]
-    if loss.lost == loss.devices:
-        return -np.inf
-    return result.curves["accuracy"][0].mean if network.classifies else -loss.mean
+            tried.append(Tried(rate, loss.mean, accuracy))
+    return best_of(tried, network)
 
 
 def floor(task: Elsewhere, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:

@@ -140,18 +140,40 @@ def best_rate(
     classification, else by loss; the lower rate on a tie. None if every rate diverges."""
     episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
     rates = RATES if rates is None else rates
-    best, found = -np.inf, None
     adaptations = core.race(
         network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
         [inner_loop(mode, episodes.support.samples, LEADING_STEPS, rate, clip, adaptation) for rate in rates],
         by_accuracy=network.classifies, engine=engine,
     )  # fmt: skip
-    for rate, adapted in zip(rates, adaptations, strict=True):
+    return best_of(
+        [
+            Tried(rate, *(float(each.mean(dtype=np.float64)) for each in (adapted.loss, adapted.accuracy)))
+            for rate, adapted in zip(rates, adaptations, strict=True)
+            if np.isfinite(adapted.loss).any()
+        ],
+        network,
+    )
+
+
+def best_of(tried: Sequence[Tried], network: Network) -> Tried | None:
+    """The best of ``tried``, rates that do not diverge on every device; the first on a tie. None without one."""
+    best, found = -np.inf, None
+    for each in tried:
         # The score of a rate that lost the race early is NaN, and never the best.
-        loss, accuracy = (float(each.mean(dtype=np.float64)) for each in (adapted.loss, adapted.accuracy))
-        score = accuracy if network.classifies else -loss
-        if score > best and np.isfinite(adapted.loss).any():
-            best, found = score, Tried(rate, loss, accuracy)
+        score = each.accuracy if network.classifies else -each.loss
+        if score > best:
+            best, found = score, each
+    return found
+
+
+def demanded(found: Tried | None, standard: Standardisation | None, devices: str) -> Tried:
+    """``found``, the best rate on ``devices``. Raises TrainingError if every rate diverges."""
+    if found is None:
+        cure = "a smaller --rate" if standard is None or standard.of_inputs else "--standardise"
+        raise TrainingError(
+            f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on {devices}: the initialisation or "
+            f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
+        )
     return found
 
 
@@ -170,14 +192,7 @@ def choose_rate(
     Raises TrainingError if every rate diverges.
     """
     found = best_rate(task, network, theta, mode, shots, clip, engine, adaptation)
-    if found is None:
-        standard = task.standardisation
-        cure = "a smaller --rate" if standard is None or standard.of_inputs else "--standardise"
-        raise TrainingError(
-            f"every adaptation rate from {RATES[0]} to {RATES[-1]} diverges on the validation devices: the initialisation or "
-            f"the data are unusable. Check the loss in the run directory's metrics.jsonl, and start a new run with {cure}."
-        )
-    return found.rate
+    return demanded(found, task.standardisation, "the validation devices").rate
 
 
 def measure(
