@@ -47,7 +47,7 @@ class Federation:
 
     def _run(self, change: Callable[[str, Message], None] | None, **options: Any) -> Run:
         options = {"minimum": 1, "nodes": str(len(self.files)), **options}
-        run_config = to_run_config({key: value for key, value in options.items() if key not in ("out", "resume")})
+        run_config = to_run_config({key: value for key, value in options.items() if key not in ("out", "resume", "algorithm")})
         with ExitStack() as stack:
             sites = {
                 name: stack.enter_context(opened([Part(native=self.native)] if self.native else [], i * self.native))

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from flwr.common.serde import recorddict_from_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Bytes
 from site_gateways import Federation, parts, whole
 
+from tinyfl.algorithms import Inner, Layer, Phase, State, Updates
 from tinyfl.deployment.gateway import Gateway
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.fleets.assembly import opened
@@ -97,6 +98,29 @@ def test_settings_of_the_data_hold_across_sites(tmp_path: Path, options: dict[st
     arrays = whole()
     here = in_one_process(arrays, tmp_path, **options)
     demand_same(Federation(parts(arrays, tmp_path, 2)).run(tmp_path / "there", **RUN, **options), here)
+
+
+class OwnHead:
+    """Each device keeps its last layer, which learns first."""
+
+    def inner(self, round: int, layers: Sequence[Layer]) -> Inner:
+        head = layers[-1].bit
+        return Inner(Phase(3, 0.05, layers=head), Phase(5, 0.05), local=head, kept=True)
+
+    def outer(self, state: State, updates: Updates) -> State:
+        return state.step(updates.mean() - state.theta)
+
+
+def test_what_devices_keep_is_at_their_sites_from_run_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arrays, own = whole(), {"algorithm": OwnHead()}
+    here = in_one_process(arrays, tmp_path, **own)
+    sites = Federation(parts(arrays, tmp_path, 2), native=2)
+    again = [sites.run(tmp_path / f"there-{run}", **RUN, **own) for run in range(2)]
+    for there in again:
+        assert there.theta.tobytes() == here.theta.tobytes()
+    files = list((tmp_path / "cache").rglob("kept-*"))
+    assert len(files) == 2 and all(path.is_file() for path in files)
 
 
 @pytest.mark.parametrize("values", [False, True])

@@ -25,7 +25,7 @@ from tinyfl.deployment.own_data import LOOK_THERE, OwnData, read_share
 from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event, Fleet
-from tinyfl.fleets.assembly import Site, Training, simulated, training
+from tinyfl.fleets.assembly import Site, Station, Training, training
 from tinyfl.flower.allowed import Allowed, refuse_extensions, refuse_paths
 from tinyfl.flower.extensions import refuse_task
 from tinyfl.flower.ipc import ASK
@@ -231,10 +231,12 @@ class Gateway:
             self._run = None
             if self._own is None or network is None:
                 raise ConfigError("it has no data of its own any more. Give its file with data or --data, and start it again.")
-            task = self._own.task(share, resolve(options, installed=True))
+            config = resolve(options, installed=True)
+            task = self._own.task(share, config)
             refuse_misfit(network, task, network.name)
-            numbers = share.devices("train").tolist()
-            fleet = simulated(task, network, numbers[-1] - numbers[0] + 1, FASTEST, numbers[0], _memory(self.name))
-            self._resources.callback(fleet.close)
-            self._fleet, self._run = fleet, run
+            first, last = share.devices("train")[[0, -1]].tolist()
+            site = Site((Station(Part(native=last - first + 1), first, ()),), [])
+            work = Training(task, network, FASTEST, config.seconds, _memory(self.name))
+            self._fleet = self._resources.enter_context(training(site, work, self._events.append))
+            self._run = run
         return self._fleet
