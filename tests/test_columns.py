@@ -18,6 +18,7 @@ from tinyfl.data import Reading
 from tinyfl.data.columns import table_of
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError, DataError, InstallError, RunError
+from tinyfl.report.page import rebuild
 from tinyfl.runs.directory import RunDirectory, data_sha256
 from tinyfl.simulation import Run
 from tinyfl.tasks.npz import Npz
@@ -172,6 +173,16 @@ def test_names_of_files_and_folders_say_what_columns_do_not(
     assert table.x.shape == (4, 3, 2)  # two windows of each file, none over two
     assert (str(table.y[0]), str(table.device[0])) == (label, device)
     assert any(note.startswith(f"files: {len(files)} in d; the ") for note in table.notes)
+
+
+@pytest.mark.slow
+def test_a_report_that_is_drawn_again_from_a_folder_has_its_devices(tmp_path: Path, duckdb: Any) -> None:
+    for user in np.unique(USER):
+        csv(tmp_path / "d" / f"{user}.csv", user=None, label=LABEL[user == USER], ax=AX[user == USER], ay=AY[user == USER])
+    page = rebuild(run(str(tmp_path / "d"), tmp_path / "run").path)
+    assert "Left out" not in page.read_text()
+    (tmp_path / "d" / "u07.csv").unlink()
+    assert "was changed since the run" in rebuild(tmp_path / "run").read_text()
 
 
 @pytest.mark.slow

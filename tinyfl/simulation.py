@@ -196,8 +196,9 @@ def _train(
         job.task, job.network, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
         adaptation=job.algorithm.adaptation, engine=job.engine,
     )  # fmt: skip
+    sites = job.task.digest if isinstance(job.task, Elsewhere) else ""
     with place(config, work, report_event) as (grid, boards):
-        run = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate)
+        run = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate, sites)
         outcome = run.run()
     return outcome, boards
 

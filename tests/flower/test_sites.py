@@ -20,6 +20,7 @@ from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.fleets.assembly import opened
 from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
+from tinyfl.runs.finished import origin
 from tinyfl.simulation import Run, simulate
 
 RUN: dict[str, Any] = {"task": "npz", "network": "mlp-8", "rounds": 12, "cohort": 3, "tasks": 40, "shots": (5,), "seed": 3}
@@ -151,15 +152,38 @@ def test_files_of_other_types_are_what_one_file_would_make_of_them(tmp_path: Pat
     demand_same(Federation(files).run(tmp_path / "there", **RUN), in_one_process(arrays, tmp_path))
 
 
+def held_by_the_coordinator(arrays: Arrays, folder: Path) -> tuple[dict[str, Path], Path]:
+    """The files of two sites, and of the coordinator, who holds three devices to test on."""
+    own = np.isin(arrays["device"], ["d04", "d07", "d11"])
+    rest, held = ({key: each if key == "inputs" else each[rows] for key, each in arrays.items()} for rows in (~own, own))
+    np.savez(folder / "held.npz", **held)
+    return dict(parts(rest, folder, 2, turned=True)), folder / "held.npz"
+
+
 def test_the_coordinator_may_hold_held_out_devices_of_its_own(tmp_path: Path) -> None:
     arrays = whole()
-    own = np.isin(arrays["device"], ["d04", "d07", "d11"])
-    rest = {key: array if key == "inputs" else array[~own] for key, array in arrays.items()}
-    files = parts(rest, tmp_path, 2, turned=True)
-    np.savez(tmp_path / "held.npz", **{key: array if key == "inputs" else array[own] for key, array in arrays.items()})
-    there = Federation(files).run(tmp_path / "there", **RUN, data=str(tmp_path / "held.npz"))
+    files, held = held_by_the_coordinator(arrays, tmp_path)
+    there = Federation(files).run(tmp_path / "there", **RUN, data=str(held))
     demand_same(there, in_one_process({**arrays, "split": np.array(["d04", "d07", "d11"])}, tmp_path))
     assert "the coordinator 3 devices" in "\n".join(there.result["notes"])
+
+
+def test_the_coordinators_own_file_may_move_before_a_run_goes_on(tmp_path: Path) -> None:
+    files, held = held_by_the_coordinator(whole(), tmp_path)
+    before = Federation(files).run(tmp_path / "there", **RUN, data=str(held))
+    moved = held.rename(tmp_path / "moved.npz")
+    after = Federation(files).resume(tmp_path / "there", data=str(moved))
+    assert after.theta.tobytes() == before.theta.tobytes()
+
+
+def test_a_run_of_sites_is_looked_at_again_with_a_file_of_the_users(tmp_path: Path) -> None:
+    arrays = whole()
+    there = Federation(parts(arrays, tmp_path, 2)).run(tmp_path / "there", **RUN)
+    here = in_one_process(arrays, tmp_path)
+    found, expected = origin(there.path, tmp_path / "all.npz"), origin(here.path, None)
+    assert found.run and expected.run
+    assert found.run.data_sha256 == expected.run.data_sha256
+    assert found.start.theta.tobytes() == expected.start.theta.tobytes()
 
 
 def test_a_number_of_devices_and_updates_apart_are_as_in_one_process(tmp_path: Path) -> None:

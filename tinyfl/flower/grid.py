@@ -56,10 +56,6 @@ class FleetAddresses(Grid):
         """The devices of each machine, by its name. Empty within one process."""
         return {}
 
-    def data_sha256(self) -> str:
-        """A hash of the data that nodes bring along; empty if they bring none."""
-        return ""
-
     def stretch(self, inner: Inner, cohort: int) -> int:
         """The number of rounds with ``cohort`` devices and the inner loop ``inner`` that one message may ask for."""
         return 1

@@ -250,7 +250,7 @@ def _silence(each: _Pending) -> Error:
 class RemoteGrid(FleetAddresses):
     """The grid of the fleet on ``remotes``, over Flower's ``grid``, with a node for each of them or, with ``each_device``, for
     each device. A remote node has ``seconds`` for its part of a round, plus Flower's overhead. Messages carry the ``network``,
-    so nodes need no copy of a model file. ``data`` is a hash of the data of the nodes' own."""
+    so nodes need no copy of a model file."""
 
     def __init__(
         self,
@@ -261,9 +261,7 @@ class RemoteGrid(FleetAddresses):
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
-        data: str = "",
     ) -> None:
-        self._data = data
         self._post, self.remotes, self._each_device = Post(grid), tuple(remotes), each_device
         self._network = network_record(network)
         self._seconds, self._report = seconds, on_event or (lambda event: None)
@@ -272,9 +270,6 @@ class RemoteGrid(FleetAddresses):
             {int(device): at for at, remote in enumerate(remotes) for device in remote.devices} if each_device else {}
         )
         self.nodes = len(self._remote_of) or len(self.remotes)
-
-    def data_sha256(self) -> str:
-        return self._data
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         return self._spent

@@ -123,7 +123,8 @@ _flower_quiet = _Quiet()
 
 class Federation:
     """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Reported losses are multiplied by
-    ``unit``. ``validate`` measures a theta for a config with ``evaluate_every``."""
+    ``unit``. ``validate`` measures a theta for a config with ``evaluate_every``. ``sites`` is a hash of the data that
+    sites bring along."""
 
     def __init__(
         self,
@@ -136,12 +137,13 @@ class Federation:
         on_event: Callable[[Event], None] | None = None,
         unit: float = 1.0,
         validate: Validate | None = None,
+        sites: str = "",
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
         self._validate = validate if config.evaluate_every else None
-        self.hashes = config.sha256(), grid.data_sha256() or data_sha256(config), network_sha256(config)
+        self.hashes, self.sites = (config.sha256(), data_sha256(config), network_sha256(config)), sites
         self.seconds_before = 0.0
         self._saved_round = self._short = 0
         self._changed = False
@@ -227,14 +229,14 @@ class Federation:
         if checkpoint is None:
             return
         self.directory.demand_config(checkpoint, self.hashes[0])
-        for key, before, now in zip(
-            ("data", "network"), (checkpoint.data_sha256, checkpoint.network_sha256), self.hashes[1:], strict=True
-        ):
+        held = checkpoint.data_sha256, checkpoint.network_sha256, checkpoint.sites_sha256
+        for key, before, now in zip(("data", "network", ""), held, (*self.hashes[1:], self.sites), strict=True):
             if before != now:
-                what = getattr(self.config, key) or "the data of the sites"
+                what = getattr(self.config, key) if key else "the data of the sites"
+                copy = f"give --{key} another copy of what it was, " if key else ""
                 raise RunError(
                     f"{what} was changed since the run started, so it cannot be resumed. "
-                    f"Restore it, give --{key} another copy of what it was, or start a new run with another --out."
+                    f"Restore it, {copy}or start a new run with another --out."
                 )
         shape = self._snapshot.state.theta.shape
         if checkpoint.state.theta.shape != shape or checkpoint.state.round > self.config.rounds:
@@ -351,6 +353,7 @@ class Federation:
                 self._run_number,
                 self._kept.rounds if self._kept else None,
                 validation=snapshot.validation,
+                sites_sha256=self.sites,
             )
         )
         self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()

@@ -131,9 +131,8 @@ def over_nodes(
         raise ConfigError(
             "the nodes of a federation cannot standardise their data as an earlier run did. Give --standardise, or run it here."
         )
-    data = ""
     if isinstance(work.task, SitesTask):
-        nodes, data = nodes_of(work.task), work.task.digest
+        nodes = nodes_of(work.task)
     else:
         demand_task(grid, grid.get_node_ids(), config)
         nodes = call_roll(grid, config.devices)
@@ -144,10 +143,7 @@ def over_nodes(
         print(f"and {len(nodes) - MAX_NAMED} more nodes", flush=True)
     boards = [dict(board) for node in nodes for board in node.boards]
     each_device = config.gateways is None
-    yield (
-        RemoteGrid(grid, nodes, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event, data=data),
-        boards,
-    )
+    yield RemoteGrid(grid, nodes, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards
 
 
 def _on_progress(progress: Progress) -> None:

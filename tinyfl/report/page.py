@@ -20,7 +20,7 @@ from tinyfl.report.html import counted
 from tinyfl.report.tables import comparison, worst_devices
 from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.system.files import write_whole
@@ -98,15 +98,15 @@ def _start(config: Config, task: Task, net: Network) -> F32:
 
 def _refuse_other_files(directory: RunDirectory, config: Config) -> None:
     """Raises DataError if the run's data or network file is missing or has changed."""
-    from tinyfl.runs.directory import data_sha256, network_sha256
-
-    checkpoint, network = directory.checkpoint(), config.network if is_file(config.network) else ""
-    for path, file_hash in ((config.data, data_sha256), (network, network_sha256)):
-        if path and not Path(path).is_file():
-            raise DataError(f"{path}: no such file.")
-        before = checkpoint and (checkpoint.data_sha256 if path == config.data else checkpoint.network_sha256)
-        if path and before and before != file_hash(config):
-            raise DataError(f"{path} was changed since the run.")
+    checkpoint = directory.checkpoint()
+    for key, file_hash in FILES.items():
+        try:
+            found = file_hash(config)
+        except OSError as error:
+            raise DataError(f"{error.filename}: no such file.") from error
+        before = checkpoint and getattr(checkpoint, f"{key}_sha256")
+        if found and before and before != found:
+            raise DataError(f"{getattr(config, key)} was changed since the run.")
 
 
 def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
@@ -147,7 +147,7 @@ def _comparable(paths: Sequence[Path]) -> list[dict[str, Any]]:
     first = results[0]["task"]
     for path, result, point in zip(paths, results, points, strict=True):
         other = f"task {result['task']}" if result["task"] != first else ""
-        if not other and point and points[0] and point.data_sha256 != points[0].data_sha256:
+        if not other and point and points[0] and point.data != points[0].data:
             other = "other data"
         if other:
             raise ConfigError(

@@ -43,7 +43,7 @@ CHECKPOINT_FIELDS = (
 )  # fmt: skip
 """Arrays of a checkpoint's file; besides MORE, and those of the algorithm's memory, whose names begin with MEMORY."""
 
-MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "validation", "best"), "memory."
+MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "sites_sha256", "validation", "best"), "memory."
 
 DEVICES = "devices.csv"
 """The results of single devices, if sites have sent them."""
@@ -57,7 +57,8 @@ class Checkpoint:
     """A run between two rounds: the state, the hashes of config, data and network file, and the counts so far. ``losses`` are
     those of the rounds since the last record in metrics.jsonl. ``run`` is the run's number, and ``kept_rounds`` uint32
     (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing. ``next_sha256`` is the hash of
-    the config that the run changes to here, empty without a change. ``validation`` are the evaluations so far."""
+    the config that the run changes to here, empty without a change; ``sites_sha256`` that of the data that sites brought along,
+    empty if none did. ``validation`` are the evaluations so far."""
 
     state: State
     config_sha256: str
@@ -70,6 +71,12 @@ class Checkpoint:
     kept_rounds: U32 | None = None
     next_sha256: str = ""
     validation: Validation = field(default_factory=Validation)
+    sites_sha256: str = ""
+
+    @property
+    def data(self) -> tuple[str, str]:
+        """The hashes of all data that it learns from."""
+        return self.data_sha256, self.sites_sha256
 
 
 Line = TypeVar("Line", bound=Round)
@@ -204,6 +211,7 @@ class RunDirectory:
         more: dict[str, Any] = {} if validation.theta is None else {"best": validation.theta}
         more |= {"validation": json.dumps([row.model_dump() for row in validation.rows])} if validation.rows else {}
         more |= {"next_sha256": checkpoint.next_sha256} if checkpoint.next_sha256 else {}
+        more |= {"sites_sha256": checkpoint.sites_sha256} if checkpoint.sites_sha256 else {}
         self.save(
             CHECKPOINT,
             npz(
@@ -262,6 +270,7 @@ class RunDirectory:
             kept,
             record.next_sha256,
             Validation(tuple(record.validation), best),
+            record.sites_sha256,
         )
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -394,6 +403,10 @@ def data_sha256(config: Config) -> str:
 def network_sha256(config: Config) -> str:
     """Hash of the network's file; empty for a built-in network."""
     return _sha256(config.network if is_file(config.network) else "")
+
+
+FILES = {"data": data_sha256, "network": network_sha256}
+"""Settings that may be files, with what hashes one."""
 
 
 def _sha256(path: str) -> str:

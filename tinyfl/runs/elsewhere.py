@@ -77,6 +77,10 @@ class Elsewhere(Protocol):
     @property
     def standardisation(self) -> Standardisation | None: ...
 
+    @property
+    def digest(self) -> str:
+        """A hash of the data on all machines."""
+
     def demand(self, split: Split, count: int, shots: int) -> None:
         """Raises DataError if a device has too few samples for the shots."""
 

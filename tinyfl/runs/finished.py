@@ -74,7 +74,7 @@ def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None
 def demand_data(directory: RunDirectory, config: Config) -> str:
     """The hash of the run's data file; empty without one.
 
-    Raises DataError if the file is missing or has changed.
+    Raises DataError if the file is missing or has changed. A run of sites takes any file: it has none of its own.
     """
     from tinyfl.runs.directory import data_sha256
 
@@ -85,6 +85,6 @@ def demand_data(directory: RunDirectory, config: Config) -> str:
         raise DataError(
             f"{error.filename}: {error.strerror}; the run was trained on this file. Put it back, or give --data its new path."
         ) from error
-    if checkpoint is not None and checkpoint.data_sha256 != found:
+    if checkpoint is not None and checkpoint.data_sha256 != found and not checkpoint.sites_sha256:
         raise DataError(f"{config.data} was changed since the run. Give the run's own file: --data FILE.")
     return found

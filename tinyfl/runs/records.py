@@ -201,6 +201,7 @@ class CheckpointRecord(_Record):
     seconds: Number
     run: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     next_sha256: FileHash = ""
+    sites_sha256: FileHash = ""
     validation: Json[list[ValidationRow]] = []
 
 

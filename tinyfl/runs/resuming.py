@@ -17,12 +17,9 @@ from tinyfl.config.settings import MAX_ROUNDS
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import is_file
-from tinyfl.runs.directory import CONFIG, Checkpoint, RunDirectory, data_sha256, network_sha256
+from tinyfl.runs.directory import CONFIG, FILES, Checkpoint, RunDirectory
 from tinyfl.runs.extensions import again
 from tinyfl.runs.learner import Load, fitted
-
-FILES = {"data": data_sha256, "network": network_sha256}
-"""Settings that may be files, with what hashes one: a resumed run may find the file elsewhere."""
 
 ROUNDS = ("rounds", "continued", "patience")
 """Settings that say how long the run is."""
