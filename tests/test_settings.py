@@ -69,7 +69,7 @@ def run_command() -> Any:
 
 
 def test_every_field_of_a_config_is_a_setting_with_help_and_every_setting_but_structures_an_option() -> None:
-    assert [*SETTINGS, "extensions"] == [each.name for each in fields(Config)]
+    assert [*SETTINGS, "extensions", "unsaid"] == [each.name for each in fields(Config)]
     assert {each.name: each.kind for each in SETTINGS.values()} == {each.name: each.type for each in fields(Config)[:-1]}
     assert all(each.help.endswith(".") for each in SETTINGS.values())
     assert set(SETTINGS) - set(OPTIONS) == {"fleet", "continued"}
@@ -88,7 +88,7 @@ def test_a_new_setting_is_an_option_without_being_spelt_again(monkeypatch: pytes
 
     seen: dict[str, Any] = {}
     app = typer.Typer()
-    app.command()(with_settings(verb))
+    app.command()(with_settings()(verb))
     assert "momentum" in inspect.signature(verb).parameters
     app(["--momentum", "0.5"], standalone_mode=False)
     assert seen["momentum"] == 0.5

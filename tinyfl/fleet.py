@@ -234,6 +234,12 @@ def spans(devices: Iterable[int]) -> str:
     return spans_of_rows(numbers[None])[0] if len(numbers) else ""
 
 
+def ends_of(spans: str) -> list[tuple[int, int]]:
+    """The first and the last number of each range in ``spans``, such as 0-7,9."""
+    pairs = [span.split("-") for span in spans.split(",") if span]
+    return [(int(pair[0]), int(pair[-1])) for pair in pairs]
+
+
 def spans_of_rows(rows: I64) -> list[str]:
     """``spans`` of each row of ``rows`` (rows, devices), which is not empty."""
     starts = np.ones(rows.shape, bool)

@@ -32,9 +32,9 @@ from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, Load, fitted
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.resuming import restated, resumed
+from tinyfl.runs.tables import as_csv, evaluation_rows
 from tinyfl.runs.validation import validator
 from tinyfl.system import notebook
-from tinyfl.system.files import table
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
 from tinyfl.tasks.memory import check_limit
@@ -74,8 +74,7 @@ class Run:
             raise InstallError(
                 "a frame needs pandas: pip install pandas. Without it: run.evaluation and run.baseline."
             ) from error
-        rows = {"learnt": self.evaluation, "start": self.baseline}
-        return DataFrame([{"weights": weights, **row} for weights, each in rows.items() for row in each])
+        return DataFrame(evaluation_rows(self.result))
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def simulate(
             raise ConfigError("a resumed run stays in its directory: leave --out out.")
         path = Path(resume)
         resumption = resumed(RunDirectory(path), options, file, load)
-        job = _prepare(resumption.wanted, engine, report, load)
+        job = _prepare(resumption.wanted, resumption.learner, engine, report)
     else:
         path, job = _new(options, file, Path(out) if out else None, engine, report, load)
     directory = Resumable(path, job.config.words)
@@ -161,7 +160,7 @@ def _new(
     """The directory of a new run, and the job. Data that are no file are kept in the directory, for a resume."""
     data = options.get("data")
     if data is None or isinstance(data, str | Path):
-        job = _prepare(resolve(options, file, installed=True), engine, progress, load)
+        job = _prepare(*_loaded(resolve(options, file, installed=True), load), engine, progress)
         path = out or new_directory(job.config)
         demand_utf8("--out", str(path))
         return path, job
@@ -169,7 +168,8 @@ def _new(
     demand_utf8("--out", str(path))
     kept = RunDirectory(path).keep_data(file_of(data))
     try:
-        return path, _prepare(resolve({**options, "data": str(kept)}, file, installed=True), engine, progress, load)
+        config = resolve({**options, "data": str(kept)}, file, installed=True)
+        return path, _prepare(*_loaded(config, load), engine, progress)
     except BaseException:
         kept.unlink()
         with suppress(OSError):
@@ -212,10 +212,14 @@ def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> I
         yield FleetGrid(fleet, config.gateways), boards
 
 
-def _prepare(config: Config, engine: Engine, progress: Callable[[Progress], None], load: Load) -> _Job:
-    """Loads the config's task and network, and checks before the first round what would fail after the last."""
+def _loaded(config: Config, load: Load) -> tuple[Config, Learner]:
+    """The config completed from its data, with its task and network."""
     config.demand_code()
-    config, learner = fitted(config, load)
+    return fitted(config, load)
+
+
+def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
+    """Checks before the first round what would fail after the last."""
     demand_episodes(learner.task, config.tasks, max(config.shots))
     algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
     if engine.memory:
@@ -307,10 +311,9 @@ def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
     if isinstance(job.task, Elsewhere):
         return {}
     config = job.config
-    lead = next(row for row in rows if row.mode == "batch")
     return by_device(
-        job.task, job.network, theta, shots=lead.shots, tasks=config.tasks, adapt_lr=lead.adapt_lr, clip=config.clip,
-        adaptation=job.algorithm.adaptation, engine=job.engine,
+        job.task, job.network, theta, rows, tasks=config.tasks, clip=config.clip, adaptation=job.algorithm.adaptation,
+        engine=job.engine,
     )  # fmt: skip
 
 
@@ -347,6 +350,6 @@ def _finish(
     )
     directory.save_result(result)
     if isinstance(job.task, Elsewhere) and job.task.shared:
-        directory.save(DEVICES, table(job.task.shared))
+        directory.save(DEVICES, as_csv(job.task.shared).encode())
     write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation, tell)
     return Run(directory.path, result, theta)

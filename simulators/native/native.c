@@ -62,7 +62,7 @@ static size_t few(const tinyfl_plan *plan, int lanes)
     size_t eighths = 3;
     for (size_t i = 0; i < plan->count; i++)
         if (plan->layers[i].kind == TINYFL_CONV || plan->layers[i].kind == TINYFL_DEPTHWISE)
-            eighths = 5;
+            eighths = 6;
     return (size_t)(lanes > 8 ? 8 : lanes) * eighths / 8;
 }
 

@@ -221,7 +221,9 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_data_and_no_other(tmp_path
     with pytest.raises(RunError, match="the data of the sites was changed since the run started"):
         Federation(files).resume(tmp_path / "there", **RUN)
     files["lab-1"].write_bytes(kept)
-    resumed = Federation(files).resume(tmp_path / "there", **RUN)
+    again = Federation(files)
+    resumed = again.resume(tmp_path / "there", **RUN)
+    assert sum(b'"what": "first"' in message for message in again.asked) == len(files)  # they agree once
     assert resumed.theta.tobytes() == in_one_process(arrays, tmp_path).theta.tobytes()
 
 

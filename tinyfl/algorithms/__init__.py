@@ -92,7 +92,7 @@ class TowardsMean:
 
         theta <- theta + alpha_t * (mean_i phi_i - theta)
 
-    As it is known beforehand, rounds of one simulated device run one after another without the server."""
+    As it is known beforehand, rounds of simulated devices run one after another without the server."""
 
     def alpha(self, round: int) -> float:
         raise NotImplementedError

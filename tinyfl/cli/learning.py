@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @app.command(
     "run", cls=Command, help="Train a fleet of simulated devices, emulated boards and boards on ports, and evaluate it."
 )
-@with_settings
+@with_settings()
 def run(
     config: Annotated[Path | None, typer.Argument(help="A TOML file with these options, such as a run's config.toml.")] = None,
     board: Annotated[str | None, option("Emulate each device as this board: mps2-an386, ...", FLEET, "NAME")] = None,

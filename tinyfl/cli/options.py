@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import replace
 from typing import Annotated, Any
 
 import click
@@ -39,13 +40,19 @@ HelpAll = Annotated[
 ]
 
 
-def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
-    """``verb`` as typer is to see it: with an option for each setting instead of ``**settings``, which come last."""
-    first, *own, _ = (each.replace(kind=each.KEYWORD_ONLY) for each in inspect.signature(verb).parameters.values())
-    parameters = [first, *(_parameter(each) for each in SETTINGS.values() if each.panel), *own]
-    verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    verb.__annotations__ = {each.name: each.annotation for each in parameters}
-    return verb
+def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a verb into what typer is to see: with an option for each setting, or for those of ``names``, instead of
+    ``**settings``, which come last. The help lists the common ones, or those of ``names``."""
+    settings = [replace(SETTINGS[name], common=True) for name in names] or [each for each in SETTINGS.values() if each.panel]
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        first, *own, _ = (each.replace(kind=each.KEYWORD_ONLY) for each in inspect.signature(verb).parameters.values())
+        parameters = [first, *map(_parameter, settings), *own]
+        verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        verb.__annotations__ = {each.name: each.annotation for each in parameters}
+        return verb
+
+    return decorate
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:

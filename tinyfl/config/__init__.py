@@ -6,13 +6,13 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults
+from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults, unsaid
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
@@ -47,6 +47,8 @@ class Config(Settings):
     restated: the rounds done by then, and their number until then."""
 
     extensions: tuple[Chosen, ...] = ()
+    unsaid: tuple[str, ...] = field(default=(), compare=False)
+    """Settings that nobody gave, of those that tinyfl.config.fitting chooses by the size of the user's data."""
 
     def chosen(self, kind: str) -> Chosen:
         """The run's algorithm, task or aggregator."""
@@ -166,7 +168,7 @@ class Config(Settings):
 
     def _table(self) -> dict[str, Any]:
         held = asdict(replace(self, extensions=()))
-        del held["extensions"]
+        del held["extensions"], held["unsaid"]
         extensions = {each.kind: each.to_toml() for each in self.extensions}
         continued = [list(pair) for pair in self.continued]
         return {
@@ -211,7 +213,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     if "standardise" not in values:
         # A network of the user's file was trained on inputs as they are, and one of a run on inputs as that had them.
         values["standardise"] = bool(chosen["task"].takes("standardise")) and not is_file(str(values["network"]))
-    config = _checked(values)
+    config = replace(_checked(values), unsaid=unsaid(given, chosen["algorithm"]))
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
     _check_aggregator(config)

@@ -17,6 +17,9 @@ value."""
 OTHER_TASK: dict[str, Any] = {"network": "mlp-64-64", "cohort": 1, "rounds": 10000, "shots": (10,)}
 """With a task that is not tinyfl's own, where its class has no ``defaults``."""
 
+BY_SIZE = ("network", "cohort", "rounds", "rate")
+"""What tinyfl.config.fitting chooses by the size of the user's data."""
+
 OF_AN_ALGORITHM = {
     key
     for table in (
@@ -47,6 +50,12 @@ def defaults(task: str | Chosen | None = None, algorithm: str | Chosen | None = 
         "task": of_task.name,
         "algorithm": of_algorithm.name,
     }
+
+
+def unsaid(given: Mapping[str, Any], algorithm: Chosen) -> tuple[str, ...]:
+    """The settings of BY_SIZE that are not ``given``. An algorithm that is not tinyfl's own has a rate of its own."""
+    own = () if algorithm.built_in else ("rate", *_of_class(algorithm))
+    return tuple(name for name in BY_SIZE if name not in given and name not in own)
 
 
 def _of_class(chosen: Chosen) -> dict[str, Any]:

@@ -69,19 +69,19 @@ def members(
     Devices with fewer rows than ``least`` only train; those that the table lists do nothing.
     Raises DataError if a list of the table is none of devices, or too few devices remain.
     """
-    test, validation = (_listed(table, each, names) for each in ("split", "validation"))
+    test, validation = (listed(table, each, names) for each in ("split", "validation"))
     if test is not None and validation is not None and (both := np.intersect1d(test, validation)).size:
         raise DataError(
             f"{table.source}: device {plain(names[both[0]], 40)} is both in array split and in array validation. "
             "Leave it out of one."
         )
-    listed = np.concatenate([each for each in (test, validation) if each is not None] or [np.empty(0, np.int64)])
+    spoken_for = np.concatenate([each for each in (test, validation) if each is not None] or [np.empty(0, np.int64)])
     classes = _Classes(owner, labels, len(names))
     large = np.bincount(owner, minlength=len(names)) >= least
-    for device in listed:
+    for device in spoken_for:
         classes.remove(device)
     if test is None:
-        test = _drawn(seed, 0, np.setdiff1d(np.arange(len(names)), listed), HELD_OUT, classes, large)
+        test = _drawn(seed, 0, np.setdiff1d(np.arange(len(names)), spoken_for), HELD_OUT, classes, large)
     rest, test = np.setdiff1d(np.arange(len(names)), test), test[large[test]]
     if len(rest) < 2 or not len(test):
         raise DataError(
@@ -145,24 +145,24 @@ class _Classes:
         self._devices[self._classes(device)] -= 1
 
 
-def _listed(table: Table, name: str, names: NDArray[Any]) -> I64 | None:
+def listed(table: Table, name: str, names: NDArray[Any]) -> I64 | None:
     """The devices in the table's list ``name``, split or validation, as indices into ``names``; None without a list."""
-    listed: NDArray[Any] | None = getattr(table, name)
-    if listed is None:
+    given: NDArray[Any] | None = getattr(table, name)
+    if given is None:
         return None
     what = "devices to hold out" if name == "split" else "devices that choose rates"
-    if listed.ndim != 1 or len(listed) > len(names) or (listed.dtype.kind in "OSU") != (names.dtype.kind in "OSU"):
+    if given.ndim != 1 or len(given) > len(names) or (given.dtype.kind in "OSU") != (names.dtype.kind in "OSU"):
         raise DataError(
-            f"{table.source}: array {name} is {listed.dtype} {listed.shape}, not a list of the {what}. "
+            f"{table.source}: array {name} is {given.dtype} {given.shape}, not a list of the {what}. "
             f"Give their names as array device has them ({names.dtype}), each once."
         )
-    if listed.dtype.kind == "b" and names.dtype.kind != "b":
+    if given.dtype.kind == "b" and names.dtype.kind != "b":
         raise DataError(f"{table.source}: array {name} is a mask. List the {what} by name or number.")
-    unknown = np.setdiff1d(listed, names)
+    unknown = np.setdiff1d(given, names)
     if unknown.size:
         verb = "holds out" if name == "split" else "lists"
         raise DataError(
             f"{table.source}: array {name} {verb} device {named(unknown)}, which array device does not have. "
             f"List {what} by the names or numbers used in device."
         )
-    return np.flatnonzero(np.isin(names, listed))
+    return np.flatnonzero(np.isin(names, given))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tinyfl.core import I64
 from tinyfl.data import Reading, Table
+from tinyfl.data.devices import owners
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, DataError
 
@@ -28,10 +29,7 @@ def windowed(table: Table, reading: Reading, time: NDArray[Any] | None = None, f
         return table
     if table.x.ndim != 2:
         raise DataError(f"{table.source}: array x is {table.x.shape}, and --window takes rows of a stream: (rows, inputs).")
-    for name, array in (("y", table.y), ("device", table.device)):
-        if array.shape[:1] != (len(table.x),):
-            raise DataError(f"{table.source}: array {name} is {array.shape}, but x has {len(table.x):,} rows.")
-    owner = np.unique(table.device, return_inverse=True)[1].astype(np.int64)
+    owner = owners(table)[1].astype(np.int64)
     file = np.zeros(len(owner), np.int64) if file is None else file
     stamps = np.zeros(len(owner)) if time is None else _seconds(table.source, time)
     order = np.lexsort((stamps, file, owner))  # stable: rows of the same time stay in the file's order

@@ -31,10 +31,9 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tinyfl.errors import ConfigError, RunError
+from tinyfl.system.addresses import LOOPBACK
 from tinyfl.system.files import sync
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
-"""Names that superlink.crt always has, for the SuperLink's own processes."""
 CA_DAYS = 3650
 SOON = timedelta(days=30)
 """A superlink.crt with less validity left is replaced."""
@@ -96,7 +95,7 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: in
     files += [f"{name}.{end}" for name in nodes for end in ("key", "pub")]
     kept = tuple(name for name in files if name in existing and name not in new)
     all_names = tuple(_names(certificate))
-    host = (*hosts, *(name for name in all_names if name not in LOCAL), LOCAL[0])[0]
+    host = (*hosts, *(name for name in all_names if name not in LOOPBACK), LOOPBACK[0])[0]
     return MadeKeys(folder, tuple(new), kept, nodes, host, all_names, certificate.not_valid_after_utc)
 
 
@@ -215,7 +214,7 @@ def _superlink(folder: Path, new: Files, signer: Key, ca: Certificate, hosts: Se
     except (ValueError, TypeError, InvalidSignature) as error:
         raise RunError(f"{path} is not signed by the CA beside it. Restore the right CA, or move {path} away.") from error
     old_names = _names(old) if old else []
-    names = list(dict.fromkeys((*old_names, *hosts, *LOCAL)))
+    names = list(dict.fromkeys((*old_names, *hosts, *LOOPBACK)))
     if old and names == old_names and old.not_valid_after_utc >= min(_now() + SOON, ca.not_valid_after_utc):
         return old
     issued = _issue("tinyfl SuperLink", public, days, signer, ca, names)

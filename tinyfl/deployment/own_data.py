@@ -11,12 +11,13 @@ from tinyfl.config import Config
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import plain
-from tinyfl.flower.messages import read_network, read_theta
+from tinyfl.flower.messages import SAME_VERSION, read_network, read_theta
 from tinyfl.flower.sites import SAID, SHARE, read_record, record
 from tinyfl.flower.sites_task import Row, answered
 from tinyfl.runs.directory import theta_sha256
 from tinyfl.runs.learner import refuse_misfit
-from tinyfl.system.files import table, write_whole
+from tinyfl.runs.tables import as_csv
+from tinyfl.system.files import write_whole
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.sites import Share, SiteData
 
@@ -81,7 +82,7 @@ class OwnData:
         """Writes the results of single devices, with the weights ``theta``, to a table on this machine."""
         path = self._folder / f"{self._name}-devices-{theta[:8]}.csv"
         try:
-            write_whole(path, table(rows))
+            write_whole(path, as_csv(rows).encode())
         except RunError as error:
             self._tell(f"{path} cannot be written ({plain(error, 100)}): the table of single devices is missing")
         else:
@@ -126,4 +127,4 @@ def read_share(content: RecordDict) -> Share | None:
 
 
 def _unreadable(why: object) -> ConfigError:
-    return ConfigError(f"the message cannot be read ({plain(why, 100)}). Install the same version of tinyfl on all machines.")
+    return ConfigError(f"the message cannot be read ({plain(why, 100)}). {SAME_VERSION}")

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from pathlib import Path
 
 from tinyfl.deployment import certificates
-from tinyfl.deployment.supernode_main import flower
+from tinyfl.deployment.supernode_main import Tell, flower
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import Answer, serve
@@ -22,8 +22,6 @@ from tinyfl.system.addresses import free_port, loopback
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder
 from tinyfl.system.proxies import demand_usable, exempt_loopback
-
-Tell = Callable[[str], None]
 
 SOCKET = "socket"
 """The gateway's socket in its folder."""
@@ -179,20 +177,6 @@ def _when_valid(
                 tell(f"{error} This gateway then continues by itself.")
         ended.wait(RETRY_SECONDS)
     return ()
-
-
-def _wait_for_certificate(superlink: SuperLink, ended: threading.Event, tell: Tell) -> None:
-    """Waits until the SuperLink's certificate is valid, or ``ended`` is set; reports each fault once."""
-    reported = ""
-    while not ended.is_set():
-        try:
-            superlink.check()
-            return
-        except ConfigError as error:
-            if str(error) != reported:
-                reported = str(error)
-                tell(f"{reported} This gateway then continues by itself.")
-        ended.wait(RETRY_SECONDS)
 
 
 def _command(superlink: SuperLink, folder: Path) -> list[str]:

@@ -18,13 +18,14 @@ from flwr.serverapp import Grid
 
 from tinyfl import __version__
 from tinyfl.config import Config
+from tinyfl.config.fitting import fit
 from tinyfl.core import F32
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, Corrupt, DataError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import ANSWER_SECONDS, ASK
-from tinyfl.flower.messages import NETWORK, VERSION, Trouble, corrupt, network_record, theta_record
+from tinyfl.flower.messages import NETWORK, SAME_VERSION, VERSION, Trouble, corrupt, network_record, theta_record
 from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
 from tinyfl.flower.sites_task import Case, Row, Site, SitesTask, read_answer, read_rows
 from tinyfl.networks import Network
@@ -83,7 +84,7 @@ class Sites:
                 try:
                     answered[node] = _read_roll(content)
                 except Corrupt as error:
-                    trouble[node] = f"{error} Install the same version of tinyfl on all machines."
+                    trouble[node] = f"{error} {SAME_VERSION}"
             if len(answered) >= wanted:
                 return answered
             if time.monotonic() >= deadline:
@@ -121,8 +122,7 @@ def _named_errors(site: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise TrainingError(
-            f"{site}'s answer cannot be read ({type(error).__name__}: {plain(error, 100)}). Install the same version of tinyfl "
-            "on all machines."
+            f"{site}'s answer cannot be read ({type(error).__name__}: {plain(error, 100)}). {SAME_VERSION}"
         ) from error
 
 
@@ -179,6 +179,7 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
     held = own.roll(config.targets) if own else None
     least = max(config.shots) + 1 if config.reading.drop_small else 0
     agreed = agree(list(rolls.values()), config.seed, held, least)
+    config = fit(config, agreed.size)
     shares = {node: agreed.share(roll) for node, roll in rolls.items()}
     names = {node: roll.site for node, roll in rolls.items()}
 
@@ -197,9 +198,9 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
         mean, target_mean = means(first)
         second = passed(Second.from_json, what="second", mean=mean.tolist(), target_mean=target_mean.tolist())
     standard = standardised(agreed, first, second, bool(config.standardise))
-    standard = replace(standard, notes=(*_notes(rolls, agreed, held, config), *standard.notes))
-    told = {node: agreed.share(roll, standard) for node, roll in rolls.items()}
-    here = own.task(agreed.share(held, standard), config.seed) if own and held else None
+    standard = replace(standard, notes=(*_notes(rolls, shares, agreed, held, config), *standard.notes))
+    told = {node: replace(share, standard=standard) for node, share in shares.items()}
+    here = own.task(replace(agreed.share(held), standard=standard), config.seed) if own and held else None
     members = tuple(Site(node, rolls[node], share, record(share.to_json())) for node, share in told.items())
 
     shared: list[Row] = []
@@ -212,11 +213,11 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
 
         def read(said: Any) -> tuple[list[Any], Any]:
             parts = [read_answer(each, case, network) for each, case in zip(said["cases"], cases, strict=True)]
-            return parts, read_rows(said.get("devices", ()), "", weights)
+            return parts, read_rows(said.get("devices", ()), weights)
 
         answers = sites.ask(questions, read, names)
         for node, (_, rows) in answers.items():
-            shared.extend({**row, "site": names[node]} for row in rows)
+            shared.extend({"site": names[node], **row} for row in rows)
         return [parts for parts, _ in answers.values()]
 
     return SitesTask(agreed, standard, members, here, measure, shared)
@@ -232,17 +233,19 @@ def _question(share: Share, **ask: Any) -> RecordDict:
     return RecordDict({"config": ConfigRecord(), ASK: record(ask), SHARE: record(share.to_json())})
 
 
-def _notes(rolls: Mapping[int, Roll], agreed: Agreement, held: Roll | None, config: Config) -> list[str]:
+def _notes(
+    rolls: Mapping[int, Roll], shares: Mapping[int, Share], agreed: Agreement, held: Roll | None, config: Config
+) -> list[str]:
     """What the first lines of a run say of its sites."""
-    everyone = sorted(rolls.values(), key=lambda roll: roll.site)
+    everyone = sorted(rolls, key=lambda node: rolls[node].site)
     words = [
         f"{roll.site} {len(roll.devices):,} devices, {roll.counts.sum():,} samples"
-        for roll in [*everyone, *([held] if held else [])]
+        for roll in [*map(rolls.__getitem__, everyone), *([held] if held else [])]
     ]
     uses = ", ".join(f"{len(agreed.members[use]):,} {word}" for use, word in WORDS.items())
     notes = [f"sites: {'; '.join(words)}", f"devices: {uses}; samples stay at their sites, which send sums"]
-    shares = {roll.site: agreed.share(roll) for roll in everyone}
-    trains = {site: len(share.devices("train")) for site, share in shares.items()}
+    by_site = {rolls[node].site: shares[node] for node in everyone}
+    trains = {site: len(share.devices("train")) for site, share in by_site.items()}
     fleet = config.devices or sum(trains.values())
     cohort = min(config.cohort, fleet)
     alone = [site for site, own in trains.items() if own and max(0, cohort - (fleet - own)) <= 1 <= min(cohort, own)]
@@ -251,7 +254,7 @@ def _notes(rolls: Mapping[int, Roll], agreed: Agreement, held: Roll | None, conf
             f"privacy: with a cohort of {cohort:,}, {named(alone)} may have one device in a round, whose update is then the "
             "site's sum. A larger --cohort makes that rarer."
         )
-    return notes + _alone(shares)
+    return notes + _alone(by_site)
 
 
 def _alone(shares: Mapping[str, Share]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -12,6 +12,7 @@ from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from tinyfl.core import F32, U32
+from tinyfl.data import Size
 from tinyfl.data.arrays import shape_of
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
@@ -88,6 +89,11 @@ class SitesTask:
     @property
     def fleet_size(self) -> int | None:
         return len(self.agreed.members["train"])
+
+    @property
+    def size(self) -> Size:
+        """Of the training data of all sites."""
+        return replace(self.agreed.size, shape=self.shape)
 
     @property
     def digest(self) -> str:
@@ -204,14 +210,13 @@ def read_answer(said: Any, case: Case, network: Network) -> Any:
     return loops
 
 
-def read_rows(said: Any, site: str, weights: str) -> list[Row]:
-    """Reads the results of single devices that ``site`` shares; none if it shares none.
+def read_rows(said: Any, weights: str) -> list[Row]:
+    """Reads the results of single devices that a site shares; none if it shares none.
 
     Raises KeyError, TypeError or ValueError for anything else.
     """
     return [
         {
-            "site": site,
             "weights": weights,
             "device": plain(row["device"], 40),
             "mode": plain(row["mode"], 40),

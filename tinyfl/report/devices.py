@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32
 from tinyfl.networks import Network
-from tinyfl.report.figures import BLUE, DRAWING, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
+from tinyfl.report.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.report.html import counted
-from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
+from tinyfl.runs.evaluation import (
+    LEADING_STEPS,
+    Adaptation,
+    device_means,
+    in_units,
+    inner_loop,
+    needs_outputs,
+    plain_adaptation,
+)
 from tinyfl.tasks import Episodes, Task
 
 if TYPE_CHECKING:
@@ -63,7 +71,7 @@ def device_figures(task: Task, comparison: Comparison) -> Picture:
     from tinyfl.tasks.episodic import Episodic
     from tinyfl.tasks.sine import Sine
 
-    with DRAWING, styled():
+    with styled():
         if isinstance(task, Sine):
             return _functions(task, comparison)
         if isinstance(task, Episodic) and len(task.shape) == 3 and task.shape[0] == task.shape[1] and task.shape[2] == 1:
@@ -172,18 +180,14 @@ def _image_axes(ax: "Axes", ways: int, count_shown: int) -> None:
 def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     """Each held-out device's result before and after, beside its result from the run's initial weights."""
     episodes = task.episodes("test", comparison.tasks, comparison.shots)
-    count = np.bincount(episodes.device)
-    classifies = comparison.net.classifies
-
-    def of_device(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        return np.bincount(episodes.device, weights=values.astype(np.float64)) / count
-
+    count, classifies = np.bincount(episodes.device), comparison.net.classifies
     learnt, start = comparison.run(episodes, outputs=needs_outputs(task.standardisation))
 
     def result_of(adapted: core.Adapted) -> NDArray[np.floating[Any]]:
         return adapted.accuracy if classifies else in_units(adapted, episodes.query, task.standardisation)
 
-    before, after, baseline = (of_device(result_of(a)[k]) for a, k in ((learnt, 0), (learnt, 1), (start, 1)))
+    results = np.array([result_of(a)[k] for a, k in ((learnt, 0), (learnt, 1), (start, 1))])
+    before, after, baseline = device_means(results, episodes.device)
     order = np.argsort(after if classifies else -after, kind="stable")
     if len(order) > MAX_DUMBBELLS:
         order = order[np.linspace(0, len(order) - 1, MAX_DUMBBELLS).round().astype(int)]

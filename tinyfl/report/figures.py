@@ -7,8 +7,8 @@ Ito's, and no figure relies on colour alone.
 import io
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -74,12 +74,16 @@ class NotDrawn(Exception):
     """A figure that matplotlib cannot draw on this machine, and why."""
 
 
-def styled() -> AbstractContextManager[None]:
-    """Sets the style of all drawing inside, whatever the user's matplotlibrc says; restores the settings afterwards."""
-    cache.lend()
-    from matplotlib import style
+@contextmanager
+def styled() -> Iterator[None]:
+    """Sets the style of all drawing inside, whatever the user's matplotlibrc says; restores the settings afterwards. One thread
+    draws at a time."""
+    with DRAWING:
+        cache.lend()
+        from matplotlib import style
 
-    return style.context(["default", STYLE])
+        with style.context(["default", STYLE]):
+            yield
 
 
 def drawn(draw: Callable[[], T]) -> T | NotDrawn:
@@ -149,7 +153,7 @@ def smoothed(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
 
 def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool) -> bytes:
     """The devices' training loss over the rounds: each record in a faint line, and a moving average."""
-    with DRAWING, styled():
+    with styled():
         figure = canvas(2.9)
         ax = figure.add_subplot()
         rounds = np.array([line["round"] for line in metrics], np.float64)
@@ -197,7 +201,7 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
     floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
     named = sum(not curve.faint for curve in curves)
     band = min(0.18, 0.5 / named)  # where bands lie over each other, lines stay visible
-    with DRAWING, styled():
+    with styled():
         figure = canvas(0.34 + 2.5 * len(shots) + 0.08 * named)
         grid = figure.subplots(len(shots), len(MODES), sharex=True, sharey=True, squeeze=False)
         for ax, (shot, mode) in zip(grid.flat, ((s, m) for s in shots for m in MODES), strict=True):

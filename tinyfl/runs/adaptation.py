@@ -14,6 +14,7 @@ from tinyfl.core import F32, TableSource
 from tinyfl.data import USUAL, Reading
 from tinyfl.data.arrays import checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.data.reading import read_device
+from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, Network, from_plan
@@ -25,7 +26,8 @@ from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
 from tinyfl.tasks import targets_for
-from tinyfl.tasks.standard import Standardisation, missing
+from tinyfl.tasks.standard import Standardisation
+from tinyfl.tasks.sums import missing
 
 FIELDS = (
     "theta", "network", "plan", "shape", "task", "clip", "adapt_lr_batch", "adapt_lr_stream",
@@ -35,9 +37,6 @@ FIELDS = (
 format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
-
-NAMED = 8
-"""Maximum number of classes named in a warning; more are counted."""
 
 MORE = (*OF_TARGETS, "adaptation", "inputs")
 """Arrays that a saved initialisation may have."""
@@ -62,7 +61,7 @@ class Initialisation:
 
         Raises RunError if there is none, if it is damaged, or if it does not belong to the run of its directory.
         """
-        file = _npz(path)
+        file = file_of(path)
         if not file.is_file() or file.suffix != ".npz":
             raise RunError(f"{path} holds no {INITIALISATION}. Give a finished run's directory (tinyfl simulate makes one).")
         try:
@@ -100,7 +99,8 @@ def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Netw
         raise RunError(f"{file} is damaged: {error}") from error
 
 
-def _npz(path: Path) -> Path:
+def file_of(path: Path) -> Path:
+    """The file of weights at ``path``, which may be a run's directory."""
     return path / INITIALISATION if path.is_dir() else path
 
 
@@ -130,8 +130,8 @@ def adapt(
     rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
-    how = adaptation_of(_npz(Path(run)), start, algorithm)
-    device = _samples(Path(data), start, _reading(_npz(Path(run))))
+    how = adaptation_of(file_of(Path(run)), start, algorithm)
+    device = _samples(Path(data), start, _reading(file_of(Path(run))))
     support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
@@ -144,7 +144,7 @@ def adapt(
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
         assert adapted.weights is not None
-        arrays = read_arrays(_npz(Path(run)), FIELDS, MORE)
+        arrays = read_arrays(file_of(Path(run)), FIELDS, MORE)
         write_whole(Path(out), npz(**{**arrays, "theta": adapted.weights[0]}))
     return {
         "run": str(run),
@@ -217,8 +217,7 @@ def _one_sided(support: TableSource, query: TableSource, start: Initialisation) 
 
 
 def _named(classes: NDArray[Any]) -> str:
-    more = f" and {len(classes) - NAMED:,} more" if len(classes) > NAMED else ""
-    return f"{'class' if len(classes) == 1 else 'classes'} {', '.join(plain(each, 40) for each in classes[:NAMED])}{more}"
+    return f"{'class' if len(classes) == 1 else 'classes'} {named(classes)}"
 
 
 def _curve(

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tinyfl import core
-from tinyfl.core import F32, F64, FASTEST, Engine
+from tinyfl.core import F32, F64, FASTEST
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
 from tinyfl.runs.evaluation import (
@@ -25,12 +25,13 @@ from tinyfl.runs.evaluation import (
     Tried,
     best_of,
     demanded,
+    device_means,
     finite,
     in_units,
     inner_loop,
     trivial,
 )
-from tinyfl.runs.moments import Moments, Values, device_means
+from tinyfl.runs.moments import Moments, Values
 from tinyfl.tasks import SPLITS, Episodes, Split, Task
 from tinyfl.tasks.standard import Standardisation
 
@@ -194,9 +195,7 @@ class Here:
         return Measured({metric: [Moments.of(row) for row in curve] for metric, curve in self.curves.items()}, self.values)
 
 
-def measured_here(
-    task: Task, network: Network, theta: F32, episodes: Episodes, trial: Trial, engine: Engine = FASTEST
-) -> list[Here]:
+def measured_here(task: Task, network: Network, theta: F32, episodes: Episodes, trial: Trial) -> list[Here]:
     """The result of each loop of ``trial`` on ``episodes``, of this machine."""
     standard = None if trial.race else task.standardisation
     device = np.arange(len(episodes.device)) if trial.race else episodes.device
@@ -204,7 +203,7 @@ def measured_here(
     results = []
     for loop in trial.loops:
         adapted = core.adapt(
-            network.plan, theta, episodes.support, episodes.query, trial.steps, loop, engine=engine, outputs=with_values
+            network.plan, theta, episodes.support, episodes.query, trial.steps, loop, engine=FASTEST, outputs=with_values
         )
         curves, values = {"loss": in_units(adapted, episodes.query, standard)}, list[Values]()
         if network.classifies:

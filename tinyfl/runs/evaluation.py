@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Phase, nearest_mean
-from tinyfl.core import F32, FASTEST, Engine, TableSource
+from tinyfl.core import F32, F64, FASTEST, Engine, TableSource
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
@@ -87,19 +87,30 @@ def in_units(adapted: core.Adapted, query: TableSource, standard: Standardisatio
     return np.where(np.isfinite(adapted.loss), (errors**2).mean(axis=(2, 3)), np.inf)
 
 
+def device_means(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> F64:
+    """The means of ``values`` (checkpoints, episodes) on each device, (checkpoints, devices); ``device`` (episodes,) has each
+    episode's, from 0."""
+    count = np.bincount(device)
+    return np.array([np.bincount(device, weights=row.astype(np.float64)) / count for row in values])
+
+
+def student(n: int) -> float:
+    """The factor of a 95 % interval of ``n`` values' mean."""
+    from scipy.special import stdtrit  # scipy.stats takes half a second to import
+
+    return float(stdtrit(n - 1, 0.975))
+
+
 def mean_and_interval(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> tuple[float, float, int]:
     """The mean of the devices' means, the half-width of its 95 % interval (Student's t), and the number of devices.
 
     values (episodes,), device (episodes,). The half-width is nan for a single device.
     """
-    from scipy.special import stdtrit  # scipy.stats takes half a second to import
-
-    count = np.bincount(device)
-    of_device = np.bincount(device, weights=values.astype(np.float64)) / count
+    of_device = device_means(values[None], device)[0]
     n = len(of_device)
     if n < 2 or not np.isfinite(of_device).all():
         return float(of_device.mean()), float("nan"), n
-    return float(of_device.mean()), float(stdtrit(n - 1, 0.975) * of_device.std(ddof=1) / np.sqrt(n)), n
+    return float(of_device.mean()), float(student(n) * of_device.std(ddof=1) / np.sqrt(n)), n
 
 
 def plain_adaptation(phase: Phase) -> tuple[Phase, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from tinyfl.config import Config
 from tinyfl.core import Code
 from tinyfl.errors.words import plain
-from tinyfl.fleet import Devices, words_for
+from tinyfl.fleet import Devices, ends_of, words_for
 from tinyfl.runs.directory import EVENTS, ROUNDS
 
 MAX_BYTES = 1 << 22
@@ -64,12 +64,12 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _common(spans: str, devices: Devices) -> int:
-    """The number of ``devices`` within ``spans``, such as 0-7,9 (tinyfl.fleet.spans)."""
-    ends = [[int(end) for end in span.split("-")] for span in spans.split(",") if span]
+    """The number of ``devices`` within ``spans``, such as 0-7,9."""
+    ends = ends_of(spans)
     if isinstance(devices, range):
-        return sum(max(0, min(pair[-1] + 1, devices.stop) - max(pair[0], devices.start)) for pair in ends)
-    first, last = (np.searchsorted(devices, [pair[at] + past for pair in ends]) for at, past in ((0, 0), (-1, 1)))
-    return int((last - first).sum())
+        return sum(max(0, min(last + 1, devices.stop) - max(first, devices.start)) for first, last in ends)
+    before, upto = (np.searchsorted(devices, edges) for edges in ([a for a, _ in ends], [b + 1 for _, b in ends]))
+    return int((upto - before).sum())
 
 
 def diverged(left_out: Mapping[str, int], config: Config) -> str:

@@ -6,9 +6,8 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.errors import DataError
-from tinyfl.networks import INITIALISATION
 from tinyfl.registry.own import own_code
-from tinyfl.runs.adaptation import Initialisation, adaptation_of
+from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
 from tinyfl.runs.extensions import with_code
@@ -53,8 +52,8 @@ def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None
     Raises RunError if there is none or the run has not finished, DataError if the data are not the run's.
     """
     start = Initialisation.load(run)
-    directory = run if run.is_dir() else run.parent
-    file = run / INITIALISATION if run.is_dir() else run
+    file = file_of(run)
+    directory = file.parent
     provenance = checked(
         Provenance, values(read_arrays(file, ("seed", "config_sha256"))), file, "Take the file as tinyfl wrote it."
     )

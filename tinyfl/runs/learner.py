@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from tinyfl.config import Config
+from tinyfl.config import Config, fitting
 from tinyfl.config.roster import Part
 from tinyfl.core import F32
+from tinyfl.data import Size
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import INITIALISATION, WEIGHTS, Network, is_file, network
@@ -26,7 +27,7 @@ DEVICES = 1000
 @dataclass(frozen=True)
 class Learner:
     """A task, a network for it, and the initial weights, float32 (parameters,). ``notes`` describe the changes to the user's
-    data and network, for people."""
+    data and network, and what was chosen by their size, for people."""
 
     task: Task
     network: Network
@@ -45,6 +46,7 @@ def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
         learner = _of_file(config, load)
     else:
         task = load(config)
+        config = sized(config, task)
         net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
         learner = Learner(task, net, net.initial_weights(config.seed), ())
     net = learner.network.frozen(config.freeze)
@@ -52,6 +54,12 @@ def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
     standard = learner.task.standardisation
     return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
+
+
+def sized(config: Config, task: Task) -> Config:
+    """The config with what nobody gave chosen by the size of the user's data, if the task has such."""
+    size = getattr(task, "size", None)
+    return fitting.fit(config, size) if isinstance(size, Size) else config
 
 
 def _of_weights(config: Config, load: Load) -> Learner:
@@ -124,6 +132,7 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
     """
     learner = learner_of(config, load)
     task = learner.task
+    said, config = config, sized(config, task)
     devices = config.devices or task.fleet_size
     if not devices and not config.chosen("task").built_in:
         devices = max(DEVICES, config.cohort)
@@ -147,4 +156,4 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
     fleet = tuple(map(_absolute, config.fleet))
     targets = targets_for(task.loss) if config.own_data else ""
     completed = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
-    return completed, learner
+    return completed, replace(learner, notes=(*learner.notes, *fitting.words(said, completed)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyfl.fleet import ends_of
 from tinyfl.runs.records import RoundRecord
 
 METRICS_RECORDS = 500
@@ -61,6 +62,5 @@ def tallied(rounds: Sequence[RoundRecord], done: int, total: int) -> tuple[Tally
 
 
 def devices_in(spans: str) -> int:
-    """The number of devices in ``spans``, such as 0-7,9 (tinyfl.fleet.spans)."""
-    ends = [[int(end) for end in span.split("-")] for span in spans.split(",")]
-    return sum(pair[-1] + 1 - pair[0] for pair in ends)
+    """The number of devices in ``spans``, such as 0-7,9."""
+    return sum(last + 1 - first for first, last in ends_of(spans))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F64
+from tinyfl.runs.evaluation import student
 from tinyfl.tasks.sites import fraction_text, read_fraction
 from tinyfl.tasks.sums import column_sums, root
 
@@ -99,17 +100,3 @@ class Values:
         if int(count) < 1 or not len(total) == len(squares) == len(errors):
             raise ValueError("sums of other lengths")
         return cls(int(count), total, squares, errors)
-
-
-def device_means(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> F64:
-    """The means of ``values`` (checkpoints, episodes) on each device, (checkpoints, devices); ``device`` (episodes,) has each
-    episode's, from 0."""
-    count = np.bincount(device)
-    return np.array([np.bincount(device, weights=row.astype(np.float64)) / count for row in values])
-
-
-def student(n: int) -> float:
-    """The factor of a 95 % interval of ``n`` values' mean."""
-    from scipy.special import stdtrit  # scipy.stats takes half a second to import
-
-    return float(stdtrit(n - 1, 0.975))

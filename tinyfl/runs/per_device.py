@@ -1,5 +1,6 @@
 """Who does badly: each test device's result, and which classes are taken for which."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from tinyfl.runs.evaluation import (
     LEADING_STEPS,
     STEPS,
     Adaptation,
+    Row,
+    device_means,
     finite,
     in_units,
     inner_loop,
@@ -37,24 +40,26 @@ def by_device(
     task: Task,
     network: Network,
     theta: F32,
+    rows: Sequence[Row],
     *,
-    shots: int,
     tasks: int,
-    adapt_lr: float,
     clip: float = 0.0,
     adaptation: Adaptation = plain_adaptation,
     engine: Engine = FASTEST,
 ) -> dict[str, Any]:
-    """The result of each test device before and after LEADING_STEPS full-batch steps on ``shots`` at rate ``adapt_lr``, worst
-    first, as plain data; for classes of the user's also the confusion matrix over all their answers afterwards.
+    """The result of each test device before and after LEADING_STEPS full-batch steps, worst first, as plain data; for classes
+    of the user's also the confusion matrix over all their answers afterwards. Shots and rate are those of the first such row of
+    the evaluation, ``rows``.
 
     A device's figures are means over its draws, as in the evaluation; a loss is None if one of them diverged, and the matrix
     leaves those out.
     """
+    lead = next(row for row in rows if row.mode == "batch")
+    shots = lead.shots
     episodes = task.episodes("test", tasks, shots)
     classes = task.standardisation.classes if task.standardisation is not None and network.classifies else np.empty(0)
     confused = np.zeros((len(classes), len(classes)), np.int64) if 0 < len(classes) <= MAX_CLASSES else None
-    loop = inner_loop("batch", episodes.support.samples, max(STEPS), adapt_lr, clip, adaptation)
+    loop = inner_loop("batch", episodes.support.samples, max(STEPS), lead.adapt_lr, clip, adaptation)
     losses, accuracies = [], []
     for first in range(0, len(episodes.device), AT_ONCE):
         part = episodes.chosen(np.arange(first, min(first + AT_ONCE, len(episodes.device))))
@@ -81,13 +86,8 @@ def _devices(
     task: Task, device: NDArray[np.integer[Any]], loss: NDArray[np.floating[Any]], accuracy: NDArray[np.floating[Any]] | None
 ) -> dict[str, Any]:
     """The number of devices and the worst of them, from the figures of the draws (before and after, draws)."""
-    draws = np.bincount(device)
-
-    def mean(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        return np.bincount(device, weights=values.astype(np.float64)) / draws
-
-    losses = [mean(each) for each in loss]
-    accuracies = None if accuracy is None else [mean(each) for each in accuracy]
+    draws, losses = np.bincount(device), device_means(loss, device)
+    accuracies = None if accuracy is None else device_means(accuracy, device)
     names = task.device_names("test") if isinstance(task, NamedTask) else None
     # Worst first: by accuracy where there is one, then by loss, then in their order.
     worst = np.lexsort((-losses[1],) if accuracies is None else (-losses[1], accuracies[1]))

@@ -9,7 +9,7 @@ from tinyfl.errors import RunError
 from tinyfl.networks import INITIALISATION
 from tinyfl.registry.shown import shots_of
 from tinyfl.runs import evaluation
-from tinyfl.runs.adaptation import Initialisation, adaptation_of
+from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory, theta_sha256
 from tinyfl.runs.evaluation import Adaptation
 from tinyfl.runs.extensions import with_code
@@ -40,7 +40,8 @@ def evaluate(
     """
     path = Path(run)
     start = Initialisation.load(path)
-    directory, file = (RunDirectory(path), path / INITIALISATION) if path.is_dir() else (RunDirectory(path.parent), path)
+    file = file_of(path)
+    directory = RunDirectory(file.parent)
     if not directory.holds(file):
         raise RunError(f"{path} is no finished run. Give a run's directory, or the {INITIALISATION} in it.")
     config = with_code(directory.config(), task=task, algorithm=algorithm)
@@ -79,9 +80,6 @@ def _measured(
         task, net, theta, shots=config.shots, tasks=tasks, adapt_lr=config.adapt_lr or None, clip=start.clip, adaptation=how,
         tick=tick,
     )  # fmt: skip
-    lead = next(row for row in rows if row.mode == "batch")
-    devices = by_device(
-        task, net, theta, shots=lead.shots, tasks=tasks, adapt_lr=lead.adapt_lr, clip=start.clip, adaptation=how
-    )
+    devices = by_device(task, net, theta, rows, tasks=tasks, clip=start.clip, adaptation=how)
     floor = evaluation.floor(task, net, shots=config.shots, tasks=tasks)
     return {"evaluation": [row.as_json() for row in rows], "floor": floor, **devices}

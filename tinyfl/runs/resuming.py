@@ -19,7 +19,7 @@ from tinyfl.errors.words import plain, shell
 from tinyfl.networks import is_file
 from tinyfl.runs.directory import CONFIG, FILES, Checkpoint, RunDirectory
 from tinyfl.runs.extensions import again
-from tinyfl.runs.learner import Load, fitted
+from tinyfl.runs.learner import Learner, Load, fitted
 
 ROUNDS = ("rounds", "continued", "patience")
 """Settings that say how long the run is."""
@@ -27,10 +27,12 @@ ROUNDS = ("rounds", "continued", "patience")
 
 @dataclass(frozen=True)
 class Resumption:
-    """A run to resume: its config as ``saved``, and as it is ``wanted`` now. ``notes`` describe the difference, for people."""
+    """A run to resume: its config as ``saved``, and as it is ``wanted`` now, with its learner. ``notes`` describe the
+    difference, for people."""
 
     saved: Config
     wanted: Config
+    learner: Learner
     notes: tuple[str, ...] = ()
 
     def take_over(self, directory: RunDirectory) -> None:
@@ -60,7 +62,8 @@ def resumed(
     wanted = resolve({**saved.as_options(), **given}, installed=True)
     wanted.demand_code()
     notes = [_moved(directory, key, saved, wanted) for key in FILES]
-    wanted, more = _with_rounds(directory, saved, fitted(wanted, load)[0])
+    wanted, learner = fitted(wanted, load)
+    wanted, more = _with_rounds(directory, saved, wanted)
     for key, value in vars(wanted).items():
         before = getattr(saved, key)
         may = key in (*MAY_CHANGE, *ROUNDS) or (_is_path(key, value) and _is_path(key, before))
@@ -69,7 +72,7 @@ def resumed(
                 f"the run was started with {key} {before!r} and cannot be resumed with {value!r}. "
                 "Leave the option out, or start a new run with another --out."
             )
-    return Resumption(saved, wanted, tuple(filter(None, (*notes, more))))
+    return Resumption(saved, wanted, learner, tuple(filter(None, (*notes, more))))
 
 
 def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tuple[Config, str]:

@@ -55,9 +55,13 @@ def _rounds(directory: RunDirectory) -> list[Row]:
     return [row(record) for _, record in directory.records(ROUNDS, RoundRecord)]
 
 
-def _evaluation(directory: RunDirectory) -> list[Row]:
-    result = directory.result()
+def evaluation_rows(result: Mapping[str, Any]) -> list[Row]:
+    """The evaluation and the baseline of a run's ``result``, as rows of one table."""
     return [{"weights": name, **row} for name, key in (("learnt", "evaluation"), ("start", "baseline")) for row in result[key]]
+
+
+def _evaluation(directory: RunDirectory) -> list[Row]:
+    return evaluation_rows(directory.result())
 
 
 def _validation(directory: RunDirectory) -> list[Row]:

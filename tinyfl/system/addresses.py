@@ -5,6 +5,9 @@ import os
 import socket
 import sys
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""The names of this machine."""
+
 
 def loopback(host: str) -> bool:
     """Whether ``host`` is a loopback address."""

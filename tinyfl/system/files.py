@@ -1,6 +1,5 @@
 """Safe reading and atomic writing of files, and temporary folders that are removed even after a kill."""
 
-import csv
 import errno
 import fcntl
 import io
@@ -10,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -211,22 +210,13 @@ def npz(**arrays: Any) -> bytes:
     return buffer.getvalue()
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """``rows`` as a CSV file; the first has all columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 @contextmanager
 def writing(path: Path, cure: str = CURE) -> Iterator[None]:
     """Turns errors in writing ``path`` into a RunError with the ``cure``."""
     try:
         yield
     except (OSError, ValueError) as error:
-        limit = limit_reached(error) if isinstance(error, OSError) else ""
+        limit = limit_reached(error)
         raise RunError(f"{path} cannot be written{f': {limit}' if limit else f' ({plain(error)}). {cure}'}") from error
 
 

@@ -7,9 +7,7 @@ from urllib.request import proxy_bypass
 
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
-from tinyfl.system.addresses import loopback
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from tinyfl.system.addresses import LOOPBACK, loopback
 
 NAMES = tuple(each for name in ("https_proxy", "http_proxy", "all_proxy") for each in (name, name.upper()))
 """The variables with a proxy; the small ones go first, as everywhere."""

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F64, I64
-from tinyfl.data import Table
+from tinyfl.data import Size, Table
 from tinyfl.data.arrays import ONE_HOT
 from tinyfl.data.devices import members
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.tasks.sites import USES, First, Roll, Second, Share
-from tinyfl.tasks.standard import Standardisation, spread_of
+from tinyfl.tasks.standard import Standardisation, constant_note, input_name, spread_of
 from tinyfl.tasks.sums import Squares
 
 OTHER_UNIT = 50.0
@@ -49,15 +49,25 @@ class Agreement:
     counts: I64
     members: Mapping[str, I64]
 
-    def share(self, roll: Roll, standard: Standardisation | None = None) -> Share:
-        """What the site of ``roll`` is told."""
+    @property
+    def size(self) -> Size:
+        """Of the training data of all sites."""
+        trains = self.members["train"]
+        return Size(self.shape, len(trains), int(self.counts[trains].sum()))
+
+    def input_name(self, number: int) -> str:
+        """The name or number of an input."""
+        return input_name(self.names, number, len(self.shape) > 1)
+
+    def share(self, roll: Roll) -> Share:
+        """What the site of ``roll`` is told, but for the standardisation."""
         mine = np.searchsorted(self.devices, roll.devices)
         use, number = np.empty(len(self.devices), np.int64), np.empty(len(self.devices), np.int64)
         for i, name in enumerate(USES):
             use[self.members[name]], number[self.members[name]] = i, np.arange(len(self.members[name]))
         return Share(
             roll.digest, self.names, self.x.str, self.y.str, self.targets, self.classes, tuple(use[mine].tolist()),
-            tuple(number[mine].tolist()), len(self.members["train"]), standard,
+            tuple(number[mine].tolist()), len(self.members["train"]),
         )  # fmt: skip
 
 
@@ -196,9 +206,7 @@ def standardised(
     squares: Squares = _added(each.x for each in second.values())
     mean, scale, varies = spread_of(mean, squares, agreed.x)
     words = ["x: (x - mean) / deviation of all sites' training devices, input by input (--no-standardise leaves it as it is)"]
-    if not varies.all():
-        constant = named([_input(agreed, i) for i in np.flatnonzero(~varies).tolist()])
-        words.append(f"x: {np.sum(~varies):,} of {inputs:,} inputs do not vary among the training devices: {constant}")
+    words += constant_note(varies, agreed.input_name)
     words += _missing(agreed, first)
     words += _other_units(agreed, {site: each.x for site, each in second.items()}, mean, "x")
     target_scale = plain_.target_scale
@@ -218,7 +226,7 @@ def _missing(agreed: Agreement, first: Mapping[str, First]) -> list[str]:
     gone = sum(each.rows for each in first.values()) - np.array(_added(each.x for each in first.values()).count)
     if not gone.any():
         return []
-    where = named([f"{_input(agreed, i)} ({gone[i]:,})" for i in np.flatnonzero(gone).tolist()])
+    where = named([f"{agreed.input_name(i)} ({gone[i]:,})" for i in np.flatnonzero(gone).tolist()])
     return [f"x: {gone.sum():,} missing values of training devices become the mean; by input: {where}"]
 
 
@@ -238,13 +246,6 @@ def _trained(agreed: Agreement, first: Mapping[str, First]) -> NDArray[Any]:
     return agreed.classes
 
 
-def _input(agreed: Agreement, column: int) -> str:
-    if not agreed.names:
-        return str(column)
-    row, name = divmod(column, len(agreed.names))
-    return agreed.names[name] + (f" at row {row}" if len(agreed.shape) > 1 else "")
-
-
 def _other_units(agreed: Agreement, second: Mapping[str, Squares], mean: F64, what: str) -> list[str]:
     """A word on each site whose mean of a column is far from the others'.
 
@@ -253,7 +254,7 @@ def _other_units(agreed: Agreement, second: Mapping[str, Squares], mean: F64, wh
     sites = {site: (mean + each.off, each.deviation, each.count) for site, each in second.items()}
     far: dict[str, list[str]] = {}
     for column in range(len(mean)):
-        called = _input(agreed, column) if what == "x" else ""
+        called = agreed.input_name(column) if what == "x" else ""
         found = {site: (float(m[column]), float(d[column])) for site, (m, d, n) in sites.items() if n[column]}
         usual = _middle({site: d for site, (_, d) in found.items() if d > 0})
         for site, (a, s) in found.items():

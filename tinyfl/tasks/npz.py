@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
-from tinyfl.data import USUAL, Reading, Table
+from tinyfl.data import USUAL, Reading, Size, Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.data.devices import Seats, members, owners
 from tinyfl.data.reading import in_order, read_table
@@ -23,8 +23,8 @@ from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import Episodes, Split
-from tinyfl.tasks.standard import Standardisation, missing, spread
-from tinyfl.tasks.sums import centred
+from tinyfl.tasks.standard import Standardisation, constant_note, input_name, spread
+from tinyfl.tasks.sums import centred, missing
 
 MAX_WORDS = 1 << 22
 """Maximum number of random words at once: bounds the memory of shuffles, wherever a device has very many samples."""
@@ -99,6 +99,7 @@ class Npz:
         self._names = names
         self.shape = shape_of(source, table.x)
         self.fleet_size: int | None = self._seats.fleet_size
+        self.size = Size(self.shape, self._seats.fleet_size, int(trains.sum()))
 
     def _refuse_misfit(
         self, standard: Standardisation, x: NDArray[Any], labels: NDArray[Any] | None, values: NDArray[Any] | None
@@ -267,13 +268,15 @@ def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standar
             table.source, "x", np.where(never, x, 0), "No training device has a value there: leave that input out"
         )
     mean, scale, varies = spread(x[trains])
+
+    def called(number: int) -> str:
+        return input_name(table.names, number, table.x.ndim > 2)
+
     notes = ["x: (x - mean) / deviation of the training devices, input by input (--no-standardise leaves it as it is)"]
-    if not varies.all():
-        constant = named([_input(table, each) for each in np.flatnonzero(~varies)])
-        notes.append(f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {constant}")
+    notes += constant_note(varies, called)
     if gone.any():
         counts = gone.sum(axis=0)
-        where = named([f"{_input(table, each)} ({counts[each]:,})" for each in np.flatnonzero(counts)])
+        where = named([f"{called(each)} ({counts[each]:,})" for each in np.flatnonzero(counts).tolist()])
         rows = int(gone.any(axis=1).sum())
         notes.append(
             f"x: {counts.sum():,} missing values in {rows:,} rows become the training devices' mean; by input: {where}"
@@ -285,14 +288,6 @@ def _dropped(owner: I64, least: int) -> list[str]:
     """The note on devices with fewer than ``least`` samples."""
     small = int((np.bincount(owner) < least).sum())
     return [f"devices: {small:,} have fewer than {least:,} samples, and are not evaluated"] if small else []
-
-
-def _input(table: Table, number: "int | np.signedinteger[Any]") -> str:
-    """The name or number of an input."""
-    if not table.names:
-        return str(number)
-    row, name = divmod(int(number), len(table.names))
-    return table.names[name] + (f" at row {row}" if table.x.ndim > 2 else "")
 
 
 def _with_classes(standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...]) -> Standardisation:

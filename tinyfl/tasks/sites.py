@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from tinyfl.core import F64, I64
 from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import as_text, checked_inputs, checked_values, labels_in, shape_of
-from tinyfl.data.devices import Seats, owners
+from tinyfl.data.devices import Seats, listed, owners
+from tinyfl.data.reading import in_order
 from tinyfl.errors import DataError
 from tinyfl.tasks import SPLITS
 from tinyfl.tasks.npz import Npz
-from tinyfl.tasks.standard import Standardisation
+from tinyfl.tasks.standard import ARRAYS, Standardisation
 from tinyfl.tasks.sums import Squares, Sums
-
-STANDARD = ("mean", "scale", "classes", "target_mean", "target_scale")
 
 USES = ("train", *SPLITS)
 """What a device may be for, in the order of their numbers in a Share."""
@@ -106,7 +105,7 @@ class Share:
         """Raises KeyError, TypeError or ValueError for anything else."""
         standard: Standardisation | None = None
         if given := said["standard"]:
-            standard = Standardisation(*(np.array(given[name]) for name in STANDARD))  # type: ignore[arg-type]
+            standard = Standardisation(*(np.array(given[name]) for name in ARRAYS))  # type: ignore[arg-type]
         return cls(
             str(said["digest"]),
             tuple(map(str, said["names"])),
@@ -228,8 +227,8 @@ class SiteData:
             self.site,
             as_text(names),
             np.bincount(owner, minlength=len(names)),
-            _listed(table, "split", names),
-            _listed(table, "validation", names),
+            self._listed("split", names),
+            self._listed("validation", names),
             table.names,
             table.x.dtype.str,
             table.x.shape[1:],
@@ -239,6 +238,11 @@ class SiteData:
             np.empty(0) if labels is None else np.unique(labels),
             self.digest,
         )
+
+    def _listed(self, name: str, names: NDArray[Any]) -> NDArray[Any] | None:
+        """The devices in the table's list ``name``; None without a list."""
+        index = listed(self._table, name, names)
+        return None if index is None else as_text(names[index])
 
     def first(self, share: Share) -> First:
         """The first pass over the training devices."""
@@ -284,24 +288,8 @@ class SiteData:
         table = self._table
         if share.digest != self.digest:
             raise DataError(f"{table.source} was changed since the run started. Restore it, or start a new run.")
-        x = table.x
-        if share.names and share.names != table.names:
-            x = x[..., [table.names.index(name) for name in share.names]]
+        x = in_order(table.source, table.x, table.names, share.names)
         return replace(table, x=x.astype(share.x, copy=False), y=table.y.astype(share.y, copy=False), names=share.names)
-
-
-def _listed(table: Table, name: str, names: NDArray[Any]) -> NDArray[Any] | None:
-    """The devices in the table's list ``name``; None without a list."""
-    listed: NDArray[Any] | None = getattr(table, name)
-    if listed is None:
-        return None
-    unknown = listed if listed.ndim != 1 else np.setdiff1d(listed, names)
-    if unknown.size:
-        raise DataError(
-            f"{table.source}: array {name} lists device {unknown.flat[0]!r}, which array device does not have. List devices by "
-            "the names or numbers used in device."
-        )
-    return as_text(np.unique(listed))
 
 
 def digest(table: Table) -> str:

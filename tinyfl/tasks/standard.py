@@ -4,7 +4,7 @@ Computed in float64 and rounded to float32 only at the end: a time in seconds si
 significant digits in float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F32
-from tinyfl.tasks.sums import Squares, Sums, centred
+from tinyfl.data.words import named
+from tinyfl.tasks.sums import Squares, Sums, centred, missing
 
 F64 = NDArray[np.float64]
+
+ARRAYS = ("mean", "scale", "classes", "target_mean", "target_scale")
+"""What a file holds of a standardisation."""
 
 ROUNDING = 4
 """Rounding error, in units in the last place of a float64: a column that deviates by no more than half of it is constant."""
@@ -68,9 +72,8 @@ class Standardisation:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays for a file; the inverse of ``read``."""
-        names = ("mean", "scale", "classes", "target_mean", "target_scale")
         inputs = {"inputs": np.array(self.names)} if self.names else {}
-        return {**{name: getattr(self, name) for name in names}, **inputs}
+        return {**{name: getattr(self, name) for name in ARRAYS}, **inputs}
 
     @property
     def of_inputs(self) -> bool:
@@ -111,10 +114,20 @@ def _applied(x: NDArray[Any], mean: F64, scale: F64) -> F32:
         return values.astype(np.float32)
 
 
-def missing(x: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where ``x`` is NaN."""
-    gone: NDArray[np.bool_] = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool)
-    return gone
+def input_name(names: Sequence[str], number: int, stream: bool) -> str:
+    """The name of an input, or its number without ``names``; ``stream``: a sample is several rows of them."""
+    if not names:
+        return str(number)
+    row, name = divmod(number, len(names))
+    return names[name] + (f" at row {row}" if stream else "")
+
+
+def constant_note(varies: NDArray[np.bool_], name: Callable[[int], str]) -> list[str]:
+    """The note on inputs that do not vary."""
+    if varies.all():
+        return []
+    constant = named([name(each) for each in np.flatnonzero(~varies).tolist()])
+    return [f"x: {np.sum(~varies):,} of {len(varies):,} inputs do not vary among the training devices: {constant}"]
 
 
 def spread(x: NDArray[Any]) -> tuple[F64, F64, NDArray[np.bool_]]:

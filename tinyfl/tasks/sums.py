@@ -159,15 +159,21 @@ class Squares:
         return np.array([root(square / max(count, 1) - (total / max(count, 1)) ** 2) for total, square, count in columns])
 
 
+def missing(x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where ``x`` is NaN."""
+    gone: NDArray[np.bool_] = np.isnan(x) if x.dtype.kind == "f" else np.zeros(x.shape, bool)
+    return gone
+
+
 def _counts(x: NDArray[Any]) -> tuple[int, ...]:
     """The number of values in each column that are not missing."""
-    gone = np.isnan(x).sum(axis=0) if x.dtype.kind == "f" else np.zeros(x.shape[1], np.int64)
-    return tuple((len(x) - gone).tolist())
+    return tuple((~missing(x)).sum(axis=0).tolist())
 
 
 def _present(x: NDArray[Any]) -> NDArray[Any]:
     """``x`` with 0 for missing values."""
-    return np.where(np.isnan(x), np.zeros((), x.dtype), x) if x.dtype.kind == "f" else x
+    gone = missing(x)
+    return np.where(gone, np.zeros((), x.dtype), x) if gone.any() else x
 
 
 def _added(ours: Any, theirs: Any) -> tuple[Any, ...]:

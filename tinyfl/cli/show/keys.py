@@ -7,8 +7,8 @@ import tomli_w
 import typer
 
 from tinyfl.cli.common import LOCAL_PORT, PORT
-from tinyfl.deployment.keys import LOCAL, MadeKeys
-from tinyfl.system.addresses import loopback
+from tinyfl.deployment.keys import MadeKeys
+from tinyfl.system.addresses import LOOPBACK, loopback
 
 CONNECTION = "lab"
 """What the printed commands call the SuperLink in Flower's config.toml."""
@@ -54,7 +54,7 @@ def _steps(made: MadeKeys) -> dict[str, Any]:
     """What comes next, as text to be pasted: the SuperLink, Flower's config.toml beside it, registration, and each gateway."""
     address = f"[{made.host}]:{PORT}" if ":" in made.host else f"{made.host}:{PORT}"
     superlink = ["tinyfl", "superlink", "--keys", str(made.folder)]
-    superlink += ["--host", "127.0.0.1" if made.host == LOCAL[0] else made.host] if loopback(made.host) else []
+    superlink += ["--host", "127.0.0.1" if made.host == LOOPBACK[0] else made.host] if loopback(made.host) else []
     entry = {"address": f"127.0.0.1:{LOCAL_PORT}", "root-certificates": str((made.folder / "ca.crt").resolve())}
     register = [["flwr", "supernode", "register", str(made.folder / f"{node}.pub"), CONNECTION] for node in made.nodes]
     gateway = ["tinyfl", "gateway", "--superlink", address, "--fleet", "fleet.toml", "--root-certificates", "ca.crt", "--key"]
