@@ -92,13 +92,19 @@ def installed(commit: str) -> Path:
     return python
 
 
-def logs(folder: Path) -> str:
-    """A run's metrics.jsonl and rounds.jsonl without seconds."""
+def logs(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl and rounds.jsonl."""
     lines = [line for name in ("metrics.jsonl", "rounds.jsonl") for line in (folder / name).read_text().splitlines()]
-    return "\n".join(json.dumps({key: value for key, value in json.loads(line).items() if key != "seconds"}) for line in lines)
+    return [json.loads(line) for line in lines]
 
 
-def once(python: str | Path, options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def alike(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
+    """Whether the records agree in what both have, but for seconds: rounds.jsonl has had losses only since."""
+    pairs = zip(mine, theirs, strict=True)
+    return all(a[key] == b[key] for a, b in pairs for key in a.keys() & b.keys() - {"seconds"})
+
+
+def once(python: str | Path, options: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The result of a run in a child process, and its logs."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -116,7 +122,7 @@ def compare(job: str, options: dict[str, Any], other: Path) -> None:
     """A row of the table."""
     pairs = [(once(sys.executable, options), once(other, options)) for _ in range(PAIRS)]
     (mine, my_logs), (theirs, their_logs) = pairs[0]
-    same = "same" if (mine["theta_sha256"], my_logs) == (theirs["theta_sha256"], their_logs) else "DIFFERENT"
+    same = "same" if mine["theta_sha256"] == theirs["theta_sha256"] and alike(my_logs, their_logs) else "DIFFERENT"
     seconds = [(a["seconds"], b["seconds"]) for (a, _), (b, _) in pairs]
     now, before = (statistics.median(side) for side in zip(*seconds, strict=True))
     ratio = statistics.median(b / a for a, b in seconds)
