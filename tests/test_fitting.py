@@ -14,9 +14,8 @@ import tinyfl
 from tinyfl.config import resolve
 from tinyfl.config.fitting import FEWEST, MOST, fit
 from tinyfl.data import Size
-from tinyfl.errors import ConfigError
 
-OPTIONS: dict[str, Any] = {"network": "mlp-5", "cohort": 3, "rounds": 77, "rate": 0.07}
+OPTIONS: dict[str, Any] = {"network": "mlp-5", "rounds": 77, "rate": 0.07}
 SIZES = st.builds(
     Size,
     st.one_of(
@@ -40,8 +39,6 @@ def test_what_is_given_stays_and_the_rest_is_in_range(names: set[str], size: Siz
     given_ = {name: OPTIONS[name] for name in names}
     chosen = fit(resolve({"task": "npz", **given_}), size)
     assert {name: getattr(chosen, name) for name in names} == given_
-    if "cohort" not in names:
-        assert 1 <= chosen.cohort <= size.devices
     if "rounds" not in names:
         assert FEWEST <= chosen.rounds <= MOST
     if "rate" not in names:
@@ -71,7 +68,7 @@ def test_the_first_lines_say_what_was_chosen_and_the_options_repeat_it(tmp_path:
     options = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
     said = {name: value if name == "network" else float(value) for name, value in options.items()}
     again = tinyfl.simulate(task="npz", data=table(), tasks=8, adapt_lr=0.01, out=tmp_path / "again", **said)
-    assert set(said) == {"network", "cohort", "rounds", "rate"}
+    assert set(said) == {"network", "rounds", "rate"}
     assert again.theta.tobytes() == run.theta.tobytes()
     assert tinyfl.simulate(config=run.path / "config.toml", out=tmp_path / "file").theta.tobytes() == run.theta.tobytes()
 
@@ -82,13 +79,6 @@ def test_images_have_convolutions_and_rows_of_numbers_have_not(tmp_path: Path) -
     row = tinyfl.simulate(data=table(shape=(81,)), out=tmp_path / "row", **options)
     assert image.result["network"].startswith("conv")
     assert row.result["network"].startswith("mlp")
-
-
-def test_a_cohort_is_no_larger_than_the_devices_that_are_asked_for(tmp_path: Path) -> None:
-    run = tinyfl.simulate(task="npz", data=table(), devices=2, rounds=2, tasks=4, adapt_lr=0.01, out=tmp_path / "run")
-    assert run.result["cohort"] == 2
-    with pytest.raises(ConfigError, match="out of 2 devices"):
-        tinyfl.simulate(task="npz", data=table(), devices=2, cohort=3, rounds=2, out=tmp_path / "other")
 
 
 def test_an_algorithm_of_the_users_own_keeps_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

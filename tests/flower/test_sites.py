@@ -101,6 +101,13 @@ def test_settings_of_the_data_hold_across_sites(tmp_path: Path, options: dict[st
     demand_same(Federation(parts(arrays, tmp_path, 2)).run(tmp_path / "there", **RUN, **options), here)
 
 
+def test_what_nobody_says_is_chosen_by_the_size_of_all_sites(tmp_path: Path) -> None:
+    arrays, options = whole(), {name: value for name, value in RUN.items() if name not in ("network", "rounds", "cohort")}
+    np.savez(tmp_path / "all.npz", **arrays)  # type: ignore[arg-type]
+    here = simulate(data=str(tmp_path / "all.npz"), out=tmp_path / "here", **options)
+    demand_same(Federation(parts(arrays, tmp_path, 2)).run(tmp_path / "there", **options), here)
+
+
 class OwnHead:
     """Each device keeps its last layer, which learns first."""
 

@@ -17,7 +17,7 @@ value."""
 OTHER_TASK: dict[str, Any] = {"network": "mlp-64-64", "cohort": 1, "rounds": 10000, "shots": (10,)}
 """With a task that is not tinyfl's own, where its class has no ``defaults``."""
 
-BY_SIZE = ("network", "cohort", "rounds", "rate")
+BY_SIZE = ("network", "rounds", "rate")
 """What tinyfl.config.fitting chooses by the size of the user's data."""
 
 OF_AN_ALGORITHM = {

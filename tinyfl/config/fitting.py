@@ -8,8 +8,8 @@ from typing import Any
 from tinyfl.config import Config
 from tinyfl.data import Size
 
-PASSES = 40
-"""How often a run learns from each sample, on average."""
+PASSES, MANY = 10, 70
+"""How often a run learns from each sample, on average; and with convolutions, which take longer to find what to look for."""
 
 FEWEST, MOST = 200, 10_000
 """Rounds."""
@@ -27,13 +27,13 @@ SIDE = 8
 def fit(config: Config, size: Size) -> Config:
     """``config`` with what nobody gave chosen for data of this ``size``."""
     network, rate = config.network, config.rate
-    cohort = min(config.cohort, config.devices or size.devices)
     if "network" in config.unsaid and len(size.shape) == 3 and min(size.shape[:2]) >= SIDE:
         network = IMAGE
-    if network.startswith("mlp"):
-        rate = min(rate, float(f"{STEEP / prod(size.shape):.1g}"))
-    rounds = min(max(PASSES * size.samples // (config.samples * cohort), FEWEST), MOST)
-    chosen: dict[str, Any] = {"network": network, "cohort": cohort, "rounds": rounds, "rate": rate}
+    passes = MANY
+    if network.split("-")[0] not in ("conv", "dsconv"):
+        passes, rate = PASSES, min(rate, float(f"{STEEP / prod(size.shape):.1g}"))
+    rounds = min(max(passes * size.samples // (config.samples * config.cohort), FEWEST), MOST)
+    chosen: dict[str, Any] = {"network": network, "rounds": rounds, "rate": rate}
     return replace(config, **{name: chosen[name] for name in config.unsaid}, unsaid=())
 
 

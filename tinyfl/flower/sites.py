@@ -18,7 +18,6 @@ from flwr.serverapp import Grid
 
 from tinyfl import __version__
 from tinyfl.config import Config
-from tinyfl.config.fitting import fit
 from tinyfl.core import F32
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
@@ -179,7 +178,6 @@ def agreed_task(sites: Sites, rolls: Mapping[int, Roll], config: Config, own: Si
     held = own.roll(config.targets) if own else None
     least = max(config.shots) + 1 if config.reading.drop_small else 0
     agreed = agree(list(rolls.values()), config.seed, held, least)
-    config = fit(config, agreed.size)
     shares = {node: agreed.share(roll) for node, roll in rolls.items()}
     names = {node: roll.site for node, roll in rolls.items()}
 

@@ -34,6 +34,7 @@ TASKS: dict[str, TaskEntry] = by_name(
         "npz", "tinyfl.tasks.npz:Npz",
         "a user's own samples by device",
         {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
+        tuned={"tinyreptile": {"rate": 0.03}},
         file="an .npz file with x, y and device; a CSV, Parquet or JSON lines file; or a folder of those",
     ),
     TaskEntry(
