@@ -156,6 +156,7 @@ def fresh(*words: str | Path, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_whole_run_prints_one_json_object_shows_progress_on_stderr_and_needs_no_tensorflow(tmp_path: Path) -> None:
     done = fresh("simulate", *SMALL, "--json", "--out", tmp_path / "run", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
@@ -315,6 +316,7 @@ def test_an_adaptation_rate_that_makes_no_sense_is_refused(tinyfl: Command, lear
     assert "adapt-lr" in said.err
 
 
+@pytest.mark.slow
 def test_report_of_one_run_writes_its_page_anew_and_of_several_a_comparison(whole_tinyfl: Command) -> None:
     for name, algorithm in (("a", "tinyreptile"), ("b", "reptile")):
         assert whole_tinyfl("simulate", *SMALL, "--algorithm", algorithm, "--out", name).code == 0

@@ -131,6 +131,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("modules_here")
 def test_the_page_on_your_own_algorithm_and_task_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "your-own.md"
@@ -293,6 +294,7 @@ def test_the_page_on_models_does_what_it_says(capsys: pytest.CaptureFixture[str]
     assert bytes(start["plan"]) != bytes(held["plan"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in TESTED_APART], ids=name)
 def test_python_on_other_pages_runs(page: Path) -> None:
     session(page)

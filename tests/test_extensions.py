@@ -88,6 +88,7 @@ def table(**options: Any) -> dict[str, Any]:
     return {"algorithm": chosen.over(type(chosen)("algorithm", chosen.name, "", options)), "task": "sine"}
 
 
+@pytest.mark.slow
 def test_a_name_a_class_an_object_and_a_table_make_the_same_run(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
     by_name = tinyfl.simulate(**OWN, **SMALL, seed=3, out="by-name").result
     monkeypatch.syspath_prepend(here)
@@ -285,6 +286,7 @@ def test_a_default_that_no_file_can_hold_is_the_classs_own() -> None:
     assert 'average = "test_extensions:table"' in resolved({"algorithm": Averaging(3, average=table)}).to_toml()
 
 
+@pytest.mark.slow
 def test_a_flower_strategy_that_is_given_as_an_object_is_the_aggregator() -> None:
     from flwr.serverapp.strategy import FedMedian
 
@@ -306,6 +308,7 @@ def test_a_flower_strategy_with_one_method_is_an_aggregator(monkeypatch: pytest.
     assert resolve(config.as_options()) == config
 
 
+@pytest.mark.slow
 def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     result = tinyfl.simulate(**OWN, **SMALL, out="run").result
     again = tinyfl.simulate(resume="run", **OWN).result
@@ -329,6 +332,7 @@ def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     assert (done.returncode, "started with algorithm cosine:CosineReptile (sha256:" in done.stderr) == (4, True), done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_own_code_says_how_to_go_on_with_it() -> None:
     def interrupt(progress: Progress) -> None:
         if progress.stage == "learning":
@@ -365,6 +369,7 @@ def in_a_cell(text: str) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 def test_a_class_of_a_notebooks_cell_is_resumed_while_the_cell_is_the_same() -> None:
     text = Path("cosine.py").read_text()
     tinyfl.simulate(**{**OWN, "algorithm": in_a_cell(text)["CosineReptile"]}, **SMALL, out="run")
@@ -437,6 +442,7 @@ def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_two_boards(
     assert native.result["theta_sha256"] == json.loads(Path("killed/result.json").read_text())["theta_sha256"]
 
 
+@pytest.mark.slow
 def test_an_aggregator_of_ones_own_replaces_the_mean() -> None:
     from tinyfl.aggregators import aggregator
 
@@ -452,6 +458,7 @@ def test_an_aggregator_of_ones_own_replaces_the_mean() -> None:
         resolved({**usual, **one, "nodes": "1"})
 
 
+@pytest.mark.slow
 def test_an_export_takes_the_runs_task_again() -> None:
     tinyfl.simulate(**OWN, **SMALL, out="run")
     with pytest.raises(ConfigError, match="task sensors:Sensors: that is code"):
@@ -471,6 +478,7 @@ def test_the_help_of_own_code_has_its_settings_with_its_defaults() -> None:
     assert "--batch" not in shown and "--data" not in shown
 
 
+@pytest.mark.slow
 def test_a_page_says_of_what_shots_are_counted_as_the_task_does() -> None:
     text = Path("sensors.py").read_text()
     Path("classes.py").write_text(text.replace("    defaults =", "    shots_per_class = True\n    defaults ="))
@@ -492,6 +500,7 @@ def package(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+@pytest.mark.slow
 def test_an_installed_packages_names_work_like_tinyfls_own(package: Callable[..., None], here: Path) -> None:
     package("ours", {"algorithm": {"cosine": "canary:X"}, "task": {"sensors": "canary:Y"}, "aggregator": {"rfa": "canary:Z"}})
     for kind, name in (("algorithm", "cosine"), ("task", "sensors"), ("aggregator", "rfa")):
@@ -520,6 +529,7 @@ def test_a_run_of_a_package_that_is_not_here_is_shown_and_adapted(package: Calla
         tinyfl.simulate(resume="run")
 
 
+@pytest.mark.slow
 def test_another_version_of_a_package_does_not_go_on_with_a_run(package: Callable[..., None], here: Path) -> None:
     package("ours", {"task": {"sensors": "sensors:Sensors"}})
     tinyfl.simulate(task="sensors", **SMALL, out="run")
@@ -548,6 +558,7 @@ def test_the_help_lists_installed_names_and_imports_none(package: Callable[..., 
     assert not Path("imported").exists()
 
 
+@pytest.mark.slow
 def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
     from tinyfl.registry.shown import about
 
@@ -584,6 +595,7 @@ def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatc
             resolve({kind: "nope"})
 
 
+@pytest.mark.slow
 def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
     """But for the two that a run takes where nothing is said, and the boards' source of that name."""
     names = {name for entries in ENTRIES.values() for name in entries}

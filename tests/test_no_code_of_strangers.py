@@ -89,6 +89,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_strangers_run_directory_is_shown_and_adapted_without_its_code(run: Path, canary: Callable[[], bool]) -> None:
     np.savez("new.npz", x=np.ones((4, 1)), y=np.arange(4.0))
     report.rebuild(run)
@@ -132,6 +133,7 @@ def test_a_file_that_names_code_is_refused(kind: str, name: str, canary: Callabl
     assert not canary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: repr(name)[:20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_directory_that_names_code_loads_none(

@@ -88,6 +88,7 @@ def test_everything_of_ours_that_is_not_ascii_has_something_alike() -> None:
     assert used and used <= set(ALIKE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [POSIX, {}], ids=["POSIX", "as it is"])
 def test_toml_files_are_utf8_wherever_they_are_read(here: Path, env: dict[str, str]) -> None:
     (here / "run.toml").write_bytes('# Größe\ntask = "sine"  # …'.encode())

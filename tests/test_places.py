@@ -196,6 +196,7 @@ def test_a_temporary_folder_without_locks_serves_and_goes(tmp_path: Path, monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("board", "engine", "at_most"), [("posix", "process", 40), ("mps2-an386", "qemu", 40), ("mps2-an386", "unicorn", 20)]
 )
@@ -211,6 +212,7 @@ def test_boards_beyond_the_limit_of_open_files_are_refused_before_anything_is_bu
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_most", [7, 10])
 def test_a_limit_that_is_met_in_a_run_is_named_with_its_cure(tmp_path: Path, at_most: int) -> None:
     done = command("simulate", *OPTIONS, "--out", tmp_path / "run", files=at_most)
@@ -293,6 +295,7 @@ def test_a_report_looks_the_same_whatever_the_users_matplotlibrc_says(
     assert pictures(tmp_path / "run") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [{"MPLBACKEND": "nonsense"}, {"PYTHONPATH": "{}"}], ids=["backend", "import"])
 def test_figures_that_cannot_be_drawn_cost_the_figures_and_come_later(
     tmp_path: Path, usual: str, broken: dict[str, str]
@@ -340,6 +343,7 @@ def test_in_a_read_only_container_a_run_says_what_it_lacks_before_the_first_roun
     assert first.startswith("the report will have no figures: ") and first.endswith(cache.CURE)
 
 
+@pytest.mark.slow
 def test_in_a_read_only_container_what_needs_a_folder_says_which_and_doctor_says_the_same(tmp_path: Path) -> None:
     fleet = tmp_path / "fleet.toml"
     fleet.write_text("[[fleet]]\nnative = 2\n")
@@ -385,6 +389,7 @@ def test_doctor_says_of_proxies_what_a_gateway_would_say_and_no_password(monkeyp
     assert (doctors("proxies").state, doctors("proxies").cure) == ("broken", str(caught.value))
 
 
+@pytest.mark.slow
 def test_doctor_says_of_few_open_files_what_a_run_would_say() -> None:
     checks = {check["name"]: check for check in json.loads(command("doctor", "--json", files=64).stdout)["checks"]}
     assert (checks["open files"]["state"], checks["open files"]["cure"]) == ("broken", limits.FILES_CURE)

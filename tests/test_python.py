@@ -143,6 +143,7 @@ def test_numpys_numbers_leave_json_that_can_be_written(here: Path) -> None:
     assert [point["steps"] for point in result["curve"]] == [0, 1, 3]
 
 
+@pytest.mark.slow
 def test_runs_compare_and_hash(here: Path) -> None:
     first, second = (tinyfl.simulate(**TINY) for _ in range(2))
     assert first == first and first != second
@@ -186,6 +187,7 @@ def test_runs_that_begin_at_once_each_make_a_folder(here: Path) -> None:
         assert len(set(threads.map(make, range(8)))) == len(list((here / "runs").iterdir())) == 8
 
 
+@pytest.mark.slow
 def test_concurrent_runs_leave_the_process_as_it_was(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One begins first and ends first: its end must not be the other's."""
     log, entered, ended, said = logging.getLogger("flwr"), threading.Event(), threading.Event(), []
@@ -236,6 +238,7 @@ def test_a_handler_of_the_users_own_gets_ctrl_c_and_the_run_goes_on(here: Path) 
     assert run.result["rounds"] == TINY["rounds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_keeps_to_its_folder_when_the_program_goes_to_another(here: Path, resume: bool) -> None:
     (here / "other").mkdir()
@@ -305,6 +308,7 @@ def test_without_pandas_a_frame_says_what_there_is(here: Path, monkeypatch: pyte
         run.frame()
 
 
+@pytest.mark.slow
 def test_a_script_and_a_terminal_show_no_progress_unasked(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

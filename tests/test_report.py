@@ -108,6 +108,7 @@ def change(path: Path, **values: object) -> None:
     (path / "result.json").write_text(json.dumps({**result, **values}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
 def test_the_page_needs_nothing_from_elsewhere(finished: dict[str, Path], name: str) -> None:
     source = text(finished[name])
@@ -196,6 +197,7 @@ def test_hostile_run_names_stay_text_in_a_comparison_and_its_legend(run: Callabl
     assert "_$\\frac{$<script>" in words(out)
 
 
+@pytest.mark.slow
 def test_the_page_begins_with_what_is_worse_than_the_floor_and_says_what_was_made_of_the_data(run: Callable[..., Path]) -> None:
     path = run("values")
     assert 'class="verdict"' not in text(path)
@@ -210,6 +212,7 @@ def test_the_page_begins_with_what_is_worse_than_the_floor_and_says_what_was_mad
     page.rebuild(path)  # as an older tinyfl left it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "values"])
 def test_what_diverged_is_said_and_crashes_nothing(run: Callable[..., Path], name: str, tmp_path: Path) -> None:
     path = run(name)
@@ -312,6 +315,7 @@ def test_numbers_read_as_a_person_writes_them() -> None:
     assert html.counted(1000, "device") == "1,000 devices"
 
 
+@pytest.mark.slow
 def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
     run = tinyfl.simulate(task="sine", network="mlp-4", devices=5, rounds=4, tasks=2, out=tmp_path / "run")
     boards = [*({"device": i, "board": "mps2-an386"} for i in range(2)), {"device": 2, "port": "/dev/x"}]

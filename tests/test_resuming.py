@@ -87,6 +87,7 @@ def test_a_run_whose_data_were_moved_goes_on_with_the_same_bytes_at_another_path
     assert origin(run, None).run is not None
 
 
+@pytest.mark.slow
 def test_other_bytes_at_another_path_are_refused_and_the_messages_cures_work(
     moved: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_finished_run_continued_to_more_rounds_is_the_run_of_as_many_to_the_bi
     assert bool(run.result["left_out"]) == (options.get("rate") == 0.4)
 
 
+@pytest.mark.slow
 def test_a_run_continued_from_the_middle_and_killed_at_any_write_is_the_run_of_as_many_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_run_continued_from_the_middle_and_killed_at_any_write_is_the_run_of_a
     assert read(path) == read(whole.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["tinyreptile", "reptile"])
 def test_a_falling_outer_step_is_restated_over_the_new_total_and_the_jump_is_said(
     tmp_path: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,7 @@ def test_a_run_works_in_a_thread_of_its_callers(uninterrupted: dict[str, object]
     assert run.result["theta_sha256"] == uninterrupted["theta_sha256"]
 
 
+@pytest.mark.slow
 def test_a_resume_that_repeats_what_the_run_was_started_with_goes_on(tmp_path: Path, own_data: Path) -> None:
     settings = {"task": "npz", "data": str(own_data), "network": "mlp-4", "rounds": 5, "tasks": 20, "shots": (8, 5)}
     first = tinyfl.simulate(out=tmp_path / "run", **settings).result
@@ -119,6 +120,7 @@ def test_a_config_file_of_another_algorithm_lends_only_what_both_have(tmp_path: 
     assert config.rate == resolve({}).rate
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumed_is_evaluated_again_to_the_same_figures(tmp_path: Path) -> None:
     settings = {**SMALL, "rounds": 20}
     first = tinyfl.simulate(out=tmp_path / "a", **settings).result
@@ -152,6 +154,7 @@ def test_a_resume_with_another_config_is_refused(tmp_path: Path) -> None:
         tinyfl.simulate(resume=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_resume_on_changed_data_is_refused(tmp_path: Path, own_data: Path) -> None:
     import numpy as np
 

@@ -64,6 +64,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
+@pytest.mark.slow
 def test_every_wrong_value_in_the_result_is_refused_by_its_name(run: Path) -> None:
     file = run / "result.json"
     whole = json.loads(file.read_text())

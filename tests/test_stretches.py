@@ -212,6 +212,7 @@ RUNS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", RUNS, ids=lambda each: str(each["rounds"]))
 def test_a_run_in_stretches_leaves_the_files_of_one_round_by_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretches: list[int], options: dict[str, Any]
@@ -227,6 +228,7 @@ def test_a_run_in_stretches_leaves_the_files_of_one_round_by_round(
     assert ours.theta.tobytes() == plain.theta.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 255, 256, 301])
 def test_a_run_stopped_round_by_round_at_any_round_goes_on_in_stretches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int

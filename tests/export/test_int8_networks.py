@@ -112,6 +112,7 @@ def networks(draw: st.DrawFn) -> bytes:
     return chain.content(source)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(networks(), SEEDS)
 def test_random_networks(content: bytes, seed: int) -> None:

@@ -405,6 +405,7 @@ def test_numbers_of_every_width_are_read_or_passed_over(ready: Board) -> None:
     assert phis == {floats(learnt_by_reference(sine(8), one())[0])}
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(st.data())
 def test_a_record_of_an_inner_loop_is_taken_or_refused_as_the_spec_says(built: Board, data: st.DataObject) -> None:

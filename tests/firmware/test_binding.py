@@ -62,6 +62,7 @@ def test_a_cohort_of_the_native_fleet_learns_as_the_spec_says(lanes: int, batch:
 NETS = networks() | st.sampled_from([(layers, i % 3) for i, layers in enumerate(SMALL.values())])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     NETS.flatmap(lambda net: st.tuples(st.just(net), inners(len(net[0])))), st.integers(0, 1 << 32), st.sampled_from(LANES),

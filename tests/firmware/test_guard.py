@@ -196,6 +196,7 @@ def test_plans_that_contradict_themselves_are_refused(core: Any) -> None:
     assert core.tinyfl_plan_weights(plan_of([dense(4095, 4095, 0), dense(4095, 1, 0)], 0)) == 1 << 24
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(networks(), st.data())
 def test_a_plans_bytes_are_taken_just_if_the_page_takes_them(

@@ -69,6 +69,7 @@ def demand_reference(board: Board, layers: Sequence[Layer], loss: int, inner: In
 NETS = networks().filter(lambda net: weighted(net[0])) | st.sampled_from([(net, i % 3) for i, net in enumerate(SMALL.values())])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(NETS.flatmap(lambda net: st.tuples(st.just(net), inners(len(net[0])))), st.integers(0, 1 << 32))
 def test_any_inner_loop_learns_in_just_its_arena_what_the_reference_learns(

@@ -110,6 +110,7 @@ def test_the_pages_commands_build_the_example_and_print_what_it_says(cc: str, cx
     )
 
 
+@pytest.mark.slow
 def test_the_example_learns_as_the_specification_says() -> None:
     """The same program over the independent arithmetic of reference.py."""
     layers = [dense(1, 32, reference.TANH), dense(32, 1, reference.IDENTITY)]
@@ -124,6 +125,7 @@ def test_the_example_learns_as_the_specification_says() -> None:
     assert block("text") == f"loss {before:.3f} before, {after:.3f} after\n"
 
 
+@pytest.mark.slow
 def test_every_symbol_that_the_core_and_the_agent_export_has_the_prefix(cc: str, tmp_path: Path) -> None:
     if not shutil.which("nm"):
         pytest.skip("no nm on the path")
@@ -136,6 +138,7 @@ def test_every_symbol_that_the_core_and_the_agent_export_has_the_prefix(cc: str,
     assert {name for name in exported if not name.startswith("tinyfl_")} == {"main"}
 
 
+@pytest.mark.slow
 def test_each_row_of_files_on_the_page_needs_no_other_and_together_they_are_the_core(cc: str, tmp_path: Path) -> None:
     if not shutil.which("nm"):
         pytest.skip("no nm on the path")
@@ -178,6 +181,7 @@ def test_every_file_compiles_after_arduinos_macros_and_types(cc: str, tmp_path: 
     harness.compile_c(cc, tmp_path / "unit.o", [source], "-std=gnu11", *INCLUDES, "-include", str(ARDUINO), "-c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standard", ["c++11", "c++17", "c++20"])
 def test_a_cpp_program_links_all_that_the_public_headers_declare(cc: str, cxx: str, tmp_path: Path, standard: str) -> None:
     """After Arduino's macros, and with warnings that the headers of a library must not raise."""

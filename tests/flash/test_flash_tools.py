@@ -74,6 +74,7 @@ def test_pyocd_knows_every_target() -> None:
                 assert re.search(rf"^\s*{re.escape(method.target)}\s", listed, re.MULTILINE), f"{method.target} of {board.name}"
 
 
+@pytest.mark.slow
 def test_pyocd_is_told_not_to_erase_a_locked_chip() -> None:
     options = said(needed("pyocd"), "--help-options")
     assert re.search(r"auto_unlock", options)

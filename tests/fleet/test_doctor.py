@@ -79,6 +79,7 @@ def tools() -> dict[str, Check]:
     return named(doctor._tools())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_real_tool_is_well(name: str, tools: dict[str, Check]) -> None:
     if find_tool(name) is None:
@@ -173,6 +174,7 @@ def run(*arguments: str, cwd: Path) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_the_command_changes_nothing_and_ends_well(tmp_path: Path) -> None:
     said = run("doctor", cwd=tmp_path)
     assert (said.returncode, said.stderr) == (0, "") and "compiled core" in said.stdout

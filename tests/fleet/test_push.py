@@ -279,6 +279,7 @@ def command(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_leaves_the_old_model_and_a_second_push_brings_the_new(desk: Desk, tmp_path: Path) -> None:
     board, run = with_model(b"\1"), saved_run(tmp_path)
     url = os.path.realpath(desk.plug("ttyACM0", lambda data: fragile.exchange(data)))

@@ -36,6 +36,7 @@ def poisoned_rounds(draw: st.DrawFn) -> tuple[float, np.ndarray, np.ndarray]:
     return tolerate, np.array(rows), np.array([[draw(anything) for _ in range(2)] for _ in range(bad)]).reshape(bad, 2)
 
 
+@pytest.mark.slow
 @given(poisoned_rounds())
 @settings(max_examples=150)
 def test_poisoned_devices_within_tolerance_move_no_weight_past_the_honest_devices(

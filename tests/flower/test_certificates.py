@@ -140,6 +140,7 @@ def test_a_gateway_whose_superlink_has_expired_says_so_once_and_goes_on_when_it_
     assert "expired on" in told[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_handed_in_because_of_a_certificate_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp
     assert there.theta[:8].tobytes() == model.get_weights()[0].tobytes(), "the file's frozen layer"
 
 
+@pytest.mark.slow
 def test_a_run_over_nodes_is_evaluated_on_the_way_and_continued_as_in_one_process(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "task": TASK.name, "network": "mlp-8-8", "devices": SIZE, "cohort": SIZE, "seed": 5, "rounds": 3, "samples": 8,

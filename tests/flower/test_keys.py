@@ -31,8 +31,9 @@ from typer.testing import CliRunner
 
 from tinyfl.cli import app
 from tinyfl.deployment import keys
-from tinyfl.deployment.keys import LOCAL, make_keys
+from tinyfl.deployment.keys import make_keys
 from tinyfl.errors import ConfigError, RunError, TinyflError
+from tinyfl.system.addresses import LOOPBACK
 
 HOSTS, NODES = ("lab.example", "192.168.1.10"), ("lab-a", "lab-b")
 FILES = {
@@ -91,12 +92,12 @@ def test_a_folder_holds_exactly_what_a_deployment_needs(tmp_path: Path) -> None:
     made = make_keys(tmp_path / "deep" / "keys", HOSTS, NODES)
     assert set(made.made) == set(contents(made.folder)) == FILES
     assert made.kept == ()
-    assert (made.host, made.hosts, made.nodes) == ("lab.example", (*HOSTS, *LOCAL), NODES)
+    assert (made.host, made.hosts, made.nodes) == ("lab.example", (*HOSTS, *LOOPBACK), NODES)
 
 
 def test_without_hosts_the_superlink_is_local(tmp_path: Path) -> None:
     made = make_keys(tmp_path, [], [])
-    assert (made.host, made.hosts) == ("localhost", LOCAL)
+    assert (made.host, made.hosts) == ("localhost", LOOPBACK)
     assert set(contents(tmp_path)) == {"ca.key", "ca.crt", "superlink.key", "superlink.crt"}
 
 
@@ -164,7 +165,7 @@ def test_flower_loads_a_nodes_key_and_registers_its_public_half(folder: Path) ->
     assert (folder / "lab-a.pub").read_bytes() != (folder / "lab-b.pub").read_bytes()
 
 
-@pytest.mark.parametrize("name", [*HOSTS, *LOCAL])
+@pytest.mark.parametrize("name", [*HOSTS, *LOOPBACK])
 def test_a_client_that_trusts_the_ca_connects_by_every_name(folder: Path, name: str) -> None:
     shake(folder, name, folder / "ca.crt")
 
@@ -213,7 +214,7 @@ def test_a_second_run_keeps_every_byte_and_says_so(folder: Path) -> None:
     assert (made.made, set(made.kept)) == ((), FILES)
     assert contents(folder) == before
     assert made.host == HOSTS[1]
-    assert made.hosts == (*HOSTS, *LOCAL)
+    assert made.hosts == (*HOSTS, *LOOPBACK)
 
 
 def test_a_new_node_is_added_and_nothing_else_changes(folder: Path) -> None:
@@ -231,7 +232,7 @@ def test_a_new_host_gets_a_certificate_that_has_the_old_names_too(folder: Path) 
     assert made.host == "new.example"
     after = contents(folder)
     assert {name for name in FILES if before[name] != after[name]} == {"superlink.crt"}
-    for name in (*HOSTS, *LOCAL, "new.example"):
+    for name in (*HOSTS, *LOOPBACK, "new.example"):
         shake(folder, name, folder / "ca.crt")
 
 
@@ -349,7 +350,7 @@ def test_runs_side_by_side_agree(tmp_path: Path) -> None:
         run.join()
     made = make_keys(tmp_path / "keys", [], names)
     assert made.made == ()
-    assert set(made.hosts) == {*LOCAL, *(f"{name}.example" for name in names)}
+    assert set(made.hosts) == {*LOOPBACK, *(f"{name}.example" for name in names)}
     shake(tmp_path / "keys", "lab-0.example", tmp_path / "keys" / "ca.crt")
 
 
@@ -483,7 +484,7 @@ def test_json_is_one_object_with_the_files_and_what_comes_next(verb: Verb, tmp_p
     assert set(said["made"]) == FILES
     assert said["kept"] == []
     assert said["nodes"] == list(NODES)
-    assert said["hosts"] == [*HOSTS, *LOCAL]
+    assert said["hosts"] == [*HOSTS, *LOOPBACK]
     assert (
         datetime.fromisoformat(said["valid_until"]) == certificate(tmp_path / "my keys" / "superlink.crt").not_valid_after_utc
     )

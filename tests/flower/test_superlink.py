@@ -347,6 +347,7 @@ def setting(folder: Path, **other: Any) -> Setting:
     return Setting(**{"host": "127.0.0.1", "port": 1, "local_port": 2, "database": folder / "db", "keys": None, **other})
 
 
+@pytest.mark.slow
 def test_an_app_that_an_unguarded_superlink_took_never_leaves_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_boards_and_native_fleet_end_with_the_same_sum(sources: tuple[str, ...],
             assert (ours.devices, ours.loss, ours.left_out) == (2, theirs.loss, {})
 
 
+@pytest.mark.slow
 def test_the_agents_own_c_ends_with_the_same_bits(agent: Any) -> None:
     frozen = Network(
         "frozen", (1,), (Dense(9), Dense(7, Activation.tanh, learns=False), Dense(1, Activation.identity)), SINE.loss
