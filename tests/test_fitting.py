@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import tinyfl
 from tinyfl.config import resolve
 from tinyfl.config.fitting import FEWEST, MOST, fit
 from tinyfl.data import Size
+from tinyfl.networks.layers import Activation, Loss
 
 OPTIONS: dict[str, Any] = {"network": "mlp-5", "rounds": 77, "rate": 0.07}
 SIZES = st.builds(
@@ -27,6 +29,11 @@ SIZES = st.builds(
 )
 
 
+def task_of(size: Size) -> Any:
+    """What a task says of itself for a network of its own."""
+    return SimpleNamespace(shape=size.shape, outputs=3, loss=Loss.softmax_cross_entropy, activation=Activation.relu)
+
+
 def table(rows: int = 600, devices: int = 12, shape: tuple[int, ...] = (6,)) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, rows)
@@ -37,7 +44,7 @@ def table(rows: int = 600, devices: int = 12, shape: tuple[int, ...] = (6,)) -> 
 @given(st.sets(st.sampled_from(list(OPTIONS))), SIZES)
 def test_what_is_given_stays_and_the_rest_is_in_range(names: set[str], size: Size) -> None:
     given_ = {name: OPTIONS[name] for name in names}
-    chosen = fit(resolve({"task": "npz", **given_}), size)
+    chosen = fit(resolve({"task": "npz", **given_}), task_of(size), size)
     assert {name: getattr(chosen, name) for name in names} == given_
     if "rounds" not in names:
         assert FEWEST <= chosen.rounds <= MOST
@@ -48,10 +55,11 @@ def test_what_is_given_stays_and_the_rest_is_in_range(names: set[str], size: Siz
 
 @given(SIZES)
 def test_a_config_that_was_chosen_is_read_back_as_it_is(size: Size) -> None:
-    chosen = fit(resolve({"task": "npz"}), size)
+    chosen = fit(resolve({"task": "npz"}), task_of(size), size)
     again = resolve(chosen.as_options())
     assert again == chosen
-    assert fit(again, Size((3,), 1, 1)) == chosen
+    other = Size((3,), 1, 1)
+    assert fit(again, task_of(other), other) == chosen
 
 
 def test_tasks_with_data_of_their_own_keep_their_defaults(tmp_path: Path) -> None:
@@ -71,6 +79,16 @@ def test_the_first_lines_say_what_was_chosen_and_the_options_repeat_it(tmp_path:
     assert set(said) == {"network", "rounds", "rate"}
     assert again.theta.tobytes() == run.theta.tobytes()
     assert tinyfl.simulate(config=run.path / "config.toml", out=tmp_path / "file").theta.tobytes() == run.theta.tobytes()
+
+
+def test_the_more_inputs_a_dense_layer_has_the_smaller_is_the_rate() -> None:
+    def rate(shape: tuple[int, ...], **options: Any) -> float:
+        size = Size(shape, 10, 1000)
+        return fit(resolve({"task": "npz", **options}), task_of(size), size).rate
+
+    assert rate((40,)) > rate((400,)) > rate((4000,))
+    assert rate((48, 48, 1), network="conv-8-16") == rate((12 * 12 * 16,))  # its dense layer has as many
+    assert rate((48, 48, 1)) == rate((40,))  # which averages over the image first
 
 
 def test_images_have_convolutions_and_rows_of_numbers_have_not(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
 def sized(config: Config, task: Task) -> Config:
     """The config with what nobody gave chosen by the size of the user's data, if the task has such."""
     size = getattr(task, "size", None)
-    return fitting.fit(config, size) if isinstance(size, Size) else config
+    return fitting.fit(config, task, size) if isinstance(size, Size) else config
 
 
 def _of_weights(config: Config, load: Load) -> Learner:
