@@ -190,7 +190,8 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     """
     table = read_settings(file) if file else {}
     options = renamed({key: as_python(value) for key, value in options.items() if value is not None})
-    for each in options.pop("extensions", ()):  # of a Config
+    options.pop("unsaid", None)  # of a Config, as are
+    for each in options.pop("extensions", ()):
         if options.get(each.kind, each.name) == each.name:
             options[each.kind] = each
     chosen = {kind: _chosen(kind, table.get(kind), options.get(kind), installed) for kind in KINDS}
