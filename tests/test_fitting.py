@@ -2,7 +2,6 @@
 
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,21 @@ from hypothesis import strategies as st
 from own import write_own
 
 import tinyfl
-from tinyfl.config import resolve
-from tinyfl.config.fitting import FEWEST, MOST, fit
-from tinyfl.data import Size
+from tinyfl.config import Config, resolve
+from tinyfl.config.fitting import FEWEST, MOST, fit, network_name
+from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
 
 OPTIONS: dict[str, Any] = {"network": "mlp-5", "rounds": 77, "rate": 0.07}
-SIZES = st.builds(
-    Size,
-    st.one_of(
-        st.tuples(st.integers(1, 5000)),
-        st.tuples(st.integers(1, 100), st.integers(1, 100), st.integers(1, 3)),
-    ),
-    st.integers(1, 10**6),
-    st.integers(1, 10**9),
-)
+SHAPES = st.one_of(st.tuples(st.integers(1, 5000)), st.tuples(st.integers(1, 100), st.integers(1, 100), st.integers(1, 3)))
+SAMPLES = st.integers(1, 10**9)
 
 
-def task_of(size: Size) -> Any:
-    """What a task says of itself for a network of its own."""
-    return SimpleNamespace(shape=size.shape, outputs=3, loss=Loss.softmax_cross_entropy, activation=Activation.relu)
+def chosen_for(shape: tuple[int, ...], held: int = 1000, **options: Any) -> Config:
+    """The config of a run on npz data of this shape, of which the training devices have ``held`` samples."""
+    config = resolve({"task": "npz", **options})
+    net = network(network_name(config, shape), shape, 3, Loss.softmax_cross_entropy, Activation.relu)
+    return fit(config, net, held)
 
 
 def table(rows: int = 600, devices: int = 12, shape: tuple[int, ...] = (6,)) -> dict[str, Any]:
@@ -41,10 +35,10 @@ def table(rows: int = 600, devices: int = 12, shape: tuple[int, ...] = (6,)) -> 
     return {"x": x, "y": y, "device": np.arange(rows) % devices}
 
 
-@given(st.sets(st.sampled_from(list(OPTIONS))), SIZES)
-def test_what_is_given_stays_and_the_rest_is_in_range(names: set[str], size: Size) -> None:
+@given(st.sets(st.sampled_from(list(OPTIONS))), SHAPES, SAMPLES)
+def test_what_is_given_stays_and_the_rest_is_in_range(names: set[str], shape: tuple[int, ...], samples: int) -> None:
     given_ = {name: OPTIONS[name] for name in names}
-    chosen = fit(resolve({"task": "npz", **given_}), task_of(size), size)
+    chosen = chosen_for(shape, samples, **given_)
     assert {name: getattr(chosen, name) for name in names} == given_
     if "rounds" not in names:
         assert FEWEST <= chosen.rounds <= MOST
@@ -53,13 +47,12 @@ def test_what_is_given_stays_and_the_rest_is_in_range(names: set[str], size: Siz
     assert chosen.unsaid == ()
 
 
-@given(SIZES)
-def test_a_config_that_was_chosen_is_read_back_as_it_is(size: Size) -> None:
-    chosen = fit(resolve({"task": "npz"}), task_of(size), size)
+@given(SHAPES, SAMPLES)
+def test_a_config_that_was_chosen_is_read_back_as_it_is(shape: tuple[int, ...], samples: int) -> None:
+    chosen = chosen_for(shape, samples)
     again = resolve(chosen.as_options())
     assert again == chosen
-    other = Size((3,), 1, 1)
-    assert fit(again, task_of(other), other) == chosen
+    assert chosen_for(shape, samples + 10**6, **again.as_options()) == chosen
 
 
 def test_tasks_with_data_of_their_own_keep_their_defaults(tmp_path: Path) -> None:
@@ -82,13 +75,9 @@ def test_the_first_lines_say_what_was_chosen_and_the_options_repeat_it(tmp_path:
 
 
 def test_the_more_inputs_a_dense_layer_has_the_smaller_is_the_rate() -> None:
-    def rate(shape: tuple[int, ...], **options: Any) -> float:
-        size = Size(shape, 10, 1000)
-        return fit(resolve({"task": "npz", **options}), task_of(size), size).rate
-
-    assert rate((40,)) > rate((400,)) > rate((4000,))
-    assert rate((48, 48, 1), network="conv-8-16") == rate((12 * 12 * 16,))  # its dense layer has as many
-    assert rate((48, 48, 1)) == rate((40,))  # which averages over the image first
+    assert chosen_for((40,)).rate > chosen_for((400,)).rate > chosen_for((4000,)).rate
+    assert chosen_for((48, 48, 1), network="conv-8-16").rate == chosen_for((12 * 12 * 16,)).rate  # its dense layer has as many
+    assert chosen_for((48, 48, 1)).rate == chosen_for((40,)).rate  # averages over the image first
 
 
 def test_images_have_convolutions_and_rows_of_numbers_have_not(tmp_path: Path) -> None:

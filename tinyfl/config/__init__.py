@@ -190,7 +190,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     """
     table = read_settings(file) if file else {}
     options = renamed({key: as_python(value) for key, value in options.items() if value is not None})
-    options.pop("unsaid", None)  # of a Config, as are
+    options.pop("unsaid", None)  # of a Config, as the extensions are
     for each in options.pop("extensions", ()):
         if options.get(each.kind, each.name) == each.name:
             options[each.kind] = each

@@ -48,14 +48,5 @@ class Reading:
     targets: str = ""
 
 
-@dataclass(frozen=True)
-class Size:
-    """The size of training data: the ``shape`` of one input, and the numbers of ``devices`` and ``samples``."""
-
-    shape: tuple[int, ...]
-    devices: int
-    samples: int
-
-
 USUAL = Reading()
 """Everything by convention."""

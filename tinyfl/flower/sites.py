@@ -235,14 +235,14 @@ def _notes(
     rolls: Mapping[int, Roll], shares: Mapping[int, Share], agreed: Agreement, held: Roll | None, config: Config
 ) -> list[str]:
     """What the first lines of a run say of its sites."""
-    everyone = sorted(rolls, key=lambda node: rolls[node].site)
+    everyone = sorted(((roll, shares[node]) for node, roll in rolls.items()), key=lambda each: each[0].site)
     words = [
         f"{roll.site} {len(roll.devices):,} devices, {roll.counts.sum():,} samples"
-        for roll in [*map(rolls.__getitem__, everyone), *([held] if held else [])]
+        for roll in [*(roll for roll, _ in everyone), *([held] if held else [])]
     ]
     uses = ", ".join(f"{len(agreed.members[use]):,} {word}" for use, word in WORDS.items())
     notes = [f"sites: {'; '.join(words)}", f"devices: {uses}; samples stay at their sites, which send sums"]
-    by_site = {rolls[node].site: shares[node] for node in everyone}
+    by_site = {roll.site: share for roll, share in everyone}
     trains = {site: len(share.devices("train")) for site, share in by_site.items()}
     fleet = config.devices or sum(trains.values())
     cohort = min(config.cohort, fleet)

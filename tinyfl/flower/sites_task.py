@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from typing import Any
@@ -12,7 +12,6 @@ from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from tinyfl.core import F32, U32
-from tinyfl.data import Size
 from tinyfl.data.arrays import shape_of
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
@@ -91,9 +90,8 @@ class SitesTask:
         return len(self.agreed.members["train"])
 
     @property
-    def size(self) -> Size:
-        """Of the training data of all sites."""
-        return replace(self.agreed.size, shape=self.shape)
+    def training_samples(self) -> int:
+        return int(self.agreed.counts[self.agreed.members["train"]].sum())
 
     @property
     def digest(self) -> str:

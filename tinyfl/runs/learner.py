@@ -8,14 +8,13 @@ from pathlib import Path
 from tinyfl.config import Config, fitting
 from tinyfl.config.roster import Part
 from tinyfl.core import F32
-from tinyfl.data import Size
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import INITIALISATION, WEIGHTS, Network, is_file, network
 from tinyfl.networks.layers import learning
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.elsewhere import Elsewhere
-from tinyfl.tasks import Task, targets_for
+from tinyfl.tasks import SizedTask, Task, targets_for
 
 Load = Callable[[Config], Task]
 """Loads the task of a config."""
@@ -46,20 +45,14 @@ def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
         learner = _of_file(config, load)
     else:
         task = load(config)
-        config = sized(config, task)
-        net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
+        name = fitting.network_name(config, task.shape) if isinstance(task, SizedTask) else config.network
+        net = network(name, task.shape, task.outputs, task.loss, task.activation)
         learner = Learner(task, net, net.initial_weights(config.seed), ())
     net = learner.network.frozen(config.freeze)
     if not any(layer.learns for layer in net.placed):
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
     standard = learner.task.standardisation
     return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
-
-
-def sized(config: Config, task: Task) -> Config:
-    """The config with what nobody gave chosen by the size of the user's data, if the task has such."""
-    size = getattr(task, "size", None)
-    return fitting.fit(config, task, size) if isinstance(size, Size) else config
 
 
 def _of_weights(config: Config, load: Load) -> Learner:
@@ -132,7 +125,9 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
     """
     learner = learner_of(config, load)
     task = learner.task
-    said, config = config, sized(config, task)
+    if isinstance(task, SizedTask):
+        unsaid, config = config.unsaid, fitting.fit(config, learner.network, task.training_samples)
+        learner = replace(learner, notes=(*learner.notes, *fitting.words(config, unsaid)))
     devices = config.devices or task.fleet_size
     if not devices and not config.chosen("task").built_in:
         devices = max(DEVICES, config.cohort)
@@ -156,4 +151,4 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
     fleet = tuple(map(_absolute, config.fleet))
     targets = targets_for(task.loss) if config.own_data else ""
     completed = replace(config, devices=devices, network=name, data=data, targets=targets, fleet=fleet)
-    return completed, replace(learner, notes=(*learner.notes, *fitting.words(said, completed)))
+    return completed, learner

@@ -24,6 +24,7 @@ __all__ = [
     "SPLITS",
     "Episodes",
     "NamedTask",
+    "SizedTask",
     "Split",
     "StretchTask",
     "Task",
@@ -107,6 +108,15 @@ class StretchTask(Protocol):
 
     def streams(self, devices: U32, rounds: U32, samples: int) -> Source:
         """Like ``stream``, with a round for each device: ``devices[i]`` in ``rounds[i]``, uint32."""
+
+
+@runtime_checkable
+class SizedTask(Protocol):
+    """A task of the user's data, by whose size a run chooses what nobody gave (tinyfl.config.fitting)."""
+
+    @property
+    def training_samples(self) -> int:
+        """The number of samples that the training devices hold."""
 
 
 @runtime_checkable

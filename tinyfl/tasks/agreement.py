@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import F64, I64
-from tinyfl.data import Size, Table
+from tinyfl.data import Table
 from tinyfl.data.arrays import ONE_HOT
 from tinyfl.data.devices import members
 from tinyfl.data.words import named
@@ -48,12 +48,6 @@ class Agreement:
     devices: NDArray[Any]
     counts: I64
     members: Mapping[str, I64]
-
-    @property
-    def size(self) -> Size:
-        """Of the training data of all sites."""
-        trains = self.members["train"]
-        return Size(self.shape, len(trains), int(self.counts[trains].sum()))
 
     def input_name(self, number: int) -> str:
         """The name or number of an input."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
-from tinyfl.data import USUAL, Reading, Size, Table
+from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
 from tinyfl.data.devices import Seats, members, owners
 from tinyfl.data.reading import in_order, read_table
@@ -99,7 +99,7 @@ class Npz:
         self._names = names
         self.shape = shape_of(source, table.x)
         self.fleet_size: int | None = self._seats.fleet_size
-        self.size = Size(self.shape, self._seats.fleet_size, int(trains.sum()))
+        self.training_samples = int(trains.sum())
 
     def _refuse_misfit(
         self, standard: Standardisation, x: NDArray[Any], labels: NDArray[Any] | None, values: NDArray[Any] | None
