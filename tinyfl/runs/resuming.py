@@ -13,6 +13,7 @@ from typing import Any
 
 from tinyfl.algorithms import alpha_of
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
+from tinyfl.config.defaults import SCHEDULED
 from tinyfl.config.settings import MAX_ROUNDS
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
@@ -90,10 +91,20 @@ def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tupl
         )
     continued = saved.continued
     new = not continued or continued[-1][0] < done  # else no round was done with the number that the run has now
-    if done and new and wanted.chosen("algorithm").takes("rounds"):
+    if done and new and _depends_on_rounds(wanted):
         continued = (*continued, (done, saved.rounds))
     note = f"rounds: {wanted.rounds:,} in all, instead of {saved.rounds:,}; {done:,} are done"
     return replace(wanted, continued=continued), note
+
+
+def _depends_on_rounds(config: Config) -> bool:
+    """Whether a schedule of the config's algorithm depends on the number of rounds. One that is not tinyfl's own counts if it
+    has that number."""
+    chosen = config.chosen("algorithm")
+    if not chosen.built_in:
+        return bool(chosen.takes("rounds"))
+    algorithm = config.build()
+    return any(getattr(algorithm, name, "constant") != "constant" for name in SCHEDULED)
 
 
 def _demand_patience(checkpoint: Checkpoint, saved: Config, wanted: Config) -> None:
