@@ -8,6 +8,9 @@ Farthest and similar choose the same devices on any machine: sums run in a fixed
 and where eigenvalues coincide, those of another library may differ.
 """
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,11 +53,20 @@ def _from(points: F64, at: I64) -> F64:
 def dpp(points: F64, size: int, words: U32) -> I64:
     """A sample of the determinantal point process of ``size`` candidates, exact, by eigendecomposition: a set's probability is
     proportional to the determinant of its similarities (Kulesza and Taskar 2012, arXiv:1207.6083, algorithms 1 and 8)."""
-    values, vectors = np.linalg.eigh(_similarities(points))
+    with _blas().limit(limits=1, user_api="blas"):
+        values, vectors = np.linalg.eigh(_similarities(points))
     uniform = words / 2.0**32
     candidates = points.shape[2]
     picked = _eigenvectors(np.maximum(values, 0), size, uniform[:, :candidates])
     return _of_projection(np.take_along_axis(vectors, picked[:, None, :], axis=2), uniform[:, candidates:])
+
+
+@cache
+def _blas() -> Any:
+    """The threads of NumPy's library for matrices. Its results may depend on their number, and one is faster for small ones."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _similarities(points: F64) -> F64:
