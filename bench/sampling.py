@@ -136,9 +136,8 @@ def main() -> None:
             found[sampling, embedding].append([*like, *reached(config, task, net, theta)])
             print(seed, sampling, embedding, found[sampling, embedding][-1], file=sys.stderr, flush=True)
     shots = [f"{shot} shot{'s' * (shot > 1)} | difference" for shot in config.shots]
-    print(
-        f"| cohorts | by | apart | error | {' | '.join(shots)} |\n| --- | --- | ---: | ---: | {'---: | ' * (2 * len(shots) - 1)}---: |"
-    )
+    print(f"| cohorts | by | apart | error | {' | '.join(shots)} |")
+    print(f"| --- | --- {'| ---: ' * (2 + 2 * len(shots))}|")
     uniform = np.array(found["uniform", ""])
     for (sampling, embedding), rows in found.items():
         figures = np.array(rows)
