@@ -178,9 +178,11 @@ def validation(rows: Sequence[Mapping[str, Any]], best: int | None) -> bytes:
         ax = figure.add_subplot()
         over, values = np.array([row[spent] for row in rows], np.float64), numbers([row[key] for row in rows])
         deviation = numbers([row.get("deviation") for row in rows])
-        low, high = np.maximum(values - deviation, values / 100 if key == "loss" else 0), values + deviation
-        high = high if key == "loss" else np.minimum(high, 1)
-        ax.fill_between(over, low, high, color=BLUE, alpha=0.15, lw=0, label="± deviation over devices")
+        if key == "loss":  # its deviation is often more than itself, and nothing lies below 0
+            ax.fill_between(over, values, values + deviation, color=BLUE, alpha=0.15, lw=0, label="+ deviation over devices")
+        else:
+            low, high = np.clip((values - deviation, values + deviation), 0, 1)
+            ax.fill_between(over, low, high, color=BLUE, alpha=0.15, lw=0, label="± deviation over devices")
         ax.plot(over, values, color=BLUE, lw=1.8, marker="o", ms=3.5, label="validation devices")
         at = np.array([row["round"] == best for row in rows])
         ax.plot(over[at], values[at], ls="", marker="*", color=VERMILION, ms=13, label="the best, which is kept")
