@@ -7,7 +7,11 @@
 TinyReptile with the defaults of tinyfl.config, but a cohort of 5 on sine, whose default of 1 has no diversity. Each figure is
 the mean over seeds of the mean over 1,000 unseen devices, after 10 full-batch steps. A difference is that to the uniform run of
 the same seed, which starts from the same weights and is evaluated on the same devices; +- is half of a 95 % interval over seeds
-(Student's t). Two more columns say what the cohorts are like, as ratios to uniform ones, means over seeds:
+(Student's t).
+
+The cohorts ``mixed`` have the devices of those by ``farthest``, mixed over the rounds: each takes part as often, but the tasks
+of a cohort are no more diverse than by chance. Two more columns say what cohorts are like, as ratios to uniform ones, means over
+seeds:
 
 - ``apart``, the mean squared distance between the parameters of two devices in a cohort;
 - ``error``, the mean squared distance of a cohort's mean update from that of the whole fleet, from the theta at the end of the
@@ -16,7 +20,7 @@ the same seed, which starts from the same weights and is evaluated on the same d
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +52,26 @@ COHORTS = 300
 """Number of cohorts whose mean update is compared."""
 
 SAMPLINGS = ("dpp", "farthest", "similar")
+CONTROLS = [("mixed", "parameters")]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The devices of another sampler's cohorts, mixed over the rounds."""
+
+    of: Sampler
+    drawn = learns = False
+
+    def cohorts(self, rounds: range, state: State) -> np.ndarray:
+        cohorts, rng = self.of.cohorts(rounds, state), np.random.default_rng(0)
+        mixed = rng.permutation(cohorts.reshape(-1)).reshape(cohorts.shape)
+        while (twice := np.array([len(set(row)) < len(row) for row in mixed.tolist()])).any():
+            again = twice | (rng.random(len(mixed)) < 0.1)
+            mixed[again] = rng.permutation(mixed[again].reshape(-1)).reshape(-1, mixed.shape[1])
+        return np.sort(mixed, axis=1)
+
+    def after(self, before: State, state: State, changes: Any) -> State:
+        return state
 
 
 def learnt(config: Config, task: Task, net: Network, choice: Sampler) -> tuple[F32, list[np.ndarray]]:
@@ -114,7 +138,7 @@ def main() -> None:
     options = {"task": name, "data": data, "tasks": 1000, **options}
     plain = resolve(options)
     config = resolve({**options, "rounds": GRADIENTS // (plain.cohort * plain.samples)})
-    runs = [("uniform", ""), *((sampling, embedding) for embedding in embeddings for sampling in SAMPLINGS)]
+    runs = [("uniform", ""), *((sampling, embedding) for embedding in embeddings for sampling in SAMPLINGS), *CONTROLS]
     found: dict[tuple[str, str], list[list[float]]] = {run: [] for run in runs}
     began = time.monotonic()
     for seed in SEEDS:
@@ -124,8 +148,10 @@ def main() -> None:
         parameters = embedded("parameters", task, config.devices, config.samples, seed)
         for sampling, embedding in runs:
             choice = sampler(
-                sampling, embedding, task=task, samples=config.samples, seed=seed, size=config.cohort, fleet_size=config.devices
-            )
+                "farthest" if sampling == "mixed" else sampling, embedding, task=task, samples=config.samples, seed=seed,
+                size=config.cohort, fleet_size=config.devices,
+            )  # fmt: skip
+            choice = Mixed(choice) if sampling == "mixed" else choice
             theta, cohorts = learnt(config, task, net, choice)
             if not embedding:
                 changes = changes_of(config, task, net, theta)
