@@ -10,8 +10,8 @@ the same seed, which starts from the same weights and is evaluated on the same d
 (Student's t).
 
 The cohorts ``mixed`` have the devices of those by ``farthest``, mixed over the rounds: each takes part as often, but the tasks
-of a cohort are no more diverse than by chance. Two more columns say what cohorts are like, as ratios to uniform ones, means over
-seeds:
+of a cohort are no more diverse than by chance. Two more columns say what cohorts are like, as ratios to uniform ones, means
+over seeds:
 
 - ``apart``, the mean squared distance between the parameters of two devices in a cohort;
 - ``error``, the mean squared distance of a cohort's mean update from that of the whole fleet, from the theta at the end of the
