@@ -18,8 +18,8 @@ class FedAvg(TowardsMean):
     outer_step: float = 1.0
     clip: float = 0.0
     rounds: int = 1  # of the schedules
-    outer_schedule: str = "constant"
-    rate_schedule: str = "constant"
+    outer_schedule: str = ""  # constant
+    rate_schedule: str = ""  # constant
 
     def inner(self, round: int) -> Inner:
         rate = self.rate * in_steps(self.rate_schedule, round, self.rounds)

@@ -16,7 +16,7 @@ class Joint(TowardsMean):
     rate: float = 0.003
     clip: float = 0.0
     rounds: int = 1  # of the schedule
-    rate_schedule: str = "constant"
+    rate_schedule: str = ""  # constant
 
     def inner(self, round: int) -> Inner:
         rate = self.rate * in_steps(self.rate_schedule, round, self.rounds)

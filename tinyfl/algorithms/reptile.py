@@ -20,8 +20,8 @@ class Reptile(TowardsMean):
     rate: float = 0.02
     outer_step: float = 1.0  # epsilon_0
     clip: float = 0.0
-    outer_schedule: str = "linear"
-    rate_schedule: str = "constant"
+    outer_schedule: str = ""  # linear
+    rate_schedule: str = ""  # constant
 
     def __post_init__(self) -> None:
         refuse_joint_training("reptile", self.inner(0))
@@ -31,4 +31,4 @@ class Reptile(TowardsMean):
         return Inner(samples=self.samples, batch=self.batch, passes=1, rate=rate, clip=self.clip)
 
     def alpha(self, round: int) -> float:  # epsilon_t
-        return self.outer_step * scheduled(self.outer_schedule, round, self.rounds)
+        return self.outer_step * scheduled(self.outer_schedule or "linear", round, self.rounds)

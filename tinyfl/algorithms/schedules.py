@@ -12,8 +12,8 @@ STEPS = 100
 
 
 def scheduled(schedule: str, done: int, rounds: int) -> float:
-    """What is left of a rate after ``done`` of ``rounds`` rounds, as a share of the first."""
-    if schedule == "constant":
+    """What is left of a rate after ``done`` of ``rounds`` rounds, as a share of the first. Without a schedule: all."""
+    if schedule in ("", "constant"):
         return 1.0
     if schedule == "linear":
         return 1 - done / rounds
@@ -22,4 +22,4 @@ def scheduled(schedule: str, done: int, rounds: int) -> float:
 
 def in_steps(schedule: str, done: int, rounds: int) -> float:
     """The same in STEPS steps, for rates on the devices."""
-    return 1.0 if schedule == "constant" else scheduled(schedule, done * STEPS // rounds, STEPS)
+    return 1.0 if schedule in ("", "constant") else scheduled(schedule, done * STEPS // rounds, STEPS)

@@ -22,8 +22,8 @@ class TinyReptile(TowardsMean):
     rate: float = 0.01  # beta
     outer_step: float = 1.0  # alpha_0
     clip: float = 0.0
-    outer_schedule: str = "linear"
-    rate_schedule: str = "constant"
+    outer_schedule: str = ""  # linear
+    rate_schedule: str = ""  # constant
 
     def __post_init__(self) -> None:
         refuse_joint_training("tinyreptile", self.inner(0))
@@ -33,4 +33,4 @@ class TinyReptile(TowardsMean):
         return Inner(samples=self.samples, batch=1, passes=1, rate=rate, clip=self.clip)
 
     def alpha(self, round: int) -> float:
-        return self.outer_step * scheduled(self.outer_schedule, round, self.rounds)
+        return self.outer_step * scheduled(self.outer_schedule or "linear", round, self.rounds)

@@ -172,8 +172,6 @@ class Chosen:
         by_setting, held = settings_of(self.kind, chosen.code), parameters(chosen.code)
         values = {name: settings[setting] for setting, name in by_setting.items()}
         values |= {name: settings[name] for name in held if name in settings and name not in values}
-        if self.kind == "algorithm":
-            values = {name: value for name, value in values.items() if value != ""}  # the class has a schedule of its own
         if self.kind == "task":
             values = self._with_data(values, held, settings)
         if self.built_in:

@@ -13,7 +13,6 @@ from typing import Any
 
 from tinyfl.algorithms import alpha_of
 from tinyfl.config import MAY_CHANGE, Config, read_settings, renamed, resolve
-from tinyfl.config.defaults import SCHEDULED
 from tinyfl.config.settings import MAX_ROUNDS
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
@@ -103,8 +102,9 @@ def _depends_on_rounds(config: Config) -> bool:
     chosen = config.chosen("algorithm")
     if not chosen.built_in:
         return bool(chosen.takes("rounds"))
-    algorithm = config.build()
-    return any(getattr(algorithm, name, "constant") != "constant" for name in SCHEDULED)
+    few, many = (replace(config, rounds=rounds).build() for rounds in (2, 1000))
+    alphas = [alpha(1) for alpha in map(alpha_of, (few, many)) if alpha]
+    return few.inner(1) != many.inner(1) or len(set(alphas)) > 1
 
 
 def _demand_patience(checkpoint: Checkpoint, saved: Config, wanted: Config) -> None:
