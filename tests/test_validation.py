@@ -16,8 +16,8 @@ from tinyfl.config import resolve
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.rounds import Progress
-from tinyfl.report import page
-from tinyfl.runs import evaluation, validation
+from tinyfl.report import figures, page
+from tinyfl.runs import elsewhere, evaluation, validation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.learner import learner_of
 from tinyfl.runs.records import ValidationRow
@@ -34,6 +34,7 @@ STOPS: dict[str, Any] = {**SINE, "rounds": 400, "evaluate_every": 7, "patience":
 def quick(no_page: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few devices choose a rate."""
     monkeypatch.setattr(evaluation, "VALIDATION_EPISODES", 20)
+    monkeypatch.setattr(elsewhere, "VALIDATION_EPISODES", 20)
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -63,13 +64,19 @@ def test_the_best_of_the_evaluations_is_the_result(tmp_path: Path, task: str, ne
             continue
         thetas.append(state.theta)
         tried = []
+        figure = "accuracy" if task == "digits" else "loss"
         for rate in evaluation.RATES:
             loop = evaluation.inner_loop("batch", episodes.support.samples, 10, rate)
             found = core.adapt(learner.network.plan, state.theta, episodes.support, episodes.query, (10,), loop)
             loss, accuracy = (float(each.mean(dtype=np.float64)) for each in (found.loss, found.accuracy))
-            tried.append((accuracy if task == "digits" else -loss, -rate, loss, accuracy))
-        _, rate, loss, accuracy = max(tried)
-        rows.append({"round": round + 1, "adapt_lr": -rate, "loss": loss, "accuracy": accuracy if task == "digits" else None})
+            spread = getattr(found, figure)[0].std(dtype=np.float64, ddof=1)
+            tried.append((accuracy if task == "digits" else -loss, -rate, loss, accuracy, spread))
+        _, rate, loss, accuracy, spread = max(tried)
+        rows.append({
+            "round": round + 1, "adapt_lr": -rate, "loss": loss, "accuracy": accuracy if task == "digits" else None,
+            "deviation": pytest.approx(spread, rel=1e-9), "devices": 20,
+            "sample_gradients": (round + 1) * config.cohort * config.samples,
+        })  # fmt: skip
     assert run.result["validation"] == rows
     score = [row["accuracy"] if task == "digits" else -row["loss"] for row in rows]
     best = score.index(max(score))
@@ -77,6 +84,13 @@ def test_the_best_of_the_evaluations_is_the_result(tmp_path: Path, task: str, ne
     assert run.result["best_round"] == rows[best]["round"]
     assert run.result["rounds"] == 33
     assert any(f"best after round {rows[best]['round']}" in note for note in run.result["notes"])
+
+
+def test_evaluations_of_an_older_tinyfl_are_still_read_and_drawn() -> None:
+    row = ValidationRow.model_validate({"round": 3, "adapt_lr": 0.1, "loss": 0.2, "accuracy": None})
+    rows = [row.model_dump(), {**row.model_dump(), "round": 6, "loss": 0.1}]
+    assert row.sample_gradients is row.deviation is None
+    assert figures.validation(rows, 6).startswith(b"\x89PNG")
 
 
 def test_a_run_without_evaluations_has_nothing_of_them(tmp_path: Path) -> None:

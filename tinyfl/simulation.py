@@ -34,6 +34,7 @@ from tinyfl.runs.per_device import by_device
 from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.tables import as_csv, evaluation_rows
 from tinyfl.runs.validation import validator
+from tinyfl.sampling import Sampler, sampler, told
 from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
@@ -84,6 +85,7 @@ class _Job(Learner):
     config: Config
     algorithm: WithLayers
     engine: Engine
+    sampler: Sampler
     progress: Callable[[Progress], None]
 
 
@@ -194,11 +196,13 @@ def _train(
     work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
     validate = validator(
         job.task, job.network, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
-        adaptation=job.algorithm.adaptation, engine=job.engine,
+        gradients=config.cohort * job.algorithm.inner(0).total, adaptation=job.algorithm.adaptation, engine=job.engine,
     )  # fmt: skip
     sites = job.task.digest if isinstance(job.task, Elsewhere) else ""
     with place(config, work, report_event) as (grid, boards):
-        run = Federation(directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate, sites)
+        run = Federation(
+            directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate, sites, job.sampler
+        )  # fmt: skip
         outcome = run.run()
     return outcome, boards
 
@@ -224,8 +228,12 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
     algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
-    learner = replace(learner, notes=(*learner.notes, *restated(config)))
-    return _Job(**vars(learner), config=config, algorithm=algorithm, engine=engine, progress=progress)
+    learner = replace(learner, notes=(*learner.notes, *restated(config), *told(config.sampling, config.embedding)))
+    chooses = sampler(
+        config.sampling, config.embedding, task=learner.task, samples=algorithm.inner(0).samples, seed=config.seed,
+        size=config.cohort, fleet_size=config.devices,
+    )  # fmt: skip
+    return _Job(**vars(learner), config=config, algorithm=algorithm, engine=engine, sampler=chooses, progress=progress)
 
 
 def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine) -> None:

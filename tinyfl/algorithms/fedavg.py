@@ -7,6 +7,7 @@ theta <- theta + step * mean_i (phi_i - theta)             step = 1 is the paper
 from dataclasses import dataclass
 
 from tinyfl.algorithms import Inner, TowardsMean
+from tinyfl.algorithms.schedules import in_steps, scheduled
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,13 @@ class FedAvg(TowardsMean):
     rate: float = 0.05
     outer_step: float = 1.0
     clip: float = 0.0
+    rounds: int = 1  # of the schedules
+    outer_schedule: str = ""  # constant
+    rate_schedule: str = ""  # constant
 
     def inner(self, round: int) -> Inner:
-        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=self.rate, clip=self.clip)
+        rate = self.rate * in_steps(self.rate_schedule, round, self.rounds)
+        return Inner(samples=self.samples, batch=self.batch, passes=1, rate=rate, clip=self.clip)
 
     def alpha(self, round: int) -> float:
-        return self.outer_step
+        return self.outer_step * scheduled(self.outer_schedule, round, self.rounds)

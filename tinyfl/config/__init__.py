@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, defaults, unsaid
+from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, SCHEDULED, defaults, unsaid
 from tinyfl.config.roster import Part, read_parts
+from tinyfl.config.sampling import check_sampling
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
@@ -218,6 +219,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
     _check_aggregator(config)
+    check_sampling(config)
     # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
 
@@ -285,8 +287,8 @@ def _checked(values: Mapping[str, Any]) -> Config:
     for name, each in SETTINGS.items():
         _demand_in_range(each, getattr(config, name))
     algorithm, task = config.chosen("algorithm"), config.chosen("task")
-    # tinyfl's own are asked for the batch alone: a file of theirs may have any value of what does not concern them.
-    for name in ("batch",) if algorithm.built_in else OTHER_ALGORITHM:
+    # tinyfl's own are asked for these alone: a file of theirs may have any value of what does not concern them.
+    for name in ("batch", *SCHEDULED) if algorithm.built_in else OTHER_ALGORITHM:
         if getattr(config, name) != OTHER_ALGORITHM[name] and algorithm.takes(name) is False:
             raise ConfigError(
                 f"{algorithm.name} has no {SETTINGS[name].option}: leave it out, or say --algorithm reptile."

@@ -22,6 +22,9 @@ AGGREGATION, RUN = "Aggregation and privacy", "Run"
 
 MAX_ROUNDS = 1 << 31
 
+SCHEDULES = ("constant", "linear", "cosine")
+"""Those of tinyfl.algorithms.schedules."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -155,6 +158,14 @@ class Settings:
         "Devices in the fleet; 0: all those in the data.", FLEET, common=True, of_a_node=True, default=0,
         bounds=(0, FIRST_VALIDATION_DEVICE))
     cohort: int = setting("Devices in each round.", LEARNING, common=True, bounds=(1, 1 << 20))
+    sampling: str = setting(
+        "Which devices take part in a round: uniform, at random; dpp or farthest, of tasks that differ; similar, of like ones.",
+        LEARNING, default="uniform", choices=("dpp", "farthest", "similar"), newer=True,
+        refusal="sampling is {value!r}. Give --sampling uniform, dpp, farthest or similar.")
+    embedding: str = setting(
+        "With --sampling: what tells tasks apart: tags, updates, means or parameters (docs/sampling.md).", LEARNING, default="",
+        choices=("tags", "updates", "means", "parameters"), newer=True,
+        refusal="embedding is {value!r}. Give --embedding tags, updates, means or parameters.")
     rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, MAX_ROUNDS))
     samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
@@ -162,6 +173,14 @@ class Settings:
         "Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6), formerly="inner_lr")
     outer_step: float = setting(
         "The server's step towards the mean, at first.", LEARNING, of="algorithm", bounds=(1e-12, 1e6))
+    outer_schedule: str = setting(
+        "How --outer-step changes over the rounds: constant, linear or cosine. Default: the algorithm's own.", LEARNING,
+        of="algorithm", default="", choices=SCHEDULES, newer=True,
+        refusal="outer_schedule is {value!r}. Give --outer-schedule constant, linear or cosine, or leave it out.")
+    rate_schedule: str = setting(
+        "How --rate changes over the rounds: constant, linear or cosine. Default: constant.", LEARNING, of="algorithm",
+        default="", choices=SCHEDULES, newer=True,
+        refusal="rate_schedule is {value!r}. Give --rate-schedule constant, linear or cosine, or leave it out.")
     clip: float = setting("Bound on the norm of the loss's gradient; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))
     adapt_lr: float = setting(
         "Learning rate of adaptation; 0: chosen on validation devices.", EVALUATION, default=0.0, bounds=(0, 1e6))

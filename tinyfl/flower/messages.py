@@ -73,7 +73,8 @@ SAME_VERSION = "Install the same version of tinyfl on all machines."
 class Instructions:
     """A node's part of a round: the inner loop, the round, and the sizes and seed that determine the cohort. With ``exact`` it
     replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates.
-    ``saved`` is for what devices keep.
+    ``saved`` is for what devices keep. If the cohort is not drawn from the seed, ``chosen`` names its devices: uint32, little
+    endian, the cohort of each round in ascending order.
 
     With ``alphas`` it runs as many rounds from ``round`` on, and takes the outer step of TowardsMean after each; only a node of
     this process is asked for that."""
@@ -87,6 +88,12 @@ class Instructions:
     devices: tuple[int, ...] = ()
     saved: Saved = UNSAVED
     alphas: tuple[float, ...] = ()
+    chosen: bytes = b""
+
+    @property
+    def rounds(self) -> range:
+        """The rounds to run."""
+        return range(self.round, self.round + max(len(self.alphas), 1))
 
 
 def instructions(
@@ -118,6 +125,7 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             tuple(config.get("devices", ())),
             Saved(config.get("run", 0), config.get("saved", 0)),
             tuple(config.get("alphas", ())),
+            config.get("chosen", b""),
         )
     except KeyError as error:
         raise ConfigError(

@@ -14,9 +14,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MessageType, Recor
 from tinyfl import core
 from tinyfl.algorithms import Updates
 from tinyfl.core import F32, U32, Code
-from tinyfl.errors import Corrupt
-from tinyfl.fleet import Devices, Fleet, Phis, StretchFleet, absent, among, draw_cohort, draw_cohorts
+from tinyfl.errors import ConfigError, Corrupt
+from tinyfl.fleet import Devices, Fleet, Phis, StretchFleet, absent, among, draw_cohorts
 from tinyfl.flower.messages import (
+    SAME_VERSION,
     Instructions,
     Trouble,
     absent_record,
@@ -64,9 +65,26 @@ def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, 
     return Request(read_theta(arrays), instructions, measure, read_network(content))
 
 
+def cohorts_of(told: Instructions) -> U32:
+    """The cohort of each round, uint32 (rounds, cohort), ascending.
+
+    Raises ConfigError if the message names devices that are none.
+    """
+    if not told.chosen:
+        return draw_cohorts(told.seed, told.rounds, told.cohort, told.fleet_size)
+    if not isinstance(told.chosen, bytes) or len(told.chosen) != 4 * told.cohort * len(told.rounds):
+        raise ConfigError(
+            f"the message names no {told.cohort:,} devices for each of {len(told.rounds):,} rounds. {SAME_VERSION}"
+        )
+    chosen = np.frombuffer(told.chosen, "<u4").astype(np.uint32).reshape(len(told.rounds), told.cohort)
+    if (chosen[:, 1:] <= chosen[:, :-1]).any() or chosen.max() >= told.fleet_size:
+        raise ConfigError(f"the message names devices twice, or outside the fleet of {told.fleet_size:,}. {SAME_VERSION}")
+    return chosen
+
+
 def cohort_at(devices: Devices, instructions: Instructions) -> U32:
     """The round's cohort within ``devices``, in ascending order."""
-    return among(draw_cohort(instructions.seed, instructions.round, instructions.cohort, instructions.fleet_size), devices)
+    return among(cohorts_of(instructions)[0], devices)
 
 
 def answer(fleet: Fleet, devices: Devices, request: Request) -> RecordDict | Error:
@@ -81,8 +99,8 @@ def answer(fleet: Fleet, devices: Devices, request: Request) -> RecordDict | Err
 def answer_stretch(fleet: StretchFleet, request: Request) -> RecordDict:
     """The reply of the node that serves all devices of ``fleet``, to a message that asks for a stretch of rounds."""
     told = request.instructions
-    cohorts = draw_cohorts(told.seed, range(told.round, told.round + len(told.alphas)), told.cohort, told.fleet_size)
-    return stretch_record(fleet.run_stretch(cohorts, told.round, request.theta, told.inner, np.array(told.alphas, np.float64)))
+    alphas = np.array(told.alphas, np.float64)
+    return stretch_record(fleet.run_stretch(cohorts_of(told), told.round, request.theta, told.inner, alphas))
 
 
 def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:

@@ -19,11 +19,12 @@ from tinyfl.config import Config
 from tinyfl.config.roster import named
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
-from tinyfl.fleet import Event, Stretch, draw_cohort, draw_cohorts, spans, spans_of_rows
+from tinyfl.fleet import Event, Stretch, spans, spans_of_rows
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.runs.metrics import Tally
 from tinyfl.runs.validation import Validate, Validation
+from tinyfl.sampling import Sampler, Uniform
 from tinyfl.system.interrupts import interrupt_message
 
 if TYPE_CHECKING:
@@ -138,10 +139,12 @@ class Federation:
         unit: float = 1.0,
         validate: Validate | None = None,
         sites: str = "",
+        sampler: Sampler | None = None,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
+        self._sampler: Sampler = sampler or Uniform(config.seed, config.cohort, config.devices)
         self._validate = validate if config.evaluate_every else None
         self.hashes, self.sites = (config.sha256(), data_sha256(config), network_sha256(config)), sites
         self.seconds_before = 0.0
@@ -194,6 +197,7 @@ class Federation:
             seed=self.config.seed,
             each_device=self.config.gateways is None,
             aggregator=self._aggregator,
+            sampler=self._sampler,
             minimum=self.config.minimum,
             run=self._run_number,
             saved=lambda: self._saved_round,
@@ -358,13 +362,18 @@ class Federation:
         )
         self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()
 
+    def _cohorts(self, rounds: int) -> U32:
+        """The devices of each of the next ``rounds``, uint32 (rounds, cohort)."""
+        state = self._snapshot.state
+        return self._sampler.cohorts(range(state.round, state.round + rounds), state)
+
     def _log_round(self, updates: Updates, counts: bool) -> None:
         """Logs the round that has just ended: its cohort, the absent devices by reason, and its seconds by node."""
-        now, config = time.monotonic(), self.config
+        now = time.monotonic()
         record = {
             "round": self._snapshot.state.round + 1,
             "counts": counts,
-            "cohort": spans(draw_cohort(config.seed, self._snapshot.state.round, config.cohort, config.devices)),
+            "cohort": spans(self._cohorts(1)[0]),
             "updates": updates.devices,
             "loss": _number(updates.loss * self.unit),
             "absent": _spans_by_reason(updates.absent),
@@ -377,7 +386,7 @@ class Federation:
     def _log_stretch(self, stretch: Stretch) -> None:
         """Logs rounds one after another, as _log_round does. Their seconds are equal shares."""
         now, first, config, rounds = time.monotonic(), self._snapshot.state.round, self.config, len(stretch.loss)
-        cohorts = draw_cohorts(config.seed, range(first, first + rounds), config.cohort, config.devices)
+        cohorts = self._cohorts(rounds)
         seconds, absent = round((now - self._round_began) / rounds, 4), stretch.absent
         losses = json.dumps([_number(loss * self.unit) for loss in stretch.loss.tolist()])[1:-1].split(", ")
         left_out = {number: json.dumps(_spans_by_reason(each)) for number, each in absent.items()}

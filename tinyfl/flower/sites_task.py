@@ -142,8 +142,8 @@ def _away() -> DataError:
 
 
 def answered(task: Npz, network: Network, theta: F32 | None, case: Case) -> tuple[Any, list[Row]]:
-    """The answer to a case as plain data, sums over this table's devices, or None if it has none of the case's; and the results
-    of each of those devices, which are not part of it.
+    """The answer to a case as plain data, sums over this table's devices, or None if it has none of the case's; and, of test
+    devices, the results of each, which are not part of it.
 
     Raises DataError for a case that is none.
     """
@@ -160,7 +160,7 @@ def answered(task: Npz, network: Network, theta: F32 | None, case: Case) -> tupl
     trial = Trial(loops, steps, split, numbers[0], numbers[1], bool(case["race"]), plain(case["mode"], 40))
     results = measured_here(task, network, theta, episodes, trial)
     sums = [_written(loop.summed()) for loop in results]
-    return sums, [] if trial.race else _rows(trial, names, results)
+    return sums, [] if trial.race or trial.split != "test" else _rows(trial, names, results)
 
 
 def _written(loop: Measured) -> dict[str, Any]:

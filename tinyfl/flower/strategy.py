@@ -11,8 +11,9 @@ from flwr.serverapp.strategy import Strategy
 from tinyfl import core
 from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of
+from tinyfl.core import I64, U32
 from tinyfl.errors import ConfigError, LinkError, TrainingError
-from tinyfl.fleet import Event, Stretch, among, draw_cohort, draw_cohorts, spans
+from tinyfl.fleet import Event, Stretch, among, spans
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import (
     Trouble,
@@ -24,6 +25,7 @@ from tinyfl.flower.messages import (
     read_updates,
     theta_record,
 )
+from tinyfl.sampling import Sampler, Uniform
 
 NODE_ERROR = "node-error"
 """The reason for absence of devices whose node replied with an error, or not at all."""
@@ -36,6 +38,8 @@ class FleetStrategy(Strategy):
     An ``aggregator``, a Flower strategy such as FedTrimmedAvg, combines the devices' phis into one, and the algorithm takes
     its outer step towards it; without one, updates are summed exactly. Over gateways, which send sums, a round with an
     aggregator raises ConfigError.
+
+    ``sampler`` chooses the devices of each round, by default uniformly. One that learns from updates needs ``each_device``.
 
     For devices that keep layers, ``run`` is the run's number, and ``saved`` tells the number of rounds in its last checkpoint.
 
@@ -56,6 +60,7 @@ class FleetStrategy(Strategy):
         seed: int,
         each_device: bool = False,
         aggregator: Strategy | None = None,
+        sampler: Sampler | None = None,
         minimum: int = 0,
         run: int = 0,
         until: int = 0,
@@ -70,6 +75,11 @@ class FleetStrategy(Strategy):
         self.aggregator, self.minimum, self.on_round, self.on_short = aggregator, minimum, on_round, on_short
         self.run, self.saved, self.until = run, saved, until
         self.on_event, self.on_stretch = on_event, on_stretch
+        self.sampler: Sampler = sampler or Uniform(seed, cohort, fleet_size)
+        if self.sampler.learns and not each_device:
+            raise ConfigError(
+                "gateways send sums, and a sampler learns from single updates. Give FleetStrategy each_device=True."
+            )
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._requested: Mapping[int, Sequence[int]] = {}
         self._asked = 0
@@ -83,6 +93,8 @@ class FleetStrategy(Strategy):
             config = instructions(inner, cohort=self.cohort, fleet_size=self.fleet_size, seed=self.seed, exact=exact)
             self._last = inner, config
         self._last[1]["round"] = self.state.round
+        if not self.sampler.drawn and not self.each_device:  # gateways cannot draw these cohorts
+            self._last[1]["chosen"] = self._cohorts().astype("<u4").tobytes()
         if inner.kept:
             self._last[1]["run"], self._last[1]["saved"] = self.run, self.saved() if self.saved else 0
         return self._last[1]
@@ -111,6 +123,11 @@ class FleetStrategy(Strategy):
             return messages
         record = RecordDict({"arrays": arrays, "config": self._train_config()})
         return [Message(record, node, MessageType.TRAIN) for node in self._requested]
+
+    def _cohorts(self) -> U32:
+        """The devices of each round that is asked for, uint32 (rounds, cohort)."""
+        first = self.state.round
+        return self.sampler.cohorts(range(first, first + max(self._asked, 1)), self.state)
 
     def _stretch(self, grid: Grid) -> int:
         """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
@@ -150,7 +167,7 @@ class FleetStrategy(Strategy):
         in_order = nodes if isinstance(nodes, Sequence) else sorted(nodes)
         if not isinstance(grid, FleetAddresses) and not self.each_device:
             return {node: [device] for device, node in enumerate(in_order)}
-        cohort = draw_cohort(self.seed, self.state.round, self.cohort, self.fleet_size)
+        cohort = self._cohorts()[0]
         if self.each_device:
             return {in_order[device]: [device] for device in cohort.tolist()}
         assert isinstance(grid, FleetAddresses)
@@ -166,7 +183,7 @@ class FleetStrategy(Strategy):
         update are left out."""
         if self._asked:
             return self._after_stretch(next(iter(replies)))
-        usable: list[Message] = []
+        usable, changes = list[Message](), dict[int, I64]()
         updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
         silent = dict(self._requested)
         for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):  # float sums depend on their order
@@ -177,6 +194,7 @@ class FleetStrategy(Strategy):
             updates = updates + read
             if read.devices:
                 usable.append(reply)
+                changes |= {int(devices[0]): read.sum} if self.sampler.learns else {}
         for devices in silent.values():
             updates = updates + self._without(devices, NODE_ERROR)
         if self.aggregator is not None:
@@ -190,15 +208,14 @@ class FleetStrategy(Strategy):
             if self.on_short:
                 self.on_short(updates)
         else:
-            self.state = self.algorithm.outer(self.state, updates)
+            self.state = self.sampler.after(self.state, self.algorithm.outer(self.state, updates), changes)
             if self.on_round:
                 self.on_round(self.state, updates)
         return theta_record(self.state.theta), metrics_record(updates, inner.total)
 
     def _after_stretch(self, reply: Message) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Takes over the state after a stretch."""
-        cohorts = draw_cohorts(self.seed, range(self.state.round, self.state.round + self._asked), self.cohort, self.fleet_size)
-        stretch = read_stretch(self.state.theta, reply.content, cohorts)
+        stretch = read_stretch(self.state.theta, reply.content, self._cohorts())
         self.state = replace(self.state, round=self.state.round + self._asked, theta=stretch.theta)
         if self.on_stretch:
             self.on_stretch(self.state, stretch)

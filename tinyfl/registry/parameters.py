@@ -12,10 +12,12 @@ from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 
 SETTINGS_OF = {
-    "algorithm": ("rounds", "cohort", "samples", "batch", "rate", "outer_step", "clip", "seed"),
+    "algorithm": (
+        "rounds", "cohort", "samples", "batch", "rate", "outer_step", "outer_schedule", "rate_schedule", "clip", "seed",
+    ),
     "task": ("seed", "data", "standardise", "targets"),
     "aggregator": ("cohort", "tolerate"),
-}
+}  # fmt: skip
 """The settings that fill fields of their name."""
 
 OF_A_TABLE = (

@@ -174,23 +174,30 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool
 
 
 def validation(rows: Sequence[Mapping[str, Any]], best: int | None) -> bytes:
-    """The evaluations on validation devices over the rounds, as accuracy or loss; the round ``best`` is marked."""
-    key = metric(rows)
+    """The evaluations on validation devices, as accuracy or loss over sample gradients, or over rounds where an older tinyfl
+    counted none; with their deviation over devices. The round ``best`` is marked."""
+    key, spent = metric(rows), "sample_gradients" if all(row.get("sample_gradients") for row in rows) else "round"
     with styled():
         figure = canvas(2.6)
         ax = figure.add_subplot()
-        rounds, values = np.array([row["round"] for row in rows], np.float64), numbers([row[key] for row in rows])
-        ax.plot(rounds, values, color=BLUE, lw=1.8, marker="o", ms=3.5, label="validation devices")
-        at = rounds == best
-        ax.plot(rounds[at], values[at], ls="", marker="*", color=VERMILION, ms=13, label="the best, which is kept")
+        over, values = np.array([row[spent] for row in rows], np.float64), numbers([row[key] for row in rows])
+        deviation = numbers([row.get("deviation") for row in rows])
+        if key == "loss":  # its deviation is often more than itself, and nothing lies below 0
+            ax.fill_between(over, values, values + deviation, color=BLUE, alpha=0.15, lw=0, label="+ deviation over devices")
+        else:
+            low, high = np.clip((values - deviation, values + deviation), 0, 1)
+            ax.fill_between(over, low, high, color=BLUE, alpha=0.15, lw=0, label="± deviation over devices")
+        ax.plot(over, values, color=BLUE, lw=1.8, marker="o", ms=3.5, label="validation devices")
+        at = np.array([row["round"] == best for row in rows])
+        ax.plot(over[at], values[at], ls="", marker="*", color=VERMILION, ms=13, label="the best, which is kept")
         if key == "loss":
             logarithmic(ax, "y", values)
         else:
             _per_cent(ax)
-        ax.set_xlabel("round")
+        ax.set_xlabel(spent.replace("_", " "))
         ax.set_ylabel("accuracy" if key == "accuracy" else "mean squared error")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        ax.legend(loc="best", ncols=2)
+        ax.legend(loc="best", ncols=3)
         return png(figure)
 
 

@@ -207,7 +207,7 @@ def _validation(result: Result, png: bytes | NotDrawn) -> str:
         f"After {LEADING_STEPS} full-batch steps at the best rate for them, every so many rounds. They choose the result, so "
         "their figures flatter it: those of unseen devices, below, do not."
     )
-    return html.image(png, "Evaluations on validation devices over the rounds.", caption)
+    return html.image(png, "Evaluations on validation devices over sample gradients.", caption)
 
 
 def _verdict(result: Result) -> str:

@@ -154,6 +154,24 @@ def best_rate(
     return _best(rates, results, network)
 
 
+def spread(
+    task: Task | Elsewhere, network: Network, theta: F32, shots: int, rate: float, clip: float, adaptation: Adaptation
+) -> Moments:
+    """The accuracy, for values the loss, of each validation device after LEADING_STEPS full-batch steps at ``rate``, wherever
+    the devices are."""
+
+    def trial(samples: int) -> Trial:
+        loop = inner_loop("batch", samples, LEADING_STEPS, rate, clip, adaptation)
+        return Trial((loop,), (LEADING_STEPS,), "validation", VALIDATION_EPISODES, shots, mode="batch")
+
+    if isinstance(task, Elsewhere):
+        ((found,),) = task.measured(network, theta, [trial(shots)])
+    else:
+        episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+        found = measured_here(task, network, theta, episodes, trial(episodes.support.samples))[0].summed()
+    return found.curves["accuracy" if network.classifies else "loss"][0]
+
+
 def _race(mode: Mode, shots: int, clip: float, adaptation: Adaptation, rates: Sequence[float]) -> Trial:
     """The trial of each of ``rates`` on validation devices."""
     loops = tuple(inner_loop(mode, shots, LEADING_STEPS, rate, clip, adaptation) for rate in rates)

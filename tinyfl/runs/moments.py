@@ -38,12 +38,18 @@ class Moments:
         """Infinite if any value is not finite."""
         return float("inf") if self.lost else float(self.total / self.devices)
 
+    @property
+    def deviation(self) -> float:
+        """The standard deviation; nan of a single value, or if any is not finite."""
+        n = self.devices
+        return float("nan") if n < 2 or self.lost else root((self.squares - self.total**2 / n) / (n - 1))
+
     def mean_and_interval(self) -> tuple[float, float, int]:
         """As tinyfl.runs.evaluation.mean_and_interval."""
         n = self.devices
         if n < 2 or self.lost:
             return self.mean, float("nan"), n
-        return self.mean, student(n) * root((self.squares - self.total**2 / n) / (n - 1)) / float(np.sqrt(n)), n
+        return self.mean, student(n) * self.deviation / float(np.sqrt(n)), n
 
     def to_json(self) -> list[Any]:
         return [self.devices, self.lost, fraction_text(self.total), fraction_text(self.squares)]

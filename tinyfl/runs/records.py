@@ -68,12 +68,16 @@ class FloorRow(_Record):
 
 class ValidationRow(_Record):
     """An evaluation on validation devices after a round (tinyfl.runs.validation): the mean loss, null if a device diverged;
-    all are null if every rate does."""
+    all are null if every rate does. ``deviation`` is the standard deviation over the ``devices``: of accuracy, for values of
+    the loss. An older tinyfl did not write the last three."""
 
     round: Positive
     adapt_lr: Rate | None
     loss: Number | None
     accuracy: Share | None
+    deviation: Number | None = None
+    devices: Positive | None = None
+    sample_gradients: Positive | None = None
 
 
 class Figures(_Record):

@@ -93,10 +93,21 @@ def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tupl
         )
     continued = saved.continued
     new = not continued or continued[-1][0] < done  # else no round was done with the number that the run has now
-    if done and new and wanted.chosen("algorithm").takes("rounds"):
+    if done and new and _depends_on_rounds(wanted):
         continued = (*continued, (done, saved.rounds))
     note = f"rounds: {wanted.rounds:,} in all, instead of {saved.rounds:,}; {done:,} are done"
     return replace(wanted, continued=continued), note
+
+
+def _depends_on_rounds(config: Config) -> bool:
+    """Whether a schedule of the config's algorithm depends on the number of rounds. One that is not tinyfl's own counts if it
+    has that number."""
+    chosen = config.chosen("algorithm")
+    if not chosen.built_in:
+        return bool(chosen.takes("rounds"))
+    few, many = (replace(config, rounds=rounds).build() for rounds in (2, 1000))
+    alphas = [alpha(1) for alpha in map(alpha_of, (few, many)) if alpha]
+    return few.inner(1) != many.inner(1) or len(set(alphas)) > 1
 
 
 def _demand_patience(checkpoint: Checkpoint, saved: Config, wanted: Config) -> None:

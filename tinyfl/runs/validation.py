@@ -64,11 +64,13 @@ def validator(
     shots: int,
     adapt_lr: float | None,
     clip: float,
+    gradients: int,
     adaptation: Adaptation = plain_adaptation,
     engine: Engine = FASTEST,
 ) -> Validate:
     """What measures a theta on validation devices, after LEADING_STEPS full-batch steps on ``shots`` samples; with ``adapt_lr``
-    None at the best rate. A loss of values is in the squared unit of the user's targets."""
+    None at the best rate. A round takes ``gradients`` sample gradients. A loss of values is in the squared unit of the user's
+    targets."""
     unit = task.standardisation.squared_unit if task.standardisation else 1.0
 
     rates = (adapt_lr,) if adapt_lr else None
@@ -82,8 +84,16 @@ def validator(
         found = tried(theta)
         loss = found.loss * unit if found and found.loss * unit <= MAX_LOSS else None
         if found is None or (loss is None and not network.classifies):
-            return ValidationRow(round=rounds, adapt_lr=None, loss=None, accuracy=None)
-        accuracy = found.accuracy if network.classifies else None
-        return ValidationRow(round=rounds, adapt_lr=found.rate, loss=loss, accuracy=accuracy)
+            return ValidationRow(round=rounds, adapt_lr=None, loss=None, accuracy=None, sample_gradients=rounds * gradients)
+        over = elsewhere.spread(task, network, theta, shots, found.rate, clip, adaptation)
+        return ValidationRow(
+            round=rounds,
+            adapt_lr=found.rate,
+            loss=loss,
+            accuracy=found.accuracy if network.classifies else None,
+            deviation=over.deviation if over.deviation <= MAX_LOSS else None,
+            devices=over.devices,
+            sample_gradients=rounds * gradients,
+        )
 
     return validate

@@ -67,6 +67,21 @@ class Episodic:
         low, high = self.gains
         return classes, np.float32(low) + np.float32(high - low) * core.uniform(words[:, 1])
 
+    def tags(self, devices: U32) -> F32:
+        """Each device's group of classes, one-hot, float32 (devices, groups)."""
+        words = core.random(self.seed, Stream.task, devices, words=1)
+        return np.eye(self.groups, dtype=np.float32)[below(words[:, 0], self.groups)]
+
+    def parameters(self, devices: U32) -> F32:
+        """The mean training input of each of a device's classes, in its label order and with its gain, float32 (devices, ways x
+        inputs)."""
+        classes, gain = self.classes_and_gains(devices, self.train)
+        there, at = np.unique(classes, return_inverse=True)
+        pools = zip(self.train.first[there].tolist(), self.train.count[there].tolist(), strict=True)
+        means = np.stack([self.train.table[first : first + count].mean(axis=0, dtype=np.float32) for first, count in pools])
+        parameters: F32 = (gain[:, None, None] * means[at.reshape(classes.shape)]).reshape(len(devices), -1)
+        return parameters
+
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
         return self.streams(devices, np.full(len(devices), round, np.uint32), samples)
 

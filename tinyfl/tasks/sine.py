@@ -34,6 +34,10 @@ class Sine:
     def streams(self, devices: U32, rounds: U32, samples: int) -> SineSource:
         return SineSource(self.seed)
 
+    def parameters(self, devices: U32) -> F32:
+        """Each device's sine at 0 and at pi / 2, float32 (devices, 2): a sin p and a cos p, in which it is linear."""
+        return core.sine(self.seed, devices, np.tile(np.array([0, np.pi / 2], np.float32), (len(devices), 1)))
+
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count)
         words = core.random(self.seed, Stream.support, devices, words=shots)
