@@ -129,20 +129,21 @@ def reached_table(tables: Row, table: Row) -> str:
         body += "</tr>"
     width = len(tools) + 2
     body += _without(table, shots, len(axes or [1]), width, 4 + listed)
-    note = (
-        "The best of each column is bold. Below: the weights at the start, and methods without a network, on the same devices."
-    )
+    note = "The best of each column is bold. Below: the weights at the start, and methods without a network, on these devices."
     if listed:
-        number = rows[0]["devices"]["n"]
-        note += (
-            f" Mean over devices: {counted(number, 'device')} with their names, on {counted(shots[0], 'shot')}; ± over devices."
-        )
-    searched = [row for row in rows if row["found"]]
-    found = "".join(
-        f" Found for {html.text(label(row, axes))}: {html.text(', '.join(f'{k} {v:.3g}' for k, v in row['found'].items()))}."
-        for row in searched
-    )
-    return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}{found}</p>'
+        devices = counted(rows[0]["devices"]["n"], "device")
+        note += f" Mean over devices: {devices} with their names, on {counted(shots[0], 'shot')}; ± over devices."
+    return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}{_found(rows, axes)}</p>'
+
+
+def _found(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """The settings that a search has found."""
+    words = ""
+    for row in (each for each in rows if each["found"]):
+        settings = ((name, f"{value:.3g}" if isinstance(value, float) else value) for name, value in row["found"].items())
+        text = ", ".join(f"{name} {value}" for name, value in settings)
+        words += f" Found for {html.text(label(row, axes))}: {html.text(text)}."
+    return words
 
 
 def _names(row: Row, axes: Sequence[str]) -> str:
