@@ -13,6 +13,7 @@ from tinyfl.algorithms import Inner, State, WithLayers, with_layers
 from tinyfl.config import Config, as_python, demand_utf8, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
+from tinyfl.costs import traffic_of
 from tinyfl.data.frames import file_of
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.errors.words import plain
@@ -97,6 +98,7 @@ def simulate(
     threads: int = 0,
     lanes: int = 0,
     memory: str = "",
+    page: bool = True,
     progress: Callable[[Progress], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -109,6 +111,7 @@ def simulate(
     "package.module:Class" (docs/your-own.md); ``data`` a path, a frame or a dict of arrays, which the run directory keeps
     (docs/tasks.md).
 
+    Without ``page`` the run has no report; ``tinyfl report`` writes it later.
     ``resume`` continues the run in that directory, to the same theta, bit for bit; its data, and a network that is a file, may
     be at other paths by then. ``threads``, ``lanes`` and ``memory`` change only the speed. ``memory`` ("200M", "2G") bounds
     what simulated devices take at once beyond the interpreter, the data set and theta (tinyfl.tasks.memory). ``on_event``
@@ -142,13 +145,16 @@ def simulate(
         else:
             directory.start(job.config)
         tell = on_note or str
-        for note in (*(resumption.notes if resumption else ()), *job.notes, *figures.missed()):
+        for note in (*(resumption.notes if resumption else ()), *job.notes, *(figures.missed() if page else ())):
             tell(note)
         go_on = f"Go on with: {directory.resume_command}"
         with interrupt_message(lambda: f"stopped. {go_on}"):
             outcome, boards = _train(directory, job, over or here, on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
-            return _finish(directory, job, outcome, boards, tell)
+            run = _finish(directory, job, outcome, boards)
+            if page:
+                _report(directory, job, run, tell)
+            return run
 
 
 def _new(
@@ -282,6 +288,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     inner = job.algorithm.inner(0)
     rounds, validation = outcome.state.round, outcome.validation
     device_rounds = rounds * config.cohort
+    traffic = traffic_of(net, inner)
     return {
         "task": config.task,
         "algorithm": config.algorithm,
@@ -300,7 +307,10 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "classes": [str(each) for each in job.task.standardisation.classes] if job.task.standardisation else [],
         "bytes_down": device_rounds * 4 * net.parameters,
         "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
+        "line_bytes_down": device_rounds * traffic.down,
+        "line_bytes_up": device_rounds * traffic.up,
         "device_ram_bytes": net.ram_bytes(inner),
+        "samples_held": inner.held,
         "left_out": dict(outcome.left_out),
         "failed": dict(outcome.failed),
         "privacy": dict(outcome.privacy) if outcome.privacy else None,
@@ -325,12 +335,8 @@ def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _finish(
-    directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]], tell: Callable[[str], object]
-) -> Run:
-    """Evaluates, and writes initialisation.npz, result.json and the report."""
-    from tinyfl.report.page import write_report
-
+def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
+    """Evaluates, and writes initialisation.npz and result.json."""
     theta = outcome.state.theta
     rows = _evaluate(job, {"learnt": theta, "start": job.start})
     result = {
@@ -359,5 +365,10 @@ def _finish(
     directory.save_result(result)
     if isinstance(job.task, Elsewhere) and job.task.shared:
         directory.save(DEVICES, as_csv(job.task.shared).encode())
-    write_report(directory, job.config, job.task, job.network, theta, job.start, result, job.algorithm.adaptation, tell)
     return Run(directory.path, result, theta)
+
+
+def _report(directory: RunDirectory, job: _Job, run: Run, tell: Callable[[str], object]) -> None:
+    from tinyfl.report.page import write_report
+
+    write_report(directory, job.config, job.task, job.network, run.theta, job.start, run.result, job.algorithm.adaptation, tell)

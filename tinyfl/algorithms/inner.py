@@ -72,6 +72,12 @@ class Phase:
         """Number of SGD steps."""
         return self.passes * -(-self.samples // self.batch)
 
+    @property
+    def held(self) -> int:
+        """Number of samples that a device has to hold at once. In one pass of single steps it learns from each sample of its
+        stream as it comes, and drops it: 1. Mini-batches and passes are of a support set that it holds (Nichol et al. 2018)."""
+        return 1 if self.batch == self.passes == 1 else self.samples
+
 
 class Returns(IntEnum):
     """What a device sends: the change of its weights, or the mean gradient of its last phase, which then makes no step."""
@@ -137,6 +143,11 @@ class Inner:
     def total(self) -> int:
         """Number of sample gradients: each sample as often as its phase has passes."""
         return sum(phase.samples * phase.passes for phase in self.phases)
+
+    @property
+    def held(self) -> int:
+        """Number of samples that a device has to hold at once: those of the phase that holds the most."""
+        return max(phase.held for phase in self.phases)
 
     @property
     def steps(self) -> int:

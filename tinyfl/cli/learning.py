@@ -188,14 +188,19 @@ def metrics(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs' directories.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write a comparison. Default: comparison.html.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="A finished run's directory.")],
+    out: Annotated[Path | None, typer.Option(help="With several runs: the page to write, as of tinyfl compare.")] = None,
     json: Json = False,
 ) -> None:
-    """Rewrite the report of one run, or compare several runs in one table and plot."""
+    """Rewrite the report of a run. Several runs are for tinyfl compare."""
     from tinyfl.report import page as pages
+    from tinyfl.report.compared import write_comparison
 
-    if len(runs) == 1 and out is not None:
-        raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")
-    path = pages.rebuild(runs[0], tell) if len(runs) == 1 else pages.compare(runs, out or Path("comparison.html"), tell)
-    say(jsonlib.dumps({"report": str(path)}) if json else str(path))
+    if len(runs) == 1:
+        if out is not None:
+            raise ConfigError("one run's page is written into its own directory: leave --out out, or name several runs.")
+        path = str(pages.rebuild(runs[0], tell))
+    else:
+        tell("tinyfl: report with several runs is now tinyfl compare")
+        path = write_comparison(runs, out or Path("comparison.html"), tell)["report"]
+    say(jsonlib.dumps({"report": path}) if json else path)

@@ -17,6 +17,7 @@ from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link.messages import PROGRAM_HEADER, WEIGHTS_HEADER
+from tinyfl.link.traffic import BUFFER, Traffic, round_traffic
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Kind
 
@@ -31,7 +32,7 @@ BITS_PER_BYTE = 10
 """On a UART: 8 bits, a start and a stop bit."""
 
 MESSAGE_BYTES = 64
-"""Overhead of a block's message and its reply, in bytes: headers, CBOR keys, checksums, framing."""
+"""Overhead of a block of an inference's input or output and its reply, in bytes: headers, CBOR keys, checksums, framing."""
 
 # Instructions per multiplication (dense and convolution; depthwise) and per output of a layer: forward pass, then learning
 # step. Fitted to three networks on mps2 boards with zig; for other shapes the error may reach 50 %.
@@ -128,8 +129,8 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
     slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
     counts = _if_emulated(board, lambda: instructions(network, board, inner.batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
-    sent = network.parameters - network.plan.weights_of(inner.local)
-    down_and_up = _one_way(4 * network.parameters, board) + _one_way(4 * sent, board)
+    traffic = traffic_of(network, inner, board.buffer)
+    down_and_up = traffic.down + traffic.up
     sizes = built.size
     assert sizes is not None
     return Cost(
@@ -146,6 +147,12 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
         down_and_up,
         down_and_up * BITS_PER_BYTE / board.links[0].baud,
     )
+
+
+def traffic_of(network: Network, inner: Inner, buffer: int = BUFFER) -> Traffic:
+    """The bytes on the line of a round for a device with ``network``, the longest of whose messages has ``buffer`` bytes."""
+    sent = network.parameters - network.plan.weights_of(inner.local)
+    return round_traffic(network.parameters, sent, inner.to_bytes(), buffer)
 
 
 def inference(program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig") -> Cost:

@@ -17,7 +17,7 @@ from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, metric, tell_missing
 from tinyfl.report.html import counted
-from tinyfl.report.tables import comparison, worst_devices
+from tinyfl.report.tables import comparison, on_the_line, worst_devices
 from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import FILES, RunDirectory
@@ -115,7 +115,7 @@ def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
     Raises ConfigError for runs of different tasks or data, RunError for a run that has not finished.
     """
     if not paths:
-        raise ConfigError("no runs to compare. Give two or more run directories: tinyfl report runs/a runs/b.")
+        raise ConfigError("no runs to compare. Give two or more run directories: tinyfl compare runs/a runs/b.")
     results = _comparable(paths)
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
@@ -124,7 +124,7 @@ def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
     floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, if it has one
     picture = drawn(lambda: figures.adaptation(curves, floor))
-    tell_missing([picture], shell("tinyfl", "report", *paths, "--out", out), note)
+    tell_missing([picture], shell("tinyfl", "compare", *paths, "--out", out), note)
     body = [
         html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
         html.section("What they reach", comparison(names, results)),
@@ -265,13 +265,13 @@ def _value(row: Row) -> str:
 
 
 def _tiles(config: Config, result: Result) -> str:
-    payload = (result["bytes_down"] + result["bytes_up"]) / result["device_rounds"]
+    both_ways = sum(on_the_line(result)) / result["device_rounds"]
     what = "right" if metric(result["evaluation"]) == "accuracy" else "error"
     tiles = [
         (_value(leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
         (_value(leading(result["baseline"])), starts_from(config.network)),
         (html.size(result["device_ram_bytes"]), "of RAM to learn"),
-        (html.size(payload), "down and up, each round"),
+        (html.size(both_ways), "down and up, each round"),
     ]
     inside = "".join(
         f'<div class="tile{"" if i else " first"}"><b class="n">{value}</b><span>{below}</span></div>'
@@ -313,7 +313,8 @@ def _inner(config: Config, net: Network) -> Inner | None:
 def _needs(config: Config, net: Network, result: Result) -> str:
     inner = _inner(config, net)
     support = leading(result["evaluation"])["shots"] * (net.outputs if _per_class(result) else 1)
-    down, up = (result[key] / result["device_rounds"] for key in ("bytes_down", "bytes_up"))
+    down, up = (count / result["device_rounds"] for count in on_the_line(result))
+    weights = "float32 weights" + ", with messages and frames" * ("line_bytes_down" in result)
     rows = [
         ("RAM to learn in a round", html.size(result["device_ram_bytes"]), _memory(inner.batch) if inner else ""),
         ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(BATCHES if support > 1 else SINGLE)), _memory(support)),
@@ -323,12 +324,12 @@ def _needs(config: Config, net: Network, result: Result) -> str:
             else []
         ),
         ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
-        ("Down to a device, each round", html.size(down), "float32 weights"),
-        ("Up from a device, each round", html.size(up), "float32 weights"),
+        ("Down to a device, each round", html.size(down), weights),
+        ("Up from a device, each round", html.size(up), weights),
     ]
     for baud in BAUDS:
         time = html.seconds((down + up) * BITS_PER_BYTE / baud)
-        rows.append((f"Down and up over {baud:,} baud", time, "computed from the payload, not measured; 8N1"))
+        rows.append((f"Down and up over {baud:,} baud", time, "computed from these bytes, not measured; 8N1"))
     body = "".join(
         f'<tr><th scope="row">{what}</th><td class="r">{value}</td><td class="dim">{note}</td></tr>'
         for what, value, note in rows

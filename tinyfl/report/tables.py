@@ -16,6 +16,12 @@ MAX_WORST = 10
 """Maximum number of devices in the table of the worst."""
 
 
+def on_the_line(result: Result) -> tuple[float, float]:
+    """Bytes of a run down to all devices and up from them, with messages and frames; without, if an older tinyfl made it."""
+    down, up = (result.get(f"line_bytes_{way}", result[f"bytes_{way}"]) for way in ("down", "up"))
+    return down, up
+
+
 def worst_devices(result: Result) -> str:
     """The worst test devices, and the confusion matrix if there is one."""
     found = result["per_device"]
@@ -68,7 +74,7 @@ def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
             kind = "r best" if row is not None and row in best[setting] else "r"
             body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
         counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
-        sizes = [html.size(result["device_ram_bytes"]), html.size(result["bytes_down"] + result["bytes_up"])]
+        sizes = [html.size(result["device_ram_bytes"]), html.size(sum(on_the_line(result)))]
         body += f"{html.cells([*counts, *sizes])}</tr>"
     what = "Accuracy" if metric(results[0]["evaluation"]) == "accuracy" else "Mean squared error"
     note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."

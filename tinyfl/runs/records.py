@@ -139,7 +139,11 @@ class Result(_Record):
     seed: Count
     bytes_down: Count
     bytes_up: Count
+    line_bytes_down: Count = 0
+    """On the line, with messages and frames; those above are of weights alone. An older tinyfl did not write it."""
+    line_bytes_up: Count = 0
     device_ram_bytes: Positive
+    samples_held: Positive = 1
     start: str = "random start"
     notes: list[str] = []
     classes: list[str] = []

@@ -17,13 +17,14 @@ DEADLINE = 30.0
 
 
 class Child:
-    """A running ``command`` and its own children, in a session of their own: without input, and without this terminal's Ctrl-C,
-    which the caller handles."""
+    """A running ``command`` and its own children, in a session of their own: as a rule without input, and without this
+    terminal's Ctrl-C, which the caller handles."""
 
     def __init__(
         self,
         command: Sequence[str],
         *,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] = subprocess.DEVNULL,
         stderr: int | IO[bytes] | None = None,
         pass_fds: Sequence[int] = (),
@@ -34,7 +35,7 @@ class Child:
         with signals_deferred(), demand_resources():  # no process is left without its watchdog
             self.process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=pass_fds,
@@ -63,9 +64,10 @@ class Child:
             self._watchdog.kill()
             self._watchdog.communicate(timeout=DEADLINE)
         self.process.wait(DEADLINE)
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream:
-                stream.close()
+                with suppress(BrokenPipeError):  # of input that it did not take
+                    stream.close()
 
     def __enter__(self) -> "Child":
         return self

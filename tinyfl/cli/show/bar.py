@@ -1,14 +1,30 @@
 """Progress on stderr: a bar or, in a file, a line now and then."""
 
 import time
+from typing import Protocol
 
 from rich.progress import Progress, ProgressColumn
 
 from tinyfl.cli.show.terminal import Terminal
-from tinyfl.flower.rounds import Progress as ProgressReport
 
 LINE_SECONDS = 10.0
 """Between lines of progress in a file, such as a log of nohup, Slurm or CI."""
+
+
+class Report(Protocol):
+    """The progress of some work; as text, a line of it."""
+
+    @property
+    def stage(self) -> str: ...
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def figures(self) -> str: ...
 
 
 class Bar:
@@ -19,9 +35,9 @@ class Bar:
         self._bar = Progress(*columns, console=self.console)
         self._task = self._bar.add_task(what, total=None, figures="")
         self._due = time.monotonic() + LINE_SECONDS
-        self._unsaid: ProgressReport | None = None
+        self._unsaid: Report | None = None
 
-    def show(self, report: ProgressReport) -> None:
+    def show(self, report: Report) -> None:
         if self.console.redraws:
             self._bar.start()
             what, done, total = report.stage, report.done, report.total

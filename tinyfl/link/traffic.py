@@ -1,0 +1,95 @@
+"""The bytes of a round on a board's line: messages in CBOR and their frames (firmware/SPEC.md, wire).
+
+A round of a device that learns from samples of its own: the weights go down in blocks, each with an answer; then the order to
+learn; and the update comes up in blocks, each upon a request. A simulated device counts as a board in its place.
+Frames count as for data without zero bytes, which are at most 0.4 % longer than others; numbers that differ from round to round
+count with the four bytes that they may take.
+"""
+
+from dataclasses import dataclass
+
+BUFFER = 1024
+"""The longest message of the boards that tinyfl has manifests for, in bytes."""
+
+HEADER, CRC, HASH = 8, 2, 32
+READ_MARGIN = 32
+"""Bytes that a board leaves for the map around a block of weights (firmware/agent/upload.c)."""
+
+FULL_RUN = 254
+"""Bytes without a zero that COBS takes one more byte for."""
+
+WORD, LONG = 5, 9
+"""Bytes of a number of 32 and of 64 bits in CBOR."""
+
+TRAIN = ("round", "device", "seed", "run", "saved", "base", "inner", "source")
+STATUS = ("state", "round", "base", "done", "loss", "code", "weights", "kept", "stack")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes on the line in a round, ``down`` to a device and ``up`` from it, in so many ``exchanges`` of a request and its
+    answer."""
+
+    down: int = 0
+    up: int = 0
+    exchanges: int = 0
+
+    def after(self, request: int, answer: int) -> "Traffic":
+        """With an exchange of messages of these sizes. The host begins each frame with a further delimiter."""
+        return Traffic(self.down + 1 + _frame(request), self.up + _frame(answer), self.exchanges + 1)
+
+
+def round_traffic(weights: int, update: int, inner: bytes, buffer: int = BUFFER) -> Traffic:
+    """The traffic of a round for one device of a network with so many ``weights``, of which it sends ``update``: ``inner`` is
+    the record of its inner loop, and ``buffer`` its longest message, in bytes."""
+    traffic, off, total = Traffic(), 0, 4 * weights
+    while off < total:
+        size = _write_block(off, total, 0)
+        count = min(buffer - size - _head(buffer - size) + 1, total - off)
+        traffic = traffic.after(_write_block(off, total, count), HEADER + _map("off") + _head(off + count))
+        off += count
+    traffic = traffic.after(_order(inner), _status())
+    off, total = 0, 4 * update
+    while off < total:
+        count = min(buffer - HEADER - READ_MARGIN, total - off)
+        request = HEADER + _map("off") + _head(off)
+        traffic = traffic.after(request, request + _keys("len", "data") + _head(total) + _head(count) + count)
+        off += count
+    return traffic
+
+
+def _write_block(off: int, total: int, count: int) -> int:
+    """A message with ``count`` bytes of weights; the first also announces their length and hash."""
+    first = _keys("len", "sha") + _head(total) + _head(HASH) + HASH if off == 0 else 0
+    return HEADER + _map("off", "data") + _head(off) + first + _head(count) + count
+
+
+def _order(inner: bytes) -> int:
+    source = len("sine")
+    return (
+        HEADER + _map(*TRAIN) + 4 * WORD + LONG + _head(HASH) + HASH + _head(len(inner)) + len(inner) + _head(source) + source
+    )
+
+
+def _status() -> int:
+    small = 1 + 1 + 1  # state, code, and kept of a device that keeps nothing
+    return HEADER + _map(*STATUS) + small + 4 * WORD + 2 * (_head(HASH) + HASH)
+
+
+def _map(*keys: str) -> int:
+    return 1 + _keys(*keys)
+
+
+def _keys(*keys: str) -> int:
+    return sum(1 + len(key) for key in keys)
+
+
+def _head(number: int) -> int:
+    """Bytes of a number, or of the length before a text or bytes, in CBOR."""
+    return 1 if number < 24 else 2 if number < 1 << 8 else 3 if number < 1 << 16 else WORD
+
+
+def _frame(message: int) -> int:
+    """A message with its checksum in a frame of COBS, and the delimiter."""
+    bare = message + CRC
+    return bare + 1 + bare // FULL_RUN + 1
