@@ -31,7 +31,7 @@ TASKS: dict[str, TaskEntry] = by_name(
         },
     ),
     TaskEntry(
-        "npz", "tinyfl.tasks.npz:Npz",
+        "npz", "tinyfl.tasks.classes:npz",
         "a user's own samples by device",
         {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
         file="an .npz file with x, y and device; a CSV, Parquet or JSON lines file; or a folder of those",
@@ -43,5 +43,23 @@ TASKS: dict[str, TaskEntry] = by_name(
         tuned={"tinyreptile": {"rate": 0.05, "samples": 50}},
         file="omniglot28.npz",
         shots_per_class=True,
+    ),
+    TaskEntry(
+        "keywords", "tinyfl.tasks.keywords:keywords",
+        "ten spoken words as log-mel features; a device is a speaker (Speech Commands)",
+        {"network": "dsconv-keywords", "cohort": 4, "rounds": 2000, "shots": (5, 10, 20)},
+        file="an .npz file of log-mel features (tinyfl data convert keywords)",
+    ),
+    TaskEntry(
+        "activity", "tinyfl.tasks.activity:Activity",
+        "six activities from a phone's accelerometer; a device is a user (WISDM)",
+        {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (20,)},
+        file="WISDM_ar_latest.tar.gz, or what tinyfl data convert activity makes of it",
+    ),
+    TaskEntry(
+        "presence", "tinyfl.tasks.presence:Presence",
+        "somebody in a room or nobody, in the order of time; a device is a node of sensors (UCI 864 and 357)",
+        {"network": "mlp-16", "cohort": 1, "rounds": 2000, "shots": (20,)},
+        file="UCI 864 or 357 as it is downloaded, or what tinyfl data convert presence makes of it",
     ),
 )  # fmt: skip
