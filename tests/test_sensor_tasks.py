@@ -178,7 +178,7 @@ def room(path: Path, days: int = 5, nodes: int = 4) -> NDArray[np.int64]:
 @pytest.mark.parametrize("nodes", [1, 4])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_query_set_comes_after_its_support_set_and_after_all_that_trains(tmp_path: Path, seed: int, nodes: int) -> None:
-    time = room(tmp_path / "room.npz", nodes=nodes)
+    time = room(tmp_path / "room.npz", days=5 if nodes == 4 else 11, nodes=nodes)
     task = load_task("presence", tmp_path / "room.npz", seed)
     assert isinstance(task, Presence)
     trained = time[list(streamed(task, task.fleet_size or 0))]
@@ -186,9 +186,10 @@ def test_a_query_set_comes_after_its_support_set_and_after_all_that_trains(tmp_p
     for split, support, query, device in sets_of(task, 7):
         when[split] = time[query]
         assert (time[support].max(axis=1) < time[query].min(axis=1)).all()
-        assert time[query].min() > trained.max()
-        for each in np.unique(device):  # a block is within a day
-            assert len(set((time[query[device == each]] // DAY).ravel())) == 1
+        if split == "test" or nodes == 1:
+            assert time[query].min() > trained.max()
+        if split == "test":
+            assert all(len(set((time[query[device == each]] // DAY).ravel())) == 1 for each in np.unique(device))
         names = {name.split()[1] for name in task.device_names(split)}  # type: ignore[arg-type]
         assert names == {str((seed + (split == "validation")) % nodes + 1)}
     assert when["test"].min() > when["validation"].max()
@@ -200,9 +201,9 @@ def test_a_node_that_is_tested_or_chooses_rates_does_not_train(tmp_path: Path) -
     task = Presence(tmp_path / "room.npz", 1)
     assert task.standardisation is not None
     sound = task._table[:, 2] * task.standardisation.scale[2] + task.standardisation.mean[2]
-    rows = task.stream(numbers(0, 2), 0, 30).rows
-    assert set(np.rint(sound[rows] % 100).ravel()) == {0, 3}
-    assert task.fleet_size == 2
+    rows = task.stream(numbers(0, 4), 0, 30).rows
+    assert set((np.rint(sound[rows]) % 100).ravel()) == {0, 3}
+    assert task.fleet_size == 4
 
 
 @pytest.mark.parametrize(
@@ -214,8 +215,8 @@ def test_a_node_that_is_tested_or_chooses_rates_does_not_train(tmp_path: Path) -
             {"X": np.zeros((9, 12)), "time": np.arange(9), "count": np.zeros(9)},
             "the answers float64: give both as whole numbers",
         ),
-        ({"X": np.zeros((9, 12)), "time": np.arange(9), "count": np.ones(9, int)}, "is of 1 day"),
-        ({"X": np.zeros((9, 12)), "time": np.arange(9) * DAY // 4, "count": np.ones(9, int)}, "one class only"),
+        ({"X": np.zeros((9, 12)), "time": np.arange(9), "count": np.ones(9, int)}, "is of one day"),
+        ({"X": np.zeros((9, 12)), "time": np.arange(9) * DAY // 4, "count": np.ones(9, int)}, "has somebody always or never"),
         ({"X": np.zeros((9, 2)), "time": np.arange(9) * DAY // 4, "count": np.ones(9, int)}, "four nodes have 12"),
         ({"X": np.zeros((2, 2)), "time": np.arange(2) * DAY, "y": np.ones(2, int)}, "have 1 rows only"),
     ],

@@ -13,7 +13,7 @@ from tinyfl.data import Reading, Table
 from tinyfl.data.archives import arrays_of, contents
 from tinyfl.data.arff import Arff
 from tinyfl.errors import DataError
-from tinyfl.tasks.npz import Npz
+from tinyfl.tasks.published import Published
 from tinyfl.tasks.standard import Standardisation
 
 HELD_OUT = 10
@@ -23,7 +23,7 @@ NEITHER = ("unique_id", "user", "class")
 """Attributes that are no inputs, in lower case."""
 
 
-class Activity(Npz):
+class Activity(Published):
     """The task of the file ``data``: the set's archive as it is downloaded, its transformed ARFF file, or the arrays of
     ``arrays``. With ``drop_small``, users with no more than ``shots`` windows are not evaluated; with ``balance``, a user's
     stream has the activities equally often.
@@ -54,7 +54,7 @@ class Activity(Npz):
         # NumPy's generator, as in the recipe that used to make these splits (docs/tasks.md).
         split = np.random.default_rng(seed).choice(users, HELD_OUT, replace=False)
         table = Table(str(data), held["X"], y, held["user"], split, names=inputs)
-        super().__init__(table, seed, standard=standard, reading=Reading(drop_small=drop_small, balance=balance, shots=shots))
+        super().__init__(table, seed, standard, Reading(drop_small=drop_small, balance=balance, shots=shots))
 
 
 def arrays(path: Path) -> Mapping[str, NDArray[Any]]:

@@ -26,7 +26,7 @@ from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Episodes, Split
 from tinyfl.tasks.classes import Parts
 from tinyfl.tasks.episodic import ClassPool, Episodic
-from tinyfl.tasks.npz import Npz
+from tinyfl.tasks.published import Published, without_options
 from tinyfl.tasks.standard import Standardisation
 
 WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
@@ -47,7 +47,7 @@ CLIP = re.compile(r"(?:(?P<word>[a-z]+)_)?(?P<speaker>[0-9a-f]{8})_nohash_(?P<ta
 SILENCE, UNKNOWN = "_silence_", "_unknown_"
 
 
-class Keywords(Npz):
+class Keywords(Published):
     """The task of a table whose devices are speakers."""
 
     name = "keywords"
@@ -62,7 +62,7 @@ def keywords(
     drop_small: bool = False,
     balance: bool = False,
     shots: int = 0,
-) -> Npz | Episodic:
+) -> "Keywords | OthersWords":
     """The task of the .npz file ``data``, with the arrays of ``arrays``. With ``drop_small``, speakers with no more than
     ``shots`` clips are not evaluated; with ``balance``, a speaker's stream has the words equally often.
 
@@ -77,7 +77,7 @@ def keywords(
         table = Table(str(data), x[rows], words[rows], speakers[rows], test, validation)
         return _of_words(table, seed, reading, standard)
     table = Table(str(data), x[core_words], words[core_words], speakers[core_words], test, validation)
-    return Keywords(table, seed, standard=standard, reading=reading)
+    return Keywords(table, seed, standard, reading)
 
 
 def _clips(data: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -133,7 +133,9 @@ def _of_words(table: Table, seed: int, reading: Reading, standard: Standardisati
     devices = {"train": train, "validation": validation, "test": test}
     parts = Parts.of(table, table.y, owner, devices, kinds, reading.ways, reading.shots + 1 if reading.drop_small else 2)
     speaker = {part: owner[rows] for part, rows in parts.rows.items()}
-    return OthersWords(**parts.fields("keywords", seed, reading, standard=standard), speaker=speaker, names=names)
+    fields = parts.fields("keywords", seed, reading, standard=standard)
+    fields["standardisation"] = without_options(fields["standardisation"])
+    return OthersWords(**fields, speaker=speaker, names=names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Is somebody there? Sensors in rooms: a device is a node, and all is in the order of time.
 
 Four desks of one room (Singh et al. 2018; UCI 864), each with temperature, light and sound; or one office (Candanedo and
-Feldheim, Energy and Buildings 112, 2016; UCI 357). The first days are the past. The training nodes learn from its first half;
-the validation node adapts there too, and is measured on the second half. The test node is measured on each later day, and
-adapts on samples from before that day. So a query set comes after its support set, and after all that trains.
+Feldheim, Energy and Buildings 112, 2016; UCI 357). The first days are the past, from which the training nodes learn. The
+validation node adapts on the first half of the past and is measured on the second; a single node learns from the first half
+alone. The test node is measured on each later day, and adapts on samples from before that day. So a query set comes after its
+support set, and that for testing also after all that trains.
 """
 
 import csv
@@ -23,13 +24,14 @@ from tinyfl.data.devices import Seats
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.tasks import Episodes, Split
-from tinyfl.tasks.npz import MAX_QUERIES, Npz
+from tinyfl.tasks.npz import MAX_QUERIES
+from tinyfl.tasks.published import Published
 from tinyfl.tasks.standard import Standardisation
 
-PAST = 0.2
-"""Share of the days that are the past, at least one."""
-
 DAY = 86_400
+PAST = {"count": 1, "y": 7}
+"""The number of days that are the past, by the array of answers: of UCI 864, half of whose days are empty, and of UCI 357."""
+
 SENSORS = ("Temp", "Light", "Sound")
 """What each node of UCI 864 measures: columns such as S1_Temp."""
 
@@ -37,7 +39,7 @@ OFFICE = ("Temperature", "Humidity", "Light", "CO2", "HumidityRatio")
 """The columns of UCI 357."""
 
 
-class Presence(Npz):
+class Presence(Published):
     """The task of the file ``data``: a set's archive or file as it is downloaded, or the arrays of ``arrays``. The seed says
     which node is tested, and which one is for validation; a single node has all roles.
 
@@ -49,11 +51,12 @@ class Presence(Npz):
     def __init__(self, data: Path, seed: int, standard: Standardisation | None = None, balance: bool = False) -> None:
         held = arrays_of(data, ("X", "time"), ("y", "count"), arrays)
         nodes, present, time = _nodes(data, held)
-        starts = _blocks(data, time)
+        starts = _blocks(data, time, PAST["count" if "count" in held else "y"])
         tested, validates = seed % len(nodes), (seed + 1) % len(nodes)
         trains = sorted(set(range(len(nodes))) - {tested, validates}) or [tested]
         block = np.searchsorted(starts, time, side="right") - 1
-        used = dict.fromkeys(trains, 1) | {validates: 2} | {tested: len(starts)}
+        learnt = range(1 if validates in trains else 2)
+        used = dict.fromkeys(trains, len(learnt)) | {validates: 2} | {tested: len(starts)}
         rows = {node: np.flatnonzero(block < blocks) for node, blocks in used.items()}
         # A device is a node in a block of time, so that its rows stand after those of the node's earlier blocks.
         device = np.concatenate([node * len(starts) + block[each] for node, each in rows.items()])
@@ -65,18 +68,15 @@ class Presence(Npz):
             return np.searchsorted(numbers, [node * len(starts) + each for each in blocks])
 
         members = {
-            "train": np.concatenate([seats(node, [0]) for node in trains]),
+            "train": np.concatenate([seats(node, learnt) for node in trains]),
             "validation": seats(validates, [1]),
             "test": seats(tested, range(2, len(starts))),
         }
         if len(np.unique(y[np.isin(device, numbers[members["train"]])])) < 2:
             raise DataError(
-                f"{data}: the past until {_when(starts[1])} has one class only: somebody, or nobody. Give more of it."
+                f"{data}: what trains, until {_when(starts[len(learnt)])}, has somebody always or never. Give more."
             )
-        super().__init__(
-            Table(str(data), x, y, device), seed, targets="classes", standard=standard,
-            reading=Reading(balance=balance), seats=Seats.alone(members),
-        )  # fmt: skip
+        super().__init__(Table(str(data), x, y, device), seed, standard, Reading(balance=balance), Seats.alone(members))
         self._own = np.searchsorted(numbers // len(starts), numbers // len(starts))
         self._names = np.array([f"node {n // len(starts) + 1} from {_when(starts[n % len(starts)])}" for n in numbers])
 
@@ -120,12 +120,12 @@ def _nodes(data: Path, held: Mapping[str, NDArray[Any]]) -> tuple[list[NDArray[A
     return [np.ascontiguousarray(x[:, node:12:4]) for node in range(4)], present, time
 
 
-def _blocks(data: Path, time: I64) -> I64:
-    """The start of each block of time: the two halves of the past, then each later day that has rows."""
+def _blocks(data: Path, time: I64, past: int) -> I64:
+    """The start of each block of time: the two halves of the first ``past`` days, or fewer, then each later day with rows."""
     days = np.unique(time // DAY)
-    past = max(1, round(PAST * len(days)))
-    if len(days) <= past:
-        raise DataError(f"{data} is of {len(days)} day{'s' * (len(days) > 1)}. At least 2 are needed: one to learn from.")
+    if len(days) < 2:
+        raise DataError(f"{data} is of one day. At least 2 are needed: one to learn from.")
+    past = min(past, len(days) - 1)
     early = time[time < (days[past - 1] + 1) * DAY]
     half = early[len(early) // 2]
     if half == time[0]:
