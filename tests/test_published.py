@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from tinyfl.cli import app
 from tinyfl.data import published
 from tinyfl.data.arff import Arff
-from tinyfl.data.logmel import BANDS, FRAMES, RATE, features, second_of
+from tinyfl.data.logmel import BANDS, FRAMES, RATE, centred, features, second_of
 from tinyfl.errors import DataError, TinyflError
 from tinyfl.registry import TASKS
 from tinyfl.tasks import activity, keywords, presence
@@ -180,6 +180,15 @@ def test_features_are_those_of_a_plain_computation() -> None:
             decibels = 10 * np.log10(max(energy, 1e-12))
             assert found[frame, band] == np.clip(np.rint((decibels + 100) * 2.5), 0, 255)
     assert found[20].argmax() == np.argmin(np.abs(np.array(corner[1:-1]) - 1000))
+
+
+def test_the_same_sound_earlier_or_later_has_the_same_centred_features() -> None:
+    sound = np.zeros(RATE)
+    sound[5000:9000] = 0.5 * np.random.default_rng(0).normal(size=4000).clip(-1, 1)
+    clips = np.stack([features(np.roll(sound, 320 * steps)) for steps in (0, 5, -9)])
+    assert not np.array_equal(clips[0], clips[1])
+    for each in centred(clips)[1:]:
+        np.testing.assert_array_equal(each[15:35], centred(clips)[0][15:35])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tinyfl.core.draws import distinct
 from tinyfl.data import Reading, Table
 from tinyfl.data.archives import contents
 from tinyfl.data.devices import owners
-from tinyfl.data.logmel import features, second_of
+from tinyfl.data.logmel import centred, features, second_of
 from tinyfl.errors import DataError
 from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Episodes, Split
@@ -81,7 +81,7 @@ def keywords(
 
 
 def _clips(data: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The features, the word and the speaker of each clip of a word.
+    """The features, centred in time, the word and the speaker of each clip of a word.
 
     Raises DataError for a file that has not ``arrays``.
     """
@@ -89,6 +89,8 @@ def _clips(data: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         raise DataError(f"{data} is no .npz file. Make one of sound: tinyfl data convert keywords {data} keywords.npz.")
     held = read_arrays(data, ("logmel", "word", "words", "speaker", "speakers"))
     x, found = held["logmel"], []
+    if x.dtype != np.uint8 or x.ndim != 3 or not x.size:
+        raise DataError(f"{data}: array logmel is {x.dtype} {x.shape}, not uint8 (clips, windows, bands) (docs/tasks.md).")
     for index, names in (("word", "words"), ("speaker", "speakers")):
         at, known = held[index], held[names]
         if at.shape != x.shape[:1] or at.dtype.kind not in "iu" or known.ndim != 1 or known.dtype.kind != "U":
@@ -98,7 +100,7 @@ def _clips(data: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         found.append(known[at])
     words, speakers = found
     spoken = (speakers != "") & (words != SILENCE) & (words != UNKNOWN)
-    return x[spoken], words[spoken], speakers[spoken]
+    return centred(x[spoken]), words[spoken], speakers[spoken]
 
 
 def _folds(data: Path, speakers: NDArray[Any], seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
