@@ -26,7 +26,7 @@ from tinyfl.runs import evaluation
 
 SEEDS = (100, 101)
 GRADIENTS = {
-    "sine": 1_000_000, "digits": 1_280_000, "keywords": 256_000, "words": 512_000, "activity": 320_000, "presence": 64_000,
+    "sine": 1_000_000, "digits": 1_280_000, "keywords": 128_000, "words": 256_000, "activity": 320_000, "presence": 64_000,
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"tinyreptile": (0.02, 0.05, 0.1), "reptile": (0.1, 0.2, 0.5), "fedavg": (0.1, 0.2, 0.5), "joint": (0.1, 0.2, 0.5)},
     ),
     "activity": grid(
-        {"": (1, 5), "joint": (20,)},
+        {"": (1, 5, 10), "joint": (20,)},
         {
             "tinyreptile": (0.005, 0.01, 0.02),
             "reptile": (0.02, 0.05, 0.1),
