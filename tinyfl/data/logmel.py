@@ -38,7 +38,8 @@ def centred(clips: U8) -> U8:
     frames = np.arange(clips.shape[1])
     shift = np.rint((energy * frames).sum(axis=1) / energy.sum(axis=1) - frames.mean()).astype(int)
     rows = np.clip(frames + shift[:, None], 0, len(frames) - 1)
-    return clips[np.arange(len(clips))[:, None], rows]
+    moved: U8 = clips[np.arange(len(clips))[:, None], rows]
+    return moved
 
 
 def _bands() -> NDArray[np.float64]:
