@@ -11,20 +11,20 @@ from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
 from tinyfl.fleet import draw_cohort
-from tinyfl.networks import Network, network
+from tinyfl.networks import Network
 from tinyfl.runs import evaluation
 from tinyfl.runs.evaluation import Row
+from tinyfl.runs.learner import fitted
 from tinyfl.simulators.native import NativeFleet
-from tinyfl.tasks import Task, load_task
+from tinyfl.tasks import Task
 
 
 def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
     """The theta of a run with these options."""
-    config = resolve(options)
-    task = load_task(config.task, None, config.seed)
-    net = network(config.network, task.shape, task.outputs, task.loss, task.activation)
+    config, learner = fitted(resolve(options))
+    task, net = learner.task, learner.network
     fleet, algorithm = NativeFleet(task, net, config.devices), config.build()
-    state = State(0, net.initial_weights(config.seed))
+    state = State(0, learner.start)
     for round in range(config.rounds):
         cohort = draw_cohort(config.seed, round, config.cohort, config.devices)
         state = algorithm.outer(state, fleet.run(cohort, round, state.theta, algorithm.inner(round)))

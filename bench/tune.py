@@ -1,10 +1,16 @@
 """Selection of the baselines' hyperparameters: a grid on two seeds that the comparisons do not use.
 
-    python bench/tune.py sine | digits
+    python bench/tune.py sine
+    python bench/tune.py digits
+    python bench/tune.py keywords FILE
+    python bench/tune.py words FILE
+    python bench/tune.py activity FILE
+    python bench/tune.py presence FILE
 
 Every setting uses as many sample gradients as the default TinyReptile run of the task. The tables are sorted by the mean
 over seeds of the result after 10 full-batch steps on validation devices (loss for sine; error, 1 - accuracy, for digits at
-1 shot), on which the adaptation rate is chosen too: all figures are optimistic in the same way.
+1 shot, for the others at their most shots), on which the adaptation rate is chosen too: all figures are optimistic in the same
+way. Words are the episodes of classes of the task keywords.
 """
 
 import sys
@@ -19,7 +25,20 @@ from tinyfl.networks.layers import Loss
 from tinyfl.runs import evaluation
 
 SEEDS = (100, 101)
-GRADIENTS = {"sine": 1_000_000, "digits": 1_280_000}
+GRADIENTS = {
+    "sine": 1_000_000, "digits": 1_280_000, "keywords": 128_000, "words": 256_000, "activity": 320_000, "presence": 64_000,
+}  # fmt: skip
+
+
+def grid(cohorts: dict[str, tuple[int, ...]], rates: dict[str, tuple[float, ...]]) -> list[dict[str, Any]]:
+    """Each algorithm at its rates, with the cohorts of its own or else the others'."""
+    return [
+        {"algorithm": name, "cohort": cohort, "rate": rate}
+        for name, found in rates.items()
+        for cohort, rate in product(cohorts.get(name, cohorts[""]), found)
+    ]
+
+
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "sine": [
         *(
@@ -37,15 +56,42 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         *({"algorithm": "fedavg", "cohort": 10, "rate": lr} for lr in (0.1, 0.2, 0.5)),
         *({"algorithm": "joint", "samples": 32, "cohort": 4, "rate": lr} for lr in (0.05, 0.2, 0.5)),
     ],
+    "keywords": grid(
+        {"": (8,)},
+        {"tinyreptile": (0.01, 0.02, 0.05), "reptile": (0.1, 0.2, 0.5), "fedavg": (0.1, 0.2, 0.5), "joint": (0.2, 0.5, 1.0)},
+    ),
+    "words": grid(
+        {"": (8,)},
+        {"tinyreptile": (0.02, 0.05, 0.1), "reptile": (0.1, 0.2, 0.5), "fedavg": (0.1, 0.2, 0.5), "joint": (0.1, 0.2, 0.5)},
+    ),
+    "activity": grid(
+        {"": (1, 5, 10), "joint": (20,)},
+        {
+            "tinyreptile": (0.005, 0.01, 0.02),
+            "reptile": (0.02, 0.05, 0.1),
+            "fedavg": (0.02, 0.05, 0.1),
+            "joint": (0.02, 0.05, 0.2),
+        },
+    ),
+    "presence": grid(
+        {"": (1,)},
+        {
+            "tinyreptile": (0.005, 0.01, 0.05),
+            "reptile": (0.02, 0.1, 0.3),
+            "fedavg": (0.02, 0.1, 0.3),
+            "joint": (0.02, 0.1, 0.3),
+        },
+    ),
 }
 
 
-def validation(task: str, options: dict[str, Any], seed: int) -> float:
-    """The figure to minimise, after training with ``options``."""
+def validation(task: str, data: dict[str, Any], options: dict[str, Any], seed: int) -> float:
+    """The figure to minimise, after training with ``options``; ``data`` says where those of the task are."""
     samples = options.get("samples", {"reptile": 50, "fedavg": 40}.get(options["algorithm"], 32))
     rounds = GRADIENTS[task] // (samples * options["cohort"])
-    config, trained_task, net, theta = learn(task=task, rounds=rounds, seed=seed, **options)
-    episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, config.shots[0])
+    config, trained_task, net, theta = learn(**{"task": task, **data}, rounds=rounds, seed=seed, **options)
+    shots = config.shots[-1 if data else 0]
+    episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, shots)
     figures = []
     for rate in evaluation.RATES:
         inner = evaluation.inner_loop("batch", episodes.support.samples, 10, rate, config.clip)
@@ -56,10 +102,14 @@ def validation(task: str, options: dict[str, Any], seed: int) -> float:
 
 
 def main() -> None:
-    task = sys.argv[1]
+    task, data = sys.argv[1], dict[str, Any]()
+    if len(sys.argv) > 2:
+        data = {"data": sys.argv[2]}
+    if task == "words":
+        data |= {"task": "keywords", "episodes": "classes", "shots": (1, 5)}
     rows = []
     for options in GRIDS[task]:
-        figures = [validation(task, options, seed) for seed in SEEDS]
+        figures = [validation(task, data, options, seed) for seed in SEEDS]
         rows.append((options["algorithm"], float(np.mean(figures)), figures, options))
         print(rows[-1], file=sys.stderr, flush=True)
     print("| algorithm | mean | by seed | settings |\n| --- | ---: | --- | --- |")

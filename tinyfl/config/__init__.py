@@ -83,7 +83,7 @@ class Config(Settings):
         data = Path(self.data) if self.data else None
         settings = {**self._settings_of("task"), "data": data, "standard": standard}
         chosen = self.chosen("task")
-        task: Task = chosen.made({**settings, "reading": self.reading} if chosen.built_in else settings)
+        task: Task = chosen.made({**vars(self.reading), "reading": self.reading, **settings} if chosen.built_in else settings)
         return task
 
     @property
@@ -302,6 +302,8 @@ def _checked(values: Mapping[str, Any]) -> Config:
     for name in OF_A_TABLE:
         if getattr(config, name) != SETTINGS[name].default and task.takes(name) is False:
             raise ConfigError(f"task {config.task} brings its own data: leave {SETTINGS[name].option} out, or say --task npz.")
+    if config.ways != SETTINGS["ways"].default and not config.episodes:
+        raise ConfigError("--ways is the number of classes of a device with --episodes classes: give that too.")
     if config.patience and not config.evaluate_every:
         raise ConfigError("--patience counts evaluations in the course of a run: say how often with --evaluate-every N.")
     if config.continued and config.continued[-1][0] > config.rounds:

@@ -115,7 +115,7 @@ class Settings:
     # fmt: off
     task: str = setting(f"{_one_of(TASKS)}.", TASK, common=True, of_a_node=True, default="digits", read=_name)
     data: str = setting(
-        f"Your file, for tasks {' and '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
+        f"Your file, for tasks {', '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
         metavar="FILE", of="task", of_a_node=True, default="", read=str)
     standardise: bool = setting(
         "npz: scale inputs and values by the training devices' mean and deviation. Default: yes; with "
@@ -149,6 +149,14 @@ class Settings:
     balance: bool = setting(
         "npz: a device takes its classes equally often in training.", TASK, of="task", of_a_node=True, default=False,
         newer=True)
+    episodes: str = setting(
+        "classes: devices see --ways of the classes, under their own numbering; some classes are held out. Default: a device "
+        "is one of the data.",
+        TASK, of="task", of_a_node=True, default="", choices=("classes",), newer=True,
+        refusal="episodes is {value!r}. Give --episodes classes, or leave it out.")
+    ways: int = setting(
+        "With --episodes classes: the number of classes of a device.", TASK, of="task", of_a_node=True, default=5,
+        bounds=(2, 1000), newer=True)
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
     network: str = setting(

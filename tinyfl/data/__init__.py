@@ -12,8 +12,8 @@ class Table:
 
     ``source`` names the source in messages. ``x`` is (rows, *a sample's shape), ``y`` (rows,) or (rows, outputs), and
     ``device`` (rows,) has each row's device by name or number. ``split`` lists the devices to hold out, ``validation`` those
-    that choose adaptation rates; None leaves the choice to the seed. ``names`` are the inputs' names; empty if they have none.
-    ``notes`` describe what the reader did, for people.
+    that choose adaptation rates, and ``classes`` the classes that episodes of classes hold out; None leaves the choice to the
+    seed. ``names`` are the inputs' names; empty if they have none. ``notes`` describe what the reader did, for people.
     """
 
     source: str
@@ -24,6 +24,7 @@ class Table:
     validation: NDArray[Any] | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    classes: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Reading:
     ``input_columns`` are separated by commas. ``window`` rows, or 0 for none, make a sample, every ``stride`` rows (0: as
     many). ``missing`` is "mean", that of the training devices, or "refuse". With ``drop_small``, devices with no more than
     ``shots`` samples are not evaluated. With ``balance``, a device's stream has its classes equally often. ``targets`` is the
-    kind of y, as in tinyfl.config.Config.
+    kind of y, as in tinyfl.config.Config. ``episodes`` of "classes" are of ``ways`` classes each.
     """
 
     label_column: str = ""
@@ -46,6 +47,8 @@ class Reading:
     balance: bool = False
     shots: int = 0
     targets: str = ""
+    episodes: str = ""
+    ways: int = 5
 
 
 USUAL = Reading()

@@ -21,6 +21,7 @@ from tinyfl.errors.words import plain
 from tinyfl.system.files import array_names, read_arrays
 
 NEEDED, OPTIONAL, TIME, INPUTS = ("x", "y", "device"), ("split", "validation"), "timestamp", "inputs"
+CLASSES = "split_classes"
 DEPTH = 2
 """Levels of folders that are read: a folder of files, or of folders of files."""
 
@@ -33,8 +34,8 @@ BY_NAME = {"label": "label by name", "device": "device by name"}
 
 def read_table(path: Path, reading: Reading = USUAL) -> Table:
     """Reads the file at ``path``: an .npz file with the arrays ``x``, ``y``, ``device``, and perhaps ``split``, ``validation``,
-    ``timestamp`` and ``inputs``, the inputs' names; a file of columns (tinyfl.data.tabular); or a folder of such files, one for
-    each device or class.
+    ``timestamp``, ``inputs``, the inputs' names, and ``split_classes``; a file of columns (tinyfl.data.tabular); or a folder
+    of such files, one for each device or class.
 
     Raises DataError if it is missing or malformed, or lacks what is needed, InstallError without the library that reads it.
     """
@@ -49,13 +50,13 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         )
     if path.is_file() and COLUMNS in _names(path):
         return table_of(str(path), columns_in(path), reading)
-    used = (*OPTIONAL, TIME) if reading.window else OPTIONAL
+    used = (*OPTIONAL, *(TIME,) * bool(reading.window), *(CLASSES,) * bool(reading.episodes))
     arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, used).items()}
     inputs = _inputs_named(path, arrays["x"])
     unused = [name for name in _names(path) if name not in (*NEEDED, *used, *(INPUTS,) * bool(inputs))]
     table = Table(
         str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), arrays.get("validation"),
-        inputs, tuple(_unused(unused)),
+        inputs, tuple(_unused(unused)), arrays.get(CLASSES),
     )  # fmt: skip
     return windowed(table, reading, arrays.get(TIME))
 

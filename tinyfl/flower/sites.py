@@ -139,7 +139,7 @@ def load_over(grid: Grid, config: Config, within: float = ROLL_SECONDS) -> Task:
 
     Raises ConfigError or DataError where data do not belong together, with the names of the sites.
     """
-    if not config.own_data or not config.chosen("task").built_in:
+    if not config.own_data or config.episodes or not config.chosen("task").built_in:
         return config.load_task()
     sites = Sites(grid)
     answered = sites.rolls(config.targets, config.gateways or 1, within)

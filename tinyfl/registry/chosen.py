@@ -158,7 +158,8 @@ class Chosen:
         if self.code is None and not self.built_in:
             return None
         if setting in OF_A_TABLE:
-            return self.kind == "task" and self.built_in and "reading" in parameters(self.loaded().code)
+            held = parameters(self.loaded().code) if self.kind == "task" and self.built_in else {}
+            return "reading" in held or setting in held
         return setting in settings_of(self.kind, self.loaded().code)
 
     def made(self, settings: Mapping[str, Any]) -> Any:

@@ -21,9 +21,10 @@ SETTINGS_OF = {
 """The settings that fill fields of their name."""
 
 OF_A_TABLE = (
-    "label_column", "device_column", "input_columns", "window", "stride", "missing", "drop_small", "balance",
+    "label_column", "device_column", "input_columns", "window", "stride", "missing", "drop_small", "balance", "episodes",
+    "ways",
 )  # fmt: skip
-"""The settings of tinyfl.data.Reading, which fill a task's field ``reading``."""
+"""The settings of tinyfl.data.Reading, which fill the field ``reading`` of a task of tinyfl, or fields of their names."""
 
 ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""

@@ -9,7 +9,7 @@ from tinyfl.registry.tasks import TASKS
 def shots_of(name: str, task: Any = None) -> str:
     """What shots are counted of: each "class", or a "device"; for a task that is not tinyfl's own, as its ``shots_per_class``
     says."""
-    per_class = TASKS[name].shots_per_class if name in TASKS else getattr(task, "shots_per_class", False)
+    per_class = getattr(task, "shots_per_class", name in TASKS and TASKS[name].shots_per_class)
     return "class" if per_class else "device"
 
 

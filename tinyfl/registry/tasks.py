@@ -31,7 +31,7 @@ TASKS: dict[str, TaskEntry] = by_name(
         },
     ),
     TaskEntry(
-        "npz", "tinyfl.tasks.npz:Npz",
+        "npz", "tinyfl.tasks.classes:npz",
         "a user's own samples by device",
         {"network": "mlp-32", "cohort": 1, "rounds": 10000, "shots": (10,)},
         tuned={"tinyreptile": {"rate": 0.03}},
@@ -44,5 +44,40 @@ TASKS: dict[str, TaskEntry] = by_name(
         tuned={"tinyreptile": {"rate": 0.05, "samples": 50}},
         file="omniglot28.npz",
         shots_per_class=True,
+    ),
+    TaskEntry(
+        "keywords", "tinyfl.tasks.keywords:keywords",
+        "ten spoken words as log-mel features; a device is a speaker (Speech Commands)",
+        {"network": "conv-8-16-32-leaky-relu", "cohort": 4, "rounds": 1000, "shots": (5, 10, 20)},
+        tuned={
+            "tinyreptile": {"rate": 0.02},
+            "reptile": {"rate": 0.1, "rounds": 640},
+            "fedavg": {"rate": 0.1, "rounds": 800},
+            "joint": {"rate": 0.2},
+        },
+        file="an .npz file of log-mel features (tinyfl data convert keywords)",
+    ),
+    TaskEntry(
+        "activity", "tinyfl.tasks.activity:Activity",
+        "six activities from a phone's accelerometer; a device is a user (WISDM)",
+        {"network": "mlp-32", "cohort": 10, "rounds": 1000, "shots": (20,)},
+        tuned={
+            "reptile": {"rate": 0.1, "rounds": 640},
+            "fedavg": {"rate": 0.02, "rounds": 800},
+            "joint": {"rate": 0.2, "cohort": 20, "rounds": 500},
+        },
+        file="WISDM_ar_latest.tar.gz, or what tinyfl data convert activity makes of it",
+    ),
+    TaskEntry(
+        "presence", "tinyfl.tasks.presence:Presence",
+        "somebody in a room or nobody, in the order of time; a device is a node of sensors (UCI 864 and 357)",
+        {"network": "mlp-16", "cohort": 1, "rounds": 2000, "shots": (20,)},
+        tuned={
+            "tinyreptile": {"rate": 0.005},
+            "reptile": {"rate": 0.02, "rounds": 1280},
+            "fedavg": {"rate": 0.02, "rounds": 1600},
+            "joint": {"rate": 0.1},
+        },
+        file="UCI 864 or 357 as it is downloaded, or what tinyfl data convert presence makes of it",
     ),
 )  # fmt: skip

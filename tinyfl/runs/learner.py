@@ -20,7 +20,7 @@ Load = Callable[[Config], Task]
 """Loads the task of a config."""
 
 DEVICES = 1000
-"""The fleet's size for a task of the user's own that takes any, where nothing gives one."""
+"""The fleet's size for a task of the user's own, or with episodes of classes, which take any, where nothing gives one."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
         unsaid, config = config.unsaid, fitting.fit(config, learner.network, task.training_samples)
         learner = replace(learner, notes=(*learner.notes, *fitting.words(config, unsaid)))
     devices = config.devices or task.fleet_size
-    if not devices and not config.chosen("task").built_in:
+    if not devices and (config.episodes or not config.chosen("task").built_in):
         devices = max(DEVICES, config.cohort)
     if not devices:
         raise ConfigError(f"task {config.task} has no number of devices of its own. Give --devices.")

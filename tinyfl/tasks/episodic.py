@@ -4,6 +4,7 @@ Classes come in groups (the four rotations of the digits); a device draws its cl
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -51,6 +52,7 @@ class Episodic:
     test: ClassPool
     activation: Activation = Activation.leaky_relu
     loss: Loss = Loss.softmax_cross_entropy
+    shots_per_class: ClassVar[bool] = True
     fleet_size: int | None = None
     standardisation: Standardisation | None = None
 

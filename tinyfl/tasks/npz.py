@@ -71,7 +71,7 @@ class Npz:
         if standard is not None:
             self._refuse_misfit(standard, x, labels, values)
         else:
-            standard = _inputs_of(table, x, trains, standardise)
+            standard = inputs_of(table, x, trains, standardise)
             if labels is not None:
                 standard = _with_classes(standard, labels[trains], notation, y.shape)
             elif values is not None:
@@ -256,7 +256,7 @@ def drawing(
     return max(1, count // len(held_out)), min(MAX_QUERIES, int(spare.max()))
 
 
-def _inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standardise: bool) -> Standardisation:
+def inputs_of(table: Table, x: NDArray[Any], trains: NDArray[np.bool_], standardise: bool) -> Standardisation:
     """The standardisation of inputs ``x`` (rows, inputs) of ``table``, from the rows of devices that train."""
     standard = Standardisation.none(x.shape[1], 1)
     if not standardise:

@@ -1,11 +1,13 @@
 """Terminal output for verbs on a user's data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from tinyfl.cli.show.terminal import Terminal
+from tinyfl.data.published import Published
 
 PARTS = {"train": "train", "validation": "choose rates", "test": "are held out", "none": "do nothing"}
 MOST = 20
@@ -38,3 +40,13 @@ def check(found: dict[str, Any]) -> None:
         console.print(f"{finding['kind']}: {finding['words']}", style=style, highlight=False, soft_wrap=True)
     if not found["findings"]:
         console.print("nothing suspicious")
+
+
+def published(sets: Sequence[Published]) -> None:
+    """The published data sets."""
+    table = Table("task", "file", "bytes", "checksum", "licence", "what and where")
+    for each in sets:
+        size = f"{each.bytes:,}" if each.bytes else "?"
+        checksum = f"of {each.digest_of}" if each.digest else "unchecked"
+        table.add_row(each.task, each.file, size, checksum, each.licence, f"{each.about}\n{each.url}")
+    Terminal().print(table)

@@ -1,0 +1,105 @@
+"""Keywords, activity and presence: each algorithm before and after adapting, with intervals over people or days.
+
+    python bench/people.py keywords keywords.npz [--words] [--seeds N]
+    python bench/people.py activity WISDM_ar_latest.tar.gz
+    python bench/people.py presence room+occupancy+estimation.zip
+
+With the tasks' default settings. A figure is the mean over the people (of presence: the days) that are tested in any of the
+seeds, in per cent, +- half of a 95 % interval over them (Student's t). The last column is the difference from joint training,
+adapted on the most samples, on the same people, seeds and episodes.
+"""
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from common import learn, provenance
+from scipy.stats import t
+
+from tinyfl import core
+from tinyfl.config import ALGORITHMS, Config
+from tinyfl.core import F32
+from tinyfl.networks import Network
+from tinyfl.runs import evaluation
+from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.tasks import NamedTask, Task
+
+Figures = dict[tuple[str, int, int], dict[str, list[float]]]
+"""For each start, shots and steps, the accuracy of each person in each seed."""
+
+
+def starts(options: dict[str, Any], seed: int) -> Iterator[tuple[str, Config, Task, Network, F32]]:
+    """The initial weights of each algorithm, and random ones."""
+    for algorithm in ALGORITHMS:
+        before = time.perf_counter()
+        config, task, net, theta = learn(algorithm=algorithm, seed=seed, **options)
+        print(f"seed {seed}, {algorithm}: {time.perf_counter() - before:.0f} s", file=sys.stderr, flush=True)
+        yield algorithm, config, task, net, theta
+    yield "random start", config, task, net, net.initial_weights(seed)
+
+
+def add(figures: Figures, key: tuple[str, int, int], names: list[str], values: Any, device: Any) -> None:
+    """Adds the mean of each device's ``values`` (episodes,)."""
+    for number, name in enumerate(names):
+        figures[key][name].append(float(np.mean(values[device == number])))
+
+
+def measure(figures: Figures, name: str, config: Config, task: Task, net: Network, theta: F32) -> None:
+    """Adds what the start ``theta`` reaches, unadapted and adapted, and the floors, beside the random start."""
+    assert isinstance(task, NamedTask)
+    names = [each.partition(" from ")[2] or each for each in task.device_names("test")]
+    for shots in config.shots:
+        episodes = task.episodes("test", config.tasks, shots)
+        rate = evaluation.choose_rate(task, net, theta, "batch", shots, config.clip, core.FASTEST)
+        loop = evaluation.inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, config.clip)
+        adapted = core.adapt(net.plan, theta, episodes.support, episodes.query, (0, LEADING_STEPS), loop)
+        for k, steps in enumerate((0, LEADING_STEPS)):
+            add(figures, (name, shots, steps), names, adapted.accuracy[k], episodes.device)
+        if name == "random start":
+            for method, _, values in evaluation.trivial(task, net, episodes):
+                add(figures, (method, shots, LEADING_STEPS), names, values, episodes.device)
+
+
+def shown(values: list[float]) -> str:
+    """The mean in per cent, with its interval."""
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{100 * np.mean(values):.1f} ± {100 * half:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("keywords", "activity", "presence"))
+    parser.add_argument("data")
+    parser.add_argument("--words", action="store_true", help="keywords: unseen words of unseen speakers")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=0, help="instead of the task's default, for a short trial")
+    given = parser.parse_args()
+    options: dict[str, Any] = {"task": given.task, "data": given.data, "tasks": 500}
+    options |= {"episodes": "classes", "shots": (1, 5)} if given.words else {}
+    options |= {"rounds": given.rounds} if given.rounds else {}
+    figures: Figures = defaultdict(lambda: defaultdict(list))
+    began = time.perf_counter()
+    for seed in range(given.seeds):
+        for start in starts(options, seed):
+            measure(figures, *start)
+    people = {key: {name: float(np.mean(each)) for name, each in held.items()} for key, held in figures.items()}
+    shots = sorted({key[1] for key in people})
+    print(f"| start | unadapted | {' | '.join(f'{n} samples' for n in shots)} | less joint |")
+    print(f"| --- | ---: |{' ---: |' * len(shots)} ---: |")
+    for name in dict.fromkeys(key[0] for key in people):
+        before = people.get((name, shots[-1], 0))
+        cells = [shown(list(before.values())) if before else ""]
+        cells += [shown(list(people[name, n, LEADING_STEPS].values())) for n in shots]
+        joint = people["joint", shots[-1], LEADING_STEPS]
+        less = [value - joint[person] for person, value in people[name, shots[-1], LEADING_STEPS].items()]
+        print(f"| {name} | {' | '.join(cells)} | {shown(less) if name != 'joint' else ''} |")
+    tested = len(next(iter(people.values())))
+    print(f"\n{tested} tested, seeds 0 to {given.seeds - 1}, {time.perf_counter() - began:.0f} s; {provenance()}")
+
+
+if __name__ == "__main__":
+    main()
