@@ -146,6 +146,12 @@ class Settings:
     balance: bool = setting(
         "npz: a device takes its classes equally often in training.", TASK, of="task", of_a_node=True, default=False,
         newer=True)
+    label_set: str = setting(
+        "flair: its coarse labels or its fine ones.", TASK, of="task", of_a_node=True, default="coarse",
+        choices=("coarse", "fine"), refusal="label_set is {value!r}. Give --label-set coarse or fine.", newer=True)
+    image_side: int = setting(
+        "flair: pixels on a side, to which photos are scaled.", TASK, of="task", of_a_node=True, default=32, bounds=(8, 256),
+        newer=True)
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
     network: str = setting(

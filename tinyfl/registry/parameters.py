@@ -13,7 +13,7 @@ from tinyfl.errors.words import plain
 
 SETTINGS_OF = {
     "algorithm": ("rounds", "cohort", "samples", "batch", "rate", "outer_step", "clip", "seed"),
-    "task": ("seed", "data", "standardise", "targets"),
+    "task": ("seed", "data", "standardise", "targets", "label_set", "image_side"),
     "aggregator": ("cohort", "tolerate"),
 }
 """The settings that fill fields of their name."""
@@ -22,6 +22,9 @@ OF_A_TABLE = (
     "label_column", "device_column", "input_columns", "window", "stride", "missing", "drop_small", "balance",
 )  # fmt: skip
 """The settings of tinyfl.data.Reading, which fill a task's field ``reading``."""
+
+OF_IMAGES = ("label_set", "image_side")
+"""Of those, the settings of tasks with images."""
 
 ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""
