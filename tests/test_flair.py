@@ -18,9 +18,13 @@ pytest.importorskip("PIL", reason="needs Pillow: pip install 'tinyfl[images]'")
 import flair_files as made  # noqa: E402
 
 import tinyfl  # noqa: E402
+from tinyfl.algorithms import State  # noqa: E402
 from tinyfl.config import resolve  # noqa: E402
+from tinyfl.core import FASTEST  # noqa: E402
 from tinyfl.data.flair import METADATA, Hdf5File, JpegFolder, open_photos, shrink  # noqa: E402
 from tinyfl.errors import ConfigError, DataError  # noqa: E402
+from tinyfl.fleets.assembly import Training, assembled  # noqa: E402
+from tinyfl.networks import network  # noqa: E402
 from tinyfl.tasks import Task, load_task, numbers  # noqa: E402
 from tinyfl.tasks.flair import Flair  # noqa: E402
 
@@ -310,6 +314,24 @@ def test_a_job_on_flair_learns_reports_resumes_and_gives_the_same_weights_from_e
     assert tinyfl.simulate(resume=part.path, rounds=60).result["theta_sha256"] == result["theta_sha256"]
     again = tinyfl.evaluate(runs["jpeg"].path)
     assert again["evaluation"] == result["evaluation"]
+
+
+@pytest.mark.usefixtures("emulators")
+def test_emulated_boards_that_get_photos_from_the_host_end_with_the_native_fleets_theta(files: dict[str, Path]) -> None:
+    config = resolve({"task": "flair", "data": str(files["jpeg"]), "image_side": 8, "samples": 6})
+    task = config.load_task()
+    net = network("dsconv-4-6", task.shape, task.outputs, task.loss, task.activation)
+    thetas = set()
+    for part in ({"native": 2}, {"board": "mps2-an386", "count": 2}):
+        fleet = resolve({"fleet": [part], "cohort": 2}).parts
+        state, algorithm = State(0, net.initial_weights(0)), config.build()
+        with assembled(fleet, Training(task, net, FASTEST, 60.0), lambda event: None) as (made, _):
+            for round in range(2):
+                updates = made.run(numbers(0, 2), round, state.theta, algorithm.inner(round))
+                assert (updates.devices, updates.left_out) == (2, {})
+                state = algorithm.outer(state, updates)
+        thetas.add(state.theta.tobytes())
+    assert len(thetas) == 1
 
 
 def test_the_fixture_of_the_real_layout_is_read(shared_data: Callable[[str], Path]) -> None:
