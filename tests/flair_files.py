@@ -45,7 +45,9 @@ def photo(entry: Entry, rng: np.random.Generator) -> Image.Image:
     for label in entry["labels"]:
         column = COARSE.index(label)
         top, left = divmod(column, 3)
-        pixels[24 * top : 24 * top + 16, 20 * left : 20 * left + 16] = 255 * np.array([column & 1, column >> 1 & 1, column >> 2])
+        pixels[24 * top : 24 * top + 16, 20 * left : 20 * left + 16] = 255 * np.array(
+            [column & 1, column >> 1 & 1, column >> 2]
+        )
     return Image.fromarray(pixels.astype(np.uint8))
 
 

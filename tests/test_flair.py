@@ -91,7 +91,7 @@ def test_labels_and_photos_are_those_of_the_list(files: dict[str, Path], label_s
             assert [[names[j] for j in np.flatnonzero(row)] for row in truth] == [sorted(entry[key]) for entry in mine]
             pixels = photos.pixels(partition, place, np.arange(len(mine)), 16)
             areas = made.decoded(files["jpeg"], mine[-1]).reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
-            assert np.abs(pixels[-1] - areas).max() <= 0.5
+            assert np.abs(pixels[-1] - areas).max() <= 1  # Pillow rounds rows, then columns
 
 
 def test_support_and_query_share_no_photo_and_no_photo_of_training_is_in_an_evaluation(files: dict[str, Path]) -> None:
@@ -155,7 +155,7 @@ def many_users(path: Path, users: int) -> Path:
 
 
 def test_memory_does_not_grow_with_the_number_of_users(tmp_path: Path) -> None:
-    paths = {users: many_users(tmp_path / f"{users}.hdf5", users) for users in (50, 1000)}
+    paths = {users: many_users(tmp_path / f"{users}.hdf5", users) for users in (50, 400)}
     peaks = {}
     for users, path in (*paths.items(), *paths.items()):  # the first time also loads modules
         tracemalloc.start()
@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_number_of_users(tmp_path: Path) -> None:
         task.episodes("test", 100, 2)
         peaks[users] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[1000] - peaks[50] < 950 * 300  # a name and a count; its photos have 12,288 bytes
+    assert peaks[400] - peaks[50] < 350 * 300  # a name and a count; its photos have 12,288 bytes
 
 
 def test_episodes_are_of_the_users_with_photos_enough(files: dict[str, Path]) -> None:
@@ -207,7 +207,7 @@ def test_a_wrong_list_of_images_is_refused_by_its_entry(folder: Path, change: An
 
 
 @settings(max_examples=60)
-@given(st.data())
+@given(data=st.data())
 def test_no_list_of_images_raises_anything_but_an_error_with_its_path(data: st.DataObject, tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.getbasetemp() / "any-list"
     folder.mkdir(exist_ok=True)
@@ -237,15 +237,29 @@ def first_user(file: Any) -> Any:
     return file["train"][min(file["train"])]
 
 
+def unknown_label(file: Any) -> None:
+    user = first_user(file)
+    replaced(user, "labels", np.array([b"tank"] * len(user["images"])))
+
+
+def far_off(name: str) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        replaced(first_user(file), name, np.full(len(first_user(file)[name]), 9999))
+
+    return change
+
+
 WRONG: list[tuple[str, Callable[[Any], object], str]] = [
     ("ml-flair", lambda file: file.pop("metadata"), "metadata is not as FLAIR's scripts write it"),
-    ("ml-flair", lambda file: replaced(first_user(file), "labels", np.array([b"tank"] * 30)), "train/.* is not as"),
+    ("ml-flair", unknown_label, "train/.* is not as .*tank"),
+    ("ml-flair", lambda file: replaced(first_user(file), "labels", np.array([b"food"] * 99)), "labels of 99"),
     ("ml-flair", lambda file: first_user(file).pop("images"), "train/.* is not as"),
     ("ml-flair", lambda file: replaced(first_user(file), "images", np.zeros((30, 8, 8, 3))), "images are float64"),
     ("ml-flair", lambda file: first_user(file).create_dataset("image", data=0), "without --not_group_data_by_user"),
     ("ml-flair", lambda file: file.move("val", "other"), "no users in partition val"),
-    ("pfl-research", lambda file: replaced(first_user(file), "labels_col", np.array([99])), "train/.* is not as"),
-    ("pfl-research", lambda file: replaced(first_user(file), "labels_row", np.array([9999])), "train/.* is not as"),
+    ("pfl-research", far_off("labels_col"), "train/.* is not as .*9999"),
+    ("pfl-research", far_off("labels_row"), "train/.* is not as .*9999"),
+    ("pfl-research", lambda file: replaced(first_user(file), "labels_row", np.zeros(999, int)), "999 rows and"),
     ("pfl-research", lambda file: replaced(file, "metadata/label_mapping", '{"a": 5}'), "not numbered from 0"),
     ("pfl-research", lambda file: replaced(file, "metadata/label_mapping", "[1]"), "metadata is not as"),
     ("pfl-research", lambda file: file.copy(first_user(file), f"test/{min(file['train'])}"), "is in two partitions"),
@@ -336,7 +350,7 @@ def test_emulated_boards_that_get_photos_from_the_host_end_with_the_native_fleet
 
 def test_the_fixture_of_the_real_layout_is_read(shared_data: Callable[[str], Path]) -> None:
     task: Task = load_task("flair", shared_data("flair_fixture"), 0)
-    assert (task.shape, task.fleet_size) == ((32, 32, 3), 14)
+    assert (task.shape, task.fleet_size) == ((32, 32, 3), 16)
     episodes = task.episodes("test", 10, 1)
     assert episodes.support.targets is not None
     assert set(np.unique(episodes.support.targets)) == {0, 1}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
@@ -44,8 +44,8 @@ def by_thresholds(outputs: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return found
 
 
+@settings(max_examples=30)
 @given(answers())
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_scores_are_scikit_learns_and_those_of_200_thresholds(made: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     outputs, truth, device = made
     scores = label_scores(outputs, truth, device)
@@ -94,13 +94,17 @@ def test_the_interval_of_macro_average_precision_is_over_devices_and_covers_the_
         """Answers of devices with ten samples each, all of one device's too high or too low together."""
         device = np.repeat(np.arange(devices, dtype=np.int32), 10)
         truth = rng.random((len(device), 2)) < 0.3
-        return (truth + rng.normal(0, 1, truth.shape) + rng.normal(0, 1, (devices, 1))[device]).astype(np.float32), truth, device
+        return (
+            (truth + rng.normal(0, 1, truth.shape) + rng.normal(0, 1, (devices, 1))[device]).astype(np.float32),
+            truth,
+            device,
+        )
 
-    exact = label_scores(*sample(20_000)).macro_ap
-    found = [label_scores(*sample(40)) for _ in range(300)]
+    exact = label_scores(*sample(5_000)).macro_ap
+    found = [label_scores(*sample(40)) for _ in range(150)]
     covered = [abs(each.macro_ap - exact) <= each.macro_ap_ci95 for each in found if each.macro_ap_ci95]
-    assert len(covered) == 300
-    assert 0.9 < np.mean(covered) < 0.985
+    assert len(covered) == 150
+    assert 0.9 < np.mean(covered) < 0.99
     assert label_scores(*sample(1)).macro_ap_ci95 is None
 
 

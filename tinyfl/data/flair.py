@@ -28,7 +28,7 @@ DELIMITER = "|"
 CHUNK, MAX_ENTRY = 1 << 20, 1 << 24
 """Characters of METADATA that are read at once, and that an entry may have."""
 
-NAME = re.compile(r"[\w@-][\w@.-]{0,99}")
+NAME = re.compile(r"[\w@-][\w@.-]{0,99}", re.ASCII)
 """A user or an image; no path out of the folder."""
 
 
@@ -36,8 +36,11 @@ class Photos(Protocol):
     """Photos by user. ``users`` are each partition's, in the order of their names; no user is in two of them. A user is given
     by the place in it."""
 
-    labels: tuple[str, ...]
-    users: Mapping[str, Sequence[str]]
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def users(self) -> Mapping[str, Sequence[str]]: ...
 
     def names(self, partition: str, user: int) -> Sequence[str]:
         """The names of the user's photos."""
@@ -213,6 +216,8 @@ class Hdf5File:
             truth = np.zeros((len(group["images"]), len(self.labels)), np.float32)
             if self._by_number:
                 rows, columns = group[f"{self._key}_row"][:], group[f"{self._key}_col"][:]
+                if len(rows) != len(columns):
+                    raise ValueError(f"{len(rows):,} rows and {len(columns):,} columns of labels")
                 truth[rows, columns] = 1
                 return truth
             named = group[self._key][:]

@@ -258,7 +258,7 @@ def _rows(
         accuracy, accuracy_ci95 = None, None
         if network.classifies:
             accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
-        of_values: dict[str, float | None] = {}
+        of_values: dict[str, Any] = {}
         if adapted.outputs is not None and np.isfinite(loss):
             of_values = scores(adapted.outputs[k], episodes, standard)
         rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks, **of_values))

@@ -51,22 +51,24 @@ def label_scores(outputs: F32, truth: Truths, device: I32) -> LabelScores:
     macro, width = _macro(outputs, truth, device)
     precision, recall = _precision_and_recall(outputs > 0, truth)
     of_each = _share(2 * precision * recall, precision + recall)
-    micro = [float(each[0]) for each in _precision_and_recall(outputs.reshape(-1, 1) > 0, truth.reshape(-1, 1))]
+    flat, true = outputs.reshape(-1, 1), truth.reshape(-1, 1)
+    micro_precision, micro_recall = (float(each[0]) for each in _precision_and_recall(flat > 0, true))
     macro_precision, macro_recall = float(precision.mean()), float(recall.mean())
     return LabelScores(
-        macro,
-        width,
-        float(average_precision(outputs.ravel(), truth.ravel())[0]),
-        float(binned_average_precision(outputs, truth).mean()),
-        float(binned_average_precision(outputs.reshape(-1, 1), truth.reshape(-1, 1))[0]),
-        macro_precision,
-        macro_recall,
-        _harmonic(macro_precision, macro_recall),
-        float(of_each.mean()),
-        *micro,
-        _harmonic(*micro),
-        int(truth.any(axis=0).sum()),
-        len(truth),
+        macro_ap=macro,
+        macro_ap_ci95=width,
+        micro_ap=float(average_precision(flat[:, 0], true[:, 0])[0]),
+        macro_ap_200=float(binned_average_precision(outputs, truth).mean()),
+        micro_ap_200=float(binned_average_precision(flat, true)[0]),
+        macro_precision=macro_precision,
+        macro_recall=macro_recall,
+        macro_f1_flair=_harmonic(macro_precision, macro_recall),
+        macro_f1_sklearn=float(of_each.mean()),
+        micro_precision=micro_precision,
+        micro_recall=micro_recall,
+        micro_f1=_harmonic(micro_precision, micro_recall),
+        labels_seen=int(truth.any(axis=0).sum()),
+        answered=len(truth),
     )
 
 
@@ -146,4 +148,5 @@ def _harmonic(precision: float, recall: float) -> float:
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> F64:
     """``part`` / ``whole``; 0 of nothing."""
     part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    share: F64 = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return share

@@ -135,7 +135,13 @@ def load_task(
     tinyfl.config.Config.
     Raises ConfigError for an unknown name or a missing file, DataError for a malformed one.
     """
-    settings: dict[str, Any] = {"data": data, "seed": seed, "standardise": standardise, "targets": targets, "standard": standard}
+    settings: dict[str, Any] = {
+        "data": data,
+        "seed": seed,
+        "standardise": standardise,
+        "targets": targets,
+        "standard": standard,
+    }
     settings |= {"label_set": label_set, "image_side": image_side}
     task: Task = Chosen.read("task", name).complete().made(settings)
     return task

@@ -13,7 +13,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32, I64, U8, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
-from tinyfl.data.flair import KEYS, open_photos
+from tinyfl.data.flair import open_photos
 from tinyfl.errors import DataError
 from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.tasks import Episodes, Split
@@ -46,8 +46,7 @@ class Flair:
         inputs = int(np.prod(self.shape))
         notes = (
             f"x: photos of {self.shape[0]} x {self.shape[1]} pixels, red, green and blue, / {WHITE}",
-            f"y: {self.outputs:,} labels ({KEYS[self._label_set]}), each a yes or a no",
-        )
+            )
         plain = Standardisation.none(inputs, self.outputs)
         return replace(plain, scale=plain.scale * WHITE, classes=np.array(self._photos.labels), notes=notes)
 
