@@ -23,6 +23,7 @@ from tinyfl.config import resolve  # noqa: E402
 from tinyfl.core import FASTEST  # noqa: E402
 from tinyfl.data.flair import METADATA, Hdf5File, JpegFolder, open_photos, shrink  # noqa: E402
 from tinyfl.errors import ConfigError, DataError  # noqa: E402
+from tinyfl.export.carray import c_array  # noqa: E402
 from tinyfl.fleets.assembly import Training, assembled  # noqa: E402
 from tinyfl.networks import network  # noqa: E402
 from tinyfl.tasks import Task, load_task, numbers  # noqa: E402
@@ -291,6 +292,14 @@ def test_what_is_no_flair_at_all_is_refused(tmp_path: Path, folder: Path) -> Non
         first.unlink() if content is None else first.write_bytes(content)
         with pytest.raises(DataError, match=f"{first} cannot be read"):
             Flair(folder, 0).stream(numbers(user, 1), 0, 99)
+
+
+def test_a_board_needs_one_scale_for_all_pixels(files: dict[str, Path]) -> None:
+    texts = c_array("m", b"model", None, Flair(files["jpeg"], 0).standardisation)
+    assert "extern const double tinyfl_m_mean[1], tinyfl_m_scale[1];" in texts["m.h"]
+    assert "Both are the same for all." in texts["m.h"]
+    assert "tinyfl_m_scale[] = {\n    255.0,\n}" in texts["m.c"]
+    assert '"animal",\n    "food"' in texts["m.c"]
 
 
 def test_settings_of_images_are_flairs_alone() -> None:

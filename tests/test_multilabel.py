@@ -108,6 +108,13 @@ def test_the_interval_of_macro_average_precision_is_over_devices_and_covers_the_
     assert label_scores(*sample(1)).macro_ap_ci95 is None
 
 
+def test_a_label_of_one_device_alone_widens_no_interval_by_being_left_out() -> None:
+    device = np.repeat(np.arange(30, dtype=np.int32), 4)
+    truth = np.stack([np.arange(120) % 2 == 0, device == 7], axis=1)
+    scores = label_scores(np.where(truth, 1, -1).astype(np.float32), truth, device)
+    assert (scores.macro_ap, scores.macro_ap_ci95) == (1, 0)
+
+
 def test_a_sample_that_a_device_repeats_counts_once() -> None:
     rows = np.random.default_rng(0).integers(0, 6, (20, 9)).astype(np.int32)
     first = first_of_each(rows)

@@ -241,7 +241,7 @@ class Hdf5File:
 
 def shrink(source: Path | str, out: Path | str, side: int, tick: Callable[[int, int], None] | None = None) -> None:
     """Writes the photos of ``source``, scaled to ``side`` by ``side``, to the HDF5 file ``out``, in pfl-research's layout: the
-    whole set at 32 by 32 has 1.4 GB. ``tick`` is called after each user, with the number done and that of all.
+    whole set at 32 by 32 has 1.3 GB. ``tick`` is called after each user, with the number done and that of all.
 
     Raises DataError if ``source`` is not FLAIR's, InstallError without the libraries.
     """

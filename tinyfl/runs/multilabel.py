@@ -125,12 +125,14 @@ def first_of_each(rows: I32) -> Truths:
 
 def _macro(outputs: F32, truth: Truths, device: I32) -> tuple[float, float | None]:
     """The mean of the labels' average precision, and the half-width of its interval: a jackknife over groups of devices (Efron
-    and Tibshirani 1993, chapter 11). None for a single device."""
+    and Tibshirani 1993, chapter 11), in which a label that only the group left out has stays as it is. None for a single
+    device."""
     numbers = np.unique(device, return_inverse=True)[1]
     groups = min(GROUPS, int(numbers.max()) + 1)
     kept = numbers % groups != np.arange(groups)[:, None]
     weights = np.concatenate([np.ones((1, len(numbers))), kept])
-    every, *without = np.mean([average_precision(outputs[:, j], truth[:, j], weights) for j in range(truth.shape[1])], axis=0)
+    found = np.array([average_precision(outputs[:, j], truth[:, j], weights) for j in range(truth.shape[1])])
+    every, *without = np.where(truth.T @ weights.T > 0, found, found[:, :1]).mean(axis=0)
     if groups < 2:
         return float(every), None
     return float(every), student(groups) * float(np.sqrt((groups - 1) * np.var(without)))

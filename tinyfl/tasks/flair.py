@@ -46,7 +46,8 @@ class Flair:
         inputs = int(np.prod(self.shape))
         notes = (
             f"x: photos of {self.shape[0]} x {self.shape[1]} pixels, red, green and blue, / {WHITE}",
-            )
+            f"y: {self.outputs:,} {self._label_set} labels, each a yes or a no",
+        )
         plain = Standardisation.none(inputs, self.outputs)
         return replace(plain, scale=plain.scale * WHITE, classes=np.array(self._photos.labels), notes=notes)
 
