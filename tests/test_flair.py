@@ -1,9 +1,13 @@
 """FLAIR: the three layouts give the same samples, nothing leaks, photos are read as they are needed, a wrong file is named."""
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +20,24 @@ h5py = pytest.importorskip("h5py", reason="needs h5py: pip install 'tinyfl[image
 pytest.importorskip("PIL", reason="needs Pillow: pip install 'tinyfl[images]'")
 
 import flair_files as made  # noqa: E402
+from test_docs import ROOT, blocks, table, write_files  # noqa: E402
 
 import tinyfl  # noqa: E402
 from tinyfl.algorithms import State  # noqa: E402
 from tinyfl.config import resolve  # noqa: E402
 from tinyfl.core import FASTEST  # noqa: E402
 from tinyfl.data.flair import METADATA, Hdf5File, JpegFolder, open_photos, shrink  # noqa: E402
-from tinyfl.errors import ConfigError, DataError  # noqa: E402
+from tinyfl.errors import ConfigError, DataError, RunError  # noqa: E402
 from tinyfl.export.carray import c_array  # noqa: E402
 from tinyfl.fleets.assembly import Training, assembled  # noqa: E402
 from tinyfl.networks import network  # noqa: E402
+from tinyfl.runs.directory import RunDirectory  # noqa: E402
+from tinyfl.runs.multilabel import LabelScores  # noqa: E402
 from tinyfl.tasks import Task, load_task, numbers  # noqa: E402
 from tinyfl.tasks.flair import Flair  # noqa: E402
 
 LISTED = made.entries()
+PAGE = ROOT / "docs" / "flair.md"
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +310,12 @@ def test_a_board_needs_one_scale_for_all_pixels(files: dict[str, Path]) -> None:
     assert '"animal",\n    "food"' in texts["m.c"]
 
 
+def test_the_default_network_learns_the_coarse_labels_in_256_kilobytes() -> None:
+    net = network(resolve({"task": "flair"}).network, (32, 32, 3), 17, Flair.loss, Flair.activation)
+    assert net.arena_bytes() < 0.5 * 256 * 1024
+    assert f"{net.parameters:,} weights and learns in {net.ram_bytes():,} bytes" in PAGE.read_text()
+
+
 def test_settings_of_images_are_flairs_alone() -> None:
     assert resolve({"task": "flair", "label_set": "fine", "image_side": 64}).image_side == 64
     for options in ({"label_set": "fine"}, {"image_side": 64}):
@@ -338,6 +352,14 @@ def test_a_job_on_flair_learns_reports_resumes_and_gives_the_same_weights_from_e
     again = tinyfl.evaluate(runs["jpeg"].path)
     assert again["evaluation"] == result["evaluation"]
 
+    file = runs["ml-flair"].path / "result.json"
+    for wrong in (7, "x", float("inf")):
+        spoilt_result = json.loads(file.read_text())
+        spoilt_result["evaluation"][0]["macro_ap"] = wrong
+        file.write_text(json.dumps(spoilt_result))
+        with pytest.raises(RunError, match="evaluation"):
+            RunDirectory(runs["ml-flair"].path).result()
+
 
 @pytest.mark.usefixtures("emulators")
 def test_emulated_boards_that_get_photos_from_the_host_end_with_the_native_fleets_theta(files: dict[str, Path]) -> None:
@@ -355,6 +377,27 @@ def test_emulated_boards_that_get_photos_from_the_host_end_with_the_native_fleet
                 state = algorithm.outer(state, updates)
         thetas.add(state.theta.tobytes())
     assert len(thetas) == 1
+
+
+@pytest.mark.slow
+def test_the_page_on_flair_does_what_it_says(files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(PAGE)
+    shutil.copytree(files["jpeg"], "flair")
+    lines = [shlex.split(line) for block in blocks(PAGE) if block.language == "sh" for line in block.text.splitlines()]
+    fewer = {
+        "simulate": ["--rounds", "3", "--shots", "2"],
+        "run": ["--rounds", "2", "--cohort", "2", "--tasks", "2"],
+        "plan": [],
+    }
+    for program, *words in lines:
+        itself = [] if program == "python" else ["-m", "tinyfl.cli"]
+        subprocess.run([sys.executable, *itself, *words, *fewer.get(words[0], [])], check=True, capture_output=True)
+    assert {path.name for path in Path("runs").iterdir()} == {"flair", "flair-host"}
+    row = json.loads(Path("runs/flair/result.json").read_text())["evaluation"][0]
+    scores = {name for cells in table(PAGE, "in the JSON") for name in cells[0].split(", ")}
+    assert scores == {field.name for field in fields(LabelScores)}
+    assert scores < row.keys()
 
 
 def test_the_fixture_of_the_real_layout_is_read(shared_data: Callable[[str], Path]) -> None:
