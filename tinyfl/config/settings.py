@@ -157,6 +157,12 @@ class Settings:
     ways: int = setting(
         "With --episodes classes: the number of classes of a device.", TASK, of="task", of_a_node=True, default=5,
         bounds=(2, 1000), newer=True)
+    label_set: str = setting(
+        "flair: its coarse labels or its fine ones.", TASK, of="task", of_a_node=True, default="coarse",
+        choices=("coarse", "fine"), refusal="label_set is {value!r}. Give --label-set coarse or fine.", newer=True)
+    image_side: int = setting(
+        "flair: pixels on a side, to which photos are scaled.", TASK, of="task", of_a_node=True, default=32, bounds=(8, 256),
+        newer=True)
     algorithm: str = setting(
         f"{_one_of(ALGORITHMS)}.", LEARNING, common=True, default="tinyreptile", read=_name)
     network: str = setting(

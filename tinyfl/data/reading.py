@@ -120,7 +120,7 @@ def _unused(unused: list[str]) -> Iterable[str]:
 def files_in(folder: Path) -> list[Path]:
     """The files of columns in ``folder`` and its folders, in the order of their names."""
     found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
-    return sorted(path for path in found if path.is_file() and is_tabular(path) and not path.name.startswith("."))
+    return sorted(path for path in found if is_tabular(path) and path.is_file() and not path.name.startswith("."))
 
 
 def _of_folder(folder: Path, reading: Reading) -> Table:

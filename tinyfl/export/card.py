@@ -7,7 +7,9 @@ from typing import Any
 from tinyfl.errors.words import markdown, plain
 from tinyfl.export.measure import CORE
 
-SHARES = ("accuracy", "labels right")
+SHARES = ("accuracy", "labels right", "macro_ap")
+NAMED = {"macro_ap": "macro average precision"}
+"""Metrics of the evaluation that are called otherwise in words."""
 
 
 def card(facts: dict[str, Any]) -> str:
@@ -166,12 +168,12 @@ def _learnt(facts: dict[str, Any]) -> list[str]:
         if row.get("mae") is not None:
             r2 = "" if row["r2"] is None else f" and R² {row['r2']:.3f}"
             values = f", mean absolute error {figure(row['mae'], row['mae_ci95'], 'mae')}{r2},"
-        what = "loss" if row["accuracy"] is None else "accuracy"
-        reached = figure(row[what], row[f"{what}_ci95"], what)
+        what = next((key for key in ("macro_ap", "accuracy") if row.get(key) is not None), "loss")
+        reached = f"{NAMED.get(what, what)} {figure(row[what], row.get(f'{what}_ci95'), what)}"
         lines += [
             f"- By {markdown(learnt['algorithm'])}: {learnt['rounds']:,} rounds with {learnt['cohort']:,} of "
             f"{learnt['devices']:,} training devices each, {learnt['sample_gradients']:,} sample gradients.",
-            f"- The run's own evaluation, in float32 on {row['tasks']:,} test devices: {what} {reached}{values} after "
+            f"- The run's own evaluation, in float32 on {row['tasks']:,} test devices: {reached}{values} after "
             f"{row['steps']} full-batch steps on {row['shots']} shots.",
         ]
     return [

@@ -32,6 +32,9 @@ def c_array(name: str, model: bytes, program: Program | None, standard: Standard
     ):
         if present:
             arrays = {name: getattr(standard, name) for name in names}
+            if all(values.size > 1 and (values == values[0]).all() for values in arrays.values()):  # as of pixels
+                arrays = {name: values[:1] for name, values in arrays.items()}
+                what += " Both are the same for all."
             lengths = ", ".join(f"{own}_{part}[{values.size}]" for part, values in arrays.items())
             declared.append(f"\n/* {what} */\nextern const double {lengths};")
             defined += [f"const double {own}_{part}[] = {{\n{_doubles(values)}\n}};" for part, values in arrays.items()]

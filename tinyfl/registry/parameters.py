@@ -15,7 +15,7 @@ SETTINGS_OF = {
     "algorithm": (
         "rounds", "cohort", "samples", "batch", "rate", "outer_step", "outer_schedule", "rate_schedule", "clip", "seed",
     ),
-    "task": ("seed", "data", "standardise", "targets"),
+    "task": ("seed", "data", "standardise", "targets", "label_set", "image_side"),
     "aggregator": ("cohort", "tolerate"),
 }  # fmt: skip
 """The settings that fill fields of their name."""
@@ -25,6 +25,9 @@ OF_A_TABLE = (
     "ways",
 )  # fmt: skip
 """The settings of tinyfl.data.Reading, which fill the field ``reading`` of a task of tinyfl, or fields of their names."""
+
+OF_IMAGES = ("label_set", "image_side")
+"""Of those, the settings of tasks with images."""
 
 ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""

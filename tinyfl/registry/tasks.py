@@ -80,4 +80,11 @@ TASKS: dict[str, TaskEntry] = by_name(
         },
         file="UCI 864 or 357 as it is downloaded, or what tinyfl data convert presence makes of it",
     ),
+    TaskEntry(
+        "flair", "tinyfl.tasks.flair:Flair",
+        "Apple's FLAIR: photos with 17 labels, or 1,628 fine ones, each a yes or a no; a device is a Flickr user",
+        {"network": "dsconv-16-32-64-128", "cohort": 10, "rounds": 2000, "shots": (10,), "tasks": 500},
+        tuned={"tinyreptile": {"rate": 0.1}},
+        file="FLAIR's folder, or an HDF5 file that ml-flair or pfl-research made of it",
+    ),
 )  # fmt: skip

@@ -41,6 +41,6 @@ def _ranked(results: Sequence[Result]) -> list[int]:
 
     def loss(i: int) -> float:
         value = rows[i][key]
-        return float("inf") if not html.known(value) else -value if key == "accuracy" else value
+        return float("inf") if not html.known(value) else value if key == "loss" else -value
 
     return sorted(range(len(rows)), key=loss)

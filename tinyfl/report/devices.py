@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.core import F32
 from tinyfl.networks import Network
+from tinyfl.networks.layers import Loss
 from tinyfl.report.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.report.html import counted
 from tinyfl.runs.evaluation import (
@@ -201,7 +202,8 @@ def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     ax.plot(after, y, "o", color=BLUE, ms=6, label=f"learnt, {LEADING_STEPS} steps")
     names = [f"device {n + 1}" + ("" if np.isfinite(value) else ": diverged") for n, value in zip(order, after, strict=True)]
     ax.set_yticks(y, names, fontsize=7.5)
-    _device_axes(ax, len(order), classifies, np.concatenate([before, after, baseline]))
+    unit = "mean squared error" if comparison.net.loss is Loss.mean_squared_error else "cross-entropy"
+    _device_axes(ax, len(order), "" if classifies else unit, np.concatenate([before, after, baseline]))
     legend(figure, ax)
     selection = f"All {len(count)} held-out devices"
     if len(order) < len(count):
@@ -213,14 +215,15 @@ def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     )
 
 
-def _device_axes(ax: "Axes", devices: int, classifies: bool, values: NDArray[np.float64]) -> None:
+def _device_axes(ax: "Axes", devices: int, unit: str, values: NDArray[np.float64]) -> None:
+    """Axes of accuracies, or of losses in ``unit``."""
     from matplotlib.ticker import PercentFormatter
 
     ax.set_ylim(-0.7, devices - 0.3)
     ax.grid(axis="y", visible=False)
-    if classifies:
+    if not unit:
         ax.set_xlabel("accuracy")
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         return
-    ax.set_xlabel("mean squared error")
+    ax.set_xlabel(unit)
     logarithmic(ax, "x", values)

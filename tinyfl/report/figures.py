@@ -173,9 +173,9 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool
         return png(figure)
 
 
-def validation(rows: Sequence[Mapping[str, Any]], best: int | None) -> bytes:
-    """The evaluations on validation devices, as accuracy or loss over sample gradients, or over rounds where an older tinyfl
-    counted none; with their deviation over devices. The round ``best`` is marked."""
+def validation(rows: Sequence[Mapping[str, Any]], best: int | None, unit: str) -> bytes:
+    """The evaluations on validation devices, as accuracy or loss in ``unit`` over sample gradients, or over rounds where an older
+    tinyfl counted none; with their deviation over devices. The round ``best`` is marked."""
     key, spent = metric(rows), "sample_gradients" if all(row.get("sample_gradients") for row in rows) else "round"
     with styled():
         figure = canvas(2.6)
@@ -195,14 +195,14 @@ def validation(rows: Sequence[Mapping[str, Any]], best: int | None) -> bytes:
         else:
             _per_cent(ax)
         ax.set_xlabel(spent.replace("_", " "))
-        ax.set_ylabel("accuracy" if key == "accuracy" else "mean squared error")
+        ax.set_ylabel("accuracy" if key == "accuracy" else unit)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.legend(loc="best", ncols=3)
         return png(figure)
 
 
 def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> bytes:
-    """Accuracy, or loss for regression, over adaptation steps: a panel for each mode and number of shots."""
+    """The metric of the rows over adaptation steps: a panel for each mode and number of shots."""
     key = metric(curves[0].rows)
     shots = sorted({row["shots"] for curve in curves for row in curve.rows})
     floors = {row["shots"]: row for row in floor}  # the last of each: nearest class mean, or support mean
@@ -215,29 +215,35 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
             for curve in curves:
                 _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key, band)
             if shot in floors:
-                level, name = floors[shot][key], floors[shot].get("method", "nearest class mean")
-                ax.axhline(level, color=INK, lw=1.1, ls=(0, (4, 3)), label=name)
+                level, name = floors[shot].get(key), floors[shot].get("method", "nearest class mean")
+                ax.axhline(np.nan if level is None else level, color=INK, lw=1.1, ls=(0, (4, 3)), label=name)
             ax.set_title(f"{counted(shot, 'shot')} · {MODES[mode]}", color=INK)
             _adaptation_axes(ax, key)
         for ax in grid[-1]:
             ax.set_xlabel("adaptation steps")
         for ax in grid[:, 0]:
-            ax.set_ylabel("accuracy" if key == "accuracy" else "mean squared error")
+            ax.set_ylabel(METRICS[key])
             if key == "loss":
                 logarithmic(ax, "y", numbers([row["loss"] for curve in curves for row in curve.rows]))
         legend(figure, grid.flat[0])
         return png(figure)
 
 
+METRICS = {"accuracy": "accuracy", "macro_ap": "macro average precision", "loss": "mean squared error"}
+"""The keys of metrics, with their names."""
+
+
 def metric(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The key of the rows' metric: accuracy for classification, else loss."""
+    """The key of the rows' metric: accuracy for classification, macro average precision for labels, else loss."""
+    if any(row.get("macro_ap") is not None for row in rows):
+        return "macro_ap"
     return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
 
 
 def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str, band: float) -> None:
     """Draws one line with its band, of opacity ``band``; a row without a number is marked at the top as diverged."""
     steps = np.array([row["steps"] for row in rows], np.float64)
-    value, half = numbers([row[key] for row in rows]), numbers([row[f"{key}_ci95"] for row in rows])
+    value, half = numbers([row.get(key) for row in rows]), numbers([row.get(f"{key}_ci95") for row in rows])
     label = f" {curve.label}" if curve.label.startswith("_") else curve.label  # matplotlib hides labels that start with _
     if curve.faint:
         ax.plot(steps, value, color=curve.colour, lw=0.7, label=label or None, zorder=1.5)
@@ -254,7 +260,7 @@ def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str
         ax.text(diverged[0], 0.9, "diverged", color=curve.colour, transform=where, ha="center", va="top", fontsize=7.5)
     at = steps == LEADING_STEPS
     if curve.figures and np.isfinite(value[at]).any():
-        text = f"{100 * value[at][0]:.1f} %" if key == "accuracy" else f"{value[at][0]:.3g}"
+        text = f"{value[at][0]:.3g}" if key == "loss" else f"{100 * value[at][0]:.1f} %"
         ax.annotate(
             text, (LEADING_STEPS, value[at][0]), (0, 7), textcoords="offset points", ha="center", va="bottom",
             color=curve.colour, fontweight="bold", fontsize=8.5,
@@ -275,7 +281,7 @@ def _adaptation_axes(ax: "Axes", key: str) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.axvline(LEADING_STEPS, color=FAINT, lw=5, zorder=0)
     ax.margins(y=0.12)
-    if key == "accuracy":
+    if key != "loss":
         _per_cent(ax)
 
 

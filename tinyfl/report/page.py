@@ -11,6 +11,7 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.errors.words import shell
 from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, WEIGHTS, Network, is_file, starts_from
+from tinyfl.networks.layers import Loss
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.comparison import curves_of, named_in
@@ -18,7 +19,7 @@ from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, metric, tell_missing
 from tinyfl.report.html import counted
 from tinyfl.report.tables import comparison, on_the_line, worst_devices
-from tinyfl.report.verdict import leading, method, of_values, reached, without_a_network
+from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
@@ -161,16 +162,16 @@ def _write(
     directory: RunDirectory, config: Config, net: Network, result: Result, picture: Picture | Exception, note: Note
 ) -> Path:
     """Writes the page and its figures; ``picture`` is the figure of single devices, or the reason for its absence."""
-    classifies = metric(result["evaluation"]) == "accuracy"
-    unit = "cross-entropy" if classifies else "mean squared error"
+    values = net.loss is Loss.mean_squared_error
+    unit = "mean squared error" if values else "cross-entropy"
     curves = [
         Curve(starts_from(config.network), result["baseline"], figures.ORANGE, "-."),
         Curve("learnt initialisation", result["evaluation"], figures.BLUE, figures=True),
     ]
     metrics, rows = directory.metrics(), result.get("validation", [])
-    learning = drawn(lambda: figures.learning_curve(metrics, unit, log=not classifies))
+    learning = drawn(lambda: figures.learning_curve(metrics, unit, log=values))
     adaptation = drawn(lambda: figures.adaptation(curves, result["floor"]))
-    validation = drawn(lambda: figures.validation(rows, result.get("best_round"))) if rows else None
+    validation = drawn(lambda: figures.validation(rows, result.get("best_round"), unit)) if rows else None
     pngs = {"learning.png": learning, "adaptation.png": adaptation, "validation.png": validation}
     pngs |= {"devices.png": picture.png if isinstance(picture, Picture) else None}
     tell_missing([*pngs.values(), picture], shell("tinyfl", "report", directory.name), note)
@@ -249,6 +250,8 @@ def _headline(config: Config, result: Result, net: Network) -> str:
         others += f', {html.text(method(floor))} <span class="n">{_value(floor)}</span>'
     if row["accuracy"] is not None:
         return f"{lead} answers {figure} right{others}."
+    if row.get("macro_ap") is not None:
+        return f"{lead} gives answers whose macro average precision, over all such devices, is {figure}{others}."
     if not html.known(row["loss"]):
         return f"{lead} may have {figure}: at least one of {row['tasks']:,} did{others}."
     return f"{lead} has a mean squared error of {figure}{others}."
@@ -266,7 +269,7 @@ def _value(row: Row) -> str:
 
 def _tiles(config: Config, result: Result) -> str:
     both_ways = sum(on_the_line(result)) / result["device_rounds"]
-    what = "right" if metric(result["evaluation"]) == "accuracy" else "error"
+    what = {"accuracy": "right", "macro_ap": "macro average precision"}.get(metric(result["evaluation"]), "error")
     tiles = [
         (_value(leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
         (_value(leading(result["baseline"])), starts_from(config.network)),
@@ -340,7 +343,8 @@ def _needs(config: Config, net: Network, result: Result) -> str:
 def _evaluation(config: Config, result: Result) -> str:
     classifies = metric(result["evaluation"]) == "accuracy"
     values = any(row.get("mae") is not None for row in result["evaluation"])
-    columns = ["rate", "loss", *(["accuracy"] if classifies else []), *(["mean absolute error", "R²"] if values else [])]
+    labels = list(LABELS.values()) if metric(result["evaluation"]) == "macro_ap" else []
+    columns = ["rate", "loss", *["accuracy"] * classifies, *["mean absolute error", "R²"] * values, *labels]
     group = f'<th colspan="{len(columns)}" class="group">'
     head = f'<tr><th colspan="3"></th>{group}learnt</th>{group}{starts_from(config.network)}</th><th></th></tr>'
     head += '<tr><th class="l">mode</th>'
@@ -352,6 +356,7 @@ def _evaluation(config: Config, result: Result) -> str:
             texts += [f"{row['adapt_lr']:g}", html.loss(row["loss"], row["loss_ci95"])]
             texts += [reached(row)] if classifies else []
             texts += of_values(row) if values else []
+            texts += of_labels(row) if labels else []
         texts.append(f"{learnt['tasks']:,}")
         kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
         body += f'<tr class="{kind}"><td>{html.text(learnt["mode"])}</td>{html.cells(texts)}</tr>'

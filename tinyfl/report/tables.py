@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyfl.report import html
-from tinyfl.report.figures import metric
+from tinyfl.report.figures import METRICS, metric
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import reached
 from tinyfl.runs.evaluation import LEADING_STEPS
@@ -76,14 +76,14 @@ def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
         counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
         sizes = [html.size(result["device_ram_bytes"]), html.size(sum(on_the_line(result)))]
         body += f"{html.cells([*counts, *sizes])}</tr>"
-    what = "Accuracy" if metric(results[0]["evaluation"]) == "accuracy" else "Mean squared error"
+    what = METRICS[metric(results[0]["evaluation"])].capitalize()
     note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."
     return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
 
 
 def _best(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the highest accuracy, or for regression with the lowest loss; none if all diverged."""
+    """The rows with the lowest loss, or else the highest metric; none if all diverged."""
     key = metric(rows)
-    usable = [row[key] for row in rows if html.known(row[key])]
-    best = (max if key == "accuracy" else min)(usable, default=None)
-    return [row for row in rows if usable and row[key] == best]
+    usable = [row[key] for row in rows if html.known(row.get(key))]
+    best = (min if key == "loss" else max)(usable, default=None)
+    return [row for row in rows if usable and row.get(key) == best]

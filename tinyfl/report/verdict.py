@@ -27,7 +27,9 @@ def method(floor: Row) -> str:
 
 
 def reached(row: Row) -> str:
-    """A row's result as text: accuracy for classification, else loss."""
+    """A row's result as text: accuracy for classification, macro average precision for labels, else loss."""
+    if row.get("macro_ap") is not None:
+        return html.percent(row["macro_ap"], row.get("macro_ap_ci95"))
     if row.get("accuracy") is not None:
         return html.percent(row["accuracy"], row["accuracy_ci95"])
     return html.loss(row["loss"], row["loss_ci95"])
@@ -38,6 +40,18 @@ def of_values(row: Row) -> list[str]:
     if row.get("mae") is None:
         return ["", ""]
     return [html.loss(row["mae"], row["mae_ci95"]), "" if row.get("r2") is None else f"{row['r2']:.3f}"]
+
+
+LABELS = {
+    "macro_ap": "macro AP", "micro_ap": "micro AP", "macro_f1_flair": "macro F1 (FLAIR)", "macro_f1_sklearn": "macro F1",
+    "micro_f1": "micro F1",
+}  # fmt: skip
+"""The scores of labels that tables have, with their names."""
+
+
+def of_labels(row: Row) -> list[str]:
+    """The LABELS of a row as text; empty where a device diverged."""
+    return ["" if row.get(key) is None else html.percent(row[key], row.get(f"{key}_ci95")) for key in LABELS]
 
 
 def leading(rows: list[Row], shots: int | None = None) -> Row:
@@ -56,6 +70,8 @@ def verdict(result: Row, config: Config) -> str:
     floor = worse[-1]
     row = leading(result["evaluation"], floor["shots"])
     what = "err by (squared)" if floor["accuracy"] is None else "are right in"
+    if floor.get("macro_ap") is not None:
+        what = "reach a macro average precision of"
     return (
         f"Worse than without a network: after {LEADING_STEPS} steps on {html.counted(floor['shots'], 'shot')} unseen devices "
         f"{what} {reached(row)}; {_WORDS[method(floor)]} alone gives {reached(floor)}. {_advice(result, config, floor)}"
@@ -73,13 +89,18 @@ def _advice(result: Row, config: Config, floor: Row) -> str:
 
 
 def without_a_network(result: Row) -> list[str]:
-    """Results without a network that the table lacks; for regression also the remaining share of the error (R²)."""
+    """Results without a network that the table lacks; for regression also the remaining share of the error (R²); for
+    labels also their other scores."""
     rows = {(row["shots"], method(row)): row for row in result["floor"]}
     lines = [f"majority, {html.counted(s, 'shot')}: {reached(row)}" for (s, name), row in rows.items() if name == MAJORITY]
     for (shots, name), floor in rows.items():
         if name != SUPPORT_MEAN or not floor["loss"]:
             continue
         row = leading(result["evaluation"], shots)
+        if floor.get("macro_ap") is not None:
+            lines.append(_of_labels_words(html.counted(shots, "shot"), row))
+            lines.append(_of_labels_words(f"{html.counted(shots, 'shot')}, {name}", floor))
+            continue
         if row.get("mae") is not None:
             mae, r2 = of_values(row)
             lines.append(f"{html.counted(shots, 'shot')}: mean absolute error {mae}" + (f", R² {r2}" if r2 else ""))
@@ -89,3 +110,9 @@ def without_a_network(result: Row) -> list[str]:
                 f"{1 - row['loss'] / floor['loss']:.3f} against the support mean, which is off by {sqrt(floor['loss']):.3g}"
             )
     return lines
+
+
+def _of_labels_words(what: str, row: Row) -> str:
+    scores = [f"{name} {text}" for name, text in zip(LABELS.values(), of_labels(row), strict=True) if text]
+    scores.append(f"cross-entropy {html.loss(row['loss'], row['loss_ci95'])}")
+    return f"{what}: {', '.join(scores)}"

@@ -128,7 +128,7 @@ def measure(
     for (mode, shot), (result,) in zip(curves, task.measured(network, theta, trials), strict=True):
         for k, steps in enumerate(STEPS):
             loss, loss_ci95, devices = result.curves["loss"][k].mean_and_interval()
-            further: dict[str, float | None] = {"accuracy": None, "accuracy_ci95": None}
+            further: dict[str, Any] = {"accuracy": None, "accuracy_ci95": None}
             for metric in result.curves.keys() & (METRICS if np.isfinite(loss) else {"accuracy"}):
                 further[metric], further[f"{metric}_ci95"], _ = result.curves[metric][k].mean_and_interval()
             if result.values and np.isfinite(loss):

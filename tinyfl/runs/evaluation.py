@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Phase, nearest_mean
-from tinyfl.core import F32, F64, FASTEST, Engine, TableSource
+from tinyfl.core import F32, F64, FASTEST, I32, Engine, TableSource
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
+from tinyfl.runs.multilabel import LabelScores, first_of_each, label_scores
 from tinyfl.tasks import Episodes, Task
 from tinyfl.tasks.standard import Standardisation
 
@@ -39,12 +40,16 @@ VALIDATION_EPISODES = 200
 AT_ONCE = 16
 """Episodes whose inputs the floor gathers at once."""
 
+OUTPUTS_AT_ONCE = 1 << 24
+"""Numbers that an evaluation of labels gathers at once, but those of AT_ONCE episodes at least."""
+
 
 @dataclass(frozen=True)
 class Row:
     """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval, after ``steps`` at learning
     rate ``adapt_lr`` on ``shots``. ``accuracy`` is None for regression, whose loss and mean absolute error are in the units of
-    the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples of all devices."""
+    the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples of all devices, and
+    ``labels`` are the scores over them, where each of several labels is a yes or a no."""
 
     mode: Mode
     shots: int
@@ -58,10 +63,13 @@ class Row:
     mae: float | None = None
     mae_ci95: float | None = None
     r2: float | None = None
+    labels: LabelScores | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return finite(asdict(self))
+        """Plain data for JSON; the scores of labels are among the others."""
+        row = asdict(self)
+        labels = row.pop("labels") or {}
+        return finite(row | labels)
 
 
 def finite(data: dict[str, Any]) -> dict[str, Any]:
@@ -247,6 +255,8 @@ def _rows(
     loop: bytes,
     engine: Engine,
 ) -> list[Row]:
+    if network.loss is Loss.sigmoid_cross_entropy:
+        return _label_rows(network, theta, episodes, mode, shots, rate, loop, engine)
     standard = task.standardisation
     adapted = core.adapt(
         network.plan, theta, episodes.support, episodes.query, STEPS, loop,
@@ -259,11 +269,46 @@ def _rows(
         accuracy, accuracy_ci95 = None, None
         if network.classifies:
             accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
-        of_values: dict[str, float | None] = {}
+        of_values: dict[str, Any] = {}
         if adapted.outputs is not None and np.isfinite(loss):
             of_values = scores(adapted.outputs[k], episodes, standard)
         rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks, **of_values))
     return rows
+
+
+def _label_rows(
+    network: Network, theta: F32, episodes: Episodes, mode: Mode, shots: int, rate: float, loop: bytes, engine: Engine
+) -> list[Row]:
+    """The rows of several labels, of some episodes at a time: outputs may be many. A sample that its device repeats counts once
+    in the scores."""
+    losses, outputs = [], []
+    at_once = max(AT_ONCE, OUTPUTS_AT_ONCE // (len(STEPS) * episodes.query.samples * network.outputs))
+    for part in _parts(episodes, at_once):
+        adapted = core.adapt(network.plan, theta, part.support, part.query, STEPS, loop, engine=engine, outputs=True)
+        assert adapted.outputs is not None
+        losses.append(adapted.loss)
+        outputs.append(adapted.outputs[:, first_of_each(part.query.rows)])
+    loss_of, answers, (truth, device) = np.concatenate(losses, axis=1), np.concatenate(outputs, axis=1), _truth(episodes)
+    rows = []
+    for k, steps in enumerate(STEPS):
+        loss, loss_ci95, tasks = mean_and_interval(loss_of[k], episodes.device)
+        labels = label_scores(answers[k], truth, device) if np.isfinite(loss) else None
+        rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, None, None, tasks, labels=labels))
+    return rows
+
+
+def _parts(episodes: Episodes, at_once: int = AT_ONCE) -> Iterator[Episodes]:
+    """``at_once`` episodes after another."""
+    for first in range(0, len(episodes.device), at_once):
+        yield episodes.chosen(np.arange(first, min(first + at_once, len(episodes.device))))
+
+
+def _truth(episodes: Episodes) -> tuple[NDArray[np.bool_], I32]:
+    """Each query sample once: the labels that it has, (samples, labels), and its device (samples,)."""
+    rows = episodes.query.rows
+    once = first_of_each(rows)
+    assert episodes.query.targets is not None
+    return episodes.query.targets[rows[once]] > 0.5, np.repeat(episodes.device, once.sum(axis=1))
 
 
 def scores(outputs: F32, episodes: Episodes, standard: Standardisation | None) -> dict[str, float | None]:
@@ -289,8 +334,24 @@ def floor(task: Task, network: Network, *, shots: tuple[int, ...], tasks: int) -
         for method, what, values in trivial(task, network, episodes):
             mean, ci95, devices = mean_and_interval(values, episodes.device)
             none = dict.fromkeys(("loss", "loss_ci95", "accuracy", "accuracy_ci95"))
-            rows.append(finite({"shots": shot, "method": method, **none, what: mean, f"{what}_ci95": ci95, "tasks": devices}))
+            row = {"shots": shot, "method": method, **none, what: mean, f"{what}_ci95": ci95, "tasks": devices}
+            rows.append(finite(row | _label_floor(network, episodes)))
     return rows
+
+
+def _label_floor(network: Network, episodes: Episodes) -> dict[str, Any]:
+    """The scores of the shares of labels in the support set, where each of several labels is a yes or a no."""
+    if network.loss is not Loss.sigmoid_cross_entropy:
+        return {}
+    odds = np.log(1 / _label_shares(episodes.support) - 1)
+    answers = np.repeat(-odds, first_of_each(episodes.query.rows).sum(axis=1), axis=0)
+    return asdict(label_scores(answers.astype(np.float32), *_truth(episodes)))
+
+
+def _label_shares(support: TableSource) -> NDArray[np.float64]:
+    """How likely each label is, by a support set alone: (episodes, labels), by Laplace's rule of succession."""
+    assert support.targets is not None
+    return np.stack([(support.targets[rows].sum(axis=0, dtype=np.float64) + 1) / (len(rows) + 2) for rows in support.rows])
 
 
 def trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[str, str, NDArray[np.floating[Any]]]]:
@@ -310,13 +371,17 @@ def trivial(task: Task, network: Network, episodes: Episodes) -> Iterator[tuple[
         if task.standardisation is not None:
             errors *= task.standardisation.target_scale
         yield SUPPORT_MEAN, "loss", (errors**2).mean(axis=(1, 2))
+    else:
+        assert query.targets is not None
+        shares = _label_shares(support)
+        of_each = [query.targets[rows].mean(axis=0, dtype=np.float64) for rows in query.rows]
+        yield SUPPORT_MEAN, "loss", -(of_each * np.log(shares) + (1 - np.array(of_each)) * np.log(1 - shares)).mean(axis=1)
 
 
 def _nearest_mean(episodes: Episodes, classes: int) -> F32:
     """The accuracy of the nearest class mean (episodes,), some episodes at a time: their inputs are large."""
     shares = []
-    for first in range(0, len(episodes.device), AT_ONCE):
-        part = episodes.chosen(np.arange(first, min(first + AT_ONCE, len(episodes.device))))
+    for part in _parts(episodes):
         support, query = part.support, part.query
         assert support.labels is not None
         assert query.labels is not None
@@ -329,6 +394,8 @@ def worse_than_floor(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     leading = {row["shots"]: row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS)}
 
     def beats(floor: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        if floor.get("macro_ap") is not None:
+            return bool(floor["macro_ap"] > (row.get("macro_ap") or 0.0))
         if floor["accuracy"] is not None:
             return bool(floor["accuracy"] > row["accuracy"])
         return bool(row["loss"] is None or floor["loss"] < row["loss"])

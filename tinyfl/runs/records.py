@@ -37,7 +37,26 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
 
-class EvaluationRow(_Record):
+class LabelScoresRecord(_Record):
+    """The scores of labels (tinyfl.runs.multilabel.LabelScores); null where there are none."""
+
+    macro_ap: Share | None = None
+    macro_ap_ci95: Number | None = None
+    micro_ap: Share | None = None
+    macro_ap_200: Share | None = None
+    micro_ap_200: Share | None = None
+    macro_precision: Share | None = None
+    macro_recall: Share | None = None
+    macro_f1_flair: Share | None = None
+    macro_f1_sklearn: Share | None = None
+    micro_precision: Share | None = None
+    micro_recall: Share | None = None
+    micro_f1: Share | None = None
+    labels_seen: Count | None = None
+    answered: Count | None = None
+
+
+class EvaluationRow(LabelScoresRecord):
     """A row of the evaluation (tinyfl.runs.evaluation.Row)."""
 
     mode: Literal["batch", "stream"]
@@ -54,7 +73,7 @@ class EvaluationRow(_Record):
     r2: Annotated[float, Field(le=1, allow_inf_nan=False)] | None = None
 
 
-class FloorRow(_Record):
+class FloorRow(LabelScoresRecord):
     """A row of the floor: the accuracy of a method without a network, or the loss of the support mean."""
 
     shots: Positive

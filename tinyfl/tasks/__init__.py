@@ -134,15 +134,25 @@ def load_task(
     standardise: bool = True,
     targets: str = "",
     standard: Standardisation | None = None,
+    label_set: str = "coarse",
+    image_side: int = 32,
 ) -> Task:
     """Loads the task ``name``, tinyfl's own or an installed package's, or one whose code is loaded; ``data``
     is the user's file, if the task needs one.
 
     Only for the task npz: whether to ``standardise`` inputs and values, the kind of ``targets``, and ``standard``, an earlier
-    run's standardisation, which overrides both.
+    run's standardisation, which overrides both. Only for the task flair: ``label_set`` and ``image_side``, as in
+    tinyfl.config.Config.
     Raises ConfigError for an unknown name or a missing file, DataError for a malformed one.
     """
-    settings = {"data": data, "seed": seed, "standardise": standardise, "targets": targets, "standard": standard}
+    settings: dict[str, Any] = {
+        "data": data,
+        "seed": seed,
+        "standardise": standardise,
+        "targets": targets,
+        "standard": standard,
+    }
+    settings |= {"label_set": label_set, "image_side": image_side}
     task: Task = Chosen.read("task", name).complete().made(settings)
     return task
 

@@ -235,10 +235,10 @@ def emulated(boards: "Sequence[Served]") -> None:
 
 
 def _figure(row: dict[str, Any]) -> str:
-    """Accuracy in per cent, or loss, with the half-width of its interval."""
-    if row.get("accuracy") is not None:
-        width = row.get("accuracy_ci95")
-        return f"{100 * row['accuracy']:.1f} %" + (f" ± {100 * width:.1f}" if width is not None else "")
+    """Accuracy or macro average precision in per cent, or loss, with the half-width of its interval."""
+    for key in ("macro_ap", "accuracy"):
+        if row.get(key) is not None:
+            return html.percent(row[key], row.get(f"{key}_ci95"))
     if row["loss"] is None:
         return "diverged"
     return html.loss(row["loss"], row.get("loss_ci95"))
