@@ -174,8 +174,8 @@ def learning_curve(metrics: Sequence[Mapping[str, Any]], unit: str, *, log: bool
 
 
 def validation(rows: Sequence[Mapping[str, Any]], best: int | None, unit: str) -> bytes:
-    """The evaluations on validation devices, as accuracy or loss in ``unit`` over sample gradients, or over rounds where an older
-    tinyfl counted none; with their deviation over devices. The round ``best`` is marked."""
+    """The evaluations on validation devices, as accuracy or loss in ``unit`` over sample gradients, or over rounds where an
+    older tinyfl counted none; with their deviation over devices. The round ``best`` is marked."""
     key, spent = metric(rows), "sample_gradients" if all(row.get("sample_gradients") for row in rows) else "round"
     with styled():
         figure = canvas(2.6)
