@@ -90,7 +90,7 @@ def test_evaluations_of_an_older_tinyfl_are_still_read_and_drawn() -> None:
     row = ValidationRow.model_validate({"round": 3, "adapt_lr": 0.1, "loss": 0.2, "accuracy": None})
     rows = [row.model_dump(), {**row.model_dump(), "round": 6, "loss": 0.1}]
     assert row.sample_gradients is row.deviation is None
-    assert figures.validation(rows, 6).startswith(b"\x89PNG")
+    assert figures.validation(rows, 6, "mean squared error").startswith(b"\x89PNG")
 
 
 def test_a_run_without_evaluations_has_nothing_of_them(tmp_path: Path) -> None:

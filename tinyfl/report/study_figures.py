@@ -8,7 +8,6 @@ import numpy as np
 from tinyfl.report import html
 from tinyfl.report.figures import (
     BACKGROUND,
-    DRAWING,
     MAX_LABEL_CHARS,
     STYLES,
     canvas,
@@ -32,7 +31,7 @@ def panels(rows: Sequence[Row], labels: Sequence[str], reached: Sequence[Row], r
     """Three panels side by side. ``reached`` is what each of ``rows`` reaches in the end, with its interval, and ``ram`` a
     device's RAM in bytes. Lines beyond those that can be told apart are grey: the best are not."""
     looks = _looks(reached, key)
-    with DRAWING, styled():
+    with styled():
         figure = canvas(2.9 + 0.09 * min(len(rows), len(STYLES)))
         of_gradients, of_bytes, of_ram = figure.subplots(1, 3, sharey=True)
         for row, label, end, bytes_of_ram, look in zip(rows, labels, reached, ram, looks, strict=True):
