@@ -4,7 +4,7 @@ import codecs
 import io
 from typing import TextIO
 
-ALIKE = {"·": "-", "–": "-", "…": "...", "µ": "u", "±": "+-", "²": "^2", "→": "->", "✓": "ok", "✗": "X"}
+ALIKE = {"·": "-", "–": "-", "…": "...", "µ": "u", "±": "+-", "×": "x", "²": "^2", "→": "->", "✓": "ok", "✗": "X"}
 """What stands for characters of our own output; any other becomes a question mark."""
 
 
