@@ -1,5 +1,9 @@
 """Episodes of the classes in a user's own data: nothing that is tested was trained on, and the cures of refusals work."""
 
+import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from test_docs import ROOT, commands, write_files
 
 import tinyfl
+from tinyfl.cli import app
 from tinyfl.core import TableSource
 from tinyfl.data import Reading, Table
 from tinyfl.errors import ConfigError, DataError
@@ -165,3 +171,24 @@ def test_a_run_learns_to_tell_classes_it_never_saw(tmp_path: Path) -> None:
     assert run.result["shots_of"] == "class"
     again = tinyfl.simulate(resume=tmp_path / "run")
     assert again.result["theta_sha256"] == run.result["theta_sha256"]
+
+
+@pytest.mark.slow
+def test_the_page_takes_a_strangers_twelve_classes_to_a_table_and_a_new_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(ROOT / "docs" / "twelve-classes.md")
+    subprocess.run([sys.executable, "machines.py"], check=True)
+    *before, adapt = (shlex.split(line)[1:] for page, line in commands() if page == "docs/twelve-classes.md")
+    for words in before:
+        app(words, standalone_mode=False)
+    subprocess.run([sys.executable, "mine.py"], check=True)
+    capsys.readouterr()
+    app([*adapt, "--json"], standalone_mode=False)
+    adapted = json.loads(capsys.readouterr().out)
+    assert adapted["measured_on"] == "the rest"
+    assert adapted["curve"][-1]["accuracy"] > 0.8 > adapted["curve"][0]["accuracy"]
+    for table in json.loads(Path("studies/machines/study.json").read_text())["tables"]:
+        assert [row["values"]["algorithm"] for row in table["rows"]] == ["tinyreptile", "reptile", "joint"]
+        assert {(row["n"], row["gradients"]) for row in table["rows"]} == {(3, 320_000)}
