@@ -64,10 +64,13 @@ class Mixed:
 
     def cohorts(self, rounds: range, state: State) -> np.ndarray:
         cohorts, rng = self.of.cohorts(rounds, state), np.random.default_rng(0)
-        mixed = rng.permutation(cohorts.reshape(-1)).reshape(cohorts.shape)
-        while (twice := np.array([len(set(row)) < len(row) for row in mixed.tolist()])).any():
-            again = twice | (rng.random(len(mixed)) < 0.1)
-            mixed[again] = rng.permutation(mixed[again].reshape(-1)).reshape(-1, mixed.shape[1])
+        mixed, filled = np.empty_like(cohorts), np.zeros(len(cohorts), np.int64)
+        devices, count = np.unique(cohorts, return_counts=True)
+        # The most frequent first, each in the rounds with the most room: so there is room for all, and none comes twice.
+        for n in np.argsort(-count, kind="stable"):
+            at = np.argsort(filled + rng.random(len(filled)))[: count[n]]
+            mixed[at, filled[at]] = devices[n]
+            filled[at] += 1
         return np.sort(mixed, axis=1)
 
     def after(self, before: State, state: State, changes: Any) -> State:
