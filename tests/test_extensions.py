@@ -597,10 +597,10 @@ def test_a_new_task_algorithm_or_aggregator_is_one_file_and_one_entry(monkeypatc
 
 @pytest.mark.slow
 def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
-    """But for the two that a run takes where nothing is said, and the boards' source of that name."""
+    """But for the two that a run takes where nothing is said, the boards' source of that name, and the sets to download."""
     names = {name for entries in ENTRIES.values() for name in entries}
     own = {entry.where.partition(":")[0] for entries in ENTRIES.values() for entry in entries.values()}
-    own |= {f"tinyfl.registry.{kind}s" for kind in ENTRIES}
+    own |= {"tinyfl.data.published", *(f"tinyfl.registry.{kind}s" for kind in ENTRIES)}
     found = {
         (module, node.value)
         for module in modules()
@@ -609,8 +609,10 @@ def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
         if isinstance(node, ast.Constant) and node.value in names
     }
     assert found == {
-        ("tinyfl.config.settings", "digits"), ("tinyfl.config.settings", "tinyreptile"), ("tinyfl.fleets.linked", "sine"),
+        ("tinyfl.config.settings", "digits"), ("tinyfl.config.settings", "tinyreptile"), ("tinyfl.link", "sine"),
         ("tinyfl.core", "sine"),  # a function
+        ("tinyfl.tasks.npz", "npz"),  # tinyfl.tasks.classes:npz makes it, or episodes of its classes
+        ("tinyfl.data.columns", "activity"),  # a usual name of a column
     }  # fmt: skip
 
 

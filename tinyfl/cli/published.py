@@ -46,15 +46,16 @@ def convert(
     json: Json = False,
 ) -> None:
     """Make the .npz file of a task from a downloaded data set."""
-    from tinyfl.data.published import READERS
     from tinyfl.errors import ConfigError
+    from tinyfl.registry.tasks import TASKS
     from tinyfl.system.files import npz, write_whole
 
-    if task not in READERS:
-        raise ConfigError(f"nothing is converted for task {task!r}. Give one of {', '.join(READERS)}.")
+    converters = {name: entry.converter for name, entry in TASKS.items() if entry.converter}
+    if task not in converters:
+        raise ConfigError(f"nothing is converted for task {task!r}. Give one of {', '.join(converters)}.")
     if out.suffix != ".npz":
         raise ConfigError(f"{out} would be an .npz file. Give a name that ends so, such as {task}.npz.")
-    module, _, name = READERS[task].partition(":")
+    module, _, name = converters[task].partition(":")
     arrays = getattr(import_module(module), name)(source)
     write_whole(out, npz(**arrays))
     shapes = {name: list(array.shape) for name, array in arrays.items()}

@@ -72,13 +72,6 @@ PUBLISHED = (
     ),
 )  # fmt: skip
 
-READERS = {
-    "keywords": "tinyfl.tasks.keywords:arrays",
-    "activity": "tinyfl.tasks.activity:arrays",
-    "presence": "tinyfl.tasks.presence:arrays",
-}
-"""What makes a task's arrays of a download, as module:function."""
-
 
 def verify(path: Path) -> dict[str, Any]:
     """What is known of the file at ``path``, by its name: "verified" if it has the published checksum, "unchecked" if none is

@@ -22,6 +22,7 @@ from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
 from tinyfl.fleet import BOARD_CURE, UNSAVED, Event, Phis, Saved, summed
+from tinyfl.link import SINE
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import confined
 from tinyfl.link.wire import Opener
@@ -36,8 +37,6 @@ MAX_DETAIL = 500
 """Maximum length of an event's detail, in characters."""
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
-
-SINE = "sine"
 
 
 @dataclass

@@ -4,3 +4,6 @@ import logging
 
 # smpclient logs the frames it drops, which are requested again; a board may send any number of them.
 logging.getLogger("smpclient").addHandler(logging.NullHandler())
+
+SINE = "sine"
+"""The source of samples that every firmware of tinyfl has."""

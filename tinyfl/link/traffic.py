@@ -8,6 +8,8 @@ count with the four bytes that they may take.
 
 from dataclasses import dataclass
 
+from tinyfl.link import SINE
+
 BUFFER = 1024
 """The longest message of the boards that tinyfl has manifests for, in bytes."""
 
@@ -65,7 +67,7 @@ def _write_block(off: int, total: int, count: int) -> int:
 
 
 def _order(inner: bytes) -> int:
-    source = len("sine")
+    source = len(SINE)
     return (
         HEADER + _map(*TRAIN) + 4 * WORD + LONG + _head(HASH) + HASH + _head(len(inner)) + len(inner) + _head(source) + source
     )

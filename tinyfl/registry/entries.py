@@ -21,10 +21,12 @@ class Entry:
 @dataclass(frozen=True)
 class TaskEntry(Entry):
     """A task. ``tuned`` are its defaults with an algorithm of that name; ``file`` is what the user's --data holds, if it needs
-    any; ``shots_per_class``: whether shots are counted per class, not in total."""
+    any, and ``converter``, as module:name, what makes it of a published set; ``shots_per_class``: whether shots are counted per
+    class, not in total."""
 
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     file: str = ""
+    converter: str = ""
     shots_per_class: bool = False
 
 

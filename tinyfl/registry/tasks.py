@@ -56,6 +56,7 @@ TASKS: dict[str, TaskEntry] = by_name(
             "joint": {"rate": 0.2},
         },
         file="an .npz file of log-mel features (tinyfl data convert keywords)",
+        converter="tinyfl.tasks.keywords:arrays",
     ),
     TaskEntry(
         "activity", "tinyfl.tasks.activity:Activity",
@@ -67,6 +68,7 @@ TASKS: dict[str, TaskEntry] = by_name(
             "joint": {"rate": 0.2, "cohort": 20, "rounds": 500},
         },
         file="WISDM_ar_latest.tar.gz, or what tinyfl data convert activity makes of it",
+        converter="tinyfl.tasks.activity:arrays",
     ),
     TaskEntry(
         "presence", "tinyfl.tasks.presence:Presence",
@@ -79,6 +81,7 @@ TASKS: dict[str, TaskEntry] = by_name(
             "joint": {"rate": 0.1},
         },
         file="UCI 864 or 357 as it is downloaded, or what tinyfl data convert presence makes of it",
+        converter="tinyfl.tasks.presence:arrays",
     ),
     TaskEntry(
         "flair", "tinyfl.tasks.flair:Flair",
