@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import once
 import pytest
 from hypothesis import settings
 
+from tinyfl.building import build
 from tinyfl.system import cache
 
 settings.register_profile("tinyfl", deadline=None)  # a busy machine is no error
@@ -50,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         path = item.path.relative_to(HERE).as_posix()
         if path.startswith(SLOW_PATHS) or not SLOW_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Firmware of the same input is compiled once for all workers, in whichever folders it is built; it is linked in each."""
+    base = tmp_path_factory.getbasetemp()
+    once.FOLDER = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_replace", once.compile_once)
+        yield
 
 
 @pytest.fixture
