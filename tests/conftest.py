@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tinyfl.building import build
+from tinyfl.report import devices, figures
 from tinyfl.system import cache
 
 settings.register_profile("tinyfl", deadline=None)  # a busy machine is no error
@@ -22,6 +23,8 @@ settings.load_profile("tinyfl")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+BLANK, RENDER = b"\x89PNG\r\n\x1a\n", figures.png
 
 HERE = Path(__file__).parent
 SLOW_PATHS = (
@@ -62,6 +65,30 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_replace", once.compile_once)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_figures() -> Iterator[None]:
+    """Figures are drawn but not rendered, which takes longer than most runs of the tests; see ``rendered``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (figures, devices):
+            patch.setattr(module, "png", lambda _: BLANK)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rendered() -> Iterator[None]:
+    """Figures are rendered, for a module's tests of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (figures, devices):
+            patch.setattr(module, "png", RENDER)
+        yield
+
+
+@pytest.fixture
+def figureless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that the test starts find no matplotlib, whose figures take longer than their runs."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE / "figureless"))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {"network": "mlp-8", "devices": 20, "cohort": 5, "rounds
 JOINT = ALGORITHMS["joint"]
 WORDS = ["--algorithm", "cosine:CosineReptile", "--task", "sensors:Sensors"]
 
-pytestmark = pytest.mark.usefixtures("modules_here")
+pytestmark = pytest.mark.usefixtures("modules_here", "figureless")
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def tinyfl(*words: str | bytes, env: dict[str, str] | None = None) -> subprocess
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, figureless: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

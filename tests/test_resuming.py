@@ -33,7 +33,7 @@ OWN: dict[str, Any] = {"task": "npz", "network": "mlp-4", "rounds": 40, "tasks":
 
 
 @pytest.fixture(autouse=True)
-def quick(no_page: None) -> None:
+def quick(no_page: None, figureless: None) -> None:
     """No run here is about its page."""
 
 

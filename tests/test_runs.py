@@ -19,6 +19,7 @@ from tinyfl.runs.directory import RunDirectory
 from tinyfl.system.files import write_whole
 
 SMALL = {"task": "sine", "network": "mlp-16-16", "rounds": 400, "cohort": 20, "devices": 100, "tasks": 20}
+pytestmark = pytest.mark.usefixtures("figureless")
 OPTIONS = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
 
 

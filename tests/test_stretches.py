@@ -32,17 +32,11 @@ from tinyfl.flower.messages import read_stretch, stretch_record, theta_record
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.strategy import FleetStrategy
 from tinyfl.networks import network
-from tinyfl.report import figures
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulators.native import MAX_AT_ONCE, NativeFleet
 from tinyfl.tasks import StretchTask, Task, load_task
 
 SMALL: dict[str, Any] = {"task": "sine", "network": "mlp-8", "devices": 50, "cohort": 1, "tasks": 4, "adapt_lr": 0.01}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "DPI", 30)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +244,7 @@ def test_a_run_stopped_round_by_round_at_any_round_goes_on_in_stretches(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("figureless")
 def test_kill_9_in_any_stretch_and_resume_leaves_the_files_of_a_whole_run(tmp_path: Path) -> None:
     options = {**SMALL, "network": "mlp-64-64-tanh", "rounds": 4000}
     whole, out = tinyfl.simulate(out=tmp_path / "whole", **options), tmp_path / "killed"
