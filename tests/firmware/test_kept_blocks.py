@@ -34,8 +34,8 @@ TRAINED = Inner((Phase(2, rate=0.05), Phase(3, 2, 2, 0.05, pull=0.5)), kept=1, l
 
 
 @pytest.fixture(scope="module")
-def built(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-fsanitize=undefined", "-fno-sanitize-recover=all")
+def built(cc: str) -> Board:
+    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 def theta_of(round: int) -> F32:
