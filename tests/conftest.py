@@ -1,5 +1,6 @@
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import once
 import pytest
 from hypothesis import settings
 
-from tinyfl.building import build
+from tinyfl.building import boards, build
 from tinyfl.report import devices, figures
 from tinyfl.system import cache
 
@@ -159,6 +160,15 @@ def firmware_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
         if variable not in os.environ:
             monkeypatch.setenv(variable, str(cache.folder("zig")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
+
+
+@pytest.fixture
+def built_before(emulators: None) -> None:
+    """Firmware for commands that the test starts, which would compile it for themselves."""
+    from tinyfl.fleets import emulation
+
+    for name in ("posix", "mps2-an386") if shutil.which("cc") else ("mps2-an386",):
+        emulation.firmware(boards.load(name), "zig")
 
 
 @pytest.fixture

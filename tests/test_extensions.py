@@ -426,8 +426,8 @@ def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_simulated_d
     killed_resumed_reported_and_adapted("", 3000, tmp_path)
 
 
-@pytest.mark.usefixtures("emulators")
-@pytest.mark.parametrize(("board", "rounds"), [("posix", 60), ("mps2-an386", 12)])
+@pytest.mark.usefixtures("built_before")
+@pytest.mark.parametrize(("board", "rounds"), [("posix", 30), ("mps2-an386", 12)])
 def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_two_boards(
     tmp_path: Path, board: str, rounds: int
 ) -> None:

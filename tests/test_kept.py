@@ -105,7 +105,7 @@ def test_simulated_devices_killed_again_and_again_end_with_the_same_theta() -> N
     whole = theta_of(*WORDS, "--out", "whole")
     killed("killed", 5)
     chance, kills = random.Random(3), 1
-    for _ in range(6):
+    for _ in range(4):
         process = started("--resume", "killed", *RESUME)
         time.sleep(0.8 + chance.random())  # Python starts in about a second
         kills += process.poll() is None
@@ -140,7 +140,7 @@ def test_boards_that_outlive_the_coordinator_go_back_to_its_checkpoint(boards_of
     assert not resets("killed")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("built_before")
 def test_emulated_boards_that_end_with_the_coordinator_start_from_theta_and_it_is_logged() -> None:
     configure("native = 2", 'board = "posix"\ncount = 2', rounds=200)
     killed("killed", 20)
@@ -149,8 +149,7 @@ def test_emulated_boards_that_end_with_the_coordinator_start_from_theta_and_it_i
     assert "it started from theta, so theta is not repeatable" in resets("killed")[0]["detail"]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("emulators")
+@pytest.mark.usefixtures("built_before")
 def test_one_board_that_restarts_starts_from_theta_and_it_is_logged() -> None:
     Path("faults.toml").write_text('[[fault]]\nboard = 1\ndirection = "to-board"\nframe = 40\nkind = "reset"\n')
     configure('board = "mps2-an386"\ncount = 3\nfaults = "faults.toml"', rounds=12)
