@@ -172,6 +172,7 @@ def test_the_page_on_your_own_algorithm_and_task_does_what_it_says(tmp_path: Pat
     strategy.start(grid, names["theta_record"](start.theta), num_rounds=1, train_config=names["told"])
 
 
+@pytest.mark.slow
 def test_the_page_on_tasks_makes_a_data_set_that_a_fleet_learns() -> None:
     run = session(ROOT / "docs" / "tasks.md")["run"]
     assert run.result["devices"] == 14  # 20 less 4 held out, and 15 % of the rest for validation
@@ -300,6 +301,7 @@ def test_python_on_other_pages_runs(page: Path) -> None:
     session(page)
 
 
+@pytest.mark.slow
 def test_the_wisdm_recipe_holds_ten_users_out_and_nothing_of_them_leaks(shared_data: Callable[[str], Path]) -> None:
     source = shared_data("wisdm_users.npz")
     script = next(block for block in blocks(ROOT / "docs" / "tasks.md") if block.title == "wisdm.py")

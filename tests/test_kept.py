@@ -116,6 +116,7 @@ def test_simulated_devices_killed_again_and_again_end_with_the_same_theta() -> N
     assert not resets("killed")
 
 
+@pytest.mark.slow
 def test_what_is_kept_decides_theta_and_is_not_that_of_another_run() -> None:
     configure("native = 4", rounds=40)
     fresh, again = theta_of(*WORDS, "--out", "fresh"), theta_of(*WORDS, "--out", "again")
@@ -222,7 +223,7 @@ def block_of(device: int, number: int) -> np.ndarray:
 
 
 Rounds.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestRounds = Rounds.TestCase
+TestRounds = pytest.mark.slow(Rounds.TestCase)
 
 
 @pytest.mark.parametrize("torn", ["rounds", "sums", "blocks"])
@@ -252,6 +253,7 @@ def test_the_checksum_sees_every_bit_and_every_place() -> None:
     assert checksum(one + np.uint32(1), block) != plain
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew() -> None:
     configure("native = 4", rounds=40)
     fresh = theta_of(*WORDS, "--out", "fresh")
@@ -265,6 +267,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew() -> None
     assert theta_of("--resume", "broken", *RESUME) == fresh
 
 
+@pytest.mark.slow
 def test_a_new_device_adapts_as_the_runs_own_algorithm_says_once_it_is_given_again() -> None:
     configure("native = 4", rounds=40)
     theta_of(*WORDS, "--out", "run")

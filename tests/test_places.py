@@ -163,6 +163,7 @@ def test_a_file_is_written_in_a_folder_that_may_not_be_read(tmp_path: Path, monk
     assert (tmp_path / "file").read_bytes() == b"all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])  # NFS without locks, FUSE, Lustre
 def test_a_file_system_without_locks_is_said_before_the_first_round_and_leaves_nothing(
     shim: Path, tmp_path: Path, error: int
@@ -340,6 +341,7 @@ def contained(volume: Path, *words: object) -> "subprocess.CompletedProcess[str]
     return done
 
 
+@pytest.mark.slow
 def test_in_a_read_only_container_a_run_says_what_it_lacks_before_the_first_round_and_ends_well(tmp_path: Path) -> None:
     done = contained(tmp_path / "vol", "simulate", *OPTIONS, "--out", tmp_path / "vol/run")
     assert done.returncode == 0, done.stderr

@@ -227,6 +227,7 @@ class Coordinators(RuleBasedStateMachine):
         self.devices.restart()
 
 
+@pytest.mark.slow
 def test_board_simulator_and_specification_keep_the_same_blocks_through_kills_and_resumes(built: Board, tmp_path: Path) -> None:
     devices = Devices(built, tmp_path / "kept")
     run_state_machine_as_test(

@@ -31,7 +31,7 @@ def lines(cc: str, width: str, seed: int, count: int, *flags: str, plain: Sequen
     return expected
 
 
-@pytest.mark.parametrize("width", ["1", "4"])
+@pytest.mark.parametrize("width", [pytest.param("1", marks=pytest.mark.slow), "4"])
 def test_fast_kernels_give_the_plain_ones_bits(cc: str, width: str) -> None:
     learnt = lines(cc, width, 1, 150, "-O1")
     assert sum(": 0 " in line for line in learnt) > 100  # the rest fails the guard
