@@ -1,5 +1,6 @@
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -8,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import once
 import pytest
 from hypothesis import settings
 
+from tinyfl.building import boards, build
+from tinyfl.report import devices, figures
 from tinyfl.system import cache
 
 settings.register_profile("tinyfl", deadline=None)  # a busy machine is no error
@@ -20,6 +24,8 @@ settings.load_profile("tinyfl")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+BLANK, RENDER = b"\x89PNG\r\n\x1a\n", figures.png
 
 HERE = Path(__file__).parent
 SLOW_PATHS = (
@@ -50,6 +56,40 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         path = item.path.relative_to(HERE).as_posix()
         if path.startswith(SLOW_PATHS) or not SLOW_FIXTURES.isdisjoint(item.fixturenames):
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Firmware of the same input is compiled once for all workers, in whichever folders it is built; it is linked in each."""
+    base = tmp_path_factory.getbasetemp()
+    once.FOLDER = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_replace", once.compile_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_figures() -> Iterator[None]:
+    """Figures are drawn but not rendered, which takes longer than most runs of the tests; see ``rendered``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (figures, devices):
+            patch.setattr(module, "png", lambda _: BLANK)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rendered() -> Iterator[None]:
+    """Figures are rendered, for a module's tests of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (figures, devices):
+            patch.setattr(module, "png", RENDER)
+        yield
+
+
+@pytest.fixture
+def figureless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that the test starts find no matplotlib, whose figures take longer than their runs."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE / "figureless"))
 
 
 @pytest.fixture
@@ -120,6 +160,15 @@ def firmware_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
         if variable not in os.environ:
             monkeypatch.setenv(variable, str(cache.folder("zig")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "firmware"))
+
+
+@pytest.fixture
+def built_before(emulators: None) -> None:
+    """Firmware for commands that the test starts, which would compile it for themselves."""
+    from tinyfl.fleets import emulation
+
+    for name in ("posix", "mps2-an386") if shutil.which("cc") else ("mps2-an386",):
+        emulation.firmware(boards.load(name), "zig")
 
 
 @pytest.fixture

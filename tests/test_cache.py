@@ -157,6 +157,7 @@ def test_a_user_who_says_where_zig_keeps_its_files_is_heeded(unknown: Path, monk
     assert seen["ZIG_LOCAL_CACHE_DIR"] == str(own(unknown) / "zig")
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_without_a_home_and_without_a_word(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("XDG_") and key not in cache.LENT}
     draw = UNKNOWN + "from tinyfl.report.figures import styled, canvas, png\nwith styled(): print(len(png(canvas(1.0))))"

@@ -363,6 +363,7 @@ def test_a_source_that_cannot_be_built_in_is_refused(
     assert re.search(says, said.err, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("host_compiler")
 def test_a_run_on_boards_prints_one_json_object_that_lists_them(tinyfl: Command) -> None:
     said = tinyfl("run", *ON_BOARDS, "--board", "posix", "--devices", "2", "--cohort", "2", "--out", "run", "--json")
@@ -401,6 +402,7 @@ def test_ports_with_no_board_end_the_run_which_can_be_resumed(tinyfl: Command, m
     assert tinyfl("run", "simulated.toml", "--resume", "run", "--json").json["rounds"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("host_compiler")
 def test_emulate_prints_one_json_object_and_ends_with_a_signal() -> None:
     command = [sys.executable, "-m", "tinyfl.cli", "emulate", "--board", "posix", "--count", "2", "--first-id", "9", "--json"]
@@ -517,6 +519,7 @@ def test_bad_usage_leaves_with_2_and_an_empty_stdout(tinyfl: Command, words: lis
     assert said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_its_code_and_a_run_to_resume(tmp_path: Path, end: signal.Signals, code: int) -> None:
     out = tmp_path / "run"

@@ -43,6 +43,8 @@ def test_no_two_named_runs_look_alike_even_without_colour() -> None:
     assert len(set(styles)) == 8 and all(dashes != after for (_, dashes), (_, after) in pairwise(styles))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("rendered")
 @pytest.mark.parametrize("name", ["g", "a-name-of-a-run-that-says-all-about-its-settings-and-then-some-more-"])
 def test_forty_equal_runs_leave_the_panels_room_and_are_all_best(tmp_path: Path, name: str) -> None:
     run = tinyfl.simulate(

@@ -16,7 +16,6 @@ from tinyfl.cli.common import tell
 from tinyfl.errors import RunError
 from tinyfl.fleet import Event
 from tinyfl.flower import rounds
-from tinyfl.report import figures
 from tinyfl.runs.directory import Checkpoint, RunDirectory
 
 SMALL = {"task": "sine", "network": "mlp-8", "devices": 20, "cohort": 4, "rounds": 120, "tasks": 2, "adapt_lr": 0.01}
@@ -31,7 +30,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(figures, "DPI", 30)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def emulating(*words: str) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def boards_kit(emulators: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def boards_kit(built_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skips without what builds and emulates boards, posix too. Runs have no report, whose figures take longer than they."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
@@ -172,6 +172,7 @@ def test_the_page_on_your_own_algorithm_and_task_does_what_it_says(tmp_path: Pat
     strategy.start(grid, names["theta_record"](start.theta), num_rounds=1, train_config=names["told"])
 
 
+@pytest.mark.slow
 def test_the_page_on_tasks_makes_a_data_set_that_a_fleet_learns() -> None:
     run = session(ROOT / "docs" / "tasks.md")["run"]
     assert run.result["devices"] == 14  # 20 less 4 held out, and 15 % of the rest for validation
@@ -300,6 +301,7 @@ def test_python_on_other_pages_runs(page: Path) -> None:
     session(page)
 
 
+@pytest.mark.slow
 def test_the_wisdm_recipe_holds_ten_users_out_and_nothing_of_them_leaks(shared_data: Callable[[str], Path]) -> None:
     source = shared_data("wisdm_users.npz")
     script = next(block for block in blocks(ROOT / "docs" / "tasks.md") if block.title == "wisdm.py")
@@ -389,10 +391,12 @@ def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
     mine = arrays["device"] == 7
     np.savez("new-device.npz", x=arrays["x"][mine], y=arrays["y"][mine])
     own_data.rename("mine.npz")
-    tinyfl_itself = [sys.executable, "-m", "tinyfl.cli"]
     for page, line in commands():
-        if page == "README.md" and shlex.split(line)[1] not in ABOUT_BOARDS:
-            subprocess.run([*tinyfl_itself, *shlex.split(line)[1:]], check=True, capture_output=True)
+        words = shlex.split(line)[1:]
+        if page == "README.md" and words[0] == "simulate":
+            run_quickly(words)
+        elif page == "README.md" and words[0] not in ABOUT_BOARDS:
+            app(words, standalone_mode=False)
     assert Path("comparison.html").is_file()
     assert Path("adapted.npz").is_file()
     assert {path.name for path in Path("runs").iterdir()} == {"sine", "joint", "large", "mine", "conv", "conv-0"}

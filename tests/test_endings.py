@@ -157,6 +157,7 @@ def _interrupt(_: object) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_a_handler_of_the_users_own_is_called_and_stays(tmp_path: Path) -> None:
     heard = []
 

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {"network": "mlp-8", "devices": 20, "cohort": 5, "rounds
 JOINT = ALGORITHMS["joint"]
 WORDS = ["--algorithm", "cosine:CosineReptile", "--task", "sensors:Sensors"]
 
-pytestmark = pytest.mark.usefixtures("modules_here")
+pytestmark = pytest.mark.usefixtures("modules_here", "figureless")
 
 
 @pytest.fixture(autouse=True)
@@ -426,8 +426,8 @@ def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_simulated_d
     killed_resumed_reported_and_adapted("", 3000, tmp_path)
 
 
-@pytest.mark.usefixtures("emulators")
-@pytest.mark.parametrize(("board", "rounds"), [("posix", 60), ("mps2-an386", 12)])
+@pytest.mark.usefixtures("built_before")
+@pytest.mark.parametrize(("board", "rounds"), [("posix", 30), ("mps2-an386", 12)])
 def test_a_run_of_own_code_is_killed_resumed_reported_and_adapted_on_two_boards(
     tmp_path: Path, board: str, rounds: int
 ) -> None:

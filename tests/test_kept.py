@@ -48,7 +48,7 @@ WORDS = [
 
 
 @pytest.fixture(autouse=True)
-def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_files(tmp_path: Path, figureless: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_own(tmp_path)
     sys.modules.pop("head", None)
@@ -105,7 +105,7 @@ def test_simulated_devices_killed_again_and_again_end_with_the_same_theta() -> N
     whole = theta_of(*WORDS, "--out", "whole")
     killed("killed", 5)
     chance, kills = random.Random(3), 1
-    for _ in range(6):
+    for _ in range(4):
         process = started("--resume", "killed", *RESUME)
         time.sleep(0.8 + chance.random())  # Python starts in about a second
         kills += process.poll() is None
@@ -116,6 +116,7 @@ def test_simulated_devices_killed_again_and_again_end_with_the_same_theta() -> N
     assert not resets("killed")
 
 
+@pytest.mark.slow
 def test_what_is_kept_decides_theta_and_is_not_that_of_another_run() -> None:
     configure("native = 4", rounds=40)
     fresh, again = theta_of(*WORDS, "--out", "fresh"), theta_of(*WORDS, "--out", "again")
@@ -140,7 +141,7 @@ def test_boards_that_outlive_the_coordinator_go_back_to_its_checkpoint(boards_of
     assert not resets("killed")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("built_before")
 def test_emulated_boards_that_end_with_the_coordinator_start_from_theta_and_it_is_logged() -> None:
     configure("native = 2", 'board = "posix"\ncount = 2', rounds=200)
     killed("killed", 20)
@@ -149,8 +150,7 @@ def test_emulated_boards_that_end_with_the_coordinator_start_from_theta_and_it_i
     assert "it started from theta, so theta is not repeatable" in resets("killed")[0]["detail"]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("emulators")
+@pytest.mark.usefixtures("built_before")
 def test_one_board_that_restarts_starts_from_theta_and_it_is_logged() -> None:
     Path("faults.toml").write_text('[[fault]]\nboard = 1\ndirection = "to-board"\nframe = 40\nkind = "reset"\n')
     configure('board = "mps2-an386"\ncount = 3\nfaults = "faults.toml"', rounds=12)
@@ -223,7 +223,7 @@ def block_of(device: int, number: int) -> np.ndarray:
 
 
 Rounds.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestRounds = Rounds.TestCase
+TestRounds = pytest.mark.slow(Rounds.TestCase)
 
 
 @pytest.mark.parametrize("torn", ["rounds", "sums", "blocks"])
@@ -253,6 +253,7 @@ def test_the_checksum_sees_every_bit_and_every_place() -> None:
     assert checksum(one + np.uint32(1), block) != plain
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew() -> None:
     configure("native = 4", rounds=40)
     fresh = theta_of(*WORDS, "--out", "fresh")
@@ -266,6 +267,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew() -> None
     assert theta_of("--resume", "broken", *RESUME) == fresh
 
 
+@pytest.mark.slow
 def test_a_new_device_adapts_as_the_runs_own_algorithm_says_once_it_is_given_again() -> None:
     configure("native = 4", rounds=40)
     theta_of(*WORDS, "--out", "run")

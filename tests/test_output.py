@@ -35,31 +35,46 @@ def tinyfl(*words: str | bytes, env: dict[str, str] | None = None) -> subprocess
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, figureless: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+VERBS: list[tuple[list[str], tuple[int, ...]]] = [
+    (["doctor"], (0, 6)), (["devices"], (0,)), (["boards", "list"], (0,)), (["push", "--help"], (0,)),
+    (["run", "--help-all"], (0,)), (["plan", "mlp-16", "--shape", "4", "--outputs", "1", "--board", "pico"], (0, 6)),
+    (["run", "--task", "sine", "--devices", "2", "--out", "run", *SMALL], (0,)), (["report", "größe"], (4,)),
+    (["größe"], (2,)),
+]  # fmt: skip
+EACH = """
+import sys
+from tinyfl import cli
+given = sys.argv[1:]
+while given:
+    end = given.index(";")
+    sys.argv[1:], given = given[:end], given[end + 1 :]
+    try:
+        cli.main()
+    except SystemExit as left:
+        print("\\n;", left.code, flush=True)
+        print("\\n;", file=sys.stderr, flush=True)
+"""
+"""Runs command lines that each end with ";", one after another in one process."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "encoding"), [(ASCII, "ascii"), (LATIN, "latin-1"), (POSIX, "ascii")], ids=["C", "latin", "POSIX"]
 )
-@pytest.mark.parametrize(
-    ("words", "codes"),
-    [
-        (["doctor"], (0, 6)), (["devices"], (0,)), (["boards", "list"], (0,)), (["push", "--help"], (0,)),
-        (["run", "--help-all"], (0,)), (["plan", "mlp-16", "--shape", "4", "--outputs", "1", "--board", "pico"], (0, 6)),
-        (["run", "--task", "sine", "--devices", "2", "--out", "run", *SMALL], (0,)), (["report", "größe"], (4,)),
-        (["größe"], (2,)),
-    ],
-    ids=lambda given: " ".join(map(str, given[:2])),
-)  # fmt: skip
-def test_verbs_write_what_can_be_written(
-    here: Path, env: dict[str, str], encoding: str, words: list[str], codes: tuple[int, ...]
-) -> None:
-    done = tinyfl(*words, env=env)
-    assert done.returncode in codes and b"Traceback" not in done.stderr
-    assert (done.stdout + done.stderr).decode(encoding).strip()
+def test_verbs_write_what_can_be_written(here: Path, env: dict[str, str], encoding: str) -> None:
+    command = [sys.executable, "-c", EACH, *(word for words, _ in VERBS for word in (*words, ";"))]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, **env}, timeout=300)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    shown, said = (stream.decode(encoding).split("\n;") for stream in (done.stdout, done.stderr))
+    for number, (words, codes) in enumerate(VERBS):
+        before = shown[number].partition("\n")[2] if number else shown[0]
+        assert int(shown[number + 1].partition("\n")[0]) in codes, words
+        assert (before + said[number]).strip(), words
 
 
 def test_what_cannot_be_written_has_something_alike() -> None:

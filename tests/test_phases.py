@@ -187,6 +187,7 @@ def test_theta_is_that_of_plain_numpy(name: str) -> None:
     np.testing.assert_allclose(theta, expected(), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_boards_end_with_the_same_theta(name: str, two_boards_and_two_simulated: Fleet) -> None:
     algorithm, _ = EXAMPLES[name]

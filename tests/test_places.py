@@ -108,6 +108,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
 )
 @pytest.mark.slow
+@pytest.mark.usefixtures("figureless")
 def test_a_run_is_well_where_fsync_is_not_supported(shim: Path, tmp_path: Path, usual: str, where: str, error: int) -> None:
     done = command("simulate", *OPTIONS, "--out", tmp_path / "run", LD_PRELOAD=shim, **{where: error})
     assert done.returncode == 0, done.stderr
@@ -162,6 +163,7 @@ def test_a_file_is_written_in_a_folder_that_may_not_be_read(tmp_path: Path, monk
     assert (tmp_path / "file").read_bytes() == b"all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])  # NFS without locks, FUSE, Lustre
 def test_a_file_system_without_locks_is_said_before_the_first_round_and_leaves_nothing(
     shim: Path, tmp_path: Path, error: int
@@ -275,21 +277,24 @@ def pictures(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.glob("*.png")}
 
 
+MATPLOTLIBRC = """text.usetex: True
+savefig.facecolor: black
+xtick.labelcolor: white
+lines.marker: x
+path.sketch: 1, 100, 2
+savefig.bbox: tight
+axes.autolimit_mode: round_numbers
+axes.labelsize: 30
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "line",
-    [
-        "text.usetex: True", "savefig.facecolor: black", "xtick.labelcolor: white", "lines.marker: x", "path.sketch: 1, 100, 2",
-        "savefig.bbox: tight", "axes.autolimit_mode: round_numbers", "axes.labelsize: 30",
-    ],
-)  # fmt: skip
-def test_a_report_looks_the_same_whatever_the_users_matplotlibrc_says(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, line: str
-) -> None:
+@pytest.mark.usefixtures("rendered")
+def test_a_report_looks_the_same_whatever_the_users_matplotlibrc_says(tmp_path: Path) -> None:
     tinyfl.simulate(out=tmp_path / "run", **SMALL)
     before = pictures(tmp_path / "run")
     assert len(before) == 3
-    (tmp_path / "matplotlibrc").write_text(f"{line}\n")
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
     done = command("report", tmp_path / "run", MATPLOTLIBRC=tmp_path / "matplotlibrc")
     assert (done.returncode, done.stderr) == (0, "")
     assert pictures(tmp_path / "run") == before
@@ -336,6 +341,7 @@ def contained(volume: Path, *words: object) -> "subprocess.CompletedProcess[str]
     return done
 
 
+@pytest.mark.slow
 def test_in_a_read_only_container_a_run_says_what_it_lacks_before_the_first_round_and_ends_well(tmp_path: Path) -> None:
     done = contained(tmp_path / "vol", "simulate", *OPTIONS, "--out", tmp_path / "vol/run")
     assert done.returncode == 0, done.stderr

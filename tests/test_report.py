@@ -32,7 +32,7 @@ def write_npz(path: Path, *, classifies: bool) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def coarse_pictures() -> Iterator[None]:
+def coarse_pictures(rendered: None) -> Iterator[None]:
     """Quicker to draw, and the same otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 40)

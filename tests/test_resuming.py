@@ -33,7 +33,7 @@ OWN: dict[str, Any] = {"task": "npz", "network": "mlp-4", "rounds": 40, "tasks":
 
 
 @pytest.fixture(autouse=True)
-def quick(no_page: None) -> None:
+def quick(no_page: None, figureless: None) -> None:
     """No run here is about its page."""
 
 
@@ -356,8 +356,8 @@ def test_kill_9_at_any_moment_of_a_continued_run_leaves_the_files_of_one_that_wa
     command = [sys.executable, "-m", "tinyfl.cli", "run", "--json", "--resume", str(out)]
     environment, chance = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0"}, random.Random(3)
     caught = set()
-    for attempt in range(6):
-        words = ["--rounds", "4000"] if attempt < 3 else []  # whether or not the change is written
+    for attempt in range(4):
+        words = ["--rounds", "4000"] if attempt < 2 else []  # whether or not the change is written
         process = subprocess.Popen([*command, *words], env=environment, stdout=subprocess.DEVNULL)
         before = (out / "checkpoint" / "state.npz").stat().st_mtime_ns
         while process.poll() is None and (out / "checkpoint" / "state.npz").stat().st_mtime_ns == before:
@@ -368,6 +368,6 @@ def test_kill_9_at_any_moment_of_a_continued_run_leaves_the_files_of_one_that_wa
         held = RunDirectory(out).checkpoint()
         assert held is not None
         caught.add(held.state.round)
-    assert len(caught) >= 3
+    assert len(caught) >= 2
     tinyfl.simulate(resume=out, rounds=4000)
     assert read(out) == read(whole.path)

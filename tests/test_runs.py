@@ -19,6 +19,7 @@ from tinyfl.runs.directory import RunDirectory
 from tinyfl.system.files import write_whole
 
 SMALL = {"task": "sine", "network": "mlp-16-16", "rounds": 400, "cohort": 20, "devices": 100, "tasks": 20}
+pytestmark = pytest.mark.usefixtures("figureless")
 OPTIONS = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
 
 
@@ -52,7 +53,7 @@ def test_kill_9_at_any_moment_and_resume_gives_the_same_theta(uninterrupted: dic
     words: list[str | Path] = [*OPTIONS, "--threads", "1", "--lanes", "1", "--out", out]
     chance = random.Random(4)
     kills, caught = 0, set()
-    for attempt in range(8):
+    for attempt in range(6):
         before = written(out)
         process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
         while attempt % 2 == 0 and process.poll() is None and written(out) == before:

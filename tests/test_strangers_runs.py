@@ -29,7 +29,7 @@ Run = Callable[[], Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def coarse_pictures() -> Iterator[None]:
+def coarse_pictures(rendered: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 30)
         yield

@@ -24,6 +24,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return damage.build(tmp_path_factory.mktemp("damage"), [cc])
 
 
+@pytest.mark.slow
 def test_damaged_programs(sanitized: Path, tmp_path: Path) -> None:
     answers = damage.damaged_programs(sanitized, tmp_path, 20_000, seed=1)
     assert sum(answers.values()) == 20_000 + len(damage.good_files())

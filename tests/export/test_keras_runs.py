@@ -12,7 +12,6 @@ from tinyfl.cli.show import runs as show
 from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.networks.keras import from_keras
 from tinyfl.networks.layers import Loss
-from tinyfl.report import figures
 from tinyfl.report import page as report
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulation import Run
@@ -78,9 +77,8 @@ def test_a_classifier_with_one_output_starts_with_its_own_answers(
 
 
 def test_a_files_weights_start_from_inputs_as_they_are_and_are_called_the_users(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(figures, "DPI", 40)
     file = saved(tmp_path / "own.keras", 2, "softmax", "sparse_categorical_crossentropy")
     run = learn(tmp_path, file, YES)
     held_out = np.isin(DEVICE, HELD_OUT)

@@ -1,5 +1,4 @@
 import shutil
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -15,9 +14,7 @@ def cc() -> str:
 
 
 @pytest.fixture(scope="session")
-def core(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def core(cc: str) -> Any:
     """The core for ctypes; undefined behaviour ends the process."""
-    library: Path = tmp_path_factory.mktemp("core") / "core.so"
     sources = [*harness.LEARNER, harness.HERE / "harness.c"]
-    harness.compile_c(cc, library, sources, "-O2", "-fPIC", "-shared", *harness.UNDEFINED)
-    return harness.load(library)
+    return harness.load(harness.compile_once(cc, sources, "-O2", "-fPIC", "-shared", *harness.UNDEFINED))

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from once import contents, once
 from reference_layers import F32, Layer
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 SOURCES = sorted(CORE.glob("*.c"))
+INCLUDED = [*CORE.parent.glob("*/*.[ch]"), *HERE.glob("*.[ch]"), *HERE.parents[1].glob("simulators/native/*.h")]
 LEARNER = [CORE / f"{name}.c" for name in ("inner", "learner", "plan", "random", "sine")]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
@@ -32,6 +34,11 @@ def compile_c(cc: str, output: Path, sources: Sequence[Path], *flags: str) -> Pa
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
     return output
+
+
+def compile_once(cc: str, sources: Sequence[Path], *flags: str) -> Path:
+    """What compile_c makes of the project's own sources, made once for all tests that want the same."""
+    return once(lambda path: compile_c(cc, path, sources, *flags), cc, *flags, *map(str, sources), *contents(sorted(INCLUDED)))
 
 
 def run(program: Path, *arguments: object) -> str:

@@ -4,7 +4,6 @@ import binascii
 import ctypes
 import hashlib
 import struct
-from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -19,9 +18,9 @@ READ, WRITE = 0, 2
 OS, OURS = 0, 65
 
 
-def build(cc: str, folder: Path, *flags: str) -> "Board":
+def build(cc: str, *flags: str) -> "Board":
     sources = [*SOURCES, harness.HERE / "board.c"]
-    library = harness.compile_c(cc, folder / "agent.so", sources, "-O2", "-fPIC", "-shared", *FLAGS, *flags)
+    library = harness.compile_once(cc, sources, "-O2", "-fPIC", "-shared", *FLAGS, *flags)
     return Board(ctypes.CDLL(str(library)))
 
 

@@ -24,8 +24,8 @@ INVALID, BAD_PLAN, MEMORY, STATE, BASE, HASH, NUMERIC, SIZE, FLASH, SOURCE = ran
 
 
 @pytest.fixture(scope="module")
-def built(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-fsanitize=undefined", "-fno-sanitize-recover=all")
+def built(cc: str) -> Board:
+    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 @pytest.fixture

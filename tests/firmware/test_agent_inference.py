@@ -29,8 +29,8 @@ THETA = floats([i / 17 for i in range(-9, 10)])
 
 
 @pytest.fixture(scope="module")
-def built(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-fsanitize=undefined", "-fno-sanitize-recover=all")
+def built(cc: str) -> Board:
+    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 @pytest.fixture

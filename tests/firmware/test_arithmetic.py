@@ -90,6 +90,7 @@ def test_mini_batches_give_the_bits_of_the_spec(core: Any, net: str, clip: float
     assert same(device.weights, learner.theta)
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(
     networks(), st.integers(0, 1 << 32), st.sampled_from([0.0, 0.2]), st.integers(1, 4), st.sampled_from([0.01, 0.1, 3.0]),

@@ -102,6 +102,7 @@ big = st.floats(-(2.0**50), 2.0**50, width=32)
 rates = st.one_of(st.sampled_from([0.01, 1.0, 1e6, 1e15]), st.floats(0, 2.0**49, width=32))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(st.tuples(big, big, big, big, big, rates), min_size=1, max_size=20), st.sampled_from([0.0, 1.0, 1e12]))
 def test_no_weight_becomes_infinite_under_hostile_but_finite_samples(
@@ -123,6 +124,7 @@ windowed = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.sampled_from(windowed), st.lists(st.tuples(big, big, big, big, big, rates), min_size=1, max_size=20),

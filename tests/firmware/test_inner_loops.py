@@ -22,8 +22,8 @@ PLANNED, READY, LEARNING, LEARNT, FAILED = range(1, 6)
 
 
 @pytest.fixture(scope="module")
-def built(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-fsanitize=undefined", "-fno-sanitize-recover=all")
+def built(cc: str) -> Board:
+    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 def train(board: Board, inner: Inner, theta: F32, **changes: Any) -> Any:

@@ -34,8 +34,8 @@ TRAINED = Inner((Phase(2, rate=0.05), Phase(3, 2, 2, 0.05, pull=0.5)), kept=1, l
 
 
 @pytest.fixture(scope="module")
-def built(cc: str, tmp_path_factory: pytest.TempPathFactory) -> Board:
-    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-fsanitize=undefined", "-fno-sanitize-recover=all")
+def built(cc: str) -> Board:
+    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 def theta_of(round: int) -> F32:
@@ -227,6 +227,7 @@ class Coordinators(RuleBasedStateMachine):
         self.devices.restart()
 
 
+@pytest.mark.slow
 def test_board_simulator_and_specification_keep_the_same_blocks_through_kills_and_resumes(built: Board, tmp_path: Path) -> None:
     devices = Devices(built, tmp_path / "kept")
     run_state_machine_as_test(

@@ -140,6 +140,7 @@ def test_what_cannot_be_watched_is_said_at_once(desk: Desk) -> None:
         monitor("", never, id="ab")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--json"], []])
 def test_the_command_prints_a_line_each_and_leaves_well(desk: Desk, options: list[str]) -> None:
     url = os.path.realpath(desk.plug("ttyACM0", Double(b"\xab").exchange))

@@ -159,6 +159,7 @@ PRIVATE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_private_run_says_what_it_spent_and_nothing_of_flowers_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     flowers = logging.getLogger("flwr")
     flowers.addHandler(caplog.handler)

@@ -531,6 +531,7 @@ def test_a_run_of_another_task_is_told_what_a_gateway_has(tmp_path: Path) -> Non
     assert "lab-0 has devices of its own data alone, for runs with --task npz" in str(said.reason)
 
 
+@pytest.mark.slow
 def test_the_sites_of_the_page_on_federations_train_together(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text()
     code, command = (re.search(rf'```\w+ title="{title}"\n(.*?)```', page, re.DOTALL)[1] for title in TITLES)  # type: ignore[index]

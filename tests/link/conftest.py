@@ -12,14 +12,14 @@ sys.path.insert(0, str(FIRMWARE))  # reference.py and peer.py serve here too
 
 
 @pytest.fixture(scope="session")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def agent() -> Any:
     """The agent's own C, compiled for this machine with a buffer of 512 bytes: one board."""
     import peer
 
     cc = shutil.which("cc") or shutil.which("gcc")
     if not cc:
         pytest.skip("no C compiler (cc or gcc) on the path")
-    return peer.build(cc, tmp_path_factory.mktemp("agent"), "-DTINYFL_BUFFER=512")
+    return peer.build(cc, "-DTINYFL_BUFFER=512")
 
 
 @pytest.fixture(scope="session")

@@ -78,25 +78,31 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     toolchain_name = toolchain if board.memory else "cc"
     units = list(_units(board, toolchain_name, sources))
     folders = list(dict.fromkeys(unit.source.parent for unit in units))
-    flags = [*target(board.core, toolchain), *COMMON, *_defines(board)]
-    included = [path for folder in folders for path in sorted(folder.glob("*.h"))]
-    version = _version([compiler_version, *flags, *(flag for unit in units for flag in unit.flags)], units, included)
+    flags, defines = [*target(board.core, toolchain), *COMMON], _defines(board)
+    every_flag = [*flags, *defines, *(flag for unit in units for flag in unit.flags)]
+    version = _version([compiler_version, *every_flag], units, _headers(folders))
     units = [_with_version(unit, version) for unit in units]
-    flags += [f"-I{folder}" for folder in folders]
-    headers = _digest(compiler_version, *included)
+
+    whole = _seen([*flags, *defines], folders, compiler_version)
+    # The core knows nothing of the board or the agent, so its objects depend on the processor alone. string.h is in cortex_m.
+    alone = _seen(flags, [folder for folder in folders if folder.name in ("core", "cortex_m")], compiler_version)
+
+    def compiled(unit: _Unit) -> Path:
+        given, headers = alone if unit.part == "core" else whole
+        return _compile(unit, [*command, *given, *unit.flags], headers, objects)
 
     out = out.resolve()
     elf, objects = out / f"{board.name}.elf", out / OBJECTS
-    with locks.exclusive(_prepared(out), f"another build is under way in {out}") as alone:
+    with locks.exclusive(_prepared(out), f"another build is under way in {out}") as locked:
         pool = ThreadPoolExecutor()
         try:
-            compiled = list(pool.map(lambda unit: _compile(unit, [*command, *flags, *unit.flags], headers, objects), units))
+            linked = list(pool.map(compiled, units))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the rest
-        _link(board, command, target(board.core, toolchain), compiled, elf)
-        for stale in set(objects.glob("*.o")) - set(compiled) if alone else ():
+        _link(board, command, target(board.core, toolchain), linked, elf)
+        for stale in set(objects.glob("*.o")) - set(linked) if locked else ():
             stale.unlink(missing_ok=True)
-        parts = {path: unit.part for path, unit in zip(compiled, units, strict=True)}
+        parts = {path: unit.part for path, unit in zip(linked, units, strict=True)}
         size = footprint(elf, board.memory, parts) if board.memory else None
     return Firmware(elf, board, toolchain_name, version, size)
 
@@ -152,6 +158,15 @@ def _with_version(unit: _Unit, version: str) -> _Unit:
 
 def _c_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.c"))
+
+
+def _headers(folders: Sequence[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.glob("*.h"))]
+
+
+def _seen(flags: Sequence[str], folders: Sequence[Path], compiler_version: str) -> tuple[list[str], str]:
+    """The flags for a source that includes the headers in ``folders``, and a digest of the headers and the compiler."""
+    return [*flags, *(f"-I{folder}" for folder in folders)], _digest(compiler_version, *_headers(folders))
 
 
 def _defines(board: Board) -> list[str]:

@@ -1,0 +1,46 @@
+"""Files that take long to make and that many tests want: made once in a test session, by the worker that comes first."""
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from tinyfl.building import build
+from tinyfl.building.boards import Memory
+
+FOLDER = Path("once")
+"""Where they are: tests/conftest.py sets a folder of the session, for all workers."""
+
+really_replace = build._replace
+
+
+def once(make: Callable[[Path], object], *made_of: str) -> Path:
+    """The file that ``make`` writes, given its path; ``made_of`` tells all that decides its content."""
+    made = FOLDER / hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
+    FOLDER.mkdir(exist_ok=True)
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            make(made.with_suffix(".part"))
+            made.with_suffix(".part").rename(made)
+    return made
+
+
+def contents(files: Iterable[Path]) -> list[str]:
+    """The files by name and content, wherever they are."""
+    return [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+
+
+def compile_once(output: Path, command: Sequence[str], what: str, memory: Memory | None = None) -> None:
+    """tinyfl.building's call of a compiler or linker; an object is copied if one of the same input has been compiled."""
+    if "-c" not in command:
+        really_replace(output, command, what, memory)
+        return
+    *flags, source = command
+    headers = [path for flag in flags if flag.startswith("-I") for path in sorted(Path(flag[2:]).glob("*.h"))]
+    told = [flag for flag in flags if not flag.startswith("-I")]
+    made = once(lambda path: really_replace(path, command, what), *told, *contents([Path(source), *headers]))
+    partial = output.with_suffix(".copy")
+    shutil.copyfile(made, partial)
+    partial.replace(output)
