@@ -15,6 +15,7 @@ from tinyfl.config import Config, resolve
 from tinyfl.config.fitting import FEWEST, MOST, fit, network_name
 from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
+from tinyfl.registry.tasks import TASKS
 
 OPTIONS: dict[str, Any] = {"network": "mlp-5", "rounds": 77, "rate": 0.07}
 SHAPES = st.one_of(st.tuples(st.integers(1, 5000)), st.tuples(st.integers(1, 100), st.integers(1, 100), st.integers(1, 3)))
@@ -53,6 +54,12 @@ def test_a_config_that_was_chosen_is_read_back_as_it_is(shape: tuple[int, ...], 
     again = resolve(chosen.as_options())
     assert again == chosen
     assert chosen_for(shape, samples + 10**6, **again.as_options()) == chosen
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_defaults_follow_the_size_of_any_data_but_not_of_a_known_set(task: str) -> None:
+    """Also activity and the like, which are read as the user's data are."""
+    assert bool(resolve({"task": task}).unsaid) == (task == "npz")
 
 
 def test_tasks_with_data_of_their_own_keep_their_defaults(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     if "standardise" not in values:
         # A network of the user's file was trained on inputs as they are, and one of a run on inputs as that had them.
         values["standardise"] = bool(chosen["task"].takes("standardise")) and not is_file(str(values["network"]))
-    config = replace(_checked(values), unsaid=unsaid(given, chosen["algorithm"]))
+    config = replace(_checked(values), unsaid=unsaid(given, chosen["task"], chosen["algorithm"]))
     if "cohort" not in given and 0 < config.devices < config.cohort:
         config = replace(config, cohort=config.devices)
     _check_aggregator(config)

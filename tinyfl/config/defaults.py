@@ -56,8 +56,11 @@ def defaults(task: str | Chosen | None = None, algorithm: str | Chosen | None = 
     }
 
 
-def unsaid(given: Mapping[str, Any], algorithm: Chosen) -> tuple[str, ...]:
-    """The settings of BY_SIZE that are not ``given``. An algorithm that is not tinyfl's own has a rate of its own."""
+def unsaid(given: Mapping[str, Any], task: Chosen, algorithm: Chosen) -> tuple[str, ...]:
+    """The settings of BY_SIZE that are not ``given``, for a task of tinyfl's that takes any data; all others have defaults of
+    their own. An algorithm that is not tinyfl's own has a rate of its own."""
+    if not (task.built_in and task.takes("targets")):
+        return ()
     own = () if algorithm.built_in else ("rate", *_of_class(algorithm))
     return tuple(name for name in BY_SIZE if name not in given and name not in own)
 
