@@ -48,12 +48,12 @@ TASKS: dict[str, TaskEntry] = by_name(
     TaskEntry(
         "keywords", "tinyfl.tasks.keywords:keywords",
         "ten spoken words as log-mel features; a device is a speaker (Speech Commands)",
-        {"network": "conv-8-16-32-leaky-relu", "cohort": 4, "rounds": 1000, "shots": (5, 10, 20)},
+        {"network": "conv-16-32-32-32-leaky-relu", "cohort": 4, "rounds": 2000, "shots": (5, 10, 20)},
         tuned={
-            "tinyreptile": {"rate": 0.02},
-            "reptile": {"rate": 0.1, "rounds": 640},
-            "fedavg": {"rate": 0.1, "rounds": 800},
-            "joint": {"rate": 0.2},
+            "tinyreptile": {"rate": 0.03},
+            "reptile": {"rate": 0.02, "rounds": 1280},
+            "fedavg": {"rate": 0.05, "rounds": 1600},
+            "joint": {"rate": 0.1},
         },
         file="an .npz file of log-mel features (tinyfl data convert keywords)",
         converter="tinyfl.tasks.keywords:arrays",
