@@ -52,7 +52,7 @@ TASKS: dict[str, TaskEntry] = by_name(
         tuned={
             "tinyreptile": {"rate": 0.03},
             "reptile": {"rate": 0.02, "rounds": 1280},
-            "fedavg": {"rate": 0.05, "rounds": 1600},
+            "fedavg": {"rate": 0.02, "rounds": 1600},
             "joint": {"rate": 0.1},
         },
         file="an .npz file of log-mel features (tinyfl data convert keywords)",
