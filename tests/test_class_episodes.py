@@ -188,7 +188,7 @@ def test_the_page_takes_a_strangers_twelve_classes_to_a_table_and_a_new_device(
     app([*adapt, "--json"], standalone_mode=False)
     adapted = json.loads(capsys.readouterr().out)
     assert adapted["measured_on"] == "the rest"
-    assert adapted["curve"][-1]["accuracy"] > 0.8 > adapted["curve"][0]["accuracy"]
-    for table in json.loads(Path("studies/machines/study.json").read_text())["tables"]:
-        assert [row["values"]["algorithm"] for row in table["rows"]] == ["tinyreptile", "reptile", "joint"]
-        assert {(row["n"], row["gradients"]) for row in table["rows"]} == {(3, 320_000)}
+    assert adapted["curve"][-1]["accuracy"] > 2 * adapted["curve"][0]["accuracy"]
+    (only,) = json.loads(Path("studies/machines/study.json").read_text())["tables"]
+    assert [row["values"]["algorithm"] for row in only["rows"]] == ["tinyreptile", "reptile", "joint"]
+    assert {(row["n"], row["gradients"]) for row in only["rows"]} == {(3, 320_000)}

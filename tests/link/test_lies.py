@@ -16,6 +16,7 @@ from tinyfl.algorithms import Inner, State
 from tinyfl.config import resolve
 from tinyfl.errors import DoesNotFit, LinkError
 from tinyfl.fleet import Event
+from tinyfl.fleets import linked
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Federation, Outcome
@@ -37,6 +38,12 @@ IN_A_ROUND = (
     messages.SamplesReply, messages.StatusReply, messages.AbortReply,
 )  # fmt: skip
 ROUNDS = [(kind, field) for kind in IN_A_ROUND for field in fields_of(kind)]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boards answer at once, but this machine may be busy: a late answer is no lie."""
+    monkeypatch.setattr(linked, "PROBE_SECONDS", 60.0)
 
 
 async def evaluate(board: LinkedBoard) -> object:
