@@ -213,10 +213,10 @@ def _pyocd() -> Check:
     tool = find_tool("pyocd")
     if tool is None:
         return Check("flash", "pyocd", "missing", cure="pip install 'tinyfl[flash]'", purpose=purpose)
-    output, code = _run([tool, "--version"], PYOCD_SECONDS)
+    output, code = _run([tool, "--version"], 3 * PYOCD_SECONDS)
     if code:
         return Check("flash", "pyocd", "broken", tool, f"It does not run: {output[-200:]}. Reinstall it.", purpose)
-    probes, code = _run([tool, "json", "--probes"], PYOCD_SECONDS)
+    probes, code = _run([tool, "json", "--probes"], 3 * PYOCD_SECONDS)
     problem = re.search(r'"error"\s*:\s*"([^"]*)"', probes)
     if problem or code:
         cure = f"It cannot list probes: {problem[1] if problem else probes[-200:]}. Usually libusb is missing."
