@@ -77,7 +77,9 @@ def test_every_published_set_says_what_it_is_for_where_it_comes_from_and_under_w
         assert each["url"].startswith("https://")
         assert each["licence"]
         assert bool(each["digest"]) == bool(each["digest_of"])
-    assert "unchecked" in cli("list")[1]
+    shown = cli("list")[1]
+    assert "unchecked" in shown
+    assert all(each["file"] in shown and each["url"] in shown for each in json.loads(text)["sets"])
 
 
 def test_a_file_with_the_published_checksum_is_verified_and_another_is_not(

@@ -70,6 +70,10 @@ PUBLISHED = (
         "images_evaluation.zip", "omniglot", "Omniglot, 20 alphabets to test on", f"{OMNIGLOT}/images_evaluation.zip", "MIT",
         digest="6b91aef0f799c5bb55b94e3f2daec811", digest_of="torchvision",
     ),
+    Published(
+        "labels_and_metadata.json", "flair", "FLAIR: 429,078 photos of 51,414 Flickr users, about 6 GB, by a script of its own",
+        "https://github.com/apple/ml-flair", "CC BY-NC 4.0 for the labels; each photo has its own",
+    ),
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from tinyfl.cli.common import say
 from tinyfl.cli.show.terminal import Terminal
 from tinyfl.data.published import Published
 
@@ -43,10 +44,8 @@ def check(found: dict[str, Any]) -> None:
 
 
 def published(sets: Sequence[Published]) -> None:
-    """The published data sets."""
-    table = Table("task", "file", "bytes", "checksum", "licence", "what and where")
+    """The published data sets, a few lines each, so that names and addresses stay whole."""
     for each in sets:
-        size = f"{each.bytes:,}" if each.bytes else "?"
-        checksum = f"of {each.digest_of}" if each.digest else "unchecked"
-        table.add_row(each.task, each.file, size, checksum, each.licence, f"{each.about}\n{each.url}")
-    Terminal().print(table)
+        size = f"{each.bytes:,} bytes" if each.bytes else "size unknown"
+        checksum = f"checksum of {each.digest_of}" if each.digest else "unchecked"
+        say(f"{each.task}: {each.file}\n  {each.about}\n  {each.url}\n  {size}; {checksum}; licence: {each.licence}")
