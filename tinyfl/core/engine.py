@@ -27,11 +27,11 @@ class Engine:
         lanes = self.lanes or widest
         if lanes not in (1, 4, 8, 16) or lanes > widest:
             raise ValueError(f"{lanes} lanes; this processor runs {[n for n in (1, 4, 8, 16) if n <= widest]}")
-        return lanes, self.threads or _processors()
+        return lanes, self.threads or processors()
 
 
-def _processors() -> int:
-    """Processors that this process may run on."""
+def processors() -> int:
+    """Processors that this process may run on; at most MAX_THREADS count."""
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MAX_THREADS)
     return min(os.cpu_count() or 1, MAX_THREADS)

@@ -1,6 +1,5 @@
 """Running a study: its runs side by side, those only that are not done, and going on after any end."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import as_completed
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyfl.core.engine import processors
 from tinyfl.errors import TrainingError
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.studies.directory import WORKERS_LOG, StudyDirectory
@@ -39,11 +39,6 @@ class Done:
     plan: Plan
     results: Mapping[str, Mapping[str, Any]]
     failed: Mapping[str, Ended]
-
-
-def processors() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepared(file: Path, out: Path | None, code: Code) -> tuple[StudyDirectory, Plan]:

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from tinyfl.cli.show.bar import Bar
 from tinyfl.cli.show.terminal import Terminal
+from tinyfl.core.engine import processors
 from tinyfl.report import html
 from tinyfl.report.study import device_columns, difference, figure, leading, shown
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.studies.directory import StudyDirectory
 from tinyfl.studies.plan import Plan
-from tinyfl.studies.running import Going, processors, spoken
+from tinyfl.studies.running import Going, spoken
 
 T = TypeVar("T")
 
