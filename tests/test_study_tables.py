@@ -45,6 +45,12 @@ def test_means_and_paired_differences_have_students_intervals(pairs: list[tuple[
         assert difference["is"] == ("better" if low > 0 else "worse" if high < 0 else "undecided")
 
 
+def test_labels_are_compared_by_their_average_precision_as_in_a_runs_report() -> None:
+    mine, theirs = ({i: result([0.1, base + i / 100], "macro_ap") for i in range(3)} for base in (0.4, 0.2))
+    (difference,) = table._paired(mine, theirs)
+    assert (difference["mean"], difference["is"]) == (pytest.approx(0.2), "better")
+
+
 def test_a_lower_loss_is_better_and_a_device_that_diverged_leaves_no_mean() -> None:
     mine, theirs = ({i: result([1.0, base + i / 100], "loss") for i in range(3)} for base in (0.2, 0.4))
     (difference,) = table._paired(mine, theirs)
@@ -115,7 +121,7 @@ def test_another_tools_results_that_fit_nowhere_are_refused_by_their_line(text: 
         read_columns(study)
 
 
-@pytest.mark.parametrize("key", ["accuracy", "loss"])
+@pytest.mark.parametrize("key", ["accuracy", "macro_ap", "loss"])
 def test_a_page_shows_hostile_names_as_words_and_one_that_diverged_as_that(tmp_path: Path, key: str) -> None:
     from tinyfl.report.study import write_study
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from tinyfl.errors.words import plain
 from tinyfl.report import html
-from tinyfl.report.figures import BACKGROUND, MAX_LABEL_CHARS, STYLES, Curve, metric
+from tinyfl.report.figures import BACKGROUND, MAX_LABEL_CHARS, STYLES, Curve
 from tinyfl.report.verdict import leading
+from tinyfl.runs.tables import metric
 
 Result = Mapping[str, Any]
 

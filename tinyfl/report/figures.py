@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tinyfl.errors.words import plain
 from tinyfl.report.html import counted
 from tinyfl.runs.evaluation import LEADING_STEPS, STEPS
+from tinyfl.runs.tables import METRICS, metric
 from tinyfl.system import cache
 
 if TYPE_CHECKING:
@@ -227,17 +228,6 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
                 logarithmic(ax, "y", numbers([row["loss"] for curve in curves for row in curve.rows]))
         legend(figure, grid.flat[0])
         return png(figure)
-
-
-METRICS = {"accuracy": "accuracy", "macro_ap": "macro average precision", "loss": "mean squared error"}
-"""The keys of metrics, with their names."""
-
-
-def metric(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The key of the rows' metric: accuracy for classification, macro average precision for labels, else loss."""
-    if any(row.get("macro_ap") is not None for row in rows):
-        return "macro_ap"
-    return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
 
 
 def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str, band: float) -> None:

@@ -16,7 +16,7 @@ from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures, html
 from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
-from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, metric, tell_missing
+from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, tell_missing
 from tinyfl.report.html import counted
 from tinyfl.report.tables import comparison, on_the_line, worst_devices
 from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values, reached, without_a_network
@@ -24,6 +24,7 @@ from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
+from tinyfl.runs.tables import metric
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
 

@@ -57,7 +57,7 @@ def figure(row: Row, key: str) -> str:
     """A mean with half of its interval as text."""
     if row["mean"] is None:
         return "diverged"
-    return html.percent(row["mean"], row["ci95"]) if key == "accuracy" else html.loss(row["mean"], row["ci95"])
+    return html.percent(row["mean"], row["ci95"]) if key != "loss" else html.loss(row["mean"], row["ci95"])
 
 
 def difference(row: Row, key: str) -> str:
@@ -174,7 +174,7 @@ def _without(table: Row, shots: Sequence[int], axes: int, width: int, costs: int
 
 def _best(rows: Sequence[Row], key: str) -> float | None:
     known = [row["mean"] for row in rows if row["mean"] is not None]
-    return (max if key == "accuracy" else min)(known, default=None)
+    return (min if key == "loss" else max)(known, default=None)
 
 
 def _differences(table: Row) -> str:

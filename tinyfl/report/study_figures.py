@@ -17,6 +17,7 @@ from tinyfl.report.figures import (
     png,
     styled,
 )
+from tinyfl.runs.tables import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,8 +46,8 @@ def panels(rows: Sequence[Row], labels: Sequence[str], reached: Sequence[Row], r
             ax.margins(x=0.08, y=0.12)
             ax.xaxis.set_major_formatter(_millions if ax is of_gradients else lambda value, _: html.size(max(value, 0)))
             ax.xaxis.set_major_locator(_few())
-        of_gradients.set_ylabel("accuracy" if key == "accuracy" else "mean squared error")
-        if key == "accuracy":
+        of_gradients.set_ylabel(METRICS[key])
+        if key != "loss":
             of_gradients.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         else:
             seen = [point["mean"] for row in rows for point in row["curve"]] + [end["mean"] for end in reached]
@@ -62,7 +63,7 @@ def _frame(ax: "Axes", rows: Sequence[Row], reached: Sequence[Row], key: str) ->
     seen = seen[np.isfinite(seen)]
     if seen.size and key == "loss" and seen.min() > 0:
         ax.set_ylim(seen.min() / 1.6, seen.max() * 1.6)
-    elif seen.size and key == "accuracy":
+    elif seen.size and key != "loss":
         room = max(0.25 * (seen.max() - seen.min()), 0.02)
         ax.set_ylim(max(seen.min() - room, 0), min(seen.max() + room, 1.005))
 
@@ -73,7 +74,7 @@ Look = tuple[str, str, str]
 
 def _looks(reached: Sequence[Row], key: str) -> list[Look]:
     values = numbers([end["mean"] for end in reached])
-    worst = np.where(np.isfinite(values), -values if key == "accuracy" else values, np.inf)
+    worst = np.where(np.isfinite(values), -values if key != "loss" else values, np.inf)
     named = range(len(reached)) if len(reached) <= len(STYLES) else np.argsort(worst, kind="stable")[: len(STYLES)].tolist()
     looks = dict.fromkeys(range(len(reached)), (BACKGROUND, "-", ""))
     looks |= {i: (*style, mark) for i, style, mark in zip(named, STYLES, MARKS, strict=False)}

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyfl.report import html
-from tinyfl.report.figures import METRICS, metric
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import reached
 from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.tables import METRICS, metric
 
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]

@@ -55,6 +55,17 @@ def _rounds(directory: RunDirectory) -> list[Row]:
     return [row(record) for _, record in directory.records(ROUNDS, RoundRecord)]
 
 
+METRICS = {"accuracy": "accuracy", "macro_ap": "macro average precision", "loss": "mean squared error"}
+"""The keys of metrics, with their names."""
+
+
+def metric(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The key of the rows' metric: accuracy for classification, macro average precision for labels, else loss."""
+    if any(row.get("macro_ap") is not None for row in rows):
+        return "macro_ap"
+    return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
+
+
 def evaluation_rows(result: Mapping[str, Any]) -> list[Row]:
     """The evaluation and the baseline of a run's ``result``, as rows of one table."""
     return [{"weights": name, **row} for name, key in (("learnt", "evaluation"), ("start", "baseline")) for row in result[key]]

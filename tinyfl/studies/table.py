@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyfl.errors import InstallError
 from tinyfl.runs.evaluation import LEADING_STEPS, mean_and_interval
-from tinyfl.runs.tables import as_csv
+from tinyfl.runs.tables import as_csv, metric
 from tinyfl.studies.beside import Column, beside
 from tinyfl.studies.device import device_cost
 from tinyfl.studies.file import Axis
@@ -93,8 +93,7 @@ def _table(
 
 
 def _metric(runs: Sequence[_Runs]) -> str:
-    rows = [row for each in runs for result in each.results.values() for row in result["evaluation"]]
-    return "loss" if all(row["accuracy"] is None for row in rows) else "accuracy"
+    return metric([row for each in runs for result in each.results.values() for row in result["evaluation"]])
 
 
 def _row(of: Row, runs: _Runs, cost: Row, columns: Sequence[Column]) -> Row:
@@ -145,7 +144,7 @@ def _of_devices(result: Result, key: str) -> dict[str, float | None]:
     """What each test device reaches, by its name; empty unless the result lists all of them, and by names: where a task makes
     devices up, those of another seed are others."""
     found = result.get("per_device") or {"number": 0, "devices": []}
-    rows = {row["device"]: row["after"][key] for row in found["devices"]}
+    rows = {row["device"]: row["after"].get(key) for row in found["devices"]}
     numbered = rows.keys() == set(map(str, range(len(rows))))
     return rows if len(rows) == found["number"] and not numbered else {}
 
@@ -167,7 +166,7 @@ def over_devices(seeds: Sequence[Mapping[str, float | None]]) -> Row | None:
 def _curve(line: Line, results: Sequence[Result], key: str, cost: Row) -> list[Row]:
     """The evaluations on validation devices in the course of the runs, after the same rounds in all of them."""
     rounds = [row["round"] for row in results[0].get("validation", [])]
-    at = [{row["round"]: row[key] for row in result.get("validation", [])} for result in results]
+    at = [{row["round"]: row.get(key) for row in result.get("validation", [])} for result in results]
     points = []
     for number in rounds:
         values = [each.get(number) for each in at]
@@ -224,7 +223,7 @@ def _paired(mine: Mapping[Any, Result], theirs: Mapping[Any, Result]) -> list[Ro
     pairs = [(mine[seed], theirs[seed]) for seed in mine if seed in theirs]
     if not pairs:
         return []
-    key = "accuracy" if pairs[0][0]["evaluation"][0]["accuracy"] is not None else "loss"
+    key = metric(pairs[0][0]["evaluation"])
     for i, row in enumerate(pairs[0][0]["evaluation"]):
         if row["steps"] != LEADING_STEPS:
             continue
@@ -257,7 +256,7 @@ def _judged(difference: Row, key: str) -> str:
     mean, half = difference["mean"], difference["ci95"]
     if mean is None or half is None or abs(mean) <= half:
         return "undecided"
-    return "better" if (mean > 0) == (key == "accuracy") else "worse"
+    return "better" if (mean > 0) == (key != "loss") else "worse"
 
 
 def as_rows(tables: Mapping[str, Any]) -> list[Row]:

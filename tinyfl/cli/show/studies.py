@@ -13,6 +13,7 @@ from tinyfl.core.engine import processors
 from tinyfl.report import html
 from tinyfl.report.study import device_columns, difference, figure, leading, shown
 from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.tables import METRICS
 from tinyfl.studies.directory import StudyDirectory
 from tinyfl.studies.plan import Plan
 from tinyfl.studies.running import Going, spoken
@@ -82,7 +83,7 @@ def _table(console: Terminal, axes: Sequence[str], found: Mapping[str, Any]) -> 
     key, rows = found["metric"], found["rows"]
     shots = list(leading(rows[0]["reached"]))
     of = ", ".join(shown(axis, value) for axis, value in found["of"].items())
-    what = "accuracy" if key == "accuracy" else "mean squared error"
+    what = METRICS[key]
     table = Table(title=f"{of} · {what} after {LEADING_STEPS} steps" if of else f"{what} after {LEADING_STEPS} steps")
     names = axes or ["runs"]
     for name in names:
