@@ -491,7 +491,8 @@ def test_an_algorithms_page_has_the_defaults_that_a_run_takes(algorithm: str) ->
         told = dict(part.split() for part in default.split(", ")) if " " in default else dict.fromkeys(TASKS, default)
         assert set(told) == set(TASKS)
         for task, value in told.items():
-            assert getattr(resolve({"task": task, "algorithm": algorithm}), setting) == float(value), f"{setting} of {task}"
+            found = getattr(resolve({"task": task, "algorithm": algorithm}), setting)
+            assert found == type(found)(value), f"{setting} of {task}"
 
 
 def test_the_page_on_tasks_has_the_defaults_that_a_run_takes() -> None:

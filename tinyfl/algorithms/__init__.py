@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.algorithms.inner import ALL, Inner, Layer, Phase, Returns
+from tinyfl.algorithms.optimisers import OPTIMISERS
 from tinyfl.core import F32, I64, UNIT
 from tinyfl.errors import ConfigError
 
 __all__ = [
     "ALL", "Algorithm", "Inner", "Layer", "Phase", "Returns", "State", "TowardsMean", "Updates", "WithLayers", "alpha_of",
-    "refuse_joint_training", "with_layers",
+    "alpha_of_stretches", "refuse_joint_training", "with_layers",
 ]  # fmt: skip
 
 
@@ -92,13 +93,20 @@ class TowardsMean:
 
         theta <- theta + alpha_t * (mean_i phi_i - theta)
 
-    As it is known beforehand, rounds of simulated devices run one after another without the server."""
+    or that of another optimiser of the server with this direction; where devices return a gradient, it is minus their mean
+    gradient. Rounds of simulated devices run one after another without the server if the optimiser is plain SGD."""
+
+    outer_optimiser: str = "sgd"
 
     def alpha(self, round: int) -> float:
         raise NotImplementedError
 
     def outer(self, state: State, updates: Updates) -> State:
-        return state.step(self.alpha(state.round) * (updates.mean() - state.theta))
+        if not updates.devices:  # what an optimiser remembers would move theta on
+            return state.step(np.zeros(len(state.theta)))
+        optimiser = OPTIMISERS[self.outer_optimiser]
+        change, memory = optimiser(state.memory, self.alpha(state.round), updates.mean() - state.theta)
+        return state.step(change, **memory)
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,13 @@ def alpha_of(algorithm: Any) -> Callable[[int], float] | None:
     if isinstance(algorithm, WithLayers) and algorithm.before:
         return lambda round: float(algorithm.at(round).alpha(round))
     return own.alpha
+
+
+def alpha_of_stretches(algorithm: Any) -> Callable[[int], float] | None:
+    """The same if its rounds can run without the server, which then has nothing to remember."""
+    own = algorithm.algorithm if isinstance(algorithm, WithLayers) else algorithm
+    alpha = alpha_of(algorithm)
+    return alpha if alpha and own.outer_optimiser == "sgd" else None
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:

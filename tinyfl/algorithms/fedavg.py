@@ -20,6 +20,7 @@ class FedAvg(TowardsMean):
     rounds: int = 1  # of the schedules
     outer_schedule: str = ""  # constant
     rate_schedule: str = ""  # constant
+    outer_optimiser: str = "sgd"
 
     def inner(self, round: int) -> Inner:
         rate = self.rate * in_steps(self.rate_schedule, round, self.rounds)

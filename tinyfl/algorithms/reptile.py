@@ -22,6 +22,7 @@ class Reptile(TowardsMean):
     clip: float = 0.0
     outer_schedule: str = ""  # linear
     rate_schedule: str = ""  # constant
+    outer_optimiser: str = "sgd"
 
     def __post_init__(self) -> None:
         refuse_joint_training("reptile", self.inner(0))

@@ -24,6 +24,7 @@ class TinyReptile(TowardsMean):
     clip: float = 0.0
     outer_schedule: str = ""  # linear
     rate_schedule: str = ""  # constant
+    outer_optimiser: str = "sgd"
 
     def __post_init__(self) -> None:
         refuse_joint_training("tinyreptile", self.inner(0))

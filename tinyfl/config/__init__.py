@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, SCHEDULED, defaults, unsaid
+from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, OWN_WAYS, defaults, unsaid
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.sampling import check_sampling
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
@@ -288,13 +288,18 @@ def _checked(values: Mapping[str, Any]) -> Config:
         _demand_in_range(each, getattr(config, name))
     algorithm, task = config.chosen("algorithm"), config.chosen("task")
     # tinyfl's own are asked for these alone: a file of theirs may have any value of what does not concern them.
-    for name in ("batch", *SCHEDULED) if algorithm.built_in else OTHER_ALGORITHM:
+    for name in ("batch", *OWN_WAYS) if algorithm.built_in else OTHER_ALGORITHM:
         if getattr(config, name) != OTHER_ALGORITHM[name] and algorithm.takes(name) is False:
             raise ConfigError(
                 f"{algorithm.name} has no {SETTINGS[name].option}: leave it out, or say --algorithm reptile."
                 if algorithm.built_in
                 else f"{algorithm.called} has no {name}: leave {SETTINGS[name].option} out."
             )
+    if config.outer_optimiser == "adam" and config.outer_step >= 1:
+        raise ConfigError(
+            f"with --outer-optimiser adam every weight moves by up to about --outer-step in a round, and that is "
+            f"{config.outer_step:g}. Give a smaller one, such as --outer-step 0.001."
+        )
     if (config.standardise or config.targets) and task.takes("targets") is False:
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."

@@ -10,10 +10,10 @@ from tinyfl.registry import ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.parameters import own_defaults
 
-SCHEDULED = {"outer_schedule": "", "rate_schedule": ""}
-"""Without a schedule given, an algorithm has its own."""
+OWN_WAYS = {"outer_optimiser": "sgd", "outer_schedule": "", "rate_schedule": ""}
+"""Where an algorithm has no other default; without a schedule given, it has its own."""
 
-OTHER_ALGORITHM: dict[str, Any] = {"samples": 32, "batch": 1, "rate": 0.01, "outer_step": 1.0, **SCHEDULED}
+OTHER_ALGORITHM: dict[str, Any] = {"samples": 32, "batch": 1, "rate": 0.01, "outer_step": 1.0, **OWN_WAYS}
 """With an algorithm that is not tinyfl's own, where its class has no defaults. A setting that fills none of its fields has this
 value."""
 
@@ -28,7 +28,7 @@ OF_AN_ALGORITHM = {
     for table in (
         *(each.defaults for each in ALGORITHMS.values()),
         *(t for each in TASKS.values() for t in each.tuned.values()),
-        SCHEDULED,
+        OWN_WAYS,
     )
     for key in table
 }

@@ -25,6 +25,9 @@ MAX_ROUNDS = 1 << 31
 SCHEDULES = ("constant", "linear", "cosine")
 """Those of tinyfl.algorithms.schedules."""
 
+OPTIMISERS = ("sgd", "momentum", "adam")
+"""Those of tinyfl.algorithms.optimisers."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -187,6 +190,10 @@ class Settings:
         "Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6), formerly="inner_lr")
     outer_step: float = setting(
         "The server's step towards the mean, at first.", LEARNING, of="algorithm", bounds=(1e-12, 1e6))
+    outer_optimiser: str = setting(
+        "How the server follows the mean: sgd, by --outer-step of the way; momentum or adam, at the rate --outer-step.",
+        LEARNING, of="algorithm", default="sgd", choices=OPTIMISERS, newer=True,
+        refusal="outer_optimiser is {value!r}. Give --outer-optimiser sgd, momentum or adam.")
     outer_schedule: str = setting(
         "How --outer-step changes over the rounds: constant, linear or cosine. Default: the algorithm's own.", LEARNING,
         of="algorithm", default="", choices=SCHEDULES, newer=True,

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from tinyfl import core
 from tinyfl.aggregators import shown_record
-from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of
+from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of_stretches
 from tinyfl.core import I64, U32
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event, Stretch, among, spans
@@ -132,7 +132,7 @@ class FleetStrategy(Strategy):
     def _stretch(self, grid: Grid) -> int:
         """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
         plain = self.until and self.minimum == 0 and self.aggregator is None
-        if not plain or not isinstance(grid, FleetAddresses) or alpha_of(self.algorithm) is None:
+        if not plain or not isinstance(grid, FleetAddresses) or alpha_of_stretches(self.algorithm) is None:
             return 1
         return grid.stretch(self.algorithm.inner(0), self.cohort)
 
@@ -143,7 +143,7 @@ class FleetStrategy(Strategy):
 
     def _alphas(self, grid: Grid) -> list[float]:
         """alpha_t of the rounds to ask for in one message, which have the same inner loop; empty: one round."""
-        first, every, alpha = self.state.round, self._stretch(grid), alpha_of(self.algorithm)
+        first, every, alpha = self.state.round, self._stretch(grid), alpha_of_stretches(self.algorithm)
         if every == 1 or alpha is None:
             return []
         inner, alphas = self.algorithm.inner(first), list[float]()

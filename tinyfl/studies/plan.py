@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyfl.algorithms import Inner, WithLayers, alpha_of, with_layers
+from tinyfl.algorithms import Inner, WithLayers, alpha_of_stretches, with_layers
 from tinyfl.building import boards
 from tinyfl.config import Config, resolve
 from tinyfl.config.settings import SETTINGS
@@ -170,7 +170,7 @@ def _seconds(config: Config, learner: Learner, inner: Inner) -> float:
     engine, theta = Engine(threads=1), learner.start
     fleet = NativeFleet(learner.task, learner.network, config.devices, engine)
     algorithm = algorithm_of(config, learner)
-    at_once = fleet.stretch(inner, config.cohort) if alpha_of(algorithm) else 1
+    at_once = fleet.stretch(inner, config.cohort) if alpha_of_stretches(algorithm) else 1
     done, began = 0, time.monotonic()
     while time.monotonic() - began < TRIAL_SECONDS or not done:
         if at_once > 1:
