@@ -145,8 +145,8 @@ def multiply_adds(net: Network) -> int:
 def images() -> tuple[Task, Network, int]:
     """J2's task, with made-up images in place of Omniglot's; its network and number of samples."""
     rng = np.random.default_rng(0)
-    pool = ClassPool.of(rng.integers(0, 2, (2000, 784), np.uint8), np.arange(2000, dtype=np.int32) // 20, 100)
-    task = Episodic("images", 0, (28, 28, 1), 5, 1, (1.0, 1.0), pool, pool, pool)
+    pool = ClassPool.of(rng.integers(0, 2, (2000, 784), np.uint8), np.arange(2000, dtype=np.int32) // 20, [100])
+    task = Episodic("images", 0, (28, 28, 1), 5, (1.0, 1.0), pool, pool, pool)
     return task, network("conv-8-16-relu", task.shape, 5, task.loss, task.activation), 25
 
 

@@ -147,7 +147,7 @@ def test_what_has_no_such_episodes_is_refused(more: dict[str, Any], reading: dic
 
 
 def test_options_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--ways is the number of classes of a device with --episodes classes"):
+    with pytest.raises(ConfigError, match="--ways is of devices with --episodes classes"):
         tinyfl.config.resolve({"task": "npz", "data": "own.npz", "ways": 3})
     with pytest.raises(ConfigError, match="task sine brings its own data: leave --episodes out"):
         tinyfl.config.resolve({"task": "sine", "episodes": "classes"})

@@ -231,6 +231,11 @@ def _loaded(config: Config, load: Load) -> tuple[Config, Learner]:
 def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callable[[Progress], None]) -> _Job:
     """Checks before the first round what would fail after the last."""
     demand_episodes(learner.task, config.tasks, max(config.shots))
+    if config.training_ways and config.chosen("algorithm").trains == "task":
+        raise ConfigError(
+            f"--training-ways is for algorithms that train prototypes or classes, and {config.algorithm} trains what a device "
+            "does after training, with as many classes. Leave it out."
+        )
     algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)

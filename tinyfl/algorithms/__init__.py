@@ -79,7 +79,9 @@ class Updates:
 
 class Algorithm(Protocol):
     """A federated algorithm. A class may give each method one more parameter, for the network's layers, and may also have
-    ``adaptation``: see WithLayers."""
+    ``adaptation``: see WithLayers. It may say what it ``trains``: "task", the task's loss; "prototypes", a network without head
+    on a stream of a device's classes in turn; or "classes", a classifier of all training devices' classes, whose head is then
+    dropped (tinyfl.tasks.ClassTask)."""
 
     def inner(self, round: int) -> Inner:
         """The inner loop of each device in round ``round`` (from 0)."""

@@ -20,7 +20,7 @@ from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
-from tinyfl.registry.parameters import OF_A_TABLE, OF_IMAGES, SETTINGS_OF
+from tinyfl.registry.parameters import OF_A_TABLE, OF_ONE_TASK, SETTINGS_OF
 
 if TYPE_CHECKING:
     from tinyfl.algorithms import Algorithm
@@ -307,11 +307,12 @@ def _checked(values: Mapping[str, Any]) -> Config:
     for name in OF_A_TABLE:
         if getattr(config, name) != SETTINGS[name].default and task.takes(name) is False:
             raise ConfigError(f"task {config.task} brings its own data: leave {SETTINGS[name].option} out, or say --task npz.")
-    if config.ways != SETTINGS["ways"].default and not config.episodes:
-        raise ConfigError("--ways is the number of classes of a device with --episodes classes: give that too.")
-    for name in OF_IMAGES:
+    for name in ("ways", "training_ways"):
+        if getattr(config, name) != SETTINGS[name].default and task.takes("episodes") and not config.episodes:
+            raise ConfigError(f"{SETTINGS[name].option} is of devices with --episodes classes: give that too.")
+    for name, only in OF_ONE_TASK.items():
         if getattr(config, name) != SETTINGS[name].default and task.takes(name) is False:
-            raise ConfigError(f"{SETTINGS[name].option} is not for task {config.task}: leave it out, or say --task flair.")
+            raise ConfigError(f"{SETTINGS[name].option} is not for task {config.task}: leave it out, or say --task {only}.")
     if config.patience and not config.evaluate_every:
         raise ConfigError("--patience counts evaluations in the course of a run: say how often with --evaluate-every N.")
     if config.continued and config.continued[-1][0] > config.rounds:

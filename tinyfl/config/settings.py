@@ -158,8 +158,14 @@ class Settings:
         TASK, of="task", of_a_node=True, default="", choices=("classes",), newer=True,
         refusal="episodes is {value!r}. Give --episodes classes, or leave it out.")
     ways: int = setting(
-        "With --episodes classes: the number of classes of a device.", TASK, of="task", of_a_node=True, default=5,
+        "omniglot, or with --episodes classes: the number of classes of a device.", TASK, of="task", of_a_node=True, default=5,
         bounds=(2, 1000), newer=True)
+    training_ways: int = setting(
+        "The same for training devices, for an algorithm that trains prototypes or an embedding; 0: as many.", TASK, of="task",
+        of_a_node=True, default=0, bounds=(0, 1000), newer=True)
+    one_alphabet: bool = setting(
+        "omniglot: all characters of a device are of one alphabet, in training too.", TASK, of="task", of_a_node=True,
+        default=False, newer=True)
     label_set: str = setting(
         "flair: its coarse labels or its fine ones.", TASK, of="task", of_a_node=True, default="coarse",
         choices=("coarse", "fine"), refusal="label_set is {value!r}. Give --label-set coarse or fine.", newer=True)

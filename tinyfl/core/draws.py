@@ -19,3 +19,17 @@ def distinct(words: U32, available: NDArray[np.integer], count: int) -> I64:
 def below(words: U32, bounds: NDArray[np.integer] | int) -> I64:
     """Words scaled to whole numbers below ``bounds`` (which broadcasts against ``words``): int64."""
     return (words.astype(np.uint64) * np.asarray(bounds, np.uint64) >> np.uint64(32)).astype(np.int64)
+
+
+def shuffled(words: U32, available: NDArray[np.integer]) -> I64:
+    """The numbers below ``available[d]`` in random order, from the start again after the last, for each device d: int64, as
+    many as ``words`` uint32 (devices, numbers). Fisher's and Yates's swaps, of which the places are kept, not the array."""
+    places, order = np.empty(words.shape, np.int64), np.empty(words.shape, np.int64)
+    for i in range(words.shape[1]):
+        turn = np.minimum(i, available - 1)
+        places[:, i] = at = turn + below(words[:, i], available - turn)
+        for j in reversed(range(i)):
+            at = np.where(places[:, j] == at, j, at)
+        order[:, i] = at
+    turns: I64 = np.take_along_axis(order, np.arange(words.shape[1]) % available[:, None], axis=1)
+    return turns

@@ -34,7 +34,8 @@ class Reading:
     ``input_columns`` are separated by commas. ``window`` rows, or 0 for none, make a sample, every ``stride`` rows (0: as
     many). ``missing`` is "mean", that of the training devices, or "refuse". With ``drop_small``, devices with no more than
     ``shots`` samples are not evaluated. With ``balance``, a device's stream has its classes equally often. ``targets`` is the
-    kind of y, as in tinyfl.config.Config. ``episodes`` of "classes" are of ``ways`` classes each.
+    kind of y, as in tinyfl.config.Config. ``episodes`` of "classes" are of ``ways`` classes each; those of algorithms that
+    train prototypes or classes, of ``training_ways`` (0: as many).
     """
 
     label_column: str = ""
@@ -49,6 +50,7 @@ class Reading:
     targets: str = ""
     episodes: str = ""
     ways: int = 5
+    training_ways: int = 0
 
 
 USUAL = Reading()

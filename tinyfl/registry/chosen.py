@@ -151,6 +151,14 @@ class Chosen:
             return self
         return replace(self, options=checked(self.called, self.kind, self.code, self.options)[1])
 
+    @property
+    def trains(self) -> str:
+        """What an algorithm trains: its class's ``trains``, "task" without one (tinyfl.algorithms.Algorithm). Empty if its code
+        is not loaded."""
+        if self.code is None and not self.built_in:
+            return ""
+        return str(getattr(self.loaded().code, "trains", "task"))
+
     def takes(self, setting: str) -> bool | None:
         """Whether a setting fills one of its fields; None if it is not tinyfl's own, and its code is not loaded."""
         if self.kind == "aggregator" and not self.name:

@@ -16,19 +16,19 @@ SETTINGS_OF = {
         "rounds", "cohort", "samples", "batch", "rate", "outer_step", "outer_optimiser", "outer_schedule", "rate_schedule",
         "clip", "seed",
     ),
-    "task": ("seed", "data", "standardise", "targets", "label_set", "image_side"),
+    "task": ("seed", "data", "standardise", "targets", "label_set", "image_side", "one_alphabet"),
     "aggregator": ("cohort", "tolerate"),
 }  # fmt: skip
 """The settings that fill fields of their name."""
 
 OF_A_TABLE = (
     "label_column", "device_column", "input_columns", "window", "stride", "missing", "drop_small", "balance", "episodes",
-    "ways",
+    "ways", "training_ways",
 )  # fmt: skip
 """The settings of tinyfl.data.Reading, which fill the field ``reading`` of a task of tinyfl, or fields of their names."""
 
-OF_IMAGES = ("label_set", "image_side")
-"""Of those, the settings of tasks with images."""
+OF_ONE_TASK = {"label_set": "flair", "image_side": "flair", "one_alphabet": "omniglot"}
+"""Of those, the settings of a single task of tinyfl."""
 
 ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""

@@ -22,6 +22,7 @@ __all__ = [
     "FIRST_TEST_DEVICE",
     "FIRST_VALIDATION_DEVICE",
     "SPLITS",
+    "ClassTask",
     "Episodes",
     "NamedTask",
     "SizedTask",
@@ -111,6 +112,29 @@ class StretchTask(Protocol):
 
 
 @runtime_checkable
+class ClassTask(Protocol):
+    """A task of classes, which also gives the streams of algorithms that train something else than the task's loss."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes that training devices have in all."""
+
+    @property
+    def episode_ways(self) -> int:
+        """The number of classes that a device has in the streams of these two tasks."""
+
+    def in_turn(self) -> Task:
+        """The same task, whose stream has one sample of each of a device's classes after another, as prototypes need it. Those
+        of a class repeat only where the device has fewer.
+
+        Raises ConfigError if the user's data have no classes; so does ``with_global_labels``.
+        """
+
+    def with_global_labels(self) -> Task:
+        """The same task, whose stream has labels of all ``classes``, the same on every device."""
+
+
+@runtime_checkable
 class SizedTask(Protocol):
     """A task of the user's data, by whose size a run chooses what nobody gave (tinyfl.config.fitting)."""
 
@@ -136,13 +160,14 @@ def load_task(
     standard: Standardisation | None = None,
     label_set: str = "coarse",
     image_side: int = 32,
+    one_alphabet: bool = False,
 ) -> Task:
     """Loads the task ``name``, tinyfl's own or an installed package's, or one whose code is loaded; ``data``
     is the user's file, if the task needs one.
 
     Only for the task npz: whether to ``standardise`` inputs and values, the kind of ``targets``, and ``standard``, an earlier
-    run's standardisation, which overrides both. Only for the task flair: ``label_set`` and ``image_side``, as in
-    tinyfl.config.Config.
+    run's standardisation, which overrides both. Only for the task flair: ``label_set`` and ``image_side``, and only for
+    omniglot: ``one_alphabet``, as in tinyfl.config.Config.
     Raises ConfigError for an unknown name or a missing file, DataError for a malformed one.
     """
     settings: dict[str, Any] = {
@@ -152,7 +177,7 @@ def load_task(
         "targets": targets,
         "standard": standard,
     }
-    settings |= {"label_set": label_set, "image_side": image_side}
+    settings |= {"label_set": label_set, "image_side": image_side, "one_alphabet": one_alphabet}
     task: Task = Chosen.read("task", name).complete().made(settings)
     return task
 

@@ -159,12 +159,13 @@ class Parts:
         def pool(part: str) -> ClassPool:
             rows = standard.apply(x[self.rows[part]])
             refuse_non_finite(table.source, "x, once standardised,", rows, "Scale that input down")
-            return ClassPool.of(rows, self.index[part].astype(np.int32), len(self.classes[part]))
+            return ClassPool.of(rows, self.index[part].astype(np.int32), [len(self.classes[part])])
 
         shape: Shape = shape_of(table.source, table.x)
         return {
-            "name": name, "seed": seed, "shape": shape, "ways": self.ways, "groups": 1, "gains": (1.0, 1.0),
+            "name": name, "seed": seed, "shape": shape, "ways": self.ways, "gains": (1.0, 1.0),
             **{part: pool(part) for part in self.rows}, "activation": Activation.relu, "standardisation": standard,
+            "training_ways": reading.training_ways,
         }  # fmt: skip
 
     def _note(self) -> str:

@@ -38,7 +38,7 @@ def digits(seed: int) -> Episodic:
         chosen = (rank >= low) & (rank < high)
         rotated = [np.rot90(images[chosen], turn, axes=(1, 2)).reshape(-1, 64) for turn in range(TURNS)]
         classes = [turn * 10 + labels[chosen] for turn in range(TURNS)]
-        return ClassPool.of(np.concatenate(rotated), np.concatenate(classes).astype(np.int32), 10 * TURNS)
+        return ClassPool.of(np.concatenate(rotated), np.concatenate(classes).astype(np.int32), [10] * TURNS)
 
     train, validation, test = pool(0, 0.6), pool(0.6, 0.75), pool(0.75, 1)
-    return Episodic("digits", seed, (8, 8, 1), WAYS, TURNS, (0.5, 1.5), train=train, validation=validation, test=test)
+    return Episodic("digits", seed, (8, 8, 1), WAYS, (0.5, 1.5), train=train, validation=validation, test=test)

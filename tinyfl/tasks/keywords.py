@@ -59,6 +59,7 @@ def keywords(
     standard: Standardisation | None = None,
     episodes: str = "",
     ways: int = 5,
+    training_ways: int = 0,
     drop_small: bool = False,
     balance: bool = False,
     shots: int = 0,
@@ -71,7 +72,9 @@ def keywords(
     x, words, speakers = _clips(data)
     core_words = np.isin(words, WORDS)
     test, validation = _folds(data, speakers[core_words], seed)
-    reading = Reading(drop_small=drop_small, balance=balance, shots=shots, episodes=episodes, ways=ways)
+    reading = Reading(
+        drop_small=drop_small, balance=balance, shots=shots, episodes=episodes, ways=ways, training_ways=training_ways
+    )
     if episodes:
         rows = core_words | ~np.isin(speakers, [*test, *validation])
         table = Table(str(data), x[rows], words[rows], speakers[rows], test, validation)

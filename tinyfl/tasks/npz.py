@@ -4,9 +4,10 @@ Few-shot within each device: a device adapts on some of its own samples and is m
 predict are standardised by the mean and deviation of the training devices, which are saved with the initialisation.
 """
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_i
 from tinyfl.data.devices import Seats, members, owners
 from tinyfl.data.reading import in_order, read_table
 from tinyfl.data.words import named
-from tinyfl.errors import DataError
+from tinyfl.errors import ConfigError, DataError
 from tinyfl.errors.words import plain
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.tasks import Episodes, Split
@@ -199,6 +200,25 @@ class Npz:
         start = np.take_along_axis(np.cumsum(of_class, axis=1) - of_class, chosen, axis=1)
         rows: I64 = np.take_along_axis(by_class, start + turn % np.take_along_axis(of_class, chosen, axis=1), axis=1)
         return rows
+
+    @property
+    def classes(self) -> int:
+        return self.outputs
+
+    @property
+    def episode_ways(self) -> int:
+        return self.outputs
+
+    def in_turn(self) -> Self:
+        task = self.with_global_labels()
+        task._balance = True
+        return task
+
+    def with_global_labels(self) -> Self:
+        """The same task: all devices have the same classes."""
+        if self._labels is None:
+            raise ConfigError(f"{self.source}: y has values to predict, and this algorithm is for classes. Give another one.")
+        return copy(self)
 
     def device_names(self, split: Split) -> list[str]:
         """The names of a split's devices, as in the array device."""
