@@ -95,7 +95,7 @@ static NOINLINE void begin_phase(tinyfl_loop *loop)
 
 TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, tinyfl_learner *learner, void *memory)
 {
-    if (!loop || !learner || tinyfl_inner_check(inner) != TINYFL_OK)
+    if (!loop || !learner || tinyfl_inner_check(inner) != TINYFL_OK || learner->plan->loss == TINYFL_PROTOTYPES)
         return TINYFL_EINVAL;
     const size_t count = learner->count;
     const int what = needs(inner);

@@ -15,15 +15,6 @@
 
 static int aligned(const void *pointer) { return pointer && (uintptr_t)pointer % sizeof(real) == 0; }
 
-/* The guard: NaN and infinity fail it too. */
-static mask below(const real *values, size_t count, float limit)
-{
-    mask ok = every();
-    for (size_t i = 0; i < count; i++)
-        ok &= magnitude(values[i]) < limit;
-    return ok;
-}
-
 TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *plan, real *weights, void *memory,
                                    size_t bytes, float clip)
 {
@@ -243,7 +234,7 @@ TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const real *x, real *output
 /* Forward pass, loss and its gradient; `ok` are the lanes that continue, `output` is the location of the output. */
 static int look(const tinyfl_learner *learner, const real *x, const real *y, real *loss, mask *ok, real **output)
 {
-    if (!learner || !aligned(x) || !aligned(y) || (loss && !aligned(loss)))
+    if (!learner || !aligned(x) || !aligned(y) || (loss && !aligned(loss)) || learner->plan->loss == TINYFL_PROTOTYPES)
         return TINYFL_EINVAL;
     if (!any(learner->alive))
         return TINYFL_ENUMERIC;

@@ -67,7 +67,7 @@ TINYFL_API int tinyfl_plan_check(const tinyfl_plan *plan)
 {
     if (!plan || !plan->layers)
         return TINYFL_EINVAL;
-    if (plan->count == 0 || plan->count > TINYFL_MAX_LAYERS || plan->loss > TINYFL_SIGMOID_CROSS_ENTROPY)
+    if (plan->count == 0 || plan->count > TINYFL_MAX_LAYERS || plan->loss > TINYFL_PROTOTYPES)
         return TINYFL_EPLAN;
     size_t weights = 0, values = 0;
     for (size_t i = 0; i < plan->count; i++) {

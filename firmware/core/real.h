@@ -93,4 +93,13 @@ TINYFL_INLINE real uniform(tinyfl_word bits) { return to_real((whole)(bits >> 8)
 TINYFL_INLINE real magnitude(real value) { return from_bits(bits_of(value) & word_of(0x7fffffffu)); }
 TINYFL_INLINE real larger(real a, real b) { return where(a > b, a, b); }
 
+/* The guard: NaN and infinity fail it too. */
+static __attribute__((unused)) mask below(const real *values, size_t count, float limit)
+{
+    mask ok = every();
+    for (size_t i = 0; i < count; i++)
+        ok &= magnitude(values[i]) < limit;
+    return ok;
+}
+
 #endif

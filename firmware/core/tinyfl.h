@@ -56,6 +56,7 @@ typedef enum {
     TINYFL_MEAN_SQUARED_ERROR,
     TINYFL_SOFTMAX_CROSS_ENTROPY, /* both cross-entropies take logits: the last activation is identity */
     TINYFL_SIGMOID_CROSS_ENTROPY, /* each output is a separate yes or no; the mean over outputs */
+    TINYFL_PROTOTYPES,            /* the outputs are an embedding, and classes are its means (means.h): no loss of one sample */
 } tinyfl_loss;
 
 #define TINYFL_LEAK 0.1f              /* slope of leaky relu below 0 */
@@ -158,7 +159,8 @@ TINYFL_API int tinyfl_learner_init(tinyfl_learner *learner, const tinyfl_plan *p
 /* The network's output for x: `inputs` reals in, `outputs` reals out (logits for softmax cross-entropy). */
 TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const tinyfl_real *x, tinyfl_real *output);
 
-/* The loss on one sample and, if `output` is not NULL, the network's output for it, without learning. */
+/* The loss on one sample and, if `output` is not NULL, the network's output for it, without learning. TINYFL_EINVAL, here and
+ * below, for TINYFL_PROTOTYPES. */
 TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const tinyfl_real *x, const tinyfl_real *y, tinyfl_real *loss,
                                tinyfl_real *output);
 

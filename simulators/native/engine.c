@@ -10,6 +10,7 @@
 #include "../../firmware/core/plan.c"
 #include "../../firmware/core/learner.c"
 #include "../../firmware/core/inner.c"
+#include "../../firmware/core/means.c"
 #include "draws.h"
 #include "engine.h"
 #include "samples.h"
@@ -244,6 +245,8 @@ static void adapt(const tinyfl_adaptation *a, size_t first, void *memory)
                     code == TINYFL_OK && lane_of_mask(b.learner.alive, l) ? lane(b.weights[i], l) : a->theta[i];
 }
 
+#include "classes.h"
+
 #ifdef TINYFL_EXPORTS
 TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,
                                         uint32_t round, uint32_t samples, uint32_t inputs, uint32_t outputs, float *x,
@@ -327,4 +330,4 @@ size_t tinyfl_engine_padding(const tinyfl_plan *plan)
 }
 #endif
 
-const tinyfl_engine TINYFL_ENGINE = {TINYFL_LANES, sizeof(real), train, adapt, distinct};
+const tinyfl_engine TINYFL_ENGINE = {TINYFL_LANES, sizeof(real), train, adapt, distinct, embed, classify};

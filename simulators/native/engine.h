@@ -13,6 +13,8 @@ typedef struct {
     void (*train)(const tinyfl_cohort *cohort, size_t first, void *memory, void *sum);
     void (*adapt)(const tinyfl_adaptation *adaptation, size_t first, void *memory);
     void (*distinct)(const tinyfl_draw *draw, size_t first);
+    void (*embed)(const tinyfl_embedding *embedding, size_t first, void *memory);
+    void (*classify)(const tinyfl_problems *problems, size_t first, void *memory);
 } tinyfl_engine;
 
 static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_explicit(stop, memory_order_relaxed); }

@@ -81,20 +81,21 @@ typedef struct {
     double cost;              /* of those measured: the sum of their losses, or of 1 - accuracy. It never falls. */
 } entry;
 
-/* A call's work, shared by its threads: rounds on cohorts, or the entries of a race. */
+/* A call's work, shared by its threads: rounds on cohorts, the entries of a race, or an embedding. */
 typedef struct {
     const tinyfl_engine *engine;
     const tinyfl_plan *plan;
     const atomic_int *stop;
-    size_t count; /* devices, of a round or of all entries */
+    size_t count; /* devices, of a round or of all entries; or samples */
     tinyfl_cohort now; /* the round that runs, which ends before device now.count */
     const double *alphas; /* (rounds): the outer steps; NULL: none */
     float *theta;
     size_t rounds;      /* left, with the one that runs; 0 once the call is over */
-    atomic_size_t next; /* first device of the round's next group */
+    atomic_size_t next; /* first device of the round's next group, or first sample */
     entry *entries;
     size_t entry_count;
     int by_accuracy;
+    const tinyfl_embedding *embedding;
     atomic_int failed;    /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop` */
     pthread_mutex_t lock; /* guards now.sum, the entries, and: */
     int threads, arrived; /* of the call; at the end of the round */
@@ -250,6 +251,22 @@ static void *racer(void *argument)
     return NULL;
 }
 
+static void *embedder(void *argument)
+{
+    work *w = argument;
+    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
+    if (!memory)
+        atomic_store(&w->failed, TINYFL_EMEMORY);
+    const size_t lanes = (size_t)w->engine->lanes;
+    for (size_t first; !atomic_load(&w->failed) && (first = atomic_fetch_add(&w->next, lanes)) < w->count;) {
+        w->engine->embed(w->embedding, first, memory);
+        if (tinyfl_stopped(w->stop))
+            atomic_store(&w->failed, TINYFL_ESTOPPED);
+    }
+    free(memory);
+    return NULL;
+}
+
 enum { MAX_THREADS = 256 };
 
 static int run(work *w, void *(*worker)(void *), int threads)
@@ -343,6 +360,34 @@ int tinyfl_native_race(const tinyfl_adaptation *a, size_t count, int by_accuracy
 }
 
 int tinyfl_native_adapt(const tinyfl_adaptation *a, int lanes, int threads) { return tinyfl_native_race(a, 1, 0, lanes, threads); }
+
+int tinyfl_native_embed(const tinyfl_embedding *e, int lanes, int threads)
+{
+    if (!e || !e->theta || !e->outputs || !e->stop || e->source.kind != TINYFL_TABLE || !engine_of(lanes) || threads < 1)
+        return TINYFL_EINVAL;
+    const int code = tinyfl_native_check(e->plan);
+    if (code != TINYFL_OK)
+        return code;
+    const tinyfl_engine *engine = engine_of(width(e->plan, e->count, lanes, threads));
+    work w = {.engine = engine, .plan = e->plan, .stop = e->stop, .count = e->count, .embedding = e};
+    return run(&w, embedder, threads);
+}
+
+int tinyfl_native_classify(const tinyfl_problems *p)
+{
+    if (!p || !p->support || !p->query || !p->support_labels || !p->query_labels || !p->loss || !p->accuracy || !p->nearest ||
+        p->shots == 0 || p->queries == 0 || p->size == 0 || p->places == 0 || (uint64_t)p->size * p->places > TINYFL_MAX_VALUES)
+        return TINYFL_EINVAL;
+    const tinyfl_engine *engine = engine_of(p->count > 1 ? tinyfl_native_lanes() : 1);
+    const size_t reals = ((size_t)p->size + 1) * p->places + 2 * ((size_t)p->size + p->places);
+    void *memory = aligned_zeros(reals * engine->bytes_per_real);
+    if (!memory)
+        return TINYFL_EMEMORY;
+    for (size_t first = 0; first < p->count; first += (size_t)engine->lanes)
+        engine->classify(p, first, memory);
+    free(memory);
+    return TINYFL_OK;
+}
 
 int tinyfl_native_distinct(const tinyfl_draw *d)
 {

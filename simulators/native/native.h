@@ -60,6 +60,30 @@ typedef struct {
     const atomic_int *stop; /* as above */
 } tinyfl_adaptation;
 
+/* The network's outputs for many samples. */
+typedef struct {
+    const tinyfl_plan *plan;
+    const float *theta;
+    tinyfl_native_source source; /* a table, with one sample of each device; its labels and targets are not read */
+    size_t count;                /* samples */
+    float *outputs;              /* (count, outputs): NaN where the guard fails */
+    const atomic_int *stop;      /* as above */
+} tinyfl_embedding;
+
+/* Few-shot problems, solved by class means (firmware/core/means.h) of given embeddings. */
+typedef struct {
+    uint32_t size, places; /* numbers of an embedding; classes */
+    const float *centre;   /* (size); or NULL */
+    int normalised;
+    size_t count;
+    uint32_t shots, queries;                      /* samples in each problem's support and query set */
+    const float *support, *query;                 /* (count, shots, size), (count, queries, size) */
+    const int32_t *support_labels, *query_labels; /* (count, shots), (count, queries) */
+    float *loss;      /* (count): mean of prototypes_loss over the queries that count */
+    float *accuracy;  /* (count) */
+    int32_t *nearest; /* (count, queries): the class, -1 for none */
+} tinyfl_problems;
+
 #define TINYFL_MAX_PICKS 64
 
 /* Numbers without replacement for many devices: `picks` of 0 to `available` - 1 each, in random order. They are those with the
@@ -103,6 +127,9 @@ enum { TINYFL_MAX_RACE = 64 };
  *   adaptations  (count), with the same plan, devices and stop; count is at most TINYFL_MAX_RACE */
 TINYFL_EXPORT int tinyfl_native_race(const tinyfl_adaptation *adaptations, size_t count, int by_accuracy, int lanes,
                                      int threads);
+
+TINYFL_EXPORT int tinyfl_native_embed(const tinyfl_embedding *embedding, int lanes, int threads);
+TINYFL_EXPORT int tinyfl_native_classify(const tinyfl_problems *problems);
 
 /* Samples 0 .. samples - 1 of each device in this round: x (count, samples, inputs), y (count, samples, outputs). */
 TINYFL_EXPORT int tinyfl_native_samples(const tinyfl_native_source *source, const uint32_t *devices, size_t count,

@@ -154,7 +154,7 @@ def cross_entropy(**options: Any) -> Made:
 
 
 CROSS_ENTROPY = cross_entropy(from_logits=True)
-MSE, SOFTMAX, SIGMOID = Loss
+MSE, SOFTMAX, SIGMOID, _ = Loss
 
 
 @pytest.mark.parametrize(

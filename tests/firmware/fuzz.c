@@ -156,7 +156,7 @@ static int plan_code(const tinyfl_plan *plan)
 {
     if (!plan || !plan->layers)
         return TINYFL_EINVAL;
-    if (plan->count < 1 || plan->count > 64 || plan->loss > 2)
+    if (plan->count < 1 || plan->count > 64 || plan->loss > 3)
         return TINYFL_EPLAN;
     for (int i = 0; i < plan->count; i++)
         if (!sound(&plan->layers[i]) ||
@@ -198,7 +198,7 @@ static tinyfl_layer draw_layer(const uint16_t in[3])
 static void draw_plan(tinyfl_plan *plan, tinyfl_layer layers[64])
 {
     memset(layers, 0, 64 * sizeof *layers);
-    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MAX_LAYERS)), (uint8_t)below(3)};
+    *plan = (tinyfl_plan){chance(100) ? NULL : layers, (uint16_t)(1 + below(MAX_LAYERS)), (uint8_t)below(4)};
     if (chance(60))
         plan->count = (uint16_t)(chance(2) ? draw() : below(66));
     if (chance(60))
@@ -265,6 +265,7 @@ static void call(subject *s, int hostile)
     float *loss = chance(3) ? NULL : spoilt(of_loss);
     const float rate = factor();
     const uint32_t samples = chance(20) ? 0 : chance(20) ? draw() : 1 + below(8);
+    const int one = learner && learner->plan->loss != TINYFL_PROTOTYPES; /* a sample has a loss by itself */
     int code, valid = learner != NULL, moves = 0;
 
     switch (below(5)) {
@@ -274,16 +275,16 @@ static void call(subject *s, int hostile)
         break;
     case 1:
         code = tinyfl_evaluate(learner, x, y, loss, output);
-        valid = valid && fit(x) && fit(y) && fit(loss) && (!output || fit(output));
+        valid = one && fit(x) && fit(y) && fit(loss) && (!output || fit(output));
         break;
     case 2:
         code = tinyfl_learn(learner, x, y, rate, loss);
-        valid = valid && fit(x) && fit(y) && (!loss || fit(loss)) && good_factor(rate);
+        valid = one && fit(x) && fit(y) && (!loss || fit(loss)) && good_factor(rate);
         moves = 1;
         break;
     case 3:
         code = tinyfl_accumulate(learner, x, y, gradient, loss);
-        valid = valid && fit(x) && fit(y) && (!loss || fit(loss)) && fit(gradient);
+        valid = one && fit(x) && fit(y) && (!loss || fit(loss)) && fit(gradient);
         break;
     default:
         if (hostile && chance(10))
@@ -402,7 +403,8 @@ static void loop_over(subject *s, int hostile)
     float *at = bytes > 0 ? spoilt(memory) : inside(memory);
     tinyfl_learner *learner = chance(100) ? NULL : &s->learner;
     const int code = answered(tinyfl_loop_init(&loop, &inner, learner, at));
-    REQUIRE((code == TINYFL_OK) == (valid && learner && fit(at)));
+    const int one = s->learner.plan->loss != TINYFL_PROTOTYPES;
+    REQUIRE((code == TINYFL_OK) == (valid && learner && one && fit(at)));
     if (code == TINYFL_OK) {
         const uint64_t learnt = run_loop(s, &loop, hostile);
         REQUIRE(tinyfl_loop_done(&loop) == (learnt == tinyfl_inner_total(&inner)));

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 SOURCES = sorted(CORE.glob("*.c"))
 INCLUDED = [*CORE.parent.glob("*/*.[ch]"), *HERE.glob("*.[ch]"), *HERE.parents[1].glob("simulators/native/*.h")]
-LEARNER = [CORE / f"{name}.c" for name in ("inner", "learner", "plan", "random", "sine")]
+LEARNER = [CORE / f"{name}.c" for name in ("inner", "learner", "means", "plan", "random", "sine")]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O1"]
@@ -84,6 +84,13 @@ def load(path: Path) -> Any:
     lib.tinyfl_accumulate.argtypes = [pointer] * 5
     lib.tinyfl_step.argtypes = [pointer, pointer, real, u32]
     lib.tinyfl_random.argtypes = [u64, u32, u32, u32, u32, pointer]
+    lib.tinyfl_means_bytes.argtypes, lib.tinyfl_means_bytes.restype = [u32, u32], size
+    lib.tinyfl_means_init.argtypes = [pointer, u32, u32, pointer, ctypes.c_int, pointer]
+    lib.tinyfl_means_prepare.argtypes, lib.tinyfl_means_prepare.restype = [pointer, pointer], None
+    lib.tinyfl_means_add.argtypes = [pointer, u32, pointer]
+    lib.tinyfl_means_clear.argtypes = [pointer, u32]
+    lib.tinyfl_means_distances.argtypes, lib.tinyfl_means_distances.restype = [pointer] * 3, None
+    lib.tinyfl_means_nearest.argtypes, lib.tinyfl_means_nearest.restype = [pointer, pointer, real, pointer, pointer], None
     lib.learner_size.restype = size
     lib.sine.argtypes = [u64, u32, u32, u32, pointer]
     for name in ("exp", "log", "tanh", "sigmoid", "sin", "rsqrt", "uniform"):

@@ -242,7 +242,7 @@ MOST = 1 << 24
 
 def sound(layers: Sequence[Layer], loss: int) -> bool:
     """Whether a board takes the plan."""
-    if not 1 <= len(layers) <= 64 or not 0 <= loss <= 2 or not all(map(_sound, layers)):
+    if not 1 <= len(layers) <= 64 or not 0 <= loss <= 3 or not all(map(_sound, layers)):
         return False
     if any(prod(above.input) != below.values for below, above in pairwise(layers)):
         return False

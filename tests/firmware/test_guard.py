@@ -165,7 +165,7 @@ def test_plans_that_contradict_themselves_are_refused(core: Any) -> None:
         "widths that do not meet": plan_of([dense(2, 3, 0), dense(4, 1, 0)], 0),
         "unknown kind": plan_of([replace(one, kind=5)], 0),
         "unknown activation": plan_of([dense(2, 3, 5)], 0),
-        "unknown loss": plan_of([dense(2, 3, 0)], 3),
+        "unknown loss": plan_of([dense(2, 3, 0)], 4),
         "neither learns nor does not": plan_of([replace(one, learns=2)], 0),
         "neither same nor valid": plan_of([replace(wide, same=2)], 0),
         "no window": plan_of([replace(wide, height=2)], 0),

@@ -4,23 +4,19 @@ Arrays are NumPy arrays in C order. Every function checks its arguments, since C
 """
 
 import ctypes
-import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import cache
 
 import numpy as np
 
 from tinyfl.core import binding
 from tinyfl.core.arrays import F32, F64, I32, I64, U8, U32, address, check_array
 from tinyfl.core.binding import library
+from tinyfl.core.calls import Code, Plan, Stop, check_code, inner_of, interruptibly
+from tinyfl.core.classes import Classified, class_means, embeddings
 from tinyfl.core.engine import FASTEST, MAX_THREADS, Engine
 from tinyfl.core.generator import Stream, check_range, distinct, random, sine, uniform
 from tinyfl.core.sources import SineSource, Source, TableSource
-from tinyfl.errors import Interrupted
 
 __all__ = [
     "F32",
@@ -36,6 +32,7 @@ __all__ = [
     "U32",
     "UNIT",
     "Adapted",
+    "Classified",
     "Code",
     "Engine",
     "Plan",
@@ -46,7 +43,9 @@ __all__ = [
     "TableSource",
     "Trained",
     "adapt",
+    "class_means",
     "distinct",
+    "embeddings",
     "fixed",
     "library",
     "race",
@@ -69,95 +68,6 @@ LIMIT = 2.0**50
 
 MAX_SUMMED = 1 << 20
 """Maximum number of devices in one exact sum without overflow: 2^20 x 1024 x 2^32 < 2^63."""
-
-
-class Code(IntEnum):
-    """The core's return codes (firmware/core/tinyfl.h)."""
-
-    ok = 0
-    invalid = -1
-    plan = -2
-    memory = -3
-    numeric = -4
-    oversized = -5
-    stopped = -6
-
-
-class Plan:
-    """A network for the core, from the bytes sent to a board (tinyfl.networks.plan).
-
-    Raises ValueError if the core refuses it.
-    """
-
-    def __init__(self, plan: bytes) -> None:
-        self.bytes = plan
-        self._buffer = ctypes.create_string_buffer(plan, len(plan))  # the core reads the layers in place
-        self.pointer = ctypes.pointer(binding.Plan())
-        if library().tinyfl_native_read(self.pointer, self._buffer, len(plan)) != Code.ok:
-            raise ValueError("not a plan that the core can run")
-        self.weights: int = library().tinyfl_native_weights(self.pointer)
-        self.inputs: int = library().tinyfl_native_inputs(self.pointer)
-        self.outputs: int = library().tinyfl_native_outputs(self.pointer)
-
-    def ram_bytes(self, inner: bytes) -> int:
-        """Bytes of RAM of one device in the inner loop ``inner``, by the core's own formula."""
-        return int(library().tinyfl_native_ram(self.pointer, ctypes.byref(_inner(inner))))
-
-    def working_bytes(self, lanes: int) -> int:
-        """Bytes that each thread of a call works in, with devices in ``lanes``."""
-        return int(library().tinyfl_native_working_bytes(self.pointer, lanes))
-
-    def weights_of(self, layers: int) -> int:
-        """Number of weights of the layers in the mask ``layers``."""
-        return int(library().tinyfl_native_layers_weights(self.pointer, layers))
-
-
-def _inner(record: bytes) -> binding.Inner:
-    """The inner loop in ``record``; ValueError if the core refuses it."""
-    inner = binding.Inner()
-    if library().tinyfl_native_inner_read(ctypes.byref(inner), record, len(record)) != Code.ok:
-        raise ValueError("not an inner loop that the core can run")
-    return inner
-
-
-class Stop:
-    """Stops the core calls that were given it, from another thread."""
-
-    def __init__(self) -> None:
-        self._flag = ctypes.c_int(0)
-        self.pointer = ctypes.pointer(self._flag)
-
-    def set(self) -> None:
-        self._flag.value = 1
-
-
-@cache
-def _call_thread(process: int) -> ThreadPoolExecutor:
-    """The thread that makes calls for this process's main thread; one per process, since a fork lacks its parent's threads."""
-    return ThreadPoolExecutor(1, f"tinyfl-core-{process}")
-
-
-def _interruptibly(call: Callable[[], int], stop: Stop, brief: bool = False) -> int:
-    """Runs ``call`` and returns its result. The main thread waits in Python, where signals arrive; if one raises, the call is
-    stopped. They wait for a ``brief`` call, since a change of threads takes as long as a part of it."""
-    if brief or threading.current_thread() is not threading.main_thread():
-        return call()
-    future = _call_thread(os.getpid()).submit(call)
-    try:
-        return future.result()
-    except BaseException:
-        stop.set()
-        wait([future])
-        raise
-
-
-def _check_code(code: int) -> None:
-    if code == Code.stopped:
-        raise Interrupted("the call was stopped before it was done.")
-    if code == Code.memory:
-        raise MemoryError("the core could not get its working memory")
-    if code != Code.ok:
-        raise ValueError(f"the core refused the call: {Code(code).name}")
 
 
 @dataclass(frozen=True)
@@ -185,7 +95,7 @@ def _cohort(
 ) -> binding.Cohort:
     """The cohort for C, ``count`` of ``devices`` (of one round or several), with its arrays checked. The caller keeps them all
     until the call is over."""
-    loop = _inner(inner)
+    loop = inner_of(inner)
     samples = sum(phase.samples for phase in loop.phases[: loop.count])
     check_array(theta, np.float32, (plan.weights,), "theta")
     check_array(devices, np.uint32, (len(devices),), "devices")
@@ -236,7 +146,7 @@ def train(
     cohort = _cohort(plan, theta, source, devices, len(devices), round, inner, kept, result, stop)
     lanes, threads = engine.resolved()
     call = library().tinyfl_native_train
-    _check_code(_interruptibly(lambda: call(ctypes.byref(cohort), lanes, threads), stop, brief))
+    check_code(interruptibly(lambda: call(ctypes.byref(cohort), lanes, threads), stop, brief))
     return result
 
 
@@ -269,7 +179,7 @@ def train_rounds(
     lanes, threads = engine.resolved()
     call = library().tinyfl_native_train_rounds
     arguments = ctypes.byref(cohort), rounds, address(alphas), address(after), lanes, threads
-    _check_code(_interruptibly(lambda: call(*arguments), stop))
+    check_code(interruptibly(lambda: call(*arguments), stop))
     return after, loss, code
 
 
@@ -300,7 +210,7 @@ def _adaptation(
     plan: Plan, theta: F32, support: TableSource, query: TableSource, at: U32, inner: bytes, result: Adapted, stop: Stop
 ) -> binding.Adaptation:
     """An adaptation for C that fills the arrays of ``result``; ValueError if its inner loop does not fit."""
-    loop = _inner(inner)
+    loop = inner_of(inner)
     phases = loop.phases[: loop.count]
     if any(phase.samples != support.samples for phase in phases) or sum(phase.passes for phase in phases) < max(at):
         raise ValueError(f"the phases are not passes over the {support.samples} samples, at least {max(at)} of them")
@@ -348,7 +258,7 @@ def adapt(
     stop = Stop()
     job = _adaptation(plan, theta, support, query, at, inner, result, stop)
     lanes, threads = engine.resolved()
-    _check_code(_interruptibly(lambda: library().tinyfl_native_adapt(ctypes.byref(job), lanes, threads), stop))
+    check_code(interruptibly(lambda: library().tinyfl_native_adapt(ctypes.byref(job), lanes, threads), stop))
     return result
 
 
@@ -377,7 +287,7 @@ def race(
     jobs = [_adaptation(plan, theta, support, query, at, *each, stop) for each in zip(inners, results, strict=True)]
     array = (binding.Adaptation * len(jobs))(*jobs)
     lanes, threads = engine.resolved()
-    _check_code(_interruptibly(lambda: library().tinyfl_native_race(array, len(array), by_accuracy, lanes, threads), stop))
+    check_code(interruptibly(lambda: library().tinyfl_native_race(array, len(array), by_accuracy, lanes, threads), stop))
     return results
 
 
@@ -389,7 +299,7 @@ def samples(source: Source, plan: Plan, devices: U32, round: int, count: int) ->
         raise ValueError(f"the source does not hold {count} samples per device")
     x = np.empty((len(devices), count, plan.inputs), np.float32)
     y = np.empty((len(devices), count, plan.outputs), np.float32)
-    _check_code(
+    check_code(
         library().tinyfl_native_samples(
             ctypes.byref(source.structure()), address(devices), len(devices), round, count, plan.inputs, plan.outputs,
             address(x), address(y),

@@ -102,6 +102,36 @@ class Adaptation(ctypes.Structure):
     )
 
 
+class Embedding(ctypes.Structure):
+    _fields_ = (
+        ("plan", ctypes.POINTER(Plan)),
+        ("theta", ctypes.c_void_p),
+        ("source", NativeSource),
+        ("count", ctypes.c_size_t),
+        ("outputs", ctypes.c_void_p),
+        ("stop", ctypes.POINTER(ctypes.c_int)),
+    )
+
+
+class Problems(ctypes.Structure):
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("places", ctypes.c_uint32),
+        ("centre", ctypes.c_void_p),
+        ("normalised", ctypes.c_int),
+        ("count", ctypes.c_size_t),
+        ("shots", ctypes.c_uint32),
+        ("queries", ctypes.c_uint32),
+        ("support", ctypes.c_void_p),
+        ("query", ctypes.c_void_p),
+        ("support_labels", ctypes.c_void_p),
+        ("query_labels", ctypes.c_void_p),
+        ("loss", ctypes.c_void_p),
+        ("accuracy", ctypes.c_void_p),
+        ("nearest", ctypes.c_void_p),
+    )
+
+
 @cache
 def library() -> Any:
     """Loads the compiled core.
@@ -127,6 +157,8 @@ def declare(lib: Any) -> Any:
     lib.tinyfl_native_train_rounds.argtypes = [ctypes.POINTER(Cohort), size, pointer, pointer, ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(Adaptation), ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_race.argtypes = [ctypes.POINTER(Adaptation), size, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_embed.argtypes = [ctypes.POINTER(Embedding), ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_classify.argtypes = [ctypes.POINTER(Problems)]
     lib.tinyfl_native_samples.argtypes = [ctypes.POINTER(NativeSource), pointer, size, u32, u32, u32, u32, pointer, pointer]
     lib.tinyfl_native_sine.argtypes = [u64, pointer, size, pointer, size, pointer]
     lib.tinyfl_native_random.argtypes = [u64, u32, pointer, pointer, size, size, pointer]

@@ -42,8 +42,13 @@ class Network:
 
     @property
     def classifies(self) -> bool:
-        """Whether outputs are classes, so that accuracy is defined."""
-        return self.loss is Loss.softmax_cross_entropy
+        """Whether it tells classes apart, by its outputs or by class means, so that accuracy is defined."""
+        return self.loss in (Loss.softmax_cross_entropy, Loss.prototypes)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the outputs are an embedding: a device then adapts by storing class means, without backpropagation."""
+        return self.loss is Loss.prototypes
 
     @cached_property
     def placed(self) -> tuple[Placed, ...]:
@@ -214,7 +219,8 @@ def is_named(name: str) -> bool:
 
 def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activation) -> Network:
     """The network ``name``: ``mlp-64-64`` has two hidden layers of 64; ``mlp-64-64-tanh`` also gives their activation, else it
-    is ``activation``. The output layer is dense and linear. For the others see FAMILIES and REFERENCE.
+    is ``activation``. The output layer is dense and linear; with ``loss`` prototypes there is none, and the last hidden layer
+    is the embedding, of at least as many numbers as ``outputs``, the classes. For the others see FAMILIES and REFERENCE.
 
     Raises ConfigError for an unknown name, or a network that the core cannot run.
     """
@@ -233,9 +239,17 @@ def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activ
         raise ConfigError(f"network {name} needs rows and columns, but the inputs are {shape[0]:,} in a row. Take mlp-64.")
     chosen = Activation[match[3].replace("-", "_")] if match[3] else activation
     full_name = "-".join([family, *map(str, widths), *([chosen.name.replace("_", "-")] if widths else [])])
-    hidden = _FAMILY[family](widths, chosen)
-    result = Network(full_name, shape, (*hidden, Dense(outputs, Activation.identity)), loss)
+    hidden = tuple(_FAMILY[family](widths, chosen))
+    head = () if loss is Loss.prototypes else (Dense(outputs, Activation.identity),)
+    if not widths and not head:
+        raise ConfigError(f"network {name} has no layer for an embedding. Give it widths, as in {family}-64.")
+    result = Network(full_name, shape, (*hidden, *head), loss)
     result.plan  # noqa: B018 (raises if the core cannot run it)
+    if result.outputs < outputs:
+        raise ConfigError(
+            f"network {name} gives embeddings of {result.outputs:,} numbers, and {outputs:,} classes need as many. Give it a "
+            "wider last layer."
+        )
     return result
 
 

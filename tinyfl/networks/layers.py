@@ -28,6 +28,8 @@ class Loss(IntEnum):
     mean_squared_error = 0
     softmax_cross_entropy = 1
     sigmoid_cross_entropy = 2
+    prototypes = 3
+    """The outputs are an embedding, and a class is the mean of its samples' (Snell et al. 2017)."""
 
 
 class Kind(IntEnum):
