@@ -263,7 +263,7 @@ BAD_PLANS = {
     "a byte more": GOOD + b"\0",
     "another magic": b"TFLI" + GOOD[4:],
     "version 1": GOOD[:4] + b"\1" + GOOD[5:],
-    "unknown loss": GOOD[:5] + b"\3" + GOOD[6:],
+    "unknown loss": GOOD[:5] + b"\4" + GOOD[6:],
     "unknown activation": GOOD[:9] + b"\5" + GOOD[10:],
     "widths that do not meet": GOOD[:8] + GOOD[24:40] + GOOD[24:],
 }
