@@ -1,7 +1,7 @@
 """Selection of the baselines' hyperparameters: a grid on two seeds that the comparisons do not use.
 
     python bench/tune.py sine
-    python bench/tune.py digits
+    python bench/tune.py digits --only fomaml fedprox
     python bench/tune.py keywords FILE
     python bench/tune.py words FILE
     python bench/tune.py activity FILE
@@ -14,6 +14,7 @@ way. Words are the episodes of classes of the task keywords.
 """
 
 import sys
+from argparse import ArgumentParser
 from itertools import product
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from common import learn, provenance
 
 from tinyfl import core
+from tinyfl.config import resolve
 from tinyfl.networks.layers import Loss
 from tinyfl.runs import evaluation
 
@@ -49,11 +51,24 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
             {"algorithm": "reptile", "samples": 50, "batch": 10, "cohort": 1, "rate": lr, "outer_step": step, "clip": clip}
             for lr, step, clip in product((0.02, 0.03, 0.05), (0.6, 1.0), (0.0, 4.0))
         ),
+        *(
+            {"algorithm": "fedprox", "samples": 32, "batch": 4, "cohort": 5, "rate": lr, "pull": pull}
+            for lr, pull in product((0.02, 0.05), (0.01, 0.1, 1.0))
+        ),
+        *(
+            {"algorithm": "fomaml", "samples": 20, "cohort": cohort, "steps": steps, "rate": lr, "outer_step": step}
+            for cohort, (steps, lr), step in product((2, 10), ((1, 0.02), (5, 0.01), (5, 0.02)), (0.001, 0.003))
+        ),
     ],
     "digits": [
         *({"algorithm": "tinyreptile", "cohort": 10, "rate": lr} for lr in (0.05, 0.1, 0.2)),
         *({"algorithm": "reptile", "cohort": 10, "rate": lr} for lr in (0.2, 0.5, 1.0)),
         *({"algorithm": "fedavg", "cohort": 10, "rate": lr} for lr in (0.1, 0.2, 0.5)),
+        *({"algorithm": "fedprox", "cohort": 10, "rate": 0.2, "pull": pull} for pull in (0.001, 0.01, 0.1)),
+        *(
+            {"algorithm": "fomaml", "cohort": 10, "steps": steps, "rate": lr, "outer_step": step}
+            for steps, lr, step in product((1, 5), (0.1, 0.5), (0.001, 0.003))
+        ),
         *({"algorithm": "joint", "samples": 32, "cohort": 4, "rate": lr} for lr in (0.05, 0.2, 0.5)),
     ],
     "keywords": grid(
@@ -87,8 +102,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 def validation(task: str, data: dict[str, Any], options: dict[str, Any], seed: int) -> float:
     """The figure to minimise, after training with ``options``; ``data`` says where those of the task are."""
-    samples = options.get("samples", {"reptile": 50, "fedavg": 40}.get(options["algorithm"], 32))
-    rounds = GRADIENTS[task] // (samples * options["cohort"])
+    gradients = resolve({"task": task, **data, **options}).build().inner(0).total
+    rounds = GRADIENTS[task] // (gradients * options["cohort"])
     config, trained_task, net, theta = learn(**{"task": task, **data}, rounds=rounds, seed=seed, **options)
     shots = config.shots[-1 if data else 0]
     episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, shots)
@@ -102,13 +117,16 @@ def validation(task: str, data: dict[str, Any], options: dict[str, Any], seed: i
 
 
 def main() -> None:
-    task, data = sys.argv[1], dict[str, Any]()
-    if len(sys.argv) > 2:
-        data = {"data": sys.argv[2]}
+    parser = ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("task", choices=GRIDS)
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--only", nargs="+", default=(), metavar="ALGORITHM")
+    asked = parser.parse_args()
+    task, data = asked.task, {"data": asked.data} if asked.data else dict[str, Any]()
     if task == "words":
         data |= {"task": "keywords", "episodes": "classes", "shots": (1, 5)}
     rows = []
-    for options in GRIDS[task]:
+    for options in (each for each in GRIDS[task] if not asked.only or each["algorithm"] in asked.only):
         figures = [validation(task, data, options, seed) for seed in SEEDS]
         rows.append((options["algorithm"], float(np.mean(figures)), figures, options))
         print(rows[-1], file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@ import pytest
 from tinyfl import core
 from tinyfl.algorithms import Algorithm, Inner, State, Updates
 from tinyfl.algorithms.fedavg import FedAvg
+from tinyfl.algorithms.fedprox import FedProx
+from tinyfl.algorithms.fomaml import FOMAML
 from tinyfl.algorithms.joint import Joint
 from tinyfl.algorithms.reptile import Reptile
 from tinyfl.algorithms.tinyreptile import TinyReptile
@@ -29,6 +31,8 @@ MEAN = PHIS.astype(np.float64).mean(axis=0)
         (Reptile(rounds=4, outer_step=0.5), 3, THETA + 0.5 * 0.25 * (MEAN - THETA)),
         (FedAvg(), 9, MEAN),
         (FedAvg(outer_step=0.5), 9, (THETA + MEAN) / 2),
+        (FedProx(outer_step=0.5), 9, (THETA + MEAN) / 2),
+        (FOMAML(outer_optimiser="sgd", outer_step=0.5), 9, (THETA + MEAN) / 2),
         (Joint(), 9, MEAN),
     ],
 )
@@ -50,6 +54,12 @@ def test_what_cannot_meta_learn_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot meta-learn"):
         Reptile(rounds=5, samples=10, batch=10)
     Reptile(rounds=5, samples=11, batch=10)
+
+
+@pytest.mark.parametrize(("samples", "support"), [(1, 0), (10, 10), (10, 11)])
+def test_fomaml_without_a_query_set_is_refused(samples: int, support: int) -> None:
+    with pytest.raises(ConfigError, match="leave none to measure on"):
+        FOMAML(samples=samples, support=support)
 
 
 def test_joint_training_is_sgd_on_the_whole_cohorts_samples() -> None:

@@ -1,4 +1,5 @@
-"""The algorithms of docs/your-own.md: theta as plain NumPy computes it, on simulated devices and on boards alike."""
+"""Algorithms of phases, tinyfl's and those of docs/your-own.md: theta as plain NumPy computes it, on simulated devices and on
+boards alike."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from tinyfl import core
 from tinyfl.algorithms import ALL, Inner, Phase, State, Updates, with_layers
+from tinyfl.algorithms.fedprox import FedProx
+from tinyfl.algorithms.fomaml import FOMAML
 from tinyfl.algorithms.tinyreptile import TinyReptile
 from tinyfl.config.roster import Part
 from tinyfl.core import FASTEST, U32, SineSource
@@ -37,13 +40,15 @@ def on_the_page() -> dict[str, Any]:
     blocks = re.findall(r"```python[^\n]*\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks:
-        if re.search(r"^class (FedProx|FOMAML|LocalHead|MomentumReptile)\b", block, re.MULTILINE):
+        if re.search(r"^class (LocalHead|MomentumReptile)\b", block, re.MULTILINE):
             assert len(block.strip().splitlines()) <= 40
             exec(block, names)
     return names
 
 
 PAGE = on_the_page()
+FED_PROX = FedProx(pull=0.1)
+FO_MAML = FOMAML(20, steps=5, rate=0.02, outer_step=0.05, outer_optimiser="sgd")
 
 
 def rounds(algorithm: Any, fleet: Fleet) -> State:
@@ -99,22 +104,22 @@ def plain(local: Local, outer: Callable[[F64, F64], F64] = lambda theta, mean: m
 
 
 def fedprox(theta: F64, device: int, round: int) -> F64:
-    a = PAGE["FedProx"]()
+    a = FED_PROX
     x, y = samples_of(device, round, a.samples)
     net = Net(theta)
     for at in range(0, a.samples, a.batch):
         batch = slice(at, at + a.batch)
-        net.theta -= a.rate * (net.gradient(x[batch], y[batch]) + a.mu * (net.theta - theta))
+        net.theta -= a.rate * (net.gradient(x[batch], y[batch]) + a.pull * (net.theta - theta))
     return net.theta
 
 
 def fomaml(theta: F64, device: int, round: int) -> F64:
-    a = PAGE["FOMAML"]()
-    x, y = samples_of(device, round, a.support + a.query)
+    a, support = FO_MAML, 10
+    x, y = samples_of(device, round, a.samples)
     net = Net(theta)
     for _ in range(a.steps):
-        net.theta -= a.rate * net.gradient(x[: a.support], y[: a.support])
-    return theta - net.gradient(x[a.support :], y[a.support :])
+        net.theta -= a.rate * net.gradient(x[:support], y[:support])
+    return theta - net.gradient(x[support:], y[support:])
 
 
 def heads(kept: bool) -> Local:
@@ -164,8 +169,8 @@ def with_momentum() -> Callable[[F64, F64], F64]:
 
 
 EXAMPLES: dict[str, tuple[Any, Callable[[], F64]]] = {
-    "FedProx": (PAGE["FedProx"](), lambda: plain(fedprox)),
-    "FOMAML": (PAGE["FOMAML"](), lambda: plain(fomaml, towards(PAGE["FOMAML"]().outer_step))),
+    "FedProx": (FED_PROX, lambda: plain(fedprox)),
+    "FOMAML": (FO_MAML, lambda: plain(fomaml, towards(FO_MAML.outer_step))),
     "local head": (PAGE["LocalHead"](), lambda: plain(heads(kept=False))),
     "kept head": (PAGE["LocalHead"](kept=True), lambda: plain(heads(kept=True))),
     "momentum": (PAGE["MomentumReptile"](), lambda: plain(one_by_one, with_momentum())),
@@ -205,7 +210,7 @@ def test_a_new_device_adapts_by_the_algorithms_own_phases() -> None:
     made = with_layers(PAGE["LocalHead"](), NET.weighted_layers)
     plain_phase = Phase(10, 0.05, batch=10, passes=5)
     assert made.adaptation(plain_phase) == (replace(plain_phase, layers=HEAD.bit),)
-    assert with_layers(PAGE["FedProx"](), NET.weighted_layers).adaptation(plain_phase) == (plain_phase,)
+    assert with_layers(FED_PROX, NET.weighted_layers).adaptation(plain_phase) == (plain_phase,)
     episodes = TASK.episodes("test", 3, 10)
     inner = Inner(*made.adaptation(plain_phase)).to_bytes()
     adapted = core.adapt(NET.plan, START, episodes.support, episodes.query, (5,), inner, weights=True)

@@ -193,7 +193,8 @@ def test_what_the_table_says_of_tasks_is_what_tasks_say() -> None:
 @pytest.mark.parametrize("name", [name for name, each in SETTINGS.items() if each.bounds])
 def test_a_number_is_taken_at_its_bounds_and_refused_beyond(name: str) -> None:
     low, high = SETTINGS[name].bounds or (0, 0)
-    base: dict[str, Any] = {"algorithm": "reptile", "update_clip": 1.0, "nodes": "devices", "evaluate_every": 5}
+    algorithm = next(each for each in ("reptile", *ALGORITHMS) if SETTINGS[name].concerns(None, each))
+    base: dict[str, Any] = {"algorithm": algorithm, "update_clip": 1.0, "nodes": "devices", "evaluate_every": 5}
     takers = [task for task in TASKS if SETTINGS[name].concerns(task, None)]
     base |= {"task": "npz" if "npz" in takers else takers[0]} if SETTINGS[name].of == "task" else {}
     base |= {"episodes": "classes"} if base.get("task") == "npz" else {}

@@ -290,8 +290,9 @@ def _checked(values: Mapping[str, Any]) -> Config:
     # tinyfl's own are asked for these alone: a file of theirs may have any value of what does not concern them.
     for name in ("batch", *OWN_WAYS) if algorithm.built_in else OTHER_ALGORITHM:
         if getattr(config, name) != OTHER_ALGORITHM[name] and algorithm.takes(name) is False:
+            having = next((each for each in ALGORITHMS if SETTINGS[name].concerns(None, each)), "")
             raise ConfigError(
-                f"{algorithm.name} has no {SETTINGS[name].option}: leave it out, or say --algorithm reptile."
+                f"{algorithm.name} has no {SETTINGS[name].option}: leave it out, or say --algorithm {having}."
                 if algorithm.built_in
                 else f"{algorithm.called} has no {name}: leave {SETTINGS[name].option} out."
             )

@@ -10,7 +10,9 @@ from tinyfl.registry import ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.parameters import own_defaults
 
-OWN_WAYS = {"outer_optimiser": "sgd", "outer_schedule": "", "rate_schedule": ""}
+OWN_WAYS = {
+    "support": 0, "steps": 1, "pull": 0.0, "outer_optimiser": "sgd", "outer_schedule": "", "rate_schedule": "",
+}  # fmt: skip
 """Where an algorithm has no other default; without a schedule given, it has its own."""
 
 OTHER_ALGORITHM: dict[str, Any] = {"samples": 32, "batch": 1, "rate": 0.01, "outer_step": 1.0, **OWN_WAYS}

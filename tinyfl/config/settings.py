@@ -192,6 +192,15 @@ class Settings:
     rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, MAX_ROUNDS))
     samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
+    support: int = setting(
+        "fomaml: how many of these samples a device adapts on, before the others measure it; 0: half.", LEARNING,
+        of="algorithm", default=0, bounds=(0, 1 << 24), newer=True)
+    steps: int = setting(
+        "fomaml: a device's full-batch steps on its support set.", LEARNING, of="algorithm", default=1, bounds=(1, 1000),
+        newer=True)
+    pull: float = setting(
+        "fedprox: how much devices are held near theta, the paper's mu.", LEARNING, of="algorithm", default=0.0,
+        bounds=(0, 1e6), newer=True)
     rate: float = setting(
         "Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6), formerly="inner_lr")
     outer_step: float = setting(

@@ -20,6 +20,16 @@ ALGORITHMS: dict[str, Entry] = by_name(
         {"samples": 40, "batch": 8, "rate": 0.05, "outer_step": 1.0},
     ),
     Entry(
+        "fedprox", "tinyfl.algorithms.fedprox:FedProx",
+        "FedAvg whose devices are held near the common weights (Li et al. 2020)",
+        {"samples": 40, "batch": 8, "rate": 0.05, "outer_step": 1.0, "pull": 0.01},
+    ),
+    Entry(
+        "fomaml", "tinyfl.algorithms.fomaml:FOMAML",
+        "each device adapts and sends a query gradient: first-order MAML (Finn et al. 2017)",
+        {"samples": 50, "batch": 1, "steps": 5, "rate": 0.05, "outer_step": 0.001, "outer_optimiser": "adam"},
+    ),
+    Entry(
         "joint", "tinyfl.algorithms.joint:Joint",
         "one model for all samples: the baseline without meta-learning",
         {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0},

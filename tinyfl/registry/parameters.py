@@ -13,8 +13,8 @@ from tinyfl.errors.words import plain
 
 SETTINGS_OF = {
     "algorithm": (
-        "rounds", "cohort", "samples", "batch", "rate", "outer_step", "outer_optimiser", "outer_schedule", "rate_schedule",
-        "clip", "seed",
+        "rounds", "cohort", "samples", "batch", "support", "steps", "pull", "rate", "outer_step", "outer_optimiser",
+        "outer_schedule", "rate_schedule", "clip", "seed",
     ),
     "task": ("seed", "data", "standardise", "targets", "label_set", "image_side", "one_alphabet"),
     "aggregator": ("cohort", "tolerate"),

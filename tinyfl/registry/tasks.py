@@ -16,6 +16,8 @@ TASKS: dict[str, TaskEntry] = by_name(
             "tinyreptile": {"rate": 0.1},
             "reptile": {"rate": 0.5, "rounds": 2560},
             "fedavg": {"rate": 0.2, "rounds": 3200},
+            "fedprox": {"rate": 0.2, "rounds": 3200},
+            "fomaml": {"rate": 0.1, "rounds": 850},
             "joint": {"rate": 0.2, "cohort": 4, "rounds": 10000},
         },
         shots_per_class=True,
@@ -27,6 +29,8 @@ TASKS: dict[str, TaskEntry] = by_name(
         tuned={
             "reptile": {"rate": 0.03, "rounds": 20000},
             "fedavg": {"rate": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
+            "fedprox": {"rate": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
+            "fomaml": {"rate": 0.02, "samples": 20, "outer_step": 0.003, "cohort": 2, "rounds": 8333},
             "joint": {"rate": 0.003},
         },
     ),
