@@ -28,9 +28,11 @@ def test_a_board_is_what_its_manifest_says() -> None:
     assert board.memory.flash == boards.Region(origin=0x0800_0000, size=1 << 20)
     assert board.memory.application == 0x0800_0000
     assert board.memory.program.end == board.memory.identity
-    # Sectors 8 to 11 of the 1 MiB chip, 128 KiB each; the identity record ends sector 7.
+    # Sectors 6 to 11 of the 1 MiB chip, 128 KiB each; the identity record ends sector 5.
     assert [slot.origin for slot in board.memory.slots] == [0x0808_0000, 0x080A_0000]
     assert board.memory.inference == boards.Region(origin=0x080C_0000, size=0x4_0000)
+    assert board.memory.store and [area.origin for area in board.memory.store.areas] == [0x0804_0000, 0x0806_0000]
+    assert board.memory.written == 0x0804_0000
     link = board.links[0]
     assert (link.uart, link.registers, link.interrupt, link.baud, link.pins) == (
         "usart2", 0x4000_4400, 38, 115_200, ("PA2", "PA3"),
@@ -47,6 +49,10 @@ def test_a_chips_memory_has_room_and_no_overlap(name: str) -> None:
     assert memory.flash.origin <= memory.application < memory.identity < memory.identity + 16 <= first.origin
     assert first.end <= second.origin < second.end <= memory.inference.origin < memory.inference.end <= memory.flash.end
     assert min(first.size, second.size, memory.inference.size) >= 65_536
+    for area in memory.store.areas if memory.store else ():
+        others = (first, second, memory.inference)
+        assert memory.identity + 16 <= area.origin < area.end <= memory.flash.end
+        assert all(area.end <= other.origin or other.end <= area.origin for other in others)
     assert memory.program.size >= 65_536
 
 
@@ -85,14 +91,14 @@ BAD = [
     ("stack = 4_096", "stack = 4_097", "memory.stack: Input should be a multiple of 8 (is 4097)"),
     ("stack = 4_096", "stack = 200_000", "memory: stack is 200,000 bytes, but the RAM has only 131,072"),
     (
-        "identity = 0x0807_fff0",
-        "identity = 0x0808_0000",
-        "slot 0 at 0x08080000 to 0x080a0000 is outside the flash left for it, 0x08080010",
+        "identity = 0x0803_fff0",
+        "identity = 0x0804_0000",
+        "store 0 at 0x08040000 to 0x08060000 is outside the flash left for it, 0x08040010",
     ),
     (
         "stack = 4",
         "application = 0x0700_0000\nstack = 4",
-        "application at 0x07000000 to 0x0807fff0 is outside the flash left for it",
+        "application at 0x07000000 to 0x0803fff0 is outside the flash left for it",
     ),
     ("origin = 0x080a_0000", "origin = 0x0900_0000", "slot 1 at 0x09000000 to 0x09020000 is outside the flash left for it"),
     ("origin = 0x080a_0000, size = 131_072", "origin = 0x080a_0000, size = 65_536", "the two slots differ in size"),
@@ -101,6 +107,11 @@ BAD = [
         "origin = 0x080c_0000",
         "inference at 0x080c0000 to 0x08100000 is outside the flash left for it, 0x080e0000",
     ),
+    ("origin = 0x0806_0000", "origin = 0x0805_0000", "store 1 at 0x08050000 to 0x08070000 is outside the flash left for it"),
+    ("0x0806_0000, size = 131_072", "0x0806_0000, size = 65_536", "memory.store: the two areas differ in size"),
+    ("page = 4 ", "page = 12 ", "memory.store: page is 12, not a power of two"),
+    ("0x0806_0000, size = 131_072", "0x0806_0008, size = 131_072", "slot 0 at 0x08080000 to 0x080a0000 is outside"),
+    ("page = 4 ", "page = 2 ", "memory.store.page: Input should be greater than or equal to 4 (is 2)"),
     ("size = 262_144 }", "size = 262_152 }", "inference at 0x080c0000 to 0x08100008 is outside the flash left for it"),
     ("size = 262_144 }", "size = 262_140 }", "memory.inference.size: Input should be a multiple of 8 (is 262140)"),
     ("origin = 0x080c_0000, size", "size", "memory.inference.origin: is missing"),

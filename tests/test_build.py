@@ -553,7 +553,7 @@ def test_a_client_of_the_process_may_leave_and_come_again(process: Path, tmp_pat
                 port.write(b"".join(Cobs().encode(ResetWriteRequest().BYTES)) + hello("after the reset"))
                 assert len(port.read_until(b"\0")) < 20
                 assert b"after the reset" in port.read_until(b"\0")
-        assert (tmp_path / "slots").read_bytes() == b"\xff" * (1 << 21)
+        assert (tmp_path / "slots").read_bytes() == b"\xff" * ((1 << 21) + (1 << 17))
     finally:
         agent.kill()
         agent.wait()

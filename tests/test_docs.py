@@ -22,6 +22,7 @@ from test_rooms import arrows, modules, room
 import tinyfl
 from tinyfl.algorithms import State
 from tinyfl.building import boards
+from tinyfl.building.wear import row
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
 from tinyfl.config.roster import Part, read_parts
@@ -253,10 +254,18 @@ def test_the_page_on_boards_has_every_key_of_a_manifest() -> None:
     }
     for key, part in tables.items():
         assert [inner for inner in schema["$defs"][part]["properties"] if not re.search(rf"\b{inner}\b", rows[key])] == []
+    assert [inner for inner in schema["$defs"]["Store"]["properties"] if not re.search(rf"\b{inner}\b", rows["memory"])] == []
     for part in ("Pyocd", "Openocd", "Copy", "Bossac", "DfuUtil"):
         method = schema["$defs"][part]["properties"]
         assert [inner for inner in method if not re.search(rf"\b{inner}\b", rows["flash"])] == []
         assert method["method"]["const"] in rows["flash"]
+
+
+def test_the_page_on_firmware_says_how_long_each_store_lasts() -> None:
+    sold = {board.name: board.memory.store for board in boards.select("all") if board.flash and board.memory}
+    assert {name: cells for name, *cells in table(ROOT / "docs" / "firmware.md", "board | an area, bytes")} == {
+        name: row(store) for name, store in sold.items()
+    }
 
 
 def test_the_page_on_boards_says_of_each_that_is_sold_what_was_never_tried() -> None:

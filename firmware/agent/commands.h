@@ -80,9 +80,17 @@ void tinyfl_drop_prediction(tinyfl_agent *agent);
 /* slots.c */
 tinyfl_command tinyfl_commit;
 
-/* Numbers in slots, little-endian. */
-uint32_t tinyfl_word_at(const uint8_t *bytes);
-void tinyfl_put_word(uint8_t *bytes, uint32_t value);
+/* Numbers in flash, little-endian. */
+static inline uint32_t tinyfl_word_at(const uint8_t *b)
+{
+    return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
+
+static inline void tinyfl_put_word(uint8_t *b, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        b[i] = (uint8_t)(value >> (8 * i));
+}
 
 void tinyfl_load_newest_slot(tinyfl_agent *agent);
 /* The hash of the newest slot's weights. */

@@ -17,8 +17,8 @@ typedef struct {
     uint32_t count; /* 0: no slot */
 } tinyfl_slot;
 
-/* Two slots of one size for models, one for a program. */
-enum { TINYFL_PROGRAM_SLOT = 2, TINYFL_SLOTS = 3 };
+/* Two slots of one size for models, one for a program, and the store's two areas of one size, which may be missing. */
+enum { TINYFL_PROGRAM_SLOT = 2, TINYFL_STORE_SLOT = 3, TINYFL_SLOTS = 5 };
 
 typedef struct {
     const char *board;           /* the manifest's name (boards/NAME.toml) */
@@ -32,8 +32,8 @@ typedef struct {
     void (*alive)(void); /* called at every turn of the agent and during long work: feeds the watchdog, if any */
     void (*reset)(void); /* restarts the board, after sending the last byte */
 
-    /* Flash rules: erase sets all of a slot's bytes to one value, 0xff on most chips; program writes erased bytes only; offset
-     * and count are multiples of 4. Both return 0 or -1. */
+    /* Flash rules: erase sets all of a slot's bytes to one value, 0xff on most chips; program writes erased bytes, and fails at
+     * others; offset and count are multiples of 4. Both return 0 or -1. */
     const tinyfl_slot *slots; /* TINYFL_SLOTS of them */
     int (*erase)(int slot);
     int (*program)(int slot, uint32_t offset, const uint8_t *bytes, size_t count);

@@ -6,17 +6,6 @@
 
 enum { MAGIC = 4, SEQUENCE = 4, PLAN = 8, WEIGHTS = 12, HASH = 16, HEADER = 48 };
 
-uint32_t tinyfl_word_at(const uint8_t *b)
-{
-    return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-}
-
-void tinyfl_put_word(uint8_t *b, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        b[i] = (uint8_t)(value >> (8 * i));
-}
-
 /* The hash of a slot's header from `sequence` on, its plan and its weights. */
 static void hash_parts(const tinyfl_port *port, const uint8_t *header, const void *plan, size_t plan_bytes,
                        const void *weights, size_t bytes, uint8_t hash[TINYFL_SHA256_BYTES])

@@ -85,7 +85,7 @@ class Machine:
             ram_origin=self.memory.ram.origin,
             ram_bytes=self.memory.ram.size,
             vectors=self.memory.application,
-            slots_origin=self.memory.slots[0].origin,
+            slots_origin=self.memory.written,
             uart=board.links[0].registers,
             baud=board.links[0].baud,
             pins=peripherals.pins(board),

@@ -149,7 +149,7 @@ def build_core(board: Board, state: State) -> Uc:
     """
     if board.unicorn is None or board.memory is None or board.unicorn.core not in CORES:
         raise ConfigError(f"{board.name} has no unicorn core. Give its manifest [emulators] unicorn with one of {[*CORES]}.")
-    flash, slots = board.memory.flash, board.memory.slots
+    flash, written = board.memory.flash, board.memory.written
     model = chip(board.unicorn.peripherals)
     core = Uc(uc.UC_ARCH_ARM, uc.UC_MODE_THUMB | uc.UC_MODE_MCLASS, CORES[board.unicorn.core])
     for value in vars(core).values():
@@ -157,7 +157,7 @@ def build_core(board: Board, state: State) -> Uc:
             value.atexit = False  # at exit a thread may still run a slice; the process frees the memory
     state.stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p)
     state.chip = ctypes.pointer(model)
-    core.mem_map_ptr(flash.origin, slots[0].origin - flash.origin, uc.UC_PROT_READ | uc.UC_PROT_EXEC, state.flash)
+    core.mem_map_ptr(flash.origin, written - flash.origin, uc.UC_PROT_READ | uc.UC_PROT_EXEC, state.flash)
     core.mem_map_ptr(state.ram_origin, state.ram_bytes, uc.UC_PROT_ALL, state.ram)
     if model.rom:
         core.mem_map(0, PAGE, uc.UC_PROT_READ | uc.UC_PROT_EXEC)
@@ -168,7 +168,7 @@ def build_core(board: Board, state: State) -> Uc:
             _map(core, start, region.bytes, region.load, region.store, state)
         else:
             core.mem_map(start, region.bytes)
-    _map(core, slots[0].origin, flash.end - slots[0].origin, library().tinyfl_slots_load, model.store_slot, state)
+    _map(core, written, flash.end - written, library().tinyfl_slots_load, model.store_slot, state)
     hook, everywhere, count = ctypes.c_size_t(), (1, 0), _address(library().tinyfl_count)
     user = ctypes.addressof(state)
     _check(uclib.uc_hook_add(core._uch, ctypes.byref(hook), uc.UC_HOOK_BLOCK, count, user, *everywhere))

@@ -92,7 +92,7 @@ def test_float_inputs_are_quantised_on_the_way() -> None:
 
 def test_what_has_no_room_on_a_board_is_refused_with_the_numbers() -> None:
     x = X[:1]
-    with pytest.raises(DoesNotFit, match=r"needs 140,040 bytes of flash in the program's slot; .* \(microbit-v2\) has 131,072"):
+    with pytest.raises(DoesNotFit, match=r"needs 140,040 bytes of flash in the program's slot; .* \(microbit-v2\) has 114,688"):
         run_on_board(replace(PROGRAM, content=bytes(140_000)), x, "microbit-v2")
     with pytest.raises(DoesNotFit, match=r"needs 200,000 bytes of RAM to run; .* \(microbit-v2\) has 12\d,\d{3}"):
         run_on_board(replace(PROGRAM, arena_bytes=200_000), x, "microbit-v2")

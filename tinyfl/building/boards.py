@@ -68,10 +68,29 @@ class Region(_Table):
         return self.origin <= other.origin and other.end <= self.end
 
 
+class Store(_Table):
+    """The store's two ``areas``, equal in size and each erased as a whole (firmware/SPEC.md, store). ``page``: bytes that a
+    power cut may lose around those being written; ``endurance``: erasures that the flash survives, 0: any number."""
+
+    areas: tuple[Region, Region]
+    page: Annotated[int, Field(ge=4, le=4_096)]
+    endurance: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Store":
+        if self.page & (self.page - 1):
+            raise ValueError(f"page is {self.page}, not a power of two")
+        if self.areas[0].size != self.areas[1].size:
+            raise ValueError("the two areas differ in size")
+        if any(number % self.page for area in self.areas for number in (area.origin, area.size)):
+            raise ValueError(f"an area is not whole pages of {self.page} bytes")
+        return self
+
+
 class Memory(_Table):
     """A chip's memory. Flash holds, in this order: the bootloader, up to ``application``; the firmware; the identity record
-    (IDENTITY_BYTES at ``identity``); two slots for models and one for a program (firmware/SPEC.md, slots). The stack takes the
-    lowest ``stack`` bytes of RAM."""
+    (IDENTITY_BYTES at ``identity``). Behind them are two slots for models, one for a program (firmware/SPEC.md, slots) and,
+    where there is room, the store. The stack takes the lowest ``stack`` bytes of RAM."""
 
     flash: Region
     ram: Region
@@ -81,6 +100,7 @@ class Memory(_Table):
     identity: Address
     slots: tuple[Region, Region]
     inference: Region
+    store: Store | None = None
 
     @model_validator(mode="after")
     def _has_room(self) -> "Memory":
@@ -88,19 +108,31 @@ class Memory(_Table):
             raise ValueError(f"stack is {self.stack:,} bytes, but the RAM has only {self.ram.size:,}")
         if self.slots[0].size != self.slots[1].size:
             raise ValueError("the two slots differ in size")
-        ends = [("application", self.application, self.identity), ("identity", self.identity, self.identity + IDENTITY_BYTES)]
-        ends += [(f"slot {i}", slot.origin, slot.end) for i, slot in enumerate(self.slots)]
-        ends += [("inference", self.inference.origin, self.inference.end)]
         at = self.flash.origin
-        for name, start, end in ends:
+        for name, start, end in [
+            ("application", self.application, self.identity),
+            ("identity", self.identity, self.identity + IDENTITY_BYTES),
+            *sorted(self._written(), key=lambda part: part[1]),
+        ]:
             if not at <= start < end <= self.flash.end:
                 raise ValueError(
                     f"{name} at {start:#010x} to {end:#010x} is outside the flash left for it, "
                     f"{at:#010x} to {self.flash.end:#010x}; "
-                    "the order is application, identity, slot 0, slot 1, inference"
+                    "the order is application, identity, then slots, inference and store in any order"
                 )
             at = end
         return self
+
+    def _written(self) -> list[tuple[str, int, int]]:
+        parts = {"slot 0": self.slots[0], "slot 1": self.slots[1], "inference": self.inference}
+        if self.store:
+            parts |= {f"store {i}": area for i, area in enumerate(self.store.areas)}
+        return [(name, region.origin, region.end) for name, region in parts.items()]
+
+    @property
+    def written(self) -> int:
+        """The first address that the firmware itself writes."""
+        return min(start for _, start, _ in self._written())
 
     @property
     def program(self) -> Region:
@@ -334,6 +366,7 @@ def missing(board: Board) -> list[str]:
     optional = [
         (not board.flash, "[[flash]]: tinyfl flash cannot flash it"),
         (not has_usb_ids, "usb in [[link]]: tinyfl devices cannot recognise its port; name the port with --port"),
+        (not board.memory or not board.memory.store, "[memory.store]: it keeps no classes without power"),
         (not board.power, "[power]: tinyfl plan gives no energy"),
         (not board.qemu and not board.unicorn, "[emulators]: it cannot be emulated"),
     ]

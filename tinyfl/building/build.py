@@ -175,8 +175,12 @@ def _defines(board: Board) -> list[str]:
         memory, link = board.memory, board.links[0]
         values["ID_RECORD"] = f"{memory.identity:#x}u"
         values |= {"FLASH_ORIGIN": f"{memory.flash.origin:#x}u", "FLASH_BYTES": f"{memory.flash.size}u"}
-        for number, slot in enumerate((*memory.slots, memory.inference)):
-            values |= {f"SLOT_{number}": f"{slot.origin:#x}u", f"SLOT_{number}_BYTES": f"{slot.size}u"}
+        areas = [(area.origin, area.size) for area in memory.store.areas] if memory.store else [(0, 0), (0, 0)]
+        regions = [(region.origin, region.size) for region in (*memory.slots, memory.inference)] + areas
+        for number, (origin, size) in enumerate(regions):
+            values |= {f"SLOT_{number}": f"{origin:#x}u", f"SLOT_{number}_BYTES": f"{size}u"}
+        if memory.store:
+            values["STORE_PAGE"] = f"{memory.store.page}u"
         values |= {"UART": f"{link.registers:#x}u", "UART_INTERRUPT": link.interrupt, "BAUD": f"{link.baud}u"}
         for name, pin in zip(("TX", "RX"), link.pins, strict=False):
             values |= {f"{name}_PORT": pin_number(pin)[0], f"{name}_PIN": pin_number(pin)[1]}

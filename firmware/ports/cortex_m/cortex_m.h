@@ -1,6 +1,6 @@
 /* Common code of the ports to Cortex-M chips. The build defines, from the board's manifest: TINYFL_BOARD, TINYFL_CLOCK,
- * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 2, and for
- * its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT, TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT,
+ * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 4 (3
+ * and 4, the store's areas, are 0 where there is none), and for its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT, TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT,
  * TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
 #ifndef TINYFL_CORTEX_M_H
 #define TINYFL_CORTEX_M_H
@@ -24,12 +24,15 @@ static inline int tinyfl_identity(tinyfl_port *port)
 
 /* Origins and sizes of slots are multiples of this word's size. */
 #define TINYFL_SLOT_BITS \
-    (TINYFL_SLOT_0 | TINYFL_SLOT_0_BYTES | TINYFL_SLOT_1 | TINYFL_SLOT_1_BYTES | TINYFL_SLOT_2 | TINYFL_SLOT_2_BYTES)
+    (TINYFL_SLOT_0 | TINYFL_SLOT_0_BYTES | TINYFL_SLOT_1 | TINYFL_SLOT_1_BYTES | TINYFL_SLOT_2 | TINYFL_SLOT_2_BYTES | \
+     TINYFL_SLOT_3 | TINYFL_SLOT_3_BYTES | TINYFL_SLOT_4 | TINYFL_SLOT_4_BYTES)
 
 static const tinyfl_slot tinyfl_slots[TINYFL_SLOTS] = {
     {(const uint8_t *)TINYFL_SLOT_0, TINYFL_SLOT_0_BYTES},
     {(const uint8_t *)TINYFL_SLOT_1, TINYFL_SLOT_1_BYTES},
     {(const uint8_t *)TINYFL_SLOT_2, TINYFL_SLOT_2_BYTES},
+    {(const uint8_t *)TINYFL_SLOT_3, TINYFL_SLOT_3_BYTES},
+    {(const uint8_t *)TINYFL_SLOT_4, TINYFL_SLOT_4_BYTES},
 };
 
 static inline volatile uint32_t *tinyfl_slot_words(int slot)

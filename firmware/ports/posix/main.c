@@ -27,11 +27,14 @@
 #define ARENA_BYTES (1u << 20)
 #define SLOT_BYTES (1u << 19)
 #define PROGRAM_BYTES (1u << 20)
-#define ALL_SLOTS (2 * SLOT_BYTES + PROGRAM_BYTES)
+#define AREA_BYTES (1u << 16)
+#define ALL_SLOTS (2 * SLOT_BYTES + PROGRAM_BYTES + 2 * AREA_BYTES)
 #define PATIENCE 1000 /* ms for a client to read; then the bytes are dropped, as on a cable */
 
 static int in = -1, out = -1, listener = -1;
-static tinyfl_slot slots[TINYFL_SLOTS] = {{NULL, SLOT_BYTES}, {NULL, SLOT_BYTES}, {NULL, PROGRAM_BYTES}};
+static tinyfl_slot slots[TINYFL_SLOTS] = {
+    {NULL, SLOT_BYTES}, {NULL, SLOT_BYTES}, {NULL, PROGRAM_BYTES}, {NULL, AREA_BYTES}, {NULL, AREA_BYTES},
+};
 static uint8_t *stored;
 static int in_file;
 static jmp_buf start;
@@ -104,8 +107,14 @@ static void restart(void) { longjmp(start, 1); }
 
 static int kept(void) { return !in_file || msync(stored, ALL_SLOTS, MS_SYNC) == 0 ? 0 : -1; }
 
-/* The program's slot is the last, so each begins where one of SLOT_BYTES would. */
-static uint8_t *slot_at(int slot) { return stored + (size_t)slot * SLOT_BYTES; }
+/* One after the other. */
+static uint8_t *slot_at(int slot)
+{
+    size_t at = 0;
+    for (int i = 0; i < slot; i++)
+        at += slots[i].count;
+    return stored + at;
+}
 
 static int erase(int slot)
 {

@@ -19,6 +19,9 @@
 #if TINYFL_SLOT_BITS % SECTOR_BYTES
 #error "a slot must be whole sectors of 256 KiB"
 #endif
+#if TINYFL_SLOT_3_BYTES && TINYFL_STORE_PAGE % ROW_BYTES
+#error "the store's page must be whole rows of 512 bytes"
+#endif
 
 static int rises(uint32_t address, uint32_t bits, uint32_t wanted, uint32_t turns)
 {

@@ -1,5 +1,5 @@
 /* STM32F401, F405/407, F446 and F746 by their registers (ST's reference manuals RM0368, RM0090, RM0390, RM0385): any USART
- * whose pins the manifest names, slots in the flash's large sectors. The clock comes from the internal 16 MHz oscillator, so
+ * whose pins the manifest names, slots and the store's areas in sectors of flash. The clock comes from the internal 16 MHz oscillator, so
  * that no crystal need be known; up to 84 MHz (F401), 168 MHz (F405, F446) or 180 MHz (F746) the core's voltage is enough as
  * it is after reset. */
 #include "stm32.h"
@@ -27,13 +27,19 @@
 #error "this port knows USART1, USART2 and USART6"
 #endif
 
-/* Sectors 0 to 3 are small, 4 is of four such, and from 5 on each is of eight (TINYFL_SECTOR_BYTES). */
-#define SECTOR(address) (((address) - TINYFL_FLASH_ORIGIN) / TINYFL_SECTOR_BYTES + 4)
-#if TINYFL_SLOT_BITS % TINYFL_SECTOR_BYTES
-#error "a slot must be whole sectors of the large kind"
+/* Sectors 0 to 3 are small, 4 is of four such, and from 5 on each is of eight (TINYFL_SECTOR_BYTES). What is written at run time
+ * begins sectors, so that no two parts share one. */
+#define SMALL_BYTES (TINYFL_SECTOR_BYTES / 8)
+#define FROM_START(address) ((address)-TINYFL_FLASH_ORIGIN)
+#define BEGINS_SECTOR(address)                                                                     \
+    (FROM_START(address) < 4 * SMALL_BYTES   ? FROM_START(address) % SMALL_BYTES == 0              \
+     : FROM_START(address) < 8 * SMALL_BYTES ? FROM_START(address) == 4 * SMALL_BYTES              \
+                                             : FROM_START(address) % TINYFL_SECTOR_BYTES == 0)
+#if !BEGINS_SECTOR(TINYFL_SLOT_0) || !BEGINS_SECTOR(TINYFL_SLOT_1) || !BEGINS_SECTOR(TINYFL_SLOT_2)
+#error "a slot must begin a sector"
 #endif
-#if SECTOR(TINYFL_SLOT_0) < 5
-#error "the first slot must begin at sector 5 or above"
+#if TINYFL_SLOT_3_BYTES && !(BEGINS_SECTOR(TINYFL_SLOT_3) && BEGINS_SECTOR(TINYFL_SLOT_4))
+#error "an area of the store must begin a sector"
 #endif
 #define LONGEST_ERASE (TINYFL_CLOCK / 8 * 4) /* turns of 8 cycles or more: 4 s */
 #define FLASH_ERRORS \
@@ -121,12 +127,18 @@ static int flash_open(void)
     return FLASH(CR) & FLASH_CR_LOCK ? -1 : flash_done();
 }
 
+static uint32_t sector_at(uint32_t address)
+{
+    const uint32_t small = FROM_START(address) / SMALL_BYTES;
+    return small < 4 ? small : small < 8 ? 4 : small / 8 + 4;
+}
+
 static int erase(int slot)
 {
-    const uint32_t first = SECTOR((uint32_t)(uintptr_t)tinyfl_slots[slot].bytes);
+    const uint32_t first = (uint32_t)(uintptr_t)tinyfl_slots[slot].bytes, last = first + tinyfl_slots[slot].count - 1;
     int code = flash_open();
-    for (uint32_t i = 0; code == 0 && i < tinyfl_slots[slot].count / TINYFL_SECTOR_BYTES; i++) {
-        const uint32_t sector = FLASH_CR_PSIZE__32 | (first + i) << 3 | FLASH_CR_SER;
+    for (uint32_t at = sector_at(first); code == 0 && at <= sector_at(last); at++) {
+        const uint32_t sector = FLASH_CR_PSIZE__32 | at << 3 | FLASH_CR_SER;
         FLASH(CR) = sector;
         FLASH(CR) = sector | FLASH_CR_STRT;
         code = flash_done();

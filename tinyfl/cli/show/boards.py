@@ -54,7 +54,9 @@ def board(shown: "Board") -> None:
     if shown.memory:
         memory = shown.memory
         parts = {"flash": memory.flash, "firmware": memory.program, "slot 0": memory.slots[0], "slot 1": memory.slots[1]}
-        for name, region in (parts | {"inference": memory.inference, "RAM": memory.ram}).items():
+        parts |= {"inference": memory.inference}
+        parts |= {f"store {i}": area for i, area in enumerate(memory.store.areas)} if memory.store else {}
+        for name, region in (parts | {"RAM": memory.ram}).items():
             table.add_row(name, f"{region.origin:#010x} to {region.end:#010x}, {region.size:,} bytes")
     for link in shown.links:
         pins = f" on {' and '.join(link.pins)}" if link.pins else ""
