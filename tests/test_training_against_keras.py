@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinyfl import core
-from tinyfl.algorithms import Inner
+from tinyfl.algorithms import Inner, Phase
 from tinyfl.core import F32, TableSource
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Loss, Placed, Pool
@@ -168,3 +168,40 @@ def test_the_networks_have_every_layer_padding_activation_and_loss() -> None:
     assert windows == {(kind, same) for kind in Kind if kind is not Kind.dense for same in (False, True)}
     assert {layer.activation for layer in placed} == set(Activation)
     assert {network.loss for network in NETWORKS} == set(Loss) - {PROTOTYPES}
+
+
+def episode_gradient(network: Network, theta: F32, x: F32, labels: Any, support: int, ways: int) -> Any:
+    """The gradient of an episode's mean loss, written as its formula, in float64."""
+    pairs = [tuple(tf.Variable(a, dtype=tf.float64) for a in pair) for pair in network.split(theta)]
+    weighted = iter(pairs)
+    layers = [(layer, next(weighted) if layer.weights else ()) for layer in network.placed]
+    with tf.GradientTape() as tape:
+        embeddings = []
+        for sample in x.astype(np.float64):
+            output = sample[None]
+            for layer, variables in layers:
+                output = forward(layer, variables, output)
+            embeddings.append(tf.reshape(output, (-1,)))
+        shots = [[e for e, k in zip(embeddings[:support], labels, strict=False) if k == way] for way in range(ways)]
+        means = tf.stack([tf.add_n(of) / len(of) for of in shots])
+        queries = tf.stack(embeddings[support:])
+        distances = tf.reduce_sum((queries[:, None] - means[None]) ** 2, axis=2)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels[support:], -distances))
+    flat = [variable for pair in pairs for variable in pair]
+    return np.concatenate([gradient.numpy().ravel() for gradient in tape.gradient(loss, flat)]), float(loss)
+
+
+@pytest.mark.parametrize("network", NETWORKS[:3], ids=lambda network: network.name)
+def test_the_gradient_of_an_episode_is_tensorflows(network: Network) -> None:
+    """Classes have one to three shots; the second pass over them brings what queries ask of the class means."""
+    network = Network(network.name, network.shape, network.layers[:-1], PROTOTYPES)
+    theta, ways = network.initial_weights(seed=1), 3
+    labels = np.array([0, 1, 1, 2, 2, 2, 0, 0, 1, 2, 2], np.int32)
+    x = np.random.default_rng(4).normal(0, 1, (len(labels), network.inputs)).astype(np.float32)
+    source = TableSource(x, np.arange(len(labels), dtype=np.int32)[None], labels=labels[None])
+    inner = Inner(Phase(len(labels), 0.0, support=6, ways=ways), returns="gradient")
+    ours = core.train(network.plan, theta, source, np.zeros(1, np.uint32), 0, inner.to_bytes(), each=True)
+    gradient, loss = episode_gradient(network, theta, x, labels, 6, ways)
+    assert ours.sum is not None
+    assert np.abs(-ours.sum * core.UNIT - gradient).max() <= 1e-5 * np.abs(gradient).max()
+    assert abs(ours.loss[0] - loss) <= 1e-5 * loss

@@ -61,7 +61,7 @@ static void put_texts(tinyfl_writer *reply, const char *key, const char *const *
 
 static const char *const layers[] = {"dense", "conv", "depthwise", "max-pool", "average-pool"};
 static const char *const dtypes[] = {"float32", "int8"};
-static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local", "kept"};
+static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local", "kept", "prototypes"};
 
 int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
@@ -125,7 +125,7 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     put_hash(reply, "base", agent->round.base, rounds);
     put_number(reply, "done", done);
     tinyfl_put_text(reply, "loss");
-    tinyfl_put_float(reply, agent->done > 0 ? agent->loop.loss / (float)agent->done : 0.0f);
+    tinyfl_put_float(reply, agent->loop.measured > 0 ? agent->loop.loss / (float)agent->loop.measured : 0.0f);
     tinyfl_put_text(reply, "code");
     tinyfl_put_int(reply, agent->state == TINYFL_FAILED ? agent->code : 0);
     put_hash(reply, "weights", agent->hash, tinyfl_has_update(agent));

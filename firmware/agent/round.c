@@ -164,7 +164,7 @@ static int start_round(tinyfl_agent *agent, const tinyfl_round *round)
     if (tinyfl_learner_init(&agent->learner, &agent->plan, agent->weights, agent->memory,
                             tinyfl_learner_bytes(&agent->plan), 0.0f) != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
-    const int refusal = claim(agent, round);
+    const int refusal = tinyfl_inner_fits(&agent->plan, &round->inner) ? claim(agent, round) : TINYFL_REFUSED_INVALID;
     if (refusal)
         return refusal;
     tinyfl_kept *kept = &agent->kept;

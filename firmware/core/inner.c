@@ -1,10 +1,11 @@
 /* Inner loops: phases of steps on a stream of samples. */
 #include "plan.h"
+#include "prototypes.h"
 
 enum { INNER_HEADER = 16, PHASE_BYTES = sizeof(tinyfl_phase) };
 #define NOINLINE __attribute__((noinline)) /* flash counts here, speed does not */
 
-typedef char phase_is_its_record[PHASE_BYTES == 32 ? 1 : -1];
+typedef char phase_is_its_record[PHASE_BYTES == 40 ? 1 : -1];
 
 TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t count)
 {
@@ -32,6 +33,14 @@ static int good(const float *value)
     return bits < 0x58800000u; /* those of TINYFL_LIMIT */
 }
 
+/* Whether a phase has a support set and queries, of classes that may all have support; or neither set nor classes. */
+static int good_episode(const tinyfl_phase *p)
+{
+    if (p->support == 0)
+        return p->ways == 0;
+    return p->ways > 0 && p->ways <= p->support && p->support < p->samples && p->support <= UINT32_MAX - p->samples;
+}
+
 TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner)
 {
     if (!inner || inner->count == 0 || inner->count > TINYFL_MAX_PHASES || inner->returns > TINYFL_GRADIENT || inner->kept > 1)
@@ -40,7 +49,7 @@ TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner)
         const tinyfl_phase *p = &inner->phases[i];
         const int returned = inner->returns == TINYFL_GRADIENT && i + 1u == inner->count;
         if (p->samples == 0 || p->batch == 0 || p->passes == 0 || !good(&p->rate) || !good(&p->clip) || !good(&p->pull) ||
-            p->rate * p->pull > 1.0f || (returned && p->passes > 1))
+            p->rate * p->pull > 1.0f || (returned && p->passes > 1) || !good_episode(p))
             return TINYFL_EINVAL;
     }
     return tinyfl_inner_samples(inner) > UINT32_MAX ? TINYFL_EINVAL : TINYFL_OK;
@@ -54,12 +63,27 @@ TINYFL_API uint64_t tinyfl_inner_samples(const tinyfl_inner *inner)
     return samples;
 }
 
+/* Samples of a pass, of a support set twice. */
+static uint32_t calls(const tinyfl_phase *p) { return p->samples + p->support; }
+
 TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner)
 {
     uint64_t total = 0;
     for (size_t i = 0; i < inner->count; i++)
-        total += (uint64_t)inner->phases[i].samples * inner->phases[i].passes;
+        total += (uint64_t)calls(&inner->phases[i]) * inner->phases[i].passes;
     return total;
+}
+
+TINYFL_API int tinyfl_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner)
+{
+    const size_t outputs = tinyfl_plan_outputs(plan);
+    for (size_t i = 0; i < inner->count; i++) {
+        const uint32_t ways = inner->phases[i].ways;
+        if ((ways > 0) != (plan->loss == TINYFL_PROTOTYPES) || ways > outputs ||
+            (ways > 0 && tinyfl_means_bytes((uint32_t)outputs, ways) == 0))
+            return 0;
+    }
+    return 1;
 }
 
 /* The memory that an inner loop needs beyond the learner's. */
@@ -68,15 +92,26 @@ enum { GRADIENT = 1, START = 2 };
 static NOINLINE int needs(const tinyfl_inner *inner)
 {
     int what = inner->returns == TINYFL_GRADIENT ? GRADIENT : 0;
-    for (size_t i = 0; i < inner->count; i++)
-        what |= (inner->phases[i].batch > 1 ? GRADIENT : 0) | (inner->phases[i].pull > 0.0f ? START : 0);
+    for (size_t i = 0; i < inner->count; i++) {
+        const tinyfl_phase *p = &inner->phases[i];
+        what |= (p->batch > 1 || p->support > 0 ? GRADIENT : 0) | (p->pull > 0.0f ? START : 0);
+    }
     return what;
+}
+
+/* Reals for the prototypes of the phase with most classes. */
+static NOINLINE size_t prototypes(const tinyfl_plan *plan, const tinyfl_inner *inner)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < inner->count; i++)
+        most = inner->phases[i].ways > most ? inner->phases[i].ways : most;
+    return most ? tinyfl_prototypes_reals(tinyfl_plan_outputs(plan), most) : 0;
 }
 
 TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner)
 {
     const int what = needs(inner);
-    return tinyfl_plan_weights(plan) * sizeof(real) * (size_t)((what & 1) + (what >> 1));
+    return (tinyfl_plan_weights(plan) * (size_t)((what & 1) + (what >> 1)) + prototypes(plan, inner)) * sizeof(real);
 }
 
 /* Sets the learner for the current phase. */
@@ -91,11 +126,13 @@ static NOINLINE void begin_phase(tinyfl_loop *loop)
     l->bottom = l->lowest;
     while (l->bottom + 1u < l->plan->count && !tinyfl_moves(l, l->bottom))
         l->bottom++;
+    if (p->support)
+        tinyfl_prototypes_clear(loop);
 }
 
 TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, tinyfl_learner *learner, void *memory)
 {
-    if (!loop || !learner || tinyfl_inner_check(inner) != TINYFL_OK || learner->plan->loss == TINYFL_PROTOTYPES)
+    if (!loop || !learner || tinyfl_inner_check(inner) != TINYFL_OK || !tinyfl_inner_fits(learner->plan, inner))
         return TINYFL_EINVAL;
     const size_t count = learner->count;
     const int what = needs(inner);
@@ -113,22 +150,30 @@ TINYFL_API int tinyfl_loop_init(tinyfl_loop *loop, const tinyfl_inner *inner, ti
     if (what & START) {
         loop->start = next;
         memcpy(next, learner->weights, count * sizeof(real));
+        next += count;
     }
+    loop->prototypes = next;
     begin_phase(loop);
     return TINYFL_OK;
 }
 
 TINYFL_API int tinyfl_loop_done(const tinyfl_loop *loop) { return loop->phase == loop->inner->count; }
 
-TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop) { return (uint64_t)loop->first + loop->sample; }
+TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop)
+{
+    const uint32_t samples = loop->inner->phases[loop->phase].samples;
+    return (uint64_t)loop->first + (loop->sample < samples ? loop->sample : loop->sample - samples);
+}
 
 /* Counts a sample, and at the end of the phase begins the next one. */
 static void advance(tinyfl_loop *loop)
 {
     const tinyfl_phase *p = &loop->inner->phases[loop->phase];
-    if (++loop->sample < p->samples)
+    if (++loop->sample < calls(p))
         return;
     loop->sample = 0;
+    if (p->support)
+        tinyfl_prototypes_clear(loop);
     if (++loop->pass < p->passes)
         return;
     loop->pass = 0;
@@ -152,28 +197,34 @@ static int return_gradient(tinyfl_loop *loop, uint32_t samples)
     return tinyfl_step(l, loop->gradient, 1.0f, samples);
 }
 
+/* A step, at the end of a mini-batch or of the phase whose gradient is returned. `filled`: samples whose gradients it sums. */
+static int end_batch(tinyfl_loop *loop, const tinyfl_phase *p, int returned, uint32_t filled)
+{
+    return returned ? return_gradient(loop, filled) : tinyfl_step(loop->learner, loop->gradient, p->rate, filled);
+}
+
 TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const tinyfl_real *y)
 {
     if (!loop || tinyfl_loop_done(loop))
         return TINYFL_EINVAL;
     const tinyfl_phase *p = &loop->inner->phases[loop->phase];
     const int returned = loop->inner->returns == TINYFL_GRADIENT && loop->phase + 1u == loop->inner->count;
-    const int last = loop->sample + 1 == p->samples;
-    real before;
+    const int last = loop->sample + 1 == calls(p), single = p->batch == 1 && !returned && !p->support;
+    real before = real_of(0.0f);
     int code;
-    if (p->batch == 1 && !returned) {
+    if (p->support)
+        code = tinyfl_prototypes_learn(loop, x, y);
+    else if (single)
         code = tinyfl_learn(loop->learner, x, y, p->rate, &before);
-    } else {
+    else
         code = tinyfl_accumulate(loop->learner, x, y, loop->gradient, &before);
-        const uint32_t filled = loop->sample % p->batch + 1;
-        if (code == TINYFL_OK && returned && last)
-            code = return_gradient(loop, p->samples);
-        else if (code == TINYFL_OK && !returned && (last || filled == p->batch))
-            code = tinyfl_step(loop->learner, loop->gradient, p->rate, filled);
-    }
+    const uint32_t filled = p->support ? p->samples - p->support : returned ? p->samples : loop->sample % p->batch + 1;
+    if (code == TINYFL_OK && !single && (last || (!returned && !p->support && filled == p->batch)))
+        code = end_batch(loop, p, returned, filled);
     if (code != TINYFL_OK)
         return code;
     loop->loss += before;
+    loop->measured += loop->sample >= p->support && loop->sample < p->samples;
     advance(loop);
     return TINYFL_OK;
 }

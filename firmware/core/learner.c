@@ -177,41 +177,45 @@ static real *forward(const tinyfl_learner *learner, const real *x, mask *ok)
     return y;
 }
 
-/* The location of a gradient of `count` reals. */
-static real *gradient_at(const tinyfl_learner *learner, size_t count) { return learner->memory + learner->reals - count; }
+TINYFL_API real *tinyfl_gradient_at(const tinyfl_learner *learner, size_t count)
+{
+    return learner->memory + learner->reals - count;
+}
 
-/* The loss and, in place of the output, its clipped gradient: the last check before any weight moves. Clears the lanes in `ok`
- * that fail. */
+static size_t outputs(const tinyfl_learner *learner) { return outputs_of(&learner->plan->layers[learner->plan->count - 1]); }
+
+/* The loss and its gradient with respect to the output: the last check before any weight moves. Clears the lanes in `ok` that
+ * fail. */
 static real loss_gradient(const tinyfl_learner *learner, const real *output, const real *y, mask *ok)
 {
-    const size_t count = outputs_of(&learner->plan->layers[learner->plan->count - 1]);
-    real *gradient = gradient_at(learner, count);
+    const size_t count = outputs(learner);
+    real *gradient = tinyfl_gradient_at(learner, count);
     const real loss = loss_of(learner->plan->loss, output, y, count, gradient);
     *ok &= magnitude(loss) < 3.4e38f;
     *ok &= below(gradient, count, TINYFL_LIMIT);
-    if (learner->clip > 0.0f)
-        clip_norm(gradient, count, learner->clip);
     return loss;
 }
 
-/* From the output at `y` down to the lowest layer that moves: moves weights (gradient NULL), or adds to the gradient. Returns
- * the lanes whose deltas all stayed below the limit. */
+/* From the output at `y`, whose gradient is first clipped, down to the lowest layer that moves: moves weights (gradient NULL),
+ * or adds to the gradient. Returns the lanes whose deltas all stayed below the limit. */
 static mask backward(const tinyfl_learner *learner, const real *x, real *y, float rate, real *gradient)
 {
     const tinyfl_plan *plan = learner->plan;
     const float limit = TINYFL_LIMIT / (rate > 1.0f ? rate : 1.0f); /* bounds both delta and rate x delta */
     real *weights = learner->weights + learner->count;
     mask ok = every();
+    if (learner->clip > 0.0f)
+        clip_norm(tinyfl_gradient_at(learner, outputs(learner)), outputs(learner), learner->clip);
     for (size_t i = plan->count; i-- > learner->bottom;) {
         const tinyfl_layer *l = &plan->layers[i];
         const size_t count = outputs_of(l);
         weights -= layer_weights(l);
-        through_activation(y, gradient_at(learner, count), count, l->activation);
+        through_activation(y, tinyfl_gradient_at(learner, count), count, l->activation);
         ok &= below(y, count, limit / (float)tinyfl_positions(l));
         if (!any(ok & learner->alive))
             break;
         const real *in = i > 0 ? y - inputs_of(l) : x;
-        real *back = i > learner->bottom ? gradient_at(learner, inputs_of(l)) : NULL;
+        real *back = i > learner->bottom ? tinyfl_gradient_at(learner, inputs_of(l)) : NULL;
         layer_step(learner, i, weights, in, y, rate, back, gradient ? gradient + (weights - learner->weights) : NULL);
         if (i > learner->bottom)
             y -= inputs_of(l);
@@ -227,18 +231,28 @@ TINYFL_API int tinyfl_infer(tinyfl_learner *learner, const real *x, real *output
     const real *y = forward(learner, x, &ok);
     if (!any(learner->alive & ok))
         return TINYFL_ENUMERIC;
-    memcpy(output, y, outputs_of(&learner->plan->layers[learner->plan->count - 1]) * sizeof(real));
+    memcpy(output, y, outputs(learner) * sizeof(real));
     return TINYFL_OK;
+}
+
+TINYFL_API int tinyfl_look(const tinyfl_learner *learner, const real *x, const real *y, mask *ok, real **output)
+{
+    if (!learner || !aligned(x) || !aligned(y))
+        return TINYFL_EINVAL;
+    if (!any(learner->alive))
+        return TINYFL_ENUMERIC;
+    *output = forward(learner, x, ok);
+    return any(learner->alive & *ok) ? TINYFL_OK : TINYFL_ENUMERIC;
 }
 
 /* Forward pass, loss and its gradient; `ok` are the lanes that continue, `output` is the location of the output. */
 static int look(const tinyfl_learner *learner, const real *x, const real *y, real *loss, mask *ok, real **output)
 {
-    if (!learner || !aligned(x) || !aligned(y) || (loss && !aligned(loss)) || learner->plan->loss == TINYFL_PROTOTYPES)
+    if (!learner || (loss && !aligned(loss)) || learner->plan->loss == TINYFL_PROTOTYPES)
         return TINYFL_EINVAL;
-    if (!any(learner->alive))
-        return TINYFL_ENUMERIC;
-    *output = forward(learner, x, ok);
+    const int code = tinyfl_look(learner, x, y, ok, output);
+    if (code != TINYFL_OK)
+        return code;
     const real value = loss_gradient(learner, *output, y, ok);
     if (!any(learner->alive & *ok))
         return TINYFL_ENUMERIC;
@@ -255,7 +269,7 @@ TINYFL_API int tinyfl_evaluate(tinyfl_learner *learner, const real *x, const rea
         return TINYFL_EINVAL;
     const int code = look(learner, x, y, loss, &ok, &made);
     if (code == TINYFL_OK && output)
-        memcpy(output, made, outputs_of(&learner->plan->layers[learner->plan->count - 1]) * sizeof(real));
+        memcpy(output, made, outputs(learner) * sizeof(real));
     return code;
 }
 
@@ -270,6 +284,11 @@ static int learn(tinyfl_learner *learner, const real *x, const real *y, float ra
     learner->alive &= ok;
     learner->alive &= backward(learner, x, output, rate, gradient);
     return any(learner->alive) ? TINYFL_OK : TINYFL_ENUMERIC;
+}
+
+TINYFL_API void tinyfl_sweep(tinyfl_learner *learner, const real *x, real *output, real *gradient)
+{
+    learner->alive &= backward(learner, x, output, 1.0f, gradient);
 }
 
 TINYFL_API int tinyfl_learn(tinyfl_learner *learner, const real *x, const real *y, float rate, real *loss)

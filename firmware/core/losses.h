@@ -46,30 +46,6 @@ static real sigmoid_cross_entropy(const real *output, const real *y, size_t coun
     return loss / outputs;
 }
 
-/* The loss of a query of class `own` by its squared distances to the class means: cross-entropy of the softmax over minus the
- * distances (Snell et al. 2017, arXiv:1703.05175, equation 2), and the gradient with respect to the distances. An infinite
- * distance is no candidate. 0, with a gradient of 0, in lanes whose own class is none; `counted` are the others. */
-static __attribute__((unused)) real prototypes_loss(const real *distances, tinyfl_word own, size_t places, real *gradient,
-                                                    mask *counted)
-{
-    const float infinite = __builtin_inff();
-    real least = real_of(infinite), of_own = real_of(infinite), sum = real_of(0.0f);
-    for (size_t k = 0; k < places; k++) {
-        least = where(distances[k] < least, distances[k], least);
-        of_own = where(own == word_of((uint32_t)k), distances[k], of_own);
-    }
-    *counted = of_own < infinite;
-    for (size_t k = 0; k < places; k++) {
-        const mask there = *counted & (distances[k] < infinite);
-        gradient[k] = where(there, real_exp(where(there, least - distances[k], real_of(0.0f))), real_of(0.0f));
-        sum += gradient[k];
-    }
-    sum = where(*counted, sum, real_of(1.0f));
-    for (size_t k = 0; k < places; k++)
-        gradient[k] = where(*counted & (own == word_of((uint32_t)k)), real_of(1.0f), real_of(0.0f)) - gradient[k] / sum;
-    return where(*counted, real_log(sum) + (of_own - least), real_of(0.0f));
-}
-
 /* The loss of an output for its target, and the gradient with respect to the output. */
 static real loss_of(uint8_t loss, const real *output, const real *y, size_t count, real *gradient)
 {

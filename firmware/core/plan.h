@@ -19,6 +19,15 @@ TINYFL_INLINE int tinyfl_moves(const tinyfl_learner *learner, size_t i)
     return learner->plan->layers[i].learns && (learner->layers >> i & 1);
 }
 
+/* A sample forward, for objectives of several samples (learner.c): `output` is where its output is, and `ok` has the lanes that
+ * pass the guard. TINYFL_OK, TINYFL_EINVAL, or TINYFL_ENUMERIC if no lane is left. */
+TINYFL_API int tinyfl_look(const tinyfl_learner *learner, const tinyfl_real *x, const tinyfl_real *y, tinyfl_mask *ok,
+                           tinyfl_real **output);
+
+/* Where the gradient with respect to an output of `count` reals goes; and from there down, adding to `gradient`. */
+TINYFL_API tinyfl_real *tinyfl_gradient_at(const tinyfl_learner *learner, size_t count);
+TINYFL_API void tinyfl_sweep(tinyfl_learner *learner, const tinyfl_real *x, tinyfl_real *output, tinyfl_real *gradient);
+
 /* Reals of memory. Each gradient is at the end, over outputs that the sweep no longer needs. */
 TINYFL_API size_t tinyfl_learner_reals(const tinyfl_plan *plan);
 

@@ -88,11 +88,14 @@ typedef struct {
 
 /* A phase of an inner loop: its record, byte for byte (SPEC.md, inner loop). */
 typedef struct {
-    uint32_t samples, batch, passes; /* 1 or more each; a step after every `batch` samples, and at the end of a pass */
+    uint32_t samples, batch, passes; /* 1 or more each; a step after every `batch` samples, and at the end of a pass. With a
+                                        support set only there, whatever `batch` is */
     float rate;                      /* learning rate, at least 0 and below TINYFL_LIMIT */
     float clip;                      /* bounds the Euclidean norm of the loss's gradient at the output; 0: no bound */
     float pull;                      /* adds the gradient of pull / 2 x |w - w at the start|^2; rate x pull at most 1 */
     uint64_t layers;                 /* bit i: layer i of the plan may move */
+    uint32_t support, ways;          /* with TINYFL_PROTOTYPES: how many of the samples, the first, are the support set, at
+                                        least one and not all, and of how many classes, at most as many; 0, 0 otherwise */
 } tinyfl_phase;
 
 typedef enum { TINYFL_CHANGE, TINYFL_GRADIENT } tinyfl_returns;
@@ -125,10 +128,11 @@ typedef struct {
 typedef struct {
     const tinyfl_inner *inner;
     tinyfl_learner *learner;
-    tinyfl_real *gradient, *start;
+    tinyfl_real *gradient, *start, *prototypes;
     uint32_t phase, pass, sample; /* of the next step */
     uint32_t first;               /* index of the phase's first sample */
-    tinyfl_real loss;             /* sum over samples, each before learning from it */
+    uint64_t measured;            /* samples that had a loss: all but those of a support set */
+    tinyfl_real loss;             /* their sum, each before learning from it */
 } tinyfl_loop;
 
 /* Reads and checks a plan. Its layers must be aligned to 2 bytes, and stay in place. TINYFL_OK, TINYFL_EINVAL or
@@ -187,13 +191,17 @@ TINYFL_API int tinyfl_step(tinyfl_learner *learner, tinyfl_real *gradient, float
 TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t count);
 TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner);
 
-/* Of a checked inner loop: samples of all phases, and steps of learning from one, each sample as often as its phase has
- * passes. */
+/* Of a checked inner loop: samples of all phases, and calls of tinyfl_loop_learn, a sample each: as many as its phase has passes,
+ * and twice that for a support sample. */
 TINYFL_API uint64_t tinyfl_inner_samples(const tinyfl_inner *inner);
 TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner);
 
-/* Bytes of memory of a checked inner loop, beyond the learner's: a gradient for mini-batches or to return, and a copy of the
- * weights for a pull. */
+/* Whether a checked plan can run a checked inner loop: phases have a support set if and only if its loss is TINYFL_PROTOTYPES, and
+ * no more ways than outputs. */
+TINYFL_API int tinyfl_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner);
+
+/* Bytes of memory of an inner loop that fits, beyond the learner's: a gradient for mini-batches, for prototypes or to return, a
+ * copy of the weights for a pull, and for prototypes 2 x ways x (outputs + 1) reals. */
 TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 /* Prepares an inner loop of an initialised learner, over tinyfl_loop_bytes of memory, aligned as a real. All three must stay

@@ -3,9 +3,9 @@
 #ifndef TINYFL_CLASSES_H
 #define TINYFL_CLASSES_H
 
-#include "losses.h"
 #include "means.h"
 #include "native.h"
+#include "prototypes.h"
 #include "samples.h"
 
 /* A problem's embedding `index` of an array (problems, samples, size), for each lane. */
@@ -47,7 +47,7 @@ static void embed(const tinyfl_embedding *e, size_t first, void *memory)
 /* Queries of a group: their losses are summed, and those that are right and those that count are counted. */
 static void classify_queries(const tinyfl_problems *p, const group *g, const tinyfl_means *means, real *scratch)
 {
-    real *embedding = scratch, *distances = embedding + p->size, *gradient = distances + p->places;
+    real *embedding = scratch, *distances = embedding + p->size;
     real loss = real_of(0.0f), counted = real_of(0.0f), hits = real_of(0.0f);
     for (uint32_t q = 0; q < p->queries; q++) {
         const tinyfl_word own = label_at(g, p->query_labels, p->queries, q);
@@ -57,7 +57,7 @@ static void classify_queries(const tinyfl_problems *p, const group *g, const tin
         tinyfl_means_prepare(means, embedding);
         tinyfl_means_nearest(means, embedding, __builtin_inff(), &nearest, NULL);
         tinyfl_means_distances(means, embedding, distances);
-        loss += prototypes_loss(distances, own, p->places, gradient, &counts);
+        loss += tinyfl_prototypes_loss(distances, own, p->places, &counts);
         counted += where(counts, real_of(1.0f), real_of(0.0f));
         hits += where(nearest == own, real_of(1.0f), real_of(0.0f));
         for (int l = 0; l < g->used; l++)
@@ -70,7 +70,7 @@ static void classify_queries(const tinyfl_problems *p, const group *g, const tin
     }
 }
 
-/* The problems from `first` on, in `memory` of tinyfl_means_bytes, the centre, an embedding and 2 places reals. */
+/* The problems from `first` on, in `memory` of tinyfl_means_bytes, the centre, an embedding and places reals. */
 static void classify(const tinyfl_problems *p, size_t first, void *memory)
 {
     const group g = {.first = first, .used = p->count - first < TINYFL_LANES ? (int)(p->count - first) : TINYFL_LANES};

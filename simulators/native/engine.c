@@ -9,8 +9,9 @@
 #include "../../firmware/core/sine.c"
 #include "../../firmware/core/plan.c"
 #include "../../firmware/core/learner.c"
-#include "../../firmware/core/inner.c"
 #include "../../firmware/core/means.c"
+#include "../../firmware/core/prototypes.c"
+#include "../../firmware/core/inner.c"
 #include "draws.h"
 #include "engine.h"
 #include "samples.h"
@@ -148,7 +149,7 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
         good &= magnitude(b.weights[i] - c->theta[i]) < TINYFL_MAX_CHANGE;
     real loss = real_of(0.0f);
     if (code == TINYFL_OK)
-        loss = b.loop.loss / (float)tinyfl_inner_total(&c->inner);
+        loss = b.loop.loss / (float)b.loop.measured;
     for (int l = 0; l < TINYFL_LANES; l++) {
         if (l >= g.used) {
             drop_lane(&good, l);
@@ -299,6 +300,11 @@ TINYFL_EXPORT int tinyfl_native_read(tinyfl_plan *plan, const void *bytes, size_
 
 TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner) { return tinyfl_inner_check(inner); }
 
+TINYFL_EXPORT int tinyfl_native_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner)
+{
+    return tinyfl_inner_fits(plan, inner);
+}
+
 TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *bytes, size_t count)
 {
     return tinyfl_inner_read(inner, bytes, count);
@@ -315,10 +321,11 @@ TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inn
     return tinyfl_learner_bytes(plan) + (tinyfl_plan_weights(plan) + 2 * kept) * sizeof(float) + tinyfl_loop_bytes(plan, inner);
 }
 
-size_t tinyfl_engine_reals(const tinyfl_plan *plan)
+size_t tinyfl_engine_reals(const tinyfl_plan *plan, uint32_t ways)
 {
+    const size_t outputs = tinyfl_plan_outputs(plan);
     return 3 * tinyfl_plan_weights(plan) + tinyfl_learner_bytes(plan) / sizeof(float) + tinyfl_plan_inputs(plan) +
-           2 * tinyfl_plan_outputs(plan) + tinyfl_engine_padding(plan);
+           2 * outputs + tinyfl_prototypes_reals(outputs, ways) + tinyfl_engine_padding(plan);
 }
 
 size_t tinyfl_engine_padding(const tinyfl_plan *plan)

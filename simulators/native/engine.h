@@ -19,8 +19,9 @@ typedef struct {
 
 static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_explicit(stop, memory_order_relaxed); }
 
-/* Reals of memory for train and adapt: weights, learner, one sample, and at most a gradient and a copy of the weights. */
-size_t tinyfl_engine_reals(const tinyfl_plan *plan);
+/* Reals of memory for train, adapt and embed: weights, learner, one sample, at most a gradient and a copy of the weights, and the
+ * prototypes of so many ways. */
+size_t tinyfl_engine_reals(const tinyfl_plan *plan, uint32_t ways);
 
 /* Reals at its end for loads of one lane's chunks beyond the last weight or value (tiles.h): 8 rows of a layer's weights. */
 size_t tinyfl_engine_padding(const tinyfl_plan *plan);

@@ -66,12 +66,21 @@ static size_t few(const tinyfl_plan *plan, int lanes)
     return (size_t)(lanes > 8 ? 8 : lanes) * eighths / 8;
 }
 
-size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes)
+/* The most classes of a phase. */
+static uint32_t ways_of(const tinyfl_inner *inner)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < inner->count; i++)
+        most = inner->phases[i].ways > most ? inner->phases[i].ways : most;
+    return most;
+}
+
+size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes, uint32_t ways)
 {
     const tinyfl_engine *engine = engine_of(lanes);
     if (!engine)
         return 0;
-    return tinyfl_engine_reals(plan) * engine->bytes_per_real + tinyfl_native_weights(plan) * (size_t)(lanes + 1) * sizeof(int64_t);
+    return tinyfl_engine_reals(plan, ways) * engine->bytes_per_real + tinyfl_native_weights(plan) * (size_t)(lanes + 1) * sizeof(int64_t);
 }
 
 /* One of the adaptations in a race, and how far it is. */
@@ -191,7 +200,7 @@ static void *trainer(void *argument)
 {
     work *w = argument;
     const size_t lanes = (size_t)w->engine->lanes, weights = tinyfl_native_weights(w->plan);
-    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
+    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan, ways_of(&w->now.inner)) * w->engine->bytes_per_real);
     int64_t *sum = aligned_zeros(weights * (lanes + 1) * sizeof *sum);
     if (!memory || !sum)
         atomic_store(&w->failed, TINYFL_EMEMORY);
@@ -232,7 +241,7 @@ static void count_group(const work *w, entry *e, size_t first)
 static void *racer(void *argument)
 {
     work *w = argument;
-    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
+    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan, 0) * w->engine->bytes_per_real);
     if (!memory)
         atomic_store(&w->failed, TINYFL_EMEMORY);
     pthread_mutex_lock(&w->lock);
@@ -254,7 +263,7 @@ static void *racer(void *argument)
 static void *embedder(void *argument)
 {
     work *w = argument;
-    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan) * w->engine->bytes_per_real);
+    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan, 0) * w->engine->bytes_per_real);
     if (!memory)
         atomic_store(&w->failed, TINYFL_EMEMORY);
     const size_t lanes = (size_t)w->engine->lanes;
@@ -306,7 +315,8 @@ static int check(const tinyfl_cohort *c)
     if (!c || !c->theta || !c->devices || !c->sum || !c->loss || !c->code || !c->stop ||
         tinyfl_native_inner_check(&c->inner) != TINYFL_OK || (c->inner.kept && !c->kept))
         return TINYFL_EINVAL;
-    return tinyfl_native_check(c->plan);
+    const int code = tinyfl_native_check(c->plan);
+    return code == TINYFL_OK && !tinyfl_native_inner_fits(c->plan, &c->inner) ? TINYFL_EINVAL : code;
 }
 
 static int train(const tinyfl_cohort *c, size_t rounds, const double *alphas, float *theta, int lanes, int threads)
@@ -335,7 +345,7 @@ int tinyfl_native_train_rounds(const tinyfl_cohort *c, size_t rounds, const doub
 static int check_adaptation(const tinyfl_adaptation *a)
 {
     if (!a->theta || !a->steps || a->checkpoints == 0 || !a->loss || !a->stop || a->shots == 0 || a->queries == 0 ||
-        tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
+        tinyfl_native_inner_check(&a->inner) != TINYFL_OK || ways_of(&a->inner) > 0 || a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
         return TINYFL_EINVAL;
     return tinyfl_native_check(a->plan);
 }
@@ -379,7 +389,7 @@ int tinyfl_native_classify(const tinyfl_problems *p)
         p->shots == 0 || p->queries == 0 || p->size == 0 || p->places == 0 || (uint64_t)p->size * p->places > TINYFL_MAX_VALUES)
         return TINYFL_EINVAL;
     const tinyfl_engine *engine = engine_of(p->count > 1 ? tinyfl_native_lanes() : 1);
-    const size_t reals = ((size_t)p->size + 1) * p->places + 2 * ((size_t)p->size + p->places);
+    const size_t reals = ((size_t)p->size + 1) * p->places + 2 * (size_t)p->size + p->places;
     void *memory = aligned_zeros(reals * engine->bytes_per_real);
     if (!memory)
         return TINYFL_EMEMORY;

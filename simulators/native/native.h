@@ -38,7 +38,7 @@ typedef struct {
     float *updates; /* (count, weights): each phi, or theta if it is left out; or NULL */
     float *kept;    /* (count, weights of the local layers): each device's own, NaN where it has none; replaced by those after a
                        successful round; or NULL */
-    float *loss;    /* (count): mean loss over the round's samples, each before learning from it; infinite on failure */
+    float *loss;    /* (count): mean loss over the round's samples, each before learning from it, without support sets; infinite on failure */
     int32_t *code;  /* (count): TINYFL_OK, or the reason why the device's update is left out of the sum */
     const atomic_int *stop; /* checked before every sample: a value other than 0 ends the call with TINYFL_ESTOPPED */
 } tinyfl_cohort;
@@ -50,7 +50,7 @@ typedef struct {
     tinyfl_native_source support, query; /* tables */
     size_t count;
     uint32_t shots, queries; /* samples in each device's support and query set */
-    tinyfl_inner inner;      /* every phase on all of the support set */
+    tinyfl_inner inner;      /* every phase on all of the support set, without one of its own */
     const uint32_t *steps;   /* (checkpoints), ascending: numbers of passes over the support set, of all phases together */
     size_t checkpoints;
     float *loss;     /* (checkpoints, count): mean over the query set; infinite once the device diverged */
@@ -79,7 +79,7 @@ typedef struct {
     uint32_t shots, queries;                      /* samples in each problem's support and query set */
     const float *support, *query;                 /* (count, shots, size), (count, queries, size) */
     const int32_t *support_labels, *query_labels; /* (count, shots), (count, queries) */
-    float *loss;      /* (count): mean of prototypes_loss over the queries that count */
+    float *loss;      /* (count): mean of the prototypes' loss over the queries that count */
     float *accuracy;  /* (count) */
     int32_t *nearest; /* (count, queries): the class, -1 for none */
 } tinyfl_problems;
@@ -102,8 +102,9 @@ typedef struct {
 /* The maximum number of lanes on this processor: 16, 8 or 4. */
 TINYFL_EXPORT int tinyfl_native_lanes(void);
 
-/* Bytes that each thread of a call allocates, at most; 0 for a number of lanes that this processor lacks. */
-TINYFL_EXPORT size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes);
+/* Bytes that each thread of a call allocates, at most, in inner loops of at most so many ways; 0 for a number of lanes that this
+ * processor lacks. */
+TINYFL_EXPORT size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes, uint32_t ways);
 
 /* lanes: 16, 8, 4 or 1, at most tinyfl_native_lanes; threads: 1 or more. */
 TINYFL_EXPORT int tinyfl_native_train(const tinyfl_cohort *cohort, int lanes, int threads);
@@ -154,6 +155,7 @@ TINYFL_EXPORT size_t tinyfl_native_inputs(const tinyfl_plan *plan);
 TINYFL_EXPORT size_t tinyfl_native_outputs(const tinyfl_plan *plan);
 
 TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner);
+TINYFL_EXPORT int tinyfl_native_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner);
 TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *bytes, size_t count);
 TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint64_t layers);
 

@@ -247,6 +247,11 @@ class Learner:
         values = self.forward(x)
         loss, g = loss_and_gradient(values[-1], t, self.loss)
         guard(np.array([loss]), f32(3.4e38))
+        self.back(values, g, rate, gradient)
+        return loss
+
+    def back(self, values: list[F32], g: F32, rate: np.float32, gradient: F32 | None) -> None:
+        """From the gradient ``g`` with respect to the output, of the sample with these ``values``, down."""
         guard(g)
         g = clipped(g, f32(self.clip))
         parts = split(self.layers, self.theta)
@@ -263,7 +268,6 @@ class Learner:
                 reference_layers.move(layer, below, rate * delta, w, b)
             else:
                 reference_layers.gather(layer, below, delta, *sums[i])
-        return loss
 
     def learn(self, x: F32, t: F32, rate: float) -> np.float32:
         return self._sweep(x, t, f32(rate), None)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from reference import Bad, Dead, Learner, guard
 from reference_layers import F32, Layer, f32, resting_bytes
+from reference_means import Prototypes
 
 CHANGE, GRADIENT = range(2)
 EVERY = (1 << 64) - 1
@@ -25,6 +26,8 @@ class Phase:
     clip: float = 0.0
     pull: float = 0.0
     layers: int = EVERY
+    support: int = 0
+    ways: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,13 @@ class Inner:
 
     @property
     def total(self) -> int:
-        """Samples that are learnt from, each as often as it is."""
-        return sum(phase.samples * phase.passes for phase in self.phases)
+        """Samples that are taken, each as often as it is."""
+        return sum((phase.samples + phase.support) * phase.passes for phase in self.phases)
+
+    @property
+    def measured(self) -> int:
+        """Samples that have a loss, each as often as it is taken."""
+        return sum((phase.samples - phase.support) * phase.passes for phase in self.phases)
 
     @property
     def partial(self) -> bool:
@@ -47,14 +55,14 @@ class Inner:
 
 def inner_bytes(inner: Inner) -> bytes:
     head = struct.pack("<BBB5xQ", len(inner.phases), inner.returns, inner.kept, inner.local)
-    return head + b"".join(struct.pack("<3I3fQ", *astuple(phase)) for phase in inner.phases)
+    return head + b"".join(struct.pack("<3I3fQ2I", *astuple(phase)) for phase in inner.phases)
 
 
 def read_inner(record: bytes) -> Inner:
     """Raises ValueError for bytes that are no record."""
-    if len(record) < 16 or len(record) != 16 + 32 * record[0] or not 1 <= record[0] <= 4 or any(record[3:8]):
+    if len(record) < 16 or len(record) != 16 + 40 * record[0] or not 1 <= record[0] <= 4 or any(record[3:8]):
         raise ValueError("no record of an inner loop")
-    phases = tuple(Phase(*row) for row in struct.iter_unpack("<3I3fQ", record[16:]))
+    phases = tuple(Phase(*row) for row in struct.iter_unpack("<3I3fQ2I", record[16:]))
     inner = Inner(phases, record[1], record[2], int.from_bytes(record[8:16], "little"))
     if inner.returns > 1 or inner.kept > 1 or not all(map(_sound, phases)):
         raise ValueError("an inner loop that contradicts the page")
@@ -66,17 +74,33 @@ def read_inner(record: bytes) -> Inner:
 def _sound(phase: Phase) -> bool:
     factors = [f32(value) for value in (phase.rate, phase.clip, phase.pull)]
     fit = all(0 <= value < LIMIT and not np.signbit(value) for value in factors)
+    if phase.support or phase.ways:
+        fit = fit and 1 <= phase.ways <= phase.support < phase.samples < (1 << 32) - phase.support
     return min(phase.samples, phase.batch, phase.passes) >= 1 and fit and bool(factors[0] * factors[2] <= 1)
 
 
-def schedule(inner: Inner) -> Iterator[tuple[int, int, int]]:
-    """For each sample: its phase, its index in the stream, and the size of the mini-batch that it completes, or 0."""
+@dataclass(frozen=True)
+class Take:
+    """A sample that the device takes: in which phase, its index in the stream, its number in the pass, and of how many samples
+    the step after it is, 0 for none."""
+
+    phase: int
+    index: int
+    number: int
+    completes: int
+
+
+def schedule(inner: Inner) -> Iterator[Take]:
     first = 0
     for number, phase in enumerate(inner.phases):
         for _ in range(phase.passes):
-            for i in range(phase.samples):
+            last = phase.samples + phase.support - 1
+            for i in range(last + 1):
                 filled = i % phase.batch + 1
-                yield number, first + i, filled if filled == phase.batch or i + 1 == phase.samples else 0
+                completes = filled if not phase.support and (filled == phase.batch or i == last) else 0
+                if phase.support and i == last:
+                    completes = phase.samples - phase.support
+                yield Take(number, first + i % phase.samples, i, completes)
         first += phase.samples
 
 
@@ -92,13 +116,14 @@ class Loop:
         self.layers, self.kind, self.inner = layers, loss, inner
         self.weights, self.start, self.gradient = weights.copy(), weights.copy(), np.zeros_like(weights)
         self.done, self.sum = 0, f32(0)
+        self._prototypes = Prototypes(0, 0)
         self._todo = schedule(inner)
         self._next = next(self._todo, None)
 
     @property
     def index(self) -> int | None:
         """Of the next sample; None when all are done."""
-        return None if self._next is None else self._next[1]
+        return None if self._next is None else self._next.index
 
     def _learner(self, phase: Phase) -> Learner:
         layers = [replace(layer, learns=layer.learns and bool(phase.layers >> i & 1)) for i, layer in enumerate(self.layers)]
@@ -107,25 +132,41 @@ class Loop:
     def learn(self, x: F32, t: F32) -> None:
         """Raises Bad or Dead where the guard ends the round."""
         assert self._next is not None
-        number, _, completed = self._next
-        phase = self.inner.phases[number]
+        take = self._next
+        phase = self.inner.phases[take.phase]
         learner = self._learner(phase)
-        if self.inner.returns == GRADIENT and number == len(self.inner.phases) - 1:
-            loss = learner.accumulate(x, t, self.gradient)
-        elif phase.batch == 1:
+        returned = self.inner.returns == GRADIENT and take.phase == len(self.inner.phases) - 1
+        if phase.support:
+            loss = self._of_episode(learner, phase, take.number, x, t)
+        elif phase.batch == 1 and not returned:
             loss = learner.learn(x, t, phase.rate)
         else:
             loss = learner.accumulate(x, t, self.gradient)
-            if completed:
-                learner.step(self.gradient, phase.rate, completed)
+        if take.completes and not returned and (phase.support or phase.batch > 1):
+            learner.step(self.gradient, phase.rate, take.completes)
         following = next(self._todo, None)
         if following is None:
             self._finish(phase)
         self.sum, self.done, self._next = self.sum + loss, self.done + 1, following
 
+    def _of_episode(self, learner: Learner, phase: Phase, number: int, x: F32, t: F32) -> np.float32:
+        """Sample ``number`` of a pass for prototypes."""
+        values, own, loss = learner.forward(x), int(t.argmax()), f32(0)
+        if number == 0:
+            self._prototypes = Prototypes(len(t), phase.ways)
+        if number < phase.support:
+            self._prototypes.add(own, values[-1])
+            return loss
+        if number < phase.samples:
+            loss, g = self._prototypes.query(own, values[-1])
+        else:
+            g = self._prototypes.support(own, values[-1])
+        learner.back(values, g, f32(1), self.gradient)
+        return loss
+
     def _finish(self, last: Phase) -> None:
         if self.inner.returns == GRADIENT:
-            mean = f32(1) / f32(last.samples) * self.gradient
+            mean = f32(1) / f32(last.samples - last.support) * self.gradient
             guard(mean[~chosen(self.layers, self.inner.local)])
             self.gradient[...] = f32(0) - mean
         if self.inner.kept:
@@ -144,7 +185,7 @@ class Loop:
 
     @property
     def loss(self) -> np.float32:
-        return f32(self.sum / f32(self.inner.total))
+        return f32(self.sum / f32(self.inner.measured))
 
     def phi(self, theta: F32) -> F32:
         """What the update stands for."""
@@ -192,9 +233,10 @@ class Kept:
 
 def loop_bytes(layers: Sequence[Layer], inner: Inner) -> int:
     """What a board stores for this inner loop, beyond blocks."""
-    gradient = inner.returns == GRADIENT or any(phase.batch > 1 for phase in inner.phases)
+    gradient = inner.returns == GRADIENT or any(phase.batch > 1 or phase.support for phase in inner.phases)
     start = any(phase.pull > 0 for phase in inner.phases)
-    return 4 * sum(layer.weights for layer in layers) * (gradient + start)
+    prototypes = 2 * max(phase.ways for phase in inner.phases) * (layers[-1].values + 1)
+    return 4 * (sum(layer.weights for layer in layers) * (gradient + start) + prototypes)
 
 
 def arena_bytes(layers: Sequence[Layer], inner: Inner) -> int:
@@ -204,8 +246,8 @@ def arena_bytes(layers: Sequence[Layer], inner: Inner) -> int:
 
 
 def samples_of(inner: Inner, samples: Sequence[tuple[F32, F32]]) -> list[tuple[F32, F32]]:
-    """The samples of a stream in the order in which they are learnt from."""
-    return [samples[index] for _, index, _ in schedule(inner)]
+    """The samples of a stream in the order in which they are taken."""
+    return [samples[take.index] for take in schedule(inner)]
 
 
 def learnt(layers: Sequence[Layer], loss: int, theta: F32, inner: Inner, samples: Sequence[tuple[F32, F32]]) -> Loop | None:

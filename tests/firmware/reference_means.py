@@ -56,6 +56,39 @@ class Means:
         return (number if distances[number] <= f32(threshold) else None), distances[number]
 
 
+class Prototypes:
+    """A pass of a phase for prototypes: gradients with respect to embeddings, sample after sample."""
+
+    def __init__(self, size: int, ways: int) -> None:
+        self.means, self.pulls = Means(size, ways), np.zeros((ways, size), f32)
+
+    def _places(self) -> F32:
+        """Of the class means, (ways, size); 0 for classes without samples."""
+        shares = [f32(1) / f32(max(count, 1)) for count in self.means.counts]
+        return np.array([sum * share for sum, share in zip(self.means.sums, shares, strict=True)], f32)
+
+    def add(self, number: int, e: F32) -> None:
+        if number < self.means.places:
+            self.means.add(number, e)
+
+    def query(self, number: int, e: F32) -> tuple[np.float32, F32]:
+        """The loss, and its gradient with respect to the embedding."""
+        gradient = np.zeros_like(e)
+        found = query_loss(self.means.distances(e), number) if number < self.means.places else None
+        if found is None:
+            return f32(0), gradient
+        for k, (g, mean) in enumerate(zip(found[1], self._places(), strict=True)):
+            part = f32(2) * g * (e - mean)
+            gradient, self.pulls[k] = gradient + part, self.pulls[k] - part
+        return found[0], gradient
+
+    def support(self, number: int, e: F32) -> F32:
+        """The gradient with respect to the embedding of a support sample, the second time."""
+        if number >= self.means.places:
+            return np.zeros_like(e)
+        return f32(1) / f32(max(self.means.counts[number], 1)) * self.pulls[number]
+
+
 def query_loss(distances: F32, own: int) -> tuple[np.float32, F32] | None:
     """The loss and its gradient with respect to the distances; None if the query's own class has no samples."""
     there = distances < INFINITE

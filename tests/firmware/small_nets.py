@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from reference import ACTIVATIONS, IDENTITY, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
+from reference import ACTIVATIONS, IDENTITY, PROTOTYPES, SIGMOID_CROSS_ENTROPY, SOFTMAX_CROSS_ENTROPY
 from reference_inner import EVERY, Inner, Phase
 from reference_layers import AVERAGE_POOL, CONV, DENSE, DEPTHWISE, F32, MAX_POOL, Layer, dense
 
@@ -79,6 +79,23 @@ def inners(draw: Any, layers: int) -> Inner:
     return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask))
 
 
+@st.composite
+def episodes(draw: Any, layers: Sequence[Layer]) -> Inner:
+    """Inner loops for prototypes, of a few samples."""
+    mask = st.integers(0, (1 << len(layers)) - 1)
+    phases = []
+    for _ in range(draw(st.integers(1, 2))):
+        support = draw(st.integers(1, 4))
+        samples, ways = support + draw(st.integers(1, 4)), draw(st.integers(1, min(support, layers[-1].values)))
+        rate, (clip, pull) = draw(st.sampled_from([0.02, 0.1])), draw(st.sampled_from([(0.0, 0.0), (0.3, 0.0), (0.0, 0.5)]))
+        passes, batch = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+        phases.append(Phase(samples, batch, passes, rate, clip, pull, draw(st.just(EVERY) | mask), support, ways))
+    returns = draw(st.integers(0, 1))
+    if returns:
+        phases[-1] = replace(phases[-1], passes=1)
+    return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask))
+
+
 def with_learning(layers: Sequence[Layer], learns: Sequence[bool]) -> list[Layer]:
     """The layers of which those with weights learn or not, in order."""
     flags = iter(learns)
@@ -101,7 +118,7 @@ def sample_of(layers: Sequence[Layer], loss: int, rng: np.random.Generator) -> t
     count = prod(layers[0].input)
     x = rng.uniform(-2, 2, count) if rng.integers(2) else rng.choice([-1.0, -0.0, 0.0, 0.5], count)
     outputs = layers[-1].values
-    if loss == SOFTMAX_CROSS_ENTROPY:
+    if loss in (SOFTMAX_CROSS_ENTROPY, PROTOTYPES):
         y = np.eye(outputs)[rng.integers(outputs)]
     elif loss == SIGMOID_CROSS_ENTROPY:
         y = rng.integers(0, 2, outputs)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from peer import WRITE, Board, floats, sha
 from reference_inner import EVERY, GRADIENT, Inner, Loop, Phase, arena_bytes, inner_bytes, learnt, samples_of
 from reference_layers import F32, MAX_POOL, Layer, dense, plan_bytes, resting_bytes
-from small_nets import SMALL, conv, inners, networks, pool, sample_of, weighted, weights_of
+from small_nets import SMALL, conv, episodes, inners, networks, pool, sample_of, weighted, weights_of
 
 from tinyfl import core
 
-MEMORY, STATE, BASE = 4, 5, 6
+INVALID, MEMORY, STATE, BASE = 2, 4, 5, 6
 PLANNED, READY, LEARNING, LEARNT, FAILED = range(1, 6)
 
 
@@ -79,8 +79,41 @@ def test_any_inner_loop_learns_in_just_its_arena_what_the_reference_learns(
     demand_reference(built, layers, loss, inner, seed)
 
 
+EPISODES = NETS.map(lambda net: net[0]).flatmap(lambda net: st.tuples(st.just((net, ref.PROTOTYPES)), episodes(net)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(EPISODES, st.integers(0, 1 << 32))
+def test_any_phase_for_prototypes_learns_in_just_its_arena_what_the_reference_learns(
+    built: Board, case: tuple[tuple[list[Layer], int], Inner], seed: int
+) -> None:
+    """Samples may be of classes without support, or without a place, and classes without samples."""
+    (layers, loss), inner = case
+    demand_reference(built, layers, loss, inner, seed)
+
+
+@pytest.mark.parametrize(
+    ("loss", "support", "ways"), [(ref.PROTOTYPES, 0, 0), (ref.SOFTMAX_CROSS_ENTROPY, 2, 2), (ref.PROTOTYPES, 4, 4)]
+)
+def test_a_network_that_cannot_run_a_phase_refuses_the_round(built: Board, loss: int, support: int, ways: int) -> None:
+    """Prototypes without a support set, a support set for another loss, more ways than outputs."""
+    inner, theta = Inner((Phase(5, rate=0.1, support=support, ways=ways),)), np.zeros(9, np.float32)
+    built.start()
+    put(built, [dense(2, 3, 0)], loss, theta)
+    assert train(built, inner, theta) == {"err": {"group": 65, "rc": INVALID}}
+    assert (built.status()["state"], built.weights()) == (READY, floats(theta))
+
+
+@pytest.mark.parametrize(("samples", "support", "ways"), [(4, 4, 2), (4, 2, 3), (4, 2, 0), (4, 0, 1), (EVERY >> 32, 1, 1)])
+def test_senseless_support_sets_are_refused(built: Board, samples: int, support: int, ways: int) -> None:
+    inner, theta = Inner((Phase(samples, rate=0.1, support=support, ways=ways),)), np.zeros(9, np.float32)
+    built.start()
+    put(built, [dense(2, 3, 0)], ref.PROTOTYPES, theta)
+    assert train(built, inner, theta) == {"err": {"group": 65, "rc": INVALID}}
+
+
 @settings(max_examples=60, deadline=None)
-@given(NETS.flatmap(lambda net: st.tuples(st.just(net), inners(len(net[0])))))
+@given(NETS.flatmap(lambda net: st.tuples(st.just(net), inners(len(net[0])))) | EPISODES)
 def test_a_byte_less_than_the_host_counts_is_too_small(built: Board, case: tuple[tuple[list[Layer], int], Inner]) -> None:
     (layers, loss), inner = case
     plan, need = plan_bytes(layers, loss), arena_bytes(layers, inner)

@@ -18,7 +18,7 @@ ALL = (1 << 64) - 1
 MAX_PHASES = 4
 """Maximum number of phases of an inner loop (TINYFL_MAX_PHASES)."""
 
-_HEAD, _PHASE, _FLOATS = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQ"), struct.Struct("<fff")
+_HEAD, _PHASE, _FLOATS = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQII"), struct.Struct("<fff")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,11 @@ class Phase:
     learning rate ``rate`` after every ``batch`` of them.
 
     Only the layers in the mask ``layers`` move. ``clip`` bounds the norm of the loss's gradient at the output; 0: no bound.
-    ``pull`` adds pull / 2 |w - theta|^2 to the loss (FedProx's mu)."""
+    ``pull`` adds pull / 2 |w - theta|^2 to the loss (FedProx's mu).
+
+    With ``support`` the phase trains a network for prototypes (Snell et al. 2017; arXiv:1703.05175): in each pass its first
+    ``support`` samples give the means of ``ways`` classes, the others are queries, and there is one step, on their mean loss,
+    whatever ``batch`` is. The device takes support samples twice: it holds them, or they are sent twice."""
 
     samples: int
     rate: float
@@ -50,8 +54,15 @@ class Phase:
     clip: float = 0.0
     pull: float = 0.0
     layers: int = ALL
+    support: int = 0
+    ways: int = 0
 
     def __post_init__(self) -> None:
+        if (self.support or self.ways) and not (1 <= self.ways <= self.support < self.samples < (1 << 32) - self.support):
+            raise ConfigError(
+                f"{self}: a support set has as many samples as ways or more, and fewer than the phase. Give more samples, or "
+                "neither support nor ways."
+            )
         least, most = min(self.samples, self.batch, self.passes), max(self.samples, self.batch, self.passes)
         if not 0 < least <= most < 1 << 32 or not 0 < self.layers <= ALL:
             raise ConfigError(f"{self}: samples, batch and passes are 1 to 2^32 - 1, and layers names at least one.")
@@ -70,12 +81,20 @@ class Phase:
     @property
     def steps(self) -> int:
         """Number of SGD steps."""
-        return self.passes * -(-self.samples // self.batch)
+        return self.passes * (1 if self.support else -(-self.samples // self.batch))
+
+    @property
+    def taken(self) -> int:
+        """Number of samples that the device takes, in the order of its stream and of the passes: support samples twice."""
+        return self.passes * (self.samples + self.support)
 
     @property
     def held(self) -> int:
         """Number of samples that a device has to hold at once. In one pass of single steps it learns from each sample of its
-        stream as it comes, and drops it: 1. Mini-batches and passes are of a support set that it holds (Nichol et al. 2018)."""
+        stream as it comes, and drops it: 1. Mini-batches and passes are of a support set that it holds (Nichol et al. 2018). In
+        one pass for prototypes it holds the support set, and drops each query: support + 1."""
+        if self.support and self.passes == 1:
+            return self.support + 1
         return 1 if self.batch == self.passes == 1 else self.samples
 
 
@@ -145,6 +164,16 @@ class Inner:
         return sum(phase.samples * phase.passes for phase in self.phases)
 
     @property
+    def taken(self) -> int:
+        """Number of samples that a device takes: as ``total``, and support samples once more."""
+        return sum(phase.taken for phase in self.phases)
+
+    @property
+    def ways(self) -> int:
+        """The most classes of a phase for prototypes; 0 without one."""
+        return max(phase.ways for phase in self.phases)
+
+    @property
     def held(self) -> int:
         """Number of samples that a device has to hold at once: those of the phase that holds the most."""
         return max(phase.held for phase in self.phases)
@@ -173,12 +202,15 @@ class Inner:
             "gradient": self.returns is Returns.gradient,
             "local": bool(self.local),
             "kept": self.kept,
+            "prototypes": self.ways > 0,
         }
         return tuple(what for what, used in uses.items() if used)
 
     def to_bytes(self) -> bytes:
         """The record that C and messages carry (firmware/SPEC.md, inner loop)."""
-        records = (_PHASE.pack(p.samples, p.batch, p.passes, p.rate, p.clip, p.pull, p.layers) for p in self.phases)
+        records = (
+            _PHASE.pack(p.samples, p.batch, p.passes, p.rate, p.clip, p.pull, p.layers, p.support, p.ways) for p in self.phases
+        )
         return _HEAD.pack(len(self.phases), self.returns, self.kept, self.local) + b"".join(records)
 
     @classmethod
@@ -192,7 +224,7 @@ class Inner:
             rows = list(_PHASE.iter_unpack(record[_HEAD.size :]))
             if count != len(rows):
                 raise ConfigError(f"{len(rows)} phases, not {count}.")
-            phases = (Phase(s, rate, b, p, clip, pull, layers) for s, b, p, rate, clip, pull, layers in rows)
+            phases = (Phase(s, rate, b, p, *more) for s, b, p, rate, *more in rows)
             inner = cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept))
             if inner.to_bytes() != record:
                 raise ValueError("it would be written differently")

@@ -51,6 +51,8 @@ class Phase(ctypes.Structure):
         ("clip", ctypes.c_float),
         ("pull", ctypes.c_float),
         ("layers", ctypes.c_uint64),
+        ("support", ctypes.c_uint32),
+        ("ways", ctypes.c_uint32),
     )
 
 
@@ -167,7 +169,8 @@ def declare(lib: Any) -> Any:
         measure.argtypes, measure.restype = [ctypes.POINTER(Plan)], size
     lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Inner)]
     lib.tinyfl_native_layers_weights.argtypes = [ctypes.POINTER(Plan), u64]
-    lib.tinyfl_native_working_bytes.argtypes = [ctypes.POINTER(Plan), ctypes.c_int]
+    lib.tinyfl_native_working_bytes.argtypes = [ctypes.POINTER(Plan), ctypes.c_int, u32]
+    lib.tinyfl_native_inner_fits.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Inner)]
     for measure in (lib.tinyfl_native_ram, lib.tinyfl_native_layers_weights, lib.tinyfl_native_working_bytes):
         measure.restype = size
     lib.tinyfl_native_inner_read.argtypes = [ctypes.POINTER(Inner), ctypes.c_char_p, size]

@@ -45,9 +45,9 @@ class Plan:
         """Bytes of RAM of one device in the inner loop ``inner``, by the core's own formula."""
         return int(library().tinyfl_native_ram(self.pointer, ctypes.byref(inner_of(inner))))
 
-    def working_bytes(self, lanes: int) -> int:
-        """Bytes that each thread of a call works in, with devices in ``lanes``."""
-        return int(library().tinyfl_native_working_bytes(self.pointer, lanes))
+    def working_bytes(self, lanes: int, ways: int = 0) -> int:
+        """Bytes that each thread of a call works in, with devices in ``lanes`` and prototypes of ``ways`` classes."""
+        return int(library().tinyfl_native_working_bytes(self.pointer, lanes, ways))
 
     def weights_of(self, layers: int) -> int:
         """Number of weights of the layers in the mask ``layers``."""

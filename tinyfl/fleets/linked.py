@@ -232,7 +232,7 @@ class LinkFleet:
         status = await board.train(request, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
-        _demand_round(status, request, work.inner.total)
+        _demand_round(status, request, work.inner.taken)
         update = await board.weights(status, self.seconds)
         phi, sent = work.theta.copy(), self._sent(work.inner)
         if update.size != sent.sum():
@@ -276,10 +276,11 @@ class LinkFleet:
 
 
 def in_passes(samples: F32, inner: Inner) -> F32:
-    """The rows of ``samples`` (samples, any) in the order in which the inner loop learns from them."""
+    """The rows of ``samples`` (samples, any) in the order in which the inner loop takes them: a support set twice."""
     parts, first = [], 0
     for phase in inner.phases:
-        parts.append(np.tile(samples[first : first + phase.samples], (phase.passes, 1)))
+        mine = samples[first : first + phase.samples]
+        parts.append(np.tile(np.concatenate([mine, mine[: phase.support]]), (phase.passes, 1)))
         first += phase.samples
     return np.concatenate(parts)
 
