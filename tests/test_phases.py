@@ -270,6 +270,8 @@ class TinyReptile:
     [
         {"samples": 0}, {"batch": 0}, {"passes": 0}, {"samples": 1 << 32}, {"rate": -1.0}, {"rate": float("nan")},
         {"clip": float("inf")}, {"pull": -0.1}, {"pull": 2.0, "rate": 0.6}, {"layers": 0}, {"layers": ALL + 1},
+        {"support": 4, "ways": 2}, {"support": 2, "ways": 3}, {"support": 2}, {"ways": 1}, {"support": 2, "ways": -1},
+        {"samples": (1 << 32) - 1, "support": 1, "ways": 1},
     ],
 )  # fmt: skip
 def test_a_phase_that_no_device_can_run_is_refused(wrong: dict[str, Any]) -> None:
@@ -291,8 +293,10 @@ def test_an_inner_loop_that_is_none_is_refused(phases: tuple[Phase, ...], more: 
 
 
 def test_a_record_is_read_back_as_it_was() -> None:
-    inner = Inner(Phase(3, 0.5, 2, 4, 0.25, 0.125, 5), Phase(7, 0.0, layers=2), returns="gradient", local=4, kept=True)
+    inner = Inner(
+        Phase(3, 0.5, 2, 4, 0.25, 0.125, 5), Phase(7, 0.0, layers=2, support=3, ways=2), returns="gradient", local=4, kept=True
+    )
     assert Inner.from_bytes(inner.to_bytes()) == inner
-    for broken in (inner.to_bytes()[:-1], b"", inner.to_bytes() + bytes(32)):
+    for broken in (inner.to_bytes()[:-1], b"", inner.to_bytes() + bytes(40)):
         with pytest.raises(ValueError, match="no inner loop"):
             Inner.from_bytes(broken)

@@ -23,7 +23,7 @@ extern "C" {
 #define TINYFL_BUFFER 1024 /* maximum length of a message, header included; at least 512 */
 #endif
 #define TINYFL_WINDOW 1   /* maximum number of pending requests of a host */
-#define TINYFL_PROTOCOL 3 /* of SPEC.md's messages */
+#define TINYFL_PROTOCOL 4 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
 #define TINYFL_EABORTED (-6) /* the code in a status after abort, in addition to the core's codes */
 

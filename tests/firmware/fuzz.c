@@ -323,13 +323,29 @@ static int inner_code(const tinyfl_inner *inner)
         samples += p->samples;
         good = p->samples && p->batch && p->passes && good_factor(p->rate) && good_factor(p->clip) && good_factor(p->pull) &&
                p->rate * p->pull <= 1.0f && not_minus_0(p->rate) && not_minus_0(p->clip) && not_minus_0(p->pull);
+        if (p->support || p->ways)
+            good = good && p->ways && p->ways <= p->support && p->support < p->samples &&
+                   (uint64_t)p->samples + p->support < 1ull << 32;
     }
     if (good && inner->returns)
         good = inner->phases[inner->count - 1].passes == 1;
     return good && samples < 1ull << 32 ? TINYFL_OK : TINYFL_EINVAL;
 }
 
-static tinyfl_inner draw_inner(int tame)
+/* SPEC.md's rule for inner loops of a plan, said again: of a good plan and a good inner loop. */
+static int fits(const tinyfl_plan *plan, const tinyfl_inner *inner)
+{
+    const uint64_t outputs = sizes_of(&plan->layers[plan->count - 1]).outputs;
+    for (int i = 0; i < inner->count; i++) {
+        const uint64_t ways = inner->phases[i].ways;
+        if ((ways > 0) != (plan->loss == TINYFL_PROTOTYPES) || ways > outputs || ways * outputs > 1u << 24)
+            return 0;
+    }
+    return 1;
+}
+
+/* For prototypes or not, now and then for both. */
+static tinyfl_inner draw_inner(int tame, int prototypes)
 {
     tinyfl_inner inner = {.count = (uint8_t)(1 + below(4)), .returns = (uint8_t)below(2), .kept = (uint8_t)below(2),
                           .local = draw()};
@@ -342,6 +358,11 @@ static tinyfl_inner draw_inner(int tame)
                             .clip = tame ? 1.0f : factor(),
                             .pull = chance(2) ? 0.0f : tame ? 10.0f : factor(),
                             .layers = chance(2) ? TINYFL_EVERY_LAYER : draw()};
+        if (chance(30) ? !prototypes : prototypes) {
+            p->support = !tame && chance(20) ? draw() : 1 + below(3);
+            p->samples += p->support;
+            p->ways = !tame && chance(20) ? draw() : 1 + below(p->support < 3 ? p->support : 3);
+        }
     }
     if (inner.returns && !chance(10))
         inner.phases[inner.count - 1].passes = 1;
@@ -351,7 +372,7 @@ static tinyfl_inner draw_inner(int tame)
 /* An inner loop as bytes, whole or not quite. */
 static void read_inner(void)
 {
-    tinyfl_inner drawn = draw_inner(chance(2)), read;
+    tinyfl_inner drawn = draw_inner(chance(2), chance(2)), read;
     if (chance(10))
         drawn.returns = (uint8_t)draw();
     if (chance(10))
@@ -395,16 +416,17 @@ static uint64_t run_loop(subject *s, tinyfl_loop *loop, int hostile)
 /* An inner loop of an initialised learner. */
 static void loop_over(subject *s, int hostile)
 {
-    const tinyfl_inner inner = draw_inner(chance(2));
+    const tinyfl_plan *plan = s->learner.plan;
+    const tinyfl_inner inner = draw_inner(chance(2), plan->loss == TINYFL_PROTOTYPES);
     tinyfl_loop loop;
-    const int valid = inner_code(&inner) == TINYFL_OK;
+    const int valid = inner_code(&inner) == TINYFL_OK && fits(plan, &inner);
+    REQUIRE(inner_code(&inner) != TINYFL_OK || tinyfl_inner_fits(plan, &inner) == valid);
     const size_t bytes = valid ? tinyfl_loop_bytes(s->learner.plan, &inner) : 4;
     const room memory = room_of(bytes);
     float *at = bytes > 0 ? spoilt(memory) : inside(memory);
     tinyfl_learner *learner = chance(100) ? NULL : &s->learner;
     const int code = answered(tinyfl_loop_init(&loop, &inner, learner, at));
-    const int one = s->learner.plan->loss != TINYFL_PROTOTYPES;
-    REQUIRE((code == TINYFL_OK) == (valid && learner && one && fit(at)));
+    REQUIRE((code == TINYFL_OK) == (valid && learner && fit(at)));
     if (code == TINYFL_OK) {
         const uint64_t learnt = run_loop(s, &loop, hostile);
         REQUIRE(tinyfl_loop_done(&loop) == (learnt == tinyfl_inner_total(&inner)));

@@ -190,7 +190,8 @@ static void number(tinyfl_writer *w, const char *key, uint64_t value)
 /* A phase after the first, from 8 bytes. */
 static tinyfl_phase phase_of(const uint8_t *d)
 {
-    return (tinyfl_phase){d[0] % 8, d[1] % 4, d[2] % 4, (float)d[3] / 64.0f, (float)d[4] / 8.0f, (float)d[5] / 8.0f, d[6]};
+    return (tinyfl_phase){d[0] % 8, d[1] % 4, d[2] % 4, (float)d[3] / 64.0f, (float)d[4] / 8.0f, (float)d[5] / 8.0f, d[6],
+                          d[7] % 4, d[7] / 4 % 4};
 }
 
 /* The record of an inner loop of up to four phases, and its length; with a byte changed or too short if the eighth byte says

@@ -18,7 +18,7 @@ f32 = np.float32
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
 NUMERIC_CODE, ABORTED = -4, -6
 LAYERS = ["dense", "conv", "depthwise", "max-pool", "average-pool"]
-INNER = ["phases", "layers", "pull", "gradient", "local", "kept"]
+INNER = ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes"]
 
 
 class Manage(Exception):
@@ -75,7 +75,7 @@ class Double:
 
     def __init__(self, id: bytes = b"\1", *, buffer: int = 512, arena: int = 1 << 16, sources: tuple[str, ...] = ("sine",)):
         self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
-        self.protocol = 3
+        self.protocol = 4
         self.store = ProgramSlot(1 << 16, arena)
         self.slots: list[tuple[int, bytes, bytes]] = []
         self.rounds = 0

@@ -47,9 +47,9 @@ async def ready(board: LinkedBoard, made: Network = NETWORK) -> None:
 def test_board_describes_itself(new_board: Callable[[], Any]) -> None:
     async def script(board: LinkedBoard) -> None:
         described = board.description
-        assert (described.protocol, described.core, described.buffer, described.window) == (3, 1, 512, 1)
+        assert (described.protocol, described.core, described.buffer, described.window) == (4, 1, 512, 1)
         assert described.layers == ("dense", "conv", "depthwise", "max-pool", "average-pool")
-        assert described.inner == ("phases", "layers", "pull", "gradient", "local", "kept")
+        assert described.inner == ("phases", "layers", "pull", "gradient", "local", "kept", "prototypes")
         assert (described.dtypes, described.sources) == (("float32", "int8"), ("sine",))
         assert (described.plan, described.model) == (b"", b"")
         await ready(board)
@@ -191,9 +191,9 @@ def test_refusals_have_their_reason(new_board: Callable[[], Any], script: Script
 def test_another_version_is_refused_with_its_cure(key: str) -> None:
     class Newer(Double):
         def describe(self) -> dict[str, Any]:
-            return {**super().describe(), key: 4}
+            return {**super().describe(), key: 5}
 
-    with pytest.raises(Refused, match=r"speaks (protocol|arithmetic) 4 .* Flash it"):
+    with pytest.raises(Refused, match=r"speaks (protocol|arithmetic) 5 .* Flash it"):
         on(Newer(), lambda board: board.describe())
 
 

@@ -16,7 +16,7 @@ from tinyfl.link import cbor
 
 GROUP = 65
 
-PROTOCOL = 3
+PROTOCOL = 4
 """The version of these messages, reported in ``describe``."""
 
 CORE = 1
