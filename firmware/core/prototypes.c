@@ -34,7 +34,8 @@ static const tinyfl_phase *phase_of(const tinyfl_loop *loop) { return &loop->inn
 /* The class means, in the loop's memory. */
 static tinyfl_means means_of(const tinyfl_loop *loop)
 {
-    const size_t size = tinyfl_plan_outputs(loop->learner->plan);
+    const tinyfl_plan *plan = loop->learner->plan;
+    const size_t size = outputs_of(&plan->layers[plan->count - 1]);
     const uint32_t ways = phase_of(loop)->ways;
     real *sums = loop->prototypes;
     return (tinyfl_means){.size = (uint32_t)size, .places = ways, .sums = sums, .counts = (void *)(sums + size * ways)};
