@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "means.c"
+#include "prototypes.c"
 #include "inner.c"
 #include "learner.c"
 #include "plan.c"

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "means.c"
+#include "prototypes.c"
 #include "inner.c"
 #include "learner.c"
 #include "plan.c"
