@@ -87,16 +87,16 @@ NETWORKS = [
 
 
 def forward(layer: Placed, weights: Sequence[Any], x: Any) -> Any:
-    """A layer's output for ``x`` (1, ...)."""
+    """A layer's output for ``x`` (samples, ...)."""
     padding = "SAME" if layer.same else "VALID"
-    x = tf.reshape(x, (1, *layer.input))
+    x = tf.reshape(x, (-1, *layer.input))
     kind = layer.kind.name
     if kind.endswith("pool"):
         pool = tf.nn.max_pool2d if kind == "max_pool" else tf.nn.avg_pool2d
         return pool(x, layer.kernel, layer.stride, padding)
     kernel, bias = weights
     if kind == "dense":
-        x = tf.matmul(tf.reshape(x, (1, -1)), kernel)
+        x = tf.matmul(tf.reshape(x, (-1, kernel.shape[0])), kernel)
     elif kind == "conv":
         x = tf.nn.conv2d(x, kernel, layer.stride, padding)
     else:

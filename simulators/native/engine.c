@@ -108,7 +108,7 @@ static void finish(const bench *b, const tinyfl_cohort *c)
         for (; at < end; at++)
             if (local)
                 b->weights[at] = real_of(c->theta[at]);
-            else if (c->inner.returns == TINYFL_GRADIENT)
+            else if (c->inner.returns != TINYFL_CHANGE)
                 b->weights[at] += c->theta[at];
     }
 }
@@ -127,6 +127,8 @@ static int inner_loop(bench *b, const tinyfl_cohort *c, group *g)
     return code;
 }
 
+#include "second_order.h"
+
 static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
 {
     group g = group_at(&c->source, c->devices, first, c->count);
@@ -134,14 +136,16 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
     int code = bench_set(&b, c->plan, c->theta, memory);
     if (code == TINYFL_OK && c->inner.kept)
         exchange_kept(&b, c, &g, 0, none());
-    if (code == TINYFL_OK)
+    if (code == TINYFL_OK && c->inner.returns == TINYFL_META_GRADIENT)
+        code = meta_gradient(&b, c, &g, (real *)memory + tinyfl_engine_reals(c->plan, 0));
+    else if (code == TINYFL_OK)
         code = inner_loop(&b, c, &g);
     mask ok = code == TINYFL_OK ? b.learner.alive : none();
     if (code == TINYFL_OK && c->inner.kept)
         ok &= tinyfl_layers_below_limit(&b.learner, c->inner.local);
     if (code == TINYFL_OK && c->inner.kept)
         exchange_kept(&b, c, &g, 1, ok);
-    if (code == TINYFL_OK && (c->inner.local || c->inner.returns == TINYFL_GRADIENT))
+    if (code == TINYFL_OK && (c->inner.local || c->inner.returns != TINYFL_CHANGE))
         finish(&b, c);
 
     mask good = ok;
@@ -298,7 +302,20 @@ TINYFL_EXPORT int tinyfl_native_read(tinyfl_plan *plan, const void *bytes, size_
     return tinyfl_plan_read(plan, bytes, count);
 }
 
-TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner) { return tinyfl_inner_check(inner); }
+TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner)
+{
+    if (!inner || inner->returns != TINYFL_META_GRADIENT)
+        return tinyfl_inner_check(inner);
+    tinyfl_inner first_order = *inner;
+    first_order.returns = TINYFL_GRADIENT;
+    for (size_t i = 0; i < 2; i++)
+        if (inner->phases[i].clip > 0.0f || inner->phases[i].pull > 0.0f || inner->phases[i].layers != TINYFL_EVERY_LAYER ||
+            inner->phases[i].ways > 0)
+            return TINYFL_EINVAL;
+    if (inner->count != 2 || inner->local || inner->phases[0].batch < inner->phases[0].samples)
+        return TINYFL_EINVAL;
+    return tinyfl_inner_check(&first_order);
+}
 
 TINYFL_EXPORT int tinyfl_native_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner)
 {
@@ -307,7 +324,14 @@ TINYFL_EXPORT int tinyfl_native_inner_fits(const tinyfl_plan *plan, const tinyfl
 
 TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *bytes, size_t count)
 {
-    return tinyfl_inner_read(inner, bytes, count);
+    uint8_t record[sizeof *inner];
+    if (!inner || !bytes || count < 2 || count > sizeof record || ((const uint8_t *)bytes)[1] != TINYFL_META_GRADIENT)
+        return tinyfl_inner_read(inner, bytes, count);
+    memcpy(record, bytes, count);
+    record[1] = TINYFL_GRADIENT;
+    const int code = tinyfl_inner_read(inner, record, count);
+    inner->returns = TINYFL_META_GRADIENT;
+    return code == TINYFL_OK ? tinyfl_native_inner_check(inner) : code;
 }
 
 TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint64_t layers)

@@ -23,6 +23,9 @@ static inline int tinyfl_stopped(const atomic_int *stop) { return atomic_load_ex
  * prototypes of so many ways. */
 size_t tinyfl_engine_reals(const tinyfl_plan *plan, uint32_t ways);
 
+/* Further reals for train where the inner loop returns MAML's gradient, else 0: the weights before each step, and tangents. */
+size_t tinyfl_second_order_reals(const tinyfl_plan *plan, const tinyfl_inner *inner);
+
 /* Reals at its end for loads of one lane's chunks beyond the last weight or value (tiles.h): 8 rows of a layer's weights. */
 size_t tinyfl_engine_padding(const tinyfl_plan *plan);
 

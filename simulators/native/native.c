@@ -200,7 +200,9 @@ static void *trainer(void *argument)
 {
     work *w = argument;
     const size_t lanes = (size_t)w->engine->lanes, weights = tinyfl_native_weights(w->plan);
-    void *memory = aligned_zeros(tinyfl_engine_reals(w->plan, ways_of(&w->now.inner)) * w->engine->bytes_per_real);
+    const tinyfl_inner *inner = &w->now.inner;
+    const size_t reals = tinyfl_engine_reals(w->plan, ways_of(inner)) + tinyfl_second_order_reals(w->plan, inner);
+    void *memory = aligned_zeros(reals * w->engine->bytes_per_real);
     int64_t *sum = aligned_zeros(weights * (lanes + 1) * sizeof *sum);
     if (!memory || !sum)
         atomic_store(&w->failed, TINYFL_EMEMORY);
@@ -345,7 +347,8 @@ int tinyfl_native_train_rounds(const tinyfl_cohort *c, size_t rounds, const doub
 static int check_adaptation(const tinyfl_adaptation *a)
 {
     if (!a->theta || !a->steps || a->checkpoints == 0 || !a->loss || !a->stop || a->shots == 0 || a->queries == 0 ||
-        tinyfl_native_inner_check(&a->inner) != TINYFL_OK || ways_of(&a->inner) > 0 || a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
+        tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->inner.returns != TINYFL_CHANGE || ways_of(&a->inner) > 0 ||
+        a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
         return TINYFL_EINVAL;
     return tinyfl_native_check(a->plan);
 }

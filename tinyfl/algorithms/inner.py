@@ -99,10 +99,12 @@ class Phase:
 
 
 class Returns(IntEnum):
-    """What a device sends: the change of its weights, or the mean gradient of its last phase, which then makes no step."""
+    """What a device sends: the change of its weights; the mean gradient of its last phase, which then makes no step, by the
+    weights there; or, on simulated devices only, by theta, through the steps of the phase before (MAML)."""
 
     change = 0
     gradient = 1
+    meta_gradient = 2
 
 
 _RETURNS = Returns.__members__
@@ -113,8 +115,9 @@ class Inner:
     """A device's inner loop in a round: its phases, in order, from the weights theta on.
 
     The update is the change of the weights; or, with ``returns`` "gradient", minus the mean gradient of the last phase, as if
-    one step of rate 1 had been taken from theta. Layers in the mask ``local`` are never sent. They start from theta or, with
-    ``kept``, from the device's own of its last round.
+    one step of rate 1 had been taken from theta; or, with "meta_gradient", of MAML's: the first of two phases then makes full-batch
+    steps, and neither has a bound or a pull. Layers in the mask ``local`` are never sent. They start from theta or, with ``kept``,
+    from the device's own of its last round.
 
     ``Inner(samples=..., rate=..., ...)`` has one phase, with Phase's arguments; ``lr`` is another name for its ``rate``."""
 
@@ -145,11 +148,11 @@ class Inner:
         if not 1 <= len(phases) <= MAX_PHASES or returns not in _RETURNS or not 0 <= local < ALL:
             raise ConfigError(
                 f"{len(phases)} phases that return {returns!r}, local {local:#x}. Give 1 to {MAX_PHASES}, returns "
-                '"change" or "gradient", and local as a mask that leaves a layer to be sent.'
+                '"change", "gradient" or "meta_gradient", and local as a mask that leaves a layer to be sent.'
             )
         if len(phases) > 1 and sum(phase.samples for phase in phases) >= 1 << 32:
             raise ConfigError("the phases have 2^32 samples or more. Give fewer.")
-        if returns == "gradient" and phases[-1].passes > 1:
+        if returns != "change" and phases[-1].passes > 1:
             raise ConfigError("the phase whose gradient is returned makes one pass. Leave its passes out.")
         self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept)  # frozen
 
@@ -200,6 +203,7 @@ class Inner:
             "layers": any(phase.layers != ALL for phase in self.phases),
             "pull": any(phase.pull for phase in self.phases),
             "gradient": self.returns is Returns.gradient,
+            "meta_gradient": self.returns is Returns.meta_gradient,
             "local": bool(self.local),
             "kept": self.kept,
             "prototypes": self.ways > 0,

@@ -30,7 +30,7 @@ TASKS: dict[str, TaskEntry] = by_name(
             "reptile": {"rate": 0.03, "rounds": 20000},
             "fedavg": {"rate": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
             "fedprox": {"rate": 0.02, "samples": 32, "batch": 4, "cohort": 5, "rounds": 6250},
-            "fomaml": {"rate": 0.02, "samples": 20, "outer_step": 0.003, "cohort": 2, "rounds": 8333},
+            "fomaml": {"rate": 0.01, "samples": 20, "outer_step": 0.003, "cohort": 2, "rounds": 8333},
             "joint": {"rate": 0.003},
         },
     ),
