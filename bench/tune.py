@@ -56,8 +56,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
             for lr, pull in product((0.02, 0.05), (0.01, 0.1, 1.0))
         ),
         *(
-            {"algorithm": "fomaml", "samples": 20, "cohort": cohort, "steps": steps, "rate": lr, "outer_step": step}
-            for cohort, (steps, lr), step in product((2, 10), ((1, 0.02), (5, 0.01), (5, 0.02)), (0.001, 0.003))
+            {"algorithm": name, "samples": 20, "cohort": cohort, "steps": steps, "rate": lr, "outer_step": step}
+            for name, cohort, (steps, lr), step in product(
+                ("fomaml", "maml"), (2, 10), ((1, 0.02), (5, 0.01), (5, 0.02)), (0.001, 0.003)
+            )
         ),
     ],
     "digits": [
@@ -66,8 +68,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         *({"algorithm": "fedavg", "cohort": 10, "rate": lr} for lr in (0.1, 0.2, 0.5)),
         *({"algorithm": "fedprox", "cohort": 10, "rate": 0.2, "pull": pull} for pull in (0.001, 0.01, 0.1)),
         *(
-            {"algorithm": "fomaml", "cohort": 10, "steps": steps, "rate": lr, "outer_step": step}
-            for steps, lr, step in product((1, 5), (0.1, 0.5), (0.001, 0.003))
+            {"algorithm": name, "cohort": 10, "steps": steps, "rate": lr, "outer_step": step}
+            for name, steps, lr, step in product(("fomaml", "maml"), (1, 5), (0.1, 0.5), (0.001, 0.003))
         ),
         *({"algorithm": "joint", "samples": 32, "cohort": 4, "rate": lr} for lr in (0.05, 0.2, 0.5)),
     ],

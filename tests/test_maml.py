@@ -1,16 +1,20 @@
 """The gradients of MAML and FOMAML on simulated devices: those of TensorFlow in float64."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
 import test_training_against_keras as with_keras
 from test_training_against_keras import forward, mean_loss
 
+import tinyfl
 from tinyfl import core
 from tinyfl.algorithms import Inner, Phase
+from tinyfl.algorithms.fomaml import FOMAML
+from tinyfl.algorithms.maml import MAML
 from tinyfl.core import F32, F64, Engine, TableSource
+from tinyfl.errors import ConfigError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 
@@ -35,14 +39,16 @@ NETWORKS = [
     Network(
         "pooled",
         (8, 9, 1),
-        (Pool(False, (2, 2), (1, 1), same=False), Conv(3, (3, 2), (1, 1), False, SIGMOID), Pool(False, (2, 2), (2, 2), same=True),
-         Conv(4, (2, 2), (1, 1), True, RELU), Pool(average=True, size=None), Dense(3, IDENTITY)),
+        (
+            Pool(False, (2, 2), (1, 1), same=False), Conv(3, (3, 2), (1, 1), False, SIGMOID),
+            Pool(False, (2, 2), (2, 2), same=True), Conv(4, (2, 2), (1, 1), True, RELU), Pool(True, None), Dense(3, IDENTITY),
+        ),
         Loss.sigmoid_cross_entropy,
     ),
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(scope="module")
 def load_tensorflow(tensorflow: Any) -> None:
     global tf
     tf = with_keras.tf = tensorflow
@@ -62,7 +68,14 @@ def gradients(network: Network, theta: F32, steps: int, rate: float, returns: st
     """What each device returns, (devices, weights)."""
     inner = Inner(Phase(SUPPORT, rate, batch=SUPPORT, passes=steps), Phase(QUERY, 0.0), returns=returns)
     ours = core.train(
-        network.plan, theta, samples(network), np.arange(DEVICES, dtype=np.uint32), 0, inner.to_bytes(), each=True, engine=engine
+        network.plan,
+        theta,
+        samples(network),
+        np.arange(DEVICES, dtype=np.uint32),
+        0,
+        inner.to_bytes(),
+        each=True,
+        engine=engine,
     )
     assert (ours.code == core.Code.ok).all()
     assert ours.updates is not None
@@ -98,9 +111,10 @@ def by_tensorflow(network: Network, theta: F32, steps: int, rate: float) -> tupl
     return first_order, second_order
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
-def test_the_gradients_are_those_of_tensorflow(network: Network, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("network", "steps"), list(zip(NETWORKS, (3, 1, 2, 1, 3), strict=True)), ids=lambda each: getattr(each, "name", each)
+)
+def test_the_gradients_are_those_of_tensorflow(network: Network, steps: int, load_tensorflow: None) -> None:
     theta, rate = network.initial_weights(seed=1), 0.5
     first, second = by_tensorflow(network, theta, steps, rate)
     assert np.abs(first - second).max() > 0.01 * np.abs(second).max()
@@ -108,5 +122,45 @@ def test_the_gradients_are_those_of_tensorflow(network: Network, steps: int) -> 
         for returns, expected in (("gradient", first), ("meta_gradient", second)):
             ours = gradients(network, theta, steps, rate, returns, engine)
             error = np.abs(ours - expected).max() / np.abs(expected).max()
-            print(network.name, steps, returns, error)
             assert error < 1e-5
+
+
+def test_a_diverging_device_is_left_out_and_the_others_are_not() -> None:
+    network = NETWORKS[0]
+    source = samples(network)
+    source.table[source.rows[1, 0]] = 1e18
+    inner = Inner(Phase(SUPPORT, 0.1, batch=SUPPORT), Phase(QUERY, 0.0), returns="meta_gradient").to_bytes()
+    devices = np.arange(DEVICES, dtype=np.uint32)
+    trained = core.train(network.plan, network.initial_weights(1), source, devices, 0, inner)
+    assert [code == core.Code.ok for code in trained.code] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        (Phase(5, 0.1), Phase(5, 0.0)), (Phase(10, 0.1, batch=10),), (Phase(5, 0.1, batch=5, clip=1.0), Phase(5, 0.0)),
+        (Phase(5, 0.1, batch=5), Phase(5, 0.0, clip=1.0)), (Phase(5, 0.1, batch=5, pull=0.1), Phase(5, 0.0)),
+        (Phase(5, 0.1, batch=5, layers=1), Phase(5, 0.0)),
+    ],
+)  # fmt: skip
+def test_what_the_engine_cannot_differentiate_it_refuses(phases: tuple[Phase, ...]) -> None:
+    network = NETWORKS[0]
+    inner = Inner(*phases, returns="meta_gradient").to_bytes()
+    with pytest.raises(ValueError, match="inner loop"):
+        core.train(network.plan, network.initial_weights(1), samples(network), np.arange(1, dtype=np.uint32), 0, inner)
+
+
+SINE: dict[str, Any] = {"task": "sine", "algorithm": "maml", "network": "mlp-8", "cohort": 6, "rounds": 4, "tasks": 4}
+
+
+def test_gateways_end_with_the_theta_of_one_process(tmp_path: Path, no_page: None) -> None:
+    one, three = (tinyfl.simulate(out=tmp_path / nodes, devices=40, nodes=nodes, **SINE) for nodes in ("1", "3"))
+    assert one.theta.tobytes() == three.theta.tobytes()
+
+
+def test_boards_are_refused_with_what_to_use_instead(tmp_path: Path, no_page: None) -> None:
+    with pytest.raises(ConfigError, match="--algorithm fomaml"):
+        tinyfl.simulate(out=tmp_path / "run", fleet=[{"board": "posix", "count": 6}], **SINE)
+    with pytest.raises(ConfigError, match="--algorithm fomaml"):
+        MAML(clip=1.0)
+    assert MAML().inner(0).phases == FOMAML(steps=5).inner(0).phases

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyfl.algorithms import Inner, State, WithLayers, with_layers
+from tinyfl.algorithms import Inner, Returns, State, WithLayers, demand_for_boards, with_layers
 from tinyfl.config import Config, as_python, demand_utf8, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
@@ -237,6 +237,8 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
             "does after training, with as many classes. Leave it out."
         )
     algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
+    if any(not part.native for part in config.fleet):
+        demand_for_boards(algorithm.inner(0))
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
     learner = replace(learner, notes=(*learner.notes, *restated(config), *told(config.sampling, config.embedding)))
@@ -250,6 +252,8 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
 def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine) -> None:
     """Raises ConfigError if the engine's limit of memory is too small for the first round or for evaluation."""
     task, plan = learner.task, learner.network.plan
+    if inner.returns is Returns.meta_gradient:
+        raise ConfigError("--memory cannot bound what MAML takes. Leave it out, or say --algorithm fomaml.")
     kept = plan.weights_of(inner.local) if inner.kept else 0
     shots = max(config.shots)
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)

@@ -21,7 +21,7 @@ from tinyfl.errors import ConfigError
 
 __all__ = [
     "ALL", "Algorithm", "Inner", "Layer", "Phase", "Returns", "State", "TowardsMean", "Updates", "WithLayers", "alpha_of",
-    "alpha_of_stretches", "refuse_joint_training", "with_layers",
+    "alpha_of_stretches", "demand_for_boards", "refuse_joint_training", "with_layers",
 ]  # fmt: skip
 
 
@@ -174,6 +174,14 @@ def alpha_of_stretches(algorithm: Any) -> Callable[[int], float] | None:
     own = algorithm.algorithm if isinstance(algorithm, WithLayers) else algorithm
     alpha = alpha_of(algorithm)
     return alpha if alpha and own.outer_optimiser == "sgd" else None
+
+
+def demand_for_boards(inner: Inner) -> None:
+    """Raises ConfigError if no board can run ``inner``."""
+    if inner.returns is Returns.meta_gradient:
+        raise ConfigError(
+            "MAML's second derivatives are for simulated devices only. For boards say --algorithm fomaml, its first-order form."
+        )
 
 
 def refuse_joint_training(name: str, inner: Inner) -> None:

@@ -115,9 +115,9 @@ class Inner:
     """A device's inner loop in a round: its phases, in order, from the weights theta on.
 
     The update is the change of the weights; or, with ``returns`` "gradient", minus the mean gradient of the last phase, as if
-    one step of rate 1 had been taken from theta; or, with "meta_gradient", of MAML's: the first of two phases then makes full-batch
-    steps, and neither has a bound or a pull. Layers in the mask ``local`` are never sent. They start from theta or, with ``kept``,
-    from the device's own of its last round.
+    one step of rate 1 had been taken from theta; or, with "meta_gradient", of MAML's: the first of two phases then makes
+    full-batch steps, and neither has a bound or a pull. Layers in the mask ``local`` are never sent. They start from theta or,
+    with ``kept``, from the device's own of its last round.
 
     ``Inner(samples=..., rate=..., ...)`` has one phase, with Phase's arguments; ``lr`` is another name for its ``rate``."""
 

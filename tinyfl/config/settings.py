@@ -193,10 +193,10 @@ class Settings:
     samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     support: int = setting(
-        "fomaml: how many of these samples a device adapts on, before the others measure it; 0: half.", LEARNING,
+        "maml, fomaml: how many of these samples a device adapts on, before the others measure it; 0: half.", LEARNING,
         of="algorithm", default=0, bounds=(0, 1 << 24), newer=True)
     steps: int = setting(
-        "fomaml: a device's full-batch steps on its support set.", LEARNING, of="algorithm", default=1, bounds=(1, 1000),
+        "maml, fomaml: a device's full-batch steps on its support set.", LEARNING, of="algorithm", default=1, bounds=(1, 1000),
         newer=True)
     pull: float = setting(
         "fedprox: how much devices are held near theta, the paper's mu.", LEARNING, of="algorithm", default=0.0,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tinyfl.algorithms import Inner, Returns
+from tinyfl.algorithms import Inner, Returns, demand_for_boards
 from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
@@ -117,8 +117,9 @@ class Cost:
 def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolchain: Toolchain = "zig") -> Cost:
     """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner``.
 
-    Raises ConfigError for a board that is a process on this machine, and the errors of ``build``.
+    Raises ConfigError for a board that is a process on this machine, for what no board runs, and the errors of ``build``.
     """
+    demand_for_boards(inner)
     from tinyfl.costs.counted import instructions
     from tinyfl.fleets.emulation import firmware
 

@@ -210,6 +210,8 @@ class LinkFleet:
         Raises TooSmall, before sending anything, if the board has too little memory.
         """
         described, need = board.description, self.network.arena_bytes(work.inner)
+        if work.inner.returns is Returns.meta_gradient:
+            raise Refused(f"board {described.id.hex()} ({described.board}) has no second derivatives. Say --algorithm fomaml.")
         if missing := [what for what in work.inner.needs if what not in described.inner]:
             raise Refused(
                 f"board {described.id.hex()} ({described.board}) has an inner loop without {', '.join(missing)}, which this "

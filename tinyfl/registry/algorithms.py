@@ -30,6 +30,11 @@ ALGORITHMS: dict[str, Entry] = by_name(
         {"samples": 50, "batch": 1, "steps": 5, "rate": 0.05, "outer_step": 0.001, "outer_optimiser": "adam"},
     ),
     Entry(
+        "maml", "tinyfl.algorithms.maml:MAML",
+        "MAML with second derivatives, on simulated devices only (Finn et al. 2017)",
+        {"samples": 50, "batch": 1, "rate": 0.05, "outer_step": 0.001, "outer_optimiser": "adam"},
+    ),
+    Entry(
         "joint", "tinyfl.algorithms.joint:Joint",
         "one model for all samples: the baseline without meta-learning",
         {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0},

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tinyfl.algorithms import Returns
 from tinyfl.building import boards
 from tinyfl.costs import learning_cost, traffic_of
 from tinyfl.studies.plan import Line
@@ -10,7 +11,8 @@ from tinyfl.studies.plan import Line
 def device_cost(line: Line, board: str) -> dict[str, Any]:
     """The cost of a round as plain data. ``learner_bytes`` is what the learner takes, ``held`` the samples that the device has
     to hold at once, and ``held_bytes`` what those take beyond the one that it learns from; ``down`` and ``up`` are bytes on the
-    line. With ``board``, ``on`` has what its firmware takes as a whole, and the time and energy of learning and of the link.
+    line. With ``board``, ``on`` has what its firmware takes as a whole, and the time and energy of learning and of the link; no
+    board runs MAML.
 
     Raises ConfigError for a board that is none, and the errors of building its firmware.
     """
@@ -25,7 +27,8 @@ def device_cost(line: Line, board: str) -> dict[str, Any]:
         "up": traffic.up,
         "gradients": inner.total,
     }
-    return {**cost, "on": _on(line, board, cost["held_bytes"])} if board else cost
+    runs = board and inner.returns is not Returns.meta_gradient
+    return {**cost, "on": _on(line, board, cost["held_bytes"])} if runs else cost
 
 
 def _on(line: Line, board: str, held_bytes: int) -> dict[str, Any]:
