@@ -1,6 +1,7 @@
 """Selection of the baselines' hyperparameters: a grid on two seeds that the comparisons do not use.
 
     python bench/tune.py sine
+    python bench/tune.py waves
     python bench/tune.py digits --only fomaml fedprox
     python bench/tune.py keywords FILE
     python bench/tune.py words FILE
@@ -10,7 +11,8 @@
 Every setting uses as many sample gradients as the default TinyReptile run of the task. The tables are sorted by the mean
 over seeds of the result after 10 full-batch steps on validation devices (loss for sine; error, 1 - accuracy, for digits at
 1 shot, for the others at their most shots), on which the adaptation rate is chosen too: all figures are optimistic in the same
-way. Words are the episodes of classes of the task keywords.
+way. Words are the episodes of classes of the task keywords; waves is sine with five times the sample gradients, and more
+adaptation rates.
 """
 
 import sys
@@ -27,8 +29,11 @@ from tinyfl.networks.layers import Loss
 from tinyfl.runs import evaluation
 
 SEEDS = (100, 101)
+FINE = (0.015, 0.025, 0.03)
+"""Further adaptation rates, for waves."""
 GRADIENTS = {
-    "sine": 1_000_000, "digits": 1_280_000, "keywords": 128_000, "words": 256_000, "activity": 320_000, "presence": 64_000,
+    "sine": 1_000_000, "waves": 5_000_000, "digits": 1_280_000, "keywords": 128_000, "words": 256_000, "activity": 320_000,
+    "presence": 64_000,
 }  # fmt: skip
 
 
@@ -60,6 +65,14 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
             for name, cohort, (steps, lr), step in product(
                 ("fomaml", "maml"), (2, 10), ((1, 0.02), (5, 0.01), (5, 0.02)), (0.001, 0.003)
             )
+        ),
+    ],
+    "waves": [
+        {"algorithm": "tinyreptile", "samples": 64, "cohort": 1, "rate": 0.012},
+        *({"algorithm": "reptile", "cohort": 1, "rate": lr} for lr in (0.02, 0.03)),
+        *(
+            {"algorithm": name, "cohort": cohort, "outer_schedule": schedule}
+            for name, cohort, schedule in product(("fomaml", "maml"), (2, 5), ("constant", "linear"))
         ),
     ],
     "digits": [
@@ -102,19 +115,20 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def validation(task: str, data: dict[str, Any], options: dict[str, Any], seed: int) -> float:
-    """The figure to minimise, after training with ``options``; ``data`` says where those of the task are."""
+def validation(task: str, data: dict[str, Any], options: dict[str, Any], seed: int) -> tuple[float, float]:
+    """The figure to minimise, after training with ``options``, and its adaptation rate; ``data`` says where those of the task
+    are."""
     gradients = resolve({"task": task, **data, **options}).build().inner(0).total
     rounds = GRADIENTS[task] // (gradients * options["cohort"])
     config, trained_task, net, theta = learn(**{"task": task, **data}, rounds=rounds, seed=seed, **options)
-    shots = config.shots[-1 if data else 0]
+    shots = config.shots[-1 if "data" in data else 0]
     episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, shots)
     figures = []
-    for rate in evaluation.RATES:
+    for rate in sorted((*evaluation.RATES, *(FINE if task == "waves" else ()))):
         inner = evaluation.inner_loop("batch", episodes.support.samples, 10, rate, config.clip)
         adapted = core.adapt(net.plan, theta, episodes.support, episodes.query, (10,), inner)
         classifies = net.loss is Loss.softmax_cross_entropy
-        figures.append(float(1 - adapted.accuracy.mean() if classifies else adapted.loss.mean(dtype=np.float64)))
+        figures.append((float(1 - adapted.accuracy.mean() if classifies else adapted.loss.mean(dtype=np.float64)), rate))
     return min(figures)
 
 
@@ -127,14 +141,18 @@ def main() -> None:
     task, data = asked.task, {"data": asked.data} if asked.data else dict[str, Any]()
     if task == "words":
         data |= {"task": "keywords", "episodes": "classes", "shots": (1, 5)}
+    if task == "waves":
+        data |= {"task": "sine"}
     rows = []
     for options in (each for each in GRIDS[task] if not asked.only or each["algorithm"] in asked.only):
         figures = [validation(task, data, options, seed) for seed in SEEDS]
-        rows.append((options["algorithm"], float(np.mean(figures)), figures, options))
+        rows.append((options["algorithm"], float(np.mean([figure for figure, _ in figures])), figures, options))
         print(rows[-1], file=sys.stderr, flush=True)
     print("| algorithm | mean | by seed | settings |\n| --- | ---: | --- | --- |")
     for algorithm, mean, figures, options in sorted(rows, key=lambda row: row[:2]):
-        print(f"| {algorithm} | {mean:.4f} | {', '.join(f'{figure:.4f}' for figure in figures)} | {options} |")
+        print(
+            f"| {algorithm} | {mean:.4f} | {', '.join(f'{figure:.4f} at {rate:g}' for figure, rate in figures)} | {options} |"
+        )
     print(f"\n{provenance()}")
 
 

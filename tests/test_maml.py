@@ -13,7 +13,9 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Phase
 from tinyfl.algorithms.fomaml import FOMAML
 from tinyfl.algorithms.maml import MAML
+from tinyfl.building import boards
 from tinyfl.core import F32, F64, Engine, TableSource
+from tinyfl.costs import learning_cost
 from tinyfl.errors import ConfigError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
@@ -161,6 +163,8 @@ def test_gateways_end_with_the_theta_of_one_process(tmp_path: Path, no_page: Non
 def test_boards_are_refused_with_what_to_use_instead(tmp_path: Path, no_page: None) -> None:
     with pytest.raises(ConfigError, match="--algorithm fomaml"):
         tinyfl.simulate(out=tmp_path / "run", fleet=[{"board": "posix", "count": 6}], **SINE)
+    with pytest.raises(ConfigError, match="--algorithm fomaml"):
+        learning_cost(NETWORKS[0], boards.load("microbit-v2"), inner=MAML().inner(0))
     with pytest.raises(ConfigError, match="--algorithm fomaml"):
         MAML(clip=1.0)
     assert MAML().inner(0).phases == FOMAML(steps=5).inner(0).phases

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyfl.algorithms import Returns
 from tinyfl.errors import InstallError
 from tinyfl.runs.evaluation import LEADING_STEPS, mean_and_interval
 from tinyfl.runs.tables import as_csv, metric
@@ -72,6 +73,8 @@ def _results(line: Line, done: Done, seeds: str) -> dict[Any, Result]:
 
 
 def _device(line: Line, board: str, notes: list[str]) -> Row:
+    if line.inner.returns is Returns.meta_gradient:
+        notes.append("no board runs MAML: the memory shown for it is FOMAML's")
     try:
         return device_cost(line, board)
     except InstallError as error:
