@@ -1,7 +1,7 @@
 """A run from config to report: rounds on a fleet, then evaluation on unseen devices."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -261,7 +261,7 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
 
 def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
     """The rows of each theta, all on the same episodes."""
-    curves = len(thetas) * len(evaluation.MODES) * len(job.config.shots)
+    curves = len(thetas) * len(evaluation.modes_of(job.network)) * len(job.config.shots)
     done = 0
 
     def tick() -> None:
@@ -366,8 +366,8 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
         seed=job.config.seed,
         clip=job.config.clip,
         adaptation=job.config.algorithm if job.algorithm.adapts else "",
-        adapt_lr_batch=next(row.adapt_lr for row in rows["learnt"] if row.mode == "batch"),
-        adapt_lr_stream=next(row.adapt_lr for row in rows["learnt"] if row.mode == "stream"),
+        adapt_lr_batch=_rate(rows["learnt"], "batch"),
+        adapt_lr_stream=_rate(rows["learnt"], "stream"),
         **standard.arrays(),
         config_sha256=job.config.sha256(),
     )
@@ -375,6 +375,11 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     if isinstance(job.task, Elsewhere) and job.task.shared:
         directory.save(DEVICES, as_csv(job.task.shared).encode())
     return Run(directory.path, result, theta)
+
+
+def _rate(rows: Sequence[Row], mode: evaluation.Mode) -> float:
+    """The rate of the first row of a mode; 0 without one, as class means have none."""
+    return next((row.adapt_lr for row in rows if row.mode == mode and row.adapt_lr is not None), 0.0)
 
 
 def _report(directory: RunDirectory, job: _Job, run: Run, tell: Callable[[str], object]) -> None:

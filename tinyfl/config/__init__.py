@@ -76,15 +76,18 @@ class Config(Settings):
         return tuple((done, replace(self, rounds=total).build()) for done, total in self.continued)
 
     def load_task(self, standard: "Standardisation | None" = None) -> "Task":
-        """The task, with its data; ``standard`` is what an earlier run did to them.
+        """The task, with its data, and the streams that the algorithm learns from; ``standard`` is what an earlier run did to
+        them.
 
         Raises ConfigError or DataError where they are not usable, ConfigError where the task's code is not loaded.
         """
+        from tinyfl.tasks import training
+
         data = Path(self.data) if self.data else None
         settings = {**self._settings_of("task"), "data": data, "standard": standard}
         chosen = self.chosen("task")
         task: Task = chosen.made({**vars(self.reading), "reading": self.reading, **settings} if chosen.built_in else settings)
-        return task
+        return training(task, self.chosen("algorithm").trains)
 
     @property
     def reading(self) -> "Reading":
@@ -305,10 +308,11 @@ def _checked(values: Mapping[str, Any]) -> Config:
         raise ConfigError(
             f"task {config.task} brings its own inputs and targets: leave --standardise and --targets out, or say --task npz."
         )
-    for name in OF_A_TABLE:
+    of_data = [name for name in OF_A_TABLE if name != "training_ways" or algorithm.trains == "task"]  # else a run may fill it
+    for name in of_data:
         if getattr(config, name) != SETTINGS[name].default and task.takes(name) is False:
             raise ConfigError(f"task {config.task} brings its own data: leave {SETTINGS[name].option} out, or say --task npz.")
-    for name in ("ways", "training_ways"):
+    for name in {"ways", "training_ways"}.intersection(of_data):
         if getattr(config, name) != SETTINGS[name].default and task.takes("episodes") and not config.episodes:
             raise ConfigError(f"{SETTINGS[name].option} is of devices with --episodes classes: give that too.")
     for name, only in OF_ONE_TASK.items():

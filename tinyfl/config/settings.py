@@ -193,7 +193,8 @@ class Settings:
     samples: int = setting("Samples of a device in each round.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     batch: int = setting("Samples in each inner step.", LEARNING, of="algorithm", bounds=(1, 1 << 24))
     support: int = setting(
-        "maml, fomaml: how many of these samples a device adapts on, before the others measure it; 0: half.", LEARNING,
+        "maml, fomaml: how many of these samples a device adapts on, before the others measure it; 0: half. protonet: how many "
+        "are the support set; 0: one of each class.", LEARNING,
         of="algorithm", default=0, bounds=(0, 1 << 24), newer=True)
     steps: int = setting(
         "maml, fomaml: a device's full-batch steps on its support set.", LEARNING, of="algorithm", default=1, bounds=(1, 1000),

@@ -117,6 +117,7 @@ def _ends(facts: dict[str, Any]) -> list[str]:
         "softmax_cross_entropy": "logits: the largest is the answer; softmax turns them into probabilities",
         "sigmoid_cross_entropy": "logits, each above 0 for yes; sigmoid turns them into probabilities",
         "mean_squared_error": "values",
+        "prototypes": "an embedding: a class is the mean of its samples' embeddings, and the nearest mean is the answer",
     }[facts["loss"]]
     lines.append(f"- Output: 1 x {facts['outputs']:,}, {meaning}.")
     if facts["targets_standardised"]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.building.toolchains import Toolchain
-from tinyfl.core import F32
+from tinyfl.core import F32, TableSource, class_means
 from tinyfl.errors import ConfigError
 from tinyfl.int8.native import Program, load_program, run_native
 from tinyfl.networks.layers import Loss
@@ -101,13 +101,13 @@ def _write(path: Path, y: NDArray[Any]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes]:
-    """The test devices of a task or a run, or one of a run's test devices."""
+def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes, bool]:
+    """The test devices of a task or a run, or one of a run's test devices, and whether they adapt by class means."""
     if not Path(task).is_dir():
         if device is not None:
             raise ConfigError(f"--device {device} needs a run's test devices: give the run's directory as --task.")
         loaded = load_task(own_code({"task": task})["task"], data, 0, standardise=False)  # a foreign model expects raw inputs
-        return loaded, loaded.episodes("test", MAX_DEVICES, 1)
+        return loaded, loaded.episodes("test", MAX_DEVICES, 1), False
     from tinyfl.runs.finished import origin
 
     source = origin(Path(task), data)
@@ -115,16 +115,18 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
         raise ConfigError(f"{task} has no finished run. Give a run's directory, or a task's name.")
     episodes = source.task.episodes("test", source.run.config.tasks, source.run.row["shots"])
     if device is None:
-        return source.task, episodes
+        return source.task, episodes, source.start.network.embeds
     last = int(episodes.device.max())
     if not 0 <= device <= last:
         raise ConfigError(f"--device {device}: there are test devices 0 to {last:,}. Give one of them.")
-    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1])
+    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1]), source.start.network.embeds
 
 
-def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict[str, Any]:
-    """Measures the model on the episodes' query sets."""
+def _on_task(program: Program, run: Run, task: Task, episodes: Episodes, by_means: bool) -> dict[str, Any]:
+    """Measures the model on the episodes' query sets; ``by_means`` of its embeddings of their support sets."""
     values, outputs = prod(program.input.shape), prod(program.output.shape)
+    if by_means and values == prod(task.shape):
+        return _by_means(program, run, task, episodes)
     if (values, outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
             f"the model has {values:,} inputs and {outputs:,} outputs, but task {task.name} has {prod(task.shape):,} and "
@@ -148,6 +150,25 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes) -> dict
     name = "loss" if task.loss is Loss.mean_squared_error else "accuracy"
     mean, width, _ = mean_and_interval(scores, np.unique(owner, return_inverse=True)[1])
     return {**result, name: mean, f"{name}_ci95": width if np.isfinite(width) else None}
+
+
+def _by_means(program: Program, run: Run, task: Task, episodes: Episodes) -> dict[str, Any]:
+    """The accuracy of class means of the model's embeddings, dequantised."""
+
+    def embedded(source: TableSource) -> F32:
+        y = run(source.inputs().reshape(-1, *program.input.shape))
+        real = y if y.dtype == np.float32 else _real(y, program)
+        return np.ascontiguousarray(real.reshape(*source.rows.shape, -1), np.float32)
+
+    support, query = episodes.support, episodes.query
+    assert support.labels is not None
+    assert query.labels is not None
+    places = 1 + int(max(support.labels.max(), query.labels.max()))
+    found = class_means(embedded(support), support.labels, embedded(query), query.labels, places=places)
+    mean, width, devices = mean_and_interval(found.accuracy, np.unique(episodes.device, return_inverse=True)[1])
+    standard = task.standardisation is not None and task.standardisation.of_inputs
+    result = {"task": task.name, "devices": devices, "samples": query.rows.size, "standardised": standard}
+    return {**result, "accuracy": mean, "accuracy_ci95": width if np.isfinite(width) else None}
 
 
 def _ends_in_probabilities(program: Program) -> bool:

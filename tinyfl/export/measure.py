@@ -20,6 +20,7 @@ METRICS = {
     Loss.softmax_cross_entropy: "accuracy",
     Loss.sigmoid_cross_entropy: "labels right",
     Loss.mean_squared_error: "mean squared error",
+    Loss.prototypes: "mean squared error of embeddings",
 }
 CORE = "tinyfl's core"
 
@@ -114,7 +115,7 @@ def measure(
         tick()
     device = np.array([probe.device for probe in chosen])
     own = np.array(scores["float32", CORE])
-    sign = -1 if network.loss is Loss.mean_squared_error else 1
+    sign = -1 if network.loss in (Loss.mean_squared_error, Loss.prototypes) else 1
     return [_row(*key, np.array(each), sign * (own - each), device, len(chosen[0].x)) for key, each in scores.items()]
 
 
@@ -131,9 +132,7 @@ def _core(network: Network, theta: F32, x: F32) -> F32:
     source = TableSource(
         np.ascontiguousarray(x.reshape(len(x), -1)), rows, targets=np.zeros((len(x), network.outputs), np.float32)
     )
-    adapted = core.adapt(network.plan, theta, source, source, (0,), inner_loop("batch", len(x), 1, 0.0), outputs=True)
-    assert adapted.outputs is not None
-    outputs: F32 = adapted.outputs[0, 0]
+    outputs: F32 = core.embeddings(network.plan, theta, source)[0]
     return outputs
 
 

@@ -114,6 +114,14 @@ def export(
 def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[_Case]]:
     """The weights to write, and the cases to measure."""
     start, network = source.start, source.start.network
+    if network.embeds:
+        if adapted is not None:
+            raise ConfigError(
+                f"devices of {source.path} adapt by class means, and keep the weights: leave --adapted out. tinyfl adapt "
+                "writes a device's class means."
+            )
+        on = f"{len(inputs):,} samples of training devices, with the core's embedding in float32 as the truth"
+        return start.theta, [_Case(on, [imitation(network, start.theta, inputs)])]
     if source.run is None:
         if adapted is not None:
             raise ConfigError(f"--adapted needs the run of {source.path}. Give the run's directory.")

@@ -35,6 +35,11 @@ ALGORITHMS: dict[str, Entry] = by_name(
         {"samples": 50, "batch": 1, "rate": 0.05, "outer_step": 0.001, "outer_optimiser": "adam"},
     ),
     Entry(
+        "protonet", "tinyfl.algorithms.protonet:ProtoNet",
+        "embeddings in which class means tell a device's classes apart (Snell et al. 2017)",
+        {"samples": 30, "batch": 1, "rate": 1.0, "outer_step": 0.002, "outer_optimiser": "adam"},
+    ),
+    Entry(
         "joint", "tinyfl.algorithms.joint:Joint",
         "one model for all samples: the baseline without meta-learning",
         {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0},

@@ -13,6 +13,7 @@ from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
 from tinyfl.report.figures import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, canvas, legend, logarithmic, png, styled
 from tinyfl.report.html import counted
+from tinyfl.runs.adapted import adapted
 from tinyfl.runs.evaluation import (
     LEADING_STEPS,
     Adaptation,
@@ -38,8 +39,8 @@ class Comparison:
     net: Network
     theta: F32
     start: F32
-    rate: float
-    start_rate: float
+    rate: float | None
+    start_rate: float | None
     shots: int
     tasks: int
     clip: float
@@ -48,15 +49,25 @@ class Comparison:
 
     def run(self, episodes: Episodes, *, outputs: bool) -> tuple[core.Adapted, core.Adapted]:
         """Adapts the learnt and the starting initialisation; results before and after LEADING_STEPS full-batch steps."""
-        learnt, start = (
-            core.adapt(
-                self.net.plan, theta, episodes.support, episodes.query, (0, LEADING_STEPS),
-                inner_loop("batch", episodes.support.samples, LEADING_STEPS, rate, self.clip, self.adaptation),
-                outputs=outputs,
-            )
-            for theta, rate in ((self.theta, self.rate), (self.start, self.start_rate))
-        )  # fmt: skip
-        return learnt, start
+
+        def of(theta: F32, rate: float | None) -> core.Adapted:
+            samples, loop = episodes.support.samples, b""
+            if rate is not None:
+                loop = inner_loop("batch", samples, LEADING_STEPS, rate, self.clip, self.adaptation)
+            at = (0, LEADING_STEPS)
+            return adapted(self.net, theta, episodes.support, episodes.query, at, loop, outputs=outputs)
+
+        return of(self.theta, self.rate), of(self.start, self.start_rate)
+
+    @property
+    def how(self) -> str:
+        """How devices adapt, for people."""
+        return "by class means" if self.net.embeds else f"for {LEADING_STEPS} full-batch steps"
+
+    @property
+    def after(self) -> str:
+        """What the results are after, for people."""
+        return "class means" if self.net.embeds else f"{LEADING_STEPS} steps"
 
 
 @dataclass(frozen=True)
@@ -92,14 +103,14 @@ def _functions(task: Task, comparison: Comparison) -> Picture:
     for d, ax in enumerate(grid.flat):
         x = query.table[query.rows[d], 0]
         ax.plot(x, query.targets[query.rows[d], 0], color="#b6bcc6", lw=4.5, label="true function")
-        for adapted, k, label, style in (
+        for found, k, label, style in (
             (start, 1, f"{comparison.called}, {LEADING_STEPS} steps", {"color": ORANGE, "lw": 1.2, "ls": "-."}),
             (learnt, 0, "learnt, before adapting", {"color": BLUE, "lw": 1.2, "ls": ":"}),
             (learnt, 1, f"learnt, {LEADING_STEPS} steps", {"color": BLUE, "lw": 1.9}),
         ):
-            assert adapted.outputs is not None
-            diverged = not np.isfinite(adapted.loss[k, d])
-            ax.plot(x, np.full(len(x), np.nan) if diverged else adapted.outputs[k, d, :, 0], label=label, **style)
+            assert found.outputs is not None
+            diverged = not np.isfinite(found.loss[k, d])
+            ax.plot(x, np.full(len(x), np.nan) if diverged else found.outputs[k, d, :, 0], label=label, **style)
         rows = support.rows[d]
         ax.plot(support.table[rows, 0], support.targets[rows, 0], "o", color=INK, ms=3.8, label="its samples")
         note = "" if np.isfinite(learnt.loss[1, d]) else ": diverged"
@@ -117,19 +128,19 @@ def _functions(task: Task, comparison: Comparison) -> Picture:
 def _images(task: Task, comparison: Comparison) -> Picture:
     """Support images with the device's own labels; query images with the predictions before and after."""
     episodes = task.episodes("test", IMAGE_DEVICES, comparison.shots)
-    adapted, _ = comparison.run(episodes, outputs=True)
-    assert adapted.outputs is not None
+    found, _ = comparison.run(episodes, outputs=True)
+    assert found.outputs is not None
     support, query = episodes.support, episodes.query
     assert support.labels is not None
     assert query.labels is not None
-    ways, count_shown = comparison.net.outputs, min(QUERIES, query.samples)
+    ways, count_shown = task.outputs, min(QUERIES, query.samples)
     shown, asked = support.inputs(), query.inputs()
     brightest = float(asked.max())
-    predictions = np.where(np.isfinite(adapted.loss)[..., None], adapted.outputs.argmax(axis=-1), -1)
+    predictions = np.where(np.isfinite(found.loss)[..., None], found.outputs.argmax(axis=-1), -1)
     figure = canvas(1.32 * IMAGE_DEVICES)
     for d, ax in enumerate(figure.subplots(IMAGE_DEVICES, 1)):
-        _image_axes(ax, ways, count_shown)
-        right = f"{100 * adapted.accuracy[1, d]:.0f} % of {query.samples} right"
+        _image_axes(ax, ways, count_shown, ("", "answer") if comparison.net.embeds else ("before", "after"))
+        right = f"{100 * found.accuracy[1, d]:.0f} % of {query.samples} right"
         ax.text(0, 1.1, f"test device {d + 1} learns from")
         ax.text(
             ways + 0.6, 1.1, f"then answers, {right}" + (f"; the first {count_shown}:" if count_shown < query.samples else "")
@@ -140,13 +151,14 @@ def _images(task: Task, comparison: Comparison) -> Picture:
         for i in range(count_shown):
             _image(ax, ways + 0.6 + i, asked[d, i] / brightest)
             for line, answer in enumerate(predictions[:, d, i]):
-                _answer(ax, ways + 1.05 + i, line, answer, right=answer == query.labels[d, i])
+                if line or not comparison.net.embeds:
+                    _answer(ax, ways + 1.05 + i, line, answer, right=answer == query.labels[d, i])
     one = "" if comparison.shots == 1 else f" of {comparison.shots:,}"
     return Picture(
         png(figure),
         f"The first {IMAGE_DEVICES} unseen test devices, not hand-picked. Left: the samples each one adapts on, one{one} of "
-        "each class, under labels of its own. Right: images it has not seen, with the label it gives before and, in bold, "
-        f"after {LEADING_STEPS} full-batch steps.",
+        "each class, under labels of its own. Right: images it has not seen, with the label it gives "
+        + ("by its class means." if comparison.net.embeds else f"before and, in bold, after {LEADING_STEPS} full-batch steps."),
     )
 
 
@@ -170,11 +182,11 @@ def _answer(ax: "Axes", x: float, line: int, label: int, *, right: bool) -> None
     )  # fmt: skip
 
 
-def _image_axes(ax: "Axes", ways: int, count_shown: int) -> None:
+def _image_axes(ax: "Axes", ways: int, count_shown: int, lines: tuple[str, str]) -> None:
     ax.set_axis_off()
     ax.set_xlim(-0.05, ways + count_shown + 0.6)
     ax.set_ylim(-0.85, 1.35)
-    for line, text in enumerate(("before", "after")):
+    for line, text in enumerate(lines):
         ax.text(ways + 0.5, -0.12 - 0.34 * line, text, ha="right", va="top", color=GREY, fontsize=7.5)
 
 
@@ -184,8 +196,8 @@ def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     count, classifies = np.bincount(episodes.device), comparison.net.classifies
     learnt, start = comparison.run(episodes, outputs=needs_outputs(task.standardisation))
 
-    def result_of(adapted: core.Adapted) -> NDArray[np.floating[Any]]:
-        return adapted.accuracy if classifies else in_units(adapted, episodes.query, task.standardisation)
+    def result_of(found: core.Adapted) -> NDArray[np.floating[Any]]:
+        return found.accuracy if classifies else in_units(found, episodes.query, task.standardisation)
 
     results = np.array([result_of(a)[k] for a, k in ((learnt, 0), (learnt, 1), (start, 1))])
     before, after, baseline = device_means(results, episodes.device)
@@ -197,9 +209,10 @@ def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     ax = figure.add_subplot()
     y = np.arange(len(order))
     ax.hlines(y, before, after, color=BLUE, alpha=0.35, lw=2)
-    ax.plot(baseline, y, "|", color=ORANGE, ms=9, mew=2, label=f"{comparison.called}, {LEADING_STEPS} steps")
-    ax.plot(before, y, "o", mfc="white", mec=BLUE, ms=5.5, label="learnt, before adapting")
-    ax.plot(after, y, "o", color=BLUE, ms=6, label=f"learnt, {LEADING_STEPS} steps")
+    ax.plot(baseline, y, "|", color=ORANGE, ms=9, mew=2, label=f"{comparison.called}, {comparison.after}")
+    if not comparison.net.embeds:
+        ax.plot(before, y, "o", mfc="white", mec=BLUE, ms=5.5, label="learnt, before adapting")
+    ax.plot(after, y, "o", color=BLUE, ms=6, label=f"learnt, {comparison.after}")
     names = [f"device {n + 1}" + ("" if np.isfinite(value) else ": diverged") for n, value in zip(order, after, strict=True)]
     ax.set_yticks(y, names, fontsize=7.5)
     unit = "mean squared error" if comparison.net.loss is Loss.mean_squared_error else "cross-entropy"
@@ -211,7 +224,7 @@ def _dumbbells(task: Task, comparison: Comparison) -> Picture:
     return Picture(
         png(figure),
         f"{selection}, best on top; numbered in the order of their names. Each adapts on {comparison.shots:,} of its own "
-        f"samples for {LEADING_STEPS} full-batch steps; mean over {counted(int(count.min()), 'draw')} of those samples.",
+        f"samples {comparison.how}; mean over {counted(int(count.min()), 'draw')} of those samples.",
     )
 
 

@@ -44,7 +44,7 @@ MAX_LABEL_CHARS = 60
 """Maximum length of a label, in characters, so that a legend fits the page."""
 DRAWING = threading.Lock()
 """Held while drawing, since matplotlib's settings are the process's."""
-MODES = {"batch": "full-batch steps", "stream": "passes over the stream"}
+MODES = {"batch": "full-batch steps", "stream": "passes over the stream", "means": "class means"}
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,9 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
     band = min(0.18, 0.5 / named)  # where bands lie over each other, lines stay visible
     with styled():
         figure = canvas(0.34 + 2.5 * len(shots) + 0.08 * named)
-        grid = figure.subplots(len(shots), len(MODES), sharex=True, sharey=True, squeeze=False)
-        for ax, (shot, mode) in zip(grid.flat, ((s, m) for s in shots for m in MODES), strict=True):
+        there = [mode for mode in MODES if any(row["mode"] == mode for curve in curves for row in curve.rows)]
+        grid = figure.subplots(len(shots), len(there), sharex=True, sharey=True, squeeze=False)
+        for ax, (shot, mode) in zip(grid.flat, ((s, m) for s in shots for m in there), strict=True):
             for curve in curves:
                 _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key, band)
             if shot in floors:
@@ -241,18 +242,19 @@ def _curve(ax: "Axes", curve: Curve, rows: Sequence[Mapping[str, Any]], key: str
     low = np.maximum(value - half, value / 100 if key == "loss" else 0)
     ax.fill_between(steps, low, value + half, color=curve.colour, alpha=band, lw=0)
     ax.plot(steps, value, color=curve.colour, ls=curve.dashes, lw=1.8, marker="o", ms=4, label=label)
-    first = steps == 0
+    means = np.array([row["mode"] == "means" for row in rows], bool)
+    first = (steps == 0) & ~means
     ax.plot(steps[first], value[first], ls="", marker="o", ms=4.5, mfc="white", mec=curve.colour, zorder=4)
     diverged = steps[np.isnan(numbers([row["loss"] for row in rows]))]
     if diverged.size:
         where = ax.get_xaxis_transform()
         ax.plot(diverged, np.full(len(diverged), 0.96), ls="", marker="x", color=curve.colour, transform=where, clip_on=False)
         ax.text(diverged[0], 0.9, "diverged", color=curve.colour, transform=where, ha="center", va="top", fontsize=7.5)
-    at = steps == LEADING_STEPS
+    at = (steps == LEADING_STEPS) | means
     if curve.figures and np.isfinite(value[at]).any():
         text = f"{value[at][0]:.3g}" if key == "loss" else f"{100 * value[at][0]:.1f} %"
         ax.annotate(
-            text, (LEADING_STEPS, value[at][0]), (0, 7), textcoords="offset points", ha="center", va="bottom",
+            text, (steps[at][0], value[at][0]), (0, 7), textcoords="offset points", ha="center", va="bottom",
             color=curve.colour, fontweight="bold", fontsize=8.5,
         )  # fmt: skip
 

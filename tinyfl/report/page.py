@@ -23,7 +23,7 @@ from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values,
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
-from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
+from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, after_words
 from tinyfl.runs.tables import metric
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -206,8 +206,8 @@ def _write(
 
 def _validation(result: Result, png: bytes | NotDrawn) -> str:
     caption = (
-        f"After {LEADING_STEPS} full-batch steps at the best rate for them, every so many rounds. They choose the result, so "
-        "their figures flatter it: those of unseen devices, below, do not."
+        f"{after(result, 'full-batch steps at the best rate for them').capitalize()}, every so many rounds. They choose the "
+        "result, so their figures flatter it: those of unseen devices, below, do not."
     )
     return html.image(png, "Evaluations on validation devices over sample gradients.", caption)
 
@@ -240,10 +240,10 @@ def _fleet(config: Config, result: Result) -> str:
 def _headline(config: Config, result: Result, net: Network) -> str:
     row, start = leading(result["evaluation"]), leading(result["baseline"])
     if _per_class(result):
-        learns_from = f"{counted(row['shots'], 'sample')} of each of its {net.outputs} classes"
+        learns_from = f"{counted(row['shots'], 'sample')} of each of its {config.ways if net.embeds else net.outputs} classes"
     else:
         learns_from = f"{row['shots']:,} of its own samples"
-    lead = f"After {LEADING_STEPS} steps on {learns_from}, an unseen device"
+    lead = f"{after(result).capitalize()} {'of' if net.embeds else 'on'} {learns_from}, an unseen device"
     figure = f'<strong class="n">{reached(row)}</strong>'
     others = f'; {starts_from(config.network)} <span class="n">{_value(start)}</span>'
     floor = next((f for f in reversed(result["floor"]) if f["shots"] == row["shots"]), None)
@@ -256,6 +256,10 @@ def _headline(config: Config, result: Result, net: Network) -> str:
     if not html.known(row["loss"]):
         return f"{lead} may have {figure}: at least one of {row['tasks']:,} did{others}."
     return f"{lead} has a mean squared error of {figure}{others}."
+
+
+def after(result: Result, steps: str = "steps") -> str:
+    return after_words(result["evaluation"], steps)
 
 
 def _per_class(result: Result) -> bool:
@@ -272,7 +276,7 @@ def _tiles(config: Config, result: Result) -> str:
     both_ways = sum(on_the_line(result)) / result["device_rounds"]
     what = {"accuracy": "right", "macro_ap": "macro average precision"}.get(metric(result["evaluation"]), "error")
     tiles = [
-        (_value(leading(result["evaluation"])), f"{what} after {LEADING_STEPS} steps"),
+        (_value(leading(result["evaluation"])), f"{what} {after(result)}"),
         (_value(leading(result["baseline"])), starts_from(config.network)),
         (html.size(result["device_ram_bytes"]), "of RAM to learn"),
         (html.size(both_ways), "down and up, each round"),
@@ -354,17 +358,18 @@ def _evaluation(config: Config, result: Result) -> str:
     for learnt, start in zip(result["evaluation"], result["baseline"], strict=True):
         texts = [f"{learnt['shots']:,}", f"{learnt['steps']:,}"]
         for row in (learnt, start):
-            texts += [f"{row['adapt_lr']:g}", html.loss(row["loss"], row["loss_ci95"])]
+            texts += ["" if row["adapt_lr"] is None else f"{row['adapt_lr']:g}", html.loss(row["loss"], row["loss_ci95"])]
             texts += [reached(row)] if classifies else []
             texts += of_values(row) if values else []
             texts += of_labels(row) if labels else []
         texts.append(f"{learnt['tasks']:,}")
-        kind = {0: "first", LEADING_STEPS: "lead"}.get(learnt["steps"], "")
+        leading_row = learnt["steps"] == LEADING_STEPS or learnt["mode"] == "means"
+        kind = "lead" if leading_row else "first" if learnt["steps"] == 0 else ""
         body += f'<tr class="{kind}"><td>{html.text(learnt["mode"])}</td>{html.cells(texts)}</tr>'
     floor = "".join(
         f" {html.text(method(f)).capitalize()}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"]
     )
-    note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {LEADING_STEPS} steps.{floor}"
+    note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {after(result)}.{floor}"
     return f'{html.table(head, body)}<p class="note">{note}</p>'
 
 

@@ -70,8 +70,8 @@ def difference(row: Row, key: str) -> str:
 
 
 def leading(rows: Sequence[Row], steps: int = LEADING_STEPS) -> dict[int, Row]:
-    """The rows after ``steps`` full-batch steps, by their shots."""
-    return {row["shots"]: row for row in rows if (row["mode"], row["steps"]) == ("batch", steps)}
+    """The rows after ``steps`` full-batch steps, or by class means, by their shots."""
+    return {row["shots"]: row for row in rows if row["mode"] == "means" or (row["mode"], row["steps"]) == ("batch", steps)}
 
 
 def ram_of(row: Row) -> tuple[int, str]:
@@ -181,7 +181,7 @@ def _differences(table: Row) -> str:
     head = "".join(f'<th class="l">{name}</th>' for name in ("this", "against", "with"))
     head += "<th>shots</th><th>difference</th><th>pairs</th><th></th>"
     body = ""
-    for row in (each for each in table["differences"] if each["mode"] == "batch"):
+    for row in (each for each in table["differences"] if each["mode"] in ("batch", "means")):
         at = ", ".join(shown(axis, value) for axis, value in row["at"].items())
         names = [shown(row["axis"], row[name]) for name in ("choice", "first")]
         body += f'<tr><th scope="row">{html.text(names[0])}</th><td>{html.text(names[1])}</td><td>{html.text(at)}</td>'

@@ -6,7 +6,7 @@ from typing import Any
 from tinyfl.report import html
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import reached
-from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.evaluation import LEADING_STEPS, leads
 from tinyfl.runs.tables import METRICS, metric
 
 Row = Mapping[str, Any]
@@ -35,9 +35,15 @@ def worst_devices(result: Result) -> str:
         body += f'<tr><th scope="row">{html.text(row["device"])}</th>{html.cells(texts)}</tr>'
     few = len(rows) < found["number"]
     note = f"The {len(rows)} worst of {found['number']:,} unseen devices" if few else "All unseen devices, the worst on top"
-    note += f": before and after {found['steps']} full-batch steps on {counted(found['shots'], 'shot')}, mean over the draws."
+    note += f": {_between(found)} on {counted(found['shots'], 'shot')}, mean over the draws."
     table = f'{html.table(head, body)}<p class="note">{note}</p>'
     return table + (_confusion(result["confusion"]) if result.get("confusion") else "")
+
+
+def _between(found: Result) -> str:
+    return (
+        f"before and after {found['steps']} full-batch steps" if found["steps"] else "by class means, before and after alike,"
+    )
 
 
 def _confusion(found: Result) -> str:
@@ -57,7 +63,7 @@ def _confusion(found: Result) -> str:
 def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
     """What several runs reach and what it took, a row each."""
     leads = [
-        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS}
+        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS or leads(row)}
         for result in results
     ]
     settings = sorted({setting for rows in leads for setting in rows})
@@ -77,7 +83,10 @@ def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
         sizes = [html.size(result["device_ram_bytes"]), html.size(sum(on_the_line(result)))]
         body += f"{html.cells([*counts, *sizes])}</tr>"
     what = METRICS[metric(results[0]["evaluation"])].capitalize()
-    note = f"{what} after {LEADING_STEPS} steps, ± half of a 95 % interval over devices; the best of each column is bold."
+    note = (
+        f"{what} after {LEADING_STEPS} steps or by class means, ± half of a 95 % interval over devices; the best of each column "
+        "is bold."
+    )
     return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.report import html
-from tinyfl.runs.evaluation import LEADING_STEPS, MAJORITY, NEAREST_MEAN, SUPPORT_MEAN
+from tinyfl.runs.evaluation import MAJORITY, NEAREST_MEAN, SUPPORT_MEAN, after_words, leads
 from tinyfl.runs.failures import diverged
 
 Row = Mapping[str, Any]
@@ -55,11 +55,8 @@ def of_labels(row: Row) -> list[str]:
 
 
 def leading(rows: list[Row], shots: int | None = None) -> Row:
-    """The row after LEADING_STEPS full-batch steps, for ``shots`` or, with None, for the fewest."""
-    return next(
-        row for row in rows
-        if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS) and shots in (None, row["shots"])
-    )  # fmt: skip
+    """The row that reports lead with, for ``shots`` or, with None, for the fewest."""
+    return next(row for row in rows if leads(row) and shots in (None, row["shots"]))
 
 
 def verdict(result: Row, config: Config) -> str:
@@ -73,8 +70,8 @@ def verdict(result: Row, config: Config) -> str:
     if floor.get("macro_ap") is not None:
         what = "reach a macro average precision of"
     return (
-        f"Worse than without a network: after {LEADING_STEPS} steps on {html.counted(floor['shots'], 'shot')} unseen devices "
-        f"{what} {reached(row)}; {_WORDS[method(floor)]} alone gives {reached(floor)}. {_advice(result, config, floor)}"
+        f"Worse than without a network: {after_words(result['evaluation'])} on {html.counted(floor['shots'], 'shot')} unseen "
+        f"devices {what} {reached(row)}; {_WORDS[method(floor)]} alone gives {reached(floor)}. {_advice(result, config, floor)}"
     )
 
 

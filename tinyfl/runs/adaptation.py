@@ -20,6 +20,8 @@ from tinyfl.errors.words import plain
 from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, Network, from_plan
 from tinyfl.registry.chosen import not_loaded
 from tinyfl.registry.own import own_code
+from tinyfl.runs import class_means
+from tinyfl.runs.adapted import adapted
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.runs.extensions import with_code
@@ -119,33 +121,36 @@ def adapt(
     x and y, or a file of the run's columns (docs/tasks.md).
 
     Learns from the first ``shots`` rows and measures on the rest; with ``shots`` None, learns from and measures on all rows.
-    Writes the adapted weights to ``out``. ``algorithm`` is the run's own, given again, if it has an adaptation of its own.
+    Writes the adapted weights to ``out``; of a run whose devices adapt by class means, the means, without steps, rate and mode.
+    ``algorithm`` is the run's own, given again, if it has an adaptation of its own.
     Returns loss and accuracy before and after, as plain data.
     Raises DataError if the data do not fit the initialisation, TrainingError if the adaptation diverges.
     """
     start = Initialisation.load(Path(run))
     steps, shots, adapt_lr = as_python((steps, shots, adapt_lr))
+    if start.network.embeds:
+        return by_class_means(Path(run), start, Path(data), shots, None if out is None else Path(out))
     if mode not in ("batch", "stream"):
         raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
     rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
     how = adaptation_of(file_of(Path(run)), start, algorithm)
-    device = _samples(Path(data), start, _reading(file_of(Path(run))))
+    device, names = _samples(Path(data), start, _reading(file_of(Path(run))))
     support, query = _support_and_query(Path(data), device, shots)
 
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
-    adapted = core.adapt(
+    found = core.adapt(
         start.network.plan, start.theta, support, query, checkpoints,
         inner_loop(mode, support.samples, steps, rate, start.clip, how),
         weights=True, outputs=needs_outputs(start.standard),
     )  # fmt: skip
-    if not np.isfinite(adapted.loss[-1, 0]):
+    if not np.isfinite(found.loss[-1, 0]):
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
-        assert adapted.weights is not None
+        assert found.weights is not None
         arrays = read_arrays(file_of(Path(run)), FIELDS, MORE)
-        write_whole(Path(out), npz(**{**arrays, "theta": adapted.weights[0]}))
+        write_whole(Path(out), npz(**{**arrays, "theta": found.weights[0]}))
     return {
         "run": str(run),
         "network": start.network.name,
@@ -154,10 +159,37 @@ def adapt(
         "shots": support.samples,
         "measured_on": "the rest" if query is not device else "the same samples",
         "samples_measured": query.samples,
-        "notes": _one_sided(support, query, start),
-        "curve": _curve(adapted, in_units(adapted, query, start.standard), checkpoints, start.network),
+        "notes": _one_sided(support, query, names),
+        "curve": _curve(found, in_units(found, query, start.standard), checkpoints, start.network),
         "device_ram_bytes": start.network.ram_bytes(SINGLE if mode == "stream" or support.samples == 1 else BATCHES),
         "out": str(out) if out is not None else None,
+    }
+
+
+def by_class_means(run: Path, start: Initialisation, data: Path, shots: int | None, out: Path | None) -> dict[str, Any]:
+    """As ``adapt``, for a network that gives embeddings: the device learns the classes of its own that its first ``shots`` rows
+    have, by their means."""
+    net, file = start.network, file_of(run)
+    device, names = _samples(data, start, _reading(file))
+    support, query = _support_and_query(data, device, shots)
+    found = adapted(net, start.theta, support, query, (0,), b"")
+    if not np.isfinite(found.loss).all():
+        raise TrainingError("an embedding is not finite; nothing was written. Check the device's inputs.")
+    if out is not None:
+        arrays = read_arrays(file, FIELDS, MORE)
+        class_means.save(out, arrays, *class_means.class_means(net, start.theta, support, len(names)), names)
+    return {
+        "run": str(run),
+        "network": net.name,
+        "mode": "means",
+        "adapt_lr": None,
+        "shots": support.samples,
+        "measured_on": "the rest" if query is not device else "the same samples",
+        "samples_measured": query.samples,
+        "notes": _one_sided(support, query, names),
+        "curve": _curve(found, found.loss, [0], net),
+        "device_ram_bytes": class_means.ram_bytes(net, len(names)),
+        "out": None if out is None else str(out),
     }
 
 
@@ -198,11 +230,10 @@ def _support_and_query(path: Path, device: TableSource, shots: int | None) -> tu
     return support, _rows(device, slice(count, None)) if count < device.samples else device
 
 
-def _one_sided(support: TableSource, query: TableSource, start: Initialisation) -> list[str]:
-    """Warnings of classes that the device is measured on and never sees, or of a single class."""
+def _one_sided(support: TableSource, query: TableSource, names: NDArray[Any]) -> list[str]:
+    """Warnings of classes, by their ``names``, that the device is measured on and never sees, or of a single class."""
     if support.labels is None or query.labels is None:
         return []
-    names = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
     seen, measured = np.unique(support.labels), np.unique(query.labels)
     if missing := sorted(set(measured) - set(seen)):
         return [
@@ -221,21 +252,22 @@ def _named(classes: NDArray[Any]) -> str:
 
 
 def _curve(
-    adapted: core.Adapted, losses: NDArray[np.floating[Any]], checkpoints: list[int], net: Network
+    found: core.Adapted, losses: NDArray[np.floating[Any]], checkpoints: list[int], net: Network
 ) -> list[dict[str, Any]]:
     """The device's loss and accuracy at each checkpoint; None for a non-finite loss."""
     return [
         {
             "steps": step,
             "loss": float(losses[k, 0]) if np.isfinite(losses[k, 0]) else None,
-            "accuracy": float(adapted.accuracy[k, 0]) if net.classifies else None,
+            "accuracy": float(found.accuracy[k, 0]) if net.classifies else None,
         }
         for k, step in enumerate(checkpoints)
     ]
 
 
-def _samples(path: Path, start: Initialisation, reading: Reading) -> TableSource:
-    """Reads all samples of the device in the file at ``path``, standardised like the run's.
+def _samples(path: Path, start: Initialisation, reading: Reading) -> tuple[TableSource, NDArray[Any]]:
+    """Reads all samples of the device in the file at ``path``, standardised like the run's, and the names of their classes: the
+    device's own where it learns them by class means.
 
     Raises DataError if they do not fit the initialisation.
     """
@@ -249,11 +281,14 @@ def _samples(path: Path, start: Initialisation, reading: Reading) -> TableSource
             f"{path}: array x has {x.shape[1]} inputs per row, but the initialisation takes {start.network.inputs}. "
             "Give the same inputs, in the same order, as in the run's data."
         )
-    labels, targets = _labels_or_targets(path, held.y, len(x), start)
+    classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
+    if start.network.embeds:
+        classes = np.unique(labels_in(path, held.y, "classes")[0])  # type: ignore[arg-type]  # classes have labels
+    labels, targets = _labels_or_targets(path, held.y, len(x), start, classes)
     table = start.standard.apply(x)
     refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
     rows = np.arange(len(x), dtype=np.int32)[None]
-    return TableSource(table, rows, labels=None if labels is None else labels[None], targets=targets)
+    return TableSource(table, rows, labels=None if labels is None else labels[None], targets=targets), classes
 
 
 def _rows(device: TableSource, chosen: slice) -> TableSource:
@@ -263,8 +298,10 @@ def _rows(device: TableSource, chosen: slice) -> TableSource:
     return replace(device, rows=rows, labels=labels)
 
 
-def _labels_or_targets(path: Path, y: np.ndarray, rows: int, start: Initialisation) -> tuple[core.I32 | None, F32 | None]:
-    """Labels (rows,) in the network's numbering, or targets float32 (rows, outputs), of a device's rows."""
+def _labels_or_targets(
+    path: Path, y: np.ndarray, rows: int, start: Initialisation, classes: NDArray[Any]
+) -> tuple[core.I32 | None, F32 | None]:
+    """Labels (rows,), numbers of ``classes``, or targets float32 (rows, outputs), of a device's rows."""
     if y.shape[:1] != (rows,):
         raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry per row.")
     if not start.network.classifies:
@@ -272,7 +309,6 @@ def _labels_or_targets(path: Path, y: np.ndarray, rows: int, start: Initialisati
         if values.shape[1] != start.network.outputs:
             raise DataError(f"{path}: array y is {y.shape}. Give {start.network.outputs} numbers per row.")
         return None, start.standard.targets(values)
-    classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
     labels, _ = labels_in(path, y, "classes")
     assert labels is not None
     same_kind = (labels.dtype.kind == "U") == (classes.dtype.kind == "U")

@@ -9,10 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from tinyfl import core
 from tinyfl.core import F32, F64, FASTEST
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
+from tinyfl.runs.adapted import adapted
 from tinyfl.runs.evaluation import (
     LEADING_STEPS,
     MODES,
@@ -220,18 +220,18 @@ def measured_here(task: Task, network: Network, theta: F32, episodes: Episodes, 
     with_values = network.loss is Loss.mean_squared_error and not trial.race
     results = []
     for loop in trial.loops:
-        adapted = core.adapt(
-            network.plan, theta, episodes.support, episodes.query, trial.steps, loop, engine=FASTEST, outputs=with_values
+        found = adapted(
+            network, theta, episodes.support, episodes.query, trial.steps, loop, engine=FASTEST, outputs=with_values
         )
-        curves, values = {"loss": in_units(adapted, episodes.query, standard)}, list[Values]()
+        curves, values = {"loss": in_units(found, episodes.query, standard)}, list[Values]()
         if network.classifies:
-            curves["accuracy"] = adapted.accuracy
-        if adapted.outputs is not None and episodes.query.targets is not None:
+            curves["accuracy"] = found.accuracy
+        if found.outputs is not None and episodes.query.targets is not None:
             truth = episodes.query.targets[episodes.query.rows].astype(np.float64)
             scale = 1.0 if standard is None else standard.target_scale
-            curves["mae"] = np.abs((adapted.outputs - truth) * scale).mean(axis=(2, 3))
+            curves["mae"] = np.abs((found.outputs - truth) * scale).mean(axis=(2, 3))
             flat = truth.reshape(-1, network.outputs)
-            values = [Values.of(each.reshape(-1, network.outputs), flat) for each in adapted.outputs]
+            values = [Values.of(each.reshape(-1, network.outputs), flat) for each in found.outputs]
         results.append(Here({metric: device_means(curve, device) for metric, curve in curves.items()}, values))
     return results
 

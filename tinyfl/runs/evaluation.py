@@ -1,7 +1,8 @@
 """Evaluation of an initialisation: loss and accuracy on unseen devices after a few steps on their support sets.
 
 Two modes, each with its own adaptation rate: ``batch`` (a step = one full-batch step on the support set) and ``stream`` (a
-step = one pass over it, sample by sample). Rates are chosen on validation devices, separately for each initialisation.
+step = one pass over it, sample by sample). Rates are chosen on validation devices, separately for each initialisation. A
+network that gives embeddings has one mode instead: ``means`` (class means of the support set), without steps and a rate.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,12 @@ from tinyfl.core import F32, F64, FASTEST, I32, Engine, TableSource
 from tinyfl.errors import TrainingError
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
+from tinyfl.runs.adapted import adapted
 from tinyfl.runs.multilabel import LabelScores, first_of_each, label_scores
 from tinyfl.tasks import Episodes, Task
 from tinyfl.tasks.standard import Standardisation
 
-Mode = Literal["batch", "stream"]
+Mode = Literal["batch", "stream", "means"]
 
 Adaptation = Callable[[Phase], tuple[Phase, ...]]
 """How a new device adapts: its phases instead of one plain phase (tinyfl.algorithms.Algorithm)."""
@@ -30,6 +32,23 @@ MODES: tuple[Mode, ...] = ("batch", "stream")
 STEPS = (0, 1, 5, 10, 32)
 LEADING_STEPS = 10
 """Rates are chosen for the result after this many steps, and reports lead with it."""
+
+
+def modes_of(network: Network) -> tuple[Mode, ...]:
+    """The modes in which devices adapt ``network``."""
+    return ("means",) if network.embeds else MODES
+
+
+def leads(row: "Row | Mapping[str, Any]") -> bool:
+    """Whether reports lead with this row of an evaluation: LEADING_STEPS full-batch steps, or class means."""
+    mode, steps = (row.mode, row.steps) if isinstance(row, Row) else (row["mode"], row["steps"])
+    return mode == "means" or (mode, steps) == ("batch", LEADING_STEPS)
+
+
+def after_words(rows: Sequence[Mapping[str, Any]], steps: str = "steps") -> str:
+    """After what reports lead, for people: the ``steps`` of these rows' leading one, or class means."""
+    return "by class means" if any(row["mode"] == "means" for row in rows) else f"after {LEADING_STEPS} {steps}"
+
 
 MAJORITY, NEAREST_MEAN, SUPPORT_MEAN = "majority", "nearest class mean", "support mean"
 """Methods without network or training: the floor that a learned initialisation has to beat."""
@@ -47,14 +66,14 @@ OUTPUTS_AT_ONCE = 1 << 24
 @dataclass(frozen=True)
 class Row:
     """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval, after ``steps`` at learning
-    rate ``adapt_lr`` on ``shots``. ``accuracy`` is None for regression, whose loss and mean absolute error are in the units of
-    the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples of all devices, and
+    rate ``adapt_lr``, None for class means, on ``shots``. ``accuracy`` is None for regression, whose loss and mean absolute
+    error are in the units of the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples of all devices, and
     ``labels`` are the scores over them, where each of several labels is a yes or a no."""
 
     mode: Mode
     shots: int
     steps: int
-    adapt_lr: float
+    adapt_lr: float | None
     loss: float
     loss_ci95: float
     accuracy: float | None
@@ -82,17 +101,17 @@ def needs_outputs(standard: Standardisation | None) -> bool:
     return standard is not None and standard.of_targets and len(standard.target_scale) > 1
 
 
-def in_units(adapted: core.Adapted, query: TableSource, standard: Standardisation | None) -> NDArray[np.floating[Any]]:
+def in_units(found: core.Adapted, query: TableSource, standard: Standardisation | None) -> NDArray[np.floating[Any]]:
     """The loss at each checkpoint on each device, (checkpoints, devices); for regression the mean squared error in the units of
     the user's targets."""
     if standard is None or not standard.of_targets:
-        return adapted.loss
+        return found.loss
     if not needs_outputs(standard):
-        return adapted.loss * standard.squared_unit
-    assert adapted.outputs is not None
+        return found.loss * standard.squared_unit
+    assert found.outputs is not None
     assert query.targets is not None
-    errors = standard.target_scale * (adapted.outputs - query.targets[query.rows])
-    return np.where(np.isfinite(adapted.loss), (errors**2).mean(axis=(2, 3)), np.inf)
+    errors = standard.target_scale * (found.outputs - query.targets[query.rows])
+    return np.where(np.isfinite(found.loss), (errors**2).mean(axis=(2, 3)), np.inf)
 
 
 def device_means(values: NDArray[np.floating[Any]], device: NDArray[np.integer[Any]]) -> F64:
@@ -158,6 +177,9 @@ def best_rate(
     """The best of ``rates`` (None: RATES) for ``theta`` on validation devices after LEADING_STEPS: by accuracy for
     classification, else by loss; the lower rate on a tie. None if every rate diverges."""
     episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+    if network.embeds:
+        found = adapted(network, theta, episodes.support, episodes.query, (0,), b"", engine=engine)
+        return Tried(0.0, *(float(each.mean(dtype=np.float64)) for each in (found.loss, found.accuracy)))
     rates = RATES if rates is None else rates
     adaptations = core.race(
         network.plan, theta, episodes.support, episodes.query, LEADING_STEPS,
@@ -166,9 +188,9 @@ def best_rate(
     )  # fmt: skip
     return best_of(
         [
-            Tried(rate, *(float(each.mean(dtype=np.float64)) for each in (adapted.loss, adapted.accuracy)))
-            for rate, adapted in zip(rates, adaptations, strict=True)
-            if np.isfinite(adapted.loss).any()
+            Tried(rate, *(float(each.mean(dtype=np.float64)) for each in (found.loss, found.accuracy)))
+            for rate, found in zip(rates, adaptations, strict=True)
+            if np.isfinite(found.loss).any()
         ],
         network,
     )
@@ -227,7 +249,7 @@ def measure(
     engine: Engine = FASTEST,
     tick: Callable[[], None] | None = None,
 ) -> list[Row]:
-    """Rows for both modes, each of ``shots`` and each of STEPS, on ``tasks`` test devices, or as many as the data have.
+    """Rows for all modes, each of ``shots`` and each of STEPS, on ``tasks`` test devices, or as many as the data have.
 
     With ``adapt_lr`` None the rate is chosen on validation devices for each mode and number of shots. ``tick`` is called after
     each curve.
@@ -235,6 +257,11 @@ def measure(
     rows: list[Row] = []
     for shot in shots:
         episodes = task.episodes("test", tasks, shot)
+        if network.embeds:
+            rows += _rows(task, network, theta, episodes, "means", shot, None, b"", engine)
+            if tick:
+                tick()
+            continue
         for mode in MODES:
             rate = adapt_lr or choose_rate(task, network, theta, mode, shot, clip, engine, adaptation)
             loop = inner_loop(mode, episodes.support.samples, max(STEPS), rate, clip, adaptation)
@@ -251,43 +278,44 @@ def _rows(
     episodes: Episodes,
     mode: Mode,
     shots: int,
-    rate: float,
+    rate: float | None,
     loop: bytes,
     engine: Engine,
 ) -> list[Row]:
     if network.loss is Loss.sigmoid_cross_entropy:
         return _label_rows(network, theta, episodes, mode, shots, rate, loop, engine)
     standard = task.standardisation
-    adapted = core.adapt(
-        network.plan, theta, episodes.support, episodes.query, STEPS, loop,
+    at = (0,) if network.embeds else STEPS
+    found = adapted(
+        network, theta, episodes.support, episodes.query, at, loop,
         engine=engine, outputs=network.loss is Loss.mean_squared_error,
     )  # fmt: skip
-    losses = in_units(adapted, episodes.query, standard)
+    losses = in_units(found, episodes.query, standard)
     rows = []
-    for k, steps in enumerate(STEPS):
+    for k, steps in enumerate(at):
         loss, loss_ci95, tasks = mean_and_interval(losses[k], episodes.device)
         accuracy, accuracy_ci95 = None, None
         if network.classifies:
-            accuracy, accuracy_ci95, _ = mean_and_interval(adapted.accuracy[k], episodes.device)
+            accuracy, accuracy_ci95, _ = mean_and_interval(found.accuracy[k], episodes.device)
         of_values: dict[str, Any] = {}
-        if adapted.outputs is not None and np.isfinite(loss):
-            of_values = scores(adapted.outputs[k], episodes, standard)
+        if found.outputs is not None and np.isfinite(loss):
+            of_values = scores(found.outputs[k], episodes, standard)
         rows.append(Row(mode, shots, steps, rate, loss, loss_ci95, accuracy, accuracy_ci95, tasks, **of_values))
     return rows
 
 
 def _label_rows(
-    network: Network, theta: F32, episodes: Episodes, mode: Mode, shots: int, rate: float, loop: bytes, engine: Engine
+    network: Network, theta: F32, episodes: Episodes, mode: Mode, shots: int, rate: float | None, loop: bytes, engine: Engine
 ) -> list[Row]:
     """The rows of several labels, of some episodes at a time: outputs may be many. A sample that its device repeats counts once
     in the scores."""
     losses, outputs = [], []
     at_once = max(AT_ONCE, OUTPUTS_AT_ONCE // (len(STEPS) * episodes.query.samples * network.outputs))
     for part in _parts(episodes, at_once):
-        adapted = core.adapt(network.plan, theta, part.support, part.query, STEPS, loop, engine=engine, outputs=True)
-        assert adapted.outputs is not None
-        losses.append(adapted.loss)
-        outputs.append(adapted.outputs[:, first_of_each(part.query.rows)])
+        found = core.adapt(network.plan, theta, part.support, part.query, STEPS, loop, engine=engine, outputs=True)
+        assert found.outputs is not None
+        losses.append(found.loss)
+        outputs.append(found.outputs[:, first_of_each(part.query.rows)])
     loss_of, answers, (truth, device) = np.concatenate(losses, axis=1), np.concatenate(outputs, axis=1), _truth(episodes)
     rows = []
     for k, steps in enumerate(STEPS):
@@ -390,8 +418,8 @@ def _nearest_mean(episodes: Episodes, classes: int) -> F32:
 
 
 def worse_than_floor(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a result's floor that beat its evaluation after LEADING_STEPS full-batch steps on as many shots."""
-    leading = {row["shots"]: row for row in result["evaluation"] if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS)}
+    """The rows of a result's floor that beat the leading row of its evaluation on as many shots."""
+    leading = {row["shots"]: row for row in result["evaluation"] if leads(row)}
 
     def beats(floor: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         if floor.get("macro_ap") is not None:

@@ -11,10 +11,10 @@ from tinyfl.core import F32
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import INITIALISATION, WEIGHTS, Network, is_file, network
-from tinyfl.networks.layers import learning
+from tinyfl.networks.layers import Loss, learning
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.elsewhere import Elsewhere
-from tinyfl.tasks import SizedTask, Task, targets_for
+from tinyfl.tasks import ClassTask, SizedTask, Task, targets_for
 
 Load = Callable[[Config], Task]
 """Loads the task of a config."""
@@ -46,13 +46,33 @@ def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
     else:
         task = load(config)
         name = fitting.network_name(config, task.shape) if isinstance(task, SizedTask) else config.network
-        net = network(name, task.shape, task.outputs, task.loss, task.activation)
+        net = network(name, task.shape, _classes(task), loss_of(config, task), task.activation)
         learner = Learner(task, net, net.initial_weights(config.seed), ())
     net = learner.network.frozen(config.freeze)
     if not any(layer.learns for layer in net.placed):
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
     standard = learner.task.standardisation
     return replace(learner, network=net, notes=(*(standard.notes if standard else ()), *learner.notes))
+
+
+def loss_of(config: Config, task: Task) -> Loss:
+    """The loss of a network for the config's algorithm.
+
+    Raises ConfigError for prototypes of devices that are elsewhere.
+    """
+    if config.chosen("algorithm").trains != "prototypes":
+        return task.loss
+    if isinstance(task, Elsewhere):
+        raise ConfigError(
+            f"{config.algorithm} evaluates devices here, and those of this run are at their sites. Give the coordinator their "
+            "--data, or take --algorithm tinyreptile."
+        )
+    return Loss.prototypes
+
+
+def _classes(task: Task) -> int:
+    """The most classes or values that a device of the task has."""
+    return max(task.outputs, task.episode_ways) if isinstance(task, ClassTask) else task.outputs
 
 
 def _of_weights(config: Config, load: Load) -> Learner:
@@ -68,7 +88,12 @@ def _of_weights(config: Config, load: Load) -> Learner:
         kind = targets_for(net.loss) if config.own_data else ""
         task = load(replace(config, targets=config.targets or kind))
     refuse_misfit(net, task, config.network)
-    if net.loss is not task.loss:
+    if net.embeds != (loss_of(config, task) is Loss.prototypes):
+        what = ("outputs for classes", "embeddings")[net.embeds]
+        raise ConfigError(
+            f"{config.network} gives {what}, and --algorithm {config.algorithm} learns the other. Give a run of that algorithm."
+        )
+    if not net.embeds and net.loss is not task.loss:
         raise ConfigError(
             f"{config.network} was trained for {targets_for(net.loss)} ({net.loss.name}), but task {task.name} has "
             f"{targets_for(task.loss)} ({task.loss.name}). Give another run."
@@ -82,7 +107,7 @@ def _of_file(config: Config, load: Load) -> Learner:
 
     model = keras.load(Path(config.network))
     task = load(replace(config, targets=config.targets or keras.targets_of(model)))
-    net, start = keras.from_keras(model, loss=task.loss)
+    net, start = keras.from_keras(model, loss=loss_of(config, task))
     refuse_misfit(net, task, config.network, any_targets=config.own_data)
     notes, compiled = [f"start: your weights, from {plain(Path(config.network).name)}"], keras.compiled_with(model)
     if model.output_shape[-1] == 1 and net.classifies:
@@ -95,6 +120,8 @@ def _of_file(config: Config, load: Load) -> Learner:
 def refuse_misfit(net: Network, task: Task, called: str, *, any_targets: bool = False) -> None:
     """Raises ConfigError if the inputs or outputs of a network, named ``called`` in the message, differ from the task's.
     ``any_targets``: the user may say what the targets are."""
+    if net.embeds and net.inputs == prod(task.shape) and net.outputs >= _classes(task):
+        return
     if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
         also = _other_targets(net, task) if any_targets else ""
         raise ConfigError(
@@ -118,6 +145,17 @@ def _absolute(part: Part) -> Part:
     return replace(part, board=board, faults=str(Path(part.faults).resolve()) if part.faults else "")
 
 
+def _with_ways(config: Config, task: Task) -> Config:
+    """The config with the number of classes of a training device, which the task decides.
+
+    Raises ConfigError if the config gives another.
+    """
+    assert isinstance(task, ClassTask)
+    if config.training_ways not in (0, task.episode_ways):
+        raise ConfigError(f"a device of task {config.task} has {task.episode_ways} classes: leave --training-ways out.")
+    return replace(config, training_ways=0 if config.ways == task.episode_ways else task.episode_ways)
+
+
 def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learner]:
     """The config completed from the data, and its learner; ``load`` loads the task.
 
@@ -128,6 +166,8 @@ def fitted(config: Config, load: Load = Config.load_task) -> tuple[Config, Learn
     if isinstance(task, SizedTask):
         unsaid, config = config.unsaid, fitting.fit(config, learner.network, task.training_samples)
         learner = replace(learner, notes=(*learner.notes, *fitting.words(config, unsaid)))
+    if learner.network.embeds:
+        config = _with_ways(config, task)
     devices = config.devices or task.fleet_size
     if not devices and (config.episodes or not config.chosen("task").built_in):
         devices = max(DEVICES, config.cohort)

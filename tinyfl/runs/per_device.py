@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl import core
 from tinyfl.core import F32, FASTEST, Engine
 from tinyfl.errors.words import plain
 from tinyfl.networks import Network
+from tinyfl.runs.adapted import adapted
 from tinyfl.runs.evaluation import (
     LEADING_STEPS,
     STEPS,
@@ -47,39 +47,41 @@ def by_device(
     adaptation: Adaptation = plain_adaptation,
     engine: Engine = FASTEST,
 ) -> dict[str, Any]:
-    """The result of each test device before and after LEADING_STEPS full-batch steps, worst first, as plain data; for classes
-    of the user's also the confusion matrix over all their answers afterwards. Shots and rate are those of the first such row of
-    the evaluation, ``rows``.
+    """The result of each test device before and after LEADING_STEPS full-batch steps, both by class means where devices adapt
+    so; worst first, as plain data. For classes of the user's also the confusion matrix over all their answers afterwards. Shots
+    and rate are those of the first such row of the evaluation, ``rows``.
 
     A device's figures are means over its draws, as in the evaluation; a loss is None if one of them diverged, and the matrix
     leaves those out.
     """
-    lead = next(row for row in rows if row.mode == "batch")
+    lead = next(row for row in rows if row.mode in ("batch", "means"))
     shots = lead.shots
     episodes = task.episodes("test", tasks, shots)
     classes = task.standardisation.classes if task.standardisation is not None and network.classifies else np.empty(0)
     confused = np.zeros((len(classes), len(classes)), np.int64) if 0 < len(classes) <= MAX_CLASSES else None
-    loop = inner_loop("batch", episodes.support.samples, max(STEPS), lead.adapt_lr, clip, adaptation)
+    loop, steps = b"", 0
+    if lead.adapt_lr is not None:
+        loop, steps = inner_loop("batch", episodes.support.samples, max(STEPS), lead.adapt_lr, clip, adaptation), LEADING_STEPS
     losses, accuracies = [], []
     for first in range(0, len(episodes.device), AT_ONCE):
         part = episodes.chosen(np.arange(first, min(first + AT_ONCE, len(episodes.device))))
-        adapted = core.adapt(
-            network.plan, theta, part.support, part.query, (0, LEADING_STEPS), loop,
+        found = adapted(
+            network, theta, part.support, part.query, (0, steps), loop,
             outputs=confused is not None or needs_outputs(task.standardisation), engine=engine,
         )  # fmt: skip
-        losses.append(in_units(adapted, part.query, task.standardisation))
-        accuracies.append(adapted.accuracy)
+        losses.append(in_units(found, part.query, task.standardisation))
+        accuracies.append(found.accuracy)
         if confused is not None:
-            assert adapted.outputs is not None
+            assert found.outputs is not None
             assert part.query.labels is not None
-            whole = np.isfinite(adapted.loss[1])
-            np.add.at(confused, (part.query.labels[whole], adapted.outputs[1, whole].argmax(axis=-1)), 1)
+            whole = np.isfinite(found.loss[1])
+            np.add.at(confused, (part.query.labels[whole], found.outputs[1, whole].argmax(axis=-1)), 1)
     loss, accuracy = np.concatenate(losses, axis=1), np.concatenate(accuracies, axis=1) if network.classifies else None
-    found = {"per_device": {"shots": shots, "steps": LEADING_STEPS, **_devices(task, episodes.device, loss, accuracy)}}
+    result = {"per_device": {"shots": shots, "steps": steps, **_devices(task, episodes.device, loss, accuracy)}}
     if confused is not None:
         names = [plain(name, NAME_CHARS) for name in classes]
-        found["confusion"] = {"shots": shots, "steps": LEADING_STEPS, "classes": names, "counts": confused.tolist()}
-    return found
+        result["confusion"] = {"shots": shots, "steps": steps, "classes": names, "counts": confused.tolist()}
+    return result
 
 
 def _devices(

@@ -25,6 +25,8 @@ Count = Annotated[int, Field(ge=0, lt=1 << 96)]
 Positive = Annotated[int, Field(ge=1, lt=1 << 96)]
 Number = Annotated[float, Field(ge=0, le=MAX_LOSS, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, lt=LIMIT, allow_inf_nan=False)]
+RateOrNone = Annotated[float, Field(ge=0, lt=LIMIT, allow_inf_nan=False)]
+"""0 where devices adapt by class means."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileHash = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
@@ -59,10 +61,10 @@ class LabelScoresRecord(_Record):
 class EvaluationRow(LabelScoresRecord):
     """A row of the evaluation (tinyfl.runs.evaluation.Row)."""
 
-    mode: Literal["batch", "stream"]
+    mode: Literal["batch", "stream", "means"]
     shots: Positive
     steps: Count
-    adapt_lr: Rate
+    adapt_lr: Rate | None
     loss: Number | None
     loss_ci95: Number | None
     accuracy: Share | None
@@ -91,7 +93,7 @@ class ValidationRow(_Record):
     the loss. An older tinyfl did not write the last three."""
 
     round: Positive
-    adapt_lr: Rate | None
+    adapt_lr: RateOrNone | None
     loss: Number | None
     accuracy: Share | None
     deviation: Number | None = None
@@ -191,8 +193,8 @@ class Result(_Record):
         )
         if rows_after != rows_baseline:
             raise ValueError("evaluation and baseline do not have the same rows")
-        if not any((mode, steps) == ("batch", LEADING_STEPS) for mode, _, steps in rows_after):
-            raise ValueError(f"evaluation has no row of mode batch and {LEADING_STEPS} steps")
+        if not any(mode == "means" or (mode, steps) == ("batch", LEADING_STEPS) for mode, _, steps in rows_after):
+            raise ValueError(f"evaluation has no row of mode means, or of mode batch and {LEADING_STEPS} steps")
         return self
 
 
@@ -239,8 +241,8 @@ class InitialisationRecord(_Record):
     network: str
     task: str
     clip: Number
-    adapt_lr_batch: Rate
-    adapt_lr_stream: Rate
+    adapt_lr_batch: RateOrNone
+    adapt_lr_stream: RateOrNone
     config_sha256: FileHash = ""
     adaptation: str = ""
 

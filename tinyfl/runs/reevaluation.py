@@ -67,7 +67,7 @@ def _measured(
     start: Initialisation, task: Task, config: Config, how: Adaptation, progress: Callable[[int, int], None] | None
 ) -> dict[str, Any]:
     """The evaluation, its floor, and each device's result."""
-    curves, done = len(config.shots) * len(evaluation.MODES), 0
+    curves, done = len(config.shots) * len(evaluation.modes_of(start.network)), 0
 
     def tick() -> None:
         nonlocal done

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
-from tinyfl.runs.evaluation import LEADING_STEPS, mean_and_interval
+from tinyfl.runs.evaluation import leads, mean_and_interval
 from tinyfl.studies.file import Study
 
 VALUES = ("accuracy", "loss")
@@ -79,7 +79,7 @@ def beside(column: Column, values: Mapping[str, Any], reached: Sequence[Mapping[
     steps: several, as of several seeds, as their mean with half of its 95 % interval."""
     found = []
     for row in reached:
-        if (row["mode"], row["steps"]) != ("batch", LEADING_STEPS):
+        if not leads(row):
             continue
         mine = [
             (figure, width)

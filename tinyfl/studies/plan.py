@@ -18,7 +18,7 @@ from tinyfl.networks import Network
 from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.own import own_code
-from tinyfl.runs.evaluation import MODES, choose_rate, measure
+from tinyfl.runs.evaluation import choose_rate, measure, modes_of
 from tinyfl.runs.learner import Learner, fitted
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.studies.file import Point, Study, rounds_for
@@ -195,4 +195,4 @@ def _evaluation_seconds(config: Config, learner: Learner, engine: Engine) -> flo
         searches.append(chosen - began)
         measures.append((time.monotonic() - chosen) * config.tasks / tasks)
     course = config.rounds // config.evaluate_every if config.evaluate_every else 0
-    return course * searches[0] + 2 * (len(MODES) * sum(searches) + sum(measures))
+    return course * searches[0] + 2 * (len(modes_of(network)) * sum(searches) + sum(measures))

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyfl.algorithms import Returns
 from tinyfl.errors import InstallError
-from tinyfl.runs.evaluation import LEADING_STEPS, mean_and_interval
+from tinyfl.runs.evaluation import LEADING_STEPS, leads, mean_and_interval
 from tinyfl.runs.tables import as_csv, metric
 from tinyfl.studies.beside import Column, beside
 from tinyfl.studies.device import device_cost
@@ -228,7 +228,7 @@ def _paired(mine: Mapping[Any, Result], theirs: Mapping[Any, Result]) -> list[Ro
         return []
     key = metric(pairs[0][0]["evaluation"])
     for i, row in enumerate(pairs[0][0]["evaluation"]):
-        if row["steps"] != LEADING_STEPS:
+        if row["steps"] != LEADING_STEPS and not leads(row):
             continue
         both = [(a["evaluation"][i], b["evaluation"][i]) for a, b in pairs]
         if any((a["shots"], a["mode"], a["tasks"]) != (b["shots"], b["mode"], b["tasks"]) for a, b in both):
@@ -245,7 +245,9 @@ def _paired(mine: Mapping[Any, Result], theirs: Mapping[Any, Result]) -> list[Ro
 
 def _lists(result: Result, row: Row) -> bool:
     """Whether ``row`` of the evaluation is the one of which ``result`` lists every device."""
-    return (row["mode"], row["shots"], row["steps"]) == ("batch", *(result["per_device"][key] for key in ("shots", "steps")))
+    return (row["mode"], row["shots"], row["steps"]) in [
+        (mode, *(result["per_device"][key] for key in ("shots", "steps"))) for mode in ("batch", "means")
+    ]
 
 
 def _apart(mine: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -292,9 +294,8 @@ def as_rows(tables: Mapping[str, Any]) -> list[Row]:
 
 def _beside_columns(row: Row, learnt: Row) -> Row:
     """What other tools reach where this row of the evaluation leads."""
-    leads = (learnt["mode"], learnt["steps"]) == ("batch", LEADING_STEPS)
     return {
-        f"beside {tool}": next((each["mean"] for each in figures if leads and each["shots"] == learnt["shots"]), None)
+        f"beside {tool}": next((each["mean"] for each in figures if leads(learnt) and each["shots"] == learnt["shots"]), None)
         for tool, figures in row["beside"].items()
     }
 

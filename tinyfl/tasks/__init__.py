@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.core import I32, U32, Source, TableSource
+from tinyfl.errors import ConfigError
 from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.tasks import FIRST_TEST_DEVICE, FIRST_VALIDATION_DEVICE
@@ -32,6 +33,7 @@ __all__ = [
     "load_task",
     "numbers",
     "targets_for",
+    "training",
 ]
 
 Split = Literal["validation", "test"]
@@ -132,6 +134,18 @@ class ClassTask(Protocol):
 
     def with_global_labels(self) -> Task:
         """The same task, whose stream has labels of all ``classes``, the same on every device."""
+
+
+def training(task: Task, trains: str) -> Task:
+    """``task`` with the streams for an algorithm that ``trains`` this (tinyfl.algorithms.Algorithm).
+
+    Raises ConfigError for prototypes or classes of a task without classes.
+    """
+    if trains not in ("prototypes", "classes"):
+        return task
+    if not isinstance(task, ClassTask):
+        raise ConfigError(f"this algorithm tells classes apart, and task {task.name} has none. Take --algorithm tinyreptile.")
+    return task.in_turn() if trains == "prototypes" else task.with_global_labels()
 
 
 @runtime_checkable

@@ -94,8 +94,9 @@ def _evaluation(console: Terminal, result: dict[str, Any], title: str) -> None:
             continue
         cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt)]
         cells += [_figure(starts[number])] if starts else []
-        cells += [_figure(floors[learnt["shots"]]) if learnt["steps"] == LEADING_STEPS else "" for _ in beside]
-        table.add_row(*cells, style="bold" if learnt["steps"] == LEADING_STEPS else "")
+        lead = learnt["steps"] == LEADING_STEPS or learnt["mode"] == "means"
+        cells += [_figure(floors[learnt["shots"]]) if lead else "" for _ in beside]
+        table.add_row(*cells, style="bold" if lead else "")
     console.print(table)
     for line in without_a_network(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -115,7 +116,8 @@ def evaluation(result: dict[str, Any]) -> None:
 def adaptation(result: dict[str, Any]) -> None:
     """One device's adaptation curve."""
     console = Terminal()
-    table = Table(title=f"{result['network']} · {result['mode']} · {result['shots']} shots · rate {result['adapt_lr']:g}")
+    rate = "" if result["adapt_lr"] is None else f" · rate {result['adapt_lr']:g}"
+    table = Table(title=f"{result['network']} · {result['mode']} · {result['shots']} shots{rate}")
     table.add_column("steps", justify="right")
     table.add_column("loss", justify="right")
     table.add_column("accuracy", justify="right")
