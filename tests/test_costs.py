@@ -13,6 +13,7 @@ from tinyfl import costs
 from tinyfl.algorithms import Inner, Phase
 from tinyfl.building import boards
 from tinyfl.errors import ConfigError, DoesNotFit
+from tinyfl.fleets.linked import in_passes
 from tinyfl.networks import Network, network, reference
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 
@@ -67,7 +68,7 @@ async def learn(machine: Any, net: Network, inner: Inner) -> int:
     for round in range(2):
         await board.put_weights(theta)
         await board.train(Round(round, 0, 0, inner.to_bytes(), hashlib.sha256(floats(theta)).digest(), saved=round))
-        assert (await board.feed(samples)).state == BoardState.learnt
+        assert (await board.feed(in_passes(samples, inner) if net.embeds else samples)).state == BoardState.learnt
     return (await board.status()).stack
 
 
@@ -86,14 +87,25 @@ def loops(net: Network) -> dict[str, Inner]:
     }
 
 
+EMBEDDINGS = {name: Network(name, net.shape, net.layers, Loss.prototypes) for name, net in NETS.items()}
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_a_board_learns_prototypes_in_just_the_ram_that_the_plan_counts(name: str) -> None:
+    demand_bytes(EMBEDDINGS[name], Inner(Phase(3, 0.01, support=2, ways=2), returns="gradient"))
+
+
 @pytest.mark.parametrize("what", loops(NETS["conv"]))
 @pytest.mark.parametrize("name", NETS)
 def test_a_board_writes_the_ram_that_the_plan_counts_to_its_last_byte_and_no_other(name: str, what: str) -> None:
+    demand_bytes(NETS[name], loops(NETS[name])[what])
+
+
+def demand_bytes(net: Network, inner: Inner) -> None:
     from tinyfl.fleets.emulation import firmware
     from tinyfl.simulators.unicorn import Machine
 
-    net, board = NETS[name], boards.load("microbit-v2")
-    inner = loops(net)[what]
+    board = boards.load("microbit-v2")
     cost = costs.learning_cost(net, board, inner=inner)
     made = firmware(board, "zig")
     assert made.size

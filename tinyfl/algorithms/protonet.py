@@ -1,8 +1,8 @@
 """Prototypical networks (Snell, Swersky, Zemel 2017; arXiv:1703.05175), trained federated, in the memory of one sample's
 activations.
 
-A device embeds the samples of an episode. Class k is the mean c_k of its support samples' embeddings, and a query x belongs to it
-with a probability p(k | x) by its distance to c_k. The device takes a step on the queries' mean loss (equations 1 and 2):
+A device embeds the samples of an episode. Class k is the mean c_k of its support samples' embeddings; a query x is of class k
+with a probability by its distance to c_k. The device takes a step on the queries' mean loss (equations 1 and 2):
 
     c_k = mean of f(x) over the support samples of class k;      p(k | x) = softmax_k(-|f(x) - c_k|^2)
     phi_i <- theta - rate * grad mean over queries (-log p(y | x))

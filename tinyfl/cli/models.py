@@ -31,7 +31,7 @@ def plan(
     from tinyfl.cli.show import runs as show
     from tinyfl.costs.models import inner_loop, load_model, read_shape
 
-    made = load_model(model, read_shape(shape) if shape else None, outputs)
+    made = load_model(model, read_shape(shape) if shape else None, outputs, algorithm)
     inner = inner_loop(made, algorithm, samples, batch)
     found = costs.on_boards(made, board, name=model, freeze=freeze, inner=inner, toolchain=toolchain)
     if json:

@@ -130,6 +130,7 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
     slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
     counts = _if_emulated(board, lambda: instructions(network, board, inner.batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
+    again = inner.taken - inner.total  # support samples, whose class means come first
     traffic = traffic_of(network, inner, board.buffer)
     down_and_up = traffic.down + traffic.up
     sizes = built.size
@@ -143,7 +144,7 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
         (
             _work("infer", forward, board, counts is not None),
             _work("learn", step, board, counts is not None),
-            _work(f"{inner.total} steps", inner.total * step, board, counts is not None),
+            _work(f"{inner.total} steps", inner.total * step + again * forward, board, counts is not None),
         ),
         down_and_up,
         down_and_up * BITS_PER_BYTE / board.links[0].baud,

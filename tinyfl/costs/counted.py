@@ -4,7 +4,7 @@ another source of samples (firmware/probe)."""
 import hashlib
 from typing import TYPE_CHECKING
 
-from tinyfl.algorithms import Inner
+from tinyfl.algorithms import Inner, Phase
 from tinyfl.building.boards import Board, data
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.fleets.emulation import firmware
@@ -60,8 +60,13 @@ def instructions(network: Network, board: Board, batch: int, toolchain: Toolchai
     built = firmware(board, toolchain, sources=[data("firmware") / "probe" / "probe.c"])
     machine = Machine(built.elf, board, 1)
 
+    def loop(samples: int) -> Inner:
+        if network.embeds:  # so many queries, of one class
+            return Inner(Phase(1 + samples, 1e-4, support=1, ways=1))
+        return Inner(samples=samples, batch=batch, rate=1e-4)
+
     async def one_sample(of: Network) -> int:
-        """The difference between rounds of three batches and of one, per sample."""
+        """The difference between rounds of three batches and of one, per sample; of prototypes, per query."""
         emulated = await LinkedBoard.connect(MachineWire(machine).open)
         await emulated.put_plan(of.plan.bytes)
         counts = []
@@ -70,9 +75,7 @@ def instructions(network: Network, board: Board, batch: int, toolchain: Toolchai
             await emulated.put_weights(theta)
             base = hashlib.sha256(floats(theta)).digest()
             before = machine.instructions
-            await emulated.train(
-                Round(0, 0, 0, Inner(samples=samples, batch=batch, rate=1e-4).to_bytes(), base, "probe"), TIMEOUT
-            )
+            await emulated.train(Round(0, 0, 0, loop(samples).to_bytes(), base, "probe"), TIMEOUT)
             counts.append(machine.instructions - before)
         return int(counts[1] - counts[0]) // (2 * batch)
 

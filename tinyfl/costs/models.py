@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from tinyfl.int8.native import Program
 
 
-def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Network | Program":
+def load_model(name: str, shape: Shape | None = None, outputs: int = 0, algorithm: str | None = None) -> "Network | Program":
     """Loads the model ``name``: an int8 .tflite; a .keras or .h5 file; a run's directory or an .npz of tinyfl; a
-    reference network; or a network's name, which needs ``shape`` and ``outputs``.
+    reference network; or a network's name, which needs ``shape`` and ``outputs``. A named network is without head if
+    ``algorithm`` trains prototypes.
 
     Raises ConfigError for an unknown name, and the errors of reading the file.
     """
@@ -36,8 +37,11 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
         from tinyfl.runs.adaptation import Initialisation
 
         return Initialisation.load(path).network
+    loss = Loss.softmax_cross_entropy
+    if algorithm is not None and resolve(own_code({"algorithm": algorithm})).chosen("algorithm").trains == "prototypes":
+        loss = Loss.prototypes
     if name in REFERENCE:
-        return reference(name)
+        return reference(name, loss)
     if not is_named(name):
         raise ConfigError(f"there is no run, file or network {name}. See: tinyfl plan --help, docs/models.md.")
     if shape is None or outputs < 1:
@@ -45,7 +49,7 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0) -> "Netw
             f"network {name} needs --shape and --outputs, such as --shape 28x28x1 --outputs 5. Or name one of "
             f"{', '.join(REFERENCE)}, a run's directory, or a .keras, .h5 or .tflite file."
         )
-    return network(name, shape, outputs, Loss.softmax_cross_entropy, Activation.leaky_relu)
+    return network(name, shape, outputs, loss, Activation.leaky_relu)
 
 
 def read_shape(text: str) -> Shape:
@@ -66,6 +70,8 @@ def inner_loop(model: "Network | Program", algorithm: str | None, samples: int |
     Raises ConfigError for numbers that no device can run, an algorithm that has not these settings, or one for a model that
     does not learn.
     """
+    if algorithm is None and isinstance(model, Network) and model.embeds:
+        algorithm = "protonet"
     if algorithm is None:
         return Inner(samples=32 if samples is None else samples, batch=1 if batch is None else batch, rate=0.0)
     if not isinstance(model, Network):

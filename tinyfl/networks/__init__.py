@@ -201,15 +201,15 @@ REFERENCE = {
 """Networks for characters and keywords that learn within 256 KiB of RAM: name, input shape, outputs."""
 
 
-def reference(name: str) -> Network:
-    """A network of REFERENCE, as a classifier.
+def reference(name: str, loss: Loss = Loss.softmax_cross_entropy) -> Network:
+    """A network of REFERENCE, as a classifier or with another ``loss``.
 
     Raises ConfigError for an unknown name.
     """
     if name not in REFERENCE:
         raise ConfigError(f"no reference network is called {name!r}. There are {', '.join(REFERENCE)}.")
     full_name, shape, outputs = REFERENCE[name]
-    return network(full_name, shape, outputs, Loss.softmax_cross_entropy, Activation.leaky_relu)
+    return network(full_name, shape, outputs, loss, Activation.leaky_relu)
 
 
 def is_named(name: str) -> bool:

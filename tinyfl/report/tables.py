@@ -84,8 +84,8 @@ def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
         body += f"{html.cells([*counts, *sizes])}</tr>"
     what = METRICS[metric(results[0]["evaluation"])].capitalize()
     note = (
-        f"{what} after {LEADING_STEPS} steps or by class means, ± half of a 95 % interval over devices; the best of each column "
-        "is bold."
+        f"{what} after {LEADING_STEPS} steps or by class means, ± half of a 95 % interval over devices; the best of each "
+        "column is bold."
     )
     return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}</p>'
 

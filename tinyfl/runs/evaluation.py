@@ -67,8 +67,8 @@ OUTPUTS_AT_ONCE = 1 << 24
 class Row:
     """One measurement: the mean over ``tasks`` devices and the half-width of its 95 % interval, after ``steps`` at learning
     rate ``adapt_lr``, None for class means, on ``shots``. ``accuracy`` is None for regression, whose loss and mean absolute
-    error are in the units of the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples of all devices, and
-    ``labels`` are the scores over them, where each of several labels is a yes or a no."""
+    error are in the units of the user's targets; the loss is infinite if a device diverged. ``r2`` is R² over all query samples
+    of all devices, and ``labels`` are the scores over them, where each of several labels is a yes or a no."""
 
     mode: Mode
     shots: int

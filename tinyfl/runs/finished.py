@@ -9,7 +9,7 @@ from tinyfl.errors import DataError
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory
-from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation
+from tinyfl.runs.evaluation import Adaptation, leads
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
@@ -39,8 +39,8 @@ class Finished:
 
     @property
     def row(self) -> dict[str, Any]:
-        """The row for the most shots, after LEADING_STEPS full-batch steps."""
-        rows = [row for row in self.result["evaluation"] if (row["mode"], row["steps"]) == ("batch", LEADING_STEPS)]
+        """The row for the most shots that reports lead with."""
+        rows = [row for row in self.result["evaluation"] if leads(row)]
         return max(rows, key=lambda row: int(row["shots"]))
 
 
