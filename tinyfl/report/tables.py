@@ -62,17 +62,17 @@ def _confusion(found: Result) -> str:
 
 def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
     """What several runs reach and what it took, a row each."""
-    leads = [
+    rows_of = [
         {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS or leads(row)}
         for result in results
     ]
-    settings = sorted({setting for rows in leads for setting in rows})
-    best = {setting: _best([rows[setting] for rows in leads if setting in rows]) for setting in settings}
+    settings = sorted({setting for rows in rows_of for setting in rows})
+    best = {setting: _best([rows[setting] for rows in rows_of if setting in rows]) for setting in settings}
     head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
     head += "".join(f"<th>{html.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
     head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
     body = ""
-    for name, result, rows in zip(names, results, leads, strict=True):
+    for name, result, rows in zip(names, results, rows_of, strict=True):
         body += f'<tr><th scope="row">{html.text(name)}</th>'
         body += "".join(f"<td>{html.text(result[key])}</td>" for key in ("task", "algorithm", "network"))
         for setting in settings:
