@@ -29,6 +29,12 @@ static const struct {
     {TINYFL_GROUP, 10, WRITE, tinyfl_program_write},
     {TINYFL_GROUP, 11, WRITE, tinyfl_predict},
     {TINYFL_GROUP, 11, READ, tinyfl_prediction},
+    {TINYFL_GROUP, 12, WRITE, tinyfl_classes_write},
+    {TINYFL_GROUP, 12, READ, tinyfl_classes_read},
+    {TINYFL_GROUP, 13, WRITE, tinyfl_enrol},
+    {TINYFL_GROUP, 14, WRITE, tinyfl_classify},
+    {TINYFL_GROUP, 15, WRITE, tinyfl_forget},
+    {TINYFL_GROUP, 16, WRITE, tinyfl_classes_commit},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
@@ -120,6 +126,7 @@ void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena
     agent->newest = -1;
     tinyfl_load_newest_slot(agent);
     tinyfl_load_program(agent);
+    tinyfl_load_classes(agent);
 }
 
 void tinyfl_agent_turn(tinyfl_agent *agent)

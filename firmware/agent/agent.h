@@ -9,10 +9,12 @@
 #define TINYFL_AGENT_H
 
 #include "frame.h"
+#include "means.h"
 #include "port.h"
 #include "program.h"
 #include "sha256.h"
 #include "source.h"
+#include "store.h"
 #include "tinyfl.h"
 
 #ifdef __cplusplus
@@ -25,6 +27,7 @@ extern "C" {
 #define TINYFL_WINDOW 1   /* maximum number of pending requests of a host */
 #define TINYFL_PROTOCOL 4 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
+#define TINYFL_MAX_CLASSES 64 /* of a set of class means */
 #define TINYFL_EABORTED (-6) /* the code in a status after abort, in addition to the core's codes */
 
 /* `rc` of an error reply in our group. */
@@ -76,7 +79,31 @@ typedef struct {
 } tinyfl_upload;
 
 /* The request to which the current stream of floats belongs. */
-typedef enum { TINYFL_NO_STREAM, TINYFL_SAMPLES, TINYFL_EVALUATE, TINYFL_INFER } tinyfl_feed;
+typedef enum {
+    TINYFL_NO_STREAM,
+    TINYFL_SAMPLES,
+    TINYFL_EVALUATE,
+    TINYFL_INFER,
+    TINYFL_ENROL,
+    TINYFL_CLASSIFY
+} tinyfl_feed;
+
+/* What gives the embedding of a set of class means. */
+typedef enum { TINYFL_OF_LEARNER = 0, TINYFL_OF_PROGRAM = 1 } tinyfl_stage;
+
+/* A set of class means, in the upper `claimed` bytes of the arena. */
+typedef struct {
+    tinyfl_upload upload; /* of the set's record */
+    size_t claimed;
+    tinyfl_means means; /* no places: there is no set */
+    uint32_t stage;
+    uint8_t sha[TINYFL_SHA256_BYTES]; /* of its weights or program */
+    float threshold;                  /* squared distance beyond which a class is unknown */
+    float *embedding;
+    uint8_t *labels; /* the counts as of the last commit, then the names */
+    tinyfl_record *records;
+    uint32_t last; /* 1 more than the class of the sample added last; 0: none */
+} tinyfl_classes;
 
 /* Fields are private to the agent; the caller only provides the memory. */
 typedef struct {
@@ -112,13 +139,16 @@ typedef struct {
     tinyfl_program program; /* in its slot; open once the upload is complete */
     uint32_t predicted;     /* bytes of input received; once complete, the output is ready */
 
+    tinyfl_store store;
+    tinyfl_classes classes;
+
     tinyfl_frame frame;
     uint8_t waiting[8]; /* header of a train request, answered at the end of the round */
     uint8_t is_waiting;
     uint8_t request[TINYFL_BUFFER + TINYFL_CRC_BYTES], reply[TINYFL_BUFFER + TINYFL_CRC_BYTES];
 } tinyfl_agent;
 
-/* Loads the newest valid model slot and opens the program, if there are any. The arena must be aligned like a pointer
+/* Loads the newest valid model slot, opens the program, and loads the committed classes, if there are any. The arena must be aligned like a pointer
  * and outlive the agent. */
 void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena, size_t bytes);
 

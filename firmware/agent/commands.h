@@ -32,6 +32,9 @@ int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, co
 /* tinyfl_sha256_add for a whole slot: feeds the watchdog, since a slow chip needs seconds. */
 void tinyfl_hash_add(const tinyfl_port *port, tinyfl_sha256 *hash, const void *bytes, size_t count);
 
+/* Copies the block if it is the next one. 1 if it was the last, and the whole has its hash; 0, or minus a refusal. */
+int tinyfl_take_block(const tinyfl_port *port, tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into);
+
 /* Replies with `off`. Returns 0, as a command does. */
 int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off);
 /* Replies with `off`, `len`, and as many of the `count` bytes from `from` on as fit. Returns 0, as a command does. */
@@ -47,6 +50,8 @@ int tinyfl_take_weights(tinyfl_agent *agent);
 /* Returns to the empty state, without plan and weights. */
 void tinyfl_drop_plan(tinyfl_agent *agent);
 size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
+/* Bytes of the arena that are not the classes'. */
+static inline size_t tinyfl_arena_end(const tinyfl_agent *agent) { return agent->arena_bytes - agent->classes.claimed; }
 /* Bytes of the arena, from its start, currently used by the plan and the learner. */
 size_t tinyfl_learner_end(const tinyfl_agent *agent);
 /* Whether all weights are here: a round's update may be a part of them, or a gradient, which has taken their place. */
@@ -69,13 +74,27 @@ tinyfl_command tinyfl_evaluation, tinyfl_inference;
 size_t tinyfl_fill(tinyfl_agent *agent, tinyfl_string data, size_t whole);
 size_t tinyfl_sample_bytes(const tinyfl_agent *agent);
 
+/* Adds a request's block to the stream `feed` of one x; once that is complete, `outputs` are the network's. 1 then, 0 before, or
+ * minus a refusal. `off` gets the expected offset. */
+int tinyfl_take_x(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, float *outputs, uint64_t *off);
+
 /* inference.c */
 tinyfl_command tinyfl_program_write, tinyfl_predict, tinyfl_prediction;
 
 void tinyfl_load_program(tinyfl_agent *agent);
 int tinyfl_has_program(const tinyfl_agent *agent);
+/* The same as tinyfl_take_x, of the program's input and its output, dequantised. */
+int tinyfl_take_input(tinyfl_agent *agent, const tinyfl_map *request, float *outputs, uint64_t *off);
 /* To be called before the learner extends its part of the arena. */
 void tinyfl_drop_prediction(tinyfl_agent *agent);
+
+/* classes.c */
+tinyfl_command tinyfl_classes_write, tinyfl_classes_read, tinyfl_enrol, tinyfl_classify, tinyfl_forget, tinyfl_classes_commit;
+
+/* Drops the set if it is of this stage: when what gave its embedding goes. */
+void tinyfl_drop_classes(tinyfl_agent *agent, tinyfl_stage stage);
+/* Opens the store, and loads its set if it is of the embedding that is here. */
+void tinyfl_load_classes(tinyfl_agent *agent);
 
 /* slots.c */
 tinyfl_command tinyfl_commit;

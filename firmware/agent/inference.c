@@ -1,7 +1,7 @@
 /* Inference: runs an int8 program in place, in its slot (SPEC.md, program and slots).
  *
  * Its working memory is the upper end of the agent's arena. The learner, at the lower end, takes precedence: while the two
- * would overlap, predictions are refused. */
+ * would overlap, predictions are refused. A set of classes is above both. */
 #include <string.h>
 
 #include "commands.h"
@@ -61,6 +61,7 @@ static int start_program(tinyfl_agent *agent, const tinyfl_block *block)
     if (block->count > room(agent))
         return TINYFL_REFUSED_MEMORY;
     drop_program(agent);
+    tinyfl_drop_classes(agent, TINYFL_OF_PROGRAM);
     if (agent->port->erase(TINYFL_PROGRAM_SLOT) != 0)
         return TINYFL_REFUSED_FLASH;
     tinyfl_upload_start(&agent->program_upload, block);
@@ -124,12 +125,13 @@ int tinyfl_program_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
 /* The program's working memory; NULL if it overlaps the learner's. */
 static uint8_t *program_arena(const tinyfl_agent *agent)
 {
-    const size_t start = (agent->arena_bytes - agent->program.arena_bytes) / sizeof(uint64_t) * sizeof(uint64_t);
-    return start >= tinyfl_learner_end(agent) ? agent->arena + start : NULL;
+    const size_t start = (tinyfl_arena_end(agent) - agent->program.arena_bytes) / sizeof(uint64_t) * sizeof(uint64_t);
+    const int fits = agent->program.arena_bytes <= tinyfl_arena_end(agent) && start >= tinyfl_learner_end(agent);
+    return fits ? agent->arena + start : NULL;
 }
 
 /* Adds to the input, and runs the program once it is complete. 0 or a refusal. */
-static int take_input(tinyfl_agent *agent, uint8_t *arena, tinyfl_string data)
+static int add_input(tinyfl_agent *agent, uint8_t *arena, tinyfl_string data)
 {
     const tinyfl_program *program = &agent->program;
     const uint32_t missing = program->input.bytes - agent->predicted;
@@ -144,26 +146,49 @@ static int take_input(tinyfl_agent *agent, uint8_t *arena, tinyfl_string data)
     return tinyfl_program_run(program, arena, program->arena_bytes) == TINYFL_OK ? 0 : TINYFL_REFUSED_MEMORY;
 }
 
-int tinyfl_predict(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+/* Adds a request's block to the input. 1 once the output is ready, 0 before, or minus a refusal. */
+static int take_block(tinyfl_agent *agent, const tinyfl_map *request, uint8_t **arena)
 {
-    const tinyfl_tensor *output = &agent->program.output;
     uint64_t off;
     tinyfl_string data;
     if (!tinyfl_get_uint(request, "off", UINT32_MAX, &off) || !tinyfl_get_bytes(request, "data", &data))
-        return TINYFL_REFUSED_INVALID;
+        return -TINYFL_REFUSED_INVALID;
     if (!tinyfl_has_program(agent))
-        return TINYFL_REFUSED_STATE;
-    uint8_t *arena = program_arena(agent);
-    if (!arena)
-        return TINYFL_REFUSED_MEMORY;
+        return -TINYFL_REFUSED_STATE;
+    *arena = program_arena(agent);
+    if (!*arena)
+        return -TINYFL_REFUSED_MEMORY;
     if (off == 0)
         tinyfl_drop_prediction(agent);
-    const int refusal = off == agent->predicted ? take_input(agent, arena, data) : 0;
-    if (refusal)
-        return refusal;
-    if (agent->predicted < agent->program.input.bytes)
+    const int refusal = off == agent->predicted ? add_input(agent, *arena, data) : 0;
+    return refusal ? -refusal : agent->predicted == agent->program.input.bytes;
+}
+
+int tinyfl_predict(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    const tinyfl_tensor *output = &agent->program.output;
+    uint8_t *arena;
+    const int complete = take_block(agent, request, &arena);
+    if (complete < 0)
+        return -complete;
+    if (!complete)
         return tinyfl_put_offset(reply, agent->predicted);
     return tinyfl_put_part(reply, agent->predicted, arena + output->offset, output->bytes, 0);
+}
+
+int tinyfl_take_input(tinyfl_agent *agent, const tinyfl_map *request, float *outputs, uint64_t *off)
+{
+    const tinyfl_tensor *output = &agent->program.output;
+    uint8_t *arena;
+    const int complete = take_block(agent, request, &arena);
+    *off = agent->predicted;
+    if (complete <= 0)
+        return complete;
+    if (output->dtype == TINYFL_FLOAT32)
+        memcpy(outputs, arena + output->offset, output->bytes);
+    for (uint32_t i = 0; output->dtype == TINYFL_INT8 && i < output->bytes; i++)
+        outputs[i] = output->scale * (float)((int8_t)arena[output->offset + i] - output->zero);
+    return 1;
 }
 
 int tinyfl_prediction(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)

@@ -70,23 +70,32 @@ int tinyfl_evaluation(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
     return 0;
 }
 
-int tinyfl_inference(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+int tinyfl_take_x(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, float *outputs, uint64_t *off)
 {
     tinyfl_string data;
-    const int next = open_stream(agent, request, TINYFL_INFER, &data);
+    const int next = open_stream(agent, request, feed, &data);
     if (next < 0)
-        return -next;
+        return next;
     const size_t whole = agent->inputs * sizeof(float);
     if (next && data.count > whole - agent->fed)
-        return TINYFL_REFUSED_INVALID;
+        return -TINYFL_REFUSED_INVALID;
     if (next && data.count > 0)
         tinyfl_fill(agent, data, whole);
-    const int complete = agent->fed == whole;
-    if (complete && tinyfl_infer(&agent->learner, agent->x, agent->y) != TINYFL_OK)
-        return TINYFL_REFUSED_NUMERIC;
+    *off = agent->fed;
+    if (agent->fed < whole)
+        return 0;
+    return tinyfl_infer(&agent->learner, agent->x, outputs) == TINYFL_OK ? 1 : -TINYFL_REFUSED_NUMERIC;
+}
+
+int tinyfl_inference(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
+{
+    uint64_t off;
+    const int complete = tinyfl_take_x(agent, request, TINYFL_INFER, agent->y, &off);
+    if (complete < 0)
+        return -complete;
     tinyfl_put_map(reply, complete ? 2 : 1);
     tinyfl_put_text(reply, "off");
-    tinyfl_put_uint(reply, agent->fed);
+    tinyfl_put_uint(reply, off);
     if (complete) {
         tinyfl_put_text(reply, "data");
         tinyfl_put_bytes(reply, agent->y, agent->outputs * sizeof(float));

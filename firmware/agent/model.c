@@ -41,7 +41,7 @@ static int lay_out(tinyfl_agent *agent, size_t plan)
     const size_t inputs = agent->inputs * sizeof(float), outputs = agent->outputs * sizeof(float);
     /* Each part is at most 2^27 bytes, so the sums cannot wrap. */
     const size_t x = plan + weights + memory;
-    if (x + inputs + outputs > agent->arena_bytes)
+    if (x + inputs + outputs > tinyfl_arena_end(agent))
         return TINYFL_REFUSED_MEMORY;
     agent->weights = (void *)(agent->arena + plan);
     agent->memory = agent->arena + plan + weights;
@@ -81,26 +81,9 @@ int tinyfl_take_weights(tinyfl_agent *agent)
     return 0;
 }
 
-/* Copies the block if it is the next one. 1 if it was the last, 0, or minus a refusal. */
-static int take_block(const tinyfl_port *port, tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into)
-{
-    const int next = tinyfl_upload_next(upload, block);
-    if (next <= 0)
-        return next;
-    if (block->data.count > 0)
-        memcpy(into + upload->done, block->data.bytes, block->data.count);
-    upload->done += (uint32_t)block->data.count;
-    if (upload->done < upload->count)
-        return 0;
-    if (tinyfl_upload_whole(port, upload, into))
-        return 1;
-    *upload = (tinyfl_upload){0};
-    return -TINYFL_REFUSED_HASH;
-}
-
 int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
-    const size_t most = agent->arena_bytes < MAX_PLAN_BYTES ? agent->arena_bytes : MAX_PLAN_BYTES;
+    const size_t most = tinyfl_arena_end(agent) < MAX_PLAN_BYTES ? tinyfl_arena_end(agent) : MAX_PLAN_BYTES;
     tinyfl_upload *upload = &agent->plan_upload;
     tinyfl_block b;
     if (!tinyfl_block_read(request, most, &b))
@@ -110,9 +93,10 @@ int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
     tinyfl_drop_prediction(agent);
     if (!tinyfl_block_continues(&b, upload)) {
         tinyfl_drop_plan(agent);
+        tinyfl_drop_classes(agent, TINYFL_OF_LEARNER);
         tinyfl_upload_start(upload, &b);
     }
-    const int last = take_block(agent->port, upload, &b, agent->arena);
+    const int last = tinyfl_take_block(agent->port, upload, &b, agent->arena);
     const int refusal = last < 0 ? -last : last ? tinyfl_take_plan(agent, upload->count) : 0;
     if (refusal) {
         if (last) /* complete, but invalid */
@@ -140,7 +124,7 @@ int tinyfl_weights_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
         agent->state = TINYFL_PLANNED;
         agent->feed = TINYFL_NO_STREAM;
     }
-    const int last = take_block(agent->port, upload, &b, (uint8_t *)agent->weights);
+    const int last = tinyfl_take_block(agent->port, upload, &b, (uint8_t *)agent->weights);
     if (last < 0)
         return -last;
     if (last) {

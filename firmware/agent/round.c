@@ -149,7 +149,7 @@ static int claim(tinyfl_agent *agent, const tinyfl_round *round)
                              .count = inner->kept ? tinyfl_layers_weights(&agent->plan, inner->local) : 0};
     const size_t start = (size_t)((uint8_t *)kept.blocks - agent->arena), loop = tinyfl_loop_bytes(&agent->plan, inner);
     /* Each part is at most 2^27 bytes, so the sum cannot wrap. */
-    if (2 * kept.count * sizeof *kept.blocks + loop > agent->arena_bytes - start)
+    if (2 * kept.count * sizeof *kept.blocks + loop > tinyfl_arena_end(agent) - start)
         return TINYFL_REFUSED_MEMORY;
     if (kept.count > agent->kept.count || loop > 0)
         tinyfl_drop_prediction(agent);

@@ -38,7 +38,7 @@ static int load(tinyfl_agent *agent, int which)
 {
     const uint8_t *slot = agent->port->slots[which].bytes;
     const uint32_t plan = tinyfl_word_at(slot + PLAN), weights = tinyfl_word_at(slot + WEIGHTS);
-    if (plan > agent->arena_bytes)
+    if (plan > tinyfl_arena_end(agent))
         return 0;
     memcpy(agent->arena, slot + HEADER, plan);
     if (tinyfl_take_plan(agent, plan) != 0 || weights != tinyfl_weights_bytes(agent))

@@ -51,6 +51,22 @@ int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, co
     return memcmp(hash, upload->sha, sizeof hash) == 0;
 }
 
+int tinyfl_take_block(const tinyfl_port *port, tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into)
+{
+    const int next = tinyfl_upload_next(upload, block);
+    if (next <= 0)
+        return next;
+    if (block->data.count > 0)
+        memcpy(into + upload->done, block->data.bytes, block->data.count);
+    upload->done += (uint32_t)block->data.count;
+    if (upload->done < upload->count)
+        return 0;
+    if (tinyfl_upload_whole(port, upload, into))
+        return 1;
+    *upload = (tinyfl_upload){0};
+    return -TINYFL_REFUSED_HASH;
+}
+
 int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off)
 {
     tinyfl_put_map(reply, 1);

@@ -5,18 +5,20 @@
 
 #include "agent.h"
 
-enum { SLOT = 4096, STORE = 8192, ARENA = 1 << 16 };
+enum { SLOT = 4096, STORE = 8192, AREA = 4096 };
 
 static const uint8_t *in;
 static size_t in_left;
 static uint8_t *out;
 static size_t out_room, out_count;
 static int asleep, resets;
-static uint64_t flash[(2 * SLOT + STORE) / sizeof(uint64_t)]; /* aligned, for a program runs where it lies */
+static uint64_t flash[(2 * SLOT + STORE + 2 * AREA) / sizeof(uint64_t)]; /* aligned, for a program runs where it lies */
 static const tinyfl_slot slots[TINYFL_SLOTS] = {
     {(const uint8_t *)flash, SLOT},
     {(const uint8_t *)flash + SLOT, SLOT},
     {(const uint8_t *)flash + 2 * SLOT, STORE},
+    {(const uint8_t *)flash + 2 * SLOT + STORE, AREA},
+    {(const uint8_t *)flash + 2 * SLOT + STORE + AREA, AREA},
 };
 static long events_left = -1; /* slot writes until the power is cut; -1: never */
 static long events;
@@ -56,7 +58,7 @@ static int powered(void)
     return 1;
 }
 
-static uint8_t *slot_at(int slot) { return (uint8_t *)flash + (size_t)slot * SLOT; }
+static uint8_t *slot_at(int slot) { return (uint8_t *)flash + (slots[slot].bytes - slots[0].bytes); }
 
 static int port_erase(int slot)
 {
@@ -77,8 +79,11 @@ static int port_program(int slot, uint32_t offset, const uint8_t *bytes, size_t 
         if (!powered())
             return -1;
         for (size_t k = i; k < i + 4; k++) {
-            if (at[k] != 0xff)
-                abort(); /* written twice without an erase between */
+            if (at[k] != 0xff) {
+                if (slot < TINYFL_STORE_SLOT)
+                    abort(); /* written twice without an erase between */
+                return -1;
+            }
             at[k] = bytes[k];
         }
     }
