@@ -139,7 +139,7 @@ int tinyfl_classes_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
     const tinyfl_means *means = &agent->classes.means;
     const size_t most = (reply->room - AROUND) / EACH;
     uint64_t from;
-    if (!tinyfl_get_uint(request, "from", UINT32_MAX, &from))
+    if (!tinyfl_get_uint(request, "first", UINT32_MAX, &from))
         return TINYFL_REFUSED_INVALID;
     const uint32_t first = next_class(agent, (uint32_t)from);
     size_t found = 0;
@@ -193,7 +193,7 @@ int tinyfl_enrol(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *
     tinyfl_string name = {NULL, 0};
     uint64_t number, count, off = 0;
     const int named = tinyfl_get_text(request, "name", &name);
-    if (!tinyfl_get_uint(request, "class", UINT32_MAX, &number) || !tinyfl_get_uint(request, "count", UINT32_MAX, &count) ||
+    if (!tinyfl_get_uint(request, "number", UINT32_MAX, &number) || !tinyfl_get_uint(request, "count", UINT32_MAX, &count) ||
         name.count > LABEL)
         return TINYFL_REFUSED_INVALID;
     if (!has_set(agent))
@@ -246,7 +246,7 @@ int tinyfl_classify(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     tinyfl_word number;
     float distance;
     tinyfl_means_nearest(&set->means, set->embedding, set->threshold, &number, &distance);
-    tinyfl_put_text(reply, "class");
+    tinyfl_put_text(reply, "number");
     tinyfl_put_int(reply, number == TINYFL_NO_CLASS ? -1 : (int32_t)number);
     tinyfl_put_text(reply, "distance");
     tinyfl_put_float(reply, distance);
@@ -259,7 +259,7 @@ int tinyfl_classify(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
 int tinyfl_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     uint64_t number;
-    if (!tinyfl_get_uint(request, "class", UINT32_MAX, &number))
+    if (!tinyfl_get_uint(request, "number", UINT32_MAX, &number))
         drop_set(agent);
     else if (number >= agent->classes.means.places)
         return has_set(agent) ? TINYFL_REFUSED_INVALID : TINYFL_REFUSED_STATE;

@@ -57,14 +57,14 @@ def x_of(number: int) -> bytes:
 
 
 def counts(board: Board) -> dict[int, int]:
-    reply = board.ours(READ, CLASSES, **{"from": 0})
+    reply = board.ours(READ, CLASSES, first=0)
     assert reply["next"] == reply["places"]
     return dict(zip(reply["numbers"], reply["counts"], strict=True))
 
 
 def enrol(board: Board, number: int, x: bytes, **more: Any) -> int:
     count = counts(board).get(number, 0)
-    reply = board.ours(WRITE, ENROL, **{"class": number, "count": count, "off": 0, "data": x, **more})
+    reply = board.ours(WRITE, ENROL, **{"number": number, "count": count, "off": 0, "data": x, **more})
     assert reply == {"off": len(x), "count": count + 1}
     return count + 1
 
@@ -72,12 +72,12 @@ def enrol(board: Board, number: int, x: bytes, **more: Any) -> int:
 def classify(board: Board, x: bytes) -> tuple[int, bytes, str]:
     reply = board.ours(WRITE, CLASSIFY, off=0, data=x)
     assert reply["off"] == len(x)
-    return reply["class"], floats(reply["distance"]), reply["name"]
+    return reply["number"], floats(reply["distance"]), reply["name"]
 
 
 def told(board: Board) -> Any:
     """All that a host can know of the set: its list, and how it classifies."""
-    return board.ours(READ, CLASSES, **{"from": 0}), [classify(board, x_of(number)) for number in range(900, 906)]
+    return board.ours(READ, CLASSES, first=0), [classify(board, x_of(number)) for number in range(900, 906)]
 
 
 @pytest.mark.parametrize("threshold", [np.inf, 0.3])
@@ -102,7 +102,7 @@ def test_classes_come_and_go_and_the_nearest_is_that_of_the_reference(
         else:
             means.clear(number)
             left = sum(count > 0 for count in means.counts)
-            assert board.ours(WRITE, FORGET, **{"class": number}) == {"left": left}
+            assert board.ours(WRITE, FORGET, **{"number": number}) == {"left": left}
         assert counts(board) == {number: count for number, count in enumerate(means.counts) if count}
     assert (unknown > 5) == (threshold < 10)
 
@@ -118,7 +118,7 @@ def test_the_programs_output_is_an_embedding_once_it_is_dequantised(board: Board
         assert board.ours(WRITE, CLASSIFY, off=0, data=x[:5]) == {"off": 5}
         reply = board.ours(WRITE, CLASSIFY, off=5, data=x[5:])
         expected, distance = means.nearest(embedding, np.inf)
-        assert (reply["class"], floats(reply["distance"])) == (-1 if expected is None else expected, floats(distance))
+        assert (reply["number"], floats(reply["distance"])) == (-1 if expected is None else expected, floats(distance))
         enrol(board, number % 3, x)
         means.add(number % 3, embedding)
 
@@ -126,35 +126,35 @@ def test_the_programs_output_is_an_embedding_once_it_is_dequantised(board: Board
 def test_a_sample_comes_in_blocks_and_a_repeat_adds_nothing(board: Board) -> None:
     board.put(CLASSES, record(sha(THETA)))
     x = x_of(1)
-    at = {"class": 2, "count": 0}
+    at = {"number": 2, "count": 0}
     assert board.ours(WRITE, ENROL, off=0, data=x[:6], name="first", **at) == {"off": 6}
     assert board.ours(WRITE, ENROL, off=9, data=x[9:], name="first", **at) == {"off": 6}
     done = {"off": 16, "count": 1}
     assert [board.ours(WRITE, ENROL, off=6, data=x[6:], name="first", **at) for _ in range(3)] == [done] * 3
-    assert board.ours(WRITE, ENROL, off=6, data=x[6:], **{"class": 2, "count": 1}) == {"off": 0}  # another begins at its start
+    assert board.ours(WRITE, ENROL, off=6, data=x[6:], **{"number": 2, "count": 1}) == {"off": 0}  # another begins at its start
     assert counts(board) == {2: 1}
-    assert board.refusal(WRITE, ENROL, off=0, data=x, **{"class": 2, "count": 3}) == STALE
+    assert board.refusal(WRITE, ENROL, off=0, data=x, **{"number": 2, "count": 3}) == STALE
     enrol(board, 1, x)
-    assert board.refusal(WRITE, ENROL, off=0, data=x, **{"class": 2, "count": 0}) == STALE  # no longer the last
+    assert board.refusal(WRITE, ENROL, off=0, data=x, **{"number": 2, "count": 0}) == STALE  # no longer the last
     assert classify(board, x) == (1, floats(0), "")
 
 
 def test_requests_without_a_set_or_with_fields_out_of_range_are_refused(board: Board) -> None:
-    x, first = x_of(1), {"class": 0, "count": 0, "off": 0}
+    x, first = x_of(1), {"number": 0, "count": 0, "off": 0}
     for command, fields in (
         (ENROL, {**first, "data": x}),
         (CLASSIFY, {"off": 0, "data": x}),
-        (FORGET, {"class": 0}),
+        (FORGET, {"number": 0}),
         (KEEP, {}),
     ):
         assert board.refusal(WRITE, command, **fields) == STATE
     board.put(CLASSES, record(sha(THETA)))
-    for changed in ({"class": 5}, {"name": "x" * 17}, {"off": "0"}, {"count": -1}, {"data": x + x}):
+    for changed in ({"number": 5}, {"name": "x" * 17}, {"off": "0"}, {"count": -1}, {"data": x + x}):
         assert board.refusal(WRITE, ENROL, **{**first, "data": x, **changed}) == INVALID
-    assert board.refusal(WRITE, FORGET, **{"class": 5}) == INVALID
+    assert board.refusal(WRITE, FORGET, **{"number": 5}) == INVALID
     assert board.refusal(WRITE, ENROL, **first, data=floats([1e38] * 4)) == NUMERIC
     assert counts(board) == {}
-    assert board.ours(WRITE, CLASSIFY, off=0, data=x) == {"off": 16, "class": -1, "distance": np.inf, "name": ""}
+    assert board.ours(WRITE, CLASSIFY, off=0, data=x) == {"off": 16, "number": -1, "distance": np.inf, "name": ""}
     assert board.ours(WRITE, FORGET) == {"left": 0}
     assert board.refusal(WRITE, CLASSIFY, off=0, data=x) == STATE
 
@@ -177,7 +177,7 @@ def test_requests_without_a_set_or_with_fields_out_of_range_are_refused(board: B
 def test_a_set_that_cannot_be_is_refused_and_leaves_none(board: Board, bad: bytes, why: int) -> None:
     board.put(CLASSES, record(sha(THETA)))
     assert board.refusal(WRITE, CLASSES, off=0, data=bad, len=len(bad), sha=sha(bad)) == why
-    assert board.ours(READ, CLASSES, **{"from": 0})["set"] == b""
+    assert board.ours(READ, CLASSES, first=0)["set"] == b""
 
 
 def test_a_set_takes_the_arenas_upper_end_or_is_refused_if_the_learner_has_it(board: Board) -> None:
@@ -193,7 +193,7 @@ def test_a_set_takes_the_arenas_upper_end_or_is_refused_if_the_learner_has_it(bo
     enrol(board, 0, x_of(1))
     other = plan_bytes([dense(4, 6, 0), dense(6, 8, 0)], 0)
     board.put(1, other)  # the embedding goes, and the set with it
-    assert board.ours(READ, CLASSES, **{"from": 0})["set"] == b""
+    assert board.ours(READ, CLASSES, first=0)["set"] == b""
 
 
 def test_other_weights_make_a_set_stale(board: Board) -> None:
@@ -209,11 +209,11 @@ def test_other_weights_make_a_set_stale(board: Board) -> None:
 def test_a_long_list_comes_in_parts(board: Board) -> None:
     board.put(CLASSES, record(sha(THETA), places=64))
     for number in range(64):
-        fields = {"class": number, "count": 0, "off": 0, "data": x_of(number), "name": f"{number:016}"}
+        fields = {"number": number, "count": 0, "off": 0, "data": x_of(number), "name": f"{number:016}"}
         assert board.ours(WRITE, ENROL, **fields)["count"] == 1
     found, at = [], 0
     while at < 64:
-        reply = board.ours(READ, CLASSES, **{"from": at})
+        reply = board.ours(READ, CLASSES, first=at)
         found += reply["numbers"]
         at = reply["next"]
     assert found == list(range(64))
@@ -234,7 +234,7 @@ def test_committed_classes_come_back_with_their_embedding(board: Board) -> None:
     enrol(board, 1, x_of(1))
     board.start(blank=False)
     assert told(board) == old
-    assert board.ours(WRITE, FORGET, **{"class": 0}) == {"left": 1}
+    assert board.ours(WRITE, FORGET, **{"number": 0}) == {"left": 1}
     assert board.ours(WRITE, KEEP) == {"commits": 2}
     new = told(board)
     board.start(blank=False)
@@ -243,13 +243,13 @@ def test_committed_classes_come_back_with_their_embedding(board: Board) -> None:
     board.put(2, other)
     board.ours(WRITE, 9, sha=sha(other))
     board.start(blank=False)
-    assert board.ours(READ, CLASSES, **{"from": 0})["set"] == b""  # of other weights
+    assert board.ours(READ, CLASSES, first=0)["set"] == b""  # of other weights
 
 
 def test_a_cut_at_every_write_of_the_store_leaves_the_old_classes_or_the_new(board: Board) -> None:
     def changed() -> None:
         enrol(board, 1, x_of(1), name="new")
-        board.ours(WRITE, FORGET, **{"class": 0})
+        board.ours(WRITE, FORGET, **{"number": 0})
 
     old = told(kept(board))
     changed()

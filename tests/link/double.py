@@ -172,7 +172,7 @@ class Double:
             "dtypes": ["float32", "int8"], "inner": INNER, "sources": list(self.sources),
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
-            "store": self.store.size, "inference": self.store.hash,
+            "store": self.store.size, "areas": 4096, "classes": ["learner", "program"], "inference": self.store.hash,
         }  # fmt: skip
 
     def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:

@@ -43,6 +43,8 @@ class DescribeReply(smp.message.ReadResponse):
     store: int
     inference: bytes
     inner: list[str]
+    areas: int
+    classes: list[str]
 
 
 class Describe(smp.message.ReadRequest):
@@ -93,5 +95,5 @@ def demand_a_board(url: str, board: str, serial_number: int) -> None:
     echo, parameters, described = ask(url, EchoWrite(d="über"), MCUMgrParametersRead(), Describe())
     assert echo.r == "über"
     assert (parameters.buf_size, parameters.buf_count) == (1024, 1)
-    assert (described.protocol, described.board, described.buffer) == (3, board, 1024)
+    assert (described.protocol, described.board, described.buffer) == (4, board, 1024)
     assert described.id == serial_number.to_bytes(8, "big")

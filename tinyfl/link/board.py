@@ -59,7 +59,8 @@ class BoardState(IntEnum):
 @dataclass(frozen=True)
 class Description:
     """A board's description of itself, its texts safe to print: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store``
-    is the size of the slot for a program, and ``inference`` the hash of the program in it."""
+    is the size of the slot for a program, and ``inference`` the hash of the program in it; ``areas`` is the size of each of
+    the two areas that keep classes (0: none), and ``classes`` what can give the embedding of class means."""
 
     protocol: int
     firmware: str
@@ -79,6 +80,8 @@ class Description:
     model: bytes
     store: int
     inference: bytes
+    areas: int = 0
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class LinkedBoard:
         Raises Dead without an answer, Refused for a board of another protocol or core.
         """
         try:
-            reply = await self._request(messages.Describe(sequence=self._next()), within)
+            reply = await self.request(messages.Describe(sequence=self.next()), within)
         except Late as error:
             raise Dead(f"nothing answers within {within:g} s. {CHECK_LINK}") from error
         self.description = described = _as(Description, reply)
@@ -186,11 +189,11 @@ class LinkedBoard:
 
     async def put_plan(self, plan: bytes, within: float = WORK_SECONDS) -> None:
         """Sends the network's plan (tinyfl.networks.plan), which discards the board's weights."""
-        await self._put(messages.PlanWrite, plan, within)
+        await self.put(messages.PlanWrite, plan, within)
 
     async def put_weights(self, theta: F32, within: float = WORK_SECONDS) -> None:
         """Sends weights (parameters,), which stay in RAM. Raises Numeric if the guard refuses them."""
-        await self._put(messages.WeightsWrite, floats(theta), within)
+        await self.put(messages.WeightsWrite, floats(theta), within)
 
     async def train(self, round: Round, within: float = WORK_SECONDS) -> Status:
         """Starts a round and, with a source on the board, waits for its end.
@@ -198,7 +201,7 @@ class LinkedBoard:
         Raises Stale if the board has other weights than ``base``, Numeric if the guard ended the round.
         """
         values = {field.name: getattr(round, field.name) for field in fields(Round)}
-        return _succeeded(_as(Status, await self._request(messages.Train(sequence=self._next(), **values), within)))
+        return _succeeded(_as(Status, await self.request(messages.Train(sequence=self.next(), **values), within)))
 
     async def feed(self, samples: F32, within: float = WORK_SECONDS) -> Status:
         """Learns from ``samples`` (all passes, inputs + outputs), x then y in each row, after ``train`` without a source.
@@ -206,7 +209,7 @@ class LinkedBoard:
         Raises Numeric if the guard ended the round.
         """
         try:
-            await self._blocks(messages.SamplesWrite, floats(samples), within)
+            await self.blocks(messages.SamplesWrite, floats(samples), within)
         except Refused:
             _succeeded(await self.status())
             raise
@@ -228,15 +231,15 @@ class LinkedBoard:
 
     async def status(self) -> Status:
         """Requests the board's status."""
-        return _as(Status, await self._request(messages.StatusRead(sequence=self._next()), ANSWER_SECONDS))
+        return _as(Status, await self.request(messages.StatusRead(sequence=self.next()), ANSWER_SECONDS))
 
     async def evaluate(self, samples: F32, within: float = WORK_SECONDS) -> Evaluated:
         """Measures the board's weights on ``samples`` (any, inputs + outputs), x then y in each row."""
-        return _as(Evaluated, await self._blocks(messages.EvaluateWrite, floats(samples), within))
+        return _as(Evaluated, await self.blocks(messages.EvaluateWrite, floats(samples), within))
 
     async def infer(self, x: F32, within: float = WORK_SECONDS) -> F32:
         """The network's output (outputs,) for ``x`` (inputs,)."""
-        reply = await self._blocks(messages.InferWrite, floats(x), within)
+        reply = await self.blocks(messages.InferWrite, floats(x), within)
         if not reply.data:
             raise Refused(f"{x.size} inputs are not one sample of the board's network. Give exactly one x.")
         if len(reply.data) % 4:
@@ -245,11 +248,11 @@ class LinkedBoard:
 
     async def put_program(self, program: bytes, within: float = WORK_SECONDS) -> None:
         """Writes an int8 program (``tinyfl.int8.native.Program.content``) to its flash slot, unless it is there already."""
-        await self._put(messages.ProgramWrite, program, within, within)
+        await self.put(messages.ProgramWrite, program, within, within)
 
     async def predict(self, x: bytes, within: float = WORK_SECONDS) -> bytes:
         """The raw output of the board's program for the raw input ``x``."""
-        reply = await self._blocks(messages.PredictWrite, x, within)
+        reply = await self.blocks(messages.PredictWrite, x, within)
         if reply.len is None or reply.data is None:
             raise Refused(f"{len(x):,} bytes are not the complete input of the board's program. Give exactly one input.")
         async with limit(within):
@@ -257,29 +260,30 @@ class LinkedBoard:
 
     async def abort(self) -> Status:
         """Aborts the current round."""
-        return _as(Status, await self._request(messages.Abort(sequence=self._next()), ANSWER_SECONDS))
+        return _as(Status, await self.request(messages.Abort(sequence=self.next()), ANSWER_SECONDS))
 
     async def commit(self, sha: bytes, within: float = WORK_SECONDS) -> int:
         """Writes plan and weights, whose SHA-256 must be ``sha``, to a flash slot; returns the slot."""
-        return (await self._request(messages.Commit(sequence=self._next(), sha=sha), within)).slot
+        return (await self.request(messages.Commit(sequence=self.next(), sha=sha), within)).slot
 
     async def echo(self, text: str) -> str:
         """Returns ``text`` as echoed by the board."""
-        return (await self._request(EchoWrite(sequence=self._next(), d=text), ANSWER_SECONDS)).r
+        return (await self.request(EchoWrite(sequence=self.next(), d=text), ANSWER_SECONDS)).r
 
     async def reset(self) -> None:
         """Restarts the board. Connect again afterwards."""
-        await self._request(ResetWrite(sequence=self._next()), ANSWER_SECONDS)
+        await self.request(ResetWrite(sequence=self.next()), ANSWER_SECONDS)
 
-    async def _put(self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS) -> None:
+    async def put(self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS) -> None:
+        """Sends ``data`` in blocks, the first of which announces its length and hash."""
         announced = {"len": len(data), "sha": sha256(data).digest()}
-        await self._blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each)
+        await self.blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each)
 
     async def _read(self, block: type[Any], first: bytes = b"", size: int | None = None) -> bytes:
         """Reads data in blocks, after those in ``first``; ``size`` is the total length, if known."""
         received = bytearray(first)
         while size is None or len(received) < size:
-            part = await self._request(block(sequence=self._next(), off=len(received)), ANSWER_SECONDS)
+            part = await self.request(block(sequence=self.next(), off=len(received)), ANSWER_SECONDS)
             if part.off != len(received) or not part.data:
                 raise Corrupt(f"requested bytes from offset {len(received)}, got {len(part.data)} bytes from {part.off}.")
             if part.len > MAX_BYTES:
@@ -288,7 +292,7 @@ class LinkedBoard:
             size = part.len
         return bytes(received)
 
-    async def _blocks(self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None) -> Any:
+    async def blocks(self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None) -> Any:
         """Sends ``data`` in blocks of the buffer's size, continuing at the board's offset; ``each`` is the timeout per block,
         ``within`` the total. Returns the last reply."""
         off, setbacks = 0, 0
@@ -296,8 +300,8 @@ class LinkedBoard:
             while True:
                 empty: WriteRequest = block(sequence=self._sequence, off=off, data=b"")
                 _, room = self._client.get_max_cbor_and_data_size(empty)
-                sent = block(sequence=self._next(), off=off, data=data[off : off + room])
-                reply = await self._request(sent, each or within)
+                sent = block(sequence=self.next(), off=off, data=data[off : off + room])
+                reply = await self.request(sent, each or within)
                 if reply.off == len(data):
                     return reply
                 setbacks += reply.off <= off
@@ -305,11 +309,12 @@ class LinkedBoard:
                     raise Corrupt(f"sent bytes from offset {off} of {len(data)}, but the board continues at {reply.off}.")
                 off = reply.off
 
-    def _next(self) -> int:
+    def next(self) -> int:
+        """The next request's sequence number."""
         self._sequence = (self._sequence + 1) % 256
         return self._sequence
 
-    async def _request(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
+    async def request(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
         """Returns the board's reply, repeating the request after increasing waits until the deadline."""
         with confined():
             return await self._reply(request, within)

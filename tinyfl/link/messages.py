@@ -116,6 +116,9 @@ class DescribeReply(message.ReadResponse, _Reply):
     inference: Hash = b""
     inner: Words = Field(default=[], max_length=64)
     """Since protocol 3; the default is for older boards too."""
+    areas: Count = 0
+    classes: Words = Field(default=[], max_length=64)
+    """These two since protocol 4."""
 
 
 class Describe(message.ReadRequest, _Request):
@@ -302,6 +305,92 @@ class PredictRead(message.ReadRequest, _Request):
     _COMMAND_ID = 11
     _Response = PredictBlock
     off: int
+
+
+Total = Annotated[int, Field(ge=0, le=64)]
+"""Of classes in a set."""
+
+
+class ClassesReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 12
+    off: Count
+
+
+class ClassesWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 12
+    _Response = ClassesReply
+    off: int
+    data: bytes
+    len: int | None = None
+    sha: bytes | None = None
+
+
+class ClassesList(message.ReadResponse, _Reply):
+    _COMMAND_ID = 12
+    set: Hash
+    places: Total
+    next: Total
+    numbers: Annotated[list[Count], Field(max_length=64)]
+    counts: Annotated[list[Count], Field(max_length=64)]
+    names: Words
+
+
+class ClassesRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 12
+    _Response = ClassesList
+    first: int
+
+
+class EnrolReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 13
+    off: Count
+    count: Count | None = None
+
+
+class Enrol(message.WriteRequest, _Request):
+    _COMMAND_ID = 13
+    _Response = EnrolReply
+    number: int
+    count: int
+    off: int
+    data: bytes
+    name: str | None = None
+
+
+class ClassifyReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 14
+    off: Count
+    number: Signed | None = None
+    distance: float | None = None
+    name: Word | None = None
+
+
+class Classify(message.WriteRequest, _Request):
+    _COMMAND_ID = 14
+    _Response = ClassifyReply
+    off: int
+    data: bytes
+
+
+class ForgetReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 15
+    left: Total
+
+
+class Forget(message.WriteRequest, _Request):
+    _COMMAND_ID = 15
+    _Response = ForgetReply
+    number: int | None = None
+
+
+class ClassesCommitReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 16
+    commits: Count
+
+
+class ClassesCommit(message.WriteRequest, _Request):
+    _COMMAND_ID = 16
+    _Response = ClassesCommitReply
 
 
 _OWN = message.Response.model_fields.keys()
