@@ -12,6 +12,7 @@ import numpy as np
 import reference
 import reference_inner
 import reference_layers
+from double_classes import ClassMeans
 from double_program import HASH, INVALID, MEMORY, NUMERIC, PLAN, SIZE, SOURCE, STALE, STATE, ProgramSlot, Refuse
 
 f32 = np.float32
@@ -77,6 +78,7 @@ class Double:
         self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
         self.protocol = 4
         self.store = ProgramSlot(1 << 16, arena)
+        self.classes = ClassMeans(self)
         self.slots: list[tuple[int, bytes, bytes]] = []
         self.rounds = 0
         self.reset()
@@ -86,6 +88,7 @@ class Double:
         self.overflow = False
         self.resetting = False
         self.store.restart()
+        self.classes.drop()
         self.plan_bytes = b""
         self.layers: list[reference.Layer] = []
         self.theta = np.zeros(0, f32)
@@ -194,6 +197,8 @@ class Double:
         if self.state == LEARNING:
             raise Refuse(STATE)
         self.store.forget()
+        if off == 0 and sha not in (sha256(self.plan_bytes).digest(), self.plan_transfer.sha if self.plan_transfer else b""):
+            self.classes.drop()
         here = sha256(self.plan_bytes).digest() if self.plan_bytes else b"-"
         if off and self.plan_transfer is None and self.plan_bytes:
             return {"off": int(self.plan_bytes.__len__())}
@@ -373,6 +378,24 @@ class Double:
     def get_prediction(self, off: int) -> dict[str, Any]:
         return {"off": off, **self.store.part(off, self.buffer - 64)}
 
+    def put_classes(self, **asked: Any) -> dict[str, Any]:
+        return self.classes.put(**asked)
+
+    def list_classes(self, first: int) -> dict[str, Any]:
+        return self.classes.list(first)
+
+    def enrol(self, **asked: Any) -> dict[str, Any]:
+        return self.classes.enrol(**asked)
+
+    def classify(self, off: int, data: bytes) -> dict[str, Any]:
+        return self.classes.classify(off, data)
+
+    def forget(self, number: int | None = None) -> dict[str, Any]:
+        return self.classes.forget(number)
+
+    def commit_classes(self) -> dict[str, Any]:
+        return self.classes.commit()
+
     def taken(self) -> int:
         """Bytes of the arena that the learner has."""
         if self.state == EMPTY:
@@ -417,5 +440,6 @@ COMMANDS = {
     (65, 0, 0): "describe", (65, 1, 2): "put_plan", (65, 2, 2): "put_weights", (65, 2, 0): "get_weights",
     (65, 3, 2): "train", (65, 4, 2): "samples", (65, 5, 2): "evaluate", (65, 6, 2): "infer", (65, 7, 0): "status",
     (65, 8, 2): "abort", (65, 9, 2): "commit", (65, 10, 2): "put_program", (65, 11, 2): "predict",
-    (65, 11, 0): "get_prediction",
+    (65, 11, 0): "get_prediction", (65, 12, 2): "put_classes", (65, 12, 0): "list_classes", (65, 13, 2): "enrol",
+    (65, 14, 2): "classify", (65, 15, 2): "forget", (65, 16, 2): "commit_classes",
 }  # fmt: skip

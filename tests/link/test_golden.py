@@ -21,7 +21,8 @@ KINDS: dict[tuple[int, int, int], Any] = {
         for kind in (
             messages.Describe, messages.PlanWrite, messages.WeightsWrite, messages.WeightsRead, messages.Train,
             messages.SamplesWrite, messages.EvaluateWrite, messages.InferWrite, messages.StatusRead, messages.Abort,
-            messages.Commit, messages.ProgramWrite, messages.PredictWrite, messages.PredictRead,
+            messages.Commit, messages.ProgramWrite, messages.PredictWrite, messages.PredictRead, messages.ClassesWrite,
+            messages.ClassesRead, messages.Enrol, messages.Classify, messages.Forget, messages.ClassesCommit,
         )
     },
 }  # fmt: skip

@@ -22,6 +22,7 @@ from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Federation, Outcome
 from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard
+from tinyfl.link.classes import Classes, ClassSet
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
 from tinyfl.runs.directory import RunDirectory
@@ -65,9 +66,21 @@ async def predict(board: LinkedBoard) -> object:
     return await board.predict(bytes(500))
 
 
+async def classes(board: LinkedBoard) -> object:
+    """A set, two samples of one class, a list, the nearest class, a commit, and nothing left."""
+    held, x = Classes(board), np.zeros(1, np.float32)
+    await held.start(ClassSet("learner", (await board.status()).weights, 2))
+    await held.enrol(1, x, "one")
+    await held.enrol(1, x)
+    found = await held.classify(x), await held.held(), await held.commit()
+    return found, await held.forget()
+
+
 CALLS: dict[Any, Callable[[LinkedBoard], Awaitable[object]]] = {
     messages.EvaluateReply: evaluate, messages.InferReply: infer, messages.CommitReply: commit,
     messages.ProgramReply: predict, messages.PredictReply: predict, messages.PredictBlock: predict,
+    messages.ClassesReply: classes, messages.ClassesList: classes, messages.EnrolReply: classes,
+    messages.ClassifyReply: classes, messages.ForgetReply: classes, messages.ClassesCommitReply: classes,
 }  # fmt: skip
 
 
