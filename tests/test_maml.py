@@ -10,7 +10,7 @@ from test_training_against_keras import forward, mean_loss
 
 import tinyfl
 from tinyfl import core
-from tinyfl.algorithms import Inner, Phase
+from tinyfl.algorithms import Inner, Phase, Returns
 from tinyfl.algorithms.fomaml import FOMAML
 from tinyfl.algorithms.maml import MAML
 from tinyfl.building import boards
@@ -142,14 +142,18 @@ def test_a_diverging_device_is_left_out_and_the_others_are_not() -> None:
     [
         (Phase(5, 0.1), Phase(5, 0.0)), (Phase(10, 0.1, batch=10),), (Phase(5, 0.1, batch=5, clip=1.0), Phase(5, 0.0)),
         (Phase(5, 0.1, batch=5), Phase(5, 0.0, clip=1.0)), (Phase(5, 0.1, batch=5, pull=0.1), Phase(5, 0.0)),
-        (Phase(5, 0.1, batch=5, layers=1), Phase(5, 0.0)),
+        (Phase(5, 0.1, batch=5, layers=1), Phase(5, 0.0)), (Phase(5, 0.1, batch=5, passes=1001), Phase(5, 0.0)),
+        (Phase(5, 0.1, batch=5), Phase(5, 0.0, support=3, ways=2)),
     ],
 )  # fmt: skip
-def test_what_the_engine_cannot_differentiate_it_refuses(phases: tuple[Phase, ...]) -> None:
-    network = NETWORKS[0]
-    inner = Inner(*phases, returns="meta_gradient").to_bytes()
+def test_what_cannot_be_differentiated_is_refused_also_by_the_engine(phases: tuple[Phase, ...]) -> None:
+    with pytest.raises(ConfigError, match="MAML's gradient takes two phases"):
+        Inner(*phases, returns="meta_gradient")
+    record = bytearray(Inner(*phases, returns="gradient").to_bytes())
+    record[1] = Returns.meta_gradient
+    network, devices = NETWORKS[0], np.arange(1, dtype=np.uint32)
     with pytest.raises(ValueError, match="inner loop"):
-        core.train(network.plan, network.initial_weights(1), samples(network), np.arange(1, dtype=np.uint32), 0, inner)
+        core.train(network.plan, network.initial_weights(1), samples(network), devices, 0, bytes(record))
 
 
 SINE: dict[str, Any] = {"task": "sine", "algorithm": "maml", "network": "mlp-8", "cohort": 6, "rounds": 4, "tasks": 4}

@@ -312,7 +312,8 @@ TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner)
         if (inner->phases[i].clip > 0.0f || inner->phases[i].pull > 0.0f || inner->phases[i].layers != TINYFL_EVERY_LAYER ||
             inner->phases[i].ways > 0)
             return TINYFL_EINVAL;
-    if (inner->count != 2 || inner->local || inner->phases[0].batch < inner->phases[0].samples)
+    if (inner->count != 2 || inner->local || inner->phases[0].batch < inner->phases[0].samples ||
+        inner->phases[0].passes > TINYFL_MAX_META_STEPS)
         return TINYFL_EINVAL;
     return tinyfl_inner_check(&first_order);
 }

@@ -13,8 +13,9 @@
 
 /* An inner loop's `returns` that only a host has: minus the gradient of the last phase's loss with respect to the weights given,
  * through the steps of the phase before (MAML). The loop has two phases for all layers, the first in full batches, both
- * without clip, pull and prototypes, and no local layers. */
+ * without clip, pull and prototypes, and no local layers. Its memory holds the weights before each step. */
 #define TINYFL_META_GRADIENT 2
+#define TINYFL_MAX_META_STEPS 1000
 
 /* Where the samples come from, as a board's source (agent/source.h), but for all devices of a call. They are rows 0, 1, ... of
  * `rows` and `labels`, not device numbers. */

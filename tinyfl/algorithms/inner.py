@@ -5,6 +5,7 @@ TinyReptile, Reptile and FedAvg have one phase; FedProx (Li et al. 2020; arXiv:1
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import copysign, inf
@@ -109,6 +110,16 @@ class Returns(IntEnum):
 
 _RETURNS = Returns.__members__
 
+MAX_META_STEPS = 1000
+"""Maximum number of steps that MAML's gradient goes through (TINYFL_MAX_META_STEPS)."""
+
+
+def _differentiable(phases: Sequence[Phase]) -> bool:
+    """Whether the simulator has MAML's gradient of these phases."""
+    plain = all(not (phase.clip or phase.pull or phase.support) and phase.layers == ALL for phase in phases)
+    first = phases[0]
+    return plain and len(phases) == 2 and first.batch >= first.samples and first.passes <= MAX_META_STEPS
+
 
 @dataclass(frozen=True, init=False)
 class Inner:
@@ -154,6 +165,11 @@ class Inner:
             raise ConfigError("the phases have 2^32 samples or more. Give fewer.")
         if returns != "change" and phases[-1].passes > 1:
             raise ConfigError("the phase whose gradient is returned makes one pass. Leave its passes out.")
+        if returns == "meta_gradient" and (local or not _differentiable(phases)):
+            raise ConfigError(
+                f"MAML's gradient takes two phases for all layers, the first of up to {MAX_META_STEPS} full-batch steps, "
+                "without clip, pull, prototypes and local layers."
+            )
         self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept)  # frozen
 
     @property
