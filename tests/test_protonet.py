@@ -101,6 +101,26 @@ def test_lanes_and_threads_change_no_bit_of_an_episode(options: dict[str, int]) 
     assert len(made) == 1
 
 
+EVERYWHERE: dict[str, Any] = {
+    "task": "digits", "algorithm": "protonet", "network": "conv-4-8", "devices": 4, "cohort": 4, "rounds": 2, "samples": 11,
+    "tasks": 2, "shots": (1,), "seed": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def theta(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """After a run of simulated devices in one process."""
+    return simulate(out=tmp_path_factory.mktemp("here") / "run", page=False, **EVERYWHERE).theta.tobytes()
+
+
+@pytest.mark.usefixtures("emulators")
+def test_four_emulated_boards_end_with_the_theta_of_simulated_devices(theta: bytes, tmp_path: Path) -> None:
+    fleet = [{"board": "mps2-an386", "count": 4}]
+    run = simulate(out=tmp_path / "run", page=False, fleet=fleet, **EVERYWHERE)
+    assert run.theta.tobytes() == theta
+    assert run.result["left_out"] == {}
+
+
 @pytest.mark.parametrize(
     ("options", "cure"),
     [

@@ -64,6 +64,24 @@ def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp
     assert there.theta[:8].tobytes() == model.get_weights()[0].tobytes(), "the file's frozen layer"
 
 
+def test_two_gateways_learn_prototypes_to_the_theta_of_one_process(quick: None, tmp_path: Path) -> None:
+    """They see by the network, which has no head, that a device's classes come in turn."""
+    options: dict[str, Any] = {
+        "task": "digits", "algorithm": "protonet", "network": "conv-4-8", "devices": 4, "cohort": 4, "rounds": 2, "samples": 11,
+        "tasks": 2, "seed": 5,
+    }  # fmt: skip
+    here = simulate(out=tmp_path / "here", page=False, **options)
+    run_config = to_run_config(options)
+    with opened([Part(native=3)]) as first, opened([Part(native=1)], 3) as second:
+        gateways = [Gateway(name, site, read_allowed(), tell=lambda _: None) for name, site in (("a", first), ("b", second))]
+        grid = FlakyGrid({
+            node: lambda message, gateway=gateway: gateway(message.metadata.message_type, message.content, run_config)
+            for node, gateway in zip((9, 4), gateways, strict=True)
+        })  # fmt: skip
+        there = simulate(over=partial(over_nodes, grid), out=tmp_path / "there", page=False, **options)
+    assert there.theta.tobytes() == here.theta.tobytes()
+
+
 @pytest.mark.slow
 def test_a_run_over_nodes_is_evaluated_on_the_way_and_continued_as_in_one_process(tmp_path: Path) -> None:
     options: dict[str, Any] = {

@@ -81,13 +81,13 @@ class Config(Settings):
 
         Raises ConfigError or DataError where they are not usable, ConfigError where the task's code is not loaded.
         """
-        from tinyfl.tasks import training
+        from tinyfl.tasks import with_streams
 
         data = Path(self.data) if self.data else None
         settings = {**self._settings_of("task"), "data": data, "standard": standard}
         chosen = self.chosen("task")
         task: Task = chosen.made({**vars(self.reading), "reading": self.reading, **settings} if chosen.built_in else settings)
-        return training(task, self.chosen("algorithm").trains)
+        return with_streams(task, self.chosen("algorithm").trains)
 
     @property
     def reading(self) -> "Reading":

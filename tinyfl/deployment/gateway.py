@@ -36,7 +36,7 @@ from tinyfl.flower.sites import SAID, SHARE, read_record, record
 from tinyfl.networks import Network
 from tinyfl.runs.learner import learner_of, refuse_misfit
 from tinyfl.system import cache
-from tinyfl.tasks import targets_for
+from tinyfl.tasks import targets_for, with_streams
 from tinyfl.tasks.sites import Share
 
 CLOSE_SECONDS = 0.5
@@ -215,8 +215,9 @@ class Gateway:
             if network is None:
                 learner = learner_of(config)
                 task, net = learner.task, learner.network
-            else:  # the coordinator's, which knows the kind of targets
-                task, net = replace(config, targets=config.targets or targets_for(network.loss)).load_task(), network
+            else:  # the coordinator's, which knows the kind of targets, and the algorithm
+                task = replace(config, targets=config.targets or targets_for(network.loss)).load_task()
+                task, net = with_streams(task, "prototypes" if network.embeds else "task"), network
                 refuse_misfit(net, task, net.name, any_targets=config.own_data)  # the coordinator's data may have another shape
             work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))

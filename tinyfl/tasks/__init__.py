@@ -33,7 +33,7 @@ __all__ = [
     "load_task",
     "numbers",
     "targets_for",
-    "training",
+    "with_streams",
 ]
 
 Split = Literal["validation", "test"]
@@ -136,7 +136,7 @@ class ClassTask(Protocol):
         """The same task, whose stream has labels of all ``classes``, the same on every device."""
 
 
-def training(task: Task, trains: str) -> Task:
+def with_streams(task: Task, trains: str) -> Task:
     """``task`` with the streams for an algorithm that ``trains`` this (tinyfl.algorithms.Algorithm).
 
     Raises ConfigError for prototypes or classes of a task without classes.
