@@ -16,6 +16,7 @@ from tinyfl.networks.layers import Activation, Loss
 from tinyfl.runs.adaptation import adapt
 from tinyfl.runs.adapted import adapted
 from tinyfl.runs.reevaluation import evaluate
+from tinyfl.studies.table import _like
 from tinyfl.tasks import load_task, numbers
 
 OPTIONS: dict[str, Any] = {
@@ -99,6 +100,17 @@ def test_lanes_and_threads_change_no_bit_of_an_episode(options: dict[str, int]) 
         for threads in (1, 3)
     }
     assert len(made) == 1
+
+
+def test_a_study_compares_class_means_with_what_other_learners_lead_with() -> None:
+    def row(mode: str, shots: int, steps: int) -> dict[str, Any]:
+        return {"mode": mode, "shots": shots, "steps": steps}
+
+    steps = [row(mode, shots, n) for shots in (1, 5) for mode in ("batch", "stream") for n in (0, 10)]
+    assert _like(row("means", 5, 0), steps) == row("batch", 5, 10)
+    assert _like(row("batch", 1, 10), [row("means", 5, 0), row("means", 1, 0)]) == row("means", 1, 0)
+    assert _like(row("stream", 1, 10), [row("means", 1, 0)]) is None
+    assert _like(row("stream", 1, 10), steps) == row("stream", 1, 10)
 
 
 EVERYWHERE: dict[str, Any] = {

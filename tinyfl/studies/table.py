@@ -227,13 +227,13 @@ def _paired(mine: Mapping[Any, Result], theirs: Mapping[Any, Result]) -> list[Ro
     if not pairs:
         return []
     key = metric(pairs[0][0]["evaluation"])
-    for i, row in enumerate(pairs[0][0]["evaluation"]):
+    for row in pairs[0][0]["evaluation"]:
         if row["steps"] != LEADING_STEPS and not leads(row):
             continue
-        both = [(a["evaluation"][i], b["evaluation"][i]) for a, b in pairs]
-        if any((a["shots"], a["mode"], a["tasks"]) != (b["shots"], b["mode"], b["tasks"]) for a, b in both):
+        both = [(_like(row, a["evaluation"]), _like(row, b["evaluation"])) for a, b in pairs]
+        if any(a is None or b is None or a["tasks"] != b["tasks"] for a, b in both):
             continue
-        values = [None if a[key] is None or b[key] is None else a[key] - b[key] for a, b in both]
+        values = [None if a[key] is None or b[key] is None else a[key] - b[key] for a, b in both]  # type: ignore[index]
         head = {name: row[name] for name in ("mode", "shots", "steps")}
         difference = over_seeds(values, None)
         rows.append({**head, **difference, "is": _judged(difference, key)})
@@ -241,6 +241,19 @@ def _paired(mine: Mapping[Any, Result], theirs: Mapping[Any, Result]) -> list[Ro
         if by_device and _lists(pairs[0][0], row):
             rows.append({**head, **by_device, "is": _judged(by_device, key)})
     return rows
+
+
+def _like(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of an evaluation's ``rows`` that compares with ``row``: the same, or what reports lead with too."""
+    return next(
+        (
+            other
+            for other in rows
+            if other["shots"] == row["shots"]
+            and ((leads(row) and leads(other)) or (other["mode"], other["steps"]) == (row["mode"], row["steps"]))
+        ),
+        None,
+    )
 
 
 def _lists(result: Result, row: Row) -> bool:
