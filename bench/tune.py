@@ -72,7 +72,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         *({"algorithm": "reptile", "cohort": 1, "rate": lr} for lr in (0.02, 0.03)),
         *(
             {"algorithm": name, "cohort": cohort, "outer_schedule": schedule}
-            for name, cohort, schedule in product(("fomaml", "maml"), (2, 5), ("constant", "linear"))
+            for name, cohort, schedule in product(("fomaml", "maml"), (2, 10), ("constant", "linear"))
         ),
     ],
     "digits": [
