@@ -459,6 +459,48 @@ def test_five_commands_go_from_an_accelerometers_csv_to_a_model_on_a_board(capsy
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("boards_kit")
+def test_the_page_on_classes_enrols_and_classifies_on_a_board_also_by_a_stock_client(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def json_of(words: list[str]) -> Any:
+        capsys.readouterr()
+        app([*[word.replace("/dev/ttyACM0", url) for word in words], "--json"], standalone_mode=False)
+        return json.loads(capsys.readouterr().out)
+
+    page = "docs/classes.md"
+    write_files(ROOT / page)
+    for words in words_of(page, "simulate"):
+        run_quickly(words)
+    digits = _three_digits()
+    np.savez("new-device.npz", x=digits[0], y=digits[1])
+    np.save("x.npy", digits[0][20:])
+    np.save("samples.npy", digits[0][:3])
+    (emulate,), (adapt,), (infer,), (push,) = (words_of(page, verb) for verb in ("emulate", "adapt", "infer", "push"))
+    with emulating(*emulate) as (url,):
+        adapted = json_of(adapt)
+        assert adapted["kept"] and adapted["accuracy_on_board"] == pytest.approx(adapted["curve"][0]["accuracy"]) > 0.6
+        json_of(infer)
+        assert (np.load("classes.npy") == np.unique(digits[1], return_inverse=True)[1][20:]).mean() == pytest.approx(
+            adapted["accuracy_on_board"]
+        )
+        assert json_of(push)["left"] == 0
+        said = subprocess.run(
+            [sys.executable, "stock.py", url, "runs/embedding", "samples.npy"], capture_output=True, text=True
+        )
+        assert said.stdout.split() == ["1", "2"], said.stderr
+
+
+def _three_digits() -> tuple[Any, Any]:
+    """80 samples of three of scikit-learn's digits, scaled to 1, and their names."""
+    from sklearn.datasets import load_digits
+
+    held = load_digits()
+    chosen = np.flatnonzero(np.isin(held.target, [1, 4, 7]))[:80]
+    return (held.data[chosen] / 16).astype(np.float32), np.array([f"digit {k}" for k in held.target[chosen]])
+
+
+@pytest.mark.slow
 def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
     run = tinyfl.simulate()
     assert run.result["devices"] >= 1000

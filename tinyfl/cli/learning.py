@@ -150,13 +150,20 @@ def adapt(
         typer.Option(metavar="MODULE:CLASS", help="The run's algorithm, if it is code of your own that says how to adapt."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the adapted weights here (.npz).")] = None,
+    on: Annotated[
+        str,
+        typer.Option(help="native, emulated:BOARD or port:PORT: a board that enrols the rows' classes, and keeps them."),
+    ] = "native",
     json: Json = False,
 ) -> None:
     """Adapt a saved initialisation to one new device's data."""
+    from tinyfl.cli.classes import adapt_on
     from tinyfl.cli.show import runs as show
     from tinyfl.runs.adaptation import adapt as run_adaptation
 
+    measured = {} if on == "native" else adapt_on(on, run, data, shots)
     result = run_adaptation(run, data, mode=mode, steps=steps, shots=shots, adapt_lr=adapt_lr, out=out, algorithm=algorithm)
+    result |= measured
     if json:
         typer.echo(jsonlib.dumps(result))
     else:

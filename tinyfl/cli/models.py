@@ -77,7 +77,7 @@ def export(
 
 @app.command()
 def infer(
-    model: Annotated[Path, typer.Argument(help="An int8 .tflite file.")],
+    model: Annotated[Path, typer.Argument(help="An int8 .tflite file, or a run whose classes a board has.")],
     input: Annotated[Path | None, typer.Option(help="A batch of inputs (.npy): raw int8, or float32 to be quantised.")] = None,
     output: Annotated[Path | None, typer.Option(help="File for the raw outputs (.npy).")] = None,
     on: Annotated[str, typer.Option(help="native, emulated:BOARD, or port:PORT.")] = "native",
@@ -93,7 +93,14 @@ def infer(
     from tinyfl.cli.show import runs as show
     from tinyfl.export.infer import infer as run_inference
 
-    result = run_inference(model, input=input, output=output, on=on, task=task, data=data, device=device, toolchain=toolchain)
+    if (model.is_dir() or model.suffix == ".npz") and input is not None and output is not None:
+        from tinyfl.cli.classes import infer_on
+
+        result = infer_on(on, model, input, output, toolchain)
+    else:
+        result = run_inference(
+            model, input=input, output=output, on=on, task=task, data=data, device=device, toolchain=toolchain
+        )
     if json:
         typer.echo(jsonlib.dumps(result))
     else:

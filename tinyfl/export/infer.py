@@ -68,7 +68,7 @@ def infer(
     result["arena_bytes"] = program.arena_bytes
     if input is not None and output is not None:
         y = run(_batch(Path(input)))
-        _write(Path(output), y)
+        write_array(Path(output), y)
         result |= {"inputs": len(y), "output": str(output), "dtype": str(y.dtype), "shape": list(y.shape[1:])}
     if task is not None:
         result |= _on_task(program, run, *_episodes(str(task), Path(data) if data else None, device))
@@ -93,7 +93,8 @@ def _batch(path: Path) -> NDArray[Any]:
     return x.astype(np.float32) if x.dtype == np.float64 else x
 
 
-def _write(path: Path, y: NDArray[Any]) -> None:
+def write_array(path: Path, y: NDArray[Any]) -> None:
+    """Writes ``y`` to ``path`` (.npy), whole or not at all."""
     import io
 
     buffer = io.BytesIO()

@@ -166,6 +166,21 @@ def adapt(
     }
 
 
+def new_device(
+    run: Path, data: Path, shots: int | None = None
+) -> tuple[Initialisation, TableSource, TableSource, NDArray[Any]]:
+    """The initialisation of ``run``, and of the new device with the samples in ``data`` its first ``shots`` rows, the others
+    (all rows twice without), and the names of its classes.
+
+    Raises ConfigError if the run's devices do not adapt by class means.
+    """
+    start = Initialisation.load(run)
+    if not start.network.embeds:
+        raise ConfigError(f"devices of {run} learn by steps, not by class means. Leave --on out, or take a run of protonet.")
+    device, names = _samples(data, start, _reading(file_of(run)))
+    return start, *_support_and_query(data, device, shots), names
+
+
 def by_class_means(run: Path, start: Initialisation, data: Path, shots: int | None, out: Path | None) -> dict[str, Any]:
     """As ``adapt``, for a network that gives embeddings: the device learns the classes of its own that its first ``shots`` rows
     have, by their means."""

@@ -128,6 +128,11 @@ def adaptation(result: dict[str, Any]) -> None:
     console.print(f"measured on {result['measured_on']} ({result['samples_measured']} samples)")
     for words in result.get("notes", ()):
         console.print(f"WARNING: {words}", style="bold red", highlight=False, soft_wrap=True)
+    if "on" in result:
+        kept = "keeps its classes" if result["kept"] else "loses its classes with its power"
+        console.print(
+            f"on {result['on']}: accuracy {100 * result['accuracy_on_board']:.1f} %; the board {kept}", soft_wrap=True
+        )
     if result["out"]:
         console.print(f"adapted weights: {result['out']}", soft_wrap=True)
 
@@ -218,7 +223,8 @@ def inference(result: dict[str, Any]) -> None:
     console.print(f"{result['model']} on {result['on']}: {result['bytes']:,} bytes, {result['arena_bytes']:,} of RAM to run in")
     if "output" in result:
         shape = " x ".join(map(str, result["shape"]))
-        console.print(f"{result['inputs']:,} outputs of {shape} {result['dtype']}: {result['output']}", soft_wrap=True)
+        what = f"outputs of {shape} {result['dtype']}" if shape else "class numbers"
+        console.print(f"{result['inputs']:,} {what}: {result['output']}", soft_wrap=True)
     if "task" in result:
         row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
         console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
