@@ -17,6 +17,7 @@ from tinyfl.report import figures, html
 from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, tell_missing
+from tinyfl.report.guidance import guidance
 from tinyfl.report.html import counted
 from tinyfl.report.tables import comparison, on_the_line, worst_devices
 from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values, reached, without_a_network
@@ -189,6 +190,7 @@ def _write(
         html.header(title, _fleet(config, result)),
         _verdict(result),
         f'<p class="headline">{_headline(config, result, net)}</p>',
+        f'<p class="note">{html.text(words, MAX_PER_LINE)}</p>' if (words := guidance(config)) else "",
         _tiles(config, result),
         html.section("How the fleet learnt", html.image(learning, "Learning curve over the rounds.", learning_note)),
         *([html.section("What validation devices reached", _validation(result, validation))] if validation else []),
