@@ -20,18 +20,20 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
 from tinyfl.flower.rounds import Federation, Outcome, Progress
-from tinyfl.networks import starts_from
+from tinyfl.networks import Network, Preparation, starts_from
 from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import elsewhere, evaluation
+from tinyfl.runs.class_means import preparation
 from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Learner, Load, fitted
 from tinyfl.runs.per_device import by_device
+from tinyfl.runs.records import ValidationRow
 from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.tables import as_csv, evaluation_rows
 from tinyfl.runs.validation import validator
@@ -88,6 +90,19 @@ class _Job(Learner):
     engine: Engine
     sampler: Sampler
     progress: Callable[[Progress], None]
+
+    def prepared(self, theta: F32) -> Network:
+        """The network of unseen devices, which have these weights."""
+        if not self.result.embeds:
+            return self.result
+        algorithm, devices = self.algorithm.algorithm, self.config.devices
+        how = preparation(algorithm, self.task, self.result, theta, devices, self.engine)
+        return replace(self.result, prepared=how)
+
+    def without_head(self, theta: F32) -> tuple[Network, F32]:
+        """The network of unseen devices and its weights, from those of training."""
+        own = theta[: self.result.parameters]
+        return self.prepared(own), own
 
 
 def simulate(
@@ -200,10 +215,15 @@ def _train(
     unit = standard.squared_unit if standard else 1.0
     start = State(0, job.start)
     work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
-    validate = validator(
-        job.task, job.network, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
-        gradients=config.cohort * job.algorithm.inner(0).total, adaptation=job.algorithm.adaptation, engine=job.engine,
-    )  # fmt: skip
+
+    def validate(rounds: int, theta: F32) -> ValidationRow:
+        net, own = job.without_head(theta)
+        validated = validator(
+            job.task, net, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
+            gradients=config.cohort * job.algorithm.inner(0).total, adaptation=job.algorithm.adaptation, engine=job.engine,
+        )  # fmt: skip
+        return validated(rounds, own)
+
     sites = job.task.digest if isinstance(job.task, Elsewhere) else ""
     with place(config, work, report_event) as (grid, boards):
         run = Federation(
@@ -261,7 +281,7 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
 
 def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
     """The rows of each theta, all on the same episodes."""
-    curves = len(thetas) * len(evaluation.modes_of(job.network)) * len(job.config.shots)
+    curves = len(thetas) * len(evaluation.modes_of(job.result)) * len(job.config.shots)
     done = 0
 
     def tick() -> None:
@@ -280,15 +300,18 @@ def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
         "tick": tick,
     }
     if isinstance(task, Elsewhere):
-        return {name: elsewhere.measure(task, job.network, theta, **settings) for name, theta in thetas.items()}
-    return {name: evaluation.measure(task, job.network, theta, engine=job.engine, **settings) for name, theta in thetas.items()}
+        return {name: elsewhere.measure(task, *job.without_head(theta), **settings) for name, theta in thetas.items()}
+    return {
+        name: evaluation.measure(task, *job.without_head(theta), engine=job.engine, **settings)
+        for name, theta in thetas.items()
+    }
 
 
 def _floor(job: _Job) -> list[dict[str, Any]]:
     settings: dict[str, Any] = {"shots": job.config.shots, "tasks": job.config.tasks}
     if isinstance(job.task, Elsewhere):
-        return elsewhere.floor(job.task, job.network, **settings)
-    return evaluation.floor(job.task, job.network, **settings)
+        return elsewhere.floor(job.task, job.result, **settings)
+    return evaluation.floor(job.task, job.result, **settings)
 
 
 def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -324,7 +347,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "failed": dict(outcome.failed),
         "privacy": dict(outcome.privacy) if outcome.privacy else None,
         "boards": boards,
-        "theta_sha256": theta_sha256(outcome.state.theta),
+        "theta_sha256": theta_sha256(outcome.state.theta[: job.result.parameters]),
         "config_sha256": config.sha256(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["start"]],
@@ -339,35 +362,36 @@ def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
         return {}
     config = job.config
     return by_device(
-        job.task, job.network, theta, rows, tasks=config.tasks, clip=config.clip, adaptation=job.algorithm.adaptation,
+        job.task, *job.without_head(theta), rows, tasks=config.tasks, clip=config.clip, adaptation=job.algorithm.adaptation,
         engine=job.engine,
     )  # fmt: skip
 
 
 def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
     """Evaluates, and writes initialisation.npz and result.json."""
-    theta = outcome.state.theta
-    rows = _evaluate(job, {"learnt": theta, "start": job.start})
+    rows = _evaluate(job, {"learnt": outcome.state.theta, "start": job.start})
+    net, theta = job.without_head(outcome.state.theta)
     result = {
         **_result(job, outcome, rows, boards),
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
-        **_by_device(job, theta, rows["learnt"]),
+        **_by_device(job, outcome.state.theta, rows["learnt"]),
     }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)
-    standard = job.task.standardisation or Standardisation.none(job.network.inputs, job.network.outputs)
+    standard = job.task.standardisation or Standardisation.none(net.inputs, net.outputs)
     directory.save_initialisation(
         theta=theta,
-        network=job.network.name,
+        network=net.name,
         task=job.config.task,
-        plan=np.frombuffer(job.network.plan.bytes, np.uint8),
-        shape=np.array(job.network.shape),
+        plan=np.frombuffer(net.plan.bytes, np.uint8),
+        shape=np.array(net.shape),
         seed=job.config.seed,
         clip=job.config.clip,
         adaptation=job.config.algorithm if job.algorithm.adapts else "",
         adapt_lr_batch=_rate(rows["learnt"], "batch"),
         adapt_lr_stream=_rate(rows["learnt"], "stream"),
+        **_prepared(net.prepared),
         **standard.arrays(),
         config_sha256=job.config.sha256(),
     )
@@ -375,6 +399,12 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     if isinstance(job.task, Elsewhere) and job.task.shared:
         directory.save(DEVICES, as_csv(job.task.shared).encode())
     return Run(directory.path, result, theta)
+
+
+def _prepared(how: Preparation) -> dict[str, Any]:
+    """What happens to embeddings, for a file; nothing where they are used as they are."""
+    centre = {} if how.centre is None else {"centre": how.centre}
+    return centre | {name: True for name in ("normalised", "augmented") if getattr(how, name)}
 
 
 def _rate(rows: Sequence[Row], mode: evaluation.Mode) -> float:
@@ -385,4 +415,5 @@ def _rate(rows: Sequence[Row], mode: evaluation.Mode) -> float:
 def _report(directory: RunDirectory, job: _Job, run: Run, tell: Callable[[str], object]) -> None:
     from tinyfl.report.page import write_report
 
-    write_report(directory, job.config, job.task, job.network, run.theta, job.start, run.result, job.algorithm.adaptation, tell)
+    net, (_, start) = job.prepared(run.theta), job.without_head(job.start)
+    write_report(directory, job.config, job.task, net, run.theta, start, run.result, job.algorithm.adaptation, tell)

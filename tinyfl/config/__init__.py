@@ -90,6 +90,11 @@ class Config(Settings):
         return with_streams(task, self.chosen("algorithm").trains)
 
     @property
+    def trains_classes(self) -> bool:
+        """Whether its algorithm trains one classifier of all classes."""
+        return self.chosen("algorithm").trains == "classes"
+
+    @property
     def reading(self) -> "Reading":
         """How the user's data are read."""
         from tinyfl.data import Reading
@@ -139,6 +144,13 @@ class Config(Settings):
             return f"Start a new run with a smaller --rate than {self.rate:g}."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
         return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
+
+    @property
+    def smaller(self) -> str:
+        """What fits on a board where learning does not."""
+        if self.trains_classes:
+            return "Take --algorithm protonet, which trains the same network without an output for each class."
+        return "Choose a smaller --network, or --batch 1."
 
     @property
     def parts(self) -> tuple[Part, ...]:

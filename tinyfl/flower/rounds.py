@@ -322,7 +322,7 @@ class Federation:
             raise DoesNotFit(
                 f"none of the {len(updates.absent)} boards in round {self._snapshot.state.round + 1:,} has room to learn "
                 f"{self.config.network} in batches of {self.config.batch}: {self.directory.path}/events.jsonl has the bytes. "
-                "Choose a smaller --network, or --batch 1."
+                f"{self.config.smaller}"
             )
         if self._short == len(SHORT_ROUND_PAUSES):
             alone = "" if updates.devices else diverged(updates.left_out, self.config)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -21,15 +21,27 @@ SINGLE, BATCHES = Inner(Phase(1, 0.0)), Inner(Phase(2, 0.0, batch=2))
 """Inner loops to measure memory with: steps on single samples, and on mini-batches of any size."""
 
 
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
+class Preparation:
+    """What happens to an embedding before it is added to a class or compared with the means (firmware/core/means.h): ``centre``
+    float32 (outputs,) is subtracted, None for nothing, and the rest is scaled to norm 1 if ``normalised``. If ``augmented``, an
+    image of a support set counts along with the same image moved (tinyfl.tasks.augmented)."""
+
+    centre: F32 | None = None
+    normalised: bool = False
+    augmented: bool = False
+
+
 @dataclass(frozen=True)
 class Network:
     """Layers from an input of ``shape`` to a loss. The weights are one flat float32 array, theta: for each layer the kernel in
-    Keras's layout, then the bias (firmware/SPEC.md, theta)."""
+    Keras's layout, then the bias (firmware/SPEC.md, theta). Embeddings are ``prepared`` for class means."""
 
     name: str
     shape: Shape
     layers: tuple[Layer, ...]
     loss: Loss
+    prepared: Preparation = field(default=Preparation(), compare=False)
 
     @property
     def inputs(self) -> int:
@@ -130,6 +142,15 @@ class Network:
                 kernel = theta[at : at + layer.weights - layer.channels].reshape(layer.kernel_shape)
                 yield kernel, theta[at + kernel.size : at + layer.weights]
                 at += layer.weights
+
+    def headless(self) -> "Network":
+        """This network without its last layer, as an embedding. Its theta is the beginning of this one's.
+
+        Raises ConfigError if there is no other layer.
+        """
+        if len(self.layers) < 2:
+            raise ConfigError(f"network {self.name} has no layer for an embedding. Give it a hidden layer, as in mlp-64.")
+        return replace(self, layers=self.layers[:-1], loss=Loss.prototypes)
 
     def frozen(self, count: int) -> "Network":
         """This network with its first ``count`` layers with weights frozen.

@@ -40,6 +40,16 @@ ALGORITHMS: dict[str, Entry] = by_name(
         {"samples": 30, "batch": 1, "rate": 1.0, "outer_step": 0.002, "outer_optimiser": "adam"},
     ),
     Entry(
+        "embedding", "tinyfl.algorithms.embedding:Embedding",
+        "one classifier of all classes; new devices store class means of its embeddings (Tian et al. 2020)",
+        {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0, "outer_schedule": "linear"},
+    ),
+    Entry(
+        "easy", "tinyfl.algorithms.easy:Easy",
+        "the same, with a centre, and images of new devices also moved (Bendou et al. 2022)",
+        {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0, "outer_schedule": "linear"},
+    ),
+    Entry(
         "joint", "tinyfl.algorithms.joint:Joint",
         "one model for all samples: the baseline without meta-learning",
         {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0},

@@ -47,7 +47,12 @@ TASKS: dict[str, TaskEntry] = by_name(
         "omniglot", "tinyfl.tasks.omniglot:omniglot",
         "Omniglot's characters, 28 x 28 pixels; a device sees five of them, with its own numbering",
         {"network": "conv-omniglot", "devices": 10000, "cohort": 8, "rounds": 5000, "shots": (1, 5)},
-        tuned={"tinyreptile": {"rate": 0.05, "samples": 50}, "protonet": {"rounds": 8000}},
+        tuned={
+            "tinyreptile": {"rate": 0.05, "samples": 50},
+            "protonet": {"rounds": 8000},
+            "embedding": {"cohort": 2},
+            "easy": {"cohort": 2},
+        },
         file="omniglot28.npz",
         shots_per_class=True,
     ),

@@ -17,7 +17,7 @@ from tinyfl.data.reading import read_device
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.errors.words import plain
-from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, Network, from_plan
+from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, Network, Preparation, from_plan
 from tinyfl.registry.chosen import not_loaded
 from tinyfl.registry.own import own_code
 from tinyfl.runs import class_means
@@ -40,7 +40,7 @@ format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
-MORE = (*OF_TARGETS, "adaptation", "inputs")
+MORE = (*OF_TARGETS, "adaptation", "inputs", "centre", "normalised", "augmented")
 """Arrays that a saved initialisation may have."""
 
 
@@ -70,11 +70,12 @@ class Initialisation:
             arrays = read_arrays(file, FIELDS, (*MORE, "config_sha256"))
         except DataError as error:
             raise RunError(f"{file} is no initialisation written by tinyfl: {error}") from error
-        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", "inputs", *OF_TARGETS)
+        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", "inputs", "centre", *OF_TARGETS)
         saved = checked(
             InitialisationRecord, values({name: arrays[name] for name in arrays if name not in numbers}), file, COPY
         )
         net = _network(file, saved.network, arrays["shape"], arrays["plan"])
+        net = replace(net, prepared=Preparation(_centre(file, arrays, net), saved.normalised, saved.augmented))
         theta = arrays["theta"]
         if theta.dtype != np.float32 or theta.shape != (net.parameters,) or not np.isfinite(theta).all():
             form = f"{theta.dtype} {theta.shape}"
@@ -90,6 +91,13 @@ class Initialisation:
 
 
 COPY = "Take the file as tinyfl wrote it."
+
+
+def _centre(file: Path, arrays: dict[str, NDArray[Any]], net: Network) -> F32 | None:
+    centre = arrays.get("centre")
+    if centre is not None and (centre.dtype.name, centre.shape) != ("float32", (net.outputs,)):
+        raise RunError(f"{file} is damaged: centre is {centre.dtype} {centre.shape}, not float32 ({net.outputs},). {COPY}")
+    return centre
 
 
 def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Network:

@@ -7,6 +7,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32, FASTEST, Engine, TableSource
 from tinyfl.networks import Network
+from tinyfl.tasks.augmented import augmented
 
 AT_ONCE = 1 << 24
 """Numbers of embeddings in memory at once, but those of one device at least."""
@@ -30,15 +31,23 @@ def adapted(
     steps, so the same at each of ``steps``, and outputs that are 1 for the nearest class and 0 for the others."""
     if not network.embeds:
         return core.adapt(network.plan, theta, support, query, steps, loop, outputs=outputs, engine=engine)
-    assert support.labels is not None
     assert query.labels is not None
+    how = network.prepared
+    if how.augmented:
+        support = augmented(support, network.shape)
+    assert support.labels is not None
     embed = [_embedder(network, theta, source, engine) for source in (support, query)]
     places, found = 1 + max(int(support.labels.max()), int(query.labels.max())), []
     at_once = max(1, AT_ONCE // ((support.samples + query.samples) * network.outputs))
     for first in range(0, len(support.rows), at_once):
         part = slice(first, first + at_once)
         shots, asked = (each(part) for each in embed)
-        found.append(core.class_means(shots, support.labels[part], asked, query.labels[part], places=places))
+        found.append(
+            core.class_means(
+                shots, support.labels[part], asked, query.labels[part],
+                places=places, centre=how.centre, normalised=how.normalised,
+            )
+        )  # fmt: skip
     loss, accuracy, nearest = (
         np.concatenate([getattr(each, name) for each in found]) for name in ("loss", "accuracy", "nearest")
     )

@@ -1,25 +1,56 @@
 """The class means of one new device, by a saved initialisation that gives embeddings: computed as on a board."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyfl import core
-from tinyfl.core import F32, I32, TableSource
-from tinyfl.networks import SINGLE, Network
+from tinyfl.core import F32, FASTEST, I32, Engine, TableSource
+from tinyfl.networks import SINGLE, Network, Preparation
 from tinyfl.system.files import npz, write_whole
+from tinyfl.tasks import Task, numbers
+from tinyfl.tasks.augmented import augmented
+
+TINY = np.float32(1e-30)
+
+LEAST_SIDE = 24
+"""Rows and columns from which on a pixel is little: images of 8 x 8 are told apart worse when moved."""
+
+BASE_DEVICES, BASE_SAMPLES = 250, 20
+"""Training devices, and samples of each, whose embeddings' mean is the centre."""
 
 
 def class_means(network: Network, theta: F32, support: TableSource, classes: int) -> tuple[F32, I32]:
     """The mean embedding of the samples of each of ``classes`` in a device's ``support``, float32 (classes, size), and their
-    numbers, int32 (classes,); a mean is 0 where there are none. Bit for bit those of firmware/core/means.h."""
+    numbers, int32 (classes,); a mean is 0 where there are none. Bit for bit those of firmware/core/means.h, but for the
+    last bit of embeddings that are normalised."""
+    how = network.prepared
+    support = augmented(support, network.shape) if how.augmented else support
     assert support.labels is not None
     sums, counts = np.zeros((classes, network.outputs), np.float32), np.zeros(classes, np.int32)
     for embedding, label in zip(core.embeddings(network.plan, theta, support)[0], support.labels[0], strict=True):
-        sums[label] += embedding
+        centred = embedding if how.centre is None else embedding - how.centre
+        sums[label] += centred / max(np.linalg.norm(centred), TINY) if how.normalised else centred
         counts[label] += 1
     return sums * (np.float32(1) / np.maximum(counts, 1).astype(np.float32))[:, None], counts
+
+
+def preparation(
+    algorithm: Any, task: Task, network: Network, theta: F32, devices: int, engine: Engine = FASTEST
+) -> Preparation:
+    """What ``algorithm`` does to the embeddings of ``network``: it may be ``normalised``, ``augmented``, where samples are
+    images of some size, and ``centred``, by the mean of the embeddings of samples of some of the training ``devices``."""
+    centre = None
+    if getattr(algorithm, "centred", False):
+        source = task.stream(numbers(0, min(BASE_DEVICES, devices)), 0, BASE_SAMPLES)
+        assert isinstance(source, TableSource)
+        unlabelled = replace(source, labels=np.zeros_like(source.rows))
+        embedded = core.embeddings(network.plan, theta, unlabelled, engine=engine)
+        centre = embedded.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    images = len(network.shape) == 3 and min(network.shape[:2]) >= LEAST_SIDE
+    return Preparation(centre, getattr(algorithm, "normalised", False), images and getattr(algorithm, "augmented", False))
 
 
 def save(path: Path, arrays: dict[str, Any], means: F32, counts: I32, names: Any) -> None:

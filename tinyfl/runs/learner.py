@@ -1,7 +1,7 @@
 """A run's learner: its task, its network, and the initial weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -26,12 +26,19 @@ DEVICES = 1000
 @dataclass(frozen=True)
 class Learner:
     """A task, a network for it, and the initial weights, float32 (parameters,). ``notes`` describe the changes to the user's
-    data and network, and what was chosen by their size, for people."""
+    data and network, and what was chosen by their size, for people. ``drops_head``: the last layer is of use in training
+    only."""
 
     task: Task
     network: Network
     start: F32
     notes: tuple[str, ...]
+    drops_head: bool = field(default=False, kw_only=True)
+
+    @property
+    def result(self) -> Network:
+        """The network of unseen devices, whose theta is the beginning of ``network``'s."""
+        return self.network.headless() if self.drops_head else self.network
 
 
 def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
@@ -46,9 +53,13 @@ def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
     else:
         task = load(config)
         name = fitting.network_name(config, task.shape) if isinstance(task, SizedTask) else config.network
-        net = network(name, task.shape, _classes(task), loss_of(config, task), task.activation)
+        outputs = task.classes if config.trains_classes and isinstance(task, ClassTask) else _classes(task)
+        net = network(name, task.shape, outputs, loss_of(config, task), task.activation)
         learner = Learner(task, net, net.initial_weights(config.seed), ())
     net = learner.network.frozen(config.freeze)
+    if config.trains_classes:
+        learner = replace(learner, drops_head=True)
+        _demand_classes(config, learner)
     if not any(layer.learns for layer in net.placed):
         raise ConfigError(f"no layer of network {net.name} learns. Give a smaller --freeze, or a model that is trainable.")
     standard = learner.task.standardisation
@@ -68,6 +79,22 @@ def loss_of(config: Config, task: Task) -> Loss:
             "--data, or take --algorithm tinyreptile."
         )
     return Loss.prototypes
+
+
+def _demand_classes(config: Config, learner: Learner) -> None:
+    """Raises ConfigError if the network cannot tell all classes of the task apart, or is nothing without its last layer."""
+    task, net = learner.task, learner.network
+    if isinstance(task, ClassTask) and net.outputs != task.classes:
+        raise ConfigError(
+            f"{config.algorithm} trains an output for each of {task.classes:,} classes, and {config.network} has "
+            f"{net.outputs:,}. Give a named network, such as mlp-64."
+        )
+    size = net.headless().outputs
+    if size < task.outputs:
+        raise ConfigError(
+            f"{config.network} gives embeddings of {size:,} numbers, and {task.outputs:,} classes need as many. Give it a "
+            "wider last layer."
+        )
 
 
 def _classes(task: Task) -> int:

@@ -245,6 +245,8 @@ class InitialisationRecord(_Record):
     adapt_lr_stream: RateOrNone
     config_sha256: FileHash = ""
     adaptation: str = ""
+    normalised: bool = False
+    augmented: bool = False
 
 
 class Provenance(_Record):

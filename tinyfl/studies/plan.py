@@ -185,13 +185,14 @@ def _seconds(config: Config, learner: Learner, inner: Inner) -> float:
 
 def _evaluation_seconds(config: Config, learner: Learner, engine: Engine) -> float:
     """The time of a run's evaluations: those of theta and of the start, and those in its course."""
-    task, network, tasks = learner.task, learner.network, min(TRIAL_TASKS, config.tasks)
+    task, network, tasks = learner.task, learner.result, min(TRIAL_TASKS, config.tasks)
+    theta = learner.start[: network.parameters]
     searches, measures = list[float](), list[float]()
     for shots in config.shots:
         began = time.monotonic()
-        rate = config.adapt_lr or choose_rate(task, network, learner.start, "batch", shots, config.clip, engine)
+        rate = config.adapt_lr or choose_rate(task, network, theta, "batch", shots, config.clip, engine)
         chosen = time.monotonic()
-        measure(task, network, learner.start, shots=(shots,), tasks=tasks, adapt_lr=rate, clip=config.clip, engine=engine)
+        measure(task, network, theta, shots=(shots,), tasks=tasks, adapt_lr=rate, clip=config.clip, engine=engine)
         searches.append(chosen - began)
         measures.append((time.monotonic() - chosen) * config.tasks / tasks)
     course = config.rounds // config.evaluate_every if config.evaluate_every else 0
