@@ -84,7 +84,9 @@ def _table(console: Terminal, axes: Sequence[str], found: Mapping[str, Any]) -> 
     shots = list(leading(rows[0]["reached"]))
     of = ", ".join(shown(axis, value) for axis, value in found["of"].items())
     what = METRICS[key]
-    table = Table(title=f"{of} · {what} after {LEADING_STEPS} steps" if of else f"{what} after {LEADING_STEPS} steps")
+    means = " or by class means" if any(row["mode"] == "means" for each in rows for row in each["reached"]) else ""
+    after = f"{what} after {LEADING_STEPS} steps{means}"
+    table = Table(title=f"{of} · {after}" if of else after)
     names = axes or ["runs"]
     for name in names:
         table.add_column(name, no_wrap=True)
@@ -105,7 +107,7 @@ def _table(console: Terminal, axes: Sequence[str], found: Mapping[str, Any]) -> 
     console.print(table)
     _devices(console, names, axes, rows)
     for row in found["differences"]:
-        if row["mode"] == "batch":
+        if row["mode"] in ("batch", "means"):
             _difference(console, row, key)
 
 
