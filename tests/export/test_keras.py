@@ -84,13 +84,21 @@ def test_a_random_network_comes_back_from_keras_as_it_was_and_has_the_same_outpu
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize("loss", nets.COMPILED)
 def test_a_file_holds_network_loss_weights_and_what_is_frozen(suffix: str, loss: Loss, tmp_path: Path) -> None:
     network = Network(EVERY_KIND.name, EVERY_KIND.shape, EVERY_KIND.layers, loss)
     theta = nets.weights(network)
     path = tmp_path / f"model{suffix}"
     to_keras(network, theta).save(path)
     again, weights = from_keras(str(path))
+    assert again == network
+    assert weights.tobytes() == theta.tobytes()
+
+
+def test_a_model_without_head_gives_embeddings_if_asked_to() -> None:
+    network = Network(EVERY_KIND.name, EVERY_KIND.shape, EVERY_KIND.layers, Loss.prototypes)
+    theta = nets.weights(network)
+    again, weights = from_keras(to_keras(network, theta), loss=Loss.prototypes)
     assert again == network
     assert weights.tobytes() == theta.tobytes()
 
