@@ -388,7 +388,7 @@ def test_weights_apart_from_their_run_take_data_as_the_run_did(written: Callable
 def test_a_task_by_its_name_is_taken_as_it_is_where_a_model_of_any_origin_is_measured(written: Callable[..., Path]) -> None:
     from tinyfl.export.infer import _episodes
 
-    task, _ = _episodes("npz", written(x=300 + X), None)
+    task, *_ = _episodes("npz", written(x=300 + X), None)
     assert task.stream(numbers(0, 1), 0, 4).table.mean() == pytest.approx(300, abs=1)
     assert load_task("npz", written(x=300 + X), 0).stream(numbers(0, 1), 0, 4).table.mean() == pytest.approx(0, abs=1)
 

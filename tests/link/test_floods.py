@@ -120,7 +120,7 @@ def test_answers_of_an_earlier_question_are_not_those_of_a_later_one() -> None:
 
 def test_a_new_coordinator_does_not_ask_under_the_numbers_of_the_one_before() -> None:
     async def first() -> int:
-        return (await LinkedBoard.connect(MachineWire(Double()).open))._next()
+        return (await LinkedBoard.connect(MachineWire(Double()).open)).next()
 
     async def script() -> set[int]:
         return {await first() for _ in range(20)}

@@ -20,7 +20,8 @@ from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
-from tinyfl.registry.parameters import OF_A_TABLE, OF_ONE_TASK, SETTINGS_OF
+from tinyfl.registry.parameters import OF_A_TABLE, SETTINGS_OF
+from tinyfl.registry.tasks import OF_ONE_TASK
 
 if TYPE_CHECKING:
     from tinyfl.algorithms import Algorithm

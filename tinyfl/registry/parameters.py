@@ -27,9 +27,6 @@ OF_A_TABLE = (
 )  # fmt: skip
 """The settings of tinyfl.data.Reading, which fill the field ``reading`` of a task of tinyfl, or fields of their names."""
 
-OF_ONE_TASK = {"label_set": "flair", "image_side": "flair", "one_alphabet": "omniglot"}
-"""Of those, the settings of a single task of tinyfl."""
-
 ALSO = {"inner_lr": "rate"}
 """Fields of another name than the setting that fills them."""
 

@@ -102,3 +102,6 @@ TASKS: dict[str, TaskEntry] = by_name(
         file="FLAIR's folder, or an HDF5 file that ml-flair or pfl-research made of it",
     ),
 )  # fmt: skip
+
+OF_ONE_TASK = {"label_set": "flair", "image_side": "flair", "one_alphabet": "omniglot"}
+"""The settings of a single task of tinyfl."""

@@ -87,6 +87,9 @@ class Initialisation:
         if (directory := RunDirectory(file.parent)).holds(file):
             directory.demand_own(saved.config_sha256, theta)
         rates = {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream}
+        for mode, rate in rates.items():
+            if rate == 0 and not net.embeds:
+                raise RunError(f"{file} is damaged: adapt_lr_{mode}: 0, which adapts nothing. {COPY}")
         return cls(theta, net, saved.task, saved.clip, rates, standard, saved.adaptation)
 
 
@@ -95,8 +98,11 @@ COPY = "Take the file as tinyfl wrote it."
 
 def _centre(file: Path, arrays: dict[str, NDArray[Any]], net: Network) -> F32 | None:
     centre = arrays.get("centre")
-    if centre is not None and (centre.dtype.name, centre.shape) != ("float32", (net.outputs,)):
-        raise RunError(f"{file} is damaged: centre is {centre.dtype} {centre.shape}, not float32 ({net.outputs},). {COPY}")
+    if centre is None:
+        return None
+    if (centre.dtype.name, centre.shape) != ("float32", (net.outputs,)) or not np.isfinite(centre).all():
+        form = f"{centre.dtype} {centre.shape}"
+        raise RunError(f"{file} is damaged: centre is not {net.outputs:,} finite float32 numbers but {form}. {COPY}")
     return centre
 
 

@@ -5,7 +5,7 @@ Unknown keys are kept but unchecked: do not trust them when showing them.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, ValidationError, model_validator
@@ -73,6 +73,12 @@ class EvaluationRow(LabelScoresRecord):
     mae: Number | None = None
     mae_ci95: Number | None = None
     r2: Annotated[float, Field(le=1, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_rate_unless_by_class_means(self) -> Self:
+        if (self.adapt_lr is None) != (self.mode == "means"):
+            raise ValueError(f"adapt_lr is {self.adapt_lr}, and mode {self.mode}")
+        return self
 
 
 class FloorRow(LabelScoresRecord):
