@@ -480,7 +480,7 @@ def test_the_page_on_classes_enrols_and_classifies_on_a_board_also_by_a_stock_cl
     with emulating(*emulate) as (url,):
         adapted = json_of(adapt)
         assert adapted["kept"] and adapted["accuracy_on_board"] > 0.6
-    assert adapted["accuracy_on_board"] == pytest.approx(adapted["curve"][0]["accuracy"])
+        assert adapted["accuracy_on_board"] == pytest.approx(adapted["curve"][0]["accuracy"])
         json_of(infer)
         assert (np.load("classes.npy") == np.unique(digits[1], return_inverse=True)[1][20:]).mean() == pytest.approx(
             adapted["accuracy_on_board"]
