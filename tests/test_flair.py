@@ -387,7 +387,7 @@ def test_the_page_on_flair_does_what_it_says(files: dict[str, Path], tmp_path: P
     lines = [shlex.split(line) for block in blocks(PAGE) if block.language == "sh" for line in block.text.splitlines()]
     fewer = {
         "simulate": ["--rounds", "3", "--shots", "2"],
-        "run": ["--rounds", "2", "--cohort", "2", "--tasks", "2"],
+        "run": ["--rounds", "1", "--cohort", "2", "--tasks", "2", "--adapt-lr", "0.1"],
         "plan": [],
     }
     for program, *words in lines:
