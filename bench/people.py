@@ -4,16 +4,19 @@
     python bench/people.py activity WISDM_ar_latest.tar.gz
     python bench/people.py presence room+occupancy+estimation.zip
 
-With the tasks' default settings. A figure is the mean over the people (of presence: the days) that are tested in any of the
+With --keep FOLDER the figures of each seed are kept there, and read instead of measured again: give the same options. With the
+tasks' default settings. A figure is the mean over the people (of presence: the days) that are tested in any of the
 seeds, in per cent, +- half of a 95 % interval over them (Student's t). The last column is the difference from joint training,
 adapted on the most samples, on the same people, seeds and episodes.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from common import learn, provenance
 from scipy.stats import t
 
 from tinyfl import core
-from tinyfl.config import ALGORITHMS, Config
+from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.networks import Network
 from tinyfl.runs import evaluation
@@ -30,6 +33,10 @@ from tinyfl.tasks import NamedTask, Task
 
 Figures = dict[tuple[str, int, int], dict[str, list[float]]]
 """For each start, shots and steps, the accuracy of each person in each seed."""
+
+
+ALGORITHMS = ("tinyreptile", "reptile", "fedavg", "joint")
+"""Those after which a device adapts by steps."""
 
 
 def starts(options: dict[str, Any], seed: int) -> Iterator[tuple[str, Config, Task, Network, F32]]:
@@ -64,6 +71,21 @@ def measure(figures: Figures, name: str, config: Config, task: Task, net: Networ
                 add(figures, (method, shots, LEADING_STEPS), names, values, episodes.device)
 
 
+def of_seed(options: dict[str, Any], seed: int, kept: Path | None) -> Figures:
+    """The figures of one seed: those in the file ``kept`` if there is one, else measured and kept there."""
+    figures: Figures = defaultdict(lambda: defaultdict(list))
+    if kept is None or not kept.exists():
+        for start in starts(options, seed):
+            measure(figures, *start)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps([[*key, held] for key, held in figures.items()]))
+        return figures
+    for name, shots, steps, held in json.loads(kept.read_text()):
+        figures[name, shots, steps].update(held)
+    return figures
+
+
 def shown(values: list[float]) -> str:
     """The mean in per cent, with its interval."""
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
@@ -77,6 +99,7 @@ def main() -> None:
     parser.add_argument("--words", action="store_true", help="keywords: unseen words of unseen speakers")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=0, help="instead of the task's default, for a short trial")
+    parser.add_argument("--keep", type=Path, help="a folder for the figures of each seed")
     given = parser.parse_args()
     options: dict[str, Any] = {"task": given.task, "data": given.data, "tasks": 500}
     options |= {"episodes": "classes", "shots": (1, 5)} if given.words else {}
@@ -84,8 +107,10 @@ def main() -> None:
     figures: Figures = defaultdict(lambda: defaultdict(list))
     began = time.perf_counter()
     for seed in range(given.seeds):
-        for start in starts(options, seed):
-            measure(figures, *start)
+        kept = given.keep / f"{given.task}{'-words' * given.words}-{seed}.json" if given.keep else None
+        for key, held in of_seed(options, seed, kept).items():
+            for name, values in held.items():
+                figures[key][name] += values
     people = {key: {name: float(np.mean(each)) for name, each in held.items()} for key, held in figures.items()}
     shots = sorted({key[1] for key in people})
     print(f"| start | unadapted | {' | '.join(f'{n} samples' for n in shots)} | less joint |")
