@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reference_layers import F32, Layer
-
 from once import contents, once
+from reference_layers import F32, Layer
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
