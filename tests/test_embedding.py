@@ -2,21 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
 import tinyfl
 from tinyfl import core
+from tinyfl.cli.classes import adapt_on
 from tinyfl.config import resolve
 from tinyfl.core import TableSource
 from tinyfl.errors import ConfigError
+from tinyfl.export.infer import _episodes, _on_task
 from tinyfl.networks import Preparation, network
 from tinyfl.networks.layers import Activation, Loss
-from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.adaptation import Initialisation, adapt
 from tinyfl.runs.adapted import adapted
 from tinyfl.runs.learner import learner_of
 from tinyfl.simulation import Run
@@ -111,6 +115,32 @@ def test_augmented_shots_count_in_the_means_and_queries_stay_as_they_are() -> No
     by_hand = adapted(net, theta, moved, episodes.query, (0,), b"")
     told = replace(net, prepared=Preparation(augmented=True))
     np.testing.assert_array_equal(adapted(told, theta, episodes.support, episodes.query, (0,), b"").accuracy, by_hand.accuracy)
+
+
+@pytest.mark.parametrize("name", ["embedding", "easy"])
+def test_an_int8_models_embeddings_are_prepared_as_the_runs(runs: dict[str, Run], name: str) -> None:
+    start = Initialisation.load(runs[name].path)
+    task, episodes, how = _episodes(str(runs[name].path), None, None)
+
+    def run(x: Any) -> Any:
+        rows = np.ascontiguousarray(x.reshape(1, -1, 64))
+        at = np.arange(rows.shape[1], dtype=np.int32)[None]
+        return core.embeddings(start.network.plan, start.theta, TableSource(rows[0], at, labels=np.zeros_like(at)))[0]
+
+    program: Any = SimpleNamespace(input=SimpleNamespace(shape=(64,)), output=SimpleNamespace(shape=(32,)))
+    shots = 5
+    reached = next(row for row in runs[name].evaluation if row["shots"] == shots)
+    assert _on_task(program, run, task, task.episodes("test", 60, shots), how)["accuracy"] == reached["accuracy"]
+    assert len(episodes.device) == 60
+
+
+@pytest.mark.parametrize("name", ["embedding", "easy"])
+def test_a_board_prepares_embeddings_as_the_run_does(runs: dict[str, Run], name: str, tmp_path: Path) -> None:
+    digits = load_digits()
+    np.savez(tmp_path / "device.npz", x=digits.data[:90].astype(np.float32) / 16, y=digits.target[:90])
+    run, data = runs[name].path, tmp_path / "device.npz"
+    found = adapt_on("emulated:posix", run, data, 20)
+    assert found["accuracy_on_board"] == pytest.approx(adapt(run, data, shots=20)["curve"][0]["accuracy"])
 
 
 @pytest.mark.parametrize(

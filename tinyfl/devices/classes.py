@@ -57,9 +57,11 @@ async def _enrol(
         await board.put_plan(network.plan.bytes)
         await board.put_weights(theta)
         sha = sha256(floats(theta)).digest()
-        await classes.start(ClassSet("learner", sha, len(names)))
+        how, counts = network.prepared, [0] * len(names)
+        await classes.start(ClassSet("learner", sha, len(names), centre=how.centre, normalised=how.normalised))
         for x, label in zip(support, labels.tolist(), strict=True):
-            await classes.enrol(label, x, names[label].encode()[:MAX_NAME].decode(errors="ignore"))
+            name = names[label].encode()[:MAX_NAME].decode(errors="ignore")
+            counts[label] = await classes.enrol(label, x, name, counts[label])
         kept = keep and described.areas > 0
         if kept:
             await board.commit(sha)

@@ -12,11 +12,13 @@ from tinyfl.building.toolchains import Toolchain
 from tinyfl.core import F32, TableSource, class_means
 from tinyfl.errors import ConfigError
 from tinyfl.int8.native import Program, load_program, run_native
+from tinyfl.networks import Preparation
 from tinyfl.networks.layers import Loss
 from tinyfl.registry.own import own_code
 from tinyfl.runs.evaluation import mean_and_interval
 from tinyfl.system.files import read_array, write_whole
 from tinyfl.tasks import Episodes, Task, load_task
+from tinyfl.tasks.augmented import augmented
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """Maps inputs (n, *shape) to raw outputs (n, *shape)."""
@@ -102,32 +104,35 @@ def write_array(path: Path, y: NDArray[Any]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes, bool]:
-    """The test devices of a task or a run, or one of a run's test devices, and whether they adapt by class means."""
+def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes, Preparation | None]:
+    """The test devices of a task or a run, or one of a run's test devices, and what they do to embeddings, if they adapt by
+    class means."""
     if not Path(task).is_dir():
         if device is not None:
             raise ConfigError(f"--device {device} needs a run's test devices: give the run's directory as --task.")
         loaded = load_task(own_code({"task": task})["task"], data, 0, standardise=False)  # a foreign model expects raw inputs
-        return loaded, loaded.episodes("test", MAX_DEVICES, 1), False
+        return loaded, loaded.episodes("test", MAX_DEVICES, 1), None
     from tinyfl.runs.finished import origin
 
     source = origin(Path(task), data)
     if source.run is None:
         raise ConfigError(f"{task} has no finished run. Give a run's directory, or a task's name.")
     episodes = source.task.episodes("test", source.run.config.tasks, source.run.row["shots"])
+    net = source.start.network
+    how = net.prepared if net.embeds else None
     if device is None:
-        return source.task, episodes, source.start.network.embeds
+        return source.task, episodes, how
     last = int(episodes.device.max())
     if not 0 <= device <= last:
         raise ConfigError(f"--device {device}: there are test devices 0 to {last:,}. Give one of them.")
-    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1]), source.start.network.embeds
+    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1]), how
 
 
-def _on_task(program: Program, run: Run, task: Task, episodes: Episodes, by_means: bool) -> dict[str, Any]:
-    """Measures the model on the episodes' query sets; ``by_means`` of its embeddings of their support sets."""
+def _on_task(program: Program, run: Run, task: Task, episodes: Episodes, how: Preparation | None) -> dict[str, Any]:
+    """Measures the model on the episodes' query sets; by class means where ``how`` says what devices do to embeddings."""
     values, outputs = prod(program.input.shape), prod(program.output.shape)
-    if by_means and values == prod(task.shape):
-        return _by_means(program, run, task, episodes)
+    if how is not None and values == prod(task.shape):
+        return _by_means(program, run, task, episodes, how)
     if (values, outputs) != (prod(task.shape), task.outputs):
         raise ConfigError(
             f"the model has {values:,} inputs and {outputs:,} outputs, but task {task.name} has {prod(task.shape):,} and "
@@ -153,7 +158,7 @@ def _on_task(program: Program, run: Run, task: Task, episodes: Episodes, by_mean
     return {**result, name: mean, f"{name}_ci95": width if np.isfinite(width) else None}
 
 
-def _by_means(program: Program, run: Run, task: Task, episodes: Episodes) -> dict[str, Any]:
+def _by_means(program: Program, run: Run, task: Task, episodes: Episodes, how: Preparation) -> dict[str, Any]:
     """The accuracy of class means of the model's embeddings, dequantised."""
 
     def embedded(source: TableSource) -> F32:
@@ -161,11 +166,15 @@ def _by_means(program: Program, run: Run, task: Task, episodes: Episodes) -> dic
         real = y if y.dtype == np.float32 else _real(y, program)
         return np.ascontiguousarray(real.reshape(*source.rows.shape, -1), np.float32)
 
-    support, query = episodes.support, episodes.query
+    support = augmented(episodes.support, task.shape) if how.augmented else episodes.support
+    query = episodes.query
     assert support.labels is not None
     assert query.labels is not None
     places = 1 + int(max(support.labels.max(), query.labels.max()))
-    found = class_means(embedded(support), support.labels, embedded(query), query.labels, places=places)
+    found = class_means(
+        embedded(support), support.labels, embedded(query), query.labels,
+        places=places, centre=how.centre, normalised=how.normalised,
+    )  # fmt: skip
     mean, width, devices = mean_and_interval(found.accuracy, np.unique(episodes.device, return_inverse=True)[1])
     standard = task.standardisation is not None and task.standardisation.of_inputs
     result = {"task": task.name, "devices": devices, "samples": query.rows.size, "standardised": standard}

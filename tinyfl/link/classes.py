@@ -94,11 +94,13 @@ class Classes:
                 yield Enrolled(number, count, plain(name))
             first, places = part.next, part.places
 
-    async def enrol(self, number: int, x: F32 | bytes, name: str | None = None) -> int:
-        """Adds a sample to class ``number``, which a ``name`` renames; the class's samples then."""
+    async def enrol(self, number: int, x: F32 | bytes, name: str | None = None, count: int | None = None) -> int:
+        """Adds a sample to class ``number``, which a ``name`` renames; the class's samples then. ``count`` are those before,
+        where the caller knows them."""
         if name is not None and len(name.encode()) > MAX_NAME:
             raise Refused(f"the name {plain(name)!r} has more than {MAX_NAME} bytes. Give a shorter one.")
-        count = next((each.count for each in await self.held() if each.number == number), 0)
+        if count is None:
+            count = next((each.count for each in await self.held() if each.number == number), 0)
         reply = await self._board.blocks(
             lambda **at: messages.Enrol(number=number, count=count, name=name, **at), _bytes(x), WORK_SECONDS
         )
