@@ -23,11 +23,6 @@ EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
 INVALID, BAD_PLAN, MEMORY, STATE, BASE, HASH, NUMERIC, SIZE, FLASH, SOURCE = range(2, 12)
 
 
-@pytest.fixture(scope="module")
-def built(cc: str) -> Board:
-    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
-
-
 @pytest.fixture
 def board(built: Board) -> Board:
     built.start()

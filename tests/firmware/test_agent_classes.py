@@ -6,7 +6,6 @@ import struct
 from typing import Any
 
 import numpy as np
-import peer
 import programs
 import pytest
 from peer import READ, WRITE, Board, floats, sha
@@ -37,11 +36,6 @@ def record(
 ) -> bytes:
     flags = (centre is not None) | normalised << 1
     return struct.pack("<3If", stage, flags, places, threshold) + sha256 + (b"" if centre is None else floats(centre))
-
-
-@pytest.fixture(scope="module")
-def built(cc: str) -> Board:
-    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 @pytest.fixture

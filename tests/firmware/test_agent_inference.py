@@ -4,7 +4,6 @@ import ctypes
 import random
 from typing import Any
 
-import peer
 import programs
 import pytest
 from hypothesis import given, settings
@@ -26,11 +25,6 @@ LAYERS = [dense(1, 6, 1), dense(6, 1, 0)]
 PLAN = plan_bytes(LAYERS, 0)
 LEARNER = resting_bytes(LAYERS)
 THETA = floats([i / 17 for i in range(-9, 10)])
-
-
-@pytest.fixture(scope="module")
-def built(cc: str) -> Board:
-    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import peer
 import pytest
 import reference as ref
 from hypothesis import example, given, settings
@@ -19,11 +18,6 @@ from tinyfl import core
 
 INVALID, MEMORY, STATE, BASE = 2, 4, 5, 6
 PLANNED, READY, LEARNING, LEARNT, FAILED = range(1, 6)
-
-
-@pytest.fixture(scope="module")
-def built(cc: str) -> Board:
-    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 
 def train(board: Board, inner: Inner, theta: F32, **changes: Any) -> Any:

@@ -33,11 +33,6 @@ LOCAL = st.sampled_from([4, 4, 4, 4, 1, 7])
 TRAINED = Inner((Phase(2, rate=0.05), Phase(3, 2, 2, 0.05, pull=0.5)), kept=1, local=4)
 
 
-@pytest.fixture(scope="module")
-def built(cc: str) -> Board:
-    return peer.build(cc, "-fsanitize=undefined", "-fno-sanitize-recover=all")
-
-
 def theta_of(round: int) -> F32:
     """A theta of its own for each round."""
     return (THETA * np.float32(1 + round / 16)).astype(np.float32)
