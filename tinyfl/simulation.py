@@ -20,7 +20,7 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
 from tinyfl.flower.rounds import Federation, Outcome, Progress
-from tinyfl.networks import Network, Preparation, starts_from
+from tinyfl.networks import Network, starts_from
 from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures
@@ -91,18 +91,13 @@ class _Job(Learner):
     sampler: Sampler
     progress: Callable[[Progress], None]
 
-    def prepared(self, theta: F32) -> Network:
-        """The network of unseen devices, which have these weights."""
-        if not self.result.embeds:
-            return self.result
-        algorithm, devices = self.algorithm.algorithm, self.config.devices
-        how = preparation(algorithm, self.task, self.result, theta, devices, self.engine)
-        return replace(self.result, prepared=how)
-
     def without_head(self, theta: F32) -> tuple[Network, F32]:
         """The network of unseen devices and its weights, from those of training."""
-        own = theta[: self.result.parameters]
-        return self.prepared(own), own
+        net, own = self.result, theta[: self.result.parameters]
+        if net.embeds:
+            how = preparation(self.algorithm.algorithm, self.task, net, own, self.config.devices, self.engine)
+            net = replace(net, prepared=how)
+        return net, own
 
 
 def simulate(
@@ -166,9 +161,10 @@ def simulate(
         with interrupt_message(lambda: f"stopped. {go_on}"):
             outcome, boards = _train(directory, job, over or here, on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
-            run = _finish(directory, job, outcome, boards)
+            net, theta = job.without_head(outcome.state.theta)
+            run = _finish(directory, job, net, theta, outcome, boards)
             if page:
-                _report(directory, job, run, tell)
+                _report(directory, job, net, run, tell)
             return run
 
 
@@ -279,9 +275,9 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
 
 
-def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
-    """The rows of each theta, all on the same episodes."""
-    curves = len(thetas) * len(evaluation.modes_of(job.result)) * len(job.config.shots)
+def _evaluate(job: _Job, learners: dict[str, tuple[Network, F32]]) -> dict[str, list[Row]]:
+    """The rows of each network with its weights, all on the same episodes."""
+    curves = len(learners) * len(evaluation.modes_of(job.result)) * len(job.config.shots)
     done = 0
 
     def tick() -> None:
@@ -300,11 +296,8 @@ def _evaluate(job: _Job, thetas: dict[str, F32]) -> dict[str, list[Row]]:
         "tick": tick,
     }
     if isinstance(task, Elsewhere):
-        return {name: elsewhere.measure(task, *job.without_head(theta), **settings) for name, theta in thetas.items()}
-    return {
-        name: evaluation.measure(task, *job.without_head(theta), engine=job.engine, **settings)
-        for name, theta in thetas.items()
-    }
+        return {name: elsewhere.measure(task, *learner, **settings) for name, learner in learners.items()}
+    return {name: evaluation.measure(task, *learner, engine=job.engine, **settings) for name, learner in learners.items()}
 
 
 def _floor(job: _Job) -> list[dict[str, Any]]:
@@ -356,26 +349,27 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
     }
 
 
-def _by_device(job: _Job, theta: F32, rows: list[Row]) -> dict[str, Any]:
+def _by_device(job: _Job, net: Network, theta: F32, rows: list[Row]) -> dict[str, Any]:
     """Each test device's result, at the rate of the leading row; nothing where the devices are elsewhere."""
     if isinstance(job.task, Elsewhere):
         return {}
     config = job.config
     return by_device(
-        job.task, *job.without_head(theta), rows, tasks=config.tasks, clip=config.clip, adaptation=job.algorithm.adaptation,
+        job.task, net, theta, rows, tasks=config.tasks, clip=config.clip, adaptation=job.algorithm.adaptation,
         engine=job.engine,
     )  # fmt: skip
 
 
-def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[dict[str, Any]]) -> Run:
-    """Evaluates, and writes initialisation.npz and result.json."""
-    rows = _evaluate(job, {"learnt": outcome.state.theta, "start": job.start})
-    net, theta = job.without_head(outcome.state.theta)
+def _finish(
+    directory: RunDirectory, job: _Job, net: Network, theta: F32, outcome: Outcome, boards: list[dict[str, Any]]
+) -> Run:
+    """Evaluates ``net`` with ``theta``, and writes initialisation.npz and result.json."""
+    rows = _evaluate(job, {"learnt": (net, theta), "start": job.without_head(job.start)})
     result = {
         **_result(job, outcome, rows, boards),
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
-        **_by_device(job, outcome.state.theta, rows["learnt"]),
+        **_by_device(job, net, theta, rows["learnt"]),
     }
     result["worse_than_floor"] = evaluation.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)
@@ -391,7 +385,7 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
         adaptation=job.config.algorithm if job.algorithm.adapts else "",
         adapt_lr_batch=_rate(rows["learnt"], "batch"),
         adapt_lr_stream=_rate(rows["learnt"], "stream"),
-        **_prepared(net.prepared),
+        **net.prepared.arrays(),
         **standard.arrays(),
         config_sha256=job.config.sha256(),
     )
@@ -401,19 +395,13 @@ def _finish(directory: RunDirectory, job: _Job, outcome: Outcome, boards: list[d
     return Run(directory.path, result, theta)
 
 
-def _prepared(how: Preparation) -> dict[str, Any]:
-    """What happens to embeddings, for a file; nothing where they are used as they are."""
-    centre = {} if how.centre is None else {"centre": how.centre}
-    return centre | {name: True for name in ("normalised", "augmented") if getattr(how, name)}
-
-
 def _rate(rows: Sequence[Row], mode: evaluation.Mode) -> float:
     """The rate of the first row of a mode; 0 without one, as class means have none."""
     return next((row.adapt_lr for row in rows if row.mode == mode and row.adapt_lr is not None), 0.0)
 
 
-def _report(directory: RunDirectory, job: _Job, run: Run, tell: Callable[[str], object]) -> None:
+def _report(directory: RunDirectory, job: _Job, net: Network, run: Run, tell: Callable[[str], object]) -> None:
     from tinyfl.report.page import write_report
 
-    net, (_, start) = job.prepared(run.theta), job.without_head(job.start)
+    start = job.start[: net.parameters]
     write_report(directory, job.config, job.task, net, run.theta, start, run.result, job.algorithm.adaptation, tell)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,11 @@ class Preparation:
     centre: F32 | None = None
     normalised: bool = False
     augmented: bool = False
+
+    def arrays(self) -> dict[str, Any]:
+        """For a file; nothing where embeddings are used as they are."""
+        centre = {} if self.centre is None else {"centre": self.centre}
+        return centre | {name: True for name in ("normalised", "augmented") if getattr(self, name)}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values,
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
-from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, after_words
+from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, after_words, compares
 from tinyfl.runs.tables import metric
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -365,8 +365,7 @@ def _evaluation(config: Config, result: Result) -> str:
             texts += of_values(row) if values else []
             texts += of_labels(row) if labels else []
         texts.append(f"{learnt['tasks']:,}")
-        leading_row = learnt["steps"] == LEADING_STEPS or learnt["mode"] == "means"
-        kind = "lead" if leading_row else "first" if learnt["steps"] == 0 else ""
+        kind = "lead" if compares(learnt) else "first" if learnt["steps"] == 0 else ""
         body += f'<tr class="{kind}"><td>{html.text(learnt["mode"])}</td>{html.cells(texts)}</tr>'
     floor = "".join(
         f" {html.text(method(f)).capitalize()}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"]

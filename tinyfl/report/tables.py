@@ -6,7 +6,7 @@ from typing import Any
 from tinyfl.report import html
 from tinyfl.report.html import counted
 from tinyfl.report.verdict import reached
-from tinyfl.runs.evaluation import LEADING_STEPS, leads
+from tinyfl.runs.evaluation import LEADING_STEPS, compares
 from tinyfl.runs.tables import METRICS, metric
 
 Row = Mapping[str, Any]
@@ -62,10 +62,7 @@ def _confusion(found: Result) -> str:
 
 def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
     """What several runs reach and what it took, a row each."""
-    rows_of = [
-        {(row["shots"], row["mode"]): row for row in result["evaluation"] if row["steps"] == LEADING_STEPS or leads(row)}
-        for result in results
-    ]
+    rows_of = [{(row["shots"], row["mode"]): row for row in result["evaluation"] if compares(row)} for result in results]
     settings = sorted({setting for rows in rows_of for setting in rows})
     best = {setting: _best([rows[setting] for rows in rows_of if setting in rows]) for setting in settings}
     head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))

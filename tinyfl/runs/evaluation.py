@@ -39,10 +39,14 @@ def modes_of(network: Network) -> tuple[Mode, ...]:
     return ("means",) if network.embeds else MODES
 
 
-def leads(row: "Row | Mapping[str, Any]") -> bool:
-    """Whether reports lead with this row of an evaluation: LEADING_STEPS full-batch steps, or class means."""
-    mode, steps = (row.mode, row.steps) if isinstance(row, Row) else (row["mode"], row["steps"])
-    return mode == "means" or (mode, steps) == ("batch", LEADING_STEPS)
+def compares(row: Mapping[str, Any]) -> bool:
+    """Whether initialisations are compared by this row of an evaluation: after LEADING_STEPS in its mode, or by class means."""
+    return bool(row["mode"] == "means" or row["steps"] == LEADING_STEPS)
+
+
+def leads(row: Mapping[str, Any]) -> bool:
+    """Whether reports lead with this row: after LEADING_STEPS full-batch steps, or by class means."""
+    return compares(row) and row["mode"] != "stream"
 
 
 def after_words(rows: Sequence[Mapping[str, Any]], steps: str = "steps") -> str:

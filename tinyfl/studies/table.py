@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyfl.algorithms import Returns
 from tinyfl.errors import InstallError
-from tinyfl.runs.evaluation import LEADING_STEPS, leads, mean_and_interval
+from tinyfl.runs.evaluation import compares, leads, mean_and_interval
 from tinyfl.runs.tables import as_csv, metric
 from tinyfl.studies.beside import Column, beside
 from tinyfl.studies.device import device_cost
@@ -221,14 +221,14 @@ def _differences(runs: Sequence[_Runs], axes: Sequence[Axis]) -> list[Row]:
 
 
 def _paired(mine: Mapping[Any, Result], theirs: Mapping[Any, Result]) -> list[Row]:
-    """The differences of the runs of the same seeds, after LEADING_STEPS; those only that were measured on as many devices."""
+    """The differences of the runs of the same seeds, in the rows that compare; those that were measured on as many devices."""
     rows = []
     pairs = [(mine[seed], theirs[seed]) for seed in mine if seed in theirs]
     if not pairs:
         return []
     key = metric(pairs[0][0]["evaluation"])
     for row in pairs[0][0]["evaluation"]:
-        if row["steps"] != LEADING_STEPS and not leads(row):
+        if not compares(row):
             continue
         both = [(_like(row, a["evaluation"]), _like(row, b["evaluation"])) for a, b in pairs]
         if any(a is None or b is None or a["tasks"] != b["tasks"] for a, b in both):
@@ -258,9 +258,7 @@ def _like(row: Row, rows: Sequence[Row]) -> Row | None:
 
 def _lists(result: Result, row: Row) -> bool:
     """Whether ``row`` of the evaluation is the one of which ``result`` lists every device."""
-    return (row["mode"], row["shots"], row["steps"]) in [
-        (mode, *(result["per_device"][key] for key in ("shots", "steps"))) for mode in ("batch", "means")
-    ]
+    return row["mode"] != "stream" and all(row[key] == result["per_device"][key] for key in ("shots", "steps"))
 
 
 def _apart(mine: Mapping[str, float | None], theirs: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from tinyfl.flower.rounds import Progress as ProgressReport
 from tinyfl.registry.chosen import Chosen
 from tinyfl.report import html
 from tinyfl.report.verdict import method, without_a_network
-from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.evaluation import LEADING_STEPS, compares
 
 if TYPE_CHECKING:
     from tinyfl.costs import Cost, Operation
@@ -94,7 +94,7 @@ def _evaluation(console: Terminal, result: dict[str, Any], title: str) -> None:
             continue
         cells = [learnt["mode"], str(learnt["shots"]), str(learnt["steps"]), _figure(learnt)]
         cells += [_figure(starts[number])] if starts else []
-        lead = learnt["steps"] == LEADING_STEPS or learnt["mode"] == "means"
+        lead = compares(learnt)
         cells += [_figure(floors[learnt["shots"]]) if lead else "" for _ in beside]
         table.add_row(*cells, style="bold" if lead else "")
     console.print(table)
