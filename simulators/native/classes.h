@@ -70,6 +70,20 @@ static void classify_queries(const tinyfl_problems *p, const group *g, const tin
     }
 }
 
+/* Each class's mean, as distances are to it, and its samples. */
+static void write_means(const tinyfl_problems *p, const group *g, const tinyfl_means *means)
+{
+    for (int l = 0; l < g->used; l++)
+        for (size_t k = 0; k < p->places; k++) {
+            const size_t at = (g->first + (size_t)l) * p->places + k;
+            const uint32_t count = lane_of_word(means->counts[k], l);
+            const float share = 1.0f / (count > 0 ? (float)count : 1.0f);
+            p->counts[at] = (int32_t)count;
+            for (size_t i = 0; i < p->size; i++)
+                p->means[at * p->size + i] = lane(means->sums[k * p->size + i], l) * share;
+        }
+}
+
 /* The problems from `first` on, in `memory` of tinyfl_means_bytes, the centre, an embedding and places reals. */
 static void classify(const tinyfl_problems *p, size_t first, void *memory)
 {
@@ -89,6 +103,8 @@ static void classify(const tinyfl_problems *p, size_t first, void *memory)
         tinyfl_means_prepare(&means, embedding);
         tinyfl_means_add(&means, label_at(&g, p->support_labels, p->shots, s), embedding);
     }
+    if (p->means)
+        write_means(p, &g, &means);
     classify_queries(p, &g, &means, embedding);
 }
 

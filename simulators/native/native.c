@@ -389,7 +389,7 @@ int tinyfl_native_embed(const tinyfl_embedding *e, int lanes, int threads)
 int tinyfl_native_classify(const tinyfl_problems *p)
 {
     if (!p || !p->support || !p->query || !p->support_labels || !p->query_labels || !p->loss || !p->accuracy || !p->nearest ||
-        p->shots == 0 || p->queries == 0 || p->size == 0 || p->places == 0 || (uint64_t)p->size * p->places > TINYFL_MAX_VALUES)
+        !p->means != !p->counts || p->shots == 0 || p->queries == 0 || p->size == 0 || p->places == 0 || (uint64_t)p->size * p->places > TINYFL_MAX_VALUES)
         return TINYFL_EINVAL;
     const tinyfl_engine *engine = engine_of(p->count > 1 ? tinyfl_native_lanes() : 1);
     const size_t reals = ((size_t)p->size + 1) * p->places + 2 * (size_t)p->size + p->places;

@@ -88,6 +88,8 @@ typedef struct {
     float *loss;      /* (count): mean of the prototypes' loss over the queries that count */
     float *accuracy;  /* (count) */
     int32_t *nearest; /* (count, queries): the class, -1 for none */
+    float *means;     /* (count, places, size): each class's mean, 0 without samples; or NULL */
+    int32_t *counts;  /* (count, places): its samples; or NULL, as means */
 } tinyfl_problems;
 
 #define TINYFL_MAX_PICKS 64

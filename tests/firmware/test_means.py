@@ -137,12 +137,20 @@ def test_problems_in_lanes_are_solved_as_in_the_reference(kind: Any, problems: i
     centre = rng.normal(size=size).astype(np.float32) if centred else None
     support, query = some(rng, problems, shots, size), rng.normal(size=(problems, queries, size)).astype(np.float32)
     labels = [rng.integers(0, places, (problems, count)).astype(np.int32) for count in (shots, queries)]
-    got = native.class_means(support, labels[0], query, labels[1], places=places, centre=centre, normalised=normalised)
+    got = native.class_means(
+        support, labels[0], query, labels[1], places=places, centre=centre, normalised=normalised, means=True
+    )
+    assert got.means is not None
+    assert got.counts is not None
     for p in range(problems):
         means, losses = Means(size, places, centre, normalised), []
         for e, number in zip(support[p], labels[0][p], strict=True):
             with np.errstate(over="ignore", invalid="ignore"):
                 means.add(number, means.prepared(e))
+        for k in range(places):
+            share = np.float32(1) / np.float32(max(means.counts[k], 1))
+            np.testing.assert_array_equal(got.means[p, k], means.sums[k] * share)
+            assert got.counts[p, k] == means.counts[k]
         for q, (e, own) in enumerate(zip(query[p], labels[1][p], strict=True)):
             prepared = means.prepared(e)
             nearest, _ = means.nearest(prepared, np.inf)

@@ -131,6 +131,8 @@ class Problems(ctypes.Structure):
         ("loss", ctypes.c_void_p),
         ("accuracy", ctypes.c_void_p),
         ("nearest", ctypes.c_void_p),
+        ("means", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
     )
 
 

@@ -36,11 +36,16 @@ def embeddings(plan: Plan, theta: F32, source: TableSource, *, engine: Engine = 
 class Classified:
     """Each problem's loss and accuracy, float32 (problems,), and the nearest class of each query, int32 (problems, queries),
     -1 for none. The loss is the mean, over the queries whose class has support, of the cross-entropy of the softmax over minus
-    the squared distances (Snell et al. 2017, arXiv:1703.05175, equation 2)."""
+    the squared distances (Snell et al. 2017, arXiv:1703.05175, equation 2).
+
+    If requested, the mean of each class, float32 (problems, places, size), 0 without samples, and the number of those, int32
+    (problems, places)."""
 
     loss: F32
     accuracy: F32
     nearest: I32
+    means: F32 | None
+    counts: I32 | None
 
 
 def class_means(
@@ -52,12 +57,14 @@ def class_means(
     places: int,
     centre: F32 | None = None,
     normalised: bool = False,
+    means: bool = False,
 ) -> Classified:
     """Assigns each query to the class with the nearest mean of support embeddings.
 
     support (problems, shots, size) and query (problems, queries, size) are embeddings, float32; their labels, int32 (problems,
     shots) and (problems, queries), are below ``places``. ``centre`` float32 (size,) is first subtracted from each embedding,
-    which is then scaled to norm 1 if ``normalised``. Raises ValueError if arrays do not fit one another.
+    which is then scaled to norm 1 if ``normalised``. ``means`` requests the means themselves. Raises ValueError if arrays do
+    not fit one another.
     """
     problems, shots, size = support.shape
     queries = query.shape[1]
@@ -67,11 +74,18 @@ def class_means(
     check_array(query_labels, np.int32, (problems, queries), "query_labels")
     if centre is not None:
         check_array(centre, np.float32, (size,), "centre")
-    result = Classified(np.zeros(problems, np.float32), np.zeros(problems, np.float32), np.zeros((problems, queries), np.int32))
+    result = Classified(
+        np.zeros(problems, np.float32),
+        np.zeros(problems, np.float32),
+        np.zeros((problems, queries), np.int32),
+        np.zeros((problems, places, size), np.float32) if means else None,
+        np.zeros((problems, places), np.int32) if means else None,
+    )
     job = binding.Problems(
         size, places, address(centre), normalised, problems, shots, queries,
         address(support), address(query), address(support_labels), address(query_labels),
         address(result.loss), address(result.accuracy), address(result.nearest),
+        address(result.means), address(result.counts),
     )  # fmt: skip
     check_code(library().tinyfl_native_classify(ctypes.byref(job)))
     return result

@@ -13,8 +13,6 @@ from tinyfl.system.files import npz, write_whole
 from tinyfl.tasks import Task, numbers
 from tinyfl.tasks.augmented import augmented
 
-TINY = np.float32(1e-30)
-
 LEAST_SIDE = 24
 """Rows and columns from which on a pixel is little: images of 8 x 8 are told apart worse when moved."""
 
@@ -24,17 +22,18 @@ BASE_DEVICES, BASE_SAMPLES = 250, 20
 
 def class_means(network: Network, theta: F32, support: TableSource, classes: int) -> tuple[F32, I32]:
     """The mean embedding of the samples of each of ``classes`` in a device's ``support``, float32 (classes, size), and their
-    numbers, int32 (classes,); a mean is 0 where there are none. Bit for bit those of firmware/core/means.h, but for the
-    last bit of embeddings that are normalised."""
+    numbers, int32 (classes,); a mean is 0 where there are none."""
     how = network.prepared
     support = augmented(support, network.shape) if how.augmented else support
     assert support.labels is not None
-    sums, counts = np.zeros((classes, network.outputs), np.float32), np.zeros(classes, np.int32)
-    for embedding, label in zip(core.embeddings(network.plan, theta, support)[0], support.labels[0], strict=True):
-        centred = embedding if how.centre is None else embedding - how.centre
-        sums[label] += centred / max(np.linalg.norm(centred), TINY) if how.normalised else centred
-        counts[label] += 1
-    return sums * (np.float32(1) / np.maximum(counts, 1).astype(np.float32))[:, None], counts
+    shots = core.embeddings(network.plan, theta, support)
+    found = core.class_means(
+        shots, support.labels, shots, support.labels,
+        places=classes, centre=how.centre, normalised=how.normalised, means=True,
+    )  # fmt: skip
+    assert found.means is not None
+    assert found.counts is not None
+    return found.means[0], found.counts[0]
 
 
 def preparation(
