@@ -148,8 +148,8 @@ typedef struct {
     uint8_t request[TINYFL_BUFFER + TINYFL_CRC_BYTES], reply[TINYFL_BUFFER + TINYFL_CRC_BYTES];
 } tinyfl_agent;
 
-/* Loads the newest valid model slot, opens the program, and loads the committed classes, if there are any. The arena must be aligned like a pointer
- * and outlive the agent. */
+/* Loads the newest valid model slot, opens the program, and loads the committed classes, if there are any. The arena must be
+ * aligned like a pointer and outlive the agent. */
 void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena, size_t bytes);
 
 /* Reads received bytes, answers a request, learns from one sample, or sleeps. */

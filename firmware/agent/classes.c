@@ -58,7 +58,8 @@ static int take_set(tinyfl_agent *agent, size_t count)
     const uint32_t places = tinyfl_word_at(record + PLACES);
     float threshold;
     memcpy(&threshold, record + THRESHOLD, sizeof threshold);
-    if (stage > TINYFL_OF_PROGRAM || flags > (CENTRED | NORMALISED) || places == 0 || places > TINYFL_MAX_CLASSES || !(threshold >= 0.0f))
+    if (stage > TINYFL_OF_PROGRAM || flags > (CENTRED | NORMALISED) || places == 0 || places > TINYFL_MAX_CLASSES ||
+        !(threshold >= 0.0f))
         return TINYFL_REFUSED_INVALID;
     const uint32_t size = stage_size(agent, stage, &sha);
     if (size == 0)

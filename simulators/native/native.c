@@ -80,7 +80,8 @@ size_t tinyfl_native_working_bytes(const tinyfl_plan *plan, int lanes, uint32_t 
     const tinyfl_engine *engine = engine_of(lanes);
     if (!engine)
         return 0;
-    return tinyfl_engine_reals(plan, ways) * engine->bytes_per_real + tinyfl_native_weights(plan) * (size_t)(lanes + 1) * sizeof(int64_t);
+    const size_t sums = tinyfl_native_weights(plan) * (size_t)(lanes + 1) * sizeof(int64_t);
+    return tinyfl_engine_reals(plan, ways) * engine->bytes_per_real + sums;
 }
 
 /* One of the adaptations in a race, and how far it is. */
@@ -389,7 +390,8 @@ int tinyfl_native_embed(const tinyfl_embedding *e, int lanes, int threads)
 int tinyfl_native_classify(const tinyfl_problems *p)
 {
     if (!p || !p->support || !p->query || !p->support_labels || !p->query_labels || !p->loss || !p->accuracy || !p->nearest ||
-        !p->means != !p->counts || p->shots == 0 || p->queries == 0 || p->size == 0 || p->places == 0 || (uint64_t)p->size * p->places > TINYFL_MAX_VALUES)
+        !p->means != !p->counts || p->shots == 0 || p->queries == 0 || p->size == 0 || p->places == 0 ||
+        (uint64_t)p->size * p->places > TINYFL_MAX_VALUES)
         return TINYFL_EINVAL;
     const tinyfl_engine *engine = engine_of(p->count > 1 ? tinyfl_native_lanes() : 1);
     const size_t reals = ((size_t)p->size + 1) * p->places + 2 * (size_t)p->size + p->places;

@@ -44,7 +44,8 @@ typedef struct {
     float *updates; /* (count, weights): each phi, or theta if it is left out; or NULL */
     float *kept;    /* (count, weights of the local layers): each device's own, NaN where it has none; replaced by those after a
                        successful round; or NULL */
-    float *loss;    /* (count): mean loss over the round's samples, each before learning from it, without support sets; infinite on failure */
+    float *loss;    /* (count): mean loss over the round's samples, each before learning from it, without support sets; infinite
+                       on failure */
     int32_t *code;  /* (count): TINYFL_OK, or the reason why the device's update is left out of the sum */
     const atomic_int *stop; /* checked before every sample: a value other than 0 ends the call with TINYFL_ESTOPPED */
 } tinyfl_cohort;

@@ -1,7 +1,7 @@
 /* Common code of the ports to Cortex-M chips. The build defines, from the board's manifest: TINYFL_BOARD, TINYFL_CLOCK,
- * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 4 (3
- * and 4, the store's areas, are 0 where there is none), and for its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT, TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT,
- * TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
+ * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 4 (3 and 4,
+ * the store's areas, are 0 where there is none), and for its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT,
+ * TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT, TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
 #ifndef TINYFL_CORTEX_M_H
 #define TINYFL_CORTEX_M_H
 

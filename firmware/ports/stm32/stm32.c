@@ -1,7 +1,7 @@
 /* STM32F401, F405/407, F446 and F746 by their registers (ST's reference manuals RM0368, RM0090, RM0390, RM0385): any USART
- * whose pins the manifest names, slots and the store's areas in sectors of flash. The clock comes from the internal 16 MHz oscillator, so
- * that no crystal need be known; up to 84 MHz (F401), 168 MHz (F405, F446) or 180 MHz (F746) the core's voltage is enough as
- * it is after reset. */
+ * whose pins the manifest names, slots and the store's areas in sectors of flash. The clock comes from the internal 16 MHz
+ * oscillator, so that no crystal need be known; up to 84 MHz (F401), 168 MHz (F405, F446) or 180 MHz (F746) the core's voltage
+ * is enough as it is after reset. */
 #include "stm32.h"
 
 #define OSCILLATOR 16000000u
