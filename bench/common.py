@@ -20,7 +20,7 @@ from tinyfl.tasks import Task
 
 
 def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
-    """The theta of a run with these options."""
+    """The network of unseen devices, and its theta, of a run with these options."""
     config, learner = fitted(resolve(options))
     task, net = learner.task, learner.network
     fleet, algorithm = NativeFleet(task, net, config.devices), config.build()
@@ -28,7 +28,7 @@ def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
     for round in range(config.rounds):
         cohort = draw_cohort(config.seed, round, config.cohort, config.devices)
         state = algorithm.outer(state, fleet.run(cohort, round, state.theta, algorithm.inner(round)))
-    return config, task, net, state.theta
+    return config, task, *learner.for_unseen(algorithm, state.theta, config.devices)
 
 
 def adapted(rows: list[Row], steps: int, mode: str = "batch") -> Row:

@@ -27,6 +27,7 @@ from tinyfl import core
 from tinyfl.config import resolve
 from tinyfl.networks.layers import Loss
 from tinyfl.runs import evaluation
+from tinyfl.runs.adapted import adapted
 
 SEEDS = (100, 101)
 FINE = (0.015, 0.025, 0.03)
@@ -123,12 +124,14 @@ def validation(task: str, data: dict[str, Any], options: dict[str, Any], seed: i
     config, trained_task, net, theta = learn(**{"task": task, **data}, rounds=rounds, seed=seed, **options)
     shots = config.shots[-1 if "data" in data else 0]
     episodes = trained_task.episodes("validation", evaluation.VALIDATION_EPISODES, shots)
+    if net.embeds:
+        return float(1 - adapted(net, theta, episodes.support, episodes.query, (0,), b"").accuracy.mean()), 0.0
     figures = []
     for rate in sorted((*evaluation.RATES, *(FINE if task == "waves" else ()))):
         inner = evaluation.inner_loop("batch", episodes.support.samples, 10, rate, config.clip)
-        adapted = core.adapt(net.plan, theta, episodes.support, episodes.query, (10,), inner)
+        found = core.adapt(net.plan, theta, episodes.support, episodes.query, (10,), inner)
         classifies = net.loss is Loss.softmax_cross_entropy
-        figures.append((float(1 - adapted.accuracy.mean() if classifies else adapted.loss.mean(dtype=np.float64)), rate))
+        figures.append((float(1 - found.accuracy.mean() if classifies else found.loss.mean(dtype=np.float64)), rate))
     return min(figures)
 
 

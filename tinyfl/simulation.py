@@ -26,7 +26,6 @@ from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import elsewhere, evaluation
-from tinyfl.runs.class_means import preparation
 from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
@@ -93,11 +92,7 @@ class _Job(Learner):
 
     def without_head(self, theta: F32) -> tuple[Network, F32]:
         """The network of unseen devices and its weights, from those of training."""
-        net, own = self.result, theta[: self.result.parameters]
-        if net.embeds:
-            how = preparation(self.algorithm.algorithm, self.task, net, own, self.config.devices, self.engine)
-            net = replace(net, prepared=how)
-        return net, own
+        return self.for_unseen(self.algorithm.algorithm, theta, self.config.devices, self.engine)
 
 
 def simulate(

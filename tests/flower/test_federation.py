@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flaky import HERE, FlakyGrid, remote_grid, serving, strategy, theta_over, three_nodes
 from fleet_of_24 import COHORT, FLEET, ROUNDS, SIZE, TASK, THETA
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg
 
@@ -24,6 +24,7 @@ from tinyfl.fleet import Event, spans
 from tinyfl.fleets.assembly import opened
 from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
+from tinyfl.flower.client_app import app
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
 from tinyfl.flower.remote import call_roll
@@ -64,22 +65,38 @@ def test_a_keras_file_is_learnt_by_gateways_that_do_not_have_it(quick: None, tmp
     assert there.theta[:8].tobytes() == model.get_weights()[0].tobytes(), "the file's frozen layer"
 
 
-def test_two_gateways_learn_prototypes_to_the_theta_of_one_process(quick: None, tmp_path: Path) -> None:
-    """They see by the network, which has no head, that a device's classes come in turn."""
+OWN_STREAMS: dict[str, dict[str, Any]] = {
+    "prototypes": {"algorithm": "protonet", "network": "conv-4-8", "samples": 11},
+    "classes": {"algorithm": "embedding", "network": "mlp-8", "samples": 8},
+}
+
+
+@pytest.mark.parametrize("streams", OWN_STREAMS)
+def test_nodes_make_the_streams_that_the_algorithm_needs(quick: None, tmp_path: Path, streams: str) -> None:
+    """Two gateways, and two nodes without one, learn the theta of one process."""
     options: dict[str, Any] = {
-        "task": "digits", "algorithm": "protonet", "network": "conv-4-8", "devices": 4, "cohort": 4, "rounds": 2, "samples": 11,
-        "tasks": 2, "seed": 5,
+        "task": "digits", "devices": 4, "cohort": 4, "rounds": 2, "tasks": 2, "seed": 5, **OWN_STREAMS[streams],
     }  # fmt: skip
     here = simulate(out=tmp_path / "here", page=False, **options)
     run_config = to_run_config(options)
     with opened([Part(native=3)]) as first, opened([Part(native=1)], 3) as second:
         gateways = [Gateway(name, site, read_allowed(), tell=lambda _: None) for name, site in (("a", first), ("b", second))]
-        grid = FlakyGrid({
+        at_gateways = FlakyGrid({
             node: lambda message, gateway=gateway: gateway(message.metadata.message_type, message.content, run_config)
             for node, gateway in zip((9, 4), gateways, strict=True)
         })  # fmt: skip
-        there = simulate(over=partial(over_nodes, grid), out=tmp_path / "there", page=False, **options)
+        there = simulate(over=partial(over_nodes, at_gateways), out=tmp_path / "gateways", page=False, **options)
     assert there.theta.tobytes() == here.theta.tobytes()
+    contexts = [Context(1, part, {"partition-id": part, "num-partitions": 2}, RecordDict(), run_config) for part in (0, 1)]
+    alone = FlakyGrid({9 - part: partial(_of_the_app, context) for part, context in enumerate(contexts)})
+    there = simulate(over=partial(over_nodes, alone), out=tmp_path / "nodes", page=False, **options)
+    assert there.theta.tobytes() == here.theta.tobytes()
+
+
+def _of_the_app(context: Context, message: Message) -> RecordDict | Error:
+    """What our ClientApp says."""
+    reply = app(message, context)
+    return reply.error if reply.has_error() else reply.content
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_a_node
 from tinyfl.flower.sites import SAID, SHARE, read_record, record
 from tinyfl.networks import Network
-from tinyfl.runs.learner import learner_of, refuse_misfit
+from tinyfl.runs.learner import learner_of, refuse_misfit, task_for
 from tinyfl.system import cache
-from tinyfl.tasks import targets_for, with_streams
 from tinyfl.tasks.sites import Share
 
 CLOSE_SECONDS = 0.5
@@ -109,7 +108,7 @@ class Gateway:
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._resources = ExitStack()
-        self._run: tuple[dict[str, Any], Network | None, Any] | None = None
+        self._run: tuple[dict[str, Any], tuple[Network, str] | None, Any] | None = None
         self._fleet: Fleet
         self._last_reply: tuple[Any, RecordDict] | None = None
         self._defect = ""
@@ -201,30 +200,29 @@ class Gateway:
         lost = "".join(f"; device {event.device} {event.what}: {event.detail}" for event in self._events)
         self._log(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
 
-    def _fleet_of(self, options: dict[str, Any], network: Network | None) -> Fleet:
+    def _fleet_of(self, options: dict[str, Any], network: tuple[Network, str] | None) -> Fleet:
         """The site's devices, set up for a run with these options; reused until the options change."""
         run = options, network, None
         if run != self._run:
             self._resources.close()
             self._run = None
             own = {"data": self._data} if self._data else {}
-            given = {**own, **({"network": network} if network else {})}  # no file of the run is opened for these
+            given = {*own, *(("network",) if network else ())}  # no file of the run is opened for these
             refuse_extensions(options, self._allowed)
             refuse_paths({key: value for key, value in options.items() if key not in given}, self._allowed)
             config = resolve({**options, **own}, installed=True)
             if network is None:
                 learner = learner_of(config)
                 task, net = learner.task, learner.network
-            else:  # the coordinator's, which knows the kind of targets, and the algorithm
-                task = replace(config, targets=config.targets or targets_for(network.loss)).load_task()
-                task, net = with_streams(task, "prototypes" if network.embeds else "task"), network
-                refuse_misfit(net, task, net.name, any_targets=config.own_data)  # the coordinator's data may have another shape
+            else:
+                net, trains = network
+                task = task_for(config, net, trains)
             work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
             self._run = run
         return self._fleet
 
-    def _fleet_with(self, share: Share, options: dict[str, Any], network: Network | None) -> Fleet:
+    def _fleet_with(self, share: Share, options: dict[str, Any], network: tuple[Network, str] | None) -> Fleet:
         """The devices of this gateway's own data, simulated, for a run with these options; reused until they change."""
         run = options, network, share.to_json()
         if run != self._run:
@@ -233,11 +231,11 @@ class Gateway:
             if self._own is None or network is None:
                 raise ConfigError("it has no data of its own any more. Give its file with data or --data, and start it again.")
             config = resolve(options, installed=True)
-            task = self._own.task(share, config)
-            refuse_misfit(network, task, network.name)
+            net, task = network[0], self._own.task(share, config)
+            refuse_misfit(net, task, net.name)
             first, last = share.devices("train")[[0, -1]].tolist()
             site = Site((Station(Part(native=last - first + 1), first, ()),), [])
-            work = Training(task, network, FASTEST, config.seconds, _memory(self.name))
+            work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
             self._fleet = self._resources.enter_context(training(site, work, self._events.append))
             self._run = run
         return self._fleet

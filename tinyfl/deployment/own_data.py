@@ -66,9 +66,10 @@ class OwnData:
         self, asked: Mapping[str, Any], share: Share, content: RecordDict, arrays: ArrayRecord | None, config: Config
     ) -> Mapping[str, Any]:
         """The results on this site's held-out devices, as sums over them."""
-        network, task = read_network(content), self.task(share, config)
-        if network is None:
+        said, task = read_network(content), self.task(share, config)
+        if said is None:
             raise _unreadable("no network")
+        network, _ = said
         refuse_misfit(network, task, network.name)
         theta = read_theta(arrays) if arrays else None
         found = [answered(task, network, theta, case) for case in asked["cases"]]

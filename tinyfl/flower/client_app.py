@@ -14,6 +14,7 @@ from tinyfl.errors import ConfigError, LinkError, TinyflError
 from tinyfl.fleet import Fleet
 from tinyfl.flower.ipc import ask
 from tinyfl.flower.messages import Trouble, shard_record
+from tinyfl.networks import Network
 
 app = ClientApp()
 
@@ -57,27 +58,31 @@ def _simulated(message: Message, context: Context) -> RecordDict | Error:
     from tinyfl.flower.node import answer, read_request
 
     refuse_task(message.content, allowed_here())
-    fleet = _fleet(tuple(sorted(context.run_config.items())))
     part, parts = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
     if not isinstance(part, int) or not isinstance(parts, int):
         raise ConfigError('this node has no gateway. Start it with tinyfl gateway, or with "partition-id=0 num-partitions=1".')
-    devices = shard(fleet.size, parts, part)
+    run = tuple(sorted(context.run_config.items()))
     if message.metadata.message_type == MessageType.QUERY:
-        return shard_record(f"part {part} of {parts}", devices)
-    return answer(fleet, devices, read_request(message.content, message.metadata.message_type, ConfigRecord()))
+        return shard_record(f"part {part} of {parts}", shard(_fleet(run, None).size, parts, part))
+    request = read_request(message.content, message.metadata.message_type, ConfigRecord())
+    fleet = _fleet(run, request.network)
+    return answer(fleet, shard(fleet.size, parts, part), request)
 
 
-@lru_cache(maxsize=1)
-def _fleet(run_config: tuple[tuple[str, object], ...]) -> Fleet:
-    """The complete simulated fleet of a run; built once in a long-lived process, such as Ray's."""
+@lru_cache(maxsize=2)
+def _fleet(run_config: tuple[tuple[str, object], ...], network: tuple[Network, str] | None) -> Fleet:
+    """The complete simulated fleet of a run, for the coordinator's network and what its algorithm trains, if it says; built
+    once in a long-lived process, such as Ray's."""
     from tinyfl.config import resolve
     from tinyfl.fleets.assembly import simulated
     from tinyfl.flower.allowed import allowed_here, refuse_extensions, refuse_paths
     from tinyfl.flower.settings import of_a_node
-    from tinyfl.runs.learner import fitted
+    from tinyfl.runs.learner import fitted, task_for
 
     options, allowed = of_a_node(dict(run_config)), allowed_here()
     refuse_extensions(options, allowed)
     refuse_paths(options, allowed)
     config, learner = fitted(resolve(options, installed=True))
-    return simulated(learner.task, learner.network, config.devices)
+    if network is None:
+        return simulated(learner.task, learner.network, config.devices)
+    return simulated(task_for(config, *network), network[0], config.devices)

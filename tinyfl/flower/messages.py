@@ -136,13 +136,14 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
         raise ConfigError(f"{error}. {SAME_VERSION}") from error
 
 
-def network_record(network: Network) -> ConfigRecord:
-    """The network of a run: its plan in the boards' format, and the name and input shape, which the plan omits."""
-    return ConfigRecord({"name": network.name, "shape": list(network.shape), "plan": network.plan.bytes})
+def network_record(network: Network, trains: str = "task") -> ConfigRecord:
+    """The network of a run: its plan in the boards' format, the name and input shape, which the plan omits, and what the
+    algorithm ``trains`` (tinyfl.algorithms.Algorithm)."""
+    return ConfigRecord({"name": network.name, "shape": list(network.shape), "plan": network.plan.bytes, "trains": trains})
 
 
-def read_network(content: RecordDict) -> Network | None:
-    """Reads the network in a message; None if the message has none.
+def read_network(content: RecordDict) -> tuple[Network, str] | None:
+    """Reads the network in a message, and what the algorithm trains; None if the message has none.
 
     Raises ConfigError for an invalid one.
     """
@@ -150,7 +151,7 @@ def read_network(content: RecordDict) -> Network | None:
     if record is None:
         return None
     try:
-        return from_plan(str(record["name"]), tuple(record["shape"]), record["plan"])
+        return from_plan(str(record["name"]), tuple(record["shape"]), record["plan"]), str(record["trains"])
     except (LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"the message holds no valid network ({error!r}). {SAME_VERSION}") from error
 

@@ -41,12 +41,12 @@ APART = "apart"
 @dataclass(frozen=True)
 class Request:
     """A parsed message to a node: theta float32 (parameters,), its instructions, whether to ``measure`` the loss only, and the
-    network; without one, the run config gives it."""
+    network with what the algorithm trains; without them, the run config gives both."""
 
     theta: F32
     instructions: Instructions
     measure: bool
-    network: Network | None = None
+    network: tuple[Network, str] | None = None
 
 
 def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Request:

@@ -250,7 +250,7 @@ def _silence(each: _Pending) -> Error:
 class RemoteGrid(FleetAddresses):
     """The grid of the fleet on ``remotes``, over Flower's ``grid``, with a node for each of them or, with ``each_device``, for
     each device. A remote node has ``seconds`` for its part of a round, plus Flower's overhead. Messages carry the ``network``,
-    so nodes need no copy of a model file."""
+    so nodes need no copy of a model file, and what the algorithm ``trains``, so they need not load it."""
 
     def __init__(
         self,
@@ -258,12 +258,13 @@ class RemoteGrid(FleetAddresses):
         remotes: Sequence[RemoteNode],
         network: Network,
         *,
+        trains: str = "task",
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self._post, self.remotes, self._each_device = Post(grid), tuple(remotes), each_device
-        self._network = network_record(network)
+        self._network = network_record(network, trains)
         self._seconds, self._report = seconds, on_event or (lambda event: None)
         self._spent: dict[str, Mapping[str, float]] = {}
         self._remote_of = (

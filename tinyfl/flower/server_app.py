@@ -142,8 +142,10 @@ def over_nodes(
     if len(nodes) > MAX_NAMED:
         print(f"and {len(nodes) - MAX_NAMED} more nodes", flush=True)
     boards = [dict(board) for node in nodes for board in node.boards]
-    each_device = config.gateways is None
-    yield RemoteGrid(grid, nodes, work.network, each_device=each_device, seconds=config.seconds, on_event=on_event), boards
+    yield RemoteGrid(
+        grid, nodes, work.network, trains=config.chosen("algorithm").trains, each_device=config.gateways is None,
+        seconds=config.seconds, on_event=on_event,
+    ), boards  # fmt: skip
 
 
 def _on_progress(progress: Progress) -> None:

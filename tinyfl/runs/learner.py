@@ -4,17 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from tinyfl.config import Config, fitting
 from tinyfl.config.roster import Part
-from tinyfl.core import F32
+from tinyfl.core import F32, FASTEST, Engine
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.networks import INITIALISATION, WEIGHTS, Network, is_file, network
 from tinyfl.networks.layers import Loss, learning
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.class_means import preparation
 from tinyfl.runs.elsewhere import Elsewhere
-from tinyfl.tasks import ClassTask, SizedTask, Task, targets_for
+from tinyfl.tasks import ClassTask, SizedTask, Task, targets_for, with_streams
 
 Load = Callable[[Config], Task]
 """Loads the task of a config."""
@@ -39,6 +41,14 @@ class Learner:
     def result(self) -> Network:
         """The network of unseen devices, whose theta is the beginning of ``network``'s."""
         return self.network.headless() if self.drops_head else self.network
+
+    def for_unseen(self, algorithm: Any, theta: F32, devices: int, engine: Engine = FASTEST) -> tuple[Network, F32]:
+        """The network of unseen devices and its weights, float32, from the weights ``theta`` of training with ``algorithm`` on
+        ``devices``."""
+        net, own = self.result, theta[: self.result.parameters]
+        if net.embeds:
+            net = replace(net, prepared=preparation(algorithm, self.task, net, own, devices, engine))
+        return net, own
 
 
 def learner_of(config: Config, load: Load = Config.load_task) -> Learner:
@@ -144,16 +154,28 @@ def _of_file(config: Config, load: Load) -> Learner:
     return Learner(task, net, start, tuple(notes))
 
 
-def refuse_misfit(net: Network, task: Task, called: str, *, any_targets: bool = False) -> None:
-    """Raises ConfigError if the inputs or outputs of a network, named ``called`` in the message, differ from the task's.
-    ``any_targets``: the user may say what the targets are."""
+def task_for(config: Config, network: Network, trains: str) -> Task:
+    """The task of a node of a federation, for the coordinator's network, which knows the kind of targets, and for what its
+    algorithm ``trains``.
+
+    Raises ConfigError if the network does not fit this node's data.
+    """
+    task = with_streams(replace(config, targets=config.targets or targets_for(network.loss)).load_task(), trains)
+    refuse_misfit(network, task, network.name, any_targets=config.own_data, trains=trains)
+    return task
+
+
+def refuse_misfit(net: Network, task: Task, called: str, *, any_targets: bool = False, trains: str = "task") -> None:
+    """Raises ConfigError if the inputs or outputs of a network, named ``called`` in the message, differ from those of the task
+    and of what its algorithm ``trains``. ``any_targets``: the user may say what the targets are."""
     if net.embeds and net.inputs == prod(task.shape) and net.outputs >= _classes(task):
         return
-    if (net.inputs, net.outputs) != (prod(task.shape), task.outputs):
+    outputs = task.classes if trains == "classes" and isinstance(task, ClassTask) else task.outputs
+    if (net.inputs, net.outputs) != (prod(task.shape), outputs):
         also = _other_targets(net, task) if any_targets else ""
         raise ConfigError(
             f"{called} has {net.inputs:,} inputs and {net.outputs:,} outputs, but task {task.name} has "
-            f"{prod(task.shape):,} and {task.outputs:,}. Give a model with those{also}."
+            f"{prod(task.shape):,} and {outputs:,}. Give a model with those{also}."
         )
 
 
