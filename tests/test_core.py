@@ -229,6 +229,13 @@ def test_arrays_that_do_not_fit_are_refused_before_c_sees_them(why: str) -> None
         )
 
 
+def test_an_embedding_is_not_adapted_by_steps() -> None:
+    net = network("mlp-4", (1,), 2, Loss.prototypes, Activation.tanh)
+    source = TableSource(ONES, ROWS, ROWS * 0)
+    with pytest.raises(ValueError):
+        core.adapt(net.plan, net.initial_weights(0), source, source, (1,), Inner(samples=4, rate=0.1).to_bytes())
+
+
 @given(
     samples=st.integers(-1, 3), batch=st.integers(-1, 3), passes=st.integers(-1, 2),
     rate=st.floats(width=32), clip=st.floats(width=32), threads=st.integers(1, 300), lanes=st.integers(-2, 20),

@@ -351,7 +351,8 @@ static int check_adaptation(const tinyfl_adaptation *a)
         tinyfl_native_inner_check(&a->inner) != TINYFL_OK || a->inner.returns != TINYFL_CHANGE || ways_of(&a->inner) > 0 ||
         a->support.kind != TINYFL_TABLE || a->query.kind != TINYFL_TABLE)
         return TINYFL_EINVAL;
-    return tinyfl_native_check(a->plan);
+    const int code = tinyfl_native_check(a->plan);
+    return code == TINYFL_OK && !tinyfl_native_inner_fits(a->plan, &a->inner) ? TINYFL_EINVAL : code;
 }
 
 int tinyfl_native_race(const tinyfl_adaptation *a, size_t count, int by_accuracy, int lanes, int threads)
