@@ -47,6 +47,12 @@ def grid(cohorts: dict[str, tuple[int, ...]], rates: dict[str, tuple[float, ...]
     ]
 
 
+BY_MEANS = [
+    *({"algorithm": "protonet", "samples": 30, "cohort": 4, "outer_step": step} for step in (0.001, 0.002, 0.005)),
+    *({"algorithm": "embedding", "samples": 32, "cohort": 4, "rate": rate} for rate in (0.05, 0.1, 0.2)),
+]
+"""Algorithms after which a device adapts by class means, for words."""
+
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "sine": [
         *(
@@ -87,11 +93,13 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         ),
         *({"algorithm": "joint", "samples": 32, "cohort": 4, "rate": lr} for lr in (0.05, 0.2, 0.5)),
     ],
-    "keywords": grid(
+    "keywords": BY_MEANS
+    + grid(
         {"": (8,)},
         {"tinyreptile": (0.01, 0.02, 0.05), "reptile": (0.1, 0.2, 0.5), "fedavg": (0.1, 0.2, 0.5), "joint": (0.2, 0.5, 1.0)},
     ),
-    "words": grid(
+    "words": BY_MEANS
+    + grid(
         {"": (8,)},
         {"tinyreptile": (0.02, 0.05, 0.1), "reptile": (0.1, 0.2, 0.5), "fedavg": (0.1, 0.2, 0.5), "joint": (0.1, 0.2, 0.5)},
     ),
