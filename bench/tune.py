@@ -7,12 +7,14 @@
     python bench/tune.py words FILE
     python bench/tune.py activity FILE
     python bench/tune.py presence FILE
+    python bench/tune.py omniglot FILE
+    python bench/tune.py omniglot-classes FILE
 
 Every setting uses as many sample gradients as the default TinyReptile run of the task. The tables are sorted by the mean
 over seeds of the result after 10 full-batch steps on validation devices (loss for sine; error, 1 - accuracy, for digits at
 1 shot, for the others at their most shots), on which the adaptation rate is chosen too: all figures are optimistic in the same
 way. Words are the episodes of classes of the task keywords; waves is sine with five times the sample gradients, and more
-adaptation rates.
+adaptation rates; omniglot-classes has a fifth of omniglot's.
 """
 
 import sys
@@ -34,7 +36,7 @@ FINE = (0.015, 0.025, 0.03)
 """Further adaptation rates, for waves."""
 GRADIENTS = {
     "sine": 1_000_000, "waves": 5_000_000, "digits": 1_280_000, "keywords": 128_000, "words": 256_000, "activity": 320_000,
-    "presence": 64_000,
+    "presence": 64_000, "omniglot": 1_000_000, "omniglot-classes": 200_000,
 }  # fmt: skip
 
 
@@ -103,6 +105,27 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"": (8,)},
         {"tinyreptile": (0.02, 0.05, 0.1), "reptile": (0.1, 0.2, 0.5), "fedavg": (0.1, 0.2, 0.5), "joint": (0.1, 0.2, 0.5)},
     ),
+    "omniglot": [
+        {"algorithm": "protonet", "training_ways": ways, "samples": samples, "cohort": cohort, "outer_step": step}
+        for ways, samples, cohort, step in (
+            (32, 96, 4, 0.003),
+            (32, 160, 4, 0.003),
+            (32, 160, 2, 0.002),
+            (60, 180, 4, 0.003),
+            (60, 180, 2, 0.003),
+        )
+    ],
+    "omniglot-classes": [
+        {"algorithm": "embedding", "samples": 32, "batch": batch, "cohort": cohort, "rate": rate, "training_ways": ways}
+        for batch, cohort, rate, ways in (
+            (1, 2, 0.05, 5),
+            (1, 2, 0.05, 20),
+            (32, 4, 0.5, 20),
+            (32, 4, 1.0, 20),
+            (32, 1, 0.2, 32),
+            (32, 1, 0.5, 32),
+        )
+    ],
     "activity": grid(
         {"": (1, 5, 10), "joint": (20,)},
         {
@@ -154,6 +177,8 @@ def main() -> None:
         data |= {"task": "keywords", "episodes": "classes", "shots": (1, 5)}
     if task == "waves":
         data |= {"task": "sine"}
+    if task.startswith("omniglot"):
+        data |= {"task": "omniglot", "network": "conv-16-32-32-32-leaky-relu", "shots": (1,)}
     rows = []
     for options in (each for each in GRIDS[task] if not asked.only or each["algorithm"] in asked.only):
         figures = [validation(task, data, options, seed) for seed in SEEDS]
