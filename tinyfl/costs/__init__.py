@@ -16,7 +16,7 @@ from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
-from tinyfl.link.messages import PROGRAM_HEADER, WEIGHTS_HEADER
+from tinyfl.link import PROGRAM_HEADER, WEIGHTS_HEADER
 from tinyfl.link.traffic import BUFFER, Traffic, round_traffic
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Kind

@@ -7,3 +7,6 @@ logging.getLogger("smpclient").addHandler(logging.NullHandler())
 
 SINE = "sine"
 """The source of samples that every firmware of tinyfl has."""
+
+WEIGHTS_HEADER, PROGRAM_HEADER = 48, 40
+"""Bytes of a slot's header: for a plan and weights, and for a program (firmware/SPEC.md, slots)."""

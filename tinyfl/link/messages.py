@@ -22,9 +22,6 @@ PROTOCOL = 4
 CORE = 1
 """The version of the arithmetic, reported in ``describe``."""
 
-WEIGHTS_HEADER, PROGRAM_HEADER = 48, 40
-"""Bytes of a slot's header: for a plan and weights, and for a program (firmware/SPEC.md, slots)."""
-
 
 class Refusal(IntEnum):
     """A board's reason for refusing a request."""
