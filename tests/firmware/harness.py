@@ -18,7 +18,7 @@ INCLUDED = [*CORE.parent.glob("*/*.[ch]"), *HERE.glob("*.[ch]"), *HERE.parents[1
 LEARNER = [CORE / f"{name}.c" for name in ("inner", "learner", "means", "plan", "prototypes", "random", "sine")]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
-SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O1"]
+SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O0"]  # optimised, it takes several times as long to compile
 
 OK, EINVAL, EPLAN, EMEMORY, ENUMERIC, EOVERSIZED = range(0, -6, -1)
 
