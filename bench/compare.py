@@ -63,7 +63,7 @@ def main() -> None:
         loaded = load_task(task, None, seed)
         net = network(config.network, loaded.shape, loaded.outputs, loaded.loss, loaded.activation)
         rows.append(evaluation.measure(loaded, net, net.initial_weights(seed), shots=config.shots, tasks=config.tasks))
-        floors.append(evaluation.floor(loaded, net, shots=config.shots, tasks=config.tasks))
+        floors.append(floors.floor(loaded, net, shots=config.shots, tasks=config.tasks))
     table(task, "random", rows, config.shots)
     for number, row in enumerate(floors[0]):
         what = "loss" if row["accuracy"] is None else "accuracy"

@@ -26,7 +26,7 @@ from tinyfl import core
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
 from tinyfl.networks import Network
-from tinyfl.runs import evaluation
+from tinyfl.runs import evaluation, floors
 from tinyfl.runs.adapted import adapted
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.learner import fitted
@@ -79,7 +79,7 @@ def measured(name: str, config: Config, task: Task, net: Network, theta: F32) ->
         for k, after in enumerate(steps):
             add(figures, (name, shots, after), people, found.accuracy[k], episodes.device)
         if name == RANDOM:
-            for method, _, values in evaluation.trivial(task, net, episodes):
+            for method, _, values in floors.trivial(task, net, episodes):
                 add(figures, (method, shots, LEADING_STEPS), people, values, episodes.device)
     return figures
 

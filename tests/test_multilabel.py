@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 
 from tinyfl import core
 from tinyfl.networks import Activation, Loss, network
-from tinyfl.runs import evaluation
+from tinyfl.runs import evaluation, floors
 from tinyfl.runs.multilabel import average_precision, binned_average_precision, first_of_each, label_scores
 from tinyfl.tasks import Episodes
 
@@ -161,7 +161,7 @@ def test_rows_of_an_evaluation_are_the_scores_of_each_query_sample_once(monkeypa
 def test_the_floor_of_labels_is_their_share_in_the_support_set() -> None:
     task: Any = Labels()
     net = network("mlp-6-tanh", (2,), 3, task.loss, Activation.tanh)
-    (row,) = evaluation.floor(task, net, shots=(8,), tasks=30)
+    (row,) = floors.floor(task, net, shots=(8,), tasks=30)
     episodes = task.episodes("test", 30, 8)
     shares = (episodes.support.targets[episodes.support.rows].sum(axis=1) + 1) / 10
     truth = episodes.query.targets[episodes.query.rows]
@@ -172,4 +172,4 @@ def test_the_floor_of_labels_is_their_share_in_the_support_set() -> None:
     evaluated = {"shots": 8, "mode": "batch", "steps": 10, "accuracy": None, "loss": 9.0}
     for reached, worse in ((row["macro_ap"] + 0.01, []), (row["macro_ap"] - 0.01, [row])):
         result = {"evaluation": [{**evaluated, "macro_ap": reached}], "floor": [row]}
-        assert evaluation.worse_than_floor(result) == worse
+        assert floors.worse_than_floor(result) == worse

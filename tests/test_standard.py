@@ -16,7 +16,7 @@ from tinyfl.config import resolve
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.networks import network
 from tinyfl.networks.layers import Loss
-from tinyfl.runs import evaluation
+from tinyfl.runs import evaluation, floors
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import inner_loop
@@ -287,7 +287,7 @@ def test_the_floor_is_scikit_learns_dummies(written: Callable[..., Path]) -> Non
     for y, dummy in ((VALUES, DummyRegressor()), (CLASSES * (RNG.random(240) < 0.4), DummyClassifier())):
         task = Npz(written(y=y), 0)
         net = network("mlp", task.shape, task.outputs, task.loss, task.activation)
-        row = evaluation.floor(task, net, shots=(7,), tasks=40)[0]
+        row = floors.floor(task, net, shots=(7,), tasks=40)[0]
         episodes, scores = task.episodes("test", 40, 7), []
         for support, query in zip(episodes.support.rows, episodes.query.rows, strict=True):
             if task.loss is Loss.mean_squared_error:

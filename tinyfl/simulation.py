@@ -25,7 +25,7 @@ from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
-from tinyfl.runs import elsewhere, evaluation
+from tinyfl.runs import elsewhere, evaluation, floors
 from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
@@ -299,7 +299,7 @@ def _floor(job: _Job) -> list[dict[str, Any]]:
     settings: dict[str, Any] = {"shots": job.config.shots, "tasks": job.config.tasks}
     if isinstance(job.task, Elsewhere):
         return elsewhere.floor(job.task, job.result, **settings)
-    return evaluation.floor(job.task, job.result, **settings)
+    return floors.floor(job.task, job.result, **settings)
 
 
 def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -366,7 +366,7 @@ def _finish(
         "shots_of": shots_of(job.config.task, job.task),
         **_by_device(job, net, theta, rows["learnt"]),
     }
-    result["worse_than_floor"] = evaluation.worse_than_floor(result)
+    result["worse_than_floor"] = floors.worse_than_floor(result)
     result["verdict"] = verdict(result, job.config)
     standard = job.task.standardisation or Standardisation.none(net.inputs, net.outputs)
     directory.save_initialisation(

@@ -9,8 +9,9 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.report import html
-from tinyfl.runs.evaluation import MAJORITY, NEAREST_MEAN, SUPPORT_MEAN, after_words, leads
+from tinyfl.runs.evaluation import after_words, leads
 from tinyfl.runs.failures import diverged
+from tinyfl.runs.floors import MAJORITY, NEAREST_MEAN, SUPPORT_MEAN
 
 Row = Mapping[str, Any]
 

@@ -29,8 +29,8 @@ from tinyfl.runs.evaluation import (
     finite,
     in_units,
     inner_loop,
-    trivial,
 )
+from tinyfl.runs.floors import trivial
 from tinyfl.runs.moments import Moments, Values
 from tinyfl.tasks import SPLITS, Episodes, Split, Task
 from tinyfl.tasks.standard import Standardisation
@@ -190,7 +190,7 @@ def _best(rates: Sequence[float], results: Sequence[Measured], network: Network)
 
 
 def floor(task: Elsewhere, network: Network, *, shots: tuple[int, ...], tasks: int) -> list[dict[str, Any]]:
-    """As tinyfl.runs.evaluation.floor."""
+    """As tinyfl.runs.floors.floor."""
     rows = []
     none = dict.fromkeys(("loss", "loss_ci95", "accuracy", "accuracy_ci95"))
     for shot, found in zip(shots, task.floor(network, tasks, shots), strict=True):

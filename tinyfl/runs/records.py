@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, Vali
 from tinyfl.core import LIMIT
 from tinyfl.errors import RunError
 from tinyfl.errors.words import problem
-from tinyfl.runs.evaluation import LEADING_STEPS, NEAREST_MEAN
+from tinyfl.runs.evaluation import LEADING_STEPS
+from tinyfl.runs.floors import NEAREST_MEAN
 
 MAX_PROBLEMS = 3
 """Maximum number of problems listed per file."""

@@ -8,7 +8,7 @@ from tinyfl.config import Config, resolve
 from tinyfl.errors import RunError
 from tinyfl.networks import INITIALISATION
 from tinyfl.registry.shown import shots_of
-from tinyfl.runs import evaluation
+from tinyfl.runs import evaluation, floors
 from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory, theta_sha256
 from tinyfl.runs.evaluation import Adaptation
@@ -60,7 +60,7 @@ def evaluate(
         "theta_sha256": theta_sha256(start.theta),
         **_measured(start, loaded, config, how, progress),
     }
-    return {**result, "worse_than_floor": evaluation.worse_than_floor(result)}
+    return {**result, "worse_than_floor": floors.worse_than_floor(result)}
 
 
 def _measured(
@@ -81,5 +81,5 @@ def _measured(
         tick=tick,
     )  # fmt: skip
     devices = by_device(task, net, theta, rows, tasks=tasks, clip=start.clip, adaptation=how)
-    floor = evaluation.floor(task, net, shots=config.shots, tasks=tasks)
+    floor = floors.floor(task, net, shots=config.shots, tasks=tasks)
     return {"evaluation": [row.as_json() for row in rows], "floor": floor, **devices}
