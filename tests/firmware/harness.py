@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 SOURCES = sorted(CORE.glob("*.c"))
 INCLUDED = [*CORE.parent.glob("*/*.[ch]"), *HERE.glob("*.[ch]"), *HERE.parents[1].glob("simulators/native/*.h")]
-LEARNER = [CORE / f"{name}.c" for name in ("inner", "learner", "means", "plan", "prototypes", "random", "sine")]
+LEARNER = [CORE / f"{name}.c" for name in ("codec", "inner", "learner", "means", "plan", "prototypes", "random", "sine")]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O0"]  # optimised, it takes several times as long to compile
