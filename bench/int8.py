@@ -14,9 +14,9 @@ from common import provenance
 
 from tinyfl.building import boards
 from tinyfl.costs.counted import instructions_of_program
-from tinyfl.export.infer import run_on_board
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.int8.native import run_native
+from tinyfl.int8.on_board import run_on_board
 from tinyfl.system.installed import quiet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "export"))
@@ -33,7 +33,7 @@ def row(name: str, content: bytes) -> str:
     program = compile_tflite(content)
     x = tflm.random_inputs(program, INPUTS)
     theirs = tflm.outputs(content, x)
-    native, board = run_native(program, x), run_on_board(program, x, BOARD)
+    native, board = run_native(program, x), run_on_board(program, x, f"emulated:{BOARD}")
     equal = [sum(a.tobytes() == b.tobytes() for a, b in zip(ours, theirs, strict=True)) for ours in (native, board)]
     head = tflm.head_bytes(content)
     count = instructions_of_program(program, boards.load(BOARD), "zig")

@@ -13,11 +13,10 @@ pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip
 from flat import PADDING, Flat
 
 from tinyfl.errors import DoesNotFit
-from tinyfl.export.infer import run_on_board
 from tinyfl.fleets.emulation import emulate, started
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.int8.native import Program, run_native
-from tinyfl.int8.on_board import run_on_port
+from tinyfl.int8.on_board import run_on_board
 from tinyfl.link.board import LinkedBoard
 from tinyfl.networks import Activation, Loss, network
 
@@ -76,26 +75,26 @@ def test_every_board_predicts_what_this_machine_does(board: str, engine: str, to
     if toolchain == "gcc" and shutil.which("arm-none-eabi-gcc") is None:
         pytest.skip("needs arm-none-eabi-gcc: apt-get install gcc-arm-none-eabi")
     assert len(np.unique(Y, axis=0)) > 3
-    np.testing.assert_array_equal(run_on_board(PROGRAM, X, board, engine=engine, toolchain=toolchain), Y)
+    np.testing.assert_array_equal(run_on_board(PROGRAM, X, f"emulated:{board}", engine=engine, toolchain=toolchain), Y)
 
 
 def test_a_port_serves_one_client_after_another_with_the_same_program() -> None:
     with emulate("mps2-an386", link="tcp") as (board,):
         for _ in range(2):
-            np.testing.assert_array_equal(run_on_port(PROGRAM, X[:2], board.url), Y[:2])
+            np.testing.assert_array_equal(run_on_board(PROGRAM, X[:2], f"port:{board.url}"), Y[:2])
 
 
 def test_float_inputs_are_quantised_on_the_way() -> None:
     real = np.random.default_rng(3).normal(0, 1, (3, 8, 7, 2)).astype(np.float32)
-    np.testing.assert_array_equal(run_on_board(PROGRAM, real, "posix"), run_native(PROGRAM, real))
+    np.testing.assert_array_equal(run_on_board(PROGRAM, real, "emulated:posix"), run_native(PROGRAM, real))
 
 
 def test_what_has_no_room_on_a_board_is_refused_with_the_numbers() -> None:
     x = X[:1]
     with pytest.raises(DoesNotFit, match=r"needs 140,040 bytes of flash in the program's slot; .* \(microbit-v2\) has 114,688"):
-        run_on_board(replace(PROGRAM, content=bytes(140_000)), x, "microbit-v2")
+        run_on_board(replace(PROGRAM, content=bytes(140_000)), x, "emulated:microbit-v2")
     with pytest.raises(DoesNotFit, match=r"needs 200,000 bytes of RAM to run; .* \(microbit-v2\) has 12\d,\d{3}"):
-        run_on_board(replace(PROGRAM, arena_bytes=200_000), x, "microbit-v2")
+        run_on_board(replace(PROGRAM, arena_bytes=200_000), x, "emulated:microbit-v2")
 
 
 def test_a_board_learns_commits_and_predicts_side_by_side() -> None:

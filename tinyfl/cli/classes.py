@@ -1,8 +1,5 @@
 """Class means on a board, for the verbs adapt and infer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +9,10 @@ from tinyfl.building.toolchains import Toolchain
 from tinyfl.devices import classes
 from tinyfl.errors import ConfigError
 from tinyfl.export.infer import write_array
-from tinyfl.link.wire import Opener, SerialWire
+from tinyfl.fleets.emulation import board_at
 from tinyfl.runs.adaptation import Initialisation, new_device
 from tinyfl.system.files import read_array
 from tinyfl.tasks.augmented import augmented
-
-
-@contextmanager
-def opener_of(on: str, toolchain: Toolchain = "zig") -> Iterator[Opener]:
-    """Opens the board ``on``: emulated:BOARD, which runs meanwhile, or port:PORT.
-
-    Raises ConfigError for another text.
-    """
-    from tinyfl.fleets.emulation import started
-
-    place, _, name = on.partition(":")
-    if place == "port" and name:
-        yield partial(SerialWire.open, name)
-    elif place == "emulated" and name:
-        with started(name, toolchain=toolchain) as (running,):
-            yield running.opener
-    else:
-        raise ConfigError(f"--on is {on!r}. Give native, emulated:BOARD such as emulated:mps2-an386, or port:PORT.")
 
 
 def adapt_on(on: str, run: Path, data: Path, shots: int | None) -> dict[str, Any]:
@@ -43,7 +22,7 @@ def adapt_on(on: str, run: Path, data: Path, shots: int | None) -> dict[str, Any
     if start.network.prepared.augmented:
         support = augmented(support, start.network.shape)
     assert support.labels is not None and query.labels is not None
-    with opener_of(on) as opener:
+    with board_at(on) as opener:
         found = classes.enrol(
             start.network, start.theta, support.inputs()[0], support.labels[0], list(map(str, names)), query.inputs()[0],
             opener, keep=on.startswith("port:"),
@@ -62,7 +41,7 @@ def infer_on(on: str, run: Path, x: Path, y: Path, toolchain: Toolchain) -> dict
     rows = read_array(x).astype(np.float32)
     if rows.reshape(len(rows), -1).shape[1] != start.network.inputs:
         raise ConfigError(f"{x} is {rows.shape}: give {start.network.inputs} inputs a row.")
-    with opener_of(on, toolchain) as opener:
+    with board_at(on, toolchain=toolchain) as opener:
         numbers, names = classes.classify(start.standard.apply(rows.reshape(len(rows), -1)), opener)
     write_array(y, numbers)
     result = {"model": str(run), "on": on, "bytes": 4 * start.theta.size, "arena_bytes": start.network.arena_bytes()}

@@ -27,20 +27,6 @@ MAX_DEVICES = 100
 """Maximum number of a task's test devices, unless one is selected."""
 
 
-def run_on_board(
-    program: Program, x: NDArray[Any], board: str, *, engine: str = "", toolchain: Toolchain = "zig"
-) -> NDArray[Any]:
-    """Like ``tinyfl.int8.on_board.run_over``, on an emulated board of this kind, stopped at the end.
-
-    Also raises the errors of ``tinyfl.fleets.emulation.started``.
-    """
-    from tinyfl.fleets.emulation import started
-    from tinyfl.int8.on_board import run_over
-
-    with started(board, engine=engine, toolchain=toolchain) as (running,):
-        return run_over(program, x, running.opener)
-
-
 def infer(
     model: Path | str,
     *,
@@ -78,16 +64,11 @@ def infer(
 
 
 def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
-    place, _, name = on.partition(":")
     if on == "native":
         return lambda x: run_native(program, x)
-    if place == "emulated" and name:
-        return lambda x: run_on_board(program, x, name, toolchain=toolchain)
-    if place == "port" and name:
-        from tinyfl.int8.on_board import run_on_port
+    from tinyfl.int8.on_board import run_on_board
 
-        return lambda x: run_on_port(program, x, name)
-    raise ConfigError(f"--on is {on!r}. Give native, emulated:BOARD such as emulated:mps2-an386, or port:PORT.")
+    return lambda x: run_on_board(program, x, on, toolchain=toolchain)
 
 
 def _batch(path: Path) -> NDArray[Any]:

@@ -76,6 +76,23 @@ def started(
 
 
 @contextmanager
+def board_at(on: str, *, engine: str = "", toolchain: Toolchain = "zig") -> Iterator[Opener]:
+    """The board that a command's --on names: emulated:BOARD, which runs while the context lasts, or port:PORT, a device's name
+    or a url for pyserial.
+
+    Raises ConfigError for another text, and the errors of ``started``.
+    """
+    place, _, name = on.partition(":")
+    if place == "port" and name:
+        yield partial(SerialWire.open, name)
+    elif place == "emulated" and name:
+        with started(name, engine=engine, toolchain=toolchain) as (running,):
+            yield running.opener
+    else:
+        raise ConfigError(f"--on is {on!r}. Give native, emulated:BOARD such as emulated:mps2-an386, or port:PORT.")
+
+
+@contextmanager
 def emulate(
     name: str,
     count: int = 1,

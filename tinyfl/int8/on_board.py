@@ -1,16 +1,16 @@
 """Int8 inference on a board: sends the program to the board's slot, then the inputs one by one."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import Corrupt, DoesNotFit
 from tinyfl.int8.native import Program, quantized
 from tinyfl.link import PROGRAM_HEADER
 from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
-from tinyfl.link.wire import Opener, SerialWire
+from tinyfl.link.wire import Opener
 from tinyfl.system.loop import in_loop
 
 SLOWEST = 4_000
@@ -25,9 +25,12 @@ def run_over(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
     return in_loop(_outputs(program, quantized(program.input, x), opener))
 
 
-def run_on_port(program: Program, x: NDArray[Any], port: str) -> NDArray[Any]:
-    """Like ``run_over``, on the board at ``port``: a device's name or a url for pyserial."""
-    return run_over(program, x, partial(SerialWire.open, port))
+def run_on_board(program: Program, x: NDArray[Any], on: str, *, engine: str = "", toolchain: Toolchain = "zig") -> NDArray[Any]:
+    """Like ``run_over``, on the board at ``on`` (tinyfl.fleets.emulation.board_at), whose errors it also raises."""
+    from tinyfl.fleets.emulation import board_at
+
+    with board_at(on, engine=engine, toolchain=toolchain) as opener:
+        return run_over(program, x, opener)
 
 
 async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
