@@ -4,8 +4,8 @@
 
 Echo: texts as long as the board's buffer allows. Weights: written and read repeatedly, 67,588 bytes each time. Every answer is
 compared, and a lost request is not repeated but ends the bench. The share is that of the payload among all bytes on the line in
-both directions, since they alternate. The bytes give the rates on a real line: at each change of direction, two per exchange,
-the line is idle until board, adapter and host answer.
+both directions. Echoes go one at a time, so their bytes give the rates on a real line, which is idle for the latency of each
+exchange; for weights, which go in windows, see paced.py.
 """
 
 import argparse
@@ -156,7 +156,7 @@ def main() -> None:
                 f"{seen.payload / seen.seconds / 1000:,.0f} KB/s, {1e3 * seen.seconds / seen.exchanges:.2f} ms an exchange"
                 + (f" of {work / seen.exchanges:,.0f} instructions" if work else "")
             )
-            if engine == "unicorn":
+            if engine == "unicorn" and traffic is echo:
                 for baud in BAUDS:
                     shares = (f"{seen.of_the_line(baud, each):.1%} with {1e3 * each:g} ms" for each in TURNAROUNDS)
                     print(f"    at {baud:,} baud, of the line rate: {', '.join(shares)} an exchange")

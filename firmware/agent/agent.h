@@ -24,7 +24,7 @@ extern "C" {
 #ifndef TINYFL_BUFFER
 #define TINYFL_BUFFER 1024 /* maximum length of a message, header included; at least 512 */
 #endif
-#define TINYFL_WINDOW 1   /* maximum number of pending requests of a host */
+#define TINYFL_WINDOW 4   /* maximum number of pending requests of a host that transfers weights */
 #define TINYFL_PROTOCOL 4 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
 #define TINYFL_MAX_CLASSES 64 /* of a set of class means */

@@ -64,14 +64,14 @@ def sine(count: int) -> list[tuple[Any, Any]]:
 def test_echo_and_parameters_speak_mcumgr(board: Board) -> None:
     assert board.request(WRITE, OS, 0, {"d": "hallo, µC"}) == {"r": "hallo, µC"}
     assert board.request(WRITE, OS, 0, {"d": "x"}, version=0) == {"r": "x"}
-    assert board.request(READ, OS, 6, {}) == {"buf_size": 1024, "buf_count": 1}
-    assert board.request(READ, OS, 6, b"") == {"buf_size": 1024, "buf_count": 1}
+    assert board.request(READ, OS, 6, {}) == {"buf_size": 1024, "buf_count": 4}
+    assert board.request(READ, OS, 6, b"") == {"buf_size": 1024, "buf_count": 4}
 
 
 def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
     assert board.ours(READ, 0) == {
         "protocol": 4, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
-        "arena": 1 << 16, "buffer": 1024, "window": 1, "slot": 4096, "store": 8192, "areas": 4096,
+        "arena": 1 << 16, "buffer": 1024, "window": 4, "slot": 4096, "store": 8192, "areas": 4096,
         "layers": ["dense", "conv", "depthwise", "max-pool", "average-pool"], "dtypes": ["float32", "int8"],
         "inner": ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes"],
         "classes": ["learner", "program"], "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",

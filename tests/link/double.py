@@ -76,7 +76,7 @@ class Double:
 
     def __init__(self, id: bytes = b"\1", *, buffer: int = 512, arena: int = 1 << 16, sources: tuple[str, ...] = ("sine",)):
         self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
-        self.protocol = 4
+        self.protocol, self.window = 4, 4
         self.store = ProgramSlot(1 << 16, arena)
         self.classes = ClassMeans(self)
         self.slots: list[tuple[int, bytes, bytes]] = []
@@ -166,12 +166,12 @@ class Double:
         return {}
 
     def parameters(self) -> dict[str, Any]:
-        return {"buf_size": self.buffer, "buf_count": 1}
+        return {"buf_size": self.buffer, "buf_count": self.window}
 
     def describe(self) -> dict[str, Any]:
         return {
             "protocol": self.protocol, "firmware": "double", "core": 1, "board": "double", "id": self.id, "clock": 0,
-            "arena": self.arena, "buffer": self.buffer, "window": 1, "slot": 1 << 16, "layers": LAYERS,
+            "arena": self.arena, "buffer": self.buffer, "window": self.window, "slot": 1 << 16, "layers": LAYERS,
             "dtypes": ["float32", "int8"], "inner": INNER, "sources": list(self.sources),
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",

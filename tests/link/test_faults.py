@@ -1,6 +1,7 @@
 """Every fault at every frame of a round: the update is exactly right, or the device is left out with its reason; never a hang,
 never wrong weights. Machines say when nothing will come, so no clock takes part."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,26 @@ class Counted:
         return answer
 
 
+class Locked:
+    """A board that is reset between two exchanges, never in the middle of one."""
+
+    def __init__(self, board: Any) -> None:
+        self.board, self.lock = board, threading.Lock()
+
+    def exchange(self, data: bytes) -> bytes:
+        with self.lock:
+            answer: bytes = self.board.exchange(data)
+            return answer
+
+    def reset(self) -> None:
+        with self.lock:
+            self.board.reset()
+
+
 def play(board: Any, task: Any, faults: list[Fault], rounds: int) -> list[str]:
     """Plays ``rounds`` rounds, demands that each is right or left out, and returns the reasons."""
-    reasons = []
-    opener = faulty(MachineWire(board).open, faults, board.reset)
+    reasons, locked = [], Locked(board)
+    opener = faulty(MachineWire(locked).open, faults, locked.reset)
     with LinkFleet([opener], task, NETWORK) as fleet:
         for round in range(rounds):
             phis = fleet.run_each(ALONE, round, THETA, INNER)

@@ -27,6 +27,10 @@ from tinyfl.tasks.sine import Sine
 BYTE = 400
 """Instructions in the time of a byte: 640 cycles of 64 MHz, with a third of them lost to flash that is slower than the core."""
 
+TASK = Sine(1)
+NETWORK = network("mlp-64-64", (1,), 1, TASK.loss, TASK.activation)
+THETA = NETWORK.initial_weights(1)
+
 INTERRUPT, ERRORSRC, STATUSES = 2, 0x480, 20
 
 
@@ -87,15 +91,12 @@ def learning(firmware: Callable[[str], Path]) -> Callable[[bool], Line]:
     need("unicorn")
     from tinyfl.simulators.unicorn import Machine
 
-    task = Sine(1)
-    net = network("mlp-64-64", (1,), 1, task.loss, task.activation)
-    theta = net.initial_weights(1)
-    endless = Round(0, 0, 0, Inner(samples=1 << 31, rate=0.0).to_bytes(), hashlib.sha256(floats(theta)).digest(), "sine")
+    endless = Round(0, 0, 0, Inner(samples=1 << 31, rate=0.0).to_bytes(), hashlib.sha256(floats(THETA)).digest(), "sine")
 
     async def prepare(machine: Any) -> None:
         board = await LinkedBoard.connect(MachineWire(machine).open)
-        await board.put_plan(net.plan.bytes)
-        await board.put_weights(theta)
+        await board.put_plan(NETWORK.plan.bytes)
+        await board.put_weights(THETA)
 
     def start(interrupts: bool) -> Line:
         machine = Machine(firmware("microbit-v2"), boards.load("microbit-v2"), 1)
@@ -139,6 +140,21 @@ def test_full_frames_are_read_as_they_come_at_a_million_baud(learning: Callable[
         line.send(framed(EchoWrite(sequence=10 + i, d="x" * 1000)))
         line.run(1_000_000)
     assert [(answer[6], len(answer)) for answer in line.heard()[2:]] == [(10 + i, 8 + 3 + 3 + 1000) for i in range(3)]
+    assert not line.overrun()
+
+
+def test_a_window_of_blocks_is_taken_as_it_comes_at_a_million_baud(learning: Callable[[bool], Line]) -> None:
+    line, data = learning(True), floats(THETA + 1)
+    line.send(framed(messages.Abort(sequence=0)))
+    line.run(1_000_000)
+    announced = {"len": len(data), "sha": hashlib.sha256(data).digest()}
+    blocks = [
+        messages.WeightsWrite(sequence=10 + i, off=900 * i, data=data[900 * i : 900 * (i + 1)], **(announced if i == 0 else {}))
+        for i in range(4)
+    ]
+    line.send(b"".join(map(framed, blocks)))
+    line.run(1_000_000)
+    assert [messages_of(answer) for answer in line.heard()[2:]] == [{"off": 900 * (i + 1)} for i in range(4)]
     assert not line.overrun()
 
 

@@ -235,8 +235,8 @@ class LinkFleet:
         if samples is not None:
             status = await board.feed(samples, self.seconds)
         _demand_round(status, request, work.inner.taken)
-        update = await board.weights(status, self.seconds)
         phi, sent = work.theta.copy(), self._sent(work.inner)
+        update = await board.weights(status, self.seconds, int(sent.sum()))
         if update.size != sent.sum():
             raise Corrupt(f"the board returned {update.size} weights, not {sent.sum()}.")
         if not np.isfinite(update).all():

@@ -6,6 +6,7 @@ has a timeout, ``within``, in seconds.
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -22,10 +23,10 @@ from smpclient.requests.os_management import EchoWrite, ResetWrite
 from tinyfl.core import F32, Code
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
 from tinyfl.errors.words import plain
-from tinyfl.link import messages
+from tinyfl.link import messages, transfers
 from tinyfl.link.defects import confined
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
-from tinyfl.link.wire import Opener, Silent, Wire, WireTransport
+from tinyfl.link.wire import Opener, Overtaken, Silent, Wire, WireTransport
 
 SENDS = 8
 """Maximum transmissions of a request."""
@@ -41,8 +42,8 @@ CHECK_LINK = "Check the cable, the baud rate, and that the board runs tinyfl's f
 ABORTED = -6
 """The code of an aborted round."""
 
-MAX_BYTES = 4 << 24
-"""Maximum bytes of weights in any plan."""
+MAX_WINDOW = 16
+"""Maximum number of requests on their way to a board, whatever it declares."""
 
 
 class BoardState(IntEnum):
@@ -193,7 +194,7 @@ class LinkedBoard:
 
     async def put_weights(self, theta: F32, within: float = WORK_SECONDS) -> None:
         """Sends weights (parameters,), which stay in RAM. Raises Numeric if the guard refuses them."""
-        await self.put(messages.WeightsWrite, floats(theta), within)
+        await self.put(messages.WeightsWrite, floats(theta), within, window=self._window)
 
     async def train(self, round: Round, within: float = WORK_SECONDS) -> Status:
         """Starts a round and, with a source on the board, waits for its end.
@@ -215,8 +216,8 @@ class LinkedBoard:
             raise
         return _succeeded(await self.status())
 
-    async def weights(self, status: Status | None = None, within: float = WORK_SECONDS) -> F32:
-        """Reads the weights (parameters,) of ``status``, by default the board's current ones.
+    async def weights(self, status: Status | None = None, within: float = WORK_SECONDS, count: int | None = None) -> F32:
+        """Reads the weights (parameters,) of ``status``, by default the board's current ones; ``count`` of them, if known.
 
         Raises Corrupt if the received weights do not have their hash, Stale if the board has none.
         """
@@ -224,7 +225,7 @@ class LinkedBoard:
         if not expected:
             raise Stale("the board has no weights. Put a plan and weights, and train.")
         async with limit(within):
-            data = await self._read(messages.WeightsRead)
+            data = await self._read(messages.WeightsRead, size=None if count is None else 4 * count)
         if sha256(data).digest() != expected or len(data) % 4:
             raise Corrupt(f"the {len(data)} bytes of weights received do not have the hash reported by the board.")
         return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
@@ -274,52 +275,56 @@ class LinkedBoard:
         """Restarts the board. Connect again afterwards."""
         await self.request(ResetWrite(sequence=self.next()), ANSWER_SECONDS)
 
-    async def put(self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS) -> None:
+    async def put(self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS, window: int = 1) -> None:
         """Sends ``data`` in blocks, the first of which announces its length and hash."""
         announced = {"len": len(data), "sha": sha256(data).digest()}
-        await self.blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each)
+        await self.blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each, window)
+
+    async def blocks(
+        self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None, window: int = 1
+    ) -> Any:
+        """Sends ``data`` in blocks of the buffer's size, continuing at the board's offset, of which ``window`` may be on their
+        way; ``each`` is the timeout per block, ``within`` the total. Returns the last reply."""
+
+        def room(off: int) -> int:
+            empty: WriteRequest = block(sequence=self._sequence, off=off, data=b"")
+            return self._client.get_max_cbor_and_data_size(empty)[1]
+
+        async with limit(within):
+            return await transfers.write(self, block, room, data, each or within, window)
 
     async def _read(self, block: type[Any], first: bytes = b"", size: int | None = None) -> bytes:
         """Reads data in blocks, after those in ``first``; ``size`` is the total length, if known."""
-        received = bytearray(first)
-        while size is None or len(received) < size:
-            part = await self.request(block(sequence=self.next(), off=len(received)), ANSWER_SECONDS)
-            if part.off != len(received) or not part.data:
-                raise Corrupt(f"requested bytes from offset {len(received)}, got {len(part.data)} bytes from {part.off}.")
-            if part.len > MAX_BYTES:
-                raise Corrupt(f"the board reports a length of {part.len:,} bytes, above the maximum of {MAX_BYTES:,}.")
-            received += part.data
-            size = part.len
-        return bytes(received)
+        return await transfers.read(self, block, self.description.buffer, ANSWER_SECONDS, first, size, self._window)
 
-    async def blocks(self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None) -> Any:
-        """Sends ``data`` in blocks of the buffer's size, continuing at the board's offset; ``each`` is the timeout per block,
-        ``within`` the total. Returns the last reply."""
-        off, setbacks = 0, 0
-        async with limit(within):
-            while True:
-                empty: WriteRequest = block(sequence=self._sequence, off=off, data=b"")
-                _, room = self._client.get_max_cbor_and_data_size(empty)
-                sent = block(sequence=self.next(), off=off, data=data[off : off + room])
-                reply = await self.request(sent, each or within)
-                if reply.off == len(data):
-                    return reply
-                setbacks += reply.off <= off
-                if not 0 <= reply.off < len(data) or setbacks >= SENDS:
-                    raise Corrupt(f"sent bytes from offset {off} of {len(data)}, but the board continues at {reply.off}.")
-                off = reply.off
+    @property
+    def _window(self) -> int:
+        """Requests that may be on their way in a transfer of weights."""
+        return min(max(self.description.window, 1), MAX_WINDOW)
 
     def next(self) -> int:
         """The next request's sequence number."""
         self._sequence = (self._sequence + 1) % 256
         return self._sequence
 
-    async def request(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
-        """Returns the board's reply, repeating the request after increasing waits until the deadline."""
+    async def send(self, request: SMPRequest[Any, Any, Any]) -> None:
+        """Sends a request, whose reply ``request`` then waits for."""
         with confined():
-            return await self._reply(request, within)
+            await self._transport.send(request.BYTES)
 
-    async def _reply(self, request: SMPRequest[TRep, TEr1, TEr2], within: float) -> TRep:
+    async def request(
+        self, request: SMPRequest[TRep, TEr1, TEr2], within: float, behind: deque[SMPRequest[Any, Any, Any]] | None = None
+    ) -> TRep:
+        """Returns the board's reply, repeating the request after increasing waits until the deadline.
+
+        If ``behind`` is given, the request was sent already, and after it those in ``behind``, which is cleared if the request
+        must be repeated."""
+        with confined():
+            return await self._reply(request, within, behind)
+
+    async def _reply(
+        self, request: SMPRequest[TRep, TEr1, TEr2], within: float, behind: deque[SMPRequest[Any, Any, Any]] | None
+    ) -> TRep:
         loop = asyncio.get_running_loop()
         deadline, patience = loop.time() + within, self._wire.patience
         trouble: LinkError = Late(f"no answer within {within:g} s.")
@@ -329,11 +334,16 @@ class LinkedBoard:
                 break
             try:
                 async with asyncio.timeout(left if send == SENDS - 1 else min(left, patience)):
-                    reply = messages.answer(request, await self._transport.send_and_receive(request.BYTES))
+                    if send or behind is None:
+                        await self._transport.send(request.BYTES)
+                    answer = await self._transport.answer(request.BYTES, [later.BYTES for later in behind or ()])
+                    reply = messages.answer(request, answer)
             except TimeoutError:
                 patience *= 2
             except Silent:
                 trouble = Dead(f"the board sleeps, and did not answer {send + 1} requests.")
+            except Overtaken:
+                pass
             except Corrupt as error:
                 trouble = error
             else:
@@ -342,6 +352,8 @@ class LinkedBoard:
                 if error_v2(reply):
                     _refuse(type(request).__name__, reply.err.rc)
                 return reply
+            if behind:
+                behind.clear()
         raise trouble
 
 

@@ -6,7 +6,7 @@ import io
 import termios
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
@@ -38,6 +38,10 @@ HINT = "Give a serial port, a pty's path, socket://host:port or rfc2217://host:p
 
 class Silent(Exception):
     """No more bytes will come: the board sleeps, and has sent everything."""
+
+
+class Overtaken(Exception):
+    """A later request was answered: a board answers in order, so the earlier request, or its answer, was lost."""
 
 
 class Wire(Protocol):
@@ -305,13 +309,18 @@ class WireTransport(SMPTransport):
         return message
 
     async def send_and_receive(self, data: bytes) -> bytes:
-        """Sends a request and returns its answer. Other messages, such as late answers to earlier requests, are ignored.
-
-        Raises Corrupt for an answer longer than the board's buffer.
-        """
+        """Sends a request and returns its answer, as ``answer`` does."""
         await self.send(data)
-        while not _answers(message := await self.receive(), data):
-            pass
+        return await self.answer(data)
+
+    async def answer(self, request: bytes, later: Iterable[bytes] = ()) -> bytes:
+        """The answer to ``request``. Other messages, such as late answers to earlier requests, are ignored.
+
+        Raises Overtaken for the answer to a request in ``later``, Corrupt for an answer longer than the board's buffer.
+        """
+        while not _answers(message := await self.receive(), request):
+            if any(_answers(message, other) for other in later):
+                raise Overtaken
         limit = self._smp_server_transport_buffer_size or len(message)
         if len(message) > limit:
             raise Corrupt(f"an answer has {len(message):,} bytes, but the board's buffer only {limit:,}.")
