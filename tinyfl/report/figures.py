@@ -217,7 +217,7 @@ def adaptation(curves: Sequence[Curve], floor: Sequence[Mapping[str, Any]]) -> b
             for curve in curves:
                 _curve(ax, curve, [row for row in curve.rows if (row["shots"], row["mode"]) == (shot, mode)], key, band)
             if shot in floors:
-                level, name = floors[shot].get(key), floors[shot].get("method", "nearest class mean")
+                level, name = floors[shot].get(key), plain(floors[shot].get("method", "nearest class mean"), MAX_LABEL_CHARS)
                 ax.axhline(np.nan if level is None else level, color=INK, lw=1.1, ls=(0, (4, 3)), label=name)
             ax.set_title(f"{counted(shot, 'shot')} · {MODES[mode]}", color=INK)
             _adaptation_axes(ax, key)
