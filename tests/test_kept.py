@@ -4,7 +4,6 @@ lost is logged."""
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,21 +29,10 @@ from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulators.native.kept import Kept, checksum
 
-WORDS = [
-    "own.toml",
-    "--task",
-    "sine",
-    "--algorithm",
-    "head:LocalHead",
-    "--cohort",
-    "2",
-    "--tasks",
-    "20",
-    "--lanes",
-    "1",
-    "--threads",
-    "1",
-]
+SAID: dict[str, Any] = {"task": "sine", "algorithm": "head:LocalHead", "cohort": 2, "tasks": 20, "adapt_lr": 0.01}
+WORDS = ["own.toml", *(f"--{key.replace('_', '-')}={value}" for key, value in SAID.items()), "--lanes=1", "--threads=1"]
+RESUME = ["--algorithm=head:LocalHead", "--lanes=1", "--threads=1"]
+CHECKPOINT_SECONDS = 0.02
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +50,18 @@ def configure(*fleet: str, rounds: int) -> None:
 
 
 def started(*words: str) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0.02"}
+    environment = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": str(CHECKPOINT_SECONDS)}
     command = [sys.executable, "-P", "-m", "tinyfl.cli", "run", "--json", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
+def theta_here(out: str) -> str:
+    run = tinyfl.simulate(config="own.toml", out=out, page=False, **SAID)
+    return str(run.result["theta_sha256"])
+
+
 def theta_of(*words: str) -> str:
+    """The same in a process of its own."""
     process = started(*words)
     said, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
@@ -80,14 +74,15 @@ def resets(out: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["what"] == "reset"]
 
 
-def killed(out: str, rounds: int) -> None:
-    """Starts the run, and kills it once its checkpoint has this many rounds."""
-    process = started(*WORDS, "--out", out)
+def killed(out: str, rounds: int, *words: str, after: float = 0.0) -> None:
+    """Starts the run, or goes on with it by ``words``, and kills it so many seconds after its checkpoint has so many rounds."""
+    process = started(*(words or (*WORDS, "--out", out)))
     while process.poll() is None:
         checkpoint = RunDirectory(Path(out)).checkpoint() if (Path(out) / "config.toml").exists() else None
         if checkpoint and checkpoint.state.round >= rounds:
             break
-        time.sleep(0.002)
+        time.sleep(0.01)
+    time.sleep(after)
     process.kill()
     process.communicate()
     checkpoint = RunDirectory(Path(out)).checkpoint()
@@ -96,22 +91,14 @@ def killed(out: str, rounds: int) -> None:
     assert checkpoint.state.round < RunDirectory(Path(out)).config().rounds
 
 
-RESUME = ["--algorithm", "head:LocalHead", "--lanes", "1", "--threads", "1"]
-
-
 @pytest.mark.slow
 def test_simulated_devices_killed_again_and_again_end_with_the_same_theta() -> None:
-    configure("native = 30", rounds=3000)
+    configure("native = 30", rounds=500)
     whole = theta_of(*WORDS, "--out", "whole")
-    killed("killed", 5)
-    chance, kills = random.Random(3), 1
-    for _ in range(4):
-        process = started("--resume", "killed", *RESUME)
-        time.sleep(0.8 + chance.random())  # Python starts in about a second
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert kills >= 3
+    chance = random.Random(3)
+    killed("killed", 5, after=CHECKPOINT_SECONDS * chance.random())
+    for rounds in (100, 200):
+        killed("killed", rounds, "--resume", "killed", *RESUME, after=CHECKPOINT_SECONDS * chance.random())
     assert theta_of("--resume", "killed", *RESUME) == whole
     assert not resets("killed")
 
@@ -119,10 +106,10 @@ def test_simulated_devices_killed_again_and_again_end_with_the_same_theta() -> N
 @pytest.mark.slow
 def test_what_is_kept_decides_theta_and_is_not_that_of_another_run() -> None:
     configure("native = 4", rounds=40)
-    fresh, again = theta_of(*WORDS, "--out", "fresh"), theta_of(*WORDS, "--out", "again")
+    fresh, again = theta_here("fresh"), theta_here("again")
     assert fresh == again
     Path("own.toml").write_text(Path("own.toml").read_text().replace("kept = true", "kept = false"))
-    assert theta_of(*WORDS, "--out", "forgetful") != fresh
+    assert theta_here("forgetful") != fresh
 
 
 @pytest.fixture
@@ -134,7 +121,7 @@ def boards_of_their_own() -> Iterator[list[str]]:
 
 @pytest.mark.slow
 def test_boards_that_outlive_the_coordinator_go_back_to_its_checkpoint(boards_of_their_own: list[str]) -> None:
-    configure("native = 2", f"ports = {json.dumps(boards_of_their_own)}", rounds=300)
+    configure("native = 2", f"ports = {json.dumps(boards_of_their_own)}", rounds=100)
     whole = theta_of(*WORDS, "--out", "whole")
     killed("killed", 20)
     assert theta_of("--resume", "killed", *RESUME) == whole
@@ -143,7 +130,7 @@ def test_boards_that_outlive_the_coordinator_go_back_to_its_checkpoint(boards_of
 
 @pytest.mark.usefixtures("built_before")
 def test_emulated_boards_that_end_with_the_coordinator_start_from_theta_and_it_is_logged() -> None:
-    configure("native = 2", 'board = "posix"\ncount = 2', rounds=200)
+    configure("native = 2", 'board = "posix"\ncount = 2', rounds=100)
     killed("killed", 20)
     theta_of("--resume", "killed", *RESUME)
     assert {event["device"] for event in resets("killed")} == {2, 3}
@@ -222,7 +209,7 @@ def block_of(device: int, number: int) -> np.ndarray:
     return np.full(FLOATS, np.nan, np.float32) if number == 0 else np.arange(FLOATS, dtype=np.float32) + 100 * number + device
 
 
-Rounds.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Rounds.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 TestRounds = pytest.mark.slow(Rounds.TestCase)
 
 
@@ -256,21 +243,17 @@ def test_the_checksum_sees_every_bit_and_every_place() -> None:
 @pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew() -> None:
     configure("native = 4", rounds=40)
-    fresh = theta_of(*WORDS, "--out", "fresh")
+    whole = theta_here("whole")
     Path("broken/checkpoint").mkdir(parents=True)
-    whole = tinyfl.simulate(
-        config="own.toml", task="sine", algorithm="head:LocalHead", cohort=2, tasks=20, out="whole", rounds=40
-    )
-    assert whole.result["theta_sha256"] == fresh
     Path("broken/config.toml").write_bytes(Path("whole/config.toml").read_bytes())
     Path("broken/checkpoint/kept-0").write_bytes(Path("whole/checkpoint/kept-0").read_bytes())
-    assert theta_of("--resume", "broken", *RESUME) == fresh
+    assert theta_of("--resume", "broken", *RESUME) == whole
 
 
 @pytest.mark.slow
 def test_a_new_device_adapts_as_the_runs_own_algorithm_says_once_it_is_given_again() -> None:
     configure("native = 4", rounds=40)
-    theta_of(*WORDS, "--out", "run")
+    theta_here("run")
     x = np.linspace(-5, 5, 20, dtype=np.float32)[:, None]
     np.savez("new.npz", x=x, y=np.sin(x))
     with pytest.raises(ConfigError, match="give it yourself: --algorithm head:LocalHead"):
