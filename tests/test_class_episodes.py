@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_docs import ROOT, commands, write_files
+from test_docs import ROOT, commands, evaluate_quickly, write_files
 
 import tinyfl
 from tinyfl.cli import app
@@ -179,6 +179,7 @@ def test_the_page_takes_a_strangers_twelve_classes_to_a_table_and_a_new_device(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_files(ROOT / "docs" / "twelve-classes.md")
+    evaluate_quickly("machines.toml")
     subprocess.run([sys.executable, "machines.py"], check=True)
     *before, adapt = (shlex.split(line)[1:] for page, line in commands() if page == "docs/twelve-classes.md")
     for words in before:

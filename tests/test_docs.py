@@ -98,6 +98,12 @@ def write_files(page: Path) -> None:
             Path(block.title).write_text(block.text)
 
 
+def evaluate_quickly(study: str) -> None:
+    """Has a study as its page writes it evaluate its runs on fewer devices."""
+    path = Path(study)
+    path.write_text(path.read_text().replace("[run]\n", "[run]\ntasks = 60\n"))
+
+
 def theta_sha256(run: str) -> str:
     return str(json.loads(Path(run, "result.json").read_text())["theta_sha256"])
 
