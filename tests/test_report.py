@@ -162,7 +162,7 @@ def test_the_page_says_what_each_device_needed_and_how_to_repeat_the_run(finishe
     seen = words(finished["digits"])
     down, up = (result[f"line_bytes_{way}"] / result["device_rounds"] for way in ("down", "up"))
     assert 4 * result["parameters"] < down < 1.1 * 4 * result["parameters"] + 300
-    assert f"Down to a device, each round {html.size(down)} float32 weights, with messages and frames" in seen
+    assert f"Down to a device, each round {html.size(down)} theta as fp32, with messages and frames" in seen
     assert f"Down and up over 115,200 baud {html.seconds((down + up) * 10 / 115_200)} computed from these bytes" in seen
     assert "Rounds each device took part in 1.2 on average" in seen
     assert result["theta_sha256"] in seen

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Inner, Returns, State, WithLayers, demand_for_boards, with_layers
+from tinyfl.codecs import FP32, Codec
+from tinyfl.codecs.down import Down
 from tinyfl.config import Config, as_python, demand_utf8, resolve
 from tinyfl.config.settings import RENAMED
 from tinyfl.core import F32, Engine
-from tinyfl.costs import traffic_of
+from tinyfl.costs import bytes_of_run
 from tinyfl.data.frames import file_of
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.errors.words import plain
@@ -34,7 +36,7 @@ from tinyfl.runs.learner import Learner, Load, fitted
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.records import ValidationRow
 from tinyfl.runs.resuming import restated, resumed
-from tinyfl.runs.tables import as_csv, evaluation_rows
+from tinyfl.runs.tables import as_csv, evaluation_rows, joined
 from tinyfl.runs.validation import validator
 from tinyfl.sampling import Sampler, sampler, told
 from tinyfl.system import notebook
@@ -89,6 +91,11 @@ class _Job(Learner):
     engine: Engine
     sampler: Sampler
     progress: Callable[[Progress], None]
+
+    @property
+    def down(self) -> Down:
+        """How theta goes down."""
+        return Down(Codec.named(self.config.down), self.config.delta, self.network.arrays())
 
     def without_head(self, theta: F32) -> tuple[Network, F32]:
         """The network of unseen devices and its weights, from those of training."""
@@ -218,7 +225,8 @@ def _train(
     sites = job.task.digest if isinstance(job.task, Elsewhere) else ""
     with place(config, work, report_event) as (grid, boards):
         run = Federation(
-            directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate, sites, job.sampler
+            directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate, sites, job.sampler,
+            job.down,
         )  # fmt: skip
         outcome = run.run()
     return outcome, boards
@@ -247,9 +255,12 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
             f"--training-ways is for algorithms that train prototypes or classes, and {config.algorithm} trains what a device "
             "does after training, with as many classes. Leave it out."
         )
-    algorithm = with_layers(config.build(), learner.network.weighted_layers, config.built_before())
+    layers, up = learner.network.weighted_layers, Codec.named(config.up)
+    algorithm = with_layers(config.build(), layers, config.built_before(), up)
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
+        if (config.up, config.down) != (str(FP32), str(FP32)):
+            raise ConfigError("boards send and get weights as fp32. Leave --up, --down and --delta out.")
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
     learner = replace(learner, notes=(*learner.notes, *restated(config), *told(config.sampling, config.embedding)))
@@ -302,13 +313,14 @@ def _floor(job: _Job) -> list[dict[str, Any]]:
     return floors.floor(job.task, job.result, **settings)
 
 
-def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]]) -> dict[str, Any]:
-    """The JSON of a run."""
+def _result(
+    job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list[dict[str, Any]], whole: int
+) -> dict[str, Any]:
+    """The JSON of a run, with ``whole`` device-rounds of devices that were not in the round before."""
     config, net = job.config, job.network
     inner = job.algorithm.inner(0)
     rounds, validation = outcome.state.round, outcome.validation
     device_rounds = rounds * config.cohort
-    traffic = traffic_of(net, inner)
     return {
         "task": config.task,
         "algorithm": config.algorithm,
@@ -325,10 +337,7 @@ def _result(job: _Job, outcome: Outcome, rows: dict[str, list[Row]], boards: lis
         "start": starts_from(config.network),
         "notes": [*job.notes, *validation.words(config.rounds, rounds)],
         "classes": [str(each) for each in job.task.standardisation.classes] if job.task.standardisation else [],
-        "bytes_down": device_rounds * 4 * net.parameters,
-        "bytes_up": device_rounds * 4 * (net.parameters - net.plan.weights_of(inner.local)),
-        "line_bytes_down": device_rounds * traffic.down,
-        "line_bytes_up": device_rounds * traffic.up,
+        **bytes_of_run(net, inner, job.down, device_rounds, whole),
         "device_ram_bytes": net.ram_bytes(inner),
         "samples_held": inner.held,
         "left_out": dict(outcome.left_out),
@@ -361,7 +370,7 @@ def _finish(
     """Evaluates ``net`` with ``theta``, and writes initialisation.npz and result.json."""
     rows = _evaluate(job, {"learnt": (net, theta), "start": job.without_head(job.start)})
     result = {
-        **_result(job, outcome, rows, boards),
+        **_result(job, outcome, rows, boards, joined(directory) if job.config.delta else 0),
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
         **_by_device(job, net, theta, rows["learnt"]),

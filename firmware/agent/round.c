@@ -96,6 +96,7 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
     if (!get_u32(request, "round", &round->stream.round) || !get_u32(request, "device", &round->stream.device) ||
         !tinyfl_get_uint(request, "seed", UINT64_MAX, &round->stream.seed) || !tinyfl_get_bytes(request, "inner", &inner) ||
         tinyfl_inner_read(&round->inner, inner.bytes, inner.count) != TINYFL_OK ||
+        round->inner.up.kind != TINYFL_CODEC_FP32 ||
         !tinyfl_get_uint(request, "run", UINT64_MAX, &round->run) || !get_u32(request, "saved", &round->saved) ||
         !tinyfl_get_bytes(request, "base", &base) || base.count != sizeof round->base ||
         !tinyfl_get_text(request, "source", &source))

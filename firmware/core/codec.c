@@ -3,7 +3,7 @@
 
 #include "shape.h"
 
-enum { SCALE = sizeof(float), GAP = 255 }; /* GAP: a pair of TINYFL_TOP that skips as many weights, and has no value */
+enum { SCALE = sizeof(float), GAP = 255 }; /* GAP: a pair of TINYFL_CODEC_TOP that skips as many weights, and has no value */
 
 static uint32_t float_bits(float value)
 {
@@ -77,25 +77,25 @@ TINYFL_API int tinyfl_codec_check(const tinyfl_codec *codec)
 {
     if (!codec || codec->kind >= TINYFL_CODECS || codec->share > TINYFL_WHOLE)
         return TINYFL_EINVAL;
-    return (codec->kind == TINYFL_TOP) == (codec->share > 0) ? TINYFL_OK : TINYFL_EINVAL;
+    return (codec->kind == TINYFL_CODEC_TOP) == (codec->share > 0) ? TINYFL_OK : TINYFL_EINVAL;
 }
 
 /* The form of an array of n weights. A single one is a float, which is shorter than a scale and a whole number. */
 static int form_of(const tinyfl_codec *codec, size_t n)
 {
-    return n == 1 && codec->kind > TINYFL_FP16 ? TINYFL_FP32 : codec->kind;
+    return n == 1 && codec->kind > TINYFL_CODEC_FP16 ? TINYFL_CODEC_FP32 : codec->kind;
 }
 
-static int has_scale(int form) { return form > TINYFL_FP16; }
+static int has_scale(int form) { return form > TINYFL_CODEC_FP16; }
 
 static size_t array_bytes(int form, size_t n)
 {
     switch (form) {
-    case TINYFL_FP32:
+    case TINYFL_CODEC_FP32:
         return 4 * n;
-    case TINYFL_FP16:
+    case TINYFL_CODEC_FP16:
         return 2 * n;
-    case TINYFL_INT4:
+    case TINYFL_CODEC_INT4:
         return (n + 1) / 2 + SCALE;
     default:
         return n + SCALE;
@@ -104,7 +104,7 @@ static size_t array_bytes(int form, size_t n)
 
 TINYFL_API size_t tinyfl_codec_bytes(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers)
 {
-    if (codec->kind == TINYFL_TOP) {
+    if (codec->kind == TINYFL_CODEC_TOP) {
         const size_t weights = weights_of(plan, layers), k = chosen(codec, weights);
         return 2 * (k + (weights - k) / GAP) + SCALE;
     }
@@ -154,16 +154,16 @@ static scaling scaling_of(const float *values, size_t n, float top)
 
 static void encode_array(int form, const float *values, size_t n, uint8_t *bytes)
 {
-    const scaling s = scaling_of(values, has_scale(form) ? n : 0, form == TINYFL_INT4 ? 7.0f : 127.0f);
+    const scaling s = scaling_of(values, has_scale(form) ? n : 0, form == TINYFL_CODEC_INT4 ? 7.0f : 127.0f);
     for (size_t i = 0; i < n; i++) {
-        if (form == TINYFL_FP32) {
+        if (form == TINYFL_CODEC_FP32) {
             memmove(bytes + 4 * i, values + i, sizeof *values);
-        } else if (form == TINYFL_FP16) {
+        } else if (form == TINYFL_CODEC_FP16) {
             const uint16_t half = half_of(values[i]);
             memcpy(bytes + 2 * i, &half, sizeof half);
         } else {
             const int q = nearest(values[i] * s.inverse);
-            if (form == TINYFL_INT8)
+            if (form == TINYFL_CODEC_INT8)
                 bytes[i] = (uint8_t)q;
             else
                 bytes[i / 2] = (uint8_t)(i % 2 ? bytes[i / 2] | q << 4 : q & 15);
@@ -225,7 +225,7 @@ TINYFL_API int tinyfl_encode(const tinyfl_codec *codec, const tinyfl_plan *plan,
     for (size_t i = 0; i < weights; i++)
         if (magnitude_bits(values[i]) >= LIMIT_BITS)
             return TINYFL_ENUMERIC;
-    if (codec->kind == TINYFL_TOP) {
+    if (codec->kind == TINYFL_CODEC_TOP) {
         *count = encode_top(codec, values, weights, bytes);
         return TINYFL_OK;
     }
@@ -242,11 +242,11 @@ TINYFL_API int tinyfl_encode(const tinyfl_codec *codec, const tinyfl_plan *plan,
 static float value_at(int form, const uint8_t *bytes, size_t i)
 {
     switch (form) {
-    case TINYFL_FP32:
+    case TINYFL_CODEC_FP32:
         return float_at(bytes + 4 * i);
-    case TINYFL_FP16:
+    case TINYFL_CODEC_FP16:
         return half_at(bytes + 2 * i);
-    case TINYFL_INT4:
+    case TINYFL_CODEC_INT4:
         return (float)(((bytes[i / 2] >> i % 2 * 4 & 15) ^ 8) - 8);
     default:
         return (float)((bytes[i] ^ 128) - 128);
@@ -261,7 +261,7 @@ static int check_array(int form, const uint8_t *bytes, size_t n)
     for (size_t i = 0; i < n; i++)
         if (magnitude_bits(value_at(form, bytes, i)) >= float_bits(bounds[form]))
             return TINYFL_EVALUE;
-    if (form == TINYFL_INT4 && n % 2 && bytes[n / 2] >> 4)
+    if (form == TINYFL_CODEC_INT4 && n % 2 && bytes[n / 2] >> 4)
         return TINYFL_EVALUE;
     return !has_scale(form) || good_scale(bytes + array_bytes(form, n) - SCALE) ? TINYFL_OK : TINYFL_ESCALE;
 }
@@ -301,13 +301,13 @@ static void add_top(const uint8_t *bytes, size_t count, float factor, float *val
     for (size_t at = 0; at < count - SCALE; at += 2) {
         values += bytes[at];
         if (bytes[at] != GAP)
-            *values++ += factor * (value_at(TINYFL_INT8, bytes, at + 1) * scale);
+            *values++ += factor * (value_at(TINYFL_CODEC_INT8, bytes, at + 1) * scale);
     }
 }
 
 static int check_bytes(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, const uint8_t *bytes, size_t count)
 {
-    if (codec->kind == TINYFL_TOP)
+    if (codec->kind == TINYFL_CODEC_TOP)
         return check_top(codec, bytes, count, weights_of(plan, layers));
     if (count != tinyfl_codec_bytes(codec, plan, layers))
         return TINYFL_ELENGTH;
@@ -320,13 +320,13 @@ static int check_bytes(const tinyfl_codec *codec, const tinyfl_plan *plan, uint6
     return code;
 }
 
-TINYFL_API int tinyfl_decode(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, const void *bytes, size_t count,
-                             float factor, float *values)
+TINYFL_API int tinyfl_decode(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, const void *bytes,
+                             size_t count, float factor, float *values)
 {
     const int code = check_bytes(codec, plan, layers, bytes, count);
     if (code != TINYFL_OK)
         return code;
-    if (codec->kind == TINYFL_TOP) {
+    if (codec->kind == TINYFL_CODEC_TOP) {
         add_top(bytes, count, factor, values);
         return TINYFL_OK;
     }

@@ -1,7 +1,7 @@
 /* Codecs: weights, or a change of them, as fewer bytes and back (SPEC.md, codecs).
  *
- * The vector holds the weights of some layers of a plan, together: of each its kernel and its bias, an array each. The plan must
- * be checked already. The caller owns all memory. Functions that can fail return TINYFL_OK or a negative code; on failure
+ * The vector holds the weights of some layers of a plan, together: of each its kernel and its bias, an array each. The plan
+ * must be checked already. The caller owns all memory. Functions that can fail return TINYFL_OK or a negative code; on failure
  * nothing has changed. */
 #ifndef TINYFL_CODEC_H
 #define TINYFL_CODEC_H
@@ -11,15 +11,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum { TINYFL_FP32, TINYFL_FP16, TINYFL_INT8, TINYFL_INT4, TINYFL_TOP, TINYFL_CODECS } tinyfl_codec_kind;
-
-#define TINYFL_WHOLE 10000 /* a share of all weights, in hundredths of a per cent */
-
-typedef struct {
-    uint8_t kind;   /* tinyfl_codec_kind */
-    uint16_t share; /* TINYFL_TOP: how many of the weights, 1 to TINYFL_WHOLE; else 0 */
-} tinyfl_codec;
 
 /* What is wrong with encoded bytes. */
 enum {
@@ -32,7 +23,8 @@ enum {
 /* TINYFL_OK or TINYFL_EINVAL. */
 TINYFL_API int tinyfl_codec_check(const tinyfl_codec *codec);
 
-/* The most bytes that a checked codec makes of these layers' weights: at most 4 for each weight. Only TINYFL_TOP may need fewer. */
+/* The most bytes that a checked codec makes of these layers' weights: at most 4 for each weight. Only TINYFL_CODEC_TOP may make
+ * fewer. */
 TINYFL_API size_t tinyfl_codec_bytes(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers);
 
 /* Encodes `values`, one for each weight of `layers`, which must have at least one.
@@ -44,8 +36,8 @@ TINYFL_API int tinyfl_encode(const tinyfl_codec *codec, const tinyfl_plan *plan,
 
 /* Adds the decoded values, times `factor`, to `values`: 1 adds a change, -1 leaves what the encoder lost. Any bytes are safe:
  * TINYFL_OK, or what is wrong with them. */
-TINYFL_API int tinyfl_decode(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, const void *bytes, size_t count,
-                             float factor, float *values);
+TINYFL_API int tinyfl_decode(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, const void *bytes,
+                             size_t count, float factor, float *values);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,5 @@
 /* Inner loops: phases of steps on a stream of samples. */
+#include "codec.h"
 #include "plan.h"
 #include "prototypes.h"
 
@@ -13,13 +14,13 @@ TINYFL_API int tinyfl_inner_read(tinyfl_inner *inner, const void *bytes, size_t 
     if (!inner || !b || count < INNER_HEADER || b[0] == 0 || b[0] > TINYFL_MAX_PHASES ||
         count != INNER_HEADER + PHASE_BYTES * (size_t)b[0])
         return TINYFL_EINVAL;
-    for (size_t i = 3; i < 8; i++)
-        if (b[i] != 0)
-            return TINYFL_EINVAL;
+    if (b[6] != 0 || b[7] != 0)
+        return TINYFL_EINVAL;
     memset(inner, 0, sizeof *inner);
     inner->count = b[0];
     inner->returns = b[1];
     inner->kept = b[2];
+    inner->up = (tinyfl_codec){b[3], (uint16_t)(b[4] | b[5] << 8)};
     memcpy(&inner->local, b + 8, sizeof inner->local);
     memcpy(inner->phases, b + INNER_HEADER, count - INNER_HEADER);
     return tinyfl_inner_check(inner);
@@ -43,7 +44,8 @@ static int good_episode(const tinyfl_phase *p)
 
 TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner)
 {
-    if (!inner || inner->count == 0 || inner->count > TINYFL_MAX_PHASES || inner->returns > TINYFL_GRADIENT || inner->kept > 1)
+    if (!inner || inner->count == 0 || inner->count > TINYFL_MAX_PHASES || inner->returns > TINYFL_GRADIENT || inner->kept > 1 ||
+        tinyfl_codec_check(&inner->up) != TINYFL_OK)
         return TINYFL_EINVAL;
     for (size_t i = 0; i < inner->count; i++) {
         const tinyfl_phase *p = &inner->phases[i];

@@ -100,6 +100,23 @@ typedef struct {
 
 typedef enum { TINYFL_CHANGE, TINYFL_GRADIENT } tinyfl_returns;
 
+/* How weights, or a change of them, are encoded (codec.h). */
+typedef enum {
+    TINYFL_CODEC_FP32,
+    TINYFL_CODEC_FP16,
+    TINYFL_CODEC_INT8,
+    TINYFL_CODEC_INT4,
+    TINYFL_CODEC_TOP,
+    TINYFL_CODECS, /* their number */
+} tinyfl_codec_kind;
+
+#define TINYFL_WHOLE 10000 /* all weights, in hundredths of a per cent */
+
+typedef struct {
+    uint8_t kind;   /* tinyfl_codec_kind */
+    uint16_t share; /* TINYFL_CODEC_TOP: how many of the weights, 1 to TINYFL_WHOLE; else 0 */
+} tinyfl_codec;
+
 #define TINYFL_MAX_PHASES 4
 #define TINYFL_EVERY_LAYER UINT64_MAX
 
@@ -108,6 +125,7 @@ typedef struct {
     uint8_t count;   /* of phases */
     uint8_t returns; /* tinyfl_returns: the change of the weights, or minus the mean gradient of the last phase */
     uint8_t kept;    /* 1: local layers go on from the device's last round instead of the given weights */
+    tinyfl_codec up; /* of what is returned: TINYFL_CODEC_FP32 sends the weights, any other their change */
     uint64_t local;  /* bit i: layer i is not returned */
     tinyfl_phase phases[TINYFL_MAX_PHASES];
 } tinyfl_inner;

@@ -11,6 +11,7 @@
 #include "../../firmware/core/learner.c"
 #include "../../firmware/core/means.c"
 #include "../../firmware/core/prototypes.c"
+#include "../../firmware/core/codec.c"
 #include "../../firmware/core/inner.c"
 #include "draws.h"
 #include "engine.h"
@@ -75,30 +76,64 @@ static void add_changes(const bench *b, const float *theta, mask good, fixed *su
     }
 }
 
+/* Copies a lane's weights of some layers, together, from `own`; or to it, to store them. */
+static void exchange(const bench *b, const tinyfl_plan *plan, uint64_t layers, int l, float *own, int store)
+{
+    real *weights = b->weights;
+    for (size_t i = 0; i < plan->count; i++) {
+        const size_t count = layer_weights(&plan->layers[i]);
+        for (size_t k = 0; layers >> i & 1 && k < count; k++) {
+            if (store)
+                *own++ = lane(weights[k], l);
+            else
+                set_lane(&weights[k], l, *own++);
+        }
+        weights += count;
+    }
+}
+
 /* Loads each lane's own weights of the local layers from `kept`, if its first is not NaN; or stores those of the lanes in
  * `ok`. */
 static void exchange_kept(const bench *b, const tinyfl_cohort *c, const group *g, int store, mask ok)
 {
     const size_t kept = tinyfl_layers_weights(c->plan, c->inner.local);
-    for (int l = 0; l < g->used; l++) {
+    for (int l = 0; l < g->used && kept > 0; l++) {
         float *own = c->kept + (g->first + (size_t)l) * kept;
-        real *weights = b->weights;
-        if (kept == 0 || (store ? !lane_of_mask(ok, l) : own[0] != own[0]))
-            continue;
-        for (size_t i = 0; i < c->plan->count; i++) {
-            const size_t count = layer_weights(&c->plan->layers[i]);
-            for (size_t k = 0; c->inner.local >> i & 1 && k < count; k++) {
-                if (store)
-                    *own++ = lane(weights[k], l);
-                else
-                    set_lane(&weights[k], l, *own++);
-            }
-            weights += count;
-        }
+        if (store ? lane_of_mask(ok, l) : own[0] == own[0])
+            exchange(b, c->plan, c->inner.local, l, own, store);
     }
 }
 
-/* Turns the weights into phi: theta in local layers, and theta - gradient if the gradient is returned. */
+/* Turns the weights that are sent into their change, if that is what the codec takes, and then each lane's into what arrives of
+ * it. Returns the lanes that could be encoded. */
+static mask send(const bench *b, const tinyfl_cohort *c, int used)
+{
+    const tinyfl_codec *up = &c->inner.up;
+    const uint64_t sent = ~c->inner.local;
+    float *change = (float *)(b->output + b->outputs + b->learner.reals), *arrived = change + b->count; /* the loop is over */
+    mask ok = every();
+    size_t at = 0, bytes;
+    for (size_t i = 0; i < c->plan->count && c->inner.returns == TINYFL_CHANGE; i++)
+        for (const size_t end = at + layer_weights(&c->plan->layers[i]); at < end; at++)
+            if (sent >> i & 1)
+                b->weights[at] -= real_of(c->theta[at]);
+    for (int l = 0; l < used; l++) {
+        exchange(b, c->plan, sent, l, change, 1);
+        if (tinyfl_encode(up, c->plan, sent, change, change, &bytes) != TINYFL_OK) {
+            drop_lane(&ok, l);
+            continue;
+        }
+        memset(arrived, 0, b->count * sizeof *arrived);
+        tinyfl_decode(up, c->plan, sent, change, bytes, 1.0f, arrived);
+        exchange(b, c->plan, sent, l, arrived, 0);
+    }
+    return ok;
+}
+
+/* Whether devices send what is to be added to theta, and not their weights. */
+static int adds(const tinyfl_inner *inner) { return inner->returns != TINYFL_CHANGE || inner->up.kind != TINYFL_CODEC_FP32; }
+
+/* Turns the weights into phi: theta in local layers, and theta plus what is sent if that is no weights. */
 static void finish(const bench *b, const tinyfl_cohort *c)
 {
     size_t at = 0;
@@ -108,7 +143,7 @@ static void finish(const bench *b, const tinyfl_cohort *c)
         for (; at < end; at++)
             if (local)
                 b->weights[at] = real_of(c->theta[at]);
-            else if (c->inner.returns != TINYFL_CHANGE)
+            else if (adds(&c->inner))
                 b->weights[at] += c->theta[at];
     }
 }
@@ -143,9 +178,11 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
     mask ok = code == TINYFL_OK ? b.learner.alive : none();
     if (code == TINYFL_OK && c->inner.kept)
         ok &= tinyfl_layers_below_limit(&b.learner, c->inner.local);
+    if (code == TINYFL_OK && c->inner.up.kind != TINYFL_CODEC_FP32)
+        ok &= send(&b, c, g.used);
     if (code == TINYFL_OK && c->inner.kept)
         exchange_kept(&b, c, &g, 1, ok);
-    if (code == TINYFL_OK && (c->inner.local || c->inner.returns != TINYFL_CHANGE))
+    if (code == TINYFL_OK && (c->inner.local || adds(&c->inner)))
         finish(&b, c);
 
     mask good = ok;

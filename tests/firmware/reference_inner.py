@@ -36,6 +36,8 @@ class Inner:
     returns: int = CHANGE
     kept: int = 0
     local: int = 0
+    up: tuple[int, int] = (0, 0)
+    """The codec of the update, and its share."""
 
     @property
     def total(self) -> int:
@@ -54,16 +56,18 @@ class Inner:
 
 
 def inner_bytes(inner: Inner) -> bytes:
-    head = struct.pack("<BBB5xQ", len(inner.phases), inner.returns, inner.kept, inner.local)
+    head = struct.pack("<BBBBH2xQ", len(inner.phases), inner.returns, inner.kept, *inner.up, inner.local)
     return head + b"".join(struct.pack("<3I3fQ2I", *astuple(phase)) for phase in inner.phases)
 
 
 def read_inner(record: bytes) -> Inner:
     """Raises ValueError for bytes that are no record."""
-    if len(record) < 16 or len(record) != 16 + 40 * record[0] or not 1 <= record[0] <= 4 or any(record[3:8]):
+    if len(record) < 16 or len(record) != 16 + 40 * record[0] or not 1 <= record[0] <= 4 or any(record[6:8]):
         raise ValueError("no record of an inner loop")
     phases = tuple(Phase(*row) for row in struct.iter_unpack("<3I3fQ2I", record[16:]))
-    inner = Inner(phases, record[1], record[2], int.from_bytes(record[8:16], "little"))
+    inner = Inner(phases, *record[1:3], int.from_bytes(record[8:16], "little"), (record[3], record[4] | record[5] << 8))
+    if inner.up[0] > 4 or not (0 < inner.up[1] <= 10_000 if inner.up[0] == 4 else inner.up[1] == 0):
+        raise ValueError("no codec")
     if inner.returns > 1 or inner.kept > 1 or not all(map(_sound, phases)):
         raise ValueError("an inner loop that contradicts the page")
     if sum(phase.samples for phase in phases) >= 1 << 32 or (inner.returns == GRADIENT and phases[-1].passes > 1):

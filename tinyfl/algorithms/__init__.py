@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tinyfl.algorithms.inner import ALL, Inner, Layer, Phase, Returns
 from tinyfl.algorithms.optimisers import OPTIMISERS
+from tinyfl.codecs import FP32, Codec
 from tinyfl.core import F32, I64, UNIT
 from tinyfl.errors import ConfigError
 
@@ -113,7 +114,8 @@ class TowardsMean:
 
 @dataclass(frozen=True)
 class WithLayers:
-    """An algorithm for one network, whose ``layers`` its methods get if they take one more argument."""
+    """An algorithm for one network, whose ``layers`` its methods get if they take one more argument. Devices encode what they
+    send by the codec ``up``."""
 
     algorithm: Any
     layers: tuple[Layer, ...]
@@ -121,13 +123,15 @@ class WithLayers:
     """The number of parameters of each method."""
     before: tuple[tuple[int, Any], ...] = ()
     """The same algorithm for the rounds below some numbers, made for other numbers of rounds."""
+    up: Codec = FP32
 
     def at(self, round: int) -> Any:
         """The algorithm in round ``round``."""
         return next((algorithm for end, algorithm in self.before if round < end), self.algorithm)
 
     def inner(self, round: int) -> Inner:
-        return self._call(self.at(round), "inner", round)  # type: ignore[no-any-return]
+        inner: Inner = self._call(self.at(round), "inner", round)
+        return inner if self.up == FP32 else inner.sent_as(self.up)
 
     def outer(self, state: State, updates: Updates) -> State:
         return self._call(self.at(state.round), "outer", state, updates)  # type: ignore[no-any-return]
@@ -146,8 +150,11 @@ class WithLayers:
         return getattr(algorithm, name)(*arguments, *further)
 
 
-def with_layers(algorithm: Any, layers: Sequence[Layer], before: tuple[tuple[int, Any], ...] = ()) -> WithLayers:
-    """``algorithm`` for a network with these ``layers``; ``before`` are those of the rounds below some numbers.
+def with_layers(
+    algorithm: Any, layers: Sequence[Layer], before: tuple[tuple[int, Any], ...] = (), up: Codec = FP32
+) -> WithLayers:
+    """``algorithm`` for a network with these ``layers``; ``before`` are those of the rounds below some numbers. Devices encode
+    what they send by ``up``.
 
     Raises ConfigError if it lacks ``inner`` or ``outer``.
     """
@@ -156,7 +163,7 @@ def with_layers(algorithm: Any, layers: Sequence[Layer], before: tuple[tuple[int
             raise ConfigError(f"{algorithm!r} is no algorithm: it has no method {name} (docs/your-own.md).")
     methods = [name for name in ("inner", "outer", "adaptation") if hasattr(algorithm, name)]
     takes = {name: len(signature(getattr(algorithm, name)).parameters) for name in methods}
-    return WithLayers(algorithm, tuple(layers), takes, before)
+    return WithLayers(algorithm, tuple(layers), takes, before, up)
 
 
 def alpha_of(algorithm: Any) -> Callable[[int], float] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import copysign, inf
 
+from tinyfl.codecs import FP32, Codec, Kind
 from tinyfl.core import LIMIT
 from tinyfl.errors import ConfigError
 
@@ -19,7 +20,7 @@ ALL = (1 << 64) - 1
 MAX_PHASES = 4
 """Maximum number of phases of an inner loop (TINYFL_MAX_PHASES)."""
 
-_HEAD, _PHASE, _FLOATS = struct.Struct("<BBB5xQ"), struct.Struct("<IIIfffQII"), struct.Struct("<fff")
+_HEAD, _PHASE, _FLOATS = struct.Struct("<BBBBH2xQ"), struct.Struct("<IIIfffQII"), struct.Struct("<fff")
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Inner:
     The update is the change of the weights; or, with ``returns`` "gradient", minus the mean gradient of the last phase, as if
     one step of rate 1 had been taken from theta; or, with "meta_gradient", of MAML's: the first of two phases then makes
     full-batch steps, and neither has a bound or a pull. Layers in the mask ``local`` are never sent. They start from theta or,
-    with ``kept``, from the device's own of its last round.
+    with ``kept``, from the device's own of its last round. What is sent is encoded by the codec ``up``.
 
     ``Inner(samples=..., rate=..., ...)`` has one phase, with Phase's arguments; ``lr`` is another name for its ``rate``."""
 
@@ -136,6 +137,7 @@ class Inner:
     returns: Returns
     local: int
     kept: bool
+    up: Codec
 
     def __init__(
         self,
@@ -143,6 +145,7 @@ class Inner:
         returns: str = "change",
         local: int = 0,
         kept: bool = False,
+        up: Codec = FP32,
         samples: int | None = None,
         batch: int = 1,
         passes: int = 1,
@@ -170,7 +173,7 @@ class Inner:
                 f"MAML's gradient takes two phases for all layers, the first of up to {MAX_META_STEPS} full-batch steps, "
                 "without clip, pull, prototypes and local layers."
             )
-        self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept)  # frozen
+        self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept, up=up)  # frozen
 
     @property
     def samples(self) -> int:
@@ -211,6 +214,10 @@ class Inner:
         """The same inner loop at a rate of 0, which measures the loss and changes nothing."""
         return Inner(*(replace(phase, rate=0.0) for phase in self.phases), returns=self.returns.name, local=self.local)
 
+    def sent_as(self, up: Codec) -> "Inner":
+        """The same inner loop, whose update is encoded by ``up``."""
+        return Inner(*self.phases, returns=self.returns.name, local=self.local, kept=self.kept, up=up)
+
     @property
     def needs(self) -> tuple[str, ...]:
         """What a board must be able to do beyond one phase, in the words of its description."""
@@ -223,15 +230,17 @@ class Inner:
             "local": bool(self.local),
             "kept": self.kept,
             "prototypes": self.ways > 0,
+            self.up.kind.name: self.up.kind is not Kind.fp32,
         }
         return tuple(what for what, used in uses.items() if used)
 
     def to_bytes(self) -> bytes:
         """The record that C and messages carry (firmware/SPEC.md, inner loop)."""
+        head = _HEAD.pack(len(self.phases), self.returns, self.kept, self.up.kind, self.up.share, self.local)
         records = (
             _PHASE.pack(p.samples, p.batch, p.passes, p.rate, p.clip, p.pull, p.layers, p.support, p.ways) for p in self.phases
         )
-        return _HEAD.pack(len(self.phases), self.returns, self.kept, self.local) + b"".join(records)
+        return head + b"".join(records)
 
     @classmethod
     def from_bytes(cls, record: bytes) -> "Inner":
@@ -240,12 +249,13 @@ class Inner:
         Raises ValueError for bytes that are no such record.
         """
         try:
-            count, returns, kept, local = _HEAD.unpack_from(record)
+            count, returns, kept, up, share, local = _HEAD.unpack_from(record)
             rows = list(_PHASE.iter_unpack(record[_HEAD.size :]))
             if count != len(rows):
                 raise ConfigError(f"{len(rows)} phases, not {count}.")
             phases = (Phase(s, rate, b, p, *more) for s, b, p, rate, *more in rows)
-            inner = cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept))
+            codec = Codec(Kind(up), share)
+            inner = cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept), up=codec)
             if inner.to_bytes() != record:
                 raise ValueError("it would be written differently")
             return inner

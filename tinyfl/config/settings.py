@@ -17,7 +17,7 @@ from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.tasks import FIRST_VALIDATION_DEVICE
 
 TASK, LEARNING, FLEET, EVALUATION = "Task", "Learning", "Fleet", "Evaluation"
-AGGREGATION, RUN = "Aggregation and privacy", "Run"
+AGGREGATION, LINK, RUN = "Aggregation and privacy", "Link", "Run"
 """Panels of the help."""
 
 MAX_ROUNDS = 1 << 31
@@ -96,6 +96,12 @@ def _shots(value: Any) -> tuple[int, ...]:
     if not items or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 10_000 for n in items):
         raise ConfigError(f"shots is {value!r}. Give whole numbers from 1 to 10,000, such as --shots 1 --shots 5.")
     return tuple(sorted(set(items)))
+
+
+def _codec(value: Any) -> str:
+    from tinyfl.codecs import Codec
+
+    return str(Codec.named(str(value)))
 
 
 def _continued(value: Any) -> tuple[tuple[int, int], ...]:
@@ -245,6 +251,15 @@ class Settings:
     update_clip: float = setting(
         "Bound on the norm of a device's whole update; 0: none.", AGGREGATION, default=0.0, bounds=(0, 1e6))
     minimum: int = setting("Least number of updates in a valid round.", FLEET, default=0, bounds=(0, 1 << 20), may_change=True)
+    down: str = setting(
+        "How theta goes down: fp32, fp16, int8 or int4.", LINK, default="fp32", choices=("fp16", "int8", "int4"),
+        refusal="down is {value!r}. Give --down fp32, fp16, int8 or int4.", newer=True)
+    delta: bool = setting(
+        "with --down: send only the change of theta to devices that took part in the round before.", LINK,
+        default=False, newer=True)
+    up: str = setting(
+        "How updates go up: fp32; or their change as fp16, int8, int4, or top:P, the P % largest.", LINK,
+        default="fp32", read=_codec, newer=True)
     seconds: float = setting(
         "Time limit for a board's part of a round.", FLEET, of_a_node=True, default=60.0, bounds=(0.1, 1e6), may_change=True)
     fleet: tuple[Part, ...] = setting(

@@ -56,11 +56,16 @@ class Phase(ctypes.Structure):
     )
 
 
+class Codec(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_uint8), ("share", ctypes.c_uint16))
+
+
 class Inner(ctypes.Structure):
     _fields_ = (
         ("count", ctypes.c_uint8),
         ("returns", ctypes.c_uint8),
         ("kept", ctypes.c_uint8),
+        ("up", Codec),
         ("local", ctypes.c_uint64),
         ("phases", Phase * 4),
     )

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tinyfl.algorithms import Inner, Returns, demand_for_boards
+from tinyfl.algorithms import ALL, Inner, Returns, demand_for_boards
 from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
+from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link import PROGRAM_HEADER, WEIGHTS_HEADER
 from tinyfl.link.traffic import BUFFER, Traffic, round_traffic
@@ -151,10 +152,37 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
     )
 
 
-def traffic_of(network: Network, inner: Inner, buffer: int = BUFFER) -> Traffic:
-    """The bytes on the line of a round for a device with ``network``, the longest of whose messages has ``buffer`` bytes."""
-    sent = network.parameters - network.plan.weights_of(inner.local)
-    return round_traffic(network.parameters, sent, inner.to_bytes(), buffer)
+def traffic_of(network: Network, inner: Inner, buffer: int = BUFFER, down: Down = PLAIN, *, whole: bool = False) -> Traffic:
+    """The bytes on the line of a round for a device with ``network``, the longest of whose messages has ``buffer`` bytes. A
+    device that did not take part in the round before gets theta ``whole``, if others get its change."""
+    delta = down.delta and not whole
+    return round_traffic(
+        bytes_down(network, down, whole), bytes_up(network, inner), inner.to_bytes(), buffer,
+        encoded=not down.plain and (delta or not down.delta), delta=delta,
+    )  # fmt: skip
+
+
+def bytes_down(network: Network, down: Down = PLAIN, whole: bool = False) -> int:
+    """The bytes of theta for a device in a round."""
+    return 4 * network.parameters if down.plain else down.bytes(whole)
+
+
+def bytes_up(network: Network, inner: Inner) -> int:
+    """The bytes of a device's update, at most."""
+    return inner.up.bytes(network.arrays(ALL & ~inner.local))
+
+
+def bytes_of_run(network: Network, inner: Inner, down: Down, device_rounds: int, whole: int) -> dict[str, int]:
+    """The bytes of a run of so many ``device_rounds``, down and up, also with messages and frames, as in its JSON; in ``whole``
+    of them the device was not in the round before."""
+    first, later = (traffic_of(network, inner, down=down, whole=new) for new in (True, False))
+    others = device_rounds - whole
+    return {
+        "bytes_down": whole * bytes_down(network, down, whole=True) + others * bytes_down(network, down),
+        "bytes_up": device_rounds * bytes_up(network, inner),
+        "line_bytes_down": whole * first.down + others * later.down,
+        "line_bytes_up": device_rounds * later.up,
+    }
 
 
 def inference(program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig") -> Cost:

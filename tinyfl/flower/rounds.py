@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyfl.algorithms import Algorithm, State, Updates
+from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.config import Config
 from tinyfl.config.roster import named
 from tinyfl.core import U32
@@ -125,7 +126,7 @@ _flower_quiet = _Quiet()
 class Federation:
     """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Reported losses are multiplied by
     ``unit``. ``validate`` measures a theta for a config with ``evaluate_every``. ``sites`` is a hash of the data that
-    sites bring along."""
+    sites bring along, and ``down`` how theta goes down."""
 
     def __init__(
         self,
@@ -140,10 +141,12 @@ class Federation:
         validate: Validate | None = None,
         sites: str = "",
         sampler: Sampler | None = None,
+        down: Down = PLAIN,
     ) -> None:
         self.directory, self.config, self.algorithm, self.progress = directory, config, algorithm, progress
         self.on_event, self.parts = on_event, grid.parts() or named(config.fleet)
         self.grid, self.unit, self._snapshot = grid, unit, _Snapshot(start)
+        self._down = down
         self._sampler: Sampler = sampler or Uniform(config.seed, config.cohort, config.devices)
         self._validate = validate if config.evaluate_every else None
         self.hashes, self.sites = (config.sha256(), data_sha256(config), network_sha256(config)), sites
@@ -200,6 +203,7 @@ class Federation:
             sampler=self._sampler,
             minimum=self.config.minimum,
             run=self._run_number,
+            down=self._down,
             saved=lambda: self._saved_round,
             on_round=self._on_round,
             on_short=self._on_short,

@@ -11,7 +11,8 @@ from flwr.serverapp.strategy import Strategy
 from tinyfl import core
 from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of_stretches
-from tinyfl.core import I64, U32
+from tinyfl.codecs.down import PLAIN, Down
+from tinyfl.core import F32, I64, U32
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event, Stretch, among, spans
 from tinyfl.flower.grid import FleetAddresses
@@ -26,6 +27,9 @@ from tinyfl.flower.messages import (
     theta_record,
 )
 from tinyfl.sampling import Sampler, Uniform
+
+STARTED = "started"
+"""The name in the state's memory of what the devices started the last round from."""
 
 NODE_ERROR = "node-error"
 """The reason for absence of devices whose node replied with an error, or not at all."""
@@ -42,6 +46,8 @@ class FleetStrategy(Strategy):
     ``sampler`` chooses the devices of each round, by default uniformly. One that learns from updates needs ``each_device``.
 
     For devices that keep layers, ``run`` is the run's number, and ``saved`` tells the number of rounds in its last checkpoint.
+
+    Devices start from what ``down`` makes of theta.
 
     A round with fewer than ``minimum`` updates does not count: ``on_short`` receives its updates, and the round is repeated.
     ``on_event`` receives an event for each unreadable reply.
@@ -64,6 +70,7 @@ class FleetStrategy(Strategy):
         minimum: int = 0,
         run: int = 0,
         until: int = 0,
+        down: Down = PLAIN,
         saved: Callable[[], int] | None = None,
         on_round: Callable[[State, Updates], None] | None = None,
         on_short: Callable[[Updates], None] | None = None,
@@ -80,6 +87,7 @@ class FleetStrategy(Strategy):
             raise ConfigError(
                 "gateways send sums, and a sampler learns from single updates. Give FleetStrategy each_device=True."
             )
+        self.down, self._start = down, state.theta
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._requested: Mapping[int, Sequence[int]] = {}
         self._asked = 0
@@ -113,6 +121,11 @@ class FleetStrategy(Strategy):
             told = ConfigRecord({**self._train_config(), "alphas": alphas})
             return [Message(RecordDict({"arrays": arrays, "config": told}), grid.get_node_ids()[0], MessageType.TRAIN)]  # type: ignore[index]
         self._requested = self._cohort_by_node(grid)
+        if not self.down.plain:
+            self._start = self._started()
+            arrays = theta_record(self._start)
+        else:
+            self._start = self.state.theta
         if self.aggregator is not None:
             self._refuse_sums()
             messages = list(
@@ -131,7 +144,7 @@ class FleetStrategy(Strategy):
 
     def _stretch(self, grid: Grid) -> int:
         """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
-        plain = self.until and self.minimum == 0 and self.aggregator is None
+        plain = self.until and self.minimum == 0 and self.aggregator is None and self.down.plain
         if not plain or not isinstance(grid, FleetAddresses) or alpha_of_stretches(self.algorithm) is None:
             return 1
         return grid.stretch(self.algorithm.inner(0), self.cohort)
@@ -184,7 +197,7 @@ class FleetStrategy(Strategy):
         if self._asked:
             return self._after_stretch(next(iter(replies)))
         usable, changes = list[Message](), dict[int, I64]()
-        updates = Updates(self.state.theta, np.zeros(len(self.state.theta), np.int64), 0)
+        updates = Updates(self._start, np.zeros(len(self._start), np.int64), 0)
         silent = dict(self._requested)
         for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):  # float sums depend on their order
             devices = silent.pop(reply.metadata.src_node_id, None)
@@ -208,10 +221,25 @@ class FleetStrategy(Strategy):
             if self.on_short:
                 self.on_short(updates)
         else:
-            self.state = self.sampler.after(self.state, self.algorithm.outer(self.state, updates), changes)
+            self.state = self._after(updates, changes)
             if self.on_round:
                 self.on_round(self.state, updates)
         return theta_record(self.state.theta), metrics_record(updates, inner.total)
+
+    def _started(self) -> F32:
+        """What the devices of this round start from.
+
+        Raises TrainingError if theta has diverged."""
+        try:
+            return self.down.start(self.state.theta, self.state.memory.get(STARTED))
+        except ValueError as error:
+            raise TrainingError(f"theta has diverged: {error}. Start a new run with a smaller --rate.") from error
+
+    def _after(self, updates: Updates, changes: Mapping[int, I64]) -> State:
+        """The state after a round with ``updates``, whose mean change moves the server's theta, whatever devices got of it."""
+        moved = self.algorithm.outer(self.state, replace(updates, theta=self.state.theta))
+        after = self.sampler.after(self.state, moved, changes)
+        return replace(after, memory={**after.memory, STARTED: self._start}) if self.down.delta else after
 
     def _after_stretch(self, reply: Message) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Takes over the state after a stretch."""
@@ -227,9 +255,9 @@ class FleetStrategy(Strategy):
             why = str(reply.error.reason).partition(":")[0]
             return self._without(devices, read_reason(why) if reply.error.code == Trouble.no_update else NODE_ERROR)
         try:
-            read = read_updates(self.state.theta, reply.content, devices)
+            read = read_updates(self._start, reply.content, devices)
             if self.aggregator is not None:
-                phi = read_phi(self.state.theta, reply.content)
+                phi = read_phi(self._start, reply.content)
                 reply.content = shown_record(phi, devices=len(devices), loss=read.loss)
             return read
         except LinkError as error:
@@ -239,13 +267,13 @@ class FleetStrategy(Strategy):
             return self._without(devices, error.reason)
 
     def _without(self, devices: Sequence[int], reason: str) -> Updates:
-        theta = self.state.theta
+        theta = self._start
         absent = {int(device): reason for device in devices}
         return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=absent)
 
     def _aggregated(self, aggregator: Strategy, server_round: int, usable: list[Message], updates: Updates) -> Updates:
         """The updates with the aggregator's phi instead of their mean; no updates if it returns none."""
-        theta = self.state.theta
+        theta = self._start
         arrays, _ = aggregator.aggregate_train(server_round, usable)
         if arrays is None:
             return Updates(theta, np.zeros(len(theta), np.int64), 0, absent=updates.absent)

@@ -41,17 +41,21 @@ class Traffic:
         return Traffic(self.down + 1 + _frame(request), self.up + _frame(answer), self.exchanges + 1)
 
 
-def round_traffic(weights: int, update: int, inner: bytes, buffer: int = BUFFER) -> Traffic:
-    """The traffic of a round for one device of a network with so many ``weights``, of which it sends ``update``: ``inner`` is
-    the record of its inner loop, and ``buffer`` its longest message, in bytes."""
-    traffic, off, total = Traffic(), 0, 4 * weights
+def round_traffic(
+    down: int, up: int, inner: bytes, buffer: int = BUFFER, *, encoded: bool = False, delta: bool = False
+) -> Traffic:
+    """The traffic of a round for one device that gets ``down`` bytes of weights and sends ``up`` of an update: ``inner`` is the
+    record of its inner loop, and ``buffer`` its longest message, in bytes. The weights that go down may be ``encoded``, and be
+    a change, ``delta``."""
+    traffic, off, total = Traffic(), 0, down
+    form = encoded * (_keys("codec") + 1) + delta * (_keys("onto") + _head(HASH) + HASH)
     while off < total:
-        size = _write_block(off, total, 0)
+        size = _write_block(off, total, 0, form)
         count = min(buffer - size - _head(buffer - size) + 1, total - off)
-        traffic = traffic.after(_write_block(off, total, count), HEADER + _map("off") + _head(off + count))
+        traffic = traffic.after(_write_block(off, total, count, form), HEADER + _map("off") + _head(off + count))
         off += count
     traffic = traffic.after(_order(inner), _status())
-    off, total = 0, 4 * update
+    off, total = 0, up
     while off < total:
         count = min(buffer - HEADER - READ_MARGIN, total - off)
         request = HEADER + _map("off") + _head(off)
@@ -60,9 +64,10 @@ def round_traffic(weights: int, update: int, inner: bytes, buffer: int = BUFFER)
     return traffic
 
 
-def _write_block(off: int, total: int, count: int) -> int:
-    """A message with ``count`` bytes of weights; the first also announces their length and hash."""
-    first = _keys("len", "sha") + _head(total) + _head(HASH) + HASH if off == 0 else 0
+def _write_block(off: int, total: int, count: int, form: int) -> int:
+    """A message with ``count`` bytes of weights; the first also announces their length, their hash, and in ``form`` bytes what
+    they are."""
+    first = _keys("len", "sha") + _head(total) + _head(HASH) + HASH + form if off == 0 else 0
     return HEADER + _map("off", "data") + _head(off) + first + _head(count) + count
 
 

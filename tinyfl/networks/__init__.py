@@ -118,6 +118,11 @@ class Network:
                 at += layer.weights
         return tuple(found)
 
+    def arrays(self, layers: int = algorithms.ALL) -> tuple[int, ...]:
+        """The sizes of the kernel and the bias of each layer with weights in the mask ``layers``, in order."""
+        chosen = [layer for index, layer in enumerate(self.placed) if layers >> index & 1 and layer.weights]
+        return tuple(size for layer in chosen for size in (layer.weights - layer.channels, layer.channels))
+
     def ram_bytes(self, inner: Inner = SINGLE) -> int:
         """RAM that one device needs for the inner loop ``inner``: weights, the learner's memory and, where it needs them, a
         gradient, a copy of theta, and two blocks of what it keeps."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.algorithms import Inner, with_layers
+from tinyfl.codecs import FP32, Codec
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
@@ -315,7 +316,7 @@ def _memory(batch: int) -> str:
 def _inner(config: Config, net: Network) -> Inner | None:
     """The inner loop of the first round, if the report has the algorithm's code."""
     try:
-        return with_layers(config.build(), net.weighted_layers).inner(0)
+        return with_layers(config.build(), net.weighted_layers, up=Codec.named(config.up)).inner(0)
     except ConfigError:  # of code that is not here, or that a report does not load
         return None
 
@@ -324,7 +325,9 @@ def _needs(config: Config, net: Network, result: Result) -> str:
     inner = _inner(config, net)
     support = leading(result["evaluation"])["shots"] * (net.outputs if _per_class(result) else 1)
     down, up = (count / result["device_rounds"] for count in on_the_line(result))
-    weights = "float32 weights" + ", with messages and frames" * ("line_bytes_down" in result)
+    framed = ", with messages and frames" * ("line_bytes_down" in result)
+    way_down = f"theta as {config.down}{', its change where a device has the last one' * config.delta}{framed}"
+    way_up = f"{'weights' if config.up == str(FP32) else 'their change'} as {config.up}{framed}"
     rows = [
         ("RAM to learn in a round", html.size(result["device_ram_bytes"]), _memory(inner.batch) if inner else ""),
         ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(BATCHES if support > 1 else SINGLE)), _memory(support)),
@@ -334,8 +337,8 @@ def _needs(config: Config, net: Network, result: Result) -> str:
             else []
         ),
         ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
-        ("Down to a device, each round", html.size(down), weights),
-        ("Up from a device, each round", html.size(up), weights),
+        ("Down to a device, each round", html.size(down), way_down),
+        ("Up from a device, each round", html.size(up), way_up),
     ]
     for baud in BAUDS:
         time = html.seconds((down + up) * BITS_PER_BYTE / baud)

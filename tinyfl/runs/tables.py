@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import visible
+from tinyfl.fleet import ends_of
 from tinyfl.runs.directory import ROUNDS, RunDirectory
 from tinyfl.runs.metrics import devices_in
 from tinyfl.runs.records import RoundRecord
@@ -53,6 +54,16 @@ def _rounds(directory: RunDirectory) -> list[Row]:
         return {"round": record.round, "counts": record.counts, "loss": record.loss, "absent": absent, **of_log}
 
     return [row(record) for _, record in directory.records(ROUNDS, RoundRecord)]
+
+
+def joined(directory: RunDirectory) -> int:
+    """The number of device-rounds of devices that did not take part in the round before."""
+    found, before = 0, set[int]()
+    for _, record in directory.records(ROUNDS, RoundRecord):
+        cohort = {n for first, last in ends_of((record.model_extra or {}).get("cohort", "")) for n in range(first, last + 1)}
+        found += len(cohort - before) if record.counts else 0
+        before = cohort
+    return found
 
 
 METRICS = {"accuracy": "accuracy", "macro_ap": "macro average precision", "loss": "mean squared error"}

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyfl.algorithms import Inner, WithLayers, alpha_of_stretches, with_layers
 from tinyfl.building import boards
+from tinyfl.codecs import Codec
 from tinyfl.config import Config, resolve
 from tinyfl.config.settings import SETTINGS
 from tinyfl.core import Engine
@@ -134,7 +135,7 @@ def completed(study: Study, settings: Mapping[str, Any], code: Code) -> tuple[Co
 
 def algorithm_of(config: Config, learner: Learner) -> WithLayers:
     """The algorithm of a run, for its network."""
-    return with_layers(config.build(), learner.network.weighted_layers)
+    return with_layers(config.build(), learner.network.weighted_layers, up=Codec.named(config.up))
 
 
 def _line(
