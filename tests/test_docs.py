@@ -128,6 +128,12 @@ def boards_kit(built_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyfl.report.page.write_report", lambda *_: None)
 
 
+@pytest.fixture
+def estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs are estimated: what counts instructions in emulation, for half a minute, is tested by test_costs.py."""
+    monkeypatch.setattr("tinyfl.costs.counted.instructions", lambda *_: None)
+
+
 def accuracy(rows: list[dict[str, Any]]) -> float:
     """After ten full-batch steps."""
     return float(next(row["accuracy"] for row in rows if (row["mode"], row["steps"]) == ("batch", 10)))
@@ -292,7 +298,7 @@ def test_a_board_of_ones_own_is_made_as_the_page_says() -> None:
     assert boards.load("my-board.toml").name == "my-board"
 
 
-@pytest.mark.usefixtures("boards_kit", "tensorflow")
+@pytest.mark.usefixtures("boards_kit", "tensorflow", "estimated")
 def test_the_page_on_models_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     names = session(ROOT / "docs" / "models.md")
     assert names["theta"].tobytes() == names["same"].tobytes()
@@ -417,7 +423,7 @@ def test_the_readmes_commands_do_their_work(own_data: Path) -> None:
     assert {path.name for path in Path("runs").iterdir()} == {"sine", "joint", "large", "mine", "conv", "conv-0"}
 
 
-@pytest.mark.usefixtures("boards_kit")
+@pytest.mark.usefixtures("boards_kit", "estimated")
 def test_the_readmes_boards_are_built_and_learn() -> None:
     for words in words_of("README.md", "build", "plan", "doctor", "devices"):
         app(words, standalone_mode=False)
@@ -509,7 +515,7 @@ def _three_digits() -> tuple[Any, Any]:
 
 @pytest.mark.slow
 def test_the_readmes_first_run_beats_a_random_start_and_the_nearest_mean_by_ten_points() -> None:
-    run = tinyfl.simulate()
+    run = tinyfl.simulate(tasks=300)
     assert run.result["devices"] >= 1000
     assert (run.path / "report.html").is_file()
     floor = next(row["accuracy"] for row in run.result["floor"] if row["shots"] == 1)
