@@ -352,12 +352,12 @@ def test_kill_9_at_any_moment_of_a_continued_run_leaves_the_files_of_one_that_wa
     options = {**SINE, "network": "mlp-64-64-tanh", "algorithm": algorithm, "evaluate_every": 300}
     whole = tinyfl.simulate(out=tmp_path / "whole", rounds=600, **options)
     out = Path(shutil.copytree(whole.path, tmp_path / "killed"))
-    whole = tinyfl.simulate(resume=whole.path, rounds=4000)
+    whole = tinyfl.simulate(resume=whole.path, rounds=1500)
     command = [sys.executable, "-m", "tinyfl.cli", "run", "--json", "--resume", str(out)]
     environment, chance = {**os.environ, "TINYFL_CHECKPOINT_SECONDS": "0"}, random.Random(3)
     caught = set()
-    for attempt in range(4):
-        words = ["--rounds", "4000"] if attempt < 2 else []  # whether or not the change is written
+    for attempt in range(3):
+        words = ["--rounds", "1500"] if attempt < 2 else []  # whether or not the change is written
         process = subprocess.Popen([*command, *words], env=environment, stdout=subprocess.DEVNULL)
         before = (out / "checkpoint" / "state.npz").stat().st_mtime_ns
         while process.poll() is None and (out / "checkpoint" / "state.npz").stat().st_mtime_ns == before:
@@ -369,5 +369,5 @@ def test_kill_9_at_any_moment_of_a_continued_run_leaves_the_files_of_one_that_wa
         assert held is not None
         caught.add(held.state.round)
     assert len(caught) >= 2
-    tinyfl.simulate(resume=out, rounds=4000)
+    tinyfl.simulate(resume=out, rounds=1500)
     assert read(out) == read(whole.path)
