@@ -166,7 +166,7 @@ static void encode_array(int form, const float *values, size_t n, uint8_t *bytes
             if (form == TINYFL_CODEC_INT8)
                 bytes[i] = (uint8_t)q;
             else
-                bytes[i / 2] = (uint8_t)(i % 2 ? bytes[i / 2] | q << 4 : q & 15);
+                bytes[i / 2] = (uint8_t)(i % 2 ? bytes[i / 2] | q * 16 : q & 15);
         }
     }
     if (has_scale(form))
