@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyfl.algorithms import State
+from tinyfl.algorithms import State, with_layers
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
 from tinyfl.fleet import draw_cohort
@@ -23,12 +23,12 @@ def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
     """The network of unseen devices, and its theta, of a run with these options."""
     config, learner = fitted(resolve(options))
     task, net = learner.task, learner.network
-    fleet, algorithm = NativeFleet(task, net, config.devices), config.build()
+    fleet, algorithm = NativeFleet(task, net, config.devices), with_layers(config.build(), net.weighted_layers)
     state = State(0, learner.start)
     for round in range(config.rounds):
         cohort = draw_cohort(config.seed, round, config.cohort, config.devices)
         state = algorithm.outer(state, fleet.run(cohort, round, state.theta, algorithm.inner(round)))
-    return config, task, *learner.for_unseen(algorithm, state.theta, config.devices)
+    return config, task, *learner.for_unseen(algorithm.algorithm, state.theta, config.devices)
 
 
 def adapted(rows: list[Row], steps: int, mode: str = "batch") -> Row:

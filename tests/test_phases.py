@@ -15,6 +15,7 @@ from tinyfl import core
 from tinyfl.algorithms import ALL, Inner, Phase, State, Updates, with_layers
 from tinyfl.algorithms.fedprox import FedProx
 from tinyfl.algorithms.fomaml import FOMAML
+from tinyfl.algorithms.tinymetafed import TinyMetaFed
 from tinyfl.algorithms.tinyreptile import TinyReptile
 from tinyfl.config.roster import Part
 from tinyfl.core import FASTEST, U32, SineSource
@@ -31,6 +32,7 @@ TASK = Sine(5)
 NET = network("mlp-12-9-tanh", (1,), 1, TASK.loss, TASK.activation)
 START = NET.initial_weights(1)
 DEVICES, COHORT, ROUNDS, SEED = 4, 3, 4, 3
+META_FED = [TinyMetaFed(ROUNDS, 20, 6, rate=0.05, local_start=start) for start in ("reconstructed", "kept")]
 HEAD = NET.weighted_layers[-1]
 
 
@@ -144,6 +146,35 @@ def heads(kept: bool) -> Local:
     return local_head
 
 
+def annealed(round: int) -> float:
+    return float((1 + np.cos(np.pi * round / ROUNDS)) / 2)
+
+
+def metafed(kept: bool) -> Local:
+    own: dict[int, F64] = {}
+
+    def local(theta: F64, device: int, round: int) -> F64:
+        a, head = META_FED[kept], HEAD.weights
+        x, y = samples_of(device, round, a.samples)
+        net = Net(theta)
+        if kept and device in own:
+            net.theta[head] = own[device]
+        moves = np.zeros(len(theta), bool)
+        moves[head] = True
+        for i in range(len(x)):
+            step = a.rate * annealed(round) * net.gradient(x[i : i + 1], y[i : i + 1])
+            net.theta -= np.where(moves == (i < a.local_samples), step, 0)
+        own[device] = net.theta[head].copy()
+        return np.where(moves, theta, net.theta)
+
+    return local
+
+
+def towards_annealed() -> Callable[[F64, F64], F64]:
+    left = map(annealed, range(ROUNDS))
+    return lambda theta, mean: theta + next(left) * (mean - theta)
+
+
 def one_by_one(theta: F64, device: int, round: int) -> F64:
     a = PAGE["MomentumReptile"]()
     x, y = samples_of(device, round, a.samples)
@@ -173,6 +204,8 @@ EXAMPLES: dict[str, tuple[Any, Callable[[], F64]]] = {
     "FOMAML": (FO_MAML, lambda: plain(fomaml, towards(FO_MAML.outer_step))),
     "local head": (PAGE["LocalHead"](), lambda: plain(heads(kept=False))),
     "kept head": (PAGE["LocalHead"](kept=True), lambda: plain(heads(kept=True))),
+    "TinyMetaFed": (META_FED[0], lambda: plain(metafed(kept=False), towards_annealed())),
+    "TinyMetaFed, kept": (META_FED[1], lambda: plain(metafed(kept=True), towards_annealed())),
     "momentum": (PAGE["MomentumReptile"](), lambda: plain(one_by_one, with_momentum())),
 }
 

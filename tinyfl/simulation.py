@@ -387,6 +387,7 @@ def _finish(
         seed=job.config.seed,
         clip=job.config.clip,
         adaptation=job.config.algorithm if job.algorithm.adapts else "",
+        local=", ".join(layer.name for layer in net.weighted_layers if job.algorithm.inner(0).local & layer.bit),
         adapt_lr_batch=_rate(rows["learnt"], "batch"),
         adapt_lr_stream=_rate(rows["learnt"], "stream"),
         **net.prepared.arrays(),

@@ -12,6 +12,7 @@ from tinyfl.registry.parameters import own_defaults
 
 OWN_WAYS = {
     "support": 0, "steps": 1, "pull": 0.0, "outer_optimiser": "sgd", "outer_schedule": "", "rate_schedule": "",
+    "local": "", "local_start": "reconstructed", "local_samples": 0,
 }  # fmt: skip
 """Where an algorithm has no other default; without a schedule given, it has its own."""
 

@@ -208,6 +208,16 @@ class Settings:
     pull: float = setting(
         "fedprox: how much devices are held near theta, the paper's mu.", LEARNING, of="algorithm", default=0.0,
         bounds=(0, 1e6), newer=True)
+    local: str = setting(
+        "tinymetafed: the layers that never leave a device, by name, such as dense-2; several with commas. Default: the last.",
+        LEARNING, of="algorithm", default="", newer=True)
+    local_start: str = setting(
+        "tinymetafed: from what these layers start in a round: reconstructed, from random weights by the seed; kept, from the "
+        "device's own of its last round.", LEARNING, of="algorithm", default="reconstructed", choices=("kept",), newer=True,
+        refusal="local_start is {value!r}. Give --local-start reconstructed or kept.")
+    local_samples: int = setting(
+        "tinymetafed: how many of a device's samples teach these layers, before the others teach the rest; 0: half.", LEARNING,
+        of="algorithm", default=0, bounds=(0, 1 << 24), newer=True)
     rate: float = setting(
         "Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6), formerly="inner_lr")
     outer_step: float = setting(

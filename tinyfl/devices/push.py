@@ -150,6 +150,7 @@ def load(name: str) -> Model:
         from tinyfl.runs.adaptation import Initialisation
 
         start = Initialisation.load(path)
+        start.demand_whole(path)
         return Weights(start.network.plan.bytes, start.theta, start.network.arena_bytes())
     raise ConfigError(f"{name} is not a model to push. Give a finished run's directory, its .npz, or an int8 .tflite file.")
 

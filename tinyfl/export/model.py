@@ -122,6 +122,8 @@ def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[
             )
         on = f"{len(inputs):,} samples of training devices, with the core's embedding in float32 as the truth"
         return start.theta, [_Case(on, [imitation(network, start.theta, inputs)])]
+    if adapted is None:
+        start.demand_whole(source.path)
     if source.run is None:
         if adapted is not None:
             raise ConfigError(f"--adapted needs the run of {source.path}. Give the run's directory.")

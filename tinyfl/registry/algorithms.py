@@ -50,6 +50,11 @@ ALGORITHMS: dict[str, Entry] = by_name(
         {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0, "outer_schedule": "linear"},
     ),
     Entry(
+        "tinymetafed", "tinyfl.algorithms.tinymetafed:TinyMetaFed",
+        "the head stays on the device, and the body alone is learnt together (Ren et al. 2023)",
+        {"samples": 32, "batch": 1, "rate": 0.03, "outer_step": 1.0},
+    ),
+    Entry(
         "joint", "tinyfl.algorithms.joint:Joint",
         "one model for all samples: the baseline without meta-learning",
         {"samples": 32, "batch": 1, "rate": 0.05, "outer_step": 1.0},

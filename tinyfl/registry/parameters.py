@@ -14,7 +14,7 @@ from tinyfl.errors.words import plain
 SETTINGS_OF = {
     "algorithm": (
         "rounds", "cohort", "samples", "batch", "support", "steps", "pull", "rate", "outer_step", "outer_optimiser",
-        "outer_schedule", "rate_schedule", "clip", "ways", "training_ways", "seed",
+        "outer_schedule", "rate_schedule", "local", "local_start", "local_samples", "clip", "ways", "training_ways", "seed",
     ),
     "task": ("seed", "data", "standardise", "targets", "label_set", "image_side", "one_alphabet"),
     "aggregator": ("cohort", "tolerate"),

@@ -40,14 +40,15 @@ format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
-MORE = (*OF_TARGETS, "adaptation", "inputs", "centre", "normalised", "augmented")
+MORE = (*OF_TARGETS, "adaptation", "inputs", "centre", "normalised", "augmented", "local")
 """Arrays that a saved initialisation may have."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Initialisation:
     """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels. ``adaptation`` is
-    the name of the algorithm if it has an adaptation of its own, else empty."""
+    the name of the algorithm if it has an adaptation of its own, else empty; ``local`` the names of the layers that each device
+    learns for itself, else empty."""
 
     theta: F32
     network: Network
@@ -56,6 +57,15 @@ class Initialisation:
     adapt_lr: dict[str, float]
     standard: Standardisation
     adaptation: str = ""
+    local: str = ""
+
+    def demand_whole(self, path: Path) -> None:
+        """Raises ConfigError if layers of the initialisation at ``path`` are still to be learnt by each device."""
+        if self.local:
+            raise ConfigError(
+                f"{self.local} of {path} stays on each device, which learns its own, so nobody can use this model as it is. "
+                "Take a device's: tinyfl export RUN --adapted 0, or the file that tinyfl adapt RUN --data FILE --out FILE writes."
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Initialisation":
@@ -90,7 +100,7 @@ class Initialisation:
         for mode, rate in rates.items():
             if rate == 0 and not net.embeds:
                 raise RunError(f"{file} is damaged: adapt_lr_{mode}: 0, which adapts nothing. {COPY}")
-        return cls(theta, net, saved.task, saved.clip, rates, standard, saved.adaptation)
+        return cls(theta, net, saved.task, saved.clip, rates, standard, saved.adaptation, saved.local)
 
 
 COPY = "Take the file as tinyfl wrote it."
@@ -164,7 +174,7 @@ def adapt(
     if out is not None:
         assert found.weights is not None
         arrays = read_arrays(file_of(Path(run)), FIELDS, MORE)
-        write_whole(Path(out), npz(**{**arrays, "theta": found.weights[0]}))
+        write_whole(Path(out), npz(**{**arrays, "theta": found.weights[0], "local": ""}))
     return {
         "run": str(run),
         "network": start.network.name,

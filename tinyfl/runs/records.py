@@ -243,7 +243,7 @@ class CheckpointRecord(_Record):
 
 class InitialisationRecord(_Record):
     """The numbers and texts of an initialisation. ``config_sha256`` is empty in one written by an adaptation; ``adaptation``
-    names an algorithm with one of its own."""
+    names an algorithm with one of its own, and ``local`` the layers that stay on each device."""
 
     network: str
     task: str
@@ -254,6 +254,7 @@ class InitialisationRecord(_Record):
     adaptation: str = ""
     normalised: bool = False
     augmented: bool = False
+    local: str = ""
 
 
 class Provenance(_Record):
