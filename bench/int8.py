@@ -14,9 +14,9 @@ from common import provenance
 
 from tinyfl.building import boards
 from tinyfl.costs.counted import instructions_of_program
+from tinyfl.export.infer import run_on_board
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.int8.native import run_native
-from tinyfl.int8.on_board import run_on_board
 from tinyfl.system.installed import quiet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "export"))

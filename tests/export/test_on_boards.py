@@ -13,10 +13,10 @@ pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip
 from flat import PADDING, Flat
 
 from tinyfl.errors import DoesNotFit
+from tinyfl.export.infer import run_on_board
 from tinyfl.fleets.emulation import emulate, started
 from tinyfl.int8.compile import compile_tflite
 from tinyfl.int8.native import Program, run_native
-from tinyfl.int8.on_board import run_on_board
 from tinyfl.link.board import LinkedBoard
 from tinyfl.networks import Activation, Loss, network
 

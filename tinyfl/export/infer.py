@@ -27,6 +27,16 @@ MAX_DEVICES = 100
 """Maximum number of a task's test devices, unless one is selected."""
 
 
+def run_on_board(program: Program, x: NDArray[Any], on: str, *, engine: str = "", toolchain: Toolchain = "zig") -> NDArray[Any]:
+    """Like ``tinyfl.int8.on_board.run_over``, on the board at ``on`` (tinyfl.fleets.emulation.board_at), whose errors it also
+    raises."""
+    from tinyfl.fleets.emulation import board_at
+    from tinyfl.int8.on_board import run_over
+
+    with board_at(on, engine=engine, toolchain=toolchain) as opener:
+        return run_over(program, x, opener)
+
+
 def infer(
     model: Path | str,
     *,
@@ -66,8 +76,6 @@ def infer(
 def _runner(program: Program, on: str, toolchain: Toolchain) -> Run:
     if on == "native":
         return lambda x: run_native(program, x)
-    from tinyfl.int8.on_board import run_on_board
-
     return lambda x: run_on_board(program, x, on, toolchain=toolchain)
 
 

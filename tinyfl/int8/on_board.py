@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.building.toolchains import Toolchain
 from tinyfl.errors import Corrupt, DoesNotFit
 from tinyfl.int8.native import Program, quantized
 from tinyfl.link import PROGRAM_HEADER
@@ -23,14 +22,6 @@ def run_over(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
     Raises DoesNotFit for a program too large for the board, and the errors of a link.
     """
     return in_loop(_outputs(program, quantized(program.input, x), opener))
-
-
-def run_on_board(program: Program, x: NDArray[Any], on: str, *, engine: str = "", toolchain: Toolchain = "zig") -> NDArray[Any]:
-    """Like ``run_over``, on the board at ``on`` (tinyfl.fleets.emulation.board_at), whose errors it also raises."""
-    from tinyfl.fleets.emulation import board_at
-
-    with board_at(on, engine=engine, toolchain=toolchain) as opener:
-        return run_over(program, x, opener)
 
 
 async def _outputs(program: Program, x: NDArray[Any], opener: Opener) -> NDArray[Any]:
