@@ -63,8 +63,8 @@ class Initialisation:
         """Raises ConfigError if layers of the initialisation at ``path`` are still to be learnt by each device."""
         if self.local:
             raise ConfigError(
-                f"{self.local} of {path} stays on each device, which learns its own, so nobody can use this model as it is. Take "
-                "a device's: tinyfl export RUN --adapted 0, or the file of tinyfl adapt RUN --data FILE --out FILE."
+                f"{self.local} of {path} stays on each device, which learns its own, so nobody can use this model as it is. "
+                "Take a device's: tinyfl export RUN --adapted 0, or the file of tinyfl adapt RUN --data FILE --out FILE."
             )
 
     @classmethod
