@@ -3,12 +3,13 @@
 import os
 import select
 import socket
+import termios
 import threading
 import tty
 from collections.abc import Callable, Generator
 from contextlib import closing
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from tinyfl.link.wire import Machine, Sliced, slices
 from tinyfl.simulators import BoardFault
@@ -20,6 +21,21 @@ PATIENCE = 2.0
 """Seconds to wait for a client that does not read; unread bytes are then lost, as on a wire."""
 
 
+SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
+"""Baud rates of a terminal's settings."""
+
+
+@runtime_checkable
+class Rated(Protocol):
+    """A machine whose link has several baud rates (``rates``: beyond the first)."""
+
+    @property
+    def rates(self) -> tuple[int, ...]: ...
+
+    def tune(self, baud: int) -> None:
+        """Gives the host's end of the line this rate, 0: the first."""
+
+
 class Bridge:
     """Serves ``machine`` at ``url`` in its own thread, one client after another, until ``close``.
 
@@ -28,6 +44,7 @@ class Bridge:
 
     def __init__(self, machine: Machine | Sliced, link: Link, faulted: Callable[[BoardFault], None]) -> None:
         self._advance, self._faulted = slices(machine), faulted
+        self._rated, self._baud = machine if isinstance(machine, Rated) and link == "pty" else None, 0
         self._asleep = True
         self._stopped, self._stop = os.pipe()
         if link == "pty":
@@ -72,10 +89,22 @@ class Bridge:
                 data = os.read(line, AT_ONCE) if ready else b""
                 if ready and not data:
                     return
+                self._follow(line)
                 output, self._asleep = self._advance(data)
                 self._write(line, output)
             except OSError:  # the client left meanwhile
                 return
+
+    def _follow(self, line: int) -> None:
+        """Gives the line the rate that its client chose, if the board has it too; any other counts as the first, for on a pty
+        most clients choose none."""
+        if self._rated is None:
+            return
+        baud = SPEEDS.get(termios.tcgetattr(line)[5], 0)
+        baud = baud if baud in self._rated.rates else 0
+        if baud != self._baud:
+            self._baud = baud
+            self._rated.tune(baud)
 
     def _clients(self, listener: socket.socket) -> Generator[int, None, None]:
         with listener:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tinyfl.config import resolve
-from tinyfl.config.roster import Part, read_parts
+from tinyfl.config.roster import AUTO_BAUD, Part, read_parts
 from tinyfl.errors import ConfigError
 
 MIXED = """
@@ -72,6 +72,8 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
         ({"ports": ["/dev/a"], "ids": ["7"]}, "no board's id"),
         ({"ports": ["/dev/a"], "ids": ["AB", "ab"]}, "more than once"),
         ({"ports": ["/dev/a"], "baud": 50}, "baud .* is 50, not 300"),
+        ({"ports": ["/dev/a"], "baud": -1}, "baud .* is -1, not 300"),
+        ({"ports": ["/dev/a"], "baud": "fast"}, "baud .* is 'fast', not int"),
         ({"native": 3, "baud": 9600}, "native has no baud"),
         ({"wires": 3}, "'wires', which tinyfl does not know"),
         ("native", "not a table"),
@@ -80,6 +82,13 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
 def test_what_is_no_part_is_refused(part: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_parts([part])
+
+
+def test_a_part_may_raise_its_baud_rate_and_is_written_as_it_was_read() -> None:
+    table = {"ports": ["/dev/a"], "baud": "auto"}
+    (part,) = read_parts([table])
+    assert part.baud == AUTO_BAUD and part.to_toml() == {"ports": ("/dev/a",), "baud": "auto"}
+    assert read_parts([part.to_toml()]) == (part,)
 
 
 def test_a_port_or_a_board_is_in_a_fleet_once_whatever_its_names_and_parts(tmp_path: Path) -> None:

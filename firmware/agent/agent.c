@@ -35,6 +35,8 @@ static const struct {
     {TINYFL_GROUP, 14, WRITE, tinyfl_classify},
     {TINYFL_GROUP, 15, WRITE, tinyfl_forget},
     {TINYFL_GROUP, 16, WRITE, tinyfl_classes_commit},
+    {TINYFL_GROUP, 17, READ, tinyfl_rates_read},
+    {TINYFL_GROUP, 17, WRITE, tinyfl_rate_write},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
@@ -104,6 +106,8 @@ static void answer(tinyfl_agent *agent, const uint8_t *message, size_t count)
             send(agent, message, &reply);
             if (commands[i].run == tinyfl_reset)
                 agent->port->reset();
+            if (commands[i].run == tinyfl_rate_write)
+                agent->port->rate(agent->baud);
         } else if (result == TINYFL_LATER) {
             memcpy(agent->waiting, message, HEADER);
             agent->is_waiting = 1;
@@ -137,6 +141,8 @@ void tinyfl_agent_turn(tinyfl_agent *agent)
         const size_t count = tinyfl_frame_take(&agent->frame, (uint8_t)byte);
         if (count > 0)
             answer(agent, agent->request, count);
+        else
+            tinyfl_rate_check(agent);
     }
     const int learns = agent->state == TINYFL_LEARNING && agent->round.source;
     if (learns)

@@ -25,6 +25,7 @@ extern "C" {
 #define TINYFL_BUFFER 1024 /* maximum length of a message, header included; at least 512 */
 #endif
 #define TINYFL_WINDOW 4   /* maximum number of pending requests of a host that transfers weights */
+#define TINYFL_BAD_FRAMES 3 /* in a row, after which a board returns to its link's first rate */
 #define TINYFL_PROTOCOL 4 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
 #define TINYFL_MAX_CLASSES 64 /* of a set of class means */
@@ -143,6 +144,7 @@ typedef struct {
     tinyfl_classes classes;
 
     tinyfl_frame frame;
+    uint32_t baud; /* of the link now, or once the reply is sent; 0: as at boot */
     uint8_t waiting[8]; /* header of a train request, answered at the end of the round */
     uint8_t is_waiting;
     uint8_t request[TINYFL_BUFFER + TINYFL_CRC_BYTES], reply[TINYFL_BUFFER + TINYFL_CRC_BYTES];

@@ -12,6 +12,12 @@ typedef int tinyfl_command(tinyfl_agent *agent, const tinyfl_map *request, tinyf
 /* about.c */
 tinyfl_command tinyfl_echo, tinyfl_reset, tinyfl_parameters, tinyfl_describe, tinyfl_status;
 
+/* rate.c */
+tinyfl_command tinyfl_rates_read, tinyfl_rate_write;
+
+/* Returns to the rate at boot if the link's frames are lost at another. */
+void tinyfl_rate_check(tinyfl_agent *agent);
+
 /* upload.c */
 
 /* A block of an upload in a request. */

@@ -24,11 +24,17 @@ static void put(tinyfl_frame *frame, uint8_t byte)
 static size_t finish(tinyfl_frame *frame)
 {
     const size_t count = frame->count;
-    const int whole = frame->run == 0 && !frame->lost && count > TINYFL_CRC_BYTES;
+    const int empty = frame->code == 0, whole = frame->run == 0 && !frame->lost && count > TINYFL_CRC_BYTES;
     frame->count = 0;
     frame->run = frame->code = frame->lost = 0;
     /* A message followed by its own CRC has the CRC 0. */
-    return whole && tinyfl_crc16(frame->bytes, count) == 0 ? count - TINYFL_CRC_BYTES : 0;
+    if (whole && tinyfl_crc16(frame->bytes, count) == 0) {
+        frame->bad = 0;
+        return count - TINYFL_CRC_BYTES;
+    }
+    if (!empty && frame->bad < 255)
+        frame->bad++;
+    return 0;
 }
 
 size_t tinyfl_frame_take(tinyfl_frame *frame, uint8_t byte)

@@ -18,6 +18,7 @@ typedef struct {
     uint8_t run;  /* bytes left in the current run */
     uint8_t code; /* the run's first byte; 0 before the first run */
     uint8_t lost; /* too long: dropped at its end */
+    uint8_t bad;  /* frames without a message since the last message, empty ones aside; at most 255 */
 } tinyfl_frame;
 
 /* Returns the length of the message completed by `byte`, in `bytes` until the next call; 0: none. */

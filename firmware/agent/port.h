@@ -26,6 +26,10 @@ typedef struct {
     uint8_t id[TINYFL_ID_BYTES]; /* unique among boards, independent of the port */
     uint8_t id_bytes;
 
+    uint32_t baud;         /* of the link at boot; 0: the link has none */
+    const uint32_t *rates; /* what else the link can do, up to a 0; NULL: nothing */
+    void (*rate)(uint32_t baud); /* changes to one of them, or back, after sending the last byte; NULL: cannot */
+
     int (*read)(void); /* the next byte received, or -1 at once */
     void (*idle)(void); /* sleeps until a byte may have arrived; may return early */
     void (*write)(const uint8_t *bytes, size_t count); /* returns once the last byte is in transit */

@@ -25,6 +25,7 @@ static inline void feed(tinyfl_machine *m, double seconds)
  * by both ends and the edges. At any other rate the models receive and send nothing. */
 static inline int understood(const tinyfl_machine *m, double baud)
 {
+    ((tinyfl_machine *)(uintptr_t)m)->uart_baud = (uint32_t)(baud + 0.5); /* for the line, which is not the chip's own state */
     return baud > 0.98 * m->baud && baud < 1.02 * m->baud;
 }
 

@@ -22,6 +22,7 @@ from unicorn.unicorn_py3.unicorn import UcError
 from tinyfl.building.boards import Board
 from tinyfl.errors import ConfigError
 from tinyfl.simulators import BoardFault
+from tinyfl.simulators.line import misread
 from tinyfl.simulators.unicorn import peripherals
 from tinyfl.simulators.unicorn.image import load_image
 from tinyfl.simulators.unicorn.peripherals import (
@@ -71,6 +72,7 @@ class Machine:
         self.memory = board.memory
         self._lock = threading.Lock()
         self._unread, self._delivered = b"", 0
+        self._line = 0
         self.image = load_image(elf)
         self._flash = ctypes.create_string_buffer(self.memory.flash.size)
         self._ram = ctypes.create_string_buffer(self.memory.ram.size)
@@ -97,6 +99,16 @@ class Machine:
         self._as_reset = self._core.context_save()
         self.power_cycle()
         self.boot_seconds = time.perf_counter() - started
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Baud rates that the board's link has beyond its first."""
+        return self.board.links[0].rates
+
+    def tune(self, baud: int) -> None:
+        """Gives the host's end of the line a rate, 0: the first. From now on an end hears bytes of another rate than its own
+        as those that its UART makes of them. Until then a firmware of another rate than the manifest's hears nothing."""
+        self._line = baud or self.board.links[0].baud
 
     def advance(self, data: bytes = b"") -> tuple[bytes, bool]:
         """Feeds ``data`` to the board's UART and runs the board until it sleeps without pending input, or for a slice. Returns
@@ -131,6 +143,9 @@ class Machine:
         if self._fault:
             raise BoardFault(self._fault)
         state, sent_before = self._state, self._state.sent
+        if self._line:
+            state.baud = state.uart_baud
+            data = misread(data, self._line, state.uart_baud)
         data = self._unread + data
         buffer = ctypes.create_string_buffer(data, len(data))
         state.input, state.input_bytes, state.taken = ctypes.addressof(buffer), len(data), 0
@@ -140,6 +155,7 @@ class Machine:
         output = b""
         if asleep or state.sent == sent_before:
             output, self._delivered = ctypes.string_at(self._output, state.sent)[self._delivered :], state.sent
+            output = misread(output, state.baud, self._line or state.baud)
         if asleep:
             self._clear_line()
         return output, asleep
@@ -252,6 +268,9 @@ class Machine:
                 self._start()
             elif state.now.halt == HALT_POWER:
                 self.powered = False
+            elif self._line and state.uart_baud != state.baud:
+                state.taken = state.input_bytes  # bytes that arrive while the rate changes are lost
+                return True
             elif state.taken == state.input_bytes:
                 return True
             else:

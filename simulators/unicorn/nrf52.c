@@ -152,7 +152,7 @@ void tinyfl_nrf52_uart_arrive(tinyfl_machine *m, uint8_t byte)
 /* The host waits for a full FIFO: the UART's interrupt is not handled while the core works. */
 static void receive(tinyfl_machine *m)
 {
-    while (input_waits(m) && m->now.chip[FILLED] < FIFO_BYTES && runs(m, UART_TASKS_STARTRX, UART_PSEL_RXD))
+    while (runs(m, UART_TASKS_STARTRX, UART_PSEL_RXD) && m->now.chip[FILLED] < FIFO_BYTES && input_waits(m))
         tinyfl_nrf52_uart_arrive(m, take(m));
 }
 

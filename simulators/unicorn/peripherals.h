@@ -51,6 +51,7 @@ typedef struct tinyfl_machine {
     uint32_t slots_origin; /* start of slot memory, which extends to the end of flash */
     uint32_t uart;         /* base address of the link's UART */
     uint32_t baud;         /* of the link */
+    uint32_t uart_baud;    /* of the firmware's UART, when it last used it */
     uint32_t pins[2];      /* of the link, transmit and receive: 32 x port + pin */
     uint32_t hertz;        /* of the core, from the manifest */
     uint64_t serial;       /* the chip's own number, if it has one */

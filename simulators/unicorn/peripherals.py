@@ -88,6 +88,7 @@ class State(ctypes.Structure):
         ("slots_origin", ctypes.c_uint32),
         ("uart", ctypes.c_uint32),
         ("baud", ctypes.c_uint32),
+        ("uart_baud", ctypes.c_uint32),
         ("pins", ctypes.c_uint32 * 2),
         ("hertz", ctypes.c_uint32),
         ("serial", ctypes.c_uint64),

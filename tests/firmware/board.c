@@ -44,6 +44,10 @@ static void port_write(const uint8_t *bytes, size_t count)
     out_count += taken;
 }
 
+static const uint32_t rates[] = {230400, 921600, 0};
+static uint32_t baud; /* as the agent last set it */
+
+static void port_rate(uint32_t to) { baud = to; }
 static void port_alive(void) {}
 static void port_reset(void) { resets++; }
 
@@ -97,6 +101,9 @@ static tinyfl_port port = {
     .id_bytes = 8,
     .read = port_read,
     .idle = port_idle,
+    .baud = 115200,
+    .rates = rates,
+    .rate = port_rate,
     .write = port_write,
     .alive = port_alive,
     .reset = port_reset,
@@ -146,6 +153,8 @@ void board_cut_after(long writes)
     events = 0;
 }
 
+uint32_t board_baud(void);
+uint32_t board_baud(void) { return baud; }
 long board_events(void);
 long board_events(void) { return events; }
 

@@ -363,6 +363,31 @@ def test_what_is_unknown_or_malformed_gets_mcumgrs_numbers(
     assert board.request(op, group, command, body) == {"rc": rc}
 
 
+def test_a_rate_of_the_link_is_taken_after_the_reply(board: Board) -> None:
+    board.start()
+    assert board.ours(READ, 17) == {"baud": 115200, "rates": [230400, 921600]}
+    assert board.refusal(WRITE, 17, baud=460800) == board.refusal(WRITE, 17, baud=0) == board.refusal(WRITE, 17) == 2
+    for baud in (921600, 230400, 115200):
+        assert board.ours(WRITE, 17, baud=baud) == {"baud": baud}
+        assert board.lib.board_baud() == baud == board.ours(READ, 17)["baud"]
+
+
+def test_three_frames_in_a_row_that_are_none_return_the_link_to_its_first_rate(board: Board) -> None:
+    board.start()
+    bad = b"\3no\0"
+    board.ours(WRITE, 17, baud=921600)
+    board.exchange(bad + b"\0\0\0" + bad + b"\0")
+    assert board.ours(READ, 17)["baud"] == 921600  # and this frame is one
+    board.exchange(bad + bad)
+    assert board.lib.board_baud() == 921600
+    board.exchange(b"\xff" + bad)
+    assert board.lib.board_baud() == board.ours(READ, 17)["baud"] == 115200
+    board.exchange(3 * bad)
+    board.ours(WRITE, 17, baud=230400)  # what was lost before does not count
+    board.exchange(bad + bad)
+    assert board.lib.board_baud() == 230400
+
+
 def test_version_0_of_our_group_gets_plain_errors(board: Board) -> None:
     assert board.request(READ, OURS, 2, {"off": 0}, version=0) == {"rc": 1}
     assert board.request(READ, OURS, 7, {}, version=0)["state"] == EMPTY

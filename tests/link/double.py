@@ -77,6 +77,7 @@ class Double:
     def __init__(self, id: bytes = b"\1", *, buffer: int = 512, arena: int = 1 << 16, sources: tuple[str, ...] = ("sine",)):
         self.id, self.buffer, self.arena, self.sources = id, buffer, arena, sources
         self.protocol, self.window = 4, 4
+        self.rates: tuple[int, ...] = (230_400, 921_600)
         self.store = ProgramSlot(1 << 16, arena)
         self.classes = ClassMeans(self)
         self.slots: list[tuple[int, bytes, bytes]] = []
@@ -84,6 +85,7 @@ class Double:
         self.reset()
 
     def reset(self) -> None:
+        self.baud, self.wanted, self.bad = 115_200, 115_200, 0
         self.line = bytearray()
         self.overflow = False
         self.resetting = False
@@ -113,10 +115,16 @@ class Double:
                 continue
             frame, self.line = bytes(self.line), bytearray()
             if answer := self.frame(frame):
+                self.bad = 0
                 out += answer
+                self.baud = self.wanted
                 if self.resetting:
                     self.reset()
                     return out
+            elif frame:
+                self.bad += 1
+                if self.bad >= 3:
+                    self.baud = self.wanted = 115_200
         return out
 
     def frame(self, frame: bytes) -> bytes:
@@ -167,6 +175,15 @@ class Double:
 
     def parameters(self) -> dict[str, Any]:
         return {"buf_size": self.buffer, "buf_count": self.window}
+
+    def get_rates(self) -> dict[str, Any]:
+        return {"baud": self.baud, "rates": list(self.rates)}
+
+    def put_rate(self, baud: int) -> dict[str, Any]:
+        if baud not in (115_200, *self.rates):
+            raise Refuse(INVALID)
+        self.wanted = baud
+        return {"baud": baud}
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -442,4 +459,5 @@ COMMANDS = {
     (65, 8, 2): "abort", (65, 9, 2): "commit", (65, 10, 2): "put_program", (65, 11, 2): "predict",
     (65, 11, 0): "get_prediction", (65, 12, 2): "put_classes", (65, 12, 0): "list_classes", (65, 13, 2): "enrol",
     (65, 14, 2): "classify", (65, 15, 2): "forget", (65, 16, 2): "commit_classes",
+    (65, 17, 0): "get_rates", (65, 17, 2): "put_rate",
 }  # fmt: skip

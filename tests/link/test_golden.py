@@ -23,6 +23,7 @@ KINDS: dict[tuple[int, int, int], Any] = {
             messages.SamplesWrite, messages.EvaluateWrite, messages.InferWrite, messages.StatusRead, messages.Abort,
             messages.Commit, messages.ProgramWrite, messages.PredictWrite, messages.PredictRead, messages.ClassesWrite,
             messages.ClassesRead, messages.Enrol, messages.Classify, messages.Forget, messages.ClassesCommit,
+            messages.RatesRead, messages.RateWrite,
         )
     },
 }  # fmt: skip

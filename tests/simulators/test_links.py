@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from probe import need
+from rated import FIRST, Line, uart
 
 from tinyfl.building import boards
 from tinyfl.building.build import build
@@ -71,6 +72,21 @@ def test_a_manifest_of_another_baud_and_other_pins_makes_a_board_that_is_heard(b
     assert clock(machine(build(other, tmp_path).elf, other)) == other.clock
 
 
+@pytest.mark.parametrize("board", [*sorted(ELSEWHERE.keys() - {"nucleo-f446re", "nano-33-ble"}), "cy8ckit-062s2", "mps2-an386"])
+def test_a_host_may_raise_the_rate(firmware: Callable[[str], Path], board: str) -> None:
+    import asyncio
+
+    line = Line(machine(firmware(board), boards.load(board)))
+
+    async def ask() -> None:
+        linked = await LinkedBoard.connect(line.open)
+        assert line.baud == uart(line.machine) == boards.load(board).links[0].rates[-1]
+        await linked.close()
+
+    asyncio.run(ask())
+    assert line.baud == uart(line.machine) == FIRST
+
+
 FALLBACKS = {
     "stm32f405": ("stm32/stm32.c", "n << 6 | m", "n << 6 | m / 2", 16_000_000),
     "stm32f746-discovery": ("stm32/stm32.c", "n << 6 | m", "n << 6 | m / 2", 16_000_000),
@@ -93,7 +109,7 @@ MISTAKES = {
     "stm32f746-discovery": ("stm32/stm32.c", "    pin_start(TINYFL_RX_PORT, TINYFL_RX_PIN);\n", ""),
     "microbit-v2": ("nrf52/nrf52.c", "P0_PIN_CNF0_PULL__PULLUP;", "2;"),
     "pico": ("rp2040/rp2040.c", "UART(UARTFBRD) = divisor % 64;", "UART(UARTFBRD) = 0;\n    UART(UARTIBRD) = divisor / 16;"),
-    "cy8ckit-062s2": ("psoc6/psoc6.c", ": port.clock / 2);", ": port.clock);"),
+    "cy8ckit-062s2": ("psoc6/psoc6.c", ": port.clock / 2;", ": port.clock;"),
 }
 
 

@@ -6,6 +6,7 @@ The classes are the manifest's schema, field for field; boards/schema.json is ge
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,16 +142,23 @@ class Memory(_Table):
 
 
 class Link(_Table):
-    """A UART: its name, base address, interrupt number, baud rate and pins (transmit, receive); the bridge to the host's serial
-    port, and that port's USB ids."""
+    """A UART: its name, base address, interrupt number, baud rate at boot, higher ``rates`` that a host may choose, ascending,
+    and pins (transmit, receive); the bridge to the host's serial port, and that port's USB ids."""
 
     uart: Text
     registers: Annotated[int, Field(ge=0, lt=1 << 32)]
     interrupt: Annotated[int, Field(ge=0, lt=240)]
     baud: Annotated[int, Field(ge=1_200, le=4_000_000)]
+    rates: Annotated[tuple[Annotated[int, Field(le=4_000_000)], ...], Field(max_length=8)] = ()
     pins: Annotated[tuple[Pin, ...], AfterValidator(_two_or_none)] = ()
     bridge: Text = ""
     usb: tuple[UsbId, ...] = ()
+
+    @model_validator(mode="after")
+    def _rates_rise(self) -> "Link":
+        if any(higher <= lower for lower, higher in pairwise((self.baud, *self.rates))):
+            raise ValueError("rates must be above baud, and ascending")
+        return self
 
 
 class Usb(_Table):

@@ -182,6 +182,7 @@ def _defines(board: Board) -> list[str]:
         if memory.store:
             values["STORE_PAGE"] = f"{memory.store.page}u"
         values |= {"UART": f"{link.registers:#x}u", "UART_INTERRUPT": link.interrupt, "BAUD": f"{link.baud}u"}
+        values["RATES"] = "".join(f"{rate}u," for rate in link.rates)
         for name, pin in zip(("TX", "RX"), link.pins, strict=False):
             values |= {f"{name}_PORT": pin_number(pin)[0], f"{name}_PIN": pin_number(pin)[1]}
     return [f"-DTINYFL_{name}={value}" for name, value in values.items()]

@@ -8,6 +8,7 @@ import typer
 
 from tinyfl import __version__
 from tinyfl.building.toolchains import Toolchain
+from tinyfl.errors import ConfigError
 from tinyfl.errors.words import visible
 
 app = typer.Typer(
@@ -29,12 +30,31 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="Boards with this 
 Ports = Annotated[
     list[str] | None, typer.Option("--port", help="The serial port of a board: a name, a pty, socket://…; may repeat.")
 ]
-Baud = Annotated[int, typer.Option(min=0, max=4_000_000, help="Speed of --port. Default: the manifest's, or 115,200.")]
+MAX_BAUD = 4_000_000
+Baud = Annotated[int, typer.Option(min=0, max=MAX_BAUD, help="Speed of --port. Default: the manifest's, or 115,200.")]
+AutoBaud = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="Speed of --port. Default: the manifest's, or 115,200. auto: raised as far as board, adapter and cable allow.",
+    ),
+]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for absent boards.")]
 Inventory = Annotated[
     Path | None, typer.Option("--inventory", help="Your file of boards and their tags. Default: devices.toml, if there is one.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def read_baud(text: str) -> tuple[int, bool]:
+    """The rate (0: the manifest's) of an AutoBaud option, and whether it is to be raised.
+
+    Raises ConfigError for what is neither a rate nor "auto"."""
+    if text == "auto":
+        return 0, True
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_BAUD:
+        raise ConfigError(f"--baud {text} is no speed: give a number up to {MAX_BAUD:,}, or auto.")
+    return int(text), False
 
 
 def say(text: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tinyfl.cli.common import Baud, Ids, Inventory, Json, Kinds, Ports, Tags, Wait, app, say
+from tinyfl.cli.common import AutoBaud, Baud, Ids, Inventory, Json, Kinds, Ports, Tags, Wait, app, read_baud, say
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 
@@ -57,7 +57,7 @@ def push(
     id: Ids = None,
     tag: Tags = None,
     port: Ports = None,
-    baud: Baud = 0,
+    baud: AutoBaud = "0",
     wait: Wait = 0.0,
     file: Inventory = None,
     json: Json = False,
@@ -68,7 +68,8 @@ def push(
     from tinyfl.devices import push as pushing
 
     selection = inventory.selection(board or (), id or (), tag or (), port or (), everything=all)
-    done = pushing.push(model, selection, urls=port or (), baud=baud, wait=wait, devices=file, tell=show.outcome)
+    speed, auto = read_baud(baud)
+    done = pushing.push(model, selection, urls=port or (), baud=speed, auto=auto, wait=wait, devices=file, tell=show.outcome)
     if json:
         typer.echo(jsonlib.dumps(done.as_json()))
     else:

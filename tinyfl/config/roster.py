@@ -16,6 +16,9 @@ from typing import Any
 from tinyfl.building.toolchains import TOOLCHAINS, Toolchain
 from tinyfl.errors import ConfigError
 
+AUTO_BAUD = -1
+"""In place of a baud rate, "auto" in a file: raised as far as the link allows (tinyfl.link.rates)."""
+
 ENGINES = ("unicorn", "qemu", "process")
 
 
@@ -23,7 +26,8 @@ ENGINES = ("unicorn", "qemu", "process")
 class Part:
     """One kind of device in a fleet: ``native`` simulated ones; ``count`` boards of kind ``board``, emulated by ``engine``
     with firmware from ``toolchain``; or the boards at ``ports``, as pyserial names them, in the order of ``ports`` or, where
-    given, of the boards' unique ``ids``, at ``baud`` (0: as the manifest has it that fits the port's USB ids, else 115,200).
+    given, of the boards' unique ``ids``, at ``baud`` (0: as the manifest has it that fits the port's USB ids, else 115,200;
+    AUTO_BAUD: so at first).
     ``faults`` is a scenario file, for emulated boards."""
 
     native: int = 0
@@ -43,7 +47,7 @@ class Part:
 
     def to_toml(self) -> dict[str, Any]:
         """As its table in a file: what is not as usual."""
-        held = asdict(self)
+        held = asdict(self) | ({"baud": "auto"} if self.baud == AUTO_BAUD else {})
         return {f.name: held[f.name] for f in fields(self) if held[f.name] != f.default}
 
 
@@ -73,6 +77,8 @@ def read_parts(tables: Any) -> tuple[Part, ...]:
 def _part(table: Any) -> Part:
     if not isinstance(table, Mapping):
         raise ConfigError(f"a part of the fleet is {table!r}, not a table under [[fleet]].")
+    if table.get("baud") == "auto":
+        return replace(_part({**table, "baud": 115_200}), baud=AUTO_BAUD)
     kinds = {f.name: type(f.default) for f in fields(Part)}
     for key, value in table.items():
         if key not in kinds:
@@ -100,7 +106,7 @@ def _check(part: Part, given: set[str]) -> None:
     if part.toolchain not in TOOLCHAINS:
         raise ConfigError(f"no toolchain is called {part.toolchain!r}. There are {', '.join(TOOLCHAINS)}.")
     if "baud" in given and not 300 <= part.baud <= 4_000_000:
-        raise ConfigError(f"baud in [[fleet]] is {part.baud:,}, not 300 to 4,000,000.")
+        raise ConfigError(f'baud in [[fleet]] is {part.baud:,}, not 300 to 4,000,000, or "auto".')
     if "ports" in given and not part.ports:
         raise ConfigError("ports in [[fleet]] is empty. Name serial ports, ptys or socket://host:port.")
     if not all(isinstance(text, str) for text in (*part.ports, *part.ids)):

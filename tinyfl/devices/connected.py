@@ -29,7 +29,7 @@ from tinyfl.errors import LinkError
 from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
 from tinyfl.link.board import Description, LinkedBoard
 from tinyfl.link.defects import confined
-from tinyfl.link.wire import SerialWire
+from tinyfl.link.wire import wire_kind
 from tinyfl.system.loop import in_loop
 
 ASK_SECONDS = 2.0
@@ -147,15 +147,17 @@ async def _query(port: Port, within: float, named: bool, opened: Mapping[str, Se
     return Device(port, "free", "", board.description, baud)
 
 
-async def connect(port: Port, within: float = ASK_SECONDS) -> tuple[LinkedBoard, int]:
+async def connect(port: Port, within: float = ASK_SECONDS, auto: bool = False) -> tuple[LinkedBoard, int]:
     """Connects to the board at ``port``, trying each of the port's baud rates for ``within`` seconds; returns (board, baud).
+    If ``auto``, the link then takes a higher rate where it can.
 
     Raises the error of ``LinkedBoard.connect`` at the last baud rate.
     """
+    opening = partial(wire_kind(auto).open, port.url)
     for baud in port.bauds[:-1]:
         with suppress(LinkError):
-            return await LinkedBoard.connect(partial(SerialWire.open, port.url, baud), within), baud
-    return await LinkedBoard.connect(partial(SerialWire.open, port.url, port.bauds[-1]), within), port.bauds[-1]
+            return await LinkedBoard.connect(partial(opening, baud), within), baud
+    return await LinkedBoard.connect(partial(opening, port.bauds[-1]), within), port.bauds[-1]
 
 
 def explained(port: Port, error: LinkError) -> str:

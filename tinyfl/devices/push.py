@@ -161,6 +161,7 @@ def push(
     *,
     urls: Sequence[str] = (),
     baud: int = 0,
+    auto: bool = False,
     wait: float = 0.0,
     devices: Path | None = None,
     tell: Callable[[PushResult], None] = lambda outcome: None,
@@ -168,12 +169,14 @@ def push(
     """Pushes the model ``name`` to the selected boards in parallel, and calls ``tell`` with each result.
 
     Searches all ports that may have a board, the ports of the devices in the file ``devices`` (None: devices.toml, if it
-    exists), and ``urls``, at ``baud`` (0: from the manifest). Boards that are missing or fail are tried again for ``wait``
-    seconds. Raises ConfigError for an impossible selection, and the errors of ``load``; failures of boards are in the result.
+    exists), and ``urls``, at ``baud`` (0: from the manifest), raised to push if ``auto``. Boards that are missing or fail are
+    tried again for ``wait`` seconds. Raises ConfigError for an impossible selection, and the errors of ``load``; failures of
+    boards are in the result.
     """
     model = load(name)
     saved, present = inventory.read_inventory(devices), serial_ports()
-    outcomes = in_loop(_Push(model, request, saved, [port(url, baud, present) for url in urls], tell).run(wait, devices))
+    named = [port(url, baud, present) for url in urls]
+    outcomes = in_loop(_Push(model, request, saved, named, tell, auto).run(wait, devices))
     return Pushed(name, "int8" if isinstance(model, Int8) else "weights", model.sha256.hex(), outcomes)
 
 
@@ -206,7 +209,9 @@ class _Push:
         saved: Sequence[Saved],
         named: Sequence[Port],
         tell: Callable[[PushResult], None],
+        auto: bool,
     ) -> None:
+        self._auto = auto
         self._model, self._request, self._saved, self._named, self._tell = model, request, saved, named, tell
         self._finished: dict[str, tuple[Device, PushResult]] = {}
         self._reported: dict[tuple[str, str], str] = {}
@@ -239,7 +244,7 @@ class _Push:
         began = time.monotonic()
         try:
             with confined():
-                what, detail = await put(self._model, device), ""
+                what, detail = await put(self._model, device, self._auto), ""
         except DoesNotFit as error:
             what, detail = DOES_NOT_FIT, str(error)
         except LinkError as error:
@@ -258,15 +263,16 @@ class _Push:
             self._tell(outcome)
 
 
-async def put(model: Model, device: Device) -> str:
-    """Pushes ``model`` to one board that answered, following it to a new port: PUSHED, or UP_TO_DATE if it had it.
+async def put(model: Model, device: Device, auto: bool = False) -> str:
+    """Pushes ``model`` to one board that answered, following it to a new port: PUSHED, or UP_TO_DATE if it had it. The link's
+    rate is raised if ``auto``.
 
     Raises LinkError after ATTEMPTS failures, and DoesNotFit.
     """
     for attempt in range(ATTEMPTS):
         try:
             at = await follow(device.port, BACK_SECONDS) if attempt else device.port
-            return await _put(model, device, at)
+            return await _put(model, device, at, auto)
         except LinkError:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -274,8 +280,8 @@ async def put(model: Model, device: Device) -> str:
     raise AssertionError("not reached")
 
 
-async def _put(model: Model, device: Device, at: Port) -> str:
-    board, _ = await connect(at)
+async def _put(model: Model, device: Device, at: Port, auto: bool) -> str:
+    board, _ = await connect(at, auto=auto)
     try:
         described = board.description
         if described.id.hex() != device.id:

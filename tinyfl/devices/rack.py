@@ -8,20 +8,20 @@ from dataclasses import replace
 from tinyfl.devices.connected import connect
 from tinyfl.devices.ports import Port, named, port, where
 from tinyfl.errors import Dead, LinkError
-from tinyfl.link.wire import Opener, SerialWire, Wire
+from tinyfl.link.wire import Opener, Wire, wire_kind
 
 PROBE_SECONDS = 1.0
 """Timeout for a board's description during a search."""
 
 
-def opener_at(url: str, baud: int = 0) -> Opener:
-    """Returns a function that opens the port ``url`` at ``baud`` (0: from the board's manifest), and later the port to which
-    ``where`` traces it. The function raises Dead if the port is gone."""
+def opener_at(url: str, baud: int = 0, auto: bool = False) -> Opener:
+    """Returns a function that opens the port ``url`` at ``baud`` (0: from the board's manifest), raised later if ``auto``, and
+    later the port to which ``where`` traces it. The function raises Dead if the port is gone."""
     place = _Place(url, baud)
 
     async def open() -> Wire:
         at = await place.current()
-        return await SerialWire.open(at.url, await _speed(at))
+        return await wire_kind(auto).open(at.url, await _speed(at))
 
     return open
 
@@ -60,10 +60,11 @@ async def _speed(at: Port) -> int:
 
 
 class Rack:
-    """The boards at ``ports``, at ``baud`` (0: from their manifests). A port has one user at a time, so concurrent searches for
-    boards share one search over all ports."""
+    """The boards at ``ports``, at ``baud`` (0: from their manifests), raised later if ``auto``. A port has one user at a time,
+    so concurrent searches for boards share one search over all ports."""
 
-    def __init__(self, ports: Sequence[str], baud: int = 0) -> None:
+    def __init__(self, ports: Sequence[str], baud: int = 0, auto: bool = False) -> None:
+        self._kind = wire_kind(auto)
         self._places = [_Place(url, baud) for url in ports]
         self._where: dict[str, tuple[_Place, Port]] = {}
         self._search: asyncio.Task[None] | None = None
@@ -82,7 +83,7 @@ class Rack:
                 urls = ", ".join(place.url for place in self._places)
                 raise Dead(f"no board with the id {id} answers at {urls}. Check its cable and power.")
             _, at = self._where[id]
-            return await SerialWire.open(at.url, at.bauds[0])
+            return await self._kind.open(at.url, at.bauds[0])
 
         return open
 

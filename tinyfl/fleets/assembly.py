@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyfl.config.roster import Part
+from tinyfl.config.roster import AUTO_BAUD, Part
 from tinyfl.core import FASTEST, Engine
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Event, Fleet, MixedFleet
@@ -163,7 +163,9 @@ def _emulated(stack: ExitStack, part: Part, first: int) -> tuple[list[Any], Boar
 def _on_ports(part: Part) -> tuple[list[Any], Boards]:
     from tinyfl.devices.rack import Rack, opener_at
 
+    auto = part.baud == AUTO_BAUD
+    baud = 0 if auto else part.baud
     if part.ids:
-        rack = Rack(part.ports, part.baud)
+        rack = Rack(part.ports, baud, auto)
         return [rack.opener(board) for board in part.ids], [{"id": board, "port": None} for board in part.ids]
-    return [opener_at(port, part.baud) for port in part.ports], [{"id": None, "port": port} for port in part.ports]
+    return [opener_at(port, baud, auto) for port in part.ports], [{"id": None, "port": port} for port in part.ports]

@@ -26,6 +26,7 @@ from tinyfl.errors.words import plain
 from tinyfl.link import messages, transfers
 from tinyfl.link.defects import confined
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
+from tinyfl.link.rates import Rate
 from tinyfl.link.wire import Opener, Overtaken, Silent, Wire, WireTransport
 
 SENDS = 8
@@ -135,7 +136,7 @@ class LinkedBoard:
     """A board that answered and described itself. Arrays are float32; all methods may raise LinkError."""
 
     def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+        self._wire, self._rate = wire, Rate(wire)
         self._transport = WireTransport(wire)
         self._client = SMPClient(self._transport, "")
         self._sequence = secrets.randbelow(256)  # ignores answers to a coordinator that was killed
@@ -158,11 +159,22 @@ class LinkedBoard:
                         raise
         except Late as error:
             raise Dead(f"nothing answers within {within:g} s. {CHECK_LINK}") from error
+        try:
+            await board._rate.raise_for(board)
+        except BaseException:
+            await board.close()
+            raise
         return board
 
     async def close(self) -> None:
-        """Releases the port."""
+        """Releases the port, at its first baud rate."""
+        await self._rate.lower_for(self)
         await self._wire.close()
+
+    @property
+    def patience(self) -> float:
+        """Seconds without an answer before a request is sent again."""
+        return self._wire.patience
 
     async def describe(self, within: float = ANSWER_SECONDS) -> Description:
         """Requests the board's description, stores it in ``description``, and sets the maximum message length to its buffer.
@@ -347,6 +359,7 @@ class LinkedBoard:
             except Corrupt as error:
                 trouble = error
             else:
+                self._rate.answered()
                 if error_v1(reply):
                     raise Refused(f"the board does not support {type(request).__name__}: {reply.rc.name}.")
                 if error_v2(reply):
@@ -354,6 +367,8 @@ class LinkedBoard:
                 return reply
             if behind:
                 behind.clear()
+            if await self._rate.lost():
+                patience = self._wire.patience
         raise trouble
 
 

@@ -390,6 +390,28 @@ class ClassesCommit(message.WriteRequest, _Request):
     _Response = ClassesCommitReply
 
 
+class RatesReply(message.ReadResponse, _Reply):
+    _COMMAND_ID = 17
+    baud: Count
+    rates: Annotated[list[Count], Field(max_length=64)]
+
+
+class RatesRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 17
+    _Response = RatesReply
+
+
+class RateReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 17
+    baud: Count
+
+
+class RateWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 17
+    _Response = RateReply
+    baud: int
+
+
 _OWN = message.Response.model_fields.keys()
 """smp's own fields in a message."""
 

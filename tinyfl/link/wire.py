@@ -137,6 +137,30 @@ class SerialWire:
         return Dead(f"{plain(self._port.port)} is gone: {_reason(error)}.")
 
 
+class TunedWire(SerialWire):
+    """A serial port whose rate may change after it was opened (tinyfl.link.rates). Others that are opened as one keep theirs: a
+    socket's far end would not follow."""
+
+    def __init__(self, port: serial.SerialBase) -> None:
+        super().__init__(port)
+        self.first = self.baud = int(port.baudrate)
+
+    async def tune(self, baud: int) -> None:
+        """Changes the port's rate. Raises NoLink if it cannot have this one."""
+        if not isinstance(self._port, serial.Serial):
+            raise NoLink(f"{plain(self._port.port)} has no rate of its own. Leave --baud auto out.")
+        try:
+            await asyncio.to_thread(setattr, self._port, "baudrate", baud)
+        except (OSError, ValueError, termios.error) as error:
+            raise NoLink(f"{plain(self._port.port)} cannot have {baud:,} baud: {_reason(error)}.") from error
+        self.baud, self.patience = baud, FIRST_PATIENCE + EXCHANGE_BITS / baud
+
+
+def wire_kind(auto: bool) -> type[SerialWire]:
+    """The kind of wire for a port whose rate is to be raised if ``auto``."""
+    return TunedWire if auto else SerialWire
+
+
 class ThreadedWire(SerialWire):
     """A port without a file descriptor to wait on, such as ``rfc2217://host:port``. Its own thread reads it, so that a
     cancelled wait loses nothing. Such ports have no timeout for writing."""

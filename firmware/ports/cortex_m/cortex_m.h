@@ -1,7 +1,7 @@
 /* Common code of the ports to Cortex-M chips. The build defines, from the board's manifest: TINYFL_BOARD, TINYFL_CLOCK,
  * TINYFL_ID_RECORD, TINYFL_FLASH_ORIGIN and TINYFL_FLASH_BYTES, TINYFL_SLOT_0 and TINYFL_SLOT_0_BYTES, and so on to 4 (3 and 4,
  * the store's areas, are 0 where there is none), and for its first link TINYFL_UART (its registers), TINYFL_UART_INTERRUPT,
- * TINYFL_BAUD and the pins' numbers TINYFL_TX_PORT, TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
+ * TINYFL_BAUD, TINYFL_RATES (each followed by a comma) and the pins' numbers TINYFL_TX_PORT, TINYFL_TX_PIN, TINYFL_RX_PORT and TINYFL_RX_PIN (port A is 0). */
 #ifndef TINYFL_CORTEX_M_H
 #define TINYFL_CORTEX_M_H
 
@@ -34,6 +34,8 @@ static const tinyfl_slot tinyfl_slots[TINYFL_SLOTS] = {
     {(const uint8_t *)TINYFL_SLOT_3, TINYFL_SLOT_3_BYTES},
     {(const uint8_t *)TINYFL_SLOT_4, TINYFL_SLOT_4_BYTES},
 };
+
+static const uint32_t tinyfl_link_rates[] = {TINYFL_RATES 0};
 
 static inline volatile uint32_t *tinyfl_slot_words(int slot)
 {
@@ -109,7 +111,7 @@ extern const uint32_t tinyfl_stack_low[], tinyfl_stack_high[]; /* link.ld */
 /* The part of a tinyfl_port's initializer that does not depend on the chip. A port adds write, alive, reset, erase and program,
  * the id (tinyfl_identity), and the clock if it is not always the manifest's. */
 #define TINYFL_CORTEX_M_PORT \
-    .board = TINYFL_BOARD, .clock = TINYFL_CLOCK, .read = tinyfl_receive, .idle = tinyfl_receive_idle, \
+    .board = TINYFL_BOARD, .clock = TINYFL_CLOCK, .baud = TINYFL_BAUD, .rates = tinyfl_link_rates, .read = tinyfl_receive, .idle = tinyfl_receive_idle, \
     .slots = tinyfl_slots, .stack_low = tinyfl_stack_low, .stack_high = tinyfl_stack_high
 
 #endif

@@ -9,7 +9,6 @@
 enum { TX_FULL = 1, RX_FULL = 2 };                        /* STATE */
 enum { TX_ENABLE = 1, RX_ENABLE = 2, RX_INTERRUPT = 8 };  /* CTRL */
 enum { RX_PENDING = 2 };                                  /* INTCLEAR */
-#define DIVISOR ((TINYFL_CLOCK + TINYFL_BAUD / 2) / TINYFL_BAUD)
 
 int tinyfl_uart_take(void)
 {
@@ -27,13 +26,25 @@ static void uart_write(const uint8_t *bytes, size_t count)
 }
 
 /* The UART does not report an empty shift register: that takes ten bit times after the buffer is empty. */
-static void restart(void)
+static void uart_flush(void)
 {
+    const uint32_t byte = 10 * UART_BAUDDIV;
     while (UART_STATE & TX_FULL) {
     }
-    for (volatile uint32_t cycles = 0; cycles < 10 * DIVISOR; cycles++) {
+    for (volatile uint32_t cycles = 0; cycles < byte; cycles++) {
     }
+}
+
+static void restart(void)
+{
+    uart_flush();
     tinyfl_system_reset();
+}
+
+static void rate(uint32_t baud)
+{
+    uart_flush();
+    UART_BAUDDIV = (TINYFL_CLOCK + baud / 2) / baud;
 }
 
 static int erase(int slot)
@@ -57,6 +68,7 @@ const tinyfl_port *tinyfl_port_start(void)
     static tinyfl_port port = {
         TINYFL_CORTEX_M_PORT,
         .id_bytes = 8, /* of 0, unless identified */
+        .rate = rate,
         .write = uart_write,
         .alive = alive,
         .reset = restart,
@@ -64,7 +76,7 @@ const tinyfl_port *tinyfl_port_start(void)
         .program = program,
     };
     tinyfl_identity(&port);
-    UART_BAUDDIV = DIVISOR;
+    rate(TINYFL_BAUD);
     UART_CTRL = TX_ENABLE | RX_ENABLE | RX_INTERRUPT;
     (void)UART_DATA; /* drops a byte from before a reset, and lets QEMU deliver the bytes held back until now */
     tinyfl_receive_start();

@@ -17,9 +17,6 @@
 #error "these chips run at 64 MHz"
 #endif
 
-/* In units of 16 MHz / 2^32; the lowest 12 bits have no effect. */
-#define BAUDRATE ((uint32_t)((((uint64_t)TINYFL_BAUD << 32) / 16000000u + 0x800u) & 0xFFFFF000u))
-
 #define PAGE_BYTES 0x1000u
 #if TINYFL_SLOT_BITS % PAGE_BYTES
 #error "a slot must be whole pages of 4 KiB"
@@ -115,6 +112,9 @@ static void clock_start(void)
     NVMC(ICACHECNF) = NVMC_ICACHECNF_CACHEEN;
 }
 
+/* In units of 16 MHz / 2^32, of which the lowest 12 bits have no effect: baud / 15625 x 2^10, times 2^12. */
+static void rate(uint32_t baud) { UART(BAUDRATE) = (baud * 1024u + 15625u / 2) / 15625u << 12; }
+
 /* Pins can be selected only while the UART, and the one with DMA that shares its registers, is off. */
 static void uart_start(void)
 {
@@ -127,7 +127,7 @@ static void uart_start(void)
     UART(PSEL_RTS) = UART(PSEL_CTS) = UART_PSEL_RXD_CONNECT__DISCONNECTED;
     UART(PSEL_TXD) = TINYFL_TX_PORT * UART_PSEL_RXD_PORT | TINYFL_TX_PIN;
     UART(PSEL_RXD) = TINYFL_RX_PORT * UART_PSEL_RXD_PORT | TINYFL_RX_PIN;
-    UART(BAUDRATE) = BAUDRATE;
+    rate(TINYFL_BAUD);
     UART(CONFIG) = 0; /* no parity, no flow control */
     UART(EVENTS_RXDRDY) = 0;
     UART(ENABLE) = UART_ENABLE_ENABLE__ENABLED;
@@ -149,6 +149,7 @@ const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
         TINYFL_CORTEX_M_PORT,
+        .rate = rate,
         .write = uart_write,
         .reset = tinyfl_system_reset,
         .alive = alive,

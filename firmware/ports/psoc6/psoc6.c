@@ -85,10 +85,15 @@ static void uart_write(const uint8_t *bytes, size_t count)
     }
 }
 
-static void restart(void)
+static void uart_flush(void)
 {
     (void)rises(TINYFL_UART + SCB_TX_FIFO_STATUS, SCB_TX_FIFO_STATUS_USED | SCB_TX_FIFO_STATUS_SR_VALID, 0,
                 TINYFL_CLOCK / TINYFL_BAUD * 10 * (FIFO + 2));
+}
+
+static void restart(void)
+{
+    uart_flush();
     tinyfl_system_reset();
 }
 
@@ -198,11 +203,13 @@ static void pin_start(uint32_t port, uint32_t pin, uint32_t mode)
 
 enum { SAMPLES = 8 }; /* per bit */
 
+static uint32_t peripheral_clock;
+
 /* Fractional divider 0 provides the SCB's clock; it divides by multiples of 1/32. */
-static void uart_clock_start(uint32_t clock)
+static void uart_clock_start(uint32_t baud)
 {
     const uint32_t number = (TINYFL_UART - SCB0_BASE) / (SCB1_BASE - SCB0_BASE);
-    const uint32_t parts = (clock * (32 / SAMPLES) + TINYFL_BAUD / 2) / TINYFL_BAUD, by = parts < 32 ? 32 : parts;
+    const uint32_t parts = (peripheral_clock * (32 / SAMPLES) + baud / 2) / baud, by = parts < 32 ? 32 : parts;
     PERI(DIV_CMD) = PERI_DIV_CMD_DISABLE | PERI_DIV_CMD_TYPE_SEL__16_5;
     PERI(DIV_16_5_CTL) = (by / 32 - 1) << 8 | by % 32 << 3;
     PERI(CLOCK_CTL + 4 * number) = PERI_CLOCK_CTL_TYPE_SEL__16_5;
@@ -210,10 +217,16 @@ static void uart_clock_start(uint32_t clock)
     (void)PERI(DIV_CMD);
 }
 
-static void uart_start(uint32_t clock)
+static void rate(uint32_t baud)
+{
+    uart_flush();
+    uart_clock_start(baud);
+}
+
+static void uart_start(void)
 {
     SCB(CTRL) = 0;
-    uart_clock_start(clock);
+    uart_clock_start(TINYFL_BAUD);
     pin_start(TINYFL_RX_PORT, TINYFL_RX_PIN, GPIO_PRT_CFG_IN_EN0);
     pin_start(TINYFL_TX_PORT, TINYFL_TX_PIN, GPIO_PRT_CFG_DRIVE_MODE0__STRONG);
     SCB(CTRL) = SCB_CTRL_MODE__UART | SCB_CTRL_BYTE_MODE | (SAMPLES - 1);
@@ -230,6 +243,7 @@ const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
         TINYFL_CORTEX_M_PORT,
+        .rate = rate,
         .write = uart_write,
         .alive = alive,
         .reset = restart,
@@ -241,7 +255,10 @@ const tinyfl_port *tinyfl_port_start(void)
         port.id_bytes = 11;
     }
     port.clock = clock_start();
-    uart_start(port.clock == OSCILLATOR ? OSCILLATOR : port.clock / 2);
+    if (port.clock != TINYFL_CLOCK)
+        port.rates = NULL; /* too slow for them */
+    peripheral_clock = port.clock == OSCILLATOR ? OSCILLATOR : port.clock / 2;
+    uart_start();
     watchdog_start();
     tinyfl_tick_start();
     tinyfl_receive_start();

@@ -101,17 +101,33 @@ static void pin_start(uint32_t pin)
     REGISTER(IO_BANK0_BASE + IO_BANK0_GPIO0_CTRL + 8 * pin) = IO_BANK0_GPIO0_CTRL_FUNCSEL__UART;
 }
 
-/* 4 bytes of 32 in the FIFO raise an interrupt, and so does one that waits while 32 bits could have come. */
-static void uart_start(uint32_t clock)
+static uint32_t uart_clock;
+
+static void uart_flush(void)
 {
-    const uint32_t divisor = (4 * clock + TINYFL_BAUD / 2) / TINYFL_BAUD; /* of 16 samples a bit, in 64ths */
-    restart_blocks(RESETS_RESET_IO_BANK0 | RESETS_RESET_PADS_BANK0 | UART_RESET);
+    for (uint32_t turns = 0; (UART(UARTFR) & UART_UARTFR_BUSY) && turns < TINYFL_CLOCK / TINYFL_BAUD * 40; turns++) {
+    }
+}
+
+/* The divisor can be set only while the UART is off. */
+static void rate(uint32_t baud)
+{
+    const uint32_t divisor = (4 * uart_clock + baud / 2) / baud; /* of 16 samples a bit, in 64ths */
+    uart_flush();
+    UART(UARTCR) = 0;
     UART(UARTIBRD) = divisor / 64;
     UART(UARTFBRD) = divisor % 64;
     UART(UARTLCR_H) = UART_UARTLCR_H_WLEN__8 | UART_UARTLCR_H_FEN; /* also applies the divisor */
+    UART(UARTCR) = UART_UARTCR_UARTEN | UART_UARTCR_TXE | UART_UARTCR_RXE;
+}
+
+/* 4 bytes of 32 in the FIFO raise an interrupt, and so does one that waits while 32 bits could have come. */
+static void uart_start(void)
+{
+    restart_blocks(RESETS_RESET_IO_BANK0 | RESETS_RESET_PADS_BANK0 | UART_RESET);
     UART(UARTIFLS) = UART_UARTIFLS_RXIFLSEL__EIGHTH;
     UART(UARTIMSC) = UART_UARTIMSC_RXIM | UART_UARTIMSC_RTIM;
-    UART(UARTCR) = UART_UARTCR_UARTEN | UART_UARTCR_TXE | UART_UARTCR_RXE;
+    rate(TINYFL_BAUD);
     pin_start(TINYFL_TX_PIN);
     pin_start(TINYFL_RX_PIN);
 }
@@ -131,8 +147,7 @@ static void watchdog_start(void)
 /* The core's own reset would not reset the rest of the chip. */
 static void restart(void)
 {
-    for (uint32_t turns = 0; (UART(UARTFR) & UART_UARTFR_BUSY) && turns < TINYFL_CLOCK / TINYFL_BAUD * 40; turns++) {
-    }
+    uart_flush();
     SET(WATCHDOG_BASE + WATCHDOG_CTRL) = WATCHDOG_CTRL_TRIGGER;
     for (;;)
         __asm volatile("dsb" ::: "memory");
@@ -266,6 +281,7 @@ const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
         TINYFL_CORTEX_M_PORT,
+        .rate = rate,
         .write = uart_write,
         .alive = alive,
         .reset = restart,
@@ -273,13 +289,16 @@ const tinyfl_port *tinyfl_port_start(void)
         .program = program,
     };
     port.clock = clock_start();
+    if (port.clock != TINYFL_CLOCK)
+        port.rates = NULL; /* too slow for them */
     watchdog_start();
     rom_start();
     if (!tinyfl_identity(&port)) {
         read_id(port.id);
         port.id_bytes = ID_BYTES;
     }
-    uart_start(port.clock);
+    uart_clock = port.clock;
+    uart_start();
     tinyfl_tick_start();
     tinyfl_receive_start();
     return &port;

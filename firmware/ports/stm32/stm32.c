@@ -84,10 +84,15 @@ static uint32_t clock_start(void)
     return becomes(RCC_BASE + RCC_CFGR, RCC_CFGR_SWS, RCC_CFGR_SWS__PLL, OSCILLATOR_TURNS) ? TINYFL_CLOCK : OSCILLATOR;
 }
 
-static void restart(void)
+static void usart_flush(void)
 {
     for (uint32_t turns = TINYFL_CLOCK / TINYFL_BAUD * 20; turns > 0 && !tinyfl_usart_sent(); turns--) {
     }
+}
+
+static void restart(void)
+{
+    usart_flush();
     tinyfl_system_reset();
 }
 
@@ -171,19 +176,28 @@ static void pin_start(uint32_t port, uint32_t pin)
     GPIO(port, GPIO_MODER) = (GPIO(port, GPIO_MODER) & ~(3u << 2 * pin)) | 2u << 2 * pin;
 }
 
-static void uart_start(uint32_t clock)
+static uint32_t bus_clock;
+
+static void rate(uint32_t baud)
+{
+    usart_flush();
+    tinyfl_usart_start((bus_clock + baud / 2) / baud);
+}
+
+static void uart_start(void)
 {
     USART_CLOCK |= USART_CLOCK_ON;
     (void)USART_CLOCK;
     pin_start(TINYFL_TX_PORT, TINYFL_TX_PIN);
     pin_start(TINYFL_RX_PORT, TINYFL_RX_PIN);
-    tinyfl_usart_start((clock / BUS_DIVIDER + TINYFL_BAUD / 2) / TINYFL_BAUD);
+    rate(TINYFL_BAUD);
 }
 
 const tinyfl_port *tinyfl_port_start(void)
 {
     static tinyfl_port port = {
         TINYFL_CORTEX_M_PORT,
+        .rate = rate,
         .write = tinyfl_usart_write,
         .alive = alive,
         .reset = restart,
@@ -196,7 +210,10 @@ const tinyfl_port *tinyfl_port_start(void)
     }
     tinyfl_cache_start();
     port.clock = clock_start();
-    uart_start(port.clock);
+    if (port.clock != TINYFL_CLOCK)
+        port.rates = NULL; /* too slow for them */
+    bus_clock = port.clock / BUS_DIVIDER;
+    uart_start();
     watchdog_start();
     tinyfl_tick_start();
     tinyfl_receive_start();
