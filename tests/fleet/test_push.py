@@ -307,7 +307,8 @@ def test_firmware_itself_keeps_what_is_pushed(emulators: None, tmp_path: Path) -
     run = saved_run(tmp_path)
     with emulate("mps2-an386", first=7) as (board,):
         reports = []
-        for verb in (["push", str(run), "--port", board.url], ["devices", "--port", board.url, "--save", "--tag", "lab"],
+        for verb in (["push", str(run), "--port", board.url, "--baud", "auto"],
+                     ["devices", "--port", board.url, "--save", "--tag", "lab"],
                      ["push", str(run), "--tag", "lab"]):  # fmt: skip
             process = command(*verb, "--json", cwd=tmp_path)
             out, err = process.communicate()
