@@ -94,6 +94,6 @@ def demand_a_board(url: str, board: str, serial_number: int) -> None:
     """Echo, parameters and description are as SPEC.md has them."""
     echo, parameters, described = ask(url, EchoWrite(d="über"), MCUMgrParametersRead(), Describe())
     assert echo.r == "über"
-    assert (parameters.buf_size, parameters.buf_count) == (1024, 1)
+    assert (parameters.buf_size, parameters.buf_count) == (1024, 4)
     assert (described.protocol, described.board, described.buffer) == (4, board, 1024)
     assert described.id == serial_number.to_bytes(8, "big")
