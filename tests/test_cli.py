@@ -290,6 +290,16 @@ def test_adaptation_by_streaming_takes_the_streaming_rate(tinyfl: Command, learn
     assert told["curve"][-1]["accuracy"] > told["curve"][0]["accuracy"]
 
 
+def test_an_adaptation_takes_the_rate_of_the_run_for_as_many_samples(tinyfl: Command, learnt: Path) -> None:
+    arrays = dict(np.load(learnt / "initialisation.npz"))
+    arrays |= {"rates": np.array([[2.0, 0.1, 0.2], [20.0, 0.3, 0.4]]), "config_sha256": np.array("")}
+    np.savez("rates.npz", **arrays)
+    data = new_device(Path("new.npz"))
+    for shots, mode, rate in (("2", "batch", 0.1), ("6", "stream", 0.2), ("7", "batch", 0.3), ("50", "stream", 0.4)):
+        told = tinyfl("adapt", "rates.npz", "--data", data, "--shots", shots, "--mode", mode, "--json").json
+        assert told["adapt_lr"] == rate
+
+
 @pytest.mark.parametrize(
     ("change", "words", "says"),
     [

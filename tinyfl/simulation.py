@@ -390,6 +390,7 @@ def _finish(
         local=", ".join(layer.name for layer in net.weighted_layers if job.algorithm.inner(0).local & layer.bit),
         adapt_lr_batch=_rate(rows["learnt"], "batch"),
         adapt_lr_stream=_rate(rows["learnt"], "stream"),
+        **_rates(job, rows["learnt"]),
         **net.prepared.arrays(),
         **standard.arrays(),
         config_sha256=job.config.sha256(),
@@ -403,6 +404,17 @@ def _finish(
 def _rate(rows: Sequence[Row], mode: evaluation.Mode) -> float:
     """The rate of the first row of a mode; 0 without one, as class means have none."""
     return next((row.adapt_lr for row in rows if row.mode == mode and row.adapt_lr is not None), 0.0)
+
+
+def _rates(job: _Job, rows: Sequence[Row]) -> dict[str, Any]:
+    """The rates of adaptation by the number of samples, for the file of the initialisation; nothing of class means."""
+    by_shots: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if row.adapt_lr is not None:
+            by_shots.setdefault(row.shots, {})[row.mode] = row.adapt_lr
+    per_shot = job.result.outputs if shots_of(job.config.task, job.task) == "class" else 1
+    found = [[shots * per_shot, each["batch"], each["stream"]] for shots, each in by_shots.items()]
+    return {"rates": np.array(found, np.float64)} if found else {}
 
 
 def _report(directory: RunDirectory, job: _Job, net: Network, run: Run, tell: Callable[[str], object]) -> None:

@@ -1,5 +1,6 @@
 """Adaptation of a saved initialisation to the data of one new device, computed as on the board."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.algorithms import with_layers
 from tinyfl.config import as_python, resolve
-from tinyfl.core import F32, TableSource
+from tinyfl.core import F32, F64, TableSource
 from tinyfl.data import USUAL, Reading
 from tinyfl.data.arrays import checked_inputs, checked_values, labels_in, refuse_non_finite
 from tinyfl.data.reading import read_device
@@ -40,7 +41,7 @@ format."""
 
 OF_TARGETS = ("target_mean", "target_scale")
 
-MORE = (*OF_TARGETS, "adaptation", "inputs", "centre", "normalised", "augmented", "local")
+MORE = (*OF_TARGETS, "adaptation", "inputs", "centre", "normalised", "augmented", "local", "rates")
 """Arrays that a saved initialisation may have."""
 
 
@@ -48,16 +49,22 @@ MORE = (*OF_TARGETS, "adaptation", "inputs", "centre", "normalised", "augmented"
 class Initialisation:
     """A saved theta, float32 (parameters,), with its network and the standardisation of inputs and labels. ``adaptation`` is
     the name of the algorithm if it has an adaptation of its own, else empty; ``local`` the names of the layers that each device
-    learns for itself, else empty."""
+    learns for itself, else empty. ``rates`` float64 (any, 3) are those of adaptation: a number of samples, its rate in batch
+    and in stream mode."""
 
     theta: F32
     network: Network
     task: str
     clip: float
-    adapt_lr: dict[str, float]
+    rates: F64
     standard: Standardisation
     adaptation: str = ""
     local: str = ""
+
+    def rate(self, mode: str, samples: int) -> float:
+        """The rate that the run chose for this many samples, or for the number whose ratio to it is nearest to 1."""
+        row = np.abs(np.log(self.rates[:, 0] / samples)).argmin()
+        return float(self.rates[row, 2 if mode == "stream" else 1])
 
     def demand_whole(self, path: Path) -> None:
         """Raises ConfigError if layers of the initialisation at ``path`` are still to be learnt by each device."""
@@ -80,7 +87,7 @@ class Initialisation:
             arrays = read_arrays(file, FIELDS, (*MORE, "config_sha256"))
         except DataError as error:
             raise RunError(f"{file} is no initialisation written by tinyfl: {error}") from error
-        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", "inputs", "centre", *OF_TARGETS)
+        numbers = ("theta", "plan", "shape", "mean", "scale", "classes", "inputs", "centre", "rates", *OF_TARGETS)
         saved = checked(
             InitialisationRecord, values({name: arrays[name] for name in arrays if name not in numbers}), file, COPY
         )
@@ -96,11 +103,10 @@ class Initialisation:
             raise RunError(f"{file} is damaged: {error}. {COPY}") from error
         if (directory := RunDirectory(file.parent)).holds(file):
             directory.demand_own(saved.config_sha256, theta)
-        rates = {"batch": saved.adapt_lr_batch, "stream": saved.adapt_lr_stream}
-        for mode, rate in rates.items():
+        for mode, rate in (("batch", saved.adapt_lr_batch), ("stream", saved.adapt_lr_stream)):
             if rate == 0 and not net.embeds:
                 raise RunError(f"{file} is damaged: adapt_lr_{mode}: 0, which adapts nothing. {COPY}")
-        return cls(theta, net, saved.task, saved.clip, rates, standard, saved.adaptation, saved.local)
+        return cls(theta, net, saved.task, saved.clip, _rates(file, arrays, saved), standard, saved.adaptation, saved.local)
 
 
 COPY = "Take the file as tinyfl wrote it."
@@ -114,6 +120,17 @@ def _centre(file: Path, arrays: dict[str, NDArray[Any]], net: Network) -> F32 | 
         form = f"{centre.dtype} {centre.shape}"
         raise RunError(f"{file} is damaged: centre is not {net.outputs:,} finite float32 numbers but {form}. {COPY}")
     return centre
+
+
+def _rates(file: Path, arrays: Mapping[str, NDArray[Any]], saved: InitialisationRecord) -> F64:
+    """The rates of adaptation; in a file of an earlier version, one for any number of samples."""
+    if "rates" not in arrays:
+        return np.array([[1.0, saved.adapt_lr_batch, saved.adapt_lr_stream]])
+    rates = arrays["rates"]
+    fits = rates.dtype == np.float64 and rates.ndim == 2 and rates.size > 0 and rates.shape[1] == 3
+    if not fits or not (np.isfinite(rates) & (rates > 0)).all():
+        raise RunError(f"{file} is damaged: rates is {rates.dtype} {rates.shape}, not rows of 3 finite numbers above 0. {COPY}")
+    return rates
 
 
 def _network(file: Path, name: str, shape: np.ndarray, plan: np.ndarray) -> Network:
@@ -156,13 +173,12 @@ def adapt(
         return by_class_means(Path(run), start, Path(data), shots, None if out is None else Path(out))
     if mode not in ("batch", "stream"):
         raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
-    rate = start.adapt_lr[mode] if adapt_lr is None else adapt_lr
+    device, names = _samples(Path(data), start, _reading(file_of(Path(run))))
+    support, query = _support_and_query(Path(data), device, shots)
+    rate = start.rate(mode, support.samples) if adapt_lr is None else adapt_lr
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
     how = adaptation_of(file_of(Path(run)), start, algorithm)
-    device, names = _samples(Path(data), start, _reading(file_of(Path(run))))
-    support, query = _support_and_query(Path(data), device, shots)
-
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     found = core.adapt(
         start.network.plan, start.theta, support, query, checkpoints,
