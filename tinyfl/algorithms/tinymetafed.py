@@ -9,7 +9,8 @@ body alone:
     b <- b + alpha_t * (mean_i b_i - b)       alpha_t and beta_t fall to 0 along a cosine
 
 A new device learns its head in the same way. h_0 is random, by the seed, and never moves; or, kept, a device's own head of its
-last round. A reconstruction from the paper's abstract, which gives neither settings nor where a head starts.
+last round. A reconstruction from the paper's abstract, which gives neither settings nor where a head starts. Its selective
+communication is a codec, --up top:P (tinyfl.codecs).
 """
 
 from collections.abc import Sequence
