@@ -25,7 +25,7 @@ from serial import rfc2217
 from tinyfl.devices.ports import trouble
 from tinyfl.errors import Dead, NoLink
 from tinyfl.link.board import LinkedBoard, floats
-from tinyfl.link.wire import MachineWire, SerialWire, Silent, Wire, WireTransport
+from tinyfl.link.wire import MachineWire, SerialWire, Silent, TunedWire, Wire, WireTransport
 from tinyfl.networks import network
 from tinyfl.simulators.faults import Fault, faulty
 from tinyfl.tasks.sine import Sine
@@ -287,6 +287,41 @@ def test_a_port_that_a_thread_reads_loses_nothing_to_a_wait_that_is_given_up_and
         port = Port()
         port._port = "odd://port"
         asyncio.run(script())
+
+
+def test_a_socket_keeps_its_rate_which_its_far_end_would_not_follow() -> None:
+    async def script(url: str) -> None:
+        board = await LinkedBoard.connect(lambda: TunedWire.open(url))
+        assert await board.echo("there") == "there"
+        await board.close()
+
+    double = Double()
+    with socket_board(double) as url:
+        asyncio.run(script(url))
+    assert double.baud == 115_200
+
+
+def test_a_port_that_cannot_have_a_rate_keeps_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    really, set_to = serial.Serial._reconfigure_port, list[int]()
+
+    def reconfigured(self: serial.Serial, **options: Any) -> None:
+        if self.baudrate > 400_000:
+            raise ValueError("an old adapter")
+        set_to.append(self.baudrate)
+        really(self, **options)
+
+    async def script(url: str) -> None:
+        wire = await TunedWire.open(url)
+        board = await LinkedBoard.connect(lambda: asyncio.sleep(0, wire))
+        assert isinstance(wire, TunedWire) and wire.baud == double.baud == 230_400
+        assert await board.echo("there") == "there"
+        await board.close()
+
+    double = Double()
+    monkeypatch.setattr(serial.Serial, "_reconfigure_port", reconfigured)
+    with pty_board(double) as url:
+        asyncio.run(script(url))
+    assert double.baud == 115_200 and set_to[:4] == [115_200, 115_200, 230_400, 115_200]
 
 
 def test_a_port_that_goes_is_dead() -> None:

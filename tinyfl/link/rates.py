@@ -37,7 +37,7 @@ class Tunable(Protocol):
     baud: int
 
     async def tune(self, baud: int) -> None:
-        """Changes the rate of this end. Raises LinkError if the adapter cannot."""
+        """Changes the rate of this end. Raises LinkError if the adapter cannot; the rate is then as before."""
 
 
 class Rate:
@@ -93,8 +93,7 @@ class Rate:
             await self._wire.tune(baud)
         except LinkError:
             return False
-        finally:
-            await self._wire.tune(self._wire.first)
+        await self._wire.tune(self._wire.first)
         return True
 
     async def _holds(self, baud: int, board: LinkedBoard) -> bool:

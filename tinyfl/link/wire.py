@@ -146,12 +146,15 @@ class TunedWire(SerialWire):
         self.first = self.baud = int(port.baudrate)
 
     async def tune(self, baud: int) -> None:
-        """Changes the port's rate. Raises NoLink if it cannot have this one."""
+        """Changes the port's rate. Raises NoLink if it cannot have this one, and keeps the one before."""
         if not isinstance(self._port, serial.Serial):
             raise NoLink(f"{plain(self._port.port)} has no rate of its own. Leave --baud auto out.")
+        failures = (OSError, ValueError, termios.error)
         try:
             await asyncio.to_thread(setattr, self._port, "baudrate", baud)
-        except (OSError, ValueError, termios.error) as error:
+        except failures as error:
+            with suppress(*failures):
+                await asyncio.to_thread(setattr, self._port, "baudrate", self.baud)
             raise NoLink(f"{plain(self._port.port)} cannot have {baud:,} baud: {_reason(error)}.") from error
         self.baud, self.patience = baud, FIRST_PATIENCE + EXCHANGE_BITS / baud
 
