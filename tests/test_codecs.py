@@ -197,3 +197,28 @@ def test_settings_of_codecs_leave_the_hash_of_a_run_without_them_and_name_a_code
     assert resolve({**RUN, "up": "fp32", "down": "fp32"}).sha256() == resolve(RUN).sha256()
     assert resolve({**RUN, "up": "top:10.0"}).sha256() == resolve({**RUN, "up": "top:10"}).sha256()
     assert resolve({**RUN, "up": "int8"}).sha256() != resolve(RUN).sha256()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("emulators")
+def test_emulated_boards_simulated_devices_and_gateways_end_with_the_same_theta(tmp_path: Path) -> None:
+    mixed = [{"board": "mps2-an386", "count": 1}, {"native": 1}]
+    for up in ("fp16", "int8", "int4", "top:10"):
+        settings = {**RUN, "devices": 2, "cohort": 2, "rounds": 2, "samples": 4, "up": up}
+        alone = tinyfl.simulate(out=tmp_path / f"{up}-native", **settings)
+        boards = tinyfl.simulate(out=tmp_path / f"{up}-boards", fleet=mixed, nodes="2", **settings)
+        assert boards.result["left_out"] == {}
+        assert boards.result["theta_sha256"] == alone.result["theta_sha256"]
+
+
+def test_a_run_with_boards_gets_theta_whole(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Leave --down and --delta out"):
+        tinyfl.simulate(
+            out=tmp_path / "run", **{**RUN, "devices": 1, "cohort": 1}, fleet=[{"board": "mps2-an386"}], down="int8"
+        )
+
+
+def test_ram_of_a_device_that_encodes_its_change_has_theta_twice() -> None:
+    inner = Inner(samples=8, rate=0.1)
+    more = {name: NET.arena_bytes(inner.sent_as(Codec.named(name))) - NET.arena_bytes(inner) for name in ("fp32", *NAMES)}
+    assert more == {"fp32": 0, **dict.fromkeys(NAMES, 4 * NET.parameters)}

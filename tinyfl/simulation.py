@@ -259,8 +259,8 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
     algorithm = with_layers(config.build(), layers, config.built_before(), up)
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
-        if (config.up, config.down) != (str(FP32), str(FP32)):
-            raise ConfigError("boards send and get weights as fp32. Leave --up, --down and --delta out.")
+        if config.down != str(FP32):
+            raise ConfigError("boards get theta as fp32. Leave --down and --delta out.")
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
     learner = replace(learner, notes=(*learner.notes, *restated(config), *told(config.sampling, config.embedding)))

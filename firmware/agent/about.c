@@ -62,7 +62,8 @@ static void put_texts(tinyfl_writer *reply, const char *key, const char *const *
 static const char *const layers[] = {"dense", "conv", "depthwise", "max-pool", "average-pool"};
 static const char *const dtypes[] = {"float32", "int8"};
 static const char *const classes[] = {"learner", "program"};
-static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local", "kept", "prototypes"};
+static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local",
+                                   "kept",   "prototypes", "fp16", "int8", "int4", "top"};
 
 int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {

@@ -8,6 +8,7 @@
 #ifndef TINYFL_AGENT_H
 #define TINYFL_AGENT_H
 
+#include "codec.h"
 #include "frame.h"
 #include "means.h"
 #include "port.h"
@@ -126,6 +127,7 @@ typedef struct {
     tinyfl_kept kept;
     uint32_t kept_from; /* the round of the block that the round started from; 0: reset */
     uint64_t done;      /* samples learnt from */
+    size_t sent;        /* bytes of the update */
     int code;
 
     tinyfl_feed feed;

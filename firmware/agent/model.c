@@ -19,7 +19,8 @@ int tinyfl_has_weights(const tinyfl_agent *agent)
 {
     const tinyfl_inner *inner = &agent->round.inner;
     return agent->state == TINYFL_READY ||
-           (agent->state == TINYFL_LEARNT && inner->returns == TINYFL_CHANGE && !inner->local);
+           (agent->state == TINYFL_LEARNT && inner->returns == TINYFL_CHANGE && !inner->local &&
+            inner->up.kind == TINYFL_CODEC_FP32);
 }
 
 int tinyfl_has_update(const tinyfl_agent *agent)
@@ -29,9 +30,7 @@ int tinyfl_has_update(const tinyfl_agent *agent)
 
 size_t tinyfl_update_bytes(const tinyfl_agent *agent)
 {
-    if (agent->state != TINYFL_LEARNT)
-        return tinyfl_weights_bytes(agent);
-    return tinyfl_layers_weights(&agent->plan, ~agent->round.inner.local) * sizeof(float);
+    return agent->state == TINYFL_LEARNT ? agent->sent : tinyfl_weights_bytes(agent);
 }
 
 /* Lays out the arena after the plan's bytes, as in SPEC.md. */

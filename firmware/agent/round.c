@@ -24,11 +24,26 @@ static void fail(tinyfl_agent *agent, int code)
     agent->code = code;
 }
 
+/* Turns the weights of these layers into their change since the start of the round. */
+static void take_start_off(const tinyfl_agent *agent, uint64_t layers)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < agent->plan.count; i++)
+        for (const size_t end = at + tinyfl_layers_weights(&agent->plan, 1ull << i); at < end; at++)
+            if (layers >> i & 1)
+                agent->weights[at] -= agent->loop.start[at];
+}
+
 /* The round's end: what is kept goes to its block, and what is returned to the place of the weights. */
 static void finish(tinyfl_agent *agent)
 {
     const tinyfl_inner *inner = &agent->round.inner;
-    if (inner->kept && !tinyfl_layers_below_limit(&agent->learner, inner->local)) {
+    const uint64_t sent = ~inner->local;
+    const int encoded = inner->up.kind != TINYFL_CODEC_FP32;
+    if (encoded && inner->returns == TINYFL_CHANGE)
+        take_start_off(agent, sent);
+    if ((inner->kept && !tinyfl_layers_below_limit(&agent->learner, inner->local)) ||
+        (encoded && !tinyfl_layers_below_limit(&agent->learner, sent))) {
         fail(agent, TINYFL_ENUMERIC);
         return;
     }
@@ -36,9 +51,12 @@ static void finish(tinyfl_agent *agent)
         tinyfl_layers_gather(&agent->plan, inner->local, agent->weights, agent->kept.blocks);
         agent->kept.round = agent->round.stream.round + 1;
     }
-    tinyfl_layers_gather(&agent->plan, ~inner->local, agent->weights, agent->weights);
+    tinyfl_layers_gather(&agent->plan, sent, agent->weights, agent->weights);
+    agent->sent = tinyfl_layers_weights(&agent->plan, sent) * sizeof(float);
+    if (encoded)
+        tinyfl_encode(&inner->up, &agent->plan, sent, agent->weights, agent->weights, &agent->sent);
     agent->state = TINYFL_LEARNT;
-    tinyfl_sha256_of(agent->weights, tinyfl_update_bytes(agent), agent->hash);
+    tinyfl_sha256_of(agent->weights, agent->sent, agent->hash);
 }
 
 /* Learns from the sample in x and y, and drops it. */
@@ -96,7 +114,6 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
     if (!get_u32(request, "round", &round->stream.round) || !get_u32(request, "device", &round->stream.device) ||
         !tinyfl_get_uint(request, "seed", UINT64_MAX, &round->stream.seed) || !tinyfl_get_bytes(request, "inner", &inner) ||
         tinyfl_inner_read(&round->inner, inner.bytes, inner.count) != TINYFL_OK ||
-        round->inner.up.kind != TINYFL_CODEC_FP32 ||
         !tinyfl_get_uint(request, "run", UINT64_MAX, &round->run) || !get_u32(request, "saved", &round->saved) ||
         !tinyfl_get_bytes(request, "base", &base) || base.count != sizeof round->base ||
         !tinyfl_get_text(request, "source", &source))
@@ -110,7 +127,8 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
 
 static int same_inner(const tinyfl_inner *a, const tinyfl_inner *b)
 {
-    return a->count == b->count && a->returns == b->returns && a->kept == b->kept && a->local == b->local &&
+    return a->count == b->count && a->returns == b->returns && a->kept == b->kept && a->up.kind == b->up.kind &&
+           a->up.share == b->up.share && a->local == b->local &&
            memcmp(a->phases, b->phases, sizeof a->phases) == 0;
 }
 

@@ -93,7 +93,7 @@ enum { GRADIENT = 1, START = 2 };
 
 static NOINLINE int needs(const tinyfl_inner *inner)
 {
-    int what = inner->returns == TINYFL_GRADIENT ? GRADIENT : 0;
+    int what = inner->returns == TINYFL_GRADIENT ? GRADIENT : inner->up.kind != TINYFL_CODEC_FP32 ? START : 0;
     for (size_t i = 0; i < inner->count; i++) {
         const tinyfl_phase *p = &inner->phases[i];
         what |= (p->batch > 1 || p->support > 0 ? GRADIENT : 0) | (p->pull > 0.0f ? START : 0);

@@ -219,7 +219,7 @@ TINYFL_API uint64_t tinyfl_inner_total(const tinyfl_inner *inner);
 TINYFL_API int tinyfl_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 /* Bytes of memory of an inner loop that fits, beyond the learner's: a gradient for mini-batches, for prototypes or to return, a
- * copy of the weights for a pull, and for prototypes 2 x ways x (outputs + 1) reals. */
+ * copy of the weights for a pull or for their change, and for prototypes 2 x ways x (outputs + 1) reals. */
 TINYFL_API size_t tinyfl_loop_bytes(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 /* Prepares an inner loop of an initialised learner, over tinyfl_loop_bytes of memory, aligned as a real. All three must stay

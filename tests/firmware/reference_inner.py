@@ -10,6 +10,8 @@ from reference import Bad, Dead, Learner, guard
 from reference_layers import F32, Layer, f32, resting_bytes
 from reference_means import Prototypes
 
+from tinyfl.codecs import Codec, Kind, encode
+
 CHANGE, GRADIENT = range(2)
 EVERY = (1 << 64) - 1
 LIMIT = 2.0**50
@@ -52,7 +54,7 @@ class Inner:
     @property
     def partial(self) -> bool:
         """Whether the update is not all the weights."""
-        return self.returns == GRADIENT or self.local != 0
+        return self.returns == GRADIENT or self.local != 0 or self.up != (0, 0)
 
 
 def inner_bytes(inner: Inner) -> bytes:
@@ -188,6 +190,16 @@ class Loop:
         return of_all[~chosen(self.layers, self.inner.local)]
 
     @property
+    def data(self) -> bytes:
+        """Its bytes."""
+        if self.inner.up == (0, 0):
+            return self.update.astype("<f4").tobytes()
+        sent = [layer for i, layer in enumerate(self.layers) if not self.inner.local >> i & 1 and layer.weights]
+        sizes = [size for layer in sent for size in (layer.weights - layer.outputs, layer.outputs)]
+        start = f32(0) if self.inner.returns == GRADIENT else self.start[~chosen(self.layers, self.inner.local)]
+        return encode(Codec(Kind(self.inner.up[0]), self.inner.up[1]), self.update - start, sizes)
+
+    @property
     def loss(self) -> np.float32:
         return f32(self.sum / f32(self.inner.measured))
 
@@ -238,7 +250,7 @@ class Kept:
 def loop_bytes(layers: Sequence[Layer], inner: Inner) -> int:
     """What a board stores for this inner loop, beyond blocks."""
     gradient = inner.returns == GRADIENT or any(phase.batch > 1 or phase.support for phase in inner.phases)
-    start = any(phase.pull > 0 for phase in inner.phases)
+    start = any(phase.pull > 0 for phase in inner.phases) or (inner.up != (0, 0) and inner.returns == CHANGE)
     prototypes = 2 * max(phase.ways for phase in inner.phases) * (layers[-1].values + 1)
     return 4 * (sum(layer.weights for layer in layers) * (gradient + start) + prototypes)
 

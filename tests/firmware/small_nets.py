@@ -64,6 +64,10 @@ def networks(draw: Any) -> tuple[list[Layer], int]:
     return layers, draw(st.integers(0, 2))
 
 
+UPS = st.just((0, 0)) | st.sampled_from([(1, 0), (2, 0), (3, 0), (4, 3000), (4, 1)])
+"""Codecs of an update."""
+
+
 @st.composite
 def inners(draw: Any, layers: int) -> Inner:
     """Inner loops of a few samples, on a network of so many layers."""
@@ -76,7 +80,7 @@ def inners(draw: Any, layers: int) -> Inner:
     returns = draw(st.integers(0, 1))
     if returns:
         phases[-1] = replace(phases[-1], passes=1)
-    return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask))
+    return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask), draw(UPS))
 
 
 @st.composite
@@ -93,7 +97,7 @@ def episodes(draw: Any, layers: Sequence[Layer]) -> Inner:
     returns = draw(st.integers(0, 1))
     if returns:
         phases[-1] = replace(phases[-1], passes=1)
-    return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask))
+    return Inner(tuple(phases), returns, draw(st.integers(0, 1)), draw(st.just(0) | mask), draw(UPS))
 
 
 def with_learning(layers: Sequence[Layer], learns: Sequence[bool]) -> list[Layer]:

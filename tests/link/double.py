@@ -19,7 +19,7 @@ f32 = np.float32
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
 NUMERIC_CODE, ABORTED = -4, -6
 LAYERS = ["dense", "conv", "depthwise", "max-pool", "average-pool"]
-INNER = ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes"]
+INNER = ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes", "fp16", "int8", "int4", "top"]
 
 
 class Manage(Exception):
@@ -280,7 +280,7 @@ class Double:
 
     def here(self) -> bytes:
         """The weights here, or the update that took their place."""
-        return (self.loop.update if self.state == LEARNT else self.theta).astype("<f4").tobytes()
+        return self.loop.data if self.state == LEARNT else self.theta.astype("<f4").tobytes()
 
     def train(self, **asked: Any) -> dict[str, Any]:
         run, saved = asked["run"], asked.pop("saved")

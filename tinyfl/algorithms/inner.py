@@ -219,6 +219,12 @@ class Inner:
         return Inner(*self.phases, returns=self.returns.name, local=self.local, kept=self.kept, up=up)
 
     @property
+    def holds_theta(self) -> bool:
+        """Whether a device holds a copy of theta while it learns: for a pull, or to encode its change."""
+        encodes = self.up.kind is not Kind.fp32 and self.returns is Returns.change
+        return encodes or any(phase.pull for phase in self.phases)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What a board must be able to do beyond one phase, in the words of its description."""
         uses = {

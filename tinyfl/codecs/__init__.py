@@ -91,7 +91,8 @@ def encode(codec: Codec, values: F32, arrays: Sequence[int]) -> bytes:
         raise ValueError("a value is not finite, or not below 2^50")
     if codec.kind is Kind.top:
         return _encode_top(codec, values)
-    parts = np.split(values, np.cumsum(arrays)[:-1])
+    ends = np.cumsum(arrays, dtype=np.int64).tolist()
+    parts = [values[end - size : end] for size, end in zip(arrays, ends, strict=True)]
     return b"".join(_encode_array(_form(codec.kind, len(part)), part) for part in parts)
 
 
@@ -104,7 +105,7 @@ def decode(codec: Codec, data: bytes, arrays: Sequence[int]) -> F32:
         return _decode_top(codec, data, sum(arrays))
     if len(data) != (expected := codec.bytes(arrays)):
         raise Corrupt(f"{len(data):,} bytes are not the {expected:,} of {sum(arrays):,} weights as {codec}.")
-    parts, at = [], 0
+    parts, at = [np.empty(0, np.float32)], 0
     for size in arrays:
         form = _form(codec.kind, size)
         end = at + _array_bytes(form, size)
@@ -124,7 +125,7 @@ def _array_bytes(form: Kind, size: int) -> int:
 
 def _scaled(values: F32, top: int) -> tuple[NDArray[np.int8], bytes]:
     """Whole numbers of at most ``top``, int8, and their scale."""
-    largest = np.abs(values).max()
+    largest = np.abs(values).max(initial=np.float32(0))
     if largest < LEAST:
         return np.zeros(len(values), np.int8), np.float32(0).tobytes()
     return np.rint(values * (np.float32(top) / largest)).astype(np.int8), (largest / np.float32(top)).tobytes()
@@ -184,12 +185,12 @@ def _decode_top(codec: Codec, data: bytes, weights: int) -> F32:
     pairs = np.frombuffer(data[:-4], np.uint8).reshape(-1, 2)
     skips = pairs[:, 0] == GAP
     whole = pairs[~skips, 1].view(np.int8)
-    if len(whole) != (chosen := codec.chosen(weights)) or skips[-1]:
+    if len(whole) != (chosen := codec.chosen(weights)) or skips[-1:].any():
         raise Corrupt(f"{len(whole):,} values are not the {chosen:,} of {codec} of {weights:,} weights.")
     indices = (np.cumsum(pairs[:, 0], dtype=np.int64) + np.cumsum(~skips) - 1)[~skips]
-    if indices[-1] >= weights:
+    if (indices >= weights).any():
         raise Corrupt(f"index {indices[-1]:,} is beyond the {weights:,} weights.")
-    if pairs[skips, 1].any() or whole.min() == -128:
+    if pairs[skips, 1].any() or (whole == -128).any():
         raise Corrupt("a whole number is below those that the codec has, or where there is none.")
     result = np.zeros(weights, np.float32)
     result[indices] += whole.astype(np.float32) * _scale(data)

@@ -246,7 +246,7 @@ def _ram(network: Network, built: Firmware, inner: Inner) -> Room:
     further = {
         "two blocks of what is kept": 8 * network.plan.weights_of(inner.local) if inner.kept else 0,
         "gradient": weights if inner.batch > 1 or inner.returns is Returns.gradient or inner.ways else 0,
-        "copy of theta": weights if any(phase.pull for phase in inner.phases) else 0,
+        "copy of theta": weights if inner.holds_theta else 0,
         "class means and their gradients": 8 * inner.ways * (network.outputs + 1),
     }
     return Room({**parts, **{name: size for name, size in further.items() if size}}, built.board.memory.ram.size)

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl import core
-from tinyfl.algorithms import Inner, Returns, Updates
+from tinyfl.algorithms import ALL, Inner, Returns, Updates
+from tinyfl.codecs import FP32, Kind, decode
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
@@ -235,13 +236,12 @@ class LinkFleet:
         if samples is not None:
             status = await board.feed(samples, self.seconds)
         _demand_round(status, request, work.inner.taken)
+        up, arrays = work.inner.up, self.network.arrays(ALL & ~work.inner.local)
+        data = await board.update(status, self.seconds, None if up.kind is Kind.top else up.bytes(arrays))
+        update = _weights(data, sum(arrays)) if up == FP32 else decode(up, data, arrays)
         phi, sent = work.theta.copy(), self._sent(work.inner)
-        update = await board.weights(status, self.seconds, int(sent.sum()))
-        if update.size != sent.sum():
-            raise Corrupt(f"the board returned {update.size} weights, not {sent.sum()}.")
-        if not np.isfinite(update).all():
-            raise Numeric("the board returned non-finite weights.")
-        phi[sent] = work.theta[sent] + update if work.inner.returns is Returns.gradient else update
+        adds = work.inner.returns is Returns.gradient or up != FP32
+        phi[sent] = work.theta[sent] + update if adds else update
         return _Outcome(phi, status.loss, "", status.kept)
 
     def _sent(self, inner: Inner) -> NDArray[np.bool_]:
@@ -285,6 +285,16 @@ def in_passes(samples: F32, inner: Inner) -> F32:
         parts.append(np.tile(np.concatenate([mine, mine[: phase.support]]), (phase.passes, 1)))
         first += phase.samples
     return np.concatenate(parts)
+
+
+def _weights(data: bytes, count: int) -> F32:
+    """The ``count`` floats of an update. Raises Corrupt for another number, Numeric where one is not finite."""
+    if len(data) != 4 * count:
+        raise Corrupt(f"the board returned {len(data):,} bytes, not the {4 * count:,} of {count:,} weights.")
+    update = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+    if not np.isfinite(update).all():
+        raise Numeric("the board returned non-finite weights.")
+    return update
 
 
 def _demand_round(status: Status, request: Round, total: int) -> None:

@@ -233,14 +233,20 @@ class LinkedBoard:
 
         Raises Corrupt if the received weights do not have their hash, Stale if the board has none.
         """
-        expected = (status or await self.status()).weights
-        if not expected:
+        data = await self.update(status or await self.status(), within, None if count is None else 4 * count)
+        if len(data) % 4:
+            raise Corrupt(f"the {len(data)} bytes received are no floats.")
+        return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+
+    async def update(self, status: Status, within: float = WORK_SECONDS, size: int | None = None) -> bytes:
+        """Reads the update of a round with ``status`` at its end; ``size``: its bytes, if known. Raises as ``weights`` does."""
+        if not status.weights:
             raise Stale("the board has no weights. Put a plan and weights, and train.")
         async with limit(within):
-            data = await self._read(messages.WeightsRead, size=None if count is None else 4 * count)
-        if sha256(data).digest() != expected or len(data) % 4:
+            data = await self._read(messages.WeightsRead, size=size)
+        if sha256(data).digest() != status.weights:
             raise Corrupt(f"the {len(data)} bytes of weights received do not have the hash reported by the board.")
-        return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+        return data
 
     async def status(self) -> Status:
         """Requests the board's status."""
