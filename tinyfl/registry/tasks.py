@@ -63,7 +63,7 @@ TASKS: dict[str, TaskEntry] = by_name(
         "ten spoken words as log-mel features; a device is a speaker (Speech Commands)",
         {"network": "conv-16-32-32-32-leaky-relu", "cohort": 4, "rounds": 2000, "shots": (5, 10, 20)},
         tuned={
-            "tinyreptile": {"rate": 0.03},
+            "tinyreptile": {"rate": 0.02},
             "reptile": {"rate": 0.02, "rounds": 1280},
             "fedavg": {"rate": 0.02, "rounds": 1600},
             "joint": {"rate": 0.1},
