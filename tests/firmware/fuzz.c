@@ -377,13 +377,14 @@ static void read_inner(void)
         drawn.returns = (uint8_t)draw();
     if (chance(10))
         drawn.kept = (uint8_t)draw();
-    uint8_t made[16 + 4 * sizeof(tinyfl_phase)] = {drawn.count, drawn.returns, drawn.kept};
+    uint8_t made[16 + 4 * sizeof(tinyfl_phase)] = {drawn.count, drawn.returns, drawn.kept, drawn.up.kind};
+    memcpy(made + 4, &drawn.up.share, sizeof drawn.up.share);
     const size_t whole = 16 + drawn.count * sizeof(tinyfl_phase), bytes = chance(10) ? below(sizeof made) : whole;
     memcpy(made + 8, &drawn.local, sizeof drawn.local);
     memcpy(made + 16, drawn.phases, sizeof drawn.phases);
     const int padded = chance(10);
     if (padded)
-        made[3 + below(5)] = 1;
+        made[6 + below(2)] = 1;
     const room r = room_of(bytes);
     memcpy(inside(r), made, bytes);
     REQUIRE(answered(tinyfl_inner_read(&read, NULL, bytes)) == TINYFL_EINVAL);

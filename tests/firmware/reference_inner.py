@@ -10,7 +10,7 @@ from reference import Bad, Dead, Learner, guard
 from reference_layers import F32, Layer, f32, resting_bytes
 from reference_means import Prototypes
 
-from tinyfl.codecs import Codec, Kind, encode
+from tinyfl.codecs import Codec, Kind, decode, encode
 
 CHANGE, GRADIENT = range(2)
 EVERY = (1 << 64) - 1
@@ -194,10 +194,18 @@ class Loop:
         """Its bytes."""
         if self.inner.up == (0, 0):
             return self.update.astype("<f4").tobytes()
-        sent = [layer for i, layer in enumerate(self.layers) if not self.inner.local >> i & 1 and layer.weights]
-        sizes = [size for layer in sent for size in (layer.weights - layer.outputs, layer.outputs)]
         start = f32(0) if self.inner.returns == GRADIENT else self.start[~chosen(self.layers, self.inner.local)]
-        return encode(Codec(Kind(self.inner.up[0]), self.inner.up[1]), self.update - start, sizes)
+        return encode(self.codec, self.update - start, self.sizes)
+
+    @property
+    def codec(self) -> Codec:
+        return Codec(Kind(self.inner.up[0]), self.inner.up[1])
+
+    @property
+    def sizes(self) -> list[int]:
+        """Those of what it sends: kernel and bias of each layer."""
+        sent = [layer for i, layer in enumerate(self.layers) if not self.inner.local >> i & 1 and layer.weights]
+        return [size for layer in sent for size in (layer.weights - layer.outputs, layer.outputs)]
 
     @property
     def loss(self) -> np.float32:
@@ -206,7 +214,10 @@ class Loop:
     def phi(self, theta: F32) -> F32:
         """What the update stands for."""
         phi, sent = theta.copy(), ~chosen(self.layers, self.inner.local)
-        phi[sent] = theta[sent] + self.update if self.inner.returns == GRADIENT else self.update
+        if self.inner.up != (0, 0):
+            phi[sent] = theta[sent] + decode(self.codec, self.data, self.sizes)
+        else:
+            phi[sent] = theta[sent] + self.update if self.inner.returns == GRADIENT else self.update
         return phi
 
 

@@ -9,6 +9,7 @@
 
 #include "means.c"
 #include "prototypes.c"
+#include "codec.c"
 #include "inner.c"
 #include "learner.c"
 #include "plan.c"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyfl.aggregators import aggregator
-from tinyfl.algorithms import State, Updates
+from tinyfl.algorithms import State, Updates, with_layers
 from tinyfl.config import AGGREGATORS, ALGORITHMS
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
@@ -250,8 +250,8 @@ def test_an_aggregated_run_is_repeatable_whatever_order_flower_asks_in(asked: di
 def test_every_algorithm_follows_every_aggregator(algorithm: str, asked: dict[str, Any]) -> None:
     asked_config = config(algorithm=algorithm, rounds=10, **asked)
     ours = FleetStrategy(
-        asked_config.build(), State(0, START), cohort=20, fleet_size=40, seed=0, each_device=True,
-        aggregator=aggregator(asked_config), minimum=asked_config.minimum,
+        with_layers(asked_config.build(), FLEET.network.weighted_layers), State(0, START), cohort=20, fleet_size=40, seed=0,
+        each_device=True, aggregator=aggregator(asked_config), minimum=asked_config.minimum,
     )  # fmt: skip
     ours.start(FleetGrid(FLEET, None), theta_record(START), num_rounds=3)
     assert ours.state.round == 3
