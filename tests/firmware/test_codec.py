@@ -201,7 +201,7 @@ def test_bytes_of_strangers_are_refused_alike_and_touch_nothing(cc: str, tmp_pat
         struct.pack("<I", len(plan)) + plan
         + b"".join(struct.pack("<BxHI", codec.kind, codec.share, len(data)) + data for codec, data in cases)
     )  # fmt: skip
-    program = compile_once(cc, [*SOURCES, HERE / "codec.c"], *SANITIZED)
+    program = compile_once(cc, [*SOURCES, HERE / "coding.c"], *SANITIZED)
     lines = run(program, file).splitlines()
     expected = []
     for codec, data in cases:
