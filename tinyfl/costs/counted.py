@@ -66,13 +66,12 @@ def instructions(network: Network, board: Board, batch: int, toolchain: Toolchai
         return Inner(samples=samples, batch=batch, rate=1e-4)
 
     async def one_sample(of: Network) -> int:
-        """The difference between rounds of four batches and of two, per sample; of prototypes, per query. A round of one may be
-        over before its answer is on its way."""
+        """The difference between rounds of three batches and of one, per sample; of prototypes, per query."""
         emulated = await LinkedBoard.connect(MachineWire(machine).open)
         await emulated.put_plan(of.plan.bytes)
         counts = []
-        for samples in (2 * batch, 4 * batch):
-            theta = of.initial_weights(0)
+        for samples in (batch, 3 * batch):
+            theta = of.initial_weights(samples)  # others each time: a board that has them already is asked less
             await emulated.put_weights(theta)
             base = hashlib.sha256(floats(theta)).digest()
             before = machine.instructions
