@@ -76,11 +76,18 @@ async def classes(board: LinkedBoard) -> object:
     return found, await held.forget()
 
 
+async def rates(board: LinkedBoard) -> object:
+    """The rates of a board's link, and a change to the one that it has."""
+    known = await board.request(messages.RatesRead(sequence=board.next()), 60.0)
+    return known, await board.request(messages.RateWrite(sequence=board.next(), baud=known.baud), 60.0)
+
+
 CALLS: dict[Any, Callable[[LinkedBoard], Awaitable[object]]] = {
     messages.EvaluateReply: evaluate, messages.InferReply: infer, messages.CommitReply: commit,
     messages.ProgramReply: predict, messages.PredictReply: predict, messages.PredictBlock: predict,
     messages.ClassesReply: classes, messages.ClassesList: classes, messages.EnrolReply: classes,
     messages.ClassifyReply: classes, messages.ForgetReply: classes, messages.ClassesCommitReply: classes,
+    messages.RatesReply: rates, messages.RateReply: rates,
 }  # fmt: skip
 
 
