@@ -15,7 +15,7 @@ from common import adapted, learn, measured, provenance
 from scipy.stats import t
 
 from tinyfl.networks import network
-from tinyfl.runs import evaluation
+from tinyfl.runs import evaluation, floors
 from tinyfl.runs.evaluation import Row
 from tinyfl.tasks import load_task
 
@@ -58,16 +58,16 @@ def main() -> None:
             config, trained_task, net, theta = learn(task=task, algorithm=algorithm, seed=seed)
             rows.append(measured(config, trained_task, net, theta))
         table(task, algorithm, rows, config.shots)
-    rows, floors = [], []
+    rows, below = [], []
     for seed in SEEDS[task]:
         loaded = load_task(task, None, seed)
         net = network(config.network, loaded.shape, loaded.outputs, loaded.loss, loaded.activation)
         rows.append(evaluation.measure(loaded, net, net.initial_weights(seed), shots=config.shots, tasks=config.tasks))
-        floors.append(floors.floor(loaded, net, shots=config.shots, tasks=config.tasks))
+        below.append(floors.floor(loaded, net, shots=config.shots, tasks=config.tasks))
     table(task, "random", rows, config.shots)
-    for number, row in enumerate(floors[0]):
+    for number, row in enumerate(below[0]):
         what = "loss" if row["accuracy"] is None else "accuracy"
-        print(f"| {task} | {row['method']} | | {row['shots']} | | {interval([f[number][what] for f in floors])} | | |")
+        print(f"| {task} | {row['method']} | | {row['shots']} | | {interval([f[number][what] for f in below])} | | |")
     print(f"\nseeds {list(SEEDS[task])}; {provenance()}")
 
 
