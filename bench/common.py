@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tinyfl.algorithms import State, with_layers
+from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32
 from tinyfl.fleet import draw_cohort
 from tinyfl.networks import Network
 from tinyfl.runs import evaluation
 from tinyfl.runs.evaluation import Row
-from tinyfl.runs.learner import fitted
+from tinyfl.runs.learner import algorithm_of, fitted
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks import Task
 
@@ -23,7 +23,7 @@ def learn(**options: Any) -> tuple[Config, Task, Network, F32]:
     """The network of unseen devices, and its theta, of a run with these options."""
     config, learner = fitted(resolve(options))
     task, net = learner.task, learner.network
-    fleet, algorithm = NativeFleet(task, net, config.devices), with_layers(config.build(), net.weighted_layers)
+    fleet, algorithm = NativeFleet(task, net, config.devices), algorithm_of(config, net)
     state = State(0, learner.start)
     for round in range(config.rounds):
         cohort = draw_cohort(config.seed, round, config.cohort, config.devices)

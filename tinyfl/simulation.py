@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyfl.algorithms import Inner, Returns, State, WithLayers, demand_for_boards, with_layers
-from tinyfl.codecs import FP32, Codec
+from tinyfl.algorithms import Inner, Returns, State, WithLayers, demand_for_boards
 from tinyfl.codecs.down import Down
 from tinyfl.config import Config, as_python, demand_utf8, resolve
 from tinyfl.config.settings import RENAMED
@@ -32,7 +31,7 @@ from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, th
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
-from tinyfl.runs.learner import Learner, Load, fitted
+from tinyfl.runs.learner import Learner, Load, algorithm_of, down_of, fitted
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.records import ValidationRow
 from tinyfl.runs.resuming import restated, resumed
@@ -95,7 +94,7 @@ class _Job(Learner):
     @property
     def down(self) -> Down:
         """How theta goes down."""
-        return Down(Codec.named(self.config.down), self.config.delta, self.network.arrays())
+        return down_of(self.config, self.network)
 
     def without_head(self, theta: F32) -> tuple[Network, F32]:
         """The network of unseen devices and its weights, from those of training."""
@@ -255,11 +254,10 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
             f"--training-ways is for algorithms that train prototypes or classes, and {config.algorithm} trains what a device "
             "does after training, with as many classes. Leave it out."
         )
-    layers, up = learner.network.weighted_layers, Codec.named(config.up)
-    algorithm = with_layers(config.build(), layers, config.built_before(), up)
+    algorithm = algorithm_of(config, learner.network)
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
-        if config.down != str(FP32):
+        if not down_of(config, learner.network).plain:
             raise ConfigError("boards get theta as fp32. Leave --down and --delta out.")
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyfl.algorithms import Inner, with_layers
-from tinyfl.codecs import FP32, Codec
+from tinyfl.algorithms import Inner
+from tinyfl.codecs import FP32
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
@@ -26,6 +26,7 @@ from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, after_words, compares
+from tinyfl.runs.learner import algorithm_of
 from tinyfl.runs.tables import metric
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
@@ -316,7 +317,7 @@ def _memory(batch: int) -> str:
 def _inner(config: Config, net: Network) -> Inner | None:
     """The inner loop of the first round, if the report has the algorithm's code."""
     try:
-        return with_layers(config.build(), net.weighted_layers, up=Codec.named(config.up)).inner(0)
+        return algorithm_of(config, net).inner(0)
     except ConfigError:  # of code that is not here, or that a report does not load
         return None
 

@@ -6,6 +6,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tinyfl.algorithms import WithLayers, with_layers
+from tinyfl.codecs import Codec
+from tinyfl.codecs.down import Down
 from tinyfl.config import Config, fitting
 from tinyfl.config.roster import Part
 from tinyfl.core import F32, FASTEST, Engine
@@ -152,6 +155,19 @@ def _of_file(config: Config, load: Load) -> Learner:
     elif compiled and keras.LOSSES.get(compiled) is not task.loss:
         notes.append(f"loss: {task.loss.name}, instead of {plain(compiled)}, which the file was compiled with")
     return Learner(task, net, start, tuple(notes))
+
+
+def algorithm_of(config: Config, network: Network) -> WithLayers:
+    """The algorithm of a run, for its network and the codec of its updates.
+
+    Raises ConfigError as ``Config.build`` and ``Config.built_before`` do.
+    """
+    return with_layers(config.build(), network.weighted_layers, config.built_before(), Codec.named(config.up))
+
+
+def down_of(config: Config, network: Network) -> Down:
+    """How theta goes down to the devices of a run."""
+    return Down(Codec.named(config.down), config.delta, network.arrays())
 
 
 def task_for(config: Config, network: Network, trains: str) -> Task:

@@ -4,9 +4,8 @@ from typing import Any
 
 from tinyfl.algorithms import Returns
 from tinyfl.building import boards
-from tinyfl.codecs import Codec
-from tinyfl.codecs.down import Down
 from tinyfl.costs import learning_cost, traffic_of
+from tinyfl.runs.learner import down_of
 from tinyfl.studies.plan import Line
 
 
@@ -20,8 +19,7 @@ def device_cost(line: Line, board: str) -> dict[str, Any]:
     """
     network, inner = line.network, line.inner
     sample = 4 * (network.inputs + network.outputs)
-    config = line.config
-    traffic = traffic_of(network, inner, down=Down(Codec.named(config.down), config.delta, network.arrays()))
+    traffic = traffic_of(network, inner, down=down_of(line.config, network))
     cost = {
         "learner_bytes": network.arena_bytes(inner),
         "held": inner.held,

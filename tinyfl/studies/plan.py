@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyfl.algorithms import Inner, WithLayers, alpha_of_stretches, with_layers
+from tinyfl.algorithms import Inner, alpha_of_stretches
 from tinyfl.building import boards
-from tinyfl.codecs import Codec
 from tinyfl.config import Config, resolve
 from tinyfl.config.settings import SETTINGS
 from tinyfl.core import Engine
@@ -20,7 +19,7 @@ from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.own import own_code
 from tinyfl.runs.evaluation import choose_rate, measure, modes_of
-from tinyfl.runs.learner import Learner, fitted
+from tinyfl.runs.learner import Learner, algorithm_of, fitted
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.studies.file import Point, Study, rounds_for
 
@@ -125,17 +124,12 @@ def completed(study: Study, settings: Mapping[str, Any], code: Code) -> tuple[Co
     """The config of a run with these ``settings`` and as many rounds as the study asks for, its learner, and a device's work in
     its first round."""
     config, learner = fitted(resolved(settings, code))
-    inner = algorithm_of(config, learner).inner(0)
+    inner = algorithm_of(config, learner.network).inner(0)
     if study.gradients is not None:
         config = replace(config, rounds=rounds_for(study.gradients, config.cohort * inner.total))
     if study.curve:
         config = replace(config, evaluate_every=max(config.rounds // study.curve, 1))
     return config, learner, inner
-
-
-def algorithm_of(config: Config, learner: Learner) -> WithLayers:
-    """The algorithm of a run, for its network."""
-    return with_layers(config.build(), learner.network.weighted_layers, up=Codec.named(config.up))
 
 
 def _line(
@@ -170,7 +164,7 @@ def _seconds(config: Config, learner: Learner, inner: Inner) -> float:
     """The time of a run's rounds and evaluation on one processor, from a short trial of both."""
     engine, theta = Engine(threads=1), learner.start
     fleet = NativeFleet(learner.task, learner.network, config.devices, engine)
-    algorithm = algorithm_of(config, learner)
+    algorithm = algorithm_of(config, learner.network)
     at_once = fleet.stretch(inner, config.cohort) if alpha_of_stretches(algorithm) else 1
     done, began = 0, time.monotonic()
     while time.monotonic() - began < TRIAL_SECONDS or not done:
