@@ -21,7 +21,7 @@ from tinyfl.runs.adapted import adapted
 from tinyfl.runs.evaluation import student
 from tinyfl.runs.finished import origin
 from tinyfl.tasks import Episodes
-from tinyfl.tasks.augmented import augmented
+from tinyfl.tasks.augmented import shots_of_means
 
 DEVICES = 300
 
@@ -35,7 +35,7 @@ def prepared(net: Network, values: np.ndarray) -> np.ndarray:
 
 def by_regression(net: Network, theta: np.ndarray, episodes: Episodes) -> np.ndarray:
     """The accuracy of each device, float64 (devices,)."""
-    support = augmented(episodes.support, net.shape) if net.prepared.augmented else episodes.support
+    support = shots_of_means(episodes.support, net.prepared, net.shape)
     shots, asked = (prepared(net, core.embeddings(net.plan, theta, each)) for each in (support, episodes.query))
     return np.array([
         LogisticRegression(max_iter=1000).fit(x, y).score(queries, truth)

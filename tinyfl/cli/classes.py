@@ -12,15 +12,14 @@ from tinyfl.export.infer import write_array
 from tinyfl.fleets.emulation import board_at
 from tinyfl.runs.adaptation import Initialisation, new_device
 from tinyfl.system.files import read_array
-from tinyfl.tasks.augmented import augmented
+from tinyfl.tasks.augmented import shots_of_means
 
 
 def adapt_on(on: str, run: Path, data: Path, shots: int | None) -> dict[str, Any]:
     """Enrols the first ``shots`` rows of ``data`` on a board, and classifies the others there: the fields of an adaptation's
     result that the board gives, or has beyond it. A board at a port keeps its classes, if it has a store."""
     start, support, query, names = new_device(run, data, shots)
-    if start.network.prepared.augmented:
-        support = augmented(support, start.network.shape)
+    support = shots_of_means(support, start.network.prepared, start.network.shape)
     assert support.labels is not None and query.labels is not None
     with board_at(on) as opener:
         found = classes.enrol(

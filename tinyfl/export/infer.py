@@ -18,7 +18,7 @@ from tinyfl.registry.own import own_code
 from tinyfl.runs.evaluation import mean_and_interval
 from tinyfl.system.files import read_array, write_whole
 from tinyfl.tasks import Episodes, Task, load_task
-from tinyfl.tasks.augmented import augmented
+from tinyfl.tasks.augmented import shots_of_means
 
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 """Maps inputs (n, *shape) to raw outputs (n, *shape)."""
@@ -155,8 +155,7 @@ def _by_means(program: Program, run: Run, task: Task, episodes: Episodes, how: P
         real = y if y.dtype == np.float32 else _real(y, program)
         return np.ascontiguousarray(real.reshape(*source.rows.shape, -1), np.float32)
 
-    support = augmented(episodes.support, task.shape) if how.augmented else episodes.support
-    query = episodes.query
+    support, query = shots_of_means(episodes.support, how, task.shape), episodes.query
     assert support.labels is not None
     assert query.labels is not None
     places = 1 + int(max(support.labels.max(), query.labels.max()))

@@ -7,7 +7,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.core import F32, FASTEST, Engine, TableSource
 from tinyfl.networks import Network
-from tinyfl.tasks.augmented import augmented
+from tinyfl.tasks.augmented import shots_of_means
 
 AT_ONCE = 1 << 24
 """Numbers of embeddings in memory at once, but those of one device at least."""
@@ -33,8 +33,7 @@ def adapted(
         return core.adapt(network.plan, theta, support, query, steps, loop, outputs=outputs, engine=engine)
     assert query.labels is not None
     how = network.prepared
-    if how.augmented:
-        support = augmented(support, network.shape)
+    support = shots_of_means(support, how, network.shape)
     assert support.labels is not None
     embed = [_embedder(network, theta, source, engine) for source in (support, query)]
     places, found = 1 + max(int(support.labels.max()), int(query.labels.max())), []

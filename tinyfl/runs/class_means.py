@@ -11,7 +11,7 @@ from tinyfl.core import F32, FASTEST, I32, Engine, TableSource
 from tinyfl.networks import SINGLE, Network, Preparation
 from tinyfl.system.files import npz, write_whole
 from tinyfl.tasks import Task, numbers
-from tinyfl.tasks.augmented import augmented
+from tinyfl.tasks.augmented import shots_of_means
 
 LEAST_SIDE = 24
 """Rows and columns from which on a pixel is little: images of 8 x 8 are told apart worse when moved."""
@@ -24,7 +24,7 @@ def class_means(network: Network, theta: F32, support: TableSource, classes: int
     """The mean embedding of the samples of each of ``classes`` in a device's ``support``, float32 (classes, size), and their
     numbers, int32 (classes,); a mean is 0 where there are none."""
     how = network.prepared
-    support = augmented(support, network.shape) if how.augmented else support
+    support = shots_of_means(support, how, network.shape)
     assert support.labels is not None
     shots = core.embeddings(network.plan, theta, support)
     found = core.class_means(

@@ -4,10 +4,17 @@ an image's crops instead of the image)."""
 import numpy as np
 
 from tinyfl.core import TableSource
+from tinyfl.networks import Preparation
 from tinyfl.networks.layers import Shape
 
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """Rows and columns by which an image is moved: in its place, and by one pixel to each side."""
+
+
+def shots_of_means(support: TableSource, how: Preparation, shape: Shape) -> TableSource:
+    """The samples that give the class means of devices with these support sets: with moved images where embeddings are
+    prepared so."""
+    return augmented(support, shape) if how.augmented else support
 
 
 def augmented(source: TableSource, shape: Shape) -> TableSource:
