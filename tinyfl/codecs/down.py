@@ -29,22 +29,20 @@ class Down:
         """Whether devices get theta itself."""
         return self.codec == FP32
 
-    def data(self, theta: F32, before: F32 | None) -> bytes:
-        """What goes down, if the devices have started the round before from ``before``; empty where theta goes whole.
+    def start(self, theta: F32, before: F32 | None) -> F32:
+        """What the devices start this round from, if they have started the round before from ``before``.
 
         Raises ValueError if theta has a value that is not finite, or not below 2^50.
         """
-        if self.plain or (self.delta and before is None):
-            return b""
-        return encode(self.codec, theta - before if self.delta and before is not None else theta, self.arrays)
+        if self.plain:
+            return theta
+        if not self.delta:
+            return self._arrived(theta)
+        return theta + np.float32(0) if before is None else before + self._arrived(theta - before)
 
-    def start(self, theta: F32, before: F32 | None) -> F32:
-        """What the devices start this round from. Raises as ``data`` does."""
-        data = self.data(theta, before)
-        if not data:
-            return theta if self.plain else theta + np.float32(0)
-        change = decode(self.codec, data, self.arrays)
-        return before + change if self.delta and before is not None else change
+    def _arrived(self, values: F32) -> F32:
+        """What devices decode of encoded ``values``."""
+        return decode(self.codec, encode(self.codec, values, self.arrays), self.arrays)
 
     def bytes(self, whole: bool) -> int:
         """The bytes for a device; ``whole``: one that takes part for the first time, or did not in the round before."""

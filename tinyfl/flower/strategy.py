@@ -121,11 +121,9 @@ class FleetStrategy(Strategy):
             told = ConfigRecord({**self._train_config(), "alphas": alphas})
             return [Message(RecordDict({"arrays": arrays, "config": told}), grid.get_node_ids()[0], MessageType.TRAIN)]  # type: ignore[index]
         self._requested = self._cohort_by_node(grid)
+        self._start = self._started()
         if not self.down.plain:
-            self._start = self._started()
             arrays = theta_record(self._start)
-        else:
-            self._start = self.state.theta
         if self.aggregator is not None:
             self._refuse_sums()
             messages = list(
