@@ -82,7 +82,10 @@ def _fleet(run_config: tuple[tuple[str, object], ...], network: tuple[Network, s
     options, allowed = of_a_node(dict(run_config)), allowed_here()
     refuse_extensions(options, allowed)
     refuse_paths(options, allowed)
-    config, learner = fitted(resolve(options, installed=True))
+    config = resolve(options, installed=True)
     if network is None:
+        config, learner = fitted(config)
         return simulated(learner.task, learner.network, config.devices)
-    return simulated(task_for(config, *network), network[0], config.devices)
+    task = task_for(config, *network)
+    config, _ = fitted(config, lambda _: task)  # for the number of devices; the data are read once
+    return simulated(task, network[0], config.devices)
