@@ -129,7 +129,7 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     put_hash(reply, "base", agent->round.base, rounds);
     put_number(reply, "done", done);
     tinyfl_put_text(reply, "loss");
-    tinyfl_put_float(reply, agent->loop.measured > 0 ? agent->loop.loss / (float)agent->loop.measured : 0.0f);
+    tinyfl_put_float(reply, tinyfl_loop_loss(&agent->loop));
     tinyfl_put_text(reply, "code");
     tinyfl_put_int(reply, agent->state == TINYFL_FAILED ? agent->code : 0);
     put_hash(reply, "weights", agent->hash, tinyfl_has_update(agent));

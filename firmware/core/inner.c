@@ -231,6 +231,22 @@ TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const 
     return TINYFL_OK;
 }
 
+/* The nearest float. A cast from 64 bits brings 3.5 KB of double arithmetic with it where there is no floating-point unit. */
+static float float_of(uint64_t count)
+{
+    float unit = 1.0f;
+    for (; count >> 32; unit *= 2.0f)
+        count = count >> 1 | (count & 1); /* what is lost still decides a tie */
+    return (float)(uint32_t)count * unit;
+}
+
+TINYFL_API real tinyfl_loop_loss(const tinyfl_loop *loop)
+{
+    if (loop->measured == 0)
+        return real_of(0.0f);
+    return loop->loss / float_of(loop->measured);
+}
+
 /* Copies the weights of some layers, together in `some`, out of `all` or back. */
 static NOINLINE void copy_layers(const tinyfl_plan *plan, uint64_t layers, real *all, real *some, int back)
 {

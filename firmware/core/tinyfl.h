@@ -234,6 +234,9 @@ TINYFL_API uint64_t tinyfl_loop_index(const tinyfl_loop *loop);
  * gradient is returned, minus the mean gradient. */
 TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const tinyfl_real *y);
 
+/* Mean loss of the samples so far that had one; 0 without any. */
+TINYFL_API tinyfl_real tinyfl_loop_loss(const tinyfl_loop *loop);
+
 /* The weights of some layers, together: their number, and copies out of all weights (`into` may be `all`) and back. */
 TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers);
 TINYFL_API void tinyfl_layers_gather(const tinyfl_plan *plan, uint64_t layers, tinyfl_real *all, tinyfl_real *into);

@@ -188,9 +188,7 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
     mask good = ok;
     for (size_t i = 0; i < b.count; i++)
         good &= magnitude(b.weights[i] - c->theta[i]) < TINYFL_MAX_CHANGE;
-    real loss = real_of(0.0f);
-    if (code == TINYFL_OK)
-        loss = b.loop.loss / (float)b.loop.measured;
+    const real loss = code == TINYFL_OK ? tinyfl_loop_loss(&b.loop) : real_of(0.0f);
     for (int l = 0; l < TINYFL_LANES; l++) {
         if (l >= g.used) {
             drop_lane(&good, l);

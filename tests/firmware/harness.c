@@ -20,6 +20,13 @@ OVER(over_sin, real_sin(x))
 OVER(over_rsqrt, real_rsqrt(x))
 OVER(over_uniform, uniform(bits_of(x)))
 
+float mean_loss(float sum, uint64_t measured);
+float mean_loss(float sum, uint64_t measured)
+{
+    const tinyfl_loop loop = {.loss = sum, .measured = measured};
+    return tinyfl_loop_loss(&loop);
+}
+
 size_t learner_size(void);
 size_t learner_size(void) { return sizeof(tinyfl_learner); }
 

@@ -91,6 +91,7 @@ def load(path: Path) -> Any:
     lib.tinyfl_means_clear.argtypes = [pointer, u32]
     lib.tinyfl_means_distances.argtypes, lib.tinyfl_means_distances.restype = [pointer] * 3, None
     lib.tinyfl_means_nearest.argtypes, lib.tinyfl_means_nearest.restype = [pointer, pointer, real, pointer, pointer], None
+    lib.mean_loss.argtypes, lib.mean_loss.restype = [real, u64], real
     lib.learner_size.restype = size
     lib.sine.argtypes = [u64, u32, u32, u32, pointer]
     for name in ("exp", "log", "tanh", "sigmoid", "sin", "rsqrt", "uniform"):

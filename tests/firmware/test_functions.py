@@ -162,3 +162,13 @@ def test_the_largest_uniform_keeps_sine_samples_in_their_ranges() -> None:
     assert np.float32(0.1) + np.float32(4.9) * top < 5
     assert np.float32(6.28318530718) * top < 2 * np.pi
     assert np.float32(10) * top - np.float32(5) < 5
+
+
+@settings(max_examples=2000)
+@given(st.integers(0, 63), st.integers(-2, 2), st.integers(0, (1 << 64) - 1), st.floats(0, 1e6, width=32))
+def test_a_mean_loss_divides_by_the_nearest_float_of_any_count(
+    core: Any, bit: int, near: int, count: int, total: float
+) -> None:
+    for measured in (count >> bit, max((1 << bit) + near, 0), ((1 << 24) + 1 << bit) % (1 << 64)):
+        expected = np.float32(total) / np.float32(np.uint64(measured)) if measured else np.float32(0)
+        assert np.float32(core.mean_loss(total, measured)).tobytes() == expected.tobytes()
