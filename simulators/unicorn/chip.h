@@ -23,9 +23,9 @@ static inline void feed(tinyfl_machine *m, double seconds)
 
 /* Whether a UART at this baud rate matches the link: at most 2 % off, of the 5 % that shift a byte's last bit by a half, shared
  * by both ends and the edges. At any other rate the models receive and send nothing. */
-static inline int understood(const tinyfl_machine *m, double baud)
+static inline int understood(tinyfl_machine *m, double baud)
 {
-    ((tinyfl_machine *)(uintptr_t)m)->uart_baud = (uint32_t)(baud + 0.5); /* for the line, which is not the chip's own state */
+    m->uart_baud = (uint32_t)(baud + 0.5); /* for the line */
     return baud > 0.98 * m->baud && baud < 1.02 * m->baud;
 }
 

@@ -6,7 +6,7 @@
 enum { CMSDK_DATA = 0x00, CMSDK_STATE = 0x04, CMSDK_CTRL = 0x08, CMSDK_BAUDDIV = 0x10 };
 enum { CMSDK_TX_ENABLE = 1, CMSDK_RX_ENABLE = 2, CMSDK_RX_FULL = 2, CMSDK_LEAST_DIVIDER = 16 };
 
-static int cmsdk_runs(const tinyfl_machine *m, uint32_t enable)
+static int cmsdk_runs(tinyfl_machine *m, uint32_t enable)
 {
     const uint32_t divider = m->now.uart[CMSDK_BAUDDIV / 4];
     return (m->now.uart[CMSDK_CTRL / 4] & enable) && divider >= CMSDK_LEAST_DIVIDER &&

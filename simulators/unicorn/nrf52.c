@@ -104,7 +104,7 @@ enum { FIFO = 0, FIFO_BYTES = 6, FILLED = 6, DRIVEN = 7, INTERRUPT = 2, ISPR = 0
 
 static int enabled(const tinyfl_machine *m) { return m->now.uart[UART_ENABLE / 4] == UART_ENABLE_ENABLE__ENABLED; }
 
-static int runs(const tinyfl_machine *m, uint32_t task, uint32_t pin)
+static int runs(tinyfl_machine *m, uint32_t task, uint32_t pin)
 {
     const int receives = pin == UART_PSEL_RXD;
     return enabled(m) && m->now.uart[task / 4] && m->now.uart[pin / 4] == m->pins[receives] && pin_is_ready(m, receives) &&

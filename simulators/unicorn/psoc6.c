@@ -179,7 +179,7 @@ static double scb_hertz(const tinyfl_machine *m, uint32_t number)
 }
 
 /* As a UART of 8 bits, least first, no parity and a stop bit, 8 to 16 samples a bit, with a clock. */
-static int scb_runs(const tinyfl_machine *m)
+static int scb_runs(tinyfl_machine *m)
 {
     const uint32_t *scb = m->now.chip, control = scb[SCB_CTRL / 4], select = m->now.flash[SELECT_AT + SCB];
     return m->uart == SCB0_BASE + SCB * (SCB1_BASE - SCB0_BASE) && (control & SCB_CTRL_ENABLED) &&
@@ -189,7 +189,7 @@ static int scb_runs(const tinyfl_machine *m)
            understood(m, scb_hertz(m, field(select, PERI_CLOCK_CTL_DIV_SEL)) / (field(control, SCB_CTRL_OVS) + 1));
 }
 
-static int sends(const tinyfl_machine *m)
+static int sends(tinyfl_machine *m)
 {
     const uint32_t frame = SCB_UART_TX_CTRL_STOP_BITS | SCB_UART_TX_CTRL_PARITY_ENABLED;
     return scb_runs(m) && (m->now.chip[SCB_UART_TX_CTRL / 4] & frame) == SCB_UART_TX_CTRL_STOP_BITS__1 &&
@@ -197,7 +197,7 @@ static int sends(const tinyfl_machine *m)
            pin_is(m, TRANSMIT, GPIO_PRT_CFG_DRIVE_MODE0__STRONG);
 }
 
-static uint32_t received(const tinyfl_machine *m)
+static uint32_t received(tinyfl_machine *m)
 {
     const uint32_t frame = SCB_UART_RX_CTRL_STOP_BITS | SCB_UART_RX_CTRL_PARITY_ENABLED;
     if (!scb_runs(m) || (m->now.chip[SCB_UART_RX_CTRL / 4] & frame) != SCB_UART_RX_CTRL_STOP_BITS__1 ||

@@ -117,7 +117,7 @@ static int has_pin(const tinyfl_machine *m, unsigned uart, unsigned receives)
            (receives ? pad & PADS_BANK0_GPIO0_IE : !(pad & PADS_BANK0_GPIO0_OD));
 }
 
-static int uart_runs(const tinyfl_machine *m, unsigned uart, uint32_t direction)
+static int uart_runs(tinyfl_machine *m, unsigned uart, uint32_t direction)
 {
     const uint32_t both = UART_UARTCR_UARTEN | direction, line = cell(m, uart, UART_UARTLCR_H);
     const uint32_t divisor = m->now.chip[CELLS * uart + LATCHED_DIVISOR];

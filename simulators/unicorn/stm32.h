@@ -31,7 +31,7 @@ double stm32_usart_hertz(const tinyfl_machine *m);
 int stm32_usart_has_pin(const tinyfl_machine *m, uint32_t pin);
 
 /* Whether the USART is on in one direction, TE or RE, at the link's baud and with its pin. */
-static inline int usart_runs(const tinyfl_machine *m, uint32_t direction)
+static inline int usart_runs(tinyfl_machine *m, uint32_t direction)
 {
     const uint32_t both = USART_CR1_UE | direction, divisor = m->now.uart[USART_BRR / 4];
     return (m->now.uart[USART_CR1 / 4] & both) == both && divisor >= 16 && understood(m, stm32_usart_hertz(m) / divisor) &&

@@ -5,7 +5,7 @@
 #include "stm32.h"
 
 /* ISR keeps the overrun: until it is cleared, no byte is received. */
-static int byte_waits(const tinyfl_machine *m)
+static int byte_waits(tinyfl_machine *m)
 {
     return usart_runs(m, USART_CR1_RE) && input_waits(m) && !(m->now.uart[USART_ISR / 4] & USART_ISR_ORE);
 }
