@@ -31,7 +31,7 @@ from tinyfl.tasks import Task, load_task, numbers
 async def whole_way(start: Initialisation, task: Task, board: str, device: int, shots: int, passes: int) -> tuple[float, ...]:
     """Accuracy of one test device's query set: not adapted, adapted in float32 (host), int8 (host), int8 (board). Asserts
     that board and host have the same weights and the same int8 outputs."""
-    network, rate = start.network, start.adapt_lr["stream"]
+    network, rate = start.network, start.rate("stream", shots)
     episodes = task.episodes("test", device + 1, shots)
     everyone = numbers(0, device + 1)
 

@@ -19,7 +19,8 @@ from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.errors import Dead, Late, LinkError
 from tinyfl.fleets.linked import LinkFleet
-from tinyfl.link.board import ABORTED, BoardState, LinkedBoard, Round, floats
+from tinyfl.link.board import ABORTED, WORK_SECONDS, BoardState, LinkedBoard, Round, floats
+from tinyfl.link.messages import PlanWrite, WeightsWrite
 from tinyfl.link.wire import MachineWire, SerialWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine
@@ -43,8 +44,8 @@ def asked(samples: int) -> Round:
 
 
 async def taught(board: LinkedBoard, samples: int, within: float = 60.0) -> Any:
-    await board.put_plan(NET.plan.bytes)
-    await board.put_weights(THETA)
+    await board.put(PlanWrite, NET.plan.bytes, WORK_SECONDS, WORK_SECONDS)  # in slices an answer takes long
+    await board.put(WeightsWrite, floats(THETA), WORK_SECONDS, WORK_SECONDS)
     return await board.train(asked(samples), within)
 
 
