@@ -150,10 +150,10 @@ def test_with_deltas_devices_come_as_near_to_theta_as_small_changes_can_be_told(
     theta = NET.initial_weights(1)
     before, errors = None, list[float]()
     for _ in range(6):
-        before = down.start(theta, before)
+        before, _ = down.sent(theta, before)
         errors.append(float(np.abs(before - theta).max()))
         theta = theta + rng.normal(0, 1e-3, len(theta)).astype(np.float32)
-    once = Down(Codec.named("int8"), False, NET.arrays()).start(theta, None)
+    once, _ = Down(Codec.named("int8"), False, NET.arrays()).sent(theta, None)
     assert max(errors) < 1e-4 < np.abs(once - theta).max()
 
 
@@ -202,20 +202,13 @@ def test_settings_of_codecs_leave_the_hash_of_a_run_without_them_and_name_a_code
 @pytest.mark.slow
 @pytest.mark.usefixtures("emulators")
 def test_emulated_boards_simulated_devices_and_gateways_end_with_the_same_theta(tmp_path: Path) -> None:
-    mixed = [{"board": "mps2-an386", "count": 1}, {"native": 1}]
-    for up in ("fp16", "int8", "int4", "top:10"):
-        settings = {**RUN, "devices": 2, "cohort": 2, "rounds": 2, "samples": 4, "up": up}
+    mixed = [{"board": "mps2-an386", "count": 2}, {"native": 1}]
+    for up, down, delta in (("fp16", "int4", False), ("int8", "fp16", False), ("int4", "int8", True), ("top:10", "int4", True)):
+        settings = {**RUN, "devices": 3, "cohort": 2, "rounds": 4, "samples": 4, "up": up, "down": down, "delta": delta}
         alone = tinyfl.simulate(out=tmp_path / f"{up}-native", **settings)
         boards = tinyfl.simulate(out=tmp_path / f"{up}-boards", fleet=mixed, nodes="2", **settings)
         assert boards.result["left_out"] == {}
         assert boards.result["theta_sha256"] == alone.result["theta_sha256"]
-
-
-def test_a_run_with_boards_gets_theta_whole(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Leave --down and --delta out"):
-        tinyfl.simulate(
-            out=tmp_path / "run", **{**RUN, "devices": 1, "cohort": 1}, fleet=[{"board": "mps2-an386"}], down="int8"
-        )
 
 
 def test_ram_of_a_device_that_encodes_its_change_has_theta_twice() -> None:

@@ -12,6 +12,8 @@ import pytest
 from tinyfl import costs
 from tinyfl.algorithms import Inner, Phase
 from tinyfl.building import boards
+from tinyfl.codecs import Codec, Kind
+from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.errors import ConfigError, DoesNotFit
 from tinyfl.fleets.linked import in_passes
 from tinyfl.networks import Network, network, reference
@@ -38,7 +40,7 @@ NETS = {
 }
 
 
-def written(net: Network, inner: Inner, board: boards.Board, elf: Path) -> tuple[set[int], int]:
+def written(net: Network, inner: Inner, board: boards.Board, elf: Path, held: bool) -> tuple[set[int], int]:
     """The addresses from the arena on that a board writes in two rounds, and the stack it uses: what is not as it was filled
     before. Filled twice, with other bytes, since a board may write those very bytes."""
     from tinyfl.simulators.unicorn import Machine
@@ -49,13 +51,13 @@ def written(net: Network, inner: Inner, board: boards.Board, elf: Path) -> tuple
         machine = Machine(elf, board, 1)
         start = machine.symbol("tinyfl_arena")
         machine._core.mem_write(start, bytes([filling]) * (board.memory.ram.end - start))
-        stack = asyncio.run(learn(machine, net, inner))
+        stack = asyncio.run(learn(machine, net, inner, held))
         now = machine._core.mem_read(start, board.memory.ram.end - start)
         changed |= {start + at for at, byte in enumerate(now) if byte != filling}
     return changed, stack
 
 
-async def learn(machine: Any, net: Network, inner: Inner) -> int:
+async def learn(machine: Any, net: Network, inner: Inner, held: bool) -> int:
     """Sends plan and weights, has the board learn from three fed samples in each of two rounds, and returns the stack it has
     used."""
     from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
@@ -66,7 +68,7 @@ async def learn(machine: Any, net: Network, inner: Inner) -> int:
     theta = net.initial_weights(1)
     samples = np.random.default_rng(2).uniform(0, 1, (3, net.inputs + net.outputs)).astype(np.float32)
     for round in range(2):
-        await board.put_weights(theta)
+        await board.put_weights(theta, held=held)
         await board.train(Round(round, 0, 0, inner.to_bytes(), hashlib.sha256(floats(theta)).digest(), saved=round))
         assert (await board.feed(in_passes(samples, inner) if net.embeds else samples)).state == BoardState.learnt
     return (await board.status()).stack
@@ -101,12 +103,17 @@ def test_a_board_writes_the_ram_that_the_plan_counts_to_its_last_byte_and_no_oth
     demand_bytes(NETS[name], loops(NETS[name])[what])
 
 
-def demand_bytes(net: Network, inner: Inner) -> None:
+def test_a_board_holds_weights_in_just_the_ram_that_the_plan_counts() -> None:
+    net = NETS["mlp"]
+    demand_bytes(net, Inner(samples=3, rate=0.01).sent_as(Codec(Kind.int8)), Down(Codec(Kind.int8), True, net.arrays()))
+
+
+def demand_bytes(net: Network, inner: Inner, down: Down = PLAIN) -> None:
     from tinyfl.fleets.emulation import firmware
     from tinyfl.simulators.unicorn import Machine
 
     board = boards.load("microbit-v2")
-    cost = costs.learning_cost(net, board, inner=inner)
+    cost = costs.learning_cost(net, board, inner=inner, down=down)
     made = firmware(board, "zig")
     assert made.size
     assert board.memory
@@ -119,8 +126,8 @@ def demand_bytes(net: Network, inner: Inner) -> None:
     arena = cost.ram.taken - fixed
     start = Machine(made.elf, board, 1).symbol("tinyfl_arena")
     assert start == memory.ram.origin + fixed
-    assert arena == net.arena_bytes(inner)
-    changed, stack = written(net, inner, board, made.elf)
+    assert arena == net.arena_bytes(inner) + down.held_bytes
+    changed, stack = written(net, inner, board, made.elf, held=down.delta)
     assert changed == set(range(start, start + arena))
     assert 0 < stack <= memory.stack
 

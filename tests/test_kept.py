@@ -22,7 +22,7 @@ from own import write_own
 
 import tinyfl
 from tinyfl.errors import ConfigError, RunError
-from tinyfl.fleet import Saved
+from tinyfl.fleet import Context
 from tinyfl.fleets import emulation
 from tinyfl.report.page import rebuild
 from tinyfl.runs.adaptation import Initialisation
@@ -148,7 +148,7 @@ def test_one_board_that_restarts_starts_from_theta_and_it_is_logged() -> None:
 def test_a_file_for_all_devices_must_fit_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(RunError, match="its disk has 1,000"):
-        Kept.opened(Saved(1, 0), 1, 0, 100, 25, Path("kept"))
+        Kept.opened(Context(1, 0), 1, 0, 100, 25, Path("kept"))
 
 
 FLOATS, SIZE = 3, 4
@@ -166,12 +166,12 @@ class Rounds(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.kept = Kept.opened(Saved(7, 0), 1, 10, SIZE, FLOATS, self.file)
+        self.kept = Kept.opened(Context(7, 0), 1, 10, SIZE, FLOATS, self.file)
 
     def learn(self, stored: int) -> None:
         """A round, in which the first ``stored`` devices come to store their block."""
         devices = np.array(self.cohorts[self.round], np.uint32) + np.uint32(10)
-        own, rounds = self.kept.load(devices, self.round, Saved(7, self.checkpoint))
+        own, rounds = self.kept.load(devices, self.round, Context(7, self.checkpoint))
         expected = [
             max((number for number in range(1, self.round + 1) if device in self.cohorts[number - 1]), default=0)
             for device in self.cohorts[self.round]
@@ -215,15 +215,15 @@ TestRounds = pytest.mark.slow(Rounds.TestCase)
 
 @pytest.mark.parametrize("torn", ["rounds", "sums", "blocks"])
 def test_a_block_that_is_half_written_counts_as_none(torn: str) -> None:
-    kept = Kept.opened(Saved(7, 0), 1, 0, 1, FLOATS, Path("kept"))
+    kept = Kept.opened(Context(7, 0), 1, 0, 1, FLOATS, Path("kept"))
     one = np.zeros(1, np.uint32)
     first, second = np.ones((1, FLOATS), np.float32), np.full((1, FLOATS), 2, np.float32)
     kept.store(one, 0, first)
-    kept.load(one, 1, Saved(7, 1))  # the block becomes the copy
+    kept.load(one, 1, Context(7, 1))  # the block becomes the copy
     kept.store(one, 1, second)
     array = getattr(kept, torn)
     array[0, 0] = array[0, 0] + 1
-    own, rounds = kept.load(one, 5, Saved(7, 1))
+    own, rounds = kept.load(one, 5, Context(7, 1))
     assert (own.tolist(), rounds.tolist()) == (first.tolist(), [1])
 
 

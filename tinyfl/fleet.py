@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
+from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, F64, I64, U32, Stream
 from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
@@ -38,15 +39,18 @@ def words_for(devices: Devices) -> str:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """How far a run is saved, for what its devices keep: ``run`` is the run's number, ``rounds`` the number of rounds in its
-    last checkpoint. A resumed run goes back to no earlier one."""
+class Context:
+    """What devices need of a round besides theta and the inner loop. For what they keep: ``run``, the run's number, and
+    ``saved``, the number of rounds in its last checkpoint, before which a resumed run does not go back. For boards: ``down``,
+    theta as it goes down to them; None: as it is."""
 
     run: int = 0
-    rounds: int = 0
+    saved: int = 0
+    down: Encoded | None = None
 
 
-UNSAVED = Saved()
+ALONE = Context()
+"""The context of a round by itself."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
@@ -77,10 +81,10 @@ class Fleet(Protocol):
     @property
     def boards(self) -> bool: ...
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Updates:
         """One round on the devices ``cohort``, summed exactly. Devices that fail are left out and counted."""
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Phis:
         """One round on the devices ``cohort``, with separate updates."""
 
 
@@ -141,17 +145,17 @@ class MixedFleet:
         self._device_of = dict(ids or {})
         self._on_event = on_event or (lambda event: None)
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Updates:
         """One round on the devices ``cohort``, ascending, summed exactly."""
         nothing = Updates(theta, np.zeros(len(theta), np.int64), 0)
-        parts = self._in_parts(False, cohort, round, theta, inner, saved)
+        parts = self._in_parts(False, cohort, round, theta, inner, context)
         return sum(
             (summed(share, theta, result) if isinstance(result, Phis) else result for share, result in parts), start=nothing
         )
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Phis:
         """One round on the devices ``cohort``, ascending, with separate updates."""
-        parts = self._in_parts(True, cohort, round, theta, inner, saved)
+        parts = self._in_parts(True, cohort, round, theta, inner, context)
         return Phis(
             np.concatenate([p.phi for _, p in parts]),
             np.concatenate([p.loss for _, p in parts]),
@@ -160,14 +164,16 @@ class MixedFleet:
             tuple(kept for _, p in parts for kept in p.kept_from),
         )
 
-    def _in_parts(self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved) -> list[tuple[U32, Any]]:
+    def _in_parts(
+        self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner, context: Context
+    ) -> list[tuple[U32, Any]]:
         """Each part's share of ``cohort`` with its Phis, or with its Updates if it is simulated and ``apart`` is False."""
         cuts = np.searchsorted(cohort, self._edges)
         shares = [(part, cohort[a:b]) for part, a, b in zip(self.parts, cuts, cuts[1:], strict=False) if b > a]
         pool = ThreadPoolExecutor(max(len(shares), 1))
         try:
             jobs: list[Future[Any]] = [
-                pool.submit(part.run_each if apart or part.boards else part.run, share, round, theta, inner, saved)
+                pool.submit(part.run_each if apart or part.boards else part.run, share, round, theta, inner, context)
                 for part, share in shares
             ]
             return [

@@ -257,8 +257,6 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
     algorithm = algorithm_of(config, learner.network)
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
-        if not down_of(config, learner.network).plain:
-            raise ConfigError("boards get theta as fp32. Leave --down and --delta out.")
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
     learner = replace(learner, notes=(*learner.notes, *restated(config), *told(config.sampling, config.embedding)))
@@ -336,7 +334,7 @@ def _result(
         "notes": [*job.notes, *validation.words(config.rounds, rounds)],
         "classes": [str(each) for each in job.task.standardisation.classes] if job.task.standardisation else [],
         **bytes_of_run(net, inner, job.down, device_rounds, whole),
-        "device_ram_bytes": net.ram_bytes(inner),
+        "device_ram_bytes": net.ram_bytes(inner) + job.down.held_bytes,
         "samples_held": inner.held,
         "left_out": dict(outcome.left_out),
         "failed": dict(outcome.failed),

@@ -61,6 +61,7 @@ static void put_texts(tinyfl_writer *reply, const char *key, const char *const *
 
 static const char *const layers[] = {"dense", "conv", "depthwise", "max-pool", "average-pool"};
 static const char *const dtypes[] = {"float32", "int8"};
+static const char *const down[] = {"fp16", "int8", "int4", "delta"};
 static const char *const classes[] = {"learner", "program"};
 static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local",
                                    "kept",   "prototypes", "fp16", "int8", "int4", "top"};
@@ -75,7 +76,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     uint8_t model[TINYFL_SHA256_BYTES];
     tinyfl_committed(agent, model);
 
-    tinyfl_put_map(reply, 20);
+    tinyfl_put_map(reply, 21);
     put_number(reply, "protocol", TINYFL_PROTOCOL);
     tinyfl_put_text(reply, "firmware");
     tinyfl_put_text(reply, TINYFL_VERSION);
@@ -100,6 +101,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     put_hash(reply, "model", model, agent->newest >= 0);
     put_number(reply, "store", port->slots[TINYFL_PROGRAM_SLOT].count);
     put_number(reply, "areas", port->slots[TINYFL_STORE_SLOT].count);
+    put_texts(reply, "down", down, sizeof down / sizeof down[0]);
     put_texts(reply, "classes", classes, sizeof classes / sizeof classes[0]);
     put_hash(reply, "inference", agent->program_upload.sha, tinyfl_has_program(agent));
     return 0;

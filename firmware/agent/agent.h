@@ -74,6 +74,20 @@ typedef struct {
     uint32_t round, copied;
 } tinyfl_kept;
 
+/* Weights that the device holds while it learns: what its next ones may be a change of. */
+typedef struct {
+    float *weights; /* in the arena, as many as the plan has; NULL: no place for them */
+    int valid;
+    uint8_t sha[TINYFL_SHA256_BYTES];
+} tinyfl_held;
+
+/* What the bytes of an upload of weights are. */
+typedef struct {
+    tinyfl_codec codec;
+    int held; /* stay while the device learns */
+    int adds; /* a change of those held so far */
+} tinyfl_form;
+
 /* An upload in blocks: announced size and hash, and bytes received. */
 typedef struct {
     uint32_t count, done;
@@ -115,6 +129,7 @@ typedef struct {
     uint8_t *arena;
     size_t arena_bytes;
     tinyfl_upload plan_upload, weights_upload;
+    tinyfl_form form; /* of the weights that are uploaded */
     tinyfl_plan plan; /* its layers, and all pointers below, are in the arena */
     uint32_t inputs, outputs;
     float *weights, *x, *y;
@@ -124,6 +139,7 @@ typedef struct {
 
     tinyfl_round round;
     tinyfl_loop loop;
+    tinyfl_held held;
     tinyfl_kept kept;
     uint32_t kept_from; /* the round of the block that the round started from; 0: reset */
     uint64_t done;      /* samples learnt from */

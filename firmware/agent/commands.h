@@ -37,6 +37,8 @@ int tinyfl_upload_next(const tinyfl_upload *upload, const tinyfl_block *block);
 int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, const uint8_t *bytes);
 /* tinyfl_sha256_add for a whole slot: feeds the watchdog, since a slow chip needs seconds. */
 void tinyfl_hash_add(const tinyfl_port *port, tinyfl_sha256 *hash, const void *bytes, size_t count);
+/* The hash of these bytes, in the same way. */
+void tinyfl_hash_of(const tinyfl_port *port, const void *bytes, size_t count, uint8_t *hash);
 
 /* Copies the block if it is the next one. 1 if it was the last, and the whole has its hash; 0, or minus a refusal. */
 int tinyfl_take_block(const tinyfl_port *port, tinyfl_upload *upload, const tinyfl_block *block, uint8_t *into);

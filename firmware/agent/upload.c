@@ -41,13 +41,18 @@ void tinyfl_hash_add(const tinyfl_port *port, tinyfl_sha256 *hash, const void *b
     }
 }
 
-int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, const uint8_t *bytes)
+void tinyfl_hash_of(const tinyfl_port *port, const void *bytes, size_t count, uint8_t *hash)
 {
     tinyfl_sha256 sum;
-    uint8_t hash[TINYFL_SHA256_BYTES];
     tinyfl_sha256_start(&sum);
-    tinyfl_hash_add(port, &sum, bytes, upload->count);
+    tinyfl_hash_add(port, &sum, bytes, count);
     tinyfl_sha256_end(&sum, hash);
+}
+
+int tinyfl_upload_whole(const tinyfl_port *port, const tinyfl_upload *upload, const uint8_t *bytes)
+{
+    uint8_t hash[TINYFL_SHA256_BYTES];
+    tinyfl_hash_of(port, bytes, upload->count, hash);
     return memcmp(hash, upload->sha, sizeof hash) == 0;
 }
 

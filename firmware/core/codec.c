@@ -1,4 +1,4 @@
-/* Codecs. Nothing is written before it was read, so that a board encodes in place. */
+/* Codecs. Nothing is written before it was read, so that a board encodes and decodes in place. */
 #include "codec.h"
 
 #include "shape.h"
@@ -335,6 +335,38 @@ TINYFL_API int tinyfl_decode(const tinyfl_codec *codec, const tinyfl_plan *plan,
     for (size_t n = next_array(&a); n; values += n, n = next_array(&a)) {
         add_array(form_of(codec, n), next, n, factor, values);
         next += array_bytes(form_of(codec, n), n);
+    }
+    return TINYFL_OK;
+}
+
+/* Decodes an array from its last value on, since a value is longer than its bytes. */
+static void decode_array(int form, const uint8_t *bytes, size_t n, float *values)
+{
+    const float scale = has_scale(form) ? float_at(bytes + array_bytes(form, n) - SCALE) : 1.0f;
+    while (n-- > 0) {
+        const float value = value_at(form, bytes, n) * scale + 0.0f;
+        memcpy(values + n, &value, sizeof value);
+    }
+}
+
+TINYFL_API int tinyfl_decode_in_place(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, float *values,
+                                      size_t count)
+{
+    uint8_t *bytes = (uint8_t *)values;
+    const int code = codec->kind == TINYFL_CODEC_TOP ? TINYFL_EINVAL : check_bytes(codec, plan, layers, bytes, count);
+    if (code != TINYFL_OK)
+        return code;
+    bytes += count;
+    values += weights_of(plan, layers);
+    for (size_t i = plan->count; i-- > 0;) {
+        const size_t kernel = layers >> i & 1 ? tinyfl_kernel_weights(&plan->layers[i]) : 0;
+        const size_t parts[] = {kernel ? plan->layers[i].outputs : 0, kernel}; /* from the end: the bias, then the kernel */
+        for (int part = 0; part < 2 && kernel; part++) {
+            const int form = form_of(codec, parts[part]);
+            bytes -= array_bytes(form, parts[part]);
+            values -= parts[part];
+            decode_array(form, bytes, parts[part], values);
+        }
     }
     return TINYFL_OK;
 }

@@ -39,6 +39,10 @@ TINYFL_API int tinyfl_encode(const tinyfl_codec *codec, const tinyfl_plan *plan,
 TINYFL_API int tinyfl_decode(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, const void *bytes,
                              size_t count, float factor, float *values);
 
+/* Puts the decoded values in the place of their bytes, which begin where `values` do. Not of TINYFL_CODEC_TOP. As safe. */
+TINYFL_API int tinyfl_decode_in_place(const tinyfl_codec *codec, const tinyfl_plan *plan, uint64_t layers, float *values,
+                                      size_t count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,7 +8,7 @@ import numpy as np
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
-from tinyfl.fleet import UNSAVED, Phis, Saved, Stretch, absent, mean_loss, mean_losses
+from tinyfl.fleet import ALONE, Context, Phis, Stretch, absent, mean_loss, mean_losses
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
 from tinyfl.tasks import StretchTask, Task
@@ -51,11 +51,11 @@ class NativeFleet:
         self._stop.set()
 
     def _train(
-        self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved, each: bool
+        self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context, each: bool
     ) -> tuple[Trained, tuple[int, ...]]:
         """The round's result, and what the devices started from (see Phis); empty if they keep nothing."""
-        kept = self._blocks(inner, saved) if inner.kept else None
-        own, since = kept.load(cohort, round, saved) if kept else (None, np.empty(0, np.uint32))
+        kept = self._blocks(inner, context) if inner.kept else None
+        own, since = kept.load(cohort, round, context) if kept else (None, np.empty(0, np.uint32))
         trained = core.train(
             self.network.plan,
             theta,
@@ -78,11 +78,11 @@ class NativeFleet:
         """Number of multiplications of one device in a round: forward, backward, and of weights."""
         return 3 * max(self.network.multiplies, 1) * inner.total
 
-    def _blocks(self, inner: Inner, saved: Saved) -> Kept:
+    def _blocks(self, inner: Inner, context: Context) -> Kept:
         """The blocks of this run, for the layers that ``inner`` keeps."""
-        if self._kept is None or (self._kept.run, self._kept.layers) != (saved.run, inner.local):
+        if self._kept is None or (self._kept.run, self._kept.layers) != (context.run, inner.local):
             floats = self.network.plan.weights_of(inner.local)
-            self._kept = Kept.opened(saved, inner.local, self.first, self.size, floats, self.memory)
+            self._kept = Kept.opened(context, inner.local, self.first, self.size, floats, self.memory)
         return self._kept
 
     def _at_once(self, inner: Inner) -> int:
@@ -95,13 +95,13 @@ class NativeFleet:
             self._fits[inner.samples, kept] = min(fit, MAX_AT_ONCE)
         return self._fits[inner.samples, kept]
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Updates:
         """One round on the devices ``cohort``, summed exactly."""
         result: Updates | None = None
         at_once = self._at_once(inner)
         for start in range(0, len(cohort), at_once):
             share = cohort[start : start + at_once]
-            trained, since = self._train(share, round, theta, inner, saved, each=False)
+            trained, since = self._train(share, round, theta, inner, context, each=False)
             failed = np.flatnonzero(trained.code)
             losses = np.delete(trained.loss, failed) if len(failed) else trained.loss
             left_out = absent(share[failed], _reasons(trained.code[failed])) if len(failed) else {}
@@ -110,9 +110,9 @@ class NativeFleet:
             result = part if result is None else result + part
         return result or Updates(theta, np.zeros(len(theta), np.int64), 0)
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Phis:
         """Like ``run``, with each device's update kept separately."""
-        trained, since = self._train(cohort, round, theta, inner, saved, each=True)
+        trained, since = self._train(cohort, round, theta, inner, context, each=True)
         assert trained.updates is not None
         return Phis(trained.updates, trained.loss, _reasons(trained.code), kept_from=since)
 

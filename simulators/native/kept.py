@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinyfl.core import F32, I64, U32
 from tinyfl.errors import RunError
-from tinyfl.fleet import Saved
+from tinyfl.fleet import Context
 from tinyfl.system.files import writing
 
 HEADER = np.dtype([("magic", "S8"), ("run", "<u8"), ("layers", "<u8"), ("size", "<u8"), ("count", "<u8")])
@@ -37,8 +37,8 @@ class Kept:
     blocks: F32
 
     @classmethod
-    def opened(cls, saved: Saved, layers: int, first: int, size: int, floats: int, file: Path | None) -> "Kept":
-        """The blocks of run ``saved.run`` in ``file``; new ones if the file holds none of this run and shape, or without a
+    def opened(cls, context: Context, layers: int, first: int, size: int, floats: int, file: Path | None) -> "Kept":
+        """The blocks of run ``context.run`` in ``file``; new ones if the file holds none of this run and shape, or without a
         file.
 
         Raises RunError if the file cannot be written, or the disk has no room for all blocks.
@@ -46,16 +46,16 @@ class Kept:
         numbers, blocks = (size, 2), (size, 2, floats)
         if file is None:
             rounds, sums = np.zeros(numbers, np.uint32), np.zeros(numbers, np.uint32)
-            return cls(saved.run, layers, first, rounds, sums, np.zeros(blocks, np.float32))
-        header = np.array((MAGIC, saved.run, layers, size, floats), HEADER).tobytes()
+            return cls(context.run, layers, first, rounds, sums, np.zeros(blocks, np.float32))
+        header = np.array((MAGIC, context.run, layers, size, floats), HEADER).tobytes()
         at = np.cumsum([len(header), 8 * size, 8 * size, 8 * size * floats]).tolist()
         with writing(file):
             if not _holds(file, header, at[3]):
                 _create(file, header, at[3])
             rounds, sums = (np.memmap(file, np.uint32, "r+", start, numbers) for start in at[:2])
-            return cls(saved.run, layers, first, rounds, sums, np.memmap(file, np.float32, "r+", at[2], blocks))
+            return cls(context.run, layers, first, rounds, sums, np.memmap(file, np.float32, "r+", at[2], blocks))
 
-    def load(self, devices: U32, round: int, saved: Saved) -> tuple[F32, U32]:
+    def load(self, devices: U32, round: int, context: Context) -> tuple[F32, U32]:
         """The blocks before ``round``, float32 (devices, floats), NaN where there is none, and their rounds, uint32
         (devices,)."""
         at = devices.astype(np.int64) - self.first
@@ -63,7 +63,7 @@ class Kept:
         lost = ~block & (self.rounds[at, 0] > 0)
         self._move(at[lost & copy], 1, 0)
         self.rounds[at[lost & ~copy], 0] = 0
-        self._move(at[~lost & (self.rounds[at, 0] <= saved.rounds)], 0, 1)
+        self._move(at[~lost & (self.rounds[at, 0] <= context.saved)], 0, 1)
         own, rounds = np.array(self.blocks[at, 0]), np.array(self.rounds[at, 0])
         own[rounds == 0] = np.nan
         return own, rounds

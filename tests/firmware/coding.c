@@ -1,5 +1,5 @@
 /* Decodes the vectors of a file: codec FILE. Each is in a block of its own size, for the sanitizer. Prints for each the CRC of its
- * values; a refused one must leave them as they were. */
+ * values; a refused one must leave them as they were. Decoding in place must give the same. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +25,22 @@ static void *read_block(FILE *file, size_t count)
     return block;
 }
 
+/* Decodes in a block of just the weights; not for top P %, whose bytes may be more. */
+static int same_in_place(const tinyfl_codec *codec, const tinyfl_plan *plan, const void *data, uint32_t bytes, int code,
+                         const float *values, size_t weights)
+{
+    if (codec->kind == TINYFL_CODEC_TOP || bytes > weights * sizeof *values)
+        return 1;
+    float *place = malloc(weights * sizeof *place);
+    if (!place)
+        abort();
+    memcpy(place, data, bytes);
+    const int here = tinyfl_decode_in_place(codec, plan, TINYFL_EVERY_LAYER, place, bytes);
+    const int same = here == code && (code == TINYFL_OK ? memcmp(place, values, weights * sizeof *place) : memcmp(place, data, bytes)) == 0;
+    free(place);
+    return same;
+}
+
 int main(int count, char **arguments)
 {
     FILE *file = count > 1 ? fopen(arguments[1], "rb") : NULL;
@@ -45,7 +61,10 @@ int main(int count, char **arguments)
         memset(values, 0, weights * sizeof *values);
         if (tinyfl_codec_check(&codec) != TINYFL_OK)
             abort();
-        if (tinyfl_decode(&codec, &plan, TINYFL_EVERY_LAYER, data, bytes, 1.0f, values) == TINYFL_OK)
+        const int code = tinyfl_decode(&codec, &plan, TINYFL_EVERY_LAYER, data, bytes, 1.0f, values);
+        if (!same_in_place(&codec, &plan, data, bytes, code, values, weights))
+            puts("other in place");
+        else if (code == TINYFL_OK)
             printf("0 %08x\n", crc32_of(values, weights * sizeof *values));
         else
             puts(memcmp(values, zeros, weights * sizeof *values) == 0 ? "refused" : "refused, but changed");

@@ -74,7 +74,8 @@ def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
         "arena": 1 << 16, "buffer": 1024, "window": 4, "slot": 4096, "store": 8192, "areas": 4096,
         "layers": ["dense", "conv", "depthwise", "max-pool", "average-pool"], "dtypes": ["float32", "int8"],
         "inner": ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes", "fp16", "int8", "int4", "top"],
-        "classes": ["learner", "program"], "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",
+        "classes": ["learner", "program"], "down": ["fp16", "int8", "int4", "delta"],
+        "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",
     }  # fmt: skip
     board.put(1, PLAN)
     assert board.ours(READ, 0)["plan"] == sha(PLAN)
@@ -579,7 +580,7 @@ def test_a_cut_at_any_slot_write_leaves_the_old_model_or_the_new(ready: Board) -
 def test_hostile_requests_are_answered_and_the_board_lives(built: Board, data: st.DataObject) -> None:
     built.start(data.draw(st.sampled_from([64, 200, 300, 1 << 16])))
     keys = st.sampled_from(["off", "data", "len", "sha", "round", "inner", "run", "saved", "base", "source", "seed",
-                            "device", "d", "x"])  # fmt: skip
+                            "device", "d", "x", "codec", "onto"])  # fmt: skip
     small = st.one_of(st.integers(-3, 100), st.integers(0, (1 << 64) - 1), st.floats(), st.binary(max_size=200),
                       st.just(PLAN), st.just(floats(THETA)), st.just(sha(PLAN)), st.just(sha(floats(THETA))),
                       st.just(inner_bytes(one(samples=2))), st.text(max_size=9), st.just("sine"), st.booleans(),

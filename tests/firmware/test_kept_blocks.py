@@ -18,7 +18,7 @@ from reference_inner import Inner, Kept, Phase, arena_bytes, inner_bytes, learnt
 from reference_layers import F32, dense, plan_bytes, read_plan, resting_bytes
 
 from tinyfl import algorithms
-from tinyfl.fleet import Phis, Saved
+from tinyfl.fleet import Context, Phis
 from tinyfl.networks import network
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.sine import Sine
@@ -82,11 +82,11 @@ class Devices:
     def reopen(self) -> None:
         self.fleet = NativeFleet(TASK, NETWORK, 4, first=FIRST, memory=self.file)
 
-    def round(self, inner: Inner, round: int, saved: Saved) -> None:
+    def round(self, inner: Inner, round: int, context: Context) -> None:
         theta = theta_of(round)
-        native = self.native(inner, round, saved)
-        status = train(self.board, inner, round, saved.run, saved.rounds)
-        started = self.expected(inner, round, saved)
+        native = self.native(inner, round, context)
+        status = train(self.board, inner, round, context.run, context.saved)
+        started = self.expected(inner, round, context)
         loop = learnt(LAYERS, LOSS, started, inner, stream(round, sum(phase.samples for phase in inner.phases)))
         number = self.kept.number if inner.kept else 0
         assert status["kept"] == number
@@ -102,36 +102,36 @@ class Devices:
                 self.kept.store(loop.local, round)
         self.demand_the_same_blocks()
 
-    def expected(self, inner: Inner, round: int, saved: Saved) -> F32:
+    def expected(self, inner: Inner, round: int, context: Context) -> F32:
         """The weights that the round starts from."""
         theta = theta_of(round)
-        self.kept = self.kept.after(inner, LAYERS, saved.run)
+        self.kept = self.kept.after(inner, LAYERS, context.run)
         if inner.kept:
-            self.kept.recall(round, saved.rounds)
+            self.kept.recall(round, context.saved)
             self.kept.load(theta, LAYERS)
         return theta
 
-    def cut(self, inner: Inner, round: int, saved: Saved) -> None:
+    def cut(self, inner: Inner, round: int, context: Context) -> None:
         """A round that the board ends, while its coordinator is killed and a simulator in the middle of a block."""
-        train(self.board, inner, round, saved.run, saved.rounds)
-        self.native(inner, round, saved)
+        train(self.board, inner, round, context.run, context.saved)
+        self.native(inner, round, context)
         assert self.fleet._kept is not None
         self.fleet._kept.blocks[DEVICE - FIRST, 0, 1:] = np.nan
-        loop = learnt(LAYERS, LOSS, self.expected(inner, round, saved), inner, stream(round, 5))
+        loop = learnt(LAYERS, LOSS, self.expected(inner, round, context), inner, stream(round, 5))
         assert loop is not None
         self.kept.store(loop.local, round)
 
-    def abort(self, inner: Inner, round: int, saved: Saved) -> None:
+    def abort(self, inner: Inner, round: int, context: Context) -> None:
         """A round that ends early: on the board by its host, in the simulator by the guard."""
-        train(self.board, inner, round, saved.run, saved.rounds, source="")
+        train(self.board, inner, round, context.run, context.saved, source="")
         assert self.board.ours(WRITE, 8)["code"] == -6
-        self.native(replace(inner, returns=0, phases=(Phase(6, rate=1e14),)), round, saved)
-        self.expected(inner, round, saved)
+        self.native(replace(inner, returns=0, phases=(Phase(6, rate=1e14),)), round, context)
+        self.expected(inner, round, context)
         self.demand_the_same_blocks()
 
-    def native(self, inner: Inner, round: int, saved: Saved) -> Phis:
+    def native(self, inner: Inner, round: int, context: Context) -> Phis:
         loop = algorithms.Inner.from_bytes(inner_bytes(inner))
-        return self.fleet.run_each(np.array([DEVICE], np.uint32), round, theta_of(round), loop, saved)
+        return self.fleet.run_each(np.array([DEVICE], np.uint32), round, theta_of(round), loop, context)
 
     def demand_the_same_blocks(self) -> None:
         numbers, blocks = self.board.kept()
@@ -152,7 +152,7 @@ class Coordinators(RuleBasedStateMachine):
     def __init__(self, devices: Devices) -> None:
         super().__init__()
         devices.restart()
-        self.devices, self.saved, self.next = devices, Saved(1, 0), 0
+        self.devices, self.context, self.next = devices, Context(1, 0), 0
         self.plan: list[Inner | None] = []
         """Of each round of the run: the device's inner loop; None where it takes no part."""
 
@@ -165,7 +165,7 @@ class Coordinators(RuleBasedStateMachine):
     def play(self, inner: Inner | None) -> None:
         inner = self.planned(inner)
         if inner:
-            self.devices.round(inner, self.next, self.saved)
+            self.devices.round(inner, self.next, self.context)
         self.next += 1
 
     @rule(local=LOCAL)
@@ -190,30 +190,30 @@ class Coordinators(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self) -> None:
-        self.saved = Saved(self.saved.run, max(self.next, self.saved.rounds))
+        self.context = Context(self.context.run, max(self.next, self.context.saved))
 
     @rule()
     def resume(self) -> None:
         self.devices.reopen()
-        self.next = self.saved.rounds
+        self.next = self.context.saved
 
     @rule()
     def cut(self) -> None:
         if self.planned(TRAINED) == TRAINED:
-            self.devices.cut(TRAINED, self.next, self.saved)
+            self.devices.cut(TRAINED, self.next, self.context)
         self.resume()
 
     @rule()
     def abort(self) -> None:
         inner = self.planned(TRAINED)
         if inner:
-            self.devices.abort(inner, self.next, self.saved)
+            self.devices.abort(inner, self.next, self.context)
         self.next += 1
 
     @precondition(lambda self: self.next > 2)
     @rule()
     def begin_another(self) -> None:
-        self.saved, self.next, self.plan = Saved(self.saved.run + 1, 0), 0, []
+        self.context, self.next, self.plan = Context(self.context.run + 1, 0), 0, []
         self.devices.reopen()
 
     @precondition(lambda self: self.next > 2)
@@ -237,30 +237,30 @@ def devices(built: Board, tmp_path: Path) -> Devices:
 
 def test_a_resumed_run_repeats_its_rounds_from_the_block_of_its_checkpoint(devices: Devices) -> None:
     for round in range(6):
-        devices.round(TRAINED, round, Saved(1, round // 2 * 2))
+        devices.round(TRAINED, round, Context(1, round // 2 * 2))
     first, _ = devices.board.kept()
     assert first == [6, 4]
     devices.reopen()
     once = devices.board.kept()[1][0].tobytes()
     for round in (4, 5):
-        devices.round(TRAINED, round, Saved(1, 4))
+        devices.round(TRAINED, round, Context(1, 4))
     assert devices.board.kept()[1][0].tobytes() == once
 
 
 @pytest.mark.parametrize("lost", ["restart", "run", "mask", "checkpoint"])
 def test_what_a_device_no_longer_has_starts_from_theta_and_the_board_says_so(devices: Devices, lost: str) -> None:
     for round in range(4):
-        devices.round(TRAINED, round, Saved(1, 2))
-    inner, saved = TRAINED, Saved(1, 3)
+        devices.round(TRAINED, round, Context(1, 2))
+    inner, context = TRAINED, Context(1, 3)
     if lost == "restart":
         devices.restart()
     elif lost == "run":
-        saved = Saved(2, 0)
+        context = Context(2, 0)
     elif lost == "mask":
         inner = replace(TRAINED, local=5)
     else:  # an older one than the last
-        saved = Saved(1, 1)
-    devices.round(inner, saved.rounds, saved)
+        context = Context(1, 1)
+    devices.round(inner, context.saved, context)
     assert devices.board.status()["kept"] == 0
 
 
@@ -347,7 +347,7 @@ def test_no_message_of_the_board_has_what_is_local(devices: Devices, monkeypatch
     monkeypatch.setattr(devices.board, "exchange", watched)
     secrets, sent = set[bytes](), set[bytes]()
     for round in range(4):
-        devices.round(TRAINED, round, Saved(1, round))
+        devices.round(TRAINED, round, Context(1, round))
         secrets |= {number.tobytes() for number in devices.kept.block}
         update = devices.board.weights()
         sent |= {update[at : at + 4] for at in range(0, len(update), 4)}

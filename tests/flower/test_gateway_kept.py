@@ -13,7 +13,7 @@ from flwr.app import MessageType, RecordDict
 from tinyfl.algorithms import Inner, Phase
 from tinyfl.config.roster import Part
 from tinyfl.deployment.gateway import Gateway
-from tinyfl.fleet import Saved, draw_cohort
+from tinyfl.fleet import Context, draw_cohort
 from tinyfl.fleets.assembly import opened
 from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.messages import instructions, theta_record
@@ -48,7 +48,7 @@ def expected(rounds: int) -> tuple[np.ndarray, dict[int, int]]:
     for round in range(rounds):
         cohort = draw_cohort(SEED, round, COHORT, SIZE)
         here = cohort[(cohort >= DEVICES.start) & (cohort < DEVICES.stop)]
-        updates = fleet.run(here, round, THETA, INNER, Saved(RUN, round))
+        updates = fleet.run(here, round, THETA, INNER, Context(RUN, round))
     return updates.sum, dict(updates.kept_from)
 
 

@@ -19,7 +19,7 @@ from tinyfl.core import F32, U32
 from tinyfl.deployment.gateway import Gateway
 from tinyfl.devices.push import load
 from tinyfl.errors import ConfigError
-from tinyfl.fleet import Saved
+from tinyfl.fleet import Context
 from tinyfl.fleets.assembly import opened
 from tinyfl.fleets.emulation import started
 from tinyfl.fleets.linked import LinkFleet
@@ -103,7 +103,7 @@ def test_no_link_to_a_board_carries_a_learnt_head(start: str) -> None:
     ):
         for round in range(ROUNDS):
             own = learnt(start, heads, round, theta)
-            updates = fleet.run(COHORT, round, theta, loop(start, round), Saved(7, 0))
+            updates = fleet.run(COHORT, round, theta, loop(start, round), Context(7, 0))
             for phi in own:
                 assert share_found(phi[BODY], bytes(carried), framed=True) > 0.9
                 assert share_found(phi[HEAD], bytes(carried), framed=True) == 0

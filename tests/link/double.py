@@ -14,6 +14,7 @@ import reference_inner
 import reference_layers
 from double_classes import ClassMeans
 from double_program import HASH, INVALID, MEMORY, NUMERIC, PLAN, SIZE, SOURCE, STALE, STATE, ProgramSlot, Refuse
+from double_weights import Weights
 
 f32 = np.float32
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
@@ -80,6 +81,7 @@ class Double:
         self.rates: tuple[int, ...] = (230_400, 921_600)
         self.store = ProgramSlot(1 << 16, arena)
         self.classes = ClassMeans(self)
+        self.down = Weights(self)
         self.slots: list[tuple[int, bytes, bytes]] = []
         self.rounds = 0
         self.reset()
@@ -94,8 +96,8 @@ class Double:
         self.plan_bytes = b""
         self.layers: list[reference.Layer] = []
         self.theta = np.zeros(0, f32)
-        self.announced = b""
-        self.plan_transfer = self.weights_transfer = None
+        self.plan_transfer: Transfer | None = None
+        self.down.drop()
         self.state, self.code = EMPTY, 0
         self.asked: dict[str, Any] = {}
         self.round, self.base, self.done, self.started_from = 0, b"", 0, 0
@@ -103,7 +105,7 @@ class Double:
         self.stream: dict[int, tuple[int, bytes, dict[str, Any]]] = {}
         for _, plan, weights in self.slots[-1:]:
             self.take_plan(plan)
-            self.take_weights(weights)
+            self.take_weights(np.frombuffer(weights, "<f4").copy())
 
     # The line
 
@@ -193,6 +195,7 @@ class Double:
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
             "store": self.store.size, "areas": 4096, "classes": ["learner", "program"], "inference": self.store.hash,
+            "down": ["fp16", "int8", "int4", "delta"],
         }  # fmt: skip
 
     def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:
@@ -240,35 +243,22 @@ class Double:
         if arena > self.arena:
             raise Refuse(MEMORY)
         self.plan_bytes, self.layers, self.loss_kind, self.weights, self.small = held, layers, loss, weights, arena
-        self.announced, self.weights_transfer, self.state = b"", None, PLANNED
+        self.state = PLANNED
+        self.down.drop()
         self.kept = reference_inner.Kept()
 
-    def put_weights(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
+    def put_weights(self, off: int, data: bytes, **asked: Any) -> dict[str, Any]:
         if self.state in (EMPTY, LEARNING):
             raise Refuse(STATE)
-        if off == 0 and len != 4 * self.weights:
-            raise Refuse(INVALID)
-        if off and self.weights_transfer is None and self.announced:
-            return {"off": 4 * self.weights}
-        went = self.block(self.weights_transfer, self.announced or b"-", off, data, len, sha)
-        if isinstance(went, int):
-            return {"off": went}
-        self.weights_transfer, self.announced, self.state = went, b"", PLANNED
-        held = bytes(went.held)
-        if held.__len__() == went.length:
-            self.weights_transfer = None
-            if sha256(held).digest() != went.sha:
-                raise Refuse(HASH)
-            self.take_weights(held)
-        return {"off": held.__len__()}
+        announced = {"length": asked.pop("len", 0), "sha": b"", "codec": 0, "onto": None, **asked}
+        return {"off": self.down.put(off, data, **announced)}
 
-    def take_weights(self, held: bytes) -> None:
-        theta = np.frombuffer(held, "<f4").copy()
+    def take_weights(self, theta: Any) -> None:
         try:
             reference.guard(theta)
         except reference.Bad as error:
             raise Refuse(NUMERIC) from error
-        self.theta, self.announced, self.state = theta, sha256(held).digest(), READY
+        self.theta, self.state = theta, READY
 
     def get_weights(self, off: int) -> dict[str, Any]:
         if self.state not in (READY, LEARNT):
@@ -297,10 +287,11 @@ class Double:
         if not self.has_weights() or asked["base"] != sha256(self.here()).digest():
             raise Refuse(STALE)
         kept = self.kept.after(inner, self.layers, run)
-        needed = self.small + 8 * kept.floats + reference_inner.loop_bytes(self.layers, inner)
+        small = self.small + self.down.room
+        needed = small + 8 * kept.floats + reference_inner.loop_bytes(self.layers, inner)
         if needed > self.arena:
             raise Refuse(MEMORY)
-        if needed > self.small + 8 * self.kept.floats:
+        if needed > small + 8 * self.kept.floats:
             self.store.forget()
         self.kept = kept
         self.asked, self.round, self.base = asked, asked["round"], asked["base"]
@@ -320,7 +311,7 @@ class Double:
             self.started_from = self.kept.number
         self.loop = reference_inner.Loop(self.layers, self.loss_kind, weights, inner)
         self.done, self.fed, self.state, self.code = 0, bytearray(), LEARNING, 0
-        self.off, self.announced = 0, b""
+        self.off = 0
         self.rounds += 1
 
     def learn(self, x: Any, y: Any) -> None:
@@ -418,7 +409,7 @@ class Double:
         if self.state == EMPTY:
             return self.plan_transfer.length if self.plan_transfer else 0
         loop = reference_inner.loop_bytes(self.layers, self.loop.inner) if self.state == LEARNING else 0
-        return self.small + 8 * self.kept.floats + loop
+        return self.small + self.down.room + 8 * self.kept.floats + loop
 
     def has_weights(self) -> bool:
         return self.state == READY or (self.state == LEARNT and not self.loop.inner.partial)
@@ -428,8 +419,8 @@ class Double:
             raise Refuse(STATE)
 
     def status(self) -> dict[str, Any]:
-        held = self.plan_transfer or self.weights_transfer
-        done = (len(held.held) if held else 0) if self.state in (EMPTY, PLANNED) else self.done
+        came = self.plan_transfer.held if self.plan_transfer else self.down.upload.came if self.down.upload else b""
+        done = len(came) if self.state in (EMPTY, PLANNED) else self.done
         loss = float(self.loop.loss) if self.state == LEARNT else 0.0
         here = sha256(self.here()).digest() if self.state in (READY, LEARNT) else b""
         return {

@@ -12,7 +12,7 @@ from peer import unframe
 
 from tinyfl.algorithms import ALL, Inner, Phase
 from tinyfl.errors import Refused
-from tinyfl.fleet import Event, Saved
+from tinyfl.fleet import Context, Event
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.board import BoardState, LinkedBoard
 from tinyfl.link.wire import MachineWire
@@ -47,7 +47,9 @@ def test_boards_and_simulated_devices_end_with_the_same_bits_round_after_round(n
     native = NativeFleet(SINE, SMALL, 1)
     with fleet([new_board()]) as boards:
         for round, saved in [(0, 0), (1, 0), (2, 2), (3, 2), (2, 2), (3, 2), (4, 4)]:
-            ours, theirs = (f.run_each(ONE, round, THETA * (1 + round), LOOPS[name], Saved(9, saved)) for f in (boards, native))
+            ours, theirs = (
+                f.run_each(ONE, round, THETA * (1 + round), LOOPS[name], Context(9, saved)) for f in (boards, native)
+            )
             assert ours.reasons == theirs.reasons == ("",)
             np.testing.assert_array_equal(ours.phi, theirs.phi)
             np.testing.assert_array_equal(ours.loss, theirs.loss)

@@ -23,17 +23,21 @@ def plan(
     algorithm: Annotated[
         str | None, typer.Option(metavar="NAME", help="Count the inner loop of this algorithm, or MODULE:CLASS.")
     ] = None,
+    up: Annotated[str, typer.Option(metavar="CODEC", help="How updates go up, as in simulate.")] = "fp32",
+    down: Annotated[str, typer.Option(metavar="CODEC", help="How theta goes down, as in simulate.")] = "fp32",
+    delta: Annotated[bool, typer.Option("--delta", help="With --down: only the change of theta goes down.")] = False,
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
     """Show a model's cost on boards before flashing: RAM, flash, instructions, seconds and millijoules."""
     from tinyfl import costs
     from tinyfl.cli.show import runs as show
-    from tinyfl.costs.models import inner_loop, load_model, read_shape
+    from tinyfl.costs.models import inner_loop, load_model, read_shape, way_down
 
     made = load_model(model, read_shape(shape) if shape else None, outputs, algorithm)
-    inner = inner_loop(made, algorithm, samples, batch)
-    found = costs.on_boards(made, board, name=model, freeze=freeze, inner=inner, toolchain=toolchain)
+    inner = inner_loop(made, algorithm, samples, batch, up)
+    way = way_down(made, down, delta)
+    found = costs.on_boards(made, board, name=model, freeze=freeze, inner=inner, down=way, toolchain=toolchain)
     if json:
         typer.echo(jsonlib.dumps({"costs": [cost.as_json() for cost in found]}))
     else:

@@ -2,11 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
 from tinyfl.codecs import FP32, Codec, decode, encode
 from tinyfl.core import F32
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """How theta goes down to a board: as the ``data`` of ``codec``, of theta itself if ``onto`` is None, else of its change
+    since the weights with the SHA-256 ``onto``, which the board must hold. If ``onto`` is empty, theta goes as floats, and
+    the board is to hold it."""
+
+    codec: Codec
+    data: bytes
+    onto: bytes | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a board must be able to take, as in its description."""
+        form = () if self.codec == FP32 else (self.codec.kind.name,)
+        return form if self.onto is None else (*form, "delta")
 
 
 @dataclass(frozen=True)
@@ -29,20 +47,27 @@ class Down:
         """Whether devices get theta itself."""
         return self.codec == FP32
 
-    def start(self, theta: F32, before: F32 | None) -> F32:
-        """What the devices start this round from, if they have started the round before from ``before``.
+    def sent(self, theta: F32, before: F32 | None) -> tuple[F32, Encoded | None]:
+        """What the devices start this round from, float32 (parameters,), if they have started the round before from
+        ``before``; and how a board gets it, None for theta as it is.
 
         Raises ValueError if theta has a value that is not finite, or not below 2^50.
         """
         if self.plain:
-            return theta
+            return theta, None
         if not self.delta:
-            return self._arrived(theta)
-        return theta + np.float32(0) if before is None else before + self._arrived(theta - before)
+            data = encode(self.codec, theta, self.arrays)
+            return decode(self.codec, data, self.arrays), Encoded(self.codec, data)
+        if before is None:
+            return theta + np.float32(0), Encoded(FP32, b"", b"")
+        data = encode(self.codec, theta - before, self.arrays)
+        onto = sha256(before.astype("<f4").tobytes()).digest()
+        return before + decode(self.codec, data, self.arrays), Encoded(self.codec, data, onto)
 
-    def _arrived(self, values: F32) -> F32:
-        """What devices decode of encoded ``values``."""
-        return decode(self.codec, encode(self.codec, values, self.arrays), self.arrays)
+    @property
+    def held_bytes(self) -> int:
+        """RAM of a device for the weights that it holds while it learns."""
+        return 4 * sum(self.arrays) if self.delta else 0
 
     def bytes(self, whole: bool) -> int:
         """The bytes for a device; ``whole``: one that takes part for the first time, or did not in the round before."""

@@ -18,7 +18,7 @@ from tinyfl.building.toolchains import Toolchain
 from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link import PROGRAM_HEADER, WEIGHTS_HEADER
-from tinyfl.link.traffic import BUFFER, Traffic, round_traffic
+from tinyfl.link.traffic import BUFFER, HASH, Traffic, round_traffic
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Kind
 
@@ -49,6 +49,9 @@ T = TypeVar("T")
 
 ROUND = Inner(samples=32, rate=0.0)
 """The usual round to count: TinyReptile's."""
+
+HELD = "theta held"
+"""The part of RAM for the weights whose change goes down."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,10 @@ class Cost:
         return {"model": self.model, "board": self.board, "fits": self.fits, **rooms, "work": work, "link": link}
 
 
-def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolchain: Toolchain = "zig") -> Cost:
-    """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner``.
+def learning_cost(
+    network: Network, board: Board, *, inner: Inner = ROUND, down: Down = PLAIN, toolchain: Toolchain = "zig"
+) -> Cost:
+    """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner`` to which theta goes ``down``.
 
     Raises ConfigError for a board that is a process on this machine, for what no board runs, and the errors of ``build``.
     """
@@ -127,12 +132,12 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
     built = firmware(board, toolchain)
-    ram = _ram(network, built, inner)
+    ram = _ram(network, built, inner, down)
     slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
     counts = _if_emulated(board, lambda: instructions(network, board, inner.batch, toolchain)) if ram.fits else None
     forward, step = counts or _estimated(network, board)
     again = inner.taken - inner.total  # support samples, whose class means come first
-    traffic = traffic_of(network, inner, board.buffer)
+    traffic = traffic_of(network, inner, board.buffer, down)
     down_and_up = traffic.down + traffic.up
     sizes = built.size
     assert sizes is not None
@@ -155,10 +160,9 @@ def learning_cost(network: Network, board: Board, *, inner: Inner = ROUND, toolc
 def traffic_of(network: Network, inner: Inner, buffer: int = BUFFER, down: Down = PLAIN, *, whole: bool = False) -> Traffic:
     """The bytes on the line of a round for a device with ``network``, the longest of whose messages has ``buffer`` bytes. A
     device that did not take part in the round before gets theta ``whole``, if others get its change."""
-    delta = down.delta and not whole
     return round_traffic(
         bytes_down(network, down, whole), bytes_up(network, inner), inner.to_bytes(), buffer,
-        encoded=not down.plain and (delta or not down.delta), delta=delta,
+        encoded=not (down.plain or (down.delta and whole)), onto=(0 if whole else HASH) if down.delta else None,
     )  # fmt: skip
 
 
@@ -237,13 +241,14 @@ def _fixed(built: Firmware) -> dict[str, int]:
     return {"stack": memory.stack, "agent": agent, **({"padding": padding} if padding else {})}
 
 
-def _ram(network: Network, built: Firmware, inner: Inner) -> Room:
+def _ram(network: Network, built: Firmware, inner: Inner, down: Down) -> Room:
     assert built.board.memory is not None
     weights, plan = 4 * network.parameters, len(network.plan.bytes)
     parts = {**_fixed(built), "plan": plan, "weights": weights}
     parts["activations and deltas"] = network.ram_bytes() - weights
     parts["sample"] = 4 * (network.inputs + network.outputs)
     further = {
+        HELD: down.held_bytes,
         "two blocks of what is kept": 8 * network.plan.weights_of(inner.local) if inner.kept else 0,
         "gradient": weights if inner.batch > 1 or inner.returns is Returns.gradient or inner.ways else 0,
         "copy of theta": weights if inner.holds_theta else 0,
@@ -275,7 +280,7 @@ def _one_way(payload: int, board: Board) -> int:
 
 
 def on_boards(
-    model: "Network | Program", board: str, *, name: str, freeze: int, inner: Inner, toolchain: Toolchain
+    model: "Network | Program", board: str, *, name: str, freeze: int, inner: Inner, down: Down = PLAIN, toolchain: Toolchain
 ) -> list[Cost]:
     """The costs of ``model`` on these boards (boards.select), or on ``all`` boards with a chip.
 
@@ -284,7 +289,7 @@ def on_boards(
     selection = [each for each in boards.select(board) if each.memory or board != "all"]
     if isinstance(model, Network):
         network = model.frozen(freeze)
-        return [learning_cost(network, each, inner=inner, toolchain=toolchain) for each in selection]
+        return [learning_cost(network, each, inner=inner, down=down, toolchain=toolchain) for each in selection]
     if freeze:
         raise ConfigError("an int8 model cannot learn: leave --freeze out.")
     return [inference(model, each, name=name, toolchain=toolchain) for each in selection]
@@ -300,9 +305,10 @@ def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int
 
 
 def _refusal(network: Network, cost: Cost, inner: Inner) -> DoesNotFit:
-    fixed = cost.ram.available - cost.ram.taken + network.arena_bytes(inner)
+    need = network.arena_bytes(inner) + cost.ram.parts.get(HELD, 0)
+    fixed = cost.ram.available - cost.ram.taken + need
     return DoesNotFit(
-        f"{network.name} needs {network.arena_bytes(inner):,} bytes of RAM to learn; {cost.board} has {fixed:,} "
+        f"{network.name} needs {need:,} bytes of RAM to learn; {cost.board} has {fixed:,} "
         f"({cost.ram.available:,} less {cost.ram.available - fixed:,} for the stack and the agent). "
         f"{_cure(network, cost, fixed, inner)} --board all shows every board."
     )
@@ -310,15 +316,17 @@ def _refusal(network: Network, cost: Cost, inner: Inner) -> DoesNotFit:
 
 def _cure(network: Network, cost: Cost, room: int, inner: Inner) -> str:
     """Settings that fit into ``room`` bytes, or boards that fit the network."""
-    cures = []
-    if inner.batch > 1 and not inner.needs and network.arena_bytes() <= room:
-        cures.append(f"in batches of 1 ({network.arena_bytes():,} bytes)")
+    cures, held = [], cost.ram.parts.get(HELD, 0)
+    if held and network.arena_bytes(inner) <= room:
+        cures.append(f"without --delta ({network.arena_bytes(inner):,} bytes)")
+    if inner.batch > 1 and not inner.needs and network.arena_bytes() + held <= room:
+        cures.append(f"in batches of 1 ({network.arena_bytes() + held:,} bytes)")
     for count in range(1, network.weighted):
-        need = network.frozen(count).arena_bytes(inner)
+        need = network.frozen(count).arena_bytes(inner) + held
         if need <= room:
             cures.append(f"with --freeze {count} ({need:,} bytes)")
             break
-    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(inner) - room]
+    larger = [name for name in boards.names() if _more_ram(name, cost) >= network.arena_bytes(inner) + held - room]
     if larger:
         cures.append(f"on {', '.join(larger)}")
     return f"It fits {', or '.join(cures)}." if cures else "Give a network with fewer weights or channels."

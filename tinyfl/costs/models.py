@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyfl.algorithms import Inner, with_layers
+from tinyfl.codecs import Codec
+from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.config import resolve
 from tinyfl.errors import ConfigError
 from tinyfl.networks import KERAS, REFERENCE, Network, is_file, is_named, network, reference
 from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.registry.own import own_code
+from tinyfl.runs.learner import down_of
 
 if TYPE_CHECKING:
     from tinyfl.int8.native import Program
@@ -64,8 +67,11 @@ def read_shape(text: str) -> Shape:
     return (*shape, 1) if len(shape) == 2 else shape
 
 
-def inner_loop(model: "Network | Program", algorithm: str | None, samples: int | None, batch: int | None) -> Inner:
-    """The inner loop to count for a network: of the algorithm's first round, or ``samples`` in batches.
+def inner_loop(
+    model: "Network | Program", algorithm: str | None, samples: int | None, batch: int | None, up: str = "fp32"
+) -> Inner:
+    """The inner loop to count for a network: of the algorithm's first round, or ``samples`` in batches, whose update goes
+    ``up`` in this codec.
 
     Raises ConfigError for numbers that no device can run, an algorithm that has not these settings, or one for a model that
     does not learn.
@@ -73,8 +79,19 @@ def inner_loop(model: "Network | Program", algorithm: str | None, samples: int |
     if algorithm is None and isinstance(model, Network) and model.embeds:
         algorithm = "protonet"
     if algorithm is None:
-        return Inner(samples=32 if samples is None else samples, batch=1 if batch is None else batch, rate=0.0)
+        plain = Inner(samples=32 if samples is None else samples, batch=1 if batch is None else batch, rate=0.0)
+        return plain.sent_as(Codec.named(up))
     if not isinstance(model, Network):
         raise ConfigError("an int8 model cannot learn: leave --algorithm out.")
     given = own_code({"algorithm": algorithm, "samples": samples, "batch": batch})
-    return with_layers(resolve(given).build(), model.weighted_layers).inner(0)
+    return with_layers(resolve(given).build(), model.weighted_layers).inner(0).sent_as(Codec.named(up))
+
+
+def way_down(model: "Network | Program", down: str, delta: bool) -> Down:
+    """How theta goes down to boards with the model.
+
+    Raises ConfigError for a codec that is none, or a change without one.
+    """
+    if not isinstance(model, Network):
+        return PLAIN
+    return down_of(resolve({"down": down, "delta": delta}), model)

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from tinyfl import core
 from tinyfl.algorithms import ALL, Inner, Returns, Updates
 from tinyfl.codecs import FP32, Kind, decode
+from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
-from tinyfl.fleet import BOARD_CURE, UNSAVED, Event, Phis, Saved, summed
+from tinyfl.fleet import ALONE, BOARD_CURE, Context, Event, Phis, summed
 from tinyfl.link import SINE
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import confined
@@ -47,6 +48,8 @@ class _Slot:
     opener: Opener
     board: LinkedBoard | None = None
     id: str = ""
+    held: bytes = b""
+    """The SHA-256 of the weights that the board was last told to hold."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class _RoundWork:
     theta: F32
     base: bytes
     inner: Inner
-    saved: Saved
+    context: Context
     identified: dict[int, asyncio.Event]
     """Set for each device once its board, if any, is identified."""
 
@@ -101,14 +104,14 @@ class LinkFleet:
         self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
         self._thread.start()
 
-    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Updates:
+    def run(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Updates:
         """One round on the devices ``cohort``, summed exactly."""
-        return summed(cohort, theta, self.run_each(cohort, round, theta, inner, saved))
+        return summed(cohort, theta, self.run_each(cohort, round, theta, inner, context))
 
-    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, saved: Saved = UNSAVED) -> Phis:
+    def run_each(self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context = ALONE) -> Phis:
         """One round on the devices ``cohort``, with separate updates."""
         base, identified = sha256(floats(theta)).digest(), {int(d): asyncio.Event() for d in cohort}
-        outcomes = self._wait(self._cohort(_RoundWork(round, theta, base, inner, saved, identified)))
+        outcomes = self._wait(self._cohort(_RoundWork(round, theta, base, inner, context, identified)))
         phi = np.stack([each.phi for each in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
         loss = np.array([each.loss for each in outcomes], np.float32)
         ids = tuple(self._slots[device].id for device in identified)
@@ -157,6 +160,7 @@ class LinkFleet:
                 board = await self._connected(device, work)
                 async with limit(self.seconds):
                     await self._prepare(board, new, work)
+                    await self._send_theta(slot, board, work)
                     learnt = await self._learn(board, device, work)
         except LinkError as error:
             await _disconnect(slot)
@@ -210,7 +214,9 @@ class LinkFleet:
 
         Raises TooSmall, before sending anything, if the board has too little memory.
         """
-        described, need = board.description, self.network.arena_bytes(work.inner)
+        described, down = board.description, work.context.down
+        held = 4 * self.network.parameters if down and down.onto is not None else 0
+        need = self.network.arena_bytes(work.inner) + held
         if work.inner.returns is Returns.meta_gradient:
             raise Refused(f"board {described.id.hex()} ({described.board}) has no second derivatives. Say --algorithm fomaml.")
         if missing := [what for what in work.inner.needs if what not in described.inner]:
@@ -218,19 +224,40 @@ class LinkFleet:
                 f"board {described.id.hex()} ({described.board}) has an inner loop without {', '.join(missing)}, which this "
                 "algorithm needs. Flash it with the firmware of this version, or leave the board out."
             )
+        if down and (missing := [what for what in down.needs if what not in described.down]):
+            raise Refused(
+                f"board {described.id.hex()} ({described.board}) cannot take weights as {', '.join(missing)}. Flash it with "
+                "the firmware of this version, or leave --down and --delta out."
+            )
         if need > described.arena:
             raise TooSmall(
                 f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "
-                f"{described.id.hex()} ({described.board}) has {described.arena:,}. Choose a smaller --network, or --batch 1."
+                f"{described.id.hex()} ({described.board}) has {described.arena:,}. Choose a smaller --network, "
+                f"{'or leave --delta out' if held else 'or --batch 1'}."
             )
         if new and (await board.status()).state == BoardState.learning:
             await board.abort()
         if described.plan != self._plan_sha:
             await board.put_plan(self._plan)
 
+    async def _send_theta(self, slot: _Slot, board: LinkedBoard, work: _RoundWork) -> None:
+        """Sends theta as the round has it: its change only to a board that holds what it has changed from."""
+        down = work.context.down or Encoded(FP32, floats(work.theta))
+        holds, slot.held = bool(slot.held) and slot.held == down.onto, b""
+        if down.onto is None:
+            await board.put_encoded(down, self.seconds)
+            return
+        if holds:
+            try:
+                await board.put_encoded(down, self.seconds)
+            except Stale:  # it was restarted
+                holds = False
+        if not holds:
+            await board.put_weights(work.theta, self.seconds, held=True)
+        slot.held = work.base
+
     async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> _Outcome:
-        """The outcome of one device's round on its board."""
-        await board.put_weights(work.theta, self.seconds)
+        """The outcome of one device's round on its board, which has theta."""
         request, samples = await self._request(board.description, device, work)
         status = await board.train(request, self.seconds)
         if samples is not None:
@@ -264,8 +291,8 @@ class LinkFleet:
             inner=inner.to_bytes(),
             base=work.base,
             source=SINE if on_board else "",
-            run=work.saved.run,
-            saved=work.saved.rounds,
+            run=work.context.run,
+            saved=work.context.saved,
         )
         if on_board:
             return request, None
@@ -307,6 +334,6 @@ def _demand_round(status: Status, request: Round, total: int) -> None:
 
 
 async def _disconnect(slot: _Slot) -> None:
-    board, slot.board = slot.board, None
+    board, slot.board, slot.held = slot.board, None, b""
     if board is not None:
         await board.close()

@@ -124,7 +124,7 @@ class FleetGrid(FleetAddresses):
         request = read_request(messages[0].content, messages[0].metadata.message_type, self.defaults)
         devices: U32 = np.array([message.metadata.dst_node_id - 1 for message in messages], np.uint32)
         told = request.instructions
-        phis = self.fleet.run_each(devices, told.round, request.theta, told.inner, told.saved)
+        phis = self.fleet.run_each(devices, told.round, request.theta, told.inner, told.context)
         return one_by_one(devices, phis, request)
 
 

@@ -23,10 +23,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, Reco
 
 from tinyfl import __version__, core
 from tinyfl.algorithms import Inner, Updates
+from tinyfl.codecs import Codec
+from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, I64, MAX_CHANGE, U32, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
 from tinyfl.errors.words import plain
-from tinyfl.fleet import UNSAVED, Devices, Event, Saved, Stretch
+from tinyfl.fleet import ALONE, Context, Devices, Event, Stretch
 from tinyfl.networks import Network, from_plan
 
 RAW, NUMPY = "tinyfl.i64le", "numpy.ndarray"
@@ -73,8 +75,8 @@ SAME_VERSION = "Install the same version of tinyfl on all machines."
 class Instructions:
     """A node's part of a round: the inner loop, the round, and the sizes and seed that determine the cohort. With ``exact`` it
     replies with int64 sums instead of the mean theta. If ``devices`` are given, it replies with their separate updates.
-    ``saved`` is for what devices keep. If the cohort is not drawn from the seed, ``chosen`` names its devices: uint32, little
-    endian, the cohort of each round in ascending order.
+    ``context`` has what devices need besides. If the cohort is not drawn from the seed, ``chosen`` names its devices: uint32,
+    little endian, the cohort of each round in ascending order.
 
     With ``alphas`` it runs as many rounds from ``round`` on, and takes the outer step of TowardsMean after each; only a node of
     this process is asked for that."""
@@ -86,7 +88,7 @@ class Instructions:
     seed: int
     exact: bool
     devices: tuple[int, ...] = ()
-    saved: Saved = UNSAVED
+    context: Context = ALONE
     alphas: tuple[float, ...] = ()
     chosen: bytes = b""
 
@@ -123,7 +125,7 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             config["seed"],
             config["exact"],
             tuple(config.get("devices", ())),
-            Saved(config.get("run", 0), config.get("saved", 0)),
+            Context(config.get("run", 0), config.get("saved", 0), _read_down(config)),
             tuple(config.get("alphas", ())),
             config.get("chosen", b""),
         )
@@ -134,6 +136,21 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
         ) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{error}. {SAME_VERSION}") from error
+
+
+def down_values(down: Encoded | None) -> dict[str, Any]:
+    """The part of a message's config for boards, whose theta goes down as ``down``."""
+    if down is None:
+        return {}
+    onto = {} if down.onto is None else {"onto": down.onto}
+    return {"down": down.data, "codec": str(down.codec), **onto}
+
+
+def _read_down(config: Mapping[str, Any]) -> Encoded | None:
+    """Reads what ``down_values`` writes."""
+    if "down" not in config:
+        return None
+    return Encoded(Codec.named(config["codec"]), config["down"], config.get("onto"))
 
 
 def network_record(network: Network, trains: str = "task") -> ConfigRecord:

@@ -92,8 +92,8 @@ def answer(fleet: Fleet, devices: Devices, request: Request) -> RecordDict | Err
     told = request.instructions
     if told.devices:
         named: U32 = np.array(told.devices, np.uint32)
-        return _apart(named, fleet.run_each(named, told.round, request.theta, told.inner, told.saved), told)
-    return _content(fleet.run(cohort_at(devices, told), told.round, request.theta, told.inner, told.saved), request)
+        return _apart(named, fleet.run_each(named, told.round, request.theta, told.inner, told.context), told)
+    return _content(fleet.run(cohort_at(devices, told), told.round, request.theta, told.inner, told.context), request)
 
 
 def answer_stretch(fleet: StretchFleet, request: Request) -> RecordDict:

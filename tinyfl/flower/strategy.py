@@ -11,13 +11,14 @@ from flwr.serverapp.strategy import Strategy
 from tinyfl import core
 from tinyfl.aggregators import shown_record
 from tinyfl.algorithms import Algorithm, Inner, State, Updates, alpha_of_stretches
-from tinyfl.codecs.down import PLAIN, Down
+from tinyfl.codecs.down import PLAIN, Down, Encoded
 from tinyfl.core import F32, I64, U32
 from tinyfl.errors import ConfigError, LinkError, TrainingError
 from tinyfl.fleet import Event, Stretch, among, spans
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.messages import (
     Trouble,
+    down_values,
     instructions,
     metrics_record,
     read_phi,
@@ -88,6 +89,7 @@ class FleetStrategy(Strategy):
                 "gateways send sums, and a sampler learns from single updates. Give FleetStrategy each_device=True."
             )
         self.down, self._start = down, state.theta
+        self._encoded: Encoded | None = None
         self._last: tuple[Inner, ConfigRecord] | None = None
         self._requested: Mapping[int, Sequence[int]] = {}
         self._asked = 0
@@ -105,6 +107,8 @@ class FleetStrategy(Strategy):
             self._last[1]["chosen"] = self._cohorts().astype("<u4").tobytes()
         if inner.kept:
             self._last[1]["run"], self._last[1]["saved"] = self.run, self.saved() if self.saved else 0
+        if self._encoded:
+            self._last[1].update(down_values(self._encoded))
         return self._last[1]
 
     def configure_train(
@@ -121,7 +125,7 @@ class FleetStrategy(Strategy):
             told = ConfigRecord({**self._train_config(), "alphas": alphas})
             return [Message(RecordDict({"arrays": arrays, "config": told}), grid.get_node_ids()[0], MessageType.TRAIN)]  # type: ignore[index]
         self._requested = self._cohort_by_node(grid)
-        self._start = self._started()
+        self._start, self._encoded = self._started()
         if not self.down.plain:
             arrays = theta_record(self._start)
         if self.aggregator is not None:
@@ -224,12 +228,12 @@ class FleetStrategy(Strategy):
                 self.on_round(self.state, updates)
         return theta_record(self.state.theta), metrics_record(updates, inner.total)
 
-    def _started(self) -> F32:
-        """What the devices of this round start from.
+    def _started(self) -> tuple[F32, Encoded | None]:
+        """What the devices of this round start from, and how a board gets it.
 
         Raises TrainingError if theta has diverged."""
         try:
-            return self.down.start(self.state.theta, self.state.memory.get(STARTED))
+            return self.down.sent(self.state.theta, self.state.memory.get(STARTED))
         except ValueError as error:
             raise TrainingError(f"theta has diverged: {error}. Start a new run with a smaller --rate.") from error
 

@@ -20,6 +20,8 @@ from smpclient import SMPClient
 from smpclient.generics import SMPRequest, TEr1, TEr2, TRep, error_v1, error_v2
 from smpclient.requests.os_management import EchoWrite, ResetWrite
 
+from tinyfl.codecs import FP32
+from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, Code
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
 from tinyfl.errors.words import plain
@@ -62,7 +64,8 @@ class BoardState(IntEnum):
 class Description:
     """A board's description of itself, its texts safe to print: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store``
     is the size of the slot for a program, and ``inference`` the hash of the program in it; ``areas`` is the size of each of
-    the two areas that keep classes (0: none), and ``classes`` what can give the embedding of class means."""
+    the two areas that keep classes (0: none), ``classes`` what can give the embedding of class means, and ``down`` how weights
+    may be encoded."""
 
     protocol: int
     firmware: str
@@ -84,13 +87,14 @@ class Description:
     inference: bytes
     areas: int = 0
     classes: tuple[str, ...] = ()
+    down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Round:
     """A request for a round. ``inner`` is the record of its inner loop (tinyfl.algorithms.Inner), ``base`` the SHA-256 of the
     initial weights; ``source`` is a name from the board's description, or empty if the host feeds the samples. ``run`` and
-    ``saved`` are for what the device keeps (tinyfl.fleet.Saved)."""
+    ``saved`` are for what the device keeps (tinyfl.fleet.Context)."""
 
     round: int
     device: int
@@ -204,9 +208,18 @@ class LinkedBoard:
         """Sends the network's plan (tinyfl.networks.plan), which discards the board's weights."""
         await self.put(messages.PlanWrite, plan, within)
 
-    async def put_weights(self, theta: F32, within: float = WORK_SECONDS) -> None:
-        """Sends weights (parameters,), which stay in RAM. Raises Numeric if the guard refuses them."""
-        await self.put(messages.WeightsWrite, floats(theta), within, window=self._window)
+    async def put_weights(self, theta: F32, within: float = WORK_SECONDS, held: bool = False) -> None:
+        """Sends weights (parameters,), which stay in RAM; ``held``: also while the board learns. Raises Numeric if the guard
+        refuses them."""
+        await self.put_encoded(Encoded(FP32, floats(theta), b"" if held else None), within)
+
+    async def put_encoded(self, weights: Encoded, within: float = WORK_SECONDS) -> None:
+        """Sends ``weights`` as they are encoded. Raises Stale for a change of weights that the board does not hold, Numeric if
+        the guard refuses the result."""
+        form: dict[str, Any] = {} if weights.codec == FP32 else {"codec": weights.codec.kind.value}
+        if weights.onto is not None:
+            form["onto"] = weights.onto
+        await self.put(messages.WeightsWrite, weights.data, within, window=self._window, **form)
 
     async def train(self, round: Round, within: float = WORK_SECONDS) -> Status:
         """Starts a round and, with a source on the board, waits for its end.
@@ -293,9 +306,11 @@ class LinkedBoard:
         """Restarts the board. Connect again afterwards."""
         await self.request(ResetWrite(sequence=self.next()), ANSWER_SECONDS)
 
-    async def put(self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS, window: int = 1) -> None:
-        """Sends ``data`` in blocks, the first of which announces its length and hash."""
-        announced = {"len": len(data), "sha": sha256(data).digest()}
+    async def put(
+        self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS, window: int = 1, **form: Any
+    ) -> None:
+        """Sends ``data`` in blocks, the first of which announces its length, its hash and its ``form``."""
+        announced = {"len": len(data), "sha": sha256(data).digest(), **form}
         await self.blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each, window)
 
     async def blocks(

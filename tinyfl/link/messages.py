@@ -116,6 +116,8 @@ class DescribeReply(message.ReadResponse, _Reply):
     areas: Count = 0
     classes: Words = Field(default=[], max_length=64)
     """These two since protocol 4."""
+    down: Words = Field(default=[], max_length=64)
+    """In protocol 4, but not of its first boards."""
 
 
 class Describe(message.ReadRequest, _Request):
@@ -149,6 +151,8 @@ class WeightsWrite(message.WriteRequest, _Request):
     data: bytes
     len: int | None = None
     sha: bytes | None = None
+    codec: int | None = None
+    onto: bytes | None = None
 
 
 class WeightsBlock(message.ReadResponse, _Reply):

@@ -42,13 +42,13 @@ class Traffic:
 
 
 def round_traffic(
-    down: int, up: int, inner: bytes, buffer: int = BUFFER, *, encoded: bool = False, delta: bool = False
+    down: int, up: int, inner: bytes, buffer: int = BUFFER, *, encoded: bool = False, onto: int | None = None
 ) -> Traffic:
     """The traffic of a round for one device that gets ``down`` bytes of weights and sends ``up`` of an update: ``inner`` is the
     record of its inner loop, and ``buffer`` its longest message, in bytes. The weights that go down may be ``encoded``, and be
-    a change, ``delta``."""
+    held; ``onto`` are then the bytes that name those which they are a change of."""
     traffic, off, total = Traffic(), 0, down
-    form = encoded * (_keys("codec") + 1) + delta * (_keys("onto") + _head(HASH) + HASH)
+    form = encoded * (_keys("codec") + 1) + (0 if onto is None else _keys("onto") + _head(onto) + onto)
     while off < total:
         size = _write_block(off, total, 0, form)
         count = min(buffer - size - _head(buffer - size) + 1, total - off)

@@ -19,9 +19,10 @@ def device_cost(line: Line, board: str) -> dict[str, Any]:
     """
     network, inner = line.network, line.inner
     sample = 4 * (network.inputs + network.outputs)
-    traffic = traffic_of(network, inner, down=down_of(line.config, network))
+    down = down_of(line.config, network)
+    traffic = traffic_of(network, inner, down=down)
     cost = {
-        "learner_bytes": network.arena_bytes(inner),
+        "learner_bytes": network.arena_bytes(inner) + down.held_bytes,
         "held": inner.held,
         "held_bytes": (inner.held - 1) * sample,
         "down": traffic.down,
@@ -34,7 +35,7 @@ def device_cost(line: Line, board: str) -> dict[str, Any]:
 
 def _on(line: Line, board: str, held_bytes: int) -> dict[str, Any]:
     (chosen,) = boards.select(board)
-    found = learning_cost(line.network, chosen, inner=line.inner)
+    found = learning_cost(line.network, chosen, inner=line.inner, down=down_of(line.config, line.network))
     work = found.work[-1]
     return {
         "board": found.board,
