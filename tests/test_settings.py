@@ -198,6 +198,7 @@ def test_a_number_is_taken_at_its_bounds_and_refused_beyond(name: str) -> None:
     takers = [task for task in TASKS if SETTINGS[name].concerns(task, None)]
     base |= {"task": "npz" if "npz" in takers else takers[0]} if SETTINGS[name].of == "task" else {}
     base |= {"episodes": "classes"} if base.get("task") == "npz" else {}
+    base |= {"update_clip": 0.0, "cohort": high} if name == "buffer" else {}
     for value in (low, high):
         assert getattr(resolve({**base, name: SETTINGS[name].kind(value)}), name) == value
     for value in (low - 1, 2 * high):

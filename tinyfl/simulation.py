@@ -20,6 +20,7 @@ from tinyfl.errors import ConfigError, InstallError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
+from tinyfl.flower.asynchronous import Asynchronous
 from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.networks import Network, starts_from
 from tinyfl.registry.own import own_code
@@ -27,6 +28,7 @@ from tinyfl.registry.shown import shots_of
 from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import elsewhere, evaluation, floors
+from tinyfl.runs.arrivals import in_real_time, to_replay
 from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, theta_sha256
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
@@ -105,6 +107,7 @@ def simulate(
     *,
     config: Path | str | None = None,
     resume: Path | str | None = None,
+    replay: Path | str | None = None,
     out: Path | str | None = None,
     threads: int = 0,
     lanes: int = 0,
@@ -124,7 +127,8 @@ def simulate(
 
     Without ``page`` the run has no report; ``tinyfl report`` writes it later.
     ``resume`` continues the run in that directory, to the same theta, bit for bit; its data, and a network that is a file, may
-    be at other paths by then. ``threads``, ``lanes`` and ``memory`` change only the speed. ``memory`` ("200M", "2G") bounds
+    be at other paths by then. ``replay`` repeats the asynchronous run in that directory on simulated devices, which arrive as
+    they did there (docs/late.md). ``threads``, ``lanes`` and ``memory`` change only the speed. ``memory`` ("200M", "2G") bounds
     what simulated devices take at once beyond the interpreter, the data set and theta (tinyfl.tasks.memory). ``on_event``
     receives the boards' events, from another thread; ``on_note``, before the first round, the changes to the user's data and
     network, and at the end a line if figures could not be drawn. ``over`` opens the grid of the rounds; without it the whole
@@ -140,21 +144,26 @@ def simulate(
     except ValueError as error:
         raise ConfigError(f"{error}. Leave --threads and --lanes out for the fastest.") from error
     report = progress or notebook.line() or (lambda _: None)
-    file, resumption = Path(config) if config is not None else None, None
+    file, resumption, log = Path(config) if config is not None else None, None, b""
     if resume is not None:
-        if out is not None:
-            raise ConfigError("a resumed run stays in its directory: leave --out out.")
+        if out is not None or replay is not None:
+            option = "--out" if out is not None else "--replay"
+            raise ConfigError(f"a resumed run stays in its directory, and what it is: leave {option} out.")
         path = Path(resume)
         resumption = resumed(RunDirectory(path), options, file, load)
         job = _prepare(resumption.wanted, resumption.learner, engine, report)
     else:
+        if replay is not None:
+            if file:
+                raise ConfigError("a replay has the settings of its run: leave the config out.")
+            options, log = to_replay(Path(replay), options)
         path, job = _new(options, file, Path(out) if out else None, engine, report, load)
     directory = Resumable(path, job.config.words)
     with directory.locked():
         if resumption:
             resumption.take_over(directory)
         else:
-            directory.start(job.config)
+            directory.start(job.config, log)
         tell = on_note or str
         for note in (*(resumption.notes if resumption else ()), *job.notes, *(figures.missed() if page else ())):
             tell(note)
@@ -217,13 +226,14 @@ def _train(
         net, own = job.without_head(theta)
         validated = validator(
             job.task, net, shots=min(config.shots), adapt_lr=config.adapt_lr or None, clip=config.clip,
-            gradients=config.cohort * job.algorithm.inner(0).total, adaptation=job.algorithm.adaptation, engine=job.engine,
+            gradients=config.per_round * job.algorithm.inner(0).total, adaptation=job.algorithm.adaptation, engine=job.engine,
         )  # fmt: skip
         return validated(rounds, own)
 
     sites = job.task.digest if isinstance(job.task, Elsewhere) else ""
     with place(config, work, report_event) as (grid, boards):
-        run = Federation(
+        kind = Asynchronous if config.buffer else Federation
+        run = kind(
             directory, config, job.algorithm, grid, start, job.progress, report_event, unit, validate, sites, job.sampler,
             job.down,
         )  # fmt: skip
@@ -255,11 +265,17 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
             "does after training, with as many classes. Leave it out."
         )
     algorithm = algorithm_of(config, learner.network)
+    if config.buffer and algorithm.inner(0).kept:
+        raise ConfigError(
+            "--buffer goes with devices that keep nothing from round to round. Give --local-start reconstructed, or leave "
+            "--buffer out."
+        )
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
-    learner = replace(learner, notes=(*learner.notes, *restated(config), *told(config.sampling, config.embedding)))
+    more = *restated(config), *told(config.sampling, config.embedding), *in_real_time(config)
+    learner = replace(learner, notes=(*learner.notes, *more))
     chooses = sampler(
         config.sampling, config.embedding, task=learner.task, samples=algorithm.inner(0).samples, seed=config.seed,
         size=config.cohort, fleet_size=config.devices,
@@ -316,7 +332,7 @@ def _result(
     config, net = job.config, job.network
     inner = job.algorithm.inner(0)
     rounds, validation = outcome.state.round, outcome.validation
-    device_rounds = rounds * config.cohort
+    device_rounds = rounds * config.per_round
     return {
         "task": config.task,
         "algorithm": config.algorithm,

@@ -36,6 +36,9 @@ def run(
     federation: Annotated[str, option("Run on this federation of Flower's configuration.", FLEET, "NAME")] = "",
     out: Annotated[Path | None, option("Run directory. Default: a new one in runs/.", RUN, "FOLDER")] = None,
     resume: Annotated[Path | None, option("Continue the run in this directory.", RUN, "FOLDER")] = None,
+    replay: Annotated[
+        Path | None, option("Repeat the run with --buffer in this directory, arrival by arrival.", RUN, "FOLDER", common=False)
+    ] = None,
     threads: Annotated[int, option("Threads; 0: all processors. Changes no result.", RUN, "N", common=False)] = 0,
     lanes: Annotated[
         int, option("Devices in lockstep (SIMD): 16, 8, 4 or 1; 0: the most. Changes no result.", RUN, "N", common=False)
@@ -63,11 +66,13 @@ def run(
 
     def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
         return simulate(
-            config=config, resume=resume, out=out, threads=threads, lanes=lanes, memory=memory, progress=progress,
-            on_event=on_event, on_note=show.note, **options,
+            config=config, resume=resume, replay=replay, out=out, threads=threads, lanes=lanes, memory=memory,
+            progress=progress, on_event=on_event, on_note=show.note, **options,
         )  # fmt: skip
 
     if federation:
+        if replay:
+            raise ConfigError("a replay is for this machine: leave --federation out.")
         from tinyfl.deployment.submit import run_on
 
         result = run_on(federation, config=config, resume=resume, out=out, options=options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from tinyfl.config.defaults import OF_AN_ALGORITHM, OTHER_ALGORITHM, OWN_WAYS, defaults, unsaid
+from tinyfl.config.late import check_late
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.sampling import check_sampling
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
@@ -94,6 +95,11 @@ class Config(Settings):
     def trains_classes(self) -> bool:
         """Whether its algorithm trains one classifier of all classes."""
         return self.chosen("algorithm").trains == "classes"
+
+    @property
+    def per_round(self) -> int:
+        """The number of devices whose updates make a round."""
+        return self.buffer or self.cohort
 
     @property
     def reading(self) -> "Reading":
@@ -236,6 +242,7 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
         config = replace(config, cohort=config.devices)
     _check_aggregator(config)
     check_sampling(config)
+    check_late(config)
     # A private round in which nobody took part would be nothing but noise.
     return replace(config, minimum=max(config.minimum, 1)) if config.noise else config
 

@@ -36,7 +36,7 @@ def fit(config: Config, net: Network, training_samples: int) -> Config:
     """``config`` with what nobody gave chosen for the network ``net`` and the number of ``training_samples``."""
     rate = min(config.rate, float(f"{STEEP / _widest(net):.1g}"))
     passes = MANY if any(layer.kind is Kind.conv for layer in net.placed) else PASSES * sqrt(config.rate / rate)
-    rounds = min(max(int(passes * training_samples) // (config.samples * config.cohort), FEWEST), MOST)
+    rounds = min(max(int(passes * training_samples) // (config.samples * config.per_round), FEWEST), MOST)
     chosen: dict[str, Any] = {"network": net.name, "rounds": rounds, "rate": rate}
     return replace(config, **{name: chosen[name] for name in config.unsaid}, unsaid=())
 

@@ -22,6 +22,9 @@ AGGREGATION, LINK, RUN = "Aggregation and privacy", "Link", "Run"
 
 MAX_ROUNDS = 1 << 31
 
+MAX_BUFFER = 4096
+"""tinyfl.core.MAX_SUMMED / tinyfl.late.WHOLE: exact sums of weighted updates hold no more."""
+
 SCHEDULES = ("constant", "linear", "cosine")
 """Those of tinyfl.algorithms.schedules."""
 
@@ -102,6 +105,25 @@ def _codec(value: Any) -> str:
     from tinyfl.codecs import Codec
 
     return str(Codec.named(str(value)))
+
+
+def _slow(value: Any) -> str:
+    share, factor = slow_devices(str(value))
+    return f"{share:g}:{factor:g}" if value else ""
+
+
+def slow_devices(slow: str) -> tuple[float, float]:
+    """The share of slow devices, and their factor.
+
+    Raises ConfigError for what is neither SHARE:FACTOR nor empty.
+    """
+    try:
+        share, factor = map(float, slow.split(":")) if slow else (0.0, 1.0)
+    except ValueError:
+        share, factor = -1.0, 0.0
+    if not (0 <= share <= 1 and 0 < factor <= 1e6):
+        raise ConfigError(f"slow is {plain(slow, 40)!r}. Give a share of the devices and a factor, such as --slow 0.33:10.")
+    return share, factor
 
 
 def _continued(value: Any) -> tuple[tuple[int, int], ...]:
@@ -270,6 +292,12 @@ class Settings:
     up: str = setting(
         "How updates go up: fp32; or their change as fp16, int8, int4, or top:P, the P % largest.", LINK,
         default="fp32", read=_codec, newer=True)
+    buffer: int = setting(
+        "Asynchronous rounds: --cohort devices are always at work, and a step of the server waits for N of them; 0: for all.",
+        LINK, default=0, bounds=(0, MAX_BUFFER), newer=True)
+    slow: str = setting(
+        "with --buffer: SHARE:FACTOR of simulated devices, such as 0.33:10, a third of which takes ten times as long.", LINK,
+        metavar="SHARE:FACTOR", default="", read=_slow, newer=True)
     seconds: float = setting(
         "Time limit for a board's part of a round.", FLEET, of_a_node=True, default=60.0, bounds=(0.1, 1e6), may_change=True)
     fleet: tuple[Part, ...] = setting(

@@ -174,9 +174,9 @@ class Federation:
                     self._save()
                     raise
         state, left_out, validation = self._snapshot.state, self._snapshot.tally.left_out, self._snapshot.validation
-        if sum(left_out.values()) >= state.round * self.config.cohort:
+        if sum(left_out.values()) >= state.round * self.config.per_round:
             raise TrainingError(
-                f"not one of {state.round * self.config.cohort:,} updates was usable ({dict(left_out)}): "
+                f"not one of {state.round * self.config.per_round:,} updates was usable ({dict(left_out)}): "
                 f"{diverged(left_out, self.config) or self._cure(range(self.config.devices)) + '.'}"
             )
         without = failed(self.directory.path, self.parts)
@@ -189,6 +189,13 @@ class Federation:
         )
 
     def _rounds(self) -> None:
+        self._learn()
+        if (held := self._validated(self._snapshot.state)) is not self._snapshot.validation:  # the run got fewer rounds
+            self._snapshot = replace(self._snapshot, validation=held)
+        if self._saved_round < self._snapshot.state.round:
+            self._save()
+
+    def _learn(self) -> None:
         from tinyfl.flower.messages import theta_record
         from tinyfl.flower.strategy import FleetStrategy
 
@@ -215,10 +222,6 @@ class Federation:
             strategy.until = min(done - done % every + every, self.config.rounds)
             while left := strategy.messages(self.grid):
                 strategy.start(self.grid, theta_record(self._snapshot.state.theta), num_rounds=left)
-        if (held := self._validated(self._snapshot.state)) is not self._snapshot.validation:  # the run got fewer rounds
-            self._snapshot = replace(self._snapshot, validation=held)
-        if self._saved_round < self._snapshot.state.round:
-            self._save()
 
     def _stops(self) -> bool:
         """Whether the run stops early."""
@@ -374,18 +377,21 @@ class Federation:
     def _log_round(self, updates: Updates, counts: bool) -> None:
         """Logs the round that has just ended: its cohort, the absent devices by reason, and its seconds by node."""
         now = time.monotonic()
-        record = {
+        self._log.add(self._record_of(updates, counts, now - self._round_began))
+        self._round_began = now
+
+    def _record_of(self, updates: Updates, counts: bool, seconds: float) -> dict[str, Any]:
+        """The record of a round in rounds.jsonl."""
+        return {
             "round": self._snapshot.state.round + 1,
             "counts": counts,
             "cohort": spans(self._cohorts(1)[0]),
             "updates": updates.devices,
             "loss": _number(updates.loss * self.unit),
             "absent": _spans_by_reason(updates.absent),
-            "seconds": round(now - self._round_began, 4),
+            "seconds": round(seconds, 4),
             "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
         }
-        self._log.add(record)
-        self._round_began = now
 
     def _log_stretch(self, stretch: Stretch) -> None:
         """Logs rounds one after another, as _log_round does. Their seconds are equal shares."""
@@ -407,7 +413,7 @@ class Federation:
         self._metrics.add(record)
         if self.progress:
             done, loss = record["round"], float("nan") if record["loss"] is None else record["loss"]
-            speed = done * self.config.cohort / max(self._seconds(), 1e-9)
+            speed = done * self.config.per_round / max(self._seconds(), 1e-9)
             self.progress(Progress("learning", done, self.config.rounds, loss, speed))
 
 

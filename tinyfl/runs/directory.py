@@ -45,6 +45,9 @@ CHECKPOINT_FIELDS = (
 
 MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "sites_sha256", "validation", "best"), "memory."
 
+REPLAYED = "replayed.jsonl"
+"""The rounds whose arrivals a run replays."""
+
 DEVICES = "devices.csv"
 """The results of single devices, if sites have sent them."""
 
@@ -159,12 +162,14 @@ class RunDirectory:
             (self.path / LOCK).unlink()
             self.path.rmdir()
 
-    def start(self, config: Config) -> None:
-        """Writes the config of a new run.
+    def start(self, config: Config, log: bytes = b"") -> None:
+        """Writes the config of a new run, and the ``log`` that it replays, if any.
 
         Raises RunError if the directory already holds one.
         """
         self._demand_new()
+        if log:
+            write_whole(self.path / REPLAYED, log)
         write_whole(self.path / CONFIG, config.to_toml().encode())
 
     def change(self, before: Config, after: Config) -> None:

@@ -220,6 +220,14 @@ class RoundRecord(Round):
     absent: dict[str, Spans]
 
 
+class ArrivalsRecord(RoundRecord):
+    """The same of an asynchronous round: the device and the version that it started from, of each arrival in order, and the
+    virtual time of the last; null on real clocks."""
+
+    arrivals: list[tuple[Count, Count]]
+    time: Number | None
+
+
 class Metric(Round):
     """A line of metrics.jsonl. ``loss`` is null if it is not finite."""
 

@@ -50,7 +50,7 @@ class Line:
     @property
     def gradients(self) -> int:
         """Sample gradients of a run."""
-        return self.config.rounds * self.config.cohort * self.inner.total
+        return self.config.rounds * self.config.per_round * self.inner.total
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def completed(study: Study, settings: Mapping[str, Any], code: Code) -> tuple[Co
     config, learner = fitted(resolved(settings, code))
     inner = algorithm_of(config, learner.network).inner(0)
     if study.gradients is not None:
-        config = replace(config, rounds=rounds_for(study.gradients, config.cohort * inner.total))
+        config = replace(config, rounds=rounds_for(study.gradients, config.per_round * inner.total))
     if study.curve:
         config = replace(config, evaluate_every=max(config.rounds // study.curve, 1))
     return config, learner, inner

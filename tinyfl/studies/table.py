@@ -175,7 +175,7 @@ def _curve(line: Line, results: Sequence[Result], key: str, cost: Row) -> list[R
         values = [each.get(number) for each in at]
         if any(value is None for value in values):
             continue
-        device_rounds = number * line.config.cohort
+        device_rounds = number * line.config.per_round
         points.append(
             {
                 "gradients": device_rounds * line.inner.total,
