@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from once import QUICKLY
 from test_docs import PAGES, ROOT, blocks, name
 
 from tinyfl import __version__
@@ -34,7 +35,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if find_spec(module) is None:
             pytest.skip(f"needs {module}: pip install 'tinyfl[test]'")
     folder = tmp_path_factory.mktemp("packed")
-    options = ["--no-deps", "--no-build-isolation", "-w", folder]
+    options = ["--no-deps", "--no-build-isolation", *QUICKLY, "-w", folder]
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", *options, ROOT], check=True)
     build_sdist = "import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build_sdist, folder], cwd=ROOT, check=True, capture_output=True)

@@ -39,8 +39,8 @@ def test_damaged_programs_where_pointers_have_32_bits(tmp_path: Path) -> None:
         pytest.skip("runs programs of 32-bit x86, which takes Linux on x86-64")
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "x86-linux-musl"]
     program = damage.build(tmp_path, zig, ["-fsanitize=undefined", "-O1"])
-    answers = damage.damaged_programs(program, tmp_path, 20_000, seed=2)
-    assert min(answers["refused"], answers["ran"]) > 5_000
+    answers = damage.damaged_programs(program, tmp_path, 5_000, seed=2)
+    assert min(answers["refused"], answers["ran"]) > 1_000
 
 
 def test_damaged_files(sanitized: Path) -> None:

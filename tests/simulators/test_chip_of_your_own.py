@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from once import QUICKLY
 from probe import need
 from test_docs import ROOT, Block, blocks
 
@@ -81,7 +82,7 @@ def tool(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / "behind.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "-q"]
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", tree], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", *QUICKLY, "-e", tree], check=True)
     return folder / "bin"
 
 
