@@ -1,5 +1,6 @@
 """The rounds of an asynchronous run (tinyfl.late): the same logs, checkpoints and conditions as of any other."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 
 from tinyfl.algorithms import Updates
 from tinyfl.config.settings import slow_devices
-from tinyfl.core import F32, U32
+from tinyfl.core import U32
 from tinyfl.errors import ConfigError, TrainingError
+from tinyfl.fleet import Context
 from tinyfl.flower.rounds import Federation
-from tinyfl.late import Arrival, combined
+from tinyfl.late import Arrival, Work, combined
 from tinyfl.late.course import MEMORY, Course, Drawn, Logged, Starts, seconds_of
 from tinyfl.late.working import Live, Replayed, Simulated, Working
 from tinyfl.runs.arrivals import replayed
@@ -27,7 +29,7 @@ class Asynchronous(Federation):
         starts, working = self._ways()
         with closing(working):
             for each in self._course.at_work:
-                working.begin([each], self._course.thetas[each.version], self.algorithm.inner(each.version))
+                self._begin([each], working)
             while self._snapshot.state.round < self.config.rounds and not self._stops():
                 self._start(starts, working)
                 self._take(working.next(self._course.at_work))
@@ -51,18 +53,19 @@ class Asynchronous(Federation):
         version = self._snapshot.state.round
         started = starts.next(self._course, version, [each.device for each in self._buffer])
         if started:
-            theta = self._course.thetas[version] if version in self._course.thetas else self._down_theta()
-            self._course.begin(started, theta)
-            working.begin(started, theta, self.algorithm.inner(version))
+            self._course.begin(started, self._snapshot.state.theta)
+            self._begin(started, working)
 
-    def _down_theta(self) -> F32:
-        """Theta as devices get it.
+    def _begin(self, started: Sequence[Work], working: Working) -> None:
+        """Hands their version's theta, as it goes down, to devices.
 
         Raises TrainingError if it has diverged."""
+        version = started[0].version
         try:
-            return self._down.start(self._snapshot.state.theta, None)
+            theta, encoded = self._down.sent(self._course.thetas[version], None)
         except ValueError as error:
             raise TrainingError(f"theta has diverged: {error}. Start a new run with a smaller --rate.") from error
+        working.begin(started, theta, self.algorithm.inner(version), Context(down=encoded))
 
     def _take(self, arrived: Arrival) -> None:
         """Takes an arrival into the buffer, and the server's step once that is full."""

@@ -24,7 +24,7 @@ MEMORY = "late."
 @dataclass
 class Course:
     """An asynchronous run at some moment: the devices at work, in the order of their start; the theta of each version that one
-    of them has started from, as devices got it; the number of starts so far; and the time."""
+    of them has started from; the number of starts so far; and the time."""
 
     at_work: list[Work] = field(default_factory=list)
     thetas: dict[int, F32] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Course:
     time: float = 0.0
 
     def begin(self, started: Sequence[Work], theta: F32) -> None:
-        """Counts devices that have ``started`` from the same version, whose ``theta`` they got."""
+        """Counts devices that have ``started`` from the same version, whose theta is ``theta``."""
         self.at_work += started
         self.starts += len(started)
         self.thetas |= {each.version: theta for each in started}

@@ -11,15 +11,15 @@ import numpy as np
 from tinyfl.algorithms import Inner
 from tinyfl.core import F32
 from tinyfl.errors import RunError
-from tinyfl.fleet import Fleet
+from tinyfl.fleet import Context, Fleet
 from tinyfl.late import Arrival, Work
 
 
 class Working(Protocol):
     """Devices at work."""
 
-    def begin(self, started: Sequence[Work], theta: F32, inner: Inner) -> None:
-        """Devices start from ``theta``, all of one version, with its inner loop."""
+    def begin(self, started: Sequence[Work], theta: F32, inner: Inner, context: Context) -> None:
+        """Devices start from ``theta``, all of one version, with its inner loop and context."""
 
     def next(self, at_work: Sequence[Work]) -> Arrival:
         """The next arrival of those ``at_work``, all of which have begun."""
@@ -33,17 +33,18 @@ class Simulated:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._waiting: dict[int, tuple[F32, Inner, list[int]]] = {}
+        self._waiting: dict[int, tuple[tuple[F32, Inner, Context], list[int]]] = {}
         self._learnt: dict[tuple[int, int], Arrival] = {}
 
-    def begin(self, started: Sequence[Work], theta: F32, inner: Inner) -> None:
+    def begin(self, started: Sequence[Work], theta: F32, inner: Inner, context: Context) -> None:
         for each in started:
-            self._waiting.setdefault(each.version, (theta, inner, []))[2].append(each.device)
+            self._waiting.setdefault(each.version, ((theta, inner, context), []))[1].append(each.device)
 
     def next(self, at_work: Sequence[Work]) -> Arrival:
         work = min(at_work, key=lambda each: each.due)
         if (work.device, work.version) not in self._learnt:
-            arrived = learn(self._fleet, self._waiting[work.version][2], work.version, *self._waiting.pop(work.version)[:2])
+            given, devices = self._waiting.pop(work.version)
+            arrived = learn(self._fleet, devices, work.version, *given)
             self._learnt |= {(each.device, each.version): each for each in arrived}
         return replace(self._learnt.pop((work.device, work.version)), time=work.due)
 
@@ -73,13 +74,13 @@ class Live:
         self._fleet, self._pool = fleet, ThreadPoolExecutor(places, "tinyfl-late")
         self._arrived: SimpleQueue[Arrival | BaseException] = SimpleQueue()
 
-    def begin(self, started: Sequence[Work], theta: F32, inner: Inner) -> None:
+    def begin(self, started: Sequence[Work], theta: F32, inner: Inner, context: Context) -> None:
         for each in started:
-            self._pool.submit(self._learn, each, theta, inner)
+            self._pool.submit(self._learn, each, theta, inner, context)
 
-    def _learn(self, work: Work, theta: F32, inner: Inner) -> None:
+    def _learn(self, work: Work, theta: F32, inner: Inner, context: Context) -> None:
         try:
-            (arrival,) = learn(self._fleet, [work.device], work.version, theta, inner)
+            (arrival,) = learn(self._fleet, [work.device], work.version, theta, inner, context)
             self._arrived.put(arrival)
         except BaseException as error:  # whoever waits for an arrival raises it
             self._arrived.put(error)
@@ -94,10 +95,10 @@ class Live:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def learn(fleet: Fleet, devices: Sequence[int], version: int, theta: F32, inner: Inner) -> list[Arrival]:
+def learn(fleet: Fleet, devices: Sequence[int], version: int, theta: F32, inner: Inner, context: Context) -> list[Arrival]:
     """The inner loops of devices from ``theta``, on their samples of round ``version``."""
     numbers = np.array(sorted(devices), np.uint32)
-    phis = fleet.run_each(numbers, version, theta, inner)
+    phis = fleet.run_each(numbers, version, theta, inner, context)
     return [
         Arrival(device, version, theta, phi, loss, reason)
         for device, phi, loss, reason in zip(numbers.tolist(), phis.phi, phis.loss.tolist(), phis.reasons, strict=True)
