@@ -9,10 +9,10 @@ virtual time. All three have 16 devices at work, start from the same weights, an
 - ``deadline``: a round lasts a unit, and slow devices are late: left out;
 - ``buffer K``: asynchronous rounds of K arrivals, as `tinyfl simulate --buffer K` has them.
 
-Slow are ``any`` devices, drawn by the seed, or those of the ``largest`` amplitude: then who leaves them out never sees such tasks.
-The loss is the mean squared error on 300 unseen devices after 10 full-batch steps on 10 samples, at the better of two rates; and
-that on the third of them with the largest amplitude. ``time`` is the virtual time until the loss is at most that of ``wait`` at the
-end, at the first of 60 measurements. +- is half of a 95 % interval over seeds (Student's t).
+Slow are ``any`` devices, drawn by the seed, or those of the ``largest`` amplitude: who leaves them out never sees such tasks.
+The loss is the mean squared error on 300 unseen devices after 10 full-batch steps on 10 samples, at the better of two rates;
+and that on the third of them with the largest amplitude. ``time`` is the virtual time until the loss is at most that of ``wait``
+at the end, at the first of 60 measurements. +- is half of a 95 % interval over seeds (Student's t).
 """
 
 import sys

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinyfl
@@ -25,6 +25,7 @@ from tinyfl.fleet import draw_cohort
 from tinyfl.flower import rounds
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Progress
+from tinyfl.flower.server_app import over_nodes
 from tinyfl.late import WHOLE, Arrival, Work, combined, weight
 from tinyfl.late.course import MEMORY, NEXT, SLOW, Course, Drawn, draw_next, seconds_of
 from tinyfl.networks import network
@@ -213,6 +214,7 @@ def test_a_draw_is_of_those_that_are_free(data: st.DataObject) -> None:
     assert draw_next(seed, number, devices, taken) == free[word * len(free) >> 32]
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 99), st.integers(1, 9), st.integers(0, 5), st.integers(1, 9), st.floats(0, 1))
 def test_places_stay_filled_and_no_device_counts_twice_in_a_round(
     seed: int, places: int, more: int, buffer: int, share: float
@@ -220,7 +222,7 @@ def test_places_stay_filled_and_no_device_counts_twice_in_a_round(
     devices, buffer = places + more, min(buffer, places)
     drawn = Drawn(seed, places, seconds_of(seed, devices, share, 3.0))
     course, theta, arrived, version = Course(), np.zeros(1, np.float32), list[int](), 0
-    for _ in range(60):
+    for _ in range(30):
         course.begin(drawn.next(course, version, arrived), theta)
         working = [each.device for each in course.at_work]
         assert len(working) == min(places, devices - len(arrived))
@@ -385,3 +387,19 @@ def test_a_defect_in_a_device_ends_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(ZeroDivisionError, match="a defect"):
         tinyfl.simulate(out=tmp_path / "run", over=on(hold), **LIVE)
+
+
+@pytest.mark.usefixtures("built_before")
+def test_emulated_boards_and_simulated_devices_arrive_in_real_time_and_a_replay_has_their_theta(tmp_path: Path) -> None:
+    fleet = [{"board": "mps2-an386", "count": 3}, {"native": 2}]
+    options = {**RUN, "slow": "", "devices": 5, "fleet": fleet, "cohort": 4, "buffer": 2, "rounds": 10, "down": "int8"}
+    run = tinyfl.simulate(out=tmp_path / "run", **options)
+    assert {device for line in log_of(run.path) for device, _ in line["arrivals"]} == set(range(5))
+    assert not run.result["left_out"]
+    again = tinyfl.simulate(replay=run.path, out=tmp_path / "again")
+    assert again.theta.tobytes() == run.theta.tobytes()
+
+
+def test_a_federation_is_refused_before_it_is_asked_for_anything() -> None:
+    with pytest.raises(ConfigError, match="without --federation"), over_nodes(None, resolve(RUN), None, print):  # type: ignore[arg-type]
+        pass

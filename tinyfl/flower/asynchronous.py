@@ -10,7 +10,7 @@ import numpy as np
 from tinyfl.algorithms import Updates
 from tinyfl.config.settings import slow_devices
 from tinyfl.core import U32
-from tinyfl.errors import ConfigError, TrainingError
+from tinyfl.errors import TrainingError
 from tinyfl.fleet import Context
 from tinyfl.flower.rounds import Federation
 from tinyfl.late import Arrival, Work, combined
@@ -38,8 +38,7 @@ class Asynchronous(Federation):
         """Who starts, and how devices work."""
         from tinyfl.flower.grid import FleetGrid
 
-        if not isinstance(self.grid, FleetGrid):
-            raise ConfigError("--buffer is for a fleet on this machine, and not for a federation. Leave one of them out.")
+        assert isinstance(self.grid, FleetGrid)
         fleet, config = self.grid.fleet, self.config
         log = replayed(self.directory, config)
         if log is not None:

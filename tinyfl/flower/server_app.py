@@ -127,6 +127,11 @@ def over_nodes(
     grid: Grid, config: Config, work: Training, on_event: Callable[[Event], None]
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the connected nodes, which together serve all devices of the run."""
+    if config.buffer:
+        raise ConfigError(
+            "--buffer is for a fleet on one machine: a federation's nodes answer a whole round at a time. Leave it out, or run "
+            "it without --federation."
+        )
     if config.own_data and config.network.endswith(WEIGHTS) and not config.standardise:
         raise ConfigError(
             "the nodes of a federation cannot standardise their data as an earlier run did. Give --standardise, or run it here."
