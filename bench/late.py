@@ -11,8 +11,8 @@ virtual time. All three have 16 devices at work, start from the same weights, an
 
 Slow are ``any`` devices, drawn by the seed, or those of the ``largest`` amplitude: who leaves them out never sees such tasks.
 The loss is the mean squared error on 300 unseen devices after 10 full-batch steps on 10 samples, at the better of two rates;
-and that on the third of them with the largest amplitude. ``time`` is the virtual time until the loss is at most that of ``wait``
-at the end, at the first of 60 measurements. +- is half of a 95 % interval over seeds (Student's t).
+and that on the third of them with the largest amplitude. ``time`` is the virtual time until the loss is at most that of
+``wait`` at the end, at the first of 60 measurements. +- is half of a 95 % interval over seeds (Student's t).
 """
 
 import sys
