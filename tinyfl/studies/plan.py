@@ -165,14 +165,14 @@ def _seconds(config: Config, learner: Learner, inner: Inner) -> float:
     engine, theta = Engine(threads=1), learner.start
     fleet = NativeFleet(learner.task, learner.network, config.devices, engine)
     algorithm = algorithm_of(config, learner.network)
-    at_once = fleet.stretch(inner, config.cohort) if alpha_of_stretches(algorithm) else 1
+    at_once = fleet.stretch(inner, config.cohort) if alpha_of_stretches(algorithm) and not config.buffer else 1
     done, began = 0, time.monotonic()
     while time.monotonic() - began < TRIAL_SECONDS or not done:
         if at_once > 1:
             devices = draw_cohorts(config.seed, range(done, done + at_once), config.cohort, config.devices)
             fleet.run_stretch(devices, done, theta, inner, np.zeros(at_once))
         else:
-            fleet.run(draw_cohort(config.seed, done, config.cohort, config.devices), done, theta, inner)
+            fleet.run(draw_cohort(config.seed, done, config.per_round, config.devices), done, theta, inner)
         done += at_once
     rounds = (time.monotonic() - began) / done * config.rounds
     return rounds + _evaluation_seconds(config, learner, engine)
