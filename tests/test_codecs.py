@@ -91,8 +91,9 @@ def test_a_device_whose_change_cannot_be_encoded_is_left_out_and_keeps_what_it_h
     assert not updates.sum.any()
 
 
-def replayed(up: str, down: Down, rounds: int, cohort: int, seed: int = 0) -> F32:
+def replayed(up: str, down: Down, rounds: int, cohort: int, seed: int = 0, feedback: bool = False) -> F32:
     """Theta after TinyReptile's rounds by the formulas of Down, from single updates."""
+    lost = dict.fromkeys(range(RUN["devices"]), np.zeros(NET.parameters, np.float32))
     algorithm = with_layers(resolve({**RUN, "seed": seed, "rounds": rounds}).build(), NET.weighted_layers)
     state, before = State(0, NET.initial_weights(seed)), None
     devices = NativeFleet(Sine(seed), NET, RUN["devices"])
@@ -102,9 +103,14 @@ def replayed(up: str, down: Down, rounds: int, cohort: int, seed: int = 0) -> F3
         if down.codec != FP32 and not (down.delta and before is None):
             base = before if down.delta and before is not None else np.zeros_like(start)
             start = base + decode(down.codec, encode(down.codec, state.theta - base, down.arrays), down.arrays)
-        phis = devices.run_each(draw_cohort(seed, round, cohort, RUN["devices"]), round, start, inner).phi
-        inner = inner.sent_as(Codec.named(up))
-        moved = [(sent_by(inner, start, phi) if up != "fp32" else phi).astype(float) - start for phi in phis]
+        drawn = draw_cohort(seed, round, cohort, RUN["devices"])
+        phis = devices.run_each(drawn, round, start, inner).phi
+        codec, moved = Codec.named(up), []
+        for device, phi in zip(drawn.tolist(), phis, strict=True):
+            change = phi - start + (lost[device] if feedback else np.float32(0))
+            arrived = decode(codec, encode(codec, change, NET.arrays()), NET.arrays())
+            lost[device] = change - arrived
+            moved.append((start + arrived if up != "fp32" else phi).astype(float) - start)
         mean = sum(np.rint(each * 2.0**32).astype(np.int64) for each in moved) * (2.0**-32 / len(moved))
         alpha = algorithm.algorithm.alpha(round)
         state, before = State(round + 1, (state.theta + alpha * mean).astype(np.float32)), start
@@ -130,8 +136,20 @@ def test_a_run_follows_the_formulas_on_any_number_of_gateways(up: str, down: str
         assert np.array_equal(run.theta, expected)
 
 
-def test_an_interrupted_run_with_deltas_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    settings = {**RUN, "up": "int4", "down": "int8", "delta": True}
+@pytest.mark.parametrize("up", ["int4", "top:10"])
+def test_with_feedback_a_device_sends_later_what_its_codec_has_lost(up: str, tmp_path: Path) -> None:
+    settings = {**RUN, "up": up, "feedback": True}
+    expected = replayed(up, Down(), 12, 3, feedback=True)
+    assert not np.array_equal(expected, replayed(up, Down(), 12, 3))
+    for nodes in ("1", "devices"):
+        assert np.array_equal(
+            tinyfl.simulate(out=tmp_path / nodes, nodes=nodes, lanes=4, threads=2, **settings).theta, expected
+        )
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_an_interrupted_run_with_deltas_ends_as_one_that_was_not(feedback: bool, tmp_path: Path) -> None:
+    settings = {**RUN, "up": "int4", "down": "int8", "delta": True, "feedback": feedback}
     whole = tinyfl.simulate(out=tmp_path / "whole", **settings)
 
     def stop(progress: Progress) -> None:
@@ -183,6 +201,7 @@ def test_bytes_are_counted_as_they_are_sent(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"delta": True}, "give --down int8 too"),
+        ({"feedback": True}, "give --up int4 too"),
         ({"down": "top:10"}, "fp32, fp16, int8 or int4"),
         ({"up": "int3"}, "fp32, fp16, int8, int4, and top:P"),
         ({"up": "top:101"}, "from 0.01 to 100"),
@@ -205,6 +224,7 @@ def test_emulated_boards_simulated_devices_and_gateways_end_with_the_same_theta(
     mixed = [{"board": "mps2-an386", "count": 2}, {"native": 1}]
     for up, down, delta in (("fp16", "int4", False), ("int8", "fp16", False), ("int4", "int8", True), ("top:10", "int4", True)):
         settings = {**RUN, "devices": 3, "cohort": 2, "rounds": 4, "samples": 4, "up": up, "down": down, "delta": delta}
+        settings["feedback"] = up != "fp16"
         alone = tinyfl.simulate(out=tmp_path / f"{up}-native", **settings)
         boards = tinyfl.simulate(out=tmp_path / f"{up}-boards", fleet=mixed, nodes="2", **settings)
         assert boards.result["left_out"] == {}

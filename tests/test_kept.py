@@ -134,7 +134,7 @@ def test_emulated_boards_that_end_with_the_coordinator_start_from_theta_and_it_i
     killed("killed", 20)
     theta_of("--resume", "killed", *RESUME)
     assert {event["device"] for event in resets("killed")} == {2, 3}
-    assert "it started from theta, so theta is not repeatable" in resets("killed")[0]["detail"]
+    assert "it started without it, so theta is not repeatable" in resets("killed")[0]["detail"]
 
 
 @pytest.mark.usefixtures("built_before")

@@ -265,10 +265,10 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
             "does after training, with as many classes. Leave it out."
         )
     algorithm = algorithm_of(config, learner.network)
-    if config.buffer and algorithm.inner(0).kept:
+    if config.buffer and algorithm.inner(0).keeps:
         raise ConfigError(
-            "--buffer goes with devices that keep nothing from round to round. Give --local-start reconstructed, or leave "
-            "--buffer out."
+            "--buffer goes with devices that keep nothing from round to round. Leave --buffer out, or --feedback and "
+            "--local-start kept."
         )
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
@@ -288,7 +288,7 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     task, plan = learner.task, learner.network.plan
     if inner.returns is Returns.meta_gradient:
         raise ConfigError("--memory cannot bound what MAML takes. Leave it out, or say --algorithm fomaml.")
-    kept = plan.weights_of(inner.local) if inner.kept else 0
+    kept = plan.kept_floats(inner.keeps, inner.local)
     shots = max(config.shots)
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
 

@@ -64,7 +64,7 @@ static const char *const dtypes[] = {"float32", "int8"};
 static const char *const down[] = {"fp16", "int8", "int4", "delta"};
 static const char *const classes[] = {"learner", "program"};
 static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local",
-                                   "kept",   "prototypes", "fp16", "int8", "int4", "top"};
+                                   "kept",   "residual", "prototypes", "fp16", "int8", "int4", "top"};
 
 int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {

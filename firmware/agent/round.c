@@ -24,14 +24,38 @@ static void fail(tinyfl_agent *agent, int code)
     agent->code = code;
 }
 
-/* Turns the weights of these layers into their change since the start of the round. */
-static void take_start_off(const tinyfl_agent *agent, uint64_t layers)
+/* What the codec has lost so far, of all that is sent; NULL if that is not kept. */
+static float *residual_of(const tinyfl_agent *agent)
+{
+    const tinyfl_inner *inner = &agent->round.inner;
+    const size_t layers = inner->kept & TINYFL_KEEPS_LAYERS ? tinyfl_layers_weights(&agent->plan, inner->local) : 0;
+    return inner->kept & TINYFL_KEEPS_RESIDUAL ? agent->kept.blocks + layers : NULL;
+}
+
+/* Turns the weights that are sent into what is encoded: their change since `start`, if it is not NULL, and the residual. */
+static void make_change(const tinyfl_agent *agent, const float *start, const float *residual)
 {
     size_t at = 0;
-    for (size_t i = 0; i < agent->plan.count; i++)
-        for (const size_t end = at + tinyfl_layers_weights(&agent->plan, 1ull << i); at < end; at++)
-            if (layers >> i & 1)
-                agent->weights[at] -= agent->loop.start[at];
+    for (size_t i = 0; i < agent->plan.count; i++) {
+        const int sent = !(agent->round.inner.local >> i & 1);
+        for (const size_t end = at + tinyfl_layers_weights(&agent->plan, 1ull << i); at < end; at++) {
+            if (sent && start)
+                agent->weights[at] -= start[at];
+            if (sent && residual)
+                agent->weights[at] += *residual++;
+        }
+    }
+}
+
+/* Encodes the values in the place of the weights, and leaves in the residual what that loses of them. */
+static void encode(tinyfl_agent *agent, uint64_t sent, float *residual)
+{
+    const tinyfl_codec *up = &agent->round.inner.up;
+    if (residual)
+        memcpy(residual, agent->weights, agent->sent);
+    tinyfl_encode(up, &agent->plan, sent, agent->weights, agent->weights, &agent->sent);
+    if (residual)
+        tinyfl_decode(up, &agent->plan, sent, agent->weights, agent->sent, -1.0f, residual);
 }
 
 /* The round's end: what is kept goes to its block, and what is returned to the place of the weights. */
@@ -40,21 +64,22 @@ static void finish(tinyfl_agent *agent)
     const tinyfl_inner *inner = &agent->round.inner;
     const uint64_t sent = ~inner->local;
     const int encoded = inner->up.kind != TINYFL_CODEC_FP32;
-    if (encoded && inner->returns == TINYFL_CHANGE)
-        take_start_off(agent, sent);
-    if ((inner->kept && !tinyfl_layers_below_limit(&agent->learner, inner->local)) ||
+    float *residual = residual_of(agent);
+    if (encoded)
+        make_change(agent, inner->returns == TINYFL_CHANGE ? agent->loop.start : NULL, residual);
+    if ((inner->kept & TINYFL_KEEPS_LAYERS && !tinyfl_layers_below_limit(&agent->learner, inner->local)) ||
         (encoded && !tinyfl_layers_below_limit(&agent->learner, sent))) {
         fail(agent, TINYFL_ENUMERIC);
         return;
     }
-    if (inner->kept) {
+    if (inner->kept & TINYFL_KEEPS_LAYERS)
         tinyfl_layers_gather(&agent->plan, inner->local, agent->weights, agent->kept.blocks);
+    if (inner->kept)
         agent->kept.round = agent->round.stream.round + 1;
-    }
     tinyfl_layers_gather(&agent->plan, sent, agent->weights, agent->weights);
     agent->sent = tinyfl_layers_weights(&agent->plan, sent) * sizeof(float);
     if (encoded)
-        tinyfl_encode(&inner->up, &agent->plan, sent, agent->weights, agent->weights, &agent->sent);
+        encode(agent, sent, residual);
     agent->state = TINYFL_LEARNT;
     tinyfl_sha256_of(agent->weights, agent->sent, agent->hash);
 }
@@ -161,11 +186,12 @@ static int claim(tinyfl_agent *agent, const tinyfl_round *round)
 {
     const tinyfl_inner *inner = &round->inner;
     tinyfl_kept kept = agent->kept;
-    if (kept.run != round->run || (inner->kept && kept.layers != inner->local))
+    const size_t count = tinyfl_kept_weights(&agent->plan, inner);
+    if (kept.run != round->run || (inner->kept && (kept.layers != inner->local || kept.count != count)))
         kept = (tinyfl_kept){.run = round->run,
                              .layers = inner->kept ? inner->local : 0,
                              .blocks = kept.blocks,
-                             .count = inner->kept ? tinyfl_layers_weights(&agent->plan, inner->local) : 0};
+                             .count = count};
     const size_t start = (size_t)((uint8_t *)kept.blocks - agent->arena), loop = tinyfl_loop_bytes(&agent->plan, inner);
     /* Each part is at most 2^27 bytes, so the sum cannot wrap. */
     if (2 * kept.count * sizeof *kept.blocks + loop > tinyfl_arena_end(agent) - start)
@@ -189,7 +215,9 @@ static int start_round(tinyfl_agent *agent, const tinyfl_round *round)
     tinyfl_kept *kept = &agent->kept;
     if (round->inner.kept) {
         recall(kept, round);
-        if (kept->round)
+        if (!kept->round)
+            memset(kept->blocks, 0, kept->count * sizeof *kept->blocks);
+        else if (round->inner.kept & TINYFL_KEEPS_LAYERS)
             tinyfl_layers_scatter(&agent->plan, kept->layers, kept->blocks, agent->weights);
     }
     agent->kept_from = round->inner.kept ? kept->round : 0;

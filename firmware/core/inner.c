@@ -44,8 +44,8 @@ static int good_episode(const tinyfl_phase *p)
 
 TINYFL_API int tinyfl_inner_check(const tinyfl_inner *inner)
 {
-    if (!inner || inner->count == 0 || inner->count > TINYFL_MAX_PHASES || inner->returns > TINYFL_GRADIENT || inner->kept > 1 ||
-        tinyfl_codec_check(&inner->up) != TINYFL_OK)
+    if (!inner || inner->count == 0 || inner->count > TINYFL_MAX_PHASES || inner->returns > TINYFL_GRADIENT || inner->kept > 3 ||
+        tinyfl_codec_check(&inner->up) != TINYFL_OK || (inner->kept & TINYFL_KEEPS_RESIDUAL && inner->up.kind == TINYFL_CODEC_FP32))
         return TINYFL_EINVAL;
     for (size_t i = 0; i < inner->count; i++) {
         const tinyfl_phase *p = &inner->phases[i];
@@ -277,4 +277,10 @@ TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers
         if (layers & 1)
             weights += layer_weights(&plan->layers[i]);
     return weights;
+}
+
+TINYFL_API size_t tinyfl_kept_weights(const tinyfl_plan *plan, const tinyfl_inner *inner)
+{
+    return (inner->kept & TINYFL_KEEPS_LAYERS ? tinyfl_layers_weights(plan, inner->local) : 0) +
+           (inner->kept & TINYFL_KEEPS_RESIDUAL ? tinyfl_layers_weights(plan, ~inner->local) : 0);
 }

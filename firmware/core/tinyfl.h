@@ -117,6 +117,10 @@ typedef struct {
     uint16_t share; /* TINYFL_CODEC_TOP: how many of the weights, 1 to TINYFL_WHOLE; else 0 */
 } tinyfl_codec;
 
+/* What a device keeps from its last round: its local layers, which go on from there instead of the given weights, and what its
+ * codec lost of its change, which is added to the next one. */
+enum { TINYFL_KEEPS_LAYERS = 1, TINYFL_KEEPS_RESIDUAL = 2 };
+
 #define TINYFL_MAX_PHASES 4
 #define TINYFL_EVERY_LAYER UINT64_MAX
 
@@ -124,7 +128,7 @@ typedef struct {
 typedef struct {
     uint8_t count;   /* of phases */
     uint8_t returns; /* tinyfl_returns: the change of the weights, or minus the mean gradient of the last phase */
-    uint8_t kept;    /* 1: local layers go on from the device's last round instead of the given weights */
+    uint8_t kept;    /* TINYFL_KEEPS_LAYERS, TINYFL_KEEPS_RESIDUAL, both or 0 */
     tinyfl_codec up; /* of what is returned: TINYFL_CODEC_FP32 sends the weights, any other their change */
     uint64_t local;  /* bit i: layer i is not returned */
     tinyfl_phase phases[TINYFL_MAX_PHASES];
@@ -236,6 +240,9 @@ TINYFL_API int tinyfl_loop_learn(tinyfl_loop *loop, const tinyfl_real *x, const 
 
 /* Mean loss of the samples so far that had one; 0 without any. */
 TINYFL_API tinyfl_real tinyfl_loop_loss(const tinyfl_loop *loop);
+
+/* Number of floats that a device keeps: of its local layers, then of what is sent. */
+TINYFL_API size_t tinyfl_kept_weights(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 /* The weights of some layers, together: their number, and copies out of all weights (`into` may be `all`) and back. */
 TINYFL_API size_t tinyfl_layers_weights(const tinyfl_plan *plan, uint64_t layers);

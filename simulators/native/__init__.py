@@ -54,7 +54,7 @@ class NativeFleet:
         self, cohort: U32, round: int, theta: F32, inner: Inner, context: Context, each: bool
     ) -> tuple[Trained, tuple[int, ...]]:
         """The round's result, and what the devices started from (see Phis); empty if they keep nothing."""
-        kept = self._blocks(inner, context) if inner.kept else None
+        kept = self._blocks(inner, context) if inner.keeps else None
         own, since = kept.load(cohort, round, context) if kept else (None, np.empty(0, np.uint32))
         trained = core.train(
             self.network.plan,
@@ -79,9 +79,9 @@ class NativeFleet:
         return 3 * max(self.network.multiplies, 1) * inner.total
 
     def _blocks(self, inner: Inner, context: Context) -> Kept:
-        """The blocks of this run, for the layers that ``inner`` keeps."""
-        if self._kept is None or (self._kept.run, self._kept.layers) != (context.run, inner.local):
-            floats = self.network.plan.weights_of(inner.local)
+        """The blocks of this run, for what ``inner`` keeps."""
+        floats = self.network.plan.kept_floats(inner.keeps, inner.local)
+        if self._kept is None or (self._kept.run, self._kept.layers, self._kept.floats) != (context.run, inner.local, floats):
             self._kept = Kept.opened(context, inner.local, self.first, self.size, floats, self.memory)
         return self._kept
 
@@ -89,7 +89,7 @@ class NativeFleet:
         """Maximum devices per call, by the engine's limit of memory if it has one."""
         if not self.engine.memory:
             return MAX_AT_ONCE
-        kept = self.network.plan.weights_of(inner.local) if inner.kept else 0
+        kept = self.network.plan.kept_floats(inner.keeps, inner.local)
         if (inner.samples, kept) not in self._fits:
             fit = devices_at_once(self.task, self.size, inner.samples, self.network.plan, kept, self.engine)
             self._fits[inner.samples, kept] = min(fit, MAX_AT_ONCE)
@@ -118,7 +118,7 @@ class NativeFleet:
 
     def stretch(self, inner: Inner, cohort: int) -> int:
         """The number of rounds to ask of ``run_stretch`` at once (see StretchFleet)."""
-        if inner.kept or not isinstance(self.task, StretchTask):
+        if inner.keeps or not isinstance(self.task, StretchTask):
             return 1
         rounds = min(MAX_STRETCH, STRETCH_WORK // (self._work(inner) * cohort), self._at_once(inner) // cohort)
         return max(1, rounds)

@@ -92,36 +92,63 @@ static void exchange(const bench *b, const tinyfl_plan *plan, uint64_t layers, i
     }
 }
 
-/* Loads each lane's own weights of the local layers from `kept`, if its first is not NaN; or stores those of the lanes in
- * `ok`. */
+/* What a lane's device keeps, of which the first value is NaN if there is nothing yet; the residual comes after the layers. */
+static float *kept_of(const tinyfl_cohort *c, const group *g, int l)
+{
+    return c->kept + (g->first + (size_t)l) * tinyfl_kept_weights(c->plan, &c->inner);
+}
+
+static float *residual_of(const tinyfl_cohort *c, const group *g, int l)
+{
+    return kept_of(c, g, l) + (c->inner.kept & TINYFL_KEEPS_LAYERS ? tinyfl_layers_weights(c->plan, c->inner.local) : 0);
+}
+
+/* Loads each lane's own weights of the local layers, if there are any; or stores those of the lanes in `ok`. */
 static void exchange_kept(const bench *b, const tinyfl_cohort *c, const group *g, int store, mask ok)
 {
-    const size_t kept = tinyfl_layers_weights(c->plan, c->inner.local);
-    for (int l = 0; l < g->used && kept > 0; l++) {
-        float *own = c->kept + (g->first + (size_t)l) * kept;
+    if (!(c->inner.kept & TINYFL_KEEPS_LAYERS) || tinyfl_layers_weights(c->plan, c->inner.local) == 0)
+        return;
+    for (int l = 0; l < g->used; l++) {
+        float *own = kept_of(c, g, l);
         if (store ? lane_of_mask(ok, l) : own[0] == own[0])
             exchange(b, c->plan, c->inner.local, l, own, store);
     }
 }
 
-/* Turns the weights that are sent into their change, if that is what the codec takes, and then each lane's into what arrives of
- * it. Returns the lanes that could be encoded. */
-static mask send(const bench *b, const tinyfl_cohort *c, int used)
+static void add_floats(float *to, const float *more, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] += more[i];
+}
+
+/* Turns the weights that are sent into their change, if that is what the codec takes, and then those of each lane in `ok` into
+ * what arrives of it. Returns the lanes that could be encoded. */
+static mask send(const bench *b, const tinyfl_cohort *c, const group *g, mask ok)
 {
     const tinyfl_codec *up = &c->inner.up;
     const uint64_t sent = ~c->inner.local;
     float *change = (float *)(b->output + b->outputs + b->learner.reals), *arrived = change + b->count; /* the loop is over */
-    mask ok = every();
+    const size_t count = tinyfl_layers_weights(c->plan, sent);
     size_t at = 0, bytes;
     for (size_t i = 0; i < c->plan->count && c->inner.returns == TINYFL_CHANGE; i++)
         for (const size_t end = at + layer_weights(&c->plan->layers[i]); at < end; at++)
             if (sent >> i & 1)
                 b->weights[at] -= real_of(c->theta[at]);
-    for (int l = 0; l < used; l++) {
+    for (int l = 0; l < g->used; l++) {
+        float *residual = c->inner.kept & TINYFL_KEEPS_RESIDUAL ? residual_of(c, g, l) : NULL;
+        if (!lane_of_mask(ok, l))
+            continue;
         exchange(b, c->plan, sent, l, change, 1);
+        if (residual && kept_of(c, g, l)[0] == kept_of(c, g, l)[0])
+            add_floats(change, residual, count);
+        memcpy(arrived, change, count * sizeof *change);
         if (tinyfl_encode(up, c->plan, sent, change, change, &bytes) != TINYFL_OK) {
             drop_lane(&ok, l);
             continue;
+        }
+        if (residual) {
+            memcpy(residual, arrived, count * sizeof *residual);
+            tinyfl_decode(up, c->plan, sent, change, bytes, -1.0f, residual);
         }
         memset(arrived, 0, b->count * sizeof *arrived);
         tinyfl_decode(up, c->plan, sent, change, bytes, 1.0f, arrived);
@@ -176,10 +203,10 @@ static void train(const tinyfl_cohort *c, size_t first, void *memory, void *sum)
     else if (code == TINYFL_OK)
         code = inner_loop(&b, c, &g);
     mask ok = code == TINYFL_OK ? b.learner.alive : none();
-    if (code == TINYFL_OK && c->inner.kept)
+    if (code == TINYFL_OK && c->inner.kept & TINYFL_KEEPS_LAYERS)
         ok &= tinyfl_layers_below_limit(&b.learner, c->inner.local);
     if (code == TINYFL_OK && c->inner.up.kind != TINYFL_CODEC_FP32)
-        ok &= send(&b, c, g.used);
+        ok = send(&b, c, &g, ok);
     if (code == TINYFL_OK && c->inner.kept)
         exchange_kept(&b, c, &g, 1, ok);
     if (code == TINYFL_OK && (c->inner.local || adds(&c->inner)))
@@ -377,7 +404,7 @@ TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint6
 
 TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inner *inner)
 {
-    const size_t kept = inner->kept ? tinyfl_layers_weights(plan, inner->local) : 0;
+    const size_t kept = tinyfl_kept_weights(plan, inner);
     return tinyfl_learner_bytes(plan) + (tinyfl_plan_weights(plan) + 2 * kept) * sizeof(float) + tinyfl_loop_bytes(plan, inner);
 }
 

@@ -36,6 +36,11 @@ class Kept:
     sums: U32
     blocks: F32
 
+    @property
+    def floats(self) -> int:
+        """Of a block."""
+        return int(self.blocks.shape[2])
+
     @classmethod
     def opened(cls, context: Context, layers: int, first: int, size: int, floats: int, file: Path | None) -> "Kept":
         """The blocks of run ``context.run`` in ``file``; new ones if the file holds none of this run and shape, or without a

@@ -13,6 +13,8 @@ from reference_means import Prototypes
 from tinyfl.codecs import Codec, Kind, decode, encode
 
 CHANGE, GRADIENT = range(2)
+LOCAL, RESIDUAL = 1, 2
+"""What is kept, as flags."""
 EVERY = (1 << 64) - 1
 LIMIT = 2.0**50
 
@@ -70,7 +72,9 @@ def read_inner(record: bytes) -> Inner:
     inner = Inner(phases, *record[1:3], int.from_bytes(record[8:16], "little"), (record[3], record[4] | record[5] << 8))
     if inner.up[0] > 4 or not (0 < inner.up[1] <= 10_000 if inner.up[0] == 4 else inner.up[1] == 0):
         raise ValueError("no codec")
-    if inner.returns > 1 or inner.kept > 1 or not all(map(_sound, phases)):
+    if inner.kept & RESIDUAL and inner.up == (0, 0):
+        raise ValueError("a residual of nothing")
+    if inner.returns > 1 or inner.kept > 3 or not all(map(_sound, phases)):
         raise ValueError("an inner loop that contradicts the page")
     if sum(phase.samples for phase in phases) >= 1 << 32 or (inner.returns == GRADIENT and phases[-1].passes > 1):
         raise ValueError("too many samples, or passes")
@@ -118,8 +122,9 @@ def chosen(layers: Sequence[Layer], mask: int) -> NDArray[np.bool_]:
 class Loop:
     """An inner loop under way, over its own copy of the weights."""
 
-    def __init__(self, layers: Sequence[Layer], loss: int, weights: F32, inner: Inner) -> None:
+    def __init__(self, layers: Sequence[Layer], loss: int, weights: F32, inner: Inner, residual: F32 | None = None) -> None:
         self.layers, self.kind, self.inner = layers, loss, inner
+        self.residual = np.zeros(int((~chosen(layers, inner.local)).sum()), np.float32) if residual is None else residual
         self.weights, self.start, self.gradient = weights.copy(), weights.copy(), np.zeros_like(weights)
         self.done, self.sum = 0, f32(0)
         self._prototypes = Prototypes(0, 0)
@@ -175,7 +180,7 @@ class Loop:
             mean = f32(1) / f32(last.samples - last.support) * self.gradient
             guard(mean[~chosen(self.layers, self.inner.local)])
             self.gradient[...] = f32(0) - mean
-        if self.inner.kept:
+        if self.inner.kept & LOCAL:
             guard(self.local)
 
     @property
@@ -194,8 +199,20 @@ class Loop:
         """Its bytes."""
         if self.inner.up == (0, 0):
             return self.update.astype("<f4").tobytes()
+        return encode(self.codec, self.encoded, self.sizes)
+
+    @property
+    def encoded(self) -> F32:
+        """The vector that is encoded."""
         start = f32(0) if self.inner.returns == GRADIENT else self.start[~chosen(self.layers, self.inner.local)]
-        return encode(self.codec, self.update - start, self.sizes)
+        return self.update - start + self.residual
+
+    @property
+    def block(self) -> F32:
+        """What is kept after the round."""
+        local = self.local if self.inner.kept & LOCAL else _nothing()
+        lost = self.encoded - decode(self.codec, self.data, self.sizes) if self.inner.kept & RESIDUAL else _nothing()
+        return np.concatenate([local, lost])
 
     @property
     def codec(self) -> Codec:
@@ -231,6 +248,7 @@ class Kept:
 
     run: int | None = None
     local: int = 0
+    keeps: int = 0
     number: int = 0
     copied: int = 0
     block: F32 = field(default_factory=_nothing)
@@ -239,9 +257,10 @@ class Kept:
 
     def after(self, inner: Inner, layers: Sequence[Layer], run: int) -> "Kept":
         """The blocks with which a round of this run begins: these, or none."""
-        if self.run == run and (not inner.kept or self.local == inner.local):
+        floats = kept_floats(layers, inner)
+        if self.run == run and (not inner.kept or (self.local, self.floats) == (inner.local, floats)):
             return self
-        return Kept(run, inner.local, floats=int(chosen(layers, inner.local).sum())) if inner.kept else Kept(run)
+        return Kept(run, inner.local, inner.kept, floats=floats) if inner.kept else Kept(run)
 
     def recall(self, round: int, saved: int) -> None:
         if self.number > round:
@@ -251,11 +270,23 @@ class Kept:
 
     def load(self, loop_weights: F32, layers: Sequence[Layer]) -> None:
         """Puts the block, if there is one, among the weights."""
-        if self.number:
-            loop_weights[chosen(layers, self.local)] = self.block
+        if self.number and self.keeps & LOCAL:
+            of_layers = chosen(layers, self.local)
+            loop_weights[of_layers] = self.block[: of_layers.sum()]
+
+    def residual(self, layers: Sequence[Layer]) -> F32 | None:
+        """What a codec has lost, None for nothing yet."""
+        local = int(chosen(layers, self.local).sum()) if self.keeps & LOCAL else 0
+        return self.block[local:] if self.number and self.keeps & RESIDUAL else None
 
     def store(self, block: F32, round: int) -> None:
         self.block, self.number = block.copy(), round + 1
+
+
+def kept_floats(layers: Sequence[Layer], inner: Inner) -> int:
+    """The floats of a block."""
+    local = chosen(layers, inner.local)
+    return int(local.sum()) * bool(inner.kept & LOCAL) + int((~local).sum()) * bool(inner.kept & RESIDUAL)
 
 
 def loop_bytes(layers: Sequence[Layer], inner: Inner) -> int:
@@ -268,8 +299,7 @@ def loop_bytes(layers: Sequence[Layer], inner: Inner) -> int:
 
 def arena_bytes(layers: Sequence[Layer], inner: Inner) -> int:
     """What a board stores during this inner loop."""
-    blocks = 2 * int(chosen(layers, inner.local).sum()) if inner.kept else 0
-    return resting_bytes(layers) + 4 * blocks + loop_bytes(layers, inner)
+    return resting_bytes(layers) + 8 * kept_floats(layers, inner) + loop_bytes(layers, inner)
 
 
 def samples_of(inner: Inner, samples: Sequence[tuple[F32, F32]]) -> list[tuple[F32, F32]]:
@@ -277,9 +307,16 @@ def samples_of(inner: Inner, samples: Sequence[tuple[F32, F32]]) -> list[tuple[F
     return [samples[take.index] for take in schedule(inner)]
 
 
-def learnt(layers: Sequence[Layer], loss: int, theta: F32, inner: Inner, samples: Sequence[tuple[F32, F32]]) -> Loop | None:
+def learnt(
+    layers: Sequence[Layer],
+    loss: int,
+    theta: F32,
+    inner: Inner,
+    samples: Sequence[tuple[F32, F32]],
+    residual: F32 | None = None,
+) -> Loop | None:
     """The loop at its end, or None if the guard ended it."""
-    loop = Loop(layers, loss, theta, inner)
+    loop = Loop(layers, loss, theta, inner, residual)
     try:
         while loop.index is not None:
             loop.learn(*samples[loop.index])

@@ -73,7 +73,8 @@ def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
         "protocol": 4, "firmware": "test", "core": 1, "board": "memory", "id": bytes([0] * 7 + [7]), "clock": 1000000,
         "arena": 1 << 16, "buffer": 1024, "window": 4, "slot": 4096, "store": 8192, "areas": 4096,
         "layers": ["dense", "conv", "depthwise", "max-pool", "average-pool"], "dtypes": ["float32", "int8"],
-        "inner": ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes", "fp16", "int8", "int4", "top"],
+        "inner": ["phases", "layers", "pull", "gradient", "local", "kept", "residual", "prototypes",
+                  "fp16", "int8", "int4", "top"],
         "classes": ["learner", "program"], "down": ["fp16", "int8", "int4", "delta"],
         "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",
     }  # fmt: skip

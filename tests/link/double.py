@@ -20,7 +20,7 @@ f32 = np.float32
 EMPTY, PLANNED, READY, LEARNING, LEARNT, FAILED = range(6)
 NUMERIC_CODE, ABORTED = -4, -6
 LAYERS = ["dense", "conv", "depthwise", "max-pool", "average-pool"]
-INNER = ["phases", "layers", "pull", "gradient", "local", "kept", "prototypes", "fp16", "int8", "int4", "top"]
+INNER = ["phases", "layers", "pull", "gradient", "local", "kept", "residual", "prototypes", "fp16", "int8", "int4", "top"]
 
 
 class Manage(Exception):
@@ -309,7 +309,7 @@ class Double:
             self.kept.recall(self.round, saved)
             self.kept.load(weights, self.layers)
             self.started_from = self.kept.number
-        self.loop = reference_inner.Loop(self.layers, self.loss_kind, weights, inner)
+        self.loop = reference_inner.Loop(self.layers, self.loss_kind, weights, inner, self.kept.residual(self.layers))
         self.done, self.fed, self.state, self.code = 0, bytearray(), LEARNING, 0
         self.off = 0
         self.rounds += 1
@@ -324,7 +324,7 @@ class Double:
         if self.loop.index is None:
             self.state, self.theta = LEARNT, self.loop.weights
             if self.loop.inner.kept:
-                self.kept.store(self.loop.local, self.round)
+                self.kept.store(self.loop.block, self.round)
 
     def samples(self, off: int, data: bytes) -> dict[str, Any]:
         if not self.asked or self.asked["source"] or self.state not in (LEARNING, LEARNT):

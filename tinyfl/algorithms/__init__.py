@@ -115,7 +115,7 @@ class TowardsMean:
 @dataclass(frozen=True)
 class WithLayers:
     """An algorithm for one network, whose ``layers`` its methods get if they take one more argument. Devices encode what they
-    send by the codec ``up``."""
+    send by the codec ``up``, and add what it loses to what they send next if they keep the ``residual``."""
 
     algorithm: Any
     layers: tuple[Layer, ...]
@@ -124,6 +124,7 @@ class WithLayers:
     before: tuple[tuple[int, Any], ...] = ()
     """The same algorithm for the rounds below some numbers, made for other numbers of rounds."""
     up: Codec = FP32
+    residual: bool = False
 
     def at(self, round: int) -> Any:
         """The algorithm in round ``round``."""
@@ -131,7 +132,7 @@ class WithLayers:
 
     def inner(self, round: int) -> Inner:
         inner: Inner = self._call(self.at(round), "inner", round)
-        return inner if self.up == FP32 else inner.sent_as(self.up)
+        return inner if self.up == FP32 else inner.sent_as(self.up, self.residual)
 
     def outer(self, state: State, updates: Updates) -> State:
         return self._call(self.at(state.round), "outer", state, updates)  # type: ignore[no-any-return]
@@ -151,10 +152,14 @@ class WithLayers:
 
 
 def with_layers(
-    algorithm: Any, layers: Sequence[Layer], before: tuple[tuple[int, Any], ...] = (), up: Codec = FP32
+    algorithm: Any,
+    layers: Sequence[Layer],
+    before: tuple[tuple[int, Any], ...] = (),
+    up: Codec = FP32,
+    residual: bool = False,
 ) -> WithLayers:
     """``algorithm`` for a network with these ``layers``; ``before`` are those of the rounds below some numbers. Devices encode
-    what they send by ``up``.
+    what they send by ``up``, and may keep the ``residual``.
 
     Raises ConfigError if it lacks ``inner`` or ``outer``.
     """
@@ -163,7 +168,7 @@ def with_layers(
             raise ConfigError(f"{algorithm!r} is no algorithm: it has no method {name} (docs/your-own.md).")
     methods = [name for name in ("inner", "outer", "adaptation") if hasattr(algorithm, name)]
     takes = {name: len(signature(getattr(algorithm, name)).parameters) for name in methods}
-    return WithLayers(algorithm, tuple(layers), takes, before, up)
+    return WithLayers(algorithm, tuple(layers), takes, before, up, residual)
 
 
 def alpha_of(algorithm: Any) -> Callable[[int], float] | None:

@@ -129,7 +129,8 @@ class Inner:
     The update is the change of the weights; or, with ``returns`` "gradient", minus the mean gradient of the last phase, as if
     one step of rate 1 had been taken from theta; or, with "meta_gradient", of MAML's: the first of two phases then makes
     full-batch steps, and neither has a bound or a pull. Layers in the mask ``local`` are never sent. They start from theta or,
-    with ``kept``, from the device's own of its last round. What is sent is encoded by the codec ``up``.
+    with ``kept``, from the device's own of its last round. What is sent is encoded by the codec ``up``; with ``residual``, a
+    device adds what that loses to its next update (Seide et al. 2014).
 
     ``Inner(samples=..., rate=..., ...)`` has one phase, with Phase's arguments; ``lr`` is another name for its ``rate``."""
 
@@ -138,6 +139,7 @@ class Inner:
     local: int
     kept: bool
     up: Codec
+    residual: bool
 
     def __init__(
         self,
@@ -146,6 +148,7 @@ class Inner:
         local: int = 0,
         kept: bool = False,
         up: Codec = FP32,
+        residual: bool = False,
         samples: int | None = None,
         batch: int = 1,
         passes: int = 1,
@@ -164,6 +167,8 @@ class Inner:
                 f"{len(phases)} phases that return {returns!r}, local {local:#x}. Give 1 to {MAX_PHASES}, returns "
                 '"change", "gradient" or "meta_gradient", and local as a mask that leaves a layer to be sent.'
             )
+        if residual and up == FP32:
+            raise ConfigError("an update as fp32 loses nothing. Leave residual out, or encode the update.")
         if len(phases) > 1 and sum(phase.samples for phase in phases) >= 1 << 32:
             raise ConfigError("the phases have 2^32 samples or more. Give fewer.")
         if returns != "change" and phases[-1].passes > 1:
@@ -173,7 +178,14 @@ class Inner:
                 f"MAML's gradient takes two phases for all layers, the first of up to {MAX_META_STEPS} full-batch steps, "
                 "without clip, pull, prototypes and local layers."
             )
-        self.__dict__.update(phases=phases, returns=_RETURNS[returns], local=local, kept=kept, up=up)  # frozen
+        self.__dict__.update(
+            phases=phases, returns=_RETURNS[returns], local=local, kept=kept, up=up, residual=residual
+        )  # frozen
+
+    @property
+    def keeps(self) -> int:
+        """What a device keeps from round to round, as flags: 1 the local layers, 2 what the codec loses."""
+        return self.kept | self.residual << 1
 
     @property
     def samples(self) -> int:
@@ -214,9 +226,10 @@ class Inner:
         """The same inner loop at a rate of 0, which measures the loss and changes nothing."""
         return Inner(*(replace(phase, rate=0.0) for phase in self.phases), returns=self.returns.name, local=self.local)
 
-    def sent_as(self, up: Codec) -> "Inner":
-        """The same inner loop, whose update is encoded by ``up``."""
-        return Inner(*self.phases, returns=self.returns.name, local=self.local, kept=self.kept, up=up)
+    def sent_as(self, up: Codec, residual: bool = False) -> "Inner":
+        """The same inner loop, whose update is encoded by ``up``, and of which a device may keep the residual."""
+        returns, local, kept = self.returns.name, self.local, self.kept
+        return Inner(*self.phases, returns=returns, local=local, kept=kept, up=up, residual=residual)
 
     @property
     def holds_theta(self) -> bool:
@@ -235,6 +248,7 @@ class Inner:
             "meta_gradient": self.returns is Returns.meta_gradient,
             "local": bool(self.local),
             "kept": self.kept,
+            "residual": self.residual,
             "prototypes": self.ways > 0,
             self.up.kind.name: self.up.kind is not Kind.fp32,
         }
@@ -242,7 +256,7 @@ class Inner:
 
     def to_bytes(self) -> bytes:
         """The record that C and messages carry (firmware/SPEC.md, inner loop)."""
-        head = _HEAD.pack(len(self.phases), self.returns, self.kept, self.up.kind, self.up.share, self.local)
+        head = _HEAD.pack(len(self.phases), self.returns, self.keeps, self.up.kind, self.up.share, self.local)
         records = (
             _PHASE.pack(p.samples, p.batch, p.passes, p.rate, p.clip, p.pull, p.layers, p.support, p.ways) for p in self.phases
         )
@@ -255,13 +269,14 @@ class Inner:
         Raises ValueError for bytes that are no such record.
         """
         try:
-            count, returns, kept, up, share, local = _HEAD.unpack_from(record)
+            count, returns, keeps, up, share, local = _HEAD.unpack_from(record)
             rows = list(_PHASE.iter_unpack(record[_HEAD.size :]))
             if count != len(rows):
                 raise ConfigError(f"{len(rows)} phases, not {count}.")
             phases = (Phase(s, rate, b, p, *more) for s, b, p, rate, *more in rows)
             codec = Codec(Kind(up), share)
-            inner = cls(*phases, returns=Returns(returns).name, local=local, kept=bool(kept), up=codec)
+            kept, residual = bool(keeps & 1), bool(keeps & 2)
+            inner = cls(*phases, returns=Returns(returns).name, local=local, kept=kept, up=codec, residual=residual)
             if inner.to_bytes() != record:
                 raise ValueError("it would be written differently")
             return inner

@@ -342,6 +342,8 @@ def _checked(values: Mapping[str, Any]) -> Config:
         raise ConfigError("--patience counts evaluations in the course of a run: say how often with --evaluate-every N.")
     if config.delta and config.down == SETTINGS["down"].default:
         raise ConfigError("--delta sends a change of theta, which is shorter only in another form: give --down int8 too.")
+    if config.feedback and config.up == SETTINGS["up"].default:
+        raise ConfigError("--feedback keeps what a codec loses of an update, and fp32 loses nothing: give --up int4 too.")
     if config.continued and config.continued[-1][0] > config.rounds:
         raise ConfigError(
             f"continued says that {config.continued[-1][0]:,} rounds were done, of {config.rounds:,}. Give more --rounds, or "

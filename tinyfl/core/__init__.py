@@ -106,8 +106,8 @@ def _cohort(
         raise ValueError(f"the source does not hold {samples} samples per device")
     if loop.kept:
         if kept is None:
-            raise ValueError("the inner loop keeps layers: give kept")
-        check_array(kept, np.float32, (len(devices), plan.weights_of(loop.local)), "kept")
+            raise ValueError("the inner loop keeps something: give kept")
+        check_array(kept, np.float32, (len(devices), plan.kept_floats(loop.kept, loop.local)), "kept")
     return binding.Cohort(
         plan.pointer, address(theta), source.structure(), address(devices), count, round, loop,
         address(result.sum), address(result.updates), address(kept), address(result.loss), address(result.code),

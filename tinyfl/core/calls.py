@@ -53,6 +53,12 @@ class Plan:
         """Number of weights of the layers in the mask ``layers``."""
         return int(library().tinyfl_native_layers_weights(self.pointer, layers))
 
+    def kept_floats(self, keeps: int, local: int) -> int:
+        """Number of floats that a device keeps by the flags ``keeps`` (tinyfl.algorithms.Inner): of the layers in the mask
+        ``local``, and of all others."""
+        of_layers = self.weights_of(local) if keeps & 1 else 0
+        return of_layers + (self.weights - self.weights_of(local) if keeps & 2 else 0)
+
 
 def inner_of(record: bytes) -> binding.Inner:
     """The inner loop in ``record``; ValueError if the core refuses it."""

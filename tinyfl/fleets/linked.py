@@ -115,7 +115,7 @@ class LinkFleet:
         phi = np.stack([each.phi for each in outcomes]) if outcomes else np.empty((0, len(theta)), np.float32)
         loss = np.array([each.loss for each in outcomes], np.float32)
         ids = tuple(self._slots[device].id for device in identified)
-        kept = tuple(each.kept_from for each in outcomes) if inner.kept else ()
+        kept = tuple(each.kept_from for each in outcomes) if inner.keeps else ()
         return Phis(phi, loss, tuple(each.reason for each in outcomes), ids, kept)
 
     def close(self) -> None:

@@ -157,7 +157,8 @@ class Federation:
         self._kept: KeptRounds | None = None
 
     def run(self) -> Outcome:
-        """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round."""
+        """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round, unless devices
+        keep something, which they can bring back to a checkpoint only that they have been told of."""
         import tinyfl.flower.strategy  # noqa: F401 (Flower takes half a second to load: before the clock starts)
         from tinyfl.aggregators import aggregator, privacy_spent
 
@@ -171,7 +172,8 @@ class Federation:
                 try:
                     self._rounds()
                 except KeyboardInterrupt:
-                    self._save()
+                    if not self.algorithm.inner(self._snapshot.state.round).keeps:
+                        self._save()
                     raise
         state, left_out, validation = self._snapshot.state, self._snapshot.tally.left_out, self._snapshot.validation
         if sum(left_out.values()) >= state.round * self.config.per_round:
@@ -314,7 +316,7 @@ class Federation:
             return
         self._kept = self._kept or KeptRounds(np.zeros(self.config.devices, np.uint32))
         for device, expected, found in self._kept.after(updates, rounds):
-            how = f"started from that of round {found:,}" if found else "started from theta"
+            how = f"started from that of round {found:,}" if found else "started without it"
             why = f"what it had kept since round {expected:,} is lost: it {how}, so theta is not repeatable"
             if self.on_event:
                 self.on_event(Event(rounds - 1, device, "", "reset", why))

@@ -105,7 +105,7 @@ class FleetStrategy(Strategy):
         self._last[1]["round"] = self.state.round
         if not self.sampler.drawn and not self.each_device:  # gateways cannot draw these cohorts
             self._last[1]["chosen"] = self._cohorts().astype("<u4").tobytes()
-        if inner.kept:
+        if inner.keeps:
             self._last[1]["run"], self._last[1]["saved"] = self.run, self.saved() if self.saved else 0
         if self._encoded:
             self._last[1].update(down_values(self._encoded))
@@ -163,7 +163,7 @@ class FleetStrategy(Strategy):
             return []
         inner, alphas = self.algorithm.inner(first), list[float]()
         for round in range(first, min(first + every - first % every, self.until)):
-            if inner.kept or self.algorithm.inner(round) != inner:
+            if inner.keeps or self.algorithm.inner(round) != inner:
                 break
             alphas.append(float(alpha(round)))
         return alphas

@@ -162,7 +162,7 @@ def algorithm_of(config: Config, network: Network) -> WithLayers:
 
     Raises ConfigError as ``Config.build`` and ``Config.built_before`` do.
     """
-    return with_layers(config.build(), network.weighted_layers, config.built_before(), Codec.named(config.up))
+    return with_layers(config.build(), network.weighted_layers, config.built_before(), Codec.named(config.up), config.feedback)
 
 
 def down_of(config: Config, network: Network) -> Down:
