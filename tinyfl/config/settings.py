@@ -293,7 +293,7 @@ class Settings:
         "How updates go up: fp32; or their change as fp16, int8, int4, or top:P, the P % largest.", LINK,
         default="fp32", read=_codec, newer=True)
     feedback: bool = setting(
-        "With --up: devices keep what the codec loses of a change, and add it to their next one.", LINK,
+        "with --up: devices keep what the codec loses of a change, and add it to their next one.", LINK,
         default=False, newer=True)
     buffer: int = setting(
         "Asynchronous rounds: --cohort devices are always at work, and a step of the server waits for N of them; 0: for all.",

@@ -157,8 +157,8 @@ class Federation:
         self._kept: KeptRounds | None = None
 
     def run(self) -> Outcome:
-        """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round, unless devices
-        keep something, which they can bring back to a checkpoint only that they have been told of."""
+        """Runs from the checkpoint to the last round. An interrupt leaves a checkpoint of the last complete round,
+        unless devices keep something: they only know the way back to a checkpoint that they were told of."""
         import tinyfl.flower.strategy  # noqa: F401 (Flower takes half a second to load: before the clock starts)
         from tinyfl.aggregators import aggregator, privacy_spent
 
