@@ -271,6 +271,7 @@ def test_a_damaged_checkpoint_says_so(name: str, array: np.ndarray) -> None:
         ({"noise": 1.0, "update_clip": 1.0, "nodes": "devices"}, "--noise is known"),
         ({"update_clip": 1.0, "nodes": "devices"}, "--update-clip is for"),
         ({"down": "int8", "delta": True}, "--delta counts on devices"),
+        ({"up": "int4", "feedback": True}, "--feedback keeps something"),
         ({"sampling": "dpp", "embedding": "tags"}, "chooses whole cohorts"),
         ({"nodes": "2"}, "gateways send sums"),
         ({"buffer": 0}, "Give --buffer N too"),

@@ -267,8 +267,8 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
     algorithm = algorithm_of(config, learner.network)
     if config.buffer and algorithm.inner(0).keeps:
         raise ConfigError(
-            "--buffer goes with devices that keep nothing from round to round. Leave --buffer out, or --feedback and "
-            "--local-start kept."
+            "--buffer goes with devices that keep nothing from round to round. Give --local-start reconstructed, or leave "
+            "--buffer out."
         )
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))

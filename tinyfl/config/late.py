@@ -26,6 +26,7 @@ def check_late(config: Settings) -> None:
         "noise": "is known to protect devices only in cohorts that are drawn anew for each round",
         "update_clip": "is for the updates of one cohort",
         "delta": "counts on devices that got the theta of the round before",
+        "feedback": "keeps something from one round to the next",
     }.items():
         if getattr(config, name):
             raise ConfigError(f"--{name.replace('_', '-')} {why}. Leave it out, or --buffer.")
