@@ -10,7 +10,7 @@ import tinyfl
 from tinyfl.config import resolve
 from tinyfl.report.guidance import TABLES, Published, guidance
 
-CALLED = {"tinyreptile": "TinyReptile", "reptile": "Reptile", "fedavg": "FedAvg", "joint": "joint training"}
+CALLED = {"tinyreptile": "TinyReptile", "reptile": "Reptile", "fedavg": "FedAvg", "joint": "joint training", "protonet": "ProtoNet"}
 
 
 def published(table: Published) -> dict[str, tuple[float, float]]:

@@ -43,6 +43,9 @@ TABLES = (
         {"tinyreptile": (0.0097, 0.0007), "reptile": (0.0325, 0.0022), "fedavg": (0.0479, 0.0086), "joint": (4.01, 0.25)},
         lower=True,
     ),
+    Published(
+        "omniglot", STUDIES, "Omniglot", "5-way 5-shot", {"tinyreptile": (97.3, 0.2), "protonet": (98.3, 0.2)},
+    ),
 )  # fmt: skip
 
 
