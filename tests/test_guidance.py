@@ -10,7 +10,13 @@ import tinyfl
 from tinyfl.config import resolve
 from tinyfl.report.guidance import TABLES, Published, guidance
 
-CALLED = {"tinyreptile": "TinyReptile", "reptile": "Reptile", "fedavg": "FedAvg", "joint": "joint training", "protonet": "ProtoNet"}
+CALLED = {
+    "tinyreptile": "TinyReptile",
+    "reptile": "Reptile",
+    "fedavg": "FedAvg",
+    "joint": "joint training",
+    "protonet": "ProtoNet",
+}
 
 
 def published(table: Published) -> dict[str, tuple[float, float]]:
