@@ -66,7 +66,7 @@ def with_model(id: bytes, model: Weights = OLD) -> Double:
     """A board that has committed ``model``."""
     board = Double(id)
     board.take_plan(model.plan)
-    board.take_weights(floats(model.theta))
+    board.take_weights(model.theta.copy())
     board.commit(model.sha256)
     return board
 

@@ -49,8 +49,12 @@ def test_board_describes_itself(new_board: Callable[[], Any]) -> None:
         described = board.description
         assert (described.protocol, described.core, described.buffer, described.window) == (4, 1, 512, 4)
         assert described.layers == ("dense", "conv", "depthwise", "max-pool", "average-pool")
-        inner = ("phases", "layers", "pull", "gradient", "local", "kept", "prototypes", "fp16", "int8", "int4", "top")
-        assert described.inner == inner
+        loops, codecs = (
+            ("phases", "layers", "pull", "gradient", "local", "kept", "residual", "prototypes"),
+            ("fp16", "int8", "int4"),
+        )
+        assert described.inner == (*loops, *codecs, "top")
+        assert described.down == (*codecs, "delta")
         assert (described.dtypes, described.sources) == (("float32", "int8"), ("sine",))
         assert (described.plan, described.model) == (b"", b"")
         await ready(board)

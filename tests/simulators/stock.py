@@ -45,6 +45,7 @@ class DescribeReply(smp.message.ReadResponse):
     inner: list[str]
     areas: int
     classes: list[str]
+    down: list[str]
 
 
 class Describe(smp.message.ReadRequest):
