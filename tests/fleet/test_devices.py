@@ -68,10 +68,10 @@ def test_a_port_is_left_as_it_was_found(desk: Desk) -> None:
     """A look at a board resets nothing, and drops nothing that it has."""
     board = Double(b"\7")
     url = desk.plug("ttyACM0", board.exchange)
-    board.announced = b"\1" * 32
+    board.state = 2  # it has weights
     for _ in range(3):
         assert connected.connected_devices()[0].state == "free"
-    assert board.announced == b"\1" * 32
+    assert board.state == 2
     assert os.path.realpath(url).startswith("/dev/pts/")
 
 

@@ -292,7 +292,7 @@ def test_kill_9_in_the_middle_leaves_the_old_model_and_a_second_push_brings_the_
     fragile = Fragile(board, 5, kill)
     pushing = command("push", str(run), "--port", url, cwd=tmp_path)
     pushing.communicate()
-    assert pushing.returncode == -signal.SIGKILL and board.weights_transfer is not None
+    assert pushing.returncode == -signal.SIGKILL and board.down.upload is not None
     assert committed(board) == OLD.sha256
     again = command("push", str(run), "--port", url, "--json", cwd=tmp_path)
     out, err = again.communicate()
