@@ -141,7 +141,8 @@ static mask send(const bench *b, const tinyfl_cohort *c, const group *g, mask ok
         exchange(b, c->plan, sent, l, change, 1);
         if (residual && kept_of(c, g, l)[0] == kept_of(c, g, l)[0])
             add_floats(change, residual, count);
-        memcpy(arrived, change, count * sizeof *change);
+        if (residual)
+            memcpy(arrived, change, count * sizeof *change);
         if (tinyfl_encode(up, c->plan, sent, change, change, &bytes) != TINYFL_OK) {
             drop_lane(&ok, l);
             continue;
