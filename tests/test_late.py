@@ -393,9 +393,11 @@ def test_a_defect_in_a_device_ends_the_run(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("built_before")
 def test_emulated_boards_and_simulated_devices_arrive_in_real_time_and_a_replay_has_their_theta(tmp_path: Path) -> None:
     fleet = [{"board": "mps2-an386", "count": 3}, {"native": 2}]
-    options = {**RUN, "slow": "", "devices": 5, "fleet": fleet, "cohort": 4, "buffer": 2, "rounds": 10, "down": "int8"}
+    options = {**RUN, "slow": "", "devices": 5, "fleet": fleet, "cohort": 4, "buffer": 3, "rounds": 10, "down": "int8"}
     run = tinyfl.simulate(out=tmp_path / "run", **options)
-    assert {device for line in log_of(run.path) for device, _ in line["arrivals"]} == set(range(5))
+    # Who waits in the buffer does not work: of three arrivals at least one is a board's, however slow boards are.
+    assert all({device for device, _ in line["arrivals"]} & {0, 1, 2} for line in log_of(run.path))
+    assert {device for line in log_of(run.path) for device, _ in line["arrivals"]} & {3, 4}
     assert not run.result["left_out"]
     again = tinyfl.simulate(replay=run.path, out=tmp_path / "again")
     assert again.theta.tobytes() == run.theta.tobytes()

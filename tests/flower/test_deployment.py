@@ -37,7 +37,7 @@ def block(title: str) -> str:
     return found[1]
 
 
-def until(there: Callable[[], object], seconds: float = 120.0) -> None:
+def until(there: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline
