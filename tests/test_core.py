@@ -49,7 +49,8 @@ def test_lanes_and_threads_change_no_bit(options: dict[str, Any]) -> None:
 )
 def test_lanes_and_threads_change_no_bit_of_phases_nor_of_what_is_kept(inner: Inner) -> None:
     """Every third device has kept nothing yet."""
-    theta, before = SINE.initial_weights(3), np.random.default_rng(1).uniform(-1, 1, (37, SINE.plan.weights_of(inner.local)))
+    theta, floats = SINE.initial_weights(3), SINE.plan.kept_floats(inner.to_bytes())
+    before = np.random.default_rng(1).uniform(-1, 1, (37, floats))
     answers, codes = set(), None
     for lanes in LANES:
         for threads in (1, 2, 5):

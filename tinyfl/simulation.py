@@ -288,7 +288,7 @@ def _check_memory(config: Config, learner: Learner, inner: Inner, engine: Engine
     task, plan = learner.task, learner.network.plan
     if inner.returns is Returns.meta_gradient:
         raise ConfigError("--memory cannot bound what MAML takes. Leave it out, or say --algorithm fomaml.")
-    kept = plan.kept_floats(inner.keeps, inner.local)
+    kept = plan.kept_floats(inner.to_bytes())
     shots = max(config.shots)
     check_limit(task, config.devices, inner.samples, plan, kept, engine, tasks=config.tasks, shots=shots)
 

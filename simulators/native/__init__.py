@@ -80,7 +80,7 @@ class NativeFleet:
 
     def _blocks(self, inner: Inner, context: Context) -> Kept:
         """The blocks of this run, for what ``inner`` keeps."""
-        floats = self.network.plan.kept_floats(inner.keeps, inner.local)
+        floats = self.network.plan.kept_floats(inner.to_bytes())
         if self._kept is None or (self._kept.run, self._kept.layers, self._kept.floats) != (context.run, inner.local, floats):
             self._kept = Kept.opened(context, inner.local, self.first, self.size, floats, self.memory)
         return self._kept
@@ -89,7 +89,7 @@ class NativeFleet:
         """Maximum devices per call, by the engine's limit of memory if it has one."""
         if not self.engine.memory:
             return MAX_AT_ONCE
-        kept = self.network.plan.kept_floats(inner.keeps, inner.local)
+        kept = self.network.plan.kept_floats(inner.to_bytes())
         if (inner.samples, kept) not in self._fits:
             fit = devices_at_once(self.task, self.size, inner.samples, self.network.plan, kept, self.engine)
             self._fits[inner.samples, kept] = min(fit, MAX_AT_ONCE)

@@ -398,9 +398,9 @@ TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *byte
     return code == TINYFL_OK ? tinyfl_native_inner_check(inner) : code;
 }
 
-TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint64_t layers)
+TINYFL_EXPORT size_t tinyfl_native_kept_weights(const tinyfl_plan *plan, const tinyfl_inner *inner)
 {
-    return tinyfl_layers_weights(plan, layers);
+    return tinyfl_kept_weights(plan, inner);
 }
 
 TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inner *inner)

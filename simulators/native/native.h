@@ -166,10 +166,12 @@ TINYFL_EXPORT size_t tinyfl_native_outputs(const tinyfl_plan *plan);
 TINYFL_EXPORT int tinyfl_native_inner_check(const tinyfl_inner *inner);
 TINYFL_EXPORT int tinyfl_native_inner_fits(const tinyfl_plan *plan, const tinyfl_inner *inner);
 TINYFL_EXPORT int tinyfl_native_inner_read(tinyfl_inner *inner, const void *bytes, size_t count);
-TINYFL_EXPORT size_t tinyfl_native_layers_weights(const tinyfl_plan *plan, uint64_t layers);
 
 /* Bytes of RAM that one device needs for the inner loop: weights, tinyfl_learner_bytes, tinyfl_loop_bytes, and two blocks of
  * what it keeps. */
 TINYFL_EXPORT size_t tinyfl_native_ram(const tinyfl_plan *plan, const tinyfl_inner *inner);
+
+/* tinyfl_kept_weights. */
+TINYFL_EXPORT size_t tinyfl_native_kept_weights(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
 #endif

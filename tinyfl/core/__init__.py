@@ -107,7 +107,7 @@ def _cohort(
     if loop.kept:
         if kept is None:
             raise ValueError("the inner loop keeps something: give kept")
-        check_array(kept, np.float32, (len(devices), plan.kept_floats(loop.kept, loop.local)), "kept")
+        check_array(kept, np.float32, (len(devices), plan.kept_floats(inner)), "kept")
     return binding.Cohort(
         plan.pointer, address(theta), source.structure(), address(devices), count, round, loop,
         address(result.sum), address(result.updates), address(kept), address(result.loss), address(result.code),

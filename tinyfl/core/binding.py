@@ -174,11 +174,10 @@ def declare(lib: Any) -> Any:
     for name in ("weights", "inputs", "outputs"):
         measure = getattr(lib, f"tinyfl_native_{name}")
         measure.argtypes, measure.restype = [ctypes.POINTER(Plan)], size
-    lib.tinyfl_native_ram.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Inner)]
-    lib.tinyfl_native_layers_weights.argtypes = [ctypes.POINTER(Plan), u64]
+    lib.tinyfl_native_ram.argtypes = lib.tinyfl_native_kept_weights.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Inner)]
     lib.tinyfl_native_working_bytes.argtypes = [ctypes.POINTER(Plan), ctypes.c_int, u32]
     lib.tinyfl_native_inner_fits.argtypes = [ctypes.POINTER(Plan), ctypes.POINTER(Inner)]
-    for measure in (lib.tinyfl_native_ram, lib.tinyfl_native_layers_weights, lib.tinyfl_native_working_bytes):
+    for measure in (lib.tinyfl_native_ram, lib.tinyfl_native_kept_weights, lib.tinyfl_native_working_bytes):
         measure.restype = size
     lib.tinyfl_native_inner_read.argtypes = [ctypes.POINTER(Inner), ctypes.c_char_p, size]
     lib.tinyfl_native_read.argtypes = [ctypes.POINTER(Plan), pointer, size]

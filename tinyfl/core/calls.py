@@ -49,15 +49,9 @@ class Plan:
         """Bytes that each thread of a call works in, with devices in ``lanes`` and prototypes of ``ways`` classes."""
         return int(library().tinyfl_native_working_bytes(self.pointer, lanes, ways))
 
-    def weights_of(self, layers: int) -> int:
-        """Number of weights of the layers in the mask ``layers``."""
-        return int(library().tinyfl_native_layers_weights(self.pointer, layers))
-
-    def kept_floats(self, keeps: int, local: int) -> int:
-        """Number of floats that a device keeps by the flags ``keeps`` (tinyfl.algorithms.Inner): of the layers in the mask
-        ``local``, and of all others."""
-        of_layers = self.weights_of(local) if keeps & 1 else 0
-        return of_layers + (self.weights - self.weights_of(local) if keeps & 2 else 0)
+    def kept_floats(self, inner: bytes) -> int:
+        """Number of floats that a device keeps from round to round in the inner loop ``inner``."""
+        return int(library().tinyfl_native_kept_weights(self.pointer, ctypes.byref(inner_of(inner))))
 
 
 def inner_of(record: bytes) -> binding.Inner:

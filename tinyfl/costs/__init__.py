@@ -249,7 +249,7 @@ def _ram(network: Network, built: Firmware, inner: Inner, down: Down) -> Room:
     parts["sample"] = 4 * (network.inputs + network.outputs)
     further = {
         HELD: down.held_bytes,
-        "two blocks of what is kept": 8 * network.plan.kept_floats(inner.keeps, inner.local),
+        "two blocks of what is kept": 8 * network.plan.kept_floats(inner.to_bytes()),
         "gradient": weights if inner.batch > 1 or inner.returns is Returns.gradient or inner.ways else 0,
         "copy of theta": weights if inner.holds_theta else 0,
         "class means and their gradients": 8 * inner.ways * (network.outputs + 1),
