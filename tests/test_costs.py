@@ -14,6 +14,7 @@ from tinyfl.algorithms import Inner, Phase
 from tinyfl.building import boards
 from tinyfl.codecs import Codec, Kind
 from tinyfl.codecs.down import PLAIN, Down
+from tinyfl.costs.models import inner_loop
 from tinyfl.errors import ConfigError, DoesNotFit
 from tinyfl.fleets.linked import in_passes
 from tinyfl.networks import Network, network, reference
@@ -103,9 +104,9 @@ def test_a_board_writes_the_ram_that_the_plan_counts_to_its_last_byte_and_no_oth
     demand_bytes(NETS[name], loops(NETS[name])[what])
 
 
-def test_a_board_holds_weights_in_just_the_ram_that_the_plan_counts() -> None:
-    net = NETS["mlp"]
-    demand_bytes(net, Inner(samples=3, rate=0.01).sent_as(Codec(Kind.int8)), Down(Codec(Kind.int8), True, net.arrays()))
+def test_a_board_holds_weights_and_what_its_codec_loses_in_just_the_ram_that_the_plan_counts() -> None:
+    net, inner = NETS["mlp"], Inner(samples=3, rate=0.01).sent_as(Codec(Kind.int8), residual=True)
+    demand_bytes(net, inner, Down(Codec(Kind.int8), True, net.arrays()))
 
 
 def demand_bytes(net: Network, inner: Inner, down: Down = PLAIN) -> None:
@@ -146,6 +147,9 @@ def test_what_does_not_fit_is_refused_with_numbers_that_add_up_and_a_cure_that_f
     frozen = costs.learning_cost(net.frozen(2), board)
     assert frozen.fits
     costs.demand_fit(net, [cost, frozen], freeze=0, inner=costs.ROUND)
+    kept = inner_loop(net, None, None, None, "int4", feedback=True)
+    with pytest.raises(DoesNotFit, match=r"needs 417,660 bytes of RAM to learn; mps2-an386 .* without --feedback \(226,132 "):
+        costs.demand_fit(net, [costs.learning_cost(net, boards.load("mps2-an386"), inner=kept)], freeze=0, inner=kept)
 
 
 def test_counted_instructions_bound_the_estimate_and_a_frozen_network_costs_less() -> None:
@@ -185,6 +189,7 @@ def test_the_verb_prints_costs_and_refuses_by_exit_code(
         (("plan", "conv-omniglot", "--board", "posix"), "Name a board with a chip"),
         (("plan", "conv-omniglot", "--board", "nowhere"), "no board is called"),
         (("plan", "conv-omniglot", "--freeze", "6"), "Give --freeze 0 to 5"),
+        (("plan", "conv-omniglot", "--feedback"), "fp32 loses nothing: give --up"),
     ):
         code, _, err = run(*words)
         assert (code, what in err) == (2, True), err

@@ -24,6 +24,7 @@ def plan(
         str | None, typer.Option(metavar="NAME", help="Count the inner loop of this algorithm, or MODULE:CLASS.")
     ] = None,
     up: Annotated[str, typer.Option(metavar="CODEC", help="How updates go up, as in simulate.")] = "fp32",
+    feedback: Annotated[bool, typer.Option("--feedback", help="With --up: devices keep what the codec loses.")] = False,
     down: Annotated[str, typer.Option(metavar="CODEC", help="How theta goes down, as in simulate.")] = "fp32",
     delta: Annotated[bool, typer.Option("--delta", help="With --down: only the change of theta goes down.")] = False,
     toolchain: Compiler = "zig",
@@ -35,7 +36,7 @@ def plan(
     from tinyfl.costs.models import inner_loop, load_model, read_shape, way_down
 
     made = load_model(model, read_shape(shape) if shape else None, outputs, algorithm)
-    inner = inner_loop(made, algorithm, samples, batch, up)
+    inner = inner_loop(made, algorithm, samples, batch, up, feedback)
     way = way_down(made, down, delta)
     found = costs.on_boards(made, board, name=model, freeze=freeze, inner=inner, down=way, toolchain=toolchain)
     if json:

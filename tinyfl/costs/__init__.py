@@ -319,6 +319,8 @@ def _cure(network: Network, cost: Cost, room: int, inner: Inner) -> str:
     cures, held = [], cost.ram.parts.get(HELD, 0)
     if held and network.arena_bytes(inner) <= room:
         cures.append(f"without --delta ({network.arena_bytes(inner):,} bytes)")
+    if inner.residual and (need := network.arena_bytes(inner.sent_as(inner.up)) + held) <= room:
+        cures.append(f"without --feedback ({need:,} bytes)")
     if inner.batch > 1 and not inner.needs and network.arena_bytes() + held <= room:
         cures.append(f"in batches of 1 ({network.arena_bytes() + held:,} bytes)")
     for count in range(1, network.weighted):

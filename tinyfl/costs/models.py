@@ -68,23 +68,29 @@ def read_shape(text: str) -> Shape:
 
 
 def inner_loop(
-    model: "Network | Program", algorithm: str | None, samples: int | None, batch: int | None, up: str = "fp32"
+    model: "Network | Program",
+    algorithm: str | None,
+    samples: int | None,
+    batch: int | None,
+    up: str = "fp32",
+    feedback: bool = False,
 ) -> Inner:
     """The inner loop to count for a network: of the algorithm's first round, or ``samples`` in batches, whose update goes
-    ``up`` in this codec.
+    ``up`` in this codec, with ``feedback`` if a device keeps what that loses.
 
-    Raises ConfigError for numbers that no device can run, an algorithm that has not these settings, or one for a model that
-    does not learn.
+    Raises ConfigError for numbers that no device can run, an algorithm that has not these settings, feedback without a codec,
+    or an algorithm for a model that does not learn.
     """
+    codec = Codec.named(resolve({"up": up, "feedback": feedback}).up)
     if algorithm is None and isinstance(model, Network) and model.embeds:
         algorithm = "protonet"
     if algorithm is None:
         plain = Inner(samples=32 if samples is None else samples, batch=1 if batch is None else batch, rate=0.0)
-        return plain.sent_as(Codec.named(up))
+        return plain.sent_as(codec, feedback)
     if not isinstance(model, Network):
         raise ConfigError("an int8 model cannot learn: leave --algorithm out.")
     given = own_code({"algorithm": algorithm, "samples": samples, "batch": batch})
-    return with_layers(resolve(given).build(), model.weighted_layers).inner(0).sent_as(Codec.named(up))
+    return with_layers(resolve(given).build(), model.weighted_layers).inner(0).sent_as(codec, feedback)
 
 
 def way_down(model: "Network | Program", down: str, delta: bool) -> Down:

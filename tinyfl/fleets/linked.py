@@ -233,7 +233,7 @@ class LinkFleet:
             raise TooSmall(
                 f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "
                 f"{described.id.hex()} ({described.board}) has {described.arena:,}. Choose a smaller --network, "
-                f"{'or leave --delta out' if held else 'or --batch 1'}."
+                f"{'or leave --delta out' if held else 'or leave --feedback out' if work.inner.residual else 'or --batch 1'}."
             )
         if new and (await board.status()).state == BoardState.learning:
             await board.abort()
