@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,6 +51,26 @@ class Context:
 
 ALONE = Context()
 """The context of a round by itself."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What lines carried in a part of so many rounds of boards, ``times``: the bytes ``sent`` to boards and ``received`` from
+    them, with messages, frames and repetitions, in so many ``seconds``; ``at_rate`` are those that the busier direction takes
+    at the line's rate, NaN if one has none."""
+
+    times: int = 0
+    sent: int = 0
+    received: int = 0
+    seconds: float = 0.0
+    at_rate: float = 0.0
+
+    def __add__(self, other: "Carried") -> "Carried":
+        return Carried(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+PARTS = ("find", "down", "learn", "up")
+"""The parts of a board's round: the host finds it, sends theta, has it learn, and reads its update."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
@@ -111,6 +131,29 @@ class StretchFleet(Protocol):
         After each, theta moves by its alpha times the devices' mean change."""
 
 
+@runtime_checkable
+class LinkedFleet(Protocol):
+    """A fleet with boards on lines."""
+
+    def carried(self) -> Mapping[str, Carried]:
+        """What its lines carried since the last call, by part of PARTS."""
+
+
+def carried(fleets: Iterable[object]) -> Mapping[str, Carried]:
+    """What the lines of those ``fleets`` that have any carried since the last call."""
+    return summed_parts(fleet.carried() for fleet in fleets if isinstance(fleet, LinkedFleet))
+
+
+def summed_parts(each: Iterable[Mapping[str, Carried]]) -> dict[str, Carried]:
+    """The sum of each part, in the order of PARTS."""
+    all = list(each)
+    return {
+        part: sum((lines[part] for lines in all if part in lines), start=Carried())
+        for part in PARTS
+        if any(part in lines for lines in all)
+    }
+
+
 @dataclass(frozen=True)
 class Event:
     """An event of a device in a round: ``what`` is connected, back, left out, no loss (the update counts, but its loss is not
@@ -163,6 +206,10 @@ class MixedFleet:
             tuple(id for share, p in parts for id in p.ids or [""] * len(share)),
             tuple(kept for _, p in parts for kept in p.kept_from),
         )
+
+    def carried(self) -> Mapping[str, Carried]:
+        """As a LinkedFleet."""
+        return carried(self.parts)
 
     def _in_parts(
         self, apart: bool, cohort: U32, round: int, theta: F32, inner: Inner, context: Context

@@ -21,6 +21,7 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
 from tinyfl.flower.asynchronous import Asynchronous
+from tinyfl.flower.lines import as_json
 from tinyfl.flower.rounds import Federation, Outcome, Progress
 from tinyfl.networks import Network, starts_from
 from tinyfl.registry.own import own_code
@@ -37,7 +38,7 @@ from tinyfl.runs.learner import Learner, Load, algorithm_of, down_of, fitted
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.records import ValidationRow
 from tinyfl.runs.resuming import restated, resumed
-from tinyfl.runs.tables import as_csv, evaluation_rows, joined
+from tinyfl.runs.tables import as_csv, evaluation_rows, joined, line_of
 from tinyfl.runs.validation import validator
 from tinyfl.sampling import Sampler, sampler, told
 from tinyfl.system import notebook
@@ -382,7 +383,8 @@ def _finish(
     """Evaluates ``net`` with ``theta``, and writes initialisation.npz and result.json."""
     rows = _evaluate(job, {"learnt": (net, theta), "start": job.without_head(job.start)})
     result = {
-        **_result(job, outcome, rows, boards, joined(directory) if job.config.delta else 0),
+        **_result(job, outcome, rows, boards, sum(joined(directory)) if job.config.delta else 0),
+        "line": as_json(line_of(directory)) if boards else {},
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
         **_by_device(job, net, theta, rows["learnt"]),

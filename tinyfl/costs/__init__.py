@@ -15,9 +15,11 @@ from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
+from tinyfl.codecs import FP32
 from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link import PROGRAM_HEADER, WEIGHTS_HEADER
+from tinyfl.link.line import BITS_PER_BYTE
 from tinyfl.link.traffic import BUFFER, HASH, Traffic, round_traffic
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Kind
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 CYCLES_PER_INSTRUCTION = 1.5
 """Assumed: a Cortex-M4F takes 1 cycle for most instructions, 2 for a load by itself, 3 for a multiply-add, and waits for
 flash."""
-
-BITS_PER_BYTE = 10
-"""On a UART: 8 bits, a start and a stop bit."""
 
 MESSAGE_BYTES = 64
 """Overhead of a block of an inference's input or output and its reply, in bytes: headers, CBOR keys, checksums, framing."""
@@ -160,6 +159,13 @@ def learning_cost(
 def traffic_of(network: Network, inner: Inner, buffer: int = BUFFER, down: Down = PLAIN, *, whole: bool = False) -> Traffic:
     """The bytes on the line of a round for a device with ``network``, the longest of whose messages has ``buffer`` bytes. A
     device that did not take part in the round before gets theta ``whole``, if others get its change."""
+    return sum(parts_of(network, inner, buffer, down, whole=whole).values(), start=Traffic())
+
+
+def parts_of(
+    network: Network, inner: Inner, buffer: int = BUFFER, down: Down = PLAIN, *, whole: bool = False
+) -> dict[str, Traffic]:
+    """The same by part of the round."""
     return round_traffic(
         bytes_down(network, down, whole), bytes_up(network, inner), inner.to_bytes(), buffer,
         encoded=not (down.plain or (down.delta and whole)), onto=(0 if whole else HASH) if down.delta else None,
@@ -176,16 +182,28 @@ def bytes_up(network: Network, inner: Inner) -> int:
     return inner.up.bytes(network.arrays(ALL & ~inner.local))
 
 
-def bytes_of_run(network: Network, inner: Inner, down: Down, device_rounds: int, whole: int) -> dict[str, int]:
-    """The bytes of a run of so many ``device_rounds``, down and up, also with messages and frames, as in its JSON; in ``whole``
-    of them the device was not in the round before."""
-    first, later = (traffic_of(network, inner, down=down, whole=new) for new in (True, False))
+def bytes_of_run(network: Network, inner: Inner, down: Down, device_rounds: int, whole: int) -> dict[str, Any]:
+    """The bytes of a run of so many ``device_rounds``, down and up, as in its JSON; in ``whole`` of them the device was not in
+    the round before. Those on the line are with messages and frames: by part of the round, how many are due to such devices,
+    and how many they were if weights went as they are."""
+    first, later = (parts_of(network, inner, down=down, whole=new) for new in (True, False))
     others = device_rounds - whole
+    line = {
+        part: {
+            "down": whole * first[part].down + others * later[part].down,
+            "up": whole * first[part].up + others * later[part].up,
+        }
+        for part in later
+    }
+    plain = traffic_of(network, inner.sent_as(FP32))
     return {
         "bytes_down": whole * bytes_down(network, down, whole=True) + others * bytes_down(network, down),
         "bytes_up": device_rounds * bytes_up(network, inner),
-        "line_bytes_down": whole * first.down + others * later.down,
-        "line_bytes_up": device_rounds * later.up,
+        "line_bytes_down": sum(each["down"] for each in line.values()),
+        "line_bytes_up": sum(each["up"] for each in line.values()),
+        "line_bytes_by_part": line,
+        "line_bytes_new": whole * sum(first[part].down - later[part].down for part in later),
+        "line_bytes_fp32": device_rounds * (plain.down + plain.up),
     }
 
 

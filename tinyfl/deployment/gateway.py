@@ -24,11 +24,12 @@ from tinyfl.core import FASTEST
 from tinyfl.deployment.own_data import LOOK_THERE, OwnData, read_share
 from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.errors.words import plain
-from tinyfl.fleet import Event, Fleet
+from tinyfl.fleet import Event, Fleet, carried
 from tinyfl.fleets.assembly import Site, Station, Training, training
 from tinyfl.flower.allowed import Allowed, refuse_extensions, refuse_paths
 from tinyfl.flower.extensions import refuse_task
 from tinyfl.flower.ipc import ASK
+from tinyfl.flower.lines import LINE, line_record
 from tinyfl.flower.messages import MAX_REPORTED, Trouble, events_record, shard_record
 from tinyfl.flower.node import answer, read_request
 from tinyfl.flower.settings import of_a_node
@@ -191,6 +192,8 @@ class Gateway:
             return reply
         self._log_round(request.instructions.round, reply, seconds)
         reply["events"] = events_record(self._events, seconds)
+        if lines := carried([self._fleet]):
+            reply[LINE] = line_record(lines)
         if not any(event.what == "left out" for event in self._events):
             self._last_reply = key, reply
         return reply

@@ -7,9 +7,10 @@ probe in parallel to the others.
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -23,10 +24,11 @@ from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
-from tinyfl.fleet import ALONE, BOARD_CURE, Context, Event, Phis, summed
+from tinyfl.fleet import ALONE, BOARD_CURE, Carried, Context, Event, Phis, summed, summed_parts
 from tinyfl.link import SINE
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import confined
+from tinyfl.link.line import Line
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.system.loop import MAX_THREADS
@@ -99,6 +101,7 @@ class LinkFleet:
         self._plan_sha = sha256(self._plan).digest()
         self._slots = {first + i: _Slot(opener) for i, opener in enumerate(openers)}
         self._on_event = on_event or (lambda event: None)
+        self._carried: dict[str, Carried] = {}
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(MAX_THREADS))
         self._thread = threading.Thread(target=self._loop.run_forever, name="tinyfl-link", daemon=True)
@@ -117,6 +120,26 @@ class LinkFleet:
         ids = tuple(self._slots[device].id for device in identified)
         kept = tuple(each.kept_from for each in outcomes) if inner.keeps else ()
         return Phis(phi, loss, tuple(each.reason for each in outcomes), ids, kept)
+
+    def carried(self) -> Mapping[str, Carried]:
+        """As a LinkedFleet."""
+        return self._wait(self._taken())  # type: ignore[no-any-return]
+
+    async def _taken(self) -> Mapping[str, Carried]:
+        taken, self._carried = self._carried, {}
+        return taken
+
+    @contextmanager
+    def _carrying(self, part: str, slot: _Slot) -> Iterator[None]:
+        """Counts what the line of ``slot`` carries inside, for ``part`` of PARTS."""
+        began, before = self._loop.time(), slot.board.line if slot.board else Line()
+        try:
+            yield
+        finally:
+            now = slot.board.line if slot.board else before
+            sent, received, *at_rate = (b - a for a, b in zip(astuple(before), astuple(now), strict=True))
+            seconds = self._loop.time() - began
+            self._carried |= summed_parts([self._carried, {part: Carried(1, sent, received, seconds, max(at_rate))}])
 
     def close(self) -> None:
         """Closes the ports; the boards keep their state."""
@@ -159,9 +182,13 @@ class LinkFleet:
                 new = slot.board is None
                 board = await self._connected(device, work)
                 async with limit(self.seconds):
-                    await self._prepare(board, new, work)
-                    await self._send_theta(slot, board, work)
-                    learnt = await self._learn(board, device, work)
+                    with self._carrying("down", slot):
+                        await self._prepare(board, new, work)
+                        await self._send_theta(slot, board, work)
+                    with self._carrying("learn", slot):
+                        status = await self._learn(board, device, work)
+                    with self._carrying("up", slot):
+                        learnt = await self._read(board, status, work)
         except LinkError as error:
             await _disconnect(slot)
             return self._left_out(device, work, error.reason, str(error))
@@ -187,12 +214,16 @@ class LinkFleet:
         slot, within = self._slots[device], min(PROBE_SECONDS, self.seconds)
         try:
             if slot.board is None:
-                slot.board = await LinkedBoard.connect(slot.opener, within)
+                with self._carrying("find", slot):
+                    slot.board = await LinkedBoard.connect(slot.opener, within)
                 for lower in (identified for other, identified in work.identified.items() if other < device):
                     await lower.wait()  # if two devices reach the same board, always the lower one counts
                 self._identify(slot, device, work)
-            elif (await slot.board.describe(within)).id.hex() != slot.id:
-                raise Refused(f"another board answers where {slot.id} was. {BOARD_CURE}")
+            else:
+                with self._carrying("find", slot):
+                    described = await slot.board.describe(within)
+                if described.id.hex() != slot.id:
+                    raise Refused(f"another board answers where {slot.id} was. {BOARD_CURE}")
         finally:
             work.identified[device].set()
         return slot.board
@@ -256,13 +287,17 @@ class LinkFleet:
             await board.put_weights(work.theta, self.seconds, held=True)
         slot.held = work.base
 
-    async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> _Outcome:
-        """The outcome of one device's round on its board, which has theta."""
+    async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> Status:
+        """The status of one device's board, which has theta, at the end of the round."""
         request, samples = await self._request(board.description, device, work)
         status = await board.train(request, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
         _demand_round(status, request, work.inner.taken)
+        return status
+
+    async def _read(self, board: LinkedBoard, status: Status, work: _RoundWork) -> _Outcome:
+        """The outcome of a round with this ``status`` at its end."""
         up, arrays = work.inner.up, self.network.arrays(ALL & ~work.inner.local)
         data = await board.update(status, self.seconds, None if up.kind is Kind.top else up.bytes(arrays))
         update = _weights(data, sum(arrays)) if up == FP32 else decode(up, data, arrays)

@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from tinyfl.algorithms import Inner
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.fleet import Devices, Fleet, StretchFleet
+from tinyfl.fleet import Carried, Devices, Fleet, StretchFleet, carried
 from tinyfl.flower.node import answer, answer_stretch, one_by_one, read_request
 
 try:
@@ -50,6 +50,10 @@ class FleetAddresses(Grid):
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         """Seconds of the last exchange by node: ``seconds`` until its reply, ``work`` of its devices. Empty within one
         process."""
+        return {}
+
+    def carried(self) -> Mapping[str, Carried]:
+        """What the lines of boards carried since the last call, by part of a round. Empty without boards."""
         return {}
 
     def parts(self) -> Mapping[str, Devices]:
@@ -107,6 +111,9 @@ class FleetGrid(FleetAddresses):
 
     def devices_at(self, node: int) -> range:
         return shard(self.fleet.size, self.nodes, node - 1)
+
+    def carried(self) -> Mapping[str, Carried]:
+        return carried([self.fleet])
 
     def stretch(self, inner: Inner, cohort: int) -> int:
         return self.fleet.stretch(inner, cohort) if self.gateways == 1 and isinstance(self.fleet, StretchFleet) else 1

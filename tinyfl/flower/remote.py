@@ -19,8 +19,9 @@ from httpx import HTTPError
 from tinyfl import __version__
 from tinyfl.errors import ConfigError, Corrupt, TrainingError
 from tinyfl.errors.words import plain
-from tinyfl.fleet import Devices, Event, words_for
+from tinyfl.fleet import Carried, Devices, Event, summed_parts, words_for
 from tinyfl.flower.grid import FleetAddresses
+from tinyfl.flower.lines import read_line
 from tinyfl.flower.messages import NETWORK, VERSION, Trouble, network_record, read_error, read_events, read_shard
 from tinyfl.flower.node import Request, one_by_one, read_apart, read_request
 from tinyfl.networks import Network
@@ -267,6 +268,7 @@ class RemoteGrid(FleetAddresses):
         self._network = network_record(network, trains)
         self._seconds, self._report = seconds, on_event or (lambda event: None)
         self._spent: dict[str, Mapping[str, float]] = {}
+        self._carried: Mapping[str, Carried] = {}
         self._remote_of = (
             {int(device): at for at, remote in enumerate(remotes) for device in remote.devices} if each_device else {}
         )
@@ -274,6 +276,10 @@ class RemoteGrid(FleetAddresses):
 
     def spent(self) -> Mapping[str, Mapping[str, float]]:
         return self._spent
+
+    def carried(self) -> Mapping[str, Carried]:
+        carried, self._carried = self._carried, {}
+        return carried
 
     def parts(self) -> Mapping[str, Devices]:
         return {remote.name: remote.devices for remote in self.remotes}
@@ -332,6 +338,7 @@ class RemoteGrid(FleetAddresses):
             events, work = read_events(reply, at.devices, round)
             for event in events:
                 self._report(event)
+            self._carried = summed_parts([self._carried, read_line(reply)])
             self._spent[at.name] = {"seconds": self._post.seconds[at.node], "work": work}
         return {remote: answers[self.remotes[remote].node] for remote in contents}
 

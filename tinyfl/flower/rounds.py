@@ -21,6 +21,7 @@ from tinyfl.config.roster import named
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
 from tinyfl.fleet import Event, Stretch, spans, spans_of_rows
+from tinyfl.flower.lines import as_json
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.runs.metrics import Tally
@@ -384,6 +385,7 @@ class Federation:
 
     def _record_of(self, updates: Updates, counts: bool, seconds: float) -> dict[str, Any]:
         """The record of a round in rounds.jsonl."""
+        line = as_json(self.grid.carried())
         return {
             "round": self._snapshot.state.round + 1,
             "counts": counts,
@@ -393,6 +395,7 @@ class Federation:
             "absent": _spans_by_reason(updates.absent),
             "seconds": round(seconds, 4),
             "nodes": {name: {what: round(s, 3) for what, s in spent.items()} for name, spent in self.grid.spent().items()},
+            **({"line": line} if line else {}),
         }
 
     def _log_stretch(self, stretch: Stretch) -> None:

@@ -27,6 +27,7 @@ from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stal
 from tinyfl.errors.words import plain
 from tinyfl.link import messages, transfers
 from tinyfl.link.defects import confined
+from tinyfl.link.line import Line
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.rates import Rate
 from tinyfl.link.wire import Opener, Overtaken, Silent, Wire, WireTransport
@@ -174,6 +175,11 @@ class LinkedBoard:
         """Releases the port, at its first baud rate."""
         await self._rate.lower_for(self)
         await self._wire.close()
+
+    @property
+    def line(self) -> Line:
+        """What its wire has carried since it was opened."""
+        return self._transport.line
 
     @property
     def patience(self) -> float:

@@ -36,6 +36,9 @@ class Traffic:
     up: int = 0
     exchanges: int = 0
 
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.down + other.down, self.up + other.up, self.exchanges + other.exchanges)
+
     def after(self, request: int, answer: int) -> "Traffic":
         """With an exchange of messages of these sizes. The host begins each frame with a further delimiter."""
         return Traffic(self.down + 1 + _frame(request), self.up + _frame(answer), self.exchanges + 1)
@@ -43,19 +46,29 @@ class Traffic:
 
 def round_traffic(
     down: int, up: int, inner: bytes, buffer: int = BUFFER, *, encoded: bool = False, onto: int | None = None
-) -> Traffic:
-    """The traffic of a round for one device that gets ``down`` bytes of weights and sends ``up`` of an update: ``inner`` is the
-    record of its inner loop, and ``buffer`` its longest message, in bytes. The weights that go down may be ``encoded``, and be
-    held; ``onto`` are then the bytes that name those which they are a change of."""
-    traffic, off, total = Traffic(), 0, down
+) -> dict[str, Traffic]:
+    """The traffic of each part of a round (tinyfl.fleet.PARTS), for one device that gets ``down`` bytes of weights and sends
+    ``up`` of an update: ``inner`` is the record of its inner loop, and ``buffer`` its longest message, in bytes. The weights
+    that go down may be ``encoded``, and be held; ``onto`` are then the bytes that name those which they are a change of."""
+    learn = Traffic().after(_order(inner), _status())
+    return {"down": _write(down, buffer, encoded, onto), "learn": learn, "up": _read(up, buffer)}
+
+
+def _write(total: int, buffer: int, encoded: bool, onto: int | None) -> Traffic:
+    """The traffic of weights to a device."""
+    traffic, off = Traffic(), 0
     form = encoded * (_keys("codec") + 1) + (0 if onto is None else _keys("onto") + _head(onto) + onto)
     while off < total:
         size = _write_block(off, total, 0, form)
         count = min(buffer - size - _head(buffer - size) + 1, total - off)
         traffic = traffic.after(_write_block(off, total, count, form), HEADER + _map("off") + _head(off + count))
         off += count
-    traffic = traffic.after(_order(inner), _status())
-    off, total = 0, up
+    return traffic
+
+
+def _read(total: int, buffer: int) -> Traffic:
+    """The traffic of weights from a device."""
+    traffic, off = Traffic(), 0
     while off < total:
         count = min(buffer - HEADER - READ_MARGIN, total - off)
         request = HEADER + _map("off") + _head(off)

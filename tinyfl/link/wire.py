@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import io
+import os
 import termios
 import threading
 from collections import deque
@@ -17,6 +18,7 @@ from smpclient.transport.serial import Cobs
 
 from tinyfl.errors import Corrupt, Dead, NoLink, TinyflError
 from tinyfl.errors.words import plain
+from tinyfl.link.line import Line
 
 FIRST_PATIENCE = 0.25
 """Time for a board's answer, in seconds, in addition to the time on the line."""
@@ -32,6 +34,9 @@ CLOSE_SECONDS = 2.0
 
 READ_SECONDS = 0.1
 """Timeout of a read in a reader thread, before it checks whether the port was closed."""
+
+PTYS = ("/dev/pts/", "/dev/ttys")
+"""Where Linux and macOS have ptys, which carry bytes at no rate."""
 
 HINT = "Give a serial port, a pty's path, socket://host:port or rfc2217://host:port."
 
@@ -75,6 +80,14 @@ class SerialWire:
     def __init__(self, port: serial.SerialBase) -> None:
         self._port = port
         self.patience = FIRST_PATIENCE + EXCHANGE_BITS / port.baudrate
+        at = str(port.port)
+        self._paced = isinstance(port, serial.Serial) and not os.path.realpath(at).startswith(PTYS)
+        self._paced |= at.startswith("rfc2217://")
+
+    @property
+    def rate(self) -> int:
+        """The baud rate of the line; 0 for a socket or a pty, which has none."""
+        return int(self._port.baudrate) if self._paced else 0
 
     @classmethod
     async def open(cls, url: str, baud: int = 115200) -> "SerialWire":
@@ -317,6 +330,7 @@ class WireTransport(SMPTransport):
 
     def __init__(self, wire: Wire, mtu: int = 512) -> None:
         self._wire, self._mtu, self._framing = wire, mtu, Cobs()
+        self.line = Line()
 
     async def connect(self, address: str, timeout_s: float) -> None:
         """Does nothing: the wire is already open."""
@@ -328,11 +342,14 @@ class WireTransport(SMPTransport):
         if len(data) > self.max_unencoded_size:
             raise ValueError(f"a message of {len(data)} bytes exceeds the board's maximum of {self.max_unencoded_size}")
         for frame in self._framing.encode(data):
+            self.line = self.line.after(self._wire, sent=1 + len(frame))
             await self._wire.send(b"\0" + frame)
 
     async def receive(self) -> bytes:
         while (message := self._framing.take()) is None:
-            self._framing.feed(await self._wire.receive())
+            received = await self._wire.receive()
+            self.line = self.line.after(self._wire, received=len(received))
+            self._framing.feed(received)
         return message
 
     async def send_and_receive(self, data: bytes) -> bytes:

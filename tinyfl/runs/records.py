@@ -4,6 +4,8 @@ Unknown keys are kept but unchecked: do not trust them when showing them.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from math import isfinite, nan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json, StringConstraints, Vali
 from tinyfl.core import LIMIT
 from tinyfl.errors import RunError
 from tinyfl.errors.words import problem
+from tinyfl.fleet import Carried
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.floors import NEAREST_MEAN
 
@@ -150,6 +153,37 @@ class BoardRecord(_Record):
     board: str = "at a port"
 
 
+Part = Literal["find", "down", "learn", "up"]
+"""tinyfl.fleet.PARTS."""
+
+
+class LineRecord(_Record):
+    """What boards' lines carried in a part of their rounds (tinyfl.fleet.Carried); ``at_rate`` is null if one has no rate."""
+
+    times: Count
+    sent: Count
+    received: Count
+    seconds: Number
+    at_rate: Number | None
+
+    @classmethod
+    def of(cls, carried: Carried) -> Self:
+        at_rate = round(carried.at_rate, 4) if isfinite(carried.at_rate) else None
+        values = asdict(carried) | {"seconds": round(carried.seconds, 4), "at_rate": at_rate}
+        return cls(**values)
+
+    def carried(self) -> Carried:
+        at_rate = nan if self.at_rate is None else self.at_rate
+        return Carried(self.times, self.sent, self.received, self.seconds, at_rate)
+
+
+class BothWays(_Record):
+    """Bytes to devices and from them."""
+
+    down: Count
+    up: Count
+
+
 class Result(_Record):
     """result.json (tinyfl.simulation)."""
 
@@ -170,6 +204,14 @@ class Result(_Record):
     line_bytes_down: Count = 0
     """On the line, with messages and frames; those above are of weights alone. An older tinyfl did not write it."""
     line_bytes_up: Count = 0
+    line_bytes_by_part: dict[Part, BothWays] = {}
+    """Those of them in each part of a round. An older tinyfl wrote neither this nor the next three."""
+    line_bytes_new: Count = 0
+    """Those due to devices that got theta whole where others got its change."""
+    line_bytes_fp32: Count = 0
+    """Those of the same rounds if all weights had gone as float32."""
+    line: dict[Part, LineRecord] = {}
+    """What the lines of boards carried, as measured; empty without boards."""
     device_ram_bytes: Positive
     samples_held: Positive = 1
     start: str = "random start"
@@ -213,11 +255,12 @@ class Round(_Record):
 
 class RoundRecord(Round):
     """The same, with what metrics.jsonl follows from. ``loss`` is the devices' mean, null if it is not finite; an older tinyfl
-    did not write it."""
+    did not write it. ``line`` is empty without boards."""
 
     loss: Number | None = None
     counts: bool
     absent: dict[str, Spans]
+    line: dict[Part, LineRecord] = {}
 
 
 class ArrivalsRecord(RoundRecord):

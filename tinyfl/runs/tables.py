@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyfl.errors import ConfigError
 from tinyfl.errors.words import visible
-from tinyfl.fleet import ends_of
+from tinyfl.fleet import Carried, ends_of, summed_parts
 from tinyfl.runs.directory import ROUNDS, RunDirectory
 from tinyfl.runs.metrics import devices_in
 from tinyfl.runs.records import RoundRecord
@@ -56,14 +56,21 @@ def _rounds(directory: RunDirectory) -> list[Row]:
     return [row(record) for _, record in directory.records(ROUNDS, RoundRecord)]
 
 
-def joined(directory: RunDirectory) -> int:
-    """The number of device-rounds of devices that did not take part in the round before."""
-    found, before = 0, set[int]()
+def joined(directory: RunDirectory) -> list[int]:
+    """For each round that counts, the number of its devices that did not take part in the round before."""
+    found, before = list[int](), set[int]()
     for _, record in directory.records(ROUNDS, RoundRecord):
         cohort = {n for first, last in ends_of((record.model_extra or {}).get("cohort", "")) for n in range(first, last + 1)}
-        found += len(cohort - before) if record.counts else 0
+        if record.counts:
+            found.append(len(cohort - before))
         before = cohort
     return found
+
+
+def line_of(directory: RunDirectory) -> dict[str, Carried]:
+    """What the lines of boards carried in all rounds, by part."""
+    rounds = (record.line.items() for _, record in directory.records(ROUNDS, RoundRecord))
+    return summed_parts({part: each.carried() for part, each in parts} for parts in rounds)
 
 
 METRICS = {"accuracy": "accuracy", "macro_ap": "macro average precision", "loss": "mean squared error"}
