@@ -12,8 +12,8 @@
 #include "cbor.h"
 #include "commands.h"
 
-enum { RAW, MESSAGE, PUT_PLAN, PUT_WEIGHTS, TRAIN, SAMPLES, COMMIT, POWER_CUT, PUT_PROGRAM, PREDICT, PROGRAM_CUT, RESTART,
-       ACTS };
+enum { RAW, MESSAGE, PUT_PLAN, PUT_WEIGHTS, TRAIN, SAMPLES, COMMIT, POWER_CUT, PUT_PROGRAM, PREDICT, PROGRAM_CUT, PUT_ENCODED,
+       RESTART, ACTS };
 enum { GROUP = TINYFL_GROUP, READ = 0, WRITE = 2 };
 
 static uint8_t sent[4096], received[1 << 17], text[TINYFL_BUFFER + 64];
@@ -71,15 +71,28 @@ static void ask(uint8_t operation, uint8_t command, const tinyfl_writer *w)
 
 static void request(uint8_t command, const tinyfl_writer *w) { ask(WRITE, command, w); }
 
+static void number(tinyfl_writer *w, const char *key, uint64_t value)
+{
+    tinyfl_put_text(w, key);
+    tinyfl_put_uint(w, value);
+}
+
+/* What the first block of weights says of their form. */
+typedef struct {
+    unsigned codec;
+    int has_onto;
+    size_t onto; /* bytes, of the hash of what the board holds */
+} form;
+
 /* Plan, weights or program, as one block with its own hash, or cut in two. */
-static void put(uint8_t command, const uint8_t *bytes, size_t count, size_t cut)
+static void put_in(uint8_t command, const uint8_t *bytes, size_t count, size_t cut, const form *form)
 {
     uint8_t hash[TINYFL_SHA256_BYTES];
     tinyfl_sha256_of(bytes, count, hash);
     for (size_t off = 0; off < count || off == 0;) {
         const size_t part = off == 0 && cut < count ? cut : count - off;
         tinyfl_writer w = body();
-        tinyfl_put_map(&w, off == 0 ? 4 : 2);
+        tinyfl_put_map(&w, off == 0 ? (form ? 5u + (size_t)form->has_onto : 4) : 2);
         tinyfl_put_text(&w, "off");
         tinyfl_put_uint(&w, off);
         tinyfl_put_text(&w, "data");
@@ -90,12 +103,20 @@ static void put(uint8_t command, const uint8_t *bytes, size_t count, size_t cut)
             tinyfl_put_text(&w, "sha");
             tinyfl_put_bytes(&w, hash, sizeof hash);
         }
+        if (off == 0 && form)
+            number(&w, "codec", form->codec);
+        if (off == 0 && form && form->has_onto) {
+            tinyfl_put_text(&w, "onto");
+            tinyfl_put_bytes(&w, agent->held.sha, form->onto);
+        }
         request(command, &w);
         off += part;
         if (part == 0)
             break;
     }
 }
+
+static void put(uint8_t command, const uint8_t *bytes, size_t count, size_t cut) { put_in(command, bytes, count, cut, NULL); }
 
 /* Windows along a side, as SPEC.md counts them. */
 static unsigned windows(unsigned size, unsigned kernel, unsigned stride, int same)
@@ -181,10 +202,20 @@ static void put_weights(const uint8_t *data, size_t count)
     put(2, weights, bytes, count > 0 ? data[0] : 0);
 }
 
-static void number(tinyfl_writer *w, const char *key, uint64_t value)
+/* Weights, or a change of those that the board holds, in a codec's form; one byte too many if the first byte says so. */
+static void put_encoded(const uint8_t *data, size_t count)
 {
-    tinyfl_put_text(w, key);
-    tinyfl_put_uint(w, value);
+    static uint8_t weights[1001];
+    if (count < 3)
+        return;
+    const tinyfl_codec codec = {data[0] % TINYFL_CODEC_TOP, 0};
+    const form form = {data[0] & 0x40 ? TINYFL_CODECS : codec.kind, data[0] >> 4 & 1, data[0] & 8 ? data[1] % 33u : 32};
+    const size_t bytes = agent->state == TINYFL_EMPTY ? 4 : tinyfl_codec_bytes(&codec, &agent->plan, TINYFL_EVERY_LAYER);
+    if (bytes > sizeof weights - 101)
+        return;
+    for (size_t i = 0; i < bytes; i++)
+        weights[i] = data[2 + i % (count - 2)];
+    put_in(2, weights, bytes + (data[0] >> 7), data[1], &form);
 }
 
 /* A phase after the first, from 8 bytes. */
@@ -211,7 +242,9 @@ static size_t inner_of(const uint8_t *d, uint8_t record[16 + 4 * sizeof(tinyfl_p
     memset(record, 0, 16);
     record[0] = (uint8_t)(1 + (d[7] & 3));
     record[1] = d[7] >> 2 & 1;
-    record[2] = d[7] >> 3 & 1;
+    record[2] = d[7] >> 3 & 3;
+    record[3] = d[20] % TINYFL_CODECS;
+    record[4] = record[3] == TINYFL_CODEC_TOP ? d[21] : 0;
     memcpy(record + 8, &local, sizeof local);
     memcpy(record + 16, phases, sizeof phases);
     const size_t whole = 16 + record[0] * sizeof(tinyfl_phase);
@@ -255,7 +288,7 @@ static void check_arena(void)
         return;
     if (tinyfl_learner_end(agent) > agent->arena_bytes)
         abort();
-    if (agent->kept.round && agent->kept.count != tinyfl_layers_weights(&agent->plan, agent->kept.layers))
+    if (agent->kept.count > tinyfl_plan_weights(&agent->plan))
         abort();
 }
 
@@ -334,6 +367,9 @@ static void act(int which, const uint8_t *data, size_t count)
         break;
     case PREDICT:
         predict(data, count);
+        break;
+    case PUT_ENCODED:
+        put_encoded(data, count);
         break;
     case PROGRAM_CUT:
         events_left = count > 0 ? data[0] : 0;
