@@ -1,9 +1,10 @@
-/* The agent as a process of this machine, a board without a chip:
+/* The agent as a process of Linux or another Unix, a board without a chip:
  *
- *     agent (--pty | --tcp PORT | --stdio) [--serial N] [--slots FILE]
+ *     agent (--pty | --tty DEVICE | --tcp [ADDRESS:]PORT | --stdio) [--serial N] [--slots FILE]
  *
- * With --pty or --tcp (port 0: any that is free) prints a line with the url to open, once it is up. A client that leaves may come
- * again; with --stdio the end of input ends the process. Without --slots the slots are lost with the process. */
+ * With --pty, --tty or --tcp (of this machine only, without ADDRESS; port 0: any that is free) prints a line with the url to open,
+ * once it is up. A client that leaves may come again; with --stdio the end of input, with --tty the loss of the device ends the
+ * process. Without --serial the id is the machine's serial number, or 0. Without --slots the slots are lost with the process. */
 #define _XOPEN_SOURCE 600
 
 #include "agent.h"
@@ -29,6 +30,7 @@
 #define PROGRAM_BYTES (1u << 20)
 #define AREA_BYTES (1u << 16)
 #define ALL_SLOTS (2 * SLOT_BYTES + PROGRAM_BYTES + 2 * AREA_BYTES)
+#define BAUD 115200u /* of --tty, at first */
 #define PATIENCE 1000 /* ms for a client to read; then the bytes are dropped, as on a cable */
 
 static int in = -1, out = -1, listener = -1;
@@ -48,9 +50,27 @@ static void die(const char *what)
 static void hang_up(void)
 {
     if (listener < 0)
-        exit(0); /* --stdio */
+        exit(0); /* --stdio, --tty */
     close(in);
     in = out = -1;
+}
+
+/* A client that vanished without a word, by its own end or the network's, does not keep others out for long. */
+static int outlive_client(void)
+{
+    const int yes = 1;
+    int code = setsockopt(in, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof yes);
+#ifdef TCP_KEEPIDLE
+    const int idle = 10, interval = 5, probes = 3; /* seconds, seconds */
+    code |= setsockopt(in, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    code |= setsockopt(in, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    code |= setsockopt(in, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+#endif
+#ifdef TCP_USER_TIMEOUT
+    const int unacknowledged = 25000; /* ms: for what it was sent */
+    code |= setsockopt(in, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged, sizeof unacknowledged);
+#endif
+    return code;
 }
 
 /* Accepts the next client, if there is one. */
@@ -58,7 +78,8 @@ static void answer_call(void)
 {
     const int yes = 1;
     in = out = accept(listener, NULL, NULL);
-    if (in >= 0 && (setsockopt(in, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0))
+    if (in >= 0 && (setsockopt(in, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) < 0 || outlive_client() < 0 ||
+                    fcntl(in, F_SETFL, O_NONBLOCK) < 0))
         hang_up();
 }
 
@@ -150,17 +171,28 @@ static tinyfl_port port = {
 
 const tinyfl_port *tinyfl_port_start(void) { return &port; }
 
-static void use_serial(const char *text)
+static int use_number(const char *text, int base)
 {
     char *end;
     errno = 0;
-    const unsigned long long serial = strtoull(text, &end, 0);
-    if (errno || *end || end == text) {
-        errno = EINVAL;
-        die("--serial");
-    }
+    const unsigned long long serial = strtoull(text, &end, base);
+    if (errno || *end || end == text)
+        return -1;
     for (int i = 0; i < 8; i++)
         port.id[i] = (uint8_t)(serial >> (56 - 8 * i));
+    return 0;
+}
+
+/* On a Raspberry Pi 16 hexadecimal digits. */
+static void use_machines_serial(void)
+{
+    char text[32] = "";
+    FILE *file = fopen("/proc/device-tree/serial-number", "r");
+    if (!file)
+        return;
+    if (fgets(text, sizeof text, file))
+        use_number(text, 16);
+    fclose(file);
 }
 
 /* All slots in a file, or in volatile memory; new slots read as erased flash. */
@@ -184,41 +216,89 @@ static void use_slots(const char *path)
         slots[i].bytes = slot_at(i);
 }
 
+/* Bytes as they are, 8N1; -1 if it is no terminal. */
+static int make_raw(int terminal)
+{
+    struct termios raw;
+    if (tcgetattr(terminal, &raw) < 0)
+        return -1;
+    raw.c_iflag = raw.c_oflag = raw.c_lflag = 0;
+    raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB | CSTOPB)) | CS8 | CREAD | CLOCAL;
+    raw.c_cc[VMIN] = 1;
+    raw.c_cc[VTIME] = 0;
+    return tcsetattr(terminal, TCSANOW, &raw);
+}
+
 /* The other end is kept open too, so that a client that closes it does not hang up the line. */
 static void use_pty(void)
 {
-    struct termios raw;
     in = out = posix_openpt(O_RDWR | O_NOCTTY);
     if (in < 0 || grantpt(in) < 0 || unlockpt(in) < 0)
         die("--pty");
     const int other = open(ptsname(in), O_RDWR | O_NOCTTY);
-    if (other < 0 || tcgetattr(other, &raw) < 0)
-        die("--pty");
-    raw.c_iflag = raw.c_oflag = raw.c_lflag = 0;
-    raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
-    raw.c_cc[VMIN] = 1;
-    raw.c_cc[VTIME] = 0;
-    if (tcsetattr(other, TCSANOW, &raw) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0)
+    if (other < 0 || make_raw(other) < 0 || fcntl(in, F_SETFL, O_NONBLOCK) < 0)
         die("--pty");
     printf("%s\n", ptsname(in));
 }
 
+static const struct {
+    uint32_t baud;
+    speed_t speed;
+} speeds[] = {
+    {BAUD, B115200}, {230400, B230400},
+#ifdef B460800
+    {460800, B460800},
+#endif
+#ifdef B921600
+    {921600, B921600},
+#endif
+};
+enum { SPEEDS = sizeof speeds / sizeof speeds[0] };
+
+static void change_rate(uint32_t baud)
+{
+    struct termios now;
+    for (size_t i = 0; i < SPEEDS; i++)
+        if (speeds[i].baud == baud && tcgetattr(in, &now) == 0 && cfsetispeed(&now, speeds[i].speed) == 0 &&
+            cfsetospeed(&now, speeds[i].speed) == 0)
+            tcsetattr(in, TCSADRAIN, &now);
+}
+
+/* A UART, or the device's end of a USB cable. Without waiting for a carrier, which most have no wire for. */
+static void use_tty(const char *path)
+{
+    static uint32_t rates[SPEEDS]; /* with the closing 0 instead of BAUD */
+    in = out = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK);
+    if (in < 0 || make_raw(in) < 0)
+        die(path);
+    for (size_t i = 1; i < SPEEDS; i++)
+        rates[i - 1] = speeds[i].baud;
+    port.baud = BAUD;
+    port.rates = rates;
+    port.rate = change_rate;
+    change_rate(BAUD);
+    printf("%s\n", path);
+}
+
 static void use_tcp(const char *text)
 {
-    char *end;
-    const long number = strtol(text, &end, 10);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    char address[INET_ADDRSTRLEN] = "127.0.0.1", *end;
+    const char *colon = strrchr(text, ':'), *port_text = colon ? colon + 1 : text;
+    const long number = strtol(port_text, &end, 10);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number)};
     socklen_t length = sizeof at;
     const int yes = 1;
+    if (colon && snprintf(address, sizeof address, "%.*s", (int)(colon - text), text) >= (int)sizeof address)
+        *address = 0;
     errno = EINVAL;
-    if (*end || end == text || number < 0 || number > 65535)
+    if (*end || end == port_text || number < 0 || number > 65535 || inet_pton(AF_INET, address, &at.sin_addr) != 1)
         die("--tcp");
     listener = socket(AF_INET, SOCK_STREAM, 0);
     if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0 ||
         bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, 1) < 0 ||
         getsockname(listener, (struct sockaddr *)&at, &length) < 0 || fcntl(listener, F_SETFL, O_NONBLOCK) < 0)
         die("--tcp");
-    printf("socket://127.0.0.1:%d\n", ntohs(at.sin_port));
+    printf("socket://%s:%d\n", address, ntohs(at.sin_port));
 }
 
 static void use_stdio(void)
@@ -231,28 +311,35 @@ static void use_stdio(void)
 
 int main(int argc, char **argv)
 {
-    const char *link = "", *tcp = NULL, *file = NULL;
+    const char *link = "", *where = "", *serial = NULL, *file = NULL;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--pty") == 0 || strcmp(argv[i], "--stdio") == 0)
             link = argv[i];
-        else if (strcmp(argv[i], "--tcp") == 0)
-            link = argv[i++], tcp = value;
+        else if (strcmp(argv[i], "--tcp") == 0 || strcmp(argv[i], "--tty") == 0)
+            link = argv[i++], where = value;
         else if (strcmp(argv[i], "--serial") == 0)
-            i++, use_serial(value);
+            i++, serial = value;
         else if (strcmp(argv[i], "--slots") == 0)
             i++, file = value;
         else
             link = NULL, i = argc;
     }
     if (!link || !*link) {
-        fprintf(stderr, "usage: agent (--pty | --tcp PORT | --stdio) [--serial N] [--slots FILE]\n");
+        fprintf(stderr, "usage: agent (--pty | --tty DEVICE | --tcp [ADDRESS:]PORT | --stdio) [--serial N] [--slots FILE]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
+    use_machines_serial();
+    if (serial && use_number(serial, 0) < 0) {
+        errno = EINVAL;
+        die("--serial");
+    }
     use_slots(file);
-    if (tcp)
-        use_tcp(tcp);
+    if (strcmp(link, "--tcp") == 0)
+        use_tcp(where);
+    else if (strcmp(link, "--tty") == 0)
+        use_tty(where);
     else if (strcmp(link, "--pty") == 0)
         use_pty();
     else
