@@ -14,11 +14,13 @@ CHIPS = [name for name in boards.names() if boards.load(name).memory]
 SOLD = {
     "cy8ckit-062s2", "microbit-v2", "nano-33-ble", "nucleo-f401re", "nucleo-f446re", "pico", "stm32f405", "stm32f746-discovery",
 }  # fmt: skip
-EMULATED = {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "posix"}
+EMULATED = {"mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505"}
+PROCESSES = {"posix", "raspberry-pi"}
 
 
 def test_the_boards_are_those_of_the_clone() -> None:
-    assert set(boards.names()) == SOLD | EMULATED
+    assert set(boards.names()) == SOLD | EMULATED | PROCESSES
+    assert {name for name in boards.names() if boards.load(name).sold} == SOLD | {"raspberry-pi"}
 
 
 def test_a_board_is_what_its_manifest_says() -> None:
@@ -64,9 +66,14 @@ def test_a_board_that_is_sold_can_be_found_flashed_and_emulated_and_says_what_wa
     assert all(board.checked.model_dump().values()) or not board.checked.silicon
 
 
-def test_a_process_has_no_memory_of_its_own() -> None:
-    board = boards.load("posix")
+@pytest.mark.parametrize("name", sorted(PROCESSES))
+def test_a_process_has_no_memory_of_its_own(name: str, tmp_path: Path) -> None:
+    board = boards.load(name)
     assert (board.memory, board.links, board.qemu, board.unicorn) == (None, (), None, None)
+    chip = (boards.data("boards") / "stm32f405.toml").read_text()
+    (tmp_path / "stm32f405.toml").write_text(chip.replace('core = "cortex-m4f"', f'core = "{board.core}"'))
+    with pytest.raises(ConfigError, match=rf"core '{board.core}' is a process: leave \[memory\] and \[\[link\]\] out"):
+        boards.read_manifest(tmp_path / "stm32f405.toml")
 
 
 def test_an_unknown_board_is_refused_with_those_that_there_are() -> None:

@@ -33,6 +33,14 @@ def needs(program: str, package: str) -> None:
         pytest.skip(f"needs {program}: apt-get install {package}")
 
 
+def needs_tools(board: str, engine: str, toolchain: str) -> None:
+    pi = board == "raspberry-pi"
+    if engine == "qemu":
+        needs(*(("qemu-aarch64", "qemu-user") if pi else ("qemu-system-arm", "qemu-system-arm")))
+    if toolchain == "gcc":
+        needs(*(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu") if pi else ("arm-none-eabi-gcc", "gcc-arm-none-eabi")))
+
+
 def theta_after(fleet: Any, net: Network | None = None, **options: Any) -> bytes:
     """theta after the rounds of a run on ``fleet``, with no evaluation; of ``net``, or the network that the options name."""
     config = resolve({"fleet": fleet, "cohort": 2, "rounds": 3, **options})
@@ -66,6 +74,8 @@ EVERYWHERE = [
     ("mps2-an505", "unicorn", "gcc"),
     ("mps2-an505", "qemu", "zig"),
     ("posix", "process", "zig"),
+    ("raspberry-pi", "qemu", "zig"),
+    ("raspberry-pi", "qemu", "gcc"),
 ]
 
 
@@ -76,10 +86,7 @@ BOARDS_THAT_ARE_SOLD = [(board, "unicorn", *rest) for board in SOLD for rest in 
 
 @pytest.mark.parametrize(("board", "engine", "toolchain", "activation"), BOTH + BOARDS_THAT_ARE_SOLD)
 def test_every_board_ends_with_the_native_fleets_theta(board: str, engine: str, toolchain: str, activation: str) -> None:
-    if engine == "qemu":
-        needs("qemu-system-arm", "qemu-system-arm")
-    if toolchain == "gcc":
-        needs("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    needs_tools(board, engine, toolchain)
     options: dict[str, Any] = {"task": "sine", "network": f"mlp-9-8-{activation}", "samples": 10, "seed": 3}
     assert theta_after(on_boards(board, engine, toolchain), **options) == theta_after([{"native": 2}], **options)
 
@@ -99,16 +106,22 @@ EVERY_LAYER = Network(
 
 
 @pytest.mark.parametrize("options", [{"algorithm": "tinyreptile"}, {"algorithm": "reptile", "batch": 3, "clip": 1.0}], ids=str)
-@pytest.mark.parametrize(("engine", "toolchain"), [("unicorn", "zig"), ("unicorn", "gcc"), ("qemu", "gcc")])
+@pytest.mark.parametrize(
+    ("board", "engine", "toolchain"),
+    [
+        ("mps2-an386", "unicorn", "zig"),
+        ("mps2-an386", "unicorn", "gcc"),
+        ("mps2-an386", "qemu", "gcc"),
+        ("raspberry-pi", "qemu", "zig"),
+        ("raspberry-pi", "qemu", "gcc"),
+    ],
+)
 def test_boards_learn_every_kind_of_layer_as_the_native_fleet_does(
-    engine: str, toolchain: str, options: dict[str, Any]
+    board: str, engine: str, toolchain: str, options: dict[str, Any]
 ) -> None:
-    if engine == "qemu":
-        needs("qemu-system-arm", "qemu-system-arm")
-    if toolchain == "gcc":
-        needs("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    needs_tools(board, engine, toolchain)
     options = {"task": "digits", "samples": 5, "rounds": 2, **options}
-    emulated = on_boards("mps2-an386", engine, toolchain)
+    emulated = on_boards(board, engine, toolchain)
     assert theta_after(emulated, EVERY_LAYER, **options) == theta_after([{"native": 2}], EVERY_LAYER, **options)
 
 

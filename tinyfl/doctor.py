@@ -165,8 +165,16 @@ def _packages() -> list[Check]:
 def _tools() -> list[Check]:
     return [
         _tool("compilers", "arm-none-eabi-gcc", ["--version"], "gcc-arm-none-eabi", "--toolchain gcc; zig serves without it"),
+        _tool(
+            "compilers",
+            "aarch64-linux-gnu-gcc",
+            ["--version"],
+            "gcc-aarch64-linux-gnu",
+            "--toolchain gcc for the board raspberry-pi; zig serves without it",
+        ),
         _tool("compilers", "cc", ["--version"], "gcc", "the board posix"),
         _tool("emulators", "qemu-system-arm", ["--version"], "qemu-system-arm", "--engine qemu; unicorn serves without it"),
+        _tool("emulators", "qemu-aarch64", ["--version"], "qemu-user", "the board raspberry-pi, emulated"),
         _pyocd(),
         _tool("flash", "openocd", ["--version"], "openocd", _flashes("openocd")),
         _tool("flash", "dfu-util", ["--version"], "dfu-util", _flashes("dfu-util")),

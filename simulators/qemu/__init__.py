@@ -109,6 +109,18 @@ class QemuBoard:
         return BoardFault(f"QEMU does not run board {self.serial} ({self.board.name}): {output.splitlines()[0]}")
 
 
+def user_mode(core: str) -> str:
+    """The path of QEMU's user mode, which runs programs of Linux for the processor ``core``.
+
+    Raises InstallError without it.
+    """
+    name = f"qemu-{core}"
+    path = shutil.which(name) or shutil.which(f"{name}-static")
+    if path is None:
+        raise InstallError(f"{name}, QEMU's user mode, is not installed: apt-get install qemu-user. It runs on Linux only.")
+    return path
+
+
 def _options(qemu: Qemu, identity_at: int, identity: Path, uart: str, control: str) -> Iterator[str]:
     yield from ("-machine", qemu.machine, "-accel", "tcg,tb-size=8", "-nodefaults", "-display", "none")
     yield from ("-chardev", f"{control},id=control", "-mon", "chardev=control,mode=control")

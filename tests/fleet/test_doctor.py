@@ -18,7 +18,10 @@ from tinyfl.devices.connected import find_tool
 from tinyfl.doctor import Check, demand_needed
 from tinyfl.errors import InstallError
 
-TOOLS = ("arm-none-eabi-gcc", "cc", "qemu-system-arm", "openocd", "dfu-util", "bossac", "pyocd")
+TOOLS = (
+    "arm-none-eabi-gcc", "aarch64-linux-gnu-gcc", "cc", "qemu-system-arm", "qemu-aarch64", "openocd", "dfu-util", "bossac",
+    "pyocd",
+)  # fmt: skip
 
 
 @pytest.fixture

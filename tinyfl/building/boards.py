@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from tinyfl.building.toolchains import CORES
+from tinyfl.building.toolchains import CORES, LINUX
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.errors.words import plain, problem
 
@@ -248,7 +248,7 @@ class Checked(_Table):
 
 
 class Board(_Table):
-    """One manifest. For the core ``host``, a process, ``memory`` is None and ``links`` is empty."""
+    """One manifest. A process, on the core ``host`` or one of LINUX, has neither ``memory`` nor ``links``."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     title: Text
@@ -270,16 +270,23 @@ class Board(_Table):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Board":
-        if self.core not in (*CORES, "host"):
-            raise ValueError(f"core is {self.core!r}, not one of {', '.join(CORES)}, host")
+        if self.core not in (cores := (*CORES, *LINUX, "host")):
+            raise ValueError(f"core is {self.core!r}, not one of {', '.join(cores)}")
         if not (data("firmware") / "ports" / self.port).is_dir():
             raise ValueError(f"there is no port {self.port!r} in firmware/ports")
-        if self.core != "host":
+        if self.core not in CORES and (self.memory or self.links):
+            raise ValueError(f"the firmware of core {self.core!r} is a process: leave [memory] and [[link]] out")
+        if self.core in CORES:
             required = {"[memory]": self.memory, "[[link]]": self.links, "[checked]": self.checked}
             absent = [key for key, value in required.items() if not value]
             if absent:
                 raise ValueError(f"a chip also needs {', '.join(absent)}")
         return self
+
+    @property
+    def sold(self) -> bool:
+        """Whether it is a thing that one can buy: it is flashed, or its firmware is a program that is copied to it."""
+        return bool(self.flash) or self.core in LINUX
 
     @property
     def qemu(self) -> Qemu | None:

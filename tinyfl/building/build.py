@@ -28,7 +28,7 @@ PAGES = "-Wl,-z,max-page-size=4096"
 @dataclass(frozen=True)
 class Firmware:
     """A linked firmware. ``version``, which the board reports, is the package's version and a digest of all compiled input.
-    ``size`` is None for a board that is a process on this machine."""
+    ``size`` is None for a board whose firmware is a process."""
 
     elf: Path
     board: Board
@@ -63,8 +63,8 @@ class _Unit:
 
 
 def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Sequence[Path] = ()) -> Firmware:
-    """Builds ``board``'s firmware in the folder ``out``, with the user's ``sources``; unchanged files are not recompiled. A
-    board that is a process on this machine uses the host's compiler.
+    """Builds ``board``'s firmware in the folder ``out``, with the user's ``sources``; unchanged files are not recompiled. The
+    core ``host`` takes this machine's compiler.
 
     Concurrent builds in one folder wait for each other.
 
@@ -75,8 +75,8 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
         if not source.is_file() or source.suffix != ".c":
             raise ConfigError(f"--source {source} is not a C file. Give the path of a .c file (firmware/agent/source.h).")
     command, compiler_version = compiler(board.core, toolchain)
-    toolchain_name = toolchain if board.memory else "cc"
-    units = list(_units(board, toolchain_name, sources))
+    toolchain_name = "cc" if board.core == "host" else toolchain
+    units = list(_units(board, toolchain, sources))
     folders = list(dict.fromkeys(unit.source.parent for unit in units))
     flags, defines = [*target(board.core, toolchain), *COMMON], _defines(board)
     every_flag = [*flags, *defines, *(flag for unit in units for flag in unit.flags)]
@@ -123,10 +123,10 @@ def _prepared(out: Path) -> Path:
     return lock
 
 
-def _units(board: Board, toolchain: str, sources: Sequence[Path]) -> Iterator[_Unit]:
-    firmware = boards.data("firmware")
+def _units(board: Board, toolchain: Toolchain, sources: Sequence[Path]) -> Iterator[_Unit]:
+    firmware, fast = boards.data("firmware"), FAST[toolchain if board.memory else "process"]
     for source in _c_files(firmware / "core"):
-        yield _Unit(source, "core", (*OURS, *(FAST[toolchain] if source.name in KERNELS else SMALL)))
+        yield _Unit(source, "core", (*OURS, *(fast if source.name in KERNELS else SMALL)))
     for source in _c_files(firmware / "agent"):
         if board.memory or source.name != "main.c":  # a process has its own main
             yield _Unit(source, "agent", (*OURS, *SMALL))

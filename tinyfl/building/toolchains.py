@@ -31,6 +31,8 @@ CORES = {
         "cortex_m33+fp_armv8d16sp",
     ),
 }
+# The same for programs of Linux, linked statically, so that the device needs no library. Elsewhere qemu-CORE runs them.
+LINUX = {"aarch64": (["-march=armv8-a"], "aarch64-linux-musl", "generic")}
 
 # No fused multiply-add, so that every target computes the same bits (firmware/SPEC.md, arithmetic).
 COMMON = [
@@ -51,7 +53,7 @@ OURS = ["-Wconversion", "-Werror"]
 #   zig  -Os 43,176 and 5,978; -O2 18,132 and 20,430; -Os, unrolled 18,128 and 6,906; the same with blocks of 4 16,549 and 6,148
 SMALL = ("-Os",)
 KERNELS = ("learner.c", "windows.c", "elementwise.c", "random.c", "sine.c")
-FAST = {"gcc": ("-O3",), "zig": ("-Os", "-mllvm", "-unroll-threshold=400", "-DTINYFL_BLOCK=4"), "cc": ("-O3",)}
+FAST = {"gcc": ("-O3",), "zig": ("-Os", "-mllvm", "-unroll-threshold=400", "-DTINYFL_BLOCK=4"), "process": ("-O3",)}
 # The compiler must not replace the loops inside memcpy and the like by calls to themselves.
 LITERAL = {"gcc": ("-O2", "-fno-builtin", "-fno-tree-loop-distribute-patterns"), "zig": ("-Os", "-fno-builtin")}
 FREESTANDING = ["-mthumb", "-ffreestanding", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
@@ -66,6 +68,8 @@ def compiler(core: str, toolchain: Toolchain) -> tuple[list[str], str]:
         raise ConfigError(f"no toolchain is called {toolchain!r}. There are: {', '.join(TOOLCHAINS)}.")
     if core == "host":
         name, cure = "cc", "apt-get install gcc libc6-dev"
+    elif toolchain == "gcc" and core in LINUX:
+        name, cure = f"{core}-linux-gnu-gcc", f"apt-get install gcc-{core}-linux-gnu, or use --toolchain zig"
     elif toolchain == "gcc":
         name, cure = "arm-none-eabi-gcc", "apt-get install gcc-arm-none-eabi, or use --toolchain zig"
     elif util.find_spec("ziglang"):
@@ -82,7 +86,6 @@ def target(core: str, toolchain: Toolchain) -> list[str]:
     """Compiler flags for ``core``."""
     if core == "host":
         return []
-    gcc, triple, processor = CORES[core]
-    if toolchain == "gcc":
-        return [*gcc, *FREESTANDING]
-    return ["-target", triple, f"-mcpu={processor}", "-fno-sanitize=all", *FREESTANDING]
+    gcc, triple, processor = CORES[core] if core in CORES else LINUX[core]
+    flags = gcc if toolchain == "gcc" else ["-target", triple, f"-mcpu={processor}", "-fno-sanitize=all"]
+    return [*flags, *(FREESTANDING if core in CORES else ["-static"])]

@@ -97,7 +97,7 @@ def build(
 def emulate(
     board: Annotated[str, typer.Option(help="A board's name.")],
     count: Annotated[int, typer.Option(help="How many.")] = 1,
-    engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: unicorn; process for posix.")] = "",
+    engine: Annotated[str, typer.Option(help="unicorn, qemu or process. Default: the board's first.")] = "",
     link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
     toolchain: Compiler = "zig",
     first_id: Annotated[int, typer.Option(help="Id of the first board; the others' follow.")] = 1,

@@ -41,7 +41,7 @@ _INT8 = 4.0  # per step of a program's inner loops
 _SOFT_FLOAT = ((110.0, 344.0, 0.0), (326.0, 800.0, 0.0))
 
 
-_PROCESS = "{} is a process on this machine, without a memory limit. Name a board with a chip."
+_PROCESS = "{} is a process, without a memory limit. Name a board with a chip."
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ def learning_cost(
 ) -> Cost:
     """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner`` to which theta goes ``down``.
 
-    Raises ConfigError for a board that is a process on this machine, for what no board runs, and the errors of ``build``.
+    Raises ConfigError for a board that is a process, for what no board runs, and the errors of ``build``.
     """
     demand_for_boards(inner)
     from tinyfl.costs.counted import instructions

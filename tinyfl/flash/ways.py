@@ -53,6 +53,11 @@ def seen(before: Seen | None = None) -> Seen:
 
 def demand_method(board: Board, only: str = "") -> None:
     """Raises ConfigError for a board that cannot be flashed, or not by the method ``only``."""
+    if board.sold and not board.flash:
+        raise ConfigError(
+            f"{board.name} is not flashed: its firmware is a program. Build it:  tinyfl build --board {board.name}  "
+            "and copy it to the device (docs/boards.md)."
+        )
     if not board.flash:
         raise ConfigError(
             f"{board.name} cannot be flashed: its manifest has no [[flash]]. To run it:  tinyfl emulate --board {board.name}"

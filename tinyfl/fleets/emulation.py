@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import platform
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import get_args
 from tinyfl import __version__
 from tinyfl.building.boards import Board, load
 from tinyfl.building.build import Firmware, build
-from tinyfl.building.toolchains import Toolchain
+from tinyfl.building.toolchains import CORES, LINUX, Toolchain
 from tinyfl.config.roster import ENGINES
 from tinyfl.errors import ConfigError
 from tinyfl.link.board import LinkedBoard
@@ -118,19 +119,43 @@ def emulate(
 def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]:
     """Loads the board and chooses its engine.
 
-    Raises ConfigError for an unknown board or engine, or numbers out of range.
+    Raises ConfigError for an unknown board or engine, or numbers out of range, InstallError without QEMU for a program of
+    another processor, before that is built.
     """
     board = load(name)
-    engine = engine or ("process" if board.core == "host" else "unicorn")
+    available = engines(board.core)
+    engine = engine or available[0]
     if engine not in ENGINES:
         raise ConfigError(f"no engine is called {engine!r}. There are: {', '.join(ENGINES)}.")
-    if (engine == "process") != (board.core == "host"):
-        raise ConfigError(f"engine {engine} does not run {board.name}. posix takes process, chips unicorn or qemu.")
+    if engine not in available:
+        raise ConfigError(f"engine {engine} does not run {board.name}. It takes {' or '.join(available)}.")
     if not 1 <= count <= MAX_BOARDS:
         raise ConfigError(f"{count:,} boards, not 1 to {MAX_BOARDS:,}. For a larger fleet, use tinyfl simulate.")
     if not 0 <= first <= (1 << 64) - count:
         raise ConfigError(f"--first-id {first} leaves no ids of 64 bits for {count:,} boards.")
+    _interpreter(board, engine)
     return board, engine
+
+
+def engines(core: str) -> tuple[str, ...]:
+    """The engines of a core, the default first."""
+    if core in CORES:
+        return ("unicorn", "qemu")
+    if core == "host":
+        return ("process",)
+    return ("process", "qemu") if (sys.platform, platform.machine()) == ("linux", core) else ("qemu",)
+
+
+def _interpreter(board: Board, engine: str) -> list[str]:
+    """The command before a process's own: QEMU's user mode for a program of another processor, else none.
+
+    Raises InstallError without it.
+    """
+    if engine != "qemu" or board.core not in LINUX:
+        return []
+    from tinyfl.simulators.qemu import user_mode
+
+    return [user_mode(board.core)]
 
 
 def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, sources: Sequence[Path] = ()) -> Firmware:
@@ -154,13 +179,13 @@ def _start(running: ExitStack, loop: Loop, elf: Path, board: Board, serial: int,
 
         machine = Machine(elf, board, serial)
         opener, reset = MachineWire(machine).open, machine.reset
-    elif engine == "qemu":
+    elif engine == "qemu" and board.core in CORES:
         from tinyfl.simulators.qemu import QemuBoard
 
         emulator = running.enter_context(QemuBoard(elf, board, serial))
         opener, reset = partial(SerialWire.open, emulator.url), emulator.reset
     else:
-        opener, reset = partial(SerialWire.open, _process(running, elf, serial, "tcp")), None
+        opener, reset = partial(SerialWire.open, _process(running, elf, board, serial, engine, "tcp")), None
     link = loop.run(LinkedBoard.connect(opener, START_SECONDS))
     return Running(f"{serial:016x}", engine, opener, reset, time.perf_counter() - began), link
 
@@ -175,17 +200,17 @@ def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str
         from tinyfl.simulators.unicorn import Machine
 
         return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _report_fault)).url)
-    if engine == "qemu":
+    if engine == "qemu" and board.core in CORES:
         from tinyfl.simulators.qemu import QemuBoard
 
         return str(running.enter_context(QemuBoard(elf, board, serial, link)).url)
-    return _process(running, elf, serial, link)
+    return _process(running, elf, board, serial, engine, link)
 
 
-def _process(running: ExitStack, elf: Path, serial: int, link: Link) -> str:
-    where = ["--pty"] if link == "pty" else ["--tcp", "0"]
+def _process(running: ExitStack, elf: Path, board: Board, serial: int, engine: str, link: Link) -> str:
+    command = [*_interpreter(board, engine), str(elf), *(["--pty"] if link == "pty" else ["--tcp", "0"])]
     try:
-        child = running.enter_context(Child([str(elf), *where, "--serial", str(serial)], stdout=subprocess.PIPE))
+        child = running.enter_context(Child([*command, "--serial", str(serial)], stdout=subprocess.PIPE))
     except PermissionError as error:
         raise ConfigError(
             f"{elf} may not be executed: its file system is mounted noexec, or forbids it. Set XDG_CACHE_HOME to a folder "

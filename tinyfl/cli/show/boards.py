@@ -34,9 +34,9 @@ def boards(found: "Sequence[Board]") -> None:
             f"{memory.flash.size >> 10}K" if memory else "",
             f"{memory.ram.size >> 10}K" if memory else "",
             " ".join(dict.fromkeys(method.method for method in board.flash)),
-            " ".join(engines) or ("process" if memory is None else ""),
+            " ".join(engines) or ("" if memory else "process" if board.core == "host" else "qemu"),
         )
-    commercial = [board for board in found if board.flash]
+    commercial = [board for board in found if board.sold]
     run_on = [board.name for board in commercial if board.checked and board.checked.silicon]
     Terminal().print(table)
     Terminal().print(
