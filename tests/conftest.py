@@ -23,6 +23,10 @@ settings.load_profile("tinyfl")
 # A shell starts its background jobs with Ctrl-C ignored, and the commands under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Each of the many processes that tests start would otherwise compile all of tinyfl for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 BLANK, RENDER = b"\x89PNG\r\n\x1a\n", figures.png

@@ -72,7 +72,7 @@ class Federation:
             numbers = {name: 7 + 13 * (len(gateways) - i) for i, name in enumerate(gateways)}
             grid = FlakyGrid({numbers[name]: partial(answer, name) for name in gateways})
             stack.callback(lambda: [gateway.close() for gateway in gateways.values()])
-            return simulate(over=partial(over_nodes, grid), load=partial(load_over, grid, within=2.0), **options)
+            return simulate(over=partial(over_nodes, grid), load=partial(load_over, grid, within=0.5), **options)
 
     def _gateway(self, name: str, site: Site) -> Gateway:
         path = str(self.files[name]) if self.files[name] != Path() else ""

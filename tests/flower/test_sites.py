@@ -452,7 +452,7 @@ def test_a_file_that_is_gone_and_a_gateway_without_one_are_named(tmp_path: Path)
 
 
 def test_a_site_that_is_missing_is_waited_for_and_then_the_others_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"2 of 3 sites have answered after 2 s: .*lab-.*--nodes"):
+    with pytest.raises(TrainingError, match=r"2 of 3 sites have answered after 0.5 s: .*lab-.*--nodes"):
         Federation(parts(whole(), tmp_path, 2)).run(tmp_path / "there", **RUN, nodes="3")
 
 

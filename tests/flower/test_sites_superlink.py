@@ -89,8 +89,8 @@ def submitted(sites: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("sites", [2, 5])
-def test_sites_over_a_real_superlink_end_with_the_theta_of_one_file(place: Path, sites: int) -> None:
+def test_sites_over_a_real_superlink_end_with_the_theta_of_one_file(place: Path) -> None:
+    sites = 3  # other numbers of them, in one process: test_sites.py
     arrays = whole(devices=16)
     np.savez("all.npz", **arrays)  # type: ignore[arg-type]
     files = parts(arrays, place, sites, turned=True)

@@ -15,6 +15,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +415,18 @@ def test_a_task_reads_its_token_from_an_input_that_has_no_name() -> None:
     process = Tasks().popen([sys.executable, "-c", read, "--x", "1", "--token", "s3cret"], stdout=-1)
     said = process.communicate()[0].decode()
     assert said == "['--x', '1', '--token-file', '/dev/stdin'] s3cret\n"
+
+
+def test_a_messages_process_is_a_fork_with_no_command_line_of_its_own() -> None:
+    tasks = Tasks()
+    tasks.start(["flwr-clientapp", "--token", "s3cret", "--no-such-option"])
+    (fork,) = tasks._running
+    assert isinstance(fork, BaseProcess)
+    words = Path(f"/proc/{fork.pid}/cmdline")
+    assert not words.exists() or b"s3cret" not in words.read_bytes()
+    fork.join()
+    assert fork.exitcode == 2, "Flower's program read its options"
+    assert tasks.eligible({"flwr-clientapp"}) == ({"flwr-clientapp"}, set())
 
 
 def test_only_so_many_tasks_are_at_hand_and_only_of_the_kinds_of_a_known_app() -> None:

@@ -1,13 +1,17 @@
 """Flower's SuperExec as a program: it starts a process for each task, a run's coordinator or a message's ClientApp.
 
-Two things differ from Flower's. A task's token goes to its process by standard input, not in the command line, which every user
-of the machine can read. And the number of concurrent tasks is limited: Flower reissues a task whose process is not up within 30
-seconds without ending the first one, so the load of a busy machine would only grow.
+Three things differ from Flower's. A task's token goes to its process by standard input, not in the command line, which every
+user of the machine can read. The number of concurrent tasks is limited: Flower reissues a task whose process is not up within
+30 seconds without ending the first one, so the load of a busy machine would only grow. And a message's process is a fork of one
+that has imported all it needs, since the imports take far longer than the message.
 """
 
+import multiprocessing
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +24,24 @@ KINDS = {"flwr-serverapp", "flwr-clientapp"}
 """Kinds of tasks that a known app needs. Flower has others, for agents."""
 
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["flwr.supernode.cli", "tinyfl.flower.client_app"])
+
+
 class Tasks:
     """The started processes, with the interface that Flower's executor for processes uses."""
 
     def __init__(self) -> None:
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: list[subprocess.Popen[bytes] | BaseProcess] = []
+
+    def start(self, command: Sequence[str], **options: Any) -> None:
+        """Starts the command ``command``: a ClientApp as a fork, if its output stays with this process's."""
+        if command[0] == "flwr-clientapp" and not options:
+            process = FORKS.Process(target=_client_app, args=(list(command),), daemon=True)
+            process.start()
+            self._running.append(process)
+        else:
+            self.popen(command, **options)
 
     def popen(self, command: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
         """Starts the command ``command``, with the value of --token in an unnamed file instead."""
@@ -33,24 +50,35 @@ class Tasks:
             token.write(command[at + 1].encode())
             token.seek(0)
             command = [*command[:at], "--token-file", "/dev/stdin", *command[at + 2 :]]
-            self._running.append(subprocess.Popen(command, stdin=token, **options))
-        return self._running[-1]
+            process = subprocess.Popen(command, stdin=token, **options)
+        self._running.append(process)
+        return process
 
     def eligible(self, kinds: set[Any], **_: object) -> tuple[set[Any], set[str]]:
         """The ``kinds`` of tasks that may be started now; and the hashes of agents' apps, always empty."""
-        self._running = [process for process in self._running if process.poll() is None]
+        self._running = [process for process in self._running if _lives(process)]
         return {kind for kind in kinds if kind in KINDS} if len(self._running) < MAX_TASKS else set(), set()
 
 
+def _lives(process: subprocess.Popen[bytes] | BaseProcess) -> bool:
+    return process.is_alive() if isinstance(process, BaseProcess) else process.poll() is None
+
+
+def _client_app(command: list[str]) -> None:
+    """Runs Flower's program for a message, in a fork."""
+    sys.argv = command
+    inner("flwr.supernode.cli", "flwr_clientapp").flwr_clientapp()
+
+
 def main() -> None:
-    """Runs Flower's program with these two changes.
+    """Runs Flower's program with these changes.
 
     Raises InstallError for another version of Flower.
     """
     executor = inner("flwr.supercore.superexec.executor.subprocess_executor", "subprocess", "SubprocessExecutor")
     tasks = Tasks()
     executor.SubprocessExecutor.get_eligible_capacity = staticmethod(tasks.eligible)
-    executor.subprocess = SimpleNamespace(Popen=tasks.popen, DEVNULL=subprocess.DEVNULL)
+    executor.subprocess = SimpleNamespace(Popen=tasks.start, DEVNULL=subprocess.DEVNULL)
     inner("flwr.supercore.cli", "flower_superexec").flower_superexec()
 
 

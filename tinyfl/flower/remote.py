@@ -164,14 +164,17 @@ class Post:
         self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
     ) -> Mapping[int, RecordDict | Error]:
         """The reply of each node to its content. A node that restarted, or whose message was lost, gets the content again once
-        it is connected; the code ``failed`` is final. A reply missing at ``deadline`` (of time.monotonic) is an error."""
+        it is connected; the code ``failed`` is final. A reply missing at ``deadline`` (of time.monotonic) is an error; one
+        that is there by then counts, however long sending took."""
         began, self.seconds = time.monotonic(), {}
         requests = {node: _Pending(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
         sent: dict[str, int] = {}
         self._send(requests, requests, message_type, deadline, sent)
         looked = time.monotonic()
-        while len(answers) < len(requests) and (now := time.monotonic()) < deadline:
+        over = False
+        while len(answers) < len(requests) and not over:
+            over = (now := time.monotonic()) >= deadline
             one_by_one_before = self._one_by_one
             for id, reply in self._pulled(list(sent)):
                 node = sent.pop(id, None)
@@ -187,7 +190,7 @@ class Post:
             ):  # the whole batch is lost; the other nodes still have their replies in memory
                 for node in sent.values():
                     requests[node].retry_at = now
-            if now - looked >= LOOK_SECONDS:
+            if now - looked >= LOOK_SECONDS and not over:
                 looked, connected = now, self._started()
                 due = [
                     node
