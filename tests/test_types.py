@@ -56,23 +56,20 @@ def python(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mypy(python: Path, folder: Path) -> str:
-    """What mypy finds in the files of ``folder``; empty if nothing."""
+    """What mypy finds in the files of ``folder``."""
     (folder / "mypy.ini").write_text("[mypy]\nstrict = true\n[mypy-keras]\nignore_missing_imports = true\n")
     options = ["--python-executable", python, "--cache-dir", python.parent / "mypy"]
     done = subprocess.run([sys.executable, "-m", "mypy", *options, "."], cwd=folder, capture_output=True, text=True)
-    return done.stdout + done.stderr if done.returncode else ""
+    return done.stdout + done.stderr
 
 
 def basedpyright(python: Path, folder: Path) -> str:
-    """What basedpyright finds in the files of ``folder``; empty if nothing."""
+    """What basedpyright finds in the files of ``folder``."""
     of_keras = {"reportMissingTypeStubs": False, "reportUnknownMemberType": False}
     (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", **of_keras}))
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", python, "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    return done.stdout + done.stderr if done.returncode else ""
-
-
-both = pytest.mark.parametrize("checker", [mypy, basedpyright])
+    return done.stdout + done.stderr
 
 
 def write_code(folder: Path) -> None:
@@ -87,27 +84,38 @@ def write_code(folder: Path) -> None:
         (folder / file).write_text(text)
 
 
-@both
-def test_code_on_the_pages_fits_the_packages_types(checker: Checker, python: Path, tmp_path: Path) -> None:
-    write_code(tmp_path)
-    assert (tmp_path / "docs_your_own.py").is_file()
-    assert not checker(python, tmp_path)
+@pytest.fixture(scope="module", params=[mypy, basedpyright])
+def complaints(request: pytest.FixtureRequest, python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What a checker says, by file, of the pages' code, of FLEET, and of mistakes: all at once, since it takes its time."""
+    folder = tmp_path_factory.mktemp("code")
+    write_code(folder)
+    assert (folder / "docs_your_own.py").is_file()
+    if FLEET.exists():
+        (folder / FLEET.name).write_text(FLEET.read_text())
+    for file, text in WRONG.items():
+        assert not (folder / file).exists()
+        (folder / file).write_text(text)
+    checker: Checker = request.param
+    said, by_file = checker(python, folder), defaultdict(list)
+    for found in re.finditer(r"^ *(\S+\.py):\d+(?::\d+)?(?::| -) (?:error|warning)\b.*", said, re.MULTILINE):
+        by_file[Path(found[1]).name].append(found[0].strip())
+    counted = sum(map(int, re.findall(r"\b(\d+) (?:error|warning)s?\b", said.splitlines()[-1])))
+    assert sum(map(len, by_file.values())) == counted, said
+    return by_file
 
 
-@both
-def test_the_native_fleet_is_a_fleet(checker: Checker, python: Path, tmp_path: Path) -> None:
+def test_code_on_the_pages_fits_the_packages_types(complaints: dict[str, list[str]]) -> None:
+    assert [line for file, lines in complaints.items() if file not in (*WRONG, FLEET.name) for line in lines] == []
+
+
+def test_the_native_fleet_is_a_fleet(complaints: dict[str, list[str]]) -> None:
     if not FLEET.exists():
         pytest.skip("needs ../shared/cases, which is not on this machine")
-    (tmp_path / FLEET.name).write_text(FLEET.read_text())
-    assert not checker(python, tmp_path)
+    assert FLEET.name not in complaints
 
 
-@both
-def test_mistakes_are_found(checker: Checker, python: Path, tmp_path: Path) -> None:
-    for file, text in WRONG.items():
-        (tmp_path / file).write_text(text)
-    found = checker(python, tmp_path)
-    assert [file for file in WRONG if f"{file}:3" not in found] == []
+def test_mistakes_are_found(complaints: dict[str, list[str]]) -> None:
+    assert [file for file in WRONG if not any(f"{file}:3" in line for line in complaints[file])] == []
 
 
 def test_an_installed_wheel_learns_and_builds_outside_the_clone(
