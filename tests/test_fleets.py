@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tools import needs, needs_tools
 
 import tinyfl
 from tinyfl.algorithms import State
@@ -26,19 +26,6 @@ from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss,
 from tinyfl.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("emulators")
-
-
-def needs(program: str, package: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"needs {program}: apt-get install {package}")
-
-
-def needs_tools(board: str, engine: str, toolchain: str) -> None:
-    pi = board == "raspberry-pi"
-    if engine == "qemu":
-        needs(*(("qemu-aarch64", "qemu-user") if pi else ("qemu-system-arm", "qemu-system-arm")))
-    if toolchain == "gcc":
-        needs(*(("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu") if pi else ("arm-none-eabi-gcc", "gcc-arm-none-eabi")))
 
 
 def theta_after(fleet: Any, net: Network | None = None, **options: Any) -> bytes:

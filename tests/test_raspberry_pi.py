@@ -4,7 +4,6 @@ import asyncio
 import os
 import platform
 import select
-import shutil
 import subprocess
 import sys
 import termios
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tools import needs, needs_tools
 
 from tinyfl.algorithms import State
 from tinyfl.building import boards
@@ -41,15 +41,12 @@ ROUNDS = 20
 @pytest.fixture
 def interpreter(emulators: None) -> str:
     """Skips without QEMU's user mode."""
-    try:
-        return qemu.user_mode("aarch64")
-    except InstallError as error:
-        pytest.skip(f"needs {error}")
+    needs_tools(NAME, "qemu", "zig")
+    return qemu.user_mode("aarch64")
 
 
 def program(toolchain: Toolchain = "zig") -> Path:
-    if toolchain == "gcc" and shutil.which("aarch64-linux-gnu-gcc") is None:
-        pytest.skip("needs aarch64-linux-gnu-gcc: apt-get install gcc-aarch64-linux-gnu")
+    needs_tools(NAME, "qemu", toolchain)
     return emulation.firmware(boards.load(NAME), toolchain).elf
 
 
@@ -152,8 +149,7 @@ class Cable:
 
 def test_on_a_terminal_it_takes_the_highest_rate_that_works_and_returns(emulators: None) -> None:
     """The same program, for this machine: QEMU's user mode has no rate above 460,800."""
-    if shutil.which("cc") is None:
-        pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
+    needs("cc", "gcc libc6-dev")
     agent = emulation.firmware(boards.load("posix"), "zig").elf
     line, device = os.openpty()
     try:

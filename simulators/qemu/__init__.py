@@ -115,7 +115,7 @@ def user_mode(core: str) -> str:
     Raises InstallError without it.
     """
     name = f"qemu-{core}"
-    path = shutil.which(name) or shutil.which(f"{name}-static")
+    path = shutil.which(name)
     if path is None:
         raise InstallError(f"{name}, QEMU's user mode, is not installed: apt-get install qemu-user. It runs on Linux only.")
     return path

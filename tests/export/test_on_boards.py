@@ -1,7 +1,6 @@
 """A model in the slot of a board gives the bits that it gives here, beside whatever the board learns."""
 
 import asyncio
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert's schema: pip install 'tinyfl[tf]'")
 
 from flat import PADDING, Flat
+from tools import needs_tools
 
 from tinyfl.errors import DoesNotFit
 from tinyfl.export.infer import run_on_board
@@ -67,13 +67,12 @@ Y = run_native(PROGRAM, X)
         ("microbit-v2", "unicorn", "zig"),
         ("microbit-v2", "unicorn", "gcc"),
         ("posix", "process", "zig"),
+        ("raspberry-pi", "qemu", "zig"),
+        ("raspberry-pi", "qemu", "gcc"),
     ],
 )
 def test_every_board_predicts_what_this_machine_does(board: str, engine: str, toolchain: Any) -> None:
-    if engine == "qemu" and shutil.which("qemu-system-arm") is None:
-        pytest.skip("needs qemu-system-arm: apt-get install qemu-system-arm")
-    if toolchain == "gcc" and shutil.which("arm-none-eabi-gcc") is None:
-        pytest.skip("needs arm-none-eabi-gcc: apt-get install gcc-arm-none-eabi")
+    needs_tools(board, engine, toolchain)
     assert len(np.unique(Y, axis=0)) > 3
     np.testing.assert_array_equal(run_on_board(PROGRAM, X, f"emulated:{board}", engine=engine, toolchain=toolchain), Y)
 
