@@ -1,5 +1,6 @@
 /* What the Python tests need of the core beyond its public functions: the inline ones, over arrays. */
 #include "functions.h"
+#include "online.h"
 #include "tinyfl.h"
 
 #define OVER(name, expression)                              \
@@ -29,6 +30,9 @@ float mean_loss(float sum, uint64_t measured)
 
 size_t learner_size(void);
 size_t learner_size(void) { return sizeof(tinyfl_learner); }
+
+size_t online_size(void);
+size_t online_size(void) { return sizeof(tinyfl_online); }
 
 void sine(uint64_t seed, uint32_t device, uint32_t round, uint32_t index, float out[4]);
 void sine(uint64_t seed, uint32_t device, uint32_t round, uint32_t index, float out[4])

@@ -15,7 +15,9 @@ HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 SOURCES = sorted(CORE.glob("*.c"))
 INCLUDED = [*CORE.parent.glob("*/*.[ch]"), *HERE.glob("*.[ch]"), *HERE.parents[1].glob("simulators/native/*.h")]
-LEARNER = [CORE / f"{name}.c" for name in ("codec", "inner", "learner", "means", "plan", "prototypes", "random", "sine")]
+LEARNER = [
+    CORE / f"{name}.c" for name in ("codec", "inner", "learner", "means", "online", "plan", "prototypes", "random", "sine")
+]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{CORE}"]
 UNDEFINED = ["-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
 SANITIZED = ["-fsanitize=address", *UNDEFINED, "-g", "-O0"]  # optimised, it takes several times as long to compile
@@ -91,6 +93,16 @@ def load(path: Path) -> Any:
     lib.tinyfl_means_clear.argtypes = [pointer, u32]
     lib.tinyfl_means_distances.argtypes, lib.tinyfl_means_distances.restype = [pointer] * 3, None
     lib.tinyfl_means_nearest.argtypes, lib.tinyfl_means_nearest.restype = [pointer, pointer, real, pointer, pointer], None
+    lib.tinyfl_online_bytes.argtypes, lib.tinyfl_online_bytes.restype = [pointer], size
+    lib.tinyfl_online_init.argtypes = [pointer, pointer, u32, pointer]
+    lib.tinyfl_online_enter.argtypes = [pointer, pointer]
+    lib.tinyfl_online_sample.argtypes = [pointer] * 4
+    lib.tinyfl_online_label.argtypes = [pointer, u32, u32, pointer]
+    lib.tinyfl_online_target.argtypes = [pointer, u32, pointer, pointer]
+    lib.tinyfl_online_add.argtypes, lib.tinyfl_online_remove.argtypes = [pointer], [pointer, u32]
+    lib.tinyfl_online_learnt_bytes.argtypes, lib.tinyfl_online_learnt_bytes.restype = [pointer], size
+    lib.tinyfl_online_restore.argtypes = [pointer, pointer, size]
+    lib.online_size.restype = size
     lib.mean_loss.argtypes, lib.mean_loss.restype = [real, u64], real
     lib.learner_size.restype = size
     lib.sine.argtypes = [u64, u32, u32, u32, pointer]

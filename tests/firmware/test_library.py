@@ -19,7 +19,7 @@ README = (FIRMWARE / "README.md").read_text()
 BARE, ARDUINO = harness.HERE / "bare", harness.HERE / "arduino.h"
 CORE_FILES, AGENT_FILES = sorted(harness.CORE.glob("*.c")), sorted((FIRMWARE / "agent").glob("*.c"))
 PUBLIC = [
-    *(harness.CORE / name for name in ("tinyfl.h", "codec.h", "means.h", "program.h")),
+    *(harness.CORE / name for name in ("tinyfl.h", "codec.h", "means.h", "online.h", "program.h")),
     *(path for path in sorted((FIRMWARE / "agent").glob("*.h")) if path.name != "commands.h"),
 ]
 STRICT = ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-O2", "-ffp-contract=off"]
