@@ -24,8 +24,10 @@ from tinyfl.algorithms.fedavg import FedAvg
 from tinyfl.algorithms.joint import Joint
 from tinyfl.algorithms.reptile import Reptile
 from tinyfl.algorithms.tinyreptile import TinyReptile
-from tinyfl.core import Engine, Stream
-from tinyfl.errors import Corrupt
+from tinyfl.codecs import Codec, Kind
+from tinyfl.codecs.down import Down
+from tinyfl.core import F64, Engine, Stream
+from tinyfl.errors import Corrupt, Diverged
 from tinyfl.fleet import MixedFleet, Stretch, draw_cohort, draw_cohorts, mean_loss, mean_losses, spans, spans_of_rows
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import read_stretch, stretch_record, theta_record
@@ -203,6 +205,9 @@ RUNS: list[dict[str, Any]] = [
     {"rounds": 300, "cohort": 3, "algorithm": "reptile"},
     {"rounds": 45, "cohort": 50, "algorithm": "fedavg"},
     {"rounds": 44, "cohort": 20, "network": "mlp-16-relu", "rate": 0.1},
+    {"rounds": 301, "cohort": 3, "down": "int4", "up": "int8"},
+    {"rounds": 302, "down": "fp16", "algorithm": "reptile"},
+    {"rounds": 61, "task": "digits", "network": "mlp-4", "down": "int8", "cohort": 20},
 ]
 
 
@@ -361,6 +366,22 @@ def test_a_stretch_refuses_what_a_round_refuses() -> None:
         (theta, source, devices, 0, inner.to_bytes(), alphas.astype(np.float32)),
         (theta, source, devices, (1 << 32) - 3, inner.to_bytes(), alphas),
         (theta, source, devices, 0, keeps.to_bytes(), alphas),
+        (theta, source, devices, 0, inner.to_bytes(), alphas, Kind.top),
+        (theta, source, devices, 0, inner.to_bytes(), alphas, len(Kind)),
     ):
         with pytest.raises(ValueError):
             core.train_rounds(net.plan, *arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("alphas", [np.array([1e30, 1.0]), np.array([0.0, 0.0])])
+def test_a_theta_that_no_codec_takes_has_diverged_as_round_by_round(alphas: F64) -> None:
+    task = load_task("sine", None, 3)
+    net = network("mlp-4", (1,), 1, task.loss, task.activation)
+    theta, codec = net.initial_weights(0), Codec.named("int8")
+    theta[2] = 2.0**50 if not alphas.any() else theta[2]
+    fleet, cohorts = NativeFleet(task, net, 4), np.array([[0], [1]], np.uint32)
+    with pytest.raises(Diverged) as ours:
+        fleet.run_stretch(cohorts, 0, theta, Inner(samples=5, rate=0.1), alphas, codec)
+    with pytest.raises(Diverged) as expected:
+        Down(codec, arrays=net.arrays()).sent(np.full_like(theta, np.inf), None)
+    assert str(ours.value) == str(expected.value)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
+from tinyfl.codecs import FP32, Codec
 from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, F64, I64, U32, Stream
 from tinyfl.core.draws import below
@@ -126,9 +127,10 @@ class StretchFleet(Protocol):
         """The number of rounds with ``cohort`` devices and the inner loop ``inner`` to ask for at once: a fraction of a second.
         1: do not."""
 
-    def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
+    def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64, down: Codec = FP32) -> Stretch:
         """Round ``round`` on the first row of ``devices``, uint32 (rounds, cohort), the next round on the next, and so on.
-        After each, theta moves by its alpha times the devices' mean change."""
+        Devices start from what the codec ``down`` makes of theta; after each round theta moves by its alpha times their mean
+        change. Raises Diverged if theta cannot be encoded."""
 
 
 @runtime_checkable

@@ -7,7 +7,9 @@ import numpy as np
 
 from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
+from tinyfl.codecs import FP32, Codec
 from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
+from tinyfl.errors import Diverged
 from tinyfl.fleet import ALONE, Context, Phis, Stretch, absent, mean_loss, mean_losses
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
@@ -123,14 +125,18 @@ class NativeFleet:
         rounds = min(MAX_STRETCH, STRETCH_WORK // (self._work(inner) * cohort), self._at_once(inner) // cohort)
         return max(1, rounds)
 
-    def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64) -> Stretch:
+    def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64, down: Codec = FP32) -> Stretch:
         """Rounds one after another (see StretchFleet)."""
         assert isinstance(self.task, StretchTask)
         rounds = np.repeat(np.arange(round, round + len(devices), dtype=np.uint32), devices.shape[1])
         source = self.task.streams(devices.reshape(-1), rounds, inner.samples)
-        theta, loss, code = core.train_rounds(
-            self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, engine=self.engine, stop=self._stop
-        )
+        try:
+            theta, loss, code = core.train_rounds(
+                self.network.plan, theta, source, devices, round, inner.to_bytes(), alphas, down.kind, engine=self.engine,
+                stop=self._stop,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise Diverged(error) from error
         failed = code != Code.ok
         left_out = {
             int(i): absent(devices[i][failed[i]], _reasons(code[i][failed[i]])) for i in np.flatnonzero(failed.any(axis=1))

@@ -416,6 +416,13 @@ size_t tinyfl_engine_reals(const tinyfl_plan *plan, uint32_t ways)
            2 * outputs + tinyfl_prototypes_reals(outputs, ways) + tinyfl_engine_padding(plan);
 }
 
+int tinyfl_engine_recode(const tinyfl_codec *codec, const tinyfl_plan *plan, float *weights)
+{
+    size_t bytes;
+    const int code = tinyfl_encode(codec, plan, TINYFL_EVERY_LAYER, weights, weights, &bytes);
+    return code == TINYFL_OK ? tinyfl_decode_in_place(codec, plan, TINYFL_EVERY_LAYER, weights, bytes) : code;
+}
+
 size_t tinyfl_engine_padding(const tinyfl_plan *plan)
 {
     size_t most = 0;

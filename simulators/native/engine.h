@@ -26,6 +26,9 @@ size_t tinyfl_engine_reals(const tinyfl_plan *plan, uint32_t ways);
 /* Further reals for train where the inner loop returns MAML's gradient, else 0: the weights before each step, and tangents. */
 size_t tinyfl_second_order_reals(const tinyfl_plan *plan, const tinyfl_inner *inner);
 
+/* Makes of weights what a codec makes of them on their way. TINYFL_OK or TINYFL_ENUMERIC. */
+int tinyfl_engine_recode(const tinyfl_codec *codec, const tinyfl_plan *plan, float *weights);
+
 /* Reals at its end for loads of one lane's chunks beyond the last weight or value (tiles.h): 8 rows of a layer's weights. */
 size_t tinyfl_engine_padding(const tinyfl_plan *plan);
 

@@ -100,13 +100,16 @@ typedef struct {
     tinyfl_cohort now; /* the round that runs, which ends before device now.count */
     const double *alphas; /* (rounds): the outer steps; NULL: none */
     float *theta;
+    float *start; /* what devices get of theta, from `down`; NULL: theta itself */
+    tinyfl_codec down;
     size_t rounds;      /* left, with the one that runs; 0 once the call is over */
     atomic_size_t next; /* first device of the round's next group, or first sample */
     entry *entries;
     size_t entry_count;
     int by_accuracy;
     const tinyfl_embedding *embedding;
-    atomic_int failed;    /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop` */
+    atomic_int failed;    /* TINYFL_EMEMORY if a thread got no memory, TINYFL_ESTOPPED if one saw `stop`, TINYFL_ENUMERIC if theta
+                             cannot be encoded */
     pthread_mutex_t lock; /* guards now.sum, the entries, and: */
     int threads, arrived; /* of the call; at the end of the round */
     pthread_cond_t next_round;
@@ -149,6 +152,17 @@ static void outer_step(work *w)
     memset(w->now.sum, 0, weights * sizeof *w->now.sum);
 }
 
+/* Sends theta down to the devices of the next round. */
+static void send_down(work *w)
+{
+    if (!w->start)
+        return;
+    memcpy(w->start, w->theta, tinyfl_native_weights(w->plan) * sizeof *w->start);
+    const int code = tinyfl_engine_recode(&w->down, w->plan, w->start);
+    if (code != TINYFL_OK)
+        atomic_store(&w->failed, code);
+}
+
 /* Waits for the other threads at the end of a round; the last one begins the next. Returns the number of rounds left. */
 static size_t end_round(work *w)
 {
@@ -160,6 +174,8 @@ static size_t end_round(work *w)
     } else {
         if (w->alphas)
             outer_step(w);
+        if (left > 0)
+            send_down(w);
         w->arrived = 0;
         w->rounds = atomic_load(&w->failed) ? 0 : left;
         w->now.round++;
@@ -322,27 +338,49 @@ static int check(const tinyfl_cohort *c)
     return code == TINYFL_OK && !tinyfl_native_inner_fits(c->plan, &c->inner) ? TINYFL_EINVAL : code;
 }
 
-static int train(const tinyfl_cohort *c, size_t rounds, const double *alphas, float *theta, int lanes, int threads)
+static int can_train(const tinyfl_cohort *c, int lanes, int threads)
 {
-    const int code = engine_of(lanes) && threads > 0 ? check(c) : TINYFL_EINVAL;
+    return engine_of(lanes) && threads > 0 ? check(c) : TINYFL_EINVAL;
+}
+
+static work work_of(const tinyfl_cohort *c, int lanes, int threads)
+{
+    const tinyfl_engine *engine = engine_of(width(c->plan, c->count, lanes, threads));
+    return (work){.engine = engine, .plan = c->plan, .stop = c->stop, .count = c->count, .now = *c, .rounds = 1};
+}
+
+int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads)
+{
+    const int code = can_train(c, lanes, threads);
     if (code != TINYFL_OK)
         return code;
-    const tinyfl_engine *engine = engine_of(width(c->plan, c->count, lanes, threads));
-    work w = {.engine = engine, .plan = c->plan, .stop = c->stop, .count = c->count, .now = *c, .rounds = rounds,
-              .alphas = alphas, .theta = theta};
+    work w = work_of(c, lanes, threads);
     return run(&w, trainer, threads);
 }
 
-int tinyfl_native_train(const tinyfl_cohort *c, int lanes, int threads) { return train(c, 1, NULL, NULL, lanes, threads); }
-
-int tinyfl_native_train_rounds(const tinyfl_cohort *c, size_t rounds, const double *alphas, float *theta, int lanes, int threads)
+int tinyfl_native_train_rounds(const tinyfl_cohort *c, size_t rounds, const double *alphas, const tinyfl_codec *down, float *theta,
+                               int lanes, int threads)
 {
-    if (!c || rounds == 0 || !alphas || !theta || c->inner.kept)
+    if (!c || rounds == 0 || !alphas || !down || down->kind >= TINYFL_CODEC_TOP || down->share || !theta || c->inner.kept)
         return TINYFL_EINVAL;
     tinyfl_cohort first = *c;
     first.theta = theta;
     first.updates = NULL;
-    return train(&first, rounds, alphas, theta, lanes, threads);
+    int code = can_train(&first, lanes, threads);
+    if (code != TINYFL_OK)
+        return code;
+    work w = work_of(&first, lanes, threads);
+    w.rounds = rounds, w.alphas = alphas, w.theta = theta, w.down = *down;
+    if (down->kind != TINYFL_CODEC_FP32) {
+        w.now.theta = w.start = aligned_zeros(tinyfl_native_weights(c->plan) * sizeof *theta);
+        if (!w.start)
+            return TINYFL_EMEMORY;
+    }
+    send_down(&w);
+    code = atomic_load(&w.failed);
+    code = code == TINYFL_OK ? run(&w, trainer, threads) : code;
+    free(w.start);
+    return code;
 }
 
 static int check_adaptation(const tinyfl_adaptation *a)

@@ -124,9 +124,11 @@ TINYFL_EXPORT int tinyfl_native_adapt(const tinyfl_adaptation *adaptation, int l
  *   cohort  its devices, loss, code and the source's rows: (rounds, count). Its theta and updates are not used, its sum is
  *           working memory, 0 at first, and nothing is kept
  *   alphas  (rounds)
+ *   down    how theta goes down: devices learn from what is decoded there, and their mean change moves theta itself. No
+ *           TINYFL_CODEC_TOP. TINYFL_ENUMERIC if theta cannot be encoded
  *   theta   (weights): from before the first round to after the last one */
-TINYFL_EXPORT int tinyfl_native_train_rounds(const tinyfl_cohort *cohort, size_t rounds, const double *alphas, float *theta,
-                                             int lanes, int threads);
+TINYFL_EXPORT int tinyfl_native_train_rounds(const tinyfl_cohort *cohort, size_t rounds, const double *alphas,
+                                             const tinyfl_codec *down, float *theta, int lanes, int threads);
 
 enum { TINYFL_MAX_RACE = 64 };
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyfl.codecs import FP32, Codec, decode, encode
 from tinyfl.core import F32
+from tinyfl.errors import Diverged
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ class Down:
         """What the devices start this round from, float32 (parameters,), if they have started the round before from
         ``before``; and how a board gets it, None for theta as it is.
 
-        Raises ValueError if theta has a value that is not finite, or not below 2^50.
+        Raises Diverged if theta has a value that is not finite, or not below 2^50.
         """
+        try:
+            return self._sent(theta, before)
+        except ValueError as error:
+            raise Diverged(error) from error
+
+    def _sent(self, theta: F32, before: F32 | None) -> tuple[F32, Encoded | None]:
         if self.plain:
             return theta, None
         if not self.delta:

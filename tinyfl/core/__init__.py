@@ -158,16 +158,18 @@ def train_rounds(
     round: int,
     inner: bytes,
     alphas: F64,
+    down: int = 0,
     *,
     engine: Engine = FASTEST,
     stop: Stop | None = None,
 ) -> tuple[F32, F32, I32]:
     """Runs one round after another, each as ``train`` does. ``devices`` is uint32 (rounds, cohort), ``alphas`` float64
     (rounds,): in round ``round`` + r, the devices of row r learn from their samples in ``source``, which holds one row after
-    another, and theta moves by ``alphas[r]`` (mean phi - theta).
+    another, and theta moves by ``alphas[r]`` times their mean change. They start from what the codec with the number ``down``,
+    not top P %, makes of theta.
 
     Returns theta float32 (weights,) after the rounds, and each device's loss and code (rounds, cohort), as in Trained. Raises
-    as ``train`` does, and ValueError if the inner loop keeps layers.
+    as ``train`` does, ValueError if the inner loop keeps layers, and FloatingPointError if theta cannot be encoded.
     """
     rounds, count = devices.shape
     check_array(alphas, np.float64, (rounds,), "alphas")
@@ -178,8 +180,12 @@ def train_rounds(
     cohort = _cohort(plan, theta, source, devices.reshape(-1), count, round, inner, None, result, stop)
     lanes, threads = engine.resolved()
     call = library().tinyfl_native_train_rounds
-    arguments = ctypes.byref(cohort), rounds, address(alphas), address(after), lanes, threads
-    check_code(interruptibly(lambda: call(*arguments), stop))
+    codec = binding.Codec(down, 0)
+    arguments = ctypes.byref(cohort), rounds, address(alphas), ctypes.byref(codec), address(after), lanes, threads
+    found = interruptibly(lambda: call(*arguments), stop)
+    if found == Code.numeric:
+        raise FloatingPointError("a value is not finite, or not below 2^50")
+    check_code(found)
     return after, loss, code
 
 

@@ -163,7 +163,9 @@ def library() -> Any:
 def declare(lib: Any) -> Any:
     pointer, size, u32, u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64
     lib.tinyfl_native_train.argtypes = [ctypes.POINTER(Cohort), ctypes.c_int, ctypes.c_int]
-    lib.tinyfl_native_train_rounds.argtypes = [ctypes.POINTER(Cohort), size, pointer, pointer, ctypes.c_int, ctypes.c_int]
+    lib.tinyfl_native_train_rounds.argtypes = [
+        ctypes.POINTER(Cohort), size, pointer, ctypes.POINTER(Codec), pointer, ctypes.c_int, ctypes.c_int,
+    ]  # fmt: skip
     lib.tinyfl_native_adapt.argtypes = [ctypes.POINTER(Adaptation), ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_race.argtypes = [ctypes.POINTER(Adaptation), size, ctypes.c_int, ctypes.c_int, ctypes.c_int]
     lib.tinyfl_native_embed.argtypes = [ctypes.POINTER(Embedding), ctypes.c_int, ctypes.c_int]

@@ -34,6 +34,13 @@ class TrainingError(TinyflError):
     exit_code = 5
 
 
+class Diverged(TrainingError):
+    """theta has values that cannot go down to devices: ``why``."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(f"theta has diverged: {why}. Start a new run with a smaller --rate.")
+
+
 class InstallError(TinyflError):
     """A part of the installation is missing, such as the compiled core."""
 

@@ -10,7 +10,6 @@ import numpy as np
 from tinyfl.algorithms import Updates
 from tinyfl.config.settings import slow_devices
 from tinyfl.core import U32
-from tinyfl.errors import TrainingError
 from tinyfl.fleet import Context
 from tinyfl.flower.rounds import Federation
 from tinyfl.late import Arrival, Work, combined
@@ -58,12 +57,9 @@ class Asynchronous(Federation):
     def _begin(self, started: Sequence[Work], working: Working) -> None:
         """Hands their version's theta, as it goes down, to devices.
 
-        Raises TrainingError if it has diverged."""
+        Raises Diverged if it cannot be sent."""
         version = started[0].version
-        try:
-            theta, encoded = self._down.sent(self._course.thetas[version], None)
-        except ValueError as error:
-            raise TrainingError(f"theta has diverged: {error}. Start a new run with a smaller --rate.") from error
+        theta, encoded = self._down.sent(self._course.thetas[version], None)
         working.begin(started, theta, self.algorithm.inner(version), Context(down=encoded))
 
     def _take(self, arrived: Arrival) -> None:

@@ -23,7 +23,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, Reco
 
 from tinyfl import __version__, core
 from tinyfl.algorithms import Inner, Updates
-from tinyfl.codecs import Codec
+from tinyfl.codecs import FP32, Codec
 from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, I64, MAX_CHANGE, U32, UNIT
 from tinyfl.errors import ConfigError, Corrupt, LinkError, Numeric, Oversized
@@ -78,8 +78,8 @@ class Instructions:
     ``context`` has what devices need besides. If the cohort is not drawn from the seed, ``chosen`` names its devices: uint32,
     little endian, the cohort of each round in ascending order.
 
-    With ``alphas`` it runs as many rounds from ``round`` on, and takes the outer step of TowardsMean after each; only a node of
-    this process is asked for that."""
+    With ``alphas`` it runs as many rounds from ``round`` on, on devices that get theta ``through`` a codec, and takes the outer
+    step of TowardsMean after each; only a node of this process is asked for that."""
 
     inner: Inner
     round: int
@@ -90,6 +90,7 @@ class Instructions:
     devices: tuple[int, ...] = ()
     context: Context = ALONE
     alphas: tuple[float, ...] = ()
+    through: Codec = FP32
     chosen: bytes = b""
 
     @property
@@ -127,6 +128,7 @@ def read_instructions(config: Mapping[str, Any]) -> Instructions:
             tuple(config.get("devices", ())),
             Context(config.get("run", 0), config.get("saved", 0), _read_down(config)),
             tuple(config.get("alphas", ())),
+            Codec.named(config.get("through", str(FP32))),
             config.get("chosen", b""),
         )
     except KeyError as error:

@@ -100,7 +100,7 @@ def answer_stretch(fleet: StretchFleet, request: Request) -> RecordDict:
     """The reply of the node that serves all devices of ``fleet``, to a message that asks for a stretch of rounds."""
     told = request.instructions
     alphas = np.array(told.alphas, np.float64)
-    return stretch_record(fleet.run_stretch(cohorts_of(told), told.round, request.theta, told.inner, alphas))
+    return stretch_record(fleet.run_stretch(cohorts_of(told), told.round, request.theta, told.inner, alphas, told.through))
 
 
 def one_by_one(cohort: U32, phis: Phis, request: Request) -> list[RecordDict | Error]:

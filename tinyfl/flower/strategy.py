@@ -122,7 +122,7 @@ class FleetStrategy(Strategy):
         alphas = self._alphas(grid)
         self._asked = len(alphas)
         if alphas:
-            told = ConfigRecord({**self._train_config(), "alphas": alphas})
+            told = ConfigRecord({**self._train_config(), "alphas": alphas, "through": str(self.down.codec)})
             return [Message(RecordDict({"arrays": arrays, "config": told}), grid.get_node_ids()[0], MessageType.TRAIN)]  # type: ignore[index]
         self._requested = self._cohort_by_node(grid)
         self._start, self._encoded = self._started()
@@ -146,8 +146,8 @@ class FleetStrategy(Strategy):
 
     def _stretch(self, grid: Grid) -> int:
         """A stretch ends at a multiple of this number of rounds; 1: each round has its own messages."""
-        plain = self.until and self.minimum == 0 and self.aggregator is None and self.down.plain
-        if not plain or not isinstance(grid, FleetAddresses) or alpha_of_stretches(self.algorithm) is None:
+        plain = self.until and self.minimum == 0 and self.aggregator is None
+        if not plain or self.down.delta or not isinstance(grid, FleetAddresses) or alpha_of_stretches(self.algorithm) is None:
             return 1
         return grid.stretch(self.algorithm.inner(0), self.cohort)
 
@@ -231,11 +231,8 @@ class FleetStrategy(Strategy):
     def _started(self) -> tuple[F32, Encoded | None]:
         """What the devices of this round start from, and how a board gets it.
 
-        Raises TrainingError if theta has diverged."""
-        try:
-            return self.down.sent(self.state.theta, self.state.memory.get(STARTED))
-        except ValueError as error:
-            raise TrainingError(f"theta has diverged: {error}. Start a new run with a smaller --rate.") from error
+        Raises Diverged if it cannot be sent."""
+        return self.down.sent(self.state.theta, self.state.memory.get(STARTED))
 
     def _after(self, updates: Updates, changes: Mapping[int, I64]) -> State:
         """The state after a round with ``updates``, whose mean change moves the server's theta, whatever devices got of it."""
