@@ -575,6 +575,7 @@ def test_simulate_and_adapt_stay_functions_whatever_is_imported(module: str) -> 
         ["run"],
         ["evaluate"],
         ["adapt"],
+        ["online"],
         ["metrics"],
         ["report"],
         ["build"],

@@ -12,8 +12,16 @@ import reference_online as ref
 from harness import EINVAL, ENUMERIC, OK, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_layers import F32
+from reference import PROTOTYPES, TANH, Learner
+from reference_layers import F32, dense
 from reference_online import CLASSES, LABELS, RECONSTRUCT, VALUES, Online, Refused, Set
+
+from tinyfl.networks import network
+from tinyfl.networks.layers import Activation, Loss
+from tinyfl.online import Head, OnlineSet, Standardised
+from tinyfl.online.device import Device
+from tinyfl.online.prequential import labels_due
+from tinyfl.online.starts import Start
 
 
 class CResult(ctypes.Structure):
@@ -256,6 +264,36 @@ def test_counts_stall_at_2_to_the_24(core: Any) -> None:
     for _ in range(3):
         device.enter(np.ones(3, np.float32))
     assert np.frombuffer(device.learnt, np.uint32)[1] == 1 << 24
+
+
+@pytest.mark.parametrize("standardised", list(Standardised))
+def test_a_devices_stream_gives_the_references_bits_through_a_frozen_network(standardised: Standardised) -> None:
+    rng = np.random.default_rng(standardised)
+    net = network("mlp-3-tanh", (4,), 3, Loss.prototypes, Activation.tanh)
+    theta = rng.normal(0, 1, net.parameters).astype(np.float32)
+    chosen = OnlineSet(Head.classes, 4, 3, 5, standardised, ring=3, cap=20, window=9, rate=0.5, alarm=1.0)
+    device = Device(chosen, Start(net, theta, 4, 3, Head.classes, None, ()))
+    same = Set(CLASSES, standardised, 1, 4, 3, 5, ring=3, cap=20, window=9, rate=0.5, tolerance=0.1, alarm=1.0)
+    reference = Online(same, 1)
+    frozen = Learner([dense(4, 3, TANH)], PROTOTYPES, theta)
+    x, y = rng.normal(1, 2, (150, 4)).astype(np.float32), rng.choice(list("abcde"), 150)
+    due = labels_due(150, 0.7, 2, 0, 0)
+    late = y[np.maximum(np.arange(150) - 2, 0)]
+    said = [device.run(x[part], due[part], late[part])[0] for part in (slice(0, 60), slice(60, 61), slice(61, 150))]
+    names, confidence, losses = list[str](), list[np.float32](), list[np.float32]()
+    for row, number, name in zip(x, due, late, strict=True):
+        z = reference.enter(row) if standardised is not Standardised.embeddings else row
+        e = frozen.forward(z)[-1]
+        e = reference.enter(e) if standardised is Standardised.embeddings else e
+        confidence.append(reference.sample(e)[2])
+        if number:
+            names += [name] if name not in names else []
+            losses.append(reference.label(int(number), names.index(name)))
+    assert device.core.learnt() == reference.learnt
+    assert np.concatenate([part.confidence for part in said]).tobytes() == np.array(confidence, np.float32).tobytes()
+    got = np.concatenate([part.losses for part in said])
+    assert got[~np.isnan(got)].tobytes() == np.array(losses, np.float32).tobytes()
+    assert device.names == names
 
 
 @pytest.mark.slow

@@ -71,7 +71,18 @@ def _verbs() -> Any:
 
     from tinyfl.cli.common import app
 
-    for module in ("learning", "studies", "data", "published", "models", "firmware", "flashing", "fleet", "federation"):
+    for module in (
+        "learning",
+        "online",
+        "studies",
+        "data",
+        "published",
+        "models",
+        "firmware",
+        "flashing",
+        "fleet",
+        "federation",
+    ):
         import_module(f"tinyfl.cli.{module}")
 
     return app

@@ -141,6 +141,19 @@ class Problems(ctypes.Structure):
     )
 
 
+class Stretch(ctypes.Structure):
+    """Of simulators/native/online.c."""
+
+    _fields_ = (
+        ("plan", ctypes.POINTER(Plan)),
+        ("theta", ctypes.c_void_p),
+        ("online", ctypes.c_void_p),
+        ("count", ctypes.c_uint32),
+        *((name, ctypes.c_void_p) for name in ("x", "labelled", "labels", "targets", "codes", "answers", "classes")),
+        *((name, ctypes.c_void_p) for name in ("confidence", "scores", "learnt", "outputs", "losses")),
+    )
+
+
 @cache
 def library() -> Any:
     """Loads the compiled core.
@@ -183,4 +196,12 @@ def declare(lib: Any) -> Any:
         measure.restype = size
     lib.tinyfl_native_inner_read.argtypes = [ctypes.POINTER(Inner), ctypes.c_char_p, size]
     lib.tinyfl_native_read.argtypes = [ctypes.POINTER(Plan), pointer, size]
+    lib.tinyfl_native_online_bytes.argtypes, lib.tinyfl_native_online_size.argtypes = [ctypes.c_char_p], []
+    lib.tinyfl_native_online_init.argtypes = [pointer, ctypes.c_char_p, u32, pointer]
+    lib.tinyfl_native_online_learnt_bytes.argtypes = lib.tinyfl_native_online_add.argtypes = [pointer]
+    lib.tinyfl_native_online_restore.argtypes = [pointer, pointer, size]
+    lib.tinyfl_native_online_remove.argtypes = [pointer, u32]
+    lib.tinyfl_native_online_run.argtypes = [ctypes.POINTER(Stretch)]
+    for name in ("size", "bytes", "learnt_bytes"):
+        getattr(lib, f"tinyfl_native_online_{name}").restype = size
     return lib

@@ -14,7 +14,7 @@ from tinyfl.errors import Interrupted
 
 
 class Code(IntEnum):
-    """The core's return codes (firmware/core/tinyfl.h)."""
+    """The core's return codes (firmware/core/tinyfl.h, online.h)."""
 
     ok = 0
     invalid = -1
@@ -23,6 +23,9 @@ class Code(IntEnum):
     numeric = -4
     oversized = -5
     stopped = -6
+    full = -11
+    only = -12
+    gone = -13
 
 
 class Plan:

@@ -26,6 +26,7 @@ __all__ = [
     "ClassTask",
     "Episodes",
     "NamedTask",
+    "RecordedTask",
     "SizedTask",
     "Split",
     "StretchTask",
@@ -146,6 +147,15 @@ def with_streams(task: Task, trains: str) -> Task:
     if not isinstance(task, ClassTask):
         raise ConfigError(f"this algorithm tells classes apart, and task {task.name} has none. Take --algorithm tinyreptile.")
     return task.in_turn() if trains == "prototypes" else task.with_global_labels()
+
+
+@runtime_checkable
+class RecordedTask(Protocol):
+    """A task whose devices' samples have an order of their own, in which they come one after another."""
+
+    def recorded(self, split: Split, count: int, samples: int) -> Sequence[tuple[str, TableSource]]:
+        """Up to ``count`` devices of a split (0: all), each with its name and its samples in their order, the first
+        ``samples`` of them (0: all), as one row of a source."""
 
 
 @runtime_checkable

@@ -224,6 +224,14 @@ class Npz:
         """The names of a split's devices, as in the array device."""
         return [str(name) for name in self._names[self._members[split]]]
 
+    def recorded(self, split: Split, count: int, samples: int) -> list[tuple[str, TableSource]]:
+        """Each held-out device's rows in the order of the data."""
+        found = list[tuple[str, TableSource]]()
+        for device in self._members[split][: count or None]:
+            rows = self._first[device] + np.arange(min(self._count[device], samples or self._count[device]))
+            found.append((str(self._names[device]), self._source(rows[None])))
+        return found
+
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Several draws of each held-out device's support set, with the query set from its other rows."""
         held_out = self._members[split][:count]

@@ -45,6 +45,16 @@ class Sine:
         grid = np.tile(GRID, (count, 1))
         return Episodes(self._source(devices, x), self._source(devices, grid), np.arange(count, dtype=np.int32))
 
+    def recorded(self, split: Split, count: int, samples: int) -> list[tuple[str, TableSource]]:
+        """One wave after another, 2 of 1,000 samples each if not said."""
+        devices = numbers(FIRST_TEST_DEVICE if split == "test" else FIRST_VALIDATION_DEVICE, count or 2)
+        words = core.random(self.seed, Stream.sample, devices, words=samples or 1000)
+        x = np.float32(10) * core.uniform(words) - np.float32(5)
+        return [
+            (f"wave {number}", self._source(devices[number : number + 1], x[number : number + 1]))
+            for number in range(len(devices))
+        ]
+
     def _source(self, devices: U32, x: F32) -> TableSource:
         """The devices' own sines at ``x`` (devices, samples)."""
         y = core.sine(self.seed, devices, x)

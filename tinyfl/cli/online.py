@@ -1,0 +1,60 @@
+"""The verb online: streams of samples through devices that learn from each."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinyfl.cli.common import Json, app, say
+
+
+@app.command()
+def online(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run: its network stays frozen, its last layer goes on learning. Without: no network."),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(metavar="NAME", help="presence, activity, keywords, sine or npz. Default: the run's, if no --data.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="The task's data; without --task, one device's file, row after row.")
+    ] = None,
+    targets: Annotated[str, typer.Option(metavar="KIND", help="With such a file and no run: classes or values.")] = "",
+    devices: Annotated[int, typer.Option(min=1, metavar="N", help="Devices, each with an order of its own.")] = 1,
+    segments: Annotated[int, typer.Option(min=0, metavar="N", help="Held-out users, speakers, waves in a row; 0: all.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, metavar="N", help="Samples of each; 0: all.")] = 0,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Mix the samples of each segment.")] = False,
+    labels: Annotated[float, typer.Option(metavar="X", help="Share of the samples whose label comes.")] = 1.0,
+    delay: Annotated[int, typer.Option(min=0, metavar="N", help="Samples by which labels come late.")] = 0,
+    rate: Annotated[float, typer.Option(metavar="X", help="Learning rate of the head; 0: it does not learn.")] = 0.05,
+    cap: Annotated[
+        int, typer.Option(metavar="N", help="Samples that mean and variance follow; 0: all, the paper's form.")
+    ] = 256,
+    standardise: Annotated[str, typer.Option(metavar="WHAT", help="inputs, embeddings or nothing.")] = "inputs",
+    places: Annotated[int, typer.Option(min=0, metavar="N", help="Most classes. Default: the run's, and 8 more.")] = 0,
+    tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.1,
+    alarm: Annotated[float, typer.Option(metavar="X", help="Errors above that, in sum, which are; 0: no alarms.")] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Directory for the result, its figures and its page.")] = None,
+    json: Json = False,
+) -> None:
+    """Let devices learn online from a stream, each sample first a test, beside the model as it was trained."""
+    from tinyfl.cli.show.online import Live
+    from tinyfl.online import online as stream
+
+    live = Live(json)
+    result: dict[str, Any] = stream(
+        run, task=task, data=data, targets=targets, seed=seed, devices=devices, segments=segments, samples=samples,
+        shuffle=shuffle, labels=labels, delay=delay, rate=rate, cap=cap, standardise=standardise, places=places,
+        tolerance=tolerance, alarm=alarm, out=out, progress=live.show,
+    )  # fmt: skip
+    if out is not None:
+        from tinyfl.report.online import write_page
+
+        result["report"] = str(write_page(out, result))
+    if json:
+        say(jsonlib.dumps(result))
+    else:
+        live.end(result)

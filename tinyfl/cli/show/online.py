@@ -1,0 +1,58 @@
+"""Terminal output for online learning: a line as each part of the streams is through, then the changes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from tinyfl.cli.common import say
+from tinyfl.cli.show.terminal import Terminal
+from tinyfl.online.prequential import Window
+from tinyfl.report import html
+
+COLUMNS = ("samples", "online", "static", "last label", "sure", "labels", "drifts")
+WIDTH = 11
+
+
+class Live:
+    """A table that grows while devices learn; nothing if ``quiet``."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self._begun = quiet, False
+
+    def show(self, window: Window) -> None:
+        if self.quiet:
+            return
+        if not self._begun:
+            say("".join(f"{name:>{WIDTH}}" for name in COLUMNS))
+            self._begun = True
+        figures = [short(each) for each in (window.figure, window.static, window.last_label, window.confidence)]
+        cells = [f"{window.samples:,}", *figures, f"{window.labels:,}", f"{window.drifts:,}"]
+        say("".join(f"{cell:>{WIDTH}}" for cell in cells))
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        console, what = Terminal(), result["figure"]
+        rows = [row for device in result["devices"] for row in device["changes"]]
+        if rows:
+            table = Table(box=SIMPLE, title=f"{what} around each change", title_justify="left")
+            for name in ("change", "at", "before", "after", "static after", "recovered in"):
+                table.add_column(name, justify="left" if name == "change" else "right")
+            for row in rows[:20]:
+                recovered = "not" if row["recovered"] is None else html.counted(row["recovered"], "sample")
+                after = [short(row[key]) for key in ("before", "after", "static_after")]
+                table.add_row(str(row["name"]), f"{row['at']:,}", *after, recovered)
+            console.print(table)
+            if len(rows) > 20:
+                say(f"and {len(rows) - 20:,} further changes: in the page, or with --json")
+        beside = "".join(f", {name} {short(result[key])}" for key, name in BESIDE.items() if result[key] is not None)
+        say(f"{what} online {short(result['online'])}{beside}")
+        if "report" in result:
+            say(f"report: {result['report']}")
+
+
+BESIDE = {"static": "static model", "last_label": "always the last label"}
+
+
+def short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

@@ -1,0 +1,115 @@
+"""A simulated device that learns online, and knows its classes by name."""
+
+import struct
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.core import F32
+from tinyfl.core.calls import Code
+from tinyfl.core.online import Online, Stretch
+from tinyfl.errors import TrainingError
+from tinyfl.online.sets import Head, OnlineSet, Standardised
+from tinyfl.online.starts import Start
+
+STATE = "<4I2fI2f2I"
+"""Of what is learnt (firmware/SPEC.md): outputs, count, samples, measured, confidence, error, compared, usual, excess, alarms,
+number of the sample at the last one."""
+
+
+class Device:
+    """A device from ``start`` that does as ``set`` says. ``prior`` is the number of samples that stand behind the
+    standardisation of the run, mean 0 and variance 1, where inputs are standardised further: 0 for statistics of its own
+    samples alone."""
+
+    def __init__(self, set: OnlineSet, start: Start, prior: int = 0) -> None:
+        self.set, self.start = set, start
+        self.names = list(start.names) if start.head is not None else []
+        grows = set.head in (Head.classes, Head.labels)
+        outputs = start.head.shape[1] if start.head is not None else 1 if grows else set.places
+        self.core = Online(set.record, outputs)
+        self._place = {name: number for number, name in enumerate(self.names)}
+        self.refused = 0
+        if start.head is not None or prior:
+            self._begin(start, prior)
+
+    def _begin(self, start: Start, prior: int) -> None:
+        learnt = bytearray(self.core.learnt())
+        width = {Standardised.nothing: 0, Standardised.inputs: self.set.inputs, Standardised.embeddings: self.set.size}
+        count = width[self.set.standardised]
+        if prior and self.set.standardised is Standardised.inputs:
+            learnt[4:8] = struct.pack("<I", min(prior, self.set.cap or prior))
+            learnt[44 + 4 * count : 44 + 8 * count] = np.ones(count, np.float32).tobytes()
+        if start.head is not None:
+            learnt[44 + 8 * count + 4 * self.set.places :] = np.ascontiguousarray(start.head).tobytes()
+        self.core.restore(bytes(learnt))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the device says of itself."""
+        _, _, samples, measured, confidence, error, _, _, _, drifts, drifted = struct.unpack(STATE, self.core.learnt()[:44])
+        return {
+            "samples": samples, "labelled": measured, "confidence": confidence, "error": error,
+            "drifts": drifts, "drifted": drifted, "state_bytes": len(self.core.learnt()),
+        }  # fmt: skip
+
+    def run(self, x: F32, labelled: NDArray[np.uint32], y: NDArray[Any] | None) -> tuple[Stretch, NDArray[Any]]:
+        """Samples ``x`` (samples, inputs) in turn; after each the label in its row of ``y`` comes for the sample with the
+        number ``labelled``, 0 for none: a class by its name, or numbers (samples, outputs). Returns what the device said, and
+        its classes by name, None before it knows one.
+
+        Raises TrainingError if an embedding or an output is not finite.
+        """
+        wanted, knew = labelled.copy(), bool(self.names)
+        if self.set.head is Head.classes and y is not None:
+            numbers = self._numbers(wanted, y)
+            stretch = self._run(x, wanted, labels=numbers)
+        elif y is not None:
+            answer = np.zeros((len(x), self.set.places), np.float32)
+            answer[:, : y.shape[1]] = y
+            stretch = self._run(x, wanted, targets=answer)
+        else:
+            stretch = self._run(x, np.zeros(len(x), np.uint32))
+        named = np.array([*self.names, None], object)[np.minimum(stretch.classes, len(self.names))]
+        if not knew:
+            named[: int(np.append(wanted, 1).nonzero()[0][0]) + 1] = None  # the first output has no name yet
+        return stretch, named
+
+    def _run(self, x: F32, labelled: NDArray[np.uint32], **answers: Any) -> Stretch:
+        net = self.start.network
+        plan, theta = (None, None) if net is None else (net.plan, self.start.theta)
+        stretch = self.core.run(np.ascontiguousarray(x), labelled, **answers, plan=plan, theta=theta)
+        bad = np.flatnonzero((stretch.codes != Code.ok) | ((stretch.answers != Code.ok) & (stretch.answers != Code.gone)))
+        if bad.size:
+            why = Code(int(stretch.codes[bad[0]] or stretch.answers[bad[0]])).name
+            raise TrainingError(f"a sample cannot be learnt from ({why}). Give a smaller --rate, or check the inputs.")
+        return stretch
+
+    def _numbers(self, labelled: NDArray[np.uint32], y: NDArray[Any]) -> NDArray[np.uint32]:
+        """The number of each label that comes; one of a new class where no place is left is struck out of ``labelled``."""
+        numbers = np.zeros(len(y), np.uint32)
+        for row in np.flatnonzero(labelled):
+            name = y[row]
+            if name not in self._place and len(self.names) == self.set.places:
+                labelled[row], self.refused = 0, self.refused + 1
+                continue
+            if name not in self._place:
+                self._place[name] = len(self.names)
+                self.names.append(name)
+            numbers[row] = self._place[name]
+        return numbers
+
+    def forget(self, name: Any) -> Code:
+        """Removes a class; the only one stays."""
+        code = self.core.remove(self._place[name])
+        if code is Code.ok:
+            self.names.remove(name)
+            self._place = {each: number for number, each in enumerate(self.names)}
+        return code
+
+
+def static(set: OnlineSet) -> OnlineSet:
+    """The same without learning and without running standardisation: the model as it was trained."""
+    return replace(set, rate=0.0, standardised=Standardised.nothing, alarm=0.0)
