@@ -75,6 +75,8 @@ def test_where_the_devices_are_does_not_change_the_runs_hash() -> None:
         ({"ports": ["/dev/a"], "baud": -1}, "baud .* is -1, not 300"),
         ({"ports": ["/dev/a"], "baud": "fast"}, "baud .* is 'fast', not int"),
         ({"native": 3, "baud": 9600}, "native has no baud"),
+        ({"ports": ["/dev/a"], "shared": 1}, "shared .* is 1, not bool"),
+        ({"board": "mps2-an386", "shared": True}, "board has no shared"),
         ({"wires": 3}, "'wires', which tinyfl does not know"),
         ("native", "not a table"),
     ],
@@ -89,6 +91,12 @@ def test_a_part_may_raise_its_baud_rate_and_is_written_as_it_was_read() -> None:
     (part,) = read_parts([table])
     assert part.baud == AUTO_BAUD and part.to_toml() == {"ports": ("/dev/a",), "baud": "auto"}
     assert read_parts([part.to_toml()]) == (part,)
+
+
+def test_a_part_may_share_a_line_and_is_written_as_it_was_read() -> None:
+    (part,) = read_parts([{"ports": ["/dev/a"], "shared": True}])
+    assert part.shared and read_parts([part.to_toml()]) == (part,)
+    assert "shared" not in read_parts([{"ports": ["/dev/a"], "shared": False}])[0].to_toml()
 
 
 def test_a_port_or_a_board_is_in_a_fleet_once_whatever_its_names_and_parts(tmp_path: Path) -> None:

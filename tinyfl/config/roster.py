@@ -27,7 +27,7 @@ class Part:
     """One kind of device in a fleet: ``native`` simulated ones; ``count`` boards of kind ``board``, emulated by ``engine``
     with firmware from ``toolchain``; or the boards at ``ports``, as pyserial names them, in the order of ``ports`` or, where
     given, of the boards' unique ``ids``, at ``baud`` (0: as the manifest has it that fits the port's USB ids, else 115,200;
-    AUTO_BAUD: so at first).
+    AUTO_BAUD: so at first), behind one line if ``shared``.
     ``faults`` is a scenario file, for emulated boards."""
 
     native: int = 0
@@ -39,6 +39,7 @@ class Part:
     ports: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     baud: int = 0
+    shared: bool = False
 
     @property
     def size(self) -> int:
@@ -84,7 +85,7 @@ def _part(table: Any) -> Part:
         if key not in kinds:
             raise ConfigError(f"[[fleet]] has {key!r}, which tinyfl does not know. There are {', '.join(kinds)}.")
         wanted = list | tuple if kinds[key] is tuple else kinds[key]
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise ConfigError(f"{key} in [[fleet]] is {value!r}, not {kinds[key].__name__}.")
     values: dict[str, Any] = {key: tuple(value) if kinds[key] is tuple else value for key, value in table.items()}
     part = Part(**values)
@@ -96,7 +97,9 @@ def _check(part: Part, given: set[str]) -> None:
     kinds = [name for name in ("native", "board", "ports") if name in given]
     if len(kinds) != 1:
         raise ConfigError(f"[[fleet]] has {', '.join(kinds) or 'none'} of native, board and ports. Give exactly one.")
-    of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids", "baud"}}[kinds[0]]
+    of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids", "baud", "shared"}}[
+        kinds[0]
+    ]
     for key in sorted(given - of_kind - set(kinds)):
         raise ConfigError(f"[[fleet]] with {kinds[0]} has no {key}. It takes {', '.join(sorted(of_kind)) or 'nothing else'}.")
     if ("native" in given and part.native < 1) or part.count < 1:

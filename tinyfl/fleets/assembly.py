@@ -125,7 +125,15 @@ def _native(stack: ExitStack, station: Station, work: Training) -> Fleet:
 def _linked(stack: ExitStack, station: Station, work: Training, on_event: Callable[[Event], None]) -> Fleet:
     from tinyfl.fleets.linked import LinkFleet
 
-    fleet = LinkFleet(station.openers, work.task, work.network, first=station.first, seconds=work.seconds, on_event=on_event)
+    fleet = LinkFleet(
+        station.openers,
+        work.task,
+        work.network,
+        first=station.first,
+        seconds=work.seconds,
+        shared=station.part.shared,
+        on_event=on_event,
+    )
     stack.enter_context(fleet)
     return fleet
 

@@ -29,13 +29,17 @@ from tinyfl.link import SINE
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
+from tinyfl.link.transfers import Step
+from tinyfl.link.turns import Turns, turn
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.system.loop import MAX_THREADS
 from tinyfl.tasks import Task
 
 PROBE_SECONDS = 3.0
-"""Time limit for a board's first reply in a round, in seconds."""
+"""Time limit for a board's first reply in a round, in seconds, with up to SHARERS boards on its line; with more, longer."""
+
+SHARERS = 4
 
 MAX_DETAIL = 500
 """Maximum length of an event's detail, in characters."""
@@ -48,6 +52,7 @@ class _Slot:
     """A device of the fleet: the opener of its link, and its board while connected."""
 
     opener: Opener
+    turns: Turns
     board: LinkedBoard | None = None
     id: str = ""
     held: bytes = b""
@@ -80,6 +85,8 @@ class _Outcome:
 class LinkFleet:
     """Device ``first`` + i is the board behind ``openers[i]``; a connected board has ``seconds`` for its part of a round.
 
+    With ``shared``, the boards hang on one line and their transfers take turns; waiting for a turn does not count.
+
     A board counts as one device: the first that it answered as, or the lowest of several in the same round. ``on_event`` is
     called from the fleet's own thread. Close the fleet, or use it in a ``with``, to close the ports.
     """
@@ -94,12 +101,14 @@ class LinkFleet:
         *,
         first: int = 0,
         seconds: float = 60.0,
+        shared: bool = False,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.size, self.task, self.network, self.seconds = len(openers), task, network, seconds
         self._plan = network.plan.bytes
         self._plan_sha = sha256(self._plan).digest()
-        self._slots = {first + i: _Slot(opener) for i, opener in enumerate(openers)}
+        turns = Turns(self.size)
+        self._slots = {first + i: _Slot(opener, turns if shared else Turns()) for i, opener in enumerate(openers)}
         self._on_event = on_event or (lambda event: None)
         self._carried: dict[str, Carried] = {}
         self._loop = asyncio.new_event_loop()
@@ -181,14 +190,16 @@ class LinkFleet:
             with confined():
                 new = slot.board is None
                 board = await self._connected(device, work)
-                async with limit(self.seconds):
-                    with self._carrying("down", slot):
-                        await self._prepare(board, new, work)
-                        await self._send_theta(slot, board, work)
+                async with limit(self.seconds) as clock:
+                    async with turn(slot.turns.down, clock) as end:
+                        with self._carrying("down", slot):
+                            await self._prepare(board, new, work)
+                            await self._send_theta(slot, board, work, end)
                     with self._carrying("learn", slot):
                         status = await self._learn(board, device, work)
-                    with self._carrying("up", slot):
-                        learnt = await self._read(board, status, work)
+                    async with turn(slot.turns.up, clock) as end:
+                        with self._carrying("up", slot):
+                            learnt = await self._read(board, status, work, end)
         except LinkError as error:
             await _disconnect(slot)
             return self._left_out(device, work, error.reason, str(error))
@@ -211,11 +222,12 @@ class LinkFleet:
 
     async def _connected(self, device: int, work: _RoundWork) -> LinkedBoard:
         """Connects the device's board, or checks that the same board is still there."""
-        slot, within = self._slots[device], min(PROBE_SECONDS, self.seconds)
+        slot = self._slots[device]
+        within = min(PROBE_SECONDS * max(1, slot.turns.boards / SHARERS), self.seconds)
         try:
             if slot.board is None:
                 with self._carrying("find", slot):
-                    slot.board = await LinkedBoard.connect(slot.opener, within)
+                    slot.board = await LinkedBoard.connect(slot.opener, within, slot.turns.boards)
                 for lower in (identified for other, identified in work.identified.items() if other < device):
                     await lower.wait()  # if two devices reach the same board, always the lower one counts
                 self._identify(slot, device, work)
@@ -271,20 +283,21 @@ class LinkFleet:
         if described.plan != self._plan_sha:
             await board.put_plan(self._plan)
 
-    async def _send_theta(self, slot: _Slot, board: LinkedBoard, work: _RoundWork) -> None:
-        """Sends theta as the round has it: its change only to a board that holds what it has changed from."""
+    async def _send_theta(self, slot: _Slot, board: LinkedBoard, work: _RoundWork, on_last: Step) -> None:
+        """Sends theta as the round has it: its change only to a board that holds what it has changed from. Calls ``on_last``
+        when all is on its way."""
         down = work.context.down or Encoded(FP32, floats(work.theta))
         holds, slot.held = bool(slot.held) and slot.held == down.onto, b""
         if down.onto is None:
-            await board.put_encoded(down, self.seconds)
+            await board.put_encoded(down, self.seconds, on_last)
             return
         if holds:
             try:
-                await board.put_encoded(down, self.seconds)
+                await board.put_encoded(down, self.seconds, on_last)
             except Stale:  # it was restarted
                 holds = False
         if not holds:
-            await board.put_weights(work.theta, self.seconds, held=True)
+            await board.put_encoded(Encoded(FP32, floats(work.theta), b""), self.seconds, on_last)
         slot.held = work.base
 
     async def _learn(self, board: LinkedBoard, device: int, work: _RoundWork) -> Status:
@@ -296,10 +309,10 @@ class LinkFleet:
         _demand_round(status, request, work.inner.taken)
         return status
 
-    async def _read(self, board: LinkedBoard, status: Status, work: _RoundWork) -> _Outcome:
-        """The outcome of a round with this ``status`` at its end."""
+    async def _read(self, board: LinkedBoard, status: Status, work: _RoundWork, on_last: Step) -> _Outcome:
+        """The outcome of a round with this ``status`` at its end. Calls ``on_last`` when all of it is requested."""
         up, arrays = work.inner.up, self.network.arrays(ALL & ~work.inner.local)
-        data = await board.update(status, self.seconds, None if up.kind is Kind.top else up.bytes(arrays))
+        data = await board.update(status, self.seconds, None if up.kind is Kind.top else up.bytes(arrays), on_last)
         update = _weights(data, sum(arrays)) if up == FP32 else decode(up, data, arrays)
         phi, sent = work.theta.copy(), self._sent(work.inner)
         adds = work.inner.returns is Returns.gradient or up != FP32

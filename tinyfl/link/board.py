@@ -30,7 +30,8 @@ from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.rates import Rate
-from tinyfl.link.wire import Opener, Overtaken, Silent, Wire, WireTransport
+from tinyfl.link.transfers import Step, Window, nothing
+from tinyfl.link.wire import FIRST_PATIENCE, Opener, Overtaken, Silent, Wire, WireTransport
 
 SENDS = 8
 """Maximum transmissions of a request."""
@@ -140,23 +141,23 @@ T = TypeVar("T", Description, Status, Evaluated)
 class LinkedBoard:
     """A board that answered and described itself. Arrays are float32; all methods may raise LinkError."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire, self._rate = wire, Rate(wire)
+    def __init__(self, wire: Wire, sharers: int = 1) -> None:
+        self._wire, self._rate, self._sharers = wire, Rate(wire), sharers
         self._transport = WireTransport(wire)
         self._client = SMPClient(self._transport, "")
         self._sequence = secrets.randbelow(256)  # ignores answers to a coordinator that was killed
         self.description: Description
 
     @classmethod
-    async def connect(cls, opener: Opener, within: float = ANSWER_SECONDS) -> "LinkedBoard":
-        """Opens a wire and requests the board's description.
+    async def connect(cls, opener: Opener, within: float = ANSWER_SECONDS, sharers: int = 1) -> "LinkedBoard":
+        """Opens a wire and requests the board's description; ``sharers`` are the boards on its line.
 
         Raises Dead without an answer, Refused for a board of another protocol or core.
         """
         try:
             with confined():
                 async with limit(within):
-                    board = cls(await opener())
+                    board = cls(await opener(), sharers)
                     try:
                         await board.describe(within)
                     except BaseException:
@@ -183,8 +184,8 @@ class LinkedBoard:
 
     @property
     def patience(self) -> float:
-        """Seconds without an answer before a request is sent again."""
-        return self._wire.patience
+        """Seconds without an answer before a request is sent again: the line may carry an exchange of each sharer first."""
+        return FIRST_PATIENCE + self._sharers * (self._wire.patience - FIRST_PATIENCE)
 
     async def describe(self, within: float = ANSWER_SECONDS) -> Description:
         """Requests the board's description, stores it in ``description``, and sets the maximum message length to its buffer.
@@ -219,13 +220,13 @@ class LinkedBoard:
         refuses them."""
         await self.put_encoded(Encoded(FP32, floats(theta), b"" if held else None), within)
 
-    async def put_encoded(self, weights: Encoded, within: float = WORK_SECONDS) -> None:
-        """Sends ``weights`` as they are encoded. Raises Stale for a change of weights that the board does not hold, Numeric if
-        the guard refuses the result."""
+    async def put_encoded(self, weights: Encoded, within: float = WORK_SECONDS, on_last: Step = nothing) -> None:
+        """Sends ``weights`` as they are encoded, and calls ``on_last`` when all are on their way. Raises Stale for a change of
+        weights that the board does not hold, Numeric if the guard refuses the result."""
         form: dict[str, Any] = {} if weights.codec == FP32 else {"codec": weights.codec.kind.value}
         if weights.onto is not None:
             form["onto"] = weights.onto
-        await self.put(messages.WeightsWrite, weights.data, within, window=self._window, **form)
+        await self.put(messages.WeightsWrite, weights.data, within, flight=self._window(on_last), **form)
 
     async def train(self, round: Round, within: float = WORK_SECONDS) -> Status:
         """Starts a round and, with a source on the board, waits for its end.
@@ -257,12 +258,15 @@ class LinkedBoard:
             raise Corrupt(f"the {len(data)} bytes received are no floats.")
         return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
-    async def update(self, status: Status, within: float = WORK_SECONDS, size: int | None = None) -> bytes:
-        """Reads the update of a round with ``status`` at its end; ``size``: its bytes, if known. Raises as ``weights`` does."""
+    async def update(
+        self, status: Status, within: float = WORK_SECONDS, size: int | None = None, on_last: Step = nothing
+    ) -> bytes:
+        """Reads the update of a round with ``status`` at its end; ``size``: its bytes, if known. Calls ``on_last`` when all are
+        requested. Raises as ``weights`` does."""
         if not status.weights:
             raise Stale("the board has no weights. Put a plan and weights, and train.")
         async with limit(within):
-            data = await self._read(messages.WeightsRead, size=size)
+            data = await self._read(messages.WeightsRead, self._window(on_last), size=size)
         if sha256(data).digest() != status.weights:
             raise Corrupt(f"the {len(data)} bytes of weights received do not have the hash reported by the board.")
         return data
@@ -294,7 +298,7 @@ class LinkedBoard:
         if reply.len is None or reply.data is None:
             raise Refused(f"{len(x):,} bytes are not the complete input of the board's program. Give exactly one input.")
         async with limit(within):
-            return await self._read(messages.PredictRead, reply.data, reply.len)
+            return await self._read(messages.PredictRead, self._window(), reply.data, reply.len)
 
     async def abort(self) -> Status:
         """Aborts the current round."""
@@ -313,33 +317,38 @@ class LinkedBoard:
         await self.request(ResetWrite(sequence=self.next()), ANSWER_SECONDS)
 
     async def put(
-        self, block: type[Any], data: bytes, within: float, each: float = ANSWER_SECONDS, window: int = 1, **form: Any
+        self,
+        block: type[Any],
+        data: bytes,
+        within: float,
+        each: float = ANSWER_SECONDS,
+        flight: Window | None = None,
+        **form: Any,
     ) -> None:
         """Sends ``data`` in blocks, the first of which announces its length, its hash and its ``form``."""
         announced = {"len": len(data), "sha": sha256(data).digest(), **form}
-        await self.blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each, window)
+        await self.blocks(lambda **at: block(**at, **({} if at["off"] else announced)), data, within, each, flight)
 
     async def blocks(
-        self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None, window: int = 1
+        self, block: Callable[..., Any], data: bytes, within: float, each: float | None = None, flight: Window | None = None
     ) -> Any:
-        """Sends ``data`` in blocks of the buffer's size, continuing at the board's offset, of which ``window`` may be on their
-        way; ``each`` is the timeout per block, ``within`` the total. Returns the last reply."""
+        """Sends ``data`` in blocks of the buffer's size, continuing at the board's offset, one at a time or as many as
+        ``flight`` holds; ``each`` is the timeout per block, ``within`` the total. Returns the last reply."""
 
         def room(off: int) -> int:
             empty: WriteRequest = block(sequence=self._sequence, off=off, data=b"")
             return self._client.get_max_cbor_and_data_size(empty)[1]
 
         async with limit(within):
-            return await transfers.write(self, block, room, data, each or within, window)
+            return await transfers.write(flight or Window(self), block, room, data, each or within)
 
-    async def _read(self, block: type[Any], first: bytes = b"", size: int | None = None) -> bytes:
+    async def _read(self, block: type[Any], flight: Window, first: bytes = b"", size: int | None = None) -> bytes:
         """Reads data in blocks, after those in ``first``; ``size`` is the total length, if known."""
-        return await transfers.read(self, block, self.description.buffer, ANSWER_SECONDS, first, size, self._window)
+        return await transfers.read(flight, block, self.description.buffer, ANSWER_SECONDS, first, size)
 
-    @property
-    def _window(self) -> int:
-        """Requests that may be on their way in a transfer of weights."""
-        return min(max(self.description.window, 1), MAX_WINDOW)
+    def _window(self, on_last: Step = nothing) -> Window:
+        """As many requests on their way as the board allows."""
+        return Window(self, min(max(self.description.window, 1), MAX_WINDOW), on_last)
 
     def next(self) -> int:
         """The next request's sequence number."""
@@ -365,7 +374,7 @@ class LinkedBoard:
         self, request: SMPRequest[TRep, TEr1, TEr2], within: float, behind: deque[SMPRequest[Any, Any, Any]] | None
     ) -> TRep:
         loop = asyncio.get_running_loop()
-        deadline, patience = loop.time() + within, self._wire.patience
+        deadline, patience = loop.time() + within, self.patience
         trouble: LinkError = Late(f"no answer within {within:g} s.")
         for send in range(SENDS):
             left = deadline - loop.time()
@@ -395,7 +404,7 @@ class LinkedBoard:
             if behind:
                 behind.clear()
             if await self._rate.lost():
-                patience = self._wire.patience
+                patience = self.patience
         raise trouble
 
 
@@ -405,11 +414,11 @@ def floats(array: F32) -> bytes:
 
 
 @asynccontextmanager
-async def limit(seconds: float) -> AsyncIterator[None]:
-    """Raises Late if the body takes longer than ``seconds``."""
+async def limit(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """Raises Late if the body takes longer than ``seconds``, by the clock that it gets."""
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(seconds) as clock:
+            yield clock
     except TimeoutError as error:
         raise Late(f"not done within {seconds:g} s.") from error
 

@@ -18,6 +18,13 @@ MAX_BYTES = 4 << 24
 """Maximum bytes of weights in any plan."""
 
 
+Step = Callable[[], None]
+
+
+def nothing() -> None:
+    """Does nothing."""
+
+
 class Requester(Protocol):
     """What a transfer needs of a board."""
 
@@ -32,38 +39,44 @@ class Requester(Protocol):
 
 
 class Window:
-    """Requests on their way to a board, at most ``size``."""
+    """Requests on their way to a board, at most ``size``. ``on_last`` is called when the last of a transfer is."""
 
-    def __init__(self, board: Requester, size: int) -> None:
-        self._board, self._size = board, size
+    def __init__(self, board: Requester, size: int = 1, on_last: Step = nothing) -> None:
+        self._board, self._size, self._on_last = board, size, on_last
         self.sent: deque[Any] = deque()
 
     @property
     def free(self) -> bool:
         return len(self.sent) < self._size
 
-    async def send(self, request: Any) -> None:
+    def next(self) -> int:
+        """The next request's sequence number."""
+        return self._board.next()
+
+    async def send(self, request: Any, last: bool) -> None:
+        """Sends a request, maybe the ``last`` of its transfer."""
         self.sent.append(request)
         await self._board.send(request)
+        if last:
+            self._on_last()
 
     async def reply(self, within: float) -> Any:
         """The reply to the oldest request. If it was lost, ``sent`` is empty afterwards."""
         return await self._board.request(self.sent.popleft(), within, behind=self.sent)
 
 
-async def write(
-    board: Requester, block: Callable[..., Any], room: Callable[[int], int], data: bytes, within: float, window: int = 1
-) -> Any:
+async def write(flight: Window, block: Callable[..., Any], room: Callable[[int], int], data: bytes, within: float) -> Any:
     """Sends ``data`` in requests ``block``, each with the ``room`` bytes that fit at its offset, continuing where the board
     expects them. Every reply may take ``within`` seconds. Returns the last one.
 
     Raises Corrupt for a board that makes no progress."""
-    flight, sent, setbacks = Window(board, window), 0, 0
+    sent, setbacks = 0, 0
     while True:
         while flight.free and (sent < len(data) or not flight.sent):
-            count = room(sent)
-            await flight.send(block(sequence=board.next(), off=sent, data=data[sent : sent + count]))
-            sent = min(sent + count, len(data))
+            part = data[sent : sent + room(sent)]
+            request = block(sequence=flight.next(), off=sent, data=part)
+            sent += len(part)
+            await flight.send(request, last=sent == len(data))
         oldest = flight.sent[0]
         reply = await flight.reply(within)
         if reply.off == len(data):
@@ -78,18 +91,18 @@ async def write(
 
 
 async def read(
-    board: Requester, block: Callable[..., Any], buffer: int, within: float, first: bytes, size: int | None, window: int = 1
+    flight: Window, block: Callable[..., Any], buffer: int, within: float, first: bytes = b"", size: int | None = None
 ) -> bytes:
     """Reads data by requests ``block``, after those in ``first``, from a board whose messages have up to ``buffer`` bytes;
     ``size`` is the total length, if known. Every reply may take ``within`` seconds.
 
     Raises Corrupt for a board that sends other bytes than requested, or too many."""
-    received, flight = bytearray(first), Window(board, window)
-    asked, stride = len(first), buffer - HEADER - READ_MARGIN
+    received, asked, stride = bytearray(first), len(first), buffer - HEADER - READ_MARGIN
     while size is None or len(received) < size:
         while flight.free and (not flight.sent or (size is not None and asked < size)):
-            await flight.send(block(sequence=board.next(), off=asked))
+            request = block(sequence=flight.next(), off=asked)
             asked += stride
+            await flight.send(request, last=size is not None and asked >= size)
         part = await flight.reply(within)
         if part.off != len(received) or not part.data:
             raise Corrupt(f"requested bytes from offset {len(received)}, got {len(part.data)} bytes from {part.off}.")
