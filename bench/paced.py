@@ -34,7 +34,7 @@ from tinyfl.core import F32, U32
 from tinyfl.fleet import Context
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link import board as link
-from tinyfl.link.turns import Line
+from tinyfl.link.turns import Turns
 from tinyfl.link.wire import EXCHANGE_BITS, FIRST_PATIENCE, Wire
 from tinyfl.networks import Network, network
 from tinyfl.simulators.native import NativeFleet
@@ -165,7 +165,7 @@ class PacedWire:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A board's requests that may be on their way, and boards ``at_once`` on a shared line; 0: all, as if it were not shared."""
+    """A board's requests on their way, and boards ``at_once`` on a shared line; 0: all, as if it were not shared."""
 
     window: int
     at_once: int
@@ -198,9 +198,9 @@ def played(machines: Sequence[Machine], lines: Sequence[PacedLine], latency: flo
     shared = len(lines) == 1 and way.at_once > 0
     with LinkFleet([wire.open for wire in wires], TASK, work.net, seconds=SECONDS, shared=shared) as fleet:
         if shared and way.at_once > 1:
-            line = Line(len(machines), *(asyncio.Semaphore(way.at_once) for _ in range(2)))  # type: ignore[arg-type]
+            turns = Turns(len(machines), *(asyncio.Semaphore(way.at_once) for _ in range(2)))  # type: ignore[arg-type]
             for slot in fleet._slots.values():
-                slot.line = line
+                slot.turns = turns
         fleet.run_each(work.everyone, 0, work.theta, work.inner, work.context)
         began = fleet._loop.time()
         phis = fleet.run_each(work.everyone, 1, work.theta, work.inner, work.context)
