@@ -19,6 +19,8 @@ from tinyfl.fleet import draw_cohort
 from tinyfl.flower.rounds import Progress
 from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
+from tinyfl.report.line import bytes_after
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.sine import Sine
 
@@ -186,9 +188,19 @@ def test_bytes_are_counted_as_they_are_sent(tmp_path: Path) -> None:
     assert (plain, eight, four) == (4 * n, n + 4 * (len(sizes) - 1) + 3, sum(-(-size // 2) + 4 for size in sizes[:-1]) + 4)
 
     def counted(**options: Any) -> Sequence[int]:
-        result = tinyfl.simulate(out=tmp_path / str(sorted(options.items())), **RUN, **options).result
-        assert result["line_bytes_down"] > result["bytes_down"]
-        assert result["line_bytes_up"] > result["bytes_up"]
+        run = tinyfl.simulate(out=tmp_path / str(sorted(options.items())), **RUN, **options)
+        result, after = run.result, bytes_after(RunDirectory(run.path), run.result, np.arange(13.0))
+        for way in ("down", "up"):
+            on_the_line = sum(part[way] for part in result["line_bytes_by_part"].values())
+            assert result[f"line_bytes_{way}"] == on_the_line > result[f"bytes_{way}"]
+        total = result["line_bytes_down"] + result["line_bytes_up"]
+        assert total < result["line_bytes_fp32"] if options else total == result["line_bytes_fp32"]
+        assert after[[0, 12]].tolist() == pytest.approx([0, total])
+        for round in range(12):  # those who are new get as many more in each round
+            new = joined(0, round + 1, 3, 5) - joined(0, round, 3, 5)
+            more = result["line_bytes_new"] / joined(0, 12, 3, 5)
+            assert after[round + 1] - after[round] == pytest.approx((total - result["line_bytes_new"]) / 12 + new * more)
+        assert (result["line_bytes_new"] > 0) == ("delta" in options)
         return result["bytes_down"], result["bytes_up"]
 
     assert counted() == (36 * plain, 36 * plain)

@@ -293,7 +293,7 @@ axes.labelsize: 30
 def test_a_report_looks_the_same_whatever_the_users_matplotlibrc_says(tmp_path: Path) -> None:
     tinyfl.simulate(out=tmp_path / "run", **SMALL)
     before = pictures(tmp_path / "run")
-    assert len(before) == 3
+    assert len(before) == 4
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)
     done = command("report", tmp_path / "run", MATPLOTLIBRC=tmp_path / "matplotlibrc")
     assert (done.returncode, done.stderr) == (0, "")
@@ -312,9 +312,9 @@ def test_figures_that_cannot_be_drawn_cost_the_figures_and_come_later(
     assert f"tinyfl report {tmp_path / 'run'}" in done.stderr and done.stderr.count("figures left out") == 1
     assert theta(tmp_path / "run") == usual
     page = (tmp_path / "run/report.html").read_text()
-    assert page.count("Left out: matplotlib cannot draw it here") == 3 and "<img" not in page
+    assert page.count("Left out: matplotlib cannot draw it here") == 4 and "<img" not in page
     assert command("report", tmp_path / "run").stderr == ""
-    assert len(pictures(tmp_path / "run")) == 3
+    assert len(pictures(tmp_path / "run")) == 4
     comparison = command("report", tmp_path / "run", tmp_path / "run", "--out", tmp_path / "both.html", **broken)
     assert comparison.returncode == 0 and "figures left out" in comparison.stderr
     assert "cannot draw it here" in (tmp_path / "both.html").read_text()

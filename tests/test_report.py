@@ -119,7 +119,7 @@ def test_the_page_needs_nothing_from_elsewhere(finished: dict[str, Path], name: 
     assert not [attributes for _, attributes in tags if "href" in attributes]
     assert "url(" not in source
     assert "@import" not in source
-    assert [tag for tag, _ in tags].count("img") == 3
+    assert [tag for tag, _ in tags].count("img") == 4
 
 
 def test_r2_and_the_mean_absolute_error_are_on_the_page_and_on_the_card_of_values(finished: dict[str, Path]) -> None:
@@ -139,7 +139,7 @@ def test_r2_and_the_mean_absolute_error_are_on_the_page_and_on_the_card_of_value
 
 @pytest.mark.parametrize("name", ["digits", "sine", "classes", "values"])
 def test_the_figures_stand_beside_the_page(finished: dict[str, Path], name: str) -> None:
-    for png in ("learning.png", "adaptation.png", "devices.png"):
+    for png in ("learning.png", "adaptation.png", "bytes.png", "devices.png"):
         assert_png((finished[name] / png).read_bytes())
     assert not list(finished[name].glob("*.new"))
 
@@ -160,14 +160,57 @@ def test_the_headline_leads_with_the_adapted_result(finished: dict[str, Path], n
 def test_the_page_says_what_each_device_needed_and_how_to_repeat_the_run(finished: dict[str, Path]) -> None:
     result = json.loads((finished["digits"] / "result.json").read_text())
     seen = words(finished["digits"])
-    down, up = (result[f"line_bytes_{way}"] / result["device_rounds"] for way in ("down", "up"))
-    assert 4 * result["parameters"] < down < 1.1 * 4 * result["parameters"] + 300
-    assert f"Down to a device, each round {html.size(down)} theta as fp32, with messages and frames" in seen
-    assert f"Down and up over 115,200 baud {html.seconds((down + up) * 10 / 115_200)} computed from these bytes" in seen
     assert "Rounds each device took part in 1.2 on average" in seen
     assert result["theta_sha256"] in seen
     assert f"tinyfl run {finished['digits']}/config.toml" in seen
     assert "no measure of meta-learning" in seen
+
+
+def test_the_page_says_what_went_over_the_line(finished: dict[str, Path]) -> None:
+    result = json.loads((finished["digits"] / "result.json").read_text())
+    seen = words(finished["digits"])
+    down, up = (result[f"line_bytes_{way}"] / result["device_rounds"] for way in ("down", "up"))
+    assert 4 * result["parameters"] < down < 1.1 * 4 * result["parameters"] + 300
+    assert f"A round takes {html.size(down + up)} on a device's line, and the whole run" in seen
+    part = result["line_bytes_by_part"]["down"]
+    sizes = " ".join(html.size(part[way] / result["device_rounds"]) for way in ("down", "up"))
+    assert f"Weights down {sizes} theta as fp32 Learning" in seen
+    assert f"In all {html.size(down)} {html.size(up)} Means over device-rounds" in seen
+    assert f"take {html.seconds((down + up) * 10 / 115_200)} at 115,200 baud" in seen
+    assert "line in use" not in seen
+
+
+def test_the_page_has_the_measured_seconds_of_boards_and_the_share_of_their_lines(run: Callable[..., Path]) -> None:
+    path = run("sine")
+    find = {"times": 40, "sent": 400, "received": 4000, "seconds": 2.0, "at_rate": 0.5}
+    down = {"times": 40, "sent": 400_000, "received": 4000, "seconds": 40.0, "at_rate": 38.0}
+    change(path, line={"find": find, "down": down})
+    seen = words(page.rebuild(path))
+    assert "in a round to the device from the device time line in use" in seen
+    assert "Finding the board 10 bytes 100 bytes 50 ms 25 %" in seen
+    assert "Weights down 10.0 KB 100 bytes 1.0 s 95 % theta as fp32" in seen
+    assert "In all 10.0 KB 200 bytes 1.1 s 92 % Means over 40 rounds of single boards, measured" in seen
+    change(path, line={"find": find, "down": {**down, "at_rate": None}}, boards=[{"board": "pico", "engine": "unicorn"}])
+    seen = words(page.rebuild(path))
+    assert "Weights down 10.0 KB 100 bytes 1.0 s theta as fp32" in seen
+    assert "Times are the emulators' on this machine" in seen
+    assert "line in use" not in seen
+
+
+def test_layers_that_never_leave_the_device_are_named(run: Callable[..., Path]) -> None:
+    path = run("sine")
+    change(path, local=["dense-2", "<b>"])
+    assert "weights as fp32; those of dense-2 and <b> never leave the device" in words(page.rebuild(path))
+
+
+def test_a_run_of_before_has_its_bytes_on_the_page(run: Callable[..., Path]) -> None:
+    path = run("sine")
+    result = json.loads((path / "result.json").read_text())
+    for key in ("line_bytes_by_part", "line_bytes_new", "line_bytes_fp32", "line", "local"):
+        del result[key]
+    (path / "result.json").write_text(json.dumps(result))
+    down, up = (html.size(result[f"line_bytes_{way}"] / result["device_rounds"]) for way in ("down", "up"))
+    assert f"to the device from the device In all {down} {up} Means over device-rounds" in words(page.rebuild(path))
 
 
 def test_every_row_of_the_evaluation_is_in_the_table(finished: dict[str, Path]) -> None:
@@ -262,7 +305,7 @@ def test_without_its_data_a_rebuilt_page_lacks_only_the_devices(run: Callable[..
     before = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
     page.rebuild(path)
     after = [attributes["src"] for tag, attributes in Tags(text(path)).found if tag == "img"]
-    assert after == before[:2]
+    assert after == [*before[:2], before[3]]
     assert f"needs the data of the run. {data}" in words(path)
 
 

@@ -353,6 +353,7 @@ def _result(
         **bytes_of_run(net, inner, job.down, device_rounds, whole),
         "device_ram_bytes": net.ram_bytes(inner) + job.down.held_bytes,
         "samples_held": inner.held,
+        "local": _local(job),
         "left_out": dict(outcome.left_out),
         "failed": dict(outcome.failed),
         "privacy": dict(outcome.privacy) if outcome.privacy else None,
@@ -364,6 +365,12 @@ def _result(
         **validation.as_json(),
         "floor": _floor(job),
     }
+
+
+def _local(job: _Job) -> list[str]:
+    """The layers that stay on each device."""
+    local = job.algorithm.inner(0).local
+    return [layer.name for layer in job.network.weighted_layers if local & layer.bit]
 
 
 def _by_device(job: _Job, net: Network, theta: F32, rows: list[Row]) -> dict[str, Any]:
@@ -401,7 +408,7 @@ def _finish(
         seed=job.config.seed,
         clip=job.config.clip,
         adaptation=job.config.algorithm if job.algorithm.adapts else "",
-        local=", ".join(layer.name for layer in net.weighted_layers if job.algorithm.inner(0).local & layer.bit),
+        local=", ".join(_local(job)),
         adapt_lr_batch=_rate(rows["learnt"], "batch"),
         adapt_lr_stream=_rate(rows["learnt"], "stream"),
         **_rates(job, rows["learnt"]),

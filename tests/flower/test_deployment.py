@@ -116,6 +116,7 @@ def test_the_page_on_federations_does_what_it_says(federation: Callable[[str], s
     rounds = [json.loads(row) for row in Path("runs/lab/rounds.jsonl").read_text().splitlines()]
     assert [(row["round"], row["cohort"], row["updates"]) for row in rounds] == [(1, "0-3", 4), (2, "0-3", 4), (3, "0-3", 4)]
     assert set(rounds[-1]["nodes"]) == {"lab-a", "lab-b"}
+    assert [set(row["line"]) for row in rounds] == [{"find", "down", "learn", "up"}] * 3
     assert {board["device"] for board in result("runs/lab")["boards"]} == {0, 1, 2, 3}  # type: ignore[attr-defined]
 
     # The example app, by Flower's own command, each device's update apart.

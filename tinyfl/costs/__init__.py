@@ -15,7 +15,6 @@ from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.building.build import Firmware
 from tinyfl.building.toolchains import Toolchain
-from tinyfl.codecs import FP32
 from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.errors import ConfigError, DoesNotFit, InstallError
 from tinyfl.link import PROGRAM_HEADER, WEIGHTS_HEADER
@@ -185,7 +184,7 @@ def bytes_up(network: Network, inner: Inner) -> int:
 def bytes_of_run(network: Network, inner: Inner, down: Down, device_rounds: int, whole: int) -> dict[str, Any]:
     """The bytes of a run of so many ``device_rounds``, down and up, as in its JSON; in ``whole`` of them the device was not in
     the round before. Those on the line are with messages and frames: by part of the round, how many are due to such devices,
-    and how many they were if weights went as they are."""
+    and how many they were if all weights went as float32."""
     first, later = (parts_of(network, inner, down=down, whole=new) for new in (True, False))
     others = device_rounds - whole
     line = {
@@ -195,7 +194,8 @@ def bytes_of_run(network: Network, inner: Inner, down: Down, device_rounds: int,
         }
         for part in later
     }
-    plain = traffic_of(network, inner.sent_as(FP32))
+    all = 4 * network.parameters
+    plain = sum(round_traffic(all, all, inner.to_bytes()).values(), start=Traffic())
     return {
         "bytes_down": whole * bytes_down(network, down, whole=True) + others * bytes_down(network, down),
         "bytes_up": device_rounds * bytes_up(network, inner),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors.words import plain
-from tinyfl.report.html import counted
+from tinyfl.report.html import counted, size
 from tinyfl.runs.evaluation import LEADING_STEPS, STEPS
 from tinyfl.runs.tables import METRICS, metric
 from tinyfl.system import cache
@@ -59,6 +59,18 @@ class Curve:
     """Whether to write the result after LEADING_STEPS beside its point."""
     faint: bool = False
     """Whether to draw a thin line without its points and band, as for one of many."""
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
+class Spending:
+    """What a run had reached, float64, once its lines had carried so many ``bytes``: accuracy, or a loss, as ``key`` says."""
+
+    label: str
+    bytes: NDArray[np.float64]
+    values: NDArray[np.float64]
+    colour: str
+    dashes: str = "-"
+    key: str = "loss"
 
 
 STYLE = {
@@ -199,6 +211,30 @@ def validation(rows: Sequence[Mapping[str, Any]], best: int | None, unit: str) -
         ax.set_ylabel("accuracy" if key == "accuracy" else unit)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.legend(loc="best", ncols=3)
+        return png(figure)
+
+
+def over_bytes(runs: Sequence[Spending], unit: str) -> bytes:
+    """What each of ``runs`` reached, a loss in ``unit``, over the bytes that its lines carried: on a logarithmic axis if they
+    are several."""
+    with styled():
+        figure = canvas(2.6)
+        ax = figure.add_subplot()
+        for run in runs:
+            mark = "o" if len(run.values) < 60 else ""
+            ax.plot(run.bytes, run.values, color=run.colour, ls=run.dashes, lw=1.8, marker=mark, ms=3.5, label=run.label)
+        if len(runs) > 1:
+            logarithmic(ax, "x", np.concatenate([run.bytes for run in runs]))
+            legend(figure, ax)
+        else:
+            ax.set_xlim(0, runs[0].bytes.max(initial=1) * 1.01)
+        ax.xaxis.set_major_formatter(lambda value, _: size(value).replace(".0 ", " ") if value else "0")
+        if runs[0].key != "loss":
+            _per_cent(ax)
+        elif unit == METRICS["loss"]:
+            logarithmic(ax, "y", np.concatenate([run.values for run in runs]))
+        ax.set_xlabel("over all lines so far, down and up")
+        ax.set_ylabel(unit if runs[0].key == "loss" else METRICS[runs[0].key])
         return png(figure)
 
 

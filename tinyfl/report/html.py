@@ -172,10 +172,13 @@ tbody th { font-weight: 500 }
 tr:has(+ tr.first) td { border-bottom-color: var(--dim) }
 .r { text-align: right }
 .dim { color: var(--dim) }
-.lead td { background: var(--tint); font-weight: 600 }
+.lead td, .lead th { background: var(--tint); font-weight: 600 }
 .best { color: var(--accent); font-weight: 650 }
 .needs { width: auto; font-size: .95rem }
 .needs td.r { font-weight: 600; padding-left: 2.5rem }
+.parts { width: auto; font-size: .95rem }
+.parts .dim { white-space: normal; min-width: 15rem }
+.note + figure { margin-top: 1.5rem }
 pre { background: var(--card); border: 1px solid var(--line); padding: .7rem 1rem; overflow-x: auto }
 pre, code { font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; font-size: .9rem; margin: 1rem 0 }

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.algorithms import Inner
-from tinyfl.codecs import FP32
 from tinyfl.config import Config
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError, DataError, InstallError
@@ -14,7 +13,7 @@ from tinyfl.errors.words import shell
 from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, WEIGHTS, Network, is_file, starts_from
 from tinyfl.networks.layers import Loss
 from tinyfl.registry.shown import shots_of
-from tinyfl.report import figures, html
+from tinyfl.report import figures, html, line
 from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, tell_missing
@@ -27,7 +26,7 @@ from tinyfl.runs.directory import FILES, RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, after_words, compares
 from tinyfl.runs.learner import algorithm_of
-from tinyfl.runs.tables import metric
+from tinyfl.runs.tables import METRICS, metric
 from tinyfl.system.files import write_whole
 from tinyfl.tasks import Task
 
@@ -38,10 +37,6 @@ REPORT = "report.html"
 
 MAX_PER_LINE = 1000
 """Maximum length of a verdict or a note, in characters."""
-
-BAUDS = (115_200, 1_000_000)
-BITS_PER_BYTE = 10
-"""On a serial line with 8N1: a start bit, the byte, a stop bit."""
 
 
 def write_report(
@@ -55,9 +50,9 @@ def write_report(
     adaptation: Adaptation,
     note: Note = str,
 ) -> Path:
-    """Writes report.html, learning.png, adaptation.png and devices.png of a finished run. ``theta`` is the learnt, ``start``
-    the initial weights; devices adapt by ``adaptation``. ``note`` receives a line if figures cannot be drawn. Returns the
-    page's path."""
+    """Writes report.html, learning.png, adaptation.png, bytes.png and devices.png of a finished run. ``theta`` is the learnt,
+    ``start`` the initial weights; devices adapt by ``adaptation``. ``note`` receives a line if figures cannot be drawn. Returns
+    the page's path."""
     learnt, baseline = leading(result["evaluation"]), leading(result["baseline"])
     comparison = Comparison(
         net, theta, start, learnt["adapt_lr"], baseline["adapt_lr"], learnt["shots"], config.tasks, config.clip,
@@ -129,7 +124,9 @@ def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
     title = f"{results[0]['task']} · {counted(len(results), 'run')} side by side"
     floor = [row for result in reversed(results) for row in result["floor"]]  # the first run's, if it has one
     picture = drawn(lambda: figures.adaptation(curves, floor))
-    tell_missing([picture], shell("tinyfl", "compare", *paths, "--out", out), note)
+    spent = line.together(names, paths, results)
+    over_bytes = drawn(lambda: figures.over_bytes(spent, METRICS["loss"])) if spent else None
+    tell_missing([picture, over_bytes], shell("tinyfl", "compare", *paths, "--out", out), note)
     body = [
         html.header(title, f"What unseen devices reach after {LEADING_STEPS} adaptation steps, and what it took."),
         html.section("What they reach", comparison(names, results)),
@@ -139,6 +136,7 @@ def compare(paths: Sequence[Path], out: Path, note: Note = str) -> Path:
                 picture, "Adaptation curves of the runs, with 95 % intervals.", named_in(results) + _adaptation_caption(results)
             ),
         ),
+        *([html.section("What went over the line", line.picture(over_bytes, validated=True))] if over_bytes else []),
     ]
     write_whole(out, html.whole(title, body, "broad"))
     return out
@@ -176,7 +174,8 @@ def _write(
     learning = drawn(lambda: figures.learning_curve(metrics, unit, log=values))
     adaptation = drawn(lambda: figures.adaptation(curves, result["floor"]))
     validation = drawn(lambda: figures.validation(rows, result.get("best_round"), unit)) if rows else None
-    pngs = {"learning.png": learning, "adaptation.png": adaptation, "validation.png": validation}
+    spent = drawn(lambda: figures.over_bytes([line.spending(directory, result, metrics)], unit))
+    pngs = {"learning.png": learning, "adaptation.png": adaptation, "validation.png": validation, "bytes.png": spent}
     pngs |= {"devices.png": picture.png if isinstance(picture, Picture) else None}
     tell_missing([*pngs.values(), picture], shell("tinyfl", "report", directory.name), note)
     for name, png in pngs.items():
@@ -200,6 +199,7 @@ def _write(
         html.section("What some of them do", _devices(picture)),
         *([html.section("Who does badly", worst_devices(result))] if result.get("per_device") else []),
         html.section("What each device needed", _needs(config, net, result)),
+        html.section("What went over the line", line.section(config, result, spent)),
         html.section("The whole evaluation", _evaluation(config, result)),
         html.section("What it learnt from", _notes(config, result)),
         html.section("To repeat it", _repeat(directory.name, config, result)),
@@ -325,10 +325,6 @@ def _inner(config: Config, net: Network) -> Inner | None:
 def _needs(config: Config, net: Network, result: Result) -> str:
     inner = _inner(config, net)
     support = leading(result["evaluation"])["shots"] * (net.outputs if _per_class(result) else 1)
-    down, up = (count / result["device_rounds"] for count in on_the_line(result))
-    framed = ", with messages and frames" * ("line_bytes_down" in result)
-    way_down = f"theta as {config.down}{', its change where a device has the last one' * config.delta}{framed}"
-    way_up = f"{'weights' if config.up == str(FP32) else 'their change'} as {config.up}{framed}"
     rows = [
         ("RAM to learn in a round", html.size(result["device_ram_bytes"]), _memory(inner.batch) if inner else ""),
         ("RAM to adapt by full-batch steps", html.size(net.ram_bytes(BATCHES if support > 1 else SINGLE)), _memory(support)),
@@ -338,12 +334,7 @@ def _needs(config: Config, net: Network, result: Result) -> str:
             else []
         ),
         ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
-        ("Down to a device, each round", html.size(down), way_down),
-        ("Up from a device, each round", html.size(up), way_up),
     ]
-    for baud in BAUDS:
-        time = html.seconds((down + up) * BITS_PER_BYTE / baud)
-        rows.append((f"Down and up over {baud:,} baud", time, "computed from these bytes, not measured; 8N1"))
     body = "".join(
         f'<tr><th scope="row">{what}</th><td class="r">{value}</td><td class="dim">{note}</td></tr>'
         for what, value, note in rows

@@ -205,13 +205,15 @@ class Result(_Record):
     """On the line, with messages and frames; those above are of weights alone. An older tinyfl did not write it."""
     line_bytes_up: Count = 0
     line_bytes_by_part: dict[Part, BothWays] = {}
-    """Those of them in each part of a round. An older tinyfl wrote neither this nor the next three."""
+    """Those of them in each part of a round. An older tinyfl wrote neither this nor the next four."""
     line_bytes_new: Count = 0
     """Those due to devices that got theta whole where others got its change."""
     line_bytes_fp32: Count = 0
     """Those of the same rounds if all weights had gone as float32."""
     line: dict[Part, LineRecord] = {}
     """What the lines of boards carried, as measured; empty without boards."""
+    local: list[str] = []
+    """The layers that stay on each device."""
     device_ram_bytes: Positive
     samples_held: Positive = 1
     start: str = "random start"
