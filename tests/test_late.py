@@ -26,6 +26,7 @@ from tinyfl.flower import rounds
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.server_app import over_nodes
+from tinyfl.flower.staleness import staleness
 from tinyfl.late import WHOLE, Arrival, Work, combined, weight
 from tinyfl.late.course import MEMORY, NEXT, SLOW, Course, Drawn, draw_next, seconds_of
 from tinyfl.networks import network
@@ -104,6 +105,38 @@ def test_a_run_is_fedbuff_by_hand_bit_for_bit(whole: Any) -> None:
     staleness = Counter(number - since for number, pairs in enumerate(log) for _, since in pairs)
     assert staleness[0] and max(staleness) > 5
     assert whole.result["device_rounds"] == RUN["rounds"] * RUN["buffer"]
+
+
+def test_a_run_says_how_stale_its_updates_were(whole: Any) -> None:
+    slow = set(np.flatnonzero(seconds_of(3, 12, 0.34, 4.5) != 1).tolist())
+    pairs = [(line["round"] - 1 - since, device in slow) for line in log_of(whole.path) for device, since in line["arrivals"]]
+    usual, late = whole.result["staleness"]
+    assert [(row["kind"], row["devices"], row["left_out"]) for row in (usual, late)] == [
+        ("usual", 8, 0),
+        ("4.5 times as slow", 4, 0),
+    ]
+    for row, is_slow in ((usual, False), (late, True)):
+        ages = Counter(str(age) for age, of_slow in pairs if of_slow == is_slow)
+        assert row["staleness"] == ages
+        assert row["arrivals"] == ages.total()
+        assert row["weight"] == pytest.approx(sum(n / (1 + int(age)) ** 0.5 for age, n in ages.items()), rel=0.01)
+
+
+def test_boards_and_simulated_devices_are_late_apart_and_what_is_left_out_has_no_staleness(tmp_path: Path) -> None:
+    config = resolve({**RUN, "slow": "", "devices": 3, "cohort": 2, "buffer": 2})
+    lines = [
+        {"round": 1, "counts": True, "absent": {}, "arrivals": [[0, 0], [1, 0]], "time": 1.0},
+        {"round": 2, "counts": False, "absent": {"dead": "0-2"}, "arrivals": [[0, 1], [1, 1]], "time": 2.0},
+        {"round": 2, "counts": True, "absent": {"dead": "1"}, "arrivals": [[1, 1], [2, 0]], "time": 3.0},
+    ]
+    (tmp_path / "rounds.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    simulated, pico = staleness(RunDirectory(tmp_path), config, [{"device": 2, "board": "pico"}])
+    assert simulated == {
+        "kind": "simulated", "devices": 2, "arrivals": 3, "left_out": 1, "weight": 2.0, "staleness": {"0": 2}
+    }  # fmt: skip
+    assert pico == {
+        "kind": "pico", "devices": 1, "arrivals": 1, "left_out": 0, "weight": 181 / 256, "staleness": {"1": 1}
+    }  # fmt: skip
 
 
 def test_a_replay_is_the_run(whole: Any, tmp_path: Path) -> None:

@@ -197,6 +197,24 @@ def test_the_page_has_the_measured_seconds_of_boards_and_the_share_of_their_line
     assert "line in use" not in seen
 
 
+def test_the_page_says_how_late_updates_were(run: Callable[..., Path]) -> None:
+    path = run("sine")
+    usual = {
+        "kind": "usual",
+        "devices": 8,
+        "arrivals": 190,
+        "left_out": 0,
+        "weight": 90.0,
+        "staleness": {"0": 100, "3": 85, "4": 5},
+    }
+    slow = {"kind": "<b>", "devices": 4, "arrivals": 10, "left_out": 8, "weight": 10.0, "staleness": {"7": 1, "200": 1}}
+    change(path, staleness=[usual, slow, {**slow, "arrivals": 0, "weight": 0.0, "staleness": {}}])
+    seen = words(page.rebuild(path))
+    assert "How late updates were" in seen
+    assert "usual 8 190 95.0 % 90.0 % 0 3 4 0 <b> 4 10 5.0 % 10.0 % 7 200 200 8 <b> 4 0 0.0 % 0.0 % – – – 8" in seen
+    assert_png((path / "staleness.png").read_bytes())
+
+
 def test_layers_that_never_leave_the_device_are_named(run: Callable[..., Path]) -> None:
     path = run("sine")
     change(path, local=["dense-2", "<b>"])

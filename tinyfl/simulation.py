@@ -23,6 +23,7 @@ from tinyfl.fleets.assembly import Boards, Training, assembled
 from tinyfl.flower.asynchronous import Asynchronous
 from tinyfl.flower.lines import as_json
 from tinyfl.flower.rounds import Federation, Outcome, Progress
+from tinyfl.flower.staleness import staleness
 from tinyfl.networks import Network, starts_from
 from tinyfl.registry.own import own_code
 from tinyfl.registry.shown import shots_of
@@ -392,6 +393,7 @@ def _finish(
     result = {
         **_result(job, outcome, rows, boards, sum(joined(directory)) if job.config.delta else 0),
         "line": as_json(line_of(directory)) if boards else {},
+        "staleness": staleness(directory, job.config, boards) if job.config.buffer else [],
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
         **_by_device(job, net, theta, rows["learnt"]),

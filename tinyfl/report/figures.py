@@ -44,6 +44,8 @@ MAX_LABEL_CHARS = 60
 """Maximum length of a label, in characters, so that a legend fits the page."""
 DRAWING = threading.Lock()
 """Held while drawing, since matplotlib's settings are the process's."""
+MAX_BARS = 60
+"""Maximum number of bars of a histogram."""
 MODES = {"batch": "full-batch steps", "stream": "passes over the stream", "means": "class means"}
 
 
@@ -235,6 +237,34 @@ def over_bytes(runs: Sequence[Spending], unit: str) -> bytes:
             logarithmic(ax, "y", np.concatenate([run.values for run in runs]))
         ax.set_xlabel("over all lines so far, down and up")
         ax.set_ylabel(unit if runs[0].key == "loss" else METRICS[runs[0].key])
+        return png(figure)
+
+
+def staleness(kinds: Sequence[Mapping[str, Any]]) -> bytes:
+    """How many updates had which staleness: a stacked histogram of the kinds of devices, as result.json has them."""
+    from matplotlib.ticker import MaxNLocator
+
+    ages = [np.array([int(age) for age in kind["staleness"]], np.int64) for kind in kinds]
+    largest = max(int(each.max(initial=0)) for each in ages)
+    width = 1 + largest // MAX_BARS
+    bars = 1 + largest // width
+    below = np.zeros(bars)
+    with styled():
+        figure = canvas(2.4)
+        ax = figure.add_subplot()
+        for kind, age, (colour, _) in zip(kinds, ages, STYLES, strict=False):
+            counts = np.array(list(kind["staleness"].values()), np.float64)
+            height = np.bincount(age // width, counts, bars)
+            at = width * (np.arange(bars) + 0.5) - 0.5
+            ax.bar(at, height, 0.86 * width, below, color=colour, label=plain(kind["kind"], MAX_LABEL_CHARS))
+            below += height
+        ax.set_xlabel("staleness, in rounds")
+        ax.set_ylabel("updates")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(visible=False, axis="x")
+        if len(kinds) > 1:
+            legend(figure, ax)
         return png(figure)
 
 

@@ -178,7 +178,7 @@ tr:has(+ tr.first) td { border-bottom-color: var(--dim) }
 .needs td.r { font-weight: 600; padding-left: 2.5rem }
 .parts { width: auto; font-size: .95rem }
 .parts .dim { white-space: normal; min-width: 15rem }
-.note + figure { margin-top: 1.5rem }
+.note + figure, .wide + figure { margin-top: 1.5rem }
 pre { background: var(--card); border: 1px solid var(--line); padding: .7rem 1rem; overflow-x: auto }
 pre, code { font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; font-size: .9rem; margin: 1rem 0 }

@@ -13,7 +13,7 @@ from tinyfl.errors.words import shell
 from tinyfl.networks import BATCHES, INITIALISATION, SINGLE, WEIGHTS, Network, is_file, starts_from
 from tinyfl.networks.layers import Loss
 from tinyfl.registry.shown import shots_of
-from tinyfl.report import figures, html, line
+from tinyfl.report import figures, html, late, line
 from tinyfl.report.comparison import curves_of, named_in
 from tinyfl.report.devices import Comparison, Picture, device_figures
 from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, tell_missing
@@ -175,8 +175,9 @@ def _write(
     adaptation = drawn(lambda: figures.adaptation(curves, result["floor"]))
     validation = drawn(lambda: figures.validation(rows, result.get("best_round"), unit)) if rows else None
     spent = drawn(lambda: figures.over_bytes([line.spending(directory, result, metrics)], unit))
+    stale = drawn(lambda: figures.staleness(result["staleness"])) if result.get("staleness") else None
     pngs = {"learning.png": learning, "adaptation.png": adaptation, "validation.png": validation, "bytes.png": spent}
-    pngs |= {"devices.png": picture.png if isinstance(picture, Picture) else None}
+    pngs |= {"staleness.png": stale, "devices.png": picture.png if isinstance(picture, Picture) else None}
     tell_missing([*pngs.values(), picture], shell("tinyfl", "report", directory.name), note)
     for name, png in pngs.items():
         if isinstance(png, bytes):
@@ -194,6 +195,7 @@ def _write(
         f'<p class="note">{html.text(words, MAX_PER_LINE)}</p>' if (words := guidance(config)) else "",
         _tiles(config, result),
         html.section("How the fleet learnt", html.image(learning, "Learning curve over the rounds.", learning_note)),
+        *([html.section("How late updates were", late.section(result["staleness"], stale))] if stale else []),
         *([html.section("What validation devices reached", _validation(result, validation))] if validation else []),
         html.section("How unseen devices adapt", adapted),
         html.section("What some of them do", _devices(picture)),
@@ -235,10 +237,14 @@ def _fleet(config: Config, result: Result) -> str:
         [
             *data,
             f"{result['network']}, {result['parameters']:,} weights",
-            f"{counted(result['devices'], 'device')}, {result['cohort']:,} a round",
+            f"{counted(result['devices'], 'device')}, {_at_once(config)}",
             counted(result["rounds"], "round"),
         ]
     )
+
+
+def _at_once(config: Config) -> str:
+    return f"{config.cohort:,} at work, {config.buffer:,} arrivals a round" if config.buffer else f"{config.cohort:,} a round"
 
 
 def _headline(config: Config, result: Result, net: Network) -> str:

@@ -184,6 +184,17 @@ class BothWays(_Record):
     up: Count
 
 
+class StalenessRecord(_Record):
+    """How stale the updates of a kind of device were (tinyfl.flower.staleness)."""
+
+    kind: str
+    devices: Positive
+    arrivals: Count
+    left_out: Count
+    weight: Number
+    staleness: dict[Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Count]
+
+
 class Result(_Record):
     """result.json (tinyfl.simulation)."""
 
@@ -214,6 +225,8 @@ class Result(_Record):
     """What the lines of boards carried, as measured; empty without boards."""
     local: list[str] = []
     """The layers that stay on each device."""
+    staleness: list[StalenessRecord] = []
+    """Of an asynchronous run; an older tinyfl did not write it."""
     device_ram_bytes: Positive
     samples_held: Positive = 1
     start: str = "random start"
