@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -35,15 +36,29 @@ def contents(files: Iterable[Path]) -> list[str]:
     return [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
 
 
+def seen(source: Path, folders: Sequence[Path]) -> list[Path]:
+    """The source and those headers in its own folder and in ``folders`` that it includes, and these in turn."""
+    files = {source.name: source}
+    for path in (unread := [source]):
+        for name in re.findall(r'^\s*#\s*include\s+["<](.+?)[">]', path.read_text(), re.MULTILINE):
+            there = next((folder / name for folder in (path.parent, *folders) if (folder / name).exists()), None)
+            if there and name not in files:
+                files[name] = there
+                unread.append(there)
+    return list(files.values())
+
+
 def compile_once(output: Path, command: Sequence[str], what: str, memory: Memory | None = None) -> None:
-    """tinyfl.building's call of a compiler or linker; an object is copied if one of the same input has been compiled."""
+    """tinyfl.building's call of a compiler or linker; an object is copied if one of the same input has been compiled, for
+    another board too, if the source knows nothing of what tells them apart."""
     if "-c" not in command:
         really_replace(output, command, what, memory)
         return
     *flags, source = command
-    headers = [path for flag in flags if flag.startswith("-I") for path in sorted(Path(flag[2:]).glob("*.h"))]
-    told = [flag for flag in flags if not flag.startswith("-I")]
-    made = once(lambda path: really_replace(path, command, what), *told, *contents([Path(source), *headers]))
+    files = seen(Path(source), [Path(flag[2:]) for flag in flags if flag.startswith("-I")])
+    text = "".join(path.read_text() for path in files)
+    told = [flag for flag in flags if flag[:2] not in ("-I", "-D") or (flag[:2] == "-D" and flag[2:].split("=")[0] in text)]
+    made = once(lambda path: really_replace(path, command, what), *told, *contents(files))
     partial = output.with_suffix(".copy")
     shutil.copyfile(made, partial)
     partial.replace(output)

@@ -95,7 +95,7 @@ def said_in_qemu(firmware: Firmware, tmp_path: Path, *, until: str = ";", fault:
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        for _ in range(6000):
             words = said.read_text() if said.exists() else ""
             notes = log.read_text() if log.exists() else ""
             if (fault and "Taking exception" in notes) or until in words or process.poll() is not None:
@@ -310,7 +310,7 @@ def test_every_board_boots_in_qemu_and_answers(firmware: Build, name: str, toolc
         pytest.skip("no qemu-system-arm on the path")
     framing = Cobs()
     with QemuBoard(firmware(name, toolchain).elf, boards.load(name), 7) as board, serial_for_url(board.url, timeout=1) as port:
-        for _ in range(10):  # the first byte may come before the UART is on
+        for _ in range(100):  # the first byte may come before the UART is on
             port.write(b"".join(framing.encode(EchoWriteRequest(d="hello").BYTES)))
             framing.feed(port.read_until(b"\0"))
             if reply := framing.take():

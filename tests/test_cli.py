@@ -421,7 +421,7 @@ def test_emulate_prints_one_json_object_and_ends_with_a_signal() -> None:
             assert process.stdout is not None
             running = strict(process.stdout.readline())["boards"]
             process.send_signal(signal.SIGINT)
-            rest = process.communicate(timeout=30)
+            rest = process.communicate(timeout=300)
         finally:
             process.kill()
     assert (process.returncode, *rest) == (0, "", "")
@@ -536,11 +536,11 @@ def test_a_signal_leaves_its_code_and_a_run_to_resume(tmp_path: Path, end: signa
     words = ["simulate", "--task", "sine", "--network", "mlp-8", "--rounds", "1000000", "--out", str(out)]
     process = subprocess.Popen([sys.executable, "-m", "tinyfl.cli", *words], stdout=-1, stderr=-1, text=True)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not (out / "checkpoint" / "state.npz").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(end)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=300)
     finally:
         process.kill()
     assert (process.returncode, stdout) == (code, "")

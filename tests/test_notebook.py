@@ -27,7 +27,7 @@ def texts(outputs: list[Any]) -> list[str]:
     return [output["data"]["text/plain"] for output in outputs if "data" in output]
 
 
-@pytest.mark.usefixtures("emulators", "tensorflow")
+@pytest.mark.usefixtures("built_before", "tensorflow")
 def test_the_notebook_of_the_docs_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas", reason="needs pandas: pip install 'tinyfl[test]'")
     notebook = importlib.import_module("nbformat").read(NOTEBOOK, 4)
@@ -44,7 +44,7 @@ def test_the_notebook_of_the_docs_does_what_it_says(tmp_path: Path, monkeypatch:
 
 
 def test_a_cell_shows_progress_in_one_line_and_runs_boards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulators: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_before: None
 ) -> None:
     nbformat = pytest.importorskip("nbformat", reason="needs nbclient: pip install 'tinyfl[test]'")
     source = """

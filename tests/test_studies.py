@@ -326,7 +326,7 @@ def test_a_signal_ends_a_study_and_its_workers_and_says_how_to_go_on(end: signal
         while not checkpoints("studies/small") and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(end)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (code, "")
     assert "tinyfl study studies/small/study.toml --out studies/small" in err.splitlines()[-1]
     saved = checkpoints("studies/small")

@@ -53,7 +53,7 @@ class Pty:
     def __exit__(self, *_: object) -> None:
         sys.stdout.close()
         sys.stdout, sys.stderr = self._before
-        self._reader.join(5)
+        self._reader.join(120)
         os.close(self._ours)
         self.words = OURS.sub("", self._got.decode())
 

@@ -99,7 +99,7 @@ def test_tcl_reads_just_the_words(words: list[str]) -> None:
     hostile = ["a; exec touch PWNED; #", "[exec touch PWNED]", "} exec touch PWNED {", "$env(HOME)", "", "\\", "{", '"']
     lines = [f"puts [binary_of {tcl(word)}]" for word in (*words, *hostile)]
     of = "proc binary_of {word} {set all {}; foreach c [split $word {}] {lappend all [scan $c %c]}; return <$all>}"
-    done = subprocess.run([openocd, "-c", "\n".join([of, *lines, "shutdown"])], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([openocd, "-c", "\n".join([of, *lines, "shutdown"])], capture_output=True, text=True, timeout=300)
     told = [line[1:-1] for line in done.stdout.splitlines() if line.startswith("<")]
     assert told == [" ".join(map(str, word.encode())) for word in (*words, *hostile)]
 

@@ -39,10 +39,21 @@ def _text(name: str) -> bytes:
     archive = os.environ.get("TINYFL_SVD")
     if not archive:
         pytest.skip("needs TINYFL_SVD=cmsis-svd-0.4.tar.gz, from: pip download --no-deps --no-binary :all: cmsis-svd==0.4")
-    with tarfile.open(archive) as files:
-        found = files.extractfile(f"cmsis-svd-0.4/cmsis_svd/data/STMicro/{name}")
-        assert found is not None
-        return found.read()
+    return _st(archive)[name]
+
+
+@cache
+def _st(archive: str) -> dict[str, bytes]:
+    """ST's files, in one pass through the archive, which takes seconds to unpack."""
+    read = {}
+    with tarfile.open(archive, "r|gz") as files:
+        for member in files:
+            folder, _, name = member.name.rpartition("/")
+            if folder == "cmsis-svd-0.4/cmsis_svd/data/STMicro" and name.endswith(".svd"):
+                content = files.extractfile(member)
+                assert content is not None
+                read[name] = content.read()
+    return read
 
 
 def _number(element: ElementTree.Element, *tags: str) -> int | None:

@@ -102,6 +102,6 @@ def watched(words: list[str]) -> str:
         assert process.stdout is not None
         first = [process.stdout.readline() for _ in range(3)]  # that it is connected, what it is, its first status
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=300)
     assert process.returncode == 0, [*first, rest]
     return "".join([*first, rest])

@@ -117,7 +117,7 @@ def test_a_board_that_comes_back_under_another_name_is_followed(workbench: Workb
 
 def test_one_that_fails_does_not_stop_the_rest(workbench: Workbench) -> None:
     """Three side by side: the first locked, the second up to date, the third flashed while the first is at it."""
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=300)
     some = [FakeBoard(bytes([number]), "nucleo-f401re") for number in (1, 2, 3)]
     some[1].firmware = VERSION
     for number, board in enumerate(some, 1):

@@ -70,7 +70,7 @@ def test_an_image_whose_path_is_a_command_runs_nothing(workbench: Workbench) -> 
     openocd = Openocd(method="openocd", config=("x.cfg",))
     for name in ("a b.hex", "[exec touch PWNED].hex", "$x; exec touch PWNED.hex", "{a}.hex", '"; exec touch PWNED; ".hex'):
         program = methods.command(openocd, workbench.folder / name, "")[-1]
-        done = subprocess.run(["openocd", "-c", stand_ins, "-c", program], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["openocd", "-c", stand_ins, "-c", program], capture_output=True, text=True, timeout=300)
         assert "** Verified OK **" in done.stderr, done.stderr
         assert not marks(workbench.folder), name
     for name in ("a} [exec touch PWNED] {.hex", "{.hex", "a\\"):

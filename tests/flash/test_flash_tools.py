@@ -97,7 +97,7 @@ def test_openocd_has_the_config_files_and_the_port_options(config: tuple[str, ..
     lines = ["adapter serial 9904", *methods.QUIET, "shutdown"]
     done = subprocess.run(
         [needed("openocd"), *files, *(word for line in lines for word in ("-c", line))],
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0 and "Error" not in done.stderr, done.stderr
 

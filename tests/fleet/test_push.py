@@ -53,7 +53,7 @@ OLD, NEW = weights(1), weights(2)
 def pushing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pushed]:
     """Pushes NEW, or another ``model``; restarts take no time."""
     monkeypatch.setattr(push, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("tinyfl.devices.connected.ASK_SECONDS", 1.0)
+    monkeypatch.setattr("tinyfl.devices.connected.ASK_SECONDS", 3.0)
 
     def run(asked: Selection = EVERYTHING, model: push.Model = NEW, **options: Any) -> Pushed:
         monkeypatch.setattr(push, "load", lambda name: model)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "federation.md").read_text()
 RUN = {"task": "sine", "network": "mlp-8", "devices": 4, "cohort": 4, "rounds": 3, "minimum": 4}
 
-pytestmark = pytest.mark.usefixtures("emulators")
+pytestmark = pytest.mark.usefixtures("built_before")
 
 
 def commands(beginning: str) -> list[str]:
@@ -67,6 +67,7 @@ def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
     for setting in commands("export ")[0].split()[1:]:
         monkeypatch.setenv(*setting.split("="))
+    monkeypatch.setenv("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.5")  # polls take more of the processor than the work
     Path("home").mkdir()
     Path("home/config.toml").write_text(here(block("config.toml")))
     Path("fleet.toml").write_text(block("fleet.toml"))

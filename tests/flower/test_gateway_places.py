@@ -129,7 +129,7 @@ def superlink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with started(f"{steps['superlink']} --port {port} --local-port {local}", log):
         until(lambda: "Application startup complete" in log.read_text(errors="replace"), log)
         with started(steps["register"][0], log) as register:
-            assert register.process.wait(60) == 0
+            assert register.process.wait(300) == 0
         yield (
             steps["gateways"]["lab-a"]
             .replace(":8000", f":{port}")
@@ -344,7 +344,7 @@ def test_a_gateways_socket_that_is_removed_ends_its_supernode_and_raises_nothing
         shutil.rmtree(folder)
         until(lambda: len(told) == len(folders), Path(os.devnull))
     ended.set()
-    serving.join(10)
+    serving.join(120)
     assert not serving.is_alive() and not list(short_path.iterdir())
     assert [words.split(" was removed")[0] for words in told] == list(map(str, folders))
 

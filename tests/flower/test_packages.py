@@ -64,6 +64,7 @@ def federation(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     monkeypatch.setenv("FLWR_HOME", str(Path("home").resolve()))
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "0")
     monkeypatch.setenv("FLWR_DISABLE_UPDATE_CHECK", "1")
+    monkeypatch.setenv("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.5")  # polls take more of the processor than the work
     Path("home").mkdir()
     Path("home/config.toml").write_text(f'[superlink.lab]\naddress = "127.0.0.1:{local}"\ninsecure = true\n')
     children: list[Child] = []
@@ -98,7 +99,7 @@ BOTH, TASK = 'extensions = ["cosine", "sensors"]\n', 'extensions = ["sensors"]\n
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("emulators")
+@pytest.mark.usefixtures("built_before")
 def test_an_installed_algorithm_and_task_learn_on_a_federation_and_go_on(federation: Callable[..., None]) -> None:
     here = tinyfl.simulate(algorithm={"name": "cosine", "floor": 0.25}, task="sensors", **RUN, out="here").result
     federation(BOTH, (NATIVE, TASK), (BOARDS, TASK))

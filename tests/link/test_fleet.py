@@ -373,7 +373,7 @@ def test_another_board_behind_an_open_port_is_noticed() -> None:
 
 def test_samples_are_made_beside_the_fleets_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """As deadlines and other boards' answers are, which would wait for them."""
-    both, samples = threading.Barrier(2, timeout=30), core.samples
+    both, samples = threading.Barrier(2, timeout=300), core.samples
 
     def meeting(*arguments: Any) -> Any:
         both.wait()

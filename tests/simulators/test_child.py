@@ -17,7 +17,7 @@ FAMILY = "sleep 600 & echo $! > {0}/one; sleep 600 & echo $! > {0}/two; {1}"
 
 def started(folder: Path) -> list[int]:
     """The numbers of both grandchildren, once they are there."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         found = [path.read_text().strip() for path in (folder / "one", folder / "two") if path.is_file()]
         if len(found) == 2 and all(found):
@@ -31,7 +31,7 @@ def test_what_a_child_has_started_ends_with_it(tmp_path: Path, then: str) -> Non
     with Child(["sh", "-c", FAMILY.format(tmp_path, then)]) as child:
         family = started(tmp_path)
         if then != "wait":
-            assert child.process.wait(20) == 3
+            assert child.process.wait(300) == 3
         assert all(map(runs, family))
     assert all_end([child.process.pid, *family])
 
