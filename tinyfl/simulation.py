@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.tables import as_csv, evaluation_rows, joined, line_of
 from tinyfl.runs.validation import validator
 from tinyfl.sampling import Sampler, sampler, told
+from tinyfl.sensors.run import sensed
 from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
@@ -120,6 +122,7 @@ def simulate(
     on_note: Callable[[str], None] | None = None,
     over: "Place | None" = None,
     load: Load = Config.load_task,
+    source: Sequence[Path | str] | Path | str = (),
     **options: Any,
 ) -> Run:
     """Trains on a fleet and evaluates the result; every option is a field of tinyfl.config.Config. Without ``fleet`` all
@@ -134,12 +137,15 @@ def simulate(
     what simulated devices take at once beyond the interpreter, the data set and theta (tinyfl.tasks.memory). ``on_event``
     receives the boards' events, from another thread; ``on_note``, before the first round, the changes to the user's data and
     network, and at the end a line if figures could not be drawn. ``over`` opens the grid of the rounds; without it the whole
-    fleet is on this machine; ``load`` loads the task. Without ``progress``, a notebook shows a line of it.
+    fleet is on this machine; ``load`` loads the task. ``source`` are the C files of the fleet's sensors, which no file can
+    name: they are built into emulated boards, and run here for simulated devices and recordings. Without ``progress``, a
+    notebook shows a line of it.
     Raises a TinyflError with a cure.
     """
     for old in RENAMED.keys() & options:
         warnings.warn(f"{old} is now {RENAMED[old]}", FutureWarning, stacklevel=2)
     options = own_code(options)
+    sources = tuple(Path(each) for each in ((source,) if isinstance(source, str | Path) else source))
     engine = Engine(as_python(threads), as_python(lanes), read_size(str(memory)) if memory else 0)
     try:
         engine.resolved()
@@ -159,8 +165,8 @@ def simulate(
             if file:
                 raise ConfigError("a replay has the settings of its run: leave the config out.")
             options, log = to_replay(Path(replay), options)
-        path, job = _new(options, file, Path(out) if out else None, engine, report, load)
-    directory = Resumable(path, job.config.words)
+        path, job = _new(sensed(options, file, sources), file, Path(out) if out else None, engine, report, load)
+    directory = Resumable(path, (*job.config.words, *(word for each in sources for word in ("--source", str(each)))))
     with directory.locked():
         if resumption:
             resumption.take_over(directory)
@@ -171,7 +177,7 @@ def simulate(
             tell(note)
         go_on = f"Go on with: {directory.resume_command}"
         with interrupt_message(lambda: f"stopped. {go_on}"):
-            outcome, boards = _train(directory, job, over or here, on_event)
+            outcome, boards = _train(directory, job, over or partial(here, sources=sources), on_event)
         with interrupt_message(lambda: f"stopped after the last round, before the evaluation was done. {go_on}"):
             net, theta = job.without_head(outcome.state.theta)
             run = _finish(directory, job, net, theta, outcome, boards)
@@ -222,7 +228,7 @@ def _train(
     config, standard = job.config, job.task.standardisation
     unit = standard.squared_unit if standard else 1.0
     start = State(0, job.start)
-    work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT)
+    work = Training(job.task, job.network, job.engine, config.seconds, directory.path / KEPT, config.seed)
 
     def validate(rounds: int, theta: F32) -> ValidationRow:
         net, own = job.without_head(theta)
@@ -244,11 +250,13 @@ def _train(
 
 
 @contextmanager
-def here(config: Config, work: Training, on_event: Callable[[Event], None]) -> Iterator[tuple["FleetAddresses", Boards]]:
-    """The grid of the config's fleet on this machine, and its boards."""
+def here(
+    config: Config, work: Training, on_event: Callable[[Event], None], sources: Sequence[Path] = ()
+) -> Iterator[tuple["FleetAddresses", Boards]]:
+    """The grid of the config's fleet on this machine, and its boards, whose sensors have the C files ``sources``."""
     from tinyfl.flower.grid import FleetGrid
 
-    with assembled(config.parts, work, on_event) as (fleet, boards):
+    with assembled(config.parts, work, on_event, sources) as (fleet, boards):
         yield FleetGrid(fleet, config.gateways), boards
 
 

@@ -66,6 +66,38 @@ static const char *const classes[] = {"learner", "program"};
 static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local",
                                    "kept",   "residual", "prototypes", "fp16", "int8", "int4", "top"};
 
+/* The sensors among the sources, each with what it declares. */
+static void put_sensors(tinyfl_writer *reply)
+{
+    size_t count = 0;
+    for (const tinyfl_source *source = tinyfl_sources; source->name; source++)
+        count += (size_t)tinyfl_is_sensor(source);
+    tinyfl_put_text(reply, "sensors");
+    tinyfl_put_array(reply, count);
+    for (const tinyfl_source *source = tinyfl_sources; source->name; source++) {
+        if (!tinyfl_is_sensor(source))
+            continue;
+        tinyfl_put_map(reply, 9);
+        tinyfl_put_text(reply, "name");
+        tinyfl_put_text(reply, source->name);
+        tinyfl_put_text(reply, "type");
+        tinyfl_put_text(reply, source->type == TINYFL_READS_INT16 ? "int16" : "float32");
+        put_number(reply, "channels", source->channels);
+        tinyfl_put_text(reply, "rate");
+        tinyfl_put_float(reply, source->rate);
+        tinyfl_put_text(reply, "shape");
+        const size_t axes = source->shape[1] == 0 ? 1 : source->shape[2] == 0 ? 2 : 3;
+        tinyfl_put_array(reply, axes);
+        for (size_t i = 0; i < axes; i++)
+            tinyfl_put_uint(reply, source->shape[i]);
+        put_number(reply, "outputs", source->outputs);
+        put_number(reply, "loss", source->loss);
+        tinyfl_put_text(reply, "labels");
+        tinyfl_put_text(reply, source->labels ? source->labels : "");
+        put_number(reply, "deadline", source->deadline);
+    }
+}
+
 int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     (void)request;
@@ -76,7 +108,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     uint8_t model[TINYFL_SHA256_BYTES];
     tinyfl_committed(agent, model);
 
-    tinyfl_put_map(reply, 21);
+    tinyfl_put_map(reply, 22);
     put_number(reply, "protocol", TINYFL_PROTOCOL);
     tinyfl_put_text(reply, "firmware");
     tinyfl_put_text(reply, TINYFL_VERSION);
@@ -104,6 +136,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     put_texts(reply, "down", down, sizeof down / sizeof down[0]);
     put_texts(reply, "classes", classes, sizeof classes / sizeof classes[0]);
     put_hash(reply, "inference", agent->program_upload.sha, tinyfl_has_program(agent));
+    put_sensors(reply);
     return 0;
 }
 
@@ -125,7 +158,7 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     const uint64_t done = agent->state == TINYFL_EMPTY     ? agent->plan_upload.done
                           : agent->state == TINYFL_PLANNED ? agent->weights_upload.done
                                                            : agent->done;
-    tinyfl_put_map(reply, 9);
+    tinyfl_put_map(reply, 10);
     put_number(reply, "state", agent->state);
     put_number(reply, "round", agent->round.stream.round);
     put_hash(reply, "base", agent->round.base, rounds);
@@ -137,5 +170,6 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     put_hash(reply, "weights", agent->hash, tinyfl_has_update(agent));
     put_number(reply, "kept", agent->kept_from);
     put_number(reply, "stack", stack_used(agent->port));
+    put_number(reply, "late", agent->sensing.late);
     return 0;
 }

@@ -37,6 +37,8 @@ static const struct {
     {TINYFL_GROUP, 16, WRITE, tinyfl_classes_commit},
     {TINYFL_GROUP, 17, READ, tinyfl_rates_read},
     {TINYFL_GROUP, 17, WRITE, tinyfl_rate_write},
+    {TINYFL_GROUP, 18, WRITE, tinyfl_sense_write},
+    {TINYFL_GROUP, 18, READ, tinyfl_sense_read},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
@@ -122,7 +124,7 @@ static void answer(tinyfl_agent *agent, const uint8_t *message, size_t count)
 void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena, size_t bytes)
 {
     memset(agent, 0, sizeof *agent);
-    agent->port = port;
+    agent->port = agent->sensing.port = port;
     agent->arena = arena;
     agent->arena_bytes = bytes;
     agent->frame.bytes = agent->request;

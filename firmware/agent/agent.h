@@ -13,8 +13,8 @@
 #include "means.h"
 #include "port.h"
 #include "program.h"
+#include "sensing.h"
 #include "sha256.h"
-#include "source.h"
 #include "store.h"
 #include "tinyfl.h"
 
@@ -30,7 +30,7 @@ extern "C" {
 #define TINYFL_PROTOCOL 4 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
 #define TINYFL_MAX_CLASSES 64 /* of a set of class means */
-#define TINYFL_EABORTED (-6) /* the code in a status after abort, in addition to the core's codes */
+#define TINYFL_EABORTED (-6) /* the code in a status after abort, in addition to those of core and source */
 
 /* `rc` of an error reply in our group. */
 enum {
@@ -101,7 +101,8 @@ typedef enum {
     TINYFL_EVALUATE,
     TINYFL_INFER,
     TINYFL_ENROL,
-    TINYFL_CLASSIFY
+    TINYFL_CLASSIFY,
+    TINYFL_SENSED
 } tinyfl_feed;
 
 /* What gives the embedding of a set of class means. */
@@ -139,6 +140,8 @@ typedef struct {
 
     tinyfl_round round;
     tinyfl_loop loop;
+    tinyfl_sensing sensing;
+    int sensed;            /* the result of the last sample outside a round */
     tinyfl_held held;
     tinyfl_kept kept;
     uint32_t kept_from; /* the round of the block that the round started from; 0: reset */

@@ -71,6 +71,9 @@ size_t tinyfl_update_bytes(const tinyfl_agent *agent);
 /* round.c */
 tinyfl_command tinyfl_train, tinyfl_samples, tinyfl_abort;
 
+/* The source of this name, or NULL. */
+const tinyfl_source *tinyfl_source_called(tinyfl_string name);
+
 /* Learns from one sample of the board's own source. */
 void tinyfl_round_step(tinyfl_agent *agent);
 
@@ -85,6 +88,9 @@ size_t tinyfl_sample_bytes(const tinyfl_agent *agent);
 /* Adds a request's block to the stream `feed` of one x; once that is complete, `outputs` are the network's. 1 then, 0 before, or
  * minus a refusal. `off` gets the expected offset. */
 int tinyfl_take_x(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, float *outputs, uint64_t *off);
+
+/* sense.c */
+tinyfl_command tinyfl_sense_write, tinyfl_sense_read;
 
 /* inference.c */
 tinyfl_command tinyfl_program_write, tinyfl_predict, tinyfl_prediction;

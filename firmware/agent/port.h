@@ -36,6 +36,12 @@ typedef struct {
     void (*alive)(void); /* called at every turn of the agent and during long work: feeds the watchdog, if any */
     void (*reset)(void); /* restarts the board, after sending the last byte */
 
+    /* Milliseconds since some moment, without an end: after 2^32 it goes on from 0. NULL: the chip has no clock. */
+    uint32_t (*millis)(void);
+    /* Copies a recorded reading, which stands in for a sensor's (sensing.h): number `number`, and after the last from the first
+     * again. 0, or -1 if none of this size are recorded. NULL: none are, as on every chip. */
+    int (*recorded)(uint32_t number, void *reading, size_t bytes);
+
     /* Flash rules: erase sets all of a slot's bytes to one value, 0xff on most chips; program writes erased bytes, and fails at
      * others; offset and count are multiples of 4. Both return 0 or -1. */
     const tinyfl_slot *slots; /* TINYFL_SLOTS of them */

@@ -101,15 +101,14 @@ void tinyfl_round_step(tinyfl_agent *agent)
 {
     const tinyfl_round *round = &agent->round;
     const uint32_t index = (uint32_t)tinyfl_loop_index(&agent->loop);
-    const int code = round->source->sample(&round->stream, index, agent->x, agent->y);
+    const int code = tinyfl_sense(&agent->sensing, round->source, &round->stream, index, agent->x, agent->y);
     if (code == TINYFL_OK)
         take_sample(agent);
     else
-        fail(agent, code);
+        fail(agent, code == TINYFL_UNLABELLED ? TINYFL_EUNLABELLED : code);
 }
 
-/* The source of this name, or NULL. */
-static const tinyfl_source *source_called(tinyfl_string name)
+const tinyfl_source *tinyfl_source_called(tinyfl_string name)
 {
     for (const tinyfl_source *source = tinyfl_sources; source->name; source++) {
         size_t same = 0;
@@ -146,7 +145,7 @@ static int read_round(const tinyfl_agent *agent, const tinyfl_map *request, tiny
     memcpy(round->base, base.bytes, sizeof round->base);
     if (source.count == 0)
         return 0;
-    round->source = source_called(source);
+    round->source = tinyfl_source_called(source);
     return round->source ? 0 : TINYFL_REFUSED_SOURCE;
 }
 
@@ -223,6 +222,7 @@ static int start_round(tinyfl_agent *agent, const tinyfl_round *round)
     agent->kept_from = round->inner.kept ? kept->round : 0;
     agent->round = *round;
     tinyfl_loop_init(&agent->loop, &agent->round.inner, &agent->learner, kept->blocks + 2 * kept->count);
+    tinyfl_sensing_begin(&agent->sensing, &round->stream);
     agent->state = TINYFL_LEARNING;
     agent->feed = round->source ? TINYFL_NO_STREAM : TINYFL_SAMPLES;
     agent->fed = agent->done = 0;

@@ -1,4 +1,7 @@
 /* The built-in table of sources. */
 #include "source.h"
 
-__attribute__((weak)) const tinyfl_source tinyfl_sources[] = {{"sine", tinyfl_sine_source}, {NULL, NULL}};
+__attribute__((weak)) const tinyfl_source tinyfl_sources[] = {
+    {.name = "sine", .sample = tinyfl_sine_source},
+    {.name = NULL},
+};

@@ -1,4 +1,4 @@
-/* exp, log, tanh, sin and 1/sqrt from +, -, x, / and integer operations alone, so that every compiler, processor and
+/* exp, log, tanh, sin, cos and 1/sqrt from +, -, x, / and integer operations alone, so that every compiler, processor and
  * lane gives the same bits (SPEC.md, functions). NaN gives NaN. Errors are relative to exact values. */
 #ifndef TINYFL_FUNCTIONS_H
 #define TINYFL_FUNCTIONS_H
@@ -87,6 +87,26 @@ TINYFL_INLINE real real_sin(real x)
     p = p * z - 1.66666597e-01f;
     p = p * z * r + r;
     return where(inside, from_bits(bits_of(p) ^ ((tinyfl_word)n << 31)), from_bits(word_of(0x7fc00000u)));
+}
+
+/* cos x for |x| < 8192 (NaN beyond), within 2^-22 of the exact value: the sine of what is left of x beyond an odd multiple of
+ * pi / 2. */
+TINYFL_INLINE real real_cos(real x)
+{
+    const mask inside = magnitude(x) < 8192.0f;
+    const real safe = where(inside, magnitude(x), real_of(0.0f));
+    const whole n = truncated(safe * 0.318309886f);
+    const real odd = to_real(n) + 0.5f;
+    real r = safe - odd * 3.140625f;
+    r = r - odd * 9.67502593994140625e-4f;
+    r = r - odd * 1.509957990978376432e-7f;
+
+    const real z = r * r;
+    real p = z * 2.60563115e-06f - 1.98095397e-04f;
+    p = p * z + 8.33306555e-03f;
+    p = p * z - 1.66666597e-01f;
+    p = p * z * r + r;
+    return where(inside, from_bits(bits_of(p) ^ ((tinyfl_word)(n + 1) << 31)), from_bits(word_of(0x7fc00000u)));
 }
 
 /* x^-1/2 of a normal positive number, within 3 ulp: an estimate from the exponent, then four Newton steps. */

@@ -268,6 +268,7 @@ enum {
     TINYFL_STREAM_SAMPLE = 3,
     TINYFL_STREAM_SUPPORT = 4,
     TINYFL_STREAM_QUERY = 5,
+    TINYFL_STREAM_READINGS = 6,
 };
 
 /* The sine task (Finn et al. 2017, section 5.1, with the phase over a whole turn as in Nichol et al. 2018): device d has

@@ -3,7 +3,7 @@
 import json
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,30 +25,45 @@ DEADLINE = 30.0
 MULTIPLEXED, NO_ESCAPE = "mux=on", "0x100"
 
 
+READINGS = {"mps2-an385": 0x2100_0000, "mps2-an386": 0x2100_0000, "mps2-an500": 0x6000_0000}
+"""Machines with external RAM, which the firmware does not use, and its address."""
+
+
 class QemuBoard:
-    """Board ``serial`` of kind ``board``, running the firmware in the ELF file ``elf`` in a QEMU process.
+    """Board ``serial`` of kind ``board``, running the firmware in the ELF file ``elf`` in a QEMU process. ``readings`` are
+    those of its sensor (tinyfl.sensors.recording.image), for machines with memory that the firmware does not use.
 
     ``url`` is for pyserial's ``serial_for_url``; one client at a time. QEMU ends with this process, however that ends.
     Raises InstallError without QEMU, ConfigError for a board without a QEMU machine, BoardFault if QEMU does not start.
     """
 
-    def __init__(self, elf: Path, board: Board, serial: int, link: Link = "tcp") -> None:
+    def __init__(self, elf: Path, board: Board, serial: int, link: Link = "tcp", readings: bytes = b"") -> None:
         if board.qemu is None or board.memory is None:
             raise ConfigError(f"{board.name} has no QEMU machine. Give its manifest [emulators] qemu, or use another engine.")
         if shutil.which(PROGRAM) is None:
             raise InstallError(f"{PROGRAM} is not installed: apt-get install qemu-system-arm (macOS: brew install qemu)")
+        if readings and board.qemu.machine not in READINGS:
+            raise ConfigError(
+                f"QEMU's machine {board.qemu.machine} has no place for readings; {', '.join(READINGS)} have. Leave the engine "
+                "out for unicorn."
+            )
         self.board, self.serial = board, serial
         self._up = ExitStack()
         folder = self._up.enter_context(private_folder("tinyfl-qemu-"))
         identity, self._errors = folder / "identity", folder / "errors"
-        identity.write_bytes(b"TFLI" + serial.to_bytes(8, "big") + bytes(4))
+        place = READINGS[board.qemu.machine] if readings else 0
+        identity.write_bytes(b"TFLI" + serial.to_bytes(8, "big") + place.to_bytes(4, "little"))
+        loaded = {board.memory.identity: identity}
+        if readings:
+            loaded[place] = folder / "readings"
+            loaded[place].write_bytes(readings)
         self._control, peer = socket.socketpair()
         self._control.settimeout(DEADLINE)
         with socket.create_server(("127.0.0.1", 0)) as listener, peer, self._errors.open("wb") as errors:
             uart = f"socket,fd={listener.fileno()},server=on,wait=off,nodelay=on" if link == "tcp" else "pty"
             control = f"socket,fd={peer.fileno()}"
             self._child = Child(
-                [PROGRAM, "-kernel", str(elf), *_options(board.qemu, board.memory.identity, identity, uart, control)],
+                [PROGRAM, "-kernel", str(elf), *_options(board.qemu, loaded, uart, control)],
                 stderr=errors,
                 pass_fds=(listener.fileno(), peer.fileno()),
             )
@@ -121,10 +136,11 @@ def user_mode(core: str) -> str:
     return path
 
 
-def _options(qemu: Qemu, identity_at: int, identity: Path, uart: str, control: str) -> Iterator[str]:
+def _options(qemu: Qemu, loaded: Mapping[int, Path], uart: str, control: str) -> Iterator[str]:
     yield from ("-machine", qemu.machine, "-accel", "tcg,tb-size=8", "-nodefaults", "-display", "none")
     yield from ("-chardev", f"{control},id=control", "-mon", "chardev=control,mode=control")
     yield from ("-chardev", f"{uart},id=uart,{MULTIPLEXED}", "-echr", NO_ESCAPE)
     yield from ["-serial", "null"] * qemu.serial
     yield from ("-serial", "chardev:uart")
-    yield from ("-device", f"loader,file={identity},addr={identity_at:#x},force-raw=on")
+    for at, file in loaded.items():
+        yield from ("-device", f"loader,file={file},addr={at:#x},force-raw=on")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unicorn.arm_const import UC_ARM_REG_PC, UC_ARM_REG_SP
+from unicorn.unicorn_const import UC_PROT_READ
 from unicorn.unicorn_py3.unicorn import UcError
 
 from tinyfl.building.boards import Board
@@ -40,6 +41,10 @@ SLICE = 2_000_000
 MAX_INSTRUCTIONS = 20_000_000_000
 """Maximum instructions in one exchange: minutes of a board's time. A board that needs more is in an endless loop."""
 
+READINGS = 0x6000_0000
+"""The address of recorded readings: where no chip here has memory of its own (Arm's external RAM)."""
+
+PAGE = 0x1000
 NOWHERE = 0xFFFFFFFE
 OUTPUT_ROOM = 1 << 16
 IDLE_WAKES = 16
@@ -58,13 +63,14 @@ class Snapshot:
 
 
 class Machine:
-    """Board ``serial`` of kind ``board``, started with the firmware in the ELF file ``elf``.
+    """Board ``serial`` of kind ``board``, started with the firmware in the ELF file ``elf``. ``readings`` are those of its
+    sensor (tinyfl.sensors.recording.image).
 
     ``instructions`` counts executed instructions, ``slot_events`` words written and sectors or pages erased in its slots;
     ``boot_seconds`` is the host's time for the boot. Raises BoardFault if the boot fails.
     """
 
-    def __init__(self, elf: Path, board: Board, serial: int, *, budget: int = MAX_INSTRUCTIONS) -> None:
+    def __init__(self, elf: Path, board: Board, serial: int, *, budget: int = MAX_INSTRUCTIONS, readings: bytes = b"") -> None:
         started = time.perf_counter()
         if board.memory is None:
             raise ConfigError(f"{board.name} is a process on this machine, not a chip to emulate: give --engine process.")
@@ -94,8 +100,11 @@ class Machine:
             hertz=board.clock,
             serial=serial,
         )
+        self._readings = ctypes.create_string_buffer(readings, -(-len(readings) // PAGE) * PAGE) if readings else None
         self._program()
         self._core = peripherals.build_core(board, self._state)
+        if self._readings:
+            self._core.mem_map_ptr(READINGS, len(self._readings), UC_PROT_READ, ctypes.addressof(self._readings))
         self._as_reset = self._core.context_save()
         self.power_cycle()
         self.boot_seconds = time.perf_counter() - started
@@ -221,7 +230,7 @@ class Machine:
     def _program(self) -> None:
         """Fills flash as at the factory: erased, then programmed with the firmware and the identity record."""
         ctypes.memset(self._flash, 0xFF, len(self._flash))
-        identity = struct.pack(">4sQI", b"TFLI", self.serial, 0)
+        identity = struct.pack(">4sQ", b"TFLI", self.serial) + struct.pack("<I", READINGS if self._readings else 0)
         for address, data in (*self.image.segments, (self.memory.identity, identity)):
             at = address - self.memory.flash.origin
             if at < 0 or at + len(data) > len(self._flash):

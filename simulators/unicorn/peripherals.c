@@ -48,13 +48,31 @@ uint64_t tinyfl_slots_load(void *engine, uint64_t offset, unsigned size, void *u
 }
 
 /* Offsets in the system control space (ARMv7-M architecture reference, B3). */
+enum { SYST_CSR = 0x10, SYST_RVR = 0x14, SYST_CVR = 0x18, COUNTFLAG = 1 << 16 };
 enum { ISER = 0x100, ICER = 0x180, ISPR = 0x200, ICPR = 0x280, IABR = 0x300, CPUID = 0xd00, AIRCR = 0xd0c };
 enum { VECTKEY = 0x05fa, VECTKEYSTAT = 0xfa05, SYSRESETREQ = 1 << 2 };
+
+/* SysTick counts instructions, each as a cycle. There are no interrupts here, so the flag is given once for each time that its
+ * handler would have run. */
+static uint64_t systick_load(tinyfl_machine *m, uint64_t offset)
+{
+    const uint64_t period = (uint64_t)m->now.system[SYST_RVR / 4] + 1;
+    const int counts = m->now.system[SYST_CSR / 4] & 1;
+    const uint64_t passed = counts ? m->now.instructions - m->now.ticked : 0;
+    if (offset == SYST_CVR)
+        return period - 1 - passed % period;
+    if (passed < period)
+        return m->now.system[SYST_CSR / 4];
+    m->now.ticked += period;
+    return m->now.system[SYST_CSR / 4] | COUNTFLAG;
+}
 
 static uint64_t system_load(void *engine, uint64_t offset, unsigned size, void *user)
 {
     tinyfl_machine *m = user;
     (void)engine;
+    if (offset == SYST_CSR || offset == SYST_CVR)
+        return systick_load(m, offset);
     if (offset == AIRCR)
         return (uint64_t)VECTKEYSTAT << 16;
     if ((offset >= ICER && offset < ISPR) || (offset >= ICPR && offset < IABR))
@@ -68,6 +86,8 @@ static void system_store(void *engine, uint64_t offset, unsigned size, uint64_t 
     uint32_t *word = &m->now.system[offset / 4];
     if (m->now.halt || offset == CPUID)
         return;
+    if (offset == SYST_CSR || offset == SYST_CVR)
+        m->now.ticked = m->now.instructions;
     if (offset == AIRCR) {
         if (value >> 16 == VECTKEY && (value & SYSRESETREQ))
             halt(m, engine, TINYFL_HALT_RESET);

@@ -35,6 +35,7 @@ typedef struct {
     uint64_t watchdog;     /* the count of instructions (as cycles) at which it resets the chip; 0: off */
     uint32_t away;         /* flash is not readable as memory now */
     uint32_t stale;        /* a cache may hold old contents of slots */
+    uint64_t ticked;       /* the count of instructions (as cycles) at which SysTick last began */
 } tinyfl_registers;
 
 typedef struct tinyfl_machine {

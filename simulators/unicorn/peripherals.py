@@ -64,6 +64,7 @@ class Registers(ctypes.Structure):
         ("watchdog", ctypes.c_uint64),
         ("away", ctypes.c_uint32),
         ("stale", ctypes.c_uint32),
+        ("ticked", ctypes.c_uint64),
     )
 
 

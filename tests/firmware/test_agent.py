@@ -76,7 +76,7 @@ def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
         "inner": ["phases", "layers", "pull", "gradient", "local", "kept", "residual", "prototypes",
                   "fp16", "int8", "int4", "top"],
         "classes": ["learner", "program"], "down": ["fp16", "int8", "int4", "delta"],
-        "sources": ["sine"], "plan": b"", "model": b"", "inference": b"",
+        "sources": ["sine"], "sensors": [], "plan": b"", "model": b"", "inference": b"",
     }  # fmt: skip
     board.put(1, PLAN)
     assert board.ours(READ, 0)["plan"] == sha(PLAN)

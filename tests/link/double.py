@@ -102,6 +102,7 @@ class Double:
         self.asked: dict[str, Any] = {}
         self.round, self.base, self.done, self.started_from = 0, b"", 0, 0
         self.kept = reference_inner.Kept()
+        self.sensed, self.sample = 0, b""
         self.stream: dict[int, tuple[int, bytes, dict[str, Any]]] = {}
         for _, plan, weights in self.slots[-1:]:
             self.take_plan(plan)
@@ -195,7 +196,7 @@ class Double:
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
             "store": self.store.size, "areas": 4096, "classes": ["learner", "program"], "inference": self.store.hash,
-            "down": ["fp16", "int8", "int4", "delta"],
+            "down": ["fp16", "int8", "int4", "delta"], "sensors": [],
         }  # fmt: skip
 
     def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:
@@ -404,6 +405,27 @@ class Double:
     def commit_classes(self) -> dict[str, Any]:
         return self.classes.commit()
 
+    def sense(self, source: str, readings: int, measure: int, at: int = 0) -> dict[str, Any]:
+        if self.state == LEARNING:
+            raise Refuse(STATE)
+        if source not in self.sources or readings:
+            raise Refuse(SOURCE)
+        x, y = reference.sine_sample(0, 0, 2**32 - 1, self.sensed)
+        self.sensed += 1
+        end = {"code": 0, "late": 0}
+        if not measure:
+            self.sample = np.array([x, y], "<f4").tobytes()
+            return {"off": 0, "len": 8, "data": self.sample, **end}
+        self.need_weights()
+        output = reference.Learner(self.layers, self.loss_kind, self.theta).forward(np.array([x], f32))[-1]
+        loss = reference.loss_and_gradient(output, np.array([y], f32), self.loss_kind)[0]
+        return {"loss": float(loss), "right": 1, "best": 0, **end}
+
+    def get_sample(self, off: int) -> dict[str, Any]:
+        if not self.sample:
+            raise Refuse(STATE)
+        return {"off": off, "len": 8, "data": self.sample[off:]}
+
     def taken(self) -> int:
         """Bytes of the arena that the learner has."""
         if self.state == EMPTY:
@@ -425,7 +447,7 @@ class Double:
         here = sha256(self.here()).digest() if self.state in (READY, LEARNT) else b""
         return {
             "state": self.state, "round": self.round, "base": self.base, "done": done, "loss": loss, "code": self.code,
-            "weights": here, "kept": self.started_from, "stack": 0,
+            "weights": here, "kept": self.started_from, "stack": 0, "late": 0,
         }  # fmt: skip
 
     def abort(self) -> dict[str, Any]:
@@ -450,5 +472,5 @@ COMMANDS = {
     (65, 8, 2): "abort", (65, 9, 2): "commit", (65, 10, 2): "put_program", (65, 11, 2): "predict",
     (65, 11, 0): "get_prediction", (65, 12, 2): "put_classes", (65, 12, 0): "list_classes", (65, 13, 2): "enrol",
     (65, 14, 2): "classify", (65, 15, 2): "forget", (65, 16, 2): "commit_classes",
-    (65, 17, 0): "get_rates", (65, 17, 2): "put_rate",
+    (65, 17, 0): "get_rates", (65, 17, 2): "put_rate", (65, 18, 2): "sense", (65, 18, 0): "get_sample",
 }  # fmt: skip

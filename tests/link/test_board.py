@@ -56,6 +56,7 @@ def test_board_describes_itself(new_board: Callable[[], Any]) -> None:
         assert described.inner == (*loops, *codecs, "top")
         assert described.down == (*codecs, "delta")
         assert (described.dtypes, described.sources) == (("float32", "int8"), ("sine",))
+        assert described.sensors == ()
         assert (described.plan, described.model) == (b"", b"")
         await ready(board)
         assert (await board.describe()).plan == sha256(NETWORK.plan.bytes).digest()

@@ -20,7 +20,7 @@ from tinyfl.fleets import linked
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Federation, Outcome
-from tinyfl.link import messages
+from tinyfl.link import messages, sensing
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.classes import Classes, ClassSet
 from tinyfl.link.wire import MachineWire
@@ -82,12 +82,19 @@ async def rates(board: LinkedBoard) -> object:
     return known, await board.request(messages.RateWrite(sequence=board.next(), baud=known.baud), 60.0)
 
 
+async def sense(board: LinkedBoard) -> object:
+    """A sample of the board's source, the rest of its bytes, and what its network makes of another."""
+    taken = await sensing.sample(board, "sine", 1, 60.0)
+    rest = await board.read(messages.SenseRead, b"", 8, 60.0)
+    return taken, rest, await sensing.measure(board, "sine", 60.0)
+
+
 CALLS: dict[Any, Callable[[LinkedBoard], Awaitable[object]]] = {
     messages.EvaluateReply: evaluate, messages.InferReply: infer, messages.CommitReply: commit,
     messages.ProgramReply: predict, messages.PredictReply: predict, messages.PredictBlock: predict,
     messages.ClassesReply: classes, messages.ClassesList: classes, messages.EnrolReply: classes,
     messages.ClassifyReply: classes, messages.ForgetReply: classes, messages.ClassesCommitReply: classes,
-    messages.RatesReply: rates, messages.RateReply: rates,
+    messages.RatesReply: rates, messages.RateReply: rates, messages.SenseReply: sense, messages.SenseBlock: sense,
 }  # fmt: skip
 
 

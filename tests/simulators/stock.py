@@ -46,6 +46,7 @@ class DescribeReply(smp.message.ReadResponse):
     areas: int
     classes: list[str]
     down: list[str]
+    sensors: list[dict[str, Any]]
 
 
 class Describe(smp.message.ReadRequest):

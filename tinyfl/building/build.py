@@ -19,6 +19,17 @@ from tinyfl.system import cache, locks
 from tinyfl.system.child import run
 
 FIRST_ERRORS = 8
+NO_LIBRARY = (
+    "firmware has no C library. <math.h> has sinf, cosf, expf, logf, sqrtf, tanhf and fabsf, of floats; <string.h> memcpy, "
+    "memmove, memset and memcmp (firmware/math/math.h, firmware/agent/source.h)."
+)
+"""What helps where a source wants more."""
+MISSED = (
+    r"undefined (?:symbol|reference to)[: `'\"]+(\w+)|undeclared function '(\w+)'|'([\w/]+\.h)' file not found"
+    r"|error: ([\w/]+\.h): No such"
+)
+"""What a compiler or linker says that it lacks."""
+
 LOCK, OBJECTS = "lock", "objects"
 
 # With lld's default of 64 KiB pages, ELF headers would land in a RAM that is not aligned to 64 KiB.
@@ -71,9 +82,7 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     Raises ConfigError for a source that is not a C file or a folder that is not writable, InstallError without the toolchain,
     BuildError with the compiler's first errors, DoesNotFit with the numbers.
     """
-    for source in sources:
-        if not source.is_file() or source.suffix != ".c":
-            raise ConfigError(f"--source {source} is not a C file. Give the path of a .c file (firmware/agent/source.h).")
+    demand_sources(sources)
     command, compiler_version = compiler(board.core, toolchain)
     toolchain_name = "cc" if board.core == "host" else toolchain
     units = list(_units(board, toolchain, sources))
@@ -107,6 +116,13 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
     return Firmware(elf, board, toolchain_name, version, size)
 
 
+def demand_sources(sources: Sequence[Path]) -> None:
+    """Raises ConfigError for a source that is not a C file."""
+    for source in sources:
+        if not source.is_file() or source.suffix != ".c":
+            raise ConfigError(f"--source {source} is not a C file. Give the path of a .c file (firmware/agent/source.h).")
+
+
 def _prepared(out: Path) -> Path:
     """Creates the folder, its folder for objects and its lock; returns the lock.
 
@@ -137,7 +153,7 @@ def _units(board: Board, toolchain: Toolchain, sources: Sequence[Path]) -> Itera
         for source in _c_files(firmware / "ports" / "cortex_m"):
             yield _Unit(source, "port", (*OURS, *(LITERAL[toolchain] if source.name == "memory.c" else SMALL)))
     for source in sources:
-        yield _Unit(source.resolve(), "source", SMALL)
+        yield _Unit(source.resolve(), "source", (*SMALL, f"-I{firmware / 'math'}"))
 
 
 def _version(flags: Sequence[str], units: Sequence[_Unit], headers: Sequence[Path]) -> str:
@@ -244,8 +260,15 @@ def _replace(output: Path, command: Sequence[str], what: str, memory: Memory | N
     partial.unlink(missing_ok=True)
     if memory:
         _raise_if_too_large(done.stderr, what, memory)
-    errors = [line for line in done.stderr.splitlines() if "error:" in line or "undefined" in line] or done.stderr.splitlines()
-    raise BuildError(f"building {what} failed:\n" + "\n".join(errors[:FIRST_ERRORS]))
+    raise BuildError(failed(what, done.stderr))
+
+
+def failed(what: str, stderr: str) -> str:
+    """The first errors of a compiler or linker, for people, and what helps if a C library is missed."""
+    errors = [line for line in stderr.splitlines() if "error:" in line or "undefined" in line] or stderr.splitlines()
+    missed = sorted({name for line in errors for found in re.findall(MISSED, line) for name in found if name})
+    told = f"\n{', '.join(missed)}: {NO_LIBRARY}" if missed else ""
+    return f"building {what} failed:\n" + "\n".join(errors[:FIRST_ERRORS]) + told
 
 
 def _zig_cache(folder: Path) -> dict[str, str]:

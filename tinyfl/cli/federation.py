@@ -59,6 +59,7 @@ def gateway(
     data: Annotated[
         Path | None, typer.Option(help="The samples of this site's own devices, which stay here. Default: the file's.")
     ] = None,
+    source: Annotated[list[Path] | None, typer.Option(help="A C file with this fleet's sensors; may repeat.")] = None,
     first_device: Annotated[
         int | None, typer.Option(min=0, help="The number of the first device here. Default: the file's, or 0.")
     ] = None,
@@ -82,7 +83,7 @@ def gateway(
     with suppress(ClockError):  # it passes: the gateway waits for it
         link.check()
     holding, allowed = read_holding(fleet, first_device, data), _allowed(allow)
-    with opened(holding.parts, holding.first) as site:
+    with opened(holding.parts, holding.first, source or ()) as site:
         ended = ended_by_signal()
         called = name or next(path.stem for path in (key, fleet, data) if path)
         devices = site.devices

@@ -33,6 +33,12 @@ def run(
     engine: Annotated[str | None, option("With --board: unicorn, qemu or process.", FLEET, "NAME", common=False)] = None,
     toolchain: Annotated[str | None, option("With --board: zig or gcc.", FLEET, "NAME", common=False)] = None,
     port: Annotated[list[str] | None, option("Serial port of a board in the fleet; may repeat.", FLEET, "PORT")] = None,
+    readings: Annotated[
+        Path | None, option("With --board and --sensor: recorded readings for the boards.", FLEET, "FILE", common=False)
+    ] = None,
+    source: Annotated[
+        list[Path] | None, option("A C file with the fleet's sensors; may repeat.", FLEET, "FILE", common=False)
+    ] = None,
     federation: Annotated[str, option("Run on this federation of Flower's configuration.", FLEET, "NAME")] = "",
     out: Annotated[Path | None, option("Run directory. Default: a new one in runs/.", RUN, "FOLDER")] = None,
     resume: Annotated[Path | None, option("Continue the run in this directory.", RUN, "FOLDER")] = None,
@@ -62,15 +68,17 @@ def run(
 
     for hint in renamed.in_file(config) if config else ():
         tell(hint)
-    options = {**given(settings), "fleet": _fleet(settings["devices"], board, engine, toolchain, port)}
+    options = {**given(settings), "fleet": _fleet(settings["devices"], board, engine, toolchain, port, readings)}
 
     def work(progress: "Callable[[Progress], None]", on_event: "Callable[[Event], None]") -> Any:
         return simulate(
             config=config, resume=resume, replay=replay, out=out, threads=threads, lanes=lanes, memory=memory,
-            progress=progress, on_event=on_event, on_note=show.note, **options,
+            progress=progress, on_event=on_event, on_note=show.note, source=source or (), **options,
         )  # fmt: skip
 
     if federation:
+        if source:
+            raise ConfigError("the C files of a federation's sensors are at its gateways: tinyfl gateway --source FILE.c.")
         if replay:
             raise ConfigError("a replay is for this machine: leave --federation out.")
         from tinyfl.deployment.submit import run_on
@@ -87,15 +95,22 @@ def run(
 
 
 def _fleet(
-    devices: int | None, board: str | None, engine: str | None, toolchain: str | None, port: list[str] | None
+    devices: int | None,
+    board: str | None,
+    engine: str | None,
+    toolchain: str | None,
+    port: list[str] | None,
+    readings: Path | None,
 ) -> list[dict[str, Any]] | None:
     """The fleet that options describe: ``devices`` boards of one kind, or the boards at some ports; None: another."""
     if board and port:
         raise ConfigError("a fleet of --board and --port together is for a file: write both under [[fleet]] (docs/fleets.md).")
+    if readings and not board:
+        raise ConfigError("--readings are for emulated boards: give --board NAME too, or write readings under [[fleet]].")
     if port:
         return [{"ports": port}]
     if board:
-        chosen = {"engine": engine, "toolchain": toolchain, "count": devices}
+        chosen = {"engine": engine, "toolchain": toolchain, "count": devices, "readings": readings and str(readings)}
         return [{"board": board, **{key: value for key, value in chosen.items() if value is not None}}]
     if engine or toolchain:
         raise ConfigError("--engine and --toolchain are for emulated boards: give --board NAME too.")

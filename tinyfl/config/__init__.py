@@ -161,8 +161,9 @@ class Config(Settings):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The fleet's parts: ``fleet``, or simulated devices."""
-        return self.fleet or (Part(native=self.devices),)
+        """The fleet's parts: ``fleet``, or simulated devices. Its boards have the sensor, where a part names no other."""
+        parts = self.fleet or (Part(native=self.devices),)
+        return tuple(replace(part, sensor=part.sensor or self.sensor) if part.senses else part for part in parts)
 
     @property
     def gateways(self) -> int | None:

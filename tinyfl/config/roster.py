@@ -28,7 +28,10 @@ class Part:
     with firmware from ``toolchain``; or the boards at ``ports``, as pyserial names them, in the order of ``ports`` or, where
     given, of the boards' unique ``ids``, at ``baud`` (0: as the manifest has it that fits the port's USB ids, else 115,200;
     AUTO_BAUD: so at first), behind one line if ``shared``.
-    ``faults`` is a scenario file, for emulated boards."""
+    ``faults`` is a scenario file, for emulated boards.
+
+    With ``sensor`` its devices learn from their own source of that name; ``readings`` is a file of recorded readings for it
+    (docs/firmware.md), in which the part's devices have those of its devices one by one, in the order of their names."""
 
     native: int = 0
     board: str = ""
@@ -40,11 +43,18 @@ class Part:
     ids: tuple[str, ...] = ()
     baud: int = 0
     shared: bool = False
+    sensor: str = ""
+    readings: str = ""
 
     @property
     def size(self) -> int:
         """Devices."""
         return self.native or (self.count if self.board else len(self.ids) or len(self.ports))
+
+    @property
+    def senses(self) -> bool:
+        """Whether its devices may have a sensor: boards, and simulated devices that were given one, or its readings."""
+        return bool(not self.native or self.sensor or self.readings)
 
     def to_toml(self) -> dict[str, Any]:
         """As its table in a file: what is not as usual."""
@@ -97,9 +107,11 @@ def _check(part: Part, given: set[str]) -> None:
     kinds = [name for name in ("native", "board", "ports") if name in given]
     if len(kinds) != 1:
         raise ConfigError(f"[[fleet]] has {', '.join(kinds) or 'none'} of native, board and ports. Give exactly one.")
-    of_kind = {"native": set(), "board": {"count", "engine", "toolchain", "faults"}, "ports": {"ids", "baud", "shared"}}[
-        kinds[0]
-    ]
+    of_kind = {
+        "native": {"sensor", "readings"},
+        "board": {"count", "engine", "toolchain", "faults", "sensor", "readings"},
+        "ports": {"ids", "baud", "shared", "sensor"},
+    }[kinds[0]]
     for key in sorted(given - of_kind - set(kinds)):
         raise ConfigError(f"[[fleet]] with {kinds[0]} has no {key}. It takes {', '.join(sorted(of_kind)) or 'nothing else'}.")
     if ("native" in given and part.native < 1) or part.count < 1:

@@ -205,6 +205,8 @@ class Settings:
     network: str = setting(
         "Such as mlp-32, conv-16-32 or dsconv-16-32; or, to start from, a .keras or .h5 file or a finished run.",
         LEARNING, common=True, of_a_node=True)
+    sensor: str = setting(
+        "Boards learn from their own source of this name (docs/firmware.md).", FLEET, default="", newer=True)
     devices: int = setting(
         "Devices in the fleet; 0: all those in the data.", FLEET, common=True, of_a_node=True, default=0,
         bounds=(0, FIRST_VALIDATION_DEVICE))

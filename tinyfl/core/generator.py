@@ -19,6 +19,7 @@ class Stream(IntEnum):
     sample = 3
     support = 4
     query = 5
+    readings = 6
 
 
 def check_range(value: float, low: float, high: float, name: str) -> None:

@@ -37,6 +37,7 @@ from tinyfl.flower.sites import SAID, SHARE, read_record, record
 from tinyfl.networks import Network
 from tinyfl.runs.learner import learner_of, refuse_misfit, task_for
 from tinyfl.system import cache
+from tinyfl.tasks.sensor import NAME as SENSOR
 from tinyfl.tasks.sites import Share
 
 CLOSE_SECONDS = 0.5
@@ -212,6 +213,8 @@ class Gateway:
             own = {"data": self._data} if self._data else {}
             given = {*own, *(("network",) if network else ())}  # no file of the run is opened for these
             refuse_extensions(options, self._allowed)
+            if options.get("task") == SENSOR and network:
+                options = {**options, "data": ""}  # recorded samples are the coordinator's
             refuse_paths({key: value for key, value in options.items() if key not in given}, self._allowed)
             config = resolve({**options, **own}, installed=True)
             if network is None:
@@ -220,7 +223,7 @@ class Gateway:
             else:
                 net, trains = network
                 task = task_for(config, net, trains)
-            work = Training(task, net, FASTEST, config.seconds, _memory(self.name))
+            work = Training(task, net, FASTEST, config.seconds, _memory(self.name), config.seed)
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
             self._run = run
         return self._fleet

@@ -103,6 +103,12 @@ class Refused(LinkError):
     reason = "refused"
 
 
+class SensorFault(LinkError):
+    """A source on a board gives no samples that a round can learn from."""
+
+    reason = "sensor"
+
+
 class Oversized(LinkError):
     """An impossible update: a change, or a sum of changes, beyond the core's bound."""
 

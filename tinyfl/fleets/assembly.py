@@ -13,7 +13,11 @@ from tinyfl.config.roster import AUTO_BAUD, Part
 from tinyfl.core import FASTEST, Engine
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Event, Fleet, MixedFleet
+from tinyfl.link import SINE
 from tinyfl.networks import Network
+from tinyfl.sensors.recording import image, read_recording, shares
+from tinyfl.sensors.source import HostSource
+from tinyfl.sensors.stream import Readings, SensedTask
 from tinyfl.tasks import Task
 
 if TYPE_CHECKING:
@@ -26,11 +30,14 @@ seconds of its start."""
 
 @dataclass(frozen=True)
 class Station:
-    """A started part of a fleet: its first device's number, and the openers of its boards; none for simulated devices."""
+    """A started part of a fleet: its first device's number, and the openers of its boards; none for simulated devices. Those
+    may have a sensor: its source here, and their readings."""
 
     part: Part
     first: int
     openers: tuple[Any, ...]
+    source: HostSource | None = None
+    readings: Readings | None = None
 
 
 @dataclass(frozen=True)
@@ -50,27 +57,30 @@ class Site:
 
 @dataclass(frozen=True)
 class Training:
-    """A fleet's training: the task, the network, the ``seconds`` that a board has for its part of a round, and the folder for
-    what simulated devices keep from round to round; None: in RAM."""
+    """A fleet's training: the task, the network, the ``seconds`` that a board has for its part of a round, the folder for what
+    simulated devices keep from round to round (None: in RAM), and the run's ``seed``, for sensors."""
 
     task: Task
     network: Network
     engine: Engine
     seconds: float
     kept: Path | None = None
+    seed: int = 0
 
 
 @contextmanager
-def opened(parts: Sequence[Part], first: int = 0) -> Iterator[Site]:
-    """Starts the parts' boards while the context lasts; the first device has the number ``first``.
+def opened(parts: Sequence[Part], first: int = 0, sources: Sequence[Path] = ()) -> Iterator[Site]:
+    """Starts the parts' boards while the context lasts; the first device has the number ``first``. The C files ``sources`` are
+    built into emulated boards, and are what simulated devices with a sensor run.
 
     Raises ConfigError, InstallError or BuildError if a part cannot be started.
     """
     with ExitStack() as stack:
         stations, boards = [], []
         for part in parts:
-            openers, records = _boards(stack, part, first)
-            stations.append(Station(part, first, tuple(openers)))
+            source, readings = _sensor(stack, part, sources)
+            openers, records = _boards(stack, part, first, sources, readings)
+            stations.append(Station(part, first, tuple(openers), source, readings))
             boards += [{"device": first + i, **record} for i, record in enumerate(records)]
             first += part.size
         yield Site(tuple(stations), boards)
@@ -92,9 +102,11 @@ def training(site: Site, work: Training, on_event: Callable[[Event], None]) -> I
 
 
 @contextmanager
-def assembled(parts: Sequence[Part], work: Training, on_event: Callable[[Event], None]) -> Iterator[tuple[Fleet, Boards]]:
+def assembled(
+    parts: Sequence[Part], work: Training, on_event: Callable[[Event], None], sources: Sequence[Path] = ()
+) -> Iterator[tuple[Fleet, Boards]]:
     """Starts ``parts`` and trains on them, for one run: ``opened`` and ``training`` combined."""
-    with opened(parts) as site, training(site, work, on_event) as fleet:
+    with opened(parts, sources=sources) as site, training(site, work, on_event) as fleet:
         yield fleet, site.boards
 
 
@@ -117,7 +129,10 @@ def simulated(
 
 def _native(stack: ExitStack, station: Station, work: Training) -> Fleet:
     memory = work.kept and work.kept / f"kept-{station.first}"
-    native = simulated(work.task, work.network, station.part.native, work.engine, station.first, memory)
+    task = work.task
+    if station.source:
+        task = SensedTask(task, station.source, work.seed, station.readings, station.first)
+    native = simulated(task, work.network, station.part.native, work.engine, station.first, memory)
     stack.callback(native.close)
     return native
 
@@ -133,23 +148,55 @@ def _linked(stack: ExitStack, station: Station, work: Training, on_event: Callab
         seconds=work.seconds,
         shared=station.part.shared,
         on_event=on_event,
+        sensor=station.part.sensor,
+        seed=work.seed,
     )
     stack.enter_context(fleet)
     return fleet
 
 
-def _boards(stack: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
+def _sensor(stack: ExitStack, part: Part, sources: Sequence[Path]) -> tuple[HostSource | None, Readings | None]:
+    """The part's source on this machine, and its devices' readings, if it needs them here.
+
+    Raises ConfigError without the source's C file.
+    """
+    if part.readings and not part.sensor:
+        raise ConfigError(f"{part.readings} has readings of a sensor: say which, in sensor = NAME or --sensor NAME.")
+    if part.board and part.sensor not in ("", SINE) and not sources:
+        raise ConfigError(f"emulated boards have no sensor called {part.sensor} without its C file: give --source FILE.c.")
+    if not part.sensor or not (part.native or part.readings):
+        return None, None
+    source = HostSource(sources, part.sensor)
+    stack.callback(source.close)
+    if not part.readings:
+        return source, None
+    return source, shares(read_recording(Path(part.readings), source.sensor), source.sensor, part.size)
+
+
+def _boards(
+    stack: ExitStack, part: Part, first: int, sources: Sequence[Path], readings: Readings | None
+) -> tuple[list[Any], Boards]:
     if part.native:
         return [], []
-    return _emulated(stack, part, first) if part.board else _on_ports(part)
+    return _emulated(stack, part, first, sources, readings) if part.board else _on_ports(part)
 
 
-def _emulated(stack: ExitStack, part: Part, first: int) -> tuple[list[Any], Boards]:
+def _emulated(
+    stack: ExitStack, part: Part, first: int, sources: Sequence[Path], readings: Readings | None
+) -> tuple[list[Any], Boards]:
     """Boards with ids from ``first`` + 1 on, unique within the fleet."""
     from tinyfl.fleets import emulation
 
     running = stack.enter_context(
-        emulation.started(part.board, part.count, engine=part.engine, toolchain=part.toolchain, first=first + 1)
+        emulation.started(
+            part.board,
+            part.count,
+            engine=part.engine,
+            toolchain=part.toolchain,
+            first=first + 1,
+            sources=sources,
+            readings=[image(each) for each in readings or ()],
+        )
     )
     openers = [board.opener for board in running]
     if part.faults:

@@ -25,6 +25,7 @@ from tinyfl.simulators import BoardFault
 from tinyfl.simulators.bridge import Bridge, Link
 from tinyfl.system import cache
 from tinyfl.system.child import Child
+from tinyfl.system.files import private_folder
 from tinyfl.system.limits import allow_files
 from tinyfl.system.loop import Loop
 
@@ -59,19 +60,27 @@ class Served:
 
 @contextmanager
 def started(
-    name: str, count: int = 1, *, engine: str = "", toolchain: Toolchain = "zig", first: int = 1
+    name: str,
+    count: int = 1,
+    *,
+    engine: str = "",
+    toolchain: Toolchain = "zig",
+    first: int = 1,
+    sources: Sequence[Path] = (),
+    readings: Sequence[bytes] = (),
 ) -> Iterator[list[Running]]:
-    """Runs ``count`` boards of kind ``name`` for this process, with ids from ``first`` on, while the context lasts.
+    """Runs ``count`` boards of kind ``name`` for this process, with ids from ``first`` on, while the context lasts. Their
+    firmware has the user's ``sources``; ``readings`` are those of each one's sensor (tinyfl.sensors.recording.image), if any.
 
     Builds the firmware in the user's cache. Raises ConfigError, InstallError, and the errors of ``build``.
     """
     board, engine = _chosen(name, count, engine, first)
     allow_files(FILES[engine] * count, f"{count:,} boards of {name}")
-    elf = firmware(board, toolchain).elf
+    kind = _Kind(board, engine, firmware(board, toolchain, sources=sources).elf)
     with ExitStack() as running:
         with Loop() as loop:
             # Links are closed together at the end: pyserial takes 0.3 s to close a socket.
-            started_boards = [_start(running, loop, elf, board, serial, engine) for serial in range(first, first + count)]
+            started_boards = [_start(running, loop, kind, each) for each in _each(first, count, readings)]
             loop.run(_close([link for _, link in started_boards]))
         yield [each for each, _ in started_boards]
 
@@ -103,16 +112,19 @@ def emulate(
     toolchain: Toolchain = "zig",
     first: int = 1,
     out: Path | None = None,
+    sources: Sequence[Path] = (),
+    readings: Sequence[bytes] = (),
 ) -> Iterator[list[Served]]:
-    """Serves ``count`` boards of kind ``name``, each on its own link; builds the firmware in ``out``, if given."""
+    """Serves ``count`` boards of kind ``name``, each on its own link; builds the firmware in ``out``, if given. ``sources`` and
+    ``readings`` are as in ``started``."""
     board, engine = _chosen(name, count, engine, first)
-    kind = next((each for each in LINKS if each == link), None)
-    if kind is None:
+    wire = next((each for each in LINKS if each == link), None)
+    if wire is None:
         raise ConfigError(f"no link is called {link!r}. There are: {', '.join(LINKS)}.")
     allow_files(FILES[engine] * count, f"{count:,} boards of {name}")
-    elf = firmware(board, toolchain, out).elf
+    kind = _Kind(board, engine, firmware(board, toolchain, out, sources).elf)
     with ExitStack() as running:
-        urls = (_serve(running, elf, board, serial, engine, kind) for serial in range(first, first + count))
+        urls = (_serve(running, kind, each, wire) for each in _each(first, count, readings))
         yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
 
 
@@ -171,55 +183,82 @@ def firmware(board: Board, toolchain: Toolchain, out: Path | None = None, source
     return build(board, out, toolchain=toolchain, sources=sources)
 
 
-def _start(running: ExitStack, loop: Loop, elf: Path, board: Board, serial: int, engine: str) -> tuple[Running, LinkedBoard]:
+@dataclass(frozen=True)
+class _Kind:
+    """What boards started together share."""
+
+    board: Board
+    engine: str
+    elf: Path
+
+
+@dataclass(frozen=True)
+class _Each:
+    """What each has for itself: its serial number, and readings."""
+
+    serial: int
+    readings: bytes
+
+
+def _each(first: int, count: int, readings: Sequence[bytes]) -> list[_Each]:
+    return [_Each(first + i, readings[i] if readings else b"") for i in range(count)]
+
+
+def _start(running: ExitStack, loop: Loop, kind: _Kind, each: _Each) -> tuple[Running, LinkedBoard]:
     """Starts one board, which ends with ``running``, and waits for its first reply; returns it with its open link."""
     began = time.perf_counter()
-    if engine == "unicorn":
+    if kind.engine == "unicorn":
         from tinyfl.simulators.unicorn import Machine
 
-        machine = Machine(elf, board, serial)
+        machine = Machine(kind.elf, kind.board, each.serial, readings=each.readings)
         opener, reset = MachineWire(machine).open, machine.reset
-    elif engine == "qemu" and board.core in CORES:
+    elif kind.engine == "qemu" and kind.board.core in CORES:
         from tinyfl.simulators.qemu import QemuBoard
 
-        emulator = running.enter_context(QemuBoard(elf, board, serial))
+        emulator = running.enter_context(QemuBoard(kind.elf, kind.board, each.serial, readings=each.readings))
         opener, reset = partial(SerialWire.open, emulator.url), emulator.reset
     else:
-        opener, reset = partial(SerialWire.open, _process(running, elf, board, serial, engine, "tcp")), None
+        opener, reset = partial(SerialWire.open, _process(running, kind, each, "tcp")), None
     link = loop.run(LinkedBoard.connect(opener, START_SECONDS))
-    return Running(f"{serial:016x}", engine, opener, reset, time.perf_counter() - began), link
+    return Running(f"{each.serial:016x}", kind.engine, opener, reset, time.perf_counter() - began), link
 
 
 async def _close(links: Sequence[LinkedBoard]) -> None:
     await asyncio.gather(*(link.close() for link in links))
 
 
-def _serve(running: ExitStack, elf: Path, board: Board, serial: int, engine: str, link: Link) -> str:
+def _serve(running: ExitStack, kind: _Kind, each: _Each, link: Link) -> str:
     """Starts one board, which ends with ``running``, and returns its url."""
-    if engine == "unicorn":
+    if kind.engine == "unicorn":
         from tinyfl.simulators.unicorn import Machine
 
-        return str(running.enter_context(Bridge(Machine(elf, board, serial), link, _report_fault)).url)
-    if engine == "qemu" and board.core in CORES:
+        machine = Machine(kind.elf, kind.board, each.serial, readings=each.readings)
+        return str(running.enter_context(Bridge(machine, link, _report_fault)).url)
+    if kind.engine == "qemu" and kind.board.core in CORES:
         from tinyfl.simulators.qemu import QemuBoard
 
-        return str(running.enter_context(QemuBoard(elf, board, serial, link)).url)
-    return _process(running, elf, board, serial, engine, link)
+        return str(running.enter_context(QemuBoard(kind.elf, kind.board, each.serial, link, each.readings)).url)
+    return _process(running, kind, each, link)
 
 
-def _process(running: ExitStack, elf: Path, board: Board, serial: int, engine: str, link: Link) -> str:
-    command = [*_interpreter(board, engine), str(elf), *(["--pty"] if link == "pty" else ["--tcp", "0"])]
+def _process(running: ExitStack, kind: _Kind, each: _Each, link: Link) -> str:
+    where = ["--pty"] if link == "pty" else ["--tcp", "0"]
+    if each.readings:
+        file = running.enter_context(private_folder("tinyfl-readings-")) / "readings"
+        file.write_bytes(each.readings)
+        where += ["--readings", str(file)]
+    command = [*_interpreter(kind.board, kind.engine), str(kind.elf), *where, "--serial", str(each.serial)]
     try:
-        child = running.enter_context(Child([*command, "--serial", str(serial)], stdout=subprocess.PIPE))
+        child = running.enter_context(Child(command, stdout=subprocess.PIPE))
     except PermissionError as error:
         raise ConfigError(
-            f"{elf} may not be executed: its file system is mounted noexec, or forbids it. Set XDG_CACHE_HOME to a folder "
+            f"{kind.elf} may not be executed: its file system is mounted noexec, or forbids it. Set XDG_CACHE_HOME to a folder "
             "elsewhere, whose programs may run."
         ) from error
     assert child.process.stdout is not None
     url = str(child.process.stdout.readline().decode().strip())
     if not url:
-        raise BoardFault(f"{elf} ended before it printed its address.")
+        raise BoardFault(f"{kind.elf} ended before it printed its address.")
     return url
 
 

@@ -25,6 +25,7 @@ from tinyfl.core import F32, U32, SineSource
 from tinyfl.errors import Corrupt, LinkError, Numeric, Refused, Stale, TooSmall
 from tinyfl.errors.words import plain
 from tinyfl.fleet import ALONE, BOARD_CURE, Carried, Context, Event, Phis, summed, summed_parts
+from tinyfl.fleets.sensing import demand_sensor, word_on
 from tinyfl.link import SINE
 from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
 from tinyfl.link.defects import confined
@@ -89,6 +90,9 @@ class LinkFleet:
 
     A board counts as one device: the first that it answered as, or the lowest of several in the same round. ``on_event`` is
     called from the fleet's own thread. Close the fleet, or use it in a ``with``, to close the ports.
+
+    With ``sensor`` boards learn from their own source of that name, not from the task's samples; where they have recorded
+    readings, ``seed``, device and round decide where a round begins in them.
     """
 
     boards = True
@@ -103,7 +107,10 @@ class LinkFleet:
         seconds: float = 60.0,
         shared: bool = False,
         on_event: Callable[[Event], None] | None = None,
+        sensor: str = "",
+        seed: int = 0,
     ) -> None:
+        self._sensor, self._seed = sensor, seed
         self.size, self.task, self.network, self.seconds = len(openers), task, network, seconds
         self._plan = network.plan.bytes
         self._plan_sha = sha256(self._plan).digest()
@@ -202,7 +209,7 @@ class LinkFleet:
                             learnt = await self._read(board, status, work, end)
         except LinkError as error:
             await _disconnect(slot)
-            return self._left_out(device, work, error.reason, str(error))
+            return self._left_out(device, work, error.reason, f"{error}{word_on(self._sensor, error)}")
         try:
             core.fixed(learnt.phi, work.theta)
         except ValueError as error:
@@ -272,6 +279,8 @@ class LinkFleet:
                 f"board {described.id.hex()} ({described.board}) cannot take weights as {', '.join(missing)}. Flash it with "
                 "the firmware of this version, or leave --down and --delta out."
             )
+        if self._sensor:
+            demand_sensor(board, self._sensor, self.network, work.inner)
         if need > described.arena:
             raise TooSmall(
                 f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "
@@ -306,6 +315,9 @@ class LinkFleet:
         status = await board.train(request, self.seconds)
         if samples is not None:
             status = await board.feed(samples, self.seconds)
+        if status.late:
+            why = f"{status.late} of {status.done} samples of {request.source} came after its deadline; they count all the same"
+            self._report(device, work, "late samples", why)
         _demand_round(status, request, work.inner.taken)
         return status
 
@@ -330,6 +342,10 @@ class LinkFleet:
         """The round for one device, and its samples float32 (samples of all passes, inputs + outputs); None if the board
         generates them."""
         inner, one = work.inner, np.array([device], np.uint32)
+        if self._sensor:
+            return Round(
+                work.round, device, self._seed, inner.to_bytes(), work.base, self._sensor, work.context.run, work.context.saved
+            ), None
         source = self.task.stream(one, work.round, inner.samples)
         on_board = isinstance(source, SineSource) and SINE in described.sources
         request = Round(

@@ -30,8 +30,13 @@ from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.rates import Rate
+<<<<<<< HEAD
 from tinyfl.link.transfers import Step, Window, nothing
 from tinyfl.link.wire import FIRST_PATIENCE, Opener, Overtaken, Silent, Wire, WireTransport
+=======
+from tinyfl.link.sensing import Sensor, raise_fault
+from tinyfl.link.wire import Opener, Overtaken, Silent, Wire, WireTransport
+>>>>>>> 676547a (Sensors: a board's own source declares its samples, and learns in federated rounds, from recorded readings too)
 
 SENDS = 8
 """Maximum transmissions of a request."""
@@ -66,8 +71,8 @@ class BoardState(IntEnum):
 class Description:
     """A board's description of itself, its texts safe to print: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store``
     is the size of the slot for a program, and ``inference`` the hash of the program in it; ``areas`` is the size of each of
-    the two areas that keep classes (0: none), ``classes`` what can give the embedding of class means, and ``down`` how weights
-    may be encoded."""
+    the two areas that keep classes (0: none), ``classes`` what can give the embedding of class means, ``down`` how weights
+    may be encoded, and ``sensors`` what those among its ``sources`` declare."""
 
     protocol: int
     firmware: str
@@ -90,6 +95,7 @@ class Description:
     areas: int = 0
     classes: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
+    sensors: tuple[Sensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ class Round:
 class Status:
     """A board's status: its BoardState; ``round`` and ``base`` of its last round, the samples ``done``, their mean ``loss``
     and, after a failure, the core's ``code``; the SHA-256 of its ``weights``, or of the round's update, empty if unusable; the
-    round, counted from 1, of what it had ``kept`` when the last one began (0: nothing); and the maximum ``stack`` used, in
-    bytes (0: unknown)."""
+    round, counted from 1, of what it had ``kept`` when the last one began (0: nothing); the maximum ``stack`` used, in bytes
+    (0: unknown); and how many samples of the last round's source came ``late``."""
 
     state: int
     round: int
@@ -124,6 +130,7 @@ class Status:
     weights: bytes
     kept: int
     stack: int
+    late: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,8 @@ class LinkedBoard:
         Raises Stale if the board has other weights than ``base``, Numeric if the guard ended the round.
         """
         values = {field.name: getattr(round, field.name) for field in fields(Round)}
-        return _succeeded(_as(Status, await self.request(messages.Train(sequence=self.next(), **values), within)))
+        status = _as(Status, await self.request(messages.Train(sequence=self.next(), **values), within))
+        return _succeeded(status, round.source)
 
     async def feed(self, samples: F32, within: float = WORK_SECONDS) -> Status:
         """Learns from ``samples`` (all passes, inputs + outputs), x then y in each row, after ``train`` without a source.
@@ -342,7 +350,16 @@ class LinkedBoard:
         async with limit(within):
             return await transfers.write(flight or Window(self), block, room, data, each or within)
 
+<<<<<<< HEAD
     async def _read(self, block: type[Any], flight: Window, first: bytes = b"", size: int | None = None) -> bytes:
+=======
+    async def read(self, block: type[Any], first: bytes, size: int, within: float) -> bytes:
+        """Reads the rest of ``size`` bytes, which begin with ``first``, by requests ``block``. Raises Corrupt for others."""
+        async with limit(within):
+            return await self._read(block, first, size)
+
+    async def _read(self, block: type[Any], first: bytes = b"", size: int | None = None) -> bytes:
+>>>>>>> 676547a (Sensors: a board's own source declares its samples, and learns in federated rounds, from recorded readings too)
         """Reads data in blocks, after those in ``first``; ``size`` is the total length, if known."""
         return await transfers.read(flight, block, self.description.buffer, ANSWER_SECONDS, first, size)
 
@@ -430,7 +447,7 @@ def _as(cls: type[T], reply: Any) -> T:
 
 def _printable(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(map(plain, value))
+        return tuple(Sensor.of(each) if isinstance(each, messages.SensorRecord) else plain(each) for each in value)
     return plain(value) if isinstance(value, str) else value
 
 
@@ -439,11 +456,13 @@ def _refuse(request: str, refusal: Refusal) -> NoReturn:
     raise kinds.get(refusal, Refused)(f"the board refuses {request} ({int(refusal)}): {REFUSED[refusal]}.")
 
 
-def _succeeded(status: Status) -> Status:
-    """Returns ``status``; raises Numeric or Refused if its round failed."""
+def _succeeded(status: Status, source: str = "") -> Status:
+    """Returns ``status``; raises Numeric, SensorFault or Refused if its round, on samples of ``source``, failed."""
     if status.state != BoardState.failed:
         return status
     if status.code == Code.numeric:
         raise Numeric(f"a value was not finite, or too large, after {status.done} samples. Give a smaller rate, or a clip.")
+    if source and status.code != ABORTED:
+        raise_fault(status.code, source, status.done)
     what = "was aborted" if status.code == ABORTED else f"ended with code {status.code}"
     raise Refused(f"the round on the board {what} after {status.done} samples.")

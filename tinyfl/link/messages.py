@@ -6,7 +6,7 @@ Only ``answer`` turns a board's bytes into a message, and it enforces the bounds
 from enum import IntEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from smp import error, message
 from smp.header import Header
 from smpclient.generics import SMPRequest, TEr1, TEr2, TRep
@@ -91,6 +91,21 @@ class _Request:
     _ErrorV2 = _ErrorV2
 
 
+class SensorRecord(BaseModel):
+    """What a board declares of a sensor."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    name: Word
+    type: Word
+    channels: Byte
+    rate: float
+    shape: Annotated[list[Annotated[int, Field(ge=1, lt=1 << 16)]], Field(min_length=1, max_length=3)]
+    outputs: Annotated[int, Field(ge=1, lt=1 << 16)]
+    loss: Byte
+    labels: Word
+    deadline: Count
+
+
 class DescribeReply(message.ReadResponse, _Reply):
     _COMMAND_ID = 0
     protocol: Count
@@ -117,7 +132,8 @@ class DescribeReply(message.ReadResponse, _Reply):
     classes: Words = Field(default=[], max_length=64)
     """These two since protocol 4."""
     down: Words = Field(default=[], max_length=64)
-    """In protocol 4, but not of its first boards."""
+    """In protocol 4, but not of its first boards, as the next and the status' `late`."""
+    sensors: list[SensorRecord] = Field(default=[], max_length=64)
 
 
 class Describe(message.ReadRequest, _Request):
@@ -178,6 +194,7 @@ class _Status(_Reply):
     weights: Hash
     kept: Count = 0
     stack: Count
+    late: Count = 0
 
 
 class TrainReply(message.WriteResponse, _Status):
@@ -305,6 +322,42 @@ class PredictBlock(message.ReadResponse, _Reply):
 class PredictRead(message.ReadRequest, _Request):
     _COMMAND_ID = 11
     _Response = PredictBlock
+    off: int
+
+
+class SenseReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 18
+    code: Signed
+    late: Count
+    off: Count | None = None
+    """Of a sample: off and len, with as much of its data as fits; of readings their data alone."""
+    len: Count | None = None
+    data: bytes | None = None
+    loss: float | None = None
+    """This and the next two of a sample that is measured."""
+    right: Count | None = None
+    best: Count | None = None
+
+
+class SenseWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 18
+    _Response = SenseReply
+    source: str
+    readings: int
+    measure: int
+    at: int | None = None
+
+
+class SenseBlock(message.ReadResponse, _Reply):
+    _COMMAND_ID = 18
+    off: Count
+    len: Count
+    data: bytes
+
+
+class SenseRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 18
+    _Response = SenseBlock
     off: int
 
 

@@ -97,6 +97,13 @@ TASKS: dict[str, TaskEntry] = by_name(
         converter="tinyfl.tasks.presence:arrays",
     ),
     TaskEntry(
+        "sensor", "tinyfl.tasks.sensor:sensor",
+        "samples of the boards' own sensors, measured on recorded ones (docs/firmware.md)",
+        {"network": "mlp-32", "cohort": 4, "rounds": 200, "shots": (5,)},
+        tuned={"tinyreptile": {"rate": 0.03}},
+        file="recorded samples, or with --source readings (tinyfl record)",
+    ),
+    TaskEntry(
         "flair", "tinyfl.tasks.flair:Flair",
         "Apple's FLAIR: photos with 17 labels, or 1,628 fine ones, each a yes or a no; a device is a Flickr user",
         {"network": "dsconv-16-32-64-128", "cohort": 10, "rounds": 2000, "shots": (10,), "tasks": 500},

@@ -20,6 +20,8 @@ from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.class_means import preparation
 from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.tasks import ClassTask, SizedTask, Task, targets_for, with_streams
+from tinyfl.tasks.sensor import NAME as SENSOR
+from tinyfl.tasks.sensor import SensorTask
 
 Load = Callable[[Config], Task]
 """Loads the task of a config."""
@@ -176,6 +178,8 @@ def task_for(config: Config, network: Network, trains: str) -> Task:
 
     Raises ConfigError if the network does not fit this node's data.
     """
+    if config.task == SENSOR and not config.data:
+        return SensorTask(network.shape, network.outputs, network.loss)
     task = with_streams(replace(config, targets=config.targets or targets_for(network.loss)).load_task(), trains)
     refuse_misfit(network, task, network.name, any_targets=config.own_data, trains=trains)
     return task
@@ -207,7 +211,8 @@ def _other_targets(net: Network, task: Task) -> str:
 def _absolute(part: Part) -> Part:
     """``part`` with the whole paths of its files, which a resumed run finds from any folder."""
     board = str(Path(part.board).resolve()) if part.board.endswith(".toml") else part.board
-    return replace(part, board=board, faults=str(Path(part.faults).resolve()) if part.faults else "")
+    faults, readings = (str(Path(path).resolve()) if path else "" for path in (part.faults, part.readings))
+    return replace(part, board=board, faults=faults, readings=readings)
 
 
 def _with_ways(config: Config, task: Task) -> Config:

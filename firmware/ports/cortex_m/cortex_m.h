@@ -10,15 +10,30 @@
 
 #define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
 
-/* Reads the 16 bytes at TINYFL_ID_RECORD, programmed separately from the firmware: "TFLI", a serial number (8 bytes), 4 bytes
- * of 0. If they exist, the number becomes the board's id. */
+/* Readings in an emulator's memory: their number, the bytes of each, and the readings. */
+static const uint32_t *tinyfl_recording;
+
+static inline int tinyfl_recorded(uint32_t number, void *reading, size_t bytes)
+{
+    const uint32_t *at = tinyfl_recording;
+    if (!at || at[0] == 0 || at[1] != bytes)
+        return -1;
+    memcpy(reading, (const uint8_t *)(at + 2) + number % at[0] * bytes, bytes);
+    return 0;
+}
+
+/* Reads the 16 bytes at TINYFL_ID_RECORD, programmed separately from the firmware: "TFLI", a serial number (8 bytes), and 4
+ * bytes of 0 or, in an emulator, the address of recorded readings. If they exist, the number becomes the board's id. */
 static inline int tinyfl_identity(tinyfl_port *port)
 {
     const uint8_t *record = (const uint8_t *)(uintptr_t)TINYFL_ID_RECORD;
+    uint32_t recording;
     if (memcmp(record, "TFLI", 4) != 0)
         return 0;
     memcpy(port->id, record + 4, 8);
     port->id_bytes = 8;
+    memcpy(&recording, record + 12, sizeof recording);
+    tinyfl_recording = (const uint32_t *)(uintptr_t)recording;
     return 1;
 }
 
@@ -89,14 +104,11 @@ int tinyfl_receive(void);
 void tinyfl_receive_idle(void);
 void tinyfl_uart_interrupt(void);
 
-/* Wakes a sleeping core every 2^24 of its cycles, so that the agent's turn feeds the watchdog. The handler does not feed it:
- * a board must prove that its main loop runs. */
-static inline void tinyfl_tick_start(void)
-{
-    REGISTER(SYST_RVR) = 0xFFFFFFu;
-    REGISTER(SYST_CVR) = 0;
-    REGISTER(SYST_CSR) = 7; /* the core's clock, interrupt, on */
-}
+/* clock.c: milliseconds from a core of this many hertz, up to 2^24 x 1000. It wakes a sleeping core before every 2^24 of its
+ * cycles, and stands still where sleep stops SysTick. */
+void tinyfl_clock_start(uint32_t hertz);
+void tinyfl_clock_tick(void);
+uint32_t tinyfl_clock_millis(void);
 
 static inline void tinyfl_system_reset(void)
 {
@@ -112,6 +124,7 @@ extern const uint32_t tinyfl_stack_low[], tinyfl_stack_high[]; /* link.ld */
  * the id (tinyfl_identity), and the clock if it is not always the manifest's. */
 #define TINYFL_CORTEX_M_PORT \
     .board = TINYFL_BOARD, .clock = TINYFL_CLOCK, .baud = TINYFL_BAUD, .rates = tinyfl_link_rates, .read = tinyfl_receive, .idle = tinyfl_receive_idle, \
+    .millis = tinyfl_clock_millis, .recorded = tinyfl_recorded, \
     .slots = tinyfl_slots, .stack_low = tinyfl_stack_low, .stack_high = tinyfl_stack_high
 
 #endif

@@ -10,9 +10,6 @@ void Reset_Handler(void);
  * sleep, since some watchdogs sleep too. */
 __attribute__((naked)) static void fault(void) { __asm volatile("b .\n"); }
 
-/* Only wakes the core (cortex_m.h). */
-static void tick(void) {}
-
 /* Aligned as VTOR requires for a table of this size. */
 #define TABLE_BYTES (TINYFL_UART_INTERRUPT < 48 ? 256 : 1024)
 
@@ -22,7 +19,7 @@ __attribute__((section(".vectors"), used, aligned(TABLE_BYTES))) static const st
 } vectors = {
     tinyfl_stack_high,
     {
-        Reset_Handler, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tick,
+        Reset_Handler, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tinyfl_clock_tick,
         [15 + TINYFL_UART_INTERRUPT] = tinyfl_uart_interrupt,
     },
 };

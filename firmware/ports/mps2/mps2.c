@@ -79,6 +79,7 @@ const tinyfl_port *tinyfl_port_start(void)
     rate(TINYFL_BAUD);
     UART_CTRL = TX_ENABLE | RX_ENABLE | RX_INTERRUPT;
     (void)UART_DATA; /* drops a byte from before a reset, and lets QEMU deliver the bytes held back until now */
+    tinyfl_clock_start(TINYFL_CLOCK);
     tinyfl_receive_start();
     return &port;
 }

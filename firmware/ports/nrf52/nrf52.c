@@ -164,6 +164,7 @@ const tinyfl_port *tinyfl_port_start(void)
     debug_start();
     clock_start();
     uart_start();
+    tinyfl_clock_start(TINYFL_CLOCK);
     tinyfl_receive_start();
     return &port;
 }

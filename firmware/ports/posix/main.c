@@ -1,11 +1,13 @@
 /* The agent as a process of Linux or another Unix, a board without a chip:
  *
  *     agent (--pty | --tty DEVICE | --tcp [ADDRESS:]PORT | --stdio) [--serial N] [--slots FILE]
+ *           [--readings FILE]
  *
  * With --pty, --tty or --tcp (of this machine only, without ADDRESS; port 0: any that is free) prints a line with the url to open,
  * once it is up. A client that leaves may come again; with --stdio the end of input, with --tty the loss of the device ends the
- * process. Without --serial the id is the machine's serial number, or 0. Without --slots the slots are lost with the process. */
-#define _XOPEN_SOURCE 600
+ * process. Without --serial the id is the machine's serial number, or 0. Without --slots the slots are lost with the process.
+ * Readings are as in an emulator's memory (firmware/ports/cortex_m/cortex_m.h). */
+#define _XOPEN_SOURCE 700
 
 #include "agent.h"
 
@@ -23,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ARENA_BYTES (1u << 20)
@@ -155,6 +158,26 @@ static int program(int slot, uint32_t offset, const uint8_t *bytes, size_t count
 
 static void alive(void) {} /* the parent process watches it */
 
+static uint32_t millis(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint32_t)((uint64_t)time.tv_sec * 1000u + (uint64_t)time.tv_nsec / 1000000u);
+}
+
+static const uint8_t *readings; /* NULL: none */
+
+static int recorded(uint32_t number, void *reading, size_t bytes)
+{
+    uint32_t head[2] = {0, 0}; /* their number, and bytes of each */
+    if (readings)
+        memcpy(head, readings, sizeof head);
+    if (head[0] == 0 || head[1] != bytes)
+        return -1;
+    memcpy(reading, readings + sizeof head + (size_t)(number % head[0]) * bytes, bytes);
+    return 0;
+}
+
 static tinyfl_port port = {
     .board = TINYFL_BOARD,
     .clock = TINYFL_CLOCK,
@@ -164,6 +187,8 @@ static tinyfl_port port = {
     .write = write_all,
     .alive = alive,
     .reset = restart,
+    .millis = millis,
+    .recorded = recorded,
     .slots = slots,
     .erase = erase,
     .program = program,
@@ -227,6 +252,20 @@ static int make_raw(int terminal)
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     return tcsetattr(terminal, TCSANOW, &raw);
+}
+
+static void use_readings(const char *path)
+{
+    const int file = open(path, O_RDONLY);
+    const off_t length = file < 0 ? -1 : lseek(file, 0, SEEK_END);
+    uint32_t head[2];
+    errno = EINVAL;
+    if (length < (off_t)sizeof head || pread(file, head, sizeof head, 0) != (ssize_t)sizeof head ||
+        (uint64_t)length != sizeof head + (uint64_t)head[0] * head[1])
+        die(path);
+    readings = mmap(NULL, (size_t)length, PROT_READ, MAP_PRIVATE, file, 0);
+    if (readings == MAP_FAILED)
+        die(path);
 }
 
 /* The other end is kept open too, so that a client that closes it does not hang up the line. */
@@ -322,11 +361,14 @@ int main(int argc, char **argv)
             i++, serial = value;
         else if (strcmp(argv[i], "--slots") == 0)
             i++, file = value;
+        else if (strcmp(argv[i], "--readings") == 0)
+            i++, use_readings(value);
         else
             link = NULL, i = argc;
     }
     if (!link || !*link) {
-        fprintf(stderr, "usage: agent (--pty | --tty DEVICE | --tcp [ADDRESS:]PORT | --stdio) [--serial N] [--slots FILE]\n");
+        fprintf(stderr, "usage: agent (--pty | --tty DEVICE | --tcp [ADDRESS:]PORT | --stdio) [--serial N] [--slots FILE] "
+                        "[--readings FILE]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);

@@ -260,7 +260,7 @@ const tinyfl_port *tinyfl_port_start(void)
     peripheral_clock = port.clock == OSCILLATOR ? OSCILLATOR : port.clock / 2;
     uart_start();
     watchdog_start();
-    tinyfl_tick_start();
+    tinyfl_clock_start(port.clock);
     tinyfl_receive_start();
     return &port;
 }

@@ -299,7 +299,7 @@ const tinyfl_port *tinyfl_port_start(void)
     }
     uart_clock = port.clock;
     uart_start();
-    tinyfl_tick_start();
+    tinyfl_clock_start(port.clock);
     tinyfl_receive_start();
     return &port;
 }

@@ -215,7 +215,7 @@ const tinyfl_port *tinyfl_port_start(void)
     bus_clock = port.clock / BUS_DIVIDER;
     uart_start();
     watchdog_start();
-    tinyfl_tick_start();
+    tinyfl_clock_start(port.clock);
     tinyfl_receive_start();
     return &port;
 }

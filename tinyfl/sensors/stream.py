@@ -1,0 +1,59 @@
+"""The streams of simulated devices that have a sensor: recorded readings, through the C of the boards' own source."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.core import U32, TableSource
+from tinyfl.errors import ConfigError
+from tinyfl.sensors.source import HostSource, as_source
+from tinyfl.tasks import Episodes, Split, Task
+
+Readings = Sequence[NDArray[np.void]]
+
+
+class SensedTask:
+    """The ``task``, whose devices from ``first`` on take the samples of their streams from ``source``, as boards do: device
+    ``first`` + i from ``readings[i]``; without readings from what the source computes.
+
+    Raises ConfigError for a source that reads a chip, without readings.
+    """
+
+    def __init__(self, task: Task, source: HostSource, seed: int, readings: Readings | None, first: int) -> None:
+        if readings is None and source.chip:
+            raise ConfigError(
+                f"sensor {source.name} reads a chip, and simulated devices have none. Give their part of the fleet recorded "
+                "readings: readings = FILE"
+            )
+        self.task, self.source, self.seed, self.readings, self.first = task, source, seed, readings, first
+        self.name, self.shape, self.outputs = task.name, task.shape, task.outputs
+        self.loss, self.activation, self.fleet_size = task.loss, task.activation, task.fleet_size
+        self.standardisation = task.standardisation
+
+    def stream(self, devices: U32, round: int, samples: int) -> TableSource:
+        """The samples of each device in a round, as its board takes them."""
+        inputs = int(np.prod(self.shape))
+        parts = [
+            self.source.round(
+                device, round, samples, seed=self.seed, inputs=inputs, outputs=self.outputs,
+                readings=None if self.readings is None else self.readings[device - self.first],
+            )
+            for device in devices.tolist()
+        ]  # fmt: skip
+        return as_source(np.stack([x for x, _ in parts]), np.stack([y for _, y in parts]))
+
+    def episodes(self, split: Split, count: int, shots: int) -> Episodes:
+        """Those of the task."""
+        return self.task.episodes(split, count, shots)
+
+
+def demand_fit(source: Any, task: Task) -> None:
+    """Raises ConfigError if the sensor's samples are not of the task's shape."""
+    sensor = source.sensor
+    if (sensor.inputs, sensor.outputs) != (int(np.prod(task.shape)), task.outputs):
+        raise ConfigError(
+            f"sensor {sensor.name} gives {sensor.words}, and task {task.name} has {int(np.prod(task.shape))} inputs and "
+            f"{task.outputs} outputs. Say --task sensor, which takes the sensor's."
+        )

@@ -1,0 +1,84 @@
+"""What a sensor's boards learn, and how it is measured: on samples of its kind that were recorded (``--task sensor``).
+
+Boards, and simulated devices with readings, learn from their own sensors. Other simulated devices learn from the recorded
+samples of devices that are not held out. Nothing is standardised: a sensor's C file scales its samples.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.core import U32, TableSource
+from tinyfl.data import USUAL, Reading
+from tinyfl.data.reading import read_table
+from tinyfl.errors import ConfigError
+from tinyfl.networks.layers import Activation, Loss, Shape
+from tinyfl.tasks import Episodes, Split
+from tinyfl.tasks.npz import Npz
+from tinyfl.tasks.standard import Standardisation
+
+NAME = "sensor"
+
+
+class SensorTask:
+    """The samples of one sensor: ``recorded``, if there are any, else only their ``shape``, ``outputs`` and ``loss``."""
+
+    name = NAME
+    activation = Activation.leaky_relu
+    fleet_size: int | None = None
+
+    def __init__(self, shape: Shape, outputs: int, loss: Loss, recorded: Npz | None = None) -> None:
+        self.shape, self.outputs, self.loss, self.recorded = shape, outputs, loss, recorded
+        self.standardisation: Standardisation | None = recorded.standardisation if recorded else None
+
+    def stream(self, devices: U32, round: int, samples: int) -> TableSource:
+        """The recorded samples of training devices, each of which several of ``devices`` may share.
+
+        Raises ConfigError without any.
+        """
+        return self._demanded().stream((devices % np.uint32(self._training)).astype(np.uint32), round, samples)
+
+    def episodes(self, split: Split, count: int, shots: int) -> Episodes:
+        """Those of the recorded devices that are held out."""
+        return self._demanded().episodes(split, count, shots)
+
+    def device_names(self, split: Split) -> list[str]:
+        """The names of a split's devices."""
+        return self._demanded().device_names(split)
+
+    @property
+    def _training(self) -> int:
+        size = self._demanded().fleet_size
+        assert size is not None
+        return size
+
+    def _demanded(self) -> Npz:
+        if self.recorded is None:
+            raise ConfigError(
+                "there are no recorded samples for simulated devices or an evaluation. Record some (tinyfl record), and give "
+                "them with --data."
+            )
+        return self.recorded
+
+
+def sensor(data: Path, seed: int, reading: Reading = USUAL) -> SensorTask:
+    """The task of the recorded samples in ``data``, whose x is as the sensor gives it; y is a class, or one-hot.
+
+    Raises DataError as ``Npz`` does.
+    """
+    table = read_table(data, reading)
+    if len(table.x):
+        npz = Npz(table, seed, standardise=False, reading=reading)
+        return SensorTask(npz.shape, npz.outputs, npz.loss, npz)
+    return SensorTask(tuple(table.x.shape[1:]), int(table.y.shape[1]), Loss(table.y.shape[2] - 1))
+
+
+def declared(shape: Shape, outputs: int, loss: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a file of no samples, of a sensor with this shape: y has an axis for the number of its loss."""
+    return {
+        "x": np.zeros((0, *shape), np.float32),
+        "y": np.zeros((0, outputs, loss + 1), np.float32),
+        "device": np.zeros(0, np.int64),
+    }
