@@ -30,13 +30,9 @@ from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
 from tinyfl.link.rates import Rate
-<<<<<<< HEAD
+from tinyfl.link.sensing import Sensor, raise_fault
 from tinyfl.link.transfers import Step, Window, nothing
 from tinyfl.link.wire import FIRST_PATIENCE, Opener, Overtaken, Silent, Wire, WireTransport
-=======
-from tinyfl.link.sensing import Sensor, raise_fault
-from tinyfl.link.wire import Opener, Overtaken, Silent, Wire, WireTransport
->>>>>>> 676547a (Sensors: a board's own source declares its samples, and learns in federated rounds, from recorded readings too)
 
 SENDS = 8
 """Maximum transmissions of a request."""
@@ -350,16 +346,12 @@ class LinkedBoard:
         async with limit(within):
             return await transfers.write(flight or Window(self), block, room, data, each or within)
 
-<<<<<<< HEAD
-    async def _read(self, block: type[Any], flight: Window, first: bytes = b"", size: int | None = None) -> bytes:
-=======
     async def read(self, block: type[Any], first: bytes, size: int, within: float) -> bytes:
         """Reads the rest of ``size`` bytes, which begin with ``first``, by requests ``block``. Raises Corrupt for others."""
         async with limit(within):
-            return await self._read(block, first, size)
+            return await self._read(block, self._window(), first, size)
 
-    async def _read(self, block: type[Any], first: bytes = b"", size: int | None = None) -> bytes:
->>>>>>> 676547a (Sensors: a board's own source declares its samples, and learns in federated rounds, from recorded readings too)
+    async def _read(self, block: type[Any], flight: Window, first: bytes = b"", size: int | None = None) -> bytes:
         """Reads data in blocks, after those in ``first``; ``size`` is the total length, if known."""
         return await transfers.read(flight, block, self.description.buffer, ANSWER_SECONDS, first, size)
 
