@@ -15,7 +15,7 @@ from tinyfl.codecs.down import Down
 from tinyfl.config import resolve
 from tinyfl.core import F32, Engine
 from tinyfl.errors import ConfigError
-from tinyfl.fleet import draw_cohort
+from tinyfl.fleet import PARTS, draw_cohort
 from tinyfl.flower.rounds import Progress
 from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
@@ -240,6 +240,7 @@ def test_emulated_boards_simulated_devices_and_gateways_end_with_the_same_theta(
         alone = tinyfl.simulate(out=tmp_path / f"{up}-native", **settings)
         boards = tinyfl.simulate(out=tmp_path / f"{up}-boards", fleet=mixed, nodes="2", **settings)
         assert boards.result["left_out"] == {}
+        assert tuple(boards.result["line"]) == PARTS
         assert boards.result["theta_sha256"] == alone.result["theta_sha256"]
 
 

@@ -180,57 +180,6 @@ def test_the_page_says_what_went_over_the_line(finished: dict[str, Path]) -> Non
     assert "line in use" not in seen
 
 
-def test_the_page_has_the_measured_seconds_of_boards_and_the_share_of_their_lines(run: Callable[..., Path]) -> None:
-    path = run("sine")
-    find = {"times": 40, "sent": 400, "received": 4000, "seconds": 2.0, "at_rate": 0.5}
-    down = {"times": 40, "sent": 400_000, "received": 4000, "seconds": 40.0, "at_rate": 38.0}
-    change(path, line={"find": find, "down": down})
-    seen = words(page.rebuild(path))
-    assert "in a round to the device from the device time line in use" in seen
-    assert "Finding the board 10 bytes 100 bytes 50 ms 25 %" in seen
-    assert "Weights down 10.0 KB 100 bytes 1.0 s 95 % theta as fp32" in seen
-    assert "In all 10.0 KB 200 bytes 1.1 s 92 % Means over 40 rounds of single boards, measured" in seen
-    change(path, line={"find": find, "down": {**down, "at_rate": None}}, boards=[{"board": "pico", "engine": "unicorn"}])
-    seen = words(page.rebuild(path))
-    assert "Weights down 10.0 KB 100 bytes 1.0 s theta as fp32" in seen
-    assert "Times are the emulators' on this machine" in seen
-    assert "line in use" not in seen
-
-
-def test_the_page_says_how_late_updates_were(run: Callable[..., Path]) -> None:
-    path = run("sine")
-    usual = {
-        "kind": "usual",
-        "devices": 8,
-        "arrivals": 190,
-        "left_out": 0,
-        "weight": 90.0,
-        "staleness": {"0": 100, "3": 85, "4": 5},
-    }
-    slow = {"kind": "<b>", "devices": 4, "arrivals": 10, "left_out": 8, "weight": 10.0, "staleness": {"7": 1, "200": 1}}
-    change(path, staleness=[usual, slow, {**slow, "arrivals": 0, "weight": 0.0, "staleness": {}}])
-    seen = words(page.rebuild(path))
-    assert "How late updates were" in seen
-    assert "usual 8 190 95.0 % 90.0 % 0 3 4 0 <b> 4 10 5.0 % 10.0 % 7 200 200 8 <b> 4 0 0.0 % 0.0 % – – – 8" in seen
-    assert_png((path / "staleness.png").read_bytes())
-
-
-def test_layers_that_never_leave_the_device_are_named(run: Callable[..., Path]) -> None:
-    path = run("sine")
-    change(path, local=["dense-2", "<b>"])
-    assert "weights as fp32; those of dense-2 and <b> never leave the device" in words(page.rebuild(path))
-
-
-def test_a_run_of_before_has_its_bytes_on_the_page(run: Callable[..., Path]) -> None:
-    path = run("sine")
-    result = json.loads((path / "result.json").read_text())
-    for key in ("line_bytes_by_part", "line_bytes_new", "line_bytes_fp32", "line", "local"):
-        del result[key]
-    (path / "result.json").write_text(json.dumps(result))
-    down, up = (html.size(result[f"line_bytes_{way}"] / result["device_rounds"]) for way in ("down", "up"))
-    assert f"to the device from the device In all {down} {up} Means over device-rounds" in words(page.rebuild(path))
-
-
 def test_every_row_of_the_evaluation_is_in_the_table(finished: dict[str, Path]) -> None:
     result = json.loads((finished["digits"] / "result.json").read_text())
     seen = words(finished["digits"])
@@ -243,6 +192,8 @@ def test_hostile_names_stay_text(run: Callable[..., Path]) -> None:
     path = run("classes", "<script>alert(1)<:script>")
     floor = [{**row, "method": "<u>mean</u>"} for row in json.loads((path / "result.json").read_text())["floor"]]
     change(path, network="<u>net</u>", left_out={"<b>late</b>": 3}, verdict="<u>worse</u>", notes=["<u>x</u>"], floor=floor)
+    slow = {"kind": "<u>slow</u>", "devices": 4, "arrivals": 9, "left_out": 1, "weight": 8.0, "staleness": {"0": 8}}
+    change(path, local=["<u>head</u>"], staleness=[slow])
     page.rebuild(path)
     assert not [tag for tag, _ in Tags(text(path)).found if tag in ("script", "u")]
     assert "<b>late</b>" not in text(path)
@@ -380,7 +331,9 @@ def test_numbers_read_as_a_person_writes_them() -> None:
 @pytest.mark.slow
 def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
     run = tinyfl.simulate(task="sine", network="mlp-4", devices=5, rounds=4, tasks=2, out=tmp_path / "run")
+    down = {"times": 8, "sent": 1000, "received": 100, "seconds": 1.0, "at_rate": None}
     boards = [*({"device": i, "board": "mps2-an386"} for i in range(2)), {"device": 2, "port": "/dev/x"}]
-    (run.path / "result.json").write_text(json.dumps({**run.result, "boards": boards}))
+    (run.path / "result.json").write_text(json.dumps({**run.result, "boards": boards, "line": {"down": down}}))
     text = page.rebuild(run.path).read_text()
+    assert "Means over 8 rounds of single boards" in text
     assert "2 simulated, 2 boards mps2-an386, 1 board at a port" in text
