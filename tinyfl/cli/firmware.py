@@ -101,14 +101,22 @@ def emulate(
     link: Annotated[str, typer.Option(help="pty or tcp.")] = "pty",
     toolchain: Compiler = "zig",
     first_id: Annotated[int, typer.Option(help="Id of the first board; the others' follow.")] = 1,
+    source: Annotated[list[Path] | None, typer.Option(help="A C file with sources of samples; may repeat.")] = None,
+    sensor: Annotated[str, typer.Option(help="With --readings: the sensor that took them.")] = "",
+    readings: Annotated[Path | None, typer.Option(help="Recorded readings: each board takes those of one device.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to build. Default: the user's cache.")] = None,
     json: Json = False,
 ) -> None:
     """Run emulated boards with their real firmware, each on its own pty or TCP port, until Ctrl-C."""
     from tinyfl.cli.show import runs as show
     from tinyfl.fleets import emulation
+    from tinyfl.sensors.source import images
 
-    up = emulation.emulate(board, count, engine=engine, link=link, toolchain=toolchain, first=first_id, out=out)
+    taken = images(readings, sensor, source or (), count) if readings else ()
+    up = emulation.emulate(
+        board, count, engine=engine, link=link, toolchain=toolchain, first=first_id, out=out, sources=source or (),
+        readings=taken,
+    )  # fmt: skip
     with up as running, suppress(KeyboardInterrupt):  # from the moment that their addresses are printed
         if json:
             typer.echo(jsonlib.dumps({"boards": [asdict(each) for each in running]}))

@@ -1,6 +1,7 @@
-"""Verbs of boards that are connected: devices, push, monitor, doctor."""
+"""Verbs of boards that are connected: devices, push, record, monitor, doctor."""
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,11 +79,42 @@ def push(
 
 
 @app.command()
+def record(
+    port: Annotated[str, typer.Argument(help="The board's port.")],
+    sensor: Annotated[str, typer.Option(help="The name of its sensor.")],
+    label: Annotated[
+        str, typer.Option(help="What it is meanwhile: a class by name or number. Default: what the board says.")
+    ] = "",
+    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long.")] = 60.0,
+    raw: Annotated[bool, typer.Option("--raw", help="Readings, as the chip gives them, instead of samples.")] = False,
+    device: Annotated[str, typer.Option(help="Whose they are, in the file. Default: the board's id.")] = "",
+    out: Annotated[Path, typer.Option(help="The .npz file; rows are added to those there.")] = Path("recorded.npz"),
+    baud: Baud = 0,
+    json: Json = False,
+) -> None:
+    """Record a board's sensor, as a file that runs take as --data or as readings."""
+    from tinyfl.devices import record as recording
+
+    what = recording.Recorder(sensor, label, seconds, raw, device)
+    done = recording.record(port, what, out, baud=baud)
+    if json:
+        typer.echo(jsonlib.dumps(done.as_json()))
+        return
+    kind = "readings" if raw else "samples"
+    say(f"{done.added:,} {kind} of {plain(done.device)} added to {out}, which has {done.rows:,}")
+    if done.late:
+        say(f"{done.late:,} came after the sensor's deadline; they are kept.")
+    if done.unlabelled:
+        say(f"{done.unlabelled:,} had no label: say what it was with --label NAME.")
+
+
+@app.command()
 def monitor(
     port: Annotated[str, typer.Argument(help="The board's port; or give --id.")] = "",
     id: Annotated[str, typer.Option(help="The board with this id, or the beginning of one, wherever it is.")] = "",
     baud: Baud = 0,
     interval: Annotated[float, typer.Option(help="Seconds between two statuses.")] = 1.0,
+    sensor: Annotated[str, typer.Option(help="Show its sensor of this name too, and what its network makes of it.")] = "",
     file: Inventory = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")] = False,
 ) -> None:
@@ -94,10 +126,10 @@ def monitor(
         print(jsonlib.dumps(entry.as_json()), flush=True)
 
     if json:
-        watching.monitor(port, line, id=id, baud=baud, interval=interval, devices=file)
+        watching.monitor(port, line, id=id, baud=baud, interval=interval, devices=file, sensor=sensor)
         return
     with show.Monitor() as shown:
-        watching.monitor(port, shown.tell, id=id, baud=baud, interval=interval, devices=file)
+        watching.monitor(port, shown.tell, id=id, baud=baud, interval=interval, devices=file, sensor=sensor)
 
 
 @app.command()

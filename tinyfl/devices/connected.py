@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Device:
             "id": self.id or None,
             "baud": self.baud or None,
             "firmware": description.firmware if description else None,
+            "sensors": [asdict(each) for each in description.sensors] if description else None,
             "plan": (description.plan.hex() or None) if description else None,
             "model": (description.model.hex() or None) if description else None,
             "inference": (description.inference.hex() or None) if description else None,

@@ -9,6 +9,7 @@
     usb-location = "1-1.2:1.2"          # its USB socket, to distinguish boards with equal serial numbers
     baud = 921600                       # only if it differs from the manifest's
     manifest = "my-board.toml"          # of a custom board, relative to this file
+    source = "imu.c"                    # the C file of its sensor, relative to this file, for tinyfl flash
 
 The file belongs to the user. Saving updates the port and kind of devices, adds requested tags, and appends new devices; the
 rest stays, including comments and unknown keys.
@@ -39,7 +40,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 @dataclass(frozen=True)
 class Saved:
     """A device in the file: its id in hexadecimal, kind, tags, url and USB serial number of its last port, baud (0: from the
-    manifest), the path of its manifest, and its last USB socket. Empty: not in the file."""
+    manifest), the path of its manifest, its last USB socket, and the C file of its sensor. Empty: not in the file."""
 
     id: str
     board: str = ""
@@ -49,6 +50,7 @@ class Saved:
     baud: int = 0
     manifest: str = ""
     usb_location: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ def manifest(device: Saved, path: Path) -> Path:
     return path.parent / device.manifest
 
 
+def sources(id: str, path: Path | None) -> tuple[Path, ...]:
+    """The C files of the device ``id``'s own sensor, as the file at ``path`` has them (None: DEVICES, if it exists)."""
+    return tuple((path or DEVICES).parent / each.source for each in read_inventory(path) if each.id == id and each.source)
+
+
 def save(found: Sequence[Device], tags: Sequence[str] = (), path: Path | None = None) -> tuple[Saved, ...]:
     """Saves the boards in ``found`` that answered to the file (None: DEVICES), adding ``tags`` to each, and returns them.
 
@@ -285,7 +292,7 @@ def _devices(text: str, path: Path) -> tuple[Saved, ...]:
 def _device(table: Any, where: str) -> Saved:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where} is {table!r:.40}, not a table.")
-    texts = {key: table.get(key, "") for key in ("id", "board", "port", "usb-serial", "manifest", "usb-location")}
+    texts = {key: table.get(key, "") for key in ("id", "board", "port", "usb-serial", "manifest", "usb-location", "source")}
     for key, value in texts.items():
         if not isinstance(value, str) or CONTROL.search(value):
             raise ConfigError(f"{where} has the {key} {value!r:.40}, not a line of text.")
@@ -299,8 +306,9 @@ def _device(table: Any, where: str) -> Saved:
     if not isinstance(baud, int) or isinstance(baud, bool) or not 0 <= baud < 1 << 31:
         raise ConfigError(f"{where} has the baud {baud!r:.40}, not a baud rate.")
     return Saved(
-        id, texts["board"], tuple(tags), texts["port"], texts["usb-serial"], baud, texts["manifest"], texts["usb-location"]
-    )
+        id, texts["board"], tuple(tags), texts["port"], texts["usb-serial"], baud, texts["manifest"], texts["usb-location"],
+        texts["source"],
+    )  # fmt: skip
 
 
 def _saved(device: Device, before: Saved | None, tags: Sequence[str], path: Path) -> Saved:
@@ -311,7 +319,7 @@ def _saved(device: Device, before: Saved | None, tags: Sequence[str], path: Path
     default_baud = speeds(device.port.usb)[0]
     return Saved(
         device.id, plain(board), tuple(dict.fromkeys([*old_tags, *tags])), device.port.url, device.port.serial,
-        0 if device.baud == default_baud else device.baud, own, device.port.location,
+        0 if device.baud == default_baud else device.baud, own, device.port.location, before.source if before else "",
     )  # fmt: skip
 
 
@@ -345,6 +353,7 @@ def _table(device: Saved) -> dict[str, Any]:
         "usb-location": device.usb_location or None,
         "baud": device.baud or None,
         "manifest": device.manifest or None,
+        "source": device.source or None,
     }
 
 

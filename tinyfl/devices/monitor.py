@@ -15,8 +15,9 @@ from typing import Any
 from tinyfl.devices import inventory
 from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, look
 from tinyfl.devices.ports import Port, demand_free, open_ports, port, serial_ports, where
-from tinyfl.errors import ConfigError, Dead, LinkError
-from tinyfl.link.board import BoardState, Description, LinkedBoard, Status
+from tinyfl.errors import ConfigError, Dead, LinkError, Refused, SensorFault
+from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, Status
+from tinyfl.link.sensing import measure, readings, sensor_of
 from tinyfl.system.addresses import real_port
 from tinyfl.system.loop import in_loop
 
@@ -30,7 +31,8 @@ RECONNECT_SECONDS = 0.5
 @dataclass(frozen=True)
 class Line:
     """A line of the monitor, at ``time`` (seconds since 1970): "connected", with the board's description; "status"; "gone",
-    with the reason; or "another board", with the description of a board that answered in place of the monitored one."""
+    with the reason; or "another board", with the description of a board that answered in place of the monitored one. A status
+    may come with a ``reading`` of its sensor, and what its network ``says`` of the next sample."""
 
     time: float
     what: str
@@ -38,6 +40,8 @@ class Line:
     description: Description | None = None
     status: Status | None = None
     detail: str = ""
+    reading: tuple[float, ...] = ()
+    says: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """As plain data: bytes in hexadecimal, the state as its name."""
@@ -46,6 +50,8 @@ class Line:
             line |= {"description": _plain(asdict(self.description))}
         if self.status:
             line |= {"status": {**_plain(asdict(self.status)), "state": state_name(self.status)}}
+        line |= {"reading": list(self.reading)} if self.reading else {}
+        line |= {"says": self.says} if self.says else {}
         return line | ({"detail": self.detail} if self.detail else {})
 
 
@@ -57,8 +63,10 @@ def monitor(
     baud: int = 0,
     interval: float = INTERVAL,
     devices: Path | None = None,
+    sensor: str = "",
 ) -> None:
-    """Monitors the board at the port ``url``, or the board ``id`` at any port, until Ctrl-C, passing each line to ``tell``.
+    """Monitors the board at the port ``url``, or the board ``id`` at any port, and its ``sensor``, if given, until Ctrl-C,
+    passing each line to ``tell``.
 
     Raises ConfigError unless exactly one of ``url`` and ``id`` is given, LinkError if the board does not answer at the start.
     """
@@ -67,10 +75,12 @@ def monitor(
     if not 0.01 <= interval <= 3600:
         raise ConfigError(f"--interval {interval:g} is out of range. Give 0.01 to 3,600 seconds.")
     with suppress(KeyboardInterrupt):
-        in_loop(_watch(url, id, baud, interval, devices, tell))
+        in_loop(_watch(url, id, baud, interval, devices, sensor, tell))
 
 
-async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | None, tell: Callable[[Line], None]) -> None:
+async def _watch(
+    url: str, id: str, baud: int, interval: float, devices: Path | None, sensor: str, tell: Callable[[Line], None]
+) -> None:
     at = port(url, baud) if url else (await _search(id, baud, devices)).port
     try:
         demand_free(at, open_ports())
@@ -82,7 +92,7 @@ async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | 
     while True:
         watched = board.description.id
         try:
-            await _listen(board, at, interval, tell)
+            await _listen(board, at, interval, sensor, tell)
         except LinkError as error:
             tell(Line(time.time(), "gone", at.url, detail=explained(at, error)))
         finally:
@@ -93,11 +103,26 @@ async def _watch(url: str, id: str, baud: int, interval: float, devices: Path | 
         tell(Line(time.time(), "connected" if same else "another board", at.url, description=board.description, detail=why))
 
 
-async def _listen(board: LinkedBoard, at: Port, interval: float, tell: Callable[[Line], None]) -> None:
-    """Reports the board's status until it is lost; then raises LinkError."""
+async def _listen(board: LinkedBoard, at: Port, interval: float, sensor: str, tell: Callable[[Line], None]) -> None:
+    """Reports the board's status, and its sensor's values, until it is lost; then raises LinkError."""
     while True:
-        tell(Line(time.time(), "status", at.url, status=await board.status()))
+        line = Line(time.time(), "status", at.url, status=await board.status())
+        tell(await _sensed(board, sensor, line) if sensor else line)
         await asyncio.sleep(interval)
+
+
+async def _sensed(board: LinkedBoard, name: str, line: Line) -> Line:
+    """``line`` with a reading of the sensor and, if the board has weights for it, what its network says; or why not."""
+    try:
+        sensor = sensor_of(board, name)
+        values = (await readings(board, sensor, 1, WORK_SECONDS))["values"][0]
+        line = replace(line, reading=tuple(values.tolist()))
+        if line.status and line.status.state in (BoardState.ready, BoardState.learnt):
+            best = (await measure(board, name, WORK_SECONDS)).best
+            line = replace(line, says=sensor.labels[best] if best < len(sensor.labels) else str(best))
+    except (Refused, SensorFault) as error:
+        line = replace(line, detail=str(error))
+    return line
 
 
 async def _reconnect(first: Port, id: bytes | None) -> tuple[LinkedBoard, Port]:

@@ -21,6 +21,7 @@ from tinyfl.flash.targets import Absent, FlashSelection, Found, Target
 from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.fleets import emulation
+from tinyfl.link import SINE
 from tinyfl.link.board import Description
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.loop import in_loop
@@ -242,7 +243,9 @@ class _Flash:
                 f"written. Give another port, or --board {target.described.board}."
             )
         demand_method(target.board, self._job.method)
-        firmware = await self._firmware(target.board)
+        sources = self._job.sources or (inventory.sources(target.described.id.hex(), self._devices) if target.described else ())
+        self._demand_no_loss(target, sources)
+        firmware = await self._firmware(target.board, sources)
         outcome = replace(outcome, firmware=firmware.version)
         if target.described and not difference(target.described, firmware) and not self._job.force:
             return replace(outcome, what=UP_TO_DATE)
@@ -255,11 +258,22 @@ class _Flash:
         except (TinyflError, OSError) as error:
             return replace(outcome, detail=str(error))
 
-    def _firmware(self, board: Board) -> asyncio.Task[Firmware]:
-        """Builds the firmware once for all boards of a kind."""
-        if board.name not in self._builds:
-            self._builds[board.name] = asyncio.create_task(asyncio.to_thread(_build, board, self._job))
-        return self._builds[board.name]
+    def _demand_no_loss(self, target: Target, sources: Sequence[Path]) -> None:
+        """Raises FlashError for a board with a source of its own, over which plain firmware would be written unasked."""
+        own = [name for name in (target.described.sources if target.described else ()) if name != SINE]
+        if own and not sources and not self._job.force:
+            raise FlashError(
+                f"its firmware has the source {', '.join(own)}, which plain firmware would overwrite. Nothing was written. "
+                "Give its C file: --source FILE.c, or source = FILE.c in devices.toml; or --force to lose it."
+            )
+
+    def _firmware(self, board: Board, sources: tuple[Path, ...]) -> asyncio.Task[Firmware]:
+        """Builds the firmware once for all boards of a kind that have the same sources."""
+        key = "\0".join([board.name, *map(str, sources)])
+        if key not in self._builds:
+            job = replace(self._job, sources=sources)
+            self._builds[key] = asyncio.create_task(asyncio.to_thread(_build, board, job))
+        return self._builds[key]
 
     def _reserve(self, way: Way, outcome: FlashResult) -> None:
         """Raises FlashError if another board is already assigned to the same place."""

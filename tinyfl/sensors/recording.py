@@ -1,7 +1,7 @@
 """Recorded readings of sensors: a table as any of a user's data (tinyfl.data), with a row for each reading.
 
 A row's x is the reading's values, its y the label, and its device the board that took it; rows of a device are in the order of
-time. A label is a class by name or number; an empty text, or a number below 0, is none.
+time. A label is a class by its name or number in the sensor's C file; an empty text, or a number below 0, is none.
 """
 
 import struct
@@ -18,21 +18,20 @@ from tinyfl.data import Table
 from tinyfl.data.devices import owners
 from tinyfl.data.reading import read_table
 from tinyfl.errors import DataError
+from tinyfl.errors.words import plain
 from tinyfl.link.sensing import Sensor
 
 
 @dataclass(frozen=True)
 class Recording:
     """Readings of ``devices``, by name in ascending order: the values (readings, channels) and the class int32 (readings,), -1
-    for none, of all, and each one's ``owner``, an index into ``devices``. ``classes`` are the names of the labels' classes;
-    none if y has numbers, which are then as they are."""
+    for none, of all, and each one's ``owner``, an index into ``devices``."""
 
     source: str
     values: NDArray[Any]
     labels: I32
     owner: NDArray[np.int64]
     devices: NDArray[Any]
-    classes: tuple[str, ...] = ()
 
     def of(self, device: int, sensor: Sensor) -> NDArray[np.void]:
         """The readings of ``devices[device]``, as the board has them: an array of ``sensor.reading``."""
@@ -70,24 +69,35 @@ def recording_of(table: Table, sensor: Sensor) -> Recording:
         raise DataError(f"{table.source}: x is not all finite numbers. Leave such rows out.")
     if kind[0].kind == "i" and ((np.abs(values) > np.iinfo(np.int16).max).any() or (values % 1).any()):
         raise DataError(f"{table.source}: x is not all whole numbers of 16 bits, as readings of {sensor.name} are. Round them.")
-    labels, classes = _labels(table)
-    return Recording(table.source, values.astype(kind[0]), labels, owner, names, classes)
+    return Recording(table.source, values.astype(kind[0]), _labels(table, sensor), owner, names)
 
 
-def _labels(table: Table) -> tuple[I32, tuple[str, ...]]:
+def _labels(table: Table, sensor: Sensor) -> I32:
+    """The rows' classes, by the names that the sensor gives them, or in their order if it gives none."""
     y = np.asarray(table.y)
     if y.ndim != 1:
         raise DataError(f"{table.source}: y is {y.shape}, and readings have one label each. Give a class by name or number.")
     if y.dtype.kind in "US":
         text = y.astype(str)
-        classes = np.unique(text[text != ""])
-        numbers = np.where(text == "", -1, np.searchsorted(classes, text)).astype(np.int32)
-        return numbers, tuple(classes.tolist())
+        found = np.unique(text[text != ""]).tolist()
+        names = list(sensor.labels or found)
+        if unknown := [each for each in found if each not in names]:
+            raise DataError(
+                f"{table.source}: y has the label {plain(unknown[0], 40)}, which is none of {sensor.name}'s: "
+                f"{', '.join(names)}. Write it as one of them, or leave such rows out."
+            )
+        if len(names) > sensor.outputs:
+            raise DataError(
+                f"{table.source}: y has {len(names)} labels, and {sensor.name} {sensor.outputs} outputs. Name them in its "
+                ".labels, or leave some out."
+            )
+        order = {name: number for number, name in enumerate(names)}
+        return np.array([order.get(each, -1) for each in text.tolist()], np.int32)
     with np.errstate(invalid="ignore"):
         number = np.where(np.isnan(y), -1, y) if y.dtype.kind == "f" else y
     if y.dtype.kind not in "iuf" or (number % 1).any() or (np.abs(number) >= 1 << 31).any():
         raise DataError(f"{table.source}: y is neither texts nor whole numbers. Give each reading's class by name or number.")
-    return number.astype(np.int32), ()
+    return number.astype(np.int32)
 
 
 def image(readings: NDArray[np.void]) -> bytes:

@@ -17,7 +17,7 @@ from tinyfl.data import Table
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.link.sensing import UNLABELLED, Sensor, names_in, raise_fault
 from tinyfl.networks.layers import Loss
-from tinyfl.sensors.recording import Recording
+from tinyfl.sensors.recording import Recording, image, read_recording, shares
 from tinyfl.system.files import private_folder
 
 MAX_DEVICES = 1000
@@ -192,6 +192,20 @@ class HostSource:
             found.append(each)
             at += ctypes.sizeof(_Source)
         return found
+
+
+def images(path: Path, name: str, sources: Sequence[Path], count: int) -> list[bytes]:
+    """The readings in the file at ``path``, of the sensor ``name`` of ``sources``, for the memory of ``count`` emulated boards.
+
+    Raises ConfigError without a name or its source, DataError for other readings or too few devices.
+    """
+    if not name:
+        raise ConfigError("--readings are of a sensor: say which, with --sensor NAME.")
+    source = HostSource(sources, name)
+    try:
+        return [image(each) for each in shares(read_recording(path, source.sensor), source.sensor, count)]
+    finally:
+        source.close()
 
 
 def as_source(x: F32, y: F32) -> TableSource:

@@ -38,7 +38,7 @@ def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[st
             known = tags.get(each.id)
             cells = [
                 each.port.url,
-                _kinds(each) + (f"\n{each.description.firmware}" if each.description else ""),
+                _kinds(each) + _firmware(each),
                 each.id + (f"\n{' '.join(known.tags)}" if known else ""),
                 "\n".join(map(_hash, (each.description.model, each.description.inference))) if each.description else "",
             ]
@@ -58,6 +58,13 @@ def devices(found: "Sequence[Device]", probes: "Sequence[Probe]", tags: "dict[st
         console.print(table)
     if any(each.state == "unknown" for each in found):
         console.print("unknown: matches no board's USB ids and was not contacted; --port NAME contacts it.")
+
+
+def _firmware(device: "Device") -> str:
+    """The firmware's version, and its sensors, on lines of their own."""
+    described = device.description
+    lines = [described.firmware, *(f"{each.name}: {each.words}" for each in described.sensors)] if described else []
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _kinds(device: "Device") -> str:
@@ -127,6 +134,7 @@ class Monitor:
         self._status: Status | None = None
         self._state, self._style = "", "dim"
         self._clock = time.localtime()
+        self._sensed = ""
 
     def __enter__(self) -> "Monitor":
         if self._live:
@@ -140,7 +148,7 @@ class Monitor:
     def tell(self, message: "Line") -> None:
         """Shows the next message."""
         self._description, self._status = message.description or self._description, message.status
-        self._clock = time.localtime(message.time)
+        self._clock, self._sensed = time.localtime(message.time), _sensed(message)
         if message.what != "status":
             self._style = "bold red" if message.what == "another board" else "dim"
             at = f"{message.port} {message.what}"
@@ -155,7 +163,7 @@ class Monitor:
     def _line(self, message: "Line") -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(message.time))
         if message.status:
-            return f"{clock} {_status_line(message.status)}"
+            return f"{clock} {_status_line(message.status)}{_sensed(message)}"
         who = f" {message.description.board} {message.description.id.hex()}" if message.description else ""
         firmware = f", firmware {message.description.firmware}" if message.description else ""
         return f"{clock} {message.port} {message.what}{who}{firmware}{': ' + message.detail if message.detail else ''}"
@@ -168,11 +176,22 @@ class Monitor:
             described = self._description
             table.add_row("board", f"{described.board} {described.id.hex()}")
             table.add_row("firmware", described.firmware + (f", {described.clock / 1e6:g} MHz" if described.clock else ""))
+            for sensor in described.sensors:
+                table.add_row("sensor", f"{sensor.name}: {sensor.words}")
             table.add_row("arena", f"{described.arena:,} bytes")
             table.add_row("committed", f"model {_hash(described.model)}, int8 {_hash(described.inference)}")
         if self._status:
-            table.add_row(time.strftime("%H:%M:%S", self._clock), _status_line(self._status))
+            table.add_row(time.strftime("%H:%M:%S", self._clock), _status_line(self._status) + self._sensed)
         return Group(table, Text(self._state, self._style), Text("Ctrl-C ends.", "dim"))
+
+
+def _sensed(line: "Line") -> str:
+    """A line's reading, what the network says, or why there is none; empty without a sensor."""
+    values = " ".join(f"{value:g}" for value in line.reading)
+    parts = [f"reading {values}"] if values else []
+    parts += [f"says {line.says}"] if line.says else []
+    parts += [line.detail] if line.status and line.detail else []
+    return "".join(f" · {part}" for part in parts)
 
 
 def _status_line(status: "Status") -> str:

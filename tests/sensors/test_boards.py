@@ -1,0 +1,106 @@
+"""Recording and watching a board's sensor, and keeping its source when it is flashed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from imu import write_readings, write_source
+
+from tinyfl.cli import app
+from tinyfl.devices.monitor import Line, monitor
+from tinyfl.devices.record import Recorder, record
+from tinyfl.errors import ConfigError, DataError, Refused
+from tinyfl.fleets import emulation
+from tinyfl.sensors.source import HostSource, images
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("imu")
+    return write_source(folder / "imu.c"), write_readings(folder / "readings.npz", people=2)
+
+
+@pytest.fixture(scope="module")
+def url(files: tuple[Path, Path]) -> Iterator[str]:
+    source, readings = files
+    with emulation.emulate("posix", link="tcp", sources=[source], readings=images(readings, "imu", [source], 1)) as (board,):
+        yield board.url
+
+
+def test_recorded_readings_come_as_they_are_and_samples_as_the_c_file_makes_them(
+    tmp_path: Path, url: str, files: tuple[Path, Path]
+) -> None:
+    source, taken = files
+    raw = record(url, Recorder("imu", seconds=0.2, raw=True, device="me"), tmp_path / "raw.npz")
+    held, first = np.load(tmp_path / "raw.npz"), np.load(taken)
+    assert (raw.added, raw.rows, set(held["device"])) == (len(held["x"]), len(held["x"]), {"me"})
+    rows = min(raw.added, 360)
+    np.testing.assert_array_equal(held["x"][:rows], first["x"][:rows])
+    np.testing.assert_array_equal(held["y"][:rows], first["y"][:rows])
+    record(url, Recorder("imu", "walk", 0.1, raw=True), tmp_path / "raw.npz")
+    more = np.load(tmp_path / "raw.npz")
+    assert (more["y"][raw.added :] == "walk").all()
+    done = record(url, Recorder("imu", seconds=0.2), tmp_path / "samples.npz")
+    samples = np.load(tmp_path / "samples.npz")
+    assert samples["x"].shape == (done.added, 10, 3)
+    assert (samples["y"].sum(axis=1) == 1).all()
+    host = HostSource([source], "imu")
+    assert host.sensor.shape == samples["x"].shape[1:]
+    host.close()
+
+
+def test_a_recording_that_makes_no_sense_is_refused_with_a_word(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="has the labels rest, shake, walk, and no label run"):
+        record(url, Recorder("imu", "run", 0.1), tmp_path / "a.npz")
+    with pytest.raises(Refused, match="no sensor called gps; it has imu"):
+        record(url, Recorder("gps", "", 0.1), tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", x=np.zeros((1, 2)), y=["rest"], device=["me"])
+    with pytest.raises(ConfigError, match="Give another --out"):
+        record(url, Recorder("imu", "", 0.1, raw=True), tmp_path / "b.npz")
+
+
+def test_the_monitor_shows_live_values(url: str) -> None:
+    lines: list[Line] = []
+
+    def tell(line: Line) -> None:
+        lines.append(line)
+        if line.status:
+            raise KeyboardInterrupt
+
+    monitor(url, tell, sensor="imu")
+    assert lines[0].description
+    assert [each.name for each in lines[0].description.sensors] == ["imu"]
+    assert len(lines[-1].reading) == 3
+    assert "reading" in json.dumps(lines[-1].as_json())
+
+
+def test_devices_lists_sensors_with_shape_type_and_rate(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app(["devices", "--port", url, "--json"], standalone_mode=False)
+    (sensor,) = next(each for each in json.loads(capsys.readouterr().out)["devices"] if each["port"] == url)["sensors"]
+    assert sensor == {
+        "name": "imu", "type": "int16", "channels": 3, "rate": 1000.0, "shape": [10, 3], "outputs": 3, "loss": 1, "deadline": 0,
+        "labels": ["rest", "shake", "walk"],
+    }  # fmt: skip
+    app(["devices", "--port", url], standalone_mode=False)
+    assert "imu: int16 x 3 at 1000 Hz" in " ".join(capsys.readouterr().out.split())
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"x": np.zeros((4, 2))}, "a reading of imu has 3"),
+    ({"y": ["rest", "run", "", ""]}, "the label run, which is none of imu's"),
+    ({"x": np.full((4, 3), 0.5)}, "not all whole numbers of 16 bits"),
+    ({"device": np.zeros(4)}, "readings of 1 devices, and 2 boards"),
+]
+
+
+@pytest.mark.parametrize(("change", "word"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_readings_that_are_not_the_sensors_are_refused(
+    tmp_path: Path, files: tuple[Path, Path], change: dict[str, Any], word: str
+) -> None:
+    arrays = {"x": np.zeros((4, 3)), "y": ["rest", "", "walk", ""], "device": np.arange(4) % 2, **change}
+    np.savez(tmp_path / "readings.npz", **arrays)
+    with pytest.raises(DataError, match=word):
+        images(tmp_path / "readings.npz", "imu", [files[0]], 2)
