@@ -278,3 +278,20 @@ def test_boards_that_are_not_flashed_are_refused(workbench: Workbench) -> None:
         run.flash(FlashSelection((boards.load("mps2-an386"),)))
     with pytest.raises(ConfigError, match="microbit-v2 has no flash method 'bossac'; its manifest has copy, pyocd"):
         run.flash(FlashSelection((MICROBIT,)), Job(method="bossac"))
+
+
+def test_a_boards_own_source_is_not_flashed_over_unasked(workbench: Workbench) -> None:
+    own, plain = FakeBoard(b"\xab\1", "nucleo-f401re"), FakeBoard(b"\xab\2", "nucleo-f401re")
+    own.sources = ("imu", "sine")
+    for number, board in enumerate((own, plain)):
+        workbench.plug(f"ttyACM{number}", board, usb=NUCLEO, serial=f"066{number}")
+    openocd = workbench.tool("openocd")
+    openocd.writes(lambda argv: takes(own if "0660" in str(argv) else plain)(argv))  # type: ignore[operator]
+    kept, done = sorted(run.flash(FlashSelection((F401,), everything=True)), key=lambda each: each.id)
+    assert (kept.what, done.what, own.firmware, plain.firmware) == (FAILED, FLASHED, OLD, VERSION)
+    assert "has the source imu" in kept.detail and "source = FILE.c in devices.toml" in kept.detail
+    Path("imu.c").write_text("/* the C file of its sensor */")
+    Path("devices.toml").write_text('[[device]]\nid = "ab01"\nboard = "nucleo-f401re"\nsource = "imu.c"\n')
+    assert [each.what for each in run.flash(FlashSelection((F401,), everything=True)) if each.id == "ab01"] == [FLASHED]
+    own.firmware = OLD
+    assert all(each.done for each in run.flash(FlashSelection((F401,), everything=True), Job(force=True)))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from imu import write_readings, write_source
 
+import tinyfl
 from tinyfl.cli import app
 from tinyfl.devices.monitor import Line, monitor
 from tinyfl.devices.record import Recorder, record
@@ -104,3 +105,21 @@ def test_readings_that_are_not_the_sensors_are_refused(
     np.savez(tmp_path / "readings.npz", **arrays)
     with pytest.raises(DataError, match=word):
         images(tmp_path / "readings.npz", "imu", [files[0]], 2)
+
+
+def test_a_run_is_measured_on_the_boards_own_samples_which_stay_there(
+    tmp_path: Path, url: str, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, readings = files
+    people = write_readings(tmp_path / "people.npz")
+    tinyfl.simulate(
+        out=tmp_path / "run", task="sensor", sensor="imu", source=source, data=people, network="mlp-6", rounds=300, samples=10,
+        rate=0.05, shots=3, tasks=20, page=False, fleet=[{"native": 2, "readings": str(readings)}], cohort=2,
+    )  # fmt: skip
+    words = ["evaluate", str(tmp_path / "run"), "--port", url, "--sensor", "imu", "--samples", "40", "--json"]
+    app(words, standalone_mode=False)
+    plain, adapted = json.loads(capsys.readouterr().out)["boards"]
+    assert (plain["shots"], adapted["shots"], plain["samples"]) == (0, 10, 40)
+    assert plain["accuracy"] > 0.5
+    with pytest.raises(ConfigError, match="needs both"):
+        app(words[:4], standalone_mode=False)

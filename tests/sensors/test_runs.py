@@ -119,8 +119,8 @@ def test_what_is_missing_is_said_before_the_first_round(tmp_path: Path, source: 
             tinyfl.simulate(out=tmp_path / "run", **{**SETTINGS, "source": source, **changes})
 
     board = {"board": "posix", "readings": str(readings)}
-    refused("give its C file, --source", source=(), fleet=[board])
+    refused("Record some, and give them with --data: tinyfl record", fleet=[board])
     refused("without its C file: give --source", source=(), data=str(readings), fleet=[board])
-    refused("no source is called 'gps'", sensor="gps", fleet=[board])
-    refused("source sine declares no sensor", sensor="sine", fleet=[board])
+    refused("no source is called 'gps'", sensor="gps", data=str(readings), fleet=[board])
+    refused("source sine declares no sensor", sensor="sine", data=str(readings), fleet=[board])
     refused("say which, with --sensor NAME", sensor="", data=str(readings), fleet=[board])

@@ -1,7 +1,7 @@
 """Verbs of learning: run and simulate, evaluate, adapt, metrics, report."""
 
 import json as jsonlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,14 +133,20 @@ def evaluate(
         str | None,
         typer.Option(metavar="MODULE:CLASS", help="The run's algorithm, if it is code of your own that says how to adapt."),
     ] = None,
+    port: Annotated[list[str] | None, typer.Option(help="Measure on the board's own sensor at this port; may repeat.")] = None,
+    sensor: Annotated[str, typer.Option(help="With --port: the sensor's name.")] = "",
+    samples: Annotated[int, typer.Option(min=1, max=100_000, help="With --port: samples of the sensor to measure on.")] = 50,
     out: Annotated[Path | None, typer.Option(help="Write the JSON here too.")] = None,
     json: Json = False,
 ) -> None:
-    """Evaluate a finished run again, with other shots, devices or data. The run stays as it is."""
+    """Evaluate a finished run again: with other shots, devices or data, or on boards' own sensors. The run stays as it is."""
     from tinyfl.cli.show import runs as show
     from tinyfl.runs.reevaluation import evaluate as run_evaluation
     from tinyfl.system.files import write_whole
 
+    if port or sensor:
+        _on_sensors(run, port or (), sensor, min(shots or [10]), samples, out, json)
+        return
     result = show.with_bar(
         "evaluating",
         lambda tick: run_evaluation(
@@ -153,6 +159,29 @@ def evaluate(
         typer.echo(jsonlib.dumps(result))
     else:
         show.evaluation(result)
+
+
+def _on_sensors(
+    run: Path, ports: Sequence[str], sensor: str, shots: int, samples: int, out: Path | None, as_json: bool
+) -> None:
+    """Evaluates ``run`` on boards' own sensors."""
+    from tinyfl.devices.own_samples import on_own_samples
+    from tinyfl.system.files import write_whole
+
+    if not ports or not sensor:
+        raise ConfigError("an evaluation on boards' own samples needs both: --port PORT and --sensor NAME.")
+    result = on_own_samples(run, ports, sensor, shots=shots, samples=samples)
+    if out is not None:
+        write_whole(out, f"{jsonlib.dumps(result, indent=2)}\n".encode())
+    if as_json:
+        typer.echo(jsonlib.dumps(result))
+        return
+    for row in result["boards"]:
+        learnt = f"after {row['shots']} shots" if row["shots"] else "as it is"
+        say(
+            f"{row['board']} {learnt}: {100 * row['accuracy']:.1f} % of {row['samples']} labelled samples right, loss "
+            f"{row['loss']:.4g}"
+        )
 
 
 @app.command()

@@ -5,10 +5,8 @@ samples of devices that are not held out. Nothing is standardised: a sensor's C 
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyfl.core import U32, TableSource
 from tinyfl.data import USUAL, Reading
@@ -23,7 +21,7 @@ NAME = "sensor"
 
 
 class SensorTask:
-    """The samples of one sensor: ``recorded``, if there are any, else only their ``shape``, ``outputs`` and ``loss``."""
+    """The samples of one sensor: ``recorded``, or at a gateway only their ``shape``, ``outputs`` and ``loss``."""
 
     name = NAME
     activation = Activation.leaky_relu
@@ -68,17 +66,5 @@ def sensor(data: Path, seed: int, reading: Reading = USUAL) -> SensorTask:
 
     Raises DataError as ``Npz`` does.
     """
-    table = read_table(data, reading)
-    if len(table.x):
-        npz = Npz(table, seed, standardise=False, reading=reading)
-        return SensorTask(npz.shape, npz.outputs, npz.loss, npz)
-    return SensorTask(tuple(table.x.shape[1:]), int(table.y.shape[1]), Loss(table.y.shape[2] - 1))
-
-
-def declared(shape: Shape, outputs: int, loss: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a file of no samples, of a sensor with this shape: y has an axis for the number of its loss."""
-    return {
-        "x": np.zeros((0, *shape), np.float32),
-        "y": np.zeros((0, outputs, loss + 1), np.float32),
-        "device": np.zeros(0, np.int64),
-    }
+    npz = Npz(read_table(data, reading), seed, standardise=False, reading=reading)
+    return SensorTask(npz.shape, npz.outputs, npz.loss, npz)

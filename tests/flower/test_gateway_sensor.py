@@ -1,0 +1,46 @@
+"""A gateway's boards learn from their own sensors, as simulated devices on the same readings do."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Error, MessageType, RecordDict
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sensors"))
+from imu import write_readings, write_source  # noqa: E402
+
+from tinyfl.algorithms import Inner  # noqa: E402
+from tinyfl.config.roster import Part  # noqa: E402
+from tinyfl.deployment.gateway import Gateway  # noqa: E402
+from tinyfl.fleets.assembly import opened  # noqa: E402
+from tinyfl.flower.allowed import read_allowed  # noqa: E402
+from tinyfl.flower.messages import instructions, network_record, theta_record  # noqa: E402
+from tinyfl.flower.settings import to_run_config  # noqa: E402
+from tinyfl.networks import network  # noqa: E402
+from tinyfl.networks.layers import Activation, Loss  # noqa: E402
+
+NET = network("mlp-4", (10, 3, 1), 3, Loss.softmax_cross_entropy, Activation.relu)
+THETA = NET.initial_weights(3)
+
+
+@pytest.mark.slow
+def test_sums_of_two_gateways_with_boards_are_that_of_simulated_devices(tmp_path: Path) -> None:
+    source, readings = write_source(tmp_path / "imu.c"), str(write_readings(tmp_path / "readings.npz"))
+    content = RecordDict({"arrays": theta_record(THETA), "network": network_record(NET)})
+    content["config"] = instructions(Inner(samples=5, rate=0.05), cohort=4, fleet_size=4, seed=1, round=2, exact=True)
+    config = to_run_config({"task": "sensor", "sensor": "imu", "seed": 1, "data": "/where/the/coordinator/is.npz"})
+
+    def said(part: Part, first: int) -> Any:
+        with opened([part], first, [source]) as site, closing(Gateway("lab", site, read_allowed(), tell=print)) as gateway:
+            reply = gateway(MessageType.TRAIN, content, config)
+        assert not isinstance(reply, Error)
+        return np.frombuffer(reply.array_records["arrays"]["sum"].data, "<i8")
+
+    kind = {"sensor": "imu", "readings": readings}
+    boards = [said(Part(board="posix", count=2, **kind), first) for first in (0, 2)]
+    native = [said(Part(native=2, **kind), first) for first in (0, 2)]
+    np.testing.assert_array_equal(boards, native)
+    assert (boards[0] != boards[1]).any()

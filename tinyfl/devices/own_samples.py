@@ -1,0 +1,73 @@
+"""How well a run's model does on connected boards' own samples: those of their sensor, which stay on the board."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tinyfl.algorithms import Inner
+from tinyfl.devices.connected import connect, explained
+from tinyfl.devices.ports import demand_free, open_ports, port
+from tinyfl.errors import LinkError
+from tinyfl.link.board import WORK_SECONDS, LinkedBoard, Round, floats
+from tinyfl.link.sensing import measure
+from tinyfl.runs.adaptation import Initialisation
+from tinyfl.system.loop import in_loop
+
+
+@dataclass(frozen=True)
+class Own:
+    """A board's result on ``samples`` labelled samples of its sensor, of ``taken``, after it learnt from ``shots`` of them: the
+    mean loss, and the share whose largest output was right."""
+
+    board: str
+    port: str
+    shots: int
+    samples: int
+    taken: int
+    loss: float
+    accuracy: float
+
+
+def on_own_samples(run: Path, urls: Sequence[str], sensor: str, *, shots: int, samples: int) -> dict[str, Any]:
+    """Measures the model of ``run`` on the ``sensor`` of each of the boards at ``urls``: as it is, and after the board learnt
+    from ``shots`` samples one by one. Nothing is committed to flash.
+
+    Raises LinkError if a board does not answer, SensorFault if its sensor gives nothing to measure on.
+    """
+    learnt = Initialisation.load(run)
+    learnt.demand_whole(run)
+    rows = [in_loop(_board(url, learnt, sensor, shots, samples)) for url in urls]
+    return {"run": str(run), "sensor": sensor, "boards": [asdict(row) for each in rows for row in each]}
+
+
+async def _board(url: str, learnt: Initialisation, sensor: str, shots: int, samples: int) -> list[Own]:
+    at = port(url)
+    try:
+        demand_free(at, open_ports())
+        board, _ = await connect(at)
+    except LinkError as error:
+        raise type(error)(explained(at, error)) from error
+    try:
+        await board.put_plan(learnt.network.plan.bytes)
+        rows = []
+        for adapted in dict.fromkeys((0, shots)):
+            await board.put_weights(learnt.theta)
+            if adapted:
+                inner = Inner(samples=adapted, rate=learnt.rate("stream", adapted), clip=learnt.clip)
+                base = sha256(floats(learnt.theta)).digest()
+                await board.train(Round(0, 0, 0, inner.to_bytes(), base, sensor), WORK_SECONDS * max(1, adapted))
+            rows.append(await _measured(board, url, sensor, adapted, samples))
+        return rows
+    finally:
+        await board.close()
+
+
+async def _measured(board: LinkedBoard, url: str, sensor: str, shots: int, samples: int) -> Own:
+    # Recorded readings, if it has some, begin again, so that a second evaluation is the same.
+    found = [await measure(board, sensor, WORK_SECONDS, None if number else 0) for number in range(samples)]
+    labelled = [each for each in found if each.labelled]
+    count = max(len(labelled), 1)
+    loss, right = sum(each.loss for each in labelled) / count, sum(each.right for each in labelled) / count
+    return Own(board.description.id.hex(), url, shots, len(labelled), samples, loss, right)
