@@ -10,17 +10,17 @@ import pytest
 from flwr.app import Error, MessageType, RecordDict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sensors"))
-from imu import write_readings, write_source  # noqa: E402
+from imu import write_readings, write_source
 
-from tinyfl.algorithms import Inner  # noqa: E402
-from tinyfl.config.roster import Part  # noqa: E402
-from tinyfl.deployment.gateway import Gateway  # noqa: E402
-from tinyfl.fleets.assembly import opened  # noqa: E402
-from tinyfl.flower.allowed import read_allowed  # noqa: E402
-from tinyfl.flower.messages import instructions, network_record, theta_record  # noqa: E402
-from tinyfl.flower.settings import to_run_config  # noqa: E402
-from tinyfl.networks import network  # noqa: E402
-from tinyfl.networks.layers import Activation, Loss  # noqa: E402
+from tinyfl.algorithms import Inner
+from tinyfl.config.roster import Part
+from tinyfl.deployment.gateway import Gateway
+from tinyfl.fleets.assembly import opened
+from tinyfl.flower.allowed import read_allowed
+from tinyfl.flower.messages import instructions, network_record, theta_record
+from tinyfl.flower.settings import to_run_config
+from tinyfl.networks import network
+from tinyfl.networks.layers import Activation, Loss
 
 NET = network("mlp-4", (10, 3, 1), 3, Loss.softmax_cross_entropy, Activation.relu)
 THETA = NET.initial_weights(3)
