@@ -250,6 +250,14 @@ def test_the_page_on_firmware_builds_a_source_from_which_a_board_learns() -> Non
     assert Path("build/firmware/stm32f405/stm32f405.elf").is_file()
     losses = session(page)["losses"]
     assert losses[-1] < 0.1 * losses[0]
+    (run,) = (words for words in words_of("docs/firmware.md", "run") if "imu.toml" in words)
+    run_quickly(run)
+    fleet = Path("imu.toml").read_text().replace('board = "mps2-an386"\ncount = 4', "native = 4")
+    Path("native.toml").write_text(fleet)
+    native = tinyfl.simulate(config="native.toml", source="imu.c", tasks=20, page=False)
+    emulated = json.loads(Path("runs/imu/result.json").read_text())
+    assert native.result["theta_sha256"] == emulated["theta_sha256"]
+    assert native.evaluation[0]["accuracy"] > 0.9 > native.baseline[0]["accuracy"]
 
 
 def test_the_page_on_boards_has_every_key_of_a_manifest() -> None:

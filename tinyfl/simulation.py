@@ -43,7 +43,7 @@ from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.tables import as_csv, evaluation_rows, joined, line_of
 from tinyfl.runs.validation import validator
 from tinyfl.sampling import Sampler, sampler, told
-from tinyfl.sensors.run import sensed
+from tinyfl.sensors.run import live, sensed
 from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.sizes import read_size
@@ -284,7 +284,7 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
         demand_for_boards(algorithm.inner(0))
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
-    more = *restated(config), *told(config.sampling, config.embedding), *in_real_time(config)
+    more = *restated(config), *told(config.sampling, config.embedding), *in_real_time(config), *live(config.parts)
     learner = replace(learner, notes=(*learner.notes, *more))
     chooses = sampler(
         config.sampling, config.embedding, task=learner.task, samples=algorithm.inner(0).samples, seed=config.seed,

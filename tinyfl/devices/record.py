@@ -22,6 +22,8 @@ BATCH_SECONDS = 0.5
 """Readings of so much time are asked for at once."""
 
 MARGIN_SECONDS = 10.0
+MOST = 1000
+"""Readings of a sensor that declares no rate."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,12 @@ async def _readings(
     board: LinkedBoard, sensor: Sensor, number: int | None, seconds: float, tell: Callable[[float], None]
 ) -> tuple[NDArray[Any], NDArray[Any], int, int]:
     began, parts = time.monotonic(), list[NDArray[Any]]()
-    while (done := time.monotonic() - began) < seconds:
+    left = max(1, round(seconds * sensor.rate)) if sensor.rate else MOST  # recorded ones come at any speed
+    while left > 0 and (done := time.monotonic() - began) < seconds + MARGIN_SECONDS:
         tell(done)
-        most = max(1, int(sensor.rate * min(BATCH_SECONDS, seconds - done)))
+        most = min(left, max(1, int(sensor.rate * BATCH_SECONDS)))
         parts.append(await readings(board, sensor, most, seconds + MARGIN_SECONDS))
+        left -= len(parts[-1])
     taken = np.concatenate(parts)
     numbers = taken["label"] if number is None else np.full(len(taken), number)
     names = np.array([*(sensor.labels or map(str, range(sensor.outputs))), ""])

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tinyfl.config import read_settings, renamed
-from tinyfl.config.roster import read_parts
+from tinyfl.config.roster import Part, read_parts
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError
+from tinyfl.link import SINE
 from tinyfl.sensors.recording import is_recording, recording_of
 from tinyfl.sensors.source import HostSource
 from tinyfl.tasks.sensor import NAME
@@ -44,6 +45,16 @@ def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path
         source.close()
     held = {each: np.asarray(array) for each in ("split", "validation") if (array := getattr(table, each)) is not None}
     return {**options, "data": {"x": samples.x, "y": samples.y, "device": samples.device, **held}}
+
+
+def live(parts: Sequence[Part]) -> list[str]:
+    """A note on boards that take samples of their own sensors, not of recorded readings."""
+    names = sorted({part.sensor for part in parts if part.sensor not in ("", SINE) and not (part.native or part.readings)})
+    return [
+        f"sensor {name}: its samples are live, and never come again: no other run repeats this one, and a resumed one goes on "
+        "with new samples"
+        for name in names
+    ]
 
 
 def _name(given: Mapping[str, Any]) -> str:
