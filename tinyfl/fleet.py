@@ -130,7 +130,7 @@ class StretchFleet(Protocol):
     def run_stretch(self, devices: U32, round: int, theta: F32, inner: Inner, alphas: F64, down: Codec = FP32) -> Stretch:
         """Round ``round`` on the first row of ``devices``, uint32 (rounds, cohort), the next round on the next, and so on.
         Devices start from what the codec ``down`` makes of theta; after each round theta moves by its alpha times their mean
-        change. Raises Diverged if theta cannot be encoded."""
+        change. Raises TrainingError if theta cannot be encoded."""
 
 
 @runtime_checkable

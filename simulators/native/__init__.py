@@ -9,7 +9,7 @@ from tinyfl import core
 from tinyfl.algorithms import Inner, Updates
 from tinyfl.codecs import FP32, Codec
 from tinyfl.core import F32, F64, FASTEST, I32, U32, Code, Engine, Stop, Trained
-from tinyfl.errors import Diverged
+from tinyfl.errors import diverged
 from tinyfl.fleet import ALONE, Context, Phis, Stretch, absent, mean_loss, mean_losses
 from tinyfl.networks import Network
 from tinyfl.simulators.native.kept import Kept
@@ -136,7 +136,7 @@ class NativeFleet:
                 stop=self._stop,
             )  # fmt: skip
         except FloatingPointError as error:
-            raise Diverged(error) from error
+            raise diverged(error) from error
         failed = code != Code.ok
         left_out = {
             int(i): absent(devices[i][failed[i]], _reasons(code[i][failed[i]])) for i in np.flatnonzero(failed.any(axis=1))

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyfl.codecs import FP32, Codec, decode, encode
 from tinyfl.core import F32
-from tinyfl.errors import Diverged
+from tinyfl.errors import diverged
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Down:
         """What the devices start this round from, float32 (parameters,), if they have started the round before from
         ``before``; and how a board gets it, None for theta as it is.
 
-        Raises Diverged if theta has a value that is not finite, or not below 2^50.
+        Raises TrainingError if theta has a value that is not finite, or not below 2^50.
         """
         try:
             return self._sent(theta, before)
         except ValueError as error:
-            raise Diverged(error) from error
+            raise diverged(error) from error
 
     def _sent(self, theta: F32, before: F32 | None) -> tuple[F32, Encoded | None]:
         if self.plain:

@@ -34,13 +34,6 @@ class TrainingError(TinyflError):
     exit_code = 5
 
 
-class Diverged(TrainingError):
-    """theta has values that cannot go down to devices: ``why``."""
-
-    def __init__(self, why: object) -> None:
-        super().__init__(f"theta has diverged: {why}. Start a new run with a smaller --rate.")
-
-
 class InstallError(TinyflError):
     """A part of the installation is missing, such as the compiled core."""
 
@@ -144,3 +137,8 @@ class Interrupted(KeyboardInterrupt):
     errors swallows it."""
 
     exit_code = 130
+
+
+def diverged(why: object) -> TrainingError:
+    """The error for a theta with values that cannot go down to devices: ``why``."""
+    return TrainingError(f"theta has diverged: {why}. Start a new run with a smaller --rate.")

@@ -57,7 +57,7 @@ class Asynchronous(Federation):
     def _begin(self, started: Sequence[Work], working: Working) -> None:
         """Hands their version's theta, as it goes down, to devices.
 
-        Raises Diverged if it cannot be sent."""
+        Raises TrainingError if it cannot be sent."""
         version = started[0].version
         theta, encoded = self._down.sent(self._course.thetas[version], None)
         working.begin(started, theta, self.algorithm.inner(version), Context(down=encoded))

@@ -231,7 +231,7 @@ class FleetStrategy(Strategy):
     def _started(self) -> tuple[F32, Encoded | None]:
         """What the devices of this round start from, and how a board gets it.
 
-        Raises Diverged if it cannot be sent."""
+        Raises TrainingError if it cannot be sent."""
         return self.down.sent(self.state.theta, self.state.memory.get(STARTED))
 
     def _after(self, updates: Updates, changes: Mapping[int, I64]) -> State:
