@@ -2,6 +2,7 @@
 
     python bench/paced.py                          five minutes on an idle machine
     python bench/paced.py --codec int4 --lines one --at-once 2
+    python bench/paced.py --lines own --boards 1 --parts
 
 Boards of unicorn with real firmware learn the sine: each on its ``own`` line, or all behind ``one`` that they share, which may
 be ``half`` duplex. A line carries frames at the baud rate, one at a time in each direction, or half duplex in both, first come,
@@ -17,7 +18,7 @@ import argparse
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tinyfl.building.build import build
 from tinyfl.codecs import Codec
 from tinyfl.codecs.down import Down
 from tinyfl.core import F32, U32
-from tinyfl.fleet import Context
+from tinyfl.fleet import Carried, Context
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link import board as link
 from tinyfl.link.turns import Turns
@@ -111,7 +112,7 @@ class PacedWire:
     nothing else meanwhile."""
 
     def __init__(self, machine: Machine, line: PacedLine, latency: float) -> None:
-        self.machine, self.line, self.latency = machine, line, latency
+        self.machine, self.line, self.latency, self.rate = machine, line, latency, line.baud
         self.patience = FIRST_PATIENCE + EXCHANGE_BITS / line.baud
         self.served: list[tuple[float, float, float]] = []
         """When each request was on the line, and when the board was done with it."""
@@ -191,8 +192,11 @@ def round_of(codec: str, net: Network, count: int) -> Round:
     return Round(net, everyone, theta, Context(down=encoded), inner, phi)
 
 
-def played(machines: Sequence[Machine], lines: Sequence[PacedLine], latency: float, work: Round, way: Way) -> str:
-    """The second round of ``machines``, which all have their plan: seconds and share of the lines' time in use, in cells."""
+def played(
+    machines: Sequence[Machine], lines: Sequence[PacedLine], latency: float, work: Round, way: Way
+) -> tuple[str, Mapping[str, Carried]]:
+    """The second round of ``machines``, which all have their plan: seconds and share of the lines' time in use, in cells; and
+    what the lines carried, as tinyfl counts it."""
     wires = [PacedWire(machine, line, latency) for machine, line in zip(machines, cycle(lines), strict=False)]
     link.MAX_WINDOW = way.window
     shared = len(lines) == 1 and way.at_once > 0
@@ -202,18 +206,29 @@ def played(machines: Sequence[Machine], lines: Sequence[PacedLine], latency: flo
             for slot in fleet._slots.values():
                 slot.turns = turns
         fleet.run_each(work.everyone, 0, work.theta, work.inner, work.context)
+        fleet.carried()
         began = fleet._loop.time()
         phis = fleet.run_each(work.everyone, 1, work.theta, work.inner, work.context)
         seconds = fleet._loop.time() - began
+        carried = fleet.carried()
     if any(phis.reasons):
-        return "boards left out | "
+        return "boards left out | ", carried
     np.testing.assert_array_equal(phis.phi, work.phi)
     used = max(line.used(began) for line in lines) / seconds
     assert max(wire.held() for wire in wires) < RING
-    return f"{seconds:.3f} s | {used:.1%}"
+    return f"{seconds:.3f} s | {used:.1%}", carried
 
 
-def main(codecs: Sequence[str], kinds: Sequence[str], count: int, at_once: int) -> None:
+def by_part(carried: Mapping[str, Carried]) -> str:
+    """Means of a board, as in a run's report."""
+    return "".join(
+        f"|   {name} | {each.sent / each.times:,.0f} | {each.received / each.times:,.0f} | "
+        f"{each.seconds / each.times:.3f} s | {each.at_rate / each.seconds:.0%} |\n"
+        for name, each in carried.items()
+    )
+
+
+def main(codecs: Sequence[str], kinds: Sequence[str], count: int, at_once: int, parts: bool) -> None:
     board, net = boards.load(BOARD), network(NETWORK, (1,), 1, TASK.loss, TASK.activation)
     elf = build(board, Path("build/firmware") / f"{BOARD}-zig").elf
     asyncio.set_event_loop_policy(VirtualTime())
@@ -225,8 +240,11 @@ def main(codecs: Sequence[str], kinds: Sequence[str], count: int, at_once: int) 
             cells = []
             for way in (Way(1, 0), Way(4, at_once)):
                 lines = [PacedLine(baud, kind == "half") for _ in range(count if kind == "own" else 1)]
-                cells.append(played(machines, lines, latency, work, way))
+                cell, carried = played(machines, lines, latency, work, way)
+                cells.append(cell)
             print(f"| {codec} | {kind} | {baud:,} baud, {1e3 * latency:g} ms | {' | '.join(cells)} |", flush=True)
+            if parts:
+                print(by_part(carried), end="", flush=True)
 
 
 if __name__ == "__main__":
@@ -235,6 +253,7 @@ if __name__ == "__main__":
     parser.add_argument("--lines", action="append", choices=KINDS, help="default: all")
     parser.add_argument("--boards", type=int, default=BOARDS)
     parser.add_argument("--at-once", type=int, default=1, help="boards whose turn it is on a shared line, after (default: 1)")
+    parser.add_argument("--parts", action="store_true", help="also bytes and seconds after, by part of the round")
     chosen, began = parser.parse_args(), time.monotonic()
-    main(chosen.codec or CODECS, chosen.lines or KINDS, chosen.boards, chosen.at_once)
+    main(chosen.codec or CODECS, chosen.lines or KINDS, chosen.boards, chosen.at_once, chosen.parts)
     print(f"{provenance()}; {time.monotonic() - began:.0f} s in all")
