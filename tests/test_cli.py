@@ -153,7 +153,7 @@ def new_device(path: Path, **change: Any) -> Path:
 def fresh(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The same in a process of its own."""
     command = [sys.executable, "-m", "tinyfl.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
 
 
 @pytest.mark.slow
