@@ -127,10 +127,11 @@ def run(cache: Path, *options: str) -> "Iterator[subprocess.Popen[str]]":
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_boards_until_a_signal(tmp_path: Path, end: signal.Signals) -> None:
+def test_the_command_serves_boards_until_a_signal(firmware: Callable[[str], Path], tmp_path: Path, end: signal.Signals) -> None:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler (cc): apt-get install gcc libc6-dev")
-    with run(tmp_path, "--board", "posix", "--count", "2", "--link", "tcp", "--json") as emulating:
+    out = str(firmware("posix").parent)
+    with run(tmp_path, "--board", "posix", "--count", "2", "--link", "tcp", "--json", "--out", out) as emulating:
         assert emulating.stdout is not None
         running = json.loads(emulating.stdout.readline())["boards"]
         assert [board["board"] for board in running] == ["posix", "posix"]
