@@ -36,7 +36,7 @@ SLOW_PATHS = (
     "simulators/", "export/test_int8_emulated.py", "firmware/test_builds.py", "link/test_faults.py",
     "link/test_lies.py", "test_build.py", "test_costs.py", "test_disk_full.py", "test_types.py",
 )  # fmt: skip
-SLOW_FIXTURES = {"tensorflow", "emulators", "machine", "serve", "pico", "served"}
+SLOW_FIXTURES = {"tensorflow", "keras_files", "emulators", "machine", "serve", "pico", "served"}
 
 
 @pytest.hookimpl(wrapper=True)

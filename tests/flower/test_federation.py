@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.client_app import app
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.messages import Trouble, instructions, shard_record, theta_record
-from tinyfl.flower.remote import call_roll
+from tinyfl.flower.remote import Post, call_roll
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config
 from tinyfl.simulation import simulate
@@ -212,6 +213,12 @@ def test_a_board_that_two_nodes_have_is_refused_in_the_roll_call(quick: None) ->
         call_roll(FlakyGrid(nodes), SIZE, within=1)
     for id in (None, "0c"):
         assert len(call_roll(FlakyGrid({**nodes, 2: knowing(range(8, SIZE), "attic", id)}), SIZE, within=1)) == 2
+
+
+def test_a_reply_that_is_there_counts_however_long_sending_took() -> None:
+    roll = RecordDict()
+    answers = Post(FlakyGrid(three_nodes())).exchange({5: roll, 77: roll}, MessageType.QUERY, time.monotonic() - 1)
+    assert all(isinstance(each, RecordDict) for each in answers.values())
 
 
 def test_nodes_of_one_name_are_told_apart_by_their_devices(quick: None) -> None:

@@ -122,6 +122,7 @@ def superlink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         pytest.skip(f"needs IPv6: {error}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.5")  # polls take more of the processor than the work
     steps = as_json(make_keys(Path("keys"), ("::1",), ("lab-a",)))
     port, local, log = free_port(), free_port(), tmp_path / "superlink.log"
     Path("home").mkdir()
