@@ -65,6 +65,8 @@ static void put_readings(tinyfl_agent *agent, const tinyfl_source *source, uint6
     tinyfl_put_text(reply, "data");
     uint8_t *at = tinyfl_put_room(reply, count * bytes);
     agent->sensed = at ? TINYFL_OK : TINYFL_EMEMORY;
+    if (at)
+        memset(at, 0, count * bytes);
     for (size_t i = 0; i < count && agent->sensed == TINYFL_OK; i++) {
         agent->port->alive();
         agent->sensed = tinyfl_sense_reading(&agent->sensing, source, reading);

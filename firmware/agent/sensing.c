@@ -10,8 +10,11 @@ int tinyfl_is_sensor(const tinyfl_source *source) { return source->channels > 0;
 uint32_t tinyfl_sensor_inputs(const tinyfl_source *source)
 {
     uint32_t inputs = 1;
-    for (size_t i = 0; i < 3 && source->shape[i]; i++)
+    for (size_t i = 0; i < 3 && source->shape[i]; i++) {
         inputs *= source->shape[i];
+        if (inputs > TINYFL_MAX_VALUES)
+            return 0;
+    }
     return inputs;
 }
 

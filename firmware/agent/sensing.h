@@ -21,7 +21,7 @@ typedef struct {
 
 /* Whether the source is a sensor. */
 int tinyfl_is_sensor(const tinyfl_source *source);
-/* Floats of a sensor's x. */
+/* Floats of a sensor's x; 0 for a shape that no network has. */
 uint32_t tinyfl_sensor_inputs(const tinyfl_source *source);
 /* Bytes of a reading's values, and of a whole reading: the values, padded to 4 bytes, then the label. */
 size_t tinyfl_values_bytes(const tinyfl_source *source);

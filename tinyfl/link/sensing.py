@@ -115,6 +115,11 @@ def sensor_of(board: "LinkedBoard", name: str) -> Sensor:
     described = board.description
     if found := next((each for each in described.sensors if each.name == name), None):
         return found
+    if name in described.sources:
+        raise Refused(
+            f"source {plain(name, 40)} of board {described.id.hex()} ({described.board}) declares no sensor. Give it "
+            ".channels, .shape, .outputs and .loss in its C file (docs/firmware.md), and flash it again."
+        )
     there = ", ".join(each.name for each in described.sensors) or "none"
     raise Refused(
         f"board {described.id.hex()} ({described.board}) has no sensor called {plain(name, 40)}; it has {there}. Flash it with "

@@ -4,6 +4,7 @@ Boards, and simulated devices with readings, learn from their own sensors. Other
 samples of devices that are not held out. Nothing is standardised: a sensor's C file scales its samples.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,4 +68,7 @@ def sensor(data: Path, seed: int, reading: Reading = USUAL) -> SensorTask:
     Raises DataError as ``Npz`` does.
     """
     npz = Npz(read_table(data, reading), seed, standardise=False, reading=reading)
+    assert npz.standardisation is not None
+    notes = tuple(note.split(" (--targets")[0] for note in npz.standardisation.notes if not note.startswith("x: "))
+    npz.standardisation = replace(npz.standardisation, notes=("x: as the sensor's C file gives it", *notes))
     return SensorTask(npz.shape, npz.outputs, npz.loss, npz)
