@@ -271,7 +271,7 @@ def test_a_devices_stream_gives_the_references_bits_through_a_frozen_network(sta
     rng = np.random.default_rng(standardised)
     net = network("mlp-3-tanh", (4,), 3, Loss.prototypes, Activation.tanh)
     theta = rng.normal(0, 1, net.parameters).astype(np.float32)
-    chosen = OnlineSet(Head.classes, 4, 3, 5, standardised, ring=3, cap=20, window=9, rate=0.5, alarm=1.0)
+    chosen = OnlineSet(Head.classes, 4, 3, 5, standardised, ring=3, cap=20, window=9, rate=0.5, tolerance=0.1, alarm=1.0)
     device = Device(chosen, Start(net, theta, 4, 3, Head.classes, None, ()))
     same = Set(CLASSES, standardised, 1, 4, 3, 5, ring=3, cap=20, window=9, rate=0.5, tolerance=0.1, alarm=1.0)
     reference = Online(same, 1)

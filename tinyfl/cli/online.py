@@ -34,7 +34,7 @@ def online(
     ] = 256,
     standardise: Annotated[str, typer.Option(metavar="WHAT", help="inputs, embeddings or nothing.")] = "inputs",
     places: Annotated[int, typer.Option(min=0, metavar="N", help="Most classes. Default: the run's, and 8 more.")] = 0,
-    tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.1,
+    tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.05,
     alarm: Annotated[float, typer.Option(metavar="X", help="Errors above that, in sum, which are; 0: no alarms.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Directory for the result, its figures and its page.")] = None,

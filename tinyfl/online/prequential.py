@@ -175,7 +175,7 @@ def online(
     cap: int = 256,
     standardise: str = "inputs",
     places: int = 0,
-    tolerance: float = 0.1,
+    tolerance: float = 0.05,
     alarm: float = 10.0,
     out: Path | str | None = None,
     progress: Callable[[Window], None] | None = None,

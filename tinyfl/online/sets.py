@@ -42,7 +42,7 @@ class OnlineSet:
     rate: float = 0.05
     clip: float = 0.0
     threshold: float = float("inf")
-    tolerance: float = 0.1
+    tolerance: float = 0.05
     alarm: float = 10.0
 
     @property

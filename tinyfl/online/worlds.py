@@ -18,7 +18,7 @@ from tinyfl.networks.layers import Loss
 from tinyfl.online.sets import Head
 from tinyfl.online.starts import HEADS
 from tinyfl.runs.adaptation import Initialisation
-from tinyfl.tasks import RecordedTask, Task, targets_for
+from tinyfl.tasks import RecordedTask, Split, Task, targets_for
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
@@ -44,10 +44,12 @@ def worlds(
     samples: int = 0,
     shuffle: bool = False,
     seed: int = 0,
+    split: Split = "test",
 ) -> list[World]:
-    """The worlds of ``devices``: each meets the held-out devices of the task one after another, the first in the data's order
-    and the others in an order of their own, up to ``segments`` of them with up to ``samples`` each; 0: all. ``shuffle`` mixes
-    the samples within a segment, so that what changes is the segment alone. ``classes`` are the names of the task's labels.
+    """The worlds of ``devices``: each meets the held-out devices (of ``split``) of the task one after another, the first in
+    the data's order and the others in an order of their own, up to ``segments`` of them with up to ``samples`` each; 0: all.
+    ``shuffle`` mixes the samples within a segment, so that what changes is the segment alone. ``classes`` are the names of the
+    task's labels.
 
     Raises ConfigError if the task's samples have no order, or for several devices of a task that is one course of time.
     """
@@ -55,7 +57,7 @@ def worlds(
         raise ConfigError(f"samples of task {task.name} have no order. Take presence, activity, keywords, sine or npz.")
     if devices > 1 and task.name == "presence":
         raise ConfigError("days come in one order only: give --devices 1, or another --seed for another node.")
-    parts = task.recorded("test", segments, samples)
+    parts = task.recorded(split, segments, samples)
     words = core.random(seed, Stream.cohort, np.arange(devices, dtype=np.uint32), words=len(parts))
     order = distinct(words, np.full(devices, len(parts)), len(parts))
     order[0] = np.arange(len(parts))
