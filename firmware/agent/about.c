@@ -63,6 +63,7 @@ static const char *const layers[] = {"dense", "conv", "depthwise", "max-pool", "
 static const char *const dtypes[] = {"float32", "int8"};
 static const char *const down[] = {"fp16", "int8", "int4", "delta"};
 static const char *const classes[] = {"learner", "program"};
+static const char *const online[] = {"learner", "program", "inputs"};
 static const char *const inner[] = {"phases", "layers", "pull", "gradient", "local",
                                    "kept",   "residual", "prototypes", "fp16", "int8", "int4", "top"};
 
@@ -108,7 +109,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     uint8_t model[TINYFL_SHA256_BYTES];
     tinyfl_committed(agent, model);
 
-    tinyfl_put_map(reply, 22);
+    tinyfl_put_map(reply, 23);
     put_number(reply, "protocol", TINYFL_PROTOCOL);
     tinyfl_put_text(reply, "firmware");
     tinyfl_put_text(reply, TINYFL_VERSION);
@@ -135,6 +136,7 @@ int tinyfl_describe(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_write
     put_number(reply, "areas", port->slots[TINYFL_STORE_SLOT].count);
     put_texts(reply, "down", down, sizeof down / sizeof down[0]);
     put_texts(reply, "classes", classes, sizeof classes / sizeof classes[0]);
+    put_texts(reply, "online", online, sizeof online / sizeof online[0]);
     put_hash(reply, "inference", agent->program_upload.sha, tinyfl_has_program(agent));
     put_sensors(reply);
     return 0;

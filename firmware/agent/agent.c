@@ -39,6 +39,15 @@ static const struct {
     {TINYFL_GROUP, 17, WRITE, tinyfl_rate_write},
     {TINYFL_GROUP, 18, WRITE, tinyfl_sense_write},
     {TINYFL_GROUP, 18, READ, tinyfl_sense_read},
+    {TINYFL_GROUP, 19, WRITE, tinyfl_online_write},
+    {TINYFL_GROUP, 19, READ, tinyfl_online_read},
+    {TINYFL_GROUP, 20, WRITE, tinyfl_online_take},
+    {TINYFL_GROUP, 21, WRITE, tinyfl_online_answer},
+    {TINYFL_GROUP, 22, WRITE, tinyfl_online_forget},
+    {TINYFL_GROUP, 23, WRITE, tinyfl_learnt_write},
+    {TINYFL_GROUP, 23, READ, tinyfl_learnt_read},
+    {TINYFL_GROUP, 24, WRITE, tinyfl_online_keep},
+    {TINYFL_GROUP, 25, WRITE, tinyfl_online_back},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
@@ -133,6 +142,7 @@ void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena
     tinyfl_load_newest_slot(agent);
     tinyfl_load_program(agent);
     tinyfl_load_classes(agent);
+    tinyfl_load_online(agent);
 }
 
 void tinyfl_agent_turn(tinyfl_agent *agent)

@@ -11,6 +11,7 @@
 #include "codec.h"
 #include "frame.h"
 #include "means.h"
+#include "online.h"
 #include "port.h"
 #include "program.h"
 #include "sensing.h"
@@ -29,7 +30,7 @@ extern "C" {
 #define TINYFL_BAD_FRAMES 3 /* in a row, after which a board returns to its link's first rate */
 #define TINYFL_PROTOCOL 4 /* of SPEC.md's messages */
 #define TINYFL_GROUP 65
-#define TINYFL_MAX_CLASSES 64 /* of a set of class means */
+#define TINYFL_MAX_CLASSES 64 /* of a set of class means, and of one that learns online */
 #define TINYFL_EABORTED (-6) /* the code in a status after abort, in addition to those of core and source */
 
 /* `rc` of an error reply in our group. */
@@ -122,6 +123,24 @@ typedef struct {
     uint32_t last; /* 1 more than the class of the sample added last; 0: none */
 } tinyfl_classes;
 
+#define TINYFL_ONLINE_RECORD 92 /* bytes of its set's record */
+
+/* What learns online, in the upper `claimed` bytes of the arena, in the place of class means. */
+typedef struct {
+    tinyfl_upload upload, learnt; /* of the set's record; of what is put back */
+    size_t claimed;
+    tinyfl_online core;               /* no state: there is no set */
+    uint32_t stage, every;            /* tinyfl_stage, or 2 for the inputs; samples from commit to commit, 0: on request */
+    uint8_t sha[TINYFL_SHA256_BYTES]; /* of the weights or the program */
+    float *x, *embedding;
+    uint8_t *names, *staged;
+    uint32_t fed;                /* bytes of x */
+    tinyfl_online_result result; /* of the last sample */
+    uint32_t labelled, removed;  /* the sample labelled last, and 1 more than the output removed last; 0: none */
+    uint32_t answer;             /* its class; TINYFL_NO_CLASS: the numbers at `staged` */
+    float loss;
+} tinyfl_online_board;
+
 /* Fields are private to the agent; the caller only provides the memory. */
 typedef struct {
     const tinyfl_port *port;
@@ -163,6 +182,7 @@ typedef struct {
 
     tinyfl_store store;
     tinyfl_classes classes;
+    tinyfl_online_board online;
 
     tinyfl_frame frame;
     uint32_t baud; /* of the link now, or once the reply is sent; 0: as at boot */

@@ -13,7 +13,7 @@ static size_t rounded(size_t bytes) { return (bytes + ROUND - 1) / ROUND * ROUND
 
 static int has_set(const tinyfl_agent *agent) { return agent->classes.means.places > 0; }
 
-static void drop_set(tinyfl_agent *agent)
+void tinyfl_drop_class_set(tinyfl_agent *agent)
 {
     agent->classes = (tinyfl_classes){0};
     tinyfl_drop_prediction(agent);
@@ -22,7 +22,7 @@ static void drop_set(tinyfl_agent *agent)
 void tinyfl_drop_classes(tinyfl_agent *agent, tinyfl_stage stage)
 {
     if (agent->classes.claimed > 0 && (!has_set(agent) || agent->classes.stage == stage))
-        drop_set(agent);
+        tinyfl_drop_class_set(agent);
 }
 
 /* Claims the upper `bytes` of the arena; NULL if the learner has them. */
@@ -31,6 +31,7 @@ static uint8_t *claim(tinyfl_agent *agent, size_t bytes)
     const size_t whole = agent->arena_bytes / ROUND * ROUND;
     if (bytes > whole || whole - bytes < tinyfl_learner_end(agent))
         return NULL;
+    tinyfl_drop_online(agent);
     agent->classes.claimed = agent->arena_bytes - (whole - bytes);
     tinyfl_drop_prediction(agent);
     return agent->arena + (whole - bytes);
@@ -71,7 +72,7 @@ static int take_set(tinyfl_agent *agent, size_t count)
         return TINYFL_REFUSED_INVALID;
     if (means == 0)
         return TINYFL_REFUSED_MEMORY;
-    const size_t records = rounded((TINYFL_MAX_CLASSES + 2) * sizeof(tinyfl_record));
+    const size_t records = rounded((TINYFL_MAX_CLASSES + 3) * sizeof(tinyfl_record));
     const size_t labels = rounded((size_t)places * (LABEL + 4)), embedding = rounded(size * sizeof(float));
     uint8_t *memory = claim(agent, records + labels + embedding + rounded(means) + rounded(count));
     if (!memory)
@@ -96,7 +97,7 @@ int tinyfl_classes_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     if (!tinyfl_block_read(request, agent->arena_bytes, &b))
         return TINYFL_REFUSED_INVALID;
     if (!tinyfl_block_continues(&b, &agent->classes.upload)) {
-        drop_set(agent);
+        tinyfl_drop_class_set(agent);
         if (!claim(agent, rounded((size_t)b.count)))
             return TINYFL_REFUSED_MEMORY;
         tinyfl_upload_start(&agent->classes.upload, &b);
@@ -107,7 +108,7 @@ int tinyfl_classes_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     const int refusal = last < 0 ? -last : last ? take_set(agent, agent->classes.upload.count) : 0;
     if (refusal) {
         if (last)
-            drop_set(agent);
+            tinyfl_drop_class_set(agent);
         return refusal;
     }
     return tinyfl_put_offset(reply, agent->classes.upload.done);
@@ -261,7 +262,7 @@ int tinyfl_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
 {
     uint64_t number;
     if (!tinyfl_get_uint(request, "number", UINT32_MAX, &number))
-        drop_set(agent);
+        tinyfl_drop_class_set(agent);
     else if (number >= agent->classes.means.places)
         return has_set(agent) ? TINYFL_REFUSED_INVALID : TINYFL_REFUSED_STATE;
     else {
@@ -306,7 +307,8 @@ int tinyfl_classes_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl
         records[2 + i].count = there ? means->size * (uint32_t)sizeof(float) : 0;
         name_sum(records[2 + i].name, i);
     }
-    const int refusal = tinyfl_store_commit(&agent->store, records, TINYFL_MAX_CLASSES + 2);
+    records[TINYFL_MAX_CLASSES + 2] = (tinyfl_record){"online", set->labels, 0};
+    const int refusal = tinyfl_store_commit(&agent->store, records, TINYFL_MAX_CLASSES + 3);
     if (refusal)
         return refusal;
     tinyfl_put_map(reply, 1);
@@ -349,5 +351,5 @@ void tinyfl_load_classes(tinyfl_agent *agent)
     agent->classes.upload = (tinyfl_upload){.count = count, .done = count};
     tinyfl_sha256_of(place, count, agent->classes.upload.sha);
     if (take_set(agent, count) != 0 || !restore(agent))
-        drop_set(agent);
+        tinyfl_drop_class_set(agent);
 }

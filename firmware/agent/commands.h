@@ -58,8 +58,11 @@ int tinyfl_take_weights(tinyfl_agent *agent);
 /* Returns to the empty state, without plan and weights. */
 void tinyfl_drop_plan(tinyfl_agent *agent);
 size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
-/* Bytes of the arena that are not the classes'. */
-static inline size_t tinyfl_arena_end(const tinyfl_agent *agent) { return agent->arena_bytes - agent->classes.claimed; }
+/* Bytes of the arena that are no set's. */
+static inline size_t tinyfl_arena_end(const tinyfl_agent *agent)
+{
+    return agent->arena_bytes - agent->classes.claimed - agent->online.claimed;
+}
 /* Bytes of the arena, from its start, currently used by the plan and the learner. */
 size_t tinyfl_learner_end(const tinyfl_agent *agent);
 /* Whether all weights are here: a round's update may be a part of them, or a gradient, which has taken their place. */
@@ -109,6 +112,34 @@ tinyfl_command tinyfl_classes_write, tinyfl_classes_read, tinyfl_enrol, tinyfl_c
 void tinyfl_drop_classes(tinyfl_agent *agent, tinyfl_stage stage);
 /* Opens the store, and loads its set if it is of the embedding that is here. */
 void tinyfl_load_classes(tinyfl_agent *agent);
+
+/* Drops the set, whatever it is of. */
+void tinyfl_drop_class_set(tinyfl_agent *agent);
+
+/* online.c */
+tinyfl_command tinyfl_online_write, tinyfl_online_read, tinyfl_online_take, tinyfl_online_answer, tinyfl_online_forget;
+
+/* Drops the set; or only if it is of this stage. */
+void tinyfl_drop_online(tinyfl_agent *agent);
+void tinyfl_drop_online_of(tinyfl_agent *agent, tinyfl_stage stage);
+/* Where the set's record is, of TINYFL_ONLINE_RECORD bytes. */
+uint8_t *tinyfl_online_record(const tinyfl_agent *agent);
+/* Bytes of the names of the set's outputs. */
+uint32_t tinyfl_online_names(const tinyfl_agent *agent);
+/* Claims at least the upper `bytes` of the arena; NULL if the learner has them. */
+uint8_t *tinyfl_online_claim(tinyfl_agent *agent, size_t bytes);
+/* Lays out a set that has learnt nothing, below its complete record. 0 or a refusal. */
+int tinyfl_online_lay_out(tinyfl_agent *agent, size_t count);
+/* The refusal for a code of core/online.h; 0 for TINYFL_OK. */
+int tinyfl_online_refusal(int code);
+
+/* learnt.c */
+tinyfl_command tinyfl_learnt_read, tinyfl_learnt_write, tinyfl_online_keep, tinyfl_online_back;
+
+/* Keeps the set in the store. 0 or a refusal. */
+int tinyfl_online_commit(tinyfl_agent *agent);
+/* Loads the store's set, once the classes are loaded. */
+void tinyfl_load_online(tinyfl_agent *agent);
 
 /* slots.c */
 tinyfl_command tinyfl_commit;

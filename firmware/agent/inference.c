@@ -62,6 +62,7 @@ static int start_program(tinyfl_agent *agent, const tinyfl_block *block)
         return TINYFL_REFUSED_MEMORY;
     drop_program(agent);
     tinyfl_drop_classes(agent, TINYFL_OF_PROGRAM);
+    tinyfl_drop_online_of(agent, TINYFL_OF_PROGRAM);
     if (agent->port->erase(TINYFL_PROGRAM_SLOT) != 0)
         return TINYFL_REFUSED_FLASH;
     tinyfl_upload_start(&agent->program_upload, block);

@@ -111,6 +111,7 @@ int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
     if (!tinyfl_block_continues(&b, upload)) {
         tinyfl_drop_plan(agent);
         tinyfl_drop_classes(agent, TINYFL_OF_LEARNER);
+        tinyfl_drop_online_of(agent, TINYFL_OF_LEARNER);
         tinyfl_upload_start(upload, &b);
     }
     const int last = tinyfl_take_block(agent->port, upload, &b, agent->arena);

@@ -1,0 +1,247 @@
+"""Online learning on the agent, message by message: the bits of reference_online.py over the board's own embeddings."""
+
+import random
+import struct
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from peer import READ, WRITE, Board, floats, sha
+from reference_layers import F32, dense, plan_bytes
+from reference_online import CLASSES, EMBEDDINGS, INPUTS, LABELS, NOTHING, RECONSTRUCT, VALUES, Online, Refused, Set
+
+INVALID, MEMORY, STATE, STALE, HASH, NUMERIC = 2, 4, 5, 6, 7, 8
+ONLINE, SAMPLE, LABEL, FORGET, LEARNT, COMMIT, BACK = range(19, 26)
+LEARNER, PROGRAM, ALONE = 0, 1, 2
+
+LAYERS = [dense(4, 6, 1), dense(6, 3, 3)]
+PLAN = plan_bytes(LAYERS, 3)
+THETA = floats(np.random.default_rng(3).normal(size=4 * 6 + 6 + 6 * 3 + 3).astype(np.float32))
+SET = Set(CLASSES, INPUTS, 1, 4, 3, places=5, ring=3, cap=16, window=8, rate=0.3, tolerance=0.05, alarm=2.0)
+
+
+def record(set: Set, stage: int = LEARNER, outputs: int = 1, every: int = 0, of: bytes = THETA) -> bytes:
+    return struct.pack("<3I", stage, outputs, every) + (bytes(32) if stage == ALONE else sha(of)) + set.record
+
+
+@pytest.fixture
+def board(built: Board) -> Board:
+    built.start()
+    built.put(1, PLAN)
+    built.put(2, THETA)
+    return built
+
+
+def x_of(number: int, size: int = 4) -> F32:
+    return np.random.default_rng(number).normal(1, 2, size).astype(np.float32)
+
+
+def held(board: Board) -> Any:
+    return board.ours(READ, ONLINE, first=0)
+
+
+def learnt(board: Board) -> bytes:
+    data = b""
+    while True:
+        reply = board.ours(READ, LEARNT, off=len(data))
+        data += reply["data"]
+        if len(data) == reply["len"]:
+            return data
+
+
+def sample(board: Board, x: bytes) -> Any:
+    return board.ours(WRITE, SAMPLE, number=held(board)["samples"], off=0, data=x)
+
+
+class Twin:
+    """The reference, whose embeddings come from the board."""
+
+    def __init__(self, board: Board, set: Set, outputs: int) -> None:
+        self.board, self.set, self.online = board, set, Online(set, outputs)
+
+    def sample(self, x: F32) -> tuple[int, int, Any, Any, int]:
+        set, z = self.set, x
+        if set.standardised != EMBEDDINGS:
+            z = self.online.enter(x)
+        e = np.frombuffer(self.board.ours(WRITE, 6, off=0, data=floats(z))["data"], np.float32).copy() if set.embedded else z
+        return self.online.sample(self.online.enter(e) if set.standardised == EMBEDDINGS else e, z)
+
+
+@pytest.mark.parametrize("standardised", [NOTHING, INPUTS, EMBEDDINGS])
+def test_a_board_learns_as_the_reference_while_classes_come_and_go(board: Board, standardised: int) -> None:
+    set, draws, names = replace(SET, standardised=standardised), random.Random(1), [""]
+    board.put(ONLINE, record(set), step=29)
+    twin, before = Twin(board, set, 1), (0, 0)
+    for turn in range(120):
+        number, label, sure, score, learns = twin.sample(x := x_of(turn))
+        assert sample(board, floats(x)) == {
+            "off": 16, "number": number, "class": label, "confidence": pytest.approx(float(sure), abs=0), "score": float(score),
+            "learnt": learns, "name": names[label],
+        }  # fmt: skip
+        if draws.random() < 0.7:
+            late, label = max(number - draws.randrange(4), 0), draws.randrange(6)
+            if (late, label) == before:
+                continue
+            fields = {"sample": late, "class": label, "name": f"class {turn}"}
+            try:
+                loss = twin.online.label(late, label)
+            except Refused as refused:
+                expected = {-1: INVALID, -11: MEMORY, -13: STALE}[refused.code]
+                assert board.refusal(WRITE, LABEL, **fields) == expected
+            else:
+                reply = board.ours(WRITE, LABEL, **fields)
+                assert (reply["outputs"], floats(reply["loss"])) == (twin.online.n, floats(loss))
+                assert board.ours(WRITE, LABEL, **fields) == reply  # a repeat
+                names, before = [*names[:label], f"class {turn}", *names[label + 1 :]], (late, label)
+        elif twin.online.n > 2 and draws.random() < 0.5:
+            gone = draws.randrange(twin.online.n)
+            fields = {"number": gone, "outputs": twin.online.n}
+            twin.online.remove(gone)
+            del names[gone]
+            assert [board.ours(WRITE, FORGET, **fields) for _ in range(2)] == [{"outputs": twin.online.n}] * 2
+        assert learnt(board) == twin.online.learnt
+        told = held(board)
+        assert (told["samples"], told["drifts"], told["drifted"]) == (number, twin.online.alarms, twin.online.alarmed)
+        assert (floats(told["error"]), floats(told["confidence"])) == (
+            floats(twin.online.error),
+            floats(twin.online.confidence),
+        )
+        assert told["counts"] == twin.online.counts[: twin.online.n]
+        assert told["names"] == names
+
+
+@pytest.mark.parametrize(
+    "set",
+    [
+        replace(SET, head=VALUES, places=2),
+        replace(SET, head=LABELS, standardised=EMBEDDINGS),
+        replace(SET, head=RECONSTRUCT, places=4, ring=0, threshold=1.0),
+        Set(CLASSES, INPUTS, 0, 7, 7, places=4, ring=2, cap=0, rate=0.1),
+    ],
+    ids=["values", "labels", "reconstruct", "inputs alone"],
+)
+def test_every_head_and_no_network_at_all_learn_as_the_reference(board: Board, set: Set) -> None:
+    outputs = set.places if set.head in (VALUES, RECONSTRUCT) else 2
+    board.put(ONLINE, record(set, LEARNER if set.embedded else ALONE, outputs))
+    twin = Twin(board, set, outputs)
+    for turn in range(40):
+        number, *_, score, learns = twin.sample(x := x_of(turn, set.inputs))
+        reply = sample(board, floats(x))
+        assert (reply["number"], floats(reply["score"]), reply["learnt"]) == (number, floats(score), learns)
+        if set.head in (VALUES, LABELS):
+            target = np.abs(np.sin(x[:outputs])).astype(np.float32)
+            loss = twin.online.target(number, target)
+            assert floats(board.ours(WRITE, LABEL, sample=number, data=floats(target))["loss"]) == floats(loss)
+        elif set.head == CLASSES:
+            twin.online.label(number, turn % 3 if turn > 1 else 0)
+            board.ours(WRITE, LABEL, **{"sample": number, "class": turn % 3 if turn > 1 else 0})
+        assert learnt(board) == twin.online.learnt
+
+
+def test_a_programs_output_is_an_embedding_and_its_inputs_cannot_be_standardised(board: Board) -> None:
+    content = programs.program(random.Random(1).randbytes(256), 8)
+    scale, zero = 0.375, -5
+    content = content[:40] + struct.pack("<fb", scale, zero) + content[45:]
+    board.put(10, content)
+    set = Set(CLASSES, EMBEDDINGS, 1, 8, 8, places=3, ring=1, cap=9)
+    off = record(replace(set, standardised=INPUTS), PROGRAM, of=content)
+    assert board.refusal(WRITE, ONLINE, off=0, data=off, len=len(off), sha=sha(off)) == INVALID
+    board.put(ONLINE, record(set, PROGRAM, of=content))
+    online = Online(set, 1)
+    for turn in range(6):
+        x = random.Random(turn).randbytes(8)
+        e = np.float32(scale) * (np.frombuffer(programs.outputs(content, x), np.int8).astype(np.int32) - zero).astype(
+            np.float32
+        )
+        online.sample(online.enter(e))
+        reply = board.ours(WRITE, SAMPLE, number=turn, off=0, data=x)
+        assert board.ours(WRITE, SAMPLE, number=turn, off=0, data=x) == reply
+        online.label(turn + 1, turn % 2)
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "class": turn % 2})
+    assert learnt(board) == online.learnt
+
+
+def test_a_sample_comes_in_blocks_and_a_repeat_is_no_second_one(board: Board) -> None:
+    board.put(ONLINE, record(SET))
+    x = floats(x_of(1))
+    assert board.ours(WRITE, SAMPLE, number=0, off=0, data=x[:6]) == {"off": 6}
+    assert board.ours(WRITE, SAMPLE, number=0, off=9, data=x[9:]) == {"off": 6}
+    first = board.ours(WRITE, SAMPLE, number=0, off=6, data=x[6:])
+    assert first["number"] == 1
+    assert board.ours(WRITE, SAMPLE, number=0, off=6, data=x[6:]) == first
+    assert held(board)["samples"] == 1
+    assert board.refusal(WRITE, SAMPLE, number=5, off=0, data=x) == STALE
+
+
+def test_what_is_learnt_is_put_back_rolled_back_and_kept_over_power_loss(board: Board) -> None:
+    board.ours(WRITE, 9, sha=sha(THETA))
+    board.put(ONLINE, record(SET, every=4))
+    assert board.refusal(WRITE, BACK) == STATE
+    for turn in range(3):
+        sample(board, floats(x_of(turn)))
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "class": min(turn, 1), "name": "fan" if turn else "idle"})
+    early = learnt(board)
+    assert board.ours(WRITE, COMMIT) == {"commits": 1}
+    sample(board, floats(x_of(9)))  # the fourth: a commit by itself
+    late, told = learnt(board), held(board)
+    sample(board, floats(x_of(10)))
+    assert board.ours(WRITE, BACK) == {"samples": 4}
+    assert (learnt(board), held(board)) == (late, told)
+    board.put(LEARNT, early, step=50)
+    assert learnt(board) == early
+    board.start(blank=False)
+    assert (learnt(board), held(board)) == (late, told)
+    assert told["names"] == ["idle", "fan"]
+    for wrong, code in ((b"\0" * len(early), INVALID), (early[:-4] + floats(np.nan), NUMERIC)):
+        assert board.refusal(WRITE, LEARNT, off=0, data=wrong, len=len(wrong), sha=sha(wrong)) == code
+    assert learnt(board) == late
+
+
+def test_class_means_and_online_learning_take_each_others_place(board: Board) -> None:
+    means = struct.pack("<3If", 0, 0, 5, np.inf) + sha(THETA)
+    board.ours(WRITE, 9, sha=sha(THETA))
+    board.put(ONLINE, record(SET))
+    assert board.ours(WRITE, COMMIT) == {"commits": 1}
+    board.put(12, means)
+    assert held(board)["set"] == b""
+    board.ours(WRITE, 16)
+    board.start(blank=False)
+    assert held(board)["set"] == b""
+    assert board.ours(READ, 12, first=0)["set"] == sha(means)
+    board.put(ONLINE, record(SET))
+    assert board.ours(READ, 12, first=0)["set"] == b""
+    board.ours(WRITE, COMMIT)
+    board.start(blank=False)
+    assert held(board)["set"] == sha(record(SET))
+
+
+def test_ten_thousand_hostile_requests_are_refused_by_name_and_change_nothing(board: Board) -> None:
+    for command, fields in (
+        (SAMPLE, {"number": 0, "off": 0, "data": bytes(16)}), (LABEL, {"sample": 1, "class": 0}), (COMMIT, {}), (BACK, {}),
+        (FORGET, {"number": 0, "outputs": 1}), (LEARNT, {"off": 0, "data": b"", "len": 4, "sha": bytes(32)}),
+    ):  # fmt: skip
+        assert board.refusal(WRITE, command, **fields) == STATE
+    board.put(ONLINE, record(SET))
+    for turn in range(4):
+        sample(board, floats(x_of(turn)))
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "class": 0})
+    before, draws, counts = (learnt(board), held(board)), random.Random(7), dict[int, int]()
+    wild = [floats(np.array([1, value, 2, 3], np.float32)) for value in (np.nan, np.inf, 2.0**50)]
+    for _ in range(10_000):
+        command, fields = draws.choice([
+            (SAMPLE, {"number": 4, "off": 0, "data": draws.choice([*wild, bytes(17), bytes(900)])}),
+            (SAMPLE, {"number": draws.choice([0, 1, 2, 5, 1 << 31]), "off": 0, "data": floats(x_of(1))}),
+            (LABEL, {"sample": draws.choice([0, 1, 2, 5, 1 << 31]), "class": 0}),
+            (LABEL, {"sample": 3, "class": draws.choice([2, 5, 1 << 31]), "name": "x"}),
+            (LABEL, {"sample": 9, "class": 0, "name": "x" * draws.choice([17, 900])}),
+            (LABEL, {"sample": 3, "data": bytes(draws.randrange(9))} if draws.random() < 0.5 else {"sample": 3}),
+            (FORGET, {"number": draws.choice([0, 1, 5, 1 << 31]), "outputs": draws.choice([0, 1, 2, 7])}),
+            (ONLINE, {"off": 0, "data": b"", "len": draws.choice([0, 93, 1 << 31]), "sha": bytes(32)}),
+            (LEARNT, {"off": 0, "data": b"", "len": draws.choice([0, 1 << 31]), "sha": bytes(32)}),
+        ])  # fmt: skip
+        code = board.refusal(WRITE, command, **fields)
+        counts[code] = counts.get(code, 0) + 1
+    assert (learnt(board), held(board)) == before
+    assert set(counts) == {INVALID, STATE, STALE, NUMERIC}
