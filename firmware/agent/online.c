@@ -260,7 +260,7 @@ int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     if (!complete)
         return 0;
     put_number(reply, "number", o->result.number);
-    put_number(reply, "class", o->result.class_number);
+    put_number(reply, "label", o->result.class_number);
     put_real(reply, "confidence", o->result.confidence);
     put_real(reply, "score", o->result.score);
     put_number(reply, "learnt", (uint32_t)o->result.learnt);
@@ -293,7 +293,7 @@ int tinyfl_online_answer(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     tinyfl_online_board *o = &agent->online;
     tinyfl_string name = {NULL, 0}, data;
     uint64_t sample, number = TINYFL_NO_CLASS;
-    const int named = tinyfl_get_text(request, "name", &name), is_class = tinyfl_get_uint(request, "class", TINYFL_NO_CLASS - 1, &number);
+    const int named = tinyfl_get_text(request, "name", &name), is_class = tinyfl_get_uint(request, "label", TINYFL_NO_CLASS - 1, &number);
     if (!tinyfl_get_uint(request, "sample", UINT32_MAX, &sample) || name.count > NAME ||
         (!is_class && !tinyfl_get_bytes(request, "data", &data)))
         return TINYFL_REFUSED_INVALID;

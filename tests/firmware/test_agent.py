@@ -75,7 +75,8 @@ def test_describe_says_all_that_a_host_must_know(board: Board) -> None:
         "layers": ["dense", "conv", "depthwise", "max-pool", "average-pool"], "dtypes": ["float32", "int8"],
         "inner": ["phases", "layers", "pull", "gradient", "local", "kept", "residual", "prototypes",
                   "fp16", "int8", "int4", "top"],
-        "classes": ["learner", "program"], "down": ["fp16", "int8", "int4", "delta"],
+        "classes": ["learner", "program"], "online": ["learner", "program", "inputs"],
+        "down": ["fp16", "int8", "int4", "delta"],
         "sources": ["sine"], "sensors": [], "plan": b"", "model": b"", "inference": b"",
     }  # fmt: skip
     board.put(1, PLAN)

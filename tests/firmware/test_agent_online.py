@@ -77,14 +77,14 @@ def test_a_board_learns_as_the_reference_while_classes_come_and_go(board: Board,
     for turn in range(120):
         number, label, sure, score, learns = twin.sample(x := x_of(turn))
         assert sample(board, floats(x)) == {
-            "off": 16, "number": number, "class": label, "confidence": pytest.approx(float(sure), abs=0), "score": float(score),
+            "off": 16, "number": number, "label": label, "confidence": pytest.approx(float(sure), abs=0), "score": float(score),
             "learnt": learns, "name": names[label],
         }  # fmt: skip
         if draws.random() < 0.7:
             late, label = max(number - draws.randrange(4), 0), draws.randrange(6)
             if (late, label) == before:
                 continue
-            fields = {"sample": late, "class": label, "name": f"class {turn}"}
+            fields = {"sample": late, "label": label, "name": f"class {turn}"}
             try:
                 loss = twin.online.label(late, label)
             except Refused as refused:
@@ -136,7 +136,7 @@ def test_every_head_and_no_network_at_all_learn_as_the_reference(board: Board, s
             assert floats(board.ours(WRITE, LABEL, sample=number, data=floats(target))["loss"]) == floats(loss)
         elif set.head == CLASSES:
             twin.online.label(number, turn % 3 if turn > 1 else 0)
-            board.ours(WRITE, LABEL, **{"sample": number, "class": turn % 3 if turn > 1 else 0})
+            board.ours(WRITE, LABEL, **{"sample": number, "label": turn % 3 if turn > 1 else 0})
         assert learnt(board) == twin.online.learnt
 
 
@@ -159,7 +159,7 @@ def test_a_programs_output_is_an_embedding_and_its_inputs_cannot_be_standardised
         reply = board.ours(WRITE, SAMPLE, number=turn, off=0, data=x)
         assert board.ours(WRITE, SAMPLE, number=turn, off=0, data=x) == reply
         online.label(turn + 1, turn % 2)
-        board.ours(WRITE, LABEL, **{"sample": turn + 1, "class": turn % 2})
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "label": turn % 2})
     assert learnt(board) == online.learnt
 
 
@@ -181,7 +181,7 @@ def test_what_is_learnt_is_put_back_rolled_back_and_kept_over_power_loss(board: 
     assert board.refusal(WRITE, BACK) == STATE
     for turn in range(3):
         sample(board, floats(x_of(turn)))
-        board.ours(WRITE, LABEL, **{"sample": turn + 1, "class": min(turn, 1), "name": "fan" if turn else "idle"})
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "label": min(turn, 1), "name": "fan" if turn else "idle"})
     early = learnt(board)
     assert board.ours(WRITE, COMMIT) == {"commits": 1}
     sample(board, floats(x_of(9)))  # the fourth: a commit by itself
@@ -219,23 +219,23 @@ def test_class_means_and_online_learning_take_each_others_place(board: Board) ->
 
 def test_ten_thousand_hostile_requests_are_refused_by_name_and_change_nothing(board: Board) -> None:
     for command, fields in (
-        (SAMPLE, {"number": 0, "off": 0, "data": bytes(16)}), (LABEL, {"sample": 1, "class": 0}), (COMMIT, {}), (BACK, {}),
+        (SAMPLE, {"number": 0, "off": 0, "data": bytes(16)}), (LABEL, {"sample": 1, "label": 0}), (COMMIT, {}), (BACK, {}),
         (FORGET, {"number": 0, "outputs": 1}), (LEARNT, {"off": 0, "data": b"", "len": 4, "sha": bytes(32)}),
     ):  # fmt: skip
         assert board.refusal(WRITE, command, **fields) == STATE
     board.put(ONLINE, record(SET))
     for turn in range(4):
         sample(board, floats(x_of(turn)))
-        board.ours(WRITE, LABEL, **{"sample": turn + 1, "class": 0})
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "label": 0})
     before, draws, counts = (learnt(board), held(board)), random.Random(7), dict[int, int]()
     wild = [floats(np.array([1, value, 2, 3], np.float32)) for value in (np.nan, np.inf, 2.0**50)]
     for _ in range(10_000):
         command, fields = draws.choice([
             (SAMPLE, {"number": 4, "off": 0, "data": draws.choice([*wild, bytes(17), bytes(900)])}),
             (SAMPLE, {"number": draws.choice([0, 1, 2, 5, 1 << 31]), "off": 0, "data": floats(x_of(1))}),
-            (LABEL, {"sample": draws.choice([0, 1, 2, 5, 1 << 31]), "class": 0}),
-            (LABEL, {"sample": 3, "class": draws.choice([2, 5, 1 << 31]), "name": "x"}),
-            (LABEL, {"sample": 9, "class": 0, "name": "x" * draws.choice([17, 900])}),
+            (LABEL, {"sample": draws.choice([0, 1, 2, 5, 1 << 31]), "label": 0}),
+            (LABEL, {"sample": 3, "label": draws.choice([2, 5, 1 << 31]), "name": "x"}),
+            (LABEL, {"sample": 9, "label": 0, "name": "x" * draws.choice([17, 900])}),
             (LABEL, {"sample": 3, "data": bytes(draws.randrange(9))} if draws.random() < 0.5 else {"sample": 3}),
             (FORGET, {"number": draws.choice([0, 1, 5, 1 << 31]), "outputs": draws.choice([0, 1, 2, 7])}),
             (ONLINE, {"off": 0, "data": b"", "len": draws.choice([0, 93, 1 << 31]), "sha": bytes(32)}),

@@ -45,6 +45,7 @@ class DescribeReply(smp.message.ReadResponse):
     inner: list[str]
     areas: int
     classes: list[str]
+    online: list[str]
     down: list[str]
     sensors: list[dict[str, Any]]
 

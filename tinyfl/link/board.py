@@ -65,10 +65,11 @@ class BoardState(IntEnum):
 
 @dataclass(frozen=True)
 class Description:
-    """A board's description of itself, its texts safe to print: sizes in bytes, clock in Hz, hashes SHA-256 or empty; ``store``
-    is the size of the slot for a program, and ``inference`` the hash of the program in it; ``areas`` is the size of each of
-    the two areas that keep classes (0: none), ``classes`` what can give the embedding of class means, ``down`` how weights
-    may be encoded, and ``sensors`` what those among its ``sources`` declare."""
+    """A board's description of itself, its texts safe to print: sizes in bytes, clock in Hz, hashes SHA-256 or empty;
+    ``store`` is the size of the slot for a program, and ``inference`` the hash of the program in it; ``areas`` is the size of
+    each of the two areas that keep classes (0: none), ``classes`` what can give the embedding of class means, ``online`` what
+    a head that learns online can be over, ``down`` how weights may be encoded, and ``sensors`` what those among its
+    ``sources`` declare."""
 
     protocol: int
     firmware: str
@@ -90,6 +91,7 @@ class Description:
     inference: bytes
     areas: int = 0
     classes: tuple[str, ...] = ()
+    online: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
     sensors: tuple[Sensor, ...] = ()
 

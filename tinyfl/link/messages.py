@@ -130,6 +130,7 @@ class DescribeReply(message.ReadResponse, _Reply):
     """Since protocol 3; the default is for older boards too."""
     areas: Count = 0
     classes: Words = Field(default=[], max_length=64)
+    online: Words = Field(default=[], max_length=64)
     """These two since protocol 4."""
     down: Words = Field(default=[], max_length=64)
     """In protocol 4, but not of its first boards, as the next and the status' `late`."""
@@ -467,6 +468,135 @@ class RateWrite(message.WriteRequest, _Request):
     _COMMAND_ID = 17
     _Response = RateReply
     baud: int
+
+
+class OnlineReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 19
+    off: Count
+
+
+class OnlineWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 19
+    _Response = OnlineReply
+    off: int
+    data: bytes
+    len: int | None = None
+    sha: bytes | None = None
+
+
+class OnlineState(message.ReadResponse, _Reply):
+    _COMMAND_ID = 19
+    set: Hash
+    samples: Count
+    labels: Count
+    confidence: float
+    error: float
+    drifts: Count
+    drifted: Count
+    outputs: Count
+    places: Count
+    next: Count
+    counts: Annotated[list[Count], Field(max_length=64)]
+    names: Words
+
+
+class OnlineRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 19
+    _Response = OnlineState
+    first: int
+
+
+class SampleReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 20
+    off: Count
+    number: Count | None = None
+    label: Count | None = None
+    name: Word | None = None
+    confidence: float | None = None
+    score: float | None = None
+    learnt: Count | None = None
+
+
+class Sample(message.WriteRequest, _Request):
+    _COMMAND_ID = 20
+    _Response = SampleReply
+    number: int
+    off: int
+    data: bytes
+
+
+class LabelReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 21
+    outputs: Count
+    loss: float
+
+
+class Label(message.WriteRequest, _Request):
+    _COMMAND_ID = 21
+    _Response = LabelReply
+    sample: int
+    label: int | None = None
+    name: str | None = None
+    data: bytes | None = None
+
+
+class ForgetOutputReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 22
+    outputs: Count
+
+
+class ForgetOutput(message.WriteRequest, _Request):
+    _COMMAND_ID = 22
+    _Response = ForgetOutputReply
+    number: int | None = None
+    outputs: int | None = None
+
+
+class LearntReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 23
+    off: Count
+
+
+class LearntWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 23
+    _Response = LearntReply
+    off: int
+    data: bytes
+    len: int | None = None
+    sha: bytes | None = None
+
+
+class LearntBlock(message.ReadResponse, _Reply):
+    _COMMAND_ID = 23
+    off: Count
+    len: Count
+    data: bytes
+
+
+class LearntRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 23
+    _Response = LearntBlock
+    off: int
+
+
+class OnlineCommitReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 24
+    commits: Count
+
+
+class OnlineCommit(message.WriteRequest, _Request):
+    _COMMAND_ID = 24
+    _Response = OnlineCommitReply
+
+
+class RollBackReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 25
+    samples: Count
+
+
+class RollBack(message.WriteRequest, _Request):
+    _COMMAND_ID = 25
+    _Response = RollBackReply
 
 
 _OWN = message.Response.model_fields.keys()

@@ -1,0 +1,153 @@
+"""Online learning on a board: a head that learns from one sample after another (firmware/SPEC.md, online)."""
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tinyfl.core import F32
+from tinyfl.errors import Corrupt, Refused
+from tinyfl.errors.words import plain
+from tinyfl.link import messages
+from tinyfl.link.board import ANSWER_SECONDS, WORK_SECONDS, LinkedBoard, floats
+
+OnlineStage = Literal["learner", "program", "inputs"]
+STAGES: tuple[OnlineStage, ...] = ("learner", "program", "inputs")
+
+MAX_NAME = 16
+"""Bytes of a class's name in UTF-8."""
+
+
+@dataclass(frozen=True)
+class OnlineRecord:
+    """What a board is to do: the record of a ``set`` (tinyfl.online.OnlineSet), over the ``stage``, whose weights or content
+    have the SHA-256 ``sha``, none for inputs, from ``outputs`` outputs. ``every`` samples it commits by itself; 0: on
+    request."""
+
+    stage: OnlineStage
+    sha: bytes
+    set: bytes
+    outputs: int
+    every: int = 0
+
+    @property
+    def record(self) -> bytes:
+        """Its bytes on the wire and in the store."""
+        return struct.pack("<3I32s", STAGES.index(self.stage), self.outputs, self.every, self.sha) + self.set
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a board says of a sample at once: its ``number``, which a label gives again; the number and name of its class; how
+    sure it is; and an anomaly score, with whether the board learnt from it."""
+
+    number: int
+    label: int
+    name: str
+    confidence: float
+    score: float
+    learnt: bool
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The monitor: the number of the last sample, of labels that came, the running confidence and error, the alarms and the
+    number of the sample at the last one; and the outputs, with the labels and the name of each."""
+
+    samples: int
+    labels: int
+    confidence: float
+    error: float
+    drifts: int
+    drifted: int
+    outputs: int
+    counts: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+class OnlineBoard:
+    """The online learning of ``board``. All methods may raise LinkError: Stale if the board's weights or program are no longer
+    those of the set, and for a label of a sample that the board no longer has."""
+
+    def __init__(self, board: LinkedBoard) -> None:
+        self._board, self._number = board, 0
+
+    async def start(self, of: OnlineRecord) -> None:
+        """Starts a set that has learnt nothing, unless the board has just this one; any other, and class means, are dropped.
+
+        Raises Refused if the board has no such stage, or no room for the set.
+        """
+        described = self._board.description
+        if of.stage not in described.online:
+            raise Refused(f"board {described.id.hex()} does not learn online. Flash it with the firmware of this version.")
+        await self._board.put(messages.OnlineWrite, of.record, WORK_SECONDS)
+        self._number = (await self.watched()).samples
+
+    async def watched(self) -> Watched:
+        """What the monitor says."""
+        counts, names, first = list[int](), list[str](), 0
+        while True:
+            part = await self._board.request(messages.OnlineRead(sequence=self._board.next(), first=first), ANSWER_SECONDS)
+            if len(part.counts) != len(part.names) or (part.next <= first and part.next < part.outputs):
+                raise Corrupt("the board's list of outputs cannot be read.")
+            counts, names, first = [*counts, *part.counts], [*names, *map(plain, part.names)], part.next
+            if first >= part.outputs:
+                return Watched(
+                    part.samples, part.labels, part.confidence, part.error, part.drifts, part.drifted, part.outputs,
+                    tuple(counts), tuple(names),
+                )  # fmt: skip
+
+    async def sample(self, x: F32 | bytes) -> Said:
+        """One sample: ``x`` float32 (inputs,), or a program's raw input."""
+        data, number = floats(x) if isinstance(x, np.ndarray) else x, self._number
+        reply = await self._board.blocks(lambda **at: messages.Sample(number=number, **at), data, WORK_SECONDS)
+        if reply.number is None or reply.confidence is None or reply.score is None:
+            raise Refused(f"{len(data):,} bytes are not one sample of the board's set. Give exactly one x.")
+        self._number = reply.number
+        return Said(reply.number, reply.label or 0, plain(reply.name or ""), reply.confidence, reply.score, bool(reply.learnt))
+
+    async def label(self, sample: int, label: int | F32, name: str | None = None) -> float:
+        """The label of a sample, by its number: a class, which a ``name`` names, or numbers (outputs,). The loss before the
+        step."""
+        if name is not None and len(name.encode()) > MAX_NAME:
+            raise Refused(f"the name {plain(name)!r} has more than {MAX_NAME} bytes. Give a shorter one.")
+        answer = {"label": label} if isinstance(label, int) else {"data": floats(label)}
+        request = messages.Label(sequence=self._board.next(), sample=sample, name=name, **answer)
+        return float((await self._board.request(request, WORK_SECONDS)).loss)
+
+    async def forget(self, number: int | None = None) -> int:
+        """Removes output ``number``, or drops the set; the outputs left."""
+        outputs = None if number is None else (await self.watched()).outputs
+        request = messages.ForgetOutput(sequence=self._board.next(), number=number, outputs=outputs)
+        return (await self._board.request(request, ANSWER_SECONDS)).outputs
+
+    async def learnt(self) -> bytes:
+        """What the board has learnt, in SPEC.md's bytes."""
+        first = await self._board.request(messages.LearntRead(sequence=self._board.next(), off=0), ANSWER_SECONDS)
+        return await self._board.read(messages.LearntRead, first.data, first.len, WORK_SECONDS)
+
+    async def put_back(self, learnt: bytes) -> None:
+        """Makes it what the board has learnt."""
+        await self._board.put(messages.LearntWrite, learnt, WORK_SECONDS)
+        self._number = (await self.watched()).samples
+
+    async def commit(self) -> int:
+        """Keeps what is learnt over power loss; the number of the store's commit.
+
+        Raises Refused for a board without a store, or if its flash could not be written.
+        """
+        described = self._board.description
+        if not described.areas:
+            raise Refused(
+                f"board {described.id.hex()} ({described.board}) has no room in flash to keep what it learns: that lasts "
+                "until it loses power. docs/firmware.md (Memory) lists the boards that have."
+            )
+        return (await self._board.request(messages.OnlineCommit(sequence=self._board.next()), WORK_SECONDS)).commits
+
+    async def roll_back(self) -> int:
+        """Returns to the last commit; the number of the last sample then."""
+        self._number = (
+            await self._board.request(messages.RollBack(sequence=self._board.next()), WORK_SECONDS)
+        ).samples  # fmt: skip
+        return self._number
