@@ -116,7 +116,7 @@ void tinyfl_load_classes(tinyfl_agent *agent);
 /* Drops the set, whatever it is of. */
 void tinyfl_drop_class_set(tinyfl_agent *agent);
 
-/* online.c */
+/* tinyol.c */
 tinyfl_command tinyfl_online_write, tinyfl_online_read, tinyfl_online_take, tinyfl_online_answer, tinyfl_online_forget;
 
 /* Drops the set; or only if it is of this stage. */
