@@ -35,7 +35,6 @@ const tinyfl_source tinyfl_sources[] = {{"waits", waits}, {NULL, NULL}};
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("board", ["mps2-an386", "stm32f405", "microbit-v2", "pico"])
 def test_milliseconds_pass_one_by_one_on_an_emulated_chip(tmp_path: Path, board: str) -> None:
     (tmp_path / "waits.c").write_text(WAITS)
@@ -50,7 +49,6 @@ def test_milliseconds_pass_one_by_one_on_an_emulated_chip(tmp_path: Path, board:
         assert in_loop(ask(running.opener)) == [(30.0, 0.0)] * 8
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("emulators")
 def test_qemu_has_the_readings_too(tmp_path: Path) -> None:
     source, taken = write_source(tmp_path / "imu.c"), write_readings(tmp_path / "readings.npz", people=1)

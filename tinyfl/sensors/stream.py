@@ -1,7 +1,6 @@
 """The streams of simulated devices that have a sensor: recorded readings, through the C of the boards' own source."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +46,3 @@ class SensedTask:
     def episodes(self, split: Split, count: int, shots: int) -> Episodes:
         """Those of the task."""
         return self.task.episodes(split, count, shots)
-
-
-def demand_fit(source: Any, task: Task) -> None:
-    """Raises ConfigError if the sensor's samples are not of the task's shape."""
-    sensor = source.sensor
-    if (sensor.inputs, sensor.outputs) != (int(np.prod(task.shape)), task.outputs):
-        raise ConfigError(
-            f"sensor {sensor.name} gives {sensor.words}, and task {task.name} has {int(np.prod(task.shape))} inputs and "
-            f"{task.outputs} outputs. Say --task sensor, which takes the sensor's."
-        )

@@ -1,0 +1,120 @@
+"""A C file's sources on this machine, against NumPy: which readings a round takes, and what becomes of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imu import write_source
+
+from tinyfl import core
+from tinyfl.core import Stream
+from tinyfl.data import Table
+from tinyfl.errors import BuildError, ConfigError, SensorFault
+from tinyfl.sensors.recording import recording_of
+from tinyfl.sensors.source import HostSource
+from tinyfl.sensors.stream import SensedTask
+from tinyfl.tasks.sine import Sine
+
+SUMS = """
+#include "source.h"
+
+enum { CHANNELS = 5 };
+
+/* x are the sums of two readings; where the first value is negative, the label is unknown. */
+static int sums(const tinyfl_stream *stream, uint32_t index, float *x, float *y)
+{
+    float values[CHANNELS];
+    int32_t label = -1;
+    (void)index;
+    for (int i = 0; i < CHANNELS; i++)
+        x[i] = 0.0f;
+    for (int n = 0; n < 2; n++) {
+        const int code = tinyfl_reading(values, &label);
+        if (code != TINYFL_OK)
+            return code;
+        for (int i = 0; i < CHANNELS; i++)
+            x[i] += values[i];
+    }
+    return tinyfl_one_hot(label, y, stream->outputs);
+}
+
+static int twice(const tinyfl_stream *stream, uint32_t index, float *x, float *y)
+{
+    *x = (float)(stream->device + index);
+    *y = 2.0f * *x;
+    return TINYFL_OK;
+}
+
+static int chip(void *values, int32_t *label) { return (void)values, (void)label, TINYFL_NOT_YET; }
+
+const tinyfl_source tinyfl_sources[] = {
+    {.name = "sums", .sample = sums, .read = chip, .type = TINYFL_READS_FLOAT32, .channels = CHANNELS, .rate = 10,
+     .shape = {CHANNELS}, .outputs = 2, .loss = TINYFL_SOFTMAX_CROSS_ENTROPY},
+    {"twice", twice},
+    {NULL, NULL},
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], HostSource]:
+    path = tmp_path_factory.mktemp("source") / "sums.c"
+    path.write_text(SUMS)
+    return lambda name: HostSource([path], name)
+
+
+def recorded(labels: list[int]) -> Table:
+    x = np.arange(5 * len(labels), dtype=np.float32).reshape(-1, 5) / 7
+    return Table("readings", x, np.array(labels), np.zeros(len(labels), np.int64))
+
+
+def test_a_round_takes_readings_from_a_drawn_one_on_and_begins_again_after_the_last(
+    opened: Callable[[str], HostSource],
+) -> None:
+    source, table = opened("sums"), recorded([0, 1, 1, 0, 1, 0, 0])
+    readings = recording_of(table, source.sensor).of(0, source.sensor)
+    x, y = source.round(3, 9, 6, seed=5, inputs=5, outputs=2, readings=readings)
+    first = int(core.random(5, Stream.readings, np.array([3], np.uint32), 9, words=1)[0, 0])
+    rows = (first + np.arange(12)) % 7
+    np.testing.assert_array_equal(x, table.x[rows[::2]] + table.x[rows[1::2]])
+    np.testing.assert_array_equal(y, np.eye(2)[table.y[rows[1::2]]])
+
+
+def test_a_recording_gives_each_reading_once_and_its_labelled_samples(opened: Callable[[str], HostSource]) -> None:
+    source, table = opened("sums"), recorded([0, 1, 1, -1, 1, 0, 0])
+    samples = source.samples_of(recording_of(table, source.sensor))
+    np.testing.assert_array_equal(samples.x, table.x[[0, 4]] + table.x[[1, 5]])
+    np.testing.assert_array_equal(samples.y, np.eye(2)[[1, 0]])
+
+
+def test_a_round_on_unlabelled_readings_ends_with_a_word(opened: Callable[[str], HostSource]) -> None:
+    source = opened("sums")
+    readings = recording_of(recorded([-1, -1]), source.sensor).of(0, source.sensor)
+    with pytest.raises(SensorFault, match="without a label"):
+        source.round(0, 0, 1, seed=0, inputs=5, outputs=2, readings=readings)
+    with pytest.raises(SensorFault, match="another shape"):
+        source.round(0, 0, 1, seed=0, inputs=4, outputs=2, readings=readings)
+
+
+def test_simulated_devices_run_formulas_and_no_chip(opened: Callable[[str], HostSource]) -> None:
+    stream = SensedTask(Sine(1), opened("twice"), 0, None, 0).stream(np.array([2, 5], np.uint32), 0, 3)
+    np.testing.assert_array_equal(stream.table[stream.rows][..., 0], [[2, 3, 4], [5, 6, 7]])
+    with pytest.raises(ConfigError, match="simulated devices have none"):
+        SensedTask(Sine(1), opened("sums"), 0, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (
+            "double pow(double x, double y);\nfloat f(float x);\nfloat f(float x) { return (float)pow(x, x); }\n",
+            "pow: firmware has no C library. <math.h> has sinf",
+        ),
+        ("#include <nothing.h>\n", "nothing.h: firmware has no C library"),
+    ],
+)
+def test_what_the_firmware_lacks_is_said_with_what_it_has(tmp_path: Path, text: str, word: str) -> None:
+    (tmp_path / "more.c").write_text(text)
+    with pytest.raises(BuildError, match=word):
+        HostSource([write_source(tmp_path / "imu.c"), tmp_path / "more.c"], "imu")
