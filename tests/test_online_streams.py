@@ -144,3 +144,14 @@ def test_the_verb_prints_a_table_and_writes_a_page_and_the_figures(run: Path, tm
     assert {key: again[key] for key in held} == held
     with np.load(out / "samples.npz") as arrays:
         assert arrays["figure_1"].shape == (400,)
+
+
+def test_a_board_that_goes_through_the_stream_learns_the_same_bits(run: Path, file: Path, firmware_cache: None) -> None:
+    pytest.importorskip("unicorn")
+    for words in (
+        [str(run), "--samples", "60", "--rate", "0.02"],
+        ["--data", str(file), "--labels", "0.5", "--delay", "3", "--rate", "0.1"],
+    ):
+        said = CliRunner().invoke(app, ["online", *words, "--on", "emulated:mps2-an386", "--json"])
+        assert said.exit_code == 0, said.output
+        assert json.loads(said.stdout)["on_board"]["same_bits"]

@@ -1,12 +1,16 @@
 """The verb online: streams of samples through devices that learn from each."""
 
 import json as jsonlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tinyfl.cli.common import Json, app, say
+
+if TYPE_CHECKING:
+    from tinyfl.online.prequential import Course
 
 
 @app.command()
@@ -37,6 +41,9 @@ def online(
     tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.05,
     alarm: Annotated[float, typer.Option(metavar="X", help="Errors above that, in sum, which are; 0: no alarms.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
+    on: Annotated[
+        str, typer.Option(help="emulated:BOARD or port:PORT: a board that goes through the first device's stream too.")
+    ] = "native",
     out: Annotated[Path | None, typer.Option(help="Directory for the result, its figures and its page.")] = None,
     json: Json = False,
 ) -> None:
@@ -48,7 +55,7 @@ def online(
     result: dict[str, Any] = stream(
         run, task=task, data=data, targets=targets, seed=seed, devices=devices, segments=segments, samples=samples,
         shuffle=shuffle, labels=labels, delay=delay, rate=rate, cap=cap, standardise=standardise, places=places,
-        tolerance=tolerance, alarm=alarm, out=out, progress=live.show,
+        tolerance=tolerance, alarm=alarm, out=out, progress=live.show, beside=None if on == "native" else _board(on),
     )  # fmt: skip
     if out is not None:
         from tinyfl.report.online import write_page
@@ -58,3 +65,17 @@ def online(
         say(jsonlib.dumps(result))
     else:
         live.end(result)
+
+
+def _board(on: str) -> "Callable[[Course], dict[str, Any]]":
+    """What takes a course on the board ``on``, and says whether it has learnt the same bits."""
+    from tinyfl.devices.online import lesson, stream
+    from tinyfl.fleets.emulation import board_at
+
+    def take(course: "Course") -> dict[str, Any]:
+        with board_at(on) as opener:
+            found = stream(lesson(course), opener, keep=on.startswith("port:"))
+        same = found.learnt == course.device.core.learnt()
+        return {"on": on, "samples": len(found.numbers), "same_bits": same, "kept": found.kept}
+
+    return take

@@ -64,7 +64,7 @@ class Device:
         """
         wanted, knew = labelled.copy(), bool(self.names)
         if self.set.head is Head.classes and y is not None:
-            numbers = self._numbers(wanted, y)
+            numbers = self.numbers(wanted, y)
             stretch = self._run(x, wanted, labels=numbers)
         elif y is not None:
             answer = np.zeros((len(x), self.set.places), np.float32)
@@ -87,7 +87,7 @@ class Device:
             raise TrainingError(f"a sample cannot be learnt from ({why}). Give a smaller --rate, or check the inputs.")
         return stretch
 
-    def _numbers(self, labelled: NDArray[np.uint32], y: NDArray[Any]) -> NDArray[np.uint32]:
+    def numbers(self, labelled: NDArray[np.uint32], y: NDArray[Any]) -> NDArray[np.uint32]:
         """The number of each label that comes; one of a new class where no place is left is struck out of ``labelled``."""
         numbers = np.zeros(len(y), np.uint32)
         for row in np.flatnonzero(labelled):

@@ -67,6 +67,7 @@ class Course:
     static: F32
     last_label: F32
     confidence: F32
+    begun: bytes
     last: Any = None
 
     def go(self, start: int, end: int) -> None:
@@ -112,9 +113,10 @@ def course_of(
 ) -> Course:
     """A device at the beginning of its world."""
     count = len(world)
-    empty = [np.full(count, np.nan, np.float32) for _ in range(4)]
+    figure, before, last_label, sure = (np.full(count, np.nan, np.float32) for _ in range(4))
     still = Device(static(set), start) if start.head is not None else None
-    return Course(world, Device(set, start, prior), still, labels_due(count, share, delay, seed, number), delay, *empty)
+    device, due = Device(set, start, prior), labels_due(count, share, delay, seed, number)
+    return Course(world, device, still, due, delay, figure, before, last_label, sure, device.core.learnt())
 
 
 def through(courses: Sequence[Course], progress: Callable[[Window], None] | None = None) -> list[Window]:
@@ -179,10 +181,13 @@ def online(
     alarm: float = 10.0,
     out: Path | str | None = None,
     progress: Callable[[Window], None] | None = None,
+    beside: Callable[[Course], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Streams the held-out devices of a task, or one device's file ``data``, through ``devices`` that learn online from the
     initialisation of ``run``, or from nothing, and measures each sample before its label comes: ``delay`` samples later, for a
     share ``labels`` of them.
+
+    ``beside`` takes the first device's course once more, on a board, and its answer is the result's ``on_board``.
 
     Writes result, figures of each sample and what each device learnt to the directory ``out``. Returns the result as plain
     data. Raises ConfigError for settings that make no sense, and as the task and the run do.
@@ -215,6 +220,8 @@ def online(
         "network": None if begun.network is None else begun.network.name, "places": set.places,
         "devices": [_of_device(course) for course in courses], **_mean(courses), "windows": [vars(each) for each in windows],
     }  # fmt: skip
+    if beside is not None:
+        result["on_board"] = beside(courses[0])
     if out is not None:
         _write(Path(out), result, courses)
     return result

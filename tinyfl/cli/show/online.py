@@ -47,6 +47,9 @@ class Live:
                 say(f"and {len(rows) - 20:,} further changes: in the page, or with --json")
         beside = "".join(f", {name} {short(result[key])}" for key, name in BESIDE.items() if result[key] is not None)
         say(f"{what} online {short(result['online'])}{beside}")
+        if board := result.get("on_board"):
+            same = "the same bits as the simulated device" if board["same_bits"] else "other bits than the simulated device"
+            say(f"{board['on']} has learnt {same}" + (", and keeps them" if board["kept"] else ""))
         if "report" in result:
             say(f"report: {result['report']}")
 

@@ -1,0 +1,106 @@
+"""A stream through a board that learns online, over one link."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyfl.core import F32, I32
+from tinyfl.errors import ConfigError, DoesNotFit
+from tinyfl.link.board import LinkedBoard, floats
+from tinyfl.link.online import MAX_NAME, OnlineBoard, OnlineRecord
+from tinyfl.link.wire import Opener
+from tinyfl.networks import Network
+from tinyfl.online.device import Device
+from tinyfl.online.prequential import Course
+from tinyfl.online.sets import Head
+from tinyfl.system.loop import in_loop
+
+MAX_NAMED = 64
+"""Classes or labels of a set on a board."""
+
+
+@dataclass(frozen=True)
+class OnBoard:
+    """The number of each sample's class, int32 (samples,), what the board has learnt in the end, and whether it keeps that."""
+
+    numbers: I32
+    learnt: bytes
+    kept: bool
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
+class Lesson:
+    """What a board is to go through: a set's ``record`` (tinyfl.online.OnlineSet) over the frozen ``network`` with ``theta``,
+    None for the inputs themselves, from what is ``learnt`` so far, of ``outputs`` outputs; then samples ``x`` (samples,
+    inputs), after each of which the label in its row of ``answers`` comes, a class with one of ``names`` or numbers, for the
+    sample ``labelled``, 0 for none."""
+
+    record: bytes
+    network: Network | None
+    theta: F32
+    learnt: bytes
+    outputs: int
+    x: F32
+    labelled: NDArray[np.uint32]
+    answers: NDArray[Any]
+    names: Sequence[str]
+
+
+def lesson(course: Course) -> Lesson:
+    """What the device of ``course`` has gone through, from its beginning."""
+    world, device = course.world, course.device
+    wanted, due = course.labelled.copy(), world.y[np.maximum(np.arange(len(world)) - course.delay, 0)]
+    twin, classifies = Device(device.set, device.start), device.set.head is Head.classes
+    outputs, start = twin.core.outputs, device.start
+    answers = twin.numbers(wanted, due) if classifies else due
+    names = [str(name) for name in twin.names] if classifies else []
+    return Lesson(device.set.record, start.network, start.theta, course.begun, outputs, world.x, wanted, answers, names)
+
+
+def stream(lesson: Lesson, opener: Opener, *, keep: bool) -> OnBoard:
+    """Takes the board behind ``opener`` through the lesson; ``keep`` commits network and what is learnt, where it has a store.
+
+    Raises ConfigError for more than 64 classes, DoesNotFit for a board that is too small, and the errors of a link.
+    """
+    if len(lesson.names) > MAX_NAMED:
+        raise ConfigError(f"the stream has {len(lesson.names)} classes; a board has at most {MAX_NAMED}. Give --places 64.")
+    return in_loop(_stream(lesson, opener, keep))
+
+
+async def _stream(lesson: Lesson, opener: Opener, keep: bool) -> OnBoard:
+    board = await LinkedBoard.connect(opener)
+    try:
+        online, net, described = OnlineBoard(board), lesson.network, board.description
+        await online.forget()
+        sha = bytes(32)
+        if net is not None:
+            if net.arena_bytes() > described.arena:
+                raise DoesNotFit(
+                    f"the network needs {net.arena_bytes():,} bytes of RAM; board {described.id.hex()} ({described.board}) has "
+                    f"{described.arena:,}. Use a smaller network, or a larger board."
+                )
+            await board.put_plan(net.plan.bytes)
+            await board.put_weights(lesson.theta)
+            sha = sha256(floats(lesson.theta)).digest()
+        await online.start(OnlineRecord("inputs" if net is None else "learner", sha, lesson.record, lesson.outputs))
+        await online.put_back(lesson.learnt)
+        numbers = np.zeros(len(lesson.x), np.int32)
+        for row, (x, sample, answer) in enumerate(zip(lesson.x, lesson.labelled.tolist(), lesson.answers, strict=True)):
+            numbers[row] = (await online.sample(x)).label
+            if sample and lesson.names:
+                name = lesson.names[int(answer)].encode()[:MAX_NAME].decode(errors="ignore")
+                await online.label(sample, int(answer), name)
+            elif sample:
+                await online.label(sample, np.asarray(answer, np.float32))
+        kept = keep and described.areas > 0
+        if kept and net is not None:
+            await board.commit(sha)
+        if kept:
+            await online.commit()
+        return OnBoard(numbers, await online.learnt(), kept)
+    finally:
+        await board.close()
