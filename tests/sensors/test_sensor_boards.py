@@ -123,3 +123,19 @@ def test_a_run_is_measured_on_the_boards_own_samples_which_stay_there(
     assert plain["accuracy"] > 0.5
     with pytest.raises(ConfigError, match="needs both"):
         app(words[:4], standalone_mode=False)
+
+
+def test_no_reading_of_a_live_sensor_is_lost_between_two_messages(tmp_path: Path) -> None:
+    counts = """static int count(void *values, int32_t *label)
+    {
+        static int16_t number;
+        int16_t *axes = values;
+        axes[0] = number++, axes[1] = axes[2] = 0, *label = 1;
+        return TINYFL_OK;
+    }"""
+    source = write_source(tmp_path / "imu.c", more=counts, fields=".read = count")
+    with emulation.emulate("posix", link="tcp", sources=[source]) as (board,):
+        record(board.url, Recorder("imu", seconds=0.3, raw=True), tmp_path / "raw.npz")
+    held = np.load(tmp_path / "raw.npz")
+    np.testing.assert_array_equal(held["x"][:, 0], np.arange(300))
+    assert set(held["y"]) == {"shake"}

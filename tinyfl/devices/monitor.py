@@ -118,7 +118,7 @@ async def _sensed(board: LinkedBoard, name: str, line: Line) -> Line:
         values = (await readings(board, sensor, 1, WORK_SECONDS))["values"][0]
         line = replace(line, reading=tuple(values.tolist()))
         if line.status and line.status.state in (BoardState.ready, BoardState.learnt):
-            best = (await measure(board, name, WORK_SECONDS)).best
+            best = (await measure(board, name, WORK_SECONDS, busy=sensor.seconds)).best
             line = replace(line, says=sensor.labels[best] if best < len(sensor.labels) else str(best))
     except (Refused, SensorFault) as error:
         line = replace(line, detail=str(error))

@@ -11,7 +11,7 @@ from tinyfl.devices.connected import connect, explained
 from tinyfl.devices.ports import demand_free, open_ports, port
 from tinyfl.errors import LinkError
 from tinyfl.link.board import WORK_SECONDS, LinkedBoard, Round, floats
-from tinyfl.link.sensing import measure
+from tinyfl.link.sensing import measure, sensor_of
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.system.loop import in_loop
 
@@ -66,7 +66,8 @@ async def _board(url: str, learnt: Initialisation, sensor: str, shots: int, samp
 
 async def _measured(board: LinkedBoard, url: str, sensor: str, shots: int, samples: int) -> Own:
     # Recorded readings, if it has some, begin again, so that a second evaluation is the same.
-    found = [await measure(board, sensor, WORK_SECONDS, None if number else 0) for number in range(samples)]
+    busy = sensor_of(board, sensor).seconds
+    found = [await measure(board, sensor, WORK_SECONDS, None if number else 0, busy) for number in range(samples)]
     labelled = [each for each in found if each.labelled]
     count = max(len(labelled), 1)
     loss, right = sum(each.loss for each in labelled) / count, sum(each.right for each in labelled) / count

@@ -126,7 +126,7 @@ async def _samples(
     late = unlabelled = 0
     while (done := time.monotonic() - began) < seconds:
         tell(done)
-        taken = await sample(board, sensor.name, sensor.outputs, seconds + MARGIN_SECONDS)
+        taken = await sample(board, sensor.name, sensor.outputs, seconds + MARGIN_SECONDS, sensor.seconds)
         late += taken.late
         if number is None and not taken.labelled:
             unlabelled += 1

@@ -372,20 +372,29 @@ class LinkedBoard:
             await self._transport.send(request.BYTES)
 
     async def request(
-        self, request: SMPRequest[TRep, TEr1, TEr2], within: float, behind: deque[SMPRequest[Any, Any, Any]] | None = None
+        self,
+        request: SMPRequest[TRep, TEr1, TEr2],
+        within: float,
+        behind: deque[SMPRequest[Any, Any, Any]] | None = None,
+        busy: float = 0.0,
     ) -> TRep:
-        """Returns the board's reply, repeating the request after increasing waits until the deadline.
+        """Returns the board's reply, repeating the request after increasing waits until the deadline. The board may be ``busy``
+        with it for so many seconds.
 
         If ``behind`` is given, the request was sent already, and after it those in ``behind``, which is cleared if the request
         must be repeated."""
         with confined():
-            return await self._reply(request, within, behind)
+            return await self._reply(request, within, behind, busy)
 
     async def _reply(
-        self, request: SMPRequest[TRep, TEr1, TEr2], within: float, behind: deque[SMPRequest[Any, Any, Any]] | None
+        self,
+        request: SMPRequest[TRep, TEr1, TEr2],
+        within: float,
+        behind: deque[SMPRequest[Any, Any, Any]] | None,
+        busy: float,
     ) -> TRep:
         loop = asyncio.get_running_loop()
-        deadline, patience = loop.time() + within, self.patience
+        deadline, patience = loop.time() + within, self.patience + busy
         trouble: LinkError = Late(f"no answer within {within:g} s.")
         for send in range(SENDS):
             left = deadline - loop.time()

@@ -31,6 +31,10 @@ FAULTS = {
 }
 
 
+BUSY_SECONDS = 10.0
+"""How long a sample may take whose sensor does not say (TINYFL_SILENCE): a request that came again would take another one."""
+
+
 @dataclass(frozen=True)
 class Sensor:
     """A sensor as its C file declares it: the ``type`` (float32, int16) and number of a reading's values, ``channels``; its
@@ -70,6 +74,11 @@ class Sensor:
             {"names": ["values", "label"], "formats": [(kind, (self.channels,)), "<i4"], "offsets": [0, label],
                 "itemsize": label + 4}
         )  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """How long a sample may take."""
+        return self.deadline / 1000 if self.deadline else BUSY_SECONDS
 
     @property
     def words(self) -> str:
@@ -127,12 +136,14 @@ def sensor_of(board: "LinkedBoard", name: str) -> Sensor:
     )
 
 
-async def sample(board: "LinkedBoard", source: str, outputs: int, within: float) -> Sensed:
-    """The next sample of ``source``, whose y has ``outputs`` numbers.
+async def sample(board: "LinkedBoard", source: str, outputs: int, within: float, busy: float = 0.0) -> Sensed:
+    """The next sample of ``source``, whose y has ``outputs`` numbers, and which may take ``busy`` seconds.
 
     Raises SensorFault if it cannot be taken, Refused during a round.
     """
-    reply = await board.request(messages.SenseWrite(sequence=board.next(), source=source, readings=0, measure=0), within)
+    reply = await board.request(
+        messages.SenseWrite(sequence=board.next(), source=source, readings=0, measure=0), within, busy=busy
+    )
     if reply.code < 0:
         raise_fault(reply.code, source, 0)
     if reply.len is None or reply.data is None:
@@ -145,13 +156,14 @@ async def sample(board: "LinkedBoard", source: str, outputs: int, within: float)
     return Sensed(x, y, reply.code != UNLABELLED, reply.late > 0)
 
 
-async def measure(board: "LinkedBoard", source: str, within: float, at: int | None = None) -> Measured:
-    """What the board's network makes of the next sample of ``source``; of recorded readings, from number ``at`` on.
+async def measure(board: "LinkedBoard", source: str, within: float, at: int | None = None, busy: float = 0.0) -> Measured:
+    """What the board's network makes of the next sample of ``source``, which may take ``busy`` seconds; of recorded readings,
+    from number ``at`` on.
 
     Raises SensorFault if it cannot be taken, Refused without weights.
     """
     request = messages.SenseWrite(sequence=board.next(), source=source, readings=0, measure=1, at=at)
-    reply = await board.request(request, within)
+    reply = await board.request(request, within, busy=busy)
     if reply.code < 0:
         raise_fault(reply.code, source, 0)
     if reply.loss is None or reply.right is None or reply.best is None:
@@ -164,9 +176,8 @@ async def readings(board: "LinkedBoard", sensor: Sensor, count: int, within: flo
 
     Raises SensorFault if they cannot be taken.
     """
-    reply = await board.request(
-        messages.SenseWrite(sequence=board.next(), source=sensor.name, readings=count, measure=0), within
-    )
+    request = messages.SenseWrite(sequence=board.next(), source=sensor.name, readings=count, measure=0)
+    reply = await board.request(request, within, busy=count / sensor.rate if sensor.rate else BUSY_SECONDS)
     if reply.code < 0:
         raise_fault(reply.code, sensor.name, 0)
     if not reply.data or len(reply.data) % sensor.reading.itemsize:
