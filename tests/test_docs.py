@@ -22,7 +22,7 @@ from test_rooms import arrows, modules, room
 import tinyfl
 from tinyfl.algorithms import State
 from tinyfl.building import boards
-from tinyfl.building.wear import row
+from tinyfl.building.wear import row, years
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
 from tinyfl.config.roster import Part, read_parts
@@ -285,6 +285,19 @@ def test_the_page_on_firmware_says_how_long_each_store_lasts() -> None:
     sold = {board.name: board.memory.store for board in boards.select("all") if board.flash and board.memory}
     assert {name: cells for name, *cells in table(ROOT / "docs" / "firmware.md", "board | an area, bytes")} == {
         name: row(store) for name, store in sold.items()
+    }
+
+
+def test_the_page_on_online_learning_says_how_long_each_store_lasts() -> None:
+    stores = {each.name: each.memory.store for each in boards.select("all") if each.flash and each.memory}
+    rows = {
+        name: [years(store, [size, 92, 128], [size], 86_400 / seconds) for size in (400, 2000) for seconds in (60, 600, 3600)]
+        for name, store in stores.items()
+        if store and store.areas
+    }
+    said = {name: cells for name, *cells in table(ROOT / "docs" / "online.md", "board | 400 bytes: each minute")}
+    assert {name: [float(cell.replace(",", "")) for cell in cells] for name, cells in said.items()} == {
+        name: [pytest.approx(cell, rel=0.03, abs=0.05) for cell in cells] for name, cells in rows.items()
     }
 
 
