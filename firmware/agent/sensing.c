@@ -113,7 +113,7 @@ static int use(tinyfl_sensing *sensing, const tinyfl_source *source)
     return code < 0 ? code : TINYFL_OK;
 }
 
-static int finite(const float *values, uint32_t count)
+static int all_finite(const float *values, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
         if (!(values[i] - values[i] == 0.0f))
@@ -135,7 +135,7 @@ int tinyfl_sense(tinyfl_sensing *sensing, const tinyfl_source *source, const tin
         return code;
     if (source->deadline && tinyfl_millis() - asked > source->deadline)
         sensing->late++;
-    if (!finite(x, stream->inputs) || (code == TINYFL_OK && !finite(y, stream->outputs)))
+    if (!all_finite(x, stream->inputs) || (code == TINYFL_OK && !all_finite(y, stream->outputs)))
         return TINYFL_ENOTFINITE;
     return code;
 }

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from once import once
 
 KerasFiles = Callable[..., bytes]

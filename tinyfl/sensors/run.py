@@ -23,10 +23,10 @@ def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path
     Raises ConfigError without a recording, or for readings without what makes samples of them.
     """
     given = {**(read_settings(file) if file else {}), **renamed({k: v for k, v in options.items() if v is not None})}
-    data, name = given.get("data") or None, _name(given)
+    data, name = given.get("data"), _name(given)
     if given.get("task") != NAME or not isinstance(data, str | Path | None):
         return dict(options)
-    if data is None:
+    if not data:
         raise ConfigError(
             "--task sensor is measured on recorded samples. Record some, and give them with --data: tinyfl record PORT "
             f"--sensor {name or 'NAME'} --label NAME"
