@@ -13,6 +13,7 @@ import reference
 import reference_inner
 import reference_layers
 from double_classes import ClassMeans
+from double_online import OnlineLearning
 from double_program import HASH, INVALID, MEMORY, NUMERIC, PLAN, SIZE, SOURCE, STALE, STATE, ProgramSlot, Refuse
 from double_weights import Weights
 
@@ -80,7 +81,7 @@ class Double:
         self.protocol, self.window = 4, 4
         self.rates: tuple[int, ...] = (230_400, 921_600)
         self.store = ProgramSlot(1 << 16, arena)
-        self.classes = ClassMeans(self)
+        self.classes, self.online = ClassMeans(self), OnlineLearning(self)
         self.down = Weights(self)
         self.slots: list[tuple[int, bytes, bytes]] = []
         self.rounds = 0
@@ -93,6 +94,7 @@ class Double:
         self.resetting = False
         self.store.restart()
         self.classes.drop()
+        self.online.drop()
         self.plan_bytes = b""
         self.layers: list[reference.Layer] = []
         self.theta = np.zeros(0, f32)
@@ -195,8 +197,8 @@ class Double:
             "dtypes": ["float32", "int8"], "inner": INNER, "sources": list(self.sources),
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
-            "store": self.store.size, "areas": 4096, "classes": ["learner", "program"], "online": [],
-            "inference": self.store.hash, "down": ["fp16", "int8", "int4", "delta"], "sensors": [],
+            "store": self.store.size, "areas": 4096, "classes": ["learner", "program"],
+            "online": ["learner", "program", "inputs"], "inference": self.store.hash, "down": ["fp16", "int8", "int4", "delta"], "sensors": [],
         }  # fmt: skip
 
     def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:
@@ -220,6 +222,7 @@ class Double:
         self.store.forget()
         if off == 0 and sha not in (sha256(self.plan_bytes).digest(), self.plan_transfer.sha if self.plan_transfer else b""):
             self.classes.drop()
+            self.online.drop()
         here = sha256(self.plan_bytes).digest() if self.plan_bytes else b"-"
         if off and self.plan_transfer is None and self.plan_bytes:
             return {"off": int(self.plan_bytes.__len__())}
@@ -405,6 +408,33 @@ class Double:
     def commit_classes(self) -> dict[str, Any]:
         return self.classes.commit()
 
+    def put_online(self, **asked: Any) -> dict[str, Any]:
+        return self.online.put(**asked)
+
+    def list_online(self, first: int) -> dict[str, Any]:
+        return self.online.list(first)
+
+    def take_sample(self, **asked: Any) -> dict[str, Any]:
+        return self.online.sample(**asked)
+
+    def put_label(self, **asked: Any) -> dict[str, Any]:
+        return self.online.label(**asked)
+
+    def forget_output(self, **asked: Any) -> dict[str, Any]:
+        return self.online.forget(**asked)
+
+    def put_learnt(self, **asked: Any) -> dict[str, Any]:
+        return self.online.put_back(**asked)
+
+    def get_learnt(self, off: int) -> dict[str, Any]:
+        return self.online.learnt(off)
+
+    def commit_online(self) -> dict[str, Any]:
+        return self.online.commit()
+
+    def roll_back(self) -> dict[str, Any]:
+        return self.online.roll_back()
+
     def sense(self, source: str, readings: int, measure: int, at: int = 0) -> dict[str, Any]:
         if self.state == LEARNING:
             raise Refuse(STATE)
@@ -473,4 +503,7 @@ COMMANDS = {
     (65, 11, 0): "get_prediction", (65, 12, 2): "put_classes", (65, 12, 0): "list_classes", (65, 13, 2): "enrol",
     (65, 14, 2): "classify", (65, 15, 2): "forget", (65, 16, 2): "commit_classes",
     (65, 17, 0): "get_rates", (65, 17, 2): "put_rate", (65, 18, 2): "sense", (65, 18, 0): "get_sample",
+    (65, 19, 2): "put_online", (65, 19, 0): "list_online", (65, 20, 2): "take_sample", (65, 21, 2): "put_label",
+    (65, 22, 2): "forget_output", (65, 23, 2): "put_learnt", (65, 23, 0): "get_learnt", (65, 24, 2): "commit_online",
+    (65, 25, 2): "roll_back",
 }  # fmt: skip

@@ -23,8 +23,10 @@ from tinyfl.flower.rounds import Federation, Outcome
 from tinyfl.link import messages, sensing
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.classes import Classes, ClassSet
+from tinyfl.link.online import OnlineBoard, OnlineRecord
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
+from tinyfl.online import Head, OnlineSet
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.tasks.sine import Sine
@@ -89,12 +91,27 @@ async def sense(board: LinkedBoard) -> object:
     return taken, rest, await sensing.measure(board, "sine", 60.0)
 
 
+async def online(board: LinkedBoard) -> object:
+    """A set, two samples of two classes, what the monitor says, a commit and the way back, and one class less."""
+    learner, x = OnlineBoard(board), np.zeros(1, np.float32)
+    set = OnlineSet(Head.classes, 1, 1, 3, ring=2).record
+    await learner.start(OnlineRecord("learner", (await board.status()).weights, set, 1))
+    said = [await learner.sample(x), await learner.sample(x)]
+    losses = [await learner.label(each.number, number, "one") for number, each in enumerate(said)]
+    found = await learner.learnt(), await learner.commit(), await learner.roll_back()
+    await learner.put_back(found[0])
+    return said, losses, found, await learner.watched(), await learner.forget(1)
+
+
 CALLS: dict[Any, Callable[[LinkedBoard], Awaitable[object]]] = {
     messages.EvaluateReply: evaluate, messages.InferReply: infer, messages.CommitReply: commit,
     messages.ProgramReply: predict, messages.PredictReply: predict, messages.PredictBlock: predict,
     messages.ClassesReply: classes, messages.ClassesList: classes, messages.EnrolReply: classes,
     messages.ClassifyReply: classes, messages.ForgetReply: classes, messages.ClassesCommitReply: classes,
     messages.RatesReply: rates, messages.RateReply: rates, messages.SenseReply: sense, messages.SenseBlock: sense,
+    messages.OnlineReply: online, messages.OnlineState: online, messages.SampleReply: online, messages.LabelReply: online,
+    messages.ForgetOutputReply: online, messages.LearntReply: online, messages.LearntBlock: online,
+    messages.OnlineCommitReply: online, messages.RollBackReply: online,
 }  # fmt: skip
 
 

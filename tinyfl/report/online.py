@@ -34,7 +34,7 @@ def write_page(out: Path, result: Mapping[str, Any]) -> Path:
         html.image(
             drawn(lambda: over_time(result)),
             f"{what} over time",
-            "Means over parts of the stream; each sample is first a test.",
+            "Means over parts of the stream; each sample is first a test. Dotted: the changes of device 0.",
         ),
         html.section("Changes", _changes(result, what)),
         html.section("Devices", _devices(result)),
