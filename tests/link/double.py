@@ -198,7 +198,8 @@ class Double:
             "plan": sha256(self.plan_bytes).digest() if self.plan_bytes else b"",
             "model": sha256(self.slots[-1][2]).digest() if self.slots else b"",
             "store": self.store.size, "areas": 4096, "classes": ["learner", "program"],
-            "online": ["learner", "program", "inputs"], "inference": self.store.hash, "down": ["fp16", "int8", "int4", "delta"], "sensors": [],
+            "online": ["learner", "program", "inputs"], "inference": self.store.hash,
+            "down": ["fp16", "int8", "int4", "delta"], "sensors": [],
         }  # fmt: skip
 
     def block(self, transfer: Transfer | None, here: bytes, off: int, data: bytes, len_: int, sha: bytes) -> Transfer | int:
