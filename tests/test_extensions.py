@@ -611,7 +611,7 @@ def test_a_name_stands_in_its_entry_and_in_its_own_file_alone() -> None:
         ("tinyfl.costs.models", "protonet"),  # the one that trains a network without a head on boards
         ("tinyfl.tasks.npz", "npz"),  # tinyfl.tasks.classes:npz makes it, or episodes of its classes
         ("tinyfl.data.columns", "activity"),  # a usual name of a column
-        ("tinyfl.online.worlds", "presence"),  # the data of the task, as streams
+        ("tinyfl.online.worlds", "presence"),  # its devices share no stream
     }  # fmt: skip
 
 
