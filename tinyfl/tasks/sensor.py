@@ -22,15 +22,15 @@ NAME = "sensor"
 
 
 class SensorTask:
-    """The samples of one sensor: ``recorded``, or at a gateway only their ``shape``, ``outputs`` and ``loss``."""
+    """The samples of one sensor: those of ``npz``, or at a gateway only their ``shape``, ``outputs`` and ``loss``."""
 
     name = NAME
     activation = Activation.leaky_relu
     fleet_size: int | None = None
 
-    def __init__(self, shape: Shape, outputs: int, loss: Loss, recorded: Npz | None = None) -> None:
-        self.shape, self.outputs, self.loss, self.recorded = shape, outputs, loss, recorded
-        self.standardisation: Standardisation | None = recorded.standardisation if recorded else None
+    def __init__(self, shape: Shape, outputs: int, loss: Loss, npz: Npz | None = None) -> None:
+        self.shape, self.outputs, self.loss, self._npz = shape, outputs, loss, npz
+        self.standardisation: Standardisation | None = npz.standardisation if npz else None
 
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
         """The recorded samples of training devices, each of which several of ``devices`` may share.
@@ -43,6 +43,10 @@ class SensorTask:
         """Those of the recorded devices that are held out."""
         return self._demanded().episodes(split, count, shots)
 
+    def recorded(self, split: Split, count: int, samples: int) -> list[tuple[str, TableSource]]:
+        """Each held-out device's samples in the order of the recording."""
+        return self._demanded().recorded(split, count, samples)
+
     def device_names(self, split: Split) -> list[str]:
         """The names of a split's devices."""
         return self._demanded().device_names(split)
@@ -54,12 +58,12 @@ class SensorTask:
         return size
 
     def _demanded(self) -> Npz:
-        if self.recorded is None:
+        if self._npz is None:
             raise ConfigError(
                 "there are no recorded samples for simulated devices or an evaluation. Record some (tinyfl record), and give "
                 "them with --data."
             )
-        return self.recorded
+        return self._npz
 
 
 def sensor(data: Path, seed: int, reading: Reading = USUAL) -> SensorTask:
