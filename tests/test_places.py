@@ -241,10 +241,11 @@ def test_a_cache_whose_programs_may_not_run_is_said_with_the_variable(monkeypatc
     def noexec(*given: Any, **_: Any) -> Any:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), given[0][0])
 
-    elf = emulation.firmware(emulation.load("posix"), "zig").elf
+    board, each = emulation.load("posix"), emulation._Each(1, b"")
+    elf = emulation.firmware(board, "zig").elf
     monkeypatch.setattr(child.subprocess, "Popen", noexec)
     with pytest.raises(ConfigError, match=f"{elf} may not be executed: .* Set XDG_CACHE_HOME"), ExitStack() as running:
-        emulation._process(running, elf, 1, "tcp")
+        emulation._process(running, emulation._Kind(board, "process", elf), each, "tcp")
 
 
 def no_more(after: int, error: int, monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
