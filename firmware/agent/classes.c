@@ -309,12 +309,7 @@ int tinyfl_classes_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl
     }
     records[TINYFL_MAX_CLASSES + 2] = (tinyfl_record){"online", set->labels, 0};
     const int refusal = tinyfl_store_commit(&agent->store, records, TINYFL_MAX_CLASSES + 3);
-    if (refusal)
-        return refusal;
-    tinyfl_put_map(reply, 1);
-    tinyfl_put_text(reply, "commits");
-    tinyfl_put_uint(reply, agent->store.sequence);
-    return 0;
+    return refusal ? refusal : tinyfl_put_commits(agent, reply);
 }
 
 /* Fills an empty set from the store. */

@@ -45,6 +45,8 @@ int tinyfl_take_block(const tinyfl_port *port, tinyfl_upload *upload, const tiny
 
 /* Replies with `off`. Returns 0, as a command does. */
 int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off);
+/* Replies with the number of the store's last commit. Returns 0, as a command does. */
+int tinyfl_put_commits(const tinyfl_agent *agent, tinyfl_writer *reply);
 /* Replies with `off`, `len`, and as many of the `count` bytes from `from` on as fit. Returns 0, as a command does. */
 int tinyfl_put_part(tinyfl_writer *reply, uint64_t off, const uint8_t *bytes, size_t count, uint64_t from);
 
@@ -91,6 +93,9 @@ size_t tinyfl_sample_bytes(const tinyfl_agent *agent);
 /* Adds a request's block to the stream `feed` of one x; once that is complete, `outputs` are the network's. 1 then, 0 before, or
  * minus a refusal. `off` gets the expected offset. */
 int tinyfl_take_x(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, float *outputs, uint64_t *off);
+
+/* The place of the largest value, the first on a tie. */
+uint32_t tinyfl_largest(const float *values, uint32_t count);
 
 /* sense.c */
 tinyfl_command tinyfl_sense_write, tinyfl_sense_read;

@@ -66,12 +66,7 @@ int tinyfl_online_keep(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
 {
     (void)request;
     const int refusal = has_set(agent) ? tinyfl_online_commit(agent) : TINYFL_REFUSED_STATE;
-    if (refusal)
-        return refusal;
-    tinyfl_put_map(reply, 1);
-    tinyfl_put_text(reply, "commits");
-    tinyfl_put_uint(reply, agent->store.sequence);
-    return 0;
+    return refusal ? refusal : tinyfl_put_commits(agent, reply);
 }
 
 /* Puts back what the last commit kept of this very set. */

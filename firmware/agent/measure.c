@@ -18,7 +18,7 @@ static int open_stream(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_fe
     return off == agent->fed;
 }
 
-static uint32_t largest(const float *values, uint32_t count)
+uint32_t tinyfl_largest(const float *values, uint32_t count)
 {
     uint32_t best = 0;
     for (uint32_t i = 1; i < count; i++)
@@ -31,13 +31,13 @@ static uint32_t largest(const float *values, uint32_t count)
 static int measure(tinyfl_agent *agent)
 {
     const uint32_t outputs = agent->outputs;
-    const uint32_t truth = largest(agent->y, outputs);
+    const uint32_t truth = tinyfl_largest(agent->y, outputs);
     float loss;
     if (tinyfl_evaluate(&agent->learner, agent->x, agent->y, &loss, agent->y) != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
     agent->measured++;
     agent->measured_loss += loss;
-    agent->right += largest(agent->y, outputs) == truth;
+    agent->right += tinyfl_largest(agent->y, outputs) == truth;
     return 0;
 }
 

@@ -23,27 +23,18 @@ static int place_sample(tinyfl_agent *agent, const tinyfl_source *source)
     return 0;
 }
 
-static uint32_t largest(const float *values, uint32_t count)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < count; i++)
-        if (values[i] > values[best])
-            best = i;
-    return best;
-}
-
 /* Replies with the network's answer to the sample, and its loss if it is labelled. 0 or a refusal. */
 static int put_measured(tinyfl_agent *agent, int labelled, tinyfl_writer *reply)
 {
     if (!tinyfl_has_weights(agent))
         return TINYFL_REFUSED_STATE;
-    const uint32_t truth = largest(agent->y, agent->outputs);
+    const uint32_t truth = tinyfl_largest(agent->y, agent->outputs);
     float loss = 0.0f;
     const int code = labelled ? tinyfl_evaluate(&agent->learner, agent->x, agent->y, &loss, agent->y)
                               : tinyfl_infer(&agent->learner, agent->x, agent->y);
     if (code != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
-    const uint32_t best = largest(agent->y, agent->outputs);
+    const uint32_t best = tinyfl_largest(agent->y, agent->outputs);
     tinyfl_put_map(reply, 5);
     tinyfl_put_text(reply, "loss");
     tinyfl_put_float(reply, loss);

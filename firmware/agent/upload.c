@@ -80,6 +80,14 @@ int tinyfl_put_offset(tinyfl_writer *reply, uint64_t off)
     return 0;
 }
 
+int tinyfl_put_commits(const tinyfl_agent *agent, tinyfl_writer *reply)
+{
+    tinyfl_put_map(reply, 1);
+    tinyfl_put_text(reply, "commits");
+    tinyfl_put_uint(reply, agent->store.sequence);
+    return 0;
+}
+
 int tinyfl_put_part(tinyfl_writer *reply, uint64_t off, const uint8_t *bytes, size_t count, uint64_t from)
 {
     enum { OVERHEAD = 32 }; /* maximum bytes of the map around the data */

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuts import demand_old_or_new
 from probe import need
 
 from tinyfl.building import boards
 from tinyfl.core import TableSource, embeddings
-from tinyfl.errors import Dead, Refused, Stale
+from tinyfl.errors import Refused, Stale
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.classes import Classes, ClassSet, Enrolled, Nearest
 from tinyfl.link.wire import MachineWire
@@ -101,20 +102,7 @@ def test_a_cut_at_every_write_of_the_store_leaves_the_old_classes_or_the_new(
 
     machine = started(name, firmware)
     talk(machine, first)
-    old, before, start = talk(machine, told), machine.snapshot(), machine.slot_events
-    talk(machine, change)
-    events, new = machine.slot_events - start, talk(machine, told)
-    assert events > 0 and new != old
-    for cut in range(events + 1):
-        machine.restore(before)
-        machine.cut_power_after(cut)
-        if cut < events:
-            with pytest.raises(Dead):
-                talk(machine, change)
-        else:
-            talk(machine, change)
-        machine.power_cycle()
-        assert talk(machine, told) in ([old, new] if cut < events else [new])
+    demand_old_or_new(machine, lambda: talk(machine, change), lambda: talk(machine, told))
 
 
 def test_a_board_without_a_store_says_so_and_other_weights_make_a_set_stale(firmware: Callable[[str], Path]) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuts import demand_old_or_new
 from probe import need
 
 from tinyfl.building import boards
 from tinyfl.core.online import Online
-from tinyfl.errors import Dead, Refused, Stale
+from tinyfl.errors import Refused, Stale
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.online import OnlineBoard, OnlineRecord, Watched
 from tinyfl.link.wire import MachineWire
@@ -112,21 +113,7 @@ def test_a_cut_at_every_write_of_the_store_leaves_what_was_learnt_before_or_afte
 
     machine = started(name, firmware)
     talk(machine, first)
-    old, before, start = talk(machine, told), machine.snapshot(), machine.slot_events
-    talk(machine, change)
-    events, new = machine.slot_events - start, talk(machine, told)
-    assert events > 0
-    assert new != old
-    for cut in range(events + 1):
-        machine.restore(before)
-        machine.cut_power_after(cut)
-        if cut < events:
-            with pytest.raises(Dead):
-                talk(machine, change)
-        else:
-            talk(machine, change)
-        machine.power_cycle()
-        assert talk(machine, told) in ([old, new] if cut < events else [new])
+    demand_old_or_new(machine, lambda: talk(machine, change), lambda: talk(machine, told))
 
 
 def test_a_board_rolls_back_to_its_last_commit_and_one_without_a_store_says_so(firmware: Callable[[str], Path]) -> None:

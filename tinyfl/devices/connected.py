@@ -161,6 +161,17 @@ async def connect(port: Port, within: float = ASK_SECONDS, auto: bool = False) -
     return await LinkedBoard.connect(partial(opening, port.bauds[-1]), within), port.bauds[-1]
 
 
+async def reach(port: Port) -> tuple[LinkedBoard, int]:
+    """Like ``connect``, if no other process has the port open.
+
+    Raises LinkError, which explains why the board is not reachable."""
+    try:
+        demand_free(port, open_ports())
+        return await connect(port)
+    except LinkError as error:
+        raise type(error)(explained(port, error)) from error
+
+
 def explained(port: Port, error: LinkError) -> str:
     """Explains why the board at ``port`` is not reachable, naming the process that has the port open if it is visible."""
     kind = trouble(error)

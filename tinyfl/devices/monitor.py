@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.devices import inventory
-from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, look
-from tinyfl.devices.ports import Port, demand_free, open_ports, port, serial_ports, where
+from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, look, reach
+from tinyfl.devices.ports import Port, open_ports, port, serial_ports, where
 from tinyfl.errors import ConfigError, Dead, LinkError, Refused, SensorFault
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, Status
 from tinyfl.link.sensing import measure, readings, sensor_of
@@ -82,11 +82,7 @@ async def _watch(
     url: str, id: str, baud: int, interval: float, devices: Path | None, sensor: str, tell: Callable[[Line], None]
 ) -> None:
     at = port(url, baud) if url else (await _search(id, baud, devices)).port
-    try:
-        demand_free(at, open_ports())
-        board, answered_at = await connect(at)
-    except LinkError as error:
-        raise type(error)(explained(at, error)) from error
+    board, answered_at = await reach(at)
     first = at = replace(at, bauds=(answered_at,))
     tell(Line(time.time(), "connected", at.url, description=board.description))
     while True:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.algorithms import Inner
-from tinyfl.devices.connected import connect, explained
-from tinyfl.devices.ports import demand_free, open_ports, port
-from tinyfl.errors import LinkError
+from tinyfl.devices.connected import reach
+from tinyfl.devices.ports import port
 from tinyfl.link.board import WORK_SECONDS, LinkedBoard, Round, floats
 from tinyfl.link.sensing import measure, sensor_of
 from tinyfl.runs.adaptation import Initialisation
@@ -43,12 +42,7 @@ def on_own_samples(run: Path, urls: Sequence[str], sensor: str, *, shots: int, s
 
 
 async def _board(url: str, learnt: Initialisation, sensor: str, shots: int, samples: int) -> list[Own]:
-    at = port(url)
-    try:
-        demand_free(at, open_ports())
-        board, _ = await connect(at)
-    except LinkError as error:
-        raise type(error)(explained(at, error)) from error
+    board, _ = await reach(port(url))
     try:
         await board.put_plan(learnt.network.plan.bytes)
         rows = []

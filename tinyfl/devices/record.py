@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyfl.devices.connected import connect, explained
-from tinyfl.devices.ports import demand_free, open_ports, port
-from tinyfl.errors import ConfigError, DataError, LinkError
+from tinyfl.devices.connected import reach
+from tinyfl.devices.ports import port
+from tinyfl.errors import ConfigError, DataError
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.sensing import Sensor, readings, sample, sensor_of
 from tinyfl.networks.layers import Loss
@@ -70,11 +70,7 @@ def record(url: str, what: Recorder, out: Path, *, baud: int = 0, tell: Callable
     at = port(url, baud)
 
     async def listen() -> tuple[str, Sensor, NDArray[Any], NDArray[Any], int, int]:
-        try:
-            demand_free(at, open_ports())
-            board, _ = await connect(at)
-        except LinkError as error:
-            raise type(error)(explained(at, error)) from error
+        board, _ = await reach(at)
         try:
             sensor = sensor_of(board, what.name)
             number = _class(what.label, sensor)

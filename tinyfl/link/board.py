@@ -95,6 +95,14 @@ class Description:
     down: tuple[str, ...] = ()
     sensors: tuple[Sensor, ...] = ()
 
+    def demand_store(self, kept: str) -> None:
+        """Raises Refused if the board has no store for what is ``kept``, such as "classes: they last"."""
+        if not self.areas:
+            raise Refused(
+                f"board {self.id.hex()} ({self.board}) has no room in flash to keep {kept} until it loses power. "
+                "docs/firmware.md (Memory) lists the boards that have."
+            )
+
 
 @dataclass(frozen=True)
 class Round:

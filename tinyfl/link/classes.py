@@ -125,12 +125,7 @@ class Classes:
 
         Raises Refused for a board without a store, or if its flash could not be written.
         """
-        described = self._board.description
-        if not described.areas:
-            raise Refused(
-                f"board {described.id.hex()} ({described.board}) has no room in flash to keep classes: they last until it "
-                "loses power. docs/firmware.md (Memory) lists the boards that have."
-            )
+        self._board.description.demand_store("classes: they last")
         request = messages.ClassesCommit(sequence=self._board.next())
         return (await self._board.request(request, WORK_SECONDS)).commits
 

@@ -137,12 +137,7 @@ class OnlineBoard:
 
         Raises Refused for a board without a store, or if its flash could not be written.
         """
-        described = self._board.description
-        if not described.areas:
-            raise Refused(
-                f"board {described.id.hex()} ({described.board}) has no room in flash to keep what it learns: that lasts "
-                "until it loses power. docs/firmware.md (Memory) lists the boards that have."
-            )
+        self._board.description.demand_store("what it learns: that lasts")
         return (await self._board.request(messages.OnlineCommit(sequence=self._board.next()), WORK_SECONDS)).commits
 
     async def roll_back(self) -> int:
