@@ -10,8 +10,8 @@ from pathlib import Path
 from tinyfl.building import build
 from tinyfl.building.boards import Memory
 
-FOLDER = Path("once")
-"""Where they are: tests/conftest.py sets a folder of the session, for all workers."""
+FOLDER: Path
+"""Where they are: tests/conftest.py sets it, a folder of the session for all workers."""
 
 QUICKLY = ["--config-settings", "cmake.build-type=Debug"]
 """pip's options to build the engine in a fraction of the time; it computes the same bits, but slower."""

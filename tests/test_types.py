@@ -146,6 +146,14 @@ def test_wheel_and_sdist_have_each_file_once(packed: Path) -> None:
         assert sorted(file for file in installed if file.startswith(f"tinyfl/{folder}/")) == [f"tinyfl/{file}" for file in ours]
 
 
+def test_the_clone_has_no_compiled_file() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name]
+    assert not [file for file in files if file.is_file() and file.read_bytes()[:4] in (b"\x7fELF", b"!<ar")]
+
+
 def test_the_version_stands_in_one_place(packed: Path) -> None:
     assert {file.name.split("-")[1].removesuffix(".tar.gz") for file in packed.iterdir()} == {__version__}
     assert not re.search(r"^version = ", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
