@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import once
 import pytest
 from hypothesis import settings
 
-import once
 from tinyfl.building import boards, build
 from tinyfl.report import devices, figures
 from tinyfl.system import cache

@@ -10,7 +10,7 @@ from pathlib import Path
 from tinyfl.building import build
 from tinyfl.building.boards import Memory
 
-FOLDER: Path
+FOLDER: Path | None = None
 """Where they are: tests/conftest.py sets it, a folder of the session for all workers."""
 
 QUICKLY = ["--config-settings", "cmake.build-type=Debug"]
@@ -21,6 +21,7 @@ really_replace = build._replace
 
 def once(make: Callable[[Path], object], *made_of: str) -> Path:
     """The file that ``make`` writes, given its path; ``made_of`` tells all that decides its content."""
+    assert FOLDER is not None
     made = FOLDER / hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
     FOLDER.mkdir(exist_ok=True)
     with made.with_suffix(".lock").open("w") as lock:

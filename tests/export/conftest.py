@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
 from once import once
 
 KerasFiles = Callable[..., bytes]
