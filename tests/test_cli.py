@@ -194,6 +194,13 @@ def test_classification_has_accuracies_and_a_floor(tinyfl: Command) -> None:
     assert all(0 <= row["accuracy"] <= 1 and row["accuracy_ci95"] > 0 for row in result["evaluation"] + result["floor"])
 
 
+@pytest.mark.parametrize("words", [["simulate", "--shots", "1,5"], ["evaluate", "runs/any", "--shots", "1,5"]])
+def test_several_numbers_in_one_option_are_told_apart(tinyfl: Command, words: list[str]) -> None:
+    said = tinyfl(*words)
+    found = " ".join(said.err.replace("│", " ").split())
+    assert said.code == 2 and "For several numbers repeat the option: --shots 1 --shots 5." in found
+
+
 def test_json_stays_json_where_devices_diverge(tinyfl: Command) -> None:
     words = [word if word != "mlp-8" else "mlp-8-relu" for word in SMALL]
     result = tinyfl("simulate", *words, "--adapt-lr", "0.6", "--json").json

@@ -9,7 +9,7 @@ import typer
 
 from tinyfl.cli import renamed
 from tinyfl.cli.common import Json, app, say, tell
-from tinyfl.cli.options import Command, HelpAll, given, option, with_settings
+from tinyfl.cli.options import Command, HelpAll, OneOfMany, given, option, with_settings
 from tinyfl.config.settings import FLEET, RUN
 from tinyfl.errors import ConfigError
 
@@ -121,7 +121,8 @@ def _fleet(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run's directory, or its initialisation.npz.")],
     shots: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="Samples to adapt on; may repeat. Default: the run's.")
+        list[int] | None,
+        typer.Option(metavar="N", click_type=OneOfMany(), help="Samples to adapt on; may repeat. Default: the run's."),
     ] = None,
     tasks: Annotated[int | None, typer.Option(help="Unseen devices to evaluate on. Default: the run's.")] = None,
     data: Annotated[Path | None, typer.Option(help="Other data for the run's task, or its own if moved.")] = None,

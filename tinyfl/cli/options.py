@@ -21,6 +21,19 @@ GIVEN = f"{__name__}.given"
 """The key under which a context keeps the parsed command line."""
 
 
+class OneOfMany(click.types.IntParamType):
+    """A whole number of an option that may be repeated."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        try:
+            return int(value)
+        except ValueError:
+            option = param.opts[0] if param else ""
+            several = " ".join(f"{option} {word}" for word in str(value).replace(",", " ").split())
+            self.fail(f"{value!r} is not a whole number. For several numbers repeat the option: {several}.", param, ctx)
+
+
 def option(help: str, panel: str, metavar: str | None = None, *, common: bool = True) -> Any:
     """An option in a panel of the help, which the short help lists where it is ``common``."""
     return typer.Option(help=help, rich_help_panel=panel, metavar=metavar, hidden=not common)
@@ -61,8 +74,10 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
-    kind: Any = list[int] if setting.kind == tuple[int, ...] else setting.kind
+    many = setting.kind == tuple[int, ...]
+    kind: Any = list[int] if many else setting.kind
     shown = option(setting.help, setting.panel, setting.metavar or METAVARS.get(kind), common=setting.common)
+    shown.click_type = OneOfMany() if many else None
     return inspect.Parameter(
         setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
     )
