@@ -19,7 +19,8 @@ from tinyfl.data.columns import table_of
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.report.page import rebuild
-from tinyfl.runs.directory import RunDirectory, data_sha256
+from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.hashes import data_sha256
 from tinyfl.simulation import Run
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.standard import spread

@@ -32,10 +32,11 @@ from tinyfl.report import figures
 from tinyfl.report.verdict import verdict
 from tinyfl.runs import elsewhere, evaluation, floors
 from tinyfl.runs.arrivals import in_real_time, to_replay
-from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory, theta_sha256
+from tinyfl.runs.directory import DEVICES, KEPT, RunDirectory, new_directory
 from tinyfl.runs.elsewhere import Elsewhere, demand_episodes
 from tinyfl.runs.evaluation import Row
 from tinyfl.runs.extensions import Resumable
+from tinyfl.runs.hashes import theta_sha256
 from tinyfl.runs.learner import Learner, Load, algorithm_of, down_of, fitted
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.records import ValidationRow

@@ -14,7 +14,7 @@ from tinyfl.errors.words import plain
 from tinyfl.flower.messages import SAME_VERSION, read_network, read_theta
 from tinyfl.flower.sites import SAID, SHARE, read_record, record
 from tinyfl.flower.sites_task import Row, answered
-from tinyfl.runs.directory import theta_sha256
+from tinyfl.runs.hashes import theta_sha256
 from tinyfl.runs.learner import refuse_misfit
 from tinyfl.runs.tables import as_csv
 from tinyfl.system.files import write_whole

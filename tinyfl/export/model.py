@@ -21,9 +21,9 @@ from tinyfl.int8.compile import compile_tflite
 from tinyfl.networks import Network
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.shown import about
-from tinyfl.runs.directory import theta_sha256
 from tinyfl.runs.evaluation import LEADING_STEPS
 from tinyfl.runs.finished import Finished, Origin, origin
+from tinyfl.runs.hashes import theta_sha256
 from tinyfl.system.files import write_whole
 from tinyfl.system.installed import tensorflow_part
 

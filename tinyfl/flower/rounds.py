@@ -22,8 +22,9 @@ from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
 from tinyfl.fleet import Event, Stretch, spans, spans_of_rows
 from tinyfl.flower.lines import as_json
-from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory, data_sha256, network_sha256
+from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory
 from tinyfl.runs.failures import diverged, failed, last_words
+from tinyfl.runs.hashes import data_sha256, network_sha256
 from tinyfl.runs.metrics import Tally
 from tinyfl.runs.validation import Validate, Validation
 from tinyfl.sampling import Sampler, Uniform

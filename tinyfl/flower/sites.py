@@ -28,7 +28,7 @@ from tinyfl.flower.messages import NETWORK, SAME_VERSION, VERSION, Trouble, corr
 from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
 from tinyfl.flower.sites_task import Case, Row, Site, SitesTask, read_answer, read_rows
 from tinyfl.networks import Network
-from tinyfl.runs.directory import theta_sha256
+from tinyfl.runs.hashes import theta_sha256
 from tinyfl.tasks import Task
 from tinyfl.tasks.agreement import Agreement, agree, means, standardised
 from tinyfl.tasks.sites import USES, First, Roll, Second, Share, SiteData

@@ -22,9 +22,10 @@ from tinyfl.report.html import counted
 from tinyfl.report.tables import comparison, on_the_line, worst_devices
 from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
-from tinyfl.runs.directory import FILES, RunDirectory
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, after_words, compares
+from tinyfl.runs.hashes import FILES
 from tinyfl.runs.learner import algorithm_of
 from tinyfl.runs.tables import METRICS, metric
 from tinyfl.system.files import write_whole

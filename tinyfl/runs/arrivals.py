@@ -10,7 +10,8 @@ from tinyfl.errors import ConfigError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import ends_of
 from tinyfl.registry import KINDS
-from tinyfl.runs.directory import CONFIG, FILES, REPLAYED, ROUNDS, RunDirectory
+from tinyfl.runs.directory import CONFIG, REPLAYED, ROUNDS, RunDirectory
+from tinyfl.runs.hashes import FILES
 from tinyfl.runs.records import ArrivalsRecord, RoundRecord
 
 CURE = "Start the replay again with another --out."

@@ -6,11 +6,10 @@ replaced atomically, so an interruption leaves the old one or the new one.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,15 +20,16 @@ import numpy as np
 from tinyfl.algorithms import State
 from tinyfl.config import Config, resolve
 from tinyfl.core import F32, U32
-from tinyfl.data.reading import files_in
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.errors.words import shell
 from tinyfl.fleet import Event
-from tinyfl.networks import INITIALISATION, is_file
+from tinyfl.networks import INITIALISATION
+from tinyfl.runs.hashes import theta_sha256
+from tinyfl.runs.log import Log
 from tinyfl.runs.metrics import Tally, tallied
 from tinyfl.runs.records import CheckpointRecord, Metric, Result, Round, RoundRecord, checked, values
 from tinyfl.runs.validation import Validation
-from tinyfl.system.files import array_names, npz, read_arrays, sync, write_whole, writing
+from tinyfl.system.files import array_names, npz, read_arrays, write_whole, writing
 
 CONFIG, METRICS, ROUNDS, EVENTS, CHECKPOINT, RESULT, LOCK = (
     "config.toml", "metrics.jsonl", "rounds.jsonl", "events.jsonl", "checkpoint/state.npz", "result.json", "lock",
@@ -305,7 +305,7 @@ class RunDirectory:
             records.append((line, checked(kind, line, path, "Put it back, or start the run again with another --out.")))
         return records
 
-    def log(self, name: str) -> "Log":
+    def log(self, name: str) -> Log:
         """Opens a file for appending lines."""
         return Log(self.path / name, self._cure)
 
@@ -362,66 +362,6 @@ class RunDirectory:
     def save(self, name: str, data: bytes) -> None:
         """Writes a file of this name atomically."""
         write_whole(self.path / name, data, self._cure)
-
-
-class Log:
-    """Appends lines to the file at ``path``, each immediately. Raises RunError with the ``cure`` if a write fails."""
-
-    def __init__(self, path: Path, cure: str) -> None:
-        self._path, self._cure = path, cure
-        with writing(path, cure):
-            self._file = path.open("ab", buffering=0)
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Appends a line."""
-        self.add_lines([json.dumps(record)])
-
-    def add_lines(self, lines: Iterable[str]) -> None:
-        """Appends lines of JSON."""
-        data = "".join(f"{line}\n" for line in lines).encode()
-        with writing(self._path, self._cure):
-            while data:  # an almost full disk takes a part first
-                data = data[self._file.write(data) :]
-
-    def save(self) -> None:
-        """Flushes all lines to disk."""
-        with writing(self._path, self._cure):
-            sync(self._file.fileno())
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-def theta_sha256(theta: F32) -> str:
-    """The SHA-256 that identifies a theta."""
-    return hashlib.sha256(theta.tobytes()).hexdigest()
-
-
-def data_sha256(config: Config) -> str:
-    """Hash of the user's data file; empty for built-in tasks."""
-    return _sha256(config.data)
-
-
-def network_sha256(config: Config) -> str:
-    """Hash of the network's file; empty for a built-in network."""
-    return _sha256(config.network if is_file(config.network) else "")
-
-
-FILES = {"data": data_sha256, "network": network_sha256}
-"""Settings that may be files, with what hashes one."""
-
-
-def _sha256(path: str) -> str:
-    if not path:
-        return ""
-    if (folder := Path(path)).is_dir():
-        digests = [f"{each.relative_to(folder)}\n{_sha256(str(each))}\n" for each in files_in(folder)]
-        return hashlib.sha256("".join(digests).encode("utf-8", "surrogateescape")).hexdigest()
-    with folder.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def free_directory(config: Config, folder: Path = Path("runs")) -> Path:

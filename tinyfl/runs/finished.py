@@ -75,7 +75,7 @@ def demand_data(directory: RunDirectory, config: Config) -> str:
 
     Raises DataError if the file is missing or has changed. A run of sites takes any file: it has none of its own.
     """
-    from tinyfl.runs.directory import data_sha256
+    from tinyfl.runs.hashes import data_sha256
 
     checkpoint = directory.checkpoint()
     try:

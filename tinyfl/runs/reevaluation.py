@@ -10,10 +10,11 @@ from tinyfl.networks import INITIALISATION
 from tinyfl.registry.shown import shots_of
 from tinyfl.runs import evaluation, floors
 from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
-from tinyfl.runs.directory import RunDirectory, theta_sha256
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import Adaptation
 from tinyfl.runs.extensions import with_code
 from tinyfl.runs.finished import demand_data
+from tinyfl.runs.hashes import theta_sha256
 from tinyfl.runs.learner import refuse_misfit
 from tinyfl.runs.per_device import by_device
 from tinyfl.tasks import Task

@@ -17,8 +17,9 @@ from tinyfl.config.settings import MAX_ROUNDS
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
 from tinyfl.networks import is_file
-from tinyfl.runs.directory import CONFIG, FILES, Checkpoint, RunDirectory
+from tinyfl.runs.directory import CONFIG, Checkpoint, RunDirectory
 from tinyfl.runs.extensions import again
+from tinyfl.runs.hashes import FILES
 from tinyfl.runs.learner import Learner, Load, fitted
 
 ROUNDS = ("rounds", "continued", "patience")

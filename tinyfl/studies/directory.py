@@ -13,7 +13,8 @@ from typing import Any
 from tinyfl.config import read_toml
 from tinyfl.errors import RunError
 from tinyfl.errors.words import plain, shell
-from tinyfl.runs.directory import CONFIG, RESULT, RunDirectory, data_sha256
+from tinyfl.runs.directory import CONFIG, RESULT, RunDirectory
+from tinyfl.runs.hashes import data_sha256
 from tinyfl.studies.file import Study, read_study
 from tinyfl.system.files import write_whole
 
