@@ -1,10 +1,8 @@
 """The rounds of a run over Flower: metrics, checkpoints, and the conditions that end it."""
 
 import json
-import logging
 import os
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +19,9 @@ from tinyfl.config.roster import named
 from tinyfl.core import U32
 from tinyfl.errors import ConfigError, DoesNotFit, NoLink, RunError, TooSmall, TrainingError
 from tinyfl.fleet import Event, Stretch, spans, spans_of_rows
+from tinyfl.flower.kept import KeptRounds
 from tinyfl.flower.lines import as_json
+from tinyfl.flower.quiet import QUIET
 from tinyfl.runs.directory import CHECKPOINT, METRICS, ROUNDS, Checkpoint, RunDirectory
 from tinyfl.runs.failures import diverged, failed, last_words
 from tinyfl.runs.hashes import data_sha256, network_sha256
@@ -84,47 +84,6 @@ class _Snapshot:
     validation: Validation = field(default_factory=Validation)
 
 
-@dataclass(frozen=True)
-class KeptRounds:
-    """The last counted round, counted from 1, of what each device keeps, uint32 (devices,); 0: nothing."""
-
-    rounds: U32
-
-    def after(self, updates: Updates, rounds: int) -> list[tuple[int, int, int]]:
-        """Counts the round ``rounds``, and returns each device that started from an earlier state than that of its last round,
-        with this round and that of the state. A later one is that of a round in which its update got lost."""
-        devices = np.fromiter(updates.kept_from, np.int64)
-        found = np.fromiter(updates.kept_from.values(), np.int64)
-        expected = self.rounds[devices].astype(np.int64)
-        lost = found < expected
-        self.rounds[devices] = rounds
-        return list(zip(devices[lost].tolist(), expected[lost].tolist(), found[lost].tolist(), strict=True))
-
-
-class _Quiet:
-    """Silences Flower, which logs every round and warns about intended settings, while any thread is inside."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._level = threading.Lock(), 0, logging.NOTSET
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                log = logging.getLogger("flwr")
-                self._level = log.level
-                log.setLevel(logging.ERROR)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                logging.getLogger("flwr").setLevel(self._level)
-
-
-_flower_quiet = _Quiet()
-
-
 class Federation:
     """The rounds of one run over ``grid``, from ``start`` or from the directory's checkpoint. Reported losses are multiplied by
     ``unit``. ``validate`` measures a theta for a config with ``evaluate_every``. ``sites`` is a hash of the data that
@@ -168,7 +127,7 @@ class Federation:
         self.directory.trim(self._snapshot.state.round)
         self._restate()
         self._began = self._saved_at = self._round_began = time.monotonic()
-        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, _flower_quiet:
+        with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, QUIET:
             self._aggregator = aggregator(self.config, self._snapshot.state.round)
             with interrupt_message(self._status):
                 try:
