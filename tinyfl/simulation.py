@@ -44,6 +44,7 @@ from tinyfl.runs.resuming import restated, resumed
 from tinyfl.runs.tables import as_csv, evaluation_rows, joined, line_of
 from tinyfl.runs.validation import validator
 from tinyfl.sampling import Sampler, sampler, told
+from tinyfl.sensors.apart import demand_apart
 from tinyfl.sensors.run import live, sensed
 from tinyfl.system import notebook
 from tinyfl.system.interrupts import interrupt_message
@@ -166,7 +167,9 @@ def simulate(
             if file:
                 raise ConfigError("a replay has the settings of its run: leave the config out.")
             options, log = to_replay(Path(replay), options)
-        path, job = _new(sensed(options, file, sources), file, Path(out) if out else None, engine, report, load)
+        options, words = sensed(options, file, sources)
+        path, job = _new(options, file, Path(out) if out else None, engine, report, load)
+        job = replace(job, notes=(*job.notes, *words))
     directory = Resumable(path, (*job.config.words, *(word for each in sources for word in ("--source", str(each)))))
     with directory.locked():
         if resumption:
@@ -283,6 +286,7 @@ def _prepare(config: Config, learner: Learner, engine: Engine, progress: Callabl
         )
     if any(not part.native for part in config.fleet):
         demand_for_boards(algorithm.inner(0))
+    demand_apart(config.parts, learner.task)
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
     more = *restated(config), *told(config.sampling, config.embedding), *in_real_time(config), *live(config.parts)

@@ -1,6 +1,6 @@
 """The devices of a table, and which of them train, choose adaptation rates and test."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +61,19 @@ def owners(table: Table) -> tuple[NDArray[Any], I64]:
 
 
 def members(
-    table: Table, names: NDArray[Any], owner: I64, seed: int, labels: NDArray[Any] | None = None, least: int = 0
+    table: Table,
+    names: NDArray[Any],
+    owner: I64,
+    seed: int,
+    labels: NDArray[Any] | None = None,
+    least: int = 0,
+    busy: Sequence[int] = (),
 ) -> dict[str, I64]:
     """The devices, as indices into ``names``, that ``train``, those for ``validation`` and those for ``test``.
 
     What the table does not list is drawn by ``seed``, but never the last training device of a class: ``labels`` (rows,).
-    Devices with fewer rows than ``least`` only train; those that the table lists do nothing.
+    Devices with fewer rows than ``least`` only train; those that the table lists do nothing. ``busy`` ones are not drawn while
+    others are left.
     Raises DataError if a list of the table is none of devices, or too few devices remain.
     """
     test, validation = (listed(table, each, names) for each in ("split", "validation"))
@@ -81,7 +88,7 @@ def members(
     for device in spoken_for:
         classes.remove(device)
     if test is None:
-        test = _drawn(seed, 0, np.setdiff1d(np.arange(len(names)), spoken_for), HELD_OUT, classes, large)
+        test = _drawn(seed, 0, _free(np.setdiff1d(np.arange(len(names)), spoken_for), busy), HELD_OUT, classes, large)
     rest, test = np.setdiff1d(np.arange(len(names)), test), test[large[test]]
     if len(rest) < 2 or not len(test):
         raise DataError(
@@ -90,7 +97,7 @@ def members(
             f"{_cure(classes, large, least)}"
         )
     if validation is None:
-        validation = _drawn(seed, 1, rest, VALIDATION, classes, large)
+        validation = _drawn(seed, 1, _free(rest, busy), VALIDATION, classes, large)
     train, validation = np.setdiff1d(rest, validation), validation[large[validation]]
     if not len(train) or not len(validation):
         raise DataError(
@@ -99,6 +106,12 @@ def members(
             f"{_cure(classes, large, least)}"
         )
     return {"test": test, "validation": validation, "train": train}
+
+
+def _free(pool: I64, busy: Sequence[int]) -> I64:
+    """Those of ``pool`` that are not ``busy``; all of it if they all are."""
+    free = np.setdiff1d(pool, busy)
+    return free if free.size else pool
 
 
 def _cure(classes: "_Classes", large: NDArray[np.bool_], least: int) -> str:

@@ -1,6 +1,7 @@
 """What a run of the task ``sensor`` is measured on: recorded samples, made of readings if need be."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,43 +9,56 @@ import numpy as np
 
 from tinyfl.config import read_settings, renamed
 from tinyfl.config.roster import Part, read_parts
+from tinyfl.data import Table
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError
 from tinyfl.link import SINE
+from tinyfl.sensors.apart import held_apart, learners
 from tinyfl.sensors.recording import is_recording, recording_of
 from tinyfl.sensors.source import HostSource
 from tinyfl.tasks.sensor import NAME
 
 
-def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path]) -> dict[str, Any]:
-    """The ``options`` of a new run over those in ``file``. If its task is ``sensor``, its data are samples: those in its file,
-    or those that the C files ``sources`` make of the readings there.
+def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The ``options`` of a new run over those in ``file``, and notes for people. If its task is ``sensor``, its data are
+    samples: those in its file, or those that the C files ``sources`` make of the readings there; and those whose readings the
+    fleet has are not held out.
 
-    Raises ConfigError without a recording, or for readings without what makes samples of them.
+    Raises ConfigError without a recording, for readings without what makes samples of them, or if nobody can be held out.
     """
     given = {**(read_settings(file) if file else {}), **renamed({k: v for k, v in options.items() if v is not None})}
-    data, name = given.get("data"), _name(given)
+    data, parts = given.get("data"), read_parts(given.get("fleet") or ())
+    name = str(given.get("sensor") or next((part.sensor for part in parts if part.sensor), ""))
     if given.get("task") != NAME or not isinstance(data, str | Path | None):
-        return dict(options)
+        return dict(options), ()
     if not data:
         raise ConfigError(
             "--task sensor is measured on recorded samples. Record some, and give them with --data: tinyfl record PORT "
             f"--sensor {name or 'NAME'} --label NAME"
         )
     if not sources:
-        return dict(options)
+        return dict(options), ()
     if not name:
         raise ConfigError("--task sensor learns from a sensor: say which, with --sensor NAME.")
+    table = read_table(Path(data))
+    made = _samples(table, sources, name)
+    made, notes = held_apart(made, learners(parts, sources, name), int(given.get("seed") or 0))
+    if made is table:
+        return dict(options), ()
+    held = {each: np.asarray(array) for each in ("split", "validation") if (array := getattr(made, each)) is not None}
+    return {**options, "data": {"x": made.x, "y": made.y, "device": made.device, **held}}, notes
+
+
+def _samples(table: Table, sources: Sequence[Path], name: str) -> Table:
+    """``table``, or if its rows are readings, what the sensor ``name`` makes of them."""
     source = HostSource(sources, name)
     try:
-        table, sensor = read_table(Path(data)), source.sensor
-        if not is_recording(table, sensor):
-            return dict(options)
-        samples = source.samples_of(recording_of(table, sensor))
+        if not is_recording(table, source.sensor):
+            return table
+        made = source.samples_of(recording_of(table, source.sensor))
+        return replace(made, split=table.split, validation=table.validation)
     finally:
         source.close()
-    held = {each: np.asarray(array) for each in ("split", "validation") if (array := getattr(table, each)) is not None}
-    return {**options, "data": {"x": samples.x, "y": samples.y, "device": samples.device, **held}}
 
 
 def live(parts: Sequence[Part]) -> list[str]:
@@ -55,9 +69,3 @@ def live(parts: Sequence[Part]) -> list[str]:
         "with new samples"
         for name in names
     ]
-
-
-def _name(given: Mapping[str, Any]) -> str:
-    """The sensor of the run, or of its fleet."""
-    parts = read_parts(given.get("fleet") or ())
-    return str(given.get("sensor") or next((part.sensor for part in parts if part.sensor), ""))
