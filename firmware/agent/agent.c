@@ -48,6 +48,8 @@ static const struct {
     {TINYFL_GROUP, 23, READ, tinyfl_learnt_read},
     {TINYFL_GROUP, 24, WRITE, tinyfl_online_keep},
     {TINYFL_GROUP, 25, WRITE, tinyfl_online_back},
+    {TINYFL_GROUP, 26, WRITE, tinyfl_head_write},
+    {TINYFL_GROUP, 26, READ, tinyfl_head_read},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }

@@ -134,6 +134,7 @@ typedef struct {
     uint8_t sha[TINYFL_SHA256_BYTES]; /* of the weights or the program */
     float *x, *embedding;
     uint8_t *names, *staged;
+    uint32_t staging, shown; /* what is at `staged`, TINYFL_TAKES_ANSWER and so on; its bytes, where it is read */
     uint32_t fed;                /* bytes of x */
     tinyfl_online_result result; /* of the last sample */
     uint32_t labelled, removed;  /* the sample labelled last, and 1 more than the output removed last; 0: none */

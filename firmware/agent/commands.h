@@ -146,6 +146,16 @@ int tinyfl_online_commit(tinyfl_agent *agent);
 /* Loads the store's set, once the classes are loaded. */
 void tinyfl_load_online(tinyfl_agent *agent);
 
+/* head.c */
+tinyfl_command tinyfl_head_read, tinyfl_head_write;
+
+/* What the one place for transfers of what is learnt holds: bytes that come, or a copy that is read while the board learns. */
+enum { TINYFL_TAKES_ANSWER = 1, TINYFL_TAKES_LEARNT, TINYFL_SHOWS_LEARNT, TINYFL_TAKES_HEAD, TINYFL_SHOWS_HEAD };
+/* Gives the place to another of these; what was in it is then incomplete. */
+void tinyfl_online_stage(tinyfl_online_board *online, uint32_t what);
+/* To be called when the set has learnt: the same bytes, sent again, are then no repeat. */
+void tinyfl_online_moved(tinyfl_online_board *online);
+
 /* slots.c */
 tinyfl_command tinyfl_commit;
 

@@ -23,11 +23,16 @@ int tinyfl_learnt_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     uint64_t off;
     if (!tinyfl_get_uint(request, "off", UINT32_MAX, &off))
         return TINYFL_REFUSED_INVALID;
-    if (!has_set(agent))
+    tinyfl_online_board *o = &agent->online;
+    if (!has_set(agent) || (off > 0 && o->staging != TINYFL_SHOWS_LEARNT))
         return TINYFL_REFUSED_STATE;
-    const size_t count = tinyfl_online_learnt_bytes(&agent->online.core);
-    const uint64_t from = off < count ? off : count;
-    return tinyfl_put_part(reply, from, (const uint8_t *)agent->online.core.state, count, from);
+    if (off == 0) {
+        tinyfl_online_stage(o, TINYFL_SHOWS_LEARNT);
+        o->shown = (uint32_t)tinyfl_online_learnt_bytes(&o->core);
+        memcpy(o->staged, o->core.state, o->shown);
+    }
+    const uint64_t from = off < o->shown ? off : o->shown;
+    return tinyfl_put_part(reply, from, o->staged, o->shown, from);
 }
 
 static void forget_requests(tinyfl_online_board *o)
@@ -44,10 +49,9 @@ int tinyfl_learnt_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
         return TINYFL_REFUSED_STATE;
     if (!tinyfl_block_read(request, tinyfl_online_bytes(&o->core.set), &b))
         return TINYFL_REFUSED_INVALID;
-    if (!tinyfl_block_continues(&b, &o->learnt)) {
+    tinyfl_online_stage(o, TINYFL_TAKES_LEARNT);
+    if (!tinyfl_block_continues(&b, &o->learnt))
         tinyfl_upload_start(&o->learnt, &b);
-        o->labelled = 0; /* its numbers were staged too */
-    }
     const int last = tinyfl_take_block(agent->port, &o->learnt, &b, o->staged);
     if (last < 0)
         return -last;

@@ -248,6 +248,7 @@ int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
             tinyfl_drop_prediction(agent);
         if (learn_from(agent) != TINYFL_OK)
             return TINYFL_REFUSED_NUMERIC;
+        tinyfl_online_moved(o);
         if (o->every > 0 && o->core.state->samples % o->every == 0)
             (void)tinyfl_online_commit(agent); /* a store that fails is named by `commit` */
     }
@@ -309,15 +310,16 @@ int tinyfl_online_answer(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
         } else {
             if (data.count != o->core.state->outputs * sizeof(float))
                 return TINYFL_REFUSED_INVALID;
-            memcpy(o->staged, data.bytes, data.count);
-            o->learnt = (tinyfl_upload){0};
+            tinyfl_online_stage(o, TINYFL_TAKES_ANSWER);
             o->labelled = 0;
+            memcpy(o->staged, data.bytes, data.count);
             code = tinyfl_online_target(&o->core, (uint32_t)sample, (const float *)(const void *)o->staged, &o->loss);
         }
         if (code != TINYFL_OK)
             return tinyfl_online_refusal(code);
         if (named && is_class)
             set_name(agent, (uint32_t)number, name);
+        tinyfl_online_moved(o);
         o->labelled = (uint32_t)sample;
         o->answer = is_class ? (uint32_t)number : TINYFL_NO_CLASS;
     }
@@ -351,6 +353,7 @@ int tinyfl_online_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
             memmove(place, place + NAME, (size_t)NAME * (now - 1 - (uint32_t)number));
             set_name(agent, now - 1, (tinyfl_string){NULL, 0});
             o->removed = (uint32_t)number + 1;
+            tinyfl_online_moved(o);
         }
     }
     tinyfl_put_map(reply, 1);

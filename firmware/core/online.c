@@ -362,6 +362,18 @@ TINYFL_API int tinyfl_online_remove(tinyfl_online *online, uint32_t number)
     return TINYFL_OK;
 }
 
+TINYFL_API int tinyfl_online_replace(tinyfl_online *online, uint32_t outputs, const float *head)
+{
+    const size_t count = ((size_t)online->set.size + 1) * outputs;
+    if (!aligned(head) || outputs < online->state->outputs || outputs > online->set.places)
+        return TINYFL_EINVAL;
+    if (!below(head, count, TINYFL_LIMIT))
+        return TINYFL_ENUMERIC;
+    memcpy(online->head, head, count * sizeof(float));
+    online->state->outputs = outputs;
+    return TINYFL_OK;
+}
+
 /* Whether a state could be one that this set left: its numbers, and its values. */
 static int checked(const tinyfl_online_set *set, const tinyfl_online_state *s)
 {

@@ -112,6 +112,11 @@ TINYFL_API int tinyfl_online_target(tinyfl_online *online, uint32_t sample, cons
 TINYFL_API int tinyfl_online_add(tinyfl_online *online);
 TINYFL_API int tinyfl_online_remove(tinyfl_online *online, uint32_t number);
 
+/* Puts another head in its place, over the same embedding: (size + 1, outputs), of at least as many outputs as now; what is more
+ * are outputs without labels. All else stays: statistics, counts, monitor and ring. TINYFL_EINVAL if `outputs` do not fit,
+ * TINYFL_ENUMERIC for a weight that is not good. */
+TINYFL_API int tinyfl_online_replace(tinyfl_online *online, uint32_t outputs, const float *head);
+
 /* Bytes of what is learnt, from online->state on: the state, means, variances, counts and head. */
 TINYFL_API size_t tinyfl_online_learnt_bytes(const tinyfl_online *online);
 

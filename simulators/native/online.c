@@ -46,6 +46,11 @@ TINYFL_EXPORT int tinyfl_native_online_remove(tinyfl_online *online, uint32_t nu
     return tinyfl_online_remove(online, number);
 }
 
+TINYFL_EXPORT int tinyfl_native_online_replace(tinyfl_online *online, uint32_t outputs, const float *head)
+{
+    return tinyfl_online_replace(online, outputs, head);
+}
+
 /* The sample in `x`, which is standardised in place, by way of the network. */
 static int one_sample(const tinyfl_stretch *s, tinyfl_learner *learner, float *x, float *embedding, tinyfl_online_result *result)
 {

@@ -64,7 +64,7 @@ static tinyfl_online_set some_set(void)
 static int one_call(tinyfl_online *o)
 {
     const size_t n = o->state->outputs, size = o->set.size;
-    const uint32_t sample = o->state->samples - draw(5), what = draw(9);
+    const uint32_t sample = o->state->samples - draw(5), what = draw(10);
     float *x = numbers(o->set.inputs), *e = numbers(size), *t = numbers(o->set.places), loss;
     tinyfl_online_result result;
     int code;
@@ -78,6 +78,11 @@ static int one_call(tinyfl_online *o)
                                                   : tinyfl_online_target(o, sample, t, draw(2) ? &loss : NULL);
     } else if (what == 6) {
         code = draw(2) ? tinyfl_online_add(o) : tinyfl_online_remove(o, draw((uint32_t)n + 2));
+    } else if (what == 7) {
+        const uint32_t outputs = draw(o->set.places + 2);
+        float *head = numbers((size + 1) * outputs);
+        code = tinyfl_online_replace(o, outputs, head);
+        free(head);
     } else {
         const size_t bytes = tinyfl_online_learnt_bytes(o), kept = draw(3) ? bytes : draw((uint32_t)bytes + 9);
         unsigned char *copy = calloc(bytes + 12, 1);

@@ -203,6 +203,13 @@ class Online:
             raise Refused(FULL)
         self.w, self.n = np.column_stack([self.w, np.zeros(len(self.w), f32)]), self.n + 1
 
+    def replace(self, head: F32) -> None:
+        """Another head, (size + 1, outputs)."""
+        if not self.n <= head.shape[1] <= self.set.places:
+            raise Refused(INVALID)
+        demand(head)
+        self.w, self.n = head, head.shape[1]
+
     def remove(self, number: int) -> None:
         if self.set.head not in (CLASSES, LABELS) or number >= self.n:
             raise Refused(INVALID)

@@ -13,7 +13,7 @@ from reference_layers import F32, dense, plan_bytes
 from reference_online import CLASSES, EMBEDDINGS, INPUTS, LABELS, NOTHING, RECONSTRUCT, VALUES, Online, Refused, Set
 
 INVALID, MEMORY, STATE, STALE, HASH, NUMERIC = 2, 4, 5, 6, 7, 8
-ONLINE, SAMPLE, LABEL, FORGET, LEARNT, COMMIT, BACK = range(19, 26)
+ONLINE, SAMPLE, LABEL, FORGET, LEARNT, COMMIT, BACK, HEAD = range(19, 27)
 LEARNER, PROGRAM, ALONE = 0, 1, 2
 
 LAYERS = [dense(4, 6, 1), dense(6, 3, 3)]
@@ -42,10 +42,10 @@ def held(board: Board) -> Any:
     return board.ours(READ, ONLINE, first=0)
 
 
-def learnt(board: Board) -> bytes:
+def learnt(board: Board, command: int = LEARNT) -> bytes:
     data = b""
     while True:
-        reply = board.ours(READ, LEARNT, off=len(data))
+        reply = board.ours(READ, command, off=len(data))
         data += reply["data"]
         if len(data) == reply["len"]:
             return data
@@ -199,6 +199,54 @@ def test_what_is_learnt_is_put_back_rolled_back_and_kept_over_power_loss(board: 
     assert learnt(board) == late
 
 
+def test_a_head_leaves_a_board_with_its_names_alone_and_another_takes_its_place(board: Board) -> None:
+    """Statistics, counts and monitor stay, and so do samples that wait for a label; more classes may come."""
+    assert board.refusal(READ, HEAD, off=0) == STATE
+    board.put(ONLINE, record(SET))
+    twin = Twin(board, SET, 1)
+    for turn in range(6):
+        number, *_ = twin.sample(x := x_of(turn))
+        sample(board, floats(x))
+        if turn < 4:
+            board.ours(WRITE, LABEL, **{"sample": number, "label": turn % 2, "name": ["idle", "fan"][turn % 2]})
+            twin.online.label(number, turn % 2)
+    padded = [name.encode().ljust(16, b"\0") for name in ("idle", "fan", "tilt", "loose")]
+    head = learnt(board, HEAD)
+    assert head == padded[0] + padded[1] + floats(twin.online.w)
+    other = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
+    for names, weights, code in (
+        (padded[:1], other[:, :1], INVALID), ([*padded, padded[0], padded[1]], np.zeros((4, 6)), INVALID),
+        (padded[1:4], other[:, :3], STALE), (padded, np.where(np.eye(4) > 0, np.nan, other), NUMERIC),
+    ):  # fmt: skip
+        data = b"".join(names) + floats(weights)
+        assert board.refusal(WRITE, HEAD, off=0, data=data, len=len(data), sha=sha(data)) == code
+        assert learnt(board, HEAD) == head
+    assert board.refusal(WRITE, HEAD, off=0, data=head, len=len(head) - 1, sha=sha(head)) == INVALID
+    board.put(HEAD, b"".join(padded) + floats(other), step=50)
+    twin.online.replace(other)
+    assert learnt(board) == twin.online.learnt
+    assert held(board)["names"] == ["idle", "fan", "tilt", "loose"]
+    assert floats(board.ours(WRITE, LABEL, **{"sample": 5, "label": 3})["loss"]) == floats(twin.online.label(5, 3))
+    assert learnt(board) == twin.online.learnt
+    board.put(HEAD, b"".join(padded) + floats(other), step=50)  # the same again, since the board has learnt meanwhile
+    assert learnt(board, HEAD) == b"".join(padded) + floats(other)
+
+
+def test_what_is_read_in_blocks_is_of_one_moment(board: Board) -> None:
+    board.put(ONLINE, record(replace(SET, ring=1, places=60)))
+    for turn in range(50):
+        sample(board, floats(x_of(turn)))
+        board.ours(WRITE, LABEL, **{"sample": turn + 1, "label": turn})
+    for command in (LEARNT, HEAD):
+        whole = learnt(board, command)
+        first = board.ours(READ, command, off=0)
+        assert len(first["data"]) < first["len"]
+        sample(board, floats(x_of(60)))
+        assert first["data"] + board.ours(READ, command, off=len(first["data"]))["data"] == whole
+        board.ours(READ, HEAD if command == LEARNT else LEARNT, off=0)
+        assert board.refusal(READ, command, off=8) == STATE
+
+
 def test_class_means_and_online_learning_take_each_others_place(board: Board) -> None:
     means = struct.pack("<3If", 0, 0, 5, np.inf) + sha(THETA)
     board.ours(WRITE, 9, sha=sha(THETA))
@@ -240,6 +288,7 @@ def test_ten_thousand_hostile_requests_are_refused_by_name_and_change_nothing(bo
             (FORGET, {"number": draws.choice([0, 1, 5, 1 << 31]), "outputs": draws.choice([0, 1, 2, 7])}),
             (ONLINE, {"off": 0, "data": b"", "len": draws.choice([0, 93, 1 << 31]), "sha": bytes(32)}),
             (LEARNT, {"off": 0, "data": b"", "len": draws.choice([0, 1 << 31]), "sha": bytes(32)}),
+            (HEAD, {"off": 0, "data": bytes(28), "len": draws.choice([0, 27, 1 << 31]), "sha": bytes(draws.choice([32, 0]))}),
         ])  # fmt: skip
         code = board.refusal(WRITE, command, **fields)
         counts[code] = counts.get(code, 0) + 1

@@ -74,6 +74,9 @@ class Core:
     def remove(self, number: int) -> None:
         self._call("remove", number)
 
+    def replace(self, head: F32) -> None:
+        self._call("replace", head.shape[1], address(head))
+
     def restore(self, learnt: bytes) -> None:
         held = np.frombuffer(learnt, np.float32).copy()
         self._call("restore", address(held), len(learnt))
@@ -109,7 +112,7 @@ def some(rng: np.random.Generator, shape: int, shift: float, wild: float) -> F32
 
 def doing(rng: np.random.Generator, set: Set, wild: float) -> tuple[str, tuple[Any, ...]]:
     """One request, of which a share is senseless."""
-    what = rng.choice(["sample"] * 6 + ["label"] * 4 + ["add", "remove"]) if wild else "sample"
+    what = rng.choice(["sample"] * 6 + ["label"] * 4 + ["add", "remove", "replace"]) if wild else "sample"
     ago, number = int(rng.integers(0, set.ring + 3)), int(rng.integers(0, set.places + 2))
     if what == "sample":
         return "sample", (some(rng, set.inputs, 1.0, wild / 8), some(rng, set.size, 0.0, wild / 8))
@@ -118,6 +121,9 @@ def doing(rng: np.random.Generator, set: Set, wild: float) -> tuple[str, tuple[A
     if what == "target":
         t = some(rng, set.places, 0.0, wild / 8)
         return "target", (ago, (rng.random(set.places) < 0.5).astype(np.float32) if rng.random() < 0.7 else t)
+    if what == "replace":
+        n = max(1, int(rng.integers(0, set.places + 2)))
+        return "replace", (some(rng, (set.size + 1) * n, 0.0, wild / 40).reshape(-1, n),)
     return str(what), ((ago, number) if what == "label" else (number,) if what == "remove" else ())
 
 

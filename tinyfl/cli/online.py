@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.common import Json, app, say
+from tinyfl.cli.common import Baud, Json, app, say
+from tinyfl.errors import LinkError
+from tinyfl.errors.words import plain
 
 if TYPE_CHECKING:
     from tinyfl.online.prequential import Course
@@ -40,6 +42,9 @@ def online(
     places: Annotated[int, typer.Option(min=0, metavar="N", help="Most classes. Default: the run's, and 8 more.")] = 0,
     tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.05,
     alarm: Annotated[float, typer.Option(metavar="X", help="Errors above that, in sum, which are; 0: no alarms.")] = 10.0,
+    average: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Average the devices' heads by class name after each N samples.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
     on: Annotated[
         str, typer.Option(help="emulated:BOARD or port:PORT: a board that goes through the first device's stream too.")
@@ -55,7 +60,8 @@ def online(
     result: dict[str, Any] = stream(
         run, task=task, data=data, targets=targets, seed=seed, devices=devices, segments=segments, samples=samples,
         shuffle=shuffle, labels=labels, delay=delay, rate=rate, cap=cap, standardise=standardise, places=places,
-        tolerance=tolerance, alarm=alarm, out=out, progress=live.show, beside=None if on == "native" else _board(on),
+        tolerance=tolerance, alarm=alarm, average=average, out=out, progress=live.show,
+        beside=None if on == "native" else _board(on),
     )  # fmt: skip
     if out is not None:
         from tinyfl.report.online import write_page
@@ -65,6 +71,28 @@ def online(
         say(jsonlib.dumps(result))
     else:
         live.end(result)
+
+
+@app.command()
+def average(
+    ports: Annotated[list[str], typer.Argument(metavar="PORT...", help="The ports of the boards.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Boards with a store keep the head over power loss.")] = False,
+    baud: Baud = 0,
+    json: Json = False,
+) -> None:
+    """Average the heads of boards that learn online, by the names of their classes. Nothing else leaves a board."""
+    from dataclasses import asdict
+
+    from tinyfl.devices.averages import average as average_boards
+
+    done = average_boards(ports, baud=baud, keep=keep)
+    if json:
+        say(jsonlib.dumps({"boards": [asdict(each) for each in done]}))
+    for each in [] if json else done:
+        kept = ", kept" if each.kept else ""
+        say(f"{plain(each.port)}: {each.failed or f'{len(each.classes)} classes, {each.new} of them new{kept}'}")
+    if failed := [each for each in done if each.failed]:
+        raise LinkError(f"{len(failed)} of {len(done)} boards do not have the average. Run the command again.")
 
 
 def _board(on: str) -> "Callable[[Course], dict[str, Any]]":

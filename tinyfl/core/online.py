@@ -62,6 +62,18 @@ class Online:
     def remove(self, number: int) -> Code:
         return Code(library().tinyfl_native_online_remove(self._online, number))
 
+    @property
+    def head(self) -> F32:
+        """Its weights (size + 1, outputs): the bias is the last row."""
+        count = (self.size + 1) * self.outputs
+        return np.frombuffer(self.learnt()[-4 * count :], np.float32).reshape(-1, self.outputs)
+
+    def replace(self, head: F32) -> None:
+        """Puts another ``head`` in its place, of at least as many outputs; all else stays. Raises ValueError for another."""
+        held = np.ascontiguousarray(head, np.float32)
+        check_array(held, np.float32, (self.size + 1, held.shape[-1]), "head")
+        check_code(library().tinyfl_native_online_replace(self._online, held.shape[1], address(held)))
+
     def run(
         self,
         x: F32,

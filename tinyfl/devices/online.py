@@ -1,8 +1,9 @@
 """A stream through a board that learns online, over one link."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from tinyfl.core import F32, I32
 from tinyfl.errors import ConfigError, DoesNotFit
 from tinyfl.link.board import LinkedBoard, floats
-from tinyfl.link.online import MAX_NAME, OnlineBoard, OnlineRecord
+from tinyfl.link.online import OnlineBoard, OnlineRecord, cut
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
+from tinyfl.online.averages import NamedHead
 from tinyfl.online.device import Device
 from tinyfl.online.prequential import Course
 from tinyfl.online.sets import Head
@@ -37,7 +39,7 @@ class Lesson:
     """What a board is to go through: a set's ``record`` (tinyfl.online.OnlineSet) over the frozen ``network`` with ``theta``,
     None for the inputs themselves, from what is ``learnt`` so far, of ``outputs`` outputs; then samples ``x`` (samples,
     inputs), after each of which the label in its row of ``answers`` comes, a class with one of ``names`` or numbers, for the
-    sample ``labelled``, 0 for none."""
+    sample ``labelled``, 0 for none. ``heads`` come from averages, after as many samples."""
 
     record: bytes
     network: Network | None
@@ -48,6 +50,7 @@ class Lesson:
     labelled: NDArray[np.uint32]
     answers: NDArray[Any]
     names: Sequence[str]
+    heads: Mapping[int, NamedHead]
 
 
 def lesson(course: Course) -> Lesson:
@@ -56,9 +59,15 @@ def lesson(course: Course) -> Lesson:
     wanted, due = course.labelled.copy(), world.y[np.maximum(np.arange(len(world)) - course.delay, 0)]
     twin, classifies = Device(device.set, device.start), device.set.head is Head.classes
     outputs, start = twin.core.outputs, device.start
-    answers = twin.numbers(wanted, due) if classifies else due
+    answers = due.copy() if not classifies else np.zeros(len(due), np.uint32)
+    for first, last in pairwise([0, *sorted(course.heads), len(due)] if classifies else []):
+        if head := course.heads.get(first):
+            twin.take(head)
+        answers[first:last] = twin.numbers(wanted[first:last], due[first:last])
     names = [str(name) for name in twin.names] if classifies else []
-    return Lesson(device.set.record, start.network, start.theta, course.begun, outputs, world.x, wanted, answers, names)
+    return Lesson(
+        device.set.record, start.network, start.theta, course.begun, outputs, world.x, wanted, answers, names, course.heads
+    )
 
 
 def stream(lesson: Lesson, opener: Opener, *, keep: bool) -> OnBoard:
@@ -92,10 +101,11 @@ async def _stream(lesson: Lesson, opener: Opener, keep: bool) -> OnBoard:
         for row, (x, sample, answer) in enumerate(zip(lesson.x, lesson.labelled.tolist(), lesson.answers, strict=True)):
             numbers[row] = (await online.sample(x)).label
             if sample and lesson.names:
-                name = lesson.names[int(answer)].encode()[:MAX_NAME].decode(errors="ignore")
-                await online.label(sample, int(answer), name)
+                await online.label(sample, int(answer), cut(lesson.names[int(answer)]))
             elif sample:
                 await online.label(sample, np.asarray(answer, np.float32))
+            if head := lesson.heads.get(row + 1):
+                await online.put_head([str(name) for name in head.names], head.weights)
         kept = keep and described.areas > 0
         if kept and net is not None:
             await board.commit(sha)

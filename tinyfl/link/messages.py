@@ -599,6 +599,33 @@ class RollBack(message.WriteRequest, _Request):
     _Response = RollBackReply
 
 
+class HeadReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 26
+    off: Count
+
+
+class HeadWrite(message.WriteRequest, _Request):
+    _COMMAND_ID = 26
+    _Response = HeadReply
+    off: int
+    data: bytes
+    len: int | None = None
+    sha: bytes | None = None
+
+
+class HeadBlock(message.ReadResponse, _Reply):
+    _COMMAND_ID = 26
+    off: Count
+    len: Count
+    data: bytes
+
+
+class HeadRead(message.ReadRequest, _Request):
+    _COMMAND_ID = 26
+    _Response = HeadBlock
+    off: int
+
+
 _OWN = message.Response.model_fields.keys()
 """smp's own fields in a message."""
 

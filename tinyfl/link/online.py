@@ -1,13 +1,14 @@
 """Online learning on a board: a head that learns from one sample after another (firmware/SPEC.md, online)."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from tinyfl.core import F32
-from tinyfl.errors import Corrupt, Refused
+from tinyfl.errors import Corrupt, Refused, Stale
 from tinyfl.errors.words import plain
 from tinyfl.link import messages
 from tinyfl.link.board import ANSWER_SECONDS, WORK_SECONDS, LinkedBoard, floats
@@ -17,6 +18,16 @@ STAGES: tuple[OnlineStage, ...] = ("learner", "program", "inputs")
 
 MAX_NAME = 16
 """Bytes of a class's name in UTF-8."""
+
+
+def cut(name: str) -> str:
+    """A class's name, as a board has it."""
+    return name.encode()[:MAX_NAME].decode(errors="ignore")
+
+
+def _names(data: bytes, count: int) -> list[str]:
+    parts = (data[MAX_NAME * place : MAX_NAME * (place + 1)] for place in range(count))
+    return [part.rstrip(b"\0").decode(errors="replace") for part in parts]
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Said:
 @dataclass(frozen=True)
 class Watched:
     """The monitor: the number of the last sample, of labels that came, the running confidence and error, the alarms and the
-    number of the sample at the last one; and the outputs, with the labels and the name of each."""
+    number of the sample at the last one; and the outputs of at most ``places``, with the labels and the name of each."""
 
     samples: int
     labels: int
@@ -62,6 +73,7 @@ class Watched:
     drifts: int
     drifted: int
     outputs: int
+    places: int
     counts: tuple[int, ...]
     names: tuple[str, ...]
 
@@ -95,7 +107,7 @@ class OnlineBoard:
             if first >= part.outputs:
                 return Watched(
                     part.samples, part.labels, part.confidence, part.error, part.drifts, part.drifted, part.outputs,
-                    tuple(counts), tuple(names),
+                    part.places, tuple(counts), tuple(names),
                 )  # fmt: skip
 
     async def sample(self, x: F32 | bytes) -> Said:
@@ -131,6 +143,30 @@ class OnlineBoard:
         """Makes it what the board has learnt."""
         await self._board.put(messages.LearntWrite, learnt, WORK_SECONDS)
         self._number = (await self.watched()).samples
+
+    async def head(self) -> tuple[tuple[str, ...], F32]:
+        """The names of its outputs, empty where it has none, and the weights, float32 (size + 1, outputs): all that leaves a
+        board for an average.
+
+        Raises Stale if a class came or went meanwhile.
+        """
+        watched = await self.watched()
+        first = await self._board.request(messages.HeadRead(sequence=self._board.next(), off=0), ANSWER_SECONDS)
+        data = await self._board.read(messages.HeadRead, first.data, first.len, WORK_SECONDS)
+        names = tuple(plain(name) for name in _names(data, len(watched.names)))
+        if names != watched.names or not watched.outputs or len(data) % (4 * watched.outputs):
+            raise Stale("the board's classes changed while its head was read. Try again.")
+        weights = np.frombuffer(data[MAX_NAME * len(names) :], "<f4").astype(np.float32)
+        return names or ("",) * watched.outputs, weights.reshape(-1, watched.outputs)
+
+    async def put_head(self, names: Sequence[str], weights: F32) -> None:
+        """Makes these its head; statistics and counts stay. The first ``names`` are those that it has; they are cut to 16
+        bytes, and empty for outputs without any.
+
+        Raises Stale if the board has other classes by now.
+        """
+        blocks = [cut(name).encode().ljust(MAX_NAME, b"\0") for name in names] if (await self.watched()).names else []
+        await self._board.put(messages.HeadWrite, b"".join(blocks) + floats(weights), WORK_SECONDS)
 
     async def commit(self) -> int:
         """Keeps what is learnt over power loss; the number of the store's commit.

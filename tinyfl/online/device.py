@@ -11,6 +11,7 @@ from tinyfl.core import F32
 from tinyfl.core.calls import Code
 from tinyfl.core.online import Online, Stretch
 from tinyfl.errors import TrainingError
+from tinyfl.online.averages import NamedHead
 from tinyfl.online.sets import Head, OnlineSet, Standardised
 from tinyfl.online.starts import Start
 
@@ -100,6 +101,22 @@ class Device:
                 self.names.append(name)
             numbers[row] = self._place[name]
         return numbers
+
+    def share(self) -> NamedHead:
+        """What leaves the device for an average of heads."""
+        head, places = self.core.head, self.set.places
+        if self.set.head is Head.classes:
+            return NamedHead(head[:, : len(self.names)], tuple(self.names), places)
+        return NamedHead(head, tuple(range(head.shape[1])), places)
+
+    def take(self, head: NamedHead) -> None:
+        """Goes on with ``head``, whose first classes are those of the device; statistics, counts and monitor stay."""
+        if not head.names:
+            return
+        self.core.replace(head.weights)
+        if self.set.head is Head.classes:
+            self.names = list(head.names)
+            self._place = {each: number for number, each in enumerate(self.names)}
 
     def forget(self, name: Any) -> Code:
         """Removes a class; the only one stays."""

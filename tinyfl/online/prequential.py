@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tinyfl.core import F32, Stream
 from tinyfl.data import USUAL
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.online import starts, worlds
+from tinyfl.online.averages import NamedHead, averaged
 from tinyfl.online.device import Device, static
 from tinyfl.online.sets import Head, OnlineSet, Standardised
 from tinyfl.online.starts import Start
@@ -69,6 +70,7 @@ class Course:
     confidence: F32
     begun: bytes
     last: Any = None
+    heads: dict[int, NamedHead] = field(default_factory=dict)  # from averages, by the samples before
 
     def go(self, start: int, end: int) -> None:
         """The samples from ``start`` up to ``end``."""
@@ -119,16 +121,30 @@ def course_of(
     return Course(world, device, still, due, delay, figure, before, last_label, sure, device.core.learnt())
 
 
-def through(courses: Sequence[Course], progress: Callable[[Window], None] | None = None) -> list[Window]:
-    """All devices through their worlds, part after part."""
+def average(courses: Sequence[Course], done: int) -> None:
+    """The heads of the devices, after ``done`` samples of each, become their average by class name."""
+    for course, head in zip(courses, averaged([course.device.share() for course in courses]), strict=True):
+        course.device.take(head)
+        course.heads[done] = head
+
+
+def through(
+    courses: Sequence[Course], progress: Callable[[Window], None] | None = None, every: int = 0
+) -> list[Window]:  # fmt: skip
+    """All devices through their worlds, part after part; after each ``every`` samples, 0: never, their heads are averaged."""
     longest = max(len(course.world) for course in courses)
     found = list[Window]()
     edges = np.linspace(0, longest, min(WINDOWS, longest) + 1).astype(int).tolist()
     for start, end in pairwise(edges):
         before = sum(course.device.state["drifts"] for course in courses)
         here = [(course, start, min(end, len(course.world))) for course in courses if start < len(course.world)]
-        for course, first, last in here:
-            course.go(first, last)
+        stops = [stop for stop in range(every, end, every) if start < stop] if every else []
+        for part, until in pairwise([start, *stops, end]):
+            going = [course for course in courses if part < len(course.world)]
+            for course in going:
+                course.go(part, min(until, len(course.world)))
+            if every and until % every == 0:
+                average(going, until)
 
         def mean(name: str, here: Sequence[tuple[Course, int, int]] = here) -> float | None:
             values = np.concatenate([getattr(course, name)[first:last] for course, first, last in here])
@@ -179,20 +195,21 @@ def online(
     places: int = 0,
     tolerance: float = 0.05,
     alarm: float = 10.0,
+    average: int = 0,
     out: Path | str | None = None,
     progress: Callable[[Window], None] | None = None,
     beside: Callable[[Course], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Streams the held-out devices of a task, or one device's file ``data``, through ``devices`` that learn online from the
     initialisation of ``run``, or from nothing, and measures each sample before its label comes: ``delay`` samples later, for a
-    share ``labels`` of them.
+    share ``labels`` of them. After each ``average`` samples, 0: never, the devices' heads become their mean by class name.
 
     ``beside`` takes the first device's course once more, on a board, and its answer is the result's ``on_board``.
 
     Writes result, figures of each sample and what each device learnt to the directory ``out``. Returns the result as plain
     data. Raises ConfigError for settings that make no sense, and as the task and the run do.
     """
-    _check(labels, delay, devices, rate, cap, standardise)
+    _check(labels, delay, devices, rate, cap, standardise, average)
     start = Initialisation.load(Path(run)) if run else None
     met, kind, called, start_of = _world(run, start, task, data, targets, seed, devices, segments, samples, shuffle)
     begun = start_of or starts.of_nothing(met[0].x.shape[1], kind)
@@ -213,10 +230,11 @@ def online(
         course_of(each, begun, set, share=labels, delay=delay, prior=prior, seed=seed, number=number)
         for number, each in enumerate(met)
     ]
-    windows = through(courses, progress)
+    windows = through(courses, progress, average)
     result = {
         "run": None if run is None else str(run), "task": called, "data": None if data is None else str(data), "seed": seed,
         "head": kind.name, "standardise": standardise, "cap": cap, "rate": rate, "labels": labels, "delay": delay,
+        "average": average,
         "network": None if begun.network is None else begun.network.name, "places": set.places,
         "devices": [_of_device(course) for course in courses], **_mean(courses), "windows": [vars(each) for each in windows],
     }  # fmt: skip
@@ -227,13 +245,15 @@ def online(
     return result
 
 
-def _check(labels: float, delay: int, devices: int, rate: float, cap: int, standardise: str) -> None:
+def _check(labels: float, delay: int, devices: int, rate: float, cap: int, standardise: str, average: int) -> None:
     if not 0 <= labels <= 1:
         raise ConfigError(f"--labels {labels} is no share. Give 0 to 1.")
     if not 0 <= delay < 1 << 16 or devices < 1:
         raise ConfigError("a delay is 0 to 65,535 samples, and there is at least one device.")
     if not 0 <= rate < core.LIMIT or not 0 <= cap <= 1 << 24:
         raise ConfigError(f"--rate is at least 0, and --cap 0 (none) to {1 << 24:,}.")
+    if average < 0 or (average and devices < 2):
+        raise ConfigError(f"--average {average}: give 0 (never) or a number of samples, and with it --devices 2 or more.")
     if standardise not in Standardised.__members__:
         raise ConfigError(f"--standardise {standardise}: give {', '.join(Standardised.__members__)}.")
 
