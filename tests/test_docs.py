@@ -525,6 +525,34 @@ def test_the_page_on_classes_enrols_and_classifies_on_a_board_also_by_a_stock_cl
         assert said.stdout.split() == ["1", "2"], said.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("boards_kit")
+def test_the_page_on_online_learning_learns_from_a_sensor_also_by_a_stock_client(capsys: pytest.CaptureFixture[str]) -> None:
+    page, sensor = ROOT / "docs" / "online.md", ROOT / "docs" / "firmware.md"
+    write_files(sensor)
+    write_files(page)
+    (recorded,) = (block.text for block in blocks(sensor) if 'np.savez("readings.npz"' in block.text)
+    exec(recorded, {})
+    (emulate,) = words_of("docs/online.md", "emulate")
+    labelled, told = (words for words in words_of("docs/online.md", "online") if "--sensor" in words)
+    with emulating(*emulate) as (url,):
+
+        def json_of(words: list[str]) -> Any:
+            capsys.readouterr()
+            app([*[word.replace("/dev/ttyACM0", url) for word in words], "--json"], standalone_mode=False)
+            return json.loads(capsys.readouterr().out)
+
+        own = json_of(labelled)
+        assert (own["labels"], sorted(own["classes"])) == (60, ["rest", "shake", "walk"])
+        assert own["error"] < 0.3
+        now = json_of(told)
+        assert now["classes"] == [*own["classes"], "climbing"]
+        assert now["goes_on"]
+        said = subprocess.run([sys.executable, "label.py", url, "jumping"], capture_output=True, text=True)
+        assert "jumping, loss" in said.stdout, said.stderr
+        assert said.stdout.endswith("5 classes\n")
+
+
 def _three_digits() -> tuple[Any, Any]:
     """80 samples of three of scikit-learn's digits, scaled to 1, and their names."""
     from sklearn.datasets import load_digits

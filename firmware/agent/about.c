@@ -160,7 +160,7 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     const uint64_t done = agent->state == TINYFL_EMPTY     ? agent->plan_upload.done
                           : agent->state == TINYFL_PLANNED ? agent->weights_upload.done
                                                            : agent->done;
-    tinyfl_put_map(reply, 10);
+    tinyfl_put_map(reply, 12);
     put_number(reply, "state", agent->state);
     put_number(reply, "round", agent->round.stream.round);
     put_hash(reply, "base", agent->round.base, rounds);
@@ -173,5 +173,7 @@ int tinyfl_status(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
     put_number(reply, "kept", agent->kept_from);
     put_number(reply, "stack", stack_used(agent->port));
     put_number(reply, "late", agent->sensing.late);
+    put_number(reply, "drifts", agent->online.core.state ? agent->online.core.state->drifts : 0);
+    put_number(reply, "wanted", tinyfl_online_wants(agent));
     return 0;
 }

@@ -50,6 +50,7 @@ static const struct {
     {TINYFL_GROUP, 25, WRITE, tinyfl_online_back},
     {TINYFL_GROUP, 26, WRITE, tinyfl_head_write},
     {TINYFL_GROUP, 26, READ, tinyfl_head_read},
+    {TINYFL_GROUP, 27, WRITE, tinyfl_online_listen},
 };
 
 static uint16_t big_endian(const uint8_t *bytes) { return (uint16_t)(bytes[0] << 8 | bytes[1]); }
@@ -161,12 +162,13 @@ void tinyfl_agent_turn(tinyfl_agent *agent)
     const int learns = agent->state == TINYFL_LEARNING && agent->round.source;
     if (learns)
         tinyfl_round_step(agent);
+    const int awake = learns || tinyfl_online_step(agent);
     if (agent->is_waiting && agent->state != TINYFL_LEARNING) {
         tinyfl_writer reply = writer(agent);
         agent->is_waiting = 0;
         if (tinyfl_status(agent, NULL, &reply) == 0)
             send(agent, agent->waiting, &reply);
-    } else if (!learns) {
+    } else if (!awake) {
         agent->port->idle();
     }
 }

@@ -124,6 +124,7 @@ typedef struct {
 } tinyfl_classes;
 
 #define TINYFL_ONLINE_RECORD 92 /* bytes of its set's record */
+#define TINYFL_SOURCE_NAME 28   /* the most bytes of the name of a source that it learns from by itself */
 
 /* What learns online, in the upper `claimed` bytes of the arena, in the place of class means. */
 typedef struct {
@@ -132,12 +133,16 @@ typedef struct {
     tinyfl_online core;               /* no state: there is no set */
     uint32_t stage, every;            /* tinyfl_stage, or 2 for the inputs; samples from commit to commit, 0: on request */
     uint8_t sha[TINYFL_SHA256_BYTES]; /* of the weights or the program */
-    float *x, *embedding;
+    float *x, *embedding, *y;
     uint8_t *names, *staged;
     uint32_t staging, shown; /* what is at `staged`, TINYFL_TAKES_ANSWER and so on; its bytes, where it is read */
     uint32_t fed;                /* bytes of x */
     tinyfl_online_result result; /* of the last sample */
     uint32_t labelled, removed;  /* the sample labelled last, and 1 more than the output removed last; 0: none */
+    const tinyfl_source *source; /* from which it learns by itself; NULL: none */
+    uint32_t left, bounded;      /* samples still to come from there, if there is an end */
+    int sensed;                  /* what became of the last one */
+    uint32_t sensor[1 + TINYFL_SOURCE_NAME / 4]; /* whether the source's labels are learnt, and its name: a record of the store */
     uint32_t answer;             /* its class; TINYFL_NO_CLASS: the numbers at `staged` */
     float loss;
 } tinyfl_online_board;

@@ -135,6 +135,16 @@ uint32_t tinyfl_online_names(const tinyfl_agent *agent);
 uint8_t *tinyfl_online_claim(tinyfl_agent *agent, size_t bytes);
 /* Lays out a set that has learnt nothing, below its complete record. 0 or a refusal. */
 int tinyfl_online_lay_out(tinyfl_agent *agent, size_t count);
+/* 0 if the network is still that of the set, or a refusal. */
+int tinyfl_online_ready(const tinyfl_agent *agent);
+/* The sample in x, through its stage and the head: TINYFL_OK or a code. */
+int tinyfl_online_go(tinyfl_agent *agent);
+/* Commits if it is time to. */
+void tinyfl_online_mark(tinyfl_agent *agent);
+/* The sample whose label the set asks for; 0: none. */
+uint32_t tinyfl_online_wants(const tinyfl_agent *agent);
+/* Names an output. */
+void tinyfl_online_name(tinyfl_agent *agent, uint32_t number, tinyfl_string name);
 /* The refusal for a code of core/online.h; 0 for TINYFL_OK. */
 int tinyfl_online_refusal(int code);
 
@@ -155,6 +165,15 @@ enum { TINYFL_TAKES_ANSWER = 1, TINYFL_TAKES_LEARNT, TINYFL_SHOWS_LEARNT, TINYFL
 void tinyfl_online_stage(tinyfl_online_board *online, uint32_t what);
 /* To be called when the set has learnt: the same bytes, sent again, are then no repeat. */
 void tinyfl_online_moved(tinyfl_online_board *online);
+
+/* own.c */
+tinyfl_command tinyfl_online_listen;
+
+/* Learns from the source of this name, none: from no source, and from its labels too; `samples` of them, 0: without an end. 0 or
+ * a refusal. */
+int tinyfl_online_use(tinyfl_agent *agent, tinyfl_string name, int labels, uint32_t samples);
+/* Takes a sample of that source, if there is one. Whether the next turn must follow without sleep. */
+int tinyfl_online_step(tinyfl_agent *agent);
 
 /* slots.c */
 tinyfl_command tinyfl_commit;

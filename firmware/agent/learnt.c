@@ -13,6 +13,7 @@ int tinyfl_online_commit(tinyfl_agent *agent)
         {"classes", o->names, 0},
         {"online", tinyfl_online_record(agent), TINYFL_ONLINE_RECORD},
         {"names", o->names, names},
+        {"sensor", o->sensor, o->source && !o->bounded ? (uint32_t)sizeof o->sensor : 0},
         {"learnt", o->core.state, (uint32_t)tinyfl_online_learnt_bytes(&o->core)},
     };
     return tinyfl_store_commit(&agent->store, records, sizeof records / sizeof records[0]);
@@ -113,6 +114,15 @@ void tinyfl_load_online(tinyfl_agent *agent)
     memcpy(tinyfl_online_record(agent), record, count);
     agent->online.upload = (tinyfl_upload){.count = count, .done = count};
     tinyfl_sha256_of(tinyfl_online_record(agent), count, agent->online.upload.sha);
-    if (tinyfl_online_lay_out(agent, count) != 0 || !restore(agent))
+    if (tinyfl_online_lay_out(agent, count) != 0 || !restore(agent)) {
         tinyfl_drop_online(agent);
+        return;
+    }
+    const uint8_t *sensor = tinyfl_store_find(&agent->store, "sensor", &count);
+    if (sensor && count == sizeof agent->online.sensor) {
+        tinyfl_string name = {sensor + 4, 0};
+        while (name.count < TINYFL_SOURCE_NAME && name.bytes[name.count])
+            name.count++;
+        (void)tinyfl_online_use(agent, name, sensor[0] & 1, 0); /* a firmware without this source waits for a host */
+    }
 }

@@ -72,6 +72,12 @@ static int read_recorded(const tinyfl_source *source, uint32_t number, uint8_t *
            now->port->recorded(number, reading, tinyfl_reading_bytes(source)) == 0;
 }
 
+int tinyfl_is_recorded(const tinyfl_sensing *sensing)
+{
+    uint8_t reading[TINYFL_MAX_READING + sizeof(int32_t)];
+    return now == sensing && sensing->source && read_recorded(sensing->source, 0, reading);
+}
+
 int tinyfl_reading(void *values, int32_t *label)
 {
     const tinyfl_source *source = now->source;

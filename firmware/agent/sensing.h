@@ -27,6 +27,9 @@ uint32_t tinyfl_sensor_inputs(const tinyfl_source *source);
 size_t tinyfl_values_bytes(const tinyfl_source *source);
 size_t tinyfl_reading_bytes(const tinyfl_source *source);
 
+/* Whether recorded readings stand in for those of the source in use, which then come without waiting. */
+int tinyfl_is_recorded(const tinyfl_sensing *sensing);
+
 /* Begins a round: recorded readings go on at a place drawn from its seed, device and number. */
 void tinyfl_sensing_begin(tinyfl_sensing *sensing, const tinyfl_stream *stream);
 

@@ -78,6 +78,11 @@ static int check_stage(const tinyfl_agent *agent, uint32_t stage, const tinyfl_o
                : TINYFL_REFUSED_INVALID;
 }
 
+int tinyfl_online_ready(const tinyfl_agent *agent)
+{
+    return check_stage(agent, agent->online.stage, &agent->online.core.set, agent->online.sha);
+}
+
 int tinyfl_online_lay_out(tinyfl_agent *agent, size_t count)
 {
     tinyfl_online_board *o = &agent->online;
@@ -95,17 +100,19 @@ int tinyfl_online_lay_out(tinyfl_agent *agent, size_t count)
         return refusal;
     const size_t names = is_named(&set) ? (size_t)NAME * set.places : 0;
     const size_t x = rounded(set.inputs * sizeof(float)), embedding = rounded(set.size * sizeof(float));
-    uint8_t *memory = tinyfl_online_claim(agent, 2 * rounded(bytes) + x + embedding + rounded(names) + rounded(RECORD));
+    const size_t y = rounded(set.places * sizeof(float));
+    uint8_t *memory = tinyfl_online_claim(agent, 2 * rounded(bytes) + x + embedding + y + rounded(names) + rounded(RECORD));
     if (!memory)
         return TINYFL_REFUSED_MEMORY;
     o->staged = memory + rounded(bytes);
     o->x = (void *)(o->staged + rounded(bytes));
     o->embedding = o->x + x / sizeof(float);
-    o->names = (uint8_t *)(o->embedding + embedding / sizeof(float));
+    o->y = o->embedding + embedding / sizeof(float);
+    o->names = (uint8_t *)(o->y + y / sizeof(float));
     o->stage = stage;
     o->every = tinyfl_word_at(record + EVERY);
     memcpy(o->sha, record + SHA, sizeof o->sha);
-    memset(o->names, 0, names);
+    memset(o->y, 0, y + names);
     return tinyfl_online_init(&o->core, &set, outputs, memory) == TINYFL_OK ? 0 : TINYFL_REFUSED_INVALID;
 }
 
@@ -130,6 +137,14 @@ int tinyfl_online_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
     return tinyfl_put_offset(reply, agent->online.upload.done);
 }
 
+void tinyfl_online_name(tinyfl_agent *agent, uint32_t number, tinyfl_string name)
+{
+    uint8_t *place = agent->online.names + (size_t)number * NAME;
+    memset(place, 0, NAME);
+    if (name.count > 0)
+        memcpy(place, name.bytes, name.count);
+}
+
 static tinyfl_string name_of(const tinyfl_agent *agent, uint32_t number)
 {
     tinyfl_string name = {agent->online.names + (size_t)number * NAME, 0};
@@ -150,10 +165,15 @@ static void put_real(tinyfl_writer *reply, const char *key, float value)
     tinyfl_put_float(reply, value);
 }
 
+uint32_t tinyfl_online_wants(const tinyfl_agent *agent)
+{
+    return has_set(agent) ? tinyfl_online_wanted(&agent->online.core) : 0;
+}
+
 /* What the monitor says, and the counts and names of outputs from `first` on, as many as fit. */
 int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
-    enum { AROUND = 190, EACH = 5 + NAME + 1 }; /* maximum bytes of the reply besides the outputs, and of each */
+    enum { AROUND = 260, EACH = 5 + NAME + 1 }; /* maximum bytes of the reply besides the outputs, and of each */
     const tinyfl_online *core = &agent->online.core;
     const tinyfl_online_state none = {0}, *s = has_set(agent) ? core->state : &none;
     const uint32_t most = (uint32_t)((reply->room - AROUND) / EACH);
@@ -162,7 +182,7 @@ int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
         return TINYFL_REFUSED_INVALID;
     const uint32_t listed = has_set(agent) && is_named(&core->set) ? s->outputs : 0;
     const uint32_t from = first < listed ? (uint32_t)first : listed, found = listed - from < most ? listed - from : most;
-    tinyfl_put_map(reply, 12);
+    tinyfl_put_map(reply, 15);
     tinyfl_put_text(reply, "set");
     tinyfl_put_bytes(reply, agent->online.upload.sha, has_set(agent) ? TINYFL_SHA256_BYTES : 0);
     put_number(reply, "samples", s->samples);
@@ -171,6 +191,11 @@ int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     put_real(reply, "error", s->error);
     put_number(reply, "drifts", s->drifts);
     put_number(reply, "drifted", s->drifted);
+    put_number(reply, "wanted", tinyfl_online_wants(agent));
+    tinyfl_put_text(reply, "source");
+    tinyfl_put_text(reply, agent->online.source ? agent->online.source->name : "");
+    tinyfl_put_text(reply, "code");
+    tinyfl_put_int(reply, agent->online.sensed);
     put_number(reply, "outputs", s->outputs);
     put_number(reply, "places", has_set(agent) ? core->set.places : 0);
     put_number(reply, "next", from + found < listed ? from + found : s->outputs);
@@ -206,8 +231,7 @@ static int take_x(tinyfl_agent *agent, const tinyfl_map *request, uint64_t *off)
     return o->fed == whole;
 }
 
-/* The complete sample, through its stage and the head. */
-static int learn_from(tinyfl_agent *agent)
+int tinyfl_online_go(tinyfl_agent *agent)
 {
     tinyfl_online_board *o = &agent->online;
     const int late = o->core.set.standardised == TINYFL_EMBEDDINGS_STANDARDISED;
@@ -217,9 +241,17 @@ static int learn_from(tinyfl_agent *agent)
         code = tinyfl_infer(&agent->learner, o->x, o->embedding);
     if (code == TINYFL_OK && late)
         code = tinyfl_online_enter(&o->core, o->embedding);
-    return code == TINYFL_OK
-               ? tinyfl_online_sample(&o->core, o->stage == OF_INPUTS ? o->x : o->embedding, o->x, &o->result)
-               : code;
+    if (code == TINYFL_OK)
+        code = tinyfl_online_sample(&o->core, o->stage == OF_INPUTS ? o->x : o->embedding, o->x, &o->result);
+    if (code == TINYFL_OK)
+        tinyfl_online_moved(o);
+    return code;
+}
+
+void tinyfl_online_mark(tinyfl_agent *agent)
+{
+    if (agent->online.every > 0 && agent->online.core.state->samples % agent->online.every == 0)
+        (void)tinyfl_online_commit(agent); /* a store that fails is named by `commit` */
 }
 
 int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
@@ -234,7 +266,7 @@ int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     const int again = last > 0 && number == last - 1 && o->result.number == last; /* a repeat of the last sample */
     if (!again && number != last)
         return TINYFL_REFUSED_BASE;
-    int complete = again ? 1 : -check_stage(agent, o->stage, &o->core.set, o->sha);
+    int complete = again ? 1 : -tinyfl_online_ready(agent);
     if (complete < 0)
         return -complete;
     if (!again)
@@ -246,11 +278,9 @@ int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
         o->fed = 0;
         if (o->stage == TINYFL_OF_PROGRAM)
             tinyfl_drop_prediction(agent);
-        if (learn_from(agent) != TINYFL_OK)
+        if (tinyfl_online_go(agent) != TINYFL_OK)
             return TINYFL_REFUSED_NUMERIC;
-        tinyfl_online_moved(o);
-        if (o->every > 0 && o->core.state->samples % o->every == 0)
-            (void)tinyfl_online_commit(agent); /* a store that fails is named by `commit` */
+        tinyfl_online_mark(agent);
     }
     if (again)
         off = o->stage == TINYFL_OF_PROGRAM ? agent->program.input.bytes : o->core.set.inputs * sizeof(float);
@@ -278,14 +308,6 @@ int tinyfl_online_refusal(int code)
            : code == TINYFL_ENUMERIC ? TINYFL_REFUSED_NUMERIC
            : code == TINYFL_OK       ? 0
                                      : TINYFL_REFUSED_INVALID;
-}
-
-static void set_name(tinyfl_agent *agent, uint32_t number, tinyfl_string name)
-{
-    uint8_t *place = agent->online.names + (size_t)number * NAME;
-    memset(place, 0, NAME);
-    if (name.count > 0)
-        memcpy(place, name.bytes, name.count);
 }
 
 /* A class by number, or numbers in `data`. */
@@ -318,7 +340,7 @@ int tinyfl_online_answer(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
         if (code != TINYFL_OK)
             return tinyfl_online_refusal(code);
         if (named && is_class)
-            set_name(agent, (uint32_t)number, name);
+            tinyfl_online_name(agent, (uint32_t)number, name);
         tinyfl_online_moved(o);
         o->labelled = (uint32_t)sample;
         o->answer = is_class ? (uint32_t)number : TINYFL_NO_CLASS;
@@ -351,7 +373,7 @@ int tinyfl_online_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
         if (!again) {
             uint8_t *place = o->names + (size_t)number * NAME;
             memmove(place, place + NAME, (size_t)NAME * (now - 1 - (uint32_t)number));
-            set_name(agent, now - 1, (tinyfl_string){NULL, 0});
+            tinyfl_online_name(agent, now - 1, (tinyfl_string){NULL, 0});
             o->removed = (uint32_t)number + 1;
             tinyfl_online_moved(o);
         }

@@ -38,7 +38,9 @@ static size_t standardised(const tinyfl_online_set *set)
 
 static int is_set(const tinyfl_online_set *s)
 {
-    if (!s || s->head > TINYFL_HEAD_RECONSTRUCT || s->standardised > TINYFL_EMBEDDINGS_STANDARDISED || s->embedded > 1 || s->zero)
+    if (!s || s->head > TINYFL_HEAD_RECONSTRUCT || s->standardised > TINYFL_EMBEDDINGS_STANDARDISED || s->embedded > 1)
+        return 0;
+    if (s->unsure > 0 && fixed_outputs(s))
         return 0;
     if (!is_size(s->inputs) || !is_size(s->size) || !is_size(s->places))
         return 0;
@@ -235,6 +237,8 @@ TINYFL_API int tinyfl_online_sample(tinyfl_online *online, const float *embeddin
                                      .learnt = reconstructs && score < online->set.threshold};
     if (online->set.head == TINYFL_HEAD_CLASSES)
         result->class_number = (uint32_t)largest(online->output, s->outputs);
+    if (result->confidence * 256.0f < (float)online->set.unsure)
+        online->unsure = s->samples;
     s->confidence = towards(s->confidence, result->confidence, counted(s->samples - 1, online->set.window));
     if (result->learnt)
         step(online, embedding);
@@ -255,6 +259,11 @@ static uint32_t *waiting(const tinyfl_online *online, uint32_t sample)
 static const float *embedding_of(const tinyfl_online *online, const uint32_t *number)
 {
     return online->ring + (size_t)(number - online->numbers) * online->set.size;
+}
+
+TINYFL_API uint32_t tinyfl_online_wanted(const tinyfl_online *online)
+{
+    return waiting(online, online->unsure) ? online->unsure : 0;
 }
 
 static void append(tinyfl_online *online)
@@ -406,5 +415,6 @@ TINYFL_API int tinyfl_online_restore(tinyfl_online *online, const void *bytes, s
         return TINYFL_ENUMERIC;
     memmove(online->state, bytes, count);
     memset(online->numbers, 0, set->ring * sizeof(uint32_t));
+    online->unsure = 0;
     return TINYFL_OK;
 }

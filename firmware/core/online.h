@@ -40,7 +40,7 @@ typedef struct {
     uint8_t head;         /* tinyfl_online_head */
     uint8_t standardised; /* tinyfl_standardised; of embeddings only with a network */
     uint8_t embedded;     /* 1: there is a frozen network; 0: the embedding is the input itself */
-    uint8_t zero;
+    uint8_t unsure;       /* CLASSES, LABELS: of a sample with less confidence, in 256ths, the label is wanted; 0: of none */
     uint32_t inputs, size;         /* numbers of an input, and of an embedding */
     uint32_t places;               /* the most outputs; RECONSTRUCT: inputs */
     uint32_t ring;                 /* embeddings that wait for a label, at least 1; RECONSTRUCT: 0 */
@@ -72,6 +72,7 @@ typedef struct {
     float *ring;            /* (ring, size) */
     uint32_t *numbers;      /* (ring): of the samples in the ring; 0: none */
     float *output, *target, *gradient; /* (places) */
+    uint32_t unsure; /* the last sample that there was too little confidence in */
 } tinyfl_online;
 
 /* What is known of a sample at once. */
@@ -106,6 +107,9 @@ TINYFL_API int tinyfl_online_label(tinyfl_online *online, uint32_t sample, uint3
 
 /* VALUES, LABELS: the same with `outputs` numbers; for LABELS each from 0 to 1, else TINYFL_EINVAL. */
 TINYFL_API int tinyfl_online_target(tinyfl_online *online, uint32_t sample, const float *target, float *loss);
+
+/* The last sample that there was too little confidence in, as long as its label may still come; 0: none. */
+TINYFL_API uint32_t tinyfl_online_wanted(const tinyfl_online *online);
 
 /* CLASSES, LABELS: appends an output with weights of 0; removes one, and those after it move up. TINYFL_EINVAL, TINYFL_EFULL,
  * TINYFL_EONLY. */

@@ -158,6 +158,10 @@ uint32_t board_baud(void) { return baud; }
 long board_events(void);
 long board_events(void) { return events; }
 
+/* The most turns per exchange, for a board that does not sleep; 0: no limit. */
+void board_turns(long most);
+void board_turns(long most) { turns_most = most > 0 ? most : LONG_MAX; }
+
 /* The slots, one after the other. */
 uint8_t *board_flash(void);
 uint8_t *board_flash(void) { return slot_at(0); }

@@ -34,11 +34,16 @@ class Board:
         lib.board_exchange.restype = ctypes.c_size_t
         lib.board_kept.argtypes, lib.board_kept.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_size_t
         lib.board_cut_after.argtypes = [ctypes.c_long]
+        lib.board_turns.argtypes = [ctypes.c_long]
         lib.board_events.restype = ctypes.c_long
         self.start()
 
     def start(self, arena: int = 1 << 16, blank: bool = True) -> None:
         self.lib.board_start(arena, blank)
+
+    def turns_most(self, most: int) -> None:
+        """The most turns per exchange, for a board that does not sleep; 0: no limit."""
+        self.lib.board_turns(most)
 
     def exchange(self, data: bytes) -> bytes:
         room = ctypes.create_string_buffer(1 << 16)

@@ -37,12 +37,13 @@ class Set:
     threshold: float = np.inf
     tolerance: float = 0.05
     alarm: float = 0.0
+    unsure: int = 0
 
     @property
     def record(self) -> bytes:
         words = self.inputs, self.size, self.places, self.ring, self.cap, self.window
         floats = self.rate, self.clip, self.threshold, self.tolerance, self.alarm
-        return struct.pack("<4B6I5f", self.head, self.standardised, self.embedded, 0, *words, *floats)
+        return struct.pack("<4B6I5f", self.head, self.standardised, self.embedded, self.unsure, *words, *floats)
 
     @property
     def width(self) -> int:
@@ -74,6 +75,7 @@ class Online:
     usual: np.float32 = ZERO
     excess: np.float32 = ZERO
     ring: dict[int, F32] = field(default_factory=dict)
+    unsure: int = 0
 
     def __post_init__(self) -> None:
         self.m, self.v = np.zeros(self.set.width, f32), np.zeros(self.set.width, f32)
@@ -147,6 +149,7 @@ class Online:
             learns = bool(score < f32(self.set.threshold))
         self.number += 1
         sure = self._confidence(o)
+        self.unsure = self.number if sure * f32(256) < self.set.unsure else self.unsure
         self.confidence = towards(self.confidence, sure, min(self.number, self.set.window or MOST))[()]
         if self.set.head == RECONSTRUCT:
             if learns:
@@ -155,6 +158,10 @@ class Online:
         else:
             self.ring = {k: v for k, v in self.ring.items() if k > self.number - self.set.ring} | {self.number: e}
         return self.number, int(o.argmax()) if self.set.head == CLASSES else 0, sure, score, int(learns)
+
+    @property
+    def wanted(self) -> int:
+        return self.unsure if self.unsure in self.ring else 0
 
     def label(self, number: int, label: int) -> np.float32:
         if self.set.head != CLASSES or label > self.n:

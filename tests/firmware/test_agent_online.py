@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+import reference as ref
 from peer import READ, WRITE, Board, floats, sha
 from reference_layers import F32, dense, plan_bytes
 from reference_online import CLASSES, EMBEDDINGS, INPUTS, LABELS, NOTHING, RECONSTRUCT, VALUES, Online, Refused, Set
 
 INVALID, MEMORY, STATE, STALE, HASH, NUMERIC = 2, 4, 5, 6, 7, 8
-ONLINE, SAMPLE, LABEL, FORGET, LEARNT, COMMIT, BACK, HEAD = range(19, 27)
+ONLINE, SAMPLE, LABEL, FORGET, LEARNT, COMMIT, BACK, HEAD, LISTEN = range(19, 28)
 LEARNER, PROGRAM, ALONE = 0, 1, 2
 
 LAYERS = [dense(4, 6, 1), dense(6, 3, 3)]
@@ -245,6 +246,65 @@ def test_what_is_read_in_blocks_is_of_one_moment(board: Board) -> None:
         assert first["data"] + board.ours(READ, command, off=len(first["data"]))["data"] == whole
         board.ours(READ, HEAD if command == LEARNT else LEARNT, off=0)
         assert board.refusal(READ, command, off=8) == STATE
+
+
+def test_a_board_learns_from_its_own_source_by_itself_and_goes_on_after_power_loss(board: Board) -> None:
+    """With the source's labels, or with those that come over the link; requests are heard between samples."""
+    set = Set(VALUES, NOTHING, 0, 1, 1, places=1, ring=4, rate=0.01)
+    assert board.refusal(WRITE, LISTEN, source="sine", samples=1, labels=0) == STATE
+    board.put(ONLINE, record(set, ALONE))
+    twin, index = Online(set, 1), 0
+
+    def turn(labelled: bool) -> None:
+        nonlocal index
+        x, y = ref.sine_sample(0, 0, 2**32 - 1, index)
+        number, *_ = twin.sample(np.array([x], np.float32))
+        if labelled:
+            twin.target(number, np.array([y], np.float32))
+        index += 1
+
+    for samples, labels in ((5, 1), (3, 0)):
+        assert board.ours(WRITE, LISTEN, source="sine", samples=samples, labels=labels) == {"samples": index}
+        for _ in range(samples):
+            turn(labels == 1)
+        assert learnt(board) == twin.learnt
+        assert (held(board)["source"], held(board)["code"]) == ("", 0)
+    y = np.array([0.5], np.float32)
+    assert floats(board.ours(WRITE, LABEL, sample=7, data=floats(y))["loss"]) == floats(twin.target(7, y))
+    for wrong, code in (
+        ({"source": "rain"}, 11), ({"source": "sine", "labels": 2}, INVALID), ({"source": "s" * 29}, INVALID),
+        ({"samples": 1 << 32}, INVALID), ({"source": 3}, INVALID),
+    ):  # fmt: skip
+        assert board.refusal(WRITE, LISTEN, **({"source": "sine", "samples": 1, "labels": 0} | wrong)) == code
+    assert learnt(board) == twin.learnt
+    board.turns_most(1)  # the board does not sleep now
+    board.ours(WRITE, LISTEN, source="sine", samples=0, labels=1)
+    turn(True)
+    assert held(board)["source"] == "sine"
+    turn(True)
+    assert board.ours(WRITE, COMMIT) == {"commits": 1}
+    committed = twin.learnt
+    turn(True)
+    assert held(board)["samples"] == twin.number
+    board.start(blank=False)
+    assert held(board)["source"] == "sine"
+    assert committed != board.ours(READ, LEARNT, off=0)["data"]
+    board.ours(WRITE, LISTEN, source="", samples=0, labels=0)
+    now = held(board)["samples"]
+    assert held(board) == held(board) | {"samples": now, "source": ""}
+    board.turns_most(0)
+
+
+def test_a_label_is_wanted_of_a_sample_that_the_board_is_unsure_of(board: Board) -> None:
+    board.put(ONLINE, record(replace(SET, unsure=255, ring=2), outputs=2))
+    assert (held(board)["wanted"], board.status()["wanted"]) == (0, 0)
+    sample(board, floats(x_of(1)))
+    assert (held(board)["wanted"], board.status()["wanted"]) == (1, 1)
+    board.ours(WRITE, LABEL, **{"sample": 1, "label": 0})
+    assert board.status()["wanted"] == 0
+    board.put(ONLINE, record(replace(SET, unsure=1), outputs=2))
+    sample(board, floats(x_of(1)))
+    assert board.status()["wanted"] == 0
 
 
 def test_class_means_and_online_learning_take_each_others_place(board: Board) -> None:

@@ -50,6 +50,10 @@ class Core:
     def learnt(self) -> bytes:
         return self.memory.tobytes()[: self.lib.tinyfl_online_learnt_bytes(self.online)]
 
+    @property
+    def wanted(self) -> int:
+        return int(self.lib.tinyfl_online_wanted(self.online))
+
     def enter(self, x: F32) -> F32:
         x = x.copy()
         self._call("enter", address(x))
@@ -95,10 +99,10 @@ def answer(call: Callable[[], Any]) -> Any:
 
 
 SETS = [
-    Set(cap=256, alarm=3.0),
+    Set(cap=256, alarm=3.0, unsure=140),
     Set(places=6, ring=3, window=64, clip=0.3, rate=0.5),
     Set(standardised=ref.EMBEDDINGS, embedded=1, inputs=5, rate=2.0, alarm=2.0, tolerance=0.1),
-    Set(head=LABELS, standardised=ref.NOTHING, rate=1.0, alarm=1.0),
+    Set(head=LABELS, standardised=ref.NOTHING, rate=1.0, alarm=1.0, unsure=160),
     Set(head=VALUES, places=2, cap=8, rate=0.05, alarm=5.0, window=10),
     Set(head=VALUES, places=1, standardised=ref.NOTHING, rate=0.0),
     Set(head=RECONSTRUCT, embedded=1, inputs=4, size=2, places=4, ring=0, threshold=0.7, alarm=1.0, cap=50),
@@ -158,6 +162,7 @@ def test_whatever_is_asked_the_core_does_or_refuses_as_the_reference_and_a_refus
         expected = do(reference, last, set, what, given)
         assert do(device, last, set, what, given) == expected, (what, given)
         assert device.learnt == reference.learnt
+        assert device.wanted == reference.wanted
         if isinstance(expected[0], int):
             assert reference.learnt == before
         refused += isinstance(expected[-1], int)
@@ -218,6 +223,7 @@ def test_what_is_learnt_goes_on_from_its_bytes_and_damaged_bytes_are_refused(cor
 @pytest.mark.parametrize(
     "changed",
     [
+        {"head": VALUES, "unsure": 1},
         {"head": 4}, {"standardised": 3}, {"embedded": 2}, {"inputs": 0}, {"size": 0}, {"places": 0}, {"ring": 0},
         {"size": 2}, {"standardised": ref.EMBEDDINGS}, {"places": 1 << 23}, {"ring": 1 << 23}, {"cap": (1 << 24) + 1},
         {"rate": np.nan}, {"rate": -1.0}, {"rate": 2.0**50}, {"clip": np.inf}, {"threshold": np.nan}, {"alarm": np.inf},

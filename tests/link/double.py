@@ -479,6 +479,7 @@ class Double:
         return {
             "state": self.state, "round": self.round, "base": self.base, "done": done, "loss": loss, "code": self.code,
             "weights": here, "kept": self.started_from, "stack": 0, "late": 0,
+            "drifts": self.online.drifts, "wanted": self.online.wanted,
         }  # fmt: skip
 
     def abort(self) -> dict[str, Any]:

@@ -58,16 +58,24 @@ class OnlineLearning:
 
     def start(self, record: bytes) -> None:
         stage, outputs, _, of = struct.unpack("<3I32s", record[:HEADER])
-        head, standardised, embedded, _, *rest = struct.unpack("<4B6I5f", record[HEADER:])
+        head, standardised, embedded, unsure, *rest = struct.unpack("<4B6I5f", record[HEADER:])
         if stage or not embedded:
             raise Refuse(INVALID)
         if not self.board.has_weights():
             raise Refuse(STATE)
         if sha256(self.board.here()).digest() != of:
             raise Refuse(STALE)
-        self.of, self.online = of, Online(Set(head, standardised, embedded, *rest), outputs)
+        self.of, self.online = of, Online(Set(head, standardised, embedded, *rest, unsure), outputs)
         self.names = [""] * outputs
         self.board.classes.drop()
+
+    @property
+    def drifts(self) -> int:
+        return self.online.alarms if self.online else 0
+
+    @property
+    def wanted(self) -> int:
+        return self.online.wanted if self.online else 0
 
     def here(self) -> Online:
         if self.online is None:
@@ -83,7 +91,8 @@ class OnlineLearning:
         listed = o.n if o.set.head in (CLASSES, LABELS) else 0
         return {
             "set": sha, "samples": o.number, "labels": o.measured, "confidence": float(o.confidence), "error": float(o.error),
-            "drifts": o.alarms, "drifted": o.alarmed, "outputs": o.n, "places": o.set.places if sha else 0, "next": o.n,
+            "drifts": o.alarms, "drifted": o.alarmed, "wanted": o.wanted, "source": "", "code": 0,
+            "outputs": o.n, "places": o.set.places if sha else 0, "next": o.n,
             "counts": o.counts[first:listed], "names": self.names[first:listed],
         }  # fmt: skip
 

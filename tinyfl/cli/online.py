@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyfl.cli.common import Baud, Json, app, say
-from tinyfl.errors import LinkError
+from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ def online(
         int, typer.Option(min=0, metavar="N", help="Average the devices' heads by class name after each N samples.")
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
+    unsure: Annotated[
+        float, typer.Option(min=0, max=1, metavar="X", help="A board wants the label of a sample with less confidence.")
+    ] = 0.0,
+    sensor: Annotated[
+        str, typer.Option(metavar="NAME", help="The board of --on learns from its own sensor, and goes on by itself.")
+    ] = "",
+    label: Annotated[str, typer.Option(help="What the sensor's samples are meanwhile. Default: what the sensor says.")] = "",
+    seconds: Annotated[float, typer.Option(min=0, help="How long to watch a sensor, if --samples gives no end.")] = 60.0,
+    every: Annotated[int, typer.Option(min=0, metavar="N", help="It commits after each N samples; 0: at the end only.")] = 0,
+    stop: Annotated[bool, typer.Option("--stop", help="Then the board stops learning from its sensor.")] = False,
     on: Annotated[
         str, typer.Option(help="emulated:BOARD or port:PORT: a board that goes through the first device's stream too.")
     ] = "native",
@@ -56,6 +66,11 @@ def online(
     from tinyfl.cli.show.online import Live
     from tinyfl.online import online as stream
 
+    if sensor or label or stop:
+        how = {"rate": rate, "cap": cap, "places": places, "tolerance": tolerance, "alarm": alarm, "unsure": unsure}
+        what = {"sensor": sensor, "label": label, "samples": samples, "seconds": seconds, "every": every, "stop": stop}
+        _listen(run, on, standardise, how, what, json)
+        return
     live = Live(json)
     result: dict[str, Any] = stream(
         run, task=task, data=data, targets=targets, seed=seed, devices=devices, segments=segments, samples=samples,
@@ -71,6 +86,28 @@ def online(
         say(jsonlib.dumps(result))
     else:
         live.end(result)
+
+
+def _listen(run: Path | None, on: str, standardise: str, how: dict[str, Any], what: dict[str, Any], json: bool) -> None:
+    """A board's own sensor."""
+    from tinyfl.cli.show.online import Watching
+    from tinyfl.devices.listening import Listening, listen
+    from tinyfl.fleets.emulation import board_at
+    from tinyfl.online.prequential import checked
+    from tinyfl.online.sets import Head, OnlineSet, Standardised
+    from tinyfl.runs.adaptation import Initialisation
+
+    if not what["sensor"] or not on.startswith("port:"):
+        raise ConfigError("a board learns from its own sensor: give --sensor NAME, and the board, --on port:PORT.")
+    checked(rate=how["rate"], cap=how["cap"], standardise=standardise)
+    set = OnlineSet(Head.classes, 1, 1, standardised=Standardised[standardise], **how)
+    shown = Watching(json)
+    with board_at(on) as opener:
+        result = listen(opener, Initialisation.load(run) if run else None, set, Listening(**what), shown.show)
+    if json:
+        say(jsonlib.dumps(result))
+    else:
+        shown.end(result)
 
 
 @app.command()

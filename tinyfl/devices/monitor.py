@@ -17,6 +17,7 @@ from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, lo
 from tinyfl.devices.ports import Port, open_ports, port, serial_ports, where
 from tinyfl.errors import ConfigError, Dead, LinkError, Refused, SensorFault
 from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, Status
+from tinyfl.link.online import OnlineBoard, Watched
 from tinyfl.link.sensing import measure, readings, sensor_of
 from tinyfl.system.addresses import real_port
 from tinyfl.system.loop import in_loop
@@ -32,7 +33,7 @@ RECONNECT_SECONDS = 0.5
 class Line:
     """A line of the monitor, at ``time`` (seconds since 1970): "connected", with the board's description; "status"; "gone",
     with the reason; or "another board", with the description of a board that answered in place of the monitored one. A status
-    may come with a ``reading`` of its sensor, and what its network ``says`` of the next sample."""
+    may come with what it learns ``online``, a ``reading`` of its sensor, and what its network ``says`` of the next sample."""
 
     time: float
     what: str
@@ -40,6 +41,7 @@ class Line:
     description: Description | None = None
     status: Status | None = None
     detail: str = ""
+    online: Watched | None = None
     reading: tuple[float, ...] = ()
     says: str = ""
 
@@ -50,6 +52,7 @@ class Line:
             line |= {"description": _plain(asdict(self.description))}
         if self.status:
             line |= {"status": {**_plain(asdict(self.status)), "state": state_name(self.status)}}
+        line |= {"online": _plain(asdict(self.online))} if self.online else {}
         line |= {"reading": list(self.reading)} if self.reading else {}
         line |= {"says": self.says} if self.says else {}
         return line | ({"detail": self.detail} if self.detail else {})
@@ -102,9 +105,15 @@ async def _watch(
 async def _listen(board: LinkedBoard, at: Port, interval: float, sensor: str, tell: Callable[[Line], None]) -> None:
     """Reports the board's status, and its sensor's values, until it is lost; then raises LinkError."""
     while True:
-        line = Line(time.time(), "status", at.url, status=await board.status())
+        line = Line(time.time(), "status", at.url, status=await board.status(), online=await _online(board))
         tell(await _sensed(board, sensor, line) if sensor else line)
         await asyncio.sleep(interval)
+
+
+async def _online(board: LinkedBoard) -> Watched | None:
+    """The monitor of what the board learns online, if it does."""
+    watched = await OnlineBoard(board).watched() if board.description.online else None
+    return watched if watched and watched.outputs else None
 
 
 async def _sensed(board: LinkedBoard, name: str, line: Line) -> Line:

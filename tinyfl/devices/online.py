@@ -80,21 +80,25 @@ def stream(lesson: Lesson, opener: Opener, *, keep: bool) -> OnBoard:
     return in_loop(_stream(lesson, opener, keep))
 
 
+async def put_network(board: LinkedBoard, net: Network, theta: F32) -> bytes:
+    """Puts the frozen network there, and returns its hash. Raises DoesNotFit if the board is too small."""
+    described = board.description
+    if net.arena_bytes() > described.arena:
+        raise DoesNotFit(
+            f"the network needs {net.arena_bytes():,} bytes of RAM; board {described.id.hex()} ({described.board}) has "
+            f"{described.arena:,}. Use a smaller network, or a larger board."
+        )
+    await board.put_plan(net.plan.bytes)
+    await board.put_weights(theta)
+    return sha256(floats(theta)).digest()
+
+
 async def _stream(lesson: Lesson, opener: Opener, keep: bool) -> OnBoard:
     board = await LinkedBoard.connect(opener)
     try:
         online, net, described = OnlineBoard(board), lesson.network, board.description
         await online.forget()
-        sha = bytes(32)
-        if net is not None:
-            if net.arena_bytes() > described.arena:
-                raise DoesNotFit(
-                    f"the network needs {net.arena_bytes():,} bytes of RAM; board {described.id.hex()} ({described.board}) has "
-                    f"{described.arena:,}. Use a smaller network, or a larger board."
-                )
-            await board.put_plan(net.plan.bytes)
-            await board.put_weights(lesson.theta)
-            sha = sha256(floats(lesson.theta)).digest()
+        sha = bytes(32) if net is None else await put_network(board, net, lesson.theta)
         await online.start(OnlineRecord("inputs" if net is None else "learner", sha, lesson.record, lesson.outputs))
         await online.put_back(lesson.learnt)
         numbers = np.zeros(len(lesson.x), np.int32)

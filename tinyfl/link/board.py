@@ -125,7 +125,8 @@ class Status:
     """A board's status: its BoardState; ``round`` and ``base`` of its last round, the samples ``done``, their mean ``loss``
     and, after a failure, the core's ``code``; the SHA-256 of its ``weights``, or of the round's update, empty if unusable; the
     round, counted from 1, of what it had ``kept`` when the last one began (0: nothing); the maximum ``stack`` used, in bytes
-    (0: unknown); and how many samples of the last round's source came ``late``."""
+    (0: unknown); how many samples of the last round's source came ``late``; and of what learns online the alarms of its drift
+    monitor, ``drifts``, and the number of a sample whose label is ``wanted`` (0: none)."""
 
     state: int
     round: int
@@ -137,6 +138,8 @@ class Status:
     kept: int
     stack: int
     late: int = 0
+    drifts: int = 0
+    wanted: int = 0
 
 
 @dataclass(frozen=True)

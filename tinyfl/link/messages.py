@@ -133,7 +133,7 @@ class DescribeReply(message.ReadResponse, _Reply):
     online: Words = Field(default=[], max_length=64)
     """These two since protocol 4."""
     down: Words = Field(default=[], max_length=64)
-    """In protocol 4, but not of its first boards, as the next and the status' `late`."""
+    """In protocol 4, but not of its first boards, as the next and the status' `late`, `drifts` and `wanted`."""
     sensors: list[SensorRecord] = Field(default=[], max_length=64)
 
 
@@ -196,6 +196,8 @@ class _Status(_Reply):
     kept: Count = 0
     stack: Count
     late: Count = 0
+    drifts: Count = 0
+    wanted: Count = 0
 
 
 class TrainReply(message.WriteResponse, _Status):
@@ -493,6 +495,9 @@ class OnlineState(message.ReadResponse, _Reply):
     error: float
     drifts: Count
     drifted: Count
+    wanted: Count = 0
+    source: Word = ""
+    code: Signed = 0
     outputs: Count
     places: Count
     next: Count
@@ -624,6 +629,19 @@ class HeadRead(message.ReadRequest, _Request):
     _COMMAND_ID = 26
     _Response = HeadBlock
     off: int
+
+
+class ListenReply(message.WriteResponse, _Reply):
+    _COMMAND_ID = 27
+    samples: Count
+
+
+class Listen(message.WriteRequest, _Request):
+    _COMMAND_ID = 27
+    _Response = ListenReply
+    source: str
+    samples: int
+    labels: int
 
 
 _OWN = message.Response.model_fields.keys()

@@ -64,7 +64,9 @@ class Said:
 @dataclass(frozen=True)
 class Watched:
     """The monitor: the number of the last sample, of labels that came, the running confidence and error, the alarms and the
-    number of the sample at the last one; and the outputs of at most ``places``, with the labels and the name of each."""
+    number of the sample at the last one; a sample whose label is ``wanted``, since the board was unsure (0: none); the
+    ``source`` from which the board learns by itself, empty without one, and what became of its last sample, ``code``; and the
+    outputs of at most ``places``, with the labels and the name of each."""
 
     samples: int
     labels: int
@@ -72,6 +74,9 @@ class Watched:
     error: float
     drifts: int
     drifted: int
+    wanted: int
+    source: str
+    code: int
     outputs: int
     places: int
     counts: tuple[int, ...]
@@ -106,8 +111,8 @@ class OnlineBoard:
             counts, names, first = [*counts, *part.counts], [*names, *map(plain, part.names)], part.next
             if first >= part.outputs:
                 return Watched(
-                    part.samples, part.labels, part.confidence, part.error, part.drifts, part.drifted, part.outputs,
-                    part.places, tuple(counts), tuple(names),
+                    part.samples, part.labels, part.confidence, part.error, part.drifts, part.drifted, part.wanted,
+                    plain(part.source), part.code, part.outputs, part.places, tuple(counts), tuple(names),
                 )  # fmt: skip
 
     async def sample(self, x: F32 | bytes) -> Said:
@@ -167,6 +172,15 @@ class OnlineBoard:
         """
         blocks = [cut(name).encode().ljust(MAX_NAME, b"\0") for name in names] if (await self.watched()).names else []
         await self._board.put(messages.HeadWrite, b"".join(blocks) + floats(weights), WORK_SECONDS)
+
+    async def listen(self, source: str, samples: int = 0, labels: bool = False) -> int:
+        """Lets it learn from its own ``source`` by itself, from now on or for so many ``samples``, and from the source's
+        ``labels`` too; empty: from none. A commit keeps the first kind over power loss. The number of the last sample.
+
+        Raises Refused for a source that it does not have, or whose samples do not fit the set.
+        """
+        request = messages.Listen(sequence=self._board.next(), source=source, samples=samples, labels=int(labels))
+        return (await self._board.request(request, WORK_SECONDS)).samples
 
     async def commit(self) -> int:
         """Keeps what is learnt over power loss; the number of the store's commit.

@@ -22,10 +22,12 @@ number of the sample at the last one."""
 
 class Device:
     """A device from ``start`` that does as ``set`` says. ``prior`` is the number of samples that stand behind the
-    standardisation of the run, mean 0 and variance 1, where inputs are standardised further: 0 for statistics of its own
+    standardisation of the run, mean 0 and variance 1 or ``usual``, where inputs are standardised: 0 for statistics of its own
     samples alone."""
 
-    def __init__(self, set: OnlineSet, start: Start, prior: int = 0) -> None:
+    def __init__(
+        self, set: OnlineSet, start: Start, prior: int = 0, usual: tuple[NDArray[Any], NDArray[Any]] | None = None
+    ) -> None:
         self.set, self.start = set, start
         self.names = list(start.names) if start.head is not None else []
         grows = set.head in (Head.classes, Head.labels)
@@ -34,15 +36,16 @@ class Device:
         self._place = {name: number for number, name in enumerate(self.names)}
         self.refused = 0
         if start.head is not None or prior:
-            self._begin(start, prior)
+            self._begin(start, prior, usual)
 
-    def _begin(self, start: Start, prior: int) -> None:
+    def _begin(self, start: Start, prior: int, usual: tuple[NDArray[Any], NDArray[Any]] | None) -> None:
         learnt = bytearray(self.core.learnt())
         width = {Standardised.nothing: 0, Standardised.inputs: self.set.inputs, Standardised.embeddings: self.set.size}
         count = width[self.set.standardised]
         if prior and self.set.standardised is Standardised.inputs:
             learnt[4:8] = struct.pack("<I", min(prior, self.set.cap or prior))
-            learnt[44 + 4 * count : 44 + 8 * count] = np.ones(count, np.float32).tobytes()
+            mean, variance = usual if usual is not None else (np.zeros(count), np.ones(count))
+            learnt[44 : 44 + 8 * count] = np.concatenate([mean, variance]).astype(np.float32).tobytes()
         if start.head is not None:
             learnt[44 + 8 * count + 4 * self.set.places :] = np.ascontiguousarray(start.head).tobytes()
         self.core.restore(bytes(learnt))

@@ -250,10 +250,15 @@ def _check(labels: float, delay: int, devices: int, rate: float, cap: int, stand
         raise ConfigError(f"--labels {labels} is no share. Give 0 to 1.")
     if not 0 <= delay < 1 << 16 or devices < 1:
         raise ConfigError("a delay is 0 to 65,535 samples, and there is at least one device.")
-    if not 0 <= rate < core.LIMIT or not 0 <= cap <= 1 << 24:
-        raise ConfigError(f"--rate is at least 0, and --cap 0 (none) to {1 << 24:,}.")
     if average < 0 or (average and devices < 2):
         raise ConfigError(f"--average {average}: give 0 (never) or a number of samples, and with it --devices 2 or more.")
+    checked(rate=rate, cap=cap, standardise=standardise)
+
+
+def checked(*, rate: float, cap: int, standardise: str) -> None:
+    """Raises ConfigError for settings of a set that make no sense."""
+    if not 0 <= rate < core.LIMIT or not 0 <= cap <= 1 << 24:
+        raise ConfigError(f"--rate is at least 0, and --cap 0 (none) to {1 << 24:,}.")
     if standardise not in Standardised.__members__:
         raise ConfigError(f"--standardise {standardise}: give {', '.join(Standardised.__members__)}.")
 

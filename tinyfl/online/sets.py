@@ -28,7 +28,8 @@ class OnlineSet:
     ``places`` outputs; ``ring`` embeddings that wait for labels. Mean and variance follow the last ``cap`` samples, error and
     confidence the last ``window``; 0: all. The head takes steps of ``rate``, its gradient bounded by ``clip``; a
     reconstruction learns from samples with a score below ``threshold``. The monitor gives an alarm when the error has been
-    above what is usual, by more than ``tolerance``, for ``alarm`` in sum; 0: never."""
+    above what is usual, by more than ``tolerance``, for ``alarm`` in sum; 0: never. The label of a sample with a confidence
+    below ``unsure`` is wanted; 0: of none."""
 
     head: Head
     inputs: int
@@ -44,9 +45,11 @@ class OnlineSet:
     threshold: float = float("inf")
     tolerance: float = 0.05
     alarm: float = 10.0
+    unsure: float = 0.0
 
     @property
     def record(self) -> bytes:
         words = self.inputs, self.size, self.places, self.ring, self.cap, self.window
+        unsure = min(round(256 * self.unsure), 255)
         floats = self.rate, self.clip, self.threshold, self.tolerance, self.alarm
-        return struct.pack("<4B6I5f", self.head, self.standardised, self.embedded, 0, *words, *floats)
+        return struct.pack("<4B6I5f", self.head, self.standardised, self.embedded, unsure, *words, *floats)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinyfl.devices.push import Pushed, PushResult
     from tinyfl.doctor import Check
     from tinyfl.link.board import Description, Status
+    from tinyfl.link.online import Watched
 
 STYLES = {
     "free": "green", "pushed": "green", "up to date": "green", "ok": "green",
@@ -185,10 +186,23 @@ class Monitor:
         return Group(table, Text(self._state, self._style), Text("Ctrl-C ends.", "dim"))
 
 
+def _online(watched: "Watched") -> str:
+    """The drift monitor."""
+    parts = [f"online {watched.samples:,} samples, {watched.labels:,} labels"]
+    parts += [f"error {watched.error:.3g}"] if watched.labels else []
+    parts += [f"sure {watched.confidence:.3g}"]
+    parts += [f"{watched.drifts:,} drifts, the last at sample {watched.drifted:,}"] if watched.drifts else []
+    parts += [f"wants the label of sample {watched.wanted:,}"] if watched.wanted else []
+    fails = f" fails, code {watched.code}" if watched.code < 0 else ""
+    parts += [f"sensor {watched.source}{fails}"] if watched.source else []
+    return " · ".join(parts)
+
+
 def _sensed(line: "Line") -> str:
-    """A line's reading, what the network says, or why there is none; empty without a sensor."""
+    """What is learnt online, a line's reading, what the network says, or why there is none; empty without all of these."""
     values = " ".join(f"{value:g}" for value in line.reading)
-    parts = [f"reading {values}"] if values else []
+    parts = [_online(line.online)] if line.online else []
+    parts += [f"reading {values}"] if values else []
     parts += [f"says {line.says}"] if line.says else []
     parts += [line.detail] if line.status and line.detail else []
     return "".join(f" · {part}" for part in parts)

@@ -1,7 +1,7 @@
 """Terminal output for online learning: a line as each part of the streams is through, then the changes."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -10,6 +10,9 @@ from tinyfl.cli.common import say
 from tinyfl.cli.show.terminal import Terminal
 from tinyfl.online.prequential import Window
 from tinyfl.report import html
+
+if TYPE_CHECKING:
+    from tinyfl.link.online import Watched
 
 COLUMNS = ("samples", "online", "static", "last label", "sure", "labels", "drifts")
 WIDTH = 11
@@ -52,6 +55,30 @@ class Live:
             say(f"{board['on']} has learnt {same}" + (", and keeps them" if board["kept"] else ""))
         if "report" in result:
             say(f"report: {result['report']}")
+
+
+class Watching:
+    """A table that grows while a board learns from its own sensor; nothing if ``quiet``."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self._begun = quiet, False
+
+    def show(self, watched: "Watched") -> None:
+        if self.quiet:
+            return
+        if not self._begun:
+            say("".join(f"{name:>{WIDTH}}" for name in ("samples", "labels", "error", "sure", "drifts", "wanted")))
+            self._begun = True
+        wanted = f"{watched.wanted:,}" if watched.wanted else ""
+        figures = (f"{watched.samples:,}", f"{watched.labels:,}", short(watched.error), short(watched.confidence))
+        say("".join(f"{cell:>{WIDTH}}" for cell in (*figures, f"{watched.drifts:,}", wanted)))
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        kept = "kept over power loss" if result["kept"] else "in its RAM only"
+        goes_on = "it goes on by itself" if result["goes_on"] else "it has stopped"
+        say(f"{result['new']:,} new samples of {result['sensor']}; what is learnt is {kept}, and {goes_on}")
+        if not result["labels"]:
+            say("No label came. Say what it is, --label NAME, or let the sensor's C file say it.")
 
 
 BESIDE = {"static": "static model", "last_label": "always the last label"}
