@@ -50,8 +50,11 @@ def grid(cohorts: dict[str, tuple[int, ...]], rates: dict[str, tuple[float, ...]
 
 
 BY_MEANS = [
-    *({"algorithm": "protonet", "samples": 30, "cohort": 4, "outer_step": step} for step in (0.001, 0.002, 0.005)),
-    *({"algorithm": "embedding", "samples": 32, "cohort": 4, "rate": rate} for rate in (0.05, 0.1, 0.2)),
+    *({"algorithm": "protonet", "samples": 30, "cohort": 4, "outer_step": step} for step in (0.001, 0.002, 0.005, 0.01)),
+    *(
+        {"algorithm": "embedding", "samples": 32, "cohort": cohort, "rate": rate}
+        for cohort, rate in ((4, 0.05), (4, 0.1), (4, 0.2), (1, 0.01), (1, 0.02), (1, 0.05))
+    ),
 ]
 """Algorithms after which a device adapts by class means, for words."""
 
