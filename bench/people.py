@@ -7,7 +7,7 @@
 With --keep FOLDER the figures of each start and seed are kept there, and read instead of measured again: give the same options.
 With the tasks' default settings. A figure is the mean over the people (of presence: the days) that are tested in any of the
 seeds, in per cent, +- half of a 95 % interval over them (Student's t). The last column is the difference from joint training,
-adapted on the most samples, on the same people, seeds and episodes.
+or else from the first algorithm of --only, adapted on the most samples, on the same people, seeds and episodes.
 """
 
 import argparse
@@ -124,15 +124,16 @@ def main() -> None:
                     figures[key][name] += values
     people = {key: {name: float(np.mean(each)) for name, each in held.items()} for key, held in figures.items()}
     shots = sorted({key[1] for key in people})
-    print(f"| start | unadapted | {' | '.join(f'{n} samples' for n in shots)} | less joint |")
+    against = "joint" if "joint" in given.only else given.only[0]
+    print(f"| start | unadapted | {' | '.join(f'{n} samples' for n in shots)} | less {against} |")
     print(f"| --- | ---: |{' ---: |' * len(shots)} ---: |")
     for name in dict.fromkeys(key[0] for key in people):
         before = people.get((name, shots[-1], 0))
         cells = [shown(list(before.values())) if before else ""]
         cells += [shown(list(people[name, n, LEADING_STEPS].values())) for n in shots]
-        joint = people["joint", shots[-1], LEADING_STEPS]
-        less = [value - joint[person] for person, value in people[name, shots[-1], LEADING_STEPS].items()]
-        print(f"| {name} | {' | '.join(cells)} | {shown(less) if name != 'joint' else ''} |")
+        base = people[against, shots[-1], LEADING_STEPS]
+        less = [value - base[person] for person, value in people[name, shots[-1], LEADING_STEPS].items()]
+        print(f"| {name} | {' | '.join(cells)} | {shown(less) if name != against else ''} |")
     tested = len(next(iter(people.values())))
     print(f"\n{tested} tested, seeds 0 to {given.seeds - 1}, {time.perf_counter() - began:.0f} s; {provenance()}")
 
