@@ -64,7 +64,7 @@ def test_a_run_is_saved_like_any_and_measures_held_out_people(native: Any) -> No
     assert native.result["task"] == "sensor"
     assert {row["mode"] for row in native.evaluation} == {"batch", "stream"}
     assert all(0 <= row["accuracy"] <= 1 for row in native.evaluation)
-    assert sorted(np.load(native.path / "data.npz")) == ["device", "split", "validation", "x", "y"]
+    assert sorted(np.load(native.path / "data.npz")) == ["class_names", "device", "split", "validation", "x", "y"]
 
 
 FAULTS = {

@@ -11,9 +11,10 @@ class Table:
     """Samples of many devices, a row each, as they are in their source: nothing is checked or scaled yet.
 
     ``source`` names the source in messages. ``x`` is (rows, *a sample's shape), ``y`` (rows,) or (rows, outputs), and
-    ``device`` (rows,) has each row's device by name or number. ``split`` lists the devices to hold out, ``validation`` those
-    that choose adaptation rates, and ``classes`` the classes that episodes of classes hold out; None leaves the choice to the
-    seed. ``names`` are the inputs' names; empty if they have none. ``notes`` describe what the reader did, for people.
+    ``device`` (rows,) has each row's device by name or number. ``split`` lists the devices to hold out, ``validation``
+    those that choose adaptation rates, and ``classes`` the classes that episodes of classes hold out; None leaves the
+    choice to the seed. ``class_names`` are y's classes in the order of their numbers, for a sensor's samples; None: their
+    own order. ``names`` are the inputs' names; empty if they have none. ``notes`` describe what the reader did, for people.
     """
 
     source: str
@@ -25,6 +26,7 @@ class Table:
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     classes: NDArray[Any] | None = None
+    class_names: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.errors import DataError
+from tinyfl.errors.words import plain
 
 ONE_HOT = "one-hot rows"
 
@@ -64,6 +65,33 @@ def labels_in(source: Path | str, y: NDArray[Any], targets: str) -> tuple[NDArra
             "one-hot rows, values to predict floats (samples,) or (samples, outputs). For values give --targets values."
         )
     return None, ""
+
+
+def by_names(source: Path | str, labels: NDArray[Any], names: NDArray[Any] | None) -> NDArray[Any]:
+    """``labels`` (rows,), which are ``names`` or their numbers, by name; as they are without names.
+
+    Raises DataError for names that are none, or other labels.
+    """
+    if names is None:
+        return labels
+    if names.ndim != 1 or names.dtype.kind != "U" or len(np.unique(names)) != len(names):
+        raise DataError(f"{source}: class_names are not texts, each another. Give the classes' names in the order of numbers.")
+    text = labels.dtype.kind == "U"
+    unknown = ~np.isin(labels, names) if text else (labels < 0) | (labels >= len(names))
+    if unknown.any():
+        row = int(unknown.argmax())
+        raise DataError(
+            f"{source}: array y has the class {plain(labels[row], 40)} in row {row}, which is none of "
+            f"{plain(', '.join(names.tolist()), 200)}. Write it as one of them, or leave such rows out."
+        )
+    return labels if text else names[labels.astype(np.int64)]
+
+
+def numbers_of(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int32]:
+    """The number of each of ``labels`` among ``classes``, which have them all, in any order."""
+    order = np.argsort(classes, kind="stable")
+    found: NDArray[np.int32] = order[np.searchsorted(classes, labels, sorter=order)].astype(np.int32)
+    return found
 
 
 def _first_odd(y: NDArray[Any]) -> str:

@@ -21,7 +21,7 @@ from tinyfl.errors.words import plain
 from tinyfl.system.files import array_names, read_arrays
 
 NEEDED, OPTIONAL, TIME, INPUTS = ("x", "y", "device"), ("split", "validation"), "timestamp", "inputs"
-CLASSES = "split_classes"
+CLASSES, CLASS_NAMES = "split_classes", "class_names"
 DEPTH = 2
 """Levels of folders that are read: a folder of files, or of folders of files."""
 
@@ -50,13 +50,13 @@ def read_table(path: Path, reading: Reading = USUAL) -> Table:
         )
     if path.is_file() and COLUMNS in _names(path):
         return table_of(str(path), columns_in(path), reading)
-    used = (*OPTIONAL, *(TIME,) * bool(reading.window), *(CLASSES,) * bool(reading.episodes))
+    used = (*OPTIONAL, CLASS_NAMES, *(TIME,) * bool(reading.window), *(CLASSES,) * bool(reading.episodes))
     arrays = {name: as_text(array) for name, array in read_arrays(path, NEEDED, used).items()}
     inputs = _inputs_named(path, arrays["x"])
     unused = [name for name in _names(path) if name not in (*NEEDED, *used, *(INPUTS,) * bool(inputs))]
     table = Table(
         str(path), arrays["x"], arrays["y"], arrays["device"], arrays.get("split"), arrays.get("validation"),
-        inputs, tuple(_unused(unused)), arrays.get(CLASSES),
+        inputs, tuple(_unused(unused)), arrays.get(CLASSES), arrays.get(CLASS_NAMES),
     )  # fmt: skip
     return windowed(table, reading, arrays.get(TIME))
 
@@ -68,9 +68,10 @@ def read_device(path: Path, reading: Reading, inputs: Sequence[str]) -> Table:
     Raises DataError if it is missing or malformed, or has several devices.
     """
     if not (is_tabular(path) or (path.is_file() and COLUMNS in _names(path))):
-        arrays = read_arrays(path, ("x", "y"), (TIME,) if reading.window else ())
+        arrays = read_arrays(path, ("x", "y"), (CLASS_NAMES, TIME) if reading.window else (CLASS_NAMES,))
         x, y = in_order(path, arrays["x"], _inputs_named(path, arrays["x"]), inputs), as_text(arrays["y"])
-        table = Table(str(path), x, y, np.zeros(len(y) if y.ndim else 0, np.int64))
+        device = np.zeros(len(y) if y.ndim else 0, np.int64)
+        table = Table(str(path), x, y, device, class_names=arrays.get(CLASS_NAMES))
         return windowed(table, reading, arrays.get(TIME)) if x.ndim == 2 else table
     columns = read_columns(path) if is_tabular(path) else columns_in(path)
     if not ({reading.device_column, *DEVICES} & {name.lower() for name in columns} or reading.device_column in columns):

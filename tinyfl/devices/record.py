@@ -21,6 +21,9 @@ from tinyfl.system.loop import in_loop
 BATCH_SECONDS = 0.5
 """Readings of so much time are asked for at once."""
 
+ROWS = ("x", "y", "device")
+"""Arrays with an entry for each row."""
+
 MARGIN_SECONDS = 10.0
 MOST = 1000
 """Readings of a sensor that declares no rate."""
@@ -81,6 +84,8 @@ def record(url: str, what: Recorder, out: Path, *, baud: int = 0, tell: Callable
 
     device, sensor, x, y, late, unlabelled = in_loop(listen())
     arrays = {"x": x, "y": y, "device": np.full(len(x), device)}
+    if y.ndim == 2 and sensor.labels and sensor.loss == Loss.softmax_cross_entropy:
+        arrays["class_names"] = np.array(sensor.labels)
     if out.exists():
         arrays = _after(out, arrays)
     write_whole(out, npz(**arrays))
@@ -136,11 +141,15 @@ async def _samples(
 
 def _after(out: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """``arrays`` after those in the file ``out``."""
-    before = read_arrays(out, ("x", "y", "device"))
+    before = read_arrays(out, ROWS, ("class_names",))
+    named = arrays.pop("class_names", None)
+    if "class_names" in before and (named is None or named.tolist() != before["class_names"].tolist()):
+        raise ConfigError(f"{out} has samples of the classes {', '.join(before['class_names'].tolist())}. Give another --out.")
     for name, array in arrays.items():
         if before[name].shape[1:] != array.shape[1:]:
             raise ConfigError(
                 f"{out} has rows of {before[name].shape[1:]} in its array {name}, and these have {array.shape[1:]}: readings "
                 "and samples go to files of their own. Give another --out."
             )
-    return {name: np.concatenate([before[name], array]) for name, array in arrays.items()}
+    rows = {name: np.concatenate([before[name], array]) for name, array in arrays.items()}
+    return rows if named is None else {**rows, "class_names": named}

@@ -36,6 +36,7 @@ from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
 from tinyfl.system.loop import MAX_THREADS
 from tinyfl.tasks import Task
+from tinyfl.tasks.sensor import class_names
 
 PROBE_SECONDS = 3.0
 """Time limit for a board's first reply in a round, in seconds, with up to SHARERS boards on its line; with more, longer."""
@@ -280,7 +281,7 @@ class LinkFleet:
                 "the firmware of this version, or leave --down and --delta out."
             )
         if self._sensor:
-            demand_sensor(board, self._sensor, self.network, work.inner)
+            demand_sensor(board, self._sensor, self.network, work.inner, class_names(self.task))
         if need > described.arena:
             raise TooSmall(
                 f"{self.network.name} needs {need:,} bytes of arena to learn in batches of {work.inner.batch}; board "

@@ -1,5 +1,7 @@
 """Boards that learn from their own sensor: whether it can feed a round, and a word where it does not."""
 
+from collections.abc import Sequence
+
 from tinyfl.algorithms import Inner
 from tinyfl.errors import Dead, Late, LinkError, SensorFault
 from tinyfl.link.board import LinkedBoard
@@ -7,8 +9,9 @@ from tinyfl.link.sensing import sensor_of
 from tinyfl.networks import Network
 
 
-def demand_sensor(board: LinkedBoard, name: str, network: Network, inner: Inner) -> None:
-    """Raises Refused for a board without the sensor, SensorFault for one that cannot feed ``network`` in this inner loop."""
+def demand_sensor(board: LinkedBoard, name: str, network: Network, inner: Inner, classes: Sequence[str]) -> None:
+    """Raises Refused for a board without the sensor, SensorFault for one that cannot feed ``network`` in this inner loop, or
+    whose labels are not the task's ``classes`` in their order; empty if these have no names."""
     described = board.description
     if name in described.sources and all(each.name != name for each in described.sensors):
         return  # a source of another kind, which takes any index again
@@ -17,6 +20,12 @@ def demand_sensor(board: LinkedBoard, name: str, network: Network, inner: Inner)
         raise SensorFault(
             f"sensor {name} gives {sensor.words}, and {network.name} has {network.inputs} inputs and {network.outputs} "
             "outputs. Say --task sensor, or change .shape and .outputs in its C file."
+        )
+    if classes and sensor.labels and tuple(classes) != sensor.labels:
+        raise SensorFault(
+            f"sensor {name} numbers its classes {', '.join(sensor.labels)}, and the run's data {', '.join(classes)}: its "
+            "samples would be learnt as others. Give the run its C file too, --source FILE.c, or the data an array class_names "
+            "with the sensor's labels in their order."
         )
     if inner.taken > inner.samples:
         raise SensorFault(

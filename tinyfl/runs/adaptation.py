@@ -12,8 +12,8 @@ from tinyfl import core
 from tinyfl.algorithms import with_layers
 from tinyfl.config import as_python, resolve
 from tinyfl.core import F32, F64, TableSource
-from tinyfl.data import USUAL, Reading
-from tinyfl.data.arrays import checked_inputs, checked_values, labels_in, refuse_non_finite
+from tinyfl.data import USUAL, Reading, Table
+from tinyfl.data.arrays import by_names, checked_inputs, checked_values, labels_in, numbers_of, refuse_non_finite
 from tinyfl.data.reading import read_device
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
@@ -339,7 +339,7 @@ def _samples(path: Path, start: Initialisation, reading: Reading) -> tuple[Table
     classes = start.standard.classes if len(start.standard.classes) else np.arange(start.network.outputs)
     if start.network.embeds:
         classes = np.unique(labels_in(path, held.y, "classes")[0])  # type: ignore[arg-type]  # classes have labels
-    labels, targets = _labels_or_targets(path, held.y, len(x), start, classes)
+    labels, targets = _labels_or_targets(path, held, start, classes)
     table = start.standard.apply(x)
     refuse_non_finite(path, "x, once standardised,", table, "Scale that input down")
     rows = np.arange(len(x), dtype=np.int32)[None]
@@ -354,9 +354,10 @@ def _rows(device: TableSource, chosen: slice) -> TableSource:
 
 
 def _labels_or_targets(
-    path: Path, y: np.ndarray, rows: int, start: Initialisation, classes: NDArray[Any]
+    path: Path, held: Table, start: Initialisation, classes: NDArray[Any]
 ) -> tuple[core.I32 | None, F32 | None]:
     """Labels (rows,), numbers of ``classes``, or targets float32 (rows, outputs), of a device's rows."""
+    y, rows = held.y, len(held.x)
     if y.shape[:1] != (rows,):
         raise DataError(f"{path}: array y is {y.shape}, but x has {rows} rows. Give y one entry per row.")
     if not start.network.classifies:
@@ -366,6 +367,7 @@ def _labels_or_targets(
         return None, start.standard.targets(values)
     labels, _ = labels_in(path, y, "classes")
     assert labels is not None
+    labels = by_names(path, labels, held.class_names)
     same_kind = (labels.dtype.kind == "U") == (classes.dtype.kind == "U")
     unknown = ~np.isin(labels, classes) if same_kind else np.ones(len(labels), bool)
     if unknown.any():
@@ -375,4 +377,4 @@ def _labels_or_targets(
             f"{plain(', '.join(map(str, classes)))}. Give y as those {'names' if classes.dtype.kind == 'U' else 'numbers'} "
             "(samples,)."
         )
-    return np.searchsorted(classes, labels).astype(np.int32), None
+    return numbers_of(labels, classes), None

@@ -10,9 +10,10 @@ import numpy as np
 from tinyfl.config import read_settings, renamed
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.data import Table
-from tinyfl.data.reading import read_table
+from tinyfl.data.reading import CLASS_NAMES, OPTIONAL, read_table
 from tinyfl.errors import ConfigError
 from tinyfl.link import SINE
+from tinyfl.networks.layers import Loss
 from tinyfl.sensors.apart import held_apart, learners
 from tinyfl.sensors.recording import is_recording, recording_of
 from tinyfl.sensors.source import HostSource
@@ -45,18 +46,26 @@ def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path
     made, notes = held_apart(made, learners(parts, sources, name), int(given.get("seed") or 0))
     if made is table:
         return dict(options), ()
-    held = {each: np.asarray(array) for each in ("split", "validation") if (array := getattr(made, each)) is not None}
+    held = {each: np.asarray(array) for each in (*OPTIONAL, CLASS_NAMES) if (array := getattr(made, each)) is not None}
     return {**options, "data": {"x": made.x, "y": made.y, "device": made.device, **held}}, notes
 
 
 def _samples(table: Table, sources: Sequence[Path], name: str) -> Table:
-    """``table``, or if its rows are readings, what the sensor ``name`` makes of them."""
+    """``table``, or if its rows are readings, what the sensor ``name`` makes of them; with the names of its classes."""
     source = HostSource(sources, name)
     try:
-        if not is_recording(table, source.sensor):
+        sensor = source.sensor
+        if is_recording(table, sensor):
+            made = source.samples_of(recording_of(table, sensor))
+            table = replace(made, split=table.split, validation=table.validation)
+        if sensor.loss != Loss.softmax_cross_entropy or not sensor.labels:
             return table
-        made = source.samples_of(recording_of(table, source.sensor))
-        return replace(made, split=table.split, validation=table.validation)
+        if table.class_names is not None and tuple(table.class_names.tolist()) != sensor.labels:
+            raise ConfigError(
+                f"{table.source} has the class_names {', '.join(map(str, table.class_names))}, and sensor {name} the .labels "
+                f"{', '.join(sensor.labels)}. Give both the same in the same order."
+            )
+        return replace(table, class_names=np.array(sensor.labels))
     finally:
         source.close()
 

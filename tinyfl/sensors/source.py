@@ -136,13 +136,12 @@ class HostSource:
         return x[labelled], y[labelled]
 
     def samples_of(self, recording: Recording) -> Table:
-        """The samples of all devices of ``recording``: x (samples, *shape), and y (samples, outputs) as the source gives it, or
-        (samples,) by name if the names' own order is that of the classes."""
+        """The samples of all devices of ``recording``: x (samples, *shape), and y (samples, outputs) as the source gives it."""
         sensor, parts = self.sensor, []
         for device in range(len(recording.devices)):
             parts.append(self.recorded(recording.of(device, sensor)))
         x = np.concatenate([each[0] for each in parts]).reshape(-1, *sensor.shape)
-        y = _named(np.concatenate([each[1] for each in parts]), sensor)
+        y = np.concatenate([each[1] for each in parts])
         owner = np.repeat(np.arange(len(parts)), [len(each[0]) for each in parts])
         return Table(recording.source, x, y, recording.devices[owner])
 
@@ -193,15 +192,6 @@ class HostSource:
             found.append(each)
             at += ctypes.sizeof(_Source)
         return found
-
-
-def _named(y: F32, sensor: Sensor) -> NDArray[Any]:
-    """One-hot ``y`` by the names of the sensor's classes, if all are there and a sorted list has them in the same order."""
-    names = list(sensor.labels)
-    if sensor.loss != Loss.softmax_cross_entropy or not names or names != sorted(names) or not y.any(axis=0).all():
-        return y
-    named: NDArray[Any] = np.array(names)[y.argmax(axis=1)]
-    return named
 
 
 def images(path: Path, name: str, sources: Sequence[Path], count: int) -> list[bytes]:

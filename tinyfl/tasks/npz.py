@@ -16,7 +16,16 @@ from tinyfl import core
 from tinyfl.core import F32, I32, I64, U32, Stream, TableSource
 from tinyfl.core.draws import distinct
 from tinyfl.data import USUAL, Reading, Table
-from tinyfl.data.arrays import ONE_HOT, checked_inputs, checked_values, labels_in, refuse_non_finite, shape_of
+from tinyfl.data.arrays import (
+    ONE_HOT,
+    by_names,
+    checked_inputs,
+    checked_values,
+    labels_in,
+    numbers_of,
+    refuse_non_finite,
+    shape_of,
+)
 from tinyfl.data.devices import Seats, members, owners
 from tinyfl.data.reading import in_order, read_table
 from tinyfl.data.words import named
@@ -38,7 +47,8 @@ FAR = 10
 class Npz:
     """The task of one table, or of the file that holds it. ``standard`` is the standardisation of an earlier run; without it,
     it is computed from the training devices. ``targets`` is the kind of y; empty to detect it. ``seats`` are for the table of
-    one site among several, whose coordinator has seen to the rest."""
+    one site among several, whose coordinator has seen to the rest. ``classes`` are those in the order of the outputs, if
+    that is not their own; y has them or their numbers."""
 
     name = "npz"
     activation = Activation.relu
@@ -52,6 +62,7 @@ class Npz:
         standard: Standardisation | None = None,
         reading: Reading = USUAL,
         seats: Seats | None = None,
+        classes: NDArray[Any] | None = None,
     ) -> None:
         table = data if isinstance(data, Table) else read_table(data, reading)
         source, y = table.source, table.y
@@ -64,6 +75,7 @@ class Npz:
             targets = "classes" if len(standard.classes) else "values"
         labels, notation = labels_in(source, y, targets)
         values = checked_values(source, y) if labels is None else None
+        labels = None if labels is None else by_names(source, labels, classes)
         least = reading.shots + 1 if reading.drop_small else 0
         self._seats = seats or Seats.alone(members(table, names, owner, seed, labels, least))
         self._members = self._seats.members
@@ -74,7 +86,7 @@ class Npz:
         else:
             standard = inputs_of(table, x, trains, standardise)
             if labels is not None:
-                standard = _with_classes(standard, labels[trains], notation, y.shape)
+                standard = _with_classes(standard, labels[trains], notation, y.shape, classes)
             elif values is not None:
                 standard = self._with_values(standard, values[trains], standardise)
             standard = replace(standard, notes=(*table.notes, *standard.notes, *_dropped(owner, least)), names=table.names)
@@ -88,7 +100,7 @@ class Npz:
             self.loss, self.outputs = Loss.softmax_cross_entropy, len(standard.classes)
             if seats is None:
                 self._demand_seen(labels, labels[trains], standard.classes)
-            self._labels = np.searchsorted(standard.classes, labels).astype(np.int32)[order]
+            self._labels = numbers_of(labels, standard.classes)[order]
         elif values is not None:
             self.loss, self.outputs = Loss.mean_squared_error, values.shape[1]
             self._targets = np.ascontiguousarray(standard.targets(values)[order])
@@ -318,9 +330,13 @@ def _dropped(owner: I64, least: int) -> list[str]:
     return [f"devices: {small:,} have fewer than {least:,} samples, and are not evaluated"] if small else []
 
 
-def _with_classes(standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...]) -> Standardisation:
-    """``standard``, extended for the training devices' ``labels``; ``notation`` is their notation in an array of this shape."""
-    classes = np.arange(shape[1]) if notation == ONE_HOT else np.unique(labels)
+def _with_classes(
+    standard: Standardisation, labels: NDArray[Any], notation: str, shape: tuple[int, ...], classes: NDArray[Any] | None
+) -> Standardisation:
+    """``standard``, extended for the training devices' ``labels``; ``notation`` is their notation in an array of this shape,
+    and ``classes`` are all in their order, if that is known."""
+    if classes is None:
+        classes = np.arange(shape[1]) if notation == ONE_HOT else np.unique(labels)
     note = f"y: {len(classes):,} classes, {notation}: {named(classes)} (--targets values learns them as values)"
     unscaled = Standardisation.none(len(standard.mean), len(classes))
     notes = (*standard.notes, note)

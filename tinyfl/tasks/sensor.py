@@ -14,7 +14,7 @@ from tinyfl.data import USUAL, Reading
 from tinyfl.data.reading import read_table
 from tinyfl.errors import ConfigError
 from tinyfl.networks.layers import Activation, Loss, Shape
-from tinyfl.tasks import Episodes, Split
+from tinyfl.tasks import Episodes, Split, Task
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.standard import Standardisation
 
@@ -66,12 +66,20 @@ class SensorTask:
         return self._npz
 
 
+def class_names(task: Task) -> list[str]:
+    """The names of the task's classes in the order of the outputs; empty if they are numbers."""
+    standard = task.standardisation
+    return standard.classes.tolist() if standard is not None and standard.classes.dtype.kind == "U" else []
+
+
 def sensor(data: Path, seed: int, reading: Reading = USUAL) -> SensorTask:
-    """The task of the recorded samples in ``data``, whose x is as the sensor gives it; y is a class, or one-hot.
+    """The task of the recorded samples in ``data``, whose x is as the sensor gives it; y is a class, or one-hot. Classes are in
+    the order of the array class_names, which is that of the sensor's labels, if the data have one.
 
     Raises DataError as ``Npz`` does.
     """
-    npz = Npz(read_table(data, reading), seed, standardise=False, reading=reading)
+    table = read_table(data, reading)
+    npz = Npz(table, seed, standardise=False, reading=reading, classes=table.class_names)
     assert npz.standardisation is not None
     notes = tuple(note.split(" (--targets")[0] for note in npz.standardisation.notes if not note.startswith("x: "))
     npz.standardisation = replace(npz.standardisation, notes=("x: as the sensor's C file gives it", *notes))
