@@ -102,6 +102,10 @@ void tinyfl_round_step(tinyfl_agent *agent)
     const tinyfl_round *round = &agent->round;
     const uint32_t index = (uint32_t)tinyfl_loop_index(&agent->loop);
     const int code = tinyfl_sense(&agent->sensing, round->source, &round->stream, index, agent->x, agent->y);
+    if (code == TINYFL_EOVERRUN) { /* what lies behind the sample is lost */
+        agent->held.valid = 0;
+        agent->kept.round = agent->kept.copied = 0;
+    }
     if (code == TINYFL_OK)
         take_sample(agent);
     else

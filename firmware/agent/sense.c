@@ -35,7 +35,7 @@ static int put_measured(tinyfl_agent *agent, int labelled, tinyfl_writer *reply)
     if (code != TINYFL_OK)
         return TINYFL_REFUSED_NUMERIC;
     const uint32_t best = tinyfl_largest(agent->y, agent->outputs);
-    tinyfl_put_map(reply, 5);
+    tinyfl_put_map(reply, 6);
     tinyfl_put_text(reply, "loss");
     tinyfl_put_float(reply, loss);
     tinyfl_put_text(reply, "right");
@@ -48,11 +48,11 @@ static int put_measured(tinyfl_agent *agent, int labelled, tinyfl_writer *reply)
 /* As many readings of `most` as fit the reply. */
 static void put_readings(tinyfl_agent *agent, const tinyfl_source *source, uint64_t most, tinyfl_writer *reply)
 {
-    enum { OVERHEAD = 64 }; /* maximum bytes of the map around them */
+    enum { OVERHEAD = 80 }; /* maximum bytes of the map around them */
     const size_t bytes = tinyfl_reading_bytes(source), room = (reply->room - OVERHEAD) / bytes;
     const size_t count = most < room ? (size_t)most : room;
     uint8_t reading[TINYFL_MAX_READING + sizeof(int32_t)];
-    tinyfl_put_map(reply, 3);
+    tinyfl_put_map(reply, 4);
     tinyfl_put_text(reply, "data");
     uint8_t *at = tinyfl_put_room(reply, count * bytes);
     agent->sensed = at ? TINYFL_OK : TINYFL_EMEMORY;
@@ -71,14 +71,16 @@ static void put_end(const tinyfl_agent *agent, tinyfl_writer *reply)
     tinyfl_put_int(reply, agent->sensed);
     tinyfl_put_text(reply, "late");
     tinyfl_put_uint(reply, agent->sensing.late);
+    tinyfl_put_text(reply, "taken");
+    tinyfl_put_uint(reply, agent->sensing.taken);
 }
 
 static int put_sample(const tinyfl_agent *agent, uint64_t from, tinyfl_writer *reply)
 {
-    enum { OVERHEAD = 64 };
+    enum { OVERHEAD = 80 };
     const size_t count = tinyfl_sample_bytes(agent);
     const size_t left = count - (size_t)from, room = reply->room - OVERHEAD;
-    tinyfl_put_map(reply, 5);
+    tinyfl_put_map(reply, 6);
     tinyfl_put_text(reply, "off");
     tinyfl_put_uint(reply, from);
     tinyfl_put_text(reply, "len");
@@ -121,7 +123,7 @@ int tinyfl_sense_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
         return TINYFL_REFUSED_SOURCE;
     if (tinyfl_get_uint(request, "at", UINT32_MAX, &from))
         agent->sensing.cursor = (uint32_t)from;
-    agent->sensing.late = 0;
+    agent->sensing.late = agent->sensing.taken = 0;
     if (readings) {
         put_readings(agent, source, readings, reply);
         put_end(agent, reply);

@@ -32,11 +32,36 @@ uint32_t tinyfl_millis(void) { return now && now->port->millis ? now->port->mill
 
 int tinyfl_one_hot(int32_t label, float *y, uint32_t outputs)
 {
-    if (label < 0 || (uint32_t)label >= outputs)
+    if (label < 0)
         return TINYFL_UNLABELLED;
+    if ((uint32_t)label >= outputs)
+        return TINYFL_ELABEL;
     memset(y, 0, outputs * sizeof *y);
     y[label] = 1.0f;
     return TINYFL_OK;
+}
+
+/* What places hold before a source writes them: a NaN that no arithmetic makes by itself. */
+#define UNWRITTEN 0x7fd1ce5bu
+enum { GUARDED = 32 }; /* floats of y for which there is a place of their own, so that too many of x are seen */
+
+static void fill(void *place, size_t words)
+{
+    const uint32_t unwritten = UNWRITTEN;
+    for (size_t i = 0; i < words; i++)
+        memcpy((uint8_t *)place + i * sizeof unwritten, &unwritten, sizeof unwritten);
+}
+
+/* How many of the words were not written. */
+static size_t unwritten(const void *place, size_t words)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < words; i++) {
+        uint32_t word;
+        memcpy(&word, (const uint8_t *)place + i * sizeof word, sizeof word);
+        count += word == UNWRITTEN;
+    }
+    return count;
 }
 
 /* Whether the time, in ms, has come; times wrap around. */
@@ -55,14 +80,26 @@ static int read_chip(const tinyfl_source *source, void *values, int32_t *label)
     while (!reached(now->due))
         port->alive();
     const uint32_t asked = tinyfl_millis();
+    uint32_t held[TINYFL_MAX_READING / 4 + GUARDED]; /* aligned for any type */
+    const size_t words = sizeof held / sizeof *held, bytes = tinyfl_values_bytes(source), past = (bytes + 3) / 4;
     int code;
-    while ((code = source->read(values, label)) == TINYFL_NOT_YET) {
+    fill(held, words);
+    while ((code = source->read(held, label)) == TINYFL_NOT_YET) {
         if (reached(asked + patience))
             return TINYFL_ESILENT;
         port->alive();
     }
     now->due += period;
-    return code;
+    if (code != TINYFL_OK)
+        return code;
+    const uint16_t spare = UNWRITTEN >> 16; /* what an odd number of int16 leaves of its last word */
+    if (unwritten(held + past, words - past) < words - past ||
+        (bytes % 4 && memcmp((const uint8_t *)held + bytes, &spare, sizeof spare) != 0))
+        return TINYFL_EOVERRUN;
+    if (source->type == TINYFL_READS_FLOAT32 && unwritten(held, past))
+        return TINYFL_EUNFILLED;
+    memcpy(values, held, bytes);
+    return TINYFL_OK;
 }
 
 /* Copies the recorded reading `number`. Whether there is one. */
@@ -78,7 +115,7 @@ int tinyfl_is_recorded(const tinyfl_sensing *sensing)
     return now == sensing && sensing->source && read_recorded(sensing->source, 0, reading);
 }
 
-int tinyfl_reading(void *values, int32_t *label)
+int tinyfl_reading_of(void *values, size_t bytes, int32_t *label)
 {
     const tinyfl_source *source = now->source;
     int32_t unused = -1;
@@ -87,7 +124,11 @@ int tinyfl_reading(void *values, int32_t *label)
     *label = -1;
     if (!tinyfl_is_sensor(source) || tinyfl_values_bytes(source) > TINYFL_MAX_READING)
         return TINYFL_EINVAL;
+    /* A place of single values, or of a whole reading; of bytes, it is anything. */
+    if (bytes > 1 && bytes != tinyfl_values_bytes(source) / source->channels && bytes < tinyfl_values_bytes(source))
+        return TINYFL_ETYPE;
     uint8_t reading[TINYFL_MAX_READING + sizeof *label];
+    now->taken++;
     if (!read_recorded(source, now->cursor, reading))
         return read_chip(source, values, label);
     now->cursor++;
@@ -136,9 +177,19 @@ int tinyfl_sense(tinyfl_sensing *sensing, const tinyfl_source *source, const tin
     if (code != TINYFL_OK)
         return code;
     const uint32_t asked = tinyfl_millis();
-    code = source->sample(stream, index, x, y);
+    const size_t inputs = stream->inputs, outputs = stream->outputs;
+    float apart[GUARDED + 1], *place = outputs <= GUARDED ? apart : y;
+    fill(apart, GUARDED + 1);
+    fill(x, inputs + outputs);
+    code = source->sample(stream, index, x, place);
     if (code < 0)
         return code;
+    if (place == apart && (unwritten(y, outputs) < outputs || unwritten(apart + outputs, GUARDED + 1 - outputs) < GUARDED + 1 - outputs))
+        return TINYFL_EOVERRUN;
+    if (unwritten(x, inputs) || (code == TINYFL_OK && unwritten(place, outputs)))
+        return TINYFL_EUNFILLED;
+    if (place == apart && code == TINYFL_OK)
+        memcpy(y, apart, outputs * sizeof *y);
     if (source->deadline && tinyfl_millis() - asked > source->deadline)
         sensing->late++;
     if (!all_finite(x, stream->inputs) || (code == TINYFL_OK && !all_finite(y, stream->outputs)))
@@ -150,7 +201,7 @@ int tinyfl_sense_reading(tinyfl_sensing *sensing, const tinyfl_source *source, u
 {
     int32_t label;
     uint32_t values[TINYFL_MAX_READING / sizeof(uint32_t)] = {0}; /* aligned for any type */
-    const int started = use(sensing, source), code = started == TINYFL_OK ? tinyfl_reading(values, &label) : started;
+    const int started = use(sensing, source), code = started == TINYFL_OK ? tinyfl_reading_of(values, 0, &label) : started;
     if (code != TINYFL_OK)
         return code;
     const size_t bytes = tinyfl_reading_bytes(source);

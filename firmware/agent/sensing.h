@@ -9,14 +9,15 @@
 extern "C" {
 #endif
 
-/* Where a board's source has got to. Fields are private to sensing.c, but for `late`. */
+/* Where a board's source has got to. Fields are private to sensing.c, but for the last two. */
 typedef struct {
     const tinyfl_port *port;
     const tinyfl_source *source; /* that is used, and started; NULL: none yet */
     uint32_t cursor;             /* the next recorded reading */
     uint32_t due;                /* ms: of the next reading of the chip */
     uint32_t index;              /* of the next sample outside a round */
-    uint32_t late;               /* samples of the last round that came after their deadline */
+    uint32_t late;               /* samples of the last round, or request, that came after their deadline */
+    uint32_t taken;              /* readings of the last request */
 } tinyfl_sensing;
 
 /* Whether the source is a sensor. */
@@ -33,7 +34,8 @@ int tinyfl_is_recorded(const tinyfl_sensing *sensing);
 /* Begins a round: recorded readings go on at a place drawn from its seed, device and number. */
 void tinyfl_sensing_begin(tinyfl_sensing *sensing, const tinyfl_stream *stream);
 
-/* Takes sample `index`: TINYFL_OK, TINYFL_UNLABELLED, or a negative code. Starts the source before its first. */
+/* Takes sample `index`: TINYFL_OK, TINYFL_UNLABELLED, or a negative code. Starts the source before its first. y lies directly
+ * behind x, where it shows that too many values of x were written. */
 int tinyfl_sense(tinyfl_sensing *sensing, const tinyfl_source *source, const tinyfl_stream *stream, uint32_t index, float *x,
                  float *y);
 

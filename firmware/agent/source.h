@@ -29,6 +29,10 @@ enum {
     TINYFL_EUNLABELLED = -8, /* a round learns from labelled samples alone */
     TINYFL_ENOTFINITE = -9,  /* a value of x or y is NaN or infinite */
     TINYFL_ESHAPE = -10,     /* the network's inputs or outputs are not those of the sensor's samples */
+    TINYFL_EUNFILLED = -11,  /* a value of x, y or a reading was not written */
+    TINYFL_EOVERRUN = -12,   /* more was written than x, y or a reading has */
+    TINYFL_ETYPE = -13,      /* tinyfl_reading got a place for values of another type than the sensor's */
+    TINYFL_ELABEL = -14,     /* a label is beyond the last class */
 };
 
 #define TINYFL_SILENCE 10000u /* ms */
@@ -63,10 +67,11 @@ extern int tinyfl_sine_source(const tinyfl_stream *stream, uint32_t index, float
 
 /* For a sensor's `sample`: its next reading. It waits until the reading is due by the sensor's rate, and calls `read`; where a
  * board has recorded readings instead, it takes the next of those. `label` gets the class, or -1; it may be NULL. TINYFL_OK or
- * a negative code, for `sample` to return. */
-extern int tinyfl_reading(void *values, int32_t *label);
+ * a negative code, for `sample` to return. `values` points to `channels` values of the sensor's type, which is checked. */
+#define tinyfl_reading(values, label) tinyfl_reading_of((values), sizeof *(values), (label))
+extern int tinyfl_reading_of(void *values, size_t bytes, int32_t *label);
 
-/* y of class `label`: 1 there, 0 elsewhere. TINYFL_OK, or TINYFL_UNLABELLED if it is no class. */
+/* y of class `label`: 1 there, 0 elsewhere. TINYFL_OK; TINYFL_UNLABELLED below 0; TINYFL_ELABEL beyond the last class. */
 extern int tinyfl_one_hot(int32_t label, float *y, uint32_t outputs);
 
 /* Milliseconds since some moment; the difference of two is a time, for 49 days. 0 where the port has no clock. */

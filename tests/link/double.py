@@ -443,7 +443,7 @@ class Double:
             raise Refuse(SOURCE)
         x, y = reference.sine_sample(0, 0, 2**32 - 1, self.sensed)
         self.sensed += 1
-        end = {"code": 0, "late": 0}
+        end = {"code": 0, "late": 0, "taken": 0}
         if not measure:
             self.sample = np.array([x, y], "<f4").tobytes()
             return {"off": 0, "len": 8, "data": self.sample, **end}

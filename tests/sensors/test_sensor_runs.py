@@ -71,9 +71,16 @@ FAULTS = {
     "not a number": ("x[4] = logf(-1.0f);", "", "", "sensor", "not a finite number"),
     "no label": ("label = -1;", "", "", "sensor", "without a label"),
     "a code of its own": ("return -42;", "", "", "sensor", "its code -42"),
+    "too many": ("for (int i = 0; i < 2; i++) x[WINDOW * AXES + i] = 0.0f;", "", "", "sensor", "wrote more values"),
+    "too few": ("return TINYFL_OK;", "", "", "sensor", "left values of x, y or a reading unwritten"),
+    "another label": ("label = 3;", "", "", "sensor", "a label beyond its last class"),
     "blocks": ("for (;;) {}", "", "", "late", "TINYFL_NOT_YET"),
     "late": (
         "for (uint32_t from = tinyfl_millis(); tinyfl_millis() - from < 20;) {}", "", ".deadline = 5", "", "after its deadline"
+    ),
+    "too much is read": (
+        "", "static int four(void *v, int32_t *l) { *l = 1; for (int i = 0; i < 4; i++) ((int16_t *)v)[i] = 1; return 0; }",
+        ".read = four", "sensor", "wrote more values",
     ),
     "silent": (
         "", "static int never(void *v, int32_t *l) { return (void)v, (void)l, TINYFL_NOT_YET; }",
@@ -88,7 +95,7 @@ def test_a_source_that_cannot_go_on_gets_a_word_and_costs_nobody_else(
 ) -> None:
     change, more, fields, reason, word = FAULTS[fault]
     bad = write_source(tmp_path / "bad.c", f"if (stream->device == 2) {{ {change} }}", more, fields)
-    board = {"board": "posix", "count": 1, **({"readings": ""} if fault == "silent" else {})}
+    board = {"board": "posix", "count": 1, **({"readings": ""} if ".read" in fields else {})}
     seconds = 2.0 if fault == "blocks" else 60.0
     mixed, events = run(tmp_path / "run", bad, readings, {"native": 2}, board, rounds=1, seconds=seconds)
     said = [event for event in events if event.what != "connected"]

@@ -10,7 +10,7 @@ from imu import write_source
 from tinyfl import core
 from tinyfl.core import Stream
 from tinyfl.data import Table
-from tinyfl.errors import BuildError, ConfigError, SensorFault
+from tinyfl.errors import BuildError, ConfigError, DataError, SensorFault
 from tinyfl.sensors.recording import recording_of
 from tinyfl.sensors.source import HostSource
 from tinyfl.sensors.stream import SensedTask
@@ -118,3 +118,49 @@ def test_what_the_firmware_lacks_is_said_with_what_it_has(tmp_path: Path, text: 
     (tmp_path / "more.c").write_text(text)
     with pytest.raises(BuildError, match=word):
         HostSource([write_source(tmp_path / "imu.c"), tmp_path / "more.c"], "imu")
+
+
+WRONG = {
+    "a smaller shape": ("", ".shape = {4, 3}", "wrote more values than x"),
+    "a larger shape": ("", ".shape = {20, 3}", "left values of x, y or a reading unwritten"),
+    "another type": ("", ".type = TINYFL_READS_FLOAT32", "a place for values of another type"),
+    "a label that is no class": ("label = 3;", "", "a label beyond its last class"),
+    "a loop without an end": ("for (;;) {}", "", "may never return"),
+    "a pointer to nothing": ("*(volatile int *)(uintptr_t)index = 1;", "", "broke the process that runs it"),
+    "far too many values": ("for (int i = 0; i < 1 << 28; i++) x[i] = 0.0f;", "", "broke the process that runs it"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_c_file_that_does_not_do_what_it_says_gets_a_word_and_the_next_a_process(tmp_path: Path, wrong: str) -> None:
+    change, fields, word = WRONG[wrong]
+    source = HostSource([write_source(tmp_path / "imu.c", f"if (stream->seed == 1) {{ {change} }}", fields=fields)], "imu")
+    table = Table("readings", np.ones((40, 3)), np.zeros(40, np.int64), np.zeros(40, np.int64))
+    readings = recording_of(table, source.sensor).of(0, source.sensor)
+    inputs = source.sensor.inputs
+    with pytest.raises(SensorFault, match=word):
+        source.round(0, 0, 2, seed=1, inputs=inputs, outputs=3, readings=readings)
+    if change:
+        x, _ = source.round(0, 0, 2, seed=0, inputs=inputs, outputs=3, readings=readings)
+        assert x.shape == (2, 30)
+    source.close()
+
+
+@pytest.mark.parametrize(("values", "word"), [(4, "left values of x, y or a reading unwritten"), (6, "wrote more values")])
+def test_a_read_of_fewer_or_more_values_than_declared_gets_a_word(tmp_path: Path, values: int, word: str) -> None:
+    body = f"*label = 1; for (int i = 0; i < {values}; i++) ((float *)values)[i] = 1.0f; return TINYFL_OK;"
+    (tmp_path / "sums.c").write_text(SUMS.replace("return (void)values, (void)label, TINYFL_NOT_YET;", body))
+    source = HostSource([tmp_path / "sums.c"], "sums")
+    with pytest.raises(SensorFault, match=word):
+        source.round(0, 0, 1, seed=0, inputs=5, outputs=2)
+    source.close()
+
+
+def test_labels_of_readings_beyond_the_last_class_are_refused_and_samples_without_one_counted(
+    opened: Callable[[str], HostSource],
+) -> None:
+    source = opened("sums")
+    with pytest.raises(DataError, match="the label 2 in row 1, and sums has the classes 0 to 1"):
+        recording_of(recorded([0, 2]), source.sensor)
+    samples = source.samples_of(recording_of(recorded([0, 1, 1, -1, 1, 0]), source.sensor))
+    assert samples.notes == ("samples: 1 of 3 have no label, and are left out",)

@@ -332,6 +332,7 @@ class SenseReply(message.WriteResponse, _Reply):
     _COMMAND_ID = 18
     code: Signed
     late: Count
+    taken: Count = 0
     off: Count | None = None
     """Of a sample: off and len, with as much of its data as fits; of readings their data alone."""
     len: Count | None = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinyfl.link.board import LinkedBoard
 
 UNLABELLED = 1
-SILENT, NO_LABEL, NOT_FINITE, OTHER_SHAPE = -7, -8, -9, -10
+SILENT, NO_LABEL, NOT_FINITE, OTHER_SHAPE, UNFILLED, OVERRUN, OTHER_TYPE, OTHER_LABEL = range(-7, -15, -1)
 """Codes of a source (firmware/agent/source.h)."""
 
 FAULTS = {
@@ -28,6 +28,13 @@ FAULTS = {
     "below 0, in its C file",
     OTHER_SHAPE: "gives samples of another shape than the network's inputs and outputs. Take --task sensor, or change .shape "
     "and .outputs in its C file",
+    UNFILLED: "left values of x, y or a reading unwritten: .shape, .outputs, or .channels and .type say more. Make these say "
+    "what the C file writes, or let it set a value before it adds to it",
+    OVERRUN: "wrote more values than x, y or a reading has by .shape, .outputs, or .channels and .type. Make these say what "
+    "the C file writes",
+    OTHER_TYPE: "gave tinyfl_reading a place for values of another type than its .type. Make both int16_t and "
+    "TINYFL_READS_INT16, or float and TINYFL_READS_FLOAT32",
+    OTHER_LABEL: "gave a label beyond its last class. Let .read, or the recording, give 0 to .outputs less 1, or -1 for none",
 }
 
 
@@ -89,12 +96,14 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Sensed:
-    """A sample of a source: x and y, float32, whether it is ``labelled`` (else y is 0), and whether it came too late."""
+    """A sample of a source: x and y, float32, whether it is ``labelled`` (else y is 0), whether it came too late, and how many
+    readings it took."""
 
     x: F32
     y: F32
     labelled: bool
     late: bool
+    readings: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ async def sample(board: "LinkedBoard", source: str, outputs: int, within: float,
         raise Corrupt(f"the board's sample has {len(data)} bytes, which are not its x and y.")
     values = np.frombuffer(data, "<f4").astype(np.float32)
     x, y = np.split(values, [len(values) - outputs])
-    return Sensed(x, y, reply.code != UNLABELLED, reply.late > 0)
+    return Sensed(x, y, reply.code != UNLABELLED, reply.late > 0, reply.taken)
 
 
 async def measure(board: "LinkedBoard", source: str, within: float, at: int | None = None, busy: float = 0.0) -> Measured:

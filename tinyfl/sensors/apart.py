@@ -16,7 +16,7 @@ from tinyfl.data.arrays import labels_in
 from tinyfl.data.devices import listed, members, owners
 from tinyfl.data.reading import read_table
 from tinyfl.data.words import named
-from tinyfl.errors import ConfigError, DataError, SensorFault
+from tinyfl.errors import ConfigError, SensorFault
 from tinyfl.errors.words import plain
 from tinyfl.sensors.recording import read_recording, shares
 from tinyfl.sensors.source import HostSource
@@ -48,9 +48,9 @@ def learners(parts: Sequence[Part], sources: Sequence[Path], sensor: str) -> Lea
         source = HostSource(sources, part.sensor or sensor)
         try:
             recording = read_recording(Path(part.readings), source.sensor)
-            for readings in shares(recording, source.sensor, part.size):
-                with suppress(SensorFault, DataError):  # the round says what is wrong with it
-                    digests.add(_digest(source.recorded(readings)[0]))
+            held = shares(recording, source.sensor, part.size)
+            with suppress(SensorFault):  # the round says what is wrong with it
+                digests |= {_digest(source.recorded(readings)[0]) for readings in held}
             names |= {str(name) for name in recording.devices[: part.size]}
         finally:
             source.close()

@@ -20,6 +20,7 @@ from tinyfl.data.reading import read_table
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
 from tinyfl.link.sensing import Sensor
+from tinyfl.networks.layers import Loss
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def _labels(table: Table, sensor: Sensor) -> I32:
         number = np.where(np.isnan(y), -1, y) if y.dtype.kind == "f" else y
     if y.dtype.kind not in "iuf" or (number % 1).any() or (np.abs(number) >= 1 << 31).any():
         raise DataError(f"{table.source}: y is neither texts nor whole numbers. Give each reading's class by name or number.")
+    if sensor.loss == Loss.softmax_cross_entropy and (number >= sensor.outputs).any():
+        row = int((number >= sensor.outputs).argmax())
+        raise DataError(
+            f"{table.source}: y has the label {number[row]:g} in row {row}, and {sensor.name} has the classes 0 to "
+            f"{sensor.outputs - 1}. Give each reading one of them, or -1 for none."
+        )
     return number.astype(np.int32)
 
 

@@ -47,7 +47,7 @@ def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path
     if made is table:
         return dict(options), ()
     held = {each: np.asarray(array) for each in (*OPTIONAL, CLASS_NAMES) if (array := getattr(made, each)) is not None}
-    return {**options, "data": {"x": made.x, "y": made.y, "device": made.device, **held}}, notes
+    return {**options, "data": {"x": made.x, "y": made.y, "device": made.device, **held}}, (*made.notes, *notes)
 
 
 def _samples(table: Table, sources: Sequence[Path], name: str) -> Table:
@@ -57,7 +57,7 @@ def _samples(table: Table, sources: Sequence[Path], name: str) -> Table:
         sensor = source.sensor
         if is_recording(table, sensor):
             made = source.samples_of(recording_of(table, sensor))
-            table = replace(made, split=table.split, validation=table.validation)
+            table = replace(made, split=table.split, validation=table.validation, notes=(*table.notes, *made.notes))
         if sensor.loss != Loss.softmax_cross_entropy or not sensor.labels:
             return table
         if table.class_names is not None and tuple(table.class_names.tolist()) != sensor.labels:

@@ -11,17 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyfl.building import host
-from tinyfl.core import F32, I32, TableSource
-from tinyfl.core.arrays import address
+from tinyfl.core import F32, TableSource
 from tinyfl.data import Table
 from tinyfl.errors import ConfigError, DataError, InstallError
 from tinyfl.link.sensing import UNLABELLED, Sensor, names_in, raise_fault
 from tinyfl.networks.layers import Loss
+from tinyfl.sensors.process import Process
 from tinyfl.sensors.recording import Recording, image, read_recording, shares
 from tinyfl.system.files import private_folder
 
 MAX_DEVICES = 1000
 """Maximum number of simulated devices with a sensor: each has the library in memory of its own, as a board has its RAM."""
+
+ALL = -1
+"""As many samples as the readings make."""
 
 TYPES = ("float32", "int16")
 
@@ -57,8 +60,9 @@ class HostSource:
         self.name, self._path = name, host.library(sources)
         self._open = ExitStack()
         self._folder = self._open.enter_context(private_folder("tinyfl-sensor-"))
-        self._copies: dict[int, Any] = {}
-        table = self._table(self._copy(-1))
+        self._process = Process(name)
+        self._open.callback(self._process.close)
+        table = self._table(self._loaded(self._copy(-1)))
         names = [each.name.decode(errors="replace") for each in table]
         if name not in names:
             there = ", ".join(names)
@@ -111,79 +115,70 @@ class HostSource:
         Raises SensorFault with a word if one cannot be learnt from.
         """  # fmt: skip
         stream = _Stream(seed, device, round, inputs, outputs)
-        x, y, codes = self._arrays(samples, inputs, outputs)
-        library = self._held(device, readings)
-        library.tinyfl_host_round(self._number, ctypes.byref(stream), samples, address(x), address(y), address(codes))
-        for done, code in enumerate(codes.tolist()):
+        x, y, codes = self._samples(device, readings, stream, samples)
+        for done, code in enumerate(codes):
             if code:
                 raise_fault(-8 if code == UNLABELLED else code, self.name, done)
         return x, y
 
-    def recorded(self, readings: NDArray[np.void]) -> tuple[F32, F32]:
-        """The labelled samples of one device's readings, from the first reading to the last: x and y as in ``round``."""
+    def recorded(self, readings: NDArray[np.void]) -> tuple[F32, F32, int]:
+        """The labelled samples of one device's readings, from the first reading to the last: x and y as in ``round``; and how
+        many others there are."""
         sensor = self.sensor
-        stream = _Stream(0, 0, 0, sensor.inputs, sensor.outputs)
-        most = len(readings) + 1
-        x, y, codes = self._arrays(most, sensor.inputs, sensor.outputs)
-        library = self._held(-1, readings)
-        count = library.tinyfl_host_recording(self._number, ctypes.byref(stream), most, address(x), address(y), address(codes))
-        for done, code in enumerate(codes[:count].tolist()):
+        x, y, codes = self._samples(-1, readings, _Stream(0, 0, 0, sensor.inputs, sensor.outputs), ALL)
+        for done, code in enumerate(codes):
             if code < 0:
                 raise_fault(code, self.name, done)
-        if count == most:
+        if len(codes) > len(readings):
             raise DataError(f"sensor {self.name} takes samples without readings, so a recording is nothing to it.")
-        labelled = np.flatnonzero(codes[:count] == 0)
-        return x[labelled], y[labelled]
+        labelled = np.flatnonzero(np.array(codes) == 0)
+        return x[labelled], y[labelled], len(codes) - len(labelled)
 
     def samples_of(self, recording: Recording) -> Table:
-        """The samples of all devices of ``recording``: x (samples, *shape), and y (samples, outputs) as the source gives it."""
+        """The samples of all devices of ``recording``: x (samples, *shape), and y (samples, outputs) as the source gives it;
+        with a note on those without a label, which are left out."""
         sensor, parts = self.sensor, []
         for device in range(len(recording.devices)):
             parts.append(self.recorded(recording.of(device, sensor)))
         x = np.concatenate([each[0] for each in parts]).reshape(-1, *sensor.shape)
         y = np.concatenate([each[1] for each in parts])
         owner = np.repeat(np.arange(len(parts)), [len(each[0]) for each in parts])
-        return Table(recording.source, x, y, recording.devices[owner])
+        unlabelled = sum(each[2] for each in parts)
+        note = f"samples: {unlabelled:,} of {unlabelled + len(x):,} have no label, and are left out"
+        return Table(recording.source, x, y, recording.devices[owner], notes=(note,) if unlabelled else ())
 
     def close(self) -> None:
-        """Removes the copies' files."""
+        """Ends the process, and removes the copies' files."""
         self._open.close()
 
-    def _arrays(self, samples: int, inputs: int, outputs: int) -> tuple[F32, F32, I32]:
-        return (
-            np.zeros((samples, inputs), np.float32),
-            np.zeros((samples, outputs), np.float32),
-            np.zeros(samples, np.int32),
+    def _samples(
+        self, device: int, readings: NDArray[np.void] | None, stream: _Stream, count: int
+    ) -> tuple[F32, F32, list[int]]:
+        """x and y of each sample of the device, and their codes, up to the first that failed."""
+        held, each = (b"", 0) if readings is None else (readings.tobytes(), readings.dtype.itemsize)
+        inputs, outputs = int(stream.inputs), int(stream.outputs)
+        data, codes = self._process.samples(
+            device, self._copy(device), held, each, self._number, bytes(stream), count, inputs, outputs
         )
+        rows = np.frombuffer(data, np.float32).reshape(-1, inputs + outputs)
+        x, y = np.split(rows, [inputs], axis=1)
+        return np.ascontiguousarray(x), np.ascontiguousarray(y), codes
 
-    def _held(self, device: int, readings: NDArray[np.void] | None) -> Any:
-        """The device's copy, whose recorded readings are these."""
-        library = self._copy(device)
-        if readings is None:
-            library.tinyfl_host_hold(None, 0, 0)
-        else:
-            library.tinyfl_host_hold(readings.ctypes.data, len(readings), readings.dtype.itemsize)
-        return library
-
-    def _copy(self, device: int) -> Any:
-        if device not in self._copies:
-            if len(self._copies) > MAX_DEVICES:
+    def _copy(self, device: int) -> Path:
+        """The device's own copy of the library."""
+        path = self._folder / f"{device}.so"
+        if not path.exists():
+            if len(list(self._folder.iterdir())) > MAX_DEVICES:
                 raise ConfigError(f"more than {MAX_DEVICES:,} simulated devices with a sensor. Give fewer --devices.")
-            path = self._folder / f"{device}.so"
             shutil.copyfile(self._path, path)
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError as error:
-                raise InstallError(
-                    f"{path} cannot be loaded ({error}). Set TMPDIR to a folder whose programs may run."
-                ) from error
-            pointer, u32 = ctypes.c_void_p, ctypes.c_uint32
-            library.tinyfl_host_hold.argtypes = [pointer, u32, u32]
-            library.tinyfl_host_round.argtypes = [u32, pointer, u32, pointer, pointer, pointer]
-            library.tinyfl_host_recording.argtypes = [u32, pointer, u32, pointer, pointer, pointer]
-            library.tinyfl_host_recording.restype = u32
-            self._copies[device] = library
-        return self._copies[device]
+        return path
+
+    @staticmethod
+    def _loaded(path: Path) -> Any:
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:
+            raise InstallError(f"{path} cannot be loaded ({error}). Set TMPDIR to a folder whose programs may run.") from error
 
     @staticmethod
     def _table(library: Any) -> list[_Source]:

@@ -1,5 +1,5 @@
 /* A board's sources as a library of this machine, for simulated devices and for recordings: their samples from recorded
- * readings. tinyfl/sensors/source.py calls it. */
+ * readings. tinyfl/sensors/worker.py calls it. */
 #include "sensing.h"
 
 static const uint8_t *held; /* readings */
@@ -22,9 +22,9 @@ static const tinyfl_port port = {.alive = alive, .recorded = recorded};
 static tinyfl_sensing sensing = {.port = &port};
 
 void tinyfl_host_hold(const uint8_t *readings, uint32_t count, uint32_t bytes);
-void tinyfl_host_round(uint32_t source, const tinyfl_stream *stream, uint32_t samples, float *x, float *y, int32_t *codes);
-uint32_t tinyfl_host_recording(uint32_t source, const tinyfl_stream *stream, uint32_t most, float *x, float *y,
-                               int32_t *codes);
+void tinyfl_host_begin(const tinyfl_stream *stream);
+int32_t tinyfl_host_sample(uint32_t source, const tinyfl_stream *stream, uint32_t index, float *x);
+int tinyfl_host_spent(void);
 
 /* Makes these the recorded readings; they stay the caller's. */
 void tinyfl_host_hold(const uint8_t *readings, uint32_t count, uint32_t bytes)
@@ -34,28 +34,20 @@ void tinyfl_host_hold(const uint8_t *readings, uint32_t count, uint32_t bytes)
     held_bytes = bytes;
 }
 
-static int32_t take(uint32_t source, const tinyfl_stream *stream, uint32_t index, float *x, float *y)
+/* Begins a round as a board does or, without one, at the first reading. */
+void tinyfl_host_begin(const tinyfl_stream *stream)
 {
-    return tinyfl_sense(&sensing, &tinyfl_sources[source], stream, index, x + (size_t)index * stream->inputs,
-                        y + (size_t)index * stream->outputs);
+    if (stream)
+        tinyfl_sensing_begin(&sensing, stream);
+    else
+        sensing.cursor = 0;
 }
 
-/* The samples of a round, and the code of each, as on a board. */
-void tinyfl_host_round(uint32_t source, const tinyfl_stream *stream, uint32_t samples, float *x, float *y, int32_t *codes)
+/* Takes a sample, and its code: x, and y directly behind it. */
+int32_t tinyfl_host_sample(uint32_t source, const tinyfl_stream *stream, uint32_t index, float *x)
 {
-    tinyfl_sensing_begin(&sensing, stream);
-    for (uint32_t i = 0; i < samples; i++)
-        codes[i] = take(source, stream, i, x, y);
+    return tinyfl_sense(&sensing, &tinyfl_sources[source], stream, index, x, x + stream->inputs);
 }
 
-/* The samples of the readings from the first to the last, each reading once; returns their number, at most `most`. */
-uint32_t tinyfl_host_recording(uint32_t source, const tinyfl_stream *stream, uint32_t most, float *x, float *y, int32_t *codes)
-{
-    uint32_t count = 0;
-    for (sensing.cursor = 0; count < most; count++) {
-        codes[count] = take(source, stream, count, x, y);
-        if (sensing.cursor > held_count)
-            break;
-    }
-    return count;
-}
+/* Whether the last sample took more readings than there are. */
+int tinyfl_host_spent(void) { return sensing.cursor > held_count; }
