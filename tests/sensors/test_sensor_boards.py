@@ -2,20 +2,28 @@
 
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from imu import write_readings, write_source
+from numpy.typing import NDArray
 
 import tinyfl
 from tinyfl.cli import app
+from tinyfl.devices.connected import reach
 from tinyfl.devices.monitor import Line, monitor
+from tinyfl.devices.ports import port
 from tinyfl.devices.record import Recorder, record
-from tinyfl.errors import ConfigError, DataError, Refused
+from tinyfl.errors import ConfigError, DataError, Refused, SensorFault
 from tinyfl.fleets import emulation
+from tinyfl.link.board import BoardState
+from tinyfl.networks import Network, network
+from tinyfl.networks.layers import Activation, Loss
 from tinyfl.sensors.source import HostSource, images
+from tinyfl.system.loop import in_loop
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,9 @@ def test_recorded_readings_come_as_they_are_and_samples_as_the_c_file_makes_them
     more = np.load(tmp_path / "raw.npz")
     assert (more["y"][raw.added :] == "walk").all()
     done = record(url, Recorder("imu", seconds=0.2), tmp_path / "samples.npz")
+    assert done.added == 20  # of ten readings each at 1,000 Hz, however fast they come
     samples = np.load(tmp_path / "samples.npz")
+    assert samples["class_names"].tolist() == ["rest", "shake", "walk"]
     assert samples["x"].shape == (done.added, 10, 3)
     assert (samples["y"].sum(axis=1) == 1).all()
     host = HostSource([source], "imu")
@@ -121,8 +131,43 @@ def test_a_run_is_measured_on_the_boards_own_samples_which_stay_there(
     plain, adapted = json.loads(capsys.readouterr().out)["boards"]
     assert (plain["shots"], adapted["shots"], plain["samples"]) == (0, 10, 40)
     assert plain["accuracy"] > 0.5
+    net, theirs = network("mlp-6", (10, 3, 1), 3, Loss.softmax_cross_entropy, Activation.leaky_relu), [np.float32(0.5)]
+    other = network("mlp-4", (10, 3, 1), 3, Loss.softmax_cross_entropy, Activation.relu)
+    for of, left in ((net, BoardState.ready), (other, BoardState.empty)):
+        theta = np.resize(np.array(theirs, np.float32), of.parameters)
+        in_loop(_put(url, of, theta))
+        app(words, standalone_mode=False)
+        state, weights = in_loop(_held(url))
+        assert state == left
+        assert weights == (sha256(theta.tobytes()).digest() if left == BoardState.ready else b"")
     with pytest.raises(ConfigError, match="needs both"):
         app(words[:4], standalone_mode=False)
+
+
+async def _put(url: str, net: Network, theta: NDArray[np.float32]) -> None:
+    board, _ = await reach(port(url))
+    await board.put_plan(net.plan.bytes)
+    await board.put_weights(theta)
+    await board.close()
+
+
+async def _held(url: str) -> tuple[int, bytes]:
+    board, _ = await reach(port(url))
+    status = await board.status()
+    await board.close()
+    return status.state, status.weights
+
+
+def test_a_label_beyond_the_last_class_is_counted_and_named(tmp_path: Path) -> None:
+    seven = (
+        "static int seven(void *v, int32_t *l) { for (int i = 0; i < 3; i++) ((int16_t *)v)[i] = 1; *l = 7; return TINYFL_OK; }"
+    )
+    source = write_source(tmp_path / "imu.c", more=seven, fields=".read = seven")
+    with emulation.emulate("posix", link="tcp", sources=[source]) as (board,):
+        done = record(board.url, Recorder("imu", seconds=0.05, raw=True), tmp_path / "raw.npz")
+        assert (done.unknown, done.unlabelled) == (50, 0)
+        with pytest.raises(SensorFault, match="a label beyond its last class"):
+            record(board.url, Recorder("imu", seconds=0.1), tmp_path / "samples.npz")
 
 
 def test_no_reading_of_a_live_sensor_is_lost_between_two_messages(tmp_path: Path) -> None:

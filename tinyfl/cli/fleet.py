@@ -106,6 +106,11 @@ def record(
         say(f"{done.late:,} came after the sensor's deadline; they are kept.")
     if done.unlabelled:
         say(f"{done.unlabelled:,} had no label: say what it was with --label NAME.")
+    if done.unknown:
+        say(
+            f"{done.unknown:,} had a label beyond the last class, and are kept without one: let .read give 0 to "
+            f"{done.sensor.outputs - 1}."
+        )
 
 
 @app.command()

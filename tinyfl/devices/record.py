@@ -31,8 +31,9 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was recorded: the rows that were added to the file, all that it has now, and how many samples came too late or had
-    no label, and were not kept."""
+    """What was recorded: the rows that were added to the file, all that it has now, and how many samples came too late, or had
+    no label, and were not kept. Of readings, ``unlabelled`` are kept, without one; and so are ``unknown``, whose label is
+    beyond the last class."""
 
     out: Path
     device: str
@@ -41,12 +42,13 @@ class Recorded:
     rows: int
     late: int
     unlabelled: int
+    unknown: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         return {
             "out": str(self.out), "device": self.device, "sensor": self.sensor.name, "added": self.added, "rows": self.rows,
-            "late": self.late, "unlabelled": self.unlabelled,
+            "late": self.late, "unlabelled": self.unlabelled, "unknown": self.unknown,
         }  # fmt: skip
 
 
@@ -72,24 +74,36 @@ def record(url: str, what: Recorder, out: Path, *, baud: int = 0, tell: Callable
         raise ConfigError(f"--out {out} is not an .npz file. Give it that ending.")
     at = port(url, baud)
 
-    async def listen() -> tuple[str, Sensor, NDArray[Any], NDArray[Any], int, int]:
+    async def listen() -> tuple[str, Sensor, _Taken]:
         board, _ = await reach(at)
         try:
             sensor = sensor_of(board, what.name)
             number = _class(what.label, sensor)
             taken = await (_readings if what.raw else _samples)(board, sensor, number, what.seconds, tell)
-            return what.device or board.description.id.hex(), sensor, *taken
+            return what.device or board.description.id.hex(), sensor, taken
         finally:
             await board.close()
 
-    device, sensor, x, y, late, unlabelled = in_loop(listen())
+    device, sensor, taken = in_loop(listen())
+    x, y = taken.x, taken.y
     arrays = {"x": x, "y": y, "device": np.full(len(x), device)}
     if y.ndim == 2 and sensor.labels and sensor.loss == Loss.softmax_cross_entropy:
         arrays["class_names"] = np.array(sensor.labels)
     if out.exists():
         arrays = _after(out, arrays)
     write_whole(out, npz(**arrays))
-    return Recorded(out, device, sensor, len(x), len(arrays["x"]), late, unlabelled)
+    return Recorded(out, device, sensor, len(x), len(arrays["x"]), taken.late, taken.unlabelled, taken.unknown)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The rows, and the counts of Recorded."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    late: int
+    unlabelled: int
+    unknown: int
 
 
 def _class(label: str, sensor: Sensor) -> int | None:
@@ -105,7 +119,7 @@ def _class(label: str, sensor: Sensor) -> int | None:
 
 async def _readings(
     board: LinkedBoard, sensor: Sensor, number: int | None, seconds: float, tell: Callable[[float], None]
-) -> tuple[NDArray[Any], NDArray[Any], int, int]:
+) -> _Taken:
     began, parts = time.monotonic(), list[NDArray[Any]]()
     left = max(1, round(seconds * sensor.rate)) if sensor.rate else MOST  # recorded ones come at any speed
     while left > 0 and (done := time.monotonic() - began) < seconds + MARGIN_SECONDS:
@@ -116,19 +130,23 @@ async def _readings(
     taken = np.concatenate(parts)
     numbers = taken["label"] if number is None else np.full(len(taken), number)
     names = np.array([*(sensor.labels or map(str, range(sensor.outputs))), ""])
-    known = np.where((numbers < 0) | (numbers >= sensor.outputs), sensor.outputs, numbers)
-    return taken["values"], names[known], 0, int((known == sensor.outputs).sum())
+    unknown = numbers >= sensor.outputs
+    known = np.where((numbers < 0) | unknown, sensor.outputs, numbers)
+    unlabelled = int((known == sensor.outputs).sum()) - int(unknown.sum())
+    return _Taken(taken["values"], names[known], 0, unlabelled, int(unknown.sum()))
 
 
 async def _samples(
     board: LinkedBoard, sensor: Sensor, number: int | None, seconds: float, tell: Callable[[float], None]
-) -> tuple[NDArray[Any], NDArray[Any], int, int]:
+) -> _Taken:
     began, x, y = time.monotonic(), list[Any](), list[Any]()
-    late = unlabelled = 0
-    while (done := time.monotonic() - began) < seconds:
+    late = unlabelled = count = 0
+    # Recorded readings come at any speed: their own time is that of their number.
+    while (done := max(time.monotonic() - began, count / sensor.rate if sensor.rate else 0.0)) < seconds:
         tell(done)
         taken = await sample(board, sensor.name, sensor.outputs, seconds + MARGIN_SECONDS, sensor.seconds)
         late += taken.late
+        count += taken.readings
         if number is None and not taken.labelled:
             unlabelled += 1
             continue
@@ -136,7 +154,7 @@ async def _samples(
         y.append(taken.y if number is None else np.eye(sensor.outputs, dtype=np.float32)[number])
     if not x:
         raise DataError(f"sensor {sensor.name} gave no sample with a label in {seconds:g} s. Say what it was: --label NAME.")
-    return np.stack(x), np.stack(y), late, unlabelled
+    return _Taken(np.stack(x), np.stack(y), late, unlabelled, 0)
 
 
 def _after(out: Path, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
