@@ -603,8 +603,8 @@ def test_a_source_gives_samples_outside_a_round_and_the_network_says_what_it_mak
     asked = {"source": "sine", "readings": 0, "measure": 0}
     first = board.ours(WRITE, 18, **asked)
     x, y = ref.sine_sample(0, 0, 2**32 - 1, 0)
-    assert first == {"off": 0, "len": 8, "data": floats([x, y]), "code": 0, "late": 0}
-    assert board.ours(READ, 18, off=4) == {"off": 4, "len": 8, "data": floats([y]), "code": 0, "late": 0}
+    assert first == {"off": 0, "len": 8, "data": floats([x, y]), "code": 0, "late": 0, "taken": 0}
+    assert board.ours(READ, 18, off=4) == {"off": 4, "len": 8, "data": floats([y]), "code": 0, "late": 0, "taken": 0}
     assert board.refusal(READ, 18, off=9) == 2
     assert board.refusal(WRITE, 18, **{**asked, "measure": 1}) == 5
     assert board.refusal(WRITE, 18, **{**asked, "source": "rain"}) == board.refusal(WRITE, 18, **{**asked, "readings": 1}) == 11
@@ -612,7 +612,7 @@ def test_a_source_gives_samples_outside_a_round_and_the_network_says_what_it_mak
     board.put(2, floats(THETA))
     before = board.weights()
     told = board.ours(WRITE, 18, **{**asked, "measure": 1})
-    assert (told["code"], told["best"], set(told)) == (0, 0, {"loss", "right", "best", "code", "late"})
+    assert (told["code"], told["best"], set(told)) == (0, 0, {"loss", "right", "best", "code", "late", "taken"})
     assert board.weights() == before
     board.ours(WRITE, 3, **round_of(source=""))
     assert board.refusal(WRITE, 18, **asked) == 5
