@@ -180,7 +180,8 @@ int tinyfl_sense(tinyfl_sensing *sensing, const tinyfl_source *source, const tin
     const size_t inputs = stream->inputs, outputs = stream->outputs;
     float apart[GUARDED + 1], *place = outputs <= GUARDED ? apart : y;
     fill(apart, GUARDED + 1);
-    fill(x, inputs + outputs);
+    fill(x, inputs);
+    fill(y, outputs);
     code = source->sample(stream, index, x, place);
     if (code < 0)
         return code;

@@ -34,8 +34,8 @@ int tinyfl_is_recorded(const tinyfl_sensing *sensing);
 /* Begins a round: recorded readings go on at a place drawn from its seed, device and number. */
 void tinyfl_sensing_begin(tinyfl_sensing *sensing, const tinyfl_stream *stream);
 
-/* Takes sample `index`: TINYFL_OK, TINYFL_UNLABELLED, or a negative code. Starts the source before its first. y lies directly
- * behind x, where it shows that too many values of x were written. */
+/* Takes sample `index`: TINYFL_OK, TINYFL_UNLABELLED, or a negative code. Starts the source before its first. Where y lies
+ * directly behind x, it shows that too many values of x were written. */
 int tinyfl_sense(tinyfl_sensing *sensing, const tinyfl_source *source, const tinyfl_stream *stream, uint32_t index, float *x,
                  float *y);
 
