@@ -121,9 +121,13 @@ class HostSource:
                 raise_fault(-8 if code == UNLABELLED else code, self.name, done)
         return x, y
 
-    def recorded(self, readings: NDArray[np.void]) -> tuple[F32, F32, int]:
-        """The labelled samples of one device's readings, from the first reading to the last: x and y as in ``round``; and how
-        many others there are."""
+    def recorded(self, readings: NDArray[np.void]) -> tuple[F32, F32]:
+        """The labelled samples of one device's readings, from the first reading to the last: x and y as in ``round``."""
+        x, y, _ = self._recorded(readings)
+        return x, y
+
+    def _recorded(self, readings: NDArray[np.void]) -> tuple[F32, F32, int]:
+        """As ``recorded``, and how many others there are."""
         sensor = self.sensor
         x, y, codes = self._samples(-1, readings, _Stream(0, 0, 0, sensor.inputs, sensor.outputs), ALL)
         for done, code in enumerate(codes):
@@ -139,7 +143,7 @@ class HostSource:
         with a note on those without a label, which are left out."""
         sensor, parts = self.sensor, []
         for device in range(len(recording.devices)):
-            parts.append(self.recorded(recording.of(device, sensor)))
+            parts.append(self._recorded(recording.of(device, sensor)))
         x = np.concatenate([each[0] for each in parts]).reshape(-1, *sensor.shape)
         y = np.concatenate([each[1] for each in parts])
         owner = np.repeat(np.arange(len(parts)), [len(each[0]) for each in parts])
