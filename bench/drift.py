@@ -1,7 +1,7 @@
 """Worlds that drift: a model as it was trained, and devices that learn online.
 
     python bench/drift.py [TASK ...] --data FOLDER --runs FOLDER      sine, vibration, activity, keywords, presence, batch,
-    monitor
+    monitor; --seeds N of 5
 
 FOLDER has wisdm_users.npz, room_occupancy.npz and speech_commands_test_logmel40.npz. Runs that are in the folder already are
 used again. Each seed trains three initialisations and streams the held-out devices, one after another, through seven systems;
@@ -118,17 +118,17 @@ def chosen_rates(runs: dict[str, Initialisation], world: World) -> dict[str, flo
 def interval(values: Sequence[float], places: int) -> str:
     found = np.array([value for value in values if value is not None and np.isfinite(value)], float)
     if len(found) < 2:
-        return "–"
+        return f"{found.mean():.{places}f}" if len(found) else "–"
     half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
     return f"{found.mean():.{places}f} ± {half:.{places}f}"
 
 
-def table(task: str, meet: Callable[[int, str], tuple[dict[str, Initialisation], World]]) -> None:
+def table(task: str, meet: Callable[[int, str], tuple[dict[str, Initialisation], World]], seeds: int) -> None:
     """The systems on the worlds of all seeds: over the whole stream, around changes, and samples to recover."""
     rates = chosen_rates(*meet(0, "validation"))
     rows: dict[str, list[dict[str, Any]]] = {system.name: [] for system in SYSTEMS}
     last = list[float]()
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         runs, world = meet(seed, "test")
         better = not runs["joint"].network.classifies
         if not better:
@@ -355,6 +355,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", choices=[*every, []], default=[])
     parser.add_argument("--data", type=Path, default=Path())
     parser.add_argument("--runs", type=Path)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = options.runs or Path(folder)
@@ -367,9 +368,9 @@ def main() -> None:
             elif task == "batch":
                 batch(options.data / FILES["activity"], runs)
             elif task == "vibration":
-                table(task, vibration(runs))
+                table(task, vibration(runs), options.seeds)
             else:
-                table(task, of_task(task, options.data / FILES[task] if task in FILES else None, runs))
+                table(task, of_task(task, options.data / FILES[task] if task in FILES else None, runs), options.seeds)
     print(json.dumps({"provenance": provenance()}))
 
 

@@ -5,8 +5,8 @@
 A frozen 16-32-16 relu network and a head of up to 8 classes. Over the samples classes come, are forgotten and come again, and
 labels come up to two samples late: after each hundredth sample the board's state is compared with the native engine's.
 Instructions, all of the message included: of a sample, of a label, of a sample that the whole 16-32-16-8 network learns from
-(`feed`, ten to a message), and of an `echo` as long as a sample; and samples with a label per second at 64 MHz and an
-instruction per cycle.
+(`feed`, ten to a message), and of an `echo` as long as a sample; the energy of each, by the manifest's power and the cycles
+an instruction that `tinyfl plan` assumes; and samples with a label per second at 64 MHz and an instruction per cycle.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.building.build import build
 from tinyfl.core.online import Online
+from tinyfl.costs import CYCLES_PER_INSTRUCTION
 from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.online import OnlineBoard, OnlineRecord
 from tinyfl.link.wire import MachineWire
@@ -28,7 +29,7 @@ from tinyfl.networks import Activation, Loss, network
 from tinyfl.online import Head, OnlineSet
 from tinyfl.simulators.unicorn import Machine
 
-BOARDS, PLACES, CLOCK, REPEATS = ("mps2-an386", "pico"), 8, 64_000_000, 100
+BOARDS, PLACES, CLOCK, REPEATS = ("microbit-v2", "pico"), 8, 64_000_000, 100
 FROZEN = network("mlp-32-16-relu", (16,), PLACES, Loss.prototypes, Activation.relu)
 WHOLE = network("mlp-32-16-relu", (16,), PLACES, Loss.softmax_cross_entropy, Activation.relu)
 SET = OnlineSet(Head.classes, 16, 16, PLACES, ring=3, cap=256, rate=0.05, alarm=10.0)
@@ -110,6 +111,8 @@ def main() -> None:
         found = asyncio.run(costs(Machine(elf, board, 1)))
         rate = CLOCK / (found["sample"] + found["label"])
         print(f"{name}: {', '.join(f'{key} {value:,.0f}' for key, value in found.items())}; {rate:,.0f} samples/s", flush=True)
+        each = 1e3 * CYCLES_PER_INSTRUCTION / board.clock * board.milliwatts  # microjoules an instruction
+        print(f"{name}: µJ {', '.join(f'{key} {value * each:.3g}' for key, value in found.items())}", flush=True)
         compared, forgotten, drifts = asyncio.run(same_bits(Machine(elf, board, 1), samples))
         print(f"{name}: {samples:,} samples, {compared} states alike, {forgotten} classes forgotten, {drifts} alarms")
     print(provenance())

@@ -137,5 +137,5 @@ int tinyfl_online_step(tinyfl_agent *agent)
         tinyfl_online_mark(agent);
     if (o->bounded && --o->left == 0)
         o->source = NULL;
-    return o->source && (o->bounded || (o->sensed >= 0 && !tinyfl_is_recorded(&agent->sensing)));
+    return o->source && (o->bounded || !tinyfl_is_recorded(&agent->sensing));
 }

@@ -3,17 +3,19 @@
  *
  *   clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Ifirmware/agent -Ifirmware/core \
  *       tests/firmware/fuzz_agent.c $(ls firmware/agent/?*.c | grep -v main.c) firmware/core/?*.c -o fuzz_agent
- *   ./fuzz_agent tests/firmware/corpus
+ *   ./fuzz_agent NEW tests/firmware/corpus
+ *   ./fuzz_agent -merge=1 -use_counters=0 tests/firmware/corpus NEW
  */
 #include "board.c"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cbor.h"
 #include "commands.h"
 
 enum { RAW, MESSAGE, PUT_PLAN, PUT_WEIGHTS, TRAIN, SAMPLES, COMMIT, POWER_CUT, PUT_PROGRAM, PREDICT, PROGRAM_CUT, PUT_ENCODED,
-       RESTART, ACTS };
+       RESTART, ACTS, ONLINE = 208 /* a first byte from here on is an act of online learning */ };
 enum { GROUP = TINYFL_GROUP, READ = 0, WRITE = 2 };
 
 static uint8_t sent[4096], received[1 << 17], text[TINYFL_BUFFER + 64];
@@ -326,6 +328,8 @@ static void commit(void)
     request(9, &w);
 }
 
+#include "fuzz_agent_online.h"
+
 static void act(int which, const uint8_t *data, size_t count)
 {
     switch (which) {
@@ -387,10 +391,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     turns_most = 200;
     board_start(1024, 1);
     while (size >= 2) {
-        const int which = data[0] % ACTS;
         const size_t claimed = data[1] == 255 ? 1000 : data[1], count = claimed < size - 2 ? claimed : size - 2;
-        act(which, data + 2, count);
+        if (data[0] >= ONLINE)
+            act_online((data[0] - ONLINE) % ONLINE_ACTS, data + 2, count);
+        else
+            act(data[0] % ACTS, data + 2, count);
         check_arena();
+        check_online();
         data += 2 + count;
         size -= 2 + count;
     }

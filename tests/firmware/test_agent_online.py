@@ -5,15 +5,16 @@ import struct
 from dataclasses import replace
 from typing import Any
 
+import cbor2
 import numpy as np
 import programs
 import pytest
 import reference as ref
-from peer import READ, WRITE, Board, floats, sha
+from peer import OURS, READ, WRITE, Board, floats, frame, message, sha
 from reference_layers import F32, dense, plan_bytes
 from reference_online import CLASSES, EMBEDDINGS, INPUTS, LABELS, NOTHING, RECONSTRUCT, VALUES, Online, Refused, Set
 
-INVALID, MEMORY, STATE, STALE, HASH, NUMERIC = 2, 4, 5, 6, 7, 8
+INVALID, MEMORY, STATE, STALE, HASH, NUMERIC, SOURCE = 2, 4, 5, 6, 7, 8, 11
 ONLINE, SAMPLE, LABEL, FORGET, LEARNT, COMMIT, BACK, HEAD, LISTEN = range(19, 28)
 LEARNER, PROGRAM, ALONE = 0, 1, 2
 
@@ -325,7 +326,63 @@ def test_class_means_and_online_learning_take_each_others_place(board: Board) ->
     assert held(board)["set"] == sha(record(SET))
 
 
-def test_ten_thousand_hostile_requests_are_refused_by_name_and_change_nothing(board: Board) -> None:
+WILD = [floats(np.array([1, value, 2, 3], np.float32)) for value in (np.nan, np.inf, 2.0**50)]
+
+
+def hostile(draws: random.Random) -> tuple[int, dict[str, Any] | bytes]:
+    """A request that a board with SET, 4 samples and one class, must refuse."""
+    command, fields = draws.choice([
+        (SAMPLE, {"number": 4, "off": 0, "data": draws.choice([*WILD, bytes(17), bytes(900)])}),
+        (SAMPLE, {"number": draws.choice([0, 1, 2, 5, 1 << 31]), "off": 0, "data": floats(x_of(1))}),
+        (LABEL, {"sample": draws.choice([0, 1, 2, 5, 1 << 31]), "label": 0}),
+        (LABEL, {"sample": 3, "label": draws.choice([2, 5, 1 << 31]), "name": "x"}),
+        (LABEL, {"sample": 9, "label": 0, "name": "x" * draws.choice([17, 900])}),
+        (LABEL, {"sample": 3, "data": bytes(draws.randrange(9))} if draws.random() < 0.5 else {"sample": 3}),
+        (FORGET, {"number": draws.choice([0, 1, 5, 1 << 31]), "outputs": draws.choice([0, 1, 2, 7])}),
+        (ONLINE, {"off": 0, "data": b"", "len": draws.choice([0, 93, 1 << 31]), "sha": bytes(32)}),
+        (LEARNT, {"off": 0, "data": b"", "len": draws.choice([0, 1 << 31]), "sha": bytes(32)}),
+        (HEAD, {"off": 0, "data": bytes(28), "len": draws.choice([0, 27, 1 << 31]), "sha": bytes(draws.choice([32, 0]))}),
+        (LISTEN, {"source": draws.choice(["", "sine"]), "samples": -1, "labels": 1}),
+        (LISTEN, {"source": draws.choice(["rain", "s" * 29, "s" * 900]), "samples": 1, "labels": draws.choice([0, 1])}),
+    ])  # fmt: skip
+    if draws.random() < 0.1:
+        whole = cbor2.dumps(fields)
+        return command, draws.choice(
+            [whole[: draws.randrange(1, len(whole))], whole + b"\0", b"\xbf" + whole[1:], b"\x9b" + whole]
+        )
+    return command, fields
+
+
+class Emulated(Board):
+    """The agent on a whole emulated board."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+
+    def exchange(self, data: bytes) -> bytes:
+        return bytes(self.machine.exchange(data))
+
+
+@pytest.fixture
+def cortex_m4(firmware_cache: None) -> Board:
+    for module in ("unicorn", "ziglang", "elftools"):
+        pytest.importorskip(module)
+    from tinyfl.building import boards
+    from tinyfl.fleets import emulation
+    from tinyfl.simulators.unicorn import Machine
+
+    of = boards.load("mps2-an386")
+    emulated = Emulated(Machine(emulation.firmware(of, "zig").elf, of, 1))
+    emulated.put(1, PLAN)
+    emulated.put(2, THETA)
+    return emulated
+
+
+@pytest.mark.parametrize("kind", ["board", pytest.param("cortex_m4", marks=pytest.mark.slow)])
+def test_ten_thousand_hostile_requests_are_refused_by_name_and_change_nothing(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    board: Board = request.getfixturevalue(kind)
     for command, fields in (
         (SAMPLE, {"number": 0, "off": 0, "data": bytes(16)}), (LABEL, {"sample": 1, "label": 0}), (COMMIT, {}), (BACK, {}),
         (FORGET, {"number": 0, "outputs": 1}), (LEARNT, {"off": 0, "data": b"", "len": 4, "sha": bytes(32)}),
@@ -335,22 +392,13 @@ def test_ten_thousand_hostile_requests_are_refused_by_name_and_change_nothing(bo
     for turn in range(4):
         sample(board, floats(x_of(turn)))
         board.ours(WRITE, LABEL, **{"sample": turn + 1, "label": 0})
-    before, draws, counts = (learnt(board), held(board)), random.Random(7), dict[int, int]()
-    wild = [floats(np.array([1, value, 2, 3], np.float32)) for value in (np.nan, np.inf, 2.0**50)]
+    before, draws, counts = (learnt(board), held(board)), random.Random(7), dict[Any, int]()
     for _ in range(10_000):
-        command, fields = draws.choice([
-            (SAMPLE, {"number": 4, "off": 0, "data": draws.choice([*wild, bytes(17), bytes(900)])}),
-            (SAMPLE, {"number": draws.choice([0, 1, 2, 5, 1 << 31]), "off": 0, "data": floats(x_of(1))}),
-            (LABEL, {"sample": draws.choice([0, 1, 2, 5, 1 << 31]), "label": 0}),
-            (LABEL, {"sample": 3, "label": draws.choice([2, 5, 1 << 31]), "name": "x"}),
-            (LABEL, {"sample": 9, "label": 0, "name": "x" * draws.choice([17, 900])}),
-            (LABEL, {"sample": 3, "data": bytes(draws.randrange(9))} if draws.random() < 0.5 else {"sample": 3}),
-            (FORGET, {"number": draws.choice([0, 1, 5, 1 << 31]), "outputs": draws.choice([0, 1, 2, 7])}),
-            (ONLINE, {"off": 0, "data": b"", "len": draws.choice([0, 93, 1 << 31]), "sha": bytes(32)}),
-            (LEARNT, {"off": 0, "data": b"", "len": draws.choice([0, 1 << 31]), "sha": bytes(32)}),
-            (HEAD, {"off": 0, "data": bytes(28), "len": draws.choice([0, 27, 1 << 31]), "sha": bytes(draws.choice([32, 0]))}),
-        ])  # fmt: skip
-        code = board.refusal(WRITE, command, **fields)
+        command, sent = hostile(draws)
+        reply = board.request(WRITE, OURS, command, sent)
+        code = ("malformed", reply["rc"]) if isinstance(sent, bytes) else reply["err"]["rc"]
         counts[code] = counts.get(code, 0) + 1
+    assert set(counts) == {INVALID, STATE, STALE, NUMERIC, SOURCE, ("malformed", 3)}
+    long = {"sample": 4, "label": 0, "name": "x" * 10_000}
+    assert board.exchange(frame(message(WRITE, OURS, LABEL, long))) == b""  # ten buffers: no message of this board's
     assert (learnt(board), held(board)) == before
-    assert set(counts) == {INVALID, STATE, STALE, NUMERIC}

@@ -123,6 +123,8 @@ def test_a_board_rolls_back_to_its_last_commit_and_one_without_a_store_says_so(f
         await online.start(RECORD)
         await online.label((await online.sample(np.float32([1, 2, 3, 4]))).number, 0, "idle")
         early = await online.learnt()
+        with pytest.raises(Refused, match="has more than 16 bytes"):
+            await online.label(1, 0, "x" * 10_000)
         if not board.description.areas:
             with pytest.raises(Refused, match="has no room in flash"):
                 await online.commit()
