@@ -88,6 +88,13 @@ def test_the_monitor_shows_live_values(url: str) -> None:
     assert "reading" in json.dumps(lines[-1].as_json())
 
 
+def test_a_sensor_that_is_not_there_ends_the_monitor_with_those_that_are(url: str) -> None:
+    lines: list[Line] = []
+    with pytest.raises(Refused, match=r"no sensor called imv; it has imu\. Say --sensor imu"):
+        monitor(url, lines.append, sensor="imv")
+    assert [line.what for line in lines] == ["connected"]
+
+
 def test_devices_lists_sensors_with_shape_type_and_rate(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     app(["devices", "--port", url, "--json"], standalone_mode=False)
     (sensor,) = next(each for each in json.loads(capsys.readouterr().out)["devices"] if each["port"] == url)["sensors"]

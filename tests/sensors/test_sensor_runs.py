@@ -127,7 +127,9 @@ def test_what_is_missing_is_said_before_the_first_round(tmp_path: Path, source: 
 
     board = {"board": "posix", "readings": str(readings)}
     refused("Record some, and give them with --data: tinyfl record", fleet=[board])
-    refused("without its C file: give --source", source=(), data=str(readings), fleet=[board])
+    samples = {"x": np.ones((90, 30)), "y": np.arange(90) % 3, "device": np.arange(90) // 10}
+    refused("without its C file: give --source", source=(), data=samples, fleet=[board])
+    refused("has raw readings, .*give it, --source FILE.c", source=(), data=str(readings), devices=2)
     refused("no source is called 'gps'", sensor="gps", data=str(readings), fleet=[board])
     refused("source sine declares no sensor", sensor="sine", data=str(readings), fleet=[board])
     refused("say which, with --sensor NAME", sensor="", data=str(readings), fleet=[board])

@@ -71,7 +71,8 @@ def monitor(
     """Monitors the board at the port ``url``, or the board ``id`` at any port, and its ``sensor``, if given, until Ctrl-C,
     passing each line to ``tell``.
 
-    Raises ConfigError unless exactly one of ``url`` and ``id`` is given, LinkError if the board does not answer at the start.
+    Raises ConfigError unless exactly one of ``url`` and ``id`` is given, LinkError if the board does not answer at the start,
+    Refused if it has no such sensor then.
     """
     if bool(url) == bool(id):
         raise ConfigError("no board is selected. Give either its port, such as /dev/ttyACM0, or --id ID.")
@@ -88,6 +89,12 @@ async def _watch(
     board, answered_at = await reach(at)
     first = at = replace(at, bauds=(answered_at,))
     tell(Line(time.time(), "connected", at.url, description=board.description))
+    if sensor:
+        try:
+            sensor_of(board, sensor)
+        except Refused:
+            await board.close()
+            raise
     while True:
         watched = board.description.id
         try:

@@ -17,9 +17,15 @@ def demand_sensor(board: LinkedBoard, name: str, network: Network, inner: Inner,
         return  # a source of another kind, which takes any index again
     sensor = sensor_of(board, name)
     if (sensor.inputs, sensor.outputs) != (network.inputs, network.outputs):
+        raw = network.inputs == sensor.channels != sensor.inputs
+        cure = (
+            "These are the sensor's raw readings: give the run its C file, --source FILE.c, which makes samples of them."
+            if raw
+            else "Say --task sensor with samples of this sensor, or change .shape and .outputs in its C file."
+        )
         raise SensorFault(
             f"sensor {name} gives {sensor.words}, and {network.name} has {network.inputs} inputs and {network.outputs} "
-            "outputs. Say --task sensor, or change .shape and .outputs in its C file."
+            f"outputs. {cure}"
         )
     if classes and sensor.labels and tuple(classes) != sensor.labels:
         raise SensorFault(

@@ -1,6 +1,7 @@
 """A board's sensors: what it declares of them, and their samples and readings outside a round (firmware/SPEC.md, sensors)."""
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import isfinite, prod
 from typing import TYPE_CHECKING, NoReturn
 
@@ -138,10 +139,16 @@ def sensor_of(board: "LinkedBoard", name: str) -> Sensor:
             f"source {plain(name, 40)} of board {described.id.hex()} ({described.board}) declares no sensor. Give it "
             ".channels, .shape, .outputs and .loss in its C file (docs/firmware.md), and flash it again."
         )
-    there = ", ".join(each.name for each in described.sensors) or "none"
+    there = [each.name for each in described.sensors]
+    close = get_close_matches(name, there, 1)
+    cure = (
+        f"Say --sensor {close[0] if close else there[0]}, or flash it with another C file: tinyfl flash --source FILE.c"
+        if there
+        else "Flash it with the firmware of its C file: tinyfl flash --source FILE.c"
+    )
     raise Refused(
-        f"board {described.id.hex()} ({described.board}) has no sensor called {plain(name, 40)}; it has {there}. Flash it with "
-        "the firmware of its C file: tinyfl flash --source FILE.c"
+        f"board {described.id.hex()} ({described.board}) has no sensor called {plain(name, 40)}; it has "
+        f"{', '.join(there) or 'none'}. {cure}"
     )
 
 

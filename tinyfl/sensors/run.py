@@ -38,6 +38,7 @@ def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path
             f"--sensor {name or 'NAME'} --label NAME"
         )
     if not sources:
+        _refuse_readings(Path(data), name)
         return dict(options), ()
     if not name:
         raise ConfigError("--task sensor learns from a sensor: say which, with --sensor NAME.")
@@ -48,6 +49,16 @@ def sensed(options: Mapping[str, Any], file: Path | None, sources: Sequence[Path
         return dict(options), ()
     held = {each: np.asarray(array) for each in (*OPTIONAL, CLASS_NAMES) if (array := getattr(made, each)) is not None}
     return {**options, "data": {"x": made.x, "y": made.y, "device": made.device, **held}}, (*made.notes, *notes)
+
+
+def _refuse_readings(data: Path, name: str) -> None:
+    """Raises ConfigError for raw readings, of which only the C file makes samples."""
+    table = read_table(data)
+    if table.x.dtype == np.int16 and table.class_names is None:
+        raise ConfigError(
+            f"{table.source} has raw readings, by its x of int16, and the network learns from samples, which the sensor's C "
+            f"file makes of them: give it, --source FILE.c. Or record samples: tinyfl record PORT --sensor {name or 'NAME'}"
+        )
 
 
 def _samples(table: Table, sources: Sequence[Path], name: str) -> Table:
