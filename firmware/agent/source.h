@@ -59,7 +59,7 @@ typedef struct {
     uint32_t deadline;                         /* ms for a sample, which is late after it; 0: it is never late */
 } tinyfl_source;
 
-/* Ends with a NULL name. The built-in table has "sine", the task in firmware/core; your own table replaces it. */
+/* Ends with a NULL name, without which no build takes it. The built-in table has "sine", the task in firmware/core; your own table replaces it. */
 extern const tinyfl_source tinyfl_sources[];
 
 /* The function of the built-in source, for use in your own table. */

@@ -1,6 +1,7 @@
 """A C file's sources on this machine, against NumPy: which readings a round takes, and what becomes of them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from imu import write_source
 
 from tinyfl import core
+from tinyfl.building.boards import load
 from tinyfl.core import Stream
 from tinyfl.data import Table
 from tinyfl.errors import BuildError, ConfigError, DataError, SensorFault
+from tinyfl.fleets import emulation
 from tinyfl.sensors.recording import recording_of
 from tinyfl.sensors.source import HostSource
 from tinyfl.sensors.stream import SensedTask
@@ -164,3 +167,19 @@ def test_labels_of_readings_beyond_the_last_class_are_refused_and_samples_withou
         recording_of(recorded([0, 2]), source.sensor)
     samples = source.samples_of(recording_of(recorded([0, 1, 1, -1, 1, 0]), source.sensor))
     assert samples.notes == ("samples: 1 of 3 have no label, and are left out",)
+
+
+def test_a_table_without_its_end_is_refused_by_every_build(tmp_path: Path) -> None:
+    path = write_source(tmp_path / "imu.c")
+    whole = path.read_text()
+    path.write_text(whole.replace("{.name = NULL},\n", ""))
+    for build in (
+        lambda: HostSource([path], "imu"),
+        *(partial(emulation.firmware, load(name), "zig", tmp_path / name, [path]) for name in ("posix", "stm32f405")),
+    ):
+        with pytest.raises(BuildError, match=r"tinyfl_sources has no end: let its last entry be {\.name = NULL}"):
+            build()
+    path.write_text(whole)
+    HostSource([path], "imu").close()
+    for name in ("posix", "stm32f405"):
+        emulation.firmware(load(name), "zig", tmp_path / name, [path])

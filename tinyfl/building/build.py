@@ -13,6 +13,7 @@ from tinyfl import __version__
 from tinyfl.building import boards
 from tinyfl.building.boards import Board, Memory, pin_number
 from tinyfl.building.footprint import Footprint, footprint
+from tinyfl.building.table import demand_end
 from tinyfl.building.toolchains import COMMON, FAST, KERNELS, LITERAL, OURS, SMALL, Toolchain, compiler, target
 from tinyfl.errors import BuildError, ConfigError, DoesNotFit
 from tinyfl.system import cache, locks
@@ -111,6 +112,8 @@ def build(board: Board, out: Path, *, toolchain: Toolchain = "zig", sources: Seq
         _link(board, command, target(board.core, toolchain), linked, elf)
         for stale in set(objects.glob("*.o")) - set(linked) if locked else ():
             stale.unlink(missing_ok=True)
+        if sources:
+            demand_end(elf)
         parts = {path: unit.part for path, unit in zip(linked, units, strict=True)}
         size = footprint(elf, board.memory, parts) if board.memory else None
     return Firmware(elf, board, toolchain_name, version, size)

@@ -67,6 +67,12 @@ def _elf(path: Path) -> Any:
     return ELFFile(io.BytesIO(path.read_bytes()))
 
 
+def elf_of(path: Path) -> Any:
+    """The ELF file at ``path``, None if it is of another format. Raises InstallError without pyelftools."""
+    with path.open("rb") as file:
+        return _elf(path) if file.read(4) == b"\x7fELF" else None
+
+
 def _sections(path: Path) -> Iterator[tuple[str, int, bool, int]]:
     """(name, size, stored in flash, address) of each allocated section."""
     for section in _elf(path).iter_sections():

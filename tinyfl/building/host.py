@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyfl import __version__
 from tinyfl.building import boards
 from tinyfl.building.build import demand_sources, failed
+from tinyfl.building.table import demand_end
 from tinyfl.building.toolchains import COMMON, compiler
 from tinyfl.errors import BuildError
 from tinyfl.system import cache, locks
@@ -44,6 +45,7 @@ def library(sources: Sequence[Path]) -> Path:
             )
             if done.returncode:
                 raise BuildError(failed(f"{', '.join(path.name for path in sources)} for this machine", done.stderr))
+            demand_end(partial)
             partial.replace(made)
     return made
 
