@@ -26,9 +26,12 @@ from tinyfl.building.wear import row, years
 from tinyfl.cli import app
 from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
 from tinyfl.config.roster import Part, read_parts
+from tinyfl.data import Table
 from tinyfl.errors import DataError, LinkError, TinyflError
 from tinyfl.fleet import Event
 from tinyfl.registry.own import own_code
+from tinyfl.sensors.recording import recording_of
+from tinyfl.sensors.source import HostSource
 from tinyfl.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,6 +251,12 @@ def test_the_page_on_firmware_builds_a_source_from_which_a_board_learns() -> Non
     for words in words_of("docs/firmware.md", "build"):
         app(words, standalone_mode=False)
     assert Path("build/firmware/stm32f405/stm32f405.elf").is_file()
+    assert Path("worn/microbit-v2/microbit-v2.elf").is_file()
+    host = HostSource([Path("forecast.c")], "forecast")
+    table = Table("degrees", np.arange(20.0, 40.0)[:, None], np.full(20, -1), np.zeros(20, np.int64))
+    values = host.samples_of(recording_of(table, host.sensor))
+    host.close()
+    np.testing.assert_allclose(values.y[:, 0], values.x[:, -1] + 0.1, rtol=1e-5)
     losses = session(page)["losses"]
     assert losses[-1] < 0.1 * losses[0]
     (run,) = (words for words in words_of("docs/firmware.md", "run") if "imu.toml" in words)
