@@ -34,7 +34,8 @@ BLANK, RENDER = b"\x89PNG\r\n\x1a\n", figures.png
 HERE = Path(__file__).parent
 SLOW_PATHS = (
     "simulators/", "export/test_int8_emulated.py", "firmware/test_builds.py", "link/test_faults.py",
-    "link/test_lies.py", "sensors/test_sensor_runs.py", "sensors/test_clock.py", "test_build.py",
+    "link/test_lies.py", "sensors/test_sensor_runs.py", "sensors/test_clock.py", "upgrades/test_old_boards.py",
+    "upgrades/test_old_runs.py", "test_build.py",
     "test_costs.py", "test_disk_full.py", "test_types.py",
 )  # fmt: skip
 SLOW_FIXTURES = {"tensorflow", "keras_files", "emulators", "machine", "serve", "pico", "served"}

@@ -52,9 +52,10 @@ def resumed(
     """
     saved = directory.config()
     if saved.older:
+        new = shell("tinyfl", "simulate", directory.name / CONFIG, "--out", "ANOTHER")
         raise RunError(
             "an older tinyfl started this run, and scaled its data differently: it cannot be resumed. "
-            "Start a new run with its config: tinyfl simulate CONFIG --out ANOTHER."
+            f"Start a new run with its config: {new}"
         )
     chosen = {key: value for key, value in options.items() if value is not None}
     given = {**(read_settings(file) if file else {}), **renamed(chosen)}
