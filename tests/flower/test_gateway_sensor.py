@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,20 @@ def test_sums_of_two_gateways_with_boards_are_that_of_simulated_devices(tmp_path
     native = [said(Part(native=2, **kind), first) for first in (0, 2)]
     np.testing.assert_array_equal(boards, native)
     assert (boards[0] != boards[1]).any()
+
+
+@pytest.mark.parametrize("kind", ["native", "posix"])
+def test_a_gateway_refuses_classes_in_another_order_than_its_sensors(tmp_path: Path, kind: str) -> None:
+    source, readings = write_source(tmp_path / "imu.c"), str(write_readings(tmp_path / "readings.npz"))
+    content = RecordDict({"arrays": theta_record(THETA)})
+    content["config"] = instructions(Inner(samples=5, rate=0.05), cohort=1, fleet_size=1, seed=1, round=2, exact=True)
+    config = to_run_config({"task": "sensor", "sensor": "imu", "seed": 1})
+    part = Part(native=1) if kind == "native" else Part(board=kind)
+    said: list[str] = []
+    with opened([replace(part, sensor="imu", readings=readings)], 0, [source]) as site:
+        for classes in (("rest", "shake", "walk"), ("rest", "walk", "shake")):
+            content["network"] = network_record(NET, classes=classes)
+            with closing(Gateway("lab", site, read_allowed(), tell=said.append)) as gateway:
+                gateway(MessageType.TRAIN, content, config)
+    assert "numbers its classes" not in said[0]
+    assert "numbers its classes rest, shake, walk, and the run's data rest, walk, shake" in said[-1]

@@ -185,7 +185,7 @@ class Gateway:
         if share and request.instructions.devices and not self._shares:
             raise ConfigError("it sends sums alone. Leave --nodes devices out, or start its gateway with --share-devices.")
         if share is None:
-            reply = answer(self._fleet_of(options, request.network), self._site.devices, request)
+            reply = answer(self._fleet_of(options, request.network, request.classes), self._site.devices, request)
         else:
             reply = answer(self._fleet_with(share, options, request.network), share.devices("train").astype(np.uint32), request)
         seconds = time.monotonic() - began
@@ -204,9 +204,9 @@ class Gateway:
         lost = "".join(f"; device {event.device} {event.what}: {event.detail}" for event in self._events)
         self._log(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
 
-    def _fleet_of(self, options: dict[str, Any], network: tuple[Network, str] | None) -> Fleet:
+    def _fleet_of(self, options: dict[str, Any], network: tuple[Network, str] | None, classes: tuple[str, ...]) -> Fleet:
         """The site's devices, set up for a run with these options; reused until the options change."""
-        run = options, network, None
+        run = options, network, classes
         if run != self._run:
             self._resources.close()
             self._run = None
@@ -222,7 +222,7 @@ class Gateway:
                 task, net = learner.task, learner.network
             else:
                 net, trains = network
-                task = task_for(config, net, trains)
+                task = task_for(config, net, trains, classes)
             work = Training(task, net, FASTEST, config.seconds, _memory(self.name), config.seed)
             self._fleet = self._resources.enter_context(training(self._site, work, self._events.append))
             self._run = run

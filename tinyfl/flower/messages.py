@@ -155,10 +155,19 @@ def _read_down(config: Mapping[str, Any]) -> Encoded | None:
     return Encoded(Codec.named(config["codec"]), config["down"], config.get("onto"))
 
 
-def network_record(network: Network, trains: str = "task") -> ConfigRecord:
-    """The network of a run: its plan in the boards' format, the name and input shape, which the plan omits, and what the
-    algorithm ``trains`` (tinyfl.algorithms.Algorithm)."""
-    return ConfigRecord({"name": network.name, "shape": list(network.shape), "plan": network.plan.bytes, "trains": trains})
+def network_record(network: Network, trains: str = "task", classes: Sequence[str] = ()) -> ConfigRecord:
+    """The network of a run: its plan in the boards' format, the name and input shape, which the plan omits, what the algorithm
+    ``trains`` (tinyfl.algorithms.Algorithm), and the names of the outputs' ``classes``, for sensors."""
+    named = {"classes": list(classes)} if classes else {}
+    return ConfigRecord(
+        {"name": network.name, "shape": list(network.shape), "plan": network.plan.bytes, "trains": trains, **named}
+    )
+
+
+def read_classes(content: RecordDict) -> tuple[str, ...]:
+    """Reads the names of the network's classes in a message; empty if it has none."""
+    record: Any = content.get(NETWORK)
+    return tuple(map(str, (record or {}).get("classes", ())))
 
 
 def read_network(content: RecordDict) -> tuple[Network, str] | None:

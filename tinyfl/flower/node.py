@@ -24,6 +24,7 @@ from tinyfl.flower.messages import (
     corrupt,
     kept_record,
     metrics_record,
+    read_classes,
     read_instructions,
     read_network,
     read_reason,
@@ -41,12 +42,14 @@ APART = "apart"
 @dataclass(frozen=True)
 class Request:
     """A parsed message to a node: theta float32 (parameters,), its instructions, whether to ``measure`` the loss only, and the
-    network with what the algorithm trains; without them, the run config gives both."""
+    network with what the algorithm trains; without them, the run config gives both. ``classes`` are the names of the network's,
+    if its data have some."""
 
     theta: F32
     instructions: Instructions
     measure: bool
     network: tuple[Network, str] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, Any]) -> Request:
@@ -62,7 +65,7 @@ def read_request(content: RecordDict, message_type: str, defaults: Mapping[str, 
     if measure:
         # The weights stay, and the loss on the devices' own streams is measured.
         instructions = replace(instructions, inner=instructions.inner.still())
-    return Request(read_theta(arrays), instructions, measure, read_network(content))
+    return Request(read_theta(arrays), instructions, measure, read_network(content), read_classes(content))
 
 
 def cohorts_of(told: Instructions) -> U32:

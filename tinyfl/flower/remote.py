@@ -254,7 +254,8 @@ def _silence(each: _Pending) -> Error:
 class RemoteGrid(FleetAddresses):
     """The grid of the fleet on ``remotes``, over Flower's ``grid``, with a node for each of them or, with ``each_device``, for
     each device. A remote node has ``seconds`` for its part of a round, plus Flower's overhead. Messages carry the ``network``,
-    so nodes need no copy of a model file, and what the algorithm ``trains``, so they need not load it."""
+    so nodes need no copy of a model file, what the algorithm ``trains``, so they need not load it, and the names of the
+    ``classes``, which a sensor's must be."""
 
     def __init__(
         self,
@@ -263,12 +264,13 @@ class RemoteGrid(FleetAddresses):
         network: Network,
         *,
         trains: str = "task",
+        classes: Sequence[str] = (),
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self._post, self.remotes, self._each_device = Post(grid), tuple(remotes), each_device
-        self._network = network_record(network, trains)
+        self._network = network_record(network, trains, classes)
         self._seconds, self._report = seconds, on_event or (lambda event: None)
         self._spent: dict[str, Mapping[str, float]] = {}
         self._carried: Mapping[str, Carried] = {}

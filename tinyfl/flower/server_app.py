@@ -33,6 +33,8 @@ from tinyfl.flower.sites_task import SitesTask
 from tinyfl.networks import WEIGHTS
 from tinyfl.runs.directory import CONFIG, RunDirectory, free_directory
 from tinyfl.system.encoding import write_what_can_be
+from tinyfl.tasks.sensor import NAME as SENSOR
+from tinyfl.tasks.sensor import class_names
 
 app = ServerApp()
 
@@ -148,7 +150,8 @@ def over_nodes(
         print(f"and {len(nodes) - MAX_NAMED} more nodes", flush=True)
     boards = [dict(board) for node in nodes for board in node.boards]
     yield RemoteGrid(
-        grid, nodes, work.network, trains=config.chosen("algorithm").trains, each_device=config.gateways is None,
+        grid, nodes, work.network, trains=config.chosen("algorithm").trains,
+        classes=class_names(work.task) if config.task == SENSOR else (), each_device=config.gateways is None,
         seconds=config.seconds, on_event=on_event,
     ), boards  # fmt: skip
 

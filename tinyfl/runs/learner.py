@@ -172,14 +172,14 @@ def down_of(config: Config, network: Network) -> Down:
     return Down(Codec.named(config.down), config.delta, network.arrays())
 
 
-def task_for(config: Config, network: Network, trains: str) -> Task:
-    """The task of a node of a federation, for the coordinator's network, which knows the kind of targets, and for what its
-    algorithm ``trains``.
+def task_for(config: Config, network: Network, trains: str, classes: tuple[str, ...] = ()) -> Task:
+    """The task of a node of a federation, for the coordinator's network, which knows the kind of targets, for what its
+    algorithm ``trains``, and for a sensor with the names of its ``classes``.
 
     Raises ConfigError if the network does not fit this node's data.
     """
     if config.task == SENSOR and not config.data:
-        return SensorTask(network.shape, network.outputs, network.loss)
+        return SensorTask(network.shape, network.outputs, network.loss, classes=classes)
     task = with_streams(replace(config, targets=config.targets or targets_for(network.loss)).load_task(), trains)
     refuse_misfit(network, task, network.name, any_targets=config.own_data, trains=trains)
     return task

@@ -82,7 +82,7 @@ class HostSource:
             raise ConfigError(
                 f"source {self.name} declares no sensor. Give it .channels, .shape, .outputs and .loss (docs/firmware.md)."
             )
-        labels = names_in((own.labels or b"").decode(errors="replace"))
+        labels = self.labels
         if labels and len(labels) != own.outputs:
             raise ConfigError(f"sensor {self.name} has {own.outputs} outputs, and .labels names {len(labels)}. Name each.")
         if own.type >= len(TYPES) or not shape or not own.outputs or own.loss not in list(Loss):
@@ -93,6 +93,11 @@ class HostSource:
         return Sensor(
             self.name, TYPES[own.type], own.channels, float(own.rate), shape, own.outputs, own.loss, own.deadline, labels
         )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its classes; empty if it has none."""
+        return names_in((self._own.labels or b"").decode(errors="replace"))
 
     @property
     def chip(self) -> bool:

@@ -9,6 +9,7 @@ from tinyfl.core import U32, TableSource
 from tinyfl.errors import ConfigError
 from tinyfl.sensors.source import HostSource, as_source
 from tinyfl.tasks import Episodes, Split, Task
+from tinyfl.tasks.sensor import class_names
 
 Readings = Sequence[NDArray[np.void]]
 
@@ -17,7 +18,7 @@ class SensedTask:
     """The ``task``, whose devices from ``first`` on take the samples of their streams from ``source``, as boards do: device
     ``first`` + i from ``readings[i]``; without readings from what the source computes.
 
-    Raises ConfigError for a source that reads a chip, without readings.
+    Raises ConfigError for a source that reads a chip, without readings, or whose labels are not the task's classes in order.
     """
 
     def __init__(self, task: Task, source: HostSource, seed: int, readings: Readings | None, first: int) -> None:
@@ -25,6 +26,12 @@ class SensedTask:
             raise ConfigError(
                 f"sensor {source.name} reads a chip, and simulated devices have none. Give their part of the fleet recorded "
                 "readings: readings = FILE"
+            )
+        names = class_names(task)
+        if names and source.labels and tuple(names) != source.labels:
+            raise ConfigError(
+                f"sensor {source.name} numbers its classes {', '.join(source.labels)}, and the run's data {', '.join(names)}. "
+                "Give the run the same C file, --source FILE.c, or the data an array class_names in the sensor's order."
             )
         self.task, self.source, self.seed, self.readings, self.first = task, source, seed, readings, first
         self.name, self.shape, self.outputs = task.name, task.shape, task.outputs

@@ -22,14 +22,15 @@ NAME = "sensor"
 
 
 class SensorTask:
-    """The samples of one sensor: those of ``npz``, or at a gateway only their ``shape``, ``outputs`` and ``loss``."""
+    """The samples of one sensor: those of ``npz``, or at a gateway only their ``shape``, ``outputs`` and ``loss``,
+    and the names of their ``classes``, if they have some."""
 
     name = NAME
     activation = Activation.leaky_relu
     fleet_size: int | None = None
 
-    def __init__(self, shape: Shape, outputs: int, loss: Loss, npz: Npz | None = None) -> None:
-        self.shape, self.outputs, self.loss, self._npz = shape, outputs, loss, npz
+    def __init__(self, shape: Shape, outputs: int, loss: Loss, npz: Npz | None = None, classes: tuple[str, ...] = ()) -> None:
+        self.shape, self.outputs, self.loss, self._npz, self.classes_named = shape, outputs, loss, npz, classes
         self.standardisation: Standardisation | None = npz.standardisation if npz else None
 
     def stream(self, devices: U32, round: int, samples: int) -> TableSource:
@@ -69,6 +70,8 @@ class SensorTask:
 def class_names(task: Task) -> list[str]:
     """The names of the task's classes in the order of the outputs; empty if they are numbers."""
     standard = task.standardisation
+    if isinstance(task, SensorTask) and standard is None:
+        return list(task.classes_named)
     return standard.classes.tolist() if standard is not None and standard.classes.dtype.kind == "U" else []
 
 
