@@ -205,3 +205,17 @@ def test_a_model_is_named_by_a_run_or_a_file(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="there is no run, file or network"):
         load_model("transformer-12", (8,), 2)
+
+
+def test_the_memory_of_a_users_sources_counts(tmp_path: Path) -> None:
+    text = '#include "source.h"\nstatic float held[1000];\n' + (
+        "static int s(const tinyfl_stream *t, uint32_t i, float *x, float *y)\n{\n"
+        "    held[i % 1000] += (float)t->round;\n    *x = *y = held[(i + 1) % 1000];\n    return TINYFL_OK;\n}\n"
+        'const tinyfl_source tinyfl_sources[] = {{"s", s}, {NULL, NULL}};\n'
+    )
+    (tmp_path / "s.c").write_text(text)
+    net, board = network("mlp-4", (1,), 1, Loss.mean_squared_error, Activation.tanh), boards.load("stm32f405")
+    without, own = costs.learning_cost(net, board), costs.learning_cost(net, board, sources=[tmp_path / "s.c"])
+    assert own.ram.parts["sources"] == 4000
+    assert abs(own.ram.parts["agent"] - without.ram.parts["agent"]) < 16  # what lies between them is aligned
+    assert own.ram.taken >= without.ram.taken + 4000

@@ -27,6 +27,7 @@ def plan(
     feedback: Annotated[bool, typer.Option("--feedback", help="With --up: devices keep what the codec loses.")] = False,
     down: Annotated[str, typer.Option(metavar="CODEC", help="How theta goes down, as in simulate.")] = "fp32",
     delta: Annotated[bool, typer.Option("--delta", help="With --down: only the change of theta goes down.")] = False,
+    source: Annotated[list[Path] | None, typer.Option(help="Count this C file of sources too; may repeat.")] = None,
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
@@ -38,7 +39,9 @@ def plan(
     made = load_model(model, read_shape(shape) if shape else None, outputs, algorithm)
     inner = inner_loop(made, algorithm, samples, batch, up, feedback)
     way = way_down(made, down, delta)
-    found = costs.on_boards(made, board, name=model, freeze=freeze, inner=inner, down=way, toolchain=toolchain)
+    found = costs.on_boards(
+        made, board, name=model, freeze=freeze, inner=inner, down=way, toolchain=toolchain, sources=source or ()
+    )
     if json:
         typer.echo(jsonlib.dumps({"costs": [cost.as_json() for cost in found]}))
     else:

@@ -8,6 +8,7 @@ silicon; millijoules are seconds times the board's power while it computes.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyfl.algorithms import ALL, Inner, Returns, demand_for_boards
@@ -117,9 +118,16 @@ class Cost:
 
 
 def learning_cost(
-    network: Network, board: Board, *, inner: Inner = ROUND, down: Down = PLAIN, toolchain: Toolchain = "zig"
+    network: Network,
+    board: Board,
+    *,
+    inner: Inner = ROUND,
+    down: Down = PLAIN,
+    toolchain: Toolchain = "zig",
+    sources: Sequence[Path] = (),
 ) -> Cost:
-    """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner`` to which theta goes ``down``.
+    """The cost of learning with ``network`` on ``board``, in rounds with the inner loop ``inner`` to which theta goes ``down``,
+    with the user's ``sources`` in its firmware.
 
     Raises ConfigError for a board that is a process, for what no board runs, and the errors of ``build``.
     """
@@ -129,7 +137,7 @@ def learning_cost(
 
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
-    built = firmware(board, toolchain)
+    built = firmware(board, toolchain, sources=sources)
     ram = _ram(network, built, inner, down)
     slot = {"header": WEIGHTS_HEADER, "plan": len(network.plan.bytes), "weights": 4 * network.parameters}
     counts = _if_emulated(board, lambda: instructions(network, board, inner.batch, toolchain)) if ram.fits else None
@@ -207,8 +215,10 @@ def bytes_of_run(network: Network, inner: Inner, down: Down, device_rounds: int,
     }
 
 
-def inference(program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig") -> Cost:
-    """The cost of inference with an int8 ``program``, called ``name``, from its slot on ``board``.
+def inference(
+    program: "Program", board: Board, *, name: str, toolchain: Toolchain = "zig", sources: Sequence[Path] = ()
+) -> Cost:
+    """The cost of inference with an int8 ``program``, called ``name``, from its slot on ``board``, with the user's ``sources``.
 
     Raises the errors of ``learning_cost``.
     """
@@ -217,7 +227,7 @@ def inference(program: "Program", board: Board, *, name: str, toolchain: Toolcha
 
     if board.memory is None:
         raise ConfigError(_PROCESS.format(board.name))
-    built = firmware(board, toolchain)
+    built = firmware(board, toolchain, sources=sources)
     ram = Room({**_fixed(built), "arena": program.arena_bytes}, board.memory.ram.size)
     slot = Room({"header": PROGRAM_HEADER, "program": len(program.content)}, board.memory.inference.size)
     counted = (
@@ -254,9 +264,15 @@ def _fixed(built: Firmware) -> dict[str, int]:
     memory, size = built.board.memory, built.size
     assert memory is not None
     assert size is not None
-    agent = sum(size.ram.values()) - memory.stack
-    padding = memory.ram.size - memory.stack - agent - size.arena
-    return {"stack": memory.stack, "agent": agent, **({"padding": padding} if padding else {})}
+    source = size.parts["source"][1] if "source" in size.parts else 0
+    agent = sum(size.ram.values()) - memory.stack - source
+    padding = memory.ram.size - memory.stack - agent - source - size.arena
+    return {
+        "stack": memory.stack,
+        "agent": agent,
+        **({"sources": source} if source else {}),
+        **({"padding": padding} if padding else {}),
+    }
 
 
 def _ram(network: Network, built: Firmware, inner: Inner, down: Down) -> Room:
@@ -298,19 +314,28 @@ def _one_way(payload: int, board: Board) -> int:
 
 
 def on_boards(
-    model: "Network | Program", board: str, *, name: str, freeze: int, inner: Inner, down: Down = PLAIN, toolchain: Toolchain
+    model: "Network | Program",
+    board: str,
+    *,
+    name: str,
+    freeze: int,
+    inner: Inner,
+    down: Down = PLAIN,
+    toolchain: Toolchain,
+    sources: Sequence[Path] = (),
 ) -> list[Cost]:
-    """The costs of ``model`` on these boards (boards.select), or on ``all`` boards with a chip.
+    """The costs of ``model`` on these boards (boards.select), or on ``all`` boards with a chip, with the user's ``sources``.
 
     Raises ConfigError for an option that does not apply to the model, and the errors of ``build``.
     """
     selection = [each for each in boards.select(board) if each.memory or board != "all"]
     if isinstance(model, Network):
         network = model.frozen(freeze)
-        return [learning_cost(network, each, inner=inner, down=down, toolchain=toolchain) for each in selection]
+        given: dict[str, Any] = {"inner": inner, "down": down, "toolchain": toolchain, "sources": sources}
+        return [learning_cost(network, each, **given) for each in selection]
     if freeze:
         raise ConfigError("an int8 model cannot learn: leave --freeze out.")
-    return [inference(model, each, name=name, toolchain=toolchain) for each in selection]
+    return [inference(model, each, name=name, toolchain=toolchain, sources=sources) for each in selection]
 
 
 def demand_fit(model: "Network | Program", costs: Sequence[Cost], *, freeze: int, inner: Inner) -> None:
