@@ -1,10 +1,13 @@
-"""Heads of devices that learn online, averaged by class name, beside each device alone.
+"""What devices that learn online gain by others, and by asking.
 
     python bench/together.py [--runs FOLDER]
 
 The vibration-like stream of drift.py, on machines whose sensors differ, learnt from a share of the labels. The fourth mode
 appears at half of them at sample 500, and at the others at 1,000. Means over 5 seeds with 95 % intervals (Student); FOLDER
 keeps the runs.
+
+Heads averaged by class name, beside each device alone; and labels only of samples that the device is unsure of, beside as many
+of any samples, on the stream of drift.py.
 """
 
 import argparse
@@ -49,6 +52,29 @@ def together(folder: Path) -> None:
             print(f"| {share:.0%} | {'averaged' if every else 'alone'} | {cells} |", flush=True)
 
 
+def asking(folder: Path) -> None:
+    """TinyOL at rate 0.1 with the labels that it wants, and with the same share of all labels."""
+    meet = vibration(folder)
+    print("\nasking\n| unsure | labels | asked | the same share of any samples |\n| --- | --- | --- | --- |")
+    for unsure in (0.5, 0.7, 0.9):
+        rows = list[tuple[float, float, float]]()
+        for seed in range(SEEDS):
+            runs, world = meet(seed, "test")
+            asked, share = _asked(runs["joint"], world, unsure, 1.0)
+            rows.append((share, asked, _asked(runs["joint"], world, 0.0, share)[0]))
+        print(f"| {unsure} | {' | '.join(interval([row[k] for row in rows], 3) for k in range(3))} |", flush=True)
+
+
+def _asked(run: Initialisation, world: World, unsure: float, share: float) -> tuple[float, float]:
+    """Accuracy, and the share of the labels that came."""
+    start = starts.of_run(run)
+    places = len(start.names) + 4
+    set = OnlineSet(start.kind, BANDS, 8, places, Standardised.inputs, cap=CAP, rate=0.1, unsure=unsure)
+    course = course_of(world, start, set, share=share, delay=0, prior=CAP, seed=0, number=0)
+    through([course])
+    return float(course.figure.mean()), course.device.state["labelled"] / len(world)
+
+
 def _machine_of(seed: int, number: int, start: Initialisation) -> World:
     rng = np.random.default_rng((seed, number, 24))
     first, last = (500, 1000) if number < MACHINES // 2 else (1000, 500)
@@ -65,6 +91,7 @@ def main() -> None:
         runs = options.runs or Path(folder)
         runs.mkdir(exist_ok=True, parents=True)
         together(runs)
+        asking(runs)
     print(json.dumps({"provenance": provenance()}))
 
 

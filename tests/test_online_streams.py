@@ -79,6 +79,16 @@ def test_labels_come_late_or_for_a_share_only(file: Path) -> None:
     assert 0.7 < late["online"] < all_labels["online"]
 
 
+def test_a_device_that_asks_for_labels_when_unsure_needs_fewer_for_the_same(file: Path) -> None:
+    asked = online(data=file, rate=0.1, unsure=0.6)
+    share = asked["devices"][0]["labelled"] / 1200
+    assert share < 0.5
+    assert asked["online"] > online(data=file, rate=0.1, labels=share)["online"]
+    assert sum(window["labels"] for window in asked["windows"]) == asked["devices"][0]["labelled"]
+    with pytest.raises(ConfigError, match="for classes"):
+        online(task="sine", unsure=0.5)
+
+
 def test_the_samples_until_a_device_has_recovered_are_counted() -> None:
     figure = np.ones(1000, np.float32)
     figure[300:450] = 0

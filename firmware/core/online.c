@@ -237,7 +237,8 @@ TINYFL_API int tinyfl_online_sample(tinyfl_online *online, const float *embeddin
                                      .learnt = reconstructs && score < online->set.threshold};
     if (online->set.head == TINYFL_HEAD_CLASSES)
         result->class_number = (uint32_t)largest(online->output, s->outputs);
-    if (result->confidence * 256.0f < (float)online->set.unsure)
+    const int knows_one = online->set.head == TINYFL_HEAD_CLASSES && s->outputs == 1; /* whose probability is always 1 */
+    if (online->set.unsure > 0 && (knows_one || result->confidence * 256.0f < (float)online->set.unsure))
         online->unsure = s->samples;
     s->confidence = towards(s->confidence, result->confidence, counted(s->samples - 1, online->set.window));
     if (result->learnt)

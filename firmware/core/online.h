@@ -40,7 +40,8 @@ typedef struct {
     uint8_t head;         /* tinyfl_online_head */
     uint8_t standardised; /* tinyfl_standardised; of embeddings only with a network */
     uint8_t embedded;     /* 1: there is a frozen network; 0: the embedding is the input itself */
-    uint8_t unsure;       /* CLASSES, LABELS: of a sample with less confidence, in 256ths, the label is wanted; 0: of none */
+    uint8_t unsure;       /* CLASSES, LABELS: of a sample with less confidence, in 256ths, and of any of one class, the label
+                           * is wanted; 0: of none */
     uint32_t inputs, size;         /* numbers of an input, and of an embedding */
     uint32_t places;               /* the most outputs; RECONSTRUCT: inputs */
     uint32_t ring;                 /* embeddings that wait for a label, at least 1; RECONSTRUCT: 0 */

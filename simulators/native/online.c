@@ -51,6 +51,13 @@ TINYFL_EXPORT int tinyfl_native_online_replace(tinyfl_online *online, uint32_t o
     return tinyfl_online_replace(online, outputs, head);
 }
 
+TINYFL_EXPORT int tinyfl_native_online_label(tinyfl_online *online, uint32_t sample, uint32_t class_number)
+{
+    return tinyfl_online_label(online, sample, class_number, NULL);
+}
+
+TINYFL_EXPORT uint32_t tinyfl_native_online_wanted(const tinyfl_online *online) { return tinyfl_online_wanted(online); }
+
 /* The sample in `x`, which is standardised in place, by way of the network. */
 static int one_sample(const tinyfl_stretch *s, tinyfl_learner *learner, float *x, float *embedding, tinyfl_online_result *result)
 {

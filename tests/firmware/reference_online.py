@@ -149,7 +149,8 @@ class Online:
             learns = bool(score < f32(self.set.threshold))
         self.number += 1
         sure = self._confidence(o)
-        self.unsure = self.number if sure * f32(256) < self.set.unsure else self.unsure
+        if self.set.unsure and (sure * f32(256) < self.set.unsure or (self.set.head == CLASSES and self.n == 1)):
+            self.unsure = self.number
         self.confidence = towards(self.confidence, sure, min(self.number, self.set.window or MOST))[()]
         if self.set.head == RECONSTRUCT:
             if learns:

@@ -47,7 +47,7 @@ def online(
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
     unsure: Annotated[
-        float, typer.Option(min=0, max=1, metavar="X", help="A board wants the label of a sample with less confidence.")
+        float, typer.Option(min=0, max=1, metavar="X", help="A device wants the label of a sample with less confidence.")
     ] = 0.0,
     sensor: Annotated[
         str, typer.Option(metavar="NAME", help="The board of --on learns from its own sensor, and goes on by itself.")
@@ -75,7 +75,7 @@ def online(
     result: dict[str, Any] = stream(
         run, task=task, data=data, targets=targets, seed=seed, devices=devices, segments=segments, samples=samples,
         shuffle=shuffle, labels=labels, delay=delay, rate=rate, cap=cap, standardise=standardise, places=places,
-        tolerance=tolerance, alarm=alarm, average=average, out=out, progress=live.show,
+        tolerance=tolerance, alarm=alarm, average=average, unsure=unsure, out=out, progress=live.show,
         beside=None if on == "native" else _board(on),
     )  # fmt: skip
     if out is not None:

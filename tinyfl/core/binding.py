@@ -201,6 +201,8 @@ def declare(lib: Any) -> Any:
     lib.tinyfl_native_online_learnt_bytes.argtypes = lib.tinyfl_native_online_add.argtypes = [pointer]
     lib.tinyfl_native_online_restore.argtypes = [pointer, pointer, size]
     lib.tinyfl_native_online_remove.argtypes = [pointer, u32]
+    lib.tinyfl_native_online_label.argtypes, lib.tinyfl_native_online_wanted.argtypes = [pointer, u32, u32], [pointer]
+    lib.tinyfl_native_online_wanted.restype = u32
     lib.tinyfl_native_online_replace.argtypes = [pointer, u32, pointer]
     lib.tinyfl_native_online_run.argtypes = [ctypes.POINTER(Stretch)]
     for name in ("size", "bytes", "learnt_bytes"):

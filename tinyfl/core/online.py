@@ -63,6 +63,15 @@ class Online:
         return Code(library().tinyfl_native_online_remove(self._online, number))
 
     @property
+    def wanted(self) -> int:
+        """The number of a sample whose label the device wants, since it was unsure of it; 0: none."""
+        return int(library().tinyfl_native_online_wanted(self._online))
+
+    def label(self, sample: int, number: int) -> Code:
+        """The class of a sample, and one step."""
+        return Code(library().tinyfl_native_online_label(self._online, sample, number))
+
+    @property
     def head(self) -> F32:
         """Its weights (size + 1, outputs): the bias is the last row."""
         count = (self.size + 1) * self.outputs

@@ -1,7 +1,7 @@
 """A simulated device that learns online, and knows its classes by name."""
 
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,8 @@ class Device:
 
         Raises TrainingError if an embedding or an output is not finite.
         """
+        if self.set.unsure and y is not None:
+            return self._asking(x, labelled, y)
         wanted, knew = labelled.copy(), bool(self.names)
         if self.set.head is Head.classes and y is not None:
             numbers = self.numbers(wanted, y)
@@ -80,6 +82,21 @@ class Device:
         if not knew:
             named[: int(np.append(wanted, 1).nonzero()[0][0]) + 1] = None  # the first output has no name yet
         return stretch, named
+
+    def _asking(self, x: F32, labelled: NDArray[np.uint32], y: NDArray[Any]) -> tuple[Stretch, NDArray[Any]]:
+        """The same if a label comes only for the sample that the device wants it of."""
+        parts, named = list[Stretch](), np.empty(len(x), object)
+        for row, number in enumerate(labelled.tolist()):
+            parts.append(self._run(x[row : row + 1], np.zeros(1, np.uint32)))
+            told = int(parts[-1].classes[0])
+            named[row] = self.names[told] if told < len(self.names) else None
+            if number and number == self.core.wanted:
+                comes = np.array([number], np.uint32)
+                place = self.numbers(comes, y[row : row + 1])
+                if comes[0] and (code := self.core.label(number, int(place[0]))) is not Code.ok:
+                    raise TrainingError(f"a label cannot be learnt ({code.name}). Give a smaller --rate, or check the inputs.")
+        columns = {each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Stretch)}
+        return Stretch(**columns), named
 
     def _run(self, x: F32, labelled: NDArray[np.uint32], **answers: Any) -> Stretch:
         net = self.start.network
@@ -132,4 +149,4 @@ class Device:
 
 def static(set: OnlineSet) -> OnlineSet:
     """The same without learning and without running standardisation: the model as it was trained."""
-    return replace(set, rate=0.0, standardised=Standardised.nothing, alarm=0.0)
+    return replace(set, rate=0.0, standardised=Standardised.nothing, alarm=0.0, unsure=0.0)

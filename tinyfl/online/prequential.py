@@ -136,7 +136,7 @@ def through(
     found = list[Window]()
     edges = np.linspace(0, longest, min(WINDOWS, longest) + 1).astype(int).tolist()
     for start, end in pairwise(edges):
-        before = sum(course.device.state["drifts"] for course in courses)
+        drifts, labels = (sum(course.device.state[key] for course in courses) for key in ("drifts", "labelled"))
         here = [(course, start, min(end, len(course.world))) for course in courses if start < len(course.world)]
         stops = [stop for stop in range(every, end, every) if start < stop] if every else []
         for part, until in pairwise([start, *stops, end]):
@@ -153,8 +153,8 @@ def through(
         found.append(
             Window(
                 end, mean("figure") or 0.0, mean("static"), mean("last_label"), mean("confidence") or 0.0,
-                sum(int((course.labelled[first:last] > 0).sum()) for course, first, last in here),
-                sum(course.device.state["drifts"] for course in courses) - before,
+                sum(course.device.state["labelled"] for course in courses) - labels,
+                sum(course.device.state["drifts"] for course in courses) - drifts,
             )
         )  # fmt: skip
         if progress:
@@ -196,6 +196,7 @@ def online(
     tolerance: float = 0.05,
     alarm: float = 10.0,
     average: int = 0,
+    unsure: float = 0.0,
     out: Path | str | None = None,
     progress: Callable[[Window], None] | None = None,
     beside: Callable[[Course], dict[str, Any]] | None = None,
@@ -203,6 +204,7 @@ def online(
     """Streams the held-out devices of a task, or one device's file ``data``, through ``devices`` that learn online from the
     initialisation of ``run``, or from nothing, and measures each sample before its label comes: ``delay`` samples later, for a
     share ``labels`` of them. After each ``average`` samples, 0: never, the devices' heads become their mean by class name.
+    With ``unsure`` above 0 only those labels come that a device wants, of samples it has less confidence in.
 
     ``beside`` takes the first device's course once more, on a board, and its answer is the result's ``on_board``.
 
@@ -220,10 +222,12 @@ def online(
         )
     if how is Standardised.embeddings:
         begun = replace(begun, head=None, names=())  # learnt over embeddings as they are
+    if unsure and (kind is not Head.classes or not 0 < unsure < 1 or beside is not None):
+        raise ConfigError("--unsure is above 0 and below 1, for classes, and in simulation not beside a board. Leave it out.")
     most = _places(places, met, begun, kind)
     set = OnlineSet(
         kind, begun.inputs, begun.size, most, how, begun.network is not None, ring=delay + 1, cap=cap, rate=rate,
-        tolerance=tolerance, alarm=alarm,
+        tolerance=tolerance, alarm=alarm, unsure=unsure,
     )  # fmt: skip
     prior = min(cap, 256) if start else 0
     courses = [
@@ -234,7 +238,7 @@ def online(
     result = {
         "run": None if run is None else str(run), "task": called, "data": None if data is None else str(data), "seed": seed,
         "head": kind.name, "standardise": standardise, "cap": cap, "rate": rate, "labels": labels, "delay": delay,
-        "average": average,
+        "average": average, "unsure": unsure,
         "network": None if begun.network is None else begun.network.name, "places": set.places,
         "devices": [_of_device(course) for course in courses], **_mean(courses), "windows": [vars(each) for each in windows],
     }  # fmt: skip
