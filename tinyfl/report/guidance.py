@@ -8,8 +8,8 @@ from tinyfl.config import Config
 
 @dataclass(frozen=True)
 class Published:
-    """The column of a table in ``page``, under ``section``, of one ``task``: for each algorithm the mean and half of its 95 %
-    interval, in per cent or, if ``lower`` is better, as a mean squared error."""
+    """The column of the first table in ``page``, under ``section``, that has it, of one ``task`` and its ``episodes``: for each
+    algorithm the mean and half of its 95 % interval, in per cent or, if ``lower`` is better, as a mean squared error."""
 
     task: str
     page: str
@@ -17,6 +17,7 @@ class Published:
     column: str
     figures: Mapping[str, tuple[float, float]]
     lower: bool = False
+    episodes: str = ""
 
     def better(self, algorithm: str) -> str:
         """The best algorithm, if its interval lies beyond that of ``algorithm``; else empty."""
@@ -31,7 +32,7 @@ class Published:
         return f"{mean:g}" if self.lower else f"{mean:g} %"
 
 
-STUDIES = "bench/studies/README.md"
+STUDIES, BENCH = "bench/studies/README.md", "bench/README.md"
 
 TABLES = (
     Published(
@@ -46,13 +47,24 @@ TABLES = (
     Published(
         "omniglot", STUDIES, "Omniglot", "5-way 5-shot", {"tinyreptile": (97.3, 0.2), "protonet": (98.3, 0.2)},
     ),
+    Published(
+        "keywords", BENCH, "Keywords", "20 samples",
+        {"tinyreptile": (87.8, 2.1), "reptile": (87.4, 2.1), "fedavg": (87.0, 2.1), "joint": (87.3, 2.0),
+         "protonet": (75.7, 2.4), "embedding": (72.2, 2.9)},
+    ),
+    Published(
+        "keywords", BENCH, "Keywords", "5 of each word",
+        {"tinyreptile": (68.6, 4.3), "reptile": (65.4, 5.2), "fedavg": (66.4, 5.3), "joint": (47.5, 3.7),
+         "protonet": (62.2, 4.3), "embedding": (71.3, 4.9)},
+        episodes="classes",
+    ),
 )  # fmt: skip
 
 
 def guidance(config: Config) -> str:
     """One line on the algorithm that does better on the config's task than its own; empty if no table shows one."""
     for table in TABLES:
-        if table.task != config.task or config.algorithm not in table.figures:
+        if (table.task, table.episodes) != (config.task, config.episodes) or config.algorithm not in table.figures:
             continue
         if best := table.better(config.algorithm):
             return (
