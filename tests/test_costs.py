@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused_with_numbers_that_add_up_and_a_cure_that_f
     assert not cost.fits
     assert not any(work.measured for work in cost.work)
     with pytest.raises(
-        DoesNotFit, match=r"needs 130,368 bytes of RAM to learn; microbit-v2 has 123,\d{3} .*--freeze 2"
+        DoesNotFit, match=r"needs 130,368 bytes of RAM to learn; microbit-v2 has 122,\d{3} .*--freeze 2"
     ) as refused:
         costs.demand_fit(net, [cost], freeze=0, inner=costs.ROUND)
     assert refused.value.exit_code == 12

@@ -185,7 +185,9 @@ def test_every_file_compiles_after_arduinos_macros_and_types(cc: str, tmp_path: 
 @pytest.mark.parametrize("standard", ["c++11", "c++17", "c++20"])
 def test_a_cpp_program_links_all_that_the_public_headers_declare(cc: str, cxx: str, tmp_path: Path, standard: str) -> None:
     """After Arduino's macros, and with warnings that the headers of a library must not raise."""
-    declared = sorted({name for path in PUBLIC for name in re.findall(r"\b(tinyfl_\w+)\((?!\*)", path.read_text())})
+    declared = sorted(
+        {name for path in PUBLIC for name in re.findall(r"(?<!#define )\b(tinyfl_\w+)\((?!\*)", path.read_text())}
+    )
     assert len(declared) > 40
     lines = [f'#include "{ARDUINO.name}"', "extern int real, mask, any, where;"]  # the program's own names
     lines += [f'#include "{path.name}"' for path in PUBLIC]

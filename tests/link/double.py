@@ -436,6 +436,15 @@ class Double:
     def roll_back(self) -> dict[str, Any]:
         return self.online.roll_back()
 
+    def get_head(self, off: int) -> dict[str, Any]:
+        return self.online.head(off)
+
+    def put_head(self, **asked: Any) -> dict[str, Any]:
+        return self.online.put_head(**asked)
+
+    def listen(self, **asked: Any) -> dict[str, Any]:
+        return self.online.listen(**asked)
+
     def sense(self, source: str, readings: int, measure: int, at: int = 0) -> dict[str, Any]:
         if self.state == LEARNING:
             raise Refuse(STATE)
@@ -507,5 +516,5 @@ COMMANDS = {
     (65, 17, 0): "get_rates", (65, 17, 2): "put_rate", (65, 18, 2): "sense", (65, 18, 0): "get_sample",
     (65, 19, 2): "put_online", (65, 19, 0): "list_online", (65, 20, 2): "take_sample", (65, 21, 2): "put_label",
     (65, 22, 2): "forget_output", (65, 23, 2): "put_learnt", (65, 23, 0): "get_learnt", (65, 24, 2): "commit_online",
-    (65, 25, 2): "roll_back",
+    (65, 25, 2): "roll_back", (65, 26, 2): "put_head", (65, 26, 0): "get_head", (65, 27, 2): "listen",
 }  # fmt: skip

@@ -44,7 +44,7 @@ class OnlineLearning:
         self.drop()
 
     def drop(self) -> None:
-        self.record, self.back = Blocks(), Blocks()
+        self.record, self.back, self.coming = Blocks(), Blocks(), Blocks()
         self.online: Online | None = None
         self.x, self.names, self.said, self.last = b"", list[str](), dict[str, Any](), dict[str, Any]()
 
@@ -164,6 +164,25 @@ class OnlineLearning:
         if learnt is not None and learnt != o.learnt:
             raise Refuse(INVALID)  # a double puts back what it has
         return {"off": self.back.coming.__len__()}
+
+    def here_head(self) -> bytes:
+        named = self.here().set.head in (CLASSES, LABELS)
+        return b"".join(name.encode().ljust(16, b"\0") for name in self.names if named) + self.here().w.astype("<f4").tobytes()
+
+    def head(self, off: int) -> dict[str, Any]:
+        held = self.here_head()
+        return {"off": off, "len": len(held), "data": held[off : off + self.board.buffer - 64]}
+
+    def put_head(self, off: int, data: bytes, len: int = 0, sha: bytes = b"") -> dict[str, Any]:
+        head = self.coming.add(off, data, len, sha)
+        if head is not None and head != self.here_head():
+            raise Refuse(INVALID)  # as put_back
+        return {"off": self.coming.coming.__len__()}
+
+    def listen(self, source: str, samples: int, labels: int) -> dict[str, Any]:
+        if source:
+            raise Refuse(STATE)  # a double has no sensor
+        return {"samples": self.here().number}
 
     def commit(self) -> dict[str, Any]:
         held = self.record.sha, self.here().learnt, tuple(self.names)

@@ -100,6 +100,8 @@ async def online(board: LinkedBoard) -> object:
     losses = [await learner.label(each.number, number, "one") for number, each in enumerate(said)]
     found = await learner.learnt(), await learner.commit(), await learner.roll_back()
     await learner.put_back(found[0])
+    await learner.put_head(*await learner.head())
+    await learner.listen("")
     return said, losses, found, await learner.watched(), await learner.forget(1)
 
 
@@ -111,7 +113,8 @@ CALLS: dict[Any, Callable[[LinkedBoard], Awaitable[object]]] = {
     messages.RatesReply: rates, messages.RateReply: rates, messages.SenseReply: sense, messages.SenseBlock: sense,
     messages.OnlineReply: online, messages.OnlineState: online, messages.SampleReply: online, messages.LabelReply: online,
     messages.ForgetOutputReply: online, messages.LearntReply: online, messages.LearntBlock: online,
-    messages.OnlineCommitReply: online, messages.RollBackReply: online,
+    messages.OnlineCommitReply: online, messages.RollBackReply: online, messages.HeadReply: online,
+    messages.HeadBlock: online, messages.ListenReply: online,
 }  # fmt: skip
 
 

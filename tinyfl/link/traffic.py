@@ -24,7 +24,7 @@ WORD, LONG = 5, 9
 """Bytes of a number of 32 and of 64 bits in CBOR."""
 
 TRAIN = ("round", "device", "seed", "run", "saved", "base", "inner", "source")
-STATUS = ("state", "round", "base", "done", "loss", "code", "weights", "kept", "stack")
+STATUS = ("state", "round", "base", "done", "loss", "code", "weights", "kept", "stack", "late", "drifts", "wanted")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _order(inner: bytes) -> int:
 
 
 def _status() -> int:
-    small = 1 + 1 + 1  # state, code, and kept of a device that keeps nothing
+    small = 6  # state and code; of a device that keeps nothing, is not late and learns nothing online, a byte each
     return HEADER + _map(*STATUS) + small + 4 * WORD + 2 * (_head(HASH) + HASH)
 
 
