@@ -91,6 +91,21 @@ class _Request:
     _ErrorV2 = _ErrorV2
 
 
+class _Upload(message.WriteRequest, _Request):
+    """A block of an upload from ``off`` on; the first has the length and the SHA-256 of the whole."""
+
+    off: int
+    data: bytes
+    len: int | None = None
+    sha: bytes | None = None
+
+
+class _BlockRead(message.ReadRequest, _Request):
+    """Asks for a block from ``off`` on."""
+
+    off: int
+
+
 class SensorRecord(BaseModel):
     """What a board declares of a sensor."""
 
@@ -147,13 +162,9 @@ class PlanReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class PlanWrite(message.WriteRequest, _Request):
+class PlanWrite(_Upload):
     _COMMAND_ID = 1
     _Response = PlanReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
 
 
 class WeightsReply(message.WriteResponse, _Reply):
@@ -161,13 +172,9 @@ class WeightsReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class WeightsWrite(message.WriteRequest, _Request):
+class WeightsWrite(_Upload):
     _COMMAND_ID = 2
     _Response = WeightsReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
     codec: int | None = None
     onto: bytes | None = None
 
@@ -179,10 +186,9 @@ class WeightsBlock(message.ReadResponse, _Reply):
     data: bytes
 
 
-class WeightsRead(message.ReadRequest, _Request):
+class WeightsRead(_BlockRead):
     _COMMAND_ID = 2
     _Response = WeightsBlock
-    off: int
 
 
 class _Status(_Reply):
@@ -292,13 +298,9 @@ class ProgramReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class ProgramWrite(message.WriteRequest, _Request):
+class ProgramWrite(_Upload):
     _COMMAND_ID = 10
     _Response = ProgramReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
 
 
 class PredictReply(message.WriteResponse, _Reply):
@@ -322,10 +324,9 @@ class PredictBlock(message.ReadResponse, _Reply):
     data: bytes
 
 
-class PredictRead(message.ReadRequest, _Request):
+class PredictRead(_BlockRead):
     _COMMAND_ID = 11
     _Response = PredictBlock
-    off: int
 
 
 class SenseReply(message.WriteResponse, _Reply):
@@ -359,10 +360,9 @@ class SenseBlock(message.ReadResponse, _Reply):
     data: bytes
 
 
-class SenseRead(message.ReadRequest, _Request):
+class SenseRead(_BlockRead):
     _COMMAND_ID = 18
     _Response = SenseBlock
-    off: int
 
 
 Total = Annotated[int, Field(ge=0, le=64)]
@@ -374,13 +374,9 @@ class ClassesReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class ClassesWrite(message.WriteRequest, _Request):
+class ClassesWrite(_Upload):
     _COMMAND_ID = 12
     _Response = ClassesReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
 
 
 class ClassesList(message.ReadResponse, _Reply):
@@ -478,13 +474,9 @@ class OnlineReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class OnlineWrite(message.WriteRequest, _Request):
+class OnlineWrite(_Upload):
     _COMMAND_ID = 19
     _Response = OnlineReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
 
 
 class OnlineState(message.ReadResponse, _Reply):
@@ -563,13 +555,9 @@ class LearntReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class LearntWrite(message.WriteRequest, _Request):
+class LearntWrite(_Upload):
     _COMMAND_ID = 23
     _Response = LearntReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
 
 
 class LearntBlock(message.ReadResponse, _Reply):
@@ -579,10 +567,9 @@ class LearntBlock(message.ReadResponse, _Reply):
     data: bytes
 
 
-class LearntRead(message.ReadRequest, _Request):
+class LearntRead(_BlockRead):
     _COMMAND_ID = 23
     _Response = LearntBlock
-    off: int
 
 
 class OnlineCommitReply(message.WriteResponse, _Reply):
@@ -610,13 +597,9 @@ class HeadReply(message.WriteResponse, _Reply):
     off: Count
 
 
-class HeadWrite(message.WriteRequest, _Request):
+class HeadWrite(_Upload):
     _COMMAND_ID = 26
     _Response = HeadReply
-    off: int
-    data: bytes
-    len: int | None = None
-    sha: bytes | None = None
 
 
 class HeadBlock(message.ReadResponse, _Reply):
@@ -626,10 +609,9 @@ class HeadBlock(message.ReadResponse, _Reply):
     data: bytes
 
 
-class HeadRead(message.ReadRequest, _Request):
+class HeadRead(_BlockRead):
     _COMMAND_ID = 26
     _Response = HeadBlock
-    off: int
 
 
 class ListenReply(message.WriteResponse, _Reply):

@@ -128,9 +128,7 @@ def average(courses: Sequence[Course], done: int) -> None:
         course.heads[done] = head
 
 
-def through(
-    courses: Sequence[Course], progress: Callable[[Window], None] | None = None, every: int = 0
-) -> list[Window]:  # fmt: skip
+def through(courses: Sequence[Course], progress: Callable[[Window], None] | None = None, every: int = 0) -> list[Window]:
     """All devices through their worlds, part after part; after each ``every`` samples, 0: never, their heads are averaged."""
     longest = max(len(course.world) for course in courses)
     found = list[Window]()
