@@ -14,7 +14,7 @@ from lies import LIES, Liar, fields_of
 from tinyfl.devices import connected
 from tinyfl.devices.connected import Device, Probe
 from tinyfl.errors import Dead
-from tinyfl.link.messages import DescribeReply
+from tinyfl.link.messages.about import DescribeReply
 from tinyfl.link.wire import SerialWire
 from tinyfl.system.loop import in_loop
 

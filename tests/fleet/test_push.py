@@ -26,7 +26,9 @@ from tinyfl.devices.push import Int8, Pushed, PushResult, Weights
 from tinyfl.errors import ConfigError, DoesNotFit, LinkError
 from tinyfl.int8.program import Program, TensorInfo
 from tinyfl.link.board import LinkedBoard, floats
-from tinyfl.link.messages import CommitReply, DescribeReply, PlanReply, StatusReply, WeightsReply
+from tinyfl.link.messages.about import DescribeReply
+from tinyfl.link.messages.models import CommitReply
+from tinyfl.link.messages.rounds import PlanReply, StatusReply, WeightsReply
 from tinyfl.link.wire import SerialWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine
@@ -213,7 +215,7 @@ def test_a_board_that_comes_late_is_waited_for(desk: Desk, pushing: Callable[...
 def devices_of(*boards: Double) -> list[Any]:
     from tinyfl.devices.connected import Device, Port
     from tinyfl.link.board import Description, _as
-    from tinyfl.link.messages import Describe  # noqa: F401  the field names are those of its reply
+    from tinyfl.link.messages.about import Describe  # noqa: F401  the field names are those of its reply
 
     described = [_as(Description, type("Reply", (), board.describe())) for board in boards]
     return [Device(Port(f"/dev/none{i}"), "free", "", each, 115_200) for i, each in enumerate(described)]

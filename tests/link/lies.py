@@ -5,6 +5,9 @@ The fields are those of tinyfl's own messages, so a new one is lied about as soo
 import struct
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 import cbor2
@@ -79,11 +82,16 @@ ILLEGAL = TAGGED | {"twice", "twice 1, then", "1,000 arrays", "text in pieces", 
 LONGEST: Lie = _with(b"\x5a\x00\x0f\x42\x40" + bytes(1_000_000))
 
 
-def replies() -> Iterator[type[Any]]:
-    """The replies of tinyfl's group."""
-    for kind in vars(messages).values():
-        if isinstance(kind, type) and issubclass(kind, Response) and kind.RESPONSE_TYPE == 0:
+def replies(room: ModuleType) -> Iterator[type[Any]]:
+    """The replies of a module of tinyfl's messages."""
+    for kind in vars(room).values():
+        if isinstance(kind, type) and issubclass(kind, Response) and kind.__module__ == room.__name__:
             yield kind
+
+
+def all_replies() -> Iterator[type[Any]]:
+    for room in iter_modules(messages.__path__):
+        yield from replies(import_module(f"{messages.__name__}.{room.name}"))
 
 
 def fields_of(kind: type[Any]) -> list[str]:

@@ -25,8 +25,8 @@ from smpclient.transport.serial import Cobs
 from tinyfl.algorithms import Inner
 from tinyfl.errors import Dead
 from tinyfl.fleets.emulation import emulate
-from tinyfl.link import messages
 from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
+from tinyfl.link.messages import rounds
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import Network, network
 from tinyfl.tasks.sine import Sine
@@ -227,19 +227,19 @@ def test_a_board_at_work_hears_everything(serve: Callable[..., Any]) -> None:
         base = hashlib.sha256(floats(theta)).digest()
         transport = board._transport
         endless = Round(0, 0, 0, Inner(samples=1 << 31, rate=0.0).to_bytes(), base, "sine")
-        await transport.send(bytes(messages.Train(sequence=250, **vars(endless))))
+        await transport.send(bytes(rounds.Train(sequence=250, **vars(endless))))
         done = []
         for _ in range(50):
             status = await board.status()
             assert status.state == BoardState.learning
             done.append(status.done)
         assert done == sorted(done) and done[-1] > done[0]
-        await board._wire.send(b"".join(framed(messages.StatusRead(sequence=100 + i)) for i in range(20)))
+        await board._wire.send(b"".join(framed(rounds.StatusRead(sequence=100 + i)) for i in range(20)))
         answers = [await transport.receive() for _ in range(20)]
         assert [answer[6] for answer in answers] == list(range(100, 120))
         aborted = await board.abort()
         assert (aborted.state, aborted.code) == (BoardState.failed, -6)
-        await transport.send(bytes(messages.StatusRead(sequence=251)))
+        await transport.send(bytes(rounds.StatusRead(sequence=251)))
         assert {(await transport.receive())[6] for _ in range(2)} == {250, 251}  # the round's own answer is not forgotten
         await board.close()
 

@@ -10,7 +10,7 @@ from smpclient.requests.os_management import EchoWrite, MCUMgrParametersRead
 from smpclient.transport.serial import Cobs
 
 from tinyfl.building import boards
-from tinyfl.link import messages
+from tinyfl.link.messages import about, classes, models, rounds
 
 VECTORS: list[dict[str, str]] = tomllib.loads((boards.data("firmware") / "vectors.toml").read_text())["exchange"]
 KINDS: dict[tuple[int, int, int], Any] = {
@@ -19,11 +19,11 @@ KINDS: dict[tuple[int, int, int], Any] = {
     **{
         (int(kind._OP), 65, int(kind._COMMAND_ID)): kind
         for kind in (
-            messages.Describe, messages.PlanWrite, messages.WeightsWrite, messages.WeightsRead, messages.Train,
-            messages.SamplesWrite, messages.EvaluateWrite, messages.InferWrite, messages.StatusRead, messages.Abort,
-            messages.Commit, messages.ProgramWrite, messages.PredictWrite, messages.PredictRead, messages.ClassesWrite,
-            messages.ClassesRead, messages.Enrol, messages.Classify, messages.Forget, messages.ClassesCommit,
-            messages.RatesRead, messages.RateWrite,
+            about.Describe, rounds.PlanWrite, rounds.WeightsWrite, rounds.WeightsRead, rounds.Train,
+            rounds.SamplesWrite, rounds.EvaluateWrite, models.InferWrite, rounds.StatusRead, rounds.Abort,
+            models.Commit, models.ProgramWrite, models.PredictWrite, models.PredictRead, classes.ClassesWrite,
+            classes.ClassesRead, classes.Enrol, classes.Classify, classes.Forget, classes.ClassesCommit,
+            about.RatesRead, about.RateWrite,
         )
     },
 }  # fmt: skip

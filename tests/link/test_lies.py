@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from double import Double
-from lies import ILLEGAL, LIES, LONGEST, Liar, fields_of, replies
+from lies import ILLEGAL, LIES, LONGEST, Liar, all_replies, fields_of, replies
 
 from tinyfl.algorithms import Inner, State
 from tinyfl.config import resolve
@@ -23,6 +23,10 @@ from tinyfl.flower.rounds import Federation, Outcome
 from tinyfl.link import messages, sensing
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.classes import Classes, ClassSet
+from tinyfl.link.messages import about, models, rounds
+from tinyfl.link.messages import classes as classes_messages
+from tinyfl.link.messages import online as online_messages
+from tinyfl.link.messages import sensing as sensing_messages
 from tinyfl.link.online import OnlineBoard, OnlineRecord
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
@@ -37,8 +41,8 @@ THETA = NETWORK.initial_weights(5)
 INNER = Inner(samples=3, rate=0.02)
 
 IN_A_ROUND = (
-    messages.DescribeReply, messages.PlanReply, messages.WeightsReply, messages.WeightsBlock, messages.TrainReply,
-    messages.SamplesReply, messages.StatusReply, messages.AbortReply,
+    about.DescribeReply, rounds.PlanReply, rounds.WeightsReply, rounds.WeightsBlock, rounds.TrainReply,
+    rounds.SamplesReply, rounds.StatusReply, rounds.AbortReply,
 )  # fmt: skip
 ROUNDS = [(kind, field) for kind in IN_A_ROUND for field in fields_of(kind)]
 
@@ -80,14 +84,14 @@ async def classes(board: LinkedBoard) -> object:
 
 async def rates(board: LinkedBoard) -> object:
     """The rates of a board's link, and a change to the one that it has."""
-    known = await board.request(messages.RatesRead(sequence=board.next()), 60.0)
-    return known, await board.request(messages.RateWrite(sequence=board.next(), baud=known.baud), 60.0)
+    known = await board.request(about.RatesRead(sequence=board.next()), 60.0)
+    return known, await board.request(about.RateWrite(sequence=board.next(), baud=known.baud), 60.0)
 
 
 async def sense(board: LinkedBoard) -> object:
     """A sample of the board's source, the rest of its bytes, and what its network makes of another."""
     taken = await sensing.sample(board, "sine", 1, 60.0)
-    rest = await board.read(messages.SenseRead, b"", 8, 60.0)
+    rest = await board.read(sensing_messages.SenseRead, b"", 8, 60.0)
     return taken, rest, await sensing.measure(board, "sine", 60.0)
 
 
@@ -106,28 +110,23 @@ async def online(board: LinkedBoard) -> object:
 
 
 CALLS: dict[Any, Callable[[LinkedBoard], Awaitable[object]]] = {
-    messages.EvaluateReply: evaluate, messages.InferReply: infer, messages.CommitReply: commit,
-    messages.ProgramReply: predict, messages.PredictReply: predict, messages.PredictBlock: predict,
-    messages.ClassesReply: classes, messages.ClassesList: classes, messages.EnrolReply: classes,
-    messages.ClassifyReply: classes, messages.ForgetReply: classes, messages.ClassesCommitReply: classes,
-    messages.RatesReply: rates, messages.RateReply: rates, messages.SenseReply: sense, messages.SenseBlock: sense,
-    messages.OnlineReply: online, messages.OnlineState: online, messages.SampleReply: online, messages.LabelReply: online,
-    messages.ForgetOutputReply: online, messages.LearntReply: online, messages.LearntBlock: online,
-    messages.OnlineCommitReply: online, messages.RollBackReply: online, messages.HeadReply: online,
-    messages.HeadBlock: online, messages.ListenReply: online,
+    rounds.EvaluateReply: evaluate, models.InferReply: infer, models.CommitReply: commit,
+    models.ProgramReply: predict, models.PredictReply: predict, models.PredictBlock: predict,
+    about.RatesReply: rates, about.RateReply: rates, **dict.fromkeys(replies(sensing_messages), sense),
+    **dict.fromkeys(replies(classes_messages), classes), **dict.fromkeys(replies(online_messages), online),
 }  # fmt: skip
 
 
 def test_every_reply_is_lied_about() -> None:
-    assert {*IN_A_ROUND, *CALLS} == set(replies())
+    assert {*IN_A_ROUND, *CALLS} == set(all_replies())
 
 
 def liar(number: int, kind: Any, field: str, lie: Any) -> Liar:
     """A board that comes to tell its lie: it has no source of its own for lies about samples, and learns for those about an
     abort."""
-    sources = () if kind is messages.SamplesReply else ("sine",)
+    sources = () if kind is rounds.SamplesReply else ("sine",)
     board = Liar(number.to_bytes(2), kind, field, lie, sources=sources)
-    board.state = 3 if kind is messages.AbortReply else 0
+    board.state = 3 if kind is rounds.AbortReply else 0
     return board
 
 
@@ -159,7 +158,7 @@ def test_a_lie_costs_the_board_its_round_and_nobody_else(kind: Any, field: str) 
 
 
 def test_an_answer_of_a_million_bytes_is_none() -> None:
-    reasons, _ = play([Double(b"A"), liar(1, messages.DescribeReply, "firmware", LONGEST), Double(b"Z")])
+    reasons, _ = play([Double(b"A"), liar(1, about.DescribeReply, "firmware", LONGEST), Double(b"Z")])
     assert reasons == ("", "dead", "")
 
 
@@ -184,7 +183,7 @@ def test_a_lie_outside_a_round_is_an_error_of_the_link(kind: Any) -> None:
 
 @pytest.mark.parametrize("lie", ["inf", "-inf", "nan", "1e300"])
 def test_a_loss_that_is_no_figure_is_left_out_and_said(lie: str) -> None:
-    boards = [Double(b"A"), liar(1, messages.TrainReply, "loss", LIES[lie]), Double(b"Z")]
+    boards = [Double(b"A"), liar(1, rounds.TrainReply, "loss", LIES[lie]), Double(b"Z")]
     events: list[Event] = []
     cohort = np.arange(3, dtype=np.uint32)
     with LinkFleet([MachineWire(board).open for board in boards], TASK, NETWORK, on_event=events.append) as fleet:
@@ -217,7 +216,7 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("nodes", ["1", "3", "devices"])
 def test_a_run_with_a_loss_that_is_no_figure_has_the_figures_of_the_others(tmp_path: Path, nodes: str) -> None:
-    lied = run(tmp_path / "lied", [Double(b"A"), liar(1, messages.TrainReply, "loss", LIES["inf"]), Double(b"Z")], nodes)
+    lied = run(tmp_path / "lied", [Double(b"A"), liar(1, rounds.TrainReply, "loss", LIES["inf"]), Double(b"Z")], nodes)
     honest = run(tmp_path / "honest", [], nodes)
     assert lied.state.theta.tobytes() == honest.state.theta.tobytes()
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "lied/metrics.jsonl"))
@@ -232,7 +231,7 @@ def test_boards_that_are_all_too_small_end_a_run_at_once_with_the_code_of_that(t
 
 
 def test_one_board_that_says_it_is_too_small_ends_nothing(tmp_path: Path) -> None:
-    boards = [Double(b"A"), liar(1, messages.DescribeReply, "arena", LIES["0"]), Double(b"Z")]
+    boards = [Double(b"A"), liar(1, about.DescribeReply, "arena", LIES["0"]), Double(b"Z")]
     assert run(tmp_path / "run", boards).left_out == {"too-small": 3}
 
 
@@ -243,7 +242,7 @@ def test_a_defect_of_tinyfl_costs_only_the_board_that_shows_it(
 
     def answer(request: Any, data: bytes) -> Any:
         reply: Any = real(request, data)
-        if isinstance(reply, messages.TrainReply) and not failed:
+        if isinstance(reply, rounds.TrainReply) and not failed:
             failed.append(reply)
             raise ZeroDivisionError("\x1b[31mred\n" * 100)
         return reply

@@ -18,8 +18,8 @@ from smpclient.transport.serial import Cobs
 
 from tinyfl.algorithms import Inner
 from tinyfl.building import boards
-from tinyfl.link import messages
 from tinyfl.link.board import LinkedBoard, Round, floats
+from tinyfl.link.messages import rounds
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine
@@ -102,7 +102,7 @@ def learning(firmware: Callable[[str], Path]) -> Callable[[bool], Line]:
         machine = Machine(firmware("microbit-v2"), boards.load("microbit-v2"), 1)
         asyncio.run(prepare(machine))
         line = Line(machine, interrupts)
-        line.send(framed(messages.Train(sequence=250, **vars(endless))))
+        line.send(framed(rounds.Train(sequence=250, **vars(endless))))
         line.run(1_000_000)
         assert not line.overrun() and not line.heard()
         return line
@@ -111,7 +111,7 @@ def learning(firmware: Callable[[str], Path]) -> Callable[[bool], Line]:
 
 
 def statuses() -> bytes:
-    return b"".join(framed(messages.StatusRead(sequence=i)) for i in range(STATUSES))
+    return b"".join(framed(rounds.StatusRead(sequence=i)) for i in range(STATUSES))
 
 
 def test_a_core_at_work_loses_no_byte_at_a_million_baud(learning: Callable[[bool], Line]) -> None:
@@ -125,7 +125,7 @@ def test_a_core_at_work_loses_no_byte_at_a_million_baud(learning: Callable[[bool
     assert [answer[6] for answer in line.heard()] == [*range(STATUSES)]
     done = [messages_of(answer)["done"] for answer in line.heard()]
     assert done == sorted(done)
-    line.send(framed(messages.Abort(sequence=STATUSES)))
+    line.send(framed(rounds.Abort(sequence=STATUSES)))
     for _ in range(20):
         line.run(100_000)
     assert [answer[6] for answer in line.heard()][STATUSES:] == [STATUSES, 250]
@@ -134,7 +134,7 @@ def test_a_core_at_work_loses_no_byte_at_a_million_baud(learning: Callable[[bool
 
 def test_full_frames_are_read_as_they_come_at_a_million_baud(learning: Callable[[bool], Line]) -> None:
     line = learning(True)
-    line.send(framed(messages.Abort(sequence=0)))
+    line.send(framed(rounds.Abort(sequence=0)))
     line.run(1_000_000)
     for i in range(3):
         line.send(framed(EchoWrite(sequence=10 + i, d="x" * 1000)))
@@ -145,11 +145,11 @@ def test_full_frames_are_read_as_they_come_at_a_million_baud(learning: Callable[
 
 def test_a_window_of_blocks_is_taken_as_it_comes_at_a_million_baud(learning: Callable[[bool], Line]) -> None:
     line, data = learning(True), floats(THETA + 1)
-    line.send(framed(messages.Abort(sequence=0)))
+    line.send(framed(rounds.Abort(sequence=0)))
     line.run(1_000_000)
     announced = {"len": len(data), "sha": hashlib.sha256(data).digest()}
     blocks = [
-        messages.WeightsWrite(sequence=10 + i, off=900 * i, data=data[900 * i : 900 * (i + 1)], **(announced if i == 0 else {}))
+        rounds.WeightsWrite(sequence=10 + i, off=900 * i, data=data[900 * i : 900 * (i + 1)], **(announced if i == 0 else {}))
         for i in range(4)
     ]
     line.send(b"".join(map(framed, blocks)))

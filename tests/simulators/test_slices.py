@@ -20,7 +20,7 @@ from tinyfl.building import boards
 from tinyfl.errors import Dead, Late, LinkError
 from tinyfl.fleets.linked import LinkFleet
 from tinyfl.link.board import ABORTED, WORK_SECONDS, BoardState, LinkedBoard, Round, floats
-from tinyfl.link.messages import PlanWrite, WeightsWrite
+from tinyfl.link.messages.rounds import PlanWrite, WeightsWrite
 from tinyfl.link.wire import MachineWire, SerialWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine

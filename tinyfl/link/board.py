@@ -28,7 +28,8 @@ from tinyfl.errors.words import plain
 from tinyfl.link import messages, transfers
 from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
-from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal
+from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal, about, models, rounds
+from tinyfl.link.messages.sensing import SensorRecord
 from tinyfl.link.rates import Rate
 from tinyfl.link.sensing import Sensor, raise_fault
 from tinyfl.link.transfers import Step, Window, nothing
@@ -209,7 +210,7 @@ class LinkedBoard:
         Raises Dead without an answer, Refused for a board of another protocol or core.
         """
         try:
-            reply = await self.request(messages.Describe(sequence=self.next()), within)
+            reply = await self.request(about.Describe(sequence=self.next()), within)
         except Late as error:
             raise Dead(f"nothing answers within {within:g} s. {CHECK_LINK}") from error
         self.description = described = _as(Description, reply)
@@ -229,7 +230,7 @@ class LinkedBoard:
 
     async def put_plan(self, plan: bytes, within: float = WORK_SECONDS) -> None:
         """Sends the network's plan (tinyfl.networks.plan), which discards the board's weights."""
-        await self.put(messages.PlanWrite, plan, within)
+        await self.put(rounds.PlanWrite, plan, within)
 
     async def put_weights(self, theta: F32, within: float = WORK_SECONDS, held: bool = False) -> None:
         """Sends weights (parameters,), which stay in RAM; ``held``: also while the board learns. Raises Numeric if the guard
@@ -242,7 +243,7 @@ class LinkedBoard:
         form: dict[str, Any] = {} if weights.codec == FP32 else {"codec": weights.codec.kind.value}
         if weights.onto is not None:
             form["onto"] = weights.onto
-        await self.put(messages.WeightsWrite, weights.data, within, flight=self._window(on_last), **form)
+        await self.put(rounds.WeightsWrite, weights.data, within, flight=self._window(on_last), **form)
 
     async def train(self, round: Round, within: float = WORK_SECONDS) -> Status:
         """Starts a round and, with a source on the board, waits for its end.
@@ -250,7 +251,7 @@ class LinkedBoard:
         Raises Stale if the board has other weights than ``base``, Numeric if the guard ended the round.
         """
         values = {field.name: getattr(round, field.name) for field in fields(Round)}
-        status = _as(Status, await self.request(messages.Train(sequence=self.next(), **values), within))
+        status = _as(Status, await self.request(rounds.Train(sequence=self.next(), **values), within))
         return _succeeded(status, round.source)
 
     async def feed(self, samples: F32, within: float = WORK_SECONDS) -> Status:
@@ -259,7 +260,7 @@ class LinkedBoard:
         Raises Numeric if the guard ended the round.
         """
         try:
-            await self.blocks(messages.SamplesWrite, floats(samples), within)
+            await self.blocks(rounds.SamplesWrite, floats(samples), within)
         except Refused:
             _succeeded(await self.status())
             raise
@@ -283,22 +284,22 @@ class LinkedBoard:
         if not status.weights:
             raise Stale("the board has no weights. Put a plan and weights, and train.")
         async with limit(within):
-            data = await self._read(messages.WeightsRead, self._window(on_last), size=size)
+            data = await self._read(rounds.WeightsRead, self._window(on_last), size=size)
         if sha256(data).digest() != status.weights:
             raise Corrupt(f"the {len(data)} bytes of weights received do not have the hash reported by the board.")
         return data
 
     async def status(self) -> Status:
         """Requests the board's status."""
-        return _as(Status, await self.request(messages.StatusRead(sequence=self.next()), ANSWER_SECONDS))
+        return _as(Status, await self.request(rounds.StatusRead(sequence=self.next()), ANSWER_SECONDS))
 
     async def evaluate(self, samples: F32, within: float = WORK_SECONDS) -> Evaluated:
         """Measures the board's weights on ``samples`` (any, inputs + outputs), x then y in each row."""
-        return _as(Evaluated, await self.blocks(messages.EvaluateWrite, floats(samples), within))
+        return _as(Evaluated, await self.blocks(rounds.EvaluateWrite, floats(samples), within))
 
     async def infer(self, x: F32, within: float = WORK_SECONDS) -> F32:
         """The network's output (outputs,) for ``x`` (inputs,)."""
-        reply = await self.blocks(messages.InferWrite, floats(x), within)
+        reply = await self.blocks(models.InferWrite, floats(x), within)
         if not reply.data:
             raise Refused(f"{x.size} inputs are not one sample of the board's network. Give exactly one x.")
         if len(reply.data) % 4:
@@ -307,23 +308,23 @@ class LinkedBoard:
 
     async def put_program(self, program: bytes, within: float = WORK_SECONDS) -> None:
         """Writes an int8 program (``tinyfl.int8.native.Program.content``) to its flash slot, unless it is there already."""
-        await self.put(messages.ProgramWrite, program, within, within)
+        await self.put(models.ProgramWrite, program, within, within)
 
     async def predict(self, x: bytes, within: float = WORK_SECONDS) -> bytes:
         """The raw output of the board's program for the raw input ``x``."""
-        reply = await self.blocks(messages.PredictWrite, x, within)
+        reply = await self.blocks(models.PredictWrite, x, within)
         if reply.len is None or reply.data is None:
             raise Refused(f"{len(x):,} bytes are not the complete input of the board's program. Give exactly one input.")
         async with limit(within):
-            return await self._read(messages.PredictRead, self._window(), reply.data, reply.len)
+            return await self._read(models.PredictRead, self._window(), reply.data, reply.len)
 
     async def abort(self) -> Status:
         """Aborts the current round."""
-        return _as(Status, await self.request(messages.Abort(sequence=self.next()), ANSWER_SECONDS))
+        return _as(Status, await self.request(rounds.Abort(sequence=self.next()), ANSWER_SECONDS))
 
     async def commit(self, sha: bytes, within: float = WORK_SECONDS) -> int:
         """Writes plan and weights, whose SHA-256 must be ``sha``, to a flash slot; returns the slot."""
-        return (await self.request(messages.Commit(sequence=self.next(), sha=sha), within)).slot
+        return (await self.request(models.Commit(sequence=self.next(), sha=sha), within)).slot
 
     async def echo(self, text: str) -> str:
         """Returns ``text`` as echoed by the board."""
@@ -461,7 +462,7 @@ def _as(cls: type[T], reply: Any) -> T:
 
 def _printable(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(Sensor.of(each) if isinstance(each, messages.SensorRecord) else plain(each) for each in value)
+        return tuple(Sensor.of(each) if isinstance(each, SensorRecord) else plain(each) for each in value)
     return plain(value) if isinstance(value, str) else value
 
 

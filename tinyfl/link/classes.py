@@ -10,8 +10,8 @@ import numpy as np
 from tinyfl.core import F32
 from tinyfl.errors import Corrupt, Refused
 from tinyfl.errors.words import plain
-from tinyfl.link import messages
 from tinyfl.link.board import ANSWER_SECONDS, WORK_SECONDS, LinkedBoard, floats
+from tinyfl.link.messages import classes as messages
 
 Stage = Literal["learner", "program"]
 STAGES: tuple[Stage, ...] = ("learner", "program")

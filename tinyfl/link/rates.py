@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tinyfl.errors import LinkError, Refused
-from tinyfl.link import messages
+from tinyfl.link.messages import about as messages
 
 if TYPE_CHECKING:
     from tinyfl.link.board import LinkedBoard

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tinyfl.core import F32
 from tinyfl.errors import Corrupt, Refused, SensorFault
 from tinyfl.errors.words import plain
-from tinyfl.link import messages
+from tinyfl.link.messages import sensing as messages
 
 if TYPE_CHECKING:
     from tinyfl.link.board import LinkedBoard
