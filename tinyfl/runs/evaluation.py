@@ -174,10 +174,11 @@ def best_rate(
     engine: Engine,
     adaptation: Adaptation = plain_adaptation,
     rates: Sequence[float] | None = None,
+    count: int = VALIDATION_EPISODES,
 ) -> Tried | None:
-    """The best of ``rates`` (None: RATES) for ``theta`` on validation devices after LEADING_STEPS: by accuracy for
+    """The best of ``rates`` (None: RATES) for ``theta`` on ``count`` validation devices after LEADING_STEPS: by accuracy for
     classification, else by loss; the lower rate on a tie. None if every rate diverges."""
-    episodes = task.episodes("validation", VALIDATION_EPISODES, shots)
+    episodes = task.episodes("validation", count, shots)
     if network.embeds:
         found = adapted(network, theta, episodes.support, episodes.query, (0,), b"", engine=engine)
         return Tried(0.0, *(float(each.mean(dtype=np.float64)) for each in (found.loss, found.accuracy)))
@@ -228,12 +229,13 @@ def choose_rate(
     clip: float,
     engine: Engine,
     adaptation: Adaptation = plain_adaptation,
+    count: int = VALIDATION_EPISODES,
 ) -> float:
     """The best rate of RATES for ``theta`` (best_rate).
 
     Raises TrainingError if every rate diverges.
     """
-    found = best_rate(task, network, theta, mode, shots, clip, engine, adaptation)
+    found = best_rate(task, network, theta, mode, shots, clip, engine, adaptation, count=count)
     return demanded(found, task.standardisation, "the validation devices").rate
 
 

@@ -18,7 +18,7 @@ from tinyfl.networks import Network
 from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.own import own_code
-from tinyfl.runs.evaluation import choose_rate, measure, modes_of
+from tinyfl.runs.evaluation import VALIDATION_EPISODES, choose_rate, measure, modes_of
 from tinyfl.runs.learner import Learner, algorithm_of, fitted
 from tinyfl.simulators.native import NativeFleet
 from tinyfl.studies.file import Point, Study, rounds_for
@@ -29,7 +29,7 @@ Code = Mapping[str, tuple[str, ...]]
 TRIAL_SECONDS = 0.2
 """How long the trial of a line's rounds lasts."""
 
-TRIAL_TASKS = 64
+TRIAL_TASKS = 16
 """Episodes of the trial of its evaluation."""
 
 
@@ -185,10 +185,10 @@ def _evaluation_seconds(config: Config, learner: Learner, engine: Engine) -> flo
     searches, measures = list[float](), list[float]()
     for shots in config.shots:
         began = time.monotonic()
-        rate = config.adapt_lr or choose_rate(task, network, theta, "batch", shots, config.clip, engine)
+        rate = config.adapt_lr or choose_rate(task, network, theta, "batch", shots, config.clip, engine, count=TRIAL_TASKS)
         chosen = time.monotonic()
         measure(task, network, theta, shots=(shots,), tasks=tasks, adapt_lr=rate, clip=config.clip, engine=engine)
-        searches.append(chosen - began)
+        searches.append((chosen - began) * VALIDATION_EPISODES / TRIAL_TASKS)
         measures.append((time.monotonic() - chosen) * config.tasks / tasks)
     course = config.rounds // config.evaluate_every if config.evaluate_every else 0
     return course * searches[0] + 2 * (len(modes_of(network)) * sum(searches) + sum(measures))
