@@ -61,7 +61,8 @@ def written(net: Network, inner: Inner, board: boards.Board, elf: Path, held: bo
 async def learn(machine: Any, net: Network, inner: Inner, held: bool) -> int:
     """Sends plan and weights, has the board learn from three fed samples in each of two rounds, and returns the stack it has
     used."""
-    from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
+    from tinyfl.link.board import LinkedBoard, Round, floats
+    from tinyfl.link.status import BoardState
     from tinyfl.link.wire import MachineWire
 
     board = await LinkedBoard.connect(MachineWire(machine).open)

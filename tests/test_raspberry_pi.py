@@ -26,7 +26,8 @@ from tinyfl.errors import ConfigError, InstallError
 from tinyfl.flash.ways import demand_method
 from tinyfl.fleets import emulation
 from tinyfl.fleets.assembly import Training, assembled
-from tinyfl.link.board import Description, LinkedBoard
+from tinyfl.link.board import LinkedBoard
+from tinyfl.link.status import Description
 from tinyfl.link.wire import Opener, SerialWire
 from tinyfl.networks import network
 from tinyfl.simulators import qemu

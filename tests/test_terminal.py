@@ -29,7 +29,7 @@ from tinyfl.doctor import Check
 from tinyfl.errors import RunError
 from tinyfl.flash.run import FlashResult as Flashed
 from tinyfl.fleet import Event
-from tinyfl.link.board import Description, Status
+from tinyfl.link.status import Description, Status
 from tinyfl.runs.adaptation import Initialisation
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b2J\u202eexe.\r[bold]b[/bold][/x]:smile: end"

@@ -20,7 +20,7 @@ from tinyfl.devices.connected import Device
 from tinyfl.devices.inventory import Saved, Selection
 from tinyfl.devices.ports import Port
 from tinyfl.errors import ConfigError
-from tinyfl.link.board import Description
+from tinyfl.link.status import Description
 
 OWN = """# My boards.
 note = "mine"

@@ -214,10 +214,10 @@ def test_a_board_that_comes_late_is_waited_for(desk: Desk, pushing: Callable[...
 
 def devices_of(*boards: Double) -> list[Any]:
     from tinyfl.devices.connected import Device, Port
-    from tinyfl.link.board import Description, _as
     from tinyfl.link.messages.about import Describe  # noqa: F401  the field names are those of its reply
+    from tinyfl.link.status import Description, said
 
-    described = [_as(Description, type("Reply", (), board.describe())) for board in boards]
+    described = [said(Description, type("Reply", (), board.describe())) for board in boards]
     return [Device(Port(f"/dev/none{i}"), "free", "", each, 115_200) for i, each in enumerate(described)]
 
 

@@ -13,7 +13,8 @@ from double import Double
 
 from tinyfl.algorithms import Inner
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
-from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
+from tinyfl.link.board import LinkedBoard, Round, floats
+from tinyfl.link.status import BoardState
 from tinyfl.link.wire import MachineWire, Wire
 from tinyfl.networks import Network, network
 from tinyfl.simulators.native import NativeFleet

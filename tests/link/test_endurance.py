@@ -25,8 +25,9 @@ from smpclient.transport.serial import Cobs
 from tinyfl.algorithms import Inner
 from tinyfl.errors import Dead
 from tinyfl.fleets.emulation import emulate
-from tinyfl.link.board import BoardState, LinkedBoard, Round, floats
+from tinyfl.link.board import LinkedBoard, Round, floats
 from tinyfl.link.messages import rounds
+from tinyfl.link.status import BoardState
 from tinyfl.link.wire import SerialWire, Wire
 from tinyfl.networks import Network, network
 from tinyfl.tasks.sine import Sine

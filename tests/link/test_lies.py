@@ -260,7 +260,7 @@ def test_monitor_says_a_loss_that_is_no_figure_as_null() -> None:
     from dataclasses import replace
 
     from tinyfl.devices.monitor import Line
-    from tinyfl.link.board import Status
+    from tinyfl.link.status import Status
 
     status = Status(4, 0, b"", 3, float("nan"), 0, b"", 0, 0)
     for loss in (float("nan"), float("inf")):

@@ -14,7 +14,8 @@ from tinyfl.algorithms import ALL, Inner, Phase
 from tinyfl.errors import Refused
 from tinyfl.fleet import Context, Event
 from tinyfl.fleets.linked import LinkFleet
-from tinyfl.link.board import BoardState, LinkedBoard
+from tinyfl.link.board import LinkedBoard
+from tinyfl.link.status import BoardState
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import network
 from tinyfl.simulators.native import NativeFleet

@@ -19,7 +19,7 @@ from tinyfl.devices.ports import port
 from tinyfl.devices.record import Recorder, record
 from tinyfl.errors import ConfigError, DataError, Refused, SensorFault
 from tinyfl.fleets import emulation
-from tinyfl.link.board import BoardState
+from tinyfl.link.status import BoardState
 from tinyfl.networks import Network, network
 from tinyfl.networks.layers import Activation, Loss
 from tinyfl.sensors.source import HostSource, images

@@ -12,7 +12,8 @@ from probe import need
 
 from tinyfl.building import boards
 from tinyfl.errors import Dead
-from tinyfl.link.board import BoardState, LinkedBoard, floats
+from tinyfl.link.board import LinkedBoard, floats
+from tinyfl.link.status import BoardState
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 

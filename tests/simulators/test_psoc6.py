@@ -581,7 +581,8 @@ def talk(machine: Any, work: Callable[[Any], Any]) -> Any:
 
 def test_a_cut_at_every_row_and_sector_leaves_the_old_model_or_the_new(firmware: Callable[[str], Path]) -> None:
     from tinyfl.errors import Dead
-    from tinyfl.link.board import BoardState, LinkedBoard, floats
+    from tinyfl.link.board import LinkedBoard, floats
+    from tinyfl.link.status import BoardState
     from tinyfl.networks import Activation, Loss, network
 
     net = network("mlp-16-12", (1,), 1, Loss.mean_squared_error, Activation.relu)

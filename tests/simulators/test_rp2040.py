@@ -22,7 +22,8 @@ from rounds import demand_the_native_theta
 from tinyfl.building import boards
 from tinyfl.building.build import build
 from tinyfl.errors import Dead
-from tinyfl.link.board import BoardState, LinkedBoard, floats
+from tinyfl.link.board import LinkedBoard, floats
+from tinyfl.link.status import BoardState
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 from tinyfl.simulators import BoardFault

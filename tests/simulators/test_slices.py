@@ -19,8 +19,9 @@ from tinyfl.algorithms import Inner
 from tinyfl.building import boards
 from tinyfl.errors import Dead, Late, LinkError
 from tinyfl.fleets.linked import LinkFleet
-from tinyfl.link.board import ABORTED, WORK_SECONDS, BoardState, LinkedBoard, Round, floats
+from tinyfl.link.board import ABORTED, WORK_SECONDS, LinkedBoard, Round, floats
 from tinyfl.link.messages.rounds import PlanWrite, WeightsWrite
+from tinyfl.link.status import BoardState
 from tinyfl.link.wire import MachineWire, SerialWire
 from tinyfl.networks import network
 from tinyfl.tasks.sine import Sine

@@ -27,8 +27,9 @@ from tinyfl.devices.ports import (  # fmt: skip
 )
 from tinyfl.errors import LinkError
 from tinyfl.errors.words import MAX_USB_CHARS, plain, serial_number
-from tinyfl.link.board import Description, LinkedBoard
+from tinyfl.link.board import LinkedBoard
 from tinyfl.link.defects import confined
+from tinyfl.link.status import Description
 from tinyfl.link.wire import wire_kind
 from tinyfl.system.loop import in_loop
 

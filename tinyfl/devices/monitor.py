@@ -16,9 +16,10 @@ from tinyfl.devices import inventory
 from tinyfl.devices.connected import ASK_SECONDS, Device, connect, explained, look, reach
 from tinyfl.devices.ports import Port, open_ports, port, serial_ports, where
 from tinyfl.errors import ConfigError, Dead, LinkError, Refused, SensorFault
-from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, Status
+from tinyfl.link.board import WORK_SECONDS, LinkedBoard
 from tinyfl.link.online import OnlineBoard, Watched
 from tinyfl.link.sensing import measure, readings, sensor_of
+from tinyfl.link.status import BoardState, Description, Status
 from tinyfl.system.addresses import real_port
 from tinyfl.system.loop import in_loop
 

@@ -20,8 +20,9 @@ from tinyfl.devices.ports import Port, follow, named, port, serial_ports
 from tinyfl.errors import ConfigError, Corrupt, DoesNotFit, LinkError, Refused
 from tinyfl.int8.on_board import SLOWEST, demand_room, put_program
 from tinyfl.link import WEIGHTS_HEADER
-from tinyfl.link.board import WORK_SECONDS, BoardState, Description, LinkedBoard, floats
+from tinyfl.link.board import WORK_SECONDS, LinkedBoard, floats
 from tinyfl.link.defects import confined
+from tinyfl.link.status import BoardState, Description
 from tinyfl.system.loop import in_loop
 
 if TYPE_CHECKING:

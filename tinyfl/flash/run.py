@@ -22,7 +22,7 @@ from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.fleets import emulation
 from tinyfl.link import SINE
-from tinyfl.link.board import Description
+from tinyfl.link.status import Description
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.loop import in_loop
 

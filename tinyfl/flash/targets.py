@@ -6,7 +6,7 @@ from tinyfl.building import boards
 from tinyfl.building.boards import Board
 from tinyfl.devices.connected import Device
 from tinyfl.devices.ports import Port, Spot
-from tinyfl.link.board import Description
+from tinyfl.link.status import Description
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tinyfl.devices.ports import Port, follow, named, trouble, where
 from tinyfl.errors import FlashError, LinkError, Refused
 from tinyfl.errors.words import shell
 from tinyfl.flash.targets import Target
-from tinyfl.link.board import Description
+from tinyfl.link.status import Description
 
 BACK_SECONDS = 20.0
 """Timeout for a board's return and its answer."""

@@ -27,9 +27,10 @@ from tinyfl.errors.words import plain
 from tinyfl.fleet import ALONE, BOARD_CURE, Carried, Context, Event, Phis, summed, summed_parts
 from tinyfl.fleets.sensing import demand_sensor, word_on
 from tinyfl.link import SINE
-from tinyfl.link.board import BoardState, Description, LinkedBoard, Round, Status, floats, limit
+from tinyfl.link.board import LinkedBoard, Round, floats, limit
 from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
+from tinyfl.link.status import BoardState, Description, Status
 from tinyfl.link.transfers import Step
 from tinyfl.link.turns import Turns, turn
 from tinyfl.link.wire import Opener

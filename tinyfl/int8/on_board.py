@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from tinyfl.errors import Corrupt, DoesNotFit
 from tinyfl.int8.native import Program, quantized
 from tinyfl.link import PROGRAM_HEADER
-from tinyfl.link.board import WORK_SECONDS, Description, LinkedBoard
+from tinyfl.link.board import WORK_SECONDS, LinkedBoard
+from tinyfl.link.status import Description
 from tinyfl.link.wire import Opener
 from tinyfl.system.loop import in_loop
 

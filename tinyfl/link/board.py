@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from hashlib import sha256
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 from smp.message import WriteRequest
@@ -24,14 +23,13 @@ from tinyfl.codecs import FP32
 from tinyfl.codecs.down import Encoded
 from tinyfl.core import F32, Code
 from tinyfl.errors import Corrupt, Dead, Late, LinkError, Numeric, Refused, Stale
-from tinyfl.errors.words import plain
 from tinyfl.link import messages, transfers
 from tinyfl.link.defects import confined
 from tinyfl.link.line import Line
 from tinyfl.link.messages import CORE, PROTOCOL, REFUSED, Refusal, about, models, rounds
-from tinyfl.link.messages.sensing import SensorRecord
 from tinyfl.link.rates import Rate
-from tinyfl.link.sensing import Sensor, raise_fault
+from tinyfl.link.sensing import raise_fault
+from tinyfl.link.status import BoardState, Description, Evaluated, Status, said
 from tinyfl.link.transfers import Step, Window, nothing
 from tinyfl.link.wire import FIRST_PATIENCE, Opener, Overtaken, Silent, Wire, WireTransport
 
@@ -53,58 +51,6 @@ MAX_WINDOW = 16
 """Maximum number of requests on their way to a board, whatever it declares."""
 
 
-class BoardState(IntEnum):
-    """The state of a board."""
-
-    empty = 0
-    planned = 1
-    ready = 2
-    learning = 3
-    learnt = 4
-    failed = 5
-
-
-@dataclass(frozen=True)
-class Description:
-    """A board's description of itself, its texts safe to print: sizes in bytes, clock in Hz, hashes SHA-256 or empty;
-    ``store`` is the size of the slot for a program, and ``inference`` the hash of the program in it; ``areas`` is the size of
-    each of the two areas that keep classes (0: none), ``classes`` what can give the embedding of class means, ``online`` what
-    a head that learns online can be over, ``down`` how weights may be encoded, and ``sensors`` what those among its
-    ``sources`` declare."""
-
-    protocol: int
-    firmware: str
-    core: int
-    board: str
-    id: bytes
-    clock: int
-    arena: int
-    buffer: int
-    window: int
-    slot: int
-    layers: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    inner: tuple[str, ...]
-    sources: tuple[str, ...]
-    plan: bytes
-    model: bytes
-    store: int
-    inference: bytes
-    areas: int = 0
-    classes: tuple[str, ...] = ()
-    online: tuple[str, ...] = ()
-    down: tuple[str, ...] = ()
-    sensors: tuple[Sensor, ...] = ()
-
-    def demand_store(self, kept: str) -> None:
-        """Raises Refused if the board has no store for what is ``kept``, such as "classes: they last"."""
-        if not self.areas:
-            raise Refused(
-                f"board {self.id.hex()} ({self.board}) has no room in flash to keep {kept} until it loses power. "
-                "docs/firmware.md (Memory) lists the boards that have."
-            )
-
-
 @dataclass(frozen=True)
 class Round:
     """A request for a round. ``inner`` is the record of its inner loop (tinyfl.algorithms.Inner), ``base`` the SHA-256 of the
@@ -119,40 +65,6 @@ class Round:
     source: str = ""
     run: int = 0
     saved: int = 0
-
-
-@dataclass(frozen=True)
-class Status:
-    """A board's status: its BoardState; ``round`` and ``base`` of its last round, the samples ``done``, their mean ``loss``
-    and, after a failure, the core's ``code``; the SHA-256 of its ``weights``, or of the round's update, empty if unusable; the
-    round, counted from 1, of what it had ``kept`` when the last one began (0: nothing); the maximum ``stack`` used, in bytes
-    (0: unknown); how many samples of the last round's source came ``late``; and of what learns online the alarms of its drift
-    monitor, ``drifts``, and the number of a sample whose label is ``wanted`` (0: none)."""
-
-    state: int
-    round: int
-    base: bytes
-    done: int
-    loss: float
-    code: int
-    weights: bytes
-    kept: int
-    stack: int
-    late: int = 0
-    drifts: int = 0
-    wanted: int = 0
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The mean loss over ``samples`` samples, and the number of them classified correctly."""
-
-    samples: int
-    loss: float
-    right: int
-
-
-T = TypeVar("T", Description, Status, Evaluated)
 
 
 class LinkedBoard:
@@ -213,7 +125,7 @@ class LinkedBoard:
             reply = await self.request(about.Describe(sequence=self.next()), within)
         except Late as error:
             raise Dead(f"nothing answers within {within:g} s. {CHECK_LINK}") from error
-        self.description = described = _as(Description, reply)
+        self.description = described = said(Description, reply)
         for ours, theirs, what in ((PROTOCOL, reply.protocol, "protocol"), (CORE, reply.core, "arithmetic")):
             if theirs != ours:
                 raise Refused(
@@ -251,7 +163,7 @@ class LinkedBoard:
         Raises Stale if the board has other weights than ``base``, Numeric if the guard ended the round.
         """
         values = {field.name: getattr(round, field.name) for field in fields(Round)}
-        status = _as(Status, await self.request(rounds.Train(sequence=self.next(), **values), within))
+        status = said(Status, await self.request(rounds.Train(sequence=self.next(), **values), within))
         return _succeeded(status, round.source)
 
     async def feed(self, samples: F32, within: float = WORK_SECONDS) -> Status:
@@ -291,11 +203,11 @@ class LinkedBoard:
 
     async def status(self) -> Status:
         """Requests the board's status."""
-        return _as(Status, await self.request(rounds.StatusRead(sequence=self.next()), ANSWER_SECONDS))
+        return said(Status, await self.request(rounds.StatusRead(sequence=self.next()), ANSWER_SECONDS))
 
     async def evaluate(self, samples: F32, within: float = WORK_SECONDS) -> Evaluated:
         """Measures the board's weights on ``samples`` (any, inputs + outputs), x then y in each row."""
-        return _as(Evaluated, await self.blocks(rounds.EvaluateWrite, floats(samples), within))
+        return said(Evaluated, await self.blocks(rounds.EvaluateWrite, floats(samples), within))
 
     async def infer(self, x: F32, within: float = WORK_SECONDS) -> F32:
         """The network's output (outputs,) for ``x`` (inputs,)."""
@@ -320,7 +232,7 @@ class LinkedBoard:
 
     async def abort(self) -> Status:
         """Aborts the current round."""
-        return _as(Status, await self.request(rounds.Abort(sequence=self.next()), ANSWER_SECONDS))
+        return said(Status, await self.request(rounds.Abort(sequence=self.next()), ANSWER_SECONDS))
 
     async def commit(self, sha: bytes, within: float = WORK_SECONDS) -> int:
         """Writes plan and weights, whose SHA-256 must be ``sha``, to a flash slot; returns the slot."""
@@ -453,17 +365,6 @@ async def limit(seconds: float) -> AsyncIterator[asyncio.Timeout]:
             yield clock
     except TimeoutError as error:
         raise Late(f"not done within {seconds:g} s.") from error
-
-
-def _as(cls: type[T], reply: Any) -> T:
-    """Converts a reply's fields to ``cls``: lists to tuples, texts to printable ones."""
-    return cls(**{field.name: _printable(getattr(reply, field.name)) for field in fields(cls)})
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(Sensor.of(each) if isinstance(each, SensorRecord) else plain(each) for each in value)
-    return plain(value) if isinstance(value, str) else value
 
 
 def _refuse(request: str, refusal: Refusal) -> NoReturn:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tinyfl.devices.monitor import Line
     from tinyfl.devices.push import Pushed, PushResult
     from tinyfl.doctor import Check
-    from tinyfl.link.board import Description, Status
     from tinyfl.link.online import Watched
+    from tinyfl.link.status import Description, Status
 
 STYLES = {
     "free": "green", "pushed": "green", "up to date": "green", "ok": "green",
