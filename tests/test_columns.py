@@ -21,7 +21,7 @@ from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.report.page import rebuild
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.hashes import data_sha256
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.standard import spread
 

@@ -20,7 +20,7 @@ from tinyfl.data import Table
 from tinyfl.data.devices import HELD_OUT, VALIDATION, members, owners
 from tinyfl.errors import DataError
 from tinyfl.export.carray import c_array
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.tasks import numbers
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.standard import Standardisation

@@ -23,7 +23,7 @@ from tinyfl.networks.layers import Activation, Loss
 from tinyfl.runs.adaptation import Initialisation, adapt
 from tinyfl.runs.adapted import adapted
 from tinyfl.runs.learner import learner_of
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.tasks import load_task, numbers
 from tinyfl.tasks.augmented import MOVES, augmented
 

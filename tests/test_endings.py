@@ -26,7 +26,7 @@ from tinyfl.networks import network
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import inner_loop
 from tinyfl.runs.learner import learner_of
-from tinyfl.simulation import here
+from tinyfl.simulation.rounds import here
 from tinyfl.simulators import native
 from tinyfl.system.interrupts import signals_deferred
 from tinyfl.tasks.sine import Sine

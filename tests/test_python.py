@@ -31,7 +31,7 @@ from tinyfl.fleet import Phis
 from tinyfl.fleets.emulation import emulate
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import new_directory
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.system.installed import quiet
 from tinyfl.system.loop import Loop, in_loop
 

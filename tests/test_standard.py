@@ -20,7 +20,7 @@ from tinyfl.runs import evaluation, floors
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import inner_loop
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.tasks import load_task, numbers
 from tinyfl.tasks.npz import Npz
 from tinyfl.tasks.standard import Standardisation, spread

@@ -17,7 +17,7 @@ from tinyfl.report import page
 from tinyfl.runs.adaptation import adapt
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.learner import learner_of
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.simulators.native import NativeFleet
 
 QUICK: dict[str, Any] = {"rounds": 12, "tasks": 20, "shots": (5,), "adapt_lr": 0.1}

@@ -19,7 +19,7 @@ from tinyfl.algorithms.tinyreptile import TinyReptile
 from tinyfl.fleet import draw_cohort
 from tinyfl.flower.rounds import Progress
 from tinyfl.networks import Network, network
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 from tinyfl.simulators.native import MAX_STRETCH, NativeFleet
 from tinyfl.tasks import Task, load_task
 

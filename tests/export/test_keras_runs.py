@@ -14,7 +14,7 @@ from tinyfl.networks.keras import from_keras
 from tinyfl.networks.layers import Loss
 from tinyfl.report import page as report
 from tinyfl.runs.directory import RunDirectory
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 
 DEVICE = np.repeat(np.arange(12), 20)
 RNG = np.random.default_rng(0)

@@ -19,7 +19,8 @@ from tinyfl.flower.allowed import read_allowed
 from tinyfl.flower.server_app import over_nodes
 from tinyfl.flower.settings import to_run_config
 from tinyfl.flower.sites import load_over
-from tinyfl.simulation import Run, simulate
+from tinyfl.simulation import simulate
+from tinyfl.simulation.result import Run
 
 
 @dataclass

@@ -21,7 +21,8 @@ from tinyfl.fleets.assembly import opened
 from tinyfl.flower import remote
 from tinyfl.flower.allowed import read_allowed
 from tinyfl.runs.finished import origin
-from tinyfl.simulation import Run, simulate
+from tinyfl.simulation import simulate
+from tinyfl.simulation.result import Run
 
 RUN: dict[str, Any] = {"task": "npz", "network": "mlp-8", "rounds": 12, "cohort": 3, "tasks": 40, "shots": (5,), "seed": 3}
 Arrays = dict[str, np.ndarray]

@@ -8,7 +8,7 @@ import pytest
 from site_gateways import Federation
 
 from tinyfl.flower import remote
-from tinyfl.simulation import Run
+from tinyfl.simulation.result import Run
 
 pytestmark = pytest.mark.slow
 
