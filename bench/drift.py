@@ -69,7 +69,7 @@ def trained(folder: Path, task: str, data: Path | None, start: str, seed: int, *
         body = trained(folder, task, data, "joint", seed, **more)
         frozen = sum(layer.weights > 0 for layer in Initialisation.load(body).network.placed[:-1])
         more = {**more, "network": str(body), "freeze": frozen}
-    more = {"tasks": 100, **more}  # what the run itself evaluates, of which nothing is used
+    more = {"tasks": 100, "shots": SHOTS, **more}  # of what the run itself evaluates only the rate is used
     tinyfl.simulate(task="npz" if task == "vibration" else task, data=data, algorithm=algorithm, seed=seed, out=out, **more)
     return out
 
