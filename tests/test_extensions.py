@@ -308,6 +308,23 @@ def test_a_flower_strategy_with_one_method_is_an_aggregator(monkeypatch: pytest.
     assert resolve(config.as_options()) == config
 
 
+def test_a_run_whose_aggregator_remembers_earlier_rounds_is_not_resumed() -> None:
+    from flwr.serverapp.strategy import FedAvgM, FedTrimmedAvg
+
+    from tinyfl.aggregators import ALL
+
+    usual = {**SMALL, "task": "sine", "algorithm": "fedavg", "nodes": "devices", "update_clip": 10.0}
+    momentum, trimmed = FedAvgM(**ALL, server_momentum=0.9), FedTrimmedAvg(**ALL)
+    tinyfl.simulate(**usual, aggregator=momentum, out="momentum", page=False)
+    before = Path("momentum/config.toml").read_text(), Path("momentum/result.json").read_text()
+    with pytest.raises(RunError, match=r"FedAvgM remembers .* \(current_arrays, momentum_vector\).*--outer-optimiser"):
+        tinyfl.simulate(resume="momentum", aggregator=FedAvgM(**ALL, server_momentum=0.9), rounds=80)
+    assert (Path("momentum/config.toml").read_text(), Path("momentum/result.json").read_text()) == before
+    assert tinyfl.simulate(resume="momentum", aggregator=momentum, page=False).result["rounds"] == 40  # none is left to run
+    tinyfl.simulate(**usual, aggregator=trimmed, out="trimmed", page=False)
+    assert tinyfl.simulate(resume="trimmed", aggregator=trimmed, rounds=80, page=False).result["rounds"] == 80
+
+
 @pytest.mark.slow
 def test_own_code_is_resumed_with_what_it_was_and_nothing_else() -> None:
     result = tinyfl.simulate(**OWN, **SMALL, out="run").result

@@ -122,6 +122,7 @@ class Federation:
         unless devices keep something: they only know the way back to a checkpoint that they were told of."""
         import tinyfl.flower.strategy  # noqa: F401 (Flower takes half a second to load: before the clock starts)
         from tinyfl.aggregators import aggregator, privacy_spent
+        from tinyfl.aggregators.memory import attributes
 
         self._restore()
         self.directory.trim(self._snapshot.state.round)
@@ -129,6 +130,7 @@ class Federation:
         self._began = self._saved_at = self._round_began = time.monotonic()
         with self.directory.log(METRICS) as self._metrics, self.directory.log(ROUNDS) as self._log, QUIET:
             self._aggregator = aggregator(self.config, self._snapshot.state.round)
+            self._aggregator_before = attributes(self._aggregator)
             with interrupt_message(self._status):
                 try:
                     self._rounds()
@@ -314,6 +316,8 @@ class Federation:
         return f"{words}Check the devices listed in {folder}/events.jsonl"
 
     def _save(self) -> None:
+        from tinyfl.aggregators.memory import remembered
+
         self._metrics.save()
         self._log.save()
         snapshot = self._snapshot
@@ -328,6 +332,7 @@ class Federation:
                 self._kept.rounds if self._kept else None,
                 validation=snapshot.validation,
                 sites_sha256=self.sites,
+                remembered=remembered(self._aggregator, self._aggregator_before),
             )
         )
         self._saved_round, self._saved_at = snapshot.state.round, time.monotonic()

@@ -43,7 +43,8 @@ CHECKPOINT_FIELDS = (
 )  # fmt: skip
 """Arrays of a checkpoint's file; besides MORE, and those of the algorithm's memory, whose names begin with MEMORY."""
 
-MORE, MEMORY = ("run", "kept_rounds", "next_sha256", "sites_sha256", "validation", "best"), "memory."
+MORE = ("run", "kept_rounds", "next_sha256", "sites_sha256", "validation", "best", "remembered")
+MEMORY = "memory."
 
 REPLAYED = "replayed.jsonl"
 """The rounds whose arrivals a run replays."""
@@ -61,7 +62,8 @@ class Checkpoint:
     those of the rounds since the last record in metrics.jsonl. ``run`` is the run's number, and ``kept_rounds`` uint32
     (devices,) the rounds, counted from 1, of what the devices keep; None if they keep nothing. ``next_sha256`` is the hash of
     the config that the run changes to here, empty without a change; ``sites_sha256`` that of the data that sites brought along,
-    empty if none did. ``validation`` are the evaluations so far."""
+    empty if none did. ``validation`` are the evaluations so far. ``remembered`` names what the aggregator remembered from
+    earlier rounds and no checkpoint has."""
 
     state: State
     config_sha256: str
@@ -75,6 +77,7 @@ class Checkpoint:
     next_sha256: str = ""
     validation: Validation = field(default_factory=Validation)
     sites_sha256: str = ""
+    remembered: str = ""
 
     @property
     def data(self) -> tuple[str, str]:
@@ -217,6 +220,7 @@ class RunDirectory:
         more |= {"validation": json.dumps([row.model_dump() for row in validation.rows])} if validation.rows else {}
         more |= {"next_sha256": checkpoint.next_sha256} if checkpoint.next_sha256 else {}
         more |= {"sites_sha256": checkpoint.sites_sha256} if checkpoint.sites_sha256 else {}
+        more |= {"remembered": checkpoint.remembered} if checkpoint.remembered else {}
         self.save(
             CHECKPOINT,
             npz(
@@ -276,6 +280,7 @@ class RunDirectory:
             record.next_sha256,
             Validation(tuple(record.validation), best),
             record.sites_sha256,
+            record.remembered,
         )
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -304,6 +304,7 @@ class CheckpointRecord(_Record):
     run: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     next_sha256: FileHash = ""
     sites_sha256: FileHash = ""
+    remembered: str = ""
     validation: Json[list[ValidationRow]] = []
 
 

@@ -80,10 +80,16 @@ def resumed(
 def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tuple[Config, str]:
     """``wanted``, with what its number of rounds was until now if a schedule depends on it; and a note on another number.
 
-    Raises RunError if more rounds than it has are done.
+    Raises RunError if more rounds than it has are done, or rounds need what an aggregator remembered.
     """
     checkpoint = directory.checkpoint()
     done = checkpoint.state.round if checkpoint else 0
+    if checkpoint and checkpoint.remembered and done < wanted.rounds:
+        raise RunError(
+            f"the aggregator {wanted.aggregator} remembers earlier rounds ({checkpoint.remembered}), and no checkpoint has "
+            "that, so this run cannot be resumed. Start a new run with another --out. For momentum on the server that a checkpoint "
+            "has, give --outer-optimiser instead."
+        )
     if checkpoint and (wanted.rounds, wanted.patience) != (saved.rounds, saved.patience):
         _demand_patience(checkpoint, saved, wanted)
     if wanted.rounds == saved.rounds:
