@@ -43,7 +43,8 @@ int tinyfl_one_hot(int32_t label, float *y, uint32_t outputs)
 
 /* What places hold before a source writes them: a NaN that no arithmetic makes by itself. */
 #define UNWRITTEN 0x7fd1ce5bu
-enum { GUARDED = 32 }; /* floats of y for which there is a place of their own, so that too many of x are seen */
+enum { GUARDED = 32, BEHIND = 4 }; /* floats of y for which there is a place of their own, so that too many of x are seen;
+                                     * and words behind them, of which those that overrun them write the first */
 
 static void fill(void *place, size_t words)
 {
@@ -178,14 +179,15 @@ int tinyfl_sense(tinyfl_sensing *sensing, const tinyfl_source *source, const tin
         return code;
     const uint32_t asked = tinyfl_millis();
     const size_t inputs = stream->inputs, outputs = stream->outputs;
-    float apart[GUARDED + 1], *place = outputs <= GUARDED ? apart : y;
-    fill(apart, GUARDED + 1);
+    float apart[GUARDED + BEHIND], *place = outputs <= GUARDED ? apart : y;
+    if (place == apart)
+        fill(apart, outputs + BEHIND);
     fill(x, inputs);
     fill(y, outputs);
     code = source->sample(stream, index, x, place);
     if (code < 0)
         return code;
-    if (place == apart && (unwritten(y, outputs) < outputs || unwritten(apart + outputs, GUARDED + 1 - outputs) < GUARDED + 1 - outputs))
+    if (place == apart && (unwritten(y, outputs) < outputs || unwritten(apart + outputs, BEHIND) < BEHIND))
         return TINYFL_EOVERRUN;
     if (unwritten(x, inputs) || (code == TINYFL_OK && unwritten(place, outputs)))
         return TINYFL_EUNFILLED;
