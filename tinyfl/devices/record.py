@@ -141,8 +141,9 @@ async def _samples(
 ) -> _Taken:
     began, x, y = time.monotonic(), list[Any](), list[Any]()
     late = unlabelled = count = 0
+    limit = seconds + MARGIN_SECONDS if sensor.rate else seconds
     # Recorded readings come at any speed: their own time is that of their number.
-    while (done := max(time.monotonic() - began, count / sensor.rate if sensor.rate else 0.0)) < seconds:
+    while (wall := time.monotonic() - began) < limit and (done := count / sensor.rate if sensor.rate else wall) < seconds:
         tell(done)
         taken = await sample(board, sensor.name, sensor.outputs, seconds + MARGIN_SECONDS, sensor.seconds)
         late += taken.late
