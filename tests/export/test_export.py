@@ -17,6 +17,7 @@ import pytest
 
 import tinyfl
 from tinyfl import cli, core
+from tinyfl.devices import push
 from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.export import model as exporting
 from tinyfl.export.carray import c_array
@@ -25,10 +26,12 @@ from tinyfl.export.infer import infer
 from tinyfl.export.interpreters import available
 from tinyfl.export.measure import CORE, imitation, measure
 from tinyfl.export.model import export
+from tinyfl.int8.native import load_program
 from tinyfl.networks import Network
 from tinyfl.networks.keras import to_keras
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import inner_loop
 from tinyfl.tasks import load_task
 from tinyfl.tasks.standard import Standardisation
@@ -284,6 +287,35 @@ def test_of_weights_apart_from_their_run_only_the_agreement_is_known(run: Callab
     shutil.copy(run("npz") / "initialisation.npz", alone)
     with pytest.raises(ConfigError, match="--data FILE"):
         export(alone)
+
+
+@pytest.mark.parametrize("algorithm", ["tinyreptile", "tinymetafed"])
+def test_the_file_of_an_adaptation_is_exported_pushed_and_infers(algorithm: str, tmp_path: Path) -> None:
+    data = devices_data(tmp_path / "own.npz")
+    path = tinyfl.simulate(
+        task="npz", network="mlp-8", data=str(data), algorithm=algorithm, out=tmp_path / "run", page=False, **QUICK
+    ).path
+    device = tmp_path / "device.npz"
+    np.savez(device, **{name: array[:30] for name, array in np.load(data).items() if name != "device"})
+    alone = tmp_path / "kitchen.npz"
+    tinyfl.adapt(path, device, shots=10, out=alone)
+    result = export(alone, kinds=("int8",))
+    config = RunDirectory(path).config()
+    assert (result["seed"], result["config_sha256"]) == (config.seed, config.sha256())
+    program = next(Path(each["path"]) for each in result["files"] if each["path"].endswith(".tflite"))
+    assert infer(program, task=path)["accuracy"] > 1 / 3
+    assert push.load(str(program)).sha256 == hashlib.sha256(load_program(program).content).digest()
+    assert push.load(str(alone)).sha256 == bytes.fromhex(result["theta_sha256"])
+    tinyfl.adapt(alone, device, shots=10, out=tmp_path / "again.npz")
+    assert export(tmp_path / "again.npz", kinds=("int8",))["seed"] == config.seed
+
+
+def test_what_an_older_tinyfl_adapted_is_refused_with_a_cure(run: Callable[[str], Path], tmp_path: Path) -> None:
+    with np.load(run("npz") / "initialisation.npz") as saved:
+        older = {name: saved[name] for name in saved if name not in ("seed", "config_sha256")}
+    np.savez(tmp_path / "older.npz", **older)
+    with pytest.raises(RunError, match="Adapt again with this one: tinyfl adapt RUN"):
+        export(tmp_path / "older.npz")
 
 
 def test_weights_beside_another_runs_config_are_refused(run: Callable[[str], Path]) -> None:

@@ -51,7 +51,7 @@ def plan(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run's directory, or an .npz file of weights.")],
+    run: Annotated[Path, typer.Argument(help="A finished run's directory, or the file of tinyfl adapt --out.")],
     int8: Annotated[bool, typer.Option("--int8", help="Only int8. Default: both.")] = False,
     float32: Annotated[bool, typer.Option("--float", help="Only float32. Default: both.")] = False,
     adapted: Annotated[

@@ -22,7 +22,7 @@ from tinyfl.online.sets import Head, OnlineSet, Standardised
 from tinyfl.online.starts import Start
 from tinyfl.online.worlds import World
 from tinyfl.runs.adaptation import Initialisation, file_of
-from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.provenance import config_of
 from tinyfl.system.files import write_whole
 
 WINDOWS = 20
@@ -271,8 +271,7 @@ def _world(
 ) -> tuple[list[World], Head, str, Start | None]:  # fmt: skip
     """The worlds, the head that fits them, the task's name, and where devices start."""
     begun = starts.of_run(start) if start else None
-    directory = RunDirectory(file_of(Path(run)).parent) if run else None
-    config = directory.config() if directory is not None and directory.holds(file_of(Path(str(run)))) else None
+    config = config_of(file_of(Path(run))) if run else None
     if data is not None and not task:
         world, kind = worlds.of_file(Path(data), start, config.reading if config else USUAL, targets)
         return [world] * devices, kind, "", begun

@@ -26,6 +26,7 @@ from tinyfl.runs.adapted import adapted
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import STEPS, Adaptation, in_units, inner_loop, needs_outputs, plain_adaptation
 from tinyfl.runs.extensions import with_code
+from tinyfl.runs.provenance import carried, config_of
 from tinyfl.runs.records import InitialisationRecord, checked, values
 from tinyfl.system.files import npz, read_arrays, write_whole
 from tinyfl.tasks import targets_for
@@ -189,7 +190,7 @@ def adapt(
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
         assert found.weights is not None
-        arrays = read_arrays(file_of(Path(run)), FIELDS, MORE)
+        arrays = _saved(file_of(Path(run)))
         write_whole(Path(out), npz(**{**arrays, "theta": found.weights[0], "local": ""}))
     return {
         "run": str(run),
@@ -231,8 +232,7 @@ def by_class_means(run: Path, start: Initialisation, data: Path, shots: int | No
     if not np.isfinite(found.loss).all():
         raise TrainingError("an embedding is not finite; nothing was written. Check the device's inputs.")
     if out is not None:
-        arrays = read_arrays(file, FIELDS, MORE)
-        class_means.save(out, arrays, *class_means.class_means(net, start.theta, support, len(names)), names)
+        class_means.save(out, _saved(file), *class_means.class_means(net, start.theta, support, len(names)), names)
     return {
         "run": str(run),
         "network": net.name,
@@ -250,8 +250,13 @@ def by_class_means(run: Path, start: Initialisation, data: Path, shots: int | No
 
 def _reading(file: Path) -> Reading:
     """How the run of the initialisation in ``file`` read its data; by convention without a run."""
-    directory = RunDirectory(file.parent)
-    return directory.config().reading if directory.holds(file) else USUAL
+    config = config_of(file)
+    return config.reading if config else USUAL
+
+
+def _saved(file: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of the initialisation in ``file``, which adapted weights keep, but for theta."""
+    return {**read_arrays(file, FIELDS, MORE), **carried(file)}
 
 
 def adaptation_of(file: Path, start: Initialisation, algorithm: Any = None) -> Adaptation:

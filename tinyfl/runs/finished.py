@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.config import Config
-from tinyfl.errors import DataError
+from tinyfl.errors import DataError, RunError
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import Adaptation, leads
 from tinyfl.runs.extensions import with_code
+from tinyfl.runs.provenance import config_of
 from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
 from tinyfl.tasks import Task, load_task
@@ -54,20 +55,35 @@ def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None
     start = Initialisation.load(run)
     file = file_of(run)
     directory = file.parent
-    provenance = checked(
-        Provenance, values(read_arrays(file, ("seed", "config_sha256"))), file, "Take the file as tinyfl wrote it."
-    )
-    seed, config_sha256 = provenance.seed, provenance.config_sha256
+    seed, config_sha256 = _provenance(file)
     adaptation = adaptation_of(file, start, algorithm)
-    if not RunDirectory(directory).holds(file):
+    config = config_of(file)
+    if config is None:
         named = start.task if task is None else own_code({"task": task})["task"]
         return Origin(file, start, load_task(named, data, seed, standard=start.standard), seed, config_sha256, None, adaptation)
-    run_directory = RunDirectory(directory)
-    config = with_code(run_directory.config(), task=task)
+    config = with_code(config, task=task)
     config = config if data is None else replace(config, data=str(data))
     loaded = config.load_task(start.standard)
+    run_directory = RunDirectory(directory)
+    if not run_directory.holds(file):
+        return Origin(file, start, loaded, seed, config_sha256, None, adaptation)
     finished = Finished(config, run_directory.result(), demand_data(run_directory, config))
     return Origin(directory, start, loaded, seed, config_sha256, finished, adaptation)
+
+
+def _provenance(file: Path) -> tuple[int, str]:
+    """The seed and the hash of the config of the run of the weights in ``file``.
+
+    Raises RunError if they do not say it.
+    """
+    arrays = read_arrays(file, (), ("seed", "config_sha256"))
+    if not arrays:
+        raise RunError(
+            f"{file} does not say its run's seed, since an older tinyfl adapted it. Adapt again with this one: "
+            "tinyfl adapt RUN --data FILE --out FILE."
+        )
+    found = checked(Provenance, values(arrays), file, "Take the file as tinyfl wrote it.")
+    return found.seed, found.config_sha256
 
 
 def demand_data(directory: RunDirectory, config: Config) -> str:

@@ -309,8 +309,8 @@ class CheckpointRecord(_Record):
 
 
 class InitialisationRecord(_Record):
-    """The numbers and texts of an initialisation. ``config_sha256`` is empty in one written by an adaptation; ``adaptation``
-    names an algorithm with one of its own, and ``local`` the layers that stay on each device."""
+    """The numbers and texts of an initialisation. ``config_sha256`` is empty in one that an older tinyfl adapted;
+    ``adaptation`` names an algorithm with one of its own, and ``local`` the layers that stay on each device."""
 
     network: str
     task: str
