@@ -139,6 +139,31 @@ def test_what_cannot_be_streamed_is_refused_with_a_cure(run: Path, file: Path, t
         online(task="sine", samples=50, out=tmp_path / "mine")
 
 
+def test_losses_of_values_are_in_their_units_and_what_values_have_not_is_left_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x, device = rng.normal(size=(240, 2)), np.repeat(np.arange(12), 20)
+    data = tmp_path / "kelvin.npz"
+    np.savez(data, x=300 + x, y=294 + 30 * x[:, 0] + 10 * rng.normal(size=12)[device], device=device)
+    options = {"task": "npz", "network": "mlp-8", "data": str(data), "rounds": 50, "shots": (5,)}
+    run = tinyfl.simulate(out=tmp_path / "run", page=False, **options).path
+    start = Initialisation.load(run)
+    np.savez(tmp_path / "one.npz", x=300 + x[:50], y=294 + 30 * x[:50, 0])
+    source = tinyfl.core.TableSource(
+        start.standard.apply(300 + x[:50]), np.arange(50, dtype=np.int32)[None], labels=np.zeros((1, 50), np.int32)
+    )
+    outputs = tinyfl.core.embeddings(start.network.plan, start.theta, source)[0]
+    kelvin = start.standard.target_mean + start.standard.target_scale * outputs
+    loss = float(((kelvin[:, 0] - (294 + 30 * x[:50, 0])) ** 2).mean())
+    words = ["online", str(run), "--data", str(tmp_path / "one.npz"), "--rate", "0", "--standardise", "nothing"]
+    said = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert said.stdout.split("\n")[0].split() == ["samples", "online", "static", "labels", "drifts"]
+    assert f"loss online {loss:.3g}, static model {loss:.3g}, in squared units of y" in said.stdout
+    found = json.loads((tmp_path / "out" / "online.json").read_text())
+    assert found["static"] == pytest.approx(loss, rel=1e-5)
+    assert found["devices"][0]["error"] == pytest.approx(loss, rel=1e-4)
+    assert "running confidence" not in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_the_verb_prints_a_table_and_writes_a_page_and_the_figures(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "streams"
     words = ["online", str(run), "--samples", "200", "--devices", "2", "--rate", "0.02", "--out", str(out)]
@@ -149,7 +174,9 @@ def test_the_verb_prints_a_table_and_writes_a_page_and_the_figures(run: Path, tm
     page = (out / "report.html").read_text()
     assert "wave 1" in page
     assert "the model as it was trained" in page
-    again = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    refused = CliRunner().invoke(app, words)
+    assert "already holds a result" in str(refused.exception)
+    again = json.loads(CliRunner().invoke(app, [*words[:-1], str(tmp_path / "again"), "--json"]).stdout)
     held = json.loads((out / "online.json").read_text())
     assert {key: again[key] for key in held} == held
     with np.load(out / "samples.npz") as arrays:

@@ -49,7 +49,7 @@ class Window:
     figure: float
     static: float | None
     last_label: float | None
-    confidence: float
+    confidence: float | None
     labels: int
     drifts: int
 
@@ -77,19 +77,21 @@ class Course:
         rows, world = slice(start, end), self.world
         due = np.maximum(np.arange(start, end) - self.delay, 0)
         said, named = self.device.run(world.x[rows], self.labelled[rows], world.y[due])
-        self.confidence[rows] = said.confidence
-        self.figure[rows] = figures(self.device.set.head, world.y[rows], said.outputs, named)
+        if self.device.set.head is not Head.values:
+            self.confidence[rows] = said.confidence
+        self.figure[rows] = figures(self.device.set.head, world.y[rows], said.outputs, named, world.unit)
         if self.still is not None:
             before, name = self.still.run(world.x[rows], np.zeros(end - start, np.uint32), None)
-            self.static[rows] = figures(self.device.set.head, world.y[rows], before.outputs, name)
+            self.static[rows] = figures(self.device.set.head, world.y[rows], before.outputs, name, world.unit)
         if self.device.set.head is Head.classes:
             for row in range(start, end):
                 self.last_label[row] = world.y[row] == self.last
                 self.last = world.y[row - self.delay] if self.labelled[row] else self.last
 
 
-def figures(head: Head, y: NDArray[Any], outputs: F32, named: NDArray[Any]) -> F32:
-    """Of each sample: 1 if its class is right, else 0; the share of its labels that are; or its squared error."""
+def figures(head: Head, y: NDArray[Any], outputs: F32, named: NDArray[Any], unit: NDArray[np.float64] | float = 1.0) -> F32:
+    """Of each sample: 1 if its class is right, else 0; the share of its labels that are; or its squared error, in squared
+    ``unit``."""
     if head is Head.classes:
         right: F32 = (named == y).astype(np.float32)
         return right
@@ -97,7 +99,7 @@ def figures(head: Head, y: NDArray[Any], outputs: F32, named: NDArray[Any]) -> F
     if head is Head.labels:
         share: F32 = ((own > 0) == (y > 0.5)).mean(axis=1).astype(np.float32)
         return share
-    squares: F32 = ((own - y) ** 2).mean(axis=1).astype(np.float32)
+    squares: F32 = ((unit * (own - y)) ** 2).mean(axis=1).astype(np.float32)
     return squares
 
 
@@ -150,7 +152,7 @@ def through(courses: Sequence[Course], progress: Callable[[Window], None] | None
 
         found.append(
             Window(
-                end, mean("figure") or 0.0, mean("static"), mean("last_label"), mean("confidence") or 0.0,
+                end, mean("figure") or 0.0, mean("static"), mean("last_label"), mean("confidence"),
                 sum(course.device.state["labelled"] for course in courses) - labels,
                 sum(course.device.state["drifts"] for course in courses) - drifts,
             )
@@ -206,10 +208,13 @@ def online(
 
     ``beside`` takes the first device's course once more, on a board, and its answer is the result's ``on_board``.
 
-    Writes result, figures of each sample and what each device learnt to the directory ``out``. Returns the result as plain
-    data. Raises ConfigError for settings that make no sense, and as the task and the run do.
+    Writes result, figures of each sample and what each device learnt to the new or empty directory ``out``. Returns the result
+    as plain data. Raises ConfigError for settings that make no sense, RunError for an ``out`` that holds something, and as the
+    task and the run do.
     """
     _check(labels, delay, devices, rate, cap, standardise, average)
+    if out is not None:
+        _demand_free(Path(out))
     start = Initialisation.load(Path(run)) if run else None
     met, kind, called, start_of = _world(run, start, task, data, targets, seed, devices, segments, samples, shuffle)
     begun = start_of or starts.of_nothing(met[0].x.shape[1], kind)
@@ -306,7 +311,8 @@ def _of_device(course: Course) -> dict[str, Any]:
     own = changes(course.figure, world.starts, lower_is_better=lower)
     still = changes(course.static, world.starts, lower_is_better=lower)
     return {
-        **device.state, "classes": [str(name) for name in device.names], "labels_refused": device.refused,
+        **device.state, "error": device.state["error"] * float(np.mean(np.square(world.unit))),
+        "classes": [str(name) for name in device.names], "labels_refused": device.refused,
         "ram_bytes": device.core.memory.nbytes, "segments": list(world.names),
         "changes": [
             {**row, "name": name, "static_after": other["after"] if course.still else None}
@@ -329,11 +335,16 @@ def _mean(courses: Sequence[Course]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _demand_free(out: Path) -> None:
+    if (out / RESULT).exists():
+        raise RunError(f"{out} already holds a result of tinyfl online. Give another --out.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} holds something else. Give another --out.")
+
+
 def _write(out: Path, result: dict[str, Any], courses: Sequence[Course]) -> None:
     from tinyfl.system.files import npz
 
-    if out.exists() and not (out / RESULT).exists() and any(out.iterdir()):
-        raise RunError(f"{out} holds something else. Give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     arrays = {
         f"{name}_{number}": getattr(course, name)

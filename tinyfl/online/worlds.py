@@ -24,12 +24,14 @@ from tinyfl.tasks import RecordedTask, Split, Task, targets_for
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class World:
     """What one device meets: inputs ``x`` float32 (samples, inputs), and ``y``, the names of their classes (samples,) or
-    numbers float32 (samples, outputs). It changes at each of ``starts``, ascending from 0, which have ``names``."""
+    numbers float32 (samples, outputs), 1 of which is ``unit`` in those of the user. It changes at each of ``starts``, ascending
+    from 0, which have ``names``."""
 
     x: F32
     y: NDArray[Any]
     starts: tuple[int, ...] = (0,)
     names: tuple[str, ...] = ("",)
+    unit: NDArray[np.float64] | float = 1.0
 
     def __len__(self) -> int:
         return len(self.x)
@@ -62,7 +64,11 @@ def worlds(
     order = distinct(words, np.full(devices, len(parts)), len(parts))
     order[0] = np.arange(len(parts))
     names = np.array(classes, object)
-    return [_world([parts[part] for part in row], names, shuffle, seed + device) for device, row in enumerate(order.tolist())]
+    unit = 1.0 if task.standardisation is None else task.standardisation.target_scale
+    return [
+        replace(_world([parts[part] for part in row], names, shuffle, seed + device), unit=unit)
+        for device, row in enumerate(order.tolist())
+    ]
 
 
 def _world(parts: Sequence[tuple[str, TableSource]], classes: NDArray[Any], shuffle: bool, seed: int) -> World:
@@ -100,7 +106,9 @@ def of_file(path: Path, start: Initialisation | None, reading: Any, targets: str
         assert labels is not None
         return World(table, np.array(labels.tolist(), object)), Head.classes
     values = checked_values(path, held.y)
-    return World(table, start.standard.targets(values) if start else values.astype(np.float32)), Head.values
+    if start is None:
+        return World(table, values.astype(np.float32)), Head.values
+    return World(table, start.standard.targets(values), unit=start.standard.target_scale), Head.values
 
 
 def head_of(task: Task) -> Head:

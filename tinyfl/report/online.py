@@ -22,6 +22,7 @@ def write_page(out: Path, result: Mapping[str, Any]) -> Path:
         "" if result["last_label"] is None
         else f" Always guessing the last label that came gives {figure(result['last_label'], what)}, for the order alone."
     )  # fmt: skip
+    beside += ", in squared units of y" if what == "loss" else ""
     title = f"Online learning: {stream}"
     below = ", ".join(
         f"{name} {result[name]}"
@@ -85,11 +86,13 @@ def _changes(result: Mapping[str, Any], what: str) -> str:
 
 
 def _devices(result: Mapping[str, Any]) -> str:
-    names = ("device", "samples", "labels", "running error", "running confidence", "alarms", "classes", "state", "RAM")
+    unsure = [] if result["head"] == "values" else ["running confidence"]  # of values there is none
+    names = ("device", "samples", "labels", "running error", *unsure, "alarms", "classes", "state", "RAM")
     body = "".join(
         _row([
-            str(number), f"{each['samples']:,}", f"{each['labelled']:,}", f"{each['error']:.3g}", f"{each['confidence']:.3g}",
-            f"{each['drifts']:,}", ", ".join(each["classes"]), html.size(each["state_bytes"]), html.size(each["ram_bytes"]),
+            str(number), f"{each['samples']:,}", f"{each['labelled']:,}", f"{each['error']:.3g}",
+            *[f"{each['confidence']:.3g}" for _ in unsure], f"{each['drifts']:,}", ", ".join(each["classes"]),
+            html.size(each["state_bytes"]), html.size(each["ram_bytes"]),
         ])
         for number, each in enumerate(result["devices"])
     )  # fmt: skip

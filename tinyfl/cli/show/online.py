@@ -19,20 +19,20 @@ WIDTH = 11
 
 
 class Live:
-    """A table that grows while devices learn; nothing if ``quiet``."""
+    """A table that grows while devices learn, without the columns of what there is not; nothing if ``quiet``."""
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet, self._begun = quiet, False
+        self.quiet, self._columns = quiet, list[str]()
 
     def show(self, window: Window) -> None:
         if self.quiet:
             return
-        if not self._begun:
-            say("".join(f"{name:>{WIDTH}}" for name in COLUMNS))
-            self._begun = True
         figures = [short(each) for each in (window.figure, window.static, window.last_label, window.confidence)]
-        cells = [f"{window.samples:,}", *figures, f"{window.labels:,}", f"{window.drifts:,}"]
-        say("".join(f"{cell:>{WIDTH}}" for cell in cells))
+        cells = dict(zip(COLUMNS, [f"{window.samples:,}", *figures, f"{window.labels:,}", f"{window.drifts:,}"], strict=True))
+        if not self._columns:
+            self._columns = [name for name, cell in cells.items() if cell]
+            say("".join(f"{name:>{WIDTH}}" for name in self._columns))
+        say("".join(f"{cells[name]:>{WIDTH}}" for name in self._columns))
 
     def end(self, result: Mapping[str, Any]) -> None:
         console, what = Terminal(), result["figure"]
@@ -49,7 +49,8 @@ class Live:
             if len(rows) > 20:
                 say(f"and {len(rows) - 20:,} further changes: in the page, or with --json")
         beside = "".join(f", {name} {short(result[key])}" for key, name in BESIDE.items() if result[key] is not None)
-        say(f"{what} online {short(result['online'])}{beside}")
+        unit = ", in squared units of y" if what == "loss" else ""
+        say(f"{what} online {short(result['online'])}{beside}{unit}")
         if board := result.get("on_board"):
             same = "the same bits as the simulated device" if board["same_bits"] else "other bits than the simulated device"
             say(f"{board['on']} has learnt {same}" + (", and keeps them" if board["kept"] else ""))
