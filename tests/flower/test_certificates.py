@@ -17,6 +17,7 @@ from tinyfl.deployment import certificates, keys, supernode
 from tinyfl.deployment.certificates import ClockError
 from tinyfl.deployment.keys import make_keys
 from tinyfl.deployment.submit import run_on
+from tinyfl.deployment.superlink import Setting
 from tinyfl.deployment.supernode import SuperLink
 from tinyfl.errors import ConfigError
 from tinyfl.system.addresses import free_port
@@ -38,7 +39,7 @@ def superlink(folder: Path, clock: float | None = None) -> Iterator[str]:
     """What shows the certificate of ``folder`` to whoever connects; and the time of a clock that is ahead by ``clock``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "superlink.crt", folder / "superlink.key")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("", 0)) as listener:
 
         def serve() -> None:
             while True:
@@ -95,6 +96,48 @@ def test_a_certificate_that_has_expired_is_said_with_what_helps(
             return
         with pytest.raises(ConfigError, match=why):
             link(address, folder).check()
+
+
+@pytest.mark.parametrize(
+    ("ago", "days", "ca_days", "why"),
+    [
+        (0, 365, 3650, ""),
+        (40, 30, 3650, f"superlink.crt expired on {day(-10)}. Issue a new one: tinyfl keys .*keys; then start the SuperLink"),
+        (40, 30, 30, f"ca.crt expired on {day(-10)}. Make another CA"),
+        (-2, 365, 3650, "is not valid before .* UTC, and the clock of this machine says"),
+    ],
+    ids=["well", "expired", "CA expired", "of tomorrow"],
+)
+def test_a_superlink_refuses_to_start_with_a_certificate_that_no_gateway_would_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ago: int, days: int, ca_days: int, why: str
+) -> None:
+    setting = Setting("", 8000, 8001, tmp_path / "x.db", made(tmp_path / "keys", monkeypatch, ago, days, ca_days))
+    if not why:
+        assert setting.check() == ()
+        return
+    with pytest.raises(ConfigError, match=why):
+        setting.check()
+
+
+def test_a_superlink_says_at_its_start_that_its_certificate_expires_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path / "keys", monkeypatch, ago=20, days=30)
+    (warning,) = Setting("", 8000, 8001, tmp_path / "x.db", folder).check()
+    assert warning.startswith(f"{folder}/superlink.crt expires on {day(10)}, in 9 days. Issue a new one: tinyfl keys {folder};")
+    (folder / "ca.key").unlink()  # moved away, as it should be
+    (warning,) = Setting("", 8000, 8001, tmp_path / "x.db", folder).check()
+    assert "Where the keys are, tinyfl keys FOLDER" in warning
+
+
+def test_an_address_that_a_certificate_lacks_is_said_with_the_command_that_adds_it(tmp_path: Path) -> None:
+    make_keys(tmp_path, ["lab.example"], ["lab-a"])
+    with superlink(tmp_path) as address:
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(
+            ConfigError, match=r"is for other addresses, not for 127\.0\.0\.2\. .* tinyfl keys FOLDER --host 127"
+        ):
+            certificates.check(f"127.0.0.2:{port}", "127.0.0.2", port, tmp_path / "ca.crt")
 
 
 def test_certificates_that_expire_soon_are_a_word_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

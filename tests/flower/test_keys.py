@@ -490,7 +490,8 @@ def test_json_is_one_object_with_the_files_and_what_comes_next(verb: Verb, tmp_p
     )
     assert shlex.split(said["register"][1]) == ["flwr", "supernode", "register", "my keys/lab-b.pub", "lab"]
     assert said["gateways"]["lab-b"] == (
-        "tinyfl gateway --superlink lab.example:8000 --fleet fleet.toml --root-certificates ca.crt --key lab-b.key"
+        "tinyfl gateway --superlink lab.example:8000 --fleet fleet.toml --root-certificates ca.crt --key lab-b.key "
+        "--first-device N"
     )
     assert json.loads(verb("my keys", *ASKED, "--json"))["made"] == []
 
@@ -532,7 +533,17 @@ def test_a_person_reads_the_files_where_they_go_and_the_same_commands(verb: Verb
     for line in (told["superlink"], *told["register"], *told["gateways"].values(), *told["config"].splitlines()):
         assert f"  {line}\n" in first
     assert all(name in first.partition("\n")[0] for name in FILES)
-    assert "ca.key stays offline" in first
-    assert "kept" not in first
-    assert "kept as they were: ca.key" in verb("keys", *ASKED)
-    assert "tinyfl keys other --node lab-a" in verb("other")
+    assert "ca.key signs the next superlink.crt" in first
+    assert "N is the number of that gateway's first device" in first
+    assert "kept" not in first and "Restart" not in first
+    again = verb("keys", *ASKED)
+    assert "kept as they were: ca.key" in again and "Restart" not in again
+    assert "No node has a key yet: tinyfl keys other --node lab-a" in verb("other")
+
+
+def test_a_new_host_says_to_restart_the_superlink_and_forgets_no_node(verb: Verb) -> None:
+    verb("keys", *ASKED)
+    told = verb("keys", "--host", "10.77.0.1")
+    assert "kept as they were: ca.key ca.crt superlink.key lab-a.key lab-a.pub lab-b.key lab-b.pub\n" in told
+    assert "Restart the SuperLink: until then it shows its old superlink.crt." in told
+    assert "--key lab-b.key" in told and "No node" not in told

@@ -1,4 +1,4 @@
-"""Checks of a SuperLink's certificate and clock, before any other request to it."""
+"""Checks of certificates: a SuperLink's, with the clock, before any other request to it; its own, before it listens."""
 
 import os
 import socket
@@ -24,6 +24,9 @@ MAX_HEAD_BYTES = 1 << 14
 
 EXPIRED, NOT_YET = 10, 9
 """OpenSSL's codes, X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
+
+OTHER_NAME = (62, 64)
+"""OpenSSL's codes, X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 NEW_CERTIFICATE = (
     "Where the keys are, tinyfl keys FOLDER issues a new superlink.crt; copy it to the SuperLink's machine, and restart the "
@@ -80,6 +83,33 @@ def check(address: str, host: str, port: int, root: Path, *, signs: bool = False
         return warnings
 
 
+def check_own(folder: Path) -> tuple[str, ...]:
+    """Warnings about the SuperLink's own certificates in ``folder`` that expire within keys.SOON.
+
+    Raises ConfigError for one that is not valid now.
+    """
+    from cryptography import x509
+
+    warnings = tuple[str, ...]()
+    here = (folder / "ca.key").exists()
+    renew = f"Issue a new one: tinyfl keys {folder}; then start the SuperLink again. Gateways keep their files."
+    for path, cure in ((folder / "ca.crt", NEW_CA), (folder / "superlink.crt", renew if here else NEW_CERTIFICATE)):
+        try:
+            found = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is no certificate ({error}). Put the one made by tinyfl keys there.") from error
+        begin, until = found.not_valid_before_utc, found.not_valid_after_utc
+        if until < _now():
+            raise ConfigError(f"{path} expired on {until:%Y-%m-%d}. {cure}")
+        if begin > _now():
+            raise ConfigError(
+                f"{path} is not valid before {begin:%Y-%m-%d %H:%M} UTC, and the clock of this machine says "
+                f"{_now():%Y-%m-%d %H:%M}. Set the clock right, here or where tinyfl keys ran."
+            )
+        warnings += _expiry_warning(str(path), until, cure)
+    return warnings
+
+
 def _demand_clock(address: str, host: str, port: int) -> None:
     """Raises ClockError if this machine's clock explains why a certificate is not valid. What the SuperLink says of its own is
     not verified, and decides about nothing but the message."""
@@ -123,9 +153,15 @@ def _fault(address: str, host: str, port: int, root: Path, error: ssl.SSLCertVer
             f"the certificate of the SuperLink at {address} is not valid yet; the clock of this machine says "
             f"{_now():%Y-%m-%d %H:%M} UTC. Set the clock right, here or where tinyfl keys ran."
         )
+    if error.verify_code in OTHER_NAME:
+        return (
+            f"the certificate of the SuperLink at {address} is for other addresses, not for {host}. Where the keys are: tinyfl "
+            f"keys FOLDER --host {host}; copy the new superlink.crt to the SuperLink's machine, and restart the SuperLink. Or "
+            "give --superlink an address that the certificate lists."
+        )
     return (
         f"the SuperLink at {address} shows a certificate that {root} does not vouch for ({error.verify_message}). "
-        "Give the ca.crt of this federation, and an address listed in its certificate (tinyfl keys --host)."
+        "Give the ca.crt of this federation."
     )
 
 

@@ -51,8 +51,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MadeKeys:
-    """The contents of ``folder``. ``made`` and ``kept`` are files; ``host`` is the SuperLink's address for gateways; ``hosts``
-    are all names in superlink.crt, which is valid until ``until``."""
+    """The contents of ``folder``. ``made`` and ``kept`` are files, and ``nodes`` those asked for, or else all that have a key
+    there; ``host`` is the SuperLink's address for gateways; ``hosts`` are all names in superlink.crt, which is valid until
+    ``until``, and is ``renewed`` if it replaced one."""
 
     folder: Path
     made: tuple[str, ...]
@@ -61,6 +62,7 @@ class MadeKeys:
     host: str
     hosts: tuple[str, ...]
     until: datetime
+    renewed: bool
 
 
 def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: int = 365) -> MadeKeys:
@@ -92,11 +94,13 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: in
     except OSError as error:
         raise RunError(f"{folder} cannot be used ({error}). Give a folder on a local disk that you may write to.") from error
     files = [f"{name}.{end}" for name in OURS for end in ("key", "crt")]
-    files += [f"{name}.{end}" for name in nodes for end in ("key", "pub")]
+    there = sorted(Path(name).stem for name in existing if name.endswith(".pub") and NODE.fullmatch(name))
+    files += [f"{name}.{end}" for name in dict.fromkeys((*nodes, *there)) for end in ("key", "pub")]
     kept = tuple(name for name in files if name in existing and name not in new)
+    renewed = "superlink.crt" in existing and "superlink.crt" in new
     all_names = tuple(_names(certificate))
     host = (*hosts, *(name for name in all_names if name not in LOOPBACK), LOOPBACK[0])[0]
-    return MadeKeys(folder, tuple(new), kept, nodes, host, all_names, certificate.not_valid_after_utc)
+    return MadeKeys(folder, tuple(new), kept, nodes or tuple(there), host, all_names, certificate.not_valid_after_utc, renewed)
 
 
 def host_name(text: str) -> str:

@@ -31,6 +31,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tinyfl.deployment import certificates
 from tinyfl.deployment.inner import inner
 from tinyfl.deployment.supernode import prepare_environment
 from tinyfl.errors import ConfigError, LinkError
@@ -69,8 +70,8 @@ class Setting:
     database: Path
     keys: Path | None
 
-    def check(self) -> None:
-        """Raises ConfigError for invalid settings."""
+    def check(self) -> tuple[str, ...]:
+        """Warnings about certificates that expire soon. Raises ConfigError for invalid settings and certificates."""
         if self.port == self.local_port:
             raise ConfigError(f"--port and --local-port are both {self.port}. Give two different ports.")
         if self.keys is None:
@@ -79,7 +80,7 @@ class Setting:
                     f"--insecure is for gateways on this machine, but {self.host or 'every address'} is open to others. Make "
                     "keys (tinyfl keys) and give --keys."
                 )
-            return
+            return ()
         for name in ("ca.crt", "superlink.crt", "superlink.key"):
             if not (self.keys / name).is_file():
                 raise ConfigError(f"{self.keys / name}: no such file. Make it: tinyfl keys {self.keys}")
@@ -89,6 +90,7 @@ class Setting:
             raise ConfigError(
                 f"{self.keys}: superlink.crt and superlink.key do not belong together ({error}). Put the right ones there."
             ) from error
+        return certificates.check_own(self.keys)
 
     def tls(self) -> dict[str, Any]:
         """The TLS options of Flower's programs and of uvicorn."""
@@ -102,7 +104,8 @@ def serve_superlink(setting: Setting, allowed: Allowed, ended: threading.Event, 
     Raises ConfigError for invalid settings, LinkError if a port is taken or Flower's SuperLink ends by itself, InstallError for
     another version of Flower.
     """
-    setting.check()
+    for warning in setting.check():
+        tell(warning)
     for name in GRPC:
         os.environ.pop(name, None)
     with ExitStack() as stack:

@@ -29,9 +29,10 @@ def keys(made: MadeKeys) -> None:
         f"made in {made.folder}: {' '.join(made.made) or 'nothing, since all is there'}",
         *([f"kept as they were: {' '.join(made.kept)}"] if made.kept else []),
         f"superlink.crt is for {', '.join(made.hosts)}, until {made.until:%Y-%m-%d}.",
+        *(["Restart the SuperLink: until then it shows its old superlink.crt."] if made.renewed else []),
         "",
         "Where the files go; no .key may be seen by others:",
-        "  ca.key stays offline. It signs the next superlink.crt, and serves nothing else.",
+        "  ca.key signs the next superlink.crt, and serves nothing else: move it away, and bring it back to renew that.",
         "  superlink.key and superlink.crt stay with the SuperLink, and ca.crt with them.",
         *(f"  {node}.key goes to the machine of gateway {node}, with ca.crt." for node in nodes),
         "",
@@ -44,7 +45,9 @@ def keys(made: MadeKeys) -> None:
     ]
     if made.nodes:
         lines += ["Register each node, once:", *(f"  {line}" for line in steps["register"]), ""]
-        lines += ["On each gateway's machine:", *(f"  {line}" for line in steps["gateways"].values())]
+        lines += ["On each gateway's machine, with its devices in a fleet.toml:"]
+        lines += [f"  {line}" for line in steps["gateways"].values()]
+        lines += ["N is the number of that gateway's first device: one more than the last one before it."] * (len(nodes) > 1)
     else:
         lines += [f"No node has a key yet: tinyfl keys {made.folder} --node lab-a"]
     typer.echo("\n".join(lines))
@@ -62,5 +65,8 @@ def _steps(made: MadeKeys) -> dict[str, Any]:
         "superlink": shlex.join(superlink),
         "config": tomli_w.dumps({"superlink": {CONNECTION: entry}}),
         "register": [shlex.join(words) for words in register],
-        "gateways": {node: shlex.join([*gateway, f"{node}.key"]) for node in made.nodes},
+        "gateways": {
+            node: shlex.join([*gateway, f"{node}.key", "--first-device", "N" if at else "0"])
+            for at, node in enumerate(made.nodes)
+        },
     }
