@@ -87,8 +87,8 @@ def _with_rounds(directory: RunDirectory, saved: Config, wanted: Config) -> tupl
     if checkpoint and checkpoint.remembered and done < wanted.rounds:
         raise RunError(
             f"the aggregator {wanted.aggregator} remembers earlier rounds ({checkpoint.remembered}), and no checkpoint has "
-            "that, so this run cannot be resumed. Start a new run with another --out. For momentum on the server that a checkpoint "
-            "has, give --outer-optimiser instead."
+            "that, so this run cannot be resumed. Start a new run with another --out. For momentum on the server that is "
+            "resumed, give --outer-optimiser instead."
         )
     if checkpoint and (wanted.rounds, wanted.patience) != (saved.rounds, saved.patience):
         _demand_patience(checkpoint, saved, wanted)
