@@ -21,7 +21,7 @@ def load_tensorflow(tensorflow: Any) -> None:
 
 
 STEPS, RATE = 20, 0.05
-IDENTITY, RELU, LEAKY, TANH, SIGMOID = Activation
+IDENTITY, RELU, LEAKY, TANH, SIGMOID, *_ = Activation
 MSE, SOFTMAX, SIGMOIDS, PROTOTYPES = Loss
 
 NETWORKS = [
@@ -83,6 +83,7 @@ NETWORKS = [
         ),
         SIGMOIDS,
     ),
+    Network("every-activation", (4,), (*(Dense(9, each) for each in Activation), Dense(3, IDENTITY)), MSE),
 ]
 
 

@@ -150,12 +150,7 @@ static void delta_tangent(const tangents *t, const tinyfl_layer *l, const real *
     memcpy(t->delta_t, y, count * sizeof *y);
     through_activation(t->delta, t->back, count, l->activation);
     through_activation(t->delta_t, t->back_t, count, l->activation);
-    if (l->activation == TINYFL_TANH)
-        for (size_t i = 0; i < count; i++)
-            t->delta_t[i] -= t->back[i] * (2.0f * y[i] * y_t[i]);
-    else if (l->activation == TINYFL_SIGMOID)
-        for (size_t i = 0; i < count; i++)
-            t->delta_t[i] += t->back[i] * ((1.0f - 2.0f * y[i]) * y_t[i]);
+    bend_activation(t->delta_t, t->back, y, y_t, count, l->activation);
 }
 
 /* Adds the gradient of a layer's weights for an input and a delta. */
