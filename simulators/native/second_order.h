@@ -156,12 +156,21 @@ static void delta_tangent(const tangents *t, const tinyfl_layer *l, const real *
 /* Adds the gradient of a layer's weights for an input and a delta. */
 static void gather_weights(const tinyfl_layer *l, const real *x, real *delta, real *sum)
 {
-    if (l->kind == TINYFL_DENSE) {
+    switch ((tinyfl_kind)l->kind) { /* no default: a compiler refuses a kind that this file does not know */
+    case TINYFL_DENSE: {
         const dense d = dense_at(l, sum);
         dense_accumulate(&d, x, delta, sum);
-    } else {
+        break;
+    }
+    case TINYFL_CONV:
+    case TINYFL_DEPTHWISE: {
         const conv c = conv_at(l, sum);
         layer_learn(&c, x, delta, 0.0f, sum);
+        break;
+    }
+    case TINYFL_MAX_POOL: /* no weights */
+    case TINYFL_AVERAGE_POOL:
+        break;
     }
 }
 

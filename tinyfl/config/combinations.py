@@ -89,11 +89,11 @@ def check_aggregator(config: "Config") -> None:
             "gateways, and one poisoned update poisons a sum: a trial with 20 of 100 poisoned devices behind 4 gateways moved "
             "the trimmed mean from 1.0 to 2,000. Give --nodes devices."
         )
-    if config.aggregator and config.cohort < 3:
+    known = AGGREGATORS.get(config.aggregator)
+    if known and config.cohort < 3:
         raise ConfigError(
             f"--aggregator {config.aggregator} goes by the majority, and {config.cohort} devices have none. "
             "Give --cohort 3 or more."
         )
-    known = AGGREGATORS.get(config.aggregator)
     if known and (why := known.refusal(config.cohort, config.tolerate)):
         raise ConfigError(why)
