@@ -514,24 +514,21 @@ def test_the_page_on_classes_enrols_and_classifies_on_a_board_also_by_a_stock_cl
     write_files(ROOT / page)
     for words in words_of(page, "simulate"):
         run_quickly(words)
-    digits = _three_digits()
-    np.savez("new-device.npz", x=digits[0], y=digits[1])
-    np.save("x.npy", digits[0][20:])
-    np.save("samples.npy", digits[0][:3])
+    y = np.array(session(ROOT / page)["y"])
     (emulate,), (adapt,), (infer,), (push,) = (words_of(page, verb) for verb in ("emulate", "adapt", "infer", "push"))
     with emulating(*emulate) as (url,):
         adapted = json_of(adapt)
         assert adapted["kept"] and adapted["accuracy_on_board"] > 0.6
         assert adapted["accuracy_on_board"] == pytest.approx(adapted["curve"][0]["accuracy"])
         json_of(infer)
-        assert (np.load("classes.npy") == np.unique(digits[1], return_inverse=True)[1][20:]).mean() == pytest.approx(
+        assert (np.load("classes.npy") == np.unique(y, return_inverse=True)[1][20:]).mean() == pytest.approx(
             adapted["accuracy_on_board"]
         )
         assert json_of(push)["left"] == 0
         said = subprocess.run(
             [sys.executable, "stock.py", url, "runs/embedding", "samples.npy"], capture_output=True, text=True
         )
-        assert said.stdout.split() == ["1", "2"], said.stderr
+        assert said.stdout == "class 1, commit 2 of the store\n", said.stderr
 
 
 @pytest.mark.slow
@@ -543,7 +540,9 @@ def test_the_page_on_online_learning_learns_from_a_sensor_also_by_a_stock_client
     (recorded,) = (block.text for block in blocks(sensor) if 'np.savez("readings.npz"' in block.text)
     exec(recorded, {})
     (emulate,) = words_of("docs/online.md", "emulate")
-    labelled, told = (words for words in words_of("docs/online.md", "online") if "--sensor" in words)
+    labelled, told, stop = (
+        words for words in words_of("docs/online.md", "online") if not {"--sensor", "--stop"}.isdisjoint(words)
+    )
     with emulating(*emulate) as (url,):
 
         def json_of(words: list[str]) -> Any:
@@ -560,15 +559,12 @@ def test_the_page_on_online_learning_learns_from_a_sensor_also_by_a_stock_client
         said = subprocess.run([sys.executable, "label.py", url, "jumping"], capture_output=True, text=True)
         assert "jumping, loss" in said.stdout, said.stderr
         assert said.stdout.endswith("5 classes\n")
-
-
-def _three_digits() -> tuple[Any, Any]:
-    """80 samples of three of scikit-learn's digits, scaled to 1, and their names."""
-    from sklearn.datasets import load_digits
-
-    held = load_digits()
-    chosen = np.flatnonzero(np.isin(held.target, [1, 4, 7]))[:80]
-    return (held.data[chosen] / 16).astype(np.float32), np.array([f"digit {k}" for k in held.target[chosen]])
+        stopped = json_of(stop)
+        assert (stopped["goes_on"], len(stopped["classes"])) == (False, 5)
+        for label in ("jumping", "walk"):  # the last sample may have its label by now, or get it, but only once
+            said = subprocess.run([sys.executable, "label.py", url, label], capture_output=True, text=True)
+        assert said.stdout.endswith("does not wait for a label: the board must be going\n"), said.stderr
+        assert not said.stderr
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from tinyfl.online.averages import NamedHead, averaged
 from tinyfl.online.device import Device
 from tinyfl.online.starts import of_nothing
 from tinyfl.runs.adaptation import Initialisation
+from tinyfl.system.loop import every, in_loop
 
 
 def head(names: str, columns: list[list[float]], places: int = 5) -> NamedHead:
@@ -52,6 +53,21 @@ def test_statistics_counts_and_monitor_stay_at_the_device() -> None:
         assert device.core.learnt()[4 : 44 + 6 * 4 + 4 * 4] == old[4 : 44 + 6 * 4 + 4 * 4]
     a, b = ({name: device.core.head[:, place] for place, name in enumerate(device.names)} for device in devices)
     assert all((a[name] == b[name]).all() for name in "abc")
+
+
+def test_work_beside_a_failure_has_ended_when_the_failure_is_known() -> None:
+    ended = list[str]()
+
+    async def quick() -> None:
+        raise ConfigError("this board learns nothing")
+
+    async def slow() -> None:
+        await asyncio.sleep(0.05)
+        ended.append("slow")
+
+    with pytest.raises(ConfigError, match="learns nothing"):
+        in_loop(every([quick(), slow()]))
+    assert ended == ["slow"]
 
 
 @pytest.fixture(scope="module")

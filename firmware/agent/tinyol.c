@@ -173,7 +173,7 @@ uint32_t tinyfl_online_wants(const tinyfl_agent *agent)
 /* What the monitor says, and the counts and names of outputs from `first` on, as many as fit. */
 int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
-    enum { AROUND = 260, EACH = 5 + NAME + 1 }; /* maximum bytes of the reply besides the outputs, and of each */
+    enum { AROUND = 364, EACH = 5 + NAME + 1 }; /* maximum bytes of the reply besides the outputs, and of each */
     const tinyfl_online *core = &agent->online.core;
     const tinyfl_online_state none = {0}, *s = has_set(agent) ? core->state : &none;
     const uint32_t most = (uint32_t)((reply->room - AROUND) / EACH);
@@ -182,9 +182,11 @@ int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
         return TINYFL_REFUSED_INVALID;
     const uint32_t listed = has_set(agent) && is_named(&core->set) ? s->outputs : 0;
     const uint32_t from = first < listed ? (uint32_t)first : listed, found = listed - from < most ? listed - from : most;
-    tinyfl_put_map(reply, 15);
+    tinyfl_put_map(reply, 16);
     tinyfl_put_text(reply, "set");
     tinyfl_put_bytes(reply, agent->online.upload.sha, has_set(agent) ? TINYFL_SHA256_BYTES : 0);
+    tinyfl_put_text(reply, "record");
+    tinyfl_put_bytes(reply, tinyfl_online_record(agent), has_set(agent) ? RECORD : 0);
     put_number(reply, "samples", s->samples);
     put_number(reply, "labels", s->measured);
     put_real(reply, "confidence", s->confidence);

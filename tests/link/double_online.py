@@ -90,7 +90,8 @@ class OnlineLearning:
             sha = self.record.sha
         listed = o.n if o.set.head in (CLASSES, LABELS) else 0
         return {
-            "set": sha, "samples": o.number, "labels": o.measured, "confidence": float(o.confidence), "error": float(o.error),
+            "set": sha, "record": bytes(self.record.coming) if sha else b"",
+            "samples": o.number, "labels": o.measured, "confidence": float(o.confidence), "error": float(o.error),
             "drifts": o.alarms, "drifted": o.alarmed, "wanted": o.wanted, "source": "", "code": 0,
             "outputs": o.n, "places": o.set.places if sha else 0, "next": o.n,
             "counts": o.counts[first:listed], "names": self.names[first:listed],

@@ -96,6 +96,40 @@ def test_a_board_learns_from_its_sensor_and_its_labels_as_a_simulated_device_doe
     host.close()
 
 
+def test_a_board_that_has_learnt_keeps_its_settings_and_drops_nothing_without_being_told(url: str) -> None:
+    board = ("--on", f"port:{url}")
+    begun = invoked(*board, "--sensor", "imu", "--samples", "20", "--rate", "0.1", "--unsure", "0.6", "--every", "50")
+    on = invoked(*board, "--sensor", "imu", "--samples", "5")
+    assert (on["samples"], on["new"]) == (25, 5)
+    same = invoked(*board, "--sensor", "imu", "--samples", "5", "--rate", "0.1", "--unsure", "0.6", "--every", "50")
+    assert same["samples"] == 30
+    for words, had in (
+        (["--rate", "0.05"], "with rate 0.1."),
+        (["--every", "9", "--cap", "9"], "with cap 256, every 50."),
+        (["--standardise", "nothing"], "with standardise inputs."),
+    ):
+        said = CliRunner().invoke(app, ["online", *board, "--sensor", "imu", "--samples", "1", *words])
+        assert isinstance(said.exception, ConfigError)
+        assert f"has learnt from 30 samples, {had}" in str(said.exception)
+        assert "give --anew" in str(said.exception)
+    said = CliRunner().invoke(app, ["online", *board, "--task", "sine", "--samples", "1"])
+    assert isinstance(said.exception, ConfigError)
+    assert "has learnt from 30 samples" in str(said.exception)
+    again = invoked(*board, "--sensor", "imu", "--samples", "20", "--rate", "0.05", "--anew")
+    assert again["samples"] == 20
+    assert again["learnt"] != begun["learnt"]
+
+
+def test_a_board_stops_at_once_and_keeps_what_it_has_learnt(url: str) -> None:
+    words = ("--on", f"port:{url}")
+    begun = invoked(*words, "--sensor", "imu", "--rate", "0.1", "--label", "sitting", "--seconds", "0.5")
+    assert begun["goes_on"]
+    for again in ((), ("--sensor", "imu")):
+        stopped = invoked(*words, "--stop", *again)
+        assert (stopped["goes_on"], stopped["kept"], stopped["classes"]) == (False, True, ["sitting"])
+        assert stopped["samples"] >= begun["samples"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("board", ["mps2-an386", "pico"])
 def test_a_cortex_m_that_learns_from_its_sensor_has_the_bits_of_a_process(
@@ -103,11 +137,11 @@ def test_a_cortex_m_that_learns_from_its_sensor_has_the_bits_of_a_process(
 ) -> None:
     pytest.importorskip("unicorn")
     source, path = files
-    set, what = OnlineSet(Head.classes, 1, 1, 0, rate=0.1), Listening("imu", samples=30)
-    said = listen(partial(SerialWire.open, url), None, set, what, lambda _: None)
+    given, what = {"rate": 0.1}, Listening("imu", samples=30)
+    said = listen(partial(SerialWire.open, url), None, given, what, lambda _: None)
     taken = images(path, "imu", [source], 1)
     with emulation.started(board, sources=[source], readings=taken) as (running,):
-        assert listen(running.opener, None, set, what, lambda _: None)["learnt"] == said["learnt"]
+        assert listen(running.opener, None, given, what, lambda _: None)["learnt"] == said["learnt"]
 
 
 def test_a_run_on_the_sensors_samples_goes_on_on_the_board(tmp_path: Path, url: str, files: tuple[Path, Path]) -> None:
@@ -122,24 +156,25 @@ def test_a_run_on_the_sensors_samples_goes_on_on_the_board(tmp_path: Path, url: 
     said = invoked(str(run), *words)
     assert said["classes"] == ["rest", "shake", "walk"]
     assert said["error"] < 0.4
-    refused = CliRunner().invoke(app, ["online", str(run), *words, "--standardise", "nothing"])
+    assert invoked(str(run), *words)["samples"] == 24
+    refused = CliRunner().invoke(app, ["online", *words[:4], "--samples", "1", "--anew", str(run), "--standardise", "nothing"])
     assert isinstance(refused.exception, ConfigError)
     assert "Take --standardise inputs" in str(refused.exception)
     host.close()
 
 
 def test_labels_come_over_the_link_while_the_board_goes_on(url: str) -> None:
-    set = OnlineSet(Head.classes, 1, 1, 0, rate=0.1, unsure=0.9)
+    given = {"rate": 0.1, "unsure": 0.9}
     opener = partial(SerialWire.open, url)
     seen = list[Any]()
     for label in ("sitting", "running"):
         what = Listening("imu", label, seconds=0.5, interval=0.01)
-        said = listen(opener, None, set, what, seen.append)
+        said = listen(opener, None, given, what, seen.append)
     assert said["classes"] == ["sitting", "running"]
     assert said["goes_on"]
     assert 0 < said["labels"] <= said["samples"]
     assert any(watched.wanted for watched in seen)
-    assert not listen(opener, None, set, Listening("imu", seconds=0, stop=True), seen.append)["goes_on"]
+    assert not listen(opener, None, {}, Listening("imu", seconds=0, stop=True), seen.append)["goes_on"]
 
 
 def test_a_board_goes_on_without_a_host_and_after_its_power_was_lost(url: str) -> None:
@@ -159,8 +194,8 @@ def test_a_board_goes_on_without_a_host_and_after_its_power_was_lost(url: str) -
         await board.reset()
         await board.close()
 
-    set = OnlineSet(Head.classes, 1, 1, 0, Standardised.nothing, rate=0.1)
-    said = listen(partial(SerialWire.open, url), None, set, Listening("beat", seconds=0.2, interval=0.05), lambda _: None)
+    given = {"standardised": Standardised.nothing, "rate": 0.1}
+    said = listen(partial(SerialWire.open, url), None, given, Listening("beat", seconds=0.2, interval=0.05), lambda _: None)
     assert (said["goes_on"], said["kept"]) == (True, True)
     time.sleep(0.5)
     later = state()
@@ -176,9 +211,7 @@ def test_a_board_goes_on_without_a_host_and_after_its_power_was_lost(url: str) -
 
 
 def test_the_monitor_shows_what_is_learnt_online(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    listen(
-        partial(SerialWire.open, url), None, OnlineSet(Head.classes, 1, 1, 0, rate=0.1), Listening("imu", samples=20), print
-    )  # fmt: skip
+    listen(partial(SerialWire.open, url), None, {"rate": 0.1}, Listening("imu", samples=20), print)
     lines, shown = list[Line](), Monitor()
 
     def tell(line: Line) -> None:
@@ -195,12 +228,14 @@ def test_the_monitor_shows_what_is_learnt_online(url: str, capsys: pytest.Captur
 
 def test_what_makes_no_sense_is_refused_with_a_cure(url: str) -> None:
     for words, why in (
-        (["--sensor", "imu"], "give --sensor NAME, and the board"),
-        (["--label", "x", "--on", f"port:{url}"], "give --sensor NAME, and the board"),
+        (["--sensor", "imu"], "give the board too, --on port:PORT"),
+        (["--stop"], "give the board too, --on port:PORT"),
+        (["--stop", "--on", f"port:{url}"], "learns nothing online"),
+        (["--label", "x", "--on", f"port:{url}"], "give --sensor NAME too"),
         (["--sensor", "imu", "--on", f"port:{url}", "--rate", "-1"], "--rate is at least 0"),
     ):
         said = CliRunner().invoke(app, ["online", *words])
         assert isinstance(said.exception, ConfigError)
         assert why in str(said.exception)
     with pytest.raises(Refused, match="no sensor called gps"):
-        listen(partial(SerialWire.open, url), None, OnlineSet(Head.classes, 1, 1, 0), Listening("gps"), print)
+        listen(partial(SerialWire.open, url), None, {}, Listening("gps"), print)

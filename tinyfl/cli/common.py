@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from click.core import ParameterSource
 
 from tinyfl import __version__
 from tinyfl.building.toolchains import Toolchain
@@ -55,6 +56,11 @@ def read_baud(text: str) -> tuple[int, bool]:
     if not text.isascii() or not text.isdigit() or int(text) > MAX_BAUD:
         raise ConfigError(f"--baud {text} is no speed: give a number up to {MAX_BAUD:,}, or auto.")
     return int(text), False
+
+
+def given(ctx: typer.Context, name: str) -> bool:
+    """Whether the user gave that option."""
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def say(text: str) -> None:

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyfl.cli.common import Baud, Json, app, say
+from tinyfl.cli.common import Baud, Json, app, given, say
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 
 if TYPE_CHECKING:
+    from tinyfl.devices.listening import Listening
     from tinyfl.online.prequential import Course
 
 
 @app.command()
 def online(
+    ctx: typer.Context,
     run: Annotated[
         Path | None,
         typer.Argument(help="A run: its network stays frozen, its last layer goes on learning. Without: no network."),
@@ -55,7 +57,10 @@ def online(
     label: Annotated[str, typer.Option(help="What the sensor's samples are meanwhile. Default: what the sensor says.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="How long to watch a sensor, if --samples gives no end.")] = 60.0,
     every: Annotated[int, typer.Option(min=0, metavar="N", help="It commits after each N samples; 0: at the end only.")] = 0,
-    stop: Annotated[bool, typer.Option("--stop", help="Then the board stops learning from its sensor.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="The board stops learning from its sensor: at once, or after --samples or --seconds.")
+    ] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Drop what the board has learnt online, and begin again.")] = False,
     on: Annotated[
         str, typer.Option(help="emulated:BOARD or port:PORT: a board that goes through the first device's stream too.")
     ] = "native",
@@ -64,19 +69,28 @@ def online(
 ) -> None:
     """Let devices learn online from a stream, each sample first a test, beside the model as it was trained."""
     from tinyfl.cli.show.online import Live
+    from tinyfl.devices.listening import Listening
     from tinyfl.online import online as stream
+    from tinyfl.online.prequential import checked
+    from tinyfl.online.sets import Standardised
 
     if sensor or label or stop:
-        how = {"rate": rate, "cap": cap, "places": places, "tolerance": tolerance, "alarm": alarm, "unsure": unsure}
-        what = {"sensor": sensor, "label": label, "samples": samples, "seconds": seconds, "every": every, "stop": stop}
-        _listen(run, on, standardise, how, what, json)
+        checked(rate=rate, cap=cap, standardise=standardise)
+        how = {
+            "rate": rate, "cap": cap, "standardised": Standardised[standardise], "places": places, "tolerance": tolerance,
+            "alarm": alarm, "unsure": unsure, "every": every,
+        }  # fmt: skip
+        how = {key: value for key, value in how.items() if given(ctx, "standardise" if key == "standardised" else key)}
+        what = Listening(sensor, label, samples, seconds, stop=stop, anew=anew)
+        at_once = stop and not any(given(ctx, name) for name in ("label", "samples", "seconds"))
+        _listen(run, on, how, None if at_once else what, json)
         return
     live = Live(json)
     result: dict[str, Any] = stream(
         run, task=task, data=data, targets=targets, seed=seed, devices=devices, segments=segments, samples=samples,
         shuffle=shuffle, labels=labels, delay=delay, rate=rate, cap=cap, standardise=standardise, places=places,
         tolerance=tolerance, alarm=alarm, average=average, unsure=unsure, out=out, progress=live.show,
-        beside=None if on == "native" else _board(on),
+        beside=None if on == "native" else _board(on, anew),
     )  # fmt: skip
     if out is not None:
         from tinyfl.report.online import write_page
@@ -88,22 +102,21 @@ def online(
         live.end(result)
 
 
-def _listen(run: Path | None, on: str, standardise: str, how: dict[str, Any], what: dict[str, Any], json: bool) -> None:
-    """A board's own sensor."""
+def _listen(run: Path | None, on: str, how: dict[str, Any], what: "Listening | None", json: bool) -> None:
+    """A board's own sensor; without ``what`` it stops."""
     from tinyfl.cli.show.online import Watching
-    from tinyfl.devices.listening import Listening, listen
+    from tinyfl.devices.listening import listen, stop
     from tinyfl.fleets.emulation import board_at
-    from tinyfl.online.prequential import checked
-    from tinyfl.online.sets import Head, OnlineSet, Standardised
     from tinyfl.runs.adaptation import Initialisation
 
-    if not what["sensor"] or not on.startswith("port:"):
-        raise ConfigError("a board learns from its own sensor: give --sensor NAME, and the board, --on port:PORT.")
-    checked(rate=how["rate"], cap=how["cap"], standardise=standardise)
-    set = OnlineSet(Head.classes, 1, 1, standardised=Standardised[standardise], **how)
+    if not on.startswith("port:"):
+        raise ConfigError("a board learns from its own sensor: give the board too, --on port:PORT.")
+    if what and not what.sensor:
+        raise ConfigError("a board learns from its own sensor: give --sensor NAME too.")
     shown = Watching(json)
     with board_at(on) as opener:
-        result = listen(opener, Initialisation.load(run) if run else None, set, Listening(**what), shown.show)
+        start = Initialisation.load(run) if run else None
+        result = listen(opener, start, how, what, shown.show) if what else stop(opener)
     if json:
         say(jsonlib.dumps(result))
     else:
@@ -132,14 +145,14 @@ def average(
         raise LinkError(f"{len(failed)} of {len(done)} boards do not have the average. Run the command again.")
 
 
-def _board(on: str) -> "Callable[[Course], dict[str, Any]]":
+def _board(on: str, anew: bool) -> "Callable[[Course], dict[str, Any]]":
     """What takes a course on the board ``on``, and says whether it has learnt the same bits."""
     from tinyfl.devices.online import lesson, stream
     from tinyfl.fleets.emulation import board_at
 
     def take(course: "Course") -> dict[str, Any]:
         with board_at(on) as opener:
-            found = stream(lesson(course), opener, keep=on.startswith("port:"))
+            found = stream(lesson(course), opener, keep=on.startswith("port:"), anew=anew)
         same = found.learnt == course.device.core.learnt()
         return {"on": on, "samples": len(found.numbers), "same_bits": same, "kept": found.kept}
 

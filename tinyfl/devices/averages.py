@@ -1,6 +1,5 @@
 """The heads of connected boards that learn online, averaged by class name: read from all, then written to all."""
 
-import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from tinyfl.errors import ConfigError, LinkError
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.online import OnlineBoard
 from tinyfl.online.averages import NamedHead, averaged
-from tinyfl.system.loop import in_loop
+from tinyfl.system.loop import every, in_loop
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ async def _average(ports: Sequence[Port], keep: bool) -> list[Averaged]:
     try:
         for each in ports:
             boards.append((await reach(each))[0])
-        heads = await asyncio.gather(*map(_head, boards))
+        heads = await every(map(_head, boards))
         now = averaged(heads)
         rows = zip(ports, boards, heads, now, strict=True)
-        return list(await asyncio.gather(*(_give(*row, keep) for row in rows)))
+        return await every(_give(*row, keep) for row in rows)
     finally:
-        await asyncio.gather(*(board.close() for board in boards))
+        await every(board.close() for board in boards)
 
 
 async def _head(board: LinkedBoard) -> NamedHead:

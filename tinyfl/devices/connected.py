@@ -31,7 +31,7 @@ from tinyfl.link.board import LinkedBoard
 from tinyfl.link.defects import confined
 from tinyfl.link.status import Description
 from tinyfl.link.wire import wire_kind
-from tinyfl.system.loop import in_loop
+from tinyfl.system.loop import every, in_loop
 
 ASK_SECONDS = 2.0
 """Timeout for a board's description, in seconds, at each baud rate."""
@@ -133,7 +133,7 @@ async def look(named: Collection[Port] = (), within: float = ASK_SECONDS, skip: 
     others = [each for each in serial_ports() if each.url not in urls]
     ports = [each for each in (*unique.values(), *others) if each.url not in skipped]
     opened = await asyncio.to_thread(open_ports)
-    return list(await asyncio.gather(*(_query(each, within, each.url in urls, opened) for each in ports)))
+    return await every(_query(each, within, each.url in urls, opened) for each in ports)
 
 
 async def _query(port: Port, within: float, named: bool, opened: Mapping[str, Sequence[Holder]]) -> Device:

@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tinyfl.devices.online import put_network
-from tinyfl.errors import ConfigError, Stale
+from tinyfl.devices.online import network_hash, put_network
+from tinyfl.errors import ConfigError, Corrupt, Stale
 from tinyfl.link.board import LinkedBoard
 from tinyfl.link.online import STAGES, OnlineBoard, OnlineRecord, Watched, cut
 from tinyfl.link.sensing import Sensor, sensor_of
@@ -18,32 +18,43 @@ from tinyfl.link.wire import Opener
 from tinyfl.networks.layers import Loss
 from tinyfl.online.device import Device
 from tinyfl.online.sets import Head, OnlineSet, Standardised
-from tinyfl.online.starts import HEADS, of_nothing, of_run
+from tinyfl.online.starts import HEADS, Start, of_nothing, of_run
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.system.loop import in_loop
 
 RING = 16
 """Embeddings that a board keeps for labels: over a link the next sample may come before the label of the last."""
 
+OPTIONS = {"standardised": "standardise"}
+"""Settings with other names on the command line."""
+
 
 @dataclass(frozen=True)
 class Listening:
     """What a board is to do: learn from its ``sensor``, whose samples are all ``label``, empty: what the sensor itself says.
-    For so many ``samples``; 0: without an end, watched for ``seconds``, a line each ``interval``. It commits by itself after
-    ``every`` samples, 0: in the end only. After that it goes on, unless told to ``stop``."""
+    For so many ``samples``; 0: without an end, watched for ``seconds``, a line each ``interval``. After that it goes on, unless
+    told to ``stop``. It goes on from what it has learnt, unless told to begin ``anew``."""
 
     sensor: str
     label: str = ""
     samples: int = 0
     seconds: float = 60.0
     interval: float = 1.0
-    every: int = 0
     stop: bool = False
+    anew: bool = False
 
 
-def device_for(sensor: Sensor, run: Initialisation | None, set: OnlineSet) -> Device:
-    """A device that learns as ``set`` says from samples of ``sensor``: its sizes, head and ring are made to fit. With a run the
-    running statistics begin at its standardisation, since a board's own samples are not standardised.
+def _fitted(set: OnlineSet, sensor: Sensor, names: int) -> OnlineSet:
+    """The set with what follows from its head: places, and whether labels can be wanted."""
+    grows, asks = set.head is Head.classes, set.head in (Head.classes, Head.labels)
+    places = max(set.places or sensor.outputs + 8, sensor.outputs, names) if grows else sensor.outputs
+    return replace(set, places=places, unsure=set.unsure if asks else 0.0)
+
+
+def device_for(sensor: Sensor, run: Initialisation | None, given: Mapping[str, Any]) -> Device:
+    """A device that learns from samples of ``sensor``, with the settings ``given`` of its set: its sizes, head and ring are
+    made to fit. With a run the running statistics begin at its standardisation, since a board's own samples are not
+    standardised.
 
     Raises ConfigError if the run does not fit the sensor.
     """
@@ -54,15 +65,11 @@ def device_for(sensor: Sensor, run: Initialisation | None, set: OnlineSet) -> De
             f"the run takes {start.inputs:,} inputs and learns {start.kind.name}; sensor {sensor.name} gives {sensor.inputs:,} "
             f"for {HEADS[loss].name}. Give a run on this sensor's samples: tinyfl run --sensor {sensor.name}"
         )
+    set = OnlineSet(start.kind, start.inputs, start.size, 0, embedded=start.network is not None, ring=RING)
+    set = replace(set, **given)
     if set.standardised is Standardised.embeddings:
         start = replace(start, head=None, names=())
-    grows = start.kind is Head.classes
-    places = max(set.places or sensor.outputs + 8, sensor.outputs, len(start.names)) if grows else sensor.outputs
-    embedded = start.network is not None
-    set = replace(
-        set, head=start.kind, inputs=start.inputs, size=start.size, places=places, embedded=embedded, ring=RING,
-        unsure=set.unsure if start.kind in (Head.classes, Head.labels) else 0.0,
-    )  # fmt: skip
+    set = _fitted(set, sensor, len(start.names))
     standard = run.standard if run else None
     shifted = standard is not None and bool(standard.mean.any() or (standard.scale != 1).any())
     if shifted and set.standardised is not Standardised.inputs:
@@ -75,58 +82,139 @@ def device_for(sensor: Sensor, run: Initialisation | None, set: OnlineSet) -> De
 
 
 def listen(
-    opener: Opener, run: Initialisation | None, set: OnlineSet, what: Listening, tell: Callable[[Watched], None]
+    opener: Opener,
+    run: Initialisation | None,
+    given: Mapping[str, Any],
+    what: Listening,
+    tell: Callable[[Watched], None],
 ) -> dict[str, Any]:
-    """Lets the board behind ``opener`` learn from its own sensor, from where it was if it has this very set, and passes what
-    its monitor says to ``tell``. Returns what became of it, as plain data.
+    """Lets the board behind ``opener`` learn from its own sensor, with the settings ``given`` of an OnlineSet, and ``every``,
+    the samples from commit to commit (0: in the end only). A board that has learnt keeps its settings, and goes on from there.
+    Passes what its monitor says to ``tell``. Returns what became of it, as plain data.
 
-    Raises ConfigError for what makes no sense, DoesNotFit for a board that is too small, and the errors of a link.
+    Raises ConfigError for what makes no sense or differs from how a board learns already, DoesNotFit for a board that is too
+    small, and the errors of a link.
     """
-    return in_loop(_listen(opener, run, set, what, tell))
+    return in_loop(_listen(opener, run, given, what, tell))
+
+
+def stop(opener: Opener) -> dict[str, Any]:
+    """Ends that at once. What is learnt stays; the rest is as in ``listen``."""
+    return in_loop(_stop(opener))
 
 
 async def _listen(
-    opener: Opener, run: Initialisation | None, set: OnlineSet, what: Listening, tell: Callable[[Watched], None]
+    opener: Opener, run: Initialisation | None, given: Mapping[str, Any], what: Listening, tell: Callable[[Watched], None]
 ) -> dict[str, Any]:
     board = await LinkedBoard.connect(opener)
     try:
         online, sensor = OnlineBoard(board), sensor_of(board, what.sensor)
-        device = device_for(sensor, run, set)
-        if what.label and device.set.head is not Head.classes:
+        record = await _begin(online, board, sensor, run, given, what)
+        if what.label and _set_of(record).head is not Head.classes:
             raise ConfigError("--label names a class, and this sensor has none. Leave it out: the sensor says its own.")
-        sha = await _begin(board, online, device, what.every)
         begun = await online.listen(what.sensor, what.samples, labels=not what.label)
         watched = await _watch(online, what, begun, tell)
         if what.stop:
             await online.listen("")
-        kept = board.description.areas > 0
-        if kept and device.start.network is not None:
-            await board.commit(sha)
-        if kept:
-            await online.commit()
-        after = await online.watched()
-        return {
-            "id": board.description.id.hex(), "sensor": what.sensor, "samples": watched.samples, "new": watched.samples - begun,
-            "labels": watched.labels, "error": watched.error, "confidence": watched.confidence, "drifts": watched.drifts,
-            "classes": list(after.names), "goes_on": bool(after.source), "kept": kept, "learnt": (await online.learnt()).hex(),
-        }  # fmt: skip
+        return await _ended(online, board, record, what.sensor, watched.samples, begun)
     finally:
         await board.close()
 
 
-async def _begin(board: LinkedBoard, online: OnlineBoard, device: Device, every: int) -> bytes:
-    """The network and the set, unless they are there and have learnt; the network's hash."""
-    start = device.start
-    sha = bytes(32)
+async def _stop(opener: Opener) -> dict[str, Any]:
+    board = await LinkedBoard.connect(opener)
+    try:
+        online = OnlineBoard(board)
+        before = await online.watched()
+        if not before.places:
+            raise ConfigError(f"board {board.description.id.hex()} learns nothing online, so there is nothing to stop.")
+        samples = await online.listen("")
+        record = await online.record()
+        assert record is not None
+        return await _ended(online, board, record, before.source, samples, samples)
+    finally:
+        await board.close()
+
+
+async def _ended(
+    online: OnlineBoard, board: LinkedBoard, record: OnlineRecord, sensor: str, samples: int, begun: int
+) -> dict[str, Any]:
+    """Keeps network and what is learnt, where there is a store; what a command says in the end."""
+    kept = board.description.areas > 0
+    if kept and record.stage == "learner":
+        await board.commit(record.sha)
+    if kept:
+        await online.commit()
+    after = await online.watched()
+    return {
+        "id": board.description.id.hex(), "sensor": sensor, "samples": samples, "new": samples - begun,
+        "labels": after.labels, "error": after.error, "confidence": after.confidence, "drifts": after.drifts,
+        "classes": list(after.names), "goes_on": bool(after.source), "kept": kept, "learnt": (await online.learnt()).hex(),
+    }  # fmt: skip
+
+
+def _set_of(record: OnlineRecord) -> OnlineSet:
+    try:
+        return OnlineSet.read(record.set)
+    except ValueError:
+        raise Corrupt("the record of the board's set cannot be read.") from None
+
+
+async def _begin(
+    online: OnlineBoard,
+    board: LinkedBoard,
+    sensor: Sensor,
+    run: Initialisation | None,
+    given: Mapping[str, Any],
+    what: Listening,
+) -> OnlineRecord:
+    """Network and set, unless the board has learnt: then it goes on with its own."""
+    learnt = (await online.watched()).samples
+    if learnt and not what.anew and (had := await online.record()):
+        start = of_run(run) if run else None
+        if differs := _differing(had, sensor, start, given):
+            raise ConfigError(
+                f"board {board.description.id.hex()} has learnt from {learnt:,} samples, with {differs}. To go on with that, "
+                "leave out the options that differ; to drop what it has learnt, give --anew."
+            )
+        if start and start.network is not None:
+            await put_network(board, start.network, start.theta)
+        return had
+    device = device_for(sensor, run, {name: value for name, value in given.items() if name != "every"})
+    await online.forget()
+    start, sha = device.start, bytes(32)
     if start.network is not None:
         sha = await put_network(board, start.network, start.theta)
     stage = STAGES[0] if start.network is not None else STAGES[2]
-    await online.start(OnlineRecord(stage, sha, device.set.record, device.core.outputs, every))
-    if not (await online.watched()).samples:
-        await online.put_back(device.core.learnt())
-        if device.names:
-            await online.put_head([str(name) for name in device.names], np.ascontiguousarray(device.core.head))
-    return sha
+    record = OnlineRecord(stage, sha, device.set.record, device.core.outputs, given.get("every", 0))
+    await online.start(record)
+    await online.put_back(device.core.learnt())
+    if device.names:
+        await online.put_head([str(name) for name in device.names], np.ascontiguousarray(device.core.head))
+    return record
+
+
+def _differing(had: OnlineRecord, sensor: Sensor, start: Start | None, given: Mapping[str, Any]) -> str:
+    """In what the set of a board differs from what is asked for, in words; empty: in nothing."""
+    set = _set_of(had)
+    if set.inputs != sensor.inputs:
+        return f"{set.inputs:,} inputs, while sensor {sensor.name} gives {sensor.inputs:,}"
+    if start and network_hash(start) != had.sha:
+        return "another network than the run's" if any(had.sha) else "no network"
+    settings = {name: value for name, value in given.items() if name != "every"}
+    asked = _fitted(replace(set, **settings), sensor, len(start.names) if start else 0)
+    words = [
+        f"{OPTIONS.get(name, name)} {_short(getattr(set, name))}"
+        for name in settings
+        if replace(set, **{name: getattr(asked, name)}).record != set.record
+    ]
+    if given.get("every", had.every) != had.every:
+        words.append(f"every {had.every:,}")
+    return ", ".join(words)
+
+
+def _short(value: Any) -> str:
+    return value.name if isinstance(value, Standardised) else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 async def _watch(online: OnlineBoard, what: Listening, begun: int, tell: Callable[[Watched], None]) -> Watched:

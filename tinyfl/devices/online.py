@@ -19,6 +19,7 @@ from tinyfl.online.averages import NamedHead
 from tinyfl.online.device import Device
 from tinyfl.online.prequential import Course
 from tinyfl.online.sets import Head
+from tinyfl.online.starts import Start
 from tinyfl.system.loop import in_loop
 
 MAX_NAMED = 64
@@ -70,14 +71,21 @@ def lesson(course: Course) -> Lesson:
     )
 
 
-def stream(lesson: Lesson, opener: Opener, *, keep: bool) -> OnBoard:
+def stream(lesson: Lesson, opener: Opener, *, keep: bool, anew: bool = True) -> OnBoard:
     """Takes the board behind ``opener`` through the lesson; ``keep`` commits network and what is learnt, where it has a store.
+    ``anew`` drops what the board has learnt online before.
 
-    Raises ConfigError for more than 64 classes, DoesNotFit for a board that is too small, and the errors of a link.
+    Raises ConfigError for more than 64 classes, and unless ``anew`` for a board that has learnt, DoesNotFit for a board that
+    is too small, and the errors of a link.
     """
     if len(lesson.names) > MAX_NAMED:
         raise ConfigError(f"the stream has {len(lesson.names)} classes; a board has at most {MAX_NAMED}. Give --places 64.")
-    return in_loop(_stream(lesson, opener, keep))
+    return in_loop(_stream(lesson, opener, keep, anew))
+
+
+def network_hash(start: Start) -> bytes:
+    """What a set's record has of the network that it is over; zeros for none."""
+    return bytes(32) if start.network is None else sha256(floats(start.theta)).digest()
 
 
 async def put_network(board: LinkedBoard, net: Network, theta: F32) -> bytes:
@@ -93,10 +101,12 @@ async def put_network(board: LinkedBoard, net: Network, theta: F32) -> bytes:
     return sha256(floats(theta)).digest()
 
 
-async def _stream(lesson: Lesson, opener: Opener, keep: bool) -> OnBoard:
+async def _stream(lesson: Lesson, opener: Opener, keep: bool, anew: bool) -> OnBoard:
     board = await LinkedBoard.connect(opener)
     try:
         online, net, described = OnlineBoard(board), lesson.network, board.description
+        if (learnt := (await online.watched()).samples) and not anew:
+            raise ConfigError(f"board {described.id.hex()} has learnt from {learnt:,} samples. To drop that, give --anew.")
         await online.forget()
         sha = bytes(32) if net is None else await put_network(board, net, lesson.theta)
         await online.start(OnlineRecord("inputs" if net is None else "learner", sha, lesson.record, lesson.outputs))

@@ -23,7 +23,7 @@ from tinyfl.link import WEIGHTS_HEADER
 from tinyfl.link.board import WORK_SECONDS, LinkedBoard, floats
 from tinyfl.link.defects import confined
 from tinyfl.link.status import BoardState, Description
-from tinyfl.system.loop import in_loop
+from tinyfl.system.loop import every, in_loop
 
 if TYPE_CHECKING:
     from tinyfl.core import F32
@@ -222,7 +222,7 @@ class _Push:
         deadline = time.monotonic() + wait
         while True:
             chosen = inventory.select(self._request, await self._look(), self._saved, devices)
-            worked = await asyncio.gather(*(self._one(each) for each in chosen.present if each.id not in self._finished))
+            worked = await every(self._one(each) for each in chosen.present if each.id not in self._finished)
             left = [each for each in worked if each.id not in self._finished] + _absent(chosen)
             for each in left:
                 self._report(each)

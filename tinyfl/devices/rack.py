@@ -9,6 +9,7 @@ from tinyfl.devices.connected import connect
 from tinyfl.devices.ports import Port, named, port, where
 from tinyfl.errors import Dead, LinkError
 from tinyfl.link.wire import Opener, Wire, wire_kind
+from tinyfl.system.loop import every
 
 PROBE_SECONDS = 1.0
 """Timeout for a board's description during a search."""
@@ -90,7 +91,7 @@ class Rack:
     async def _look(self) -> None:
         """Queries every port without a known board."""
         known = [place for place, _ in self._where.values()]
-        await asyncio.gather(*(self._query(place) for place in self._places if place not in known))
+        await every(self._query(place) for place in self._places if place not in known)
 
     async def _query(self, place: _Place) -> None:
         """Records the board that answers at ``place``, if any, and its baud rate."""

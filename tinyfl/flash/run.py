@@ -24,7 +24,7 @@ from tinyfl.fleets import emulation
 from tinyfl.link import SINE
 from tinyfl.link.status import Description
 from tinyfl.system.interrupts import interrupt_message
-from tinyfl.system.loop import in_loop
+from tinyfl.system.loop import every, in_loop
 
 AT_ONCE = 8
 """Maximum number of boards written in parallel."""
@@ -207,7 +207,7 @@ class _Flash:
             targets, absent = await _selected(self._request, self._job, present, self._devices, talk=True)
             new = {key: target for key, target in _keyed(targets).items() if key not in finished}
             self._places.clear()
-            finished |= dict(zip(new, await asyncio.gather(*(self._one(each, present) for each in new.values())), strict=True))
+            finished |= dict(zip(new, await every(self._one(each, present) for each in new.values()), strict=True))
             names |= {*new, *(each.port.url for each in new.values() if each.port)} | {each.id for each in finished.values()}
             offline = [self._offline(each) for each in absent if each.name not in names]
             if not finished and not offline:

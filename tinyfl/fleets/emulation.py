@@ -1,6 +1,5 @@
 """Emulated boards as context managers: in this process, or served on ptys and TCP ports."""
 
-import asyncio
 import hashlib
 import platform
 import subprocess
@@ -27,7 +26,7 @@ from tinyfl.system import cache
 from tinyfl.system.child import Child
 from tinyfl.system.files import private_folder
 from tinyfl.system.limits import allow_files
-from tinyfl.system.loop import Loop
+from tinyfl.system.loop import Loop, every
 
 LINKS: tuple[Link, ...] = get_args(Link)
 START_SECONDS = 30.0
@@ -224,7 +223,7 @@ def _start(running: ExitStack, loop: Loop, kind: _Kind, each: _Each) -> tuple[Ru
 
 
 async def _close(links: Sequence[LinkedBoard]) -> None:
-    await asyncio.gather(*(link.close() for link in links))
+    await every(link.close() for link in links)
 
 
 def _serve(running: ExitStack, kind: _Kind, each: _Each, link: Link) -> str:

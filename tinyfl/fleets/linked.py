@@ -35,7 +35,7 @@ from tinyfl.link.transfers import Step
 from tinyfl.link.turns import Turns, turn
 from tinyfl.link.wire import Opener
 from tinyfl.networks import Network
-from tinyfl.system.loop import MAX_THREADS
+from tinyfl.system.loop import MAX_THREADS, every
 from tinyfl.tasks import Task
 from tinyfl.tasks.sensor import class_names
 
@@ -182,15 +182,11 @@ class LinkFleet:
     async def _close(self) -> None:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        await asyncio.gather(*(_disconnect(slot) for slot in self._slots.values()))
+        await every(_disconnect(slot) for slot in self._slots.values())
 
     async def _cohort(self, work: _RoundWork) -> list[_Outcome]:
         """The outcome of each device, in the cohort's order."""
-        outcomes = await asyncio.gather(*(self._device(device, work) for device in work.identified), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        return await every(self._device(device, work) for device in work.identified)
 
     async def _device(self, device: int, work: _RoundWork) -> _Outcome:
         """The outcome of one device. No failure of its board ends the round for others."""

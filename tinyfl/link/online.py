@@ -16,6 +16,9 @@ from tinyfl.link.messages import online as messages
 OnlineStage = Literal["learner", "program", "inputs"]
 STAGES: tuple[OnlineStage, ...] = ("learner", "program", "inputs")
 
+HEADER, SET_BYTES = "<3I32s", 48
+"""Of a set's record: what is before the set, and the set (firmware/SPEC.md, online)."""
+
 MAX_NAME = 16
 """Bytes of a class's name in UTF-8."""
 
@@ -45,7 +48,16 @@ class OnlineRecord:
     @property
     def record(self) -> bytes:
         """Its bytes on the wire and in the store."""
-        return struct.pack("<3I32s", STAGES.index(self.stage), self.outputs, self.every, self.sha) + self.set
+        return struct.pack(HEADER, STAGES.index(self.stage), self.outputs, self.every, self.sha) + self.set
+
+    @classmethod
+    def read(cls, record: bytes) -> "OnlineRecord":
+        """The same from its bytes. Raises Corrupt for others."""
+        size = struct.calcsize(HEADER)
+        if len(record) != size + SET_BYTES or record[0] >= len(STAGES) or any(record[1:4]):
+            raise Corrupt("the record of the board's set cannot be read.")
+        stage, outputs, every, sha = struct.unpack(HEADER, record[:size])
+        return cls(STAGES[stage], sha, record[size:], outputs, every)
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,13 @@ class OnlineBoard:
             raise Refused(f"board {described.id.hex()} does not learn online. Flash it with the firmware of this version.")
         await self._board.put(messages.OnlineWrite, of.record, WORK_SECONDS)
         self._number = (await self.watched()).samples
+
+    async def record(self) -> OnlineRecord | None:
+        """What it is to do; None without a set. Raises Refused if its firmware is too old to say so."""
+        state = await self._board.request(messages.OnlineRead(sequence=self._board.next(), first=0), ANSWER_SECONDS)
+        if state.set and not state.record:
+            raise Refused("the board's firmware does not say how it learns. Flash it with the firmware of this version.")
+        return OnlineRecord.read(state.record) if state.record else None
 
     async def watched(self) -> Watched:
         """What the monitor says."""

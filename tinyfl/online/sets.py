@@ -4,6 +4,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+RECORD = "<4B6I5f"
+
 
 class Head(IntEnum):
     """What the outputs are, and by which loss they learn."""
@@ -52,4 +54,16 @@ class OnlineSet:
         words = self.inputs, self.size, self.places, self.ring, self.cap, self.window
         unsure = min(round(256 * self.unsure), 255)
         floats = self.rate, self.clip, self.threshold, self.tolerance, self.alarm
-        return struct.pack("<4B6I5f", self.head, self.standardised, self.embedded, unsure, *words, *floats)
+        return struct.pack(RECORD, self.head, self.standardised, self.embedded, unsure, *words, *floats)
+
+    @classmethod
+    def read(cls, record: bytes) -> "OnlineSet":
+        """The set of a record. Raises ValueError for bytes that are none."""
+        if len(record) != struct.calcsize(RECORD):
+            raise ValueError(f"{len(record)} bytes")
+        head, standardised, embedded, unsure, *rest = struct.unpack(RECORD, record)
+        inputs, size, places, ring, cap, window, rate, clip, threshold, tolerance, alarm = rest
+        return cls(
+            Head(head), inputs, size, places, Standardised(standardised), bool(embedded), ring, cap, window, rate, clip,
+            threshold, tolerance, alarm, unsure / 256,
+        )  # fmt: skip

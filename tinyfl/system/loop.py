@@ -1,7 +1,7 @@
 """An event loop for work that its caller waits for, also in a thread that runs a loop already, as a notebook's cells do."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -48,6 +48,16 @@ def in_loop(work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, in a loop of its own."""
     with Loop() as loop:
         return loop.run(work)
+
+
+async def every(works: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all ``works``, done at once. If some fail, the error of the first of them, once all have ended: work that
+    is left to itself would go on with a link that its caller closes."""
+    done = await asyncio.gather(*works, return_exceptions=True)
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+    return [each for each in done if not isinstance(each, BaseException)]
 
 
 def _running() -> bool:

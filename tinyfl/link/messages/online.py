@@ -21,6 +21,7 @@ class OnlineWrite(Upload):
 class OnlineState(message.ReadResponse, Reply):
     _COMMAND_ID = 19
     set: Hash
+    record: Annotated[bytes, Field(max_length=92)] = b""
     samples: Count
     labels: Count
     confidence: float
