@@ -10,6 +10,7 @@ import pytest
 
 import tinyfl
 from tinyfl.algorithms import Inner, Phase, State, with_layers
+from tinyfl.cli.show import runs as show
 from tinyfl.codecs import FP32, Codec, decode, encode
 from tinyfl.codecs.down import Down
 from tinyfl.config import resolve
@@ -180,6 +181,16 @@ def test_with_deltas_devices_come_as_near_to_theta_as_small_changes_can_be_told(
 def joined(seed: int, rounds: int, cohort: int, devices: int) -> int:
     cohorts = [set(draw_cohort(seed, round, cohort, devices).tolist()) for round in range(rounds)]
     return sum(len(now - before) for before, now in zip([set(), *cohorts], cohorts, strict=False))
+
+
+def test_a_run_says_that_delta_takes_more_bytes_than_it_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = tinyfl.simulate(out=tmp_path / "few", **RUN, down="int4", delta=True, page=False).result
+    assert "--delta: with 3 of 5 devices in a round" in few["notes"][-1]
+    show.run(few)
+    total = few["line_bytes_down"] + few["line_bytes_up"]
+    assert f"{100 * total / few['line_bytes_fp32']:.1f} % of what all weights take as float32" in capsys.readouterr().out
+    all = tinyfl.simulate(out=tmp_path / "all", **{**RUN, "cohort": 5}, down="int4", delta=True, page=False).result
+    assert not [words for words in all["notes"] if "--delta" in words]
 
 
 def test_bytes_are_counted_as_they_are_sent(tmp_path: Path) -> None:

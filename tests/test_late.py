@@ -26,7 +26,7 @@ from tinyfl.flower import rounds
 from tinyfl.flower.grid import FleetGrid
 from tinyfl.flower.rounds import Progress
 from tinyfl.flower.server_app import over_nodes
-from tinyfl.flower.staleness import staleness
+from tinyfl.flower.staleness import late_figures
 from tinyfl.late import WHOLE, Arrival, Work, combined, weight
 from tinyfl.late.course import MEMORY, NEXT, SLOW, Course, Drawn, draw_next, seconds_of
 from tinyfl.networks import network
@@ -111,6 +111,8 @@ def test_a_run_says_how_stale_its_updates_were(whole: Any) -> None:
     slow = set(np.flatnonzero(seconds_of(3, 12, 0.34, 4.5) != 1).tolist())
     pairs = [(line["round"] - 1 - since, device in slow) for line in log_of(whole.path) for device, since in line["arrivals"]]
     usual, late = whole.result["staleness"]
+    last = json.loads((whole.path / "rounds.jsonl").read_text().splitlines()[-1])
+    assert whole.result["virtual_time"] == last["time"] > 0
     assert [(row["kind"], row["devices"], row["left_out"]) for row in (usual, late)] == [
         ("usual", 8, 0),
         ("4.5 times as slow", 4, 0),
@@ -130,7 +132,9 @@ def test_boards_and_simulated_devices_are_late_apart_and_what_is_left_out_has_no
         {"round": 2, "counts": True, "absent": {"dead": "1"}, "arrivals": [[1, 1], [2, 0]], "time": 3.0},
     ]
     (tmp_path / "rounds.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    simulated, pico = staleness(RunDirectory(tmp_path), config, [{"device": 2, "board": "pico"}])
+    found = late_figures(RunDirectory(tmp_path), config, [{"device": 2, "board": "pico"}])
+    assert found["virtual_time"] == 3
+    simulated, pico = found["staleness"]
     assert simulated == {
         "kind": "simulated", "devices": 2, "arrivals": 3, "left_out": 1, "weight": 2.0, "staleness": {"0": 2}
     }  # fmt: skip

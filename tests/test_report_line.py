@@ -38,7 +38,7 @@ def said(**more: Any) -> str:
 
 def test_bytes_of_simulated_devices_are_counted_and_have_no_seconds() -> None:
     seen = said()
-    assert "A round takes 11.2 KB on a device's line, and the whole run 448.0 KB on all lines, 0.5 of what all weights" in seen
+    assert "A round takes 11.2 KB on a device's line, and the whole run 448.0 KB on all lines, 50.0 % of what" in seen
     assert "in a round to the device from the device Weights down 10.0 KB 50 bytes theta as fp32" in seen
     assert "Update up 50 bytes 1.0 KB their change as int4 In all 10.1 KB 1.1 KB Means over device-rounds" in seen
     assert "take 0.97 s at 115,200 baud and 0.11 s at 1,000,000 baud" in seen
@@ -79,7 +79,8 @@ def test_staleness_is_shown_by_kind_of_device(monkeypatch: pytest.MonkeyPatch) -
         slow,
         {**slow, "arrivals": 0, "weight": 0.0, "staleness": {}},
     ]
-    seen = words(late.section(rows, b""))
+    seen = words(late.section({"staleness": rows, "virtual_time": 1234.0}, b""))
+    assert "The rounds took 1,234 units of virtual time." in seen
     assert "usual 8 190 95.0 % 90.0 % 0 3 4 0 <b> 4 10 5.0 % 10.0 % 7 200 200 8 <b> 4 0 0.0 % 0.0 % – – – 8" in seen
 
     heights: list[float] = []

@@ -312,7 +312,9 @@ def test_a_run_that_is_worse_than_its_floor_says_so_before_anything_else(
     assert bad["worse_than_floor"][-1] == bad["floor"][-1]
     assert "start a new run with --standardise" in bad["verdict"]
     show.run(bad)
-    assert capsys.readouterr().out.startswith("Worse than without a network: after 10 steps on 5 shots")
+    shown = capsys.readouterr().out
+    assert shown.startswith("Worse than without a network: after 10 steps on 5 shots")
+    assert "Accuracy, ± half of a 95 % interval over devices. batch: each step on all shots at once; stream: each" in shown
     good = run(written(x=far)).result
     assert (good["worse_than_floor"], good["verdict"]) == ([], "")
     show.run(good)

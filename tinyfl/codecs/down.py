@@ -84,3 +84,16 @@ class Down:
 
 PLAIN = Down()
 """Theta goes down as it is."""
+
+MOST = 7 / 8
+"""The share of a fleet in a round from which int4 with ``delta`` takes no more bytes than int8 without (docs/codecs.md)."""
+
+
+def told(down: Down, cohort: int, devices: int) -> list[str]:
+    """A note if ``delta`` takes more bytes than it saves, as devices that were not in the round before get theta whole."""
+    if not down.delta or cohort >= MOST * devices:
+        return []
+    return [
+        f"--delta: with {cohort:,} of {devices:,} devices in a round, many get all of theta, as float32; without, --down int8 "
+        "takes fewer bytes (docs/codecs.md)"
+    ]

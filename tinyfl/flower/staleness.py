@@ -13,14 +13,20 @@ from tinyfl.runs.directory import ROUNDS, RunDirectory
 from tinyfl.runs.records import ArrivalsRecord
 
 
-def staleness(directory: RunDirectory, config: Config, boards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def late_figures(directory: RunDirectory, config: Config, boards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the log of arrivals: ``staleness``, and the ``virtual_time`` of the last round, None on real clocks."""
+    records = [record for _, record in directory.records(ROUNDS, ArrivalsRecord)]
+    return {"staleness": staleness(records, config, boards), "virtual_time": records[-1].time if records else None}
+
+
+def staleness(records: Sequence[ArrivalsRecord], config: Config, boards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each kind of device, the most numerous first: its name, the number of its ``devices``, of their ``arrivals`` and of
     those ``left_out``, the sum of the weights of the others, and how many of these had each ``staleness``, in rounds."""
     kinds = _kinds(config, boards)
     names = Counter(kinds)
     counts = {kind: Counter[int]() for kind in names}
     left_out = Counter[str]()
-    for _, record in directory.records(ROUNDS, ArrivalsRecord):
+    for record in records:
         absent = [ends for spans in record.absent.values() for ends in ends_of(spans)]
         for device, version in record.arrivals if record.counts else ():
             if any(first <= device <= last for first, last in absent):

@@ -9,13 +9,15 @@ from tinyfl.report.figures import NotDrawn
 Row = Mapping[str, Any]
 
 
-def section(rows: Sequence[Row], png: bytes | NotDrawn) -> str:
-    """The part of a run's page, from its staleness in result.json, with its figure."""
+def section(result: Row, png: bytes | NotDrawn) -> str:
+    """The part of a run's page, from its result.json, with its figure."""
+    virtual = result.get("virtual_time")
+    time = f"<p>The rounds took {virtual:,g} units of virtual time. In one, a usual device does a round.</p>" if virtual else ""
     caption = (
         "Staleness of the updates that count: the number of rounds between the theta that a device started from and the one "
         "that its update moved. An update of staleness τ has the weight 1 / √(1 + τ)."
     )
-    return _table(rows) + html.image(png, "How many updates had which staleness.", caption)
+    return time + _table(result["staleness"]) + html.image(png, "How many updates had which staleness.", caption)
 
 
 def _table(rows: Sequence[Row]) -> str:

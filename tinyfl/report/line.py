@@ -59,10 +59,18 @@ def _carried(config: Config, result: Result) -> str:
 
 def _in_all(result: Result) -> str:
     """The bytes of the whole run, and their share of what float32 takes."""
-    total, plain = sum(on_the_line(result)), result.get("line_bytes_fp32", 0)
+    total, share = sum(on_the_line(result)), share_of_fp32(result)
+    less = f", {share}" if share else ""
     each = html.size(total / result["device_rounds"])
-    share = f", {total / plain:.2g} of what all weights take as float32" if plain > total else ""
-    return f"A round takes {each} on a device's line, and the whole run {html.size(total)} on all lines{share}."
+    return f"A round takes {each} on a device's line, and the whole run {html.size(total)} on all lines{less}."
+
+
+def share_of_fp32(result: Result) -> str:
+    """The bytes of the whole run against those of all weights as float32, in words; empty if they are not fewer."""
+    plain = result.get("line_bytes_fp32", 0)
+    if not plain or (total := sum(on_the_line(result))) >= plain:
+        return ""
+    return f"{100 * total / plain:.1f} % of what all weights take as float32"
 
 
 def _measured(parts: Mapping[str, Row]) -> dict[str, Row]:

@@ -196,7 +196,7 @@ def _write(
         f'<p class="note">{html.text(words, MAX_PER_LINE)}</p>' if (words := guidance(config)) else "",
         _tiles(config, result),
         html.section("How the fleet learnt", html.image(learning, "Learning curve over the rounds.", learning_note)),
-        *([html.section("How late updates were", late.section(result["staleness"], stale))] if stale else []),
+        *([html.section("How late updates were", late.section(result, stale))] if stale else []),
         *([html.section("What validation devices reached", _validation(result, validation))] if validation else []),
         html.section("How unseen devices adapt", adapted),
         html.section("What some of them do", _devices(picture)),

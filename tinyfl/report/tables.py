@@ -68,6 +68,8 @@ def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
     head = "".join(f'<th class="l">{name}</th>' for name in ("run", "task", "algorithm", "network"))
     head += "".join(f"<th>{html.text(mode)},<br>{counted(shots, 'shot')}</th>" for shots, mode in settings)
     head += "<th>device-<br>rounds</th><th>sample<br>gradients</th><th>RAM per<br>device</th><th>over the<br>links</th>"
+    late = any(result.get("virtual_time") for result in results)
+    head += "<th>virtual<br>time</th>" * late
     body = ""
     for name, result, rows in zip(names, results, rows_of, strict=True):
         body += f'<tr><th scope="row">{html.text(name)}</th>'
@@ -78,7 +80,8 @@ def comparison(names: Sequence[str], results: Sequence[Result]) -> str:
             body += f'<td class="{kind}">{reached(row) if row else "–"}</td>'
         counts = [f"{result[key]:,}" for key in ("device_rounds", "sample_gradients")]
         sizes = [html.size(result["device_ram_bytes"]), html.size(sum(on_the_line(result)))]
-        body += f"{html.cells([*counts, *sizes])}</tr>"
+        times = [f"{virtual:,g}" if (virtual := result.get("virtual_time")) else "–"] * late
+        body += f"{html.cells([*counts, *sizes, *times])}</tr>"
     what = METRICS[metric(results[0]["evaluation"])].capitalize()
     note = (
         f"{what} after {LEADING_STEPS} steps or by class means, ± half of a 95 % interval over devices; the best of each "

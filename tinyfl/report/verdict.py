@@ -87,8 +87,7 @@ def _advice(result: Row, config: Config, floor: Row) -> str:
 
 
 def without_a_network(result: Row) -> list[str]:
-    """Results without a network that the table lacks; for regression also the remaining share of the error (R²); for
-    labels also their other scores."""
+    """Results without a network that the table lacks, for values and labels beside other scores of the leading row."""
     rows = {(row["shots"], method(row)): row for row in result["floor"]}
     lines = [f"majority, {html.counted(s, 'shot')}: {reached(row)}" for (s, name), row in rows.items() if name == MAJORITY]
     for (shots, name), floor in rows.items():
@@ -99,14 +98,14 @@ def without_a_network(result: Row) -> list[str]:
             lines.append(_of_labels_words(html.counted(shots, "shot"), row))
             lines.append(_of_labels_words(f"{html.counted(shots, 'shot')}, {name}", floor))
             continue
+        found = []
         if row.get("mae") is not None:
             mae, r2 = of_values(row)
-            lines.append(f"{html.counted(shots, 'shot')}: mean absolute error {mae}" + (f", R² {r2}" if r2 else ""))
+            found = [f"mean absolute error {mae}", *([f"R² {r2}"] if r2 else [])]
         if html.known(row["loss"]):
-            lines.append(
-                f"{html.counted(shots, 'shot')}: off by {sqrt(row['loss']):.3g} (root mean square), R² "
-                f"{1 - row['loss'] / floor['loss']:.3f} against the support mean, which is off by {sqrt(floor['loss']):.3g}"
-            )
+            found.append(f"root mean square error {sqrt(row['loss']):.3g}, where the {name} has {sqrt(floor['loss']):.3g}")
+        if found:
+            lines.append(f"{html.counted(shots, 'shot')}: {', '.join(found)}")
     return lines
 
 

@@ -226,7 +226,9 @@ class Result(_Record):
     local: list[str] = []
     """The layers that stay on each device."""
     staleness: list[StalenessRecord] = []
-    """Of an asynchronous run; an older tinyfl did not write it."""
+    """Of an asynchronous run; an older tinyfl did not write it, nor the next."""
+    virtual_time: Number | None = None
+    """That of the last arrival; null on real clocks."""
     device_ram_bytes: Positive
     samples_held: Positive = 1
     start: str = "random start"

@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyfl.algorithms import Inner, Returns, WithLayers, demand_for_boards
 from tinyfl.codecs.down import Down
+from tinyfl.codecs.down import told as of_delta
 from tinyfl.config import Config, demand_utf8, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.data.frames import file_of
@@ -99,6 +100,7 @@ def prepared(config: Config, learner: Learner, engine: Engine, progress: Callabl
     if engine.memory:
         _check_memory(config, learner, algorithm.inner(0), engine)
     more = *restated(config), *told(config.sampling, config.embedding), *in_real_time(config), *live(config.parts)
+    more += tuple(of_delta(down_of(config, learner.network), config.cohort, config.devices))
     learner = replace(learner, notes=(*learner.notes, *more))
     chooses = sampler(
         config.sampling, config.embedding, task=learner.task, samples=algorithm.inner(0).samples, seed=config.seed,

@@ -12,7 +12,7 @@ from tinyfl.costs import bytes_of_run
 from tinyfl.errors import InstallError
 from tinyfl.flower.lines import as_json
 from tinyfl.flower.rounds import Outcome, Progress
-from tinyfl.flower.staleness import staleness
+from tinyfl.flower.staleness import late_figures
 from tinyfl.networks import Network, starts_from
 from tinyfl.registry.shown import shots_of
 from tinyfl.report.verdict import verdict
@@ -153,7 +153,7 @@ def finished(
     result = {
         **_result(job, outcome, rows, boards, sum(joined(directory)) if job.config.delta else 0),
         "line": as_json(line_of(directory)) if boards else {},
-        "staleness": staleness(directory, job.config, boards) if job.config.buffer else [],
+        **(late_figures(directory, job.config, boards) if job.config.buffer else {"staleness": []}),
         "run": str(directory.name),
         "shots_of": shots_of(job.config.task, job.task),
         **_by_device(job, net, theta, rows["learnt"]),

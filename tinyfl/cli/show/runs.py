@@ -14,8 +14,11 @@ from tinyfl.fleet import Event
 from tinyfl.flower.rounds import Progress as ProgressReport
 from tinyfl.registry.chosen import Chosen
 from tinyfl.report import html
+from tinyfl.report.line import share_of_fp32
+from tinyfl.report.tables import on_the_line
 from tinyfl.report.verdict import method, without_a_network
 from tinyfl.runs.evaluation import LEADING_STEPS, compares
+from tinyfl.runs.tables import METRICS, metric
 
 if TYPE_CHECKING:
     from tinyfl.costs import Cost, Operation
@@ -68,6 +71,10 @@ def run(result: dict[str, Any]) -> None:
         f"{result['device_rounds']:,} device-rounds of {result['devices']:,} devices in {result['seconds']:.1f} s "
         f"({result['device_rounds_per_s']:,.0f}/s); a device needs {result['device_ram_bytes']:,} bytes of RAM to learn."
     )
+    if virtual := result.get("virtual_time"):
+        console.print(f"virtual time: {virtual:,g} units, in each of which a usual device does a round")
+    if share := share_of_fp32(result):
+        console.print(f"over the line: {html.size(sum(on_the_line(result)))}, {share}")
     boots = sorted(board["boot_seconds"] for board in result["boards"] if "boot_seconds" in board)
     if boots:
         median, slowest = 1e3 * boots[len(boots) // 2], 1e3 * boots[-1]
@@ -98,12 +105,27 @@ def _evaluation(console: Terminal, result: dict[str, Any], title: str) -> None:
         cells += [_figure(floors[learnt["shots"]]) if lead else "" for _ in beside]
         table.add_row(*cells, style="bold" if lead else "")
     console.print(table)
+    console.print(_legend(result["evaluation"]), markup=False, highlight=False, soft_wrap=True)
     for line in without_a_network(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     found = result.get("per_device")
     if found and len(found["devices"]) == found["number"] > 1:  # else a task makes them up
         worst = ", ".join(f"{row['device']} {_figure(row['after'])}" for row in found["devices"][:3])
-        console.print(f"worst devices: {worst}", markup=False, highlight=False, soft_wrap=True)
+        name = METRICS[metric([row["after"] for row in found["devices"]])]
+        console.print(f"worst devices, by {name}: {worst}", markup=False, highlight=False, soft_wrap=True)
+
+
+MODES = {
+    "batch": "batch: each step on all shots at once", "stream": "stream: each step a pass over the shots, one by one",
+    "means": "means: the nearest class mean",
+}  # fmt: skip
+
+
+def _legend(rows: Sequence[dict[str, Any]]) -> str:
+    """What the figures of an evaluation are, and its modes."""
+    squares = ", in squares of the values' units" * any(row.get("mae") is not None for row in rows)
+    modes = "; ".join(MODES.get(mode, mode) for mode in dict.fromkeys(row["mode"] for row in rows))
+    return f"{METRICS[metric(rows)].capitalize()}{squares}, ± half of a 95 % interval over devices. {modes}."
 
 
 def evaluation(result: dict[str, Any]) -> None:
@@ -227,7 +249,10 @@ def inference(result: dict[str, Any]) -> None:
         console.print(f"{result['inputs']:,} {what}: {result['output']}", soft_wrap=True)
     if "task" in result:
         row = {"accuracy": None, "loss": None, "accuracy_ci95": None, "loss_ci95": None, **result}
-        console.print(f"{result['task']}: {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}")
+        name = METRICS[metric([row])]
+        console.print(
+            f"{result['task']}: {name} {_figure(row)} on {result['samples']:,} samples, devices: {result['devices']:,}"
+        )
         task = Chosen("task", result["task"])
         if task.built_in and task.takes("standardise") and not result["standardised"]:
             console.print("Inputs are unchanged from the file; to standardise them like a run's, give its directory as --task.")
