@@ -106,5 +106,5 @@ def theta_over(grid: Grid, each_device: bool = False, rounds: int = ROUNDS, **op
 HERE = theta_over(FleetGrid(FLEET))
 
 
-def remote_grid(grid: FlakyGrid, each_device: bool = False, on_event: Any = None) -> RemoteGrid:
-    return RemoteGrid(grid, call_roll(grid, SIZE, within=1), NET, each_device=each_device, seconds=0.2, on_event=on_event)
+def remote_grid(grid: FlakyGrid, each_device: bool = False, **heard: Any) -> RemoteGrid:
+    return RemoteGrid(grid, call_roll(grid, SIZE, within=1), NET, each_device=each_device, seconds=0.2, **heard)

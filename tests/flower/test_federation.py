@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -164,7 +165,33 @@ def test_a_node_that_stays_away_is_left_out_and_named_and_its_devices_with_it(qu
     assert set(came[0].absent) <= set(range(8, 16))
     assert set(came[0].absent.values()) == {"node-error"}
     assert came[0].devices + len(came[0].absent) == COHORT
-    assert [event.detail for event in events] == ["node-error: b, devices 8 to 15: no reply after 1 request"]
+    absent = sorted(came[0].absent)
+    assert [(event.device, event.detail) for event in events] == [
+        (absent[0], f"node-error: b, devices {spans(absent)}: no reply after 1 request")
+    ]
+
+
+@pytest.mark.parametrize("each_device", [False, True])
+def test_a_round_that_waits_says_once_for_whom(quick: None, monkeypatch: pytest.MonkeyPatch, each_device: bool) -> None:
+    monkeypatch.setattr(remote, "WAIT_SECONDS", 0.1)
+    notes: list[str] = []
+    came: list[Updates] = []
+    away = [False]
+    grid = FlakyGrid(three_nodes(), lambda node, message: "lost" if node == 900 and away[0] else "well")
+    there = remote_grid(grid, each_device, on_note=notes.append)
+    away[0] = True
+    theta_over(there, each_device, rounds=1, on_round=lambda state, updates: came.append(updates))
+    absent = spans(sorted(came[0].absent))
+    assert notes == [f"round 1 waits for b (devices {absent}), for at most 2 s"]
+
+
+def test_a_roll_call_that_waits_says_at_once_for_which_devices(quick: None) -> None:
+    notes: list[str] = []
+    nodes = {1: serving(range(8), "a")}
+    grid = FlakyGrid(nodes)
+    threading.Timer(0.3, lambda: nodes.update({2: serving(range(8, SIZE), "b")})).start()
+    assert len(call_roll(grid, SIZE, within=60, on_note=notes.append)) == 2
+    assert notes == ["no gateway has devices 8 to 23 of 24 yet (a has 0 to 7): the run waits, for at most 60 s"]
 
 
 def test_a_short_round_is_done_again_and_counts_once(quick: None) -> None:

@@ -262,7 +262,8 @@ def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeyp
     assert folder == tmp_path / "runs" / "lab"
     others = {"network": "mlp-8", "data": "", "seed": 3}
     assert _fresh(None, folder, others)[0] == {**others, "out": str(folder)}
-    assert _fresh(None, folder, {"network": 3, "data": 4})[0]["data"] == 4, "refused by the coordinator, like all settings"
+    with pytest.raises(ConfigError, match="network is 3"):
+        _fresh(None, folder, {"network": 3})
 
 
 def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(

@@ -1,6 +1,7 @@
 """How a run that was submitted to a SuperLink ended, and whether it can be gone on with."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -73,6 +74,32 @@ def test_a_failure_before_the_paths_are_known_is_one_of_a_run_that_never_began(m
     context: Any = SimpleNamespace(run_config={})
     with pytest.raises(RuntimeError, match=r"not here \(not begun, exit 2: ConfigError\)"):
         server_app.main(None, context)
+
+
+def test_a_run_that_is_refused_ends_with_one_line_in_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Flower's own process of a coordinator ends: with its log of the exception, and then its advice."""
+    log = logging.getLogger("flwr")
+    written = logging.StreamHandler(io.StringIO())
+    monkeypatch.setattr(log, "handlers", [written])
+    monkeypatch.setattr(log, "filters", [])
+    monkeypatch.setattr(log, "level", logging.INFO)
+    monkeypatch.setattr(server_app, "from_run_config", lambda _: {"rounds": "many"})
+    with pytest.raises(RuntimeError) as failed:
+        server_app.main(None, SimpleNamespace(run_config={}))  # type: ignore[arg-type]
+    log.error("%s raised an exception", "ServerApp", exc_info=failed.value)
+    log.error("Exit Code: 200\nAn unhandled exception occurred in the ServerApp.")
+    (line,) = written.stream.getvalue().splitlines()
+    assert "rounds" in line
+
+
+def test_a_run_that_a_federation_cannot_do_is_refused_before_it_is_submitted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(submit, "_submitted", lambda *_: pytest.fail("submitted"))
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    for options, why in (({"buffer": 2}, "--buffer is for a fleet on one"), ({"rounds": 0}, "rounds")):
+        with pytest.raises(ConfigError, match=why):
+            submit.run_on("lab", config=None, resume=None, out=tmp_path / "run", options={"task": "sine", **options})
 
 
 def test_words_that_cannot_be_written_end_no_coordinator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

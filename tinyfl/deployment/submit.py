@@ -20,11 +20,11 @@ import tomlkit
 from tinyfl import errors
 from tinyfl.config import Config, read_settings, read_toml, renamed, resolve
 from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
-from tinyfl.flower.settings import OF_THE_NODES, to_run_config
+from tinyfl.flower.settings import NO_BUFFER, OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file, located
 from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen
-from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.directory import CONFIG, RunDirectory
 from tinyfl.system import cache
 from tinyfl.system.files import private_folder
 from tinyfl.system.interrupts import interrupt_message
@@ -61,7 +61,13 @@ def run_on(
         lambda: f"stopped while the run was being submitted. If it runs all the same: flwr list {superlink}, flwr stop"
     ):
         number = _submitted(superlink, settings)
-    with interrupt_message(lambda: f"the SuperLink stops the run after its last finished round. Go on with: {again}"):
+
+    def stopped() -> str:
+        if (folder / CONFIG).exists():
+            return f"the SuperLink stops the run after its last finished round. Go on with: {again}"
+        return f"the SuperLink stops the run. If it had begun, go on with: {again}"
+
+    with interrupt_message(stopped):
         try:
             ended = _followed(superlink, number, again)
         except KeyboardInterrupt:
@@ -138,8 +144,9 @@ def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) ->
     from tinyfl.runs.directory import free_directory
 
     given = _given(config, options)
-    folder = (out or free_directory(resolve(given))).resolve()
-    if (folder / "config.toml").exists():
+    resolved = resolve(given)
+    folder = (out or free_directory(resolved)).resolve()
+    if (folder / CONFIG).exists():
         raise RunError(f"{folder} already holds a run. Go on with it: tinyfl run --resume {folder}; or give another --out.")
     return {**given, "out": str(folder)}, folder
 
@@ -151,12 +158,14 @@ def _resumed(resume: Path, config: Path | None, options: Mapping[str, Any]) -> t
 
 def _given(config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in the file and the options, with absolute paths, since the coordinator starts elsewhere. Raises ConfigError
-    for a setting of the nodes."""
+    for a setting of the nodes, and for asynchronous rounds."""
     in_file = read_settings(config) if config else {}
     chosen = renamed({key: value for key, value in options.items() if value is not None})
     given = {**in_file, **chosen, **_extensions(in_file, chosen)}
     if given.pop("continued", None):
         raise ConfigError("a run that got more rounds is repeated on one machine only: leave --federation out.")
+    if given.get("buffer"):
+        raise ConfigError(NO_BUFFER)
     for key in OF_THE_NODES:
         if given.pop(key, None):
             raise ConfigError(f"with --federation the {key} is at the gateways: leave it out, and give each gateway its own.")
@@ -197,7 +206,8 @@ def _followed(superlink: str, number: str, again: str) -> dict[str, Any]:
             (ended,) = _flwr("list", superlink, "--run-id", number, "--format", "json")["runs"]
         except (LinkError, KeyError, ValueError) as error:
             raise LinkError(
-                f"the SuperLink {superlink} did not report how run {number} ended. Start it; if the run had begun: {again}"
+                f"the SuperLink {superlink} did not report how run {number} ended. Start the SuperLink again; if the run had "
+                f"begun, go on with: {again}"
             ) from error
         if ended["status"].startswith("finished"):
             return dict(ended)

@@ -19,11 +19,11 @@ from httpx import HTTPError
 from tinyfl import __version__
 from tinyfl.errors import ConfigError, Corrupt, TrainingError
 from tinyfl.errors.words import plain
-from tinyfl.fleet import Carried, Devices, Event, summed_parts, words_for
+from tinyfl.fleet import Carried, Devices, Event, spans, summed_parts, words_for
 from tinyfl.flower.grid import FleetAddresses
 from tinyfl.flower.lines import read_line
 from tinyfl.flower.messages import NETWORK, VERSION, Trouble, network_record, read_error, read_events, read_shard
-from tinyfl.flower.node import Request, one_by_one, read_apart, read_request
+from tinyfl.flower.node import Request, cohort_at, one_by_one, read_apart, read_request
 from tinyfl.networks import Network
 
 ROLL_SECONDS = 120.0
@@ -32,15 +32,22 @@ ROLL_SECONDS = 120.0
 GRACE_SECONDS = 60.0
 """Flower's overhead for a message and its reply: the start of processes, and fixed pauses."""
 
+WAIT_SECONDS = 15.0
+"""Time without an answer after which a run says for whom it waits: never sooner than twice the time of the answers before."""
+
 SENDS = 5
 """Maximum number of requests to a node per round."""
 
 MAX_NAMED = 8
-"""Maximum number of nodes whose errors are listed when a roll call fails."""
+"""Maximum number of nodes that a message names."""
 
 POLL_SECONDS, LOOK_SECONDS, RETRY_SECONDS = 0.1, 1.0, 3.0
 """Intervals between polls for replies, between polls for returning nodes, and from a failure to the next try."""
 
+
+Note = Callable[[str], None]
+OnWait = Callable[[Sequence[int], float], None]
+"""Receives the nodes that have not answered, and the seconds left."""
 
 UNREACHABLE = (HTTPError, OSError)
 """Exceptions from Flower when its SuperLink is away."""
@@ -58,8 +65,11 @@ class RemoteNode:
     further: Mapping[str, ConfigRecord] = field(default_factory=dict)
 
 
-def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tuple[RemoteNode, ...]:
-    """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits until all are connected.
+def call_roll(
+    grid: Grid, fleet_size: int, within: float = ROLL_SECONDS, on_note: Note = lambda note: None
+) -> tuple[RemoteNode, ...]:
+    """The nodes that serve the devices 0 to ``fleet_size`` - 1, in the devices' order. Waits until all are connected, and says
+    at once for which devices.
 
     A node without a valid reply serves no devices. Raises ConfigError if a node refuses the run or has another version, if two
     nodes serve the same device, or a node serves one outside the fleet; TrainingError if devices have no node.
@@ -68,6 +78,7 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
     remotes: dict[int, RemoteNode] = {}
     deadline = time.monotonic() + within
     trouble: dict[int, str] = {}
+    said = ""
     while True:
         roll = RecordDict({"config": ConfigRecord({VERSION: __version__})})
         requests = {node: roll for node in grid.get_node_ids() if node not in remotes}
@@ -87,8 +98,14 @@ def call_roll(grid: Grid, fleet_size: int, within: float = ROLL_SECONDS) -> tupl
         if sum(len(remote.devices) for remote in in_order) == fleet_size:
             _refuse_twins(in_order)
             return _with_unique_names(in_order)
-        if time.monotonic() >= deadline:
-            missing = ", ".join(_gaps(in_order, fleet_size))
+        missing, left = ", ".join(_gaps(in_order, fleet_size)), deadline - time.monotonic()
+        if missing != said and left > 0:
+            said, here = missing, ", ".join(f"{remote.name} has {words_for(remote.devices)}" for remote in in_order)
+            on_note(
+                f"no gateway has devices {missing} of {fleet_size:,} yet ({plain(here, 300) or 'none is here'}): the run "
+                f"waits, for at most {left:.0f} s"
+            )
+        if left <= 0:
             errors = [(node, text) for node, text in trouble.items() if node not in remotes]
             why = "".join(f" Node {node}: {text.rstrip('.')}." for node, text in errors[:MAX_NAMED])
             raise TrainingError(
@@ -161,11 +178,12 @@ class Post:
         """Seconds until each node's reply in the last exchange."""
 
     def exchange(
-        self, contents: Mapping[int, RecordDict], message_type: str, deadline: float
+        self, contents: Mapping[int, RecordDict], message_type: str, deadline: float, on_wait: OnWait | None = None
     ) -> Mapping[int, RecordDict | Error]:
         """The reply of each node to its content. A node that restarted, or whose message was lost, gets the content again once
         it is connected; the code ``failed`` is final. A reply missing at ``deadline`` (of time.monotonic) is an error; one
-        that is there by then counts, however long sending took."""
+        that is there by then counts, however long sending took. A long wait calls ``on_wait``, once."""
+        patience = max(WAIT_SECONDS, 2 * max(self.seconds.values(), default=0.0))
         began, self.seconds = time.monotonic(), {}
         requests = {node: _Pending(content) for node, content in contents.items()}
         answers: dict[int, RecordDict | Error] = {}
@@ -190,6 +208,9 @@ class Post:
             ):  # the whole batch is lost; the other nodes still have their replies in memory
                 for node in sent.values():
                     requests[node].retry_at = now
+            if on_wait and now - began >= patience and not over:
+                on_wait([node for node in requests if node not in answers], deadline - now)
+                on_wait = None
             if now - looked >= LOOK_SECONDS and not over:
                 looked, connected = now, self._started()
                 due = [
@@ -268,10 +289,11 @@ class RemoteGrid(FleetAddresses):
         each_device: bool,
         seconds: float,
         on_event: Callable[[Event], None] | None = None,
+        on_note: Note = lambda note: None,
     ) -> None:
         self._post, self.remotes, self._each_device = Post(grid), tuple(remotes), each_device
         self._network = network_record(network, trains, classes)
-        self._seconds, self._report = seconds, on_event or (lambda event: None)
+        self._seconds, self._report, self._note = seconds, on_event or (lambda event: None), on_note
         self._spent: dict[str, Mapping[str, float]] = {}
         self._carried: Mapping[str, Carried] = {}
         self._remote_of = (
@@ -297,7 +319,13 @@ class RemoteGrid(FleetAddresses):
 
     def _of_gateways(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
         remotes = [message.metadata.dst_node_id - 1 for message in messages]
-        answers = self._exchange(dict(zip(remotes, (message.content for message in messages), strict=True)), messages[0])
+        first = messages[0]
+
+        def share(remote: int) -> Sequence[int]:
+            told = read_request(first.content, first.metadata.message_type, {}).instructions
+            return list(map(int, cohort_at(self.remotes[remote].devices, told)))
+
+        answers = self._exchange(dict(zip(remotes, (message.content for message in messages), strict=True)), first, share)
         return [answers[remote] for remote in remotes]
 
     def _of_devices(self, messages: Sequence[Message]) -> list[RecordDict | Error]:
@@ -314,31 +342,40 @@ class RemoteGrid(FleetAddresses):
             )
             for remote, named in by_remote.items()
         }
-        for remote, reply in self._exchange(contents, messages[0]).items():
+        for remote, reply in self._exchange(contents, messages[0], by_remote.__getitem__).items():
             apart = _apart(by_remote[remote], reply, replace(request, instructions=replace(request.instructions, devices=())))
             if not isinstance(reply, Error) and isinstance(apart, Error):
-                self._report_trouble(request.instructions.round, self.remotes[remote], apart)
+                self._report_trouble(request.instructions.round, self.remotes[remote], by_remote[remote], apart)
             answers.update(dict.fromkeys(by_remote[remote], apart) if isinstance(apart, Error) else apart)
         return [answers[device] for device in devices]
 
-    def _report_trouble(self, round: int, at: RemoteNode, error: Error) -> None:
-        why = f"node-error: {at.name}, devices {words_for(at.devices)}: {error.reason}"
-        self._report(Event(round, int(at.devices[0]), "", "left out", why))
+    def _report_trouble(self, round: int, at: RemoteNode, absent: Sequence[int], error: Error) -> None:
+        why = f"node-error: {at.name}, devices {spans(absent)}: {error.reason}"
+        self._report(Event(round, absent[0], "", "left out", why))
 
-    def _exchange(self, contents: Mapping[int, RecordDict], message: Message) -> Mapping[int, RecordDict | Error]:
-        """The reply of each remote node. Reports its events and errors."""
+    def _exchange(
+        self, contents: Mapping[int, RecordDict], message: Message, share: Callable[[int], Sequence[int]]
+    ) -> Mapping[int, RecordDict | Error]:
+        """The reply of each remote node, of which ``share`` gives the devices in this round. Reports its events and errors."""
         deadline = time.monotonic() + self._seconds + GRACE_SECONDS
         by_node = {
             self.remotes[remote].node: RecordDict({**content, NETWORK: self._network, **self.remotes[remote].further})
             for remote, content in contents.items()
         }
-        answers = self._post.exchange(by_node, message.metadata.message_type, deadline)
         round = int(message.content["config"].get("round", 0))  # type: ignore[arg-type]
+
+        def on_wait(nodes: Sequence[int], left: float) -> None:
+            away = [(self.remotes[remote], share(remote)) for remote in contents if self.remotes[remote].node in nodes]
+            whom = ", ".join(f"{at.name} (devices {spans(devices)})" for at, devices in away)
+            self._note(f"round {round + 1} waits for {plain(whom, 300)}, for at most {left:.0f} s")
+
+        answers = self._post.exchange(by_node, message.metadata.message_type, deadline, on_wait)
         self._spent = {}
-        for at in (self.remotes[remote] for remote in contents):
+        for remote in contents:
+            at = self.remotes[remote]
             reply = answers[at.node]
             if isinstance(reply, Error):
-                self._report_trouble(round, at, reply)
+                self._report_trouble(round, at, share(remote), reply)
                 continue
             events, work = read_events(reply, at.devices, round)
             for event in events:

@@ -5,6 +5,7 @@ round with ``resume = "DIRECTORY"`` in the run config. The submitter chooses a r
 machine's allow list.
 """
 
+import logging
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ from tinyfl.flower.allowed import Allowed, allowed_here, refuse_extensions, refu
 from tinyfl.flower.extensions import demand_task
 from tinyfl.flower.remote import RemoteGrid, call_roll
 from tinyfl.flower.rounds import Progress
-from tinyfl.flower.settings import from_run_config
+from tinyfl.flower.settings import NO_BUFFER, from_run_config
 from tinyfl.flower.sites import load_over, nodes_of
 from tinyfl.flower.sites_task import SitesTask
 from tinyfl.networks import WEIGHTS
@@ -66,7 +67,7 @@ def main(grid: Grid, context: Context) -> None:
         options["minimum"] = max(1, options.get("minimum", least))
         run = tinyfl.simulate(
             over=partial(over_nodes, grid),
-            load=partial(load_over, grid),
+            load=partial(load_over, grid, on_note=_on_note),
             progress=_on_progress,
             on_event=_on_event,
             on_note=_on_note,
@@ -74,6 +75,7 @@ def main(grid: Grid, context: Context) -> None:
         )
     except TinyflError as error:
         begun = "" if options and _holds_a_run(options) else "not begun, "
+        logging.getLogger("flwr").addFilter(partial(_in_plain_words, str(error)))
         raise RuntimeError(f"{error} ({begun}exit {error.exit_code}: {type(error).__name__})") from error
     for part, why in run.result["failed"].items():
         print(f"FAILED: {part}: {why}", flush=True)
@@ -130,10 +132,7 @@ def over_nodes(
 ) -> Iterator[tuple[RemoteGrid, Boards]]:
     """The grid of the connected nodes, which together serve all devices of the run."""
     if config.buffer:
-        raise ConfigError(
-            "--buffer is for a fleet on one machine: a federation's nodes answer a whole round at a time. Leave it out, or run "
-            "it without --federation."
-        )
+        raise ConfigError(NO_BUFFER)
     if config.own_data and config.network.endswith(WEIGHTS) and not config.standardise:
         raise ConfigError(
             "the nodes of a federation cannot standardise their data as an earlier run did. Give --standardise, or run it here."
@@ -142,7 +141,7 @@ def over_nodes(
         nodes = nodes_of(work.task)
     else:
         demand_task(grid, grid.get_node_ids(), config)
-        nodes = call_roll(grid, config.devices)
+        nodes = call_roll(grid, config.devices, on_note=_on_note)
     demand_task(grid, [node.node for node in nodes], config)
     for node in nodes[:MAX_NAMED]:
         print(f"{node.name}: devices {words_for(node.devices)}, {len(node.boards)} boards", flush=True)
@@ -152,8 +151,16 @@ def over_nodes(
     yield RemoteGrid(
         grid, nodes, work.network, trains=config.chosen("algorithm").trains,
         classes=class_names(work.task) if config.task == SENSOR else (), each_device=config.gateways is None,
-        seconds=config.seconds, on_event=on_event,
+        seconds=config.seconds, on_event=on_event, on_note=_on_note,
     ), boards  # fmt: skip
+
+
+def _in_plain_words(why: str, line: logging.LogRecord) -> bool:
+    """Has Flower log ``why`` the run ends instead of a traceback, and drops the advice that follows, which is about defects."""
+    if line.exc_info:
+        line.msg, line.args, line.exc_info = why, (), None
+        return True
+    return line.levelno < logging.ERROR
 
 
 def _on_progress(progress: Progress) -> None:

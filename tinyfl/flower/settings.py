@@ -17,6 +17,11 @@ from tinyfl.registry.chosen import Chosen
 OF_THE_NODES = ("fleet",)
 """What a federation's nodes know, each for itself."""
 
+NO_BUFFER = (
+    "--buffer is for a fleet on one machine: a federation's nodes answer a whole round at a time. Leave it out, or run it "
+    "without --federation."
+)
+
 OF_THE_RUN = ("out", "resume")
 """The run directory, and the run to resume."""
 

@@ -25,7 +25,7 @@ from tinyfl.errors import ConfigError, Corrupt, DataError, TrainingError
 from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import ANSWER_SECONDS, ASK
 from tinyfl.flower.messages import NETWORK, SAME_VERSION, VERSION, Trouble, corrupt, network_record, theta_record
-from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Post, RemoteNode
+from tinyfl.flower.remote import GRACE_SECONDS, LOOK_SECONDS, ROLL_SECONDS, Note, Post, RemoteNode
 from tinyfl.flower.sites_task import Case, Row, Site, SitesTask, read_answer, read_rows
 from tinyfl.networks import Network
 from tinyfl.runs.hashes import theta_sha256
@@ -57,8 +57,8 @@ def read_record(content: RecordDict, name: str) -> dict[str, Any] | None:
 class Sites:
     """Asks the nodes of a grid."""
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid, self._post = grid, Post(grid)
+    def __init__(self, grid: Grid, on_note: Note) -> None:
+        self._grid, self._post, self._note = grid, Post(grid), on_note
 
     def rolls(self, targets: str, wanted: int, within: float) -> dict[int, Roll | None]:
         """What each connected node says of its data, by node; None for a node without data of its own. Waits until at least
@@ -68,6 +68,7 @@ class Sites:
         """
         deadline, answered = time.monotonic() + within, dict[int, Roll | None]()
         trouble: dict[int, str] = {}
+        said = -1
         while True:
             question = RecordDict(
                 {"config": ConfigRecord({VERSION: __version__}), ASK: record({"what": "roll", "targets": targets})}
@@ -86,8 +87,14 @@ class Sites:
                     trouble[node] = f"{error} {SAME_VERSION}"
             if len(answered) >= wanted:
                 return answered
-            if time.monotonic() >= deadline:
-                who = named([roll.site for roll in answered.values() if roll]) or "none"
+            who = named([roll.site for roll in answered.values() if roll]) or "none"
+            left = deadline - time.monotonic()
+            if len(answered) != said and left > 0:
+                said = len(answered)
+                self._note(
+                    f"{said} of {wanted} sites have answered: {who}. The run waits for the others, for at most {left:.0f} s"
+                )
+            if left <= 0:
                 why = "".join(f" Node {node}: {text}" for node, text in trouble.items() if node not in answered)
                 raise TrainingError(
                     f"{len(answered)} of {wanted} sites have answered after {within:g} s: {who}.{why} Start their gateways "
@@ -101,7 +108,11 @@ class Sites:
         Raises DataError with the name of a site that cannot answer, TrainingError for one that does not.
         """
         deadline, answers = time.monotonic() + ANSWER_SECONDS, dict[int, Any]()
-        for node, content in self._post.exchange(questions, MessageType.QUERY, deadline).items():
+
+        def on_wait(nodes: Sequence[int], left: float) -> None:
+            self._note(f"waits for {named([names[node] for node in nodes])}, for at most {left:.0f} s")
+
+        for node, content in self._post.exchange(questions, MessageType.QUERY, deadline, on_wait).items():
             if isinstance(content, Error):
                 if content.code == Trouble.failed:
                     raise DataError(plain(content.reason, 1000))
@@ -134,14 +145,14 @@ def _read_roll(content: RecordDict) -> Roll | None:
         return replace(roll, site=plain(roll.site, 40) or "a site without a name")
 
 
-def load_over(grid: Grid, config: Config, within: float = ROLL_SECONDS) -> Task:
+def load_over(grid: Grid, config: Config, within: float = ROLL_SECONDS, on_note: Note = lambda note: None) -> Task:
     """The config's task: of the sites with data of their own, if the grid's nodes are such, else from the config's file.
 
     Raises ConfigError or DataError where data do not belong together, with the names of the sites.
     """
     if not config.own_data or config.episodes or not config.chosen("task").built_in:
         return config.load_task()
-    sites = Sites(grid)
+    sites = Sites(grid, on_note)
     answered = sites.rolls(config.targets, config.gateways or 1, within)
     rolls = {node: roll for node, roll in answered.items() if roll}
     if not rolls:
