@@ -108,3 +108,9 @@ def test_the_wisdm_data_have_what_their_page_says(tmp_path: Path, shared_data: C
     kinds = {each["kind"]: each["words"] for each in told["findings"]}
     assert "615 values are missing" in kinds["missing"]
     assert set(kinds) == {"missing", "repeated", "constant"}
+
+
+def test_a_path_that_leads_nowhere_is_named_as_the_argument_that_it_is() -> None:
+    said = CliRunner().invoke(_verbs(), ["data", "check", "nothere.npz"])
+    assert isinstance(said.exception, DataError)
+    assert str(said.exception) == "nothere.npz: no such file or folder. Give the path of your data."

@@ -20,6 +20,7 @@ from tinyfl import cli, core
 from tinyfl.devices import push
 from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.export import model as exporting
+from tinyfl.export.card import drop
 from tinyfl.export.carray import c_array
 from tinyfl.export.convert import convert, representative_set
 from tinyfl.export.infer import infer
@@ -205,6 +206,38 @@ def test_an_adapted_device_is_the_one_of_the_evaluation(run: Callable[[str], Pat
     assert model == convert(start.network, adapted.weights[2])
     with pytest.raises(ConfigError, match="test devices 0 to 11"):
         export(path, adapted=12)
+
+
+def test_a_device_has_its_number_and_the_name_that_it_has_in_the_data(tmp_path: Path) -> None:
+    data = devices_data(tmp_path / "own.npz")
+    arrays = dict(np.load(data))
+    np.savez(data, **{**arrays, "device": np.char.add("u", arrays["device"].astype(str))})
+    path = tinyfl.simulate(task="npz", network="mlp-8", data=str(data), out=tmp_path / "run", page=False, **QUICK).path
+    held = result_of(path)["per_device"]["devices"]
+    numbered = {export(path, kinds=("float32",), adapted=number)["device"]: number for number in range(len(held))}
+    assert set(numbered) == {each["device"] for each in held}
+    for name, number in numbered.items():
+        named, by_number = (export(path, kinds=("int8",), adapted=each) for each in (name, number))
+        assert (named["adapted"], named["theta_sha256"]) == (number, by_number["theta_sha256"])
+        assert f"test device {name} of the run" in Path(named["card"]).read_text()
+    program = next(Path(each["path"]) for each in named["files"] if each["path"].endswith(".tflite"))
+    assert infer(program, task=path, device=name)["accuracy"] == infer(program, task=path, device=number)["accuracy"]
+    with pytest.raises(ConfigError, match=rf"--device who: there are test devices 0 to \d, called {held[0]['device'][0]}"):
+        infer(program, task=path, device="who")
+    with pytest.raises(ConfigError, match="Make that: tinyfl export"):
+        infer(path, task=path)
+
+
+def result_of(path: Path) -> dict[str, Any]:
+    return dict(json.loads((path / "result.json").read_text()))
+
+
+def test_a_better_result_is_called_so() -> None:
+    row = {"numbers": "int8", "by": CORE, "drop": -0.0107, "drop_ci95": None}
+    assert drop(row, "mean squared error") == "better by 0.0107"
+    assert drop({**row, "drop": 0.0107}, "accuracy") == "1.1 points"
+    assert drop({**row, "drop": -0.0107}, "accuracy") == "better by 1.1 points"
+    assert drop({**row, "drop": -1e-9}, "accuracy") == "0.0 points"
 
 
 def test_regression_has_an_error_in_place_of_an_accuracy(run: Callable[[str], Path]) -> None:
@@ -398,6 +431,7 @@ def test_a_person_sees_tables_and_files(
         (["nowhere"], 4, "holds no initialisation.npz"),
         (["RUN", "--adapted", "99"], 2, "test devices 0 to 11"),
         (["RUN", "--adapted", "-1"], 2, "test devices 0 to 11"),
+        (["RUN", "--adapted", "u3"], 2, "test devices 0 to 11"),
         (["RUN", "--data", "x.npz"], 2, "brings its own data"),
         (["RUN", "--float", "--adapted", "0", "--out", "/proc/nowhere"], 4, "cannot be written"),
     ],

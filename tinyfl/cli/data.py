@@ -8,6 +8,7 @@ import typer
 
 from tinyfl.cli.common import Json, app
 from tinyfl.cli.options import given, with_settings
+from tinyfl.errors import DataError
 from tinyfl.registry.parameters import OF_A_TABLE
 
 data = typer.Typer(help="Look at your own data before a run.", no_args_is_help=True)
@@ -29,6 +30,8 @@ def check(
     from tinyfl.data.reading import read_table
     from tinyfl.tasks.npz import Npz
 
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Give the path of your data.")
     config = resolve({"task": Npz.name, **given(settings)})
     reading = config.reading
     found = look(read_table(path, reading), config.seed, reading)

@@ -55,7 +55,8 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Only int8. Default: both.")] = False,
     float32: Annotated[bool, typer.Option("--float", help="Only float32. Default: both.")] = False,
     adapted: Annotated[
-        int | None, typer.Option(metavar="DEVICE", help="Adapt the weights to this test device first; counts from 0.")
+        str | None,
+        typer.Option(metavar="DEVICE", help="Adapt the weights to this test device first: its number or name."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The task's file, if it has moved since the run.")] = None,
     task: Annotated[str | None, typer.Option(metavar="MODULE:CLASS", help="The run's task, if it is code of your own.")] = None,
@@ -93,7 +94,7 @@ def infer(
         str | None, typer.Option(help="Measure the accuracy on test devices of this task, or of this finished run.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The task's .npz file.")] = None,
-    device: Annotated[int | None, typer.Option(help="Only this test device, numbered as in export --adapted.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Only this test device, as in export --adapted.")] = None,
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:

@@ -23,6 +23,10 @@ LABELS = ("label", "target", "class", "activity", "y")
 TIMES = ("timestamp", "time", "datetime", "date")
 """Names of columns by convention, in any case; the first that exists counts."""
 
+CURE = (
+    "Say which to tinyfl run or data check: --{0}-column NAME. Elsewhere name a run of these columns, or call the column {0}."
+)
+
 PARTS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "test": "split", "testing": "split", "held out": "split",
@@ -46,9 +50,7 @@ def table_of(
     device = _found(source, columns, "device", reading.device_column, DEVICES)
     label = _found(source, columns, "label", reading.label_column, LABELS)
     if label.lower() == "y" and not reading.label_column and {"x", "z"} & {name.lower() for name in columns}:
-        raise DataError(
-            f"{source}: column {label} may be the label, or an axis beside another. Say what the label is: --label-column NAME."
-        )
+        raise DataError(f"{source}: column {label} may be the label, or an axis beside another. {CURE.format('label')}")
     time = _time(columns, (device, label))
     parts = _parts(source, columns, device) if "split" in columns else {}
     taken = {device, label, *([time] if time else []), *(["split"] if parts else [])}
@@ -98,7 +100,7 @@ def _found(source: str, columns: Columns, what: str, chosen: str, conventional: 
     if not found:
         raise DataError(
             f"{source}: no column is called {', '.join(conventional[:-1])} or {conventional[-1]}, which would be each row's "
-            f"{what}. Its columns are {named(list(columns))}. Say which: --{what}-column NAME."
+            f"{what}. Its columns are {named(list(columns))}. {CURE.format(what)}"
         )
     return found[0]
 

@@ -129,7 +129,7 @@ def _of_folder(folder: Path, reading: Reading) -> Table:
     is no column of labels, and the device where there is none of devices."""
     files = files_in(folder)
     if not files:
-        raise DataError(f"{folder} has no CSV, Parquet or JSON lines file, nor has a folder in it. Give --data another path.")
+        raise DataError(f"{folder} has no CSV, Parquet or JSON lines file, nor has a folder in it. Give another path.")
     tables = [read_columns(path) for path in files]
     first = set(tables[0])
     for path, columns in zip(files, tables, strict=True):

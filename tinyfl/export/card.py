@@ -45,7 +45,7 @@ def _code(words: object) -> str:
 
 def _purpose(facts: dict[str, Any]) -> str:
     if facts["adapted"] is not None:
-        return f"Weights adapted to test device {facts['adapted']:,} of the run {_code(facts['run'])}, for that device alone."
+        return f"Weights adapted to test device {facts['device']} of the run {_code(facts['run'])}, for that device alone."
     if facts["learnt"] is None:
         return f"The weights in {_code(facts['run'])}, without their run."
     return (
@@ -86,8 +86,10 @@ def drop(row: dict[str, Any], metric: str) -> str:
     """Formats a row's loss against the core in float32: in percentage points, or as an error."""
     if (row["numbers"], row["by"]) == ("float32", CORE):
         return ""
-    worse = figure(row["drop"], row["drop_ci95"], metric)
-    return f"{worse.replace(' %', '').replace('-0.0', '0.0')} points" if metric in SHARES else worse
+    by = figure(abs(row["drop"]), row["drop_ci95"], metric) if row["drop"] is not None else "not finite"
+    by = f"{by.replace(' %', '')} points" if metric in SHARES else by
+    better = row["drop"] is not None and row["drop"] < 0 and float(by.split()[0]) > 0
+    return f"better by {by}" if better else by
 
 
 def _files(facts: dict[str, Any]) -> list[str]:

@@ -45,7 +45,7 @@ def infer(
     on: str = "native",
     task: Path | str | None = None,
     data: Path | str | None = None,
-    device: int | None = None,
+    device: int | str | None = None,
     toolchain: Toolchain = "zig",
 ) -> dict[str, Any]:
     """Runs the int8 .tflite ``model`` ``on`` this machine (native), an emulated board (emulated:BOARD) or one on a port
@@ -53,13 +53,18 @@ def infer(
 
     ``input`` is an .npy file with a batch (n, *shape): raw values, or float32, which is quantised; ``output`` is the file for
     raw outputs. ``task``, a task's name or a finished run's directory, measures the accuracy on test devices' query sets; for a
-    run ``device`` selects one test device, numbered as for ``tinyfl export --adapted``. A run's data are standardised as in the
+    run ``device`` selects one test device, as ``tinyfl export --adapted``. A run's data are standardised as in the
     run, a named task's data are not. Returns plain data. Raises ConfigError, DataError, and the errors of starting a board.
     """
     if input is None and task is None:
         raise ConfigError("there is no input. Give --input X.npy --output Y.npy, or --task.")
     if (input is None) != (output is None):
         raise ConfigError("--input and --output go together: give both files.")
+    if Path(model).is_dir() or Path(model).suffix == ".npz":
+        raise ConfigError(
+            f"{model} is a run, or weights of one, and no int8 .tflite file. Make that: tinyfl export {model} --int8. A run "
+            "itself is for a board that has its classes: --on port:PORT, with --input and --output."
+        )
     program = load_program(Path(model))
     run = _runner(program, on, toolchain)
     result: dict[str, Any] = {"model": str(model), "on": on, "bytes": len(program.content)}
@@ -93,7 +98,7 @@ def write_array(path: Path, y: NDArray[Any]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, Episodes, Preparation | None]:
+def _episodes(task: str, data: Path | None, device: int | str | None) -> tuple[Task, Episodes, Preparation | None]:
     """The test devices of a task or a run, or one of a run's test devices, and what they do to embeddings, if they adapt by
     class means."""
     if not Path(task).is_dir():
@@ -101,7 +106,7 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
             raise ConfigError(f"--device {device} needs a run's test devices: give the run's directory as --task.")
         loaded = load_task(own_code({"task": task})["task"], data, 0, standardise=False)  # a foreign model expects raw inputs
         return loaded, loaded.episodes("test", MAX_DEVICES, 1), None
-    from tinyfl.runs.finished import origin
+    from tinyfl.runs.finished import origin, test_device
 
     source = origin(Path(task), data)
     if source.run is None:
@@ -111,10 +116,8 @@ def _episodes(task: str, data: Path | None, device: int | None) -> tuple[Task, E
     how = net.prepared if net.embeds else None
     if device is None:
         return source.task, episodes, how
-    last = int(episodes.device.max())
-    if not 0 <= device <= last:
-        raise ConfigError(f"--device {device}: there are test devices 0 to {last:,}. Give one of them.")
-    return source.task, episodes.chosen(np.flatnonzero(episodes.device == device)[:1]), how
+    number, _ = test_device(source.task, device, int(episodes.device.max()) + 1, "--device")
+    return source.task, episodes.chosen(np.flatnonzero(episodes.device == number)[:1]), how
 
 
 def _on_task(program: Program, run: Run, task: Task, episodes: Episodes, how: Preparation | None) -> dict[str, Any]:

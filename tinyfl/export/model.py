@@ -22,7 +22,7 @@ from tinyfl.networks import Network
 from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.shown import about
 from tinyfl.runs.evaluation import LEADING_STEPS
-from tinyfl.runs.finished import Finished, Origin, origin
+from tinyfl.runs.finished import Finished, Origin, origin, test_device
 from tinyfl.runs.hashes import theta_sha256
 from tinyfl.system.files import write_whole
 from tinyfl.system.installed import tensorflow_part
@@ -47,7 +47,7 @@ def export(
     run: Path | str,
     *,
     kinds: tuple[Kind, ...] = KINDS,
-    adapted: int | None = None,
+    adapted: int | str | None = None,
     data: Path | str | None = None,
     task: Any = None,
     algorithm: Any = None,
@@ -57,8 +57,8 @@ def export(
     """Writes the network at ``run``, a finished run's directory or an .npz file of weights, as TFLite files and C arrays of
     ``kinds``, and measures them.
 
-    With ``adapted``, exports the weights of the evaluation's test device of this number, from 0, after adaptation to its
-    support set, and measures them on its query set. Otherwise exports the initialisation, and measures it on 20 test devices
+    With ``adapted``, exports the weights of the evaluation's test device of this number, from 0, or name, after adaptation to
+    its support set, and measures them on its query set. Otherwise exports the initialisation, and measures it on 20 test devices
     without and with adaptation; each device's adapted weights are then converted and run separately. Weights without a run are
     measured only by their agreement with the core in float32.
 
@@ -68,11 +68,11 @@ def export(
     Raises ConfigError, DataError, RunError or TrainingError with a cure, InstallError without TensorFlow.
     """
     available(int8=True)
-    adapted = None if adapted is None else int(adapted)
     source = origin(Path(run), None if data is None else Path(data), task, algorithm)
     network = source.start.network
     inputs = representative_set(source.task, network)
-    theta, cases = _cases(source, adapted, inputs)
+    number, device = (None, None) if adapted is None else _device(source, adapted)
+    theta, cases = _cases(source, number, device, inputs)
     converted: dict[bytes, dict[str, bytes]] = {}
 
     def models(weights: F32) -> dict[str, bytes]:
@@ -93,12 +93,13 @@ def export(
     measured = [
         {"on": case.on, "rows": [row.as_json() for row in measure(network, case.probes, models, tick, unit)]} for case in cases
     ]
-    folder = Path(out) if out is not None else _folder(source, adapted)
+    folder = Path(out) if out is not None else _folder(source, number)
     files = _files(source, theta, models(theta))
     for name, content in files.items():
         write_whole(folder / name, content)
     result = {
-        **_facts(source, theta, adapted),
+        **_facts(source, theta, number),
+        "device": device,
         "representative_samples": len(inputs),
         "int8": _int8(models(theta)),
         "metric": METRICS[network.loss],
@@ -111,30 +112,36 @@ def export(
     return result
 
 
-def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[_Case]]:
+def _device(source: Origin, adapted: int | str) -> tuple[int, str]:
+    """The number and the name of the test device of the evaluation that is ``adapted``.
+
+    Raises ConfigError if there is none.
+    """
+    if source.start.network.embeds:
+        raise ConfigError(
+            f"devices of {source.path} adapt by class means, and keep the weights: leave --adapted out. tinyfl adapt "
+            "writes a device's class means."
+        )
+    if source.run is None:
+        raise ConfigError(f"--adapted needs the run of {source.path}. Give the run's directory.")
+    episodes = source.task.episodes("test", source.run.config.tasks, source.run.row["shots"])
+    return test_device(source.task, adapted, int(episodes.device.max()) + 1, "--adapted")
+
+
+def _cases(source: Origin, adapted: int | None, device: str | None, inputs: F32) -> tuple[F32, list[_Case]]:
     """The weights to write, and the cases to measure."""
     start, network = source.start, source.start.network
     if network.embeds:
-        if adapted is not None:
-            raise ConfigError(
-                f"devices of {source.path} adapt by class means, and keep the weights: leave --adapted out. tinyfl adapt "
-                "writes a device's class means."
-            )
         on = f"{len(inputs):,} samples of training devices, with the core's embedding in float32 as the truth"
         return start.theta, [_Case(on, [imitation(network, start.theta, inputs)])]
     if adapted is None:
         start.demand_whole(source.path)
     if source.run is None:
-        if adapted is not None:
-            raise ConfigError(f"--adapted needs the run of {source.path}. Give the run's directory.")
         on = f"{len(inputs):,} samples of training devices, with the core's answer in float32 as the truth"
         return start.theta, [_Case(on, [imitation(network, start.theta, inputs)])]
 
     row = source.run.row
     episodes = source.task.episodes("test", source.run.config.tasks, row["shots"])
-    devices = int(episodes.device.max()) + 1
-    if adapted is not None and not 0 <= adapted < devices:
-        raise ConfigError(f"--adapted {adapted}: there are test devices 0 to {devices - 1:,}. Give one of them.")
     if adapted is None:
         selection = np.unique(np.linspace(0, len(episodes.device) - 1, DEVICES).astype(int))
     else:
@@ -142,7 +149,7 @@ def _cases(source: Origin, adapted: int | None, inputs: F32) -> tuple[F32, list[
     before, after = probes(network, start.theta, episodes.chosen(selection), row["adapt_lr"], start.clip, source.adaptation)
     steps = f"{LEADING_STEPS} full-batch steps at rate {row['adapt_lr']:g} on {row['shots']} shots"
     if adapted is not None:
-        return after[0].theta, [_Case(f"test device {adapted:,}, after {steps}", after)]
+        return after[0].theta, [_Case(f"test device {device}, after {steps}", after)]
     measured = f"{len(set(episodes.device[selection].tolist())):,} test devices"
     return start.theta, [
         _Case(f"{measured}, as exported: before any adaptation", before),

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.config import Config
-from tinyfl.errors import DataError, RunError
+from tinyfl.data.words import named
+from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory
@@ -14,7 +15,7 @@ from tinyfl.runs.extensions import with_code
 from tinyfl.runs.provenance import config_of
 from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
-from tinyfl.tasks import Task, load_task
+from tinyfl.tasks import NamedTask, Task, load_task
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,22 @@ def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None
         return Origin(file, start, loaded, seed, config_sha256, None, adaptation)
     finished = Finished(config, run_directory.result(), demand_data(run_directory, config))
     return Origin(directory, start, loaded, seed, config_sha256, finished, adaptation)
+
+
+def test_device(task: Task, device: int | str, count: int, option: str) -> tuple[int, str]:
+    """The number of one of the ``count`` test devices of ``task``, which is given by its number or its name, and its name.
+
+    Raises ConfigError, with the ``option``, if there is none.
+    """
+    names = [str(name) for name in task.device_names("test")] if isinstance(task, NamedTask) else []
+    try:
+        number = int(device)
+    except ValueError:
+        number = names.index(str(device)) if device in names else -1
+    if not 0 <= number < count:
+        called = f", called {named(names)}" if names else ""
+        raise ConfigError(f"{option} {device}: there are test devices 0 to {count - 1:,}{called}. Give one of them.")
+    return number, names[number] if names else f"{number:,}"
 
 
 def _provenance(file: Path) -> tuple[int, str]:
