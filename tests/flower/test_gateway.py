@@ -195,6 +195,15 @@ def test_a_gateway_with_data_of_its_own_needs_no_file_of_a_fleet(tmp_path: Path,
         read_holding(None)
     with pytest.raises(ConfigError, match="no such file"):
         read_holding(file, data=tmp_path / "absent.npz")
+    (tmp_path / "make.py").write_text("import numpy\n")
+    (tmp_path / "text.npz").write_text("x y device\n")
+    for name in ("make.py", "text.npz"):
+        with pytest.raises(ConfigError, match=f"{name} holds no data"):
+            read_holding(None, data=tmp_path / name)
+    (tmp_path / "own.csv").write_text("x,y,device\n")
+    (tmp_path / "flair.h5").write_bytes(b"\x89HDF\r\n")
+    for path in (tmp_path / "own.csv", tmp_path / "flair.h5", tmp_path):
+        assert read_holding(None, data=path).data == str(path), "the run says how it is read"
 
 
 def test_a_run_config_keeps_every_setting() -> None:

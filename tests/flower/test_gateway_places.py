@@ -187,6 +187,18 @@ def test_an_address_has_its_host(address: str, host: str) -> None:
     assert link(address).check() == ()
 
 
+def test_an_address_with_a_scheme_says_to_leave_it_out() -> None:
+    with pytest.raises(ConfigError, match=r"leave out https://\. Give HOST:PORT"):
+        link("https://lab.example:8000").check()
+
+
+@pytest.mark.parametrize("name", ["lab-a.pub", "ca.key", "ca.crt"])
+def test_a_file_that_is_no_nodes_key_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    make_keys(tmp_path, [], ["lab-a"])
+    with pytest.raises(ConfigError, match=f"{name} is no gateway's private key"):
+        SuperLink("127.0.0.1:8000", tmp_path / "ca.crt", tmp_path / name).check()
+
+
 @pytest.mark.parametrize("address", ["::1:8000", "fe80::1%eth0:8000", "[::1:8000", "::1]:8000"])
 def test_an_ipv6_address_without_brackets_is_refused_with_the_right_form(address: str) -> None:
     with pytest.raises(ConfigError, match=r"an IPv6 address has brackets. Give \[ADDRESS\]:PORT"):

@@ -1,6 +1,8 @@
 """The gateway's SuperNode: Flower's own loop and state, with what our program changes in them."""
 
+import logging
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module, reload
@@ -179,6 +181,36 @@ def test_a_superlink_that_is_away_is_told_once_and_so_is_its_return() -> None:
     ] * 2  # fmt: skip
     assert invoker.invoke(_from([httpx.ReadTimeout("timed out"), "well"])) == "well"
     assert len(told) == 6, "one that hangs is said at once"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason", "words"),
+    [
+        ("no-such-name.invalid:8000", "[Errno -2] Name or service not known", "the name no-such-name.invalid is unknown here"),
+        ("lab:8000", "[Errno -3] Temporary failure in name resolution", "the name lab is unknown here: check its spelling"),
+        ("10.0.0.1:8000", "[Errno 22] Invalid argument", "this machine has no route to 10.0.0.1"),
+        ("10.0.0.1:8000", "[Errno 113] No route to host", "this machine has no route to 10.0.0.1"),
+        ("10.0.0.1:8000", "[Errno 111] Connection refused", "nothing listens there: start it, or check the port"),
+        ("10.0.0.1:8000", "the server hung up", "the server hung up"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="the numbers are Linux's")
+def test_a_superlink_that_is_away_is_told_with_the_reason_in_plain_words(address: str, reason: str, words: str) -> None:
+    told: list[str] = []
+    connection = SimpleNamespace(make_simple_http_retry_invoker=_invoker)
+    supernode_main.watch(connection, address, told.append)
+    failing: list[Any] = [httpx.ConnectError(reason), httpx.ConnectError(reason), "well"]
+    connection.make_simple_http_retry_invoker().invoke(_from(failing))
+    assert told[0].startswith(f"the SuperLink at {address} cannot be reached ({words}")
+
+
+def test_a_gateway_says_once_that_it_is_connected_and_as_which_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, told = logging.getLogger("flwr"), list[str]()
+    monkeypatch.setattr(log, "filters", [])
+    supernode_main.announce("lab:8000", told.append)
+    for words in ("Starting Flower SuperNode", "SuperNode ID: 1204234329046899961", "Run ended"):
+        log.info(words)
+    assert told == ["connected to lab:8000 as node 1204234329046899961"]
 
 
 def _invoker() -> Any:

@@ -4,6 +4,7 @@ import json as jsonlib
 import os
 import sys
 from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,11 +89,16 @@ def gateway(
         called = name or next(path.stem for path in (key, fleet, data) if path)
         devices = site.devices
         here = f"devices {devices.start} to {devices.stop - 1}, {len(site.boards)} boards up" if devices else "ready"
-        tell(f"{called}: {here}{f', data in {holding.data}' if holding.data else ''}")
-        with closing(Gateway(called, site, allowed, holding.data, tell, shares=share_devices)) as answer:
-            serve_federation(link, answer, ended, tell)
-    tell(f"{called}: ended. Start it again with the same command.")
+        timed(f"{called}: {here}{f', data in {holding.data}' if holding.data else ''}")
+        with closing(Gateway(called, site, allowed, holding.data, timed, shares=share_devices)) as answer:
+            serve_federation(link, answer, ended, timed)
+    timed(f"{called}: ended. Start it again with the same command.")
     os._exit(0)  # all is closed; a round that is still at work would hold Python up
+
+
+def timed(text: str) -> None:
+    """Lines for stderr with the time of day: logs of several machines are read side by side."""
+    tell(f"{datetime.now():%H:%M:%S} {text}")
 
 
 def _allowed(file: Path | None) -> "Allowed":

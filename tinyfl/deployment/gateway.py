@@ -21,6 +21,7 @@ from flwr.app import Error, MessageType, RecordDict
 from tinyfl.config import read_toml, resolve
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.core import FASTEST
+from tinyfl.data.tabular import is_tabular
 from tinyfl.deployment.own_data import LOOK_THERE, OwnData, read_share
 from tinyfl.errors import ConfigError, DataError, TinyflError
 from tinyfl.errors.words import plain
@@ -42,6 +43,9 @@ from tinyfl.tasks.sites import Share
 
 CLOSE_SECONDS = 0.5
 """Time for a round in progress to end when the gateway closes, in seconds."""
+
+ZIP, HDF5 = b"PK\3\4", b"\x89HDF"
+"""The first bytes of an .npz file, and of a copy of FLAIR."""
 
 KEYS = {"first", "data", "fleet"}
 
@@ -79,7 +83,22 @@ def read_holding(file: Path | None, first: int | None = None, data: Path | None 
         )
     if path and not Path(path).exists():
         raise ConfigError(f"{path}: no such file. Give data or --data the file of this gateway's samples.")
+    if path:
+        _demand_data(Path(path))
     return Holding(parts, number, str(Path(path).resolve()) if path else "")
+
+
+def _demand_data(path: Path) -> None:
+    """Raises ConfigError if the file at ``path`` cannot hold samples. What is in it is seen when a run asks for them."""
+    if path.is_dir() or is_tabular(path):
+        return
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start not in (ZIP, HDF5):
+        raise ConfigError(
+            f"{path} holds no data: it is neither an .npz, a CSV, a Parquet nor a JSON lines file. Give data or --data the "
+            "file of this gateway's samples."
+        )
 
 
 def _memory(name: str) -> Path | None:
@@ -202,7 +221,8 @@ class Gateway:
     def _log_round(self, round: int, reply: RecordDict, seconds: float) -> None:
         updates: Any = reply.metric_records["metrics"]["devices"]
         lost = "".join(f"; device {event.device} {event.what}: {event.detail}" for event in self._events)
-        self._log(f"round {round + 1}: {updates} updates in {seconds:.1f} s{lost}")
+        took = f"{seconds:.1f} s" if seconds >= 0.1 else "less than 0.1 s"
+        self._log(f"round {round + 1}: {updates} update{'s' * (updates != 1)} in {took}{lost}")
 
     def _fleet_of(self, options: dict[str, Any], network: tuple[Network, str] | None, classes: tuple[str, ...]) -> Fleet:
         """The site's devices, set up for a run with these options; reused until the options change."""

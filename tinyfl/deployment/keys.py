@@ -169,6 +169,16 @@ def _read_key(path: Path, load: Callable[[bytes, None], object] = serialization.
     return key
 
 
+def demand_node_key(path: Path) -> None:
+    """Raises ConfigError if the file at ``path`` is no private key that a node can have."""
+    try:
+        key: object = serialization.load_ssh_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Key):
+        raise ConfigError(f"{path} is no gateway's private key. Give --key the NAME.key that tinyfl keys --node NAME made.")
+
+
 def _certificate(data: bytes) -> Certificate:
     certificate = x509.load_pem_x509_certificate(data)
     certificate.public_key()

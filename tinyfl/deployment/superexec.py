@@ -7,11 +7,12 @@ that has imported all it needs, since the imports take far longer than the messa
 """
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, current_process
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +76,8 @@ def main() -> None:
 
     Raises InstallError for another version of Flower.
     """
+    # The fork server's socket: in the folder of its SuperNode, since nothing removes the one that Python would make.
+    current_process()._config["tempdir"] = os.environ.get("FLWR_HOME")  # type: ignore[attr-defined]
     executor = inner("flwr.supercore.superexec.executor.subprocess_executor", "subprocess", "SubprocessExecutor")
     tasks = Tasks()
     executor.SubprocessExecutor.get_eligible_capacity = staticmethod(tasks.eligible)

@@ -106,6 +106,8 @@ def serve_superlink(setting: Setting, allowed: Allowed, ended: threading.Event, 
     """
     for warning in setting.check():
         tell(warning)
+    if not sys.stderr.isatty():
+        inner("flwr.supercore.logger", "update_console_handler").update_console_handler(colored=False)
     for name in GRPC:
         os.environ.pop(name, None)
     with ExitStack() as stack:

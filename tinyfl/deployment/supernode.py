@@ -14,7 +14,8 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 
 from tinyfl.deployment import certificates
-from tinyfl.deployment.supernode_main import Tell, flower
+from tinyfl.deployment.keys import demand_node_key
+from tinyfl.deployment.supernode_main import CONNECTED, Tell, flower
 from tinyfl.errors import ConfigError, LinkError
 from tinyfl.errors.words import plain
 from tinyfl.flower.ipc import Answer, serve
@@ -35,9 +36,6 @@ REFUSED = "Failed to activate SuperNode"
 """Flower's message for an unregistered key, and also for a minute after a SuperNode with this key was killed, until two of its
 heartbeats are missed."""
 
-CONNECTED = "SuperNode ID:"
-"""Flower's message when a SuperNode has joined the federation: after any later failure, another try makes sense."""
-
 REFUSED_SECONDS, RETRY_SECONDS, PAUSE_SECONDS = 90.0, 5.0, 1.0
 
 GOODBYE_SECONDS = 2.0
@@ -45,6 +43,9 @@ GOODBYE_SECONDS = 2.0
 
 MAX_SOCKET_PATH = 100
 """Maximum length of a Unix socket's path on all systems, in bytes."""
+
+FORKS = "listener-12345678"
+"""A name as Python gives the socket of a fork server: the longest in the folder."""
 
 LAST_LINES = 12
 """Number of lines of the SuperNode's log quoted in an error."""
@@ -83,6 +84,7 @@ class SuperLink:
         for path in (self.root_certificates, self.key):
             if not path.is_file():
                 raise ConfigError(f"{path}: no such file. Copy it here from the folder of tinyfl keys.")
+        demand_node_key(self.key)
         return certificates.check(self.address, host, port, self.root_certificates, signs=True)
 
     def arguments(self) -> list[str]:
@@ -94,6 +96,11 @@ class SuperLink:
 
     def _parts(self) -> tuple[str, int]:
         host, _, port = self.address.rpartition(":")
+        if "://" in self.address:
+            raise ConfigError(
+                f"--superlink {self.address}: leave out {self.address.partition('://')[0]}://. Give HOST:PORT, such as "
+                "lab.example:8000."
+            )
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             raise ConfigError(
                 f"--superlink {self.address}: an IPv6 address has brackets. Give [ADDRESS]:PORT, such as [::1]:8000."
@@ -122,7 +129,7 @@ def serve_federation(superlink: SuperLink, answer: Answer, ended: threading.Even
 @contextmanager
 def _listening(path: Path, answer: Answer) -> Iterator[None]:
     """Serves ``answer`` at the socket ``path`` while the context lasts."""
-    if len(str(path)) > MAX_SOCKET_PATH:
+    if len(str(path.with_name(FORKS))) > MAX_SOCKET_PATH:
         raise ConfigError(f"{path} is too long for a socket's path. Set TMPDIR to a shorter folder.")
     closed, listener = threading.Event(), Listener(str(path), family="AF_UNIX")
     threading.Thread(target=serve, args=(listener, answer, closed), name="tinyfl-gateway", daemon=True).start()

@@ -14,9 +14,13 @@ Messages for people go to standard output, one per line; Flower's log goes to st
 All of these patch Flower's private modules.
 """
 
+import errno
 import json
+import logging
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +38,9 @@ from tinyfl.system.proxies import proxy_note
 
 POLL_SECONDS = 0.1
 """Polling interval for a reply, in seconds."""
+
+CONNECTED = "SuperNode ID:"
+"""Flower's message when a SuperNode has joined the federation: after any later failure, another try makes sense."""
 
 Tell = Callable[[str], None]
 
@@ -144,7 +151,7 @@ def watch(connection: Any, address: str, tell: Tell, scheme: str = "https") -> N
             failed(attempt)
             if not away and (attempt.tries > 1 or isinstance(attempt.exception, TimeoutException)):
                 away.append(time.monotonic() - attempt.elapsed_time)
-                why = f"({plain(attempt.exception, 100)}){way and ' ' + way}"
+                why = f"({_in_words(attempt.exception, host)}){way and ' ' + way}"
                 tell(f"the SuperLink at {address} cannot be reached {why}; trying until it can")
 
         def on_success(attempt: Any) -> None:
@@ -156,6 +163,31 @@ def watch(connection: Any, address: str, tell: Tell, scheme: str = "https") -> N
         return invoker
 
     connection.make_simple_http_retry_invoker = watched
+
+
+def _in_words(error: Exception, host: str) -> str:
+    """Why a SuperLink at ``host`` cannot be reached: the usual reasons in plain words, which a system's numbers are not."""
+    number = re.match(r"\[Errno (-?\d+)\]", str(error))
+    reason = int(number[1]) if number else 0
+    if reason in (socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_NODATA):
+        return f"the name {host} is unknown here: check its spelling, or give an address"
+    if reason == errno.ECONNREFUSED:
+        return "nothing listens there: start it, or check the port"
+    if reason in (errno.EINVAL, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN):
+        return f"this machine has no route to {host}"
+    return plain(error, 100)
+
+
+def announce(address: str, tell: Tell) -> None:
+    """Tells once when the SuperLink at ``address`` has accepted this node, with the node's number there."""
+
+    def note(line: logging.LogRecord) -> bool:
+        said = line.getMessage()
+        if said.startswith(CONNECTED):
+            tell(f"connected to {address} as node {said.removeprefix(CONNECTED).strip()}")
+        return True
+
+    logging.getLogger("flwr").addFilter(note)
 
 
 def report_failures(loop: Any, tell: Tell) -> None:
@@ -216,11 +248,15 @@ def main(file: Path) -> None:
     tell, arguments, allowed = _line_writer(), json.loads(file.read_text()), allowed_here()
     given = dict(pairwise(arguments))
     loop, connection = flower()
+    from flwr.supercore.logger import update_console_handler
     from flwr.supernode.cli import flower_supernode
+
+    update_console_handler(colored=False)  # it goes to a file
 
     guard(loop, lambda app: why_refused(app, allowed), tell)
     keep_step(loop)
     watch(connection, given["--superlink"], tell, "http" if "--insecure" in arguments else "https")
+    announce(given["--superlink"], tell)
     report_failures(loop, tell)
     start_superexec(given["--port"], given["--superexec-auth-secret-file"])
     sys.argv = ["flower-supernode", *arguments]

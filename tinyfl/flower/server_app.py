@@ -144,7 +144,7 @@ def over_nodes(
         nodes = call_roll(grid, config.devices, on_note=_on_note)
     demand_task(grid, [node.node for node in nodes], config)
     for node in nodes[:MAX_NAMED]:
-        print(f"{node.name}: devices {words_for(node.devices)}, {len(node.boards)} boards", flush=True)
+        print(f"{node.name}: devices {words_for(node.devices)}, {len(node.boards)} boards, node {node.node}", flush=True)
     if len(nodes) > MAX_NAMED:
         print(f"and {len(nodes) - MAX_NAMED} more nodes", flush=True)
     boards = [dict(board) for node in nodes for board in node.boards]
