@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinyfl
 from tinyfl.config import Config, resolve
-from tinyfl.errors import ConfigError, Interrupted, RunError, TrainingError
+from tinyfl.errors import ConfigError, InstallError, Interrupted, RunError, TrainingError
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.system.files import write_whole
 
@@ -145,6 +147,25 @@ def test_a_directory_that_holds_a_run_is_refused_and_untouched(tmp_path: Path) -
     assert (tmp_path / "initialisation.npz").read_bytes() == before
 
 
+def test_a_directory_whose_run_was_refused_before_its_first_round_is_taken_again(tmp_path: Path) -> None:
+    def refuses(*_: object) -> AbstractContextManager[object]:
+        raise InstallError("no emulator")
+
+    data = {
+        "x": np.arange(60.0)[:, None],
+        "y": np.sqrt(np.arange(60.0)),
+        "device": np.arange(60) // 6,
+        "split": np.array([8, 9]),
+        "validation": np.array([7]),
+    }
+    options = {"task": "npz", "data": data, "network": "mlp-2", "rounds": 2, "shots": 1, "tasks": 2}
+    with pytest.raises(InstallError):
+        tinyfl.simulate(out=tmp_path / "run", over=refuses, **options)  # type: ignore[arg-type]
+    tinyfl.simulate(out=tmp_path / "run", **options)
+    with pytest.raises(RunError, match="already holds a run"):
+        tinyfl.simulate(out=tmp_path / "run", **options)
+
+
 def test_a_resume_with_another_config_is_refused(tmp_path: Path) -> None:
     tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5})
     with pytest.raises(RunError, match="cannot be resumed with 7"):
@@ -181,7 +202,7 @@ def test_a_damaged_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path: Path) 
 
 
 def test_a_run_whose_every_update_fails_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="smaller --rate"):
+    with pytest.raises(TrainingError, match=r"smaller --rate than 100000 and another --out\."):
         tinyfl.simulate(out=tmp_path, **{**SMALL, "rounds": 5, "rate": 1e5})
 
 

@@ -15,6 +15,7 @@ from tinyfl import errors
 from tinyfl.deployment import submit
 from tinyfl.errors import ConfigError, LinkError, RunError, TinyflError, TrainingError
 from tinyfl.flower import server_app
+from tinyfl.runs.directory import RunDirectory
 
 AGAIN = "tinyfl run --resume runs/lab --federation lab"
 
@@ -118,3 +119,15 @@ def test_a_gateways_lines_are_utf8_in_every_locale() -> None:
     locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env={**os.environ, **locale})
     assert done.stdout.decode() == "3 µs…\n"
+
+
+def test_a_folder_that_holds_a_run_or_is_in_use_is_refused_with_a_cure_that_holds_the_federation(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    (folder / "config.toml").touch()
+    assert submit._fresh("lab", None, folder, {})[1] == folder
+    (folder / "rounds.jsonl").touch()
+    with pytest.raises(RunError, match=rf"Go on with it: tinyfl run --resume {folder} --federation lab;"):
+        submit._fresh("lab", None, folder, {})
+    with RunDirectory(folder).locked(), pytest.raises(RunError, match=rf"in use by a running tinyfl \(process {os.getpid()}\)"):
+        submit._fresh("lab", None, folder, {})

@@ -147,9 +147,9 @@ class Config(Settings):
         from tinyfl.networks import is_file
 
         if not self.unscaled:
-            return f"Start a new run with a smaller --rate than {self.rate:g}."
+            return f"Start a new run with a smaller --rate than {self.rate:g} and another --out."
         own = " Your weights then start from other inputs than they were trained on." if is_file(self.network) else ""
-        return f"x and y are learnt as they are in the file: start a new run with --standardise.{own}"
+        return f"x and y are learnt as they are in the file: start a new run with --standardise and another --out.{own}"
 
     @property
     def smaller(self) -> str:

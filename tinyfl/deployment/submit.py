@@ -19,12 +19,13 @@ import tomlkit
 
 from tinyfl import errors
 from tinyfl.config import Config, read_settings, read_toml, renamed, resolve
-from tinyfl.errors import ConfigError, DataError, LinkError, RunError, TinyflError
+from tinyfl.errors import ConfigError, DataError, LinkError, TinyflError
 from tinyfl.flower.settings import NO_BUFFER, OF_THE_NODES, to_run_config
 from tinyfl.networks import is_file, located
 from tinyfl.registry import KINDS
 from tinyfl.registry.chosen import Chosen
 from tinyfl.runs.directory import CONFIG, RunDirectory
+from tinyfl.runs.extensions import Resumable
 from tinyfl.system import cache
 from tinyfl.system.files import private_folder
 from tinyfl.system.interrupts import interrupt_message
@@ -54,8 +55,8 @@ def run_on(
     fleet.
     """
     _demand_home()
-    settings, folder = _resumed(resume, config, options) if resume else _fresh(config, out, options)
-    again = f"tinyfl run --resume {folder} --federation {superlink}"
+    settings, folder = _resumed(resume, config, options) if resume else _fresh(superlink, config, out, options)
+    again = _directory(folder, superlink).resume_command
     before = _changed(folder / "result.json")
     with interrupt_message(
         lambda: f"stopped while the run was being submitted. If it runs all the same: flwr list {superlink}, flwr stop"
@@ -140,14 +141,20 @@ def _explained(error: LinkError, superlink: str) -> TinyflError | None:
     return LinkError(f"{error}\nIt was asked {way}.") if way else None
 
 
-def _fresh(config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+def _directory(folder: Path, superlink: str) -> RunDirectory:
+    return Resumable(folder, ("--federation", superlink))
+
+
+def _fresh(superlink: str, config: Path | None, out: Path | None, options: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     from tinyfl.runs.directory import free_directory
 
     given = _given(config, options)
     resolved = resolve(given)
     folder = (out or free_directory(resolved)).resolve()
     if (folder / CONFIG).exists():
-        raise RunError(f"{folder} already holds a run. Go on with it: tinyfl run --resume {folder}; or give another --out.")
+        directory = _directory(folder, superlink)
+        with directory.locked():  # not by a coordinator on this machine
+            directory.demand_new()
     return {**given, "out": str(folder)}, folder
 
 

@@ -141,4 +141,4 @@ class Interrupted(KeyboardInterrupt):
 
 def diverged(why: object) -> TrainingError:
     """The error for a theta with values that cannot go down to devices: ``why``."""
-    return TrainingError(f"theta has diverged: {why}. Start a new run with a smaller --rate.")
+    return TrainingError(f"theta has diverged: {why}. Start a new run with a smaller --rate and another --out.")

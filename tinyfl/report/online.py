@@ -35,7 +35,8 @@ def write_page(out: Path, result: Mapping[str, Any]) -> Path:
         html.image(
             drawn(lambda: over_time(result)),
             f"{what} over time",
-            "Means over parts of the stream; each sample is first a test. Dotted: the changes of device 0.",
+            "Means over parts of the stream; each sample is first a test."
+            + " Vertical lines: the changes of device 0." * bool(result["devices"][0]["changes"]),
         ),
         html.section("Changes", _changes(result, what)),
         html.section("Devices", _devices(result)),

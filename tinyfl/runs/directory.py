@@ -52,6 +52,9 @@ REPLAYED = "replayed.jsonl"
 DEVICES = "devices.csv"
 """The results of single devices, if sites have sent them."""
 
+BEFORE_ROUNDS = {CONFIG, LOCK, DATA, REPLAYED}
+"""What a run has written before its first round."""
+
 KEPT = "checkpoint"
 """The folder of what simulated devices keep from round to round."""
 
@@ -146,8 +149,9 @@ class RunDirectory:
                 file.flush()
             yield
 
-    def _demand_new(self) -> None:
-        if (self.path / CONFIG).exists():
+    def demand_new(self) -> None:
+        """Raises RunError if the directory holds a run that has begun: the config of one that was refused is none."""
+        if (self.path / CONFIG).exists() and not {each.name for each in self.path.iterdir()} <= BEFORE_ROUNDS:
             raise RunError(f"{self.path} already holds a run. Go on with it: {self.resume_command}; or give another --out.")
 
     def keep_data(self, content: bytes) -> Path:
@@ -155,9 +159,16 @@ class RunDirectory:
 
         Raises RunError if the directory already holds a run.
         """
-        self._demand_new()
-        write_whole(self.path / DATA, content)
+        with self.locked():
+            self.demand_new()
+            write_whole(self.path / DATA, content)
         return self.path / DATA
+
+    def drop_data(self) -> None:
+        """Removes the data of a run that is refused, and a directory that holds nothing else."""
+        (self.path / DATA).unlink(missing_ok=True)
+        if not (self.path / CONFIG).exists():
+            self._undo()
 
     def _undo(self) -> None:
         """Removes a directory that holds a lock file only."""
@@ -170,7 +181,7 @@ class RunDirectory:
 
         Raises RunError if the directory already holds one.
         """
-        self._demand_new()
+        self.demand_new()
         if log:
             write_whole(self.path / REPLAYED, log)
         write_whole(self.path / CONFIG, config.to_toml().encode())

@@ -1,7 +1,6 @@
 """A run to do, checked before its first round."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,14 +62,13 @@ def new_job(
         return path, job
     path = out or new_directory(resolve({**options, "data": ""}, file, installed=True))
     demand_utf8("--out", str(path))
-    kept = RunDirectory(path).keep_data(file_of(data))
+    directory = RunDirectory(path)
+    kept = directory.keep_data(file_of(data))
     try:
         config = resolve({**options, "data": str(kept)}, file, installed=True)
         return path, prepared(*_loaded(config, load), engine, progress)
     except BaseException:
-        kept.unlink()
-        with suppress(OSError):
-            path.rmdir()
+        directory.drop_data()
         raise
 
 
