@@ -58,6 +58,10 @@ SHARED = np.where(DEVICE[:, None] == 2, X[np.flatnonzero(DEVICE == 0)[ROW % 30]]
         ("time", {"x": with_column(1_700_000_000_000_000_000 + 10**9 * ROW)}, "input 3: a time since 1970"),
         ("number", {"x": with_column(ROW + 7)}, "input 3: the row's number"),
         ("device", {"x": with_column(DEVICE % 7 * 0.5)}, "input 3: one value for each device"),
+        ("clock", {"x": with_column(20.0 * (ROW % 30))}, "input 3: rises or falls from row to row on each device"),
+        ("clock", {"x": with_column(-np.sort(RNG.exponential(size=300)))}, "input 3: rises or falls"),
+        ("label", {"x": with_column(Y + RNG.random(300) / 2)}, "input 3: tells the class in every row"),
+        ("one held out", {"split": SPLIT[:1]}, "1 device is held out, so no figure has an interval"),
         ("far", {"x": with_column(np.where(ROW % 20 == 0, -999, RNG.normal(size=300)))}, "input 3: one value is farther"),
         ("far", {"x": with_column(np.where(ROW == 9, 1e6, RNG.normal(size=300)))}, "input 3: one value is farther"),
         ("constant", {"x": with_column(np.ones(300)), "names": ("ax", "ay", "az", "temp")}, "input temp: never"),
@@ -75,6 +79,9 @@ def test_good_data_have_no_findings(scale: float) -> None:
     assert found(x=np.c_[X, RNG.integers(0, 2, 300)]) == {}
     assert found(y=RNG.normal(size=300)) == {}
     assert found(x=RNG.exponential(size=(300, 3)) ** 2) == {}
+    assert found(x=np.c_[X, np.sin(ROW / 5)]) == {}  # smooth, as readings are
+    assert found(x=with_column(np.cumsum(RNG.normal(size=300)))) == {}
+    assert found(x=with_column(Y + RNG.normal(size=300) / 3)) == {}  # tells most
 
 
 def test_the_command_says_all_and_exits_with_3_where_a_run_is_refused(tmp_path: Path) -> None:

@@ -337,3 +337,8 @@ def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
     text = page.rebuild(run.path).read_text()
     assert "Means over 8 rounds of single boards" in text
     assert "2 simulated, 2 boards mps2-an386, 1 board at a port" in text
+
+
+def test_of_a_single_held_out_device_there_is_no_interval_and_the_table_says_why() -> None:
+    assert interval([{"tasks": 1}, {"tasks": 1}]).startswith("no ±: a single device was held out")
+    assert interval([{"tasks": 2}, {"tasks": 2}]) == "± half of a 95 % interval over devices"

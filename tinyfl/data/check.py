@@ -24,6 +24,12 @@ SEVERAL = 10
 EPOCHS = ((1e9, 2e9), (1e12, 2e12), (1e15, 2e15), (1e18, 2e18))
 """Times since 1970, in seconds to nanoseconds, from 2001 to 2033."""
 
+STEPS, FALLS, RISES = 20, 0.01, 0.5
+"""A clock takes so many steps at least, of which no larger share falls and no smaller one rises."""
+
+EACH = 10
+"""Minimum number of samples of a class by which an input's order may tell it."""
+
 FEW = 50
 """Maximum number of different values in a column that may be a label."""
 
@@ -50,7 +56,12 @@ def check(table: Table, seed: int, reading: Reading) -> dict[str, Any]:
     part_of = dict.fromkeys(range(len(names)), "none")
     part_of |= {int(device): part for part, devices in parts.items() for device in devices}
     count = np.bincount(owner, minlength=len(names))
-    findings = [*_devices(names, count, part_of, reading), *_leaks(x, owner, parts), *_columns(table, labels, owner)]
+    findings = [
+        *_devices(names, count, part_of, reading),
+        *_alone(parts),
+        *_leaks(x, owner, parts),
+        *_columns(table, labels, owner),
+    ]
     if labels is not None:
         findings += _classes(labels, owner, names, parts)
     return {
@@ -98,6 +109,15 @@ def _devices(names: NDArray[Any], count: I64, part_of: dict[int, str], reading: 
     if held:
         words += f"; {len(held):,} of them would be evaluated, which a run refuses. Give --drop-small, or fewer --shots"
     yield Finding("small", f"{words}.", refused=bool(held))
+
+
+def _alone(parts: dict[str, I64]) -> Iterator[Finding]:
+    if len(parts["test"]) == 1:
+        yield Finding(
+            "one held out",
+            "1 device is held out, so no figure has an interval (±), and how others would do is unknown. Give more devices, or "
+            "hold out more: the array split.",
+        )
 
 
 def _leaks(x: NDArray[Any], owner: I64, parts: dict[str, I64]) -> Iterator[Finding]:
@@ -148,7 +168,7 @@ def _columns(table: Table, labels: NDArray[Any] | None, owner: I64) -> Iterator[
     found: dict[str, list[str]] = {kind: [] for kind in WORDS}
     with np.errstate(invalid="ignore", over="ignore"):
         for number, column in enumerate(x.T):
-            kind = _kind(column, labels, owner)
+            kind = _kind(column, labels, owner) or ("clock" if _rises(column, owner) else None)
             if kind:
                 found[kind].append(table.names[number] if table.names else str(number))
     gone = np.isnan(table.x) if table.x.dtype.kind == "f" else np.zeros(1, bool)
@@ -164,6 +184,8 @@ WORDS = {
     "label": "tells the class in every row; leave it out if it is not known where the model runs",
     "time": "a time since 1970, by its size: it says when, not what; call it timestamp, or leave it out",
     "number": "the row's number: it says where in the file, not what; leave it out",
+    "clock": "rises or falls from row to row on each device, as a clock does: it says when, not what; call it timestamp, or "
+    "leave it out",
     "device": "one value for each device, which tells who it is; leave it out unless new devices have it too",
     "far": "one value is farther from all others than these are from each other, such as -999 for a missing one; correct it",
 }
@@ -177,7 +199,7 @@ def _kind(column: NDArray[Any], labels: NDArray[Any] | None, owner: I64) -> str 
         return "far" if _far(different) else None
     if len(different) == 1:
         return "constant"
-    if labels is not None and len(different) <= FEW and len(np.unique(labels)) > 1 and _tells(different, values, labels):
+    if labels is not None and len(np.unique(labels)) > 1 and _tells_class(different, values, labels):
         return "label"
     if any(low < different[0] and different[-1] < high for low, high in EPOCHS):
         return "time"
@@ -194,6 +216,25 @@ def _tells(keys: NDArray[Any], of: NDArray[Any], what: NDArray[Any]) -> bool:
     at = np.searchsorted(keys, of)
     pairs = len(np.unique(at.astype(np.int64) * (int(number.max()) + 1) + number))
     return pairs == len(keys)
+
+
+def _tells_class(different: NDArray[Any], values: NDArray[Any], labels: NDArray[Any]) -> bool:
+    """Whether each of ``different`` values, if they are few, or each stretch of them has one of the ``labels`` only."""
+    if len(different) <= FEW:
+        return _tells(different, values, labels)
+    count = np.unique(labels, return_counts=True)[1]
+    order = np.argsort(values, kind="stable")
+    here, named = values[order], labels[order]
+    ends = np.flatnonzero(named[1:] != named[:-1])
+    return bool(count.min() >= EACH and len(ends) == len(count) - 1 and (here[ends] < here[ends + 1]).all())
+
+
+def _rises(column: NDArray[Any], owner: I64) -> bool:
+    """Whether the column rises, or falls, from row to row of each device."""
+    order = np.argsort(owner, kind="stable")
+    steps = np.diff(column[order].astype(np.float64))[np.diff(owner[order]) == 0]
+    up, down = (steps > 0).mean() if len(steps) else 0, (steps < 0).mean() if len(steps) else 0
+    return len(steps) >= STEPS and max(up, down) >= RISES and min(up, down) <= FALLS
 
 
 def _far(different: NDArray[np.float64]) -> bool:

@@ -58,9 +58,9 @@ def export(
     ``kinds``, and measures them.
 
     With ``adapted``, exports the weights of the evaluation's test device of this number, from 0, or name, after adaptation to
-    its support set, and measures them on its query set. Otherwise exports the initialisation, and measures it on 20 test devices
-    without and with adaptation; each device's adapted weights are then converted and run separately. Weights without a run are
-    measured only by their agreement with the core in float32.
+    its support set, and measures them on its query set. Otherwise exports the initialisation, and measures it on 20 test
+    devices without and with adaptation; each device's adapted weights are then converted and run separately. Weights without a
+    run are measured only by their agreement with the core in float32.
 
     ``data``: the task's file, if it has moved. ``task`` and ``algorithm``: the run's own, given again (docs/your-own.md).
     ``out``: a folder; default: "exported" in the run's directory. ``progress`` is called with the numbers of measured models

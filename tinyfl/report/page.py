@@ -20,7 +20,7 @@ from tinyfl.report.figures import Curve, NotDrawn, Note, drawn, tell_missing
 from tinyfl.report.guidance import guidance
 from tinyfl.report.html import counted
 from tinyfl.report.tables import comparison, on_the_line, worst_devices
-from tinyfl.report.verdict import LABELS, leading, method, of_labels, of_values, reached, without_a_network
+from tinyfl.report.verdict import LABELS, interval, leading, method, of_labels, of_values, reached, without_a_network
 from tinyfl.runs.adaptation import Initialisation, adaptation_of
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.elsewhere import Elsewhere
@@ -372,7 +372,8 @@ def _evaluation(config: Config, result: Result) -> str:
     floor = "".join(
         f" {html.text(method(f)).capitalize()}, {counted(f['shots'], 'shot')}: {reached(f)}." for f in result["floor"]
     )
-    note = f"± is half of a 95 % interval over devices. Reports lead with the tinted rows, {after(result)}.{floor}"
+    width = interval(result["evaluation"])
+    note = f"{width[0].upper()}{width[1:]}. Reports lead with the tinted rows, {after(result)}.{floor}"
     return f'{html.table(head, body)}<p class="note">{note}</p>'
 
 

@@ -3,7 +3,7 @@
 ``result`` is a run's JSON throughout; the rows of its evaluation and floor come from tinyfl.runs.evaluation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
@@ -34,6 +34,13 @@ def reached(row: Row) -> str:
     if row.get("accuracy") is not None:
         return html.percent(row["accuracy"], row["accuracy_ci95"])
     return html.loss(row["loss"], row["loss_ci95"])
+
+
+def interval(rows: Sequence[Row]) -> str:
+    """What ± is in these rows, or why there is none."""
+    if all(row["tasks"] == 1 for row in rows):
+        return "no ±: a single device was held out, so how others would do is unknown"
+    return "± half of a 95 % interval over devices"
 
 
 def of_values(row: Row) -> list[str]:

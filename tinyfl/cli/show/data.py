@@ -10,7 +10,7 @@ from tinyfl.cli.common import say
 from tinyfl.cli.show.terminal import Terminal
 from tinyfl.data.published import Published
 
-PARTS = {"train": "train", "validation": "choose rates", "test": "are held out", "none": "do nothing"}
+PARTS = {"train": "for training", "validation": "for choosing rates", "test": "held out", "none": "unused"}
 MOST = 20
 """Maximum number of classes in the table; more are counted."""
 

@@ -16,7 +16,7 @@ from tinyfl.registry.chosen import Chosen
 from tinyfl.report import html
 from tinyfl.report.line import share_of_fp32
 from tinyfl.report.tables import on_the_line
-from tinyfl.report.verdict import method, without_a_network
+from tinyfl.report.verdict import interval, method, without_a_network
 from tinyfl.runs.evaluation import LEADING_STEPS, compares
 from tinyfl.runs.tables import METRICS, metric
 
@@ -125,7 +125,7 @@ def _legend(rows: Sequence[dict[str, Any]]) -> str:
     """What the figures of an evaluation are, and its modes."""
     squares = ", in squares of the values' units" * any(row.get("mae") is not None for row in rows)
     modes = "; ".join(MODES.get(mode, mode) for mode in dict.fromkeys(row["mode"] for row in rows))
-    return f"{METRICS[metric(rows)].capitalize()}{squares}, ± half of a 95 % interval over devices. {modes}."
+    return f"{METRICS[metric(rows)].capitalize()}{squares}, {interval(rows)}. {modes}."
 
 
 def evaluation(result: dict[str, Any]) -> None:
