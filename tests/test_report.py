@@ -16,6 +16,7 @@ import tinyfl
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.report import figures, html, page
 from tinyfl.report.devices import Comparison, device_figures
+from tinyfl.report.verdict import interval
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.tasks import load_task
