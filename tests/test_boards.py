@@ -155,10 +155,13 @@ def test_a_bad_manifest_is_refused_with_what_is_wrong(tmp_path: Path, old: str, 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     path = changed(tmp_path, "clock = 168_000_000", "")
-    path.write_text(path.read_text().replace("stack = 4_096", "stack = 7").replace("baud = 115_200", "baud = 7"))
+    text = path.read_text().replace("stack = 4_096", "stack = 7").replace("baud = 115_200", "baud = 7")
+    text = text.replace('core = "cortex-m4f"', 'core = "cortex-m4"').replace('port = "stm32f4"', 'port = "stm32f9"')
+    path.write_text(text.replace('name = "stm32f405"', 'name = "other"'))
     result = CliRunner().invoke(app, ["boards", "check", str(path)])
     assert isinstance(result.exception, ConfigError)
-    assert [word for word in ("clock", "memory.stack", "link.0.baud") if word not in str(result.exception)] == []
+    words = ("clock", "memory.stack", "link.0.baud", "core is", "no port", "name: ")
+    assert [word for word in words if word not in str(result.exception)] == []
 
 
 def test_a_manifest_of_your_own_is_a_board_by_its_path(tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_the_verb_prints_costs_and_refuses_by_exit_code(
         (("plan", "conv-4-8", "--shape", "12", "--outputs", "5"), "needs rows and columns"),
         (("plan", "conv-omniglot", "--board", "posix"), "Name a board with a chip"),
         (("plan", "conv-omniglot", "--board", "nowhere"), "no board is called"),
+        (("plan", "mlp-32", "--board", "nowhere"), "no board is called"),
         (("plan", "conv-omniglot", "--freeze", "6"), "Give --freeze 0 to 5"),
         (("plan", "conv-omniglot", "--feedback"), "fp32 loses nothing: give --up"),
     ):

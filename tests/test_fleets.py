@@ -23,6 +23,7 @@ from tinyfl.fleets.assembly import Training, assembled
 from tinyfl.flower import rounds
 from tinyfl.networks import Network, network
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Loss, Pool
+from tinyfl.simulation.job import turns
 from tinyfl.tasks import load_task
 
 pytestmark = pytest.mark.usefixtures("emulators")
@@ -260,3 +261,12 @@ def test_events_of_many_threads_are_whole_lines(tmp_path: Path) -> None:
         thread.join()
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert {(line["round"], line["device"]) for line in lines} == {(i, n) for i in range(8) for n in range(50)}
+
+
+def test_boards_that_take_turns_because_nobody_gave_a_cohort_are_named(tmp_path: Path) -> None:
+    ports, file = {"task": "sine", "fleet": [{"ports": ["a", "b"]}]}, tmp_path / "fleet.toml"
+    file.write_text("cohort = 1\n")
+    (note,) = turns(resolve(ports), ports, None)
+    assert note.endswith("--cohort 2")
+    for options, said in (({**ports, "cohort": 1}, None), (ports, file), ({"task": "sine", "devices": 2}, None)):
+        assert turns(resolve(options, said), options, said) == []

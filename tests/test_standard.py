@@ -16,6 +16,7 @@ from tinyfl.config import resolve
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.networks import network
 from tinyfl.networks.layers import Loss
+from tinyfl.report.verdict import verdict
 from tinyfl.runs import evaluation, floors
 from tinyfl.runs.adaptation import Initialisation
 from tinyfl.runs.directory import RunDirectory
@@ -434,3 +435,11 @@ def test_inputs_by_name_are_put_in_the_runs_order_wherever_its_standardisation_i
     assert ours == theirs
     with pytest.raises(DataError, match="has the inputs a, b, d, and the run a, b, c"):
         tinyfl.adapt(result.path, written(inputs=np.array(["a", "b", "d"])))
+
+
+def test_the_advice_to_a_run_that_is_worse_names_a_rate_only_if_one_was_given(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"task": "sine", "network": "mlp-32", "rounds": 20, "devices": 1, "tasks": 20}
+    result = tinyfl.simulate(out=tmp_path / "few", **few).result
+    assert result["verdict"].endswith("Give more --rounds than 20.")
+    given = verdict(result, resolve({**few, "rate": 0.5}))
+    assert given.endswith("Give more --rounds than 20, or leave --rate to its default.")

@@ -16,7 +16,9 @@ from tinyfl.core import F32, F64, I64, U32, Stream
 from tinyfl.core.draws import below
 from tinyfl.errors import ConfigError, Refused
 
-BOARD_CURE = "Put the cables right, or give the fleet's ids (docs/fleets.md)."
+BOARD_CURE = (
+    "Put the cables right, or give the fleet's ids (docs/fleets.md). Two tinyfl emulate need ids of their own: --first-id."
+)
 """The cure for a board in the wrong place."""
 
 

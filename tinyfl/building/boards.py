@@ -247,15 +247,27 @@ class Checked(_Table):
     flash: Text = ""
 
 
+def _known_core(core: str) -> str:
+    if core not in (cores := (*CORES, *LINUX, "host")):
+        raise ValueError(f"core is {core!r}, not one of {', '.join(cores)}")
+    return core
+
+
+def _known_port(port: str) -> str:
+    if not (data("firmware") / "ports" / port).is_dir():
+        raise ValueError(f"there is no port {port!r} in firmware/ports")
+    return port
+
+
 class Board(_Table):
     """One manifest. A process, on the core ``host`` or one of LINUX, has neither ``memory`` nor ``links``."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     title: Text
-    port: Name
+    port: Annotated[Name, AfterValidator(_known_port)]
     """Folder in firmware/ports."""
     chip: Text
-    core: Text
+    core: Annotated[Text, AfterValidator(_known_core)]
     clock: Annotated[int, Field(ge=0, lt=1 << 32)]
     """Clock set by the firmware, in Hz; 0: unknown."""
     buffer: Annotated[int, Field(ge=512, le=65_535)]
@@ -270,10 +282,6 @@ class Board(_Table):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Board":
-        if self.core not in (cores := (*CORES, *LINUX, "host")):
-            raise ValueError(f"core is {self.core!r}, not one of {', '.join(cores)}")
-        if not (data("firmware") / "ports" / self.port).is_dir():
-            raise ValueError(f"there is no port {self.port!r} in firmware/ports")
         if self.core not in CORES and (self.memory or self.links):
             raise ValueError(f"the firmware of core {self.core!r} is a process: leave [memory] and [[link]] out")
         if self.core in CORES:
@@ -366,13 +374,14 @@ def check(path: Path) -> tuple[Board | None, list[str]]:
         table = tomllib.loads(path.read_bytes().decode())
     except (OSError, ValueError, RecursionError) as error:  # RecursionError: tables nested too deep
         return None, [f"{error}. Use {data('boards') / 'stm32f405.toml'} as a template."]
+    name, defects = table.get("name", path.stem), list[str]()
+    if name != path.stem:
+        defects.append(f"name: the board is called {name!r}, the file {path.stem!r}. Give both the same name.")
     try:
         board = Board.model_validate(_tuples(table))
     except ValidationError as error:
-        return None, [problem(each) for each in error.errors(include_url=False)]
-    if board.name != path.stem:
-        return None, [f"name: the board is called {board.name!r}, the file {path.stem!r}. Give both the same name."]
-    return board, []
+        return None, [*(problem(each) for each in error.errors(include_url=False)), *defects]
+    return (None, defects) if defects else (board, [])
 
 
 def missing(board: Board) -> list[str]:

@@ -33,9 +33,11 @@ def plan(
 ) -> None:
     """Show a model's cost on boards before flashing: RAM, flash, instructions, seconds and millijoules."""
     from tinyfl import costs
+    from tinyfl.building import boards
     from tinyfl.cli.show import runs as show
     from tinyfl.costs.models import inner_loop, load_model, read_shape, way_down
 
+    boards.select(board)  # a board that is none, before what its network lacks
     made = load_model(model, read_shape(shape) if shape else None, outputs, algorithm)
     inner = inner_loop(made, algorithm, samples, batch, up, feedback)
     way = way_down(made, down, delta)

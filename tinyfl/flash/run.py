@@ -112,6 +112,8 @@ def flash(
 def demand_all(outcomes: Sequence[FlashResult]) -> None:
     """Raises FlashError if any board was not flashed."""
     left = [each for each in outcomes if not each.done]
+    if left and not any(each.board or each.id for each in outcomes):
+        raise FlashError("no board is connected, so none was flashed. `tinyfl devices` lists ports and probes.")
     if left:
         names = ", ".join(f"{each.who} ({each.what})" for each in left)
         raise FlashError(f"{len(left)} of {len(outcomes)} boards could not be flashed: {names}.")

@@ -8,6 +8,7 @@ from math import sqrt
 from typing import Any
 
 from tinyfl.config import Config
+from tinyfl.config.defaults import defaults
 from tinyfl.report import html
 from tinyfl.runs.evaluation import after_words, leads
 from tinyfl.runs.failures import diverged
@@ -88,8 +89,13 @@ def _advice(result: Row, config: Config, floor: Row) -> str:
     if config.unscaled or diverged(result["left_out"], config):
         return config.calmer
     outliers = config.own_data and method(floor) == SUPPORT_MEAN
-    return f"Give more --rounds than {config.rounds:,}, or leave --rate to its default" + (
-        ", or remove rows with a wrong y: a single outlier determines the scale of all." if outliers else "."
+    usual = defaults(config.chosen("task"), config.chosen("algorithm"))["rate"]
+    # On data of one's own a smaller rate may be the one that tinyfl.config.fitting has chosen.
+    given = config.rate > usual if config.own_data else config.rate != usual
+    return (
+        f"Give more --rounds than {config.rounds:,}"
+        + (", or leave --rate to its default" if given else "")
+        + (", or remove rows with a wrong y: a single outlier determines the scale of all." if outliers else ".")
     )
 
 

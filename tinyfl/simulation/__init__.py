@@ -21,7 +21,7 @@ from tinyfl.runs.extensions import Resumable
 from tinyfl.runs.learner import Load
 from tinyfl.runs.resuming import resumed
 from tinyfl.sensors.run import sensed
-from tinyfl.simulation.job import new_job, prepared
+from tinyfl.simulation.job import new_job, prepared, turns
 from tinyfl.simulation.result import Run, finished, write_page
 from tinyfl.simulation.rounds import Place, here, train
 from tinyfl.system import notebook
@@ -85,7 +85,7 @@ def simulate(
             options, log = to_replay(Path(replay), options)
         options, words = sensed(options, file, sources)
         path, job = new_job(options, file, Path(out) if out else None, engine, report, load)
-        job = replace(job, notes=(*job.notes, *words))
+        job = replace(job, notes=(*job.notes, *words, *turns(job.config, options, file)))
     directory = Resumable(path, (*job.config.words, *(word for each in sources for word in ("--source", str(each)))))
     with directory.locked():
         if resumption:

@@ -1,6 +1,6 @@
 """A run to do, checked before its first round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from tinyfl.algorithms import Inner, Returns, WithLayers, demand_for_boards
 from tinyfl.codecs.down import Down
 from tinyfl.codecs.down import told as of_delta
-from tinyfl.config import Config, demand_utf8, resolve
+from tinyfl.config import Config, demand_utf8, read_settings, resolve
 from tinyfl.core import F32, Engine
 from tinyfl.data.frames import file_of
 from tinyfl.errors import ConfigError
@@ -70,6 +70,17 @@ def new_job(
     except BaseException:
         directory.drop_data()
         raise
+
+
+def turns(config: Config, options: Mapping[str, Any], file: Path | None) -> list[str]:
+    """A note where the user's boards take turns in the rounds, though nobody said how many are in each."""
+    said = options.get("cohort") or (file and read_settings(file).get("cohort"))
+    if said or config.cohort >= config.devices or not any(part.ports for part in config.fleet):
+        return []
+    return [
+        f"of {config.devices:,} devices {config.cohort:,} learn in each round by default. For all of them in every round: "
+        f"--cohort {config.devices}"
+    ]
 
 
 def _loaded(config: Config, load: Load) -> tuple[Config, Learner]:
