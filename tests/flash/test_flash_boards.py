@@ -77,6 +77,11 @@ def test_a_board_that_still_runs_the_old_firmware_is_a_failure(workbench: Workbe
     assert FlashError.exit_code == 9
 
 
+def test_without_any_board_it_says_so(workbench: Workbench) -> None:
+    with pytest.raises(FlashError, match="no board is connected, so none was flashed"):
+        run.demand_all(run.flash(FlashSelection(everything=True)))
+
+
 def test_a_board_that_does_not_answer_afterwards_is_a_failure(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyfl.flash.verify.verify.__defaults__", ("", 1.5))
     board = FakeBoard(board="nucleo-f401re")
