@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import tinyfl
@@ -97,6 +99,32 @@ def test_the_samples_until_a_device_has_recovered_are_counted() -> None:
     assert row["recovered"] == 150 + 95
     figure[300:] = 0
     assert changes(figure, (0, 300), lower_is_better=False)[0]["recovered"] is None
+
+
+@given(
+    st.integers(0, 99), st.lists(st.integers(1, 260), min_size=2, max_size=4), st.booleans(), st.sampled_from([0.0, 0.5, 0.95])
+)
+def test_changes_are_those_of_a_slow_search(seed: int, lengths: list[int], lower: bool, level: float) -> None:
+    rng = np.random.default_rng(seed)
+    figure = np.concatenate([(rng.random(each) < rng.choice([level, 0.5])) for each in lengths]).astype(np.float32)
+    starts = [sum(lengths[:each]) for each in range(len(lengths))]
+    rows = changes(figure, starts, lower_is_better=lower)
+    assert [row["at"] for row in rows] == starts[1:]
+    for row, end in zip(rows, [*starts[2:], len(figure)], strict=True):
+        at = row["at"]
+        before = sum(map(float, figure[max(0, at - 100) : at])) / min(100, at)
+        assert row["before"] == pytest.approx(before)
+        assert row["after"] == pytest.approx(np.mean(figure[at : at + 100]))
+        bound = before * 1.05 if lower else before * 0.95
+        for count in range(100, end - at + 1):
+            mean = sum(map(float, figure[at + count - 100 : at + count])) / 100
+            if bound and abs(mean - bound) < 1e-6:
+                return  # too near for a float32 mean
+            if mean <= bound if lower else mean >= bound:
+                assert row["recovered"] == count
+                break
+        else:
+            assert row["recovered"] is None
 
 
 def test_an_anomaly_has_a_higher_score_without_any_label_and_is_not_learnt() -> None:
