@@ -8,7 +8,7 @@ Settings are the defaults of tinyfl.config, chosen by bench/tune.py on other see
 mean over 2,000 unseen devices; +- is half of a 95 % interval over seeds (Student's t).
 """
 
-import sys
+from argparse import ArgumentParser
 
 import numpy as np
 from common import adapted, learn, measured, provenance
@@ -49,10 +49,14 @@ def table(task: str, name: str, rows: list[list[Row]], shots: tuple[int, ...]) -
 
 
 def main() -> None:
-    task = sys.argv[1]
+    parser = ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("task", choices=SEEDS)
+    parser.add_argument("algorithms", nargs="*", choices=ALGORITHMS, default=ALGORITHMS, help="these only; default: all four")
+    asked = parser.parse_args()
+    task = asked.task
     print("| task | start | mode | shots | 1 step | 10 steps | 32 steps | range over seeds, 10 steps |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for algorithm in sys.argv[2:] or ALGORITHMS:
+    for algorithm in asked.algorithms:
         rows = []
         for seed in SEEDS[task]:
             config, trained_task, net, theta = learn(task=task, algorithm=algorithm, seed=seed)

@@ -18,11 +18,12 @@ from test_docs import ROOT, blocks, evaluate_quickly, words_of, write_files
 
 import tinyfl
 from tinyfl.cli import app
-from tinyfl.errors import ConfigError, RunError, TrainingError
+from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
 from tinyfl.studies import table
 from tinyfl.studies.beside import read_columns
 from tinyfl.studies.file import folder_of, read_study, rounds_for
 from tinyfl.studies.plan import planned, resolved
+from tinyfl.studies.running import prepared
 
 SMALL = 'task = "sine"\nnetwork = "mlp-4"\ntasks = 20\n'
 GRID = 'algorithm = ["tinyreptile", "joint"]\nseed = [0, 1]\n'
@@ -89,6 +90,13 @@ def test_settings_with_which_a_run_could_not_begin_are_refused_before_any_does(r
     Path("evil.py").write_text("raise SystemExit('loaded')")  # a name in a file loads nothing
     with pytest.raises(ConfigError, match=words):
         planned(read_study(file_of(grid, run)), {})
+    assert not Path("studies").exists()
+
+
+def test_data_that_are_not_there_are_refused_by_the_files_name_with_where_to_get_them() -> None:
+    path = file_of(run='task = "activity"\ndata = "WISDM_ar_latest.tar.gz"\n')
+    with pytest.raises(DataError, match=rf"^WISDM_ar_latest.tar.gz: no such file, and data in {path} .* tinyfl data list"):
+        prepared(path, None, {})
     assert not Path("studies").exists()
 
 
@@ -170,6 +178,8 @@ def test_a_study_has_the_figures_of_runs_made_one_by_one_and_repeats_none(capsys
         assert len(list(csv.DictReader(file))) == 2 * len(only["rows"][0]["reached"])
     page = (folder / "study.html").read_text()
     assert "tinyfl study studies/small/study.toml --out studies/small" in page
+    assert tables["version"].startswith(tinyfl.__version__)
+    assert f"tinyfl {tables['version']}." in page
     assert (folder / "study.png").read_bytes()[:4] == b"\x89PNG"
 
     before, times = files(folder), [path.stat().st_mtime_ns for path in sorted(folder.glob("runs/*/result.json"))]

@@ -145,7 +145,7 @@ def test_a_page_shows_hostile_names_as_words_and_one_that_diverged_as_that(tmp_p
         for name, values in runs.items()
     ]  # fmt: skip
     tables = {
-        "axes": ["learner"], "seeds": [0, 1], "runs": 6, "gradients": 8, "board": "", "notes": [evil],
+        "version": evil, "axes": ["learner"], "seeds": [0, 1], "runs": 6, "gradients": 8, "board": "", "notes": [evil],
         "failed": [{"run": evil, "why": evil}],
         "tables": [{"of": {"task": evil}, "metric": key, "rows": rows, "without": [], "differences": []}],
     }  # fmt: skip

@@ -279,6 +279,6 @@ def _failed(failed: Sequence[Row]) -> str:
 def _again(tables: Row, command: str, took: str, file: str) -> str:
     kept = "Runs that are done stay as they are; with a folder that is new, all are made again, to the same figures."
     return (
-        f"{html.pre(command)}<p>{kept}</p><p class='note'>{html.text(took, 400)}</p>"
+        f"{html.pre(command)}<p>{kept}</p><p class='note'>tinyfl {html.text(tables['version'])}. {html.text(took, 400)}</p>"
         f"<details><summary>the study's file</summary>{html.pre(file)}</details>"
     )

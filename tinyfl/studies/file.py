@@ -117,6 +117,11 @@ class Study:
         """The axes that tell tables from each other, since they change what is measured."""
         return tuple(axis for axis in self.lines if axis.settings & OF_EPISODES)
 
+    @property
+    def data(self) -> list[str]:
+        """The paths of its runs' data."""
+        return list(dict.fromkeys(str(point.settings["data"]) for point in self.points() if point.settings.get("data")))
+
     def points(self) -> list[Point]:
         """All runs, seed by seed, so that a study that is stopped has some of every line."""
         axes = [*([self.seeds] if self.seeds else []), *self.lines]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyfl.core.engine import processors
-from tinyfl.errors import TrainingError
+from tinyfl.errors import DataError, TrainingError
+from tinyfl.errors.words import plain
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.studies.directory import WORKERS_LOG, StudyDirectory
 from tinyfl.studies.file import read_study
@@ -45,9 +46,15 @@ def prepared(file: Path, out: Path | None, code: Code) -> tuple[StudyDirectory, 
     """The directory and the plan of the study in ``file``; writes nothing.
 
     Raises ConfigError for a file that is no study, or settings with which a run could not begin; RunError for a directory that
-    holds another study, or a run.
+    holds another study, or a run; DataError where no file is at the path of its data.
     """
     study = read_study(file)
+    for path in study.data:
+        if not Path(path).exists():
+            raise DataError(
+                f"{plain(path)}: no such file, and data in {file} names it. Put it there, or write its path into {file}. "
+                "Where published data sets come from: tinyfl data list."
+            )
     words = tuple(word for kind, names in code.items() for name in names for word in (f"--{kind}", name))
     directory = StudyDirectory(out or Path("studies") / file.stem, file, words)
     directory.demand_own(study)

@@ -24,6 +24,7 @@ from tinyfl.studies.file import Axis
 from tinyfl.studies.plan import Line
 from tinyfl.studies.running import Done
 from tinyfl.system.files import write_whole
+from tinyfl.system.version import version
 
 TABLES, TABLE, DIFFERENCES = "study.json", "table.csv", "differences.csv"
 
@@ -43,7 +44,8 @@ class _Runs:
 
 
 def tabulated(done: Done, columns: Sequence[Column] = ()) -> dict[str, Any]:
-    """The tables of a study, as JSON holds them (docs/studies.md). They follow from the runs alone."""
+    """The tables of a study, as JSON holds them (docs/studies.md). They follow from the runs alone, but for tinyfl's
+    ``version``."""
     study, notes = done.plan.study, list[str]()
     seeds = study.seeds.name if study.seeds else ""
     every = [_Runs(line, _results(line, done, seeds)) for line in done.plan.lines]
@@ -55,6 +57,7 @@ def tabulated(done: Done, columns: Sequence[Column] = ()) -> dict[str, Any]:
     costs = [_device(runs.line, study.board, notes) for runs in every]
     by_line = {id(runs): cost for runs, cost in zip(every, costs, strict=True)}
     return {
+        "version": version(),
         "axes": [axis.name for axis in axes],
         "seeds": [choice.shown for choice in study.seeds.choices] if study.seeds else [],
         "runs": len(done.plan.options),
