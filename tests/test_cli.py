@@ -471,7 +471,14 @@ def test_a_fleet_that_cannot_be_is_refused(tinyfl: Command, words: list[str], sa
     ("words", "kind", "says"),
     [
         (["simulate", "--task", "nonsense"], errors.ConfigError, "no task is called 'nonsense'"),
-        (["simulate", "absent.toml"], errors.ConfigError, "absent.toml"),
+        (["simulate", "absent.toml"], errors.ConfigError, "absent.toml: No such file or directory. Check the path."),
+        (
+            ["simulate", "--task", "sine", "--sampling", "dpp"],
+            errors.ConfigError,
+            "or parameters and --cohort 8",
+        ),
+        (["plan", "conv-omniglott"], errors.ConfigError, "Did you mean conv-omniglot?"),
+        (["simulate", "--network", "mpl-32"], errors.ConfigError, "Did you mean mlp-32?"),
         (["simulate", "--task", "npz"], errors.ConfigError, "--data FILE"),
         (["simulate", "--lanes", "3"], errors.ConfigError, "--lanes"),
         pytest.param(["simulate", *SMALL, "--threads", "-2"], errors.ConfigError, "threads"),

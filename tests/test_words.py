@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinyfl.config.settings import SETTINGS
 from tinyfl.errors.words import (
     MAX_LINE_CHARS,
     MAX_NAME_CHARS,
     file_name,
+    guess,
     markdown,
     message,
     plain,
@@ -139,3 +141,9 @@ def test_markdown_reads_just_the_words(words: str) -> None:
 )
 def test_a_serial_number_is_one_that_a_person_could_give(said: object, serial: str) -> None:
     assert serial_number(said) == serial
+
+
+def test_a_misspelt_name_is_guessed_and_a_strange_one_is_not() -> None:
+    assert guess("sin", ["digits", "sine"]) == "Did you mean sine? "
+    assert guess("sampels", SETTINGS) == "Did you mean samples? "
+    assert guess("quux", SETTINGS) == ""

@@ -250,23 +250,23 @@ def test_an_extensions_options_and_version_go_along_to_a_federation_and_code_doe
     file = tmp_path / "own.toml"
     file.write_text('shots = 5\n[algorithm]\nname = "prox"\nmu = 0.5\nwords = ["a\'b", "c\\"d"]\n')
     for options in ({}, {"algorithm": "prox"}):
-        flat = to_run_config(_fresh(file, tmp_path / "run", options)[0])
+        flat = to_run_config(_fresh("lab", file, tmp_path / "run", options)[0])
         assert all(isinstance(value, str | int | float) for value in flat.values())
         back = from_run_config(flat)
         assert back["algorithm"] == {"name": "prox", "version": "", "mu": 0.5, "words": ["a'b", 'c"d']}
         assert back["shots"] == (5,)
     typed = parse_config_args(["""devices=4 algorithm='{name = "prox", mu = 0.5}' nodes="devices" """])  # as flwr reads it
     assert from_run_config(typed)["algorithm"] == {"name": "prox", "mu": 0.5}
-    assert to_run_config(_fresh(file, tmp_path / "run", {"algorithm": "reptile"})[0])["algorithm"] == "reptile"
+    assert to_run_config(_fresh("lab", file, tmp_path / "run", {"algorithm": "reptile"})[0])["algorithm"] == "reptile"
     with pytest.raises(ConfigError, match="algorithm mine:Prox is code on this machine"):
-        _fresh(file, tmp_path / "run", {"algorithm": "mine:Prox"})
+        _fresh("lab", file, tmp_path / "run", {"algorithm": "mine:Prox"})
 
 
 def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tinyfl.deployment.submit import _fresh
 
     monkeypatch.chdir(tmp_path)
-    given, folder = _fresh(None, Path("runs/lab"), {"task": "npz", "data": "own.npz", "network": "models/own.keras"})
+    given, folder = _fresh("lab", None, Path("runs/lab"), {"task": "npz", "data": "own.npz", "network": "models/own.keras"})
     assert (given["data"], given["network"]) == (str(tmp_path / "own.npz"), str(tmp_path / "models/own.keras"))
     assert folder == tmp_path / "runs" / "lab"
     others = {"network": "mlp-8", "data": "", "seed": 3}

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from tinyfl.building.toolchains import CORES, LINUX
 from tinyfl.errors import ConfigError, InstallError
-from tinyfl.errors.words import plain, problem
+from tinyfl.errors.words import guess, plain, problem
 
 IDENTITY_BYTES = 16
 """The record at a board's `identity`: "TFLI", a serial number of 8 bytes, 4 bytes of 0."""
@@ -348,7 +348,10 @@ def named(name: str) -> Board:
     Raises ConfigError for an unknown name.
     """
     if name not in names():
-        raise ConfigError(f"no board is called {name!r}. There are: {', '.join(names())}; or give a manifest's path (.toml).")
+        raise ConfigError(
+            f"no board is called {name!r}. {guess(name, names())}There are: {', '.join(names())}; or give a manifest's path "
+            "(.toml)."
+        )
     return read_manifest(data("boards") / f"{name}.toml")
 
 

@@ -18,7 +18,7 @@ from tinyfl.config.roster import Part, read_parts
 from tinyfl.config.sampling import check_sampling
 from tinyfl.config.settings import MAY_CHANGE, SETTINGS, Setting, Settings, renamed
 from tinyfl.errors import ConfigError
-from tinyfl.errors.words import plain
+from tinyfl.errors.words import guess, plain, shell
 from tinyfl.registry import AGGREGATORS, ALGORITHMS, KINDS, TASKS
 from tinyfl.registry.chosen import Chosen, not_loaded
 from tinyfl.registry.parameters import OF_A_TABLE, SETTINGS_OF
@@ -225,7 +225,9 @@ def resolve(options: Mapping[str, Any], file: Path | None = None, *, installed: 
     for key in given:
         if key not in SETTINGS:
             where = f"{file}: " if file else ""
-            raise ConfigError(f"{where}no setting is called {key!r}. There are {', '.join(sorted(SETTINGS))}.")
+            raise ConfigError(
+                f"{where}no setting is called {key!r}. {guess(key, SETTINGS)}There are {', '.join(sorted(SETTINGS))}."
+            )
     values = defaults(chosen["task"], chosen["algorithm"])
     if "fleet" in given:
         given = _with_fleet(given)
@@ -288,7 +290,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_bytes().decode())
-    except (OSError, ValueError, RecursionError) as error:  # the last for tables in tables without end
+    except OSError as error:
+        config = path / "config.toml"
+        cure = f"To repeat its run: {shell('tinyfl', 'run', config)}." if config.is_file() else "Check the path."
+        raise ConfigError(f"{path}: {error.strerror or error}. {cure}") from error
+    except (ValueError, RecursionError) as error:  # the last for tables in tables without end
         raise ConfigError(f"{path}: {error}. A config is a TOML file such as any run directory's config.toml.") from error
 
 

@@ -8,7 +8,8 @@ from tinyfl.codecs import Codec
 from tinyfl.codecs.down import PLAIN, Down
 from tinyfl.config import resolve
 from tinyfl.errors import ConfigError
-from tinyfl.networks import KERAS, REFERENCE, Network, is_file, is_named, network, reference
+from tinyfl.errors.words import guess
+from tinyfl.networks import FAMILIES, KERAS, REFERENCE, Network, demand_named, is_file, is_named, network, reference
 from tinyfl.networks.layers import Activation, Loss, Shape
 from tinyfl.registry.own import own_code
 from tinyfl.runs.learner import down_of
@@ -46,7 +47,9 @@ def load_model(name: str, shape: Shape | None = None, outputs: int = 0, algorith
     if name in REFERENCE:
         return reference(name, loss)
     if not is_named(name):
-        raise ConfigError(f"there is no run, file or network {name}. See: tinyfl plan --help, docs/models.md.")
+        alike = guess(name, [*REFERENCE, *(f"{family}-{name.partition('-')[2]}" for family in FAMILIES)])
+        raise ConfigError(f"there is no run, file or network {name}. {alike}See: tinyfl plan --help, docs/models.md.")
+    demand_named(name)
     if shape is None or outputs < 1:
         raise ConfigError(
             f"network {name} needs --shape and --outputs, such as --shape 28x28x1 --outputs 5. Or name one of "

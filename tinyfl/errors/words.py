@@ -8,7 +8,8 @@ too; those for HTML are in tinyfl.report.html, those for the terminal in tinyfl.
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 MAX_LINE_CHARS = 300
@@ -101,3 +102,9 @@ def _plain(character: str) -> str:
     if character.isspace():
         return " "
     return REPLACEMENT if unicodedata.category(character) in _HIDDEN else character
+
+
+def guess(name: object, names: Iterable[str]) -> str:
+    """A question after the one of ``names`` that ``name`` may have meant, to begin a cure with; empty if none is like it."""
+    close = get_close_matches(str(name), list(names), 1)
+    return f"Did you mean {close[0]}? " if close else ""

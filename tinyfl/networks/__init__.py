@@ -14,7 +14,7 @@ from tinyfl import algorithms, core
 from tinyfl.algorithms import Inner, Phase
 from tinyfl.core import F32
 from tinyfl.errors import ConfigError
-from tinyfl.errors.words import MAX_NAME_CHARS, plain
+from tinyfl.errors.words import MAX_NAME_CHARS, guess, plain
 from tinyfl.networks import layers, plan
 from tinyfl.networks.layers import Activation, Conv, Dense, DepthwiseConv, Kind, Layer, Loss, Placed, Pool, Shape
 
@@ -249,6 +249,31 @@ def is_named(name: str) -> bool:
     return name in REFERENCE or name.split("-")[0] in FAMILIES
 
 
+def _parsed(name: str) -> re.Match[str]:
+    """The family, the widths and the activation in a network's name.
+
+    Raises ConfigError for an unknown name.
+    """
+    choices = "|".join(a.name for a in Activation).replace("_", "-")
+    match = re.fullmatch(rf"({'|'.join(FAMILIES)})((?:-\d{{1,5}})*)(?:-({choices}))?", name)
+    if match:
+        return match
+    first, dash, rest = name.partition("-")
+    alike = guess(name, REFERENCE if first in FAMILIES else [*REFERENCE, *(f"{family}{dash}{rest}" for family in FAMILIES)])
+    raise ConfigError(
+        f"no network is called {name!r}. {alike}Say mlp-64-64 for two hidden layers of 64, mlp-64-64-tanh to choose their "
+        f"activation ({choices.replace('|', ', ')}), or another family: "
+        + "; ".join(f"{family}: {what}" for family, what in FAMILIES.items())
+        + "; or give a .keras or .h5 file, or a finished run."
+    )
+
+
+def demand_named(name: str) -> None:
+    """Raises ConfigError for a name that is no network's."""
+    if name not in REFERENCE:
+        _parsed(name)
+
+
 def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activation) -> Network:
     """The network ``name``: ``mlp-64-64`` has two hidden layers of 64; ``mlp-64-64-tanh`` also gives their activation, else it
     is ``activation``. The output layer is dense and linear; with ``loss`` prototypes there is none, and the last hidden layer
@@ -256,16 +281,8 @@ def network(name: str, shape: Shape, outputs: int, loss: Loss, activation: Activ
 
     Raises ConfigError for an unknown name, or a network that the core cannot run.
     """
-    choices = "|".join(a.name for a in Activation).replace("_", "-")
     name = REFERENCE[name][0] if name in REFERENCE else name
-    match = re.fullmatch(rf"({'|'.join(FAMILIES)})((?:-\d{{1,5}})*)(?:-({choices}))?", name)
-    if not match:
-        raise ConfigError(
-            f"no network is called {name!r}. Say mlp-64-64 for two hidden layers of 64, mlp-64-64-tanh to choose their "
-            f"activation ({choices.replace('|', ', ')}), or another family: "
-            + "; ".join(f"{family}: {what}" for family, what in FAMILIES.items())
-            + "; or give a .keras or .h5 file, or a finished run."
-        )
+    match = _parsed(name)
     family, widths = match[1], [int(width) for width in match[2].split("-")[1:]]
     if family != "mlp" and len(shape) != 3:
         raise ConfigError(f"network {name} needs rows and columns, but the inputs are {shape[0]:,} in a row. Take mlp-64.")

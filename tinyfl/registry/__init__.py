@@ -7,7 +7,7 @@ message names.
 from collections.abc import Mapping
 
 from tinyfl.errors import ConfigError
-from tinyfl.errors.words import plain
+from tinyfl.errors.words import guess, plain
 from tinyfl.registry.aggregators import AGGREGATORS
 from tinyfl.registry.algorithms import ALGORITHMS
 from tinyfl.registry.entries import KINDS, Entry
@@ -32,5 +32,8 @@ def listed(kind: str) -> str:
 def refusal(kind: str, name: object) -> ConfigError:
     """The error for a name that is none of this kind."""
     none = ", or none for the mean" if kind == "aggregator" else ""
+    alike = guess(name, ENTRIES[kind])
     names = f"{listed(kind)}{none}"
-    return ConfigError(f"no {kind} is called {plain(name, 80)!r}. There are {names}; or your own, as package.module:Class.")
+    return ConfigError(
+        f"no {kind} is called {plain(name, 80)!r}. {alike}There are {names}; or your own, as package.module:Class."
+    )

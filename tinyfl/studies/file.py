@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tinyfl.config import read_toml, renamed
 from tinyfl.config.settings import MAX_ROUNDS, RENAMED, SETTINGS, TASK
 from tinyfl.errors import ConfigError
-from tinyfl.errors.words import file_name, plain, problem
+from tinyfl.errors.words import file_name, guess, plain, problem
 
 MAX_RUNS = 10_000
 MAX_FOLDER_CHARS = 200
@@ -199,8 +199,8 @@ def _demand_settings(path: Path, where: str, given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in SETTINGS and name not in RENAMED:
             raise ConfigError(
-                f"{path}: {where} names {plain(name, 80)!r}, which is no setting. There are {', '.join(sorted(SETTINGS))}; an "
-                "axis of several settings is a list of tables (docs/studies.md)."
+                f"{path}: {where} names {plain(name, 80)!r}, which is no setting. {guess(name, SETTINGS)}There are "
+                f"{', '.join(sorted(SETTINGS))}; an axis of several settings is a list of tables (docs/studies.md)."
             )
 
 
