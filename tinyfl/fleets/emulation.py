@@ -124,7 +124,7 @@ def emulate(
     kind = _Kind(board, engine, firmware(board, toolchain, out, sources).elf)
     with ExitStack() as running:
         urls = (_serve(running, kind, each, wire) for each in _each(first, count, readings))
-        yield [Served(f"{serial:016x}", name, url) for serial, url in enumerate(urls, first)]
+        yield [Served(f"{serial:016x}", board.name, url) for serial, url in enumerate(urls, first)]
 
 
 def _chosen(name: str, count: int, engine: str, first: int) -> tuple[Board, str]:

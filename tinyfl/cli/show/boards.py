@@ -90,6 +90,8 @@ def firmware(builds: "Sequence[Firmware]") -> None:
     console = Terminal()
     if len(builds) > 1:
         console.print(_sizes(builds))
+        if programs := [one.board.name for one in builds if one.board.memory is None]:
+            console.print(f"{', '.join(programs)}: a program, in the memory of its computer.", soft_wrap=True)
         console.print(f"{builds[0].elf.parent.parent}", soft_wrap=True)
         return
     one = builds[0]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
@@ -100,29 +101,35 @@ def pushed(result: "Pushed") -> None:
 
 def checks(found: "Sequence[Check]") -> None:
     """A table of checks, the failed ones with their cure."""
-    console = Terminal()
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name in ("state", "name", "found"):
-        table.add_column(name, no_wrap=name != "found", overflow="fold")
-    group = ""
+    console, group = Terminal(), ""
+    before = 8 + max(len(check.name) for check in found)
     for check in found:
         if check.group != group:
             group = check.group
-            table.add_row("", Text(group, "bold"), "")
+            console.print(Text(f"    {group}", "bold"))
         absent = not check.ok and not check.needed
-        mark = Text("ok", "green") if check.ok else Text("–", "yellow") if absent else Text("✗", "red")
-        message = Text(check.found if check.ok else " ".join(part for part in (check.state, check.found) if part))
+        row = Text("ok", "green") if check.ok else Text("–", "yellow") if absent else Text("✗", "red")
+        row.append(f"{'':{4 - len(row)}}  {check.name}", "default")
+        what = check.found if check.ok else " ".join(part for part in (check.state, check.found) if part)
+        parts = [(what, "default")]
         if not check.ok:
-            message.append(f"\n{check.cure}", "bold")
-            message.append(f"\nfor {check.purpose}" if check.purpose else "", "dim")
-        table.add_row(mark, f"  {check.name}", message)
-    console.print(table)
+            parts += [(check.cure, "bold"), (f"for {check.purpose}" if check.purpose else "", "dim")]
+        for line, style in ((line, style) for text, style in parts for line in _wrapped(text, console.width - before)):
+            row.append(" " * max(before - len(row.plain.rpartition("\n")[2]), 0) + line, style)
+            console.print(row, soft_wrap=True)
+            row = Text()
     left = [check for check in found if not check.ok]
     needed = [check for check in left if check.needed]
     if not left:
         console.print("All is well.")
     elif not needed:
         console.print("tinyfl has what it needs. Parts marked – are needed only for the purpose given.")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of whole words, so that a path or a command can be copied from a narrow terminal."""
+    lines = (wrap(line, max(width, 20), break_long_words=False, break_on_hyphens=False) for line in text.splitlines())
+    return [line for wrapped in lines for line in wrapped]
 
 
 class Monitor:
