@@ -24,7 +24,7 @@ from tinyfl.config import resolve
 from tinyfl.devices.connected import connected_devices
 from tinyfl.devices.inventory import Selection
 from tinyfl.devices.push import push
-from tinyfl.errors import ConfigError, InstallError, RunError
+from tinyfl.errors import ConfigError, DataError, InstallError, RunError
 from tinyfl.export.infer import infer
 from tinyfl.export.model import export
 from tinyfl.fleet import Phis
@@ -141,6 +141,25 @@ def test_numpys_numbers_leave_json_that_can_be_written(here: Path) -> None:
     result = tinyfl.adapt(run.path, "device.npz", steps=np.int64(3), shots=np.int32(2), adapt_lr=np.float32(0.5))
     json.dumps([run.result, result])
     assert [point["steps"] for point in result["curve"]] == [0, 1, 3]
+
+
+def test_a_run_and_arrays_in_memory_are_as_good_as_its_directory_and_a_file(here: Path) -> None:
+    run = tinyfl.simulate(**TINY, page=False)
+    x = np.linspace(-5, 5, 10)[:, None]
+    np.savez("device.npz", x=x, y=np.sin(x))
+    from_disk = tinyfl.adapt(str(run.path), "device.npz", shots=5)
+    assert tinyfl.adapt(run, {"x": x, "y": np.sin(x)}, shots=5) == from_disk
+    assert tinyfl.evaluate(run) == tinyfl.evaluate(run.path)
+    with pytest.raises(DataError, match="data is a int"):
+        tinyfl.adapt(run, 3)
+
+
+def test_other_data_in_memory_are_evaluated_as_those_of_a_file(here: Path, own_data: Path) -> None:
+    run = tinyfl.simulate(task="npz", data=own_data, network="mlp-4", rounds=4, tasks=4, adapt_lr=0.1, page=False)
+    with np.load(own_data) as file:
+        arrays = dict(file)
+    again = tinyfl.evaluate(run, data=arrays)
+    assert again == {**tinyfl.evaluate(run, data=own_data), "data": None}
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Data that a program has in memory, as the .npz file that a run directory keeps of them."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from tinyfl.data.words import named
 from tinyfl.errors import DataError
 from tinyfl.errors.words import plain
-from tinyfl.system.files import npz, read_arrays
+from tinyfl.system.files import npz, private_folder, read_arrays
 
 COLUMNS, TIMES = "tinyfl.columns", "tinyfl.times"
 """Arrays of a file of columns: their names, and which of them are dates, in nanoseconds. Column i is the array "column i"."""
@@ -36,6 +38,18 @@ def file_of(data: Any) -> bytes:
     values = [each.astype("M8[ns]").astype(np.int64) if each.dtype.kind == "M" else each for each in columns.values()]
     arrays = {f"column {number}": each for number, each in enumerate(values)}
     return npz(**{COLUMNS: np.array(list(columns)), TIMES: np.array(times or [""]), **arrays})
+
+
+@contextmanager
+def on_disk(data: Any) -> Iterator[Path]:
+    """The path of ``data``: of a file of ``file_of`` for the time being, if they are not a path themselves."""
+    if isinstance(data, str | os.PathLike):
+        yield Path(data)
+        return
+    content = file_of(data)
+    with private_folder("tinyfl-data-") as folder:
+        (folder / "data.npz").write_bytes(content)
+        yield folder / "data.npz"
 
 
 def columns_in(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Adaptation of a saved initialisation to the data of one new device, computed as on the board."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from tinyfl.config import as_python, resolve
 from tinyfl.core import F32, F64, TableSource
 from tinyfl.data import USUAL, Reading, Table
 from tinyfl.data.arrays import by_names, checked_inputs, checked_values, labels_in, numbers_of, refuse_non_finite
+from tinyfl.data.frames import on_disk
 from tinyfl.data.reading import read_device
 from tinyfl.data.words import named
 from tinyfl.errors import ConfigError, DataError, RunError, TrainingError
@@ -149,8 +151,8 @@ def file_of(path: Path) -> Path:
 
 
 def adapt(
-    run: Path | str,
-    data: Path | str,
+    run: os.PathLike[str] | str,
+    data: Any,
     *,
     mode: str = "batch",
     steps: int = 10,
@@ -159,8 +161,8 @@ def adapt(
     out: Path | str | None = None,
     algorithm: Any = None,
 ) -> dict[str, Any]:
-    """Adapts the initialisation of ``run`` to the device whose samples are in the file ``data``: an .npz file with
-    x and y, or a file of the run's columns (docs/tasks.md).
+    """Adapts the initialisation of ``run``, a Run, its directory or a file of weights, to the device whose samples are
+    ``data``: an .npz file with x and y or a file of the run's columns (docs/tasks.md), or a dict or frame of either.
 
     Learns from the first ``shots`` rows and measures on the rest; with ``shots`` None, learns from and measures on all rows.
     Writes the adapted weights to ``out``; of a run whose devices adapt by class means, the means, without steps, rate and mode.
@@ -168,18 +170,32 @@ def adapt(
     Returns loss and accuracy before and after, as plain data.
     Raises DataError if the data do not fit the initialisation, TrainingError if the adaptation diverges.
     """
-    start = Initialisation.load(Path(run))
     steps, shots, adapt_lr = as_python((steps, shots, adapt_lr))
+    with on_disk(data) as file:
+        return _adapted(Path(run), file, mode, steps, shots, adapt_lr, None if out is None else Path(out), algorithm)
+
+
+def _adapted(
+    run: Path,
+    data: Path,
+    mode: str,
+    steps: int,
+    shots: int | None,
+    adapt_lr: float | None,
+    out: Path | None,
+    algorithm: Any,
+) -> dict[str, Any]:
+    start = Initialisation.load(run)
     if start.network.embeds:
-        return by_class_means(Path(run), start, Path(data), shots, None if out is None else Path(out))
+        return by_class_means(run, start, data, shots, out)
     if mode not in ("batch", "stream"):
         raise ConfigError(f"mode is {mode!r}. Give batch or stream.")
-    device, names = _samples(Path(data), start, _reading(file_of(Path(run))))
-    support, query = _support_and_query(Path(data), device, shots)
+    device, names = _samples(data, start, _reading(file_of(run)))
+    support, query = _support_and_query(data, device, shots)
     rate = start.rate(mode, support.samples) if adapt_lr is None else adapt_lr
     if not 0 < rate < core.LIMIT:
         raise ConfigError(f"adapt_lr is {rate}, not above 0. Give another --adapt-lr, or leave it out for the run's choice.")
-    how = adaptation_of(file_of(Path(run)), start, algorithm)
+    how = adaptation_of(file_of(run), start, algorithm)
     checkpoints = sorted({step for step in STEPS if step < steps} | {0, steps})
     found = core.adapt(
         start.network.plan, start.theta, support, query, checkpoints,
@@ -190,8 +206,8 @@ def adapt(
         raise TrainingError(f"adaptation diverges at rate {rate:g}; nothing was written. Give a smaller --adapt-lr.")
     if out is not None:
         assert found.weights is not None
-        arrays = _saved(file_of(Path(run)))
-        write_whole(Path(out), npz(**{**arrays, "theta": found.weights[0], "local": ""}))
+        arrays = _saved(file_of(run))
+        write_whole(out, npz(**{**arrays, "theta": found.weights[0], "local": ""}))
     return {
         "run": str(run),
         "network": start.network.name,

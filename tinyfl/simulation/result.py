@@ -35,6 +35,10 @@ class Run:
     result: dict[str, Any] = field(hash=False)
     theta: F32 = field(compare=False)  # its hash is in the result
 
+    def __fspath__(self) -> str:
+        """Its directory, so that whatever takes a run's directory takes the run."""
+        return str(self.path)
+
     @property
     def evaluation(self) -> list[dict[str, Any]]:
         return list(self.result["evaluation"])
