@@ -277,6 +277,12 @@ def test_compare_writes_its_figures_beside_its_page_and_the_old_form_says_what_i
     assert {(row["run"], row["seed"]) for row in rows} == {("run0", 0), ("run1", 1)}
     with Path("comparison.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
+    app(["compare", "run1", "run0", "--json"], standalone_mode=False)
+    assert "replaced the earlier comparison: comparison.html, comparison.csv, comparison.json" in capsys.readouterr().err
+    Path("mine.json").write_text('{"thesis": 1}')
+    with pytest.raises(RunError, match=r"mine\.json is something else than a comparison.*another --out"):
+        app(["compare", "run0", "run1", "--out", "mine.html"], standalone_mode=False)
+    assert not Path("mine.html").exists()
     app(["report", "run0", "run1", "--out", "both.html"], standalone_mode=False)
     assert "is now tinyfl compare" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is the page"):
