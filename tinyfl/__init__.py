@@ -10,16 +10,18 @@ for row in run.evaluation:
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "adapt", "evaluate", "simulate"]
+__all__ = ["__version__", "adapt", "evaluate", "predict", "simulate"]
 
 if TYPE_CHECKING:
     from tinyfl.runs.adaptation import adapt
+    from tinyfl.runs.prediction import predict
     from tinyfl.runs.reevaluation import evaluate
     from tinyfl.simulation import simulate
 else:  # a checker that saw this function would take any name for one of tinyfl's
     _MODULES = {
         "adapt": "tinyfl.runs.adaptation",
         "evaluate": "tinyfl.runs.reevaluation",
+        "predict": "tinyfl.runs.prediction",
         "simulate": "tinyfl.simulation",
     }
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from tinyfl import core
-from tinyfl.core import F32, TableSource
+from tinyfl.core import F32
 from tinyfl.errors import TrainingError
 from tinyfl.export.interpreters import available
 from tinyfl.networks import Network
 from tinyfl.networks.layers import Loss
 from tinyfl.runs.evaluation import LEADING_STEPS, Adaptation, finite, inner_loop, mean_and_interval
+from tinyfl.runs.prediction import outputs_of
 from tinyfl.tasks import Episodes, numbers
 from tinyfl.tasks.standard import F64
 
@@ -90,7 +91,7 @@ def probes(
 
 def imitation(network: Network, theta: F32, x: F32) -> Probe:
     """A probe with the core's float32 outputs as truth, for weights without other truth."""
-    y = _core(network, theta, x)
+    y = outputs_of(network, theta, x)
     return Probe(0, theta, x, (y > 0).astype(np.float32) if network.loss is Loss.sigmoid_cross_entropy else y)
 
 
@@ -106,7 +107,7 @@ def measure(
     output."""
     scores: dict[tuple[str, str], list[float]] = {}
     for probe in chosen:
-        outputs = {("float32", CORE): _core(network, probe.theta, probe.x)}
+        outputs = {("float32", CORE): outputs_of(network, probe.theta, probe.x)}
         for kind, model in models(probe.theta).items():
             runs, _ = available(int8=kind == "int8")
             outputs |= {(kind, name): run(model, probe.x) for name, run in runs.items()}
@@ -124,16 +125,6 @@ def _row(kind: str, by: str, values: Any, drops: Any, device: Any, samples: int)
     value, ci95, count = mean_and_interval(values, device)
     drop, drop_ci95, _ = mean_and_interval(drops, device)
     return Measured(kind, by, value, ci95, drop, drop_ci95, count, samples)
-
-
-def _core(network: Network, theta: F32, x: F32) -> F32:
-    """The core's outputs (rows, outputs) for ``x`` (rows, *shape)."""
-    rows = np.arange(len(x), dtype=np.int32)[None]
-    source = TableSource(
-        np.ascontiguousarray(x.reshape(len(x), -1)), rows, targets=np.zeros((len(x), network.outputs), np.float32)
-    )
-    outputs: F32 = core.embeddings(network.plan, theta, source)[0]
-    return outputs
 
 
 def _score(loss: Loss, y: F32, truth: F32, unit: F64 | float) -> float:

@@ -17,8 +17,8 @@ OF_A_RUN = ("task", "algorithm", "network", "seed", "sample_gradients", "device_
 
 
 def write_comparison(runs: Sequence[Path], out: Path, note: Note = str) -> dict[str, str]:
-    """Writes the page that compares ``runs`` at ``out``, and the rows of their evaluations beside it. An earlier comparison there
-    is replaced, of which ``note`` hears. Returns the paths.
+    """Writes the page that compares ``runs`` at ``out``, and the rows of their evaluations beside it. An earlier comparison
+    there is replaced, of which ``note`` hears. Returns the paths.
 
     Raises ConfigError for a page whose name is that of a table, RunError for files there that are none of a comparison, and as
     ``compare`` does.
