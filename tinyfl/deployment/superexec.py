@@ -78,6 +78,8 @@ def main() -> None:
     """
     # The fork server's socket: in the folder of its SuperNode, since nothing removes the one that Python would make.
     current_process()._config["tempdir"] = os.environ.get("FLWR_HOME")  # type: ignore[attr-defined]
+    if not sys.stderr.isatty():
+        inner("flwr.supercore.logger", "update_console_handler").update_console_handler(colored=False)
     executor = inner("flwr.supercore.superexec.executor.subprocess_executor", "subprocess", "SubprocessExecutor")
     tasks = Tasks()
     executor.SubprocessExecutor.get_eligible_capacity = staticmethod(tasks.eligible)
