@@ -28,6 +28,7 @@ from tinyfl.config import ALGORITHMS, TASKS, Config, resolve
 from tinyfl.config.roster import Part, read_parts
 from tinyfl.data import Table
 from tinyfl.errors import DataError, LinkError, TinyflError
+from tinyfl.flash.methods import unlock
 from tinyfl.fleet import Event
 from tinyfl.registry.own import own_code
 from tinyfl.sensors.recording import recording_of
@@ -317,6 +318,13 @@ def test_the_page_on_boards_says_of_each_that_is_sold_what_was_never_tried() -> 
     assert not any(board.checked.silicon for board in boards.select("all") if board.checked), (
         "the page says that none was tried"
     )
+
+
+def test_the_page_on_boards_unlocks_them_by_the_commands_that_flash_names() -> None:
+    page = (ROOT / "docs" / "boards.md").read_text().split("## A board that is silent\n")[1]
+    said = page.split("```text\n")[1].split("```")[0].splitlines()
+    sold = (boards.load(name) for name in ("microbit-v2", "nano-33-ble", "stm32f405"))
+    assert said == [line for board in sold for method in board.flash if (line := unlock(method, ""))]
 
 
 def test_a_board_of_ones_own_is_made_as_the_page_says() -> None:
