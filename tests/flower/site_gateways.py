@@ -26,8 +26,9 @@ from tinyfl.simulation.result import Run
 @dataclass
 class Federation:
     """A SuperLink of this process with a gateway for each file, or without one for ``Path()``. ``asked`` and ``said`` have each
-    message and each reply in bytes, and ``told`` the gateways' logs. ``native``: each also has simulated devices by number;
-    ``restarts``: each starts anew before every message; ``lie`` changes replies."""
+    message and each reply in bytes, ``told`` the gateways' logs, ``notes`` what the coordinator says while it waits.
+    ``native``: each also has simulated devices by number; ``restarts``: each starts anew before every message; ``lie`` changes
+    replies."""
 
     files: Mapping[str, Path]
     shares: bool = False
@@ -37,6 +38,7 @@ class Federation:
     asked: list[bytes] = field(default_factory=list)
     said: list[bytes] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def run(self, out: Path, change: Callable[[str, Message], None] | None = None, **options: Any) -> Run:
         """The run of these sites with ``options`` at the coordinator."""
@@ -73,7 +75,9 @@ class Federation:
             numbers = {name: 7 + 13 * (len(gateways) - i) for i, name in enumerate(gateways)}
             grid = FlakyGrid({numbers[name]: partial(answer, name) for name in gateways})
             stack.callback(lambda: [gateway.close() for gateway in gateways.values()])
-            return simulate(over=partial(over_nodes, grid), load=partial(load_over, grid, within=0.5), **options)
+            return simulate(
+                over=partial(over_nodes, grid), load=partial(load_over, grid, within=0.5, on_note=self.notes.append), **options
+            )
 
     def _gateway(self, name: str, site: Site) -> Gateway:
         path = str(self.files[name]) if self.files[name] != Path() else ""

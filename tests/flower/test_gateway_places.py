@@ -173,6 +173,7 @@ def test_a_gateway_behind_a_proxy_goes_on_by_itself_when_its_clock_is_set_and_it
             assert run.process.wait(180) == 0, (tmp_path / "run.log").read_text()
     assert RunDirectory(Path("runs/lab")).result()["theta_sha256"] == expected
     assert not told("Traceback")
+    assert [path.name for path in temporary.iterdir() if path.name.startswith("pymp-")] == []
 
 
 def link(address: str) -> SuperLink:

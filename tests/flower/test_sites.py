@@ -453,8 +453,11 @@ def test_a_file_that_is_gone_and_a_gateway_without_one_are_named(tmp_path: Path)
 
 
 def test_a_site_that_is_missing_is_waited_for_and_then_the_others_are_named(tmp_path: Path) -> None:
+    federation = Federation(parts(whole(), tmp_path, 2))
     with pytest.raises(TrainingError, match=r"2 of 3 sites have answered after 0.5 s: .*lab-.*--nodes"):
-        Federation(parts(whole(), tmp_path, 2)).run(tmp_path / "there", **RUN, nodes="3")
+        federation.run(tmp_path / "there", **RUN, nodes="3")
+    (note,) = federation.notes
+    assert re.fullmatch(r"2 of 3 sites have answered: lab-0, lab-1\. The run waits for the others, for at most \d+ s", note)
 
 
 def test_means_far_apart_are_said_by_the_sites_name(tmp_path: Path) -> None:
