@@ -10,6 +10,7 @@ import tinyfl
 from tinyfl.errors import ConfigError, DataError, RunError
 from tinyfl.networks import network
 from tinyfl.networks.layers import Activation, Loss
+from tinyfl.online import online
 
 RNG = np.random.default_rng(2)
 DEVICE = np.repeat(np.arange(12), 30)
@@ -59,6 +60,7 @@ def test_what_cannot_be_predicted_is_refused_with_a_cure() -> None:
         tinyfl.predict(run, X)
     tinyfl.adapt(run, "new.npz", shots=10, out="adapted.npz")
     assert len(tinyfl.predict("adapted.npz", X)) == 360
+    assert online("adapted.npz", samples=10)["task"] == "npz"  # the run's held-out devices
     with pytest.raises(DataError, match="x has 2 inputs per row"):
         tinyfl.predict("adapted.npz", X[:, :2])
     with pytest.raises(DataError, match="not numbers"):

@@ -39,7 +39,7 @@ def reached(row: Row) -> str:
 
 def interval(rows: Sequence[Row]) -> str:
     """What ± is in these rows, or why there is none."""
-    if all(row["tasks"] == 1 for row in rows):
+    if {row.get("tasks") for row in rows} == {1}:
         return "no ±: a single device was held out, so how others would do is unknown"
     return "± half of a 95 % interval over devices"
 

@@ -1,5 +1,6 @@
 """What a saved network says of new samples, in the user's units and by the user's names."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tinyfl.networks.layers import Loss
 from tinyfl.runs.adaptation import Initialisation
 
 
-def predict(run: Path | str, x: ArrayLike) -> NDArray[Any]:
+def predict(run: os.PathLike[str] | str, x: ArrayLike) -> NDArray[Any]:
     """The predictions of ``run``, a finished run or the file of ``adapt(..., out=FILE)``, for samples ``x`` (samples, ...), in
     the units and the order of the run's inputs: names of classes (samples,), values in their units (samples, outputs), or the
     probabilities of labels (samples, outputs).
