@@ -179,7 +179,7 @@ def test_whatever_a_node_makes_up_the_round_ends_and_the_others_count(
 
     events: list[Event] = []
     came: list[Updates] = []
-    grid = remote_grid(FlakyGrid(nodes(lie)), each_device, events.append)
+    grid = remote_grid(FlakyGrid(nodes(lie)), each_device, on_event=events.append)
     theta_over(grid, each_device, rounds=1, on_round=lambda _, updates: came.append(updates))
     assert set(came[0].absent) <= set(range(8))
     assert all(REASON.fullmatch(reason) for reason in came[0].absent.values())
@@ -254,7 +254,7 @@ def test_a_run_whose_nodes_fail_in_every_round_fails_with_what_they_say(tmp_path
     options |= {"minimum": 1, "tasks": 4, "adapt_lr": 0.01}
     all_of_them, one_of_them = FlakyGrid({1: failing(range(SIZE))}), FlakyGrid({**three_nodes(), LIAR: failing(range(8))})
     with pytest.raises(
-        TrainingError, match=r"had 0 of the 1 .*lab, devices 0 to 23: a defect in .*: IndexError\(4\)\. Check the devices"
+        TrainingError, match=r"had 0 of the 1 .*lab, devices 0-23: a defect in .*: IndexError\(4\)\. Check the devices"
     ):
         simulate(over=partial(over_nodes, all_of_them), out=tmp_path / "all", **options)
     run = simulate(over=partial(over_nodes, one_of_them), out=tmp_path / "one", **options)

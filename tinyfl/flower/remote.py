@@ -350,8 +350,9 @@ class RemoteGrid(FleetAddresses):
         return [answers[device] for device in devices]
 
     def _report_trouble(self, round: int, at: RemoteNode, absent: Sequence[int], error: Error) -> None:
-        why = f"node-error: {at.name}, devices {spans(absent)}: {error.reason}"
-        self._report(Event(round, absent[0], "", "left out", why))
+        why = f"node-error: {at.name}, devices {plain(spans(absent), 200)}: {error.reason}"
+        first = absent[0] if absent else int(at.devices[0])  # a strategy of others may ask a node without a device in the round
+        self._report(Event(round, first, "", "left out", why))
 
     def _exchange(
         self, contents: Mapping[int, RecordDict], message: Message, share: Callable[[int], Sequence[int]]
@@ -366,7 +367,7 @@ class RemoteGrid(FleetAddresses):
 
         def on_wait(nodes: Sequence[int], left: float) -> None:
             away = [(self.remotes[remote], share(remote)) for remote in contents if self.remotes[remote].node in nodes]
-            whom = ", ".join(f"{at.name} (devices {spans(devices)})" for at, devices in away)
+            whom = ", ".join(f"{at.name} (devices {plain(spans(devices), 100)})" for at, devices in away)
             self._note(f"round {round + 1} waits for {plain(whom, 300)}, for at most {left:.0f} s")
 
         answers = self._post.exchange(by_node, message.metadata.message_type, deadline, on_wait)
