@@ -184,7 +184,7 @@ def test_the_page_takes_a_strangers_twelve_classes_to_a_table_and_a_new_device(
     *before, adapt = (shlex.split(line)[1:] for page, line in commands() if page == "docs/twelve-classes.md")
     for words in before:
         app(words, standalone_mode=False)
-    subprocess.run([sys.executable, "mine.py"], check=True)
+    subprocess.run([sys.executable, "machine.py"], check=True)
     capsys.readouterr()
     app([*adapt, "--json"], standalone_mode=False)
     adapted = json.loads(capsys.readouterr().out)

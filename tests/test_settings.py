@@ -22,7 +22,7 @@ from tinyfl import cli
 from tinyfl.cli import renamed
 from tinyfl.cli.options import with_settings
 from tinyfl.config import Config, resolve
-from tinyfl.config.defaults import defaults
+from tinyfl.config.defaults import BY_SIZE, defaults
 from tinyfl.config.settings import SETTINGS, Setting
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.flower.settings import from_run_config, keys, to_run_config
@@ -119,7 +119,7 @@ def test_the_help_of_a_task_and_an_algorithm_lists_theirs_with_their_defaults(ta
     assert set(shown) >= {SETTINGS[name].option for name in theirs}
     assert not set(shown) & {SETTINGS[name].option for name in others}
     for name in ("rate", "samples", "rounds", "cohort", "network"):
-        value = getattr(usual, name)
+        value = "by the size of the data" if task == "npz" and name in BY_SIZE else getattr(usual, name)
         assert f"[default: {value:{'g' if isinstance(value, float) else ''}}]" in shown[SETTINGS[name].option]
 
 
@@ -143,7 +143,7 @@ def test_the_help_of_a_task_or_an_algorithm_alone_lists_theirs(words: list[str],
 def test_the_help_gives_defaults_whatever_stands_beside_it() -> None:
     shown = listed(help_of("run", "--task", "npz", "--rounds", "7", "--help"))
     assert "[default: digits]" in shown["--task"]
-    assert "[default: 10000]" in shown["--rounds"]
+    assert "[default: by the size of the data]" in shown["--rounds"]
 
 
 def test_the_help_of_no_task_and_the_one_of_a_wrong_option_say_so(tinyfl_says: Callable[..., str]) -> None:

@@ -270,9 +270,9 @@ def test_files_of_a_run_on_a_federation_have_whole_paths(tmp_path: Path, monkeyp
     assert (given["data"], given["network"]) == (str(tmp_path / "own.npz"), str(tmp_path / "models/own.keras"))
     assert folder == tmp_path / "runs" / "lab"
     others = {"network": "mlp-8", "data": "", "seed": 3}
-    assert _fresh(None, folder, others)[0] == {**others, "out": str(folder)}
+    assert _fresh("lab", None, folder, others)[0] == {**others, "out": str(folder)}
     with pytest.raises(ConfigError, match="network is 3"):
-        _fresh(None, folder, {"network": 3})
+        _fresh("lab", None, folder, {"network": 3})
 
 
 def test_a_run_whose_directory_is_elsewhere_is_said_in_a_line(

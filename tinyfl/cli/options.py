@@ -10,9 +10,10 @@ import click
 import typer
 from typer.core import TyperCommand
 
-from tinyfl.config.defaults import defaults
+from tinyfl.config.defaults import defaults, unsaid
 from tinyfl.config.settings import SETTINGS, Setting
 from tinyfl.registry import ENTRIES, KINDS
+from tinyfl.registry.chosen import Chosen
 from tinyfl.registry.installed import installed
 from tinyfl.registry.own import own_code
 
@@ -95,6 +96,8 @@ class Command(TyperCommand):
         line = {key: value for key, value in line.items() if value is not None}
         named = {key: SETTINGS[key].default for key in ("task", "algorithm")}
         usual = {**defaults(line.get("task"), line.get("algorithm")), **named}
+        task, algorithm = (Chosen.read(kind, line.get(kind, named[kind])) for kind in ("task", "algorithm"))
+        usual |= dict.fromkeys(unsaid({}, task, algorithm), "by the size of the data")
         shown = copy(self)
         shown.params = [_shown(param, line, usual) for param in self.params]
         super(Command, shown).format_help(ctx, formatter)

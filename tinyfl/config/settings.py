@@ -189,7 +189,7 @@ class Settings:
         "omniglot, or with --episodes classes: the number of classes of a device.", TASK, of="task", of_a_node=True, default=5,
         bounds=(2, 64), newer=True)
     training_ways: int = setting(
-        "The same for training devices, for an algorithm that trains prototypes or all classes; 0: as many.", LEARNING,
+        "Classes of a device in training, for an algorithm that trains prototypes or all classes; 0: --ways.", LEARNING,
         of="task", of_a_node=True, default=0, bounds=(0, 64), newer=True)
     one_alphabet: bool = setting(
         "omniglot: all characters of a device are of one alphabet, in training too.", TASK, of="task", of_a_node=True,

@@ -132,7 +132,8 @@ def reached_table(tables: Row, table: Row) -> str:
     note = "The best of each column is bold. Below: the weights at the start, and methods without a network, on these devices."
     if listed:
         devices = counted(rows[0]["devices"]["n"], "device")
-        note += f" Mean over devices: {devices} with their names, on {counted(shots[0], 'shot')}; ± over devices."
+        which = f"{devices} with their names, held out by any of the seeds"
+        note += f" Mean over devices: {which}, on {counted(shots[0], 'shot')}; ± over devices."
     return f'{html.table(f"<tr>{head}</tr>", body)}<p class="note">{note}{_found(rows, axes)}</p>'
 
 
