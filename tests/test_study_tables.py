@@ -11,6 +11,7 @@ from scipy import stats
 from test_studies import file_of
 
 from tinyfl.errors import ConfigError
+from tinyfl.report.study import difference
 from tinyfl.studies import table
 from tinyfl.studies.beside import beside, read_columns
 from tinyfl.studies.file import read_study
@@ -153,3 +154,9 @@ def test_a_page_shows_hostile_names_as_words_and_one_that_diverged_as_that(tmp_p
     assert "<img src=x" not in page and "\x1b" not in page
     assert "diverged" in page
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [difference({"mean": mean, "ci95": 0.004}, "accuracy") for mean in (-1e-4, 1e-4, -0.012)] == [
+        "0.0 points ± 0.4", "0.0 points ± 0.4", "-1.2 points ± 0.4",
+    ]  # fmt: skip

@@ -66,7 +66,8 @@ def difference(row: Row, key: str) -> str:
         return "diverged"
     if key == "loss":
         return html.loss(row["mean"], row["ci95"])
-    return f"{100 * row['mean']:+.1f} points" + (f" ± {100 * row['ci95']:.1f}" if row["ci95"] is not None else "")
+    points = f"{100 * row['mean']:+.1f}"
+    return f"{points if float(points) else '0.0'} points" + (f" ± {100 * row['ci95']:.1f}" if row["ci95"] is not None else "")
 
 
 def leading(rows: Sequence[Row], steps: int = LEADING_STEPS) -> dict[int, Row]:
@@ -211,7 +212,8 @@ def _caption(table: Row) -> str:
     course = "Lines: validation devices in the course of the runs, bands are 95 % intervals. " if row["curve"] else ""
     return (
         f"{course}Marks: unseen devices in the end, after {LEADING_STEPS} full-batch steps on {counted(shots, 'shot')}, with "
-        f"95 % intervals. Bytes are of all devices, both ways, on the line with frames; RAM {ram_of(row)[1]}."
+        "95 % intervals, cut where they leave the plot. Bytes are of all devices, both ways, on the line with frames; RAM "
+        f"{ram_of(row)[1]}."
     )
 
 

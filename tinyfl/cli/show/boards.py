@@ -22,7 +22,7 @@ def boards(found: "Sequence[Board]") -> None:
         table.add_column(name, no_wrap=True)
     for name in ("MHz", "flash", "RAM"):
         table.add_column(name, no_wrap=True, justify="right")
-    for name in ("flashed with", "emulated by"):
+    for name in ("flashed with", "emulator"):
         table.add_column(name, min_width=12 if name == "flashed with" else None)
     for board in found:
         memory = board.memory

@@ -86,7 +86,7 @@ def _table(console: Terminal, axes: Sequence[str], found: Mapping[str, Any]) -> 
     what = METRICS[key]
     means = " or by class means" if any(row["mode"] == "means" for each in rows for row in each["reached"]) else ""
     after = f"{what} after {LEADING_STEPS} steps{means}"
-    table = Table(title=f"{of} · {after}" if of else after)
+    table = Table(title=f"{of} · {after}" if of else after, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     names = axes or ["runs"]
     for name in names:
         table.add_column(name, no_wrap=True)
@@ -94,8 +94,8 @@ def _table(console: Terminal, axes: Sequence[str], found: Mapping[str, Any]) -> 
         table.add_column(html.counted(number, "shot"), justify="right")
         for tool in rows[0]["beside"]:
             table.add_column(tool, justify="right")
-    for name in ("gradients", "over the links"):
-        table.add_column(name, justify="right")
+    for name in ("gradients", "over\nthe links"):
+        table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         cells = _names(row, axes)
         for number in shots:
@@ -124,7 +124,7 @@ def _devices(console: Terminal, names: Sequence[str], axes: Sequence[str], rows:
     if len(columns) > MAX_COLUMNS:  # the page has them all
         columns = {name: column for name, column in columns.items() if name not in OF_THE_LEARNER}
     for name in columns:
-        table.add_column(name.replace("<br>", "\n"), justify="right")
+        table.add_column(name.replace("<br>", "\n"), justify="right", overflow="fold")
     for i, row in enumerate(rows):
         table.add_row(*_names(row, axes), *(column[i][0] for column in columns.values()))
     console.print(table)
