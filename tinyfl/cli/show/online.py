@@ -77,8 +77,9 @@ class Watching:
     def end(self, result: Mapping[str, Any]) -> None:
         kept = "kept over power loss" if result["kept"] else "in its RAM only"
         goes_on = "it goes on by itself" if result["goes_on"] else "it has stopped"
-        say(f"{result['new']:,} new samples of {result['sensor']}; what is learnt is {kept}, and {goes_on}")
-        if not result["labels"]:
+        of = f" of {result['sensor']}" if result["sensor"] else ""
+        say(f"{result['new']:,} new samples{of}; what is learnt is {kept}, and {goes_on}")
+        if result["new"] and not result["labels"]:
             say("No label came. Say what it is, --label NAME, or let the sensor's C file say it.")
 
 
