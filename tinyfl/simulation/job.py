@@ -78,7 +78,7 @@ def turns(config: Config, options: Mapping[str, Any], file: Path | None) -> list
     if said or config.cohort >= config.devices or not any(part.ports for part in config.fleet):
         return []
     return [
-        f"of {config.devices:,} devices {config.cohort:,} learn in each round by default. For all of them in every round: "
+        f"each round takes {config.cohort:,} of the {config.devices:,} devices by default. For all in every round: "
         f"--cohort {config.devices}"
     ]
 
