@@ -23,48 +23,40 @@ def online(
         Path | None,
         typer.Argument(help="A run: its network stays frozen, its last layer goes on learning. Without: no network."),
     ] = None,
-    task: Annotated[
-        str, typer.Option(metavar="NAME", help="presence, activity, keywords, sine or npz. Default: the run's, if no --data.")
-    ] = "",
-    data: Annotated[
-        Path | None, typer.Option(help="The task's data; without --task, one device's file, row after row.")
-    ] = None,
-    targets: Annotated[str, typer.Option(metavar="KIND", help="With such a file and no run: classes or values.")] = "",
-    devices: Annotated[int, typer.Option(min=1, metavar="N", help="Devices, each with an order of its own.")] = 1,
-    segments: Annotated[int, typer.Option(min=0, metavar="N", help="Held-out users, speakers, waves in a row; 0: all.")] = 0,
-    samples: Annotated[int, typer.Option(min=0, metavar="N", help="Samples of each; 0: all.")] = 0,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="Mix the samples of each segment.")] = False,
-    labels: Annotated[float, typer.Option(metavar="X", help="Share of the samples whose label comes.")] = 1.0,
-    delay: Annotated[int, typer.Option(min=0, metavar="N", help="Samples by which labels come late.")] = 0,
-    rate: Annotated[float, typer.Option(metavar="X", help="Learning rate of the head; 0: it does not learn.")] = 0.05,
-    cap: Annotated[
-        int, typer.Option(metavar="N", help="Samples that mean and variance follow; 0: all, the paper's form.")
-    ] = 256,
-    standardise: Annotated[str, typer.Option(metavar="WHAT", help="inputs, embeddings or nothing.")] = "inputs",
-    places: Annotated[int, typer.Option(min=0, metavar="N", help="Most classes. Default: the run's, and 8 more.")] = 0,
-    tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.05,
-    alarm: Annotated[float, typer.Option(metavar="X", help="Errors above that, in sum, which are; 0: no alarms.")] = 10.0,
-    average: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Average the devices' heads by class name after each N samples.")
+    task: Annotated[str, typer.Option(metavar="NAME", help="A task. Default: the run's, if no --data.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Its data; without --task a device's rows.")] = None,
+    targets: Annotated[str, typer.Option(metavar="KIND", help="Without a run: classes or values.")] = "",
+    devices: Annotated[int, typer.Option(min=1, metavar="N", help="Devices, each with its own order.")] = 1,
+    segments: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Held-out devices in a row; 0: all.", show_default=False)
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of order, of labels, and of the task without a run.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, metavar="N", help="Samples of each; 0: all.", show_default=False)] = 0,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Mix the samples of each segment.")] = False,
+    labels: Annotated[float, typer.Option(metavar="X", help="Share of samples whose label comes.")] = 1.0,
+    delay: Annotated[int, typer.Option(min=0, metavar="N", help="Samples by which labels are late.", show_default=False)] = 0,
+    rate: Annotated[float, typer.Option(metavar="X", help="Learning rate of the head; 0: none.")] = 0.05,
+    cap: Annotated[int, typer.Option(metavar="N", help="Samples of mean and variance; 0: all.")] = 256,
+    standardise: Annotated[str, typer.Option(metavar="WHAT", help="inputs, embeddings or nothing.")] = "inputs",
+    places: Annotated[int, typer.Option(min=0, metavar="N", help="Most classes; 0: 8 more than now.", show_default=False)] = 0,
+    tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.05,
+    alarm: Annotated[float, typer.Option(metavar="X", help="Sum of errors above that; 0: no alarms.")] = 10.0,
+    average: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Samples between averages; 0: none.", show_default=False)
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the order and the labels.")] = 0,
     unsure: Annotated[
-        float, typer.Option(min=0, max=1, metavar="X", help="A device wants the label of a sample with less confidence.")
+        float, typer.Option(min=0, max=1, metavar="X", help="Ask for labels of what is less sure.", show_default=False)
     ] = 0.0,
-    sensor: Annotated[
-        str, typer.Option(metavar="NAME", help="The board of --on learns from its own sensor, and goes on by itself.")
-    ] = "",
-    label: Annotated[str, typer.Option(help="What the sensor's samples are meanwhile. Default: what the sensor says.")] = "",
-    seconds: Annotated[float, typer.Option(min=0, help="How long to watch a sensor, if --samples gives no end.")] = 60.0,
-    every: Annotated[int, typer.Option(min=0, metavar="N", help="It commits after each N samples; 0: at the end only.")] = 0,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="The board stops learning from its sensor: at once, or after --samples or --seconds.")
-    ] = False,
-    anew: Annotated[bool, typer.Option("--anew", help="Drop what the board has learnt online, and begin again.")] = False,
-    on: Annotated[
-        str, typer.Option(help="emulated:BOARD or port:PORT: a board that goes through the first device's stream too.")
-    ] = "native",
-    out: Annotated[Path | None, typer.Option(help="Directory for the result, its figures and its page.")] = None,
+    sensor: Annotated[str, typer.Option(metavar="NAME", help="The board learns from its own sensor.")] = "",
+    label: Annotated[str, typer.Option(help="What the sensor's samples are now.")] = "",
+    seconds: Annotated[float, typer.Option(min=0, metavar="X", help="How long to watch a sensor.")] = 60.0,
+    every: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Samples between commits; 0: one in all.", show_default=False)
+    ] = 0,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop learning from the sensor.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Drop what the board has learnt online.")] = False,
+    on: Annotated[str, typer.Option(help="emulated:BOARD or port:PORT.", show_default=False)] = "native",
+    out: Annotated[Path | None, typer.Option(help="Directory for the result and its page.")] = None,
     json: Json = False,
 ) -> None:
     """Let devices learn online from a stream, each sample first a test, beside the model as it was trained."""

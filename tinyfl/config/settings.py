@@ -157,7 +157,7 @@ class Settings:
         default="", choices=("classes", "values"),
         refusal="targets is {value!r}. Give --targets classes or values, or leave it out.")
     label_column: str = setting(
-        "npz: the column of labels, or of values to predict. Default: label, target, class, activity or y.", TASK, of="task",
+        "npz: the column of labels, or of values. Default: label, target, class, activity or y.", TASK, of="task",
         of_a_node=True, default="", newer=True)
     device_column: str = setting(
         "npz: the column of devices. Default: device, user, subject, ...", TASK, of="task", of_a_node=True, default="",
@@ -169,7 +169,7 @@ class Settings:
         "npz: rows that make a sample, as of a sensor's stream; 0: each row is one.", TASK, of="task", of_a_node=True,
         default=0, bounds=(0, 1 << 20), newer=True)
     stride: int = setting(
-        "npz: rows from window to window; 0: as many as a window has.", TASK, of="task", of_a_node=True, default=0,
+        "npz: rows from window to window; 0: a whole window.", TASK, of="task", of_a_node=True, default=0,
         bounds=(0, 1 << 20), newer=True)
     missing: str = setting(
         "npz: missing inputs are filled with the training devices' mean; or refuse.", TASK, of="task", of_a_node=True,
