@@ -96,8 +96,9 @@ class Command(TyperCommand):
         line = {key: value for key, value in line.items() if value is not None}
         named = {key: SETTINGS[key].default for key in ("task", "algorithm")}
         usual = {**defaults(line.get("task"), line.get("algorithm")), **named}
-        task, algorithm = (Chosen.read(kind, line.get(kind, named[kind])) for kind in ("task", "algorithm"))
-        usual |= dict.fromkeys(unsaid({}, task, algorithm), "by the size of the data")
+        if "task" in line:  # the default one is not of any data, and loading its class takes longer than all of the help
+            task, algorithm = (Chosen.read(kind, line.get(kind, named[kind])) for kind in ("task", "algorithm"))
+            usual |= dict.fromkeys(unsaid({}, task, algorithm), "by the size of the data")
         shown = copy(self)
         shown.params = [_shown(param, line, usual) for param in self.params]
         super(Command, shown).format_help(ctx, formatter)
