@@ -204,9 +204,12 @@ def test_a_superlink_that_is_away_is_told_with_the_reason_in_plain_words(address
     assert told[0].startswith(f"the SuperLink at {address} cannot be reached ({words}")
 
 
-def test_a_gateway_says_once_that_it_is_connected_and_as_which_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gateway_says_once_that_it_is_connected_and_as_which_node(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     log, told = logging.getLogger("flwr"), list[str]()
     monkeypatch.setattr(log, "filters", [])
+    caplog.set_level(logging.INFO, "flwr")
     supernode_main.announce("lab:8000", told.append)
     for words in ("Starting Flower SuperNode", "SuperNode ID: 1204234329046899961", "Run ended"):
         log.info(words)

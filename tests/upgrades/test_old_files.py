@@ -17,7 +17,7 @@ SETTINGS = {"fleet.toml", "fleet-2.toml", "native.toml", "faulty.toml", "own.tom
 STUDIES = {"gestures.toml", "cohorts.toml", "machines.toml"}
 OF_OTHERS = {"config.toml", "pyproject.toml"}
 """Flower's, and a package's."""
-TOY = "the file: there is no port 'toy' in firmware/ports"
+TOY = "port: there is no port 'toy' in firmware/ports (is 'toy')"
 """Of the chip of one's own in docs/boards.md, whose port is another file."""
 
 

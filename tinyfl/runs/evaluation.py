@@ -174,11 +174,11 @@ def best_rate(
     engine: Engine,
     adaptation: Adaptation = plain_adaptation,
     rates: Sequence[float] | None = None,
-    count: int = VALIDATION_EPISODES,
+    count: int | None = None,
 ) -> Tried | None:
-    """The best of ``rates`` (None: RATES) for ``theta`` on ``count`` validation devices after LEADING_STEPS: by accuracy for
-    classification, else by loss; the lower rate on a tie. None if every rate diverges."""
-    episodes = task.episodes("validation", count, shots)
+    """The best of ``rates`` (None: RATES) for ``theta`` on ``count`` validation devices (None: VALIDATION_EPISODES) after
+    LEADING_STEPS: by accuracy for classification, else by loss; the lower rate on a tie. None if every rate diverges."""
+    episodes = task.episodes("validation", VALIDATION_EPISODES if count is None else count, shots)
     if network.embeds:
         found = adapted(network, theta, episodes.support, episodes.query, (0,), b"", engine=engine)
         return Tried(0.0, *(float(each.mean(dtype=np.float64)) for each in (found.loss, found.accuracy)))
@@ -229,7 +229,7 @@ def choose_rate(
     clip: float,
     engine: Engine,
     adaptation: Adaptation = plain_adaptation,
-    count: int = VALIDATION_EPISODES,
+    count: int | None = None,
 ) -> float:
     """The best rate of RATES for ``theta`` (best_rate).
 
