@@ -77,9 +77,8 @@ def test_a_process_has_no_memory_of_its_own(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_board_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no board is called 'nucleo'. Did you mean nucleo-f446re\? There are: .*microbit-v2, .*stm32f405"
-    ):
+    words = r"no board is called 'nucleo'. Did you mean nucleo-f446re\? There are: .*microbit-v2, .*stm32f405"
+    with pytest.raises(ConfigError, match=words):
         boards.load("nucleo")
 
 

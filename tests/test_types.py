@@ -66,7 +66,8 @@ def mypy(python: Path, folder: Path) -> str:
 def basedpyright(python: Path, folder: Path) -> str:
     """What basedpyright finds in the files of ``folder``."""
     of_keras = {"reportMissingTypeStubs": False, "reportUnknownMemberType": False}
-    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", **of_keras}))
+    of_pages = {"reportDuplicateImport": False}  # each of their blocks can be copied alone
+    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", **of_keras, **of_pages}))
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", python, "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     return done.stdout + done.stderr
