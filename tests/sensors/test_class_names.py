@@ -84,6 +84,7 @@ def test_a_name_that_is_none_of_the_labels_is_refused_and_so_are_other_class_nam
         run(tmp_path / "b", source, tmp_path / "other.npz", readings)
 
 
+@pytest.mark.slow
 def test_a_board_with_another_order_than_the_datas_is_told_and_learns_nothing_wrong(
     tmp_path: Path, source: Path, samples: Path, readings: Path
 ) -> None:
