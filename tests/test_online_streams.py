@@ -101,6 +101,23 @@ def test_the_samples_until_a_device_has_recovered_are_counted() -> None:
     assert changes(figure, (0, 300), lower_is_better=False)[0]["recovered"] is None
 
 
+@pytest.mark.parametrize(("count", "delay"), [(5, 0), (5, 3), (5, 5), (5, 9)])
+def test_there_is_a_word_of_each_sample_however_late_labels_are(count: int, delay: int) -> None:
+    due = labels_due(count, 1.0, delay, seed=0, device=0)
+    assert due.tolist() == [max(number - delay, 0) for number in range(1, count + 1)]
+
+
+def test_errors_of_just_the_alarms_sum_are_none() -> None:
+    """A head of zeros says the first class: its errors are 0, 1 and 1, their means 0, 1/2 and 2/3."""
+    set = OnlineSet(Head.classes, 1, 1, 2, Standardised.nothing, embedded=False, rate=0.0, tolerance=0.0, alarm=0.5)
+    device = Device(set, of_nothing(1, Head.classes))
+    x, drifts = np.ones((1, 1), np.float32), []
+    for number, name in enumerate(("a", "b", "b"), start=1):
+        device.run(x, np.array([number], np.uint32), np.array([name], object))
+        drifts.append(device.state["drifts"])
+    assert drifts == [0, 0, 1]
+
+
 @given(
     st.integers(0, 99), st.lists(st.integers(1, 260), min_size=2, max_size=4), st.booleans(), st.sampled_from([0.0, 0.5, 0.95])
 )
