@@ -115,13 +115,24 @@ class Request:
     _ErrorV2 = _ErrorV2
 
 
-class Upload(message.WriteRequest, Request):
-    """A block of an upload from ``off`` on; the first has the length and the SHA-256 of the whole."""
+class Piece(message.WriteRequest, Request):
+    """A part of a whole, from ``off`` on."""
 
     off: int
     data: bytes
+
+
+class Upload(Piece):
+    """A block of an upload; the first has the length and the SHA-256 of the whole."""
+
     len: int | None = None
     sha: bytes | None = None
+
+
+class PieceReply(message.WriteResponse, Reply):
+    """How much of the whole the board has, up to ``off``."""
+
+    off: Count
 
 
 class BlockRead(message.ReadRequest, Request):

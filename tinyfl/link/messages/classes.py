@@ -5,14 +5,13 @@ from typing import Annotated
 from pydantic import Field
 from smp import message
 
-from tinyfl.link.messages import Count, Hash, Reply, Request, Signed, Upload, Word, Words
+from tinyfl.link.messages import Count, Hash, Piece, PieceReply, Reply, Request, Signed, Upload, Word, Words
 
 Total = Annotated[int, Field(ge=0, le=64)]
 
 
-class ClassesReply(message.WriteResponse, Reply):
+class ClassesReply(PieceReply):
     _COMMAND_ID = 12
-    off: Count
 
 
 class ClassesWrite(Upload):
@@ -36,9 +35,8 @@ class ClassesRead(message.ReadRequest, Request):
     first: int
 
 
-class EnrolReply(message.WriteResponse, Reply):
+class EnrolReply(PieceReply):
     _COMMAND_ID = 13
-    off: Count
     count: Count | None = None
 
 
@@ -52,19 +50,16 @@ class Enrol(message.WriteRequest, Request):
     name: str | None = None
 
 
-class ClassifyReply(message.WriteResponse, Reply):
+class ClassifyReply(PieceReply):
     _COMMAND_ID = 14
-    off: Count
     number: Signed | None = None
     distance: float | None = None
     name: Word | None = None
 
 
-class Classify(message.WriteRequest, Request):
+class Classify(Piece):
     _COMMAND_ID = 14
     _Response = ClassifyReply
-    off: int
-    data: bytes
 
 
 class ForgetReply(message.WriteResponse, Reply):

@@ -2,20 +2,17 @@
 
 from smp import message
 
-from tinyfl.link.messages import Block, BlockRead, Count, Reply, Request, Upload
+from tinyfl.link.messages import Block, BlockRead, Count, Piece, PieceReply, Reply, Request, Upload
 
 
-class InferReply(message.WriteResponse, Reply):
+class InferReply(PieceReply):
     _COMMAND_ID = 6
-    off: Count
     data: bytes | None = None
 
 
-class InferWrite(message.WriteRequest, Request):
+class InferWrite(Piece):
     _COMMAND_ID = 6
     _Response = InferReply
-    off: int
-    data: bytes
 
 
 class CommitReply(message.WriteResponse, Reply):
@@ -30,9 +27,8 @@ class Commit(message.WriteRequest, Request):
     sha: bytes
 
 
-class ProgramReply(message.WriteResponse, Reply):
+class ProgramReply(PieceReply):
     _COMMAND_ID = 10
-    off: Count
 
 
 class ProgramWrite(Upload):
@@ -40,18 +36,15 @@ class ProgramWrite(Upload):
     _Response = ProgramReply
 
 
-class PredictReply(message.WriteResponse, Reply):
+class PredictReply(PieceReply):
     _COMMAND_ID = 11
-    off: Count
     len: Count | None = None
     data: bytes | None = None
 
 
-class PredictWrite(message.WriteRequest, Request):
+class PredictWrite(Piece):
     _COMMAND_ID = 11
     _Response = PredictReply
-    off: int
-    data: bytes
 
 
 class PredictBlock(Block):

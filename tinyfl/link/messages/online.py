@@ -5,12 +5,11 @@ from typing import Annotated
 from pydantic import Field
 from smp import message
 
-from tinyfl.link.messages import Block, BlockRead, Count, Hash, Reply, Request, Signed, Upload, Word, Words
+from tinyfl.link.messages import Block, BlockRead, Count, Hash, PieceReply, Reply, Request, Signed, Upload, Word, Words
 
 
-class OnlineReply(message.WriteResponse, Reply):
+class OnlineReply(PieceReply):
     _COMMAND_ID = 19
-    off: Count
 
 
 class OnlineWrite(Upload):
@@ -44,9 +43,8 @@ class OnlineRead(message.ReadRequest, Request):
     first: int
 
 
-class SampleReply(message.WriteResponse, Reply):
+class SampleReply(PieceReply):
     _COMMAND_ID = 20
-    off: Count
     number: Count | None = None
     label: Count | None = None
     name: Word | None = None
@@ -90,9 +88,8 @@ class ForgetOutput(message.WriteRequest, Request):
     outputs: int | None = None
 
 
-class LearntReply(message.WriteResponse, Reply):
+class LearntReply(PieceReply):
     _COMMAND_ID = 23
-    off: Count
 
 
 class LearntWrite(Upload):
@@ -129,9 +126,8 @@ class RollBack(message.WriteRequest, Request):
     _Response = RollBackReply
 
 
-class HeadReply(message.WriteResponse, Reply):
+class HeadReply(PieceReply):
     _COMMAND_ID = 26
-    off: Count
 
 
 class HeadWrite(Upload):

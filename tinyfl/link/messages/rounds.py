@@ -2,12 +2,11 @@
 
 from smp import message
 
-from tinyfl.link.messages import Block, BlockRead, Byte, Count, Hash, Reply, Request, Signed, Upload
+from tinyfl.link.messages import Block, BlockRead, Byte, Count, Hash, Piece, PieceReply, Reply, Request, Signed, Upload
 
 
-class PlanReply(message.WriteResponse, Reply):
+class PlanReply(PieceReply):
     _COMMAND_ID = 1
-    off: Count
 
 
 class PlanWrite(Upload):
@@ -15,9 +14,8 @@ class PlanWrite(Upload):
     _Response = PlanReply
 
 
-class WeightsReply(message.WriteResponse, Reply):
+class WeightsReply(PieceReply):
     _COMMAND_ID = 2
-    off: Count
 
 
 class WeightsWrite(Upload):
@@ -68,31 +66,25 @@ class Train(message.WriteRequest, Request):
     saved: int
 
 
-class SamplesReply(message.WriteResponse, Reply):
+class SamplesReply(PieceReply):
     _COMMAND_ID = 4
-    off: Count
 
 
-class SamplesWrite(message.WriteRequest, Request):
+class SamplesWrite(Piece):
     _COMMAND_ID = 4
     _Response = SamplesReply
-    off: int
-    data: bytes
 
 
-class EvaluateReply(message.WriteResponse, Reply):
+class EvaluateReply(PieceReply):
     _COMMAND_ID = 5
-    off: Count
     samples: Count
     loss: float
     right: Count
 
 
-class EvaluateWrite(message.WriteRequest, Request):
+class EvaluateWrite(Piece):
     _COMMAND_ID = 5
     _Response = EvaluateReply
-    off: int
-    data: bytes
 
 
 class StatusReply(message.ReadResponse, _Status):
