@@ -88,7 +88,7 @@ TASKS: dict[str, TaskEntry] = by_name(
     ),
     TaskEntry(
         "presence", "tinyfl.tasks.presence:Presence",
-        "somebody in a room or nobody, in the order of time; a device is a node of sensors (UCI 864 and 357)",
+        "somebody in a room or nobody, in the order of time; a device is a sensor node (UCI 864 and 357)",
         {"network": "mlp-16", "cohort": 1, "rounds": 2000, "shots": (20,)},
         tuned={
             "tinyreptile": {"rate": 0.005},
