@@ -83,11 +83,11 @@ def record(
     port: Annotated[str, typer.Argument(help="The board's port.")],
     sensor: Annotated[str, typer.Option(help="The name of its sensor.")],
     label: Annotated[
-        str, typer.Option(help="What it is meanwhile: a class by name or number. Default: what the board says.")
+        str, typer.Option(help="The label of all these readings: a class by name or number. Default: the board's own labels.")
     ] = "",
     seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long.")] = 60.0,
     raw: Annotated[bool, typer.Option("--raw", help="Readings, as the chip gives them, instead of samples.")] = False,
-    device: Annotated[str, typer.Option(help="Whose they are, in the file. Default: the board's id.")] = "",
+    device: Annotated[str, typer.Option(help="The device in the file. Default: the board's id.")] = "",
     out: Annotated[Path, typer.Option(help="The .npz file; rows are added to those there.")] = Path("recorded.npz"),
     baud: Baud = 0,
     json: Json = False,

@@ -202,7 +202,9 @@ def adapt(
     out: Annotated[Path | None, typer.Option(help="Write the adapted weights here (.npz).")] = None,
     on: Annotated[
         str,
-        typer.Option(help="native, emulated:BOARD or port:PORT: a board that enrols the rows' classes, and keeps them."),
+        typer.Option(
+            help="native (this machine); or a board that enrols the classes: emulated:BOARD, or port:PORT, which keeps them."
+        ),
     ] = "native",
     json: Json = False,
 ) -> None:

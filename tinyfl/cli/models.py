@@ -12,7 +12,7 @@ from tinyfl.cli.common import Compiler, Json, app
 @app.command()
 def plan(
     model: Annotated[
-        str, typer.Argument(help="A run, a .keras, .h5, .npz or .tflite file, conv-omniglot, or a network's name.")
+        str, typer.Argument(help="A run, a .keras, .h5, .npz or .tflite file, conv-omniglot, or another network's name.")
     ],
     board: Annotated[str, typer.Option(help="Boards' names or manifests' paths, with commas between, or all.")] = "all",
     shape: Annotated[str | None, typer.Option(help="For a network's name: its input, such as 28x28x1.")] = None,
@@ -21,9 +21,9 @@ def plan(
     samples: Annotated[int | None, typer.Option(help="Samples in each round. Default: 32, or the algorithm's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples in each inner step. Default: 1, or the algorithm's.")] = None,
     algorithm: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Count the inner loop of this algorithm, or MODULE:CLASS.")
+        str | None, typer.Option(metavar="NAME", help="The algorithm that learns on the board, or MODULE:CLASS.")
     ] = None,
-    up: Annotated[str, typer.Option(metavar="CODEC", help="How updates go up, as in simulate.")] = "fp32",
+    up: Annotated[str, typer.Option(metavar="CODEC", help="How devices' results go up, as in simulate.")] = "fp32",
     feedback: Annotated[bool, typer.Option("--feedback", help="With --up: devices keep what the codec loses.")] = False,
     down: Annotated[str, typer.Option(metavar="CODEC", help="How theta goes down, as in simulate.")] = "fp32",
     delta: Annotated[bool, typer.Option("--delta", help="With --down: only the change of theta goes down.")] = False,
@@ -89,9 +89,9 @@ def export(
 @app.command()
 def infer(
     model: Annotated[Path, typer.Argument(help="An int8 .tflite file, or a run whose classes a board has.")],
-    input: Annotated[Path | None, typer.Option(help="A batch of inputs (.npy): raw int8, or float32 to be quantised.")] = None,
+    input: Annotated[Path | None, typer.Option(help="Inputs (.npy): raw int8, or float32 to be quantised.")] = None,
     output: Annotated[Path | None, typer.Option(help="File for the raw outputs (.npy).")] = None,
-    on: Annotated[str, typer.Option(help="native, emulated:BOARD, or port:PORT.")] = "native",
+    on: Annotated[str, typer.Option(help="native (this machine), emulated:BOARD or port:PORT.")] = "native",
     task: Annotated[
         str | None, typer.Option(help="Measure the accuracy on test devices of this task, or of this finished run.")
     ] = None,
@@ -100,7 +100,7 @@ def infer(
     toolchain: Compiler = "zig",
     json: Json = False,
 ) -> None:
-    """Run an int8 model on a batch of inputs or on a task: on this machine, an emulated board, or a board on a port."""
+    """Run an int8 model on inputs from a file or a task: on this machine, an emulated board, or a board at a port."""
     from tinyfl.cli.show import runs as show
     from tinyfl.export.infer import infer as run_inference
 

@@ -15,7 +15,7 @@ Own = typer.Option(metavar="MODULE:CLASS", help="Code of your own that the file 
 def study(
     file: Annotated[Path, typer.Argument(help="A TOML file that describes the study (docs/studies.md).")],
     out: Annotated[
-        Path | None, typer.Option(help="The study's folder, in which it also goes on. Default: one in studies/, named as FILE.")
+        Path | None, typer.Option(help="The study's folder, new or to be continued. Default: one in studies/, named like FILE.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Runs at once; 0: one for each processor.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and start nothing.")] = False,
@@ -24,7 +24,7 @@ def study(
     aggregator: Annotated[list[str] | None, Own] = None,
     json: Json = False,
 ) -> None:
-    """Make the runs that a file describes, side by side, and one table and page of them; or go on with them."""
+    """Make the runs that a file describes, side by side, and one table and page of them; or continue them."""
     from tinyfl.cli.show import studies as show
     from tinyfl.report.study import write_study
     from tinyfl.studies.beside import read_columns
@@ -66,7 +66,7 @@ def study(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Finished runs' directories.")],
-    out: Annotated[Path, typer.Option(help="The page to write; its figures stand beside it as .csv and .json.")] = Path(
+    out: Annotated[Path, typer.Option(help="The page to write; its figures go beside it as .csv and .json.")] = Path(
         "comparison.html"
     ),
     json: Json = False,

@@ -149,8 +149,8 @@ class Settings:
         f"Your file, for tasks {', '.join(name for name, each in TASKS.items() if each.file)}.", TASK, common=True,
         metavar="FILE", of="task", of_a_node=True, default="", read=str)
     standardise: bool = setting(
-        "npz: scale inputs and values by the training devices' mean and deviation. Default: yes; with "
-        "a --network of a file no; with a run's, by that run's.",
+        "npz: standardise inputs and values by the training devices' mean and deviation. Default: yes; with a --network from "
+        "a file no; with one from a run, by that run's.",
         TASK, of="task", of_a_node=True)
     targets: str = setting(
         "npz: what y holds, classes or values. Default: guessed from y.", TASK, of="task", of_a_node=True,
@@ -166,19 +166,19 @@ class Settings:
         "npz: the columns of inputs, such as ax,ay,az. Default: all others that are numbers.", TASK, of="task", metavar="NAMES",
         of_a_node=True, default="", newer=True)
     window: int = setting(
-        "npz: rows that make a sample, as of a sensor's stream; 0: each row is one.", TASK, of="task", of_a_node=True,
+        "npz: rows in a sample, for a sensor's stream; 0: each row is a sample.", TASK, of="task", of_a_node=True,
         default=0, bounds=(0, 1 << 20), newer=True)
     stride: int = setting(
-        "npz: rows from window to window; 0: a whole window.", TASK, of="task", of_a_node=True, default=0,
+        "npz: rows from one window to the next; 0: as many as --window.", TASK, of="task", of_a_node=True, default=0,
         bounds=(0, 1 << 20), newer=True)
     missing: str = setting(
-        "npz: missing inputs are filled with the training devices' mean; or refuse.", TASK, of="task", of_a_node=True,
+        "npz: mean fills missing inputs with the training devices' mean; refuse ends the run.", TASK, of="task", of_a_node=True,
         default="mean", choices=("mean", "refuse"), refusal="missing is {value!r}. Give --missing mean or refuse.", newer=True)
     drop_small: bool = setting(
         "npz: do not evaluate devices with too few samples for the shots.", TASK, of="task", of_a_node=True, default=False,
         newer=True)
     balance: bool = setting(
-        "npz: a device takes its classes equally often in training.", TASK, of="task", of_a_node=True, default=False,
+        "npz: in training, a device takes samples of its classes in turn.", TASK, of="task", of_a_node=True, default=False,
         newer=True)
     episodes: str = setting(
         "classes: devices see --ways of the classes, under their own numbering; some classes are held out. Default: a device "
@@ -186,7 +186,7 @@ class Settings:
         TASK, of="task", of_a_node=True, default="", choices=("classes",), newer=True,
         refusal="episodes is {value!r}. Give --episodes classes, or leave it out.")
     ways: int = setting(
-        "omniglot, or with --episodes classes: the number of classes of a device.", TASK, of="task", of_a_node=True, default=5,
+        "omniglot, or with --episodes classes: classes of a device.", TASK, of="task", of_a_node=True, default=5,
         bounds=(2, 64), newer=True)
     training_ways: int = setting(
         "Classes of a device in training, for an algorithm that trains prototypes or all classes; 0: --ways.", LEARNING,
@@ -212,11 +212,12 @@ class Settings:
         bounds=(0, FIRST_VALIDATION_DEVICE))
     cohort: int = setting("Devices in each round.", LEARNING, common=True, bounds=(1, 1 << 20))
     sampling: str = setting(
-        "Which devices take part in a round: uniform, at random; dpp or farthest, of tasks that differ; similar, of like ones.",
+        "How a round's devices are chosen: uniform, at random; dpp or farthest, for different tasks; similar, for like ones.",
         LEARNING, default="uniform", choices=("dpp", "farthest", "similar"), newer=True,
         refusal="sampling is {value!r}. Give --sampling uniform, dpp, farthest or similar.")
     embedding: str = setting(
-        "With --sampling: what tells tasks apart: tags, updates, means or parameters (docs/sampling.md).", LEARNING, default="",
+        "With --sampling: what describes a device's task: tags, updates, means or parameters (docs/sampling.md).", LEARNING,
+        default="",
         choices=("tags", "updates", "means", "parameters"), newer=True,
         refusal="embedding is {value!r}. Give --embedding tags, updates, means or parameters.")
     rounds: int = setting("Number of rounds.", LEARNING, common=True, bounds=(1, MAX_ROUNDS))
@@ -230,17 +231,17 @@ class Settings:
         "maml, fomaml: a device's full-batch steps on its support set.", LEARNING, of="algorithm", default=1, bounds=(1, 1000),
         newer=True)
     pull: float = setting(
-        "fedprox: how much devices are held near theta, the paper's mu.", LEARNING, of="algorithm", default=0.0,
+        "fedprox: how strongly devices are pulled towards theta, the paper's mu.", LEARNING, of="algorithm", default=0.0,
         bounds=(0, 1e6), newer=True)
     local: str = setting(
         "tinymetafed: the layers that never leave a device, by name, such as dense-2; several with commas. Default: the last.",
         LEARNING, of="algorithm", default="", newer=True)
     local_start: str = setting(
-        "tinymetafed: from what these layers start in a round: reconstructed, from random weights by the seed; kept, from the "
+        "tinymetafed: how these layers start in a round: reconstructed, from random weights by the seed; kept, from the "
         "device's own of its last round.", LEARNING, of="algorithm", default="reconstructed", choices=("kept",), newer=True,
         refusal="local_start is {value!r}. Give --local-start reconstructed or kept.")
     local_samples: int = setting(
-        "tinymetafed: how many of a device's samples teach these layers, before the others teach the rest; 0: half.", LEARNING,
+        "tinymetafed: how many of a device's samples train these layers, before the others train the rest; 0: half.", LEARNING,
         of="algorithm", default=0, bounds=(0, 1 << 24), newer=True)
     rate: float = setting(
         "Learning rate on the devices.", LEARNING, of="algorithm", bounds=(1e-12, 1e6), formerly="inner_lr")
@@ -255,23 +256,24 @@ class Settings:
         of="algorithm", default="", choices=SCHEDULES, newer=True,
         refusal="outer_schedule is {value!r}. Give --outer-schedule constant, linear or cosine, or leave it out.")
     rate_schedule: str = setting(
-        "How --rate changes over the rounds: constant, linear or cosine. Default: constant.", LEARNING, of="algorithm",
-        default="", choices=SCHEDULES, newer=True,
+        "How --rate changes over the rounds: constant, linear or cosine. Default: the algorithm's own.", LEARNING,
+        of="algorithm", default="", choices=SCHEDULES, newer=True,
         refusal="rate_schedule is {value!r}. Give --rate-schedule constant, linear or cosine, or leave it out.")
-    clip: float = setting("Bound on the norm of the loss's gradient; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))
+    clip: float = setting(
+        "Bound on the norm of the loss's gradient at the output; 0: none.", LEARNING, default=0.0, bounds=(0, 1e12))
     adapt_lr: float = setting(
         "Learning rate of adaptation; 0: chosen on validation devices.", EVALUATION, default=0.0, bounds=(0, 1e6))
     freeze: int = setting("The first N layers with weights do not learn.", LEARNING, of_a_node=True, default=0, bounds=(0, 64))
     shots: tuple[int, ...] = setting(
-        "Samples to adapt on (per class in N-way tasks); may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
+        "Samples to adapt on, in some tasks per class; may repeat.", EVALUATION, common=True, metavar="N", read=_shots)
     tasks: int = setting("Unseen devices to evaluate on.", EVALUATION, common=True, default=2000, bounds=(2, 1 << 24))
     evaluate_every: int = setting(
-        "Evaluate on validation devices after every N rounds, and keep the best theta; 0: the last.", EVALUATION, default=0,
-        bounds=(0, MAX_ROUNDS), newer=True)
+        "Evaluate on validation devices after every N rounds, and keep the best theta; 0: keep the last.", EVALUATION,
+        default=0, bounds=(0, MAX_ROUNDS), newer=True)
     patience: int = setting(
         "Stop early after N such evaluations without a better one; 0: never.", EVALUATION, default=0, bounds=(0, MAX_ROUNDS),
         newer=True)
-    seed: int = setting("The same seed gives the same weights.", LEARNING, common=True, of_a_node=True, default=0,
+    seed: int = setting("The same seed gives the same theta.", LEARNING, common=True, of_a_node=True, default=0,
         bounds=(0, (1 << 63) - 1))
     nodes: str = setting(
         "Flower nodes: N gateways; or devices, one node each.", FLEET, common=True, metavar="N", default="1", read=plain)
@@ -283,25 +285,26 @@ class Settings:
         "Privacy: noise on a round's sum, in units of --update-clip; needs --nodes devices.", AGGREGATION, default=0.0,
         bounds=(0, 1e6))
     update_clip: float = setting(
-        "Bound on the norm of a device's whole update; 0: none.", AGGREGATION, default=0.0, bounds=(0, 1e6))
+        "Bound on the norm of a device's update; larger ones are scaled down; 0: none.", AGGREGATION, default=0.0,
+        bounds=(0, 1e6))
     minimum: int = setting("Least number of updates in a valid round.", FLEET, default=0, bounds=(0, 1 << 20), may_change=True)
     down: str = setting(
         "How theta goes down: fp32, fp16, int8 or int4.", LINK, default="fp32", choices=("fp16", "int8", "int4"),
         refusal="down is {value!r}. Give --down fp32, fp16, int8 or int4.", newer=True)
     delta: bool = setting(
-        "with --down: send only the change of theta to devices that took part in the round before.", LINK,
+        "With --down: send only the change of theta to devices that took part in the round before.", LINK,
         default=False, newer=True)
     up: str = setting(
-        "How updates go up: fp32; or their change as fp16, int8, int4, or top:P, the P % largest.", LINK,
+        "How devices' results go up: fp32, as weights; fp16, int8, int4 or top:P (the P % largest), as updates.", LINK,
         default="fp32", read=_codec, newer=True)
     feedback: bool = setting(
-        "with --up: devices keep what the codec loses of a change, and add it to their next one.", LINK,
+        "With --up: devices keep what the codec loses of an update, and add it to their next one.", LINK,
         default=False, newer=True)
     buffer: int = setting(
         "Asynchronous rounds: --cohort devices are always at work, and a step of the server waits for N of them; 0: for all.",
         LINK, default=0, bounds=(0, MAX_BUFFER), newer=True)
     slow: str = setting(
-        "with --buffer: SHARE:FACTOR of simulated devices, such as 0.33:10, a third of which takes ten times as long.", LINK,
+        "With --buffer: slow simulated devices, such as 0.33:10: a third of them takes ten times as long.", LINK,
         metavar="SHARE:FACTOR", default="", read=_slow, newer=True)
     seconds: float = setting(
         "Time limit for a board's part of a round.", FLEET, of_a_node=True, default=60.0, bounds=(0.1, 1e6), may_change=True)
