@@ -21,7 +21,7 @@ ALGORITHMS: dict[str, Entry] = by_name(
     ),
     Entry(
         "fedprox", "tinyfl.algorithms.fedprox:FedProx",
-        "FedAvg whose devices are held near the common weights (Li et al. 2020)",
+        "FedAvg whose devices are pulled towards the common weights (Li et al. 2020)",
         {"samples": 40, "batch": 8, "rate": 0.05, "outer_step": 1.0, "pull": 0.01},
     ),
     Entry(
