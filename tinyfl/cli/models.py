@@ -12,7 +12,7 @@ from tinyfl.cli.common import Compiler, Json, app
 @app.command()
 def plan(
     model: Annotated[
-        str, typer.Argument(help="A run, a .keras, .h5, .npz or .tflite file, conv-omniglot, or another network's name.")
+        str, typer.Argument(help="A run, a .keras, .h5, .npz or .tflite file, conv-omniglot, or a network's name.")
     ],
     board: Annotated[str, typer.Option(help="Boards' names or manifests' paths, with commas between, or all.")] = "all",
     shape: Annotated[str | None, typer.Option(help="For a network's name: its input, such as 28x28x1.")] = None,
@@ -23,7 +23,7 @@ def plan(
     algorithm: Annotated[
         str | None, typer.Option(metavar="NAME", help="The algorithm that learns on the board, or MODULE:CLASS.")
     ] = None,
-    up: Annotated[str, typer.Option(metavar="CODEC", help="How devices' results go up, as in simulate.")] = "fp32",
+    up: Annotated[str, typer.Option(metavar="CODEC", help="How results go up, as in simulate.")] = "fp32",
     feedback: Annotated[bool, typer.Option("--feedback", help="With --up: devices keep what the codec loses.")] = False,
     down: Annotated[str, typer.Option(metavar="CODEC", help="How theta goes down, as in simulate.")] = "fp32",
     delta: Annotated[bool, typer.Option("--delta", help="With --down: only the change of theta goes down.")] = False,

@@ -21,37 +21,37 @@ def online(
     ctx: typer.Context,
     run: Annotated[
         Path | None,
-        typer.Argument(help="A run: its network stays frozen except the last layer, the head. Without a run: no network."),
+        typer.Argument(help="A run: its network stays frozen, only its last layer learns. Without: no network."),
     ] = None,
     task: Annotated[str, typer.Option(metavar="NAME", help="A task. Default: the run's, if no --data.")] = "",
     data: Annotated[Path | None, typer.Option(help="Its data; without --task a device's rows.")] = None,
     targets: Annotated[str, typer.Option(metavar="KIND", help="Without a run: classes or values.")] = "",
     devices: Annotated[int, typer.Option(min=1, metavar="N", help="Devices, each with its own order.")] = 1,
     segments: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Held-out devices one after another; 0: all.", show_default=False)
+        int, typer.Option(min=0, metavar="N", help="Held-out devices in order; 0: all.", show_default=False)
     ] = 0,
     samples: Annotated[int, typer.Option(min=0, metavar="N", help="Samples of each; 0: all.", show_default=False)] = 0,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Mix the samples of each segment.")] = False,
     labels: Annotated[float, typer.Option(metavar="X", help="Share of samples that get a label.")] = 1.0,
     delay: Annotated[int, typer.Option(min=0, metavar="N", help="Labels come N samples late.", show_default=False)] = 0,
     rate: Annotated[float, typer.Option(metavar="X", help="Learning rate of the head; 0: none.")] = 0.05,
-    cap: Annotated[int, typer.Option(metavar="N", help="Running mean and variance over about N samples; 0: all.")] = 256,
-    standardise: Annotated[str, typer.Option(metavar="WHAT", help="Scale inputs, embeddings or nothing.")] = "inputs",
+    cap: Annotated[int, typer.Option(metavar="N", help="Samples in mean and variance; 0: all.")] = 256,
+    standardise: Annotated[str, typer.Option(metavar="WHAT", help="inputs, embeddings or nothing.")] = "inputs",
     places: Annotated[int, typer.Option(min=0, metavar="N", help="Most classes; 0: the run's plus 8.", show_default=False)] = 0,
-    tolerance: Annotated[float, typer.Option(metavar="X", help="A smaller rise of the error is no drift.")] = 0.05,
-    alarm: Annotated[float, typer.Option(metavar="X", help="Sum of larger rises that is an alarm; 0: no alarms.")] = 10.0,
+    tolerance: Annotated[float, typer.Option(metavar="X", help="Rise of the error that is no drift.")] = 0.05,
+    alarm: Annotated[float, typer.Option(metavar="X", help="Sum of rises above that; 0: no alarms.")] = 10.0,
     average: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Average the heads after each N samples; 0: never.", show_default=False)
+        int, typer.Option(min=0, metavar="N", help="Samples between averages; 0: none.", show_default=False)
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the order and the labels.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of order and labels.")] = 0,
     unsure: Annotated[
-        float, typer.Option(min=0, max=1, metavar="X", help="Ask for labels only below this confidence.", show_default=False)
+        float, typer.Option(min=0, max=1, metavar="X", help="Ask for labels below this confidence.", show_default=False)
     ] = 0.0,
     sensor: Annotated[str, typer.Option(metavar="NAME", help="The board learns from its own sensor.")] = "",
     label: Annotated[str, typer.Option(help="The label of the sensor's samples now.")] = "",
     seconds: Annotated[float, typer.Option(min=0, metavar="X", help="How long to watch a sensor.")] = 60.0,
     every: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Commit after each N samples; 0: at the end.", show_default=False)
+        int, typer.Option(min=0, metavar="N", help="Samples per commit; 0: one at the end.", show_default=False)
     ] = 0,
     stop: Annotated[bool, typer.Option("--stop", help="Stop learning from the sensor.")] = False,
     anew: Annotated[bool, typer.Option("--anew", help="Drop what the board has learnt online.")] = False,
