@@ -272,7 +272,7 @@ def test_an_aggregator_may_ask_fewer_devices_than_the_cohort() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"aggregator": "median", "nodes": "4"}, "from 1.0 to 2,000. Give --nodes devices"),
+        ({"aggregator": "median", "nodes": "4"}, "poisoned update poisons a sum. Give --nodes devices"),
         ({"noise": 1.0, "update_clip": 1.0, "nodes": "1"}, "Give --nodes devices"),
         ({"aggregator": "mode"}, "There are median, trimmed-mean, krum"),
         ({"aggregator": "median", "noise": 1.0, "update_clip": 1.0}, "Leave one of them out"),

@@ -86,8 +86,7 @@ def check_aggregator(config: "Config") -> None:
     if (config.aggregator or config.update_clip) and config.nodes != "devices":
         raise ConfigError(
             f"{f'--aggregator {config.aggregator}' if config.aggregator else '--update-clip'} would see only sums over "
-            "gateways, and one poisoned update poisons a sum: a trial with 20 of 100 poisoned devices behind 4 gateways moved "
-            "the trimmed mean from 1.0 to 2,000. Give --nodes devices."
+            "gateways, and one poisoned update poisons a sum. Give --nodes devices."
         )
     known = AGGREGATORS.get(config.aggregator)
     if known and config.cohort < 3:
