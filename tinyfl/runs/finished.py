@@ -6,15 +6,13 @@ from typing import Any
 
 from tinyfl.config import Config
 from tinyfl.data.words import named
-from tinyfl.errors import ConfigError, DataError, RunError
+from tinyfl.errors import ConfigError, DataError
 from tinyfl.registry.own import own_code
 from tinyfl.runs.adaptation import Initialisation, adaptation_of, file_of
 from tinyfl.runs.directory import RunDirectory
 from tinyfl.runs.evaluation import Adaptation, leads
 from tinyfl.runs.extensions import with_code
-from tinyfl.runs.provenance import config_of
-from tinyfl.runs.records import Provenance, checked, values
-from tinyfl.system.files import read_arrays
+from tinyfl.runs.provenance import config_of, seed_and_hash
 from tinyfl.tasks import NamedTask, Task, load_task
 
 
@@ -56,7 +54,7 @@ def origin(run: Path, data: Path | None, task: Any = None, algorithm: Any = None
     start = Initialisation.load(run)
     file = file_of(run)
     directory = file.parent
-    seed, config_sha256 = _provenance(file)
+    seed, config_sha256 = seed_and_hash(file)
     adaptation = adaptation_of(file, start, algorithm)
     config = config_of(file)
     if config is None:
@@ -86,21 +84,6 @@ def test_device(task: Task, device: int | str, count: int, option: str) -> tuple
         called = f", called {named(names)}" if names else ""
         raise ConfigError(f"{option} {device}: there are test devices 0 to {count - 1:,}{called}. Give one of them.")
     return number, names[number] if names else f"{number:,}"
-
-
-def _provenance(file: Path) -> tuple[int, str]:
-    """The seed and the hash of the config of the run of the weights in ``file``.
-
-    Raises RunError if they do not say it.
-    """
-    arrays = read_arrays(file, (), ("seed", "config_sha256"))
-    if not arrays:
-        raise RunError(
-            f"{file} does not say its run's seed, since an older tinyfl adapted it. Adapt again with this one: "
-            "tinyfl adapt RUN --data FILE --out FILE."
-        )
-    found = checked(Provenance, values(arrays), file, "Take the file as tinyfl wrote it.")
-    return found.seed, found.config_sha256
 
 
 def demand_data(directory: RunDirectory, config: Config) -> str:

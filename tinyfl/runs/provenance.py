@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tinyfl.config import Config, resolve
 from tinyfl.errors import ConfigError, RunError
 from tinyfl.runs.directory import RunDirectory
+from tinyfl.runs.records import Provenance, checked, values
 from tinyfl.system.files import read_arrays
 
 PROVENANCE = ("seed", "config_sha256", "settings")
@@ -41,3 +42,18 @@ def config_of(file: Path) -> Config | None:
         return resolve(tomllib.loads(saved.tobytes().decode()))
     except (ConfigError, ValueError, RecursionError) as error:
         raise RunError(f"{file} is damaged: its run's settings: {error} Take the file as tinyfl wrote it.") from error
+
+
+def seed_and_hash(file: Path) -> tuple[int, str]:
+    """The seed and the hash of the config of the run of the weights in ``file``.
+
+    Raises RunError if they do not say it.
+    """
+    arrays = read_arrays(file, (), ("seed", "config_sha256"))
+    if not arrays:
+        raise RunError(
+            f"{file} does not say its run's seed, since an older tinyfl adapted it. Adapt again with this one: "
+            "tinyfl adapt RUN --data FILE --out FILE."
+        )
+    found = checked(Provenance, values(arrays), file, "Take the file as tinyfl wrote it.")
+    return found.seed, found.config_sha256
