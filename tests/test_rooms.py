@@ -1,13 +1,16 @@
-"""The rooms of the package, and who may import whom (docs/CODE.md)."""
+"""The rooms of the package, who may import whom (docs/CODE.md), and the same of the agent's files in C."""
 
 import ast
+import re
 from collections import defaultdict
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import tinyfl
 
 PACKAGE = Path(tinyfl.__file__).parent
+FIRMWARE = Path(__file__).parents[1] / "firmware"
 
 
 @cache
@@ -79,17 +82,17 @@ def test_no_circle_of_modules() -> None:
         }
         for name in modules()
     }
-    done: set[str] = set()
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names a circle
 
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join([*path[path.index(name) :], name])
-        if name not in done:
-            for other in graph[name]:
-                visit(other, (*path, name))
-            done.add(name)
 
-    for name in graph:
-        visit(name, ())
+def test_no_circle_of_the_agents_files() -> None:
+    """A file calls those below it; what a change makes stale is dropped in the lowest, arena.c."""
+    code = {path.stem: path.read_text() for path in (FIRMWARE / "agent").glob("*.c")}
+    function = re.compile(r"^\w[^;{}=]*?\b(tinyfl_\w+)\([^;{}]*\)\s*\{", re.MULTILINE)
+    home = {name: stem for stem, text in code.items() for name in function.findall(text)}
+    graph = {stem: {home[name] for name in re.findall(r"tinyfl_\w+", text) if name in home} - {stem} for stem, text in code.items()}
+    assert "arena" in graph["round"]
+    TopologicalSorter(graph).prepare()
 
 
 def test_nobody_imports_the_command_line() -> None:

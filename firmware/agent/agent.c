@@ -146,6 +146,7 @@ void tinyfl_agent_init(tinyfl_agent *agent, const tinyfl_port *port, void *arena
     tinyfl_load_program(agent);
     tinyfl_load_classes(agent);
     tinyfl_load_online(agent);
+    tinyfl_online_resume(agent);
 }
 
 void tinyfl_agent_turn(tinyfl_agent *agent)

@@ -106,8 +106,8 @@ typedef enum {
     TINYFL_SENSED
 } tinyfl_feed;
 
-/* What gives the embedding of a set of class means. */
-typedef enum { TINYFL_OF_LEARNER = 0, TINYFL_OF_PROGRAM = 1 } tinyfl_stage;
+/* What gives the embedding of a set; only one that learns online can be of the inputs themselves. */
+typedef enum { TINYFL_OF_LEARNER = 0, TINYFL_OF_PROGRAM = 1, TINYFL_OF_INPUTS = 2 } tinyfl_stage;
 
 /* A set of class means, in the upper `claimed` bytes of the arena. */
 typedef struct {
@@ -131,7 +131,7 @@ typedef struct {
     tinyfl_upload upload, learnt; /* of the set's record; of what is put back */
     size_t claimed;
     tinyfl_online core;               /* no state: there is no set */
-    uint32_t stage, every;            /* tinyfl_stage, or 2 for the inputs; samples from commit to commit, 0: on request */
+    uint32_t stage, every;            /* tinyfl_stage; samples from commit to commit, 0: on request */
     uint8_t sha[TINYFL_SHA256_BYTES]; /* of the weights or the program */
     float *x, *embedding, *y;
     uint8_t *names, *staged;

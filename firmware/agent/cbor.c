@@ -14,6 +14,14 @@ typedef struct {
     uint64_t value; /* the argument: a number, a length, or a float's bits */
 } head;
 
+tinyfl_string tinyfl_padded(const uint8_t *field, size_t room)
+{
+    tinyfl_string text = {field, 0};
+    while (text.count < room && field[text.count])
+        text.count++;
+    return text;
+}
+
 /* Reads the next item's head; 0 if it is malformed, or at the end. */
 static int take(reader *r, head *h)
 {

@@ -21,6 +21,9 @@ typedef struct {
     size_t count;
 } tinyfl_string;
 
+/* The string in a field of `room` bytes, with zeros behind it. */
+tinyfl_string tinyfl_padded(const uint8_t *field, size_t room);
+
 /* 1 if the bytes are exactly one well-formed map with text keys, or empty; else 0. */
 int tinyfl_map_check(const tinyfl_map *map);
 

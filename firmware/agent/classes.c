@@ -7,35 +7,7 @@
 
 enum { CENTRED = 1, NORMALISED = 2 };
 enum { STAGE = 0, FLAGS = 4, PLACES = 8, THRESHOLD = 12, SHA = 16, HEADER = 48 }; /* of the set's record; then the centre */
-enum { LABEL = TINYFL_NAME_BYTES, ROUND = 8 };
-
-static size_t rounded(size_t bytes) { return (bytes + ROUND - 1) / ROUND * ROUND; }
-
-static int has_set(const tinyfl_agent *agent) { return agent->classes.means.places > 0; }
-
-void tinyfl_drop_class_set(tinyfl_agent *agent)
-{
-    agent->classes = (tinyfl_classes){0};
-    tinyfl_drop_prediction(agent);
-}
-
-void tinyfl_drop_classes(tinyfl_agent *agent, tinyfl_stage stage)
-{
-    if (agent->classes.claimed > 0 && (!has_set(agent) || agent->classes.stage == stage))
-        tinyfl_drop_class_set(agent);
-}
-
-/* Claims the upper `bytes` of the arena; NULL if the learner has them. */
-static uint8_t *claim(tinyfl_agent *agent, size_t bytes)
-{
-    const size_t whole = agent->arena_bytes / ROUND * ROUND;
-    if (bytes > whole || whole - bytes < tinyfl_learner_end(agent))
-        return NULL;
-    tinyfl_drop_online(agent);
-    agent->classes.claimed = agent->arena_bytes - (whole - bytes);
-    tinyfl_drop_prediction(agent);
-    return agent->arena + (whole - bytes);
-}
+enum { LABEL = TINYFL_NAME_BYTES };
 
 /* Numbers of the stage's embedding, and the hash of what gives it; 0 if the stage is not here. */
 static uint32_t stage_size(const tinyfl_agent *agent, uint32_t stage, const uint8_t **sha)
@@ -51,8 +23,7 @@ static uint32_t stage_size(const tinyfl_agent *agent, uint32_t stage, const uint
 static int take_set(tinyfl_agent *agent, size_t count)
 {
     tinyfl_classes *set = &agent->classes;
-    const size_t whole = agent->arena_bytes / ROUND * ROUND;
-    const uint8_t *record = agent->arena + whole - rounded(count), *sha;
+    const uint8_t *record = tinyfl_top(agent, count), *sha;
     if (count < HEADER)
         return TINYFL_REFUSED_INVALID;
     const uint32_t stage = tinyfl_word_at(record + STAGE), flags = tinyfl_word_at(record + FLAGS);
@@ -72,9 +43,9 @@ static int take_set(tinyfl_agent *agent, size_t count)
         return TINYFL_REFUSED_INVALID;
     if (means == 0)
         return TINYFL_REFUSED_MEMORY;
-    const size_t records = rounded((TINYFL_MAX_CLASSES + 3) * sizeof(tinyfl_record));
-    const size_t labels = rounded((size_t)places * (LABEL + 4)), embedding = rounded(size * sizeof(float));
-    uint8_t *memory = claim(agent, records + labels + embedding + rounded(means) + rounded(count));
+    const size_t records = tinyfl_rounded((TINYFL_MAX_CLASSES + 3) * sizeof(tinyfl_record));
+    const size_t labels = tinyfl_rounded((size_t)places * (LABEL + 4)), embedding = tinyfl_rounded(size * sizeof(float));
+    uint8_t *memory = tinyfl_claim_classes(agent, records + labels + embedding + tinyfl_rounded(means) + tinyfl_rounded(count));
     if (!memory)
         return TINYFL_REFUSED_MEMORY;
     set->records = (void *)memory;
@@ -97,21 +68,20 @@ int tinyfl_classes_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     if (!tinyfl_block_read(request, agent->arena_bytes, &b))
         return TINYFL_REFUSED_INVALID;
     if (!tinyfl_block_continues(&b, &agent->classes.upload)) {
-        tinyfl_drop_class_set(agent);
-        if (!claim(agent, rounded((size_t)b.count)))
+        tinyfl_drop_classes(agent);
+        if (!tinyfl_claim_classes(agent, (size_t)b.count))
             return TINYFL_REFUSED_MEMORY;
         tinyfl_upload_start(&agent->classes.upload, &b);
     }
-    const size_t whole = agent->arena_bytes / ROUND * ROUND;
-    uint8_t *record = agent->arena + whole - rounded(agent->classes.upload.count);
-    const int last = tinyfl_take_block(agent->port, &agent->classes.upload, &b, record);
-    const int refusal = last < 0 ? -last : last ? take_set(agent, agent->classes.upload.count) : 0;
+    tinyfl_upload *upload = &agent->classes.upload;
+    const int last = tinyfl_take_block(agent->port, upload, &b, tinyfl_top(agent, upload->count));
+    const int refusal = last < 0 ? -last : last ? take_set(agent, upload->count) : 0;
     if (refusal) {
         if (last)
-            tinyfl_drop_class_set(agent);
+            tinyfl_drop_classes(agent);
         return refusal;
     }
-    return tinyfl_put_offset(reply, agent->classes.upload.done);
+    return tinyfl_put_offset(reply, upload->done);
 }
 
 static uint8_t *label_of(const tinyfl_agent *agent, uint32_t number)
@@ -121,10 +91,7 @@ static uint8_t *label_of(const tinyfl_agent *agent, uint32_t number)
 
 static tinyfl_string name_of(const tinyfl_agent *agent, uint32_t number)
 {
-    tinyfl_string name = {label_of(agent, number), 0};
-    while (name.count < LABEL && name.bytes[name.count])
-        name.count++;
-    return name;
+    return tinyfl_padded(label_of(agent, number), LABEL);
 }
 
 /* The first class from `number` on that is there. */
@@ -150,7 +117,7 @@ int tinyfl_classes_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
         found++;
     tinyfl_put_map(reply, 6);
     tinyfl_put_text(reply, "set");
-    tinyfl_put_bytes(reply, agent->classes.upload.sha, has_set(agent) ? TINYFL_SHA256_BYTES : 0);
+    tinyfl_put_bytes(reply, agent->classes.upload.sha, tinyfl_has_classes(agent) ? TINYFL_SHA256_BYTES : 0);
     tinyfl_put_text(reply, "places");
     tinyfl_put_uint(reply, means->places);
     tinyfl_put_text(reply, "next"); /* to ask for: the number of places at the end */
@@ -175,7 +142,7 @@ int tinyfl_classes_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
 static int take_sample(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, uint64_t *off)
 {
     tinyfl_classes *set = &agent->classes;
-    if (!has_set(agent))
+    if (!tinyfl_has_classes(agent))
         return -TINYFL_REFUSED_STATE;
     const uint8_t *sha;
     if (stage_size(agent, set->stage, &sha) == 0)
@@ -198,7 +165,7 @@ int tinyfl_enrol(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *
     if (!tinyfl_get_uint(request, "number", UINT32_MAX, &number) || !tinyfl_get_uint(request, "count", UINT32_MAX, &count) ||
         name.count > LABEL)
         return TINYFL_REFUSED_INVALID;
-    if (!has_set(agent))
+    if (!tinyfl_has_classes(agent))
         return TINYFL_REFUSED_STATE;
     if (number >= means->places)
         return TINYFL_REFUSED_INVALID;
@@ -262,9 +229,9 @@ int tinyfl_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer 
 {
     uint64_t number;
     if (!tinyfl_get_uint(request, "number", UINT32_MAX, &number))
-        tinyfl_drop_class_set(agent);
+        tinyfl_drop_classes(agent);
     else if (number >= agent->classes.means.places)
-        return has_set(agent) ? TINYFL_REFUSED_INVALID : TINYFL_REFUSED_STATE;
+        return tinyfl_has_classes(agent) ? TINYFL_REFUSED_INVALID : TINYFL_REFUSED_STATE;
     else {
         (void)tinyfl_means_clear(&agent->classes.means, (uint32_t)number);
         memset(label_of(agent, (uint32_t)number), 0, LABEL);
@@ -295,10 +262,9 @@ int tinyfl_classes_commit(tinyfl_agent *agent, const tinyfl_map *request, tinyfl
     const tinyfl_classes *set = &agent->classes;
     const tinyfl_means *means = &set->means;
     tinyfl_record *records = set->records;
-    if (!has_set(agent))
+    if (!tinyfl_has_classes(agent))
         return TINYFL_REFUSED_STATE;
-    const size_t whole = agent->arena_bytes / ROUND * ROUND;
-    records[0] = (tinyfl_record){"classes", agent->arena + whole - rounded(set->upload.count), set->upload.count};
+    records[0] = (tinyfl_record){"classes", tinyfl_top(agent, set->upload.count), set->upload.count};
     memcpy(set->labels, means->counts, 4 * means->places);
     records[1] = (tinyfl_record){"labels", set->labels, (4 + LABEL) * means->places};
     for (uint32_t i = 0; i < TINYFL_MAX_CLASSES; i++) {
@@ -339,12 +305,12 @@ void tinyfl_load_classes(tinyfl_agent *agent)
     uint32_t count;
     tinyfl_store_open(&agent->store, agent->port);
     const void *record = tinyfl_store_find(&agent->store, "classes", &count);
-    uint8_t *place = record ? claim(agent, rounded(count)) : NULL;
+    uint8_t *place = record ? tinyfl_claim_classes(agent, count) : NULL;
     if (!place)
         return;
     memcpy(place, record, count);
     agent->classes.upload = (tinyfl_upload){.count = count, .done = count};
     tinyfl_sha256_of(place, count, agent->classes.upload.sha);
     if (take_set(agent, count) != 0 || !restore(agent))
-        tinyfl_drop_class_set(agent);
+        tinyfl_drop_classes(agent);
 }

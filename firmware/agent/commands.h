@@ -50,16 +50,16 @@ int tinyfl_put_commits(const tinyfl_agent *agent, tinyfl_writer *reply);
 /* Replies with `off`, `len`, and as many of the `count` bytes from `from` on as fit. Returns 0, as a command does. */
 int tinyfl_put_part(tinyfl_writer *reply, uint64_t off, const uint8_t *bytes, size_t count, uint64_t from);
 
-/* model.c */
-tinyfl_command tinyfl_plan_write, tinyfl_weights_write, tinyfl_weights_read;
+/* arena.c */
 
-/* Reads a complete plan of `count` bytes at the start of the arena. 0 or a refusal. */
-int tinyfl_take_plan(tinyfl_agent *agent, size_t count);
-/* Initialises the learner over the weights in the arena. 0 or a refusal. */
-int tinyfl_take_weights(tinyfl_agent *agent);
-/* Returns to the empty state, without plan and weights. */
-void tinyfl_drop_plan(tinyfl_agent *agent);
-size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
+/* Arena parts at the upper end begin, and end, at a multiple of 8 bytes from its start. */
+static inline size_t tinyfl_rounded(size_t bytes) { return (bytes + 7) / 8 * 8; }
+static inline size_t tinyfl_top_end(const tinyfl_agent *agent) { return agent->arena_bytes / 8 * 8; }
+/* Where the uppermost `bytes` begin: those of a set's record. */
+static inline uint8_t *tinyfl_top(const tinyfl_agent *agent, size_t bytes)
+{
+    return agent->arena + tinyfl_top_end(agent) - tinyfl_rounded(bytes);
+}
 /* Bytes of the arena that are no set's. */
 static inline size_t tinyfl_arena_end(const tinyfl_agent *agent)
 {
@@ -67,17 +67,40 @@ static inline size_t tinyfl_arena_end(const tinyfl_agent *agent)
 }
 /* Bytes of the arena, from its start, currently used by the plan and the learner. */
 size_t tinyfl_learner_end(const tinyfl_agent *agent);
+size_t tinyfl_weights_bytes(const tinyfl_agent *agent);
+
 /* Whether all weights are here: a round's update may be a part of them, or a gradient, which has taken their place. */
 int tinyfl_has_weights(const tinyfl_agent *agent);
+int tinyfl_has_program(const tinyfl_agent *agent);
+static inline int tinyfl_has_classes(const tinyfl_agent *agent) { return agent->classes.means.places > 0; }
+static inline int tinyfl_has_online(const tinyfl_agent *agent) { return agent->online.core.state != NULL; }
+
+/* Claim the upper `bytes` of the arena for one set, which drops the other; NULL if the learner has them. */
+uint8_t *tinyfl_claim_classes(tinyfl_agent *agent, size_t bytes);
+uint8_t *tinyfl_claim_online(tinyfl_agent *agent, size_t bytes);
+
+/* Returns to the empty state, without plan and weights. */
+void tinyfl_drop_plan(tinyfl_agent *agent);
+/* To be called before the learner extends its part of the arena. */
+void tinyfl_drop_prediction(tinyfl_agent *agent);
+void tinyfl_drop_classes(tinyfl_agent *agent);
+void tinyfl_drop_online(tinyfl_agent *agent);
+/* Drops the sets of this stage: when what gives their embedding goes. */
+void tinyfl_drop_sets_of(tinyfl_agent *agent, tinyfl_stage stage);
+
+/* model.c */
+tinyfl_command tinyfl_plan_write, tinyfl_weights_write, tinyfl_weights_read;
+
+/* Reads a complete plan of `count` bytes at the start of the arena. 0 or a refusal. */
+int tinyfl_take_plan(tinyfl_agent *agent, size_t count);
+/* Initialises the learner over the weights in the arena. 0 or a refusal. */
+int tinyfl_take_weights(tinyfl_agent *agent);
 /* Whether there is something for weights read, and its bytes: all weights, or a round's update. */
 int tinyfl_has_update(const tinyfl_agent *agent);
 size_t tinyfl_update_bytes(const tinyfl_agent *agent);
 
 /* round.c */
 tinyfl_command tinyfl_train, tinyfl_samples, tinyfl_abort;
-
-/* The source of this name, or NULL. */
-const tinyfl_source *tinyfl_source_called(tinyfl_string name);
 
 /* Learns from one sample of the board's own source. */
 void tinyfl_round_step(tinyfl_agent *agent);
@@ -100,53 +123,47 @@ uint32_t tinyfl_largest(const float *values, uint32_t count);
 /* sense.c */
 tinyfl_command tinyfl_sense_write, tinyfl_sense_read;
 
+/* The source of this name, or NULL. */
+const tinyfl_source *tinyfl_source_called(tinyfl_string name);
+
 /* inference.c */
 tinyfl_command tinyfl_program_write, tinyfl_predict, tinyfl_prediction;
 
 void tinyfl_load_program(tinyfl_agent *agent);
-int tinyfl_has_program(const tinyfl_agent *agent);
 /* The same as tinyfl_take_x, of the program's input and its output, dequantised. */
 int tinyfl_take_input(tinyfl_agent *agent, const tinyfl_map *request, float *outputs, uint64_t *off);
-/* To be called before the learner extends its part of the arena. */
-void tinyfl_drop_prediction(tinyfl_agent *agent);
 
 /* classes.c */
 tinyfl_command tinyfl_classes_write, tinyfl_classes_read, tinyfl_enrol, tinyfl_classify, tinyfl_forget, tinyfl_classes_commit;
 
-/* Drops the set if it is of this stage: when what gave its embedding goes. */
-void tinyfl_drop_classes(tinyfl_agent *agent, tinyfl_stage stage);
 /* Opens the store, and loads its set if it is of the embedding that is here. */
 void tinyfl_load_classes(tinyfl_agent *agent);
 
-/* Drops the set, whatever it is of. */
-void tinyfl_drop_class_set(tinyfl_agent *agent);
+/* online_set.c */
+tinyfl_command tinyfl_online_write;
 
-/* tinyol.c */
-tinyfl_command tinyfl_online_write, tinyfl_online_read, tinyfl_online_take, tinyfl_online_answer, tinyfl_online_forget;
-
-/* Drops the set; or only if it is of this stage. */
-void tinyfl_drop_online(tinyfl_agent *agent);
-void tinyfl_drop_online_of(tinyfl_agent *agent, tinyfl_stage stage);
 /* Where the set's record is, of TINYFL_ONLINE_RECORD bytes. */
 uint8_t *tinyfl_online_record(const tinyfl_agent *agent);
 /* Bytes of the names of the set's outputs. */
 uint32_t tinyfl_online_names(const tinyfl_agent *agent);
-/* Claims at least the upper `bytes` of the arena; NULL if the learner has them. */
-uint8_t *tinyfl_online_claim(tinyfl_agent *agent, size_t bytes);
 /* Lays out a set that has learnt nothing, below its complete record. 0 or a refusal. */
 int tinyfl_online_lay_out(tinyfl_agent *agent, size_t count);
 /* 0 if the network is still that of the set, or a refusal. */
 int tinyfl_online_ready(const tinyfl_agent *agent);
+/* Names an output. */
+void tinyfl_online_name(tinyfl_agent *agent, uint32_t number, tinyfl_string name);
+/* The refusal for a code of core/online.h; 0 for TINYFL_OK. */
+int tinyfl_online_refusal(int code);
+
+/* tinyol.c */
+tinyfl_command tinyfl_online_read, tinyfl_online_take, tinyfl_online_answer, tinyfl_online_forget;
+
 /* The sample in x, through its stage and the head: TINYFL_OK or a code. */
 int tinyfl_online_go(tinyfl_agent *agent);
 /* Commits if it is time to. */
 void tinyfl_online_mark(tinyfl_agent *agent);
 /* The sample whose label the set asks for; 0: none. */
 uint32_t tinyfl_online_wants(const tinyfl_agent *agent);
-/* Names an output. */
-void tinyfl_online_name(tinyfl_agent *agent, uint32_t number, tinyfl_string name);
-/* The refusal for a code of core/online.h; 0 for TINYFL_OK. */
-int tinyfl_online_refusal(int code);
 
 /* learnt.c */
 tinyfl_command tinyfl_learnt_read, tinyfl_learnt_write, tinyfl_online_keep, tinyfl_online_back;
@@ -172,6 +189,8 @@ tinyfl_command tinyfl_online_listen;
 /* Learns from the source of this name, none: from no source, and from its labels too; `samples` of them, 0: without an end. 0 or
  * a refusal. */
 int tinyfl_online_use(tinyfl_agent *agent, tinyfl_string name, int labels, uint32_t samples);
+/* Goes on with the source that the store names for the set loaded from there. */
+void tinyfl_online_resume(tinyfl_agent *agent);
 /* Takes a sample of that source, if there is one. Whether the next turn must follow without sleep. */
 int tinyfl_online_step(tinyfl_agent *agent);
 

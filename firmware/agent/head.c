@@ -36,7 +36,7 @@ int tinyfl_head_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writ
     uint64_t off;
     if (!tinyfl_get_uint(request, "off", UINT32_MAX, &off))
         return TINYFL_REFUSED_INVALID;
-    if (!o->core.state || (off > 0 && o->staging != TINYFL_SHOWS_HEAD))
+    if (!tinyfl_has_online(agent) || (off > 0 && o->staging != TINYFL_SHOWS_HEAD))
         return TINYFL_REFUSED_STATE;
     if (off == 0) {
         const size_t names = name_bytes(agent) * o->core.state->outputs;
@@ -79,7 +79,7 @@ int tinyfl_head_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
 {
     tinyfl_online_board *o = &agent->online;
     tinyfl_block b;
-    if (!o->core.state)
+    if (!tinyfl_has_online(agent))
         return TINYFL_REFUSED_STATE;
     if (!tinyfl_block_read(request, each_bytes(agent) * o->core.set.places, &b))
         return TINYFL_REFUSED_INVALID;

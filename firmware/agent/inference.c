@@ -18,13 +18,6 @@ static uint32_t room(const tinyfl_agent *agent)
     return slot_of(agent)->count > HEADER ? slot_of(agent)->count - HEADER : 0;
 }
 
-int tinyfl_has_program(const tinyfl_agent *agent)
-{
-    return agent->program_upload.count > 0 && agent->program_upload.done == agent->program_upload.count;
-}
-
-void tinyfl_drop_prediction(tinyfl_agent *agent) { agent->predicted = 0; }
-
 static void drop_program(tinyfl_agent *agent)
 {
     agent->program_upload = (tinyfl_upload){0};
@@ -61,8 +54,7 @@ static int start_program(tinyfl_agent *agent, const tinyfl_block *block)
     if (block->count > room(agent))
         return TINYFL_REFUSED_MEMORY;
     drop_program(agent);
-    tinyfl_drop_classes(agent, TINYFL_OF_PROGRAM);
-    tinyfl_drop_online_of(agent, TINYFL_OF_PROGRAM);
+    tinyfl_drop_sets_of(agent, TINYFL_OF_PROGRAM);
     if (agent->port->erase(TINYFL_PROGRAM_SLOT) != 0)
         return TINYFL_REFUSED_FLASH;
     tinyfl_upload_start(&agent->program_upload, block);

@@ -3,8 +3,6 @@
 
 #include "commands.h"
 
-static int has_set(const tinyfl_agent *agent) { return agent->online.core.state != NULL; }
-
 int tinyfl_online_commit(tinyfl_agent *agent)
 {
     tinyfl_online_board *o = &agent->online;
@@ -25,7 +23,7 @@ int tinyfl_learnt_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     if (!tinyfl_get_uint(request, "off", UINT32_MAX, &off))
         return TINYFL_REFUSED_INVALID;
     tinyfl_online_board *o = &agent->online;
-    if (!has_set(agent) || (off > 0 && o->staging != TINYFL_SHOWS_LEARNT))
+    if (!tinyfl_has_online(agent) || (off > 0 && o->staging != TINYFL_SHOWS_LEARNT))
         return TINYFL_REFUSED_STATE;
     if (off == 0) {
         tinyfl_online_stage(o, TINYFL_SHOWS_LEARNT);
@@ -46,7 +44,7 @@ int tinyfl_learnt_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
 {
     tinyfl_online_board *o = &agent->online;
     tinyfl_block b;
-    if (!has_set(agent))
+    if (!tinyfl_has_online(agent))
         return TINYFL_REFUSED_STATE;
     if (!tinyfl_block_read(request, tinyfl_online_bytes(&o->core.set), &b))
         return TINYFL_REFUSED_INVALID;
@@ -70,7 +68,7 @@ int tinyfl_learnt_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_w
 int tinyfl_online_keep(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     (void)request;
-    const int refusal = has_set(agent) ? tinyfl_online_commit(agent) : TINYFL_REFUSED_STATE;
+    const int refusal = tinyfl_has_online(agent) ? tinyfl_online_commit(agent) : TINYFL_REFUSED_STATE;
     return refusal ? refusal : tinyfl_put_commits(agent, reply);
 }
 
@@ -97,7 +95,7 @@ static int restore(tinyfl_agent *agent)
 int tinyfl_online_back(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     (void)request;
-    if (!has_set(agent) || !restore(agent))
+    if (!tinyfl_has_online(agent) || !restore(agent))
         return TINYFL_REFUSED_STATE;
     tinyfl_put_map(reply, 1);
     tinyfl_put_text(reply, "samples");
@@ -109,20 +107,11 @@ void tinyfl_load_online(tinyfl_agent *agent)
 {
     uint32_t count;
     const void *record = tinyfl_store_find(&agent->store, "online", &count);
-    if (agent->classes.claimed > 0 || !record || count != TINYFL_ONLINE_RECORD || !tinyfl_online_claim(agent, TINYFL_ONLINE_RECORD))
+    if (agent->classes.claimed > 0 || !record || count != TINYFL_ONLINE_RECORD || !tinyfl_claim_online(agent, TINYFL_ONLINE_RECORD))
         return;
     memcpy(tinyfl_online_record(agent), record, count);
     agent->online.upload = (tinyfl_upload){.count = count, .done = count};
     tinyfl_sha256_of(tinyfl_online_record(agent), count, agent->online.upload.sha);
-    if (tinyfl_online_lay_out(agent, count) != 0 || !restore(agent)) {
+    if (tinyfl_online_lay_out(agent, count) != 0 || !restore(agent))
         tinyfl_drop_online(agent);
-        return;
-    }
-    const uint8_t *sensor = tinyfl_store_find(&agent->store, "sensor", &count);
-    if (sensor && count == sizeof agent->online.sensor) {
-        tinyfl_string name = {sensor + 4, 0};
-        while (name.count < TINYFL_SOURCE_NAME && name.bytes[name.count])
-            name.count++;
-        (void)tinyfl_online_use(agent, name, sensor[0] & 1, 0); /* a firmware without this source waits for a host */
-    }
 }

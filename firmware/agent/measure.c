@@ -1,5 +1,22 @@
 /* The current network's outputs, and its loss on labelled samples, without learning. */
+#include <string.h>
+
 #include "commands.h"
+
+size_t tinyfl_sample_bytes(const tinyfl_agent *agent)
+{
+    return ((size_t)agent->inputs + agent->outputs) * sizeof(float);
+}
+
+size_t tinyfl_fill(tinyfl_agent *agent, tinyfl_string data, size_t whole)
+{
+    const size_t at = (size_t)(agent->fed % whole), missing = whole - at;
+    const size_t taken = data.count < missing ? data.count : missing;
+    if (taken > 0)
+        memcpy((uint8_t *)agent->x + at, data.bytes, taken);
+    agent->fed += taken;
+    return taken;
+}
 
 /* Prepares the stream of floats `feed` for a block at `off`. 1 if the block is the next one, 0 if not, or minus a refusal. */
 static int open_stream(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_feed feed, tinyfl_string *data)

@@ -5,25 +5,6 @@
 
 #define MAX_PLAN_BYTES (8 + sizeof(tinyfl_layer) * TINYFL_MAX_LAYERS)
 
-size_t tinyfl_weights_bytes(const tinyfl_agent *agent) { return tinyfl_plan_weights(&agent->plan) * sizeof(float); }
-
-void tinyfl_drop_plan(tinyfl_agent *agent)
-{
-    agent->state = TINYFL_EMPTY;
-    agent->plan_upload = agent->weights_upload = (tinyfl_upload){0};
-    agent->held = (tinyfl_held){0};
-    agent->kept = (tinyfl_kept){0};
-    agent->feed = TINYFL_NO_STREAM;
-}
-
-int tinyfl_has_weights(const tinyfl_agent *agent)
-{
-    const tinyfl_inner *inner = &agent->round.inner;
-    return agent->state == TINYFL_READY ||
-           (agent->state == TINYFL_LEARNT && inner->returns == TINYFL_CHANGE && !inner->local &&
-            inner->up.kind == TINYFL_CODEC_FP32);
-}
-
 int tinyfl_has_update(const tinyfl_agent *agent)
 {
     return agent->state == TINYFL_READY || agent->state == TINYFL_LEARNT;
@@ -68,14 +49,6 @@ static int place_held(tinyfl_agent *agent, int held)
     return 0;
 }
 
-size_t tinyfl_learner_end(const tinyfl_agent *agent)
-{
-    if (agent->state == TINYFL_EMPTY)
-        return agent->plan_upload.count;
-    const size_t loop = agent->state == TINYFL_LEARNING ? tinyfl_loop_bytes(&agent->plan, &agent->round.inner) : 0;
-    return (size_t)((const uint8_t *)(agent->kept.blocks + 2 * agent->kept.count) - agent->arena) + loop;
-}
-
 int tinyfl_take_plan(tinyfl_agent *agent, size_t count)
 {
     if (tinyfl_plan_read(&agent->plan, agent->arena, count) != TINYFL_OK)
@@ -110,8 +83,7 @@ int tinyfl_plan_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wri
     tinyfl_drop_prediction(agent);
     if (!tinyfl_block_continues(&b, upload)) {
         tinyfl_drop_plan(agent);
-        tinyfl_drop_classes(agent, TINYFL_OF_LEARNER);
-        tinyfl_drop_online_of(agent, TINYFL_OF_LEARNER);
+        tinyfl_drop_sets_of(agent, TINYFL_OF_LEARNER);
         tinyfl_upload_start(upload, &b);
     }
     const int last = tinyfl_take_block(agent->port, upload, &b, agent->arena);

@@ -44,6 +44,14 @@ int tinyfl_online_use(tinyfl_agent *agent, tinyfl_string name, int labels, uint3
     return 0;
 }
 
+void tinyfl_online_resume(tinyfl_agent *agent)
+{
+    uint32_t count;
+    const uint8_t *sensor = tinyfl_store_find(&agent->store, "sensor", &count);
+    if (tinyfl_has_online(agent) && sensor && count == sizeof agent->online.sensor) /* a firmware without it waits for a host */
+        (void)tinyfl_online_use(agent, tinyfl_padded(sensor + 4, TINYFL_SOURCE_NAME), sensor[0] & 1, ENDLESS);
+}
+
 int tinyfl_online_listen(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
     tinyfl_string name;
@@ -51,7 +59,7 @@ int tinyfl_online_listen(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     if (!tinyfl_get_text(request, "source", &name) || !tinyfl_get_uint(request, "samples", UINT32_MAX, &samples) ||
         !tinyfl_get_uint(request, "labels", 1, &labels))
         return TINYFL_REFUSED_INVALID;
-    if (!agent->online.core.state)
+    if (!tinyfl_has_online(agent))
         return TINYFL_REFUSED_STATE;
     const int refusal = tinyfl_online_use(agent, name, (int)labels, (uint32_t)samples);
     if (refusal)

@@ -3,21 +3,6 @@
 
 #include "commands.h"
 
-size_t tinyfl_sample_bytes(const tinyfl_agent *agent)
-{
-    return ((size_t)agent->inputs + agent->outputs) * sizeof(float);
-}
-
-size_t tinyfl_fill(tinyfl_agent *agent, tinyfl_string data, size_t whole)
-{
-    const size_t at = (size_t)(agent->fed % whole), missing = whole - at;
-    const size_t taken = data.count < missing ? data.count : missing;
-    if (taken > 0)
-        memcpy((uint8_t *)agent->x + at, data.bytes, taken);
-    agent->fed += taken;
-    return taken;
-}
-
 static void fail(tinyfl_agent *agent, int code)
 {
     agent->state = TINYFL_FAILED;
@@ -110,18 +95,6 @@ void tinyfl_round_step(tinyfl_agent *agent)
         take_sample(agent);
     else
         fail(agent, code == TINYFL_UNLABELLED ? TINYFL_EUNLABELLED : code);
-}
-
-const tinyfl_source *tinyfl_source_called(tinyfl_string name)
-{
-    for (const tinyfl_source *source = tinyfl_sources; source->name; source++) {
-        size_t same = 0;
-        while (same < name.count && source->name[same] && (uint8_t)source->name[same] == name.bytes[same])
-            same++;
-        if (same == name.count && !source->name[same])
-            return source;
-    }
-    return NULL;
 }
 
 static int get_u32(const tinyfl_map *request, const char *key, uint32_t *value)

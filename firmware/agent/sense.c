@@ -5,6 +5,18 @@
 
 enum { MEASURE_NOTHING = 0, MEASURE = 1 };
 
+const tinyfl_source *tinyfl_source_called(tinyfl_string name)
+{
+    for (const tinyfl_source *source = tinyfl_sources; source->name; source++) {
+        size_t same = 0;
+        while (same < name.count && source->name[same] && (uint8_t)source->name[same] == name.bytes[same])
+            same++;
+        if (same == name.count && !source->name[same])
+            return source;
+    }
+    return NULL;
+}
+
 /* A place for the sample: that of the learner or, without a plan, the start of the arena. 0 or a refusal. */
 static int place_sample(tinyfl_agent *agent, const tinyfl_source *source)
 {

@@ -1,156 +1,14 @@
-/* Online learning while the board runs (core/online.h): a head over the output of the learner's network or of the int8 program,
- * dequantised, or over the inputs themselves. The set lies at the upper end of the arena, in the place of class means; a commit
- * keeps it in the store (SPEC.md, online). */
+/* Online learning while the board runs: samples and labels that a host sends, and what the set says of itself (SPEC.md,
+ * online). */
 #include <string.h>
 
 #include "commands.h"
 
-enum { STAGE = 0, OUTPUTS = 4, EVERY = 8, SHA = 12, SET = 44, RECORD = TINYFL_ONLINE_RECORD }; /* of the set's record */
-enum { OF_INPUTS = 2 };                                                      /* a stage, besides tinyfl_stage */
-enum { NAME = TINYFL_NAME_BYTES, ROUND = 8 };
-
-static size_t rounded(size_t bytes) { return (bytes + ROUND - 1) / ROUND * ROUND; }
-
-static int has_set(const tinyfl_agent *agent) { return agent->online.core.state != NULL; }
-
-uint8_t *tinyfl_online_record(const tinyfl_agent *agent)
-{
-    return agent->arena + agent->arena_bytes / ROUND * ROUND - rounded(RECORD);
-}
-
-void tinyfl_drop_online(tinyfl_agent *agent)
-{
-    agent->online = (tinyfl_online_board){0};
-    tinyfl_drop_prediction(agent);
-}
-
-void tinyfl_drop_online_of(tinyfl_agent *agent, tinyfl_stage stage)
-{
-    if (agent->online.claimed > 0 && (!has_set(agent) || agent->online.stage == stage))
-        tinyfl_drop_online(agent);
-}
-
-uint8_t *tinyfl_online_claim(tinyfl_agent *agent, size_t bytes)
-{
-    const size_t whole = agent->arena_bytes / ROUND * ROUND;
-    if (bytes > whole || whole - bytes < tinyfl_learner_end(agent))
-        return NULL;
-    tinyfl_drop_class_set(agent);
-    agent->online.claimed = agent->arena_bytes - (whole - bytes);
-    tinyfl_drop_prediction(agent);
-    return agent->arena + (whole - bytes);
-}
-
-static int is_named(const tinyfl_online_set *set)
-{
-    return set->head == TINYFL_HEAD_CLASSES || set->head == TINYFL_HEAD_LABELS;
-}
-
-uint32_t tinyfl_online_names(const tinyfl_agent *agent)
-{
-    const tinyfl_online_set *set = &agent->online.core.set;
-    return is_named(set) ? NAME * set->places : 0;
-}
-
-/* Whether the stage gives what the set is over: 0, or a refusal. */
-static int check_stage(const tinyfl_agent *agent, uint32_t stage, const tinyfl_online_set *set, const uint8_t *sha)
-{
-    const tinyfl_tensor *in = &agent->program.input, *out = &agent->program.output;
-    if (set->embedded != (stage != OF_INPUTS))
-        return TINYFL_REFUSED_INVALID;
-    if (stage == OF_INPUTS)
-        return 0;
-    if (stage == TINYFL_OF_LEARNER) {
-        if (!tinyfl_has_weights(agent))
-            return TINYFL_REFUSED_STATE;
-        if (memcmp(sha, agent->hash, TINYFL_SHA256_BYTES) != 0)
-            return TINYFL_REFUSED_BASE;
-        return set->inputs == agent->inputs && set->size == agent->outputs ? 0 : TINYFL_REFUSED_INVALID;
-    }
-    if (!tinyfl_has_program(agent))
-        return TINYFL_REFUSED_STATE;
-    if (memcmp(sha, agent->program_upload.sha, TINYFL_SHA256_BYTES) != 0)
-        return TINYFL_REFUSED_BASE;
-    const int plain = set->standardised != TINYFL_INPUTS_STANDARDISED && set->head != TINYFL_HEAD_RECONSTRUCT;
-    return plain && set->inputs == in->bytes / (in->dtype == TINYFL_INT8 ? 1 : 4) &&
-                   set->size == out->bytes / (out->dtype == TINYFL_INT8 ? 1 : 4)
-               ? 0
-               : TINYFL_REFUSED_INVALID;
-}
-
-int tinyfl_online_ready(const tinyfl_agent *agent)
-{
-    return check_stage(agent, agent->online.stage, &agent->online.core.set, agent->online.sha);
-}
-
-int tinyfl_online_lay_out(tinyfl_agent *agent, size_t count)
-{
-    tinyfl_online_board *o = &agent->online;
-    const uint8_t *record = tinyfl_online_record(agent);
-    tinyfl_online_set set;
-    if (count != RECORD)
-        return TINYFL_REFUSED_INVALID;
-    memcpy(&set, record + SET, sizeof set);
-    const uint32_t stage = tinyfl_word_at(record + STAGE), outputs = tinyfl_word_at(record + OUTPUTS);
-    const size_t bytes = tinyfl_online_bytes(&set);
-    if (stage > OF_INPUTS || bytes == 0 || (is_named(&set) && set.places > TINYFL_MAX_CLASSES))
-        return TINYFL_REFUSED_INVALID;
-    const int refusal = check_stage(agent, stage, &set, record + SHA);
-    if (refusal)
-        return refusal;
-    const size_t names = is_named(&set) ? (size_t)NAME * set.places : 0;
-    const size_t x = rounded(set.inputs * sizeof(float)), embedding = rounded(set.size * sizeof(float));
-    const size_t y = rounded(set.places * sizeof(float));
-    uint8_t *memory = tinyfl_online_claim(agent, 2 * rounded(bytes) + x + embedding + y + rounded(names) + rounded(RECORD));
-    if (!memory)
-        return TINYFL_REFUSED_MEMORY;
-    o->staged = memory + rounded(bytes);
-    o->x = (void *)(o->staged + rounded(bytes));
-    o->embedding = o->x + x / sizeof(float);
-    o->y = o->embedding + embedding / sizeof(float);
-    o->names = (uint8_t *)(o->y + y / sizeof(float));
-    o->stage = stage;
-    o->every = tinyfl_word_at(record + EVERY);
-    memcpy(o->sha, record + SHA, sizeof o->sha);
-    memset(o->y, 0, y + names);
-    return tinyfl_online_init(&o->core, &set, outputs, memory) == TINYFL_OK ? 0 : TINYFL_REFUSED_INVALID;
-}
-
-int tinyfl_online_write(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
-{
-    tinyfl_block b;
-    if (!tinyfl_block_read(request, RECORD, &b))
-        return TINYFL_REFUSED_INVALID;
-    if (!tinyfl_block_continues(&b, &agent->online.upload)) {
-        tinyfl_drop_online(agent);
-        if (!tinyfl_online_claim(agent, rounded(RECORD)))
-            return TINYFL_REFUSED_MEMORY;
-        tinyfl_upload_start(&agent->online.upload, &b);
-    }
-    const int last = tinyfl_take_block(agent->port, &agent->online.upload, &b, tinyfl_online_record(agent));
-    const int refusal = last < 0 ? -last : last ? tinyfl_online_lay_out(agent, agent->online.upload.count) : 0;
-    if (refusal) {
-        if (last)
-            tinyfl_drop_online(agent);
-        return refusal;
-    }
-    return tinyfl_put_offset(reply, agent->online.upload.done);
-}
-
-void tinyfl_online_name(tinyfl_agent *agent, uint32_t number, tinyfl_string name)
-{
-    uint8_t *place = agent->online.names + (size_t)number * NAME;
-    memset(place, 0, NAME);
-    if (name.count > 0)
-        memcpy(place, name.bytes, name.count);
-}
+enum { NAME = TINYFL_NAME_BYTES };
 
 static tinyfl_string name_of(const tinyfl_agent *agent, uint32_t number)
 {
-    tinyfl_string name = {agent->online.names + (size_t)number * NAME, 0};
-    while (name.count < NAME && name.bytes[name.count])
-        name.count++;
-    return name;
+    return tinyfl_padded(agent->online.names + (size_t)number * NAME, NAME);
 }
 
 static void put_number(tinyfl_writer *reply, const char *key, uint32_t value)
@@ -167,7 +25,7 @@ static void put_real(tinyfl_writer *reply, const char *key, float value)
 
 uint32_t tinyfl_online_wants(const tinyfl_agent *agent)
 {
-    return has_set(agent) ? tinyfl_online_wanted(&agent->online.core) : 0;
+    return tinyfl_has_online(agent) ? tinyfl_online_wanted(&agent->online.core) : 0;
 }
 
 /* What the monitor says, and the counts and names of outputs from `first` on, as many as fit. */
@@ -175,18 +33,18 @@ int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
 {
     enum { AROUND = 364, EACH = 5 + NAME + 1 }; /* maximum bytes of the reply besides the outputs, and of each */
     const tinyfl_online *core = &agent->online.core;
-    const tinyfl_online_state none = {0}, *s = has_set(agent) ? core->state : &none;
+    const tinyfl_online_state none = {0}, *s = tinyfl_has_online(agent) ? core->state : &none;
     const uint32_t most = (uint32_t)((reply->room - AROUND) / EACH);
     uint64_t first;
     if (!tinyfl_get_uint(request, "first", UINT32_MAX, &first))
         return TINYFL_REFUSED_INVALID;
-    const uint32_t listed = has_set(agent) && is_named(&core->set) ? s->outputs : 0;
+    const uint32_t listed = tinyfl_has_online(agent) && tinyfl_online_names(agent) > 0 ? s->outputs : 0;
     const uint32_t from = first < listed ? (uint32_t)first : listed, found = listed - from < most ? listed - from : most;
     tinyfl_put_map(reply, 16);
     tinyfl_put_text(reply, "set");
-    tinyfl_put_bytes(reply, agent->online.upload.sha, has_set(agent) ? TINYFL_SHA256_BYTES : 0);
+    tinyfl_put_bytes(reply, agent->online.upload.sha, tinyfl_has_online(agent) ? TINYFL_SHA256_BYTES : 0);
     tinyfl_put_text(reply, "record");
-    tinyfl_put_bytes(reply, tinyfl_online_record(agent), has_set(agent) ? RECORD : 0);
+    tinyfl_put_bytes(reply, tinyfl_online_record(agent), tinyfl_has_online(agent) ? TINYFL_ONLINE_RECORD : 0);
     put_number(reply, "samples", s->samples);
     put_number(reply, "labels", s->measured);
     put_real(reply, "confidence", s->confidence);
@@ -199,7 +57,7 @@ int tinyfl_online_read(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     tinyfl_put_text(reply, "code");
     tinyfl_put_int(reply, agent->online.sensed);
     put_number(reply, "outputs", s->outputs);
-    put_number(reply, "places", has_set(agent) ? core->set.places : 0);
+    put_number(reply, "places", tinyfl_has_online(agent) ? core->set.places : 0);
     put_number(reply, "next", from + found < listed ? from + found : s->outputs);
     tinyfl_put_text(reply, "counts");
     tinyfl_put_array(reply, found);
@@ -244,7 +102,7 @@ int tinyfl_online_go(tinyfl_agent *agent)
     if (code == TINYFL_OK && late)
         code = tinyfl_online_enter(&o->core, o->embedding);
     if (code == TINYFL_OK)
-        code = tinyfl_online_sample(&o->core, o->stage == OF_INPUTS ? o->x : o->embedding, o->x, &o->result);
+        code = tinyfl_online_sample(&o->core, o->stage == TINYFL_OF_INPUTS ? o->x : o->embedding, o->x, &o->result);
     if (code == TINYFL_OK)
         tinyfl_online_moved(o);
     return code;
@@ -262,7 +120,7 @@ int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     uint64_t number, off = 0;
     if (!tinyfl_get_uint(request, "number", UINT32_MAX, &number))
         return TINYFL_REFUSED_INVALID;
-    if (!has_set(agent))
+    if (!tinyfl_has_online(agent))
         return TINYFL_REFUSED_STATE;
     const uint32_t last = o->core.state->samples;
     const int again = last > 0 && number == last - 1 && o->result.number == last; /* a repeat of the last sample */
@@ -302,16 +160,6 @@ int tinyfl_online_take(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_wr
     return 0;
 }
 
-int tinyfl_online_refusal(int code)
-{
-    return code == TINYFL_EFULL      ? TINYFL_REFUSED_MEMORY
-           : code == TINYFL_EONLY    ? TINYFL_REFUSED_STATE
-           : code == TINYFL_EGONE    ? TINYFL_REFUSED_BASE
-           : code == TINYFL_ENUMERIC ? TINYFL_REFUSED_NUMERIC
-           : code == TINYFL_OK       ? 0
-                                     : TINYFL_REFUSED_INVALID;
-}
-
 /* A class by number, or numbers in `data`. */
 int tinyfl_online_answer(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)
 {
@@ -322,7 +170,7 @@ int tinyfl_online_answer(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     if (!tinyfl_get_uint(request, "sample", UINT32_MAX, &sample) || name.count > NAME ||
         (!is_class && !tinyfl_get_bytes(request, "data", &data)))
         return TINYFL_REFUSED_INVALID;
-    if (!has_set(agent))
+    if (!tinyfl_has_online(agent))
         return TINYFL_REFUSED_STATE;
     const int same = is_class ? o->answer == number
                               : o->answer == TINYFL_NO_CLASS && data.count == o->core.state->outputs * sizeof(float) &&
@@ -363,7 +211,7 @@ int tinyfl_online_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
     } else {
         if (!tinyfl_get_uint(request, "outputs", UINT32_MAX, &before))
             return TINYFL_REFUSED_INVALID;
-        if (!has_set(agent))
+        if (!tinyfl_has_online(agent))
             return TINYFL_REFUSED_STATE;
         const uint32_t now = o->core.state->outputs;
         const int again = o->removed == number + 1 && before == (uint64_t)now + 1;
@@ -381,6 +229,6 @@ int tinyfl_online_forget(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_
         }
     }
     tinyfl_put_map(reply, 1);
-    put_number(reply, "outputs", has_set(agent) ? o->core.state->outputs : 0);
+    put_number(reply, "outputs", tinyfl_has_online(agent) ? o->core.state->outputs : 0);
     return 0;
 }
