@@ -38,6 +38,9 @@ from tinyfl.simulators.unicorn.peripherals import (
 SLICE = 2_000_000
 """Instructions per slice, about a hundredth of a second."""
 
+BOOT = 200_000_000
+"""Instructions after which a board is up that does not sleep, since it learns from its own source by itself."""
+
 MAX_INSTRUCTIONS = 20_000_000_000
 """Maximum instructions in one exchange: minutes of a board's time. A board that needs more is in an endless loop."""
 
@@ -142,11 +145,14 @@ class Machine:
         limit = self.instructions + self.budget
         output, asleep = self._advance(data)
         while not asleep:
-            if self.instructions >= limit:
-                raise self._faulted(f"did not sleep within {self.budget:,} instructions")
+            self._demand_below(limit)
             more, asleep = self._advance(b"")
             output += more
         return output
+
+    def _demand_below(self, limit: int) -> None:
+        if self.instructions >= limit:
+            raise self._faulted(f"did not sleep within {self.budget:,} instructions")
 
     def _advance(self, data: bytes) -> tuple[bytes, bool]:
         if self._fault:
@@ -242,7 +248,9 @@ class Machine:
     def _boot(self) -> None:
         self._clear_line()
         self._restart()
-        self._exchange(b"")
+        limit, up = self.instructions + self.budget, self.instructions + BOOT
+        while not self._advance(b"")[1] and self.instructions < up:
+            self._demand_below(limit)
 
     def _clear_line(self) -> None:
         """Drops pending bytes in both directions."""

@@ -32,6 +32,7 @@ DIGITS = {"task": "digits", "network": "mlp-4", "devices": 20, "cohort": 3, "tas
 OWN = {"task": "npz", "network": "mlp-4", "cohort": 2, "tasks": 4, "shots": [3], "seed": 3, "rounds": 40}
 CLASSES, VALUES = {**OWN, "data": "classes.npz"}, {**OWN, "data": "values.npz"}
 FLEET = [{"native": 15}, {"native": 5}]
+SENSORS = [{"native": 4, "readings": str(FOLDER / "readings.npz")}]
 STUDY = 'gradients = 1280\n[run]\ntask = "sine"\nnetwork = "mlp-4"\ntasks = 4\nshots = [5]\n[grid]\nseed = [0, 1]\n'
 
 STEPS: dict[str, dict[str, dict[str, Any]]] = {
@@ -76,10 +77,16 @@ STEPS: dict[str, dict[str, dict[str, Any]]] = {
         "kept": {**DIGITS, "algorithm": "tinymetafed", "local_start": "kept"},
     },
     "c3a8a87": {"sine": SINE},
+    "be7d19e": {
+        "noisy": {**DIGITS, "nodes": "devices", "update_clip": 1.0, "noise": 0.5},
+        "sensor": {**OWN, "task": "sensor", "sensor": "imu", "data": "readings.npz", "source": "imu.c", "fleet": SENSORS},
+    },
 }  # fmt: skip
 """Of each commit the runs by name."""
 
-STUDIES, FLASHES = ("274e266", "c3a8a87"), ("58d1526", "0fcfd20", "13ec743", "c3a8a87")
+STUDIES, FLASHES = ("274e266", "c3a8a87"), ("58d1526", "0fcfd20", "13ec743", "c3a8a87", "be7d19e")
+ONLINE = ("be7d19e",)
+"""The flashes with what the board learnt online, in the place of classes."""
 BOARD = "microbit-v2"
 DESCRIBE = "020801020103410204a0affd00"
 """The request, as in firmware/vectors.toml."""
@@ -98,7 +105,12 @@ def data(step: str) -> None:
         "many.npz": {"x": np.round(x + 9 * many[:, None], 1), "y": many},
     }
     for name in {options["data"] for options in STEPS[step].values() if "data" in options}:
-        if name in arrays:
+        if name == "readings.npz":
+            sys.path.insert(0, str(HERE.parents[1] / "tests" / "sensors"))
+            imu = importlib.import_module("imu")
+            imu.write_readings(FOLDER / name)
+            imu.write_source(FOLDER / "imu.c")
+        elif name in arrays:
             np.savez(FOLDER / name, device=device, **arrays[name])
         else:
             names = np.where(y == 7, "up", "down")
@@ -124,7 +136,7 @@ def runs(step: str) -> None:
     directory.save_checkpoint = saved
     first("tinyfl.simulators.native").MAX_STRETCH = 5  # rounds from checkpoint to checkpoint, where it counts
     for name, options in STEPS[step].items():
-        given = {**options, "data": FOLDER / options["data"]} if "data" in options else options
+        given = {key: FOLDER / value if key in ("data", "source") else value for key, value in options.items()}
         done = tinyfl.simulate(out=FOLDER / "runs" / name, threads=1, **given)
         if name == "continued":
             shutil.rmtree(FOLDER / "runs" / f"{name}-stopped", ignore_errors=True)
@@ -173,12 +185,18 @@ def flash(step: str) -> None:
         await link.put_weights(theta)
         await link.commit(sha256(floats(theta)).digest())
         await link.put_program(program())
-        if "classes" in vars(link.description):
+
+    async def learn() -> None:
+        link = await LinkedBoard.connect(MachineWire(machine).open)
+        if step in ONLINE:
+            await online(link, sha256(floats(theta)).digest())
+        elif "classes" in vars(link.description):
             await classes(link, sha256(floats(theta)).digest())
 
     asyncio.run(work())
     machine.power_cycle()
     described = machine.exchange(bytes.fromhex(DESCRIBE))
+    asyncio.run(learn())
     memory = board.memory
     held = bytearray(machine.snapshot().flash if hasattr(machine, "snapshot") else machine._flash.raw)
     start, end = (at - memory.flash.origin for at in (memory.application, memory.identity))
@@ -197,6 +215,22 @@ async def classes(link: Any, sha: bytes) -> None:
     await told.enrol(1, np.float32([4, 3, 2, 1]), "a dog")
     await told.enrol(1, np.float32([4, 2, 2, 1]), "a dog")
     await told.commit()
+
+
+async def online(link: Any, sha: bytes) -> None:
+    from tinyfl.link.online import OnlineBoard, OnlineRecord
+    from tinyfl.online import Head, OnlineSet
+
+    board = OnlineBoard(link)
+    await board.start(OnlineRecord("learner", sha, OnlineSet(Head.classes, 4, 3, 4).record, 1))
+    for label, name in enumerate(("idle", "moving")):
+        said = await board.sample(np.float32([1, 2, 3, 4 - 2 * label]))
+        await board.label(said.number, label, name)
+    await board.listen("sine")
+    await board.commit()
+    await board.listen("")
+    await board.roll_back()
+    (FOLDER / "learnt.hex").write_text(f"{(await board.learnt()).hex()}\n")
 
 
 def study() -> None:

@@ -21,6 +21,7 @@ from tinyfl.errors import Refused
 from tinyfl.link.board import LinkedBoard, floats
 from tinyfl.link.classes import Classes, ClassSet, Enrolled
 from tinyfl.link.messages import PROTOCOL
+from tinyfl.link.online import OnlineBoard, Watched
 from tinyfl.link.wire import MachineWire
 from tinyfl.networks import Activation, Loss, network
 
@@ -28,7 +29,9 @@ BOARD = "microbit-v2"
 BEHIND = 0x1FFF0
 """Where its firmware's space ends and its identity record begins."""
 FLASHED = [step for step in STEPS if f"flash/{BOARD}.bin" in names(step)]
-PROTOCOLS = {"58d1526": 2, "0fcfd20": 3, "13ec743": 4, "c3a8a87": 4}
+PROTOCOLS = {"58d1526": 2, "0fcfd20": 3, "13ec743": 4, "c3a8a87": 4, "be7d19e": 4}
+LEARNT = [step for step in FLASHED if "learnt.hex" in names(step)]
+"""What these boards learnt online is in the place of classes."""
 NET = network("mlp-5", (4,), 3, Loss.softmax_cross_entropy, Activation.relu)
 THETA = NET.initial_weights(7)
 TABLE, X = bytes(range(255, -1, -1)), bytes([1, 2, 3, 4])
@@ -91,7 +94,8 @@ def flashed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], Any]:
 def test_a_board_that_is_flashed_again_keeps_what_an_older_firmware_wrote(
     step: str, tmp_path: Path, flashed: Callable[[bytes], Any]
 ) -> None:
-    machine = flashed((unpacked(step, tmp_path) / "flash" / f"{BOARD}.bin").read_bytes()[BEHIND:])
+    machine = flashed(held(step, tmp_path))
+    stores = PROTOCOLS[step] > 3
 
     async def work(board: LinkedBoard) -> list[Enrolled]:
         now = board.description
@@ -101,12 +105,36 @@ def test_a_board_that_is_flashed_again_keeps_what_an_older_firmware_wrote(
         assert await board.predict(X) == outputs(PROGRAM, X)
         assert np.isfinite(await board.infer(np.float32([1, 2, 3, 4]))).all()
         classes = Classes(board)
-        return await classes.held() if now.classes and PROTOCOLS[step] > 3 else []
+        return await classes.held() if now.classes and stores else []
 
-    assert talk(machine, work) == ([Enrolled(0, 1, "a cat"), Enrolled(1, 2, "a dog")] if PROTOCOLS[step] > 3 else [])
-    assert talk(machine, enrolled) == (2 if PROTOCOLS[step] > 3 else 1)
+    there = [Enrolled(0, 1, "a cat"), Enrolled(1, 2, "a dog")] if stores and step not in LEARNT else []
+    assert talk(machine, work) == there
+    assert talk(machine, enrolled) == (2 if stores else 1)
     machine.power_cycle()
     assert talk(machine, lambda board: Classes(board).held()) == [Enrolled(0, 1, "a bird")]
+
+
+@pytest.mark.parametrize("step", LEARNT)
+def test_a_board_that_is_flashed_again_goes_on_with_what_it_learnt_online(
+    step: str, tmp_path: Path, flashed: Callable[[bytes], Any]
+) -> None:
+    machine = flashed(held(step, tmp_path))
+
+    async def work(board: LinkedBoard) -> tuple[Watched, bytes]:
+        online = OnlineBoard(board)
+        watched = await online.watched()
+        await online.listen("")
+        await online.roll_back()
+        return watched, await online.learnt()
+
+    watched, learnt = talk(machine, work)
+    assert (watched.names, watched.counts, watched.source) == (("idle", "moving"), (1, 1), "sine")
+    assert learnt.hex() == (tmp_path / "learnt.hex").read_text().strip()
+
+
+def held(step: str, folder: Path) -> bytes:
+    """The flash of the step's board from its identity record on."""
+    return (unpacked(step, folder) / "flash" / f"{BOARD}.bin").read_bytes()[BEHIND:]
 
 
 async def enrolled(board: LinkedBoard) -> int:

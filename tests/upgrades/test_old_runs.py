@@ -21,13 +21,23 @@ from tinyfl.runs.directory import CONFIG, RunDirectory
 ALL = [(step, run) for step in STEPS for run in runs(step)]
 UNSCALED = [("58d1526", "classes"), ("58d1526", "values")]
 """Own data were scaled otherwise."""
+NOISY = [("be7d19e", "noisy")]
+"""Their noise is of no seed, so that nobody can take it off again."""
 
 
-@pytest.mark.parametrize(("step", "run"), [each for each in ALL if each not in UNSCALED])
+@pytest.mark.parametrize(("step", "run"), [each for each in ALL if each not in UNSCALED + NOISY])
 def test_an_interrupted_run_of_an_older_version_goes_on_to_the_theta_of_then(step: str, run: str, tmp_path: Path) -> None:
     made = unpacked(step, tmp_path) / "runs"
-    now = tinyfl.simulate(resume=made / f"{run}{STOPPED}", page=False)
+    source = {"source": tmp_path / "imu.c"} if run == "sensor" else {}
+    now = tinyfl.simulate(resume=made / f"{run}{STOPPED}", page=False, **source)
     assert now.result["theta_sha256"] == result(made / run)["theta_sha256"]
+
+
+@pytest.mark.parametrize(("step", "run"), NOISY)
+def test_an_interrupted_noisy_run_goes_on_to_the_epsilon_of_then(step: str, run: str, tmp_path: Path) -> None:
+    made = unpacked(step, tmp_path) / "runs"
+    now = tinyfl.simulate(resume=made / f"{run}{STOPPED}", page=False)
+    assert now.result["privacy"] == result(made / run)["privacy"]
 
 
 @pytest.mark.parametrize(("step", "run"), UNSCALED)
