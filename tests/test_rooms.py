@@ -90,7 +90,8 @@ def test_no_circle_of_the_agents_files() -> None:
     code = {path.stem: path.read_text() for path in (FIRMWARE / "agent").glob("*.c")}
     function = re.compile(r"^\w[^;{}=]*?\b(tinyfl_\w+)\([^;{}]*\)\s*\{", re.MULTILINE)
     home = {name: stem for stem, text in code.items() for name in function.findall(text)}
-    graph = {stem: {home[name] for name in re.findall(r"tinyfl_\w+", text) if name in home} - {stem} for stem, text in code.items()}
+    called = {stem: set(re.findall(r"tinyfl_\w+", text)) & set(home) for stem, text in code.items()}
+    graph = {stem: {home[name] for name in names} - {stem} for stem, names in called.items()}
     assert "arena" in graph["round"]
     TopologicalSorter(graph).prepare()
 
