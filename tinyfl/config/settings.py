@@ -292,13 +292,13 @@ class Settings:
         "How theta goes down: fp32, fp16, int8 or int4.", LINK, default="fp32", choices=("fp16", "int8", "int4"),
         refusal="down is {value!r}. Give --down fp32, fp16, int8 or int4.", newer=True)
     delta: bool = setting(
-        "With --down: send only the change of theta to devices that took part in the round before.", LINK,
+        "with --down: send only the change of theta to devices that took part in the round before.", LINK,
         default=False, newer=True)
     up: str = setting(
         "How devices' results go up: fp32, as weights; fp16, int8, int4 or top:P (the P % largest), as updates.", LINK,
         default="fp32", read=_codec, newer=True)
     feedback: bool = setting(
-        "With --up: devices keep what the codec loses of an update, and add it to their next one.", LINK,
+        "with --up: devices keep what the codec loses of an update, and add it to their next one.", LINK,
         default=False, newer=True)
     buffer: int = setting(
         "Asynchronous rounds: --cohort devices are always at work, and a step of the server waits for N of them; 0: for all.",
