@@ -534,7 +534,7 @@ def test_the_page_on_classes_enrols_and_classifies_on_a_board_also_by_a_stock_cl
         )
         assert json_of(push)["left"] == 0
         said = subprocess.run(
-            [sys.executable, "stock.py", url, "runs/embedding", "samples.npy"], capture_output=True, text=True
+            [sys.executable, "stock.py", url, "runs/protonet", "samples.npy"], capture_output=True, text=True
         )
         assert said.stdout == "class 1, commit 2 of the store\n", said.stderr
 
