@@ -252,6 +252,14 @@ def test_running_mean_and_variance_are_those_of_the_samples(
     np.testing.assert_allclose(z, (x[-1] - mean) / np.sqrt(variance), rtol=1e-2, atol=1e-2)
 
 
+def test_a_variance_of_exactly_the_least_counts_as_none(core: Any) -> None:
+    """The second sample's is (2^-49)^2 / 4 = 2^-100, and 2^-98 with twice the value."""
+    for value, none in ((2.0**-49, True), (2.0**-48, False)):
+        device = Core(core, Set(), 1)
+        device.enter(np.zeros(3, np.float32))
+        assert (device.enter(np.full(3, value, np.float32)) == 0).all() == none
+
+
 def test_a_cap_follows_an_offset_that_the_whole_past_still_holds_back(core: Any) -> None:
     """An offset of 2 comes at sample 5,000: at 6,000 a cap of 256 has it, at 10,000 the mean of all is still half wrong."""
     rng = np.random.default_rng(0)
