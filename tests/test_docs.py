@@ -533,9 +533,7 @@ def test_the_page_on_classes_enrols_and_classifies_on_a_board_also_by_a_stock_cl
             adapted["accuracy_on_board"]
         )
         assert json_of(push)["left"] == 0
-        said = subprocess.run(
-            [sys.executable, "stock.py", url, "runs/protonet", "samples.npy"], capture_output=True, text=True
-        )
+        said = subprocess.run([sys.executable, "stock.py", url, "runs/protonet", "samples.npy"], capture_output=True, text=True)
         assert said.stdout == "class 1, commit 2 of the store\n", said.stderr
 
 

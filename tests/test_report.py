@@ -163,6 +163,8 @@ def test_the_page_says_what_each_device_needed_and_how_to_repeat_the_run(finishe
     seen = words(finished["digits"])
     assert "Rounds each device took part in 1.2 on average" in seen
     assert result["theta_sha256"] in seen
+    assert result["tinyfl"].startswith(tinyfl.__version__)
+    assert f"tinyfl {result['tinyfl']}" in seen
     assert f"tinyfl run {finished['digits']}/config.toml" in seen
     assert "no measure of meta-learning" in seen
 

@@ -384,6 +384,7 @@ def _repeat(path: Path, config: Config, result: Result) -> str:
         ("Seed", str(result["seed"])),
         ("SHA-256 of theta", result["theta_sha256"]),
         ("SHA-256 of the config", result["config_sha256"]),
+        *([("tinyfl", result["tinyfl"])] if result.get("tinyfl") else []),
         ("Updates left out", f"{left_out or 'none'}, of {result['device_rounds']:,}"),
         *((f"Failed: {part}", why) for part, why in result.get("failed", {}).items()),
         ("Devices", _kinds(result)),

@@ -241,6 +241,8 @@ class Result(_Record):
     boards: list[BoardRecord] = []
     theta_sha256: Hash
     config_sha256: Hash
+    tinyfl: str = ""
+    """The version that finished the run. An older one did not write it."""
     evaluation: list[EvaluationRow]
     baseline: list[EvaluationRow]
     floor: list[FloorRow]

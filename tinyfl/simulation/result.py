@@ -24,6 +24,7 @@ from tinyfl.runs.hashes import theta_sha256
 from tinyfl.runs.per_device import by_device
 from tinyfl.runs.tables import as_csv, evaluation_rows, joined, line_of
 from tinyfl.simulation.job import Job
+from tinyfl.system.version import version
 from tinyfl.tasks.standard import Standardisation
 
 
@@ -125,6 +126,7 @@ def _result(job: Job, outcome: Outcome, rows: dict[str, list[Row]], boards: list
         "boards": boards,
         "theta_sha256": theta_sha256(outcome.state.theta[: job.result.parameters]),
         "config_sha256": config.sha256(),
+        "tinyfl": version(),
         "evaluation": [row.as_json() for row in rows["learnt"]],
         "baseline": [row.as_json() for row in rows["start"]],
         **validation.as_json(),
