@@ -43,7 +43,7 @@ class Recorded:
 
 def on(opener: Opener, script: Callable[[LinkedBoard], Awaitable[Any]]) -> Any:
     async def connected() -> Any:
-        return await script(await LinkedBoard.connect(opener))
+        return await script(await LinkedBoard.connect(opener, within=60))  # a busy machine may stop for seconds
 
     return asyncio.run(connected())
 
