@@ -107,6 +107,20 @@ def test_a_source_that_cannot_go_on_gets_a_word_and_costs_nobody_else(
         np.testing.assert_array_equal(mixed.theta, without.theta)
 
 
+def test_a_sensor_that_no_device_can_have_is_refused_and_boards_that_have_it_learn(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "task": "sine",
+        "network": "mlp-4",
+        "rounds": 1,
+        "tasks": 2,
+        "page": False,
+        "out": tmp_path / "run",
+    }
+    with pytest.raises(ConfigError, match=r"--sensor sine: simulated devices have no sensor .* leave --sensor out"):
+        tinyfl.simulate(devices=1, cohort=1, sensor="sine", **settings)
+    assert tinyfl.simulate(fleet=[{"board": "posix", "count": 1}], cohort=1, sensor="sine", **settings).result["rounds"] == 1
+
+
 def test_a_sensor_of_another_shape_than_the_network_is_told_before_it_learns(tmp_path: Path, source: Path) -> None:
     random = np.random.default_rng(3)
     x, y, device = random.normal(size=(90, 12)), np.arange(90) % 3, np.arange(90) // 10

@@ -21,7 +21,7 @@ from tinyfl.flash.targets import Absent, FlashSelection, Found, Target
 from tinyfl.flash.verify import demand_same, difference, verify
 from tinyfl.flash.ways import Seen, Way, demand_method, external, first, obstacles, seen, ways
 from tinyfl.fleets import emulation
-from tinyfl.link import SINE
+from tinyfl.link import BUILT_IN
 from tinyfl.link.status import Description
 from tinyfl.system.interrupts import interrupt_message
 from tinyfl.system.loop import every, in_loop
@@ -262,7 +262,7 @@ class _Flash:
 
     def _demand_no_loss(self, target: Target, sources: Sequence[Path]) -> None:
         """Raises FlashError for a board with a source of its own, over which plain firmware would be written unasked."""
-        own = [name for name in (target.described.sources if target.described else ()) if name != SINE]
+        own = [name for name in (target.described.sources if target.described else ()) if name not in BUILT_IN]
         if own and not sources and not self._job.force:
             raise FlashError(
                 f"its firmware has the source {', '.join(own)}, which plain firmware would overwrite. Nothing was written. "

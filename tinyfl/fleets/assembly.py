@@ -13,7 +13,7 @@ from tinyfl.config.roster import AUTO_BAUD, Part
 from tinyfl.core import FASTEST, Engine
 from tinyfl.errors import ConfigError, InstallError
 from tinyfl.fleet import Event, Fleet, MixedFleet
-from tinyfl.link import SINE
+from tinyfl.link import BUILT_IN
 from tinyfl.networks import Network
 from tinyfl.sensors.recording import image, read_recording, shares
 from tinyfl.sensors.source import HostSource
@@ -162,7 +162,7 @@ def _sensor(stack: ExitStack, part: Part, sources: Sequence[Path]) -> tuple[Host
     """
     if part.readings and not part.sensor:
         raise ConfigError(f"{part.readings} has readings of a sensor: say which, in sensor = NAME or --sensor NAME.")
-    if part.board and part.sensor not in ("", SINE) and not sources:
+    if part.board and part.sensor not in ("", *BUILT_IN) and not sources:
         raise ConfigError(f"emulated boards have no sensor called {part.sensor} without its C file: give --source FILE.c.")
     if not part.sensor or not (part.native or part.readings):
         return None, None

@@ -6,7 +6,8 @@ import logging
 logging.getLogger("smpclient").addHandler(logging.NullHandler())
 
 SINE = "sine"
-"""The source of samples that every firmware of tinyfl has."""
+BUILT_IN = (SINE,)
+"""The sources of samples that every firmware of tinyfl has."""
 
 WEIGHTS_HEADER, PROGRAM_HEADER = 48, 40
 """Bytes of a slot's header: for a plan and weights, and for a program (firmware/SPEC.md, slots)."""

@@ -12,7 +12,7 @@ from tinyfl.config.roster import Part, read_parts
 from tinyfl.data import Table
 from tinyfl.data.reading import CLASS_NAMES, OPTIONAL, read_table
 from tinyfl.errors import ConfigError
-from tinyfl.link import SINE
+from tinyfl.link import BUILT_IN
 from tinyfl.networks.layers import Loss
 from tinyfl.sensors.apart import held_apart, learners
 from tinyfl.sensors.recording import is_recording, recording_of
@@ -83,7 +83,7 @@ def _samples(table: Table, sources: Sequence[Path], name: str) -> Table:
 
 def live(parts: Sequence[Part]) -> list[str]:
     """A note on boards that take samples of their own sensors, not of recorded readings."""
-    names = sorted({part.sensor for part in parts if part.sensor not in ("", SINE) and not (part.native or part.readings)})
+    names = sorted({part.sensor for part in parts if part.sensor not in ("", *BUILT_IN) and not (part.native or part.readings)})
     return [
         f"sensor {name}: its samples are live, and never come again: no other run repeats this one, and a resumed one goes on "
         "with new samples"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tinyfl.algorithms import State
 from tinyfl.config import Config
 from tinyfl.core import F32
+from tinyfl.errors import ConfigError
 from tinyfl.errors.words import plain
 from tinyfl.fleet import Event
 from tinyfl.fleets.assembly import Boards, Training, assembled
@@ -19,6 +20,7 @@ from tinyfl.runs.elsewhere import Elsewhere
 from tinyfl.runs.records import ValidationRow
 from tinyfl.runs.validation import validator
 from tinyfl.simulation.job import Job
+from tinyfl.tasks.sensor import NAME as SENSOR
 
 if TYPE_CHECKING:
     from tinyfl.flower.grid import FleetAddresses
@@ -64,8 +66,16 @@ def train(directory: RunDirectory, job: Job, place: Place, on_event: Callable[[E
 def here(
     config: Config, work: Training, on_event: Callable[[Event], None], sources: Sequence[Path] = ()
 ) -> Iterator[tuple["FleetAddresses", Boards]]:
-    """The grid of the config's fleet on this machine, and its boards, whose sensors have the C files ``sources``."""
+    """The grid of the config's fleet on this machine, and its boards, whose sensors have the C files ``sources``.
+
+    Raises ConfigError for a sensor that no device of the fleet can have.
+    """
     from tinyfl.flower.grid import FleetGrid
 
+    if config.sensor and config.task != SENSOR and not any(part.senses for part in config.parts):
+        raise ConfigError(
+            f"--sensor {config.sensor}: simulated devices have no sensor without readings. Take boards, with --board or "
+            "--port, give the part of the fleet its readings (docs/fleets.md), or leave --sensor out."
+        )
     with assembled(config.parts, work, on_event, sources) as (fleet, boards):
         yield FleetGrid(fleet, config.gateways), boards
