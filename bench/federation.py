@@ -183,7 +183,9 @@ def kills(parts: list[str]) -> None:
 
 def family(pid: int) -> list[int]:
     """A process and its descendants, parents first; for a gateway, the second is its SuperNode."""
-    started = subprocess.run(["pgrep", "-P", str(pid), "-f", "flwr|flower"], capture_output=True, text=True, check=False)
+    started = subprocess.run(
+        ["pgrep", "-P", str(pid), "-f", "flwr|flower|supernode"], capture_output=True, text=True, check=False
+    )
     return [pid, *(each for child in started.stdout.split() for each in family(int(child)))]
 
 

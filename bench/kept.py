@@ -34,7 +34,6 @@ class Head:
     """A local head; ``kept``: each device's own."""
 
     kept: bool
-    local: bool = True
 
     def inner(self, round: int, layers: Sequence[Layer]) -> Inner:
         head = layers[-1].bit

@@ -195,6 +195,13 @@ class Forgetful:
         return state
 
 
+class Taken(Forgetful):
+    """Has a field that is called like a setting of another kind."""
+
+    def __init__(self, local: bool = True) -> None:
+        self.local = local
+
+
 class Raising(Forgetful):
     def __init__(self) -> None:
         raise KeyError("nothing")
@@ -207,6 +214,8 @@ class Raising(Forgetful):
         ({"algorithm": Placed}, "defaults of algorithm .*Placed has 'devices'"),
         ({"algorithm": Named}, "has the field version"),
         ({"algorithm": Forgetful()}, "keeps no mu"),
+        ({"algorithm": Taken}, "local is True, not str. It fills local of algorithm .*Taken: call that otherwise"),
+        ({"algorithm": Taken(True)}, "local is True, not str. It fills local of algorithm .*Taken: call that otherwise"),
         ({"algorithm": Prox(3, 0.1, layers=(object(),))}, "which no config file can hold"),  # type: ignore[arg-type]
         ({"algorithm": Prox(3, None)}, "mu of algorithm .*Prox is None, which no config file can hold"),  # type: ignore[arg-type]
         ({"algorithm": Prox(3, 0.1), "rounds": 4}, "rounds is 4, and 3 in the algorithm that is given as an object"),

@@ -4,7 +4,7 @@ options, in that order."""
 import hashlib
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,15 +312,15 @@ def _checked(values: Mapping[str, Any]) -> Config:
     Raises ConfigError where one is of another type, out of range, or does not go with another.
     """
     extensions = tuple(values[kind] for kind in KINDS if not values[kind].built_in)
-    config = Config(**{name: _read(each, values[name]) for name, each in SETTINGS.items()}, extensions=extensions)
+    config = Config(**{name: _read(each, values[name], extensions) for name, each in SETTINGS.items()}, extensions=extensions)
     for name, each in SETTINGS.items():
         _demand_in_range(each, getattr(config, name))
     check_combinations(config)
     return config
 
 
-def _read(setting: Setting, value: Any) -> Any:
-    """``value`` as the setting's type; ConfigError where it is of another."""
+def _read(setting: Setting, value: Any, extensions: Iterable[Chosen]) -> Any:
+    """``value`` as the setting's type; ConfigError where it is of another, with the code of the user's that it comes from."""
     if setting.read:
         return setting.read(value)
     kind = setting.kind
@@ -329,7 +329,12 @@ def _read(setting: Setting, value: Any) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():  # a row of a table, all of whose numbers are floats
         return int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{setting.name} is {value!r}, not {kind.__name__}.")
+        filled = [
+            f" It fills {setting.name} of {each.called}: call that otherwise."
+            for each in extensions
+            if each.takes(setting.name)
+        ]
+        raise ConfigError(f"{setting.name} is {value!r}, not {kind.__name__}.{''.join(filled)}")
     return value
 
 
