@@ -345,3 +345,11 @@ def test_page_says_which_devices_were_boards(tmp_path: Path) -> None:
 def test_of_a_single_held_out_device_there_is_no_interval_and_the_table_says_why() -> None:
     assert interval([{"tasks": 1}, {"tasks": 1}]).startswith("no ±: a single device was held out")
     assert interval([{"tasks": 2}, {"tasks": 2}]) == "± half of a 95 % interval over devices"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.674, "1.67"), (16.74, "16.7"), (999.6, "1,000"), (7321, "7,320"), (0.01674, "0.0167"), (7321e6, "7,320,000,000")],
+)
+def test_three_digits_have_no_exponent(value: float, shown: str) -> None:
+    assert html.three_digits(value) == shown

@@ -46,6 +46,11 @@ def size(count: float) -> str:
     return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
 
 
+def three_digits(value: float) -> str:
+    """1.674 as 1.67 and 7321 as 7,320, never with an exponent."""
+    return f"{float(f'{value:.3g}'):,.12g}"
+
+
 def seconds(value: float) -> str:
     """A time to two digits, or to a whole second."""
     return f"{1000 * value:.2g} ms" if value < 0.1 else f"{value:#.2g} s" if value < 9.95 else f"{value:,.0f} s"

@@ -260,9 +260,9 @@ def device_columns(rows: Sequence[Row]) -> dict[str, list[tuple[str, float | Non
         found |= {
             "RAM of<br>the board": column("ram", size, True),
             "flash": column("flash", size, True),
-            "instructions": column("instructions", lambda value: f"{value / 1e6:,.3g} M", True),
+            "instructions": column("instructions", lambda value: f"{html.three_digits(value / 1e6)} M", True),
             "time to<br>learn": column("seconds", html.seconds, True),
-            "energy": column("millijoules", lambda value: f"{value:.3g} mJ", True),
+            "energy": column("millijoules", lambda value: f"{html.three_digits(value)} mJ", True),
             "time on<br>the link": column("link_seconds", html.seconds, True),
         }
     return {**found, "down": column("down", size), "up": column("up", size)}

@@ -202,7 +202,7 @@ def costs(found: "Sequence[Cost]") -> None:
             f"{room.taken / 1e3:.1f}{'' if room.fits else ' ✗'}\nof {room.available / 1e3:.1f}"
             for room in cost.rooms[: 2 + len(slot)]
         ]
-        link = f"~{_seconds(cost.link_seconds)}\n{cost.link_bytes / 1e3:.3g} KB"
+        link = f"~{_seconds(cost.link_seconds)}\n{html.three_digits(cost.link_bytes / 1e3)} KB"
         table.add_row(cost.board, *rooms, *map(_work, cost.work), link, style="" if cost.fits else "red", end_section=True)
     console.print(table)
     if len(found) == 1:
@@ -226,17 +226,17 @@ def _work(work: "Operation") -> str:
 
 
 def _count(instructions: float) -> str:
-    return f"{instructions / 1e6:,.3g} M" if instructions >= 1e6 else f"{instructions / 1e3:.3g} k"
+    return f"{html.three_digits(instructions / 1e6)} M" if instructions >= 1e6 else f"{html.three_digits(instructions / 1e3)} k"
 
 
 def _energy(millijoules: float) -> str:
-    return f"{millijoules:.3g} mJ" if millijoules >= 1 else f"{1e3 * millijoules:.3g} µJ"
+    return f"{html.three_digits(millijoules)} mJ" if millijoules >= 1 else f"{html.three_digits(1e3 * millijoules)} µJ"
 
 
 def _seconds(seconds: float) -> str:
     if seconds >= 1:
-        return f"{seconds:.3g} s"
-    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
+        return f"{html.three_digits(seconds)} s"
+    return f"{html.three_digits(1e3 * seconds)} ms" if seconds >= 1e-3 else f"{html.three_digits(1e6 * seconds)} µs"
 
 
 def inference(result: dict[str, Any]) -> None:
