@@ -250,7 +250,7 @@ VERBS = ("run", "simulate", "push", "emulate", "gateway", "superlink")
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("verbs", nargs="*", choices=[*VERBS, []], default=VERBS)
+    parser.add_argument("verbs", nargs="*", choices=[*VERBS, []], default=[])
     parser.add_argument("--each", type=int, default=34)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -258,7 +258,7 @@ def main() -> None:
     print("| command | signals | largest, median s | exit codes | before its first line | left behind | then went on |")
     print("| --- | ---: | --- | --- | ---: | --- | ---: |")
     seen: dict[str, Seen] = {}
-    for verb in arguments.verbs:
+    for verb in arguments.verbs or VERBS:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as up:
             bench, seen[verb] = Bench(Path(folder), up, random.Random(f"{arguments.seed} {verb}")), Seen()
             trial = trials(bench, verb)
