@@ -290,6 +290,7 @@ def test_a_manifest_that_is_not_there_costs_that_board_only(
     assert says in done["05"].detail and done["05"].retry == "tinyfl flash --id 05"
 
 
+@pytest.mark.slow
 def test_of_silent_twins_the_one_that_is_meant_is_known_by_its_socket(workbench: Workbench) -> None:
     for i in (0, 1):
         workbench.plug("", None, usb=NUCLEO, serial="0001")
@@ -310,6 +311,7 @@ def test_of_silent_twins_the_one_that_is_meant_is_known_by_its_socket(workbench:
     assert (unknown.what, len(openocd.calls)) == (OFFLINE, 1)
 
 
+@pytest.mark.slow
 def test_a_silent_port_that_two_devices_were_last_at_is_neithers(workbench: Workbench) -> None:
     url = workbench.desk.plug("ttyUSB0", silent, usb=STRANGER)
     Path("devices.toml").write_text(table(url, id="05", board="nucleo-f401re") + table(url, id="06", board="nucleo-f446re"))
