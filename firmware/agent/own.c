@@ -48,8 +48,10 @@ void tinyfl_online_resume(tinyfl_agent *agent)
 {
     uint32_t count;
     const uint8_t *sensor = tinyfl_store_find(&agent->store, "sensor", &count);
-    if (tinyfl_has_online(agent) && sensor && count == sizeof agent->online.sensor) /* a firmware without it waits for a host */
-        (void)tinyfl_online_use(agent, tinyfl_padded(sensor + 4, TINYFL_SOURCE_NAME), sensor[0] & 1, ENDLESS);
+    if (!tinyfl_has_online(agent) || !sensor || count != sizeof agent->online.sensor)
+        return;
+    const tinyfl_string name = tinyfl_padded(sensor + 4, TINYFL_SOURCE_NAME);
+    (void)tinyfl_online_use(agent, name, sensor[0] & 1, ENDLESS); /* a firmware without this source waits for a host */
 }
 
 int tinyfl_online_listen(tinyfl_agent *agent, const tinyfl_map *request, tinyfl_writer *reply)

@@ -330,7 +330,7 @@ def _read(setting: Setting, value: Any, extensions: Iterable[Chosen]) -> Any:
         return int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         filled = [
-            f" It fills {setting.name} of {each.called}: call that otherwise."
+            f" It fills {setting.name} of {each.called}: call that otherwise, or give it a value of this type."
             for each in extensions
             if each.takes(setting.name)
         ]

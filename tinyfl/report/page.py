@@ -340,7 +340,7 @@ def _needs(config: Config, net: Network, result: Result) -> str:
             if inner
             else []
         ),
-        ("Rounds each device took part in", f"{result['device_rounds'] / result['devices']:,.3g}", "on average"),
+        ("Rounds each device took part in", html.three_digits(result["device_rounds"] / result["devices"]), "on average"),
     ]
     body = "".join(
         f'<tr><th scope="row">{what}</th><td class="r">{value}</td><td class="dim">{note}</td></tr>'

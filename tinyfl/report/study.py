@@ -271,7 +271,7 @@ def device_columns(rows: Sequence[Row]) -> dict[str, list[tuple[str, float | Non
 def _multiple(column: Sequence[tuple[str, float | None]], i: int) -> str:
     text, value = column[i]
     first = column[0][1]
-    multiple = f"{value / first:.3g}" if value and first else "1"
+    multiple = html.three_digits(value / first) if value and first else "1"
     return f"{text} · ×{multiple}" if multiple != "1" else text
 
 

@@ -1,6 +1,7 @@
 """The version of the tinyfl that runs here, for what is kept of its results."""
 
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from tinyfl import __version__
@@ -8,6 +9,7 @@ from tinyfl import __version__
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@cache
 def version() -> str:
     """0.1.0; from a clone with its commit, 0.1.0+f94218a, and 0.1.0+f94218a.changed with changes that no commit has."""
     if not (ROOT / ".git").exists():
